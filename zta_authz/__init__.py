@@ -1,0 +1,21 @@
+"""zta-authz: the policy decision behind an Envoy proxy, one request at a time.
+
+Reading order, from the nouns to the process (imports point the other way round, downwards only):
+
+    errors          reason codes and faults
+    model/          nouns: SPIFFE IDs, request, evidence, identity, decision, documents, options       [pure]
+    authn/          evidence + keys + now -> identity: X.509-SVIDs, JWTs                               [pure]
+    policy/         documents -> rule table: YAML reader, matchers, compiler, index                    [pure]
+    pdp/            the decision: snapshot of rules and keys, decide, explain                          [pure]
+    ports           what the authorizer needs from the world
+    authorizer      the data path, one coroutine
+    ext_authz/      Envoy's protocol: CheckRequest and CheckResponse, the gRPC servers
+    policy_sources/ policy files from disk                keys/   key material that is fetched
+    audit/          the decision log                      facts/  what policies may ask about
+    telemetry/      spans, metrics, logs                  admin/  health, status, explain
+    settings        file and environment -> Settings
+    app             builds and joins everything
+    cli/            the operator's commands
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,165 @@
+"""Root exception, faults in documents, and the closed list of reason codes.
+
+Everything the service refuses is named by exactly one `Reason`. Tests, metrics, spans, the decision log and the
+denied body use these codes, so they are stable: new ones are added, none is renamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class Reason(StrEnum):
+    """Why a request was let through or refused. Closed list; values are stable and safe to show to callers."""
+
+    # decided by the rules
+    ALLOW_POLICY = "allow_policy"
+    ALLOW_DEFAULT = "allow_default"
+    DENY_POLICY = "deny_policy"
+    NO_MATCHING_POLICY = "no_matching_policy"
+
+    # the request itself
+    REQUEST_MALFORMED = "request_malformed"
+    PATH_AMBIGUOUS = "path_ambiguous"
+
+    # the peer's certificate (X.509-SVID) or what the proxy said of it
+    PEER_CERTIFICATE_MISSING = "peer_certificate_missing"
+    PEER_CERTIFICATE_MALFORMED = "peer_certificate_malformed"
+    PEER_CERTIFICATE_UNTRUSTED = "peer_certificate_untrusted"
+    PEER_CERTIFICATE_EXPIRED = "peer_certificate_expired"
+    PEER_CERTIFICATE_NOT_YET_VALID = "peer_certificate_not_yet_valid"
+    PEER_CERTIFICATE_IS_CA = "peer_certificate_is_ca"
+    PEER_CERTIFICATE_KEY_USAGE = "peer_certificate_key_usage"
+    PEER_CERTIFICATE_WEAK = "peer_certificate_weak"
+    PEER_CERTIFICATE_NAME_CONSTRAINT = "peer_certificate_name_constraint"
+    PEER_CHAIN_TOO_LONG = "peer_chain_too_long"
+    PEER_SAN_COUNT = "peer_san_count"
+    PEER_SAN_MISMATCH = "peer_san_mismatch"
+    PEER_SPIFFE_ID_INVALID = "peer_spiffe_id_invalid"
+    PEER_TRUST_DOMAIN_UNKNOWN = "peer_trust_domain_unknown"
+
+    # the request's JWTs
+    TOKEN_MALFORMED = "token_malformed"
+    TOKEN_TOO_LARGE = "token_too_large"
+    TOKEN_ALGORITHM = "token_algorithm"
+    TOKEN_HEADER = "token_header"
+    TOKEN_KEY_UNKNOWN = "token_key_unknown"
+    TOKEN_SIGNATURE = "token_signature"
+    TOKEN_ISSUER_UNKNOWN = "token_issuer_unknown"
+    TOKEN_AUDIENCE = "token_audience"
+    TOKEN_CLAIM_INVALID = "token_claim_invalid"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
+    TOKEN_EXPIRY_MISSING = "token_expiry_missing"
+    TOKEN_TOO_MANY = "token_too_many"
+
+    # the service itself
+    NOT_READY = "not_ready"
+    OVERLOADED = "overloaded"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    CALLER_NOT_ALLOWED = "caller_not_allowed"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a refused caller is told: `status` is HTTP, `bearer_error` is RFC 6750 section 3.1, "" for none."""
+
+    status: int
+    title: str
+    bearer_error: str = ""
+
+
+_TOKEN = Answer(401, "The access token is not valid", "invalid_token")
+_TOKEN_SYNTAX = Answer(401, "The access token is malformed", "invalid_token")
+_PEER = Answer(403, "The peer's certificate was not accepted")
+_FORBIDDEN = Answer(403, "Access denied")
+_UNAVAILABLE = Answer(503, "The authorization service cannot decide now")
+
+_ANSWERS: dict[Reason, Answer] = {
+    Reason.DENY_POLICY: _FORBIDDEN,
+    Reason.NO_MATCHING_POLICY: _FORBIDDEN,
+    Reason.REQUEST_MALFORMED: Answer(400, "The request is malformed"),
+    Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
+    Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
+    Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,
+    Reason.NOT_READY: _UNAVAILABLE,
+    Reason.OVERLOADED: _UNAVAILABLE,
+    Reason.DEADLINE_EXCEEDED: _UNAVAILABLE,
+    Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
+    Reason.CALLER_NOT_ALLOWED: _FORBIDDEN,
+    Reason.INTERNAL_ERROR: Answer(500, "The authorization service failed"),
+}
+
+
+def _answer_of(reason: Reason) -> Answer:
+    if reason in _ANSWERS:
+        return _ANSWERS[reason]
+    return _TOKEN if reason.startswith("token_") else _PEER
+
+
+ANSWERS: Mapping[Reason, Answer] = MappingProxyType(
+    {
+        reason: _answer_of(reason)
+        for reason in Reason
+        if reason not in (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT)
+    }
+)
+"""Every refusing reason and what the caller is told. Reasons that allow are not in it."""
+
+
+class ZtaError(Exception):
+    """Root of every exception this package raises on purpose."""
+
+
+class Refused(ZtaError):
+    """Evidence did not hold: `reason` goes to the caller, `detail` to the decision log only.
+
+    `detail` never holds a token, key or certificate, only what is wrong with it.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing wrong with a document or a setting: where it is, what is wrong, how to mend it.
+
+    `line` and `column` count from 1; 0 means the place has none (a missing directory, an environment variable).
+    """
+
+    source: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
+class FaultsError(ZtaError):
+    """Several faults at once, in order of source and position, none left out."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults: tuple[Fault, ...] = tuple(sorted(set(faults)))
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class DocumentErrors(FaultsError):
+    """Policy documents that do not parse or validate; nothing of the set is taken."""
+
+
+class SettingsErrors(FaultsError):
+    """Settings that do not parse or validate; the process does not start."""

@@ -1,0 +1,54 @@
+"""The verdict on one request, why, and what must be done to fulfil it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from zta_authz.model.identity import ANONYMOUS
+
+if TYPE_CHECKING:
+    from zta_authz.errors import Reason
+    from zta_authz.model.identity import Identity
+
+
+class Verdict(StrEnum):
+    """Allow or deny; nothing else exists."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a policy asks of the answer: headers to set and remove on allow, status and message on denial (0, "" = ours)."""
+
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    status: int = 0
+    message: str = ""
+
+
+NO_RESPONSE = Response()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
+
+    `detail` is for the decision log and spans only: it may name what an attacker would like to know.
+    """
+
+    verdict: Verdict
+    reason: Reason
+    policy: str = ""
+    rule: int | None = None
+    identity: Identity = ANONYMOUS
+    detail: str = ""
+    response: Response = NO_RESPONSE
+
+    @property
+    def allowed(self) -> bool:
+        """True only for an explicit allow."""
+        return self.verdict is Verdict.ALLOW

@@ -1,0 +1,105 @@
+"""What operators write, read and checked for shape but not yet compiled: one frozen type a document kind.
+
+`Position` says where a value stands, so that whoever finds a fault later can still point at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.model.spiffe import TrustDomain
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a source; `line` and `column` count from 1."""
+
+    source: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which workloads a document is for: its namespace (the root namespace means all) and the labels to match."""
+
+    namespace: str
+    labels: Mapping[str, str]
+
+    def selects(self, namespace: str, labels: Mapping[str, str], root_namespace: str) -> bool:
+        """Istio's rule: the root namespace selects everywhere, else the namespaces are equal; all labels match."""
+        if self.namespace not in (namespace, root_namespace):
+            return False
+        return all(labels.get(key) == value for key, value in self.labels.items())
+
+
+@dataclass(frozen=True, slots=True)
+class FromHeader:
+    """Where a token may stand: header `name` (lower case), after `prefix` (may be "")."""
+
+    name: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimToHeader:
+    """`outputClaimToHeaders`: the claim path (segments of nesting) that header `header` (lower case) is set from."""
+
+    header: str
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class JwtRule:
+    """One entry of `RequestAuthentication.spec.jwtRules`.
+
+    `jwks` is the text of the inline key set, None where `jwks_uri` or discovery is to give it.
+    `jwks_position` is where the key set stands; `policy` is `namespace/name`.
+    """
+
+    policy: str
+    position: Position
+    issuer: str
+    audiences: tuple[str, ...] = ()
+    jwks: str | None = field(default=None, repr=False)
+    jwks_uri: str | None = None
+    jwks_position: Position | None = None
+    from_headers: tuple[FromHeader, ...] = ()
+    from_params: tuple[str, ...] = ()
+    from_cookies: tuple[str, ...] = ()
+    output_payload_to_header: str = ""
+    output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
+    forward_original_token: bool = False
+    space_delimited_claims: tuple[str, ...] = ()
+    timeout_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAuthentication:
+    """`security.istio.io` RequestAuthentication."""
+
+    name: str
+    namespace: str
+    position: Position
+    selector: Selector
+    rules: tuple[JwtRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """`zta.dev/v1` TrustBundle: the authorities of one trust domain. PEM texts hold one or more certificates."""
+
+    name: str
+    namespace: str
+    position: Position
+    trust_domain: TrustDomain
+    x509_authorities: str = ""
+    x509_authorities_position: Position | None = None
+    x509_intermediates: str = ""
+    x509_intermediates_position: Position | None = None
+    jwt_authorities: Mapping[str, Any] | None = None
+    jwt_authorities_position: Position | None = None

@@ -1,0 +1,90 @@
+"""Who is calling, verified: the peer behind the connection and the end user behind the tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.model.spiffe import SpiffeId
+
+
+class PeerTrust(StrEnum):
+    """Why a peer's name is believed."""
+
+    CERTIFICATE = "certificate"  # its chain was verified here against a trust bundle
+    PROXY = "proxy"  # the operator said to take the proxy's word
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The verified mTLS peer.
+
+    `names` are what principals in rules are compared with, in Envoy's order: one SPIFFE ID in strict reading, all URI
+    SANs, DNS SANs and the subject in Istio's. `spiffe_id` is None only in Istio's reading.
+    `certificate_sha256` is the digest of the leaf's DER (RFC 8705 `x5t#S256`), None without a certificate.
+    """
+
+    names: tuple[str, ...]
+    spiffe_id: SpiffeId | None
+    trust: PeerTrust
+    certificate_sha256: bytes | None = None
+
+    @property
+    def principal(self) -> str:
+        """The one name to show: the SPIFFE ID, else the first name, else ""."""
+        if self.spiffe_id is not None:
+            return str(self.spiffe_id)
+        return self.names[0] if self.names else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A verified JWT. `claims` is its whole payload; `issuer` and `subject` are "" where absent."""
+
+    issuer: str
+    subject: str
+    claims: Mapping[str, Any] = field(repr=False)
+    policy: str = ""
+    """Which RequestAuthentication verified it, as `namespace/name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What authentication asks of the request that goes on to the upstream.
+
+    `set_headers` are (name, value) pairs to overwrite; `remove_headers` and `remove_query` are names.
+    """
+
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    remove_query: tuple[str, ...] = ()
+
+
+NO_CHANGES = Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Everything verified about the caller; `peer` and `token` are None where nothing was presented.
+
+    `token` is the one that rules read (`requestPrincipals`, `request.auth.*`); `tokens` are all that verified.
+    """
+
+    peer: Peer | None = None
+    token: Token | None = None
+    tokens: tuple[Token, ...] = ()
+    changes: Changes = NO_CHANGES
+
+    @property
+    def principal(self) -> str:
+        """The peer's principal, "" where there is no authenticated peer."""
+        return self.peer.principal if self.peer is not None else ""
+
+
+ANONYMOUS = Identity()
+NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})

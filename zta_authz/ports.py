@@ -1,0 +1,34 @@
+"""What the authorizer needs from the outside, as Protocols; `app` joins them to the real things, tests to fakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from zta_authz.model.decision import Decision
+    from zta_authz.model.request import RequestAttributes
+    from zta_authz.pdp.snapshot import Snapshot
+
+
+class SnapshotSource(Protocol):
+    """Where the rules and keys in force come from."""
+
+    def current(self) -> Snapshot | None:
+        """The snapshot in force, None until the first is loaded. One attribute read; never blocks."""
+        ...
+
+
+class AuditSink(Protocol):
+    """Where decisions are recorded. It may turn an allow into a deny by refusing the record."""
+
+    def record(self, request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> bool:
+        """Take the record without blocking. False: it could not be kept, and an allow must not stand."""
+        ...
+
+
+class Clock(Protocol):
+    """Seconds since the epoch."""
+
+    def __call__(self) -> float:
+        """The time now; read once a request."""
+        ...
