@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
@@ -31,4 +34,27 @@ class Clock(Protocol):
 
     def __call__(self) -> float:
         """The time now; read once a request."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEvent:
+    """One answered Check call. `request` is None where the bytes did not parse.
+
+    `metadata` is the gRPC call's (names in lower case); times are nanoseconds since the epoch.
+    """
+
+    metadata: Sequence[tuple[str, str | bytes]]
+    request: RequestAttributes | None
+    decision: Decision
+    decision_id: str
+    started_ns: int
+    ended_ns: int
+
+
+class Observer(Protocol):
+    """Telemetry. It hears of each answer after it was made, and can change nothing."""
+
+    def observe(self, event: CheckEvent) -> None:
+        """Record spans and metrics of one answered call. Must not raise and must not block."""
         ...
