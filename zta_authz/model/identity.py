@@ -51,6 +51,8 @@ class Token:
     claims: Mapping[str, Any] = field(repr=False)
     policy: str = ""
     """Which RequestAuthentication verified it, as `namespace/name`."""
+    space_delimited_claims: tuple[str, ...] = ()
+    """Top-level claims whose text rules read as a list, split on spaces, beside `scope` and `permission`."""
 
 
 @dataclass(frozen=True, slots=True)
