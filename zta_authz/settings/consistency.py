@@ -1,0 +1,85 @@
+"""What settings must satisfy together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zta_authz.ext_authz.listeners import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.settings.environment import Path
+    from zta_authz.settings.model import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Inconsistency:
+    """Settings that don't go together, reported at `path`; nothing can be said while one of `depends` is wrong."""
+
+    path: Path
+    message: str
+    hint: str
+    depends: tuple[Path, ...]
+
+
+def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
+    """Everything that does not go together."""
+    yield from _plain_listeners(settings)
+    yield from _callers(settings)
+    yield from _admin(settings)
+    if settings.audit.sink == "file" and settings.audit.path is None:
+        yield Inconsistency(("audit",), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
+    if settings.audit.sink != "file" and settings.audit.path is not None:
+        yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", (("audit",),))
+
+
+def _plain_listeners(settings: Settings) -> Iterator[Inconsistency]:
+    if settings.tls is not None or settings.insecure:
+        return
+    for index, endpoint in enumerate(settings.endpoints()):
+        if not endpoint.is_local:
+            yield Inconsistency(
+                ("listen", index),
+                "plain TCP that other machines can reach lets anybody ask",
+                "set `tls`, listen on a Unix socket or 127.0.0.1, or say `insecure: true`",
+                (("listen",), ("tls",), ("insecure",)),
+            )
+
+
+def _callers(settings: Settings) -> Iterator[Inconsistency]:
+    if settings.tls is None:
+        return
+    serves_tcp = any(not endpoint.is_unix for endpoint in settings.endpoints())
+    if serves_tcp and not settings.tls.allowed_spiffe_ids:
+        yield Inconsistency(
+            ("tls", "allowed_spiffe_ids"),
+            "no caller is allowed on the TCP listeners",
+            "list the SPIFFE IDs of the proxies that may ask",
+            (("listen",), ("tls",)),
+        )
+
+
+def _admin(settings: Settings) -> Iterator[Inconsistency]:
+    if settings.admin.listen is None:
+        return
+    depends: tuple[Path, ...] = (("admin",), ("tls",), ("listen",))
+    endpoint = Endpoint.parse(settings.admin.listen)
+    if settings.admin.listen in settings.listen and (endpoint.is_unix or endpoint.port):
+        yield Inconsistency(
+            ("admin", "listen"), "proxies are served here too", "give it an address of its own", depends
+        )
+    if endpoint.is_unix:
+        return
+    if settings.tls is None:
+        yield Inconsistency(
+            ("admin", "listen"),
+            "the admin API over TCP needs mutual TLS",
+            "set `tls`, or listen on a Unix socket",
+            depends,
+        )
+    if not settings.admin.allowed_spiffe_ids:
+        yield Inconsistency(
+            ("admin",), "no caller is allowed on the admin listener", "list SPIFFE IDs in `allowed_spiffe_ids`", depends
+        )

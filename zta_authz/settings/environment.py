@@ -1,0 +1,168 @@
+"""`ZTA_` environment variables to values by path: `ZTA_WORKLOAD__NAMESPACE` sets `workload.namespace`.
+
+A list is written as YAML or JSON, or with commas; a mapping as YAML or JSON, or as `key=value` with commas; the empty
+text clears a field that may be null. What Kubernetes injects for a Service whose name starts with `zta` is not ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
+
+from zta_authz.errors import Fault
+from zta_authz.policy.yaml_reader import read_documents, to_plain
+from zta_authz.settings.model import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PREFIX: Final = "ZTA_"
+Path = tuple[str | int, ...]
+
+_SERVICE_LINK = re.compile(
+    r"ZTA(?:_[A-Z0-9_]+)?_"
+    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)?)"
+)
+"""What kubelet injects into every pod of a namespace for each Service there (`enableServiceLinks`)."""
+
+
+def source_of(name: str) -> str:
+    """What faults call a variable."""
+    return f"environment variable {name}"
+
+
+def variable_of(path: Path) -> str:
+    """The variable that sets the field at `path`."""
+    return PREFIX + "__".join(str(step).upper() for step in path)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model behind an annotation such as `TlsSettings | None`, None for a leaf."""
+    for choice in _choices(annotation):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice
+    return None
+
+
+def read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[Path, Any]:
+    """The value of each field that a variable sets. Unknown variables and unreadable values go to `faults`."""
+    leaves = dict(_leaves(Settings, ()))
+    sections = {path[:end] for path in leaves for end in range(1, len(path))}
+    values: dict[Path, Any] = {}
+    for name in sorted(environ):
+        if not name.startswith(PREFIX):
+            continue
+        path: Path = tuple(name[len(PREFIX) :].lower().split("__"))
+        if path in leaves:
+            fault = _read_value(name, environ[name], leaves[path], path, values)
+            faults.extend(() if fault is None else (fault,))
+        elif path in sections:
+            inside = [variable_of(leaf) for leaf in leaves if leaf[: len(path)] == path]
+            faults.append(Fault(source_of(name), 0, 0, "is a section, not a field", f"set one of {', '.join(inside)}"))
+        elif not _SERVICE_LINK.fullmatch(name):
+            faults.append(Fault(source_of(name), 0, 0, "is not a setting", _did_you_mean(name, leaves)))
+    return values
+
+
+def _leaves(model: type[BaseModel], path: Path) -> Iterator[tuple[Path, Any]]:
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section is None:
+            yield (*path, name), field.annotation
+        else:
+            yield from _leaves(section, (*path, name))
+
+
+def _did_you_mean(name: str, leaves: Mapping[Path, Any]) -> str:
+    close = difflib.get_close_matches(name, [variable_of(path) for path in leaves], 1)
+    return f"did you mean {close[0]}?" if close else "unset it, or see the settings' reference for the names"
+
+
+def _read_value(name: str, text: str, annotation: Any, path: Path, values: dict[Path, Any]) -> Fault | None:
+    kind = _kind_of(annotation)
+    try:
+        text.encode("utf-8")
+        values[path] = None if text == "" and type(None) in _choices(annotation) else _READERS[kind](text)
+    except UnicodeEncodeError:
+        return Fault(source_of(name), 0, 0, "is not UTF-8", "write it as UTF-8 text")
+    except ValueError:
+        return Fault(source_of(name), 0, 0, f"cannot be read as {_NAMES[kind]}", f"write {_EXAMPLES[kind]}")
+    return None
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of `X | None`, without `Annotated`."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _choices(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return tuple(choice for part in typing.get_args(annotation) for choice in _choices(part))
+    return (annotation,)
+
+
+def _kind_of(annotation: Any) -> type:
+    for choice in _choices(annotation):
+        origin = typing.get_origin(choice) or choice
+        if origin in _READERS:
+            return typing.cast("type", origin)
+    return str
+
+
+def _bool(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def _list(text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        value = _yaml(text)
+        if not isinstance(value, list):
+            raise ValueError
+        return value
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        value = _yaml(text)
+        if not isinstance(value, dict):
+            raise ValueError
+        return value
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    if any(not equals for _, equals, _ in pairs):
+        raise ValueError
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _yaml(text: str) -> Any:
+    faults: list[Fault] = []
+    documents = read_documents("", text, faults)
+    if faults or len(documents) != 1:
+        raise ValueError
+    return to_plain(documents[0])
+
+
+_READERS: Final[dict[Any, Any]] = {bool: _bool, int: int, float: float, tuple: _list, dict: _mapping, str: str}
+_NAMES: Final[dict[Any, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list",
+    dict: "a mapping",
+    str: "text",
+}
+_EXAMPLES: Final[dict[Any, str]] = {
+    bool: "`true` or `false`",
+    int: "digits, like `1000`",
+    float: "a number, like `0.5`",
+    tuple: '`a,b` or `["a", "b"]`',
+    dict: "`app=hatshop,version=v1` or `{app: hatshop}`",
+    str: "text",
+}

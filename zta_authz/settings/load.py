@@ -1,0 +1,203 @@
+"""Settings file and environment to one `Settings`, or `SettingsErrors` with everything that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, locate, read_documents, to_plain
+from zta_authz.settings.consistency import inconsistencies
+from zta_authz.settings.environment import Path, read_environment, section_of, source_of, variable_of
+from zta_authz.settings.model import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+
+
+def load_settings(file: str | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of `file` (None: defaults) with those of `environ` over them. Raises `SettingsErrors`."""
+    faults: list[Fault] = []
+    node: MappingNode | None = None
+    try:
+        node = None if file is None else _read_file(file, faults)
+    except SettingsErrors as error:
+        faults.extend(error.faults)
+    overrides = read_environment(environ, faults)
+    places = _Places(file or "settings", node, overrides)
+    merged = _merge(node, overrides)
+    settings, wrong = _validate(merged, places, faults)
+    faults.extend(
+        places.fault(conflict.path, conflict.message, conflict.hint)
+        for conflict in inconsistencies(settings)
+        if not any(_touches(path, bad) for path in conflict.depends for bad in wrong)
+    )
+    if faults:
+        raise SettingsErrors(faults)
+    return settings
+
+
+def _read_file(file: str, faults: list[Fault]) -> MappingNode:
+    """The one document of `file`; duplicate keys go to `faults`. Raises `SettingsErrors` if there is nothing."""
+    known = len(faults)
+    documents = read_documents(file, _read_text(file), faults)
+    if len(faults) > known and not documents:
+        raise SettingsErrors(())
+    if not documents:
+        raise _refuse(
+            file, "the file holds no settings", "write at least `policies: [...]`, or `{}` for the defaults", 1, 1
+        )
+    first = documents[0]
+    if len(documents) > 1:
+        extra = documents[1]
+        raise _refuse(file, "a settings file holds one document", "remove the others", extra.line, extra.column)
+    if not isinstance(first, MappingNode):
+        raise _refuse(
+            file, f"settings are a mapping, not a {first.kind}", "write `name: value`", first.line, first.column
+        )
+    return first
+
+
+def _read_text(file: str) -> str:
+    try:
+        path = FilePath(file)
+        if path.is_dir():
+            raise _refuse(file, "is a directory", "give the settings file itself")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise _refuse(
+                file, f"has {size} bytes, more than the {MAX_FILE_BYTES} of a settings file", "is it the right file?"
+            )
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise _refuse(file, "there is no such file", "check --config") from None
+    except UnicodeDecodeError as error:
+        raise _refuse(file, f"is not UTF-8 (byte {error.start})", "save the file as UTF-8 text") from None
+    except OSError as error:
+        raise _refuse(file, f"cannot be read: {error.strerror}", "check the path and its permissions") from None
+
+
+def _refuse(file: str, message: str, hint: str, line: int = 0, column: int = 0) -> SettingsErrors:
+    return SettingsErrors([Fault(file, line, column, message, hint)])
+
+
+def _merge(node: MappingNode | None, overrides: Mapping[Path, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = to_plain(node) if node is not None else {}
+    for path, value in overrides.items():
+        section: Any = merged
+        for step in path[:-1]:
+            if not isinstance(section, dict):
+                break
+            section[str(step)] = section.get(str(step)) or {}
+            section = section[str(step)]
+        if isinstance(section, dict):  # else it is a fault where it stands
+            section[str(path[-1])] = value
+    return merged
+
+
+class _Places:
+    """Where each value came from, to put a fault there."""
+
+    def __init__(self, file: str, node: MappingNode | None, overrides: Mapping[Path, Any]) -> None:
+        self._file = file
+        self._node = node
+        self._overrides = overrides
+
+    def fault(self, path: Path, message: str, hint: str, *, at_key: bool = False) -> Fault:
+        for end in range(len(path), 0, -1):
+            if path[:end] in self._overrides:
+                return Fault(source_of(variable_of(path[:end])), 0, 0, message, hint)
+        name = ".".join(str(step) for step in path)
+        message = message if at_key or not name else f"`{name}`: {message}"
+        if self._node is None:
+            return Fault(self._file, 0, 0, message, hint)
+        place: Node = locate(self._node, path)
+        parent = locate(self._node, path[:-1])
+        if at_key and isinstance(parent, MappingNode) and path[-1] in parent.entries:
+            place = parent.entries[str(path[-1])][0]
+        return Fault(self._file, place.line, place.column, message, hint)
+
+
+def _validate(merged: dict[str, Any], places: _Places, faults: list[Fault]) -> tuple[Settings, list[Path]]:
+    """Validate; what is wrong is reported and left out, so that the rest can be judged too."""
+    wrong: list[Path] = []
+    for _ in range(2):
+        try:
+            return Settings.model_validate_json(json.dumps(merged)), wrong
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_input=False):
+                path = tuple(detail["loc"])
+                wrong.append(path)
+                faults.append(_fault_of(path, detail, places))
+                _discard(merged, path)
+    return Settings(), [*wrong, ()]
+
+
+def _discard(merged: dict[str, Any], path: Path) -> None:
+    """Take out the innermost field that holds the fault; the whole section where a needed field is missing."""
+    holder, key = merged, str(path[0]) if path else ""
+    section: Any = merged
+    for step in path:
+        if not isinstance(section, dict) or step not in section:
+            break
+        holder, key = section, str(step)
+        section = section[step]
+    if path:
+        holder.pop(key, None)
+    else:
+        merged.clear()
+
+
+def _touches(path: Path, bad: Path) -> bool:
+    shorter = min(len(path), len(bad))
+    return path[:shorter] == bad[:shorter]
+
+
+def _fault_of(path: Path, detail: ErrorDetails, places: _Places) -> Fault:
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            return places.fault(path, f"unknown field `{path[-1]}`", _did_you_mean(path), at_key=True)
+        case "missing":
+            return places.fault(path, "this field is needed", "add it")
+        case "zta":
+            return places.fault(path, str(context["message"]), str(context["hint"]))
+        case "literal_error" | "enum":
+            return places.fault(path, "not one of the values this field can have", f"write {context['expected']}")
+    known = _PLAIN_WORDS.get(detail["type"])
+    if known is not None:
+        return places.fault(path, *known)
+    return places.fault(path, detail["msg"][:1].lower() + detail["msg"][1:], "see the settings' reference")
+
+
+_PLAIN_WORDS: Final = {
+    "string_type": ("must be text", "put the value in quotes"),
+    "bool_type": ("must be true or false", "write `true` or `false`, without quotes"),
+    "int_type": ("must be a whole number", "write digits, without quotes"),
+    "int_from_float": ("must be a whole number", "write digits, without a fraction"),
+    "float_type": ("must be a number", "write a number, without quotes"),
+    "tuple_type": ("must be a list", "write it as `[a, b]`"),
+    "dict_type": ("must be a mapping", "write it as `{name: value}`"),
+    "model_type": ("must be a mapping", "write it as `{name: value}`"),
+    "string_too_short": ("must not be empty", "write a value, or leave the field out"),
+    "too_short": ("must not be empty", "write at least one value, or leave the field out"),
+}
+
+
+def _did_you_mean(path: Path) -> str:
+    model: type[BaseModel] | None = Settings
+    for step in path[:-1]:
+        field = None if model is None else model.model_fields.get(str(step))
+        model = None if field is None else section_of(field.annotation)
+    names = list(model.model_fields) if model is not None else []
+    close = difflib.get_close_matches(str(path[-1]), names, 1)
+    return f"did you mean `{close[0]}`?" if close else f"fields here are {', '.join(names)}"

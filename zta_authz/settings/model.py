@@ -1,0 +1,235 @@
+"""The fields of the settings, their defaults, and what each must satisfy on its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.model.options import CertificateCheck, ChainSource, Options, Semantics, Workload
+from zta_authz.model.spiffe import SpiffeId, TrustDomain
+
+
+def _wrong(message: str, hint: str) -> PydanticCustomError:
+    """A fault of one value: what is wrong (never the value itself) and what to write instead."""
+    return PydanticCustomError("zta", "{message}", {"message": message, "hint": hint})
+
+
+def _endpoint(text: str) -> str:
+    try:
+        Endpoint.parse(text)
+    except ValueError as error:
+        raise _wrong(str(error), "write for example `unix:/run/zta-authz/authz.sock` or `127.0.0.1:9191`") from None
+    return text
+
+
+def _tcp(text: str) -> str:
+    if Endpoint.parse(_endpoint(text)).is_unix:
+        raise _wrong("this listener is for TCP", "write an address and a port, like `0.0.0.0:9192`")
+    return text
+
+
+def _trust_domain(text: str) -> str:
+    try:
+        TrustDomain.parse(text)
+    except ValueError as error:
+        raise _wrong(str(error), "write for example `cluster.local`") from None
+    return text
+
+
+def _spiffe_id(text: str) -> str:
+    try:
+        SpiffeId.parse(text)
+    except ValueError as error:
+        raise _wrong(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
+    return text
+
+
+def _distinct(items: tuple[str, ...]) -> tuple[str, ...]:
+    for item in items:
+        if items.count(item) > 1:
+            raise _wrong("the same value stands in the list twice", "leave one of the two")
+    return items
+
+
+def _mode(text: str) -> str:
+    if not (3 <= len(text) <= 4 and all(digit in "01234567" for digit in text) and int(text, 8) <= 0o777):
+        raise _wrong("a file mode has three octal digits, with or without a 0 before them", 'write for example "0660"')
+    if int(text, 8) & 0o600 != 0o600:
+        raise _wrong("the mode keeps our own user from its socket", 'write for example "0660"')
+    return text
+
+
+def _group(text: str) -> str:
+    try:
+        SocketAccess(group=text).group_id()
+    except ValueError as error:
+        raise _wrong(str(error), "or leave it out to keep the service's own group") from None
+    return text
+
+
+def _otlp(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _wrong("an OTLP endpoint is an http or https URL", "write for example `http://127.0.0.1:4317`")
+    if parts.username is not None or parts.password is not None:
+        raise _wrong("an OTLP endpoint holds no user or password", "set OTEL_EXPORTER_OTLP_HEADERS in the environment")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Address = Annotated[str, AfterValidator(_endpoint)]
+TcpAddress = Annotated[str, AfterValidator(_tcp)]
+TrustDomainName = Annotated[str, AfterValidator(_trust_domain)]
+SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(_distinct)]
+Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """What every part of the settings shares: frozen, strict in types, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class WorkloadSettings(Section):
+    """Whose requests these are; selectors match against it."""
+
+    namespace: Text = "default"
+    labels: dict[str, str] = Field(default_factory=dict)
+    trust_domain: TrustDomainName = "cluster.local"
+    trust_domain_aliases: Annotated[tuple[TrustDomainName, ...], AfterValidator(_distinct)] = ()
+
+
+class PeerSettings(Section):
+    """What is believed of the peer. `trust_proxy` None: false in strict semantics, true in Istio's."""
+
+    verify_certificate: CertificateCheck = CertificateCheck.WHEN_PRESENT
+    trust_proxy: bool | None = None
+    chain_from: tuple[ChainSource, ...] = (ChainSource.CERTIFICATE, ChainSource.BUNDLE)
+
+
+class ClientAddressSettings(Section):
+    """The client's address, as in Envoy's connection manager."""
+
+    use_remote_address: bool = False
+    xff_num_trusted_hops: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class PathsSettings(Section):
+    """Paths that two parties may read differently. None: reject in strict semantics, accept in Istio's."""
+
+    ambiguous: Literal["reject", "accept"] | None = None
+
+
+class AuditSettings(Section):
+    """Where decisions are recorded; `path` is the file of sink `file`."""
+
+    sink: Literal["stdout", "file", "none"] = "stdout"
+    path: Text | None = None
+
+
+class HealthSettings(Section):
+    """The HTTP listener for kubelet and Prometheus; None turns it off."""
+
+    listen: TcpAddress | None = "0.0.0.0:9192"
+
+
+class AdminSettings(Section):
+    """The admin API's listener (off by default) and who may use it over TCP."""
+
+    listen: Address | None = None
+    allowed_spiffe_ids: SpiffeIds = ()
+
+
+class SocketSettings(Section):
+    """Mode and group of the Unix sockets that we create."""
+
+    mode: Annotated[str, AfterValidator(_mode)] = "0660"
+    group: Annotated[str, AfterValidator(_group)] | None = None
+
+
+class TlsSettings(Section):
+    """Mutual TLS of TCP listeners: our certificate chain and key, who signs callers, and which callers may ask."""
+
+    cert_file: Text
+    key_file: Text
+    client_ca_file: Text
+    allowed_spiffe_ids: SpiffeIds = ()
+
+
+class LogSettings(Section):
+    """The service's own log on stderr (the decision log is `audit`)."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class TracingSettings(Section):
+    """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled."""
+
+    otlp_endpoint: Annotated[str, AfterValidator(_otlp)] | None = None
+    protocol: Literal["grpc", "http"] = "grpc"
+    sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+
+
+class Settings(Section):
+    """Everything an operator can set. Times are seconds."""
+
+    listen: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct)] = (
+        "unix:/run/zta-authz/authz.sock",
+    )
+    policies: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024), AfterValidator(_distinct)] = (
+        "/etc/zta-authz/policies",
+    )
+    semantics: Semantics = Semantics.STRICT
+    default_action: Literal["deny", "allow"] | None = None
+    workload: WorkloadSettings = WorkloadSettings()
+    root_namespace: Text = "istio-system"
+    peer: PeerSettings = PeerSettings()
+    client_address: ClientAddressSettings = ClientAddressSettings()
+    paths: PathsSettings = PathsSettings()
+    server: Literal["grpcio"] = "grpcio"
+    audit: AuditSettings = AuditSettings()
+    health: HealthSettings = HealthSettings()
+    admin: AdminSettings = AdminSettings()
+    socket: SocketSettings = SocketSettings()
+    log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
+    tls: TlsSettings | None = None
+    reflection: bool = False
+    insecure: bool = False
+    drain_seconds: Seconds = 10.0
+    max_concurrent_checks: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+
+    def options(self) -> Options:
+        """What of the settings changes decisions, with what follows from `semantics` where nothing was said."""
+        istio = self.semantics is Semantics.ISTIO
+        trust_proxy = self.peer.trust_proxy
+        return Options(
+            semantics=self.semantics,
+            default_allow=(self.default_action or ("allow" if istio else "deny")) == "allow",
+            workload=Workload(
+                namespace=self.workload.namespace,
+                labels=dict(self.workload.labels),
+                trust_domain=self.workload.trust_domain,
+                trust_domain_aliases=self.workload.trust_domain_aliases,
+            ),
+            root_namespace=self.root_namespace,
+            verify_certificate=self.peer.verify_certificate,
+            trust_proxy=istio if trust_proxy is None else trust_proxy,
+            chain_from=self.peer.chain_from,
+            use_remote_address=self.client_address.use_remote_address,
+            xff_num_trusted_hops=self.client_address.xff_num_trusted_hops,
+            accept_ambiguous_paths=(self.paths.ambiguous or ("accept" if istio else "reject")) == "accept",
+        )
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """`listen`, parsed."""
+        return tuple(Endpoint.parse(text) for text in self.listen)
+
+    def socket_access(self) -> SocketAccess:
+        """Mode and group of the Unix sockets we create."""
+        return SocketAccess(int(self.socket.mode, 8), self.socket.group)
