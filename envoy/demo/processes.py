@@ -1,0 +1,107 @@
+"""Child processes that never outlive us: each in a group of its own, told by the kernel to die if we do."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_STOP_SECONDS = 5.0
+_KILL_SECONDS = 5.0
+
+
+class ProcessError(RuntimeError):
+    """A child did not start, or is gone; the message ends with the last lines it wrote."""
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    """What a child runs before its program: ask for SIGKILL when `parent` ends (Linux: prctl(2), PR_SET_PDEATHSIG)."""
+    if not sys.platform.startswith("linux"):  # elsewhere only an orderly end stops the children
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended between fork and prctl
+            os._exit(1)
+
+    return ask
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last `lines` of a log, "" where there is none."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+class Child:
+    """A running program. Its stdout and stderr go to files, its environment is ours plus `env`."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, stdout: Path, stderr: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.stderr = stderr
+        with stdout.open("ab") as out, stderr.open("ab") as err:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 no threads hold locks the child needs
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also the process group's."""
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Raise `ProcessError` if the program has ended."""
+        status = self.exit_status
+        if status is not None:
+            raise ProcessError(f"{self.name} ended with status {status}:\n{tail(self.stderr)}")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole group; a group that is gone is fine."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after five seconds. Returns when the program is gone; may be called again."""
+        if self.exit_status is None:
+            self.signal(signal.SIGCONT)  # a stopped process does not see SIGTERM
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
+        self.signal(signal.SIGKILL)
+        self._process.wait(_KILL_SECONDS)
+
+
+def wait_until(ready: Callable[[], bool], child: Child, *, seconds: float = 30.0) -> None:
+    """Poll `ready` until it is true. Raises `ProcessError` when `child` ends or `seconds` pass."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        child.check()
+        if time.monotonic() > deadline:
+            raise ProcessError(f"{child.name} was not ready after {seconds:.0f} s:\n{tail(child.stderr)}")
+        time.sleep(0.02)

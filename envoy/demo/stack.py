@@ -1,0 +1,168 @@
+"""Upstream, zta-authz and Envoy, joined by Unix sockets; started in that order, stopped in the other."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from envoy.build import Options, TlsFiles, bootstrap, pipe, tcp
+from envoy.clusters import AuthzTarget
+from envoy.demo import identities
+from envoy.demo.client import Answer, Request, send, tls_context
+from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
+from envoy.demo.processes import Child, ProcessError, wait_until
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+    from envoy.demo.identities import Layout
+
+WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN}
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What may differ from the demo. `authz_command` replaces zta-authz; `{socket}` in it stands for the socket's path.
+
+    The time Envoy waits for an answer is longer than the shipped 200 ms: laptops and build machines stall.
+    """
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    reject_underscores: bool = True
+    clients_verified_by_envoy: bool = False
+    authz_timeout: timedelta = timedelta(seconds=2)
+    authz_command: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def authz_settings(layout: Layout, socket: Path) -> dict[str, Any]:
+    """zta-authz's settings for the demo; everything that is not here keeps its default."""
+    return {
+        "listen": [f"unix:{socket}"],
+        "policies": [str(layout.policies)],
+        "workload": WORKLOAD,
+        "client_address": {"use_remote_address": True},
+        "audit": {"sink": "stdout"},
+        "health": {"listen": None},
+        "socket": {"mode": "0600"},
+    }
+
+
+def serving(socket: Path) -> bool:
+    """Whether the gRPC health service on `socket` says SERVING."""
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+class Stack:
+    """Everything running. Use `running`, which also stops it."""
+
+    def __init__(self, layout: Layout, sockets: Path, options: StackOptions) -> None:
+        self.layout = layout
+        self.options = options
+        self.socket = sockets / "authz.sock"
+        self.upstream_log = layout.root / "upstream.log"
+        self.decisions = layout.root / "decisions.jsonl"
+        self._sockets = sockets
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self.port = 0
+        self.envoy: Envoy
+        self.authz: Child
+
+    def start(self, cleanup: contextlib.ExitStack) -> None:
+        """Start all three, each only once the one before it is ready; each leaves its `stop` in `cleanup`."""
+        binary = find_envoy()
+        if binary is None:
+            raise ProcessError(NOT_FOUND)
+        upstream = self._start_upstream(cleanup)
+        self.start_authz(cleanup)
+        envoy = Envoy(binary, self._bootstrap(), directory=self.layout.root, admin=self._sockets / "admin.sock")
+        cleanup.callback(envoy.child.stop)
+        envoy.wait_ready()
+        upstream.check()
+        self.envoy = envoy
+        self.port = envoy.port()
+
+    def _start_upstream(self, cleanup: contextlib.ExitStack) -> Child:
+        socket = self._sockets / "upstream.sock"
+        script = Path(__file__).parent / "upstream.py"
+        log = self.upstream_log
+        child = Child("upstream", [sys.executable, str(script), str(socket)], stdout=log, stderr=log)
+        cleanup.callback(child.stop)
+        wait_until(socket.exists, child)
+        return child
+
+    def start_authz(self, cleanup: contextlib.ExitStack) -> None:
+        """Start zta-authz, or what stands in for it, and wait until it says SERVING."""
+        config = self.layout.root / "zta-authz.yaml"
+        settings = {**authz_settings(self.layout, self.socket), **self.options.settings}
+        config.write_text(yaml.safe_dump(settings, sort_keys=False))
+        command = self._authz_command(config)
+        child = Child("zta-authz", command, stdout=self.decisions, stderr=self.layout.root / "zta-authz.log")
+        cleanup.callback(child.stop)
+        wait_until(lambda: serving(self.socket), child)
+        self.authz = child
+
+    def _authz_command(self, config: Path) -> list[str]:
+        if self.options.authz_command:
+            return [part.replace("{socket}", str(self.socket)) for part in self.options.authz_command]
+        return [sys.executable, "-m", "zta_authz", "serve", "--config", str(config)]
+
+    def _bootstrap(self) -> Any:
+        layout, options = self.layout, self.options
+        tls = TlsFiles(str(layout.certificate("server")), str(layout.key("server")), str(layout.ca))
+        return bootstrap(
+            Options(
+                authz=AuthzTarget(addresses=(pipe(str(self.socket)),)),
+                listen=tcp(options.host, options.port),
+                upstream=pipe(str(self._sockets / "upstream.sock")),
+                admin=pipe(str(self._sockets / "admin.sock")),
+                tls=tls,
+                authz_timeout=options.authz_timeout,
+                clients_verified_by_envoy=options.clients_verified_by_envoy,
+                reject_underscores=options.reject_underscores,
+            )
+        )
+
+    def context(self, peer: str | None) -> ssl.SSLContext:
+        """The TLS of one identity; None presents no certificate."""
+        if peer not in self._contexts:
+            files = None if peer is None else (self.layout.certificate(peer), self.layout.key(peer))
+            self._contexts[peer] = tls_context(self.layout.ca, files)
+        return self._contexts[peer]
+
+    def send(self, peer: str | None, request: Request) -> Answer:
+        """Send one request through Envoy as `peer`."""
+        return send(self.port, self.context(peer), request)
+
+    def upstream_requests(self) -> int:
+        """How many requests have reached the upstream."""
+        return len(self.upstream_log.read_text().splitlines())
+
+
+@contextlib.contextmanager
+def running(root: Path, options: StackOptions = StackOptions()) -> Iterator[Stack]:
+    """Mint into `root`, start everything, and leave nothing running whatever happens."""
+    with contextlib.ExitStack() as cleanup:
+        # Unix socket paths hold at most 107 bytes, so sockets live in a short directory of their own.
+        sockets = Path(tempfile.mkdtemp(prefix="zta-"))
+        cleanup.callback(shutil.rmtree, sockets, ignore_errors=True)
+        stack = Stack(identities.mint(root), sockets, options)
+        stack.start(cleanup)
+        yield stack

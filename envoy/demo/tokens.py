@@ -1,0 +1,65 @@
+"""JSON Web Tokens for the demo and the tests: good ones, and each kind of bad one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+ISSUER = "https://login.hatshop.example"
+AUDIENCE = "hatshop"
+SUBJECT = "alice"
+LIFE_SECONDS = 24 * 3600
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An ES256 signing key that stays in memory."""
+
+    key_id: str = "demo-1"
+    _key: ec.EllipticCurvePrivateKey = field(default_factory=_new_key, repr=False)
+
+    def jwks(self) -> dict[str, Any]:
+        """The public half as a JSON Web Key Set."""
+        algorithm = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256)
+        key = algorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return {"keys": [{**key, "kid": self.key_id, "use": "sig", "alg": "ES256"}]}
+
+    def token(self, **changes: Any) -> str:
+        """A token good for a day; `changes` overwrite or add claims."""
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "iat": now, "exp": now + LIFE_SECONDS, **changes}
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self.key_id})
+
+
+def _segment(value: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def unsigned_token(key_id: str) -> str:
+    """A token whose header says `alg: none` and whose signature is empty."""
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "iat": now, "exp": now + LIFE_SECONDS}
+    return f"{_segment({'alg': 'none', 'typ': 'JWT', 'kid': key_id})}.{_segment(claims)}."
+
+
+def demo_tokens(issuer: Issuer) -> dict[str, str]:
+    """Every token of the story by its name; `forged` names the right key but is signed with another."""
+    forger = Issuer(key_id=issuer.key_id)
+    now = int(time.time())
+    return {
+        "valid": issuer.token(),
+        "expired": issuer.token(iat=now - 7200, exp=now - 3600),
+        "forged": forger.token(),
+        "wrong-audience": issuer.token(aud="another-shop"),
+        "unsigned": unsigned_token(issuer.key_id),
+    }
