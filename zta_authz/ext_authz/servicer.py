@@ -1,0 +1,114 @@
+"""One Check call: bytes in, bytes out, and whatever goes wrong inside is an explicit denial.
+
+An exception that reached gRPC would become a gRPC error, which Envoy's `failure_mode_allow` may let through; an empty
+CheckResponse is read as "let it through". So neither leaves this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import Reason, Refused
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import NO_NAMES, answer, settle
+from zta_authz.model.decision import Decision, Verdict
+from zta_authz.ports import CheckEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zta_authz.authorizer import Authorizer
+    from zta_authz.model.request import RequestAttributes
+    from zta_authz.ports import Observer
+
+_LOG = logging.getLogger(__name__)
+_LOG_INTERVAL_SECONDS = 1.0
+_DECISION_ID_BYTES = 16
+
+
+def new_decision_id() -> str:
+    """128 random bits as 32 hexadecimal digits; unguessable, and never shared between forked workers."""
+    return os.urandom(_DECISION_ID_BYTES).hex()
+
+
+def no_output_headers() -> frozenset[str]:
+    """For a service whose policies and tokens set no headers."""
+    return NO_NAMES
+
+
+class CheckServicer:
+    """Answers Check calls with what the authorizer decides.
+
+    `output_headers` gives the names that policies and tokens in force set upstream (`response.spoof_name` form); it is
+    asked on every allow and must be one attribute read. `internal_errors` and `observer_errors` count since the start.
+    """
+
+    __slots__ = ("_authorizer", "_observer", "_output_headers", "_quiet_until", "internal_errors", "observer_errors")
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        observer: Observer,
+        output_headers: Callable[[], frozenset[str]] = no_output_headers,
+    ) -> None:
+        self._authorizer = authorizer
+        self._observer = observer
+        self._output_headers = output_headers
+        self._quiet_until = 0.0
+        self.internal_errors = 0
+        self.observer_errors = 0
+
+    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]] = ()) -> bytes:
+        """The CheckResponse for the CheckRequest in `payload`. Raises nothing but cancellation and its like.
+
+        `metadata` is the gRPC call's, with names in lower case.
+        """
+        started = time.time_ns()
+        decision_id = new_decision_id()
+        request: RequestAttributes | None = None
+        try:
+            request, evidence = parse_check_request(payload)
+            decision = settle(await self._authorizer.authorize(request, evidence, decision_id))
+            response = answer(decision, decision_id, request, self._output_headers())
+        except Refused as refused:
+            decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
+            response = answer(decision, decision_id, request)
+        except Exception as error:  # noqa: BLE001  the last resort: a bug is a denial, told to the operator only
+            self._log_failure(error, decision_id)
+            decision = Decision(Verdict.DENY, Reason.INTERNAL_ERROR, detail=type(error).__name__)
+            response = answer(decision, decision_id, request)
+        self._observe(CheckEvent(metadata, request, decision, decision_id, started, time.time_ns()))
+        return response
+
+    def refuse(self, reason: Reason, metadata: Sequence[tuple[str, str | bytes]] = ()) -> bytes:
+        """The CheckResponse for a call that is turned away unread: overload, deadline, a caller that may not ask."""
+        now = time.time_ns()
+        decision_id = new_decision_id()
+        decision = settle(Decision(Verdict.DENY, reason))
+        response = answer(decision, decision_id, None)
+        self._observe(CheckEvent(metadata, None, decision, decision_id, now, now))
+        return response
+
+    def _observe(self, event: CheckEvent) -> None:
+        try:
+            self._observer.observe(event)
+        except Exception as error:  # noqa: BLE001  the answer is made; telemetry can't change it
+            self.observer_errors += 1
+            self._log("telemetry failed after the answer was made", error, event.decision_id)
+
+    def _log_failure(self, error: Exception, decision_id: str) -> None:
+        self.internal_errors += 1
+        self._log("deciding failed, the request was denied", error, decision_id)
+
+    def _log(self, what: str, error: Exception, decision_id: str) -> None:
+        """One stack a second at most, and none of the exceptions' messages: they may quote the request."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return
+        self._quiet_until = now + _LOG_INTERVAL_SECONDS
+        stack = "".join(traceback.format_tb(error.__traceback__))
+        _LOG.error("%s: %s in decision %s\n%s", what, type(error).__qualname__, decision_id, stack)
