@@ -24,18 +24,13 @@ class ProcessError(RuntimeError):
     """A child did not start, or is gone; the message ends with the last lines it wrote."""
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    """What a child runs before its program: ask for SIGKILL when `parent` ends (Linux: prctl(2), PR_SET_PDEATHSIG)."""
+def die_with(parent: int) -> None:
+    """Ask the kernel to end this process when `parent` ends (Linux: prctl(2), PR_SET_PDEATHSIG; survives execve)."""
     if not sys.platform.startswith("linux"):  # elsewhere only an orderly end stops the children
-        return lambda: None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended between fork and prctl
-            os._exit(1)
-
-    return ask
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        sys.exit(1)
 
 
 def tail(path: Path, lines: int = 15) -> str:
@@ -56,13 +51,12 @@ class Child:
         self.stderr = stderr
         with stdout.open("ab") as out, stderr.open("ab") as err:
             self._process = subprocess.Popen(
-                list(command),
+                [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 no threads hold locks the child needs
             )
 
     @property
@@ -105,3 +99,8 @@ def wait_until(ready: Callable[[], bool], child: Child, *, seconds: float = 30.0
         if time.monotonic() > deadline:
             raise ProcessError(f"{child.name} was not ready after {seconds:.0f} s:\n{tail(child.stderr)}")
         time.sleep(0.02)
+
+
+if __name__ == "__main__":  # the first moments of a child: processes.py PARENT COMMAND...
+    die_with(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

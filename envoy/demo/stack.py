@@ -55,6 +55,7 @@ def authz_settings(layout: Layout, socket: Path) -> dict[str, Any]:
         "workload": WORKLOAD,
         "client_address": {"use_remote_address": True},
         "audit": {"sink": "stdout"},
+        "peer": {"verify_certificate": "required"},
         "health": {"listen": None},
         "socket": {"mode": "0600"},
     }

@@ -1,0 +1,68 @@
+"""What the demo prints: the table, and commands to try by hand."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from envoy.demo.identities import Layout
+    from envoy.demo.play import Outcome
+    from envoy.demo.story import Row
+
+MIN_WIDTH = 150
+"""Columns of the table where the output is not a terminal."""
+
+
+def _request(row: Row) -> str:
+    headers = "".join(f" {name}: …" for name, _ in row.request.headers if name.startswith("x"))
+    return f"{row.request.method} {row.request.path}{headers}"
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """One line a request: expected, got, and which policy and rule decided for which reason."""
+    result = Table(title="HatShop, through a real Envoy", title_justify="left", pad_edge=False)
+    for heading in ("request", "as", "expected", "got", "policy, rule", "reason", ""):
+        result.add_column(heading, overflow="fold")
+    for outcome in outcomes:
+        row = outcome.row
+        result.add_row(
+            f"{row.what}\n[dim]{_request(row)}[/dim]",
+            row.peer or "-",
+            str(row.status),
+            str(outcome.answer.status),
+            str(outcome.logged),
+            outcome.logged.reason,
+            Text("; ".join(outcome.faults), "bold red") if outcome.faults else Text("ok", "green"),
+        )
+    return result
+
+
+def _curl(port: int, layout: Layout, here: Path, peer: str | None, *rest: str) -> str:
+    def shown(path: Path) -> str:
+        return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+    parts = ["curl", "-sS", "--cacert", shown(layout.ca)]
+    if peer is not None:
+        parts += ["--cert", shown(layout.certificate(peer)), "--key", shown(layout.key(peer))]
+    return " ".join([*parts, *rest, f"https://localhost:{port}"])
+
+
+def commands(port: int, layout: Layout, here: Path) -> list[tuple[str, str]]:
+    """What to try by hand, as (what it shows, command); paths are relative to `here` where they can be."""
+    token = layout.token("valid")
+    token_file = shlex.quote(str(token.relative_to(here) if token.is_relative_to(here) else token))
+    bearer = f'-H "authorization: Bearer $(cat {token_file})"'
+    return [
+        ("allowed: what reached the upstream", _curl(port, layout, here, "frontend") + "/orders"),
+        ("allowed, with a user", _curl(port, layout, here, "frontend", bearer) + "/account"),
+        ("denied: no user", _curl(port, layout, here, "frontend", "-i") + "/account"),
+        ("denied: not named by any policy", _curl(port, layout, here, "attacker", "-i") + "/orders"),
+        ("denied: no certificate", _curl(port, layout, here, None, "-i") + "/orders"),
+    ]

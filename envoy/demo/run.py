@@ -1,0 +1,137 @@
+"""Plays the HatShop story through a real Envoy and a real zta-authz, then keeps serving.
+
+    python envoy/demo/run.py [--once]
+
+`--once` ends after the table. The exit status is 0 only if every row came out as expected. `DEMO_PORT` chooses Envoy's
+port (a free one without it), `DEMO_DIR` the directory for everything made on the spot (`.run` without it).
+Ctrl-C and SIGTERM leave nothing running; if this program is killed, the kernel ends its children.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+if __package__ in {None, ""}:  # run as a file: let the packages be found, and not its neighbours as top-level ones
+    sys.path[0] = str(REPOSITORY)
+
+from rich.console import Console  # noqa: E402 after the path is set
+
+from envoy.demo.play import play  # noqa: E402
+from envoy.demo.processes import ProcessError  # noqa: E402
+from envoy.demo.report import MIN_WIDTH, commands, table  # noqa: E402
+from envoy.demo.stack import StackOptions, running  # noqa: E402
+from envoy.demo.story import STORY  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from envoy.demo.stack import Stack
+
+PORT_VARIABLE = "DEMO_PORT"
+DIRECTORY_VARIABLE = "DEMO_DIR"
+_MARKER = ".zta-demo"
+
+
+class DemoError(RuntimeError):
+    """The demo can't start; the message says why and what to do."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def workspace(directory: Path) -> Iterator[Path]:
+    """An empty directory below `directory`, which only one demo at a time may use; what an earlier one left is removed.
+
+    Raises DemoError where another demo runs, or where the directory holds something that no demo made.
+    """
+    if directory.exists() and any(directory.iterdir()) and not (directory / _MARKER).exists():
+        raise DemoError(f"{directory} holds files that the demo did not make; name another with {DIRECTORY_VARIABLE}")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    with (directory / _MARKER).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DemoError(
+                f"another demo is running in {directory}; stop it, or name another directory with {DIRECTORY_VARIABLE}"
+            ) from None
+        for entry in directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != _MARKER:
+                entry.unlink()
+        yield directory
+
+
+def _port() -> int:
+    text = os.environ.get(PORT_VARIABLE, "0")
+    if not text.isdecimal() or int(text) > 65535:
+        raise DemoError(f"{PORT_VARIABLE} is `{text}`, which is no port: write a number up to 65535, 0 for a free one")
+    return int(text)
+
+
+def _tell(console: Console, stack: Stack) -> bool:
+    outcomes = [play(stack, row) for row in STORY]
+    console.print(table(outcomes))
+    wrong = sum(bool(outcome.faults) for outcome in outcomes)
+    console.print(f"{len(outcomes) - wrong} of {len(outcomes)} as expected", style="red" if wrong else "green")
+    return not wrong
+
+
+def _serve(console: Console, stack: Stack) -> None:
+    console.print(f"\nServing on https://localhost:{stack.port} until Ctrl-C. From {Path.cwd()}:\n")
+    for what, command in commands(stack.port, stack.layout, Path.cwd()):
+        console.print(f"# {what}", style="dim")
+        sys.stdout.write(f"{command}\n")  # not through rich: a command must not be wrapped
+    console.print(f"\nThe decision log: {stack.decisions}; the policies, which you may change: {stack.layout.policies}")
+    sys.stdout.flush()
+    while True:
+        stack.authz.check()
+        stack.envoy.child.check()
+        time.sleep(0.5)
+
+
+def run(*, once: bool) -> int:
+    """The demo; 0 only if every row came out as expected."""
+    console = Console(width=None if sys.stdout.isatty() else MIN_WIDTH)
+    good = False
+    try:
+        options = StackOptions(port=_port())
+        directory = Path(os.environ.get(DIRECTORY_VARIABLE, REPOSITORY / ".run")).absolute()
+        with workspace(directory) as root, running(root, options) as stack:
+            good = _tell(console, stack)
+            if not once:
+                _serve(console, stack)
+    except (DemoError, ProcessError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+    return 0 if good else 1
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description="The HatShop story through a real Envoy and a real zta-authz.")
+    parser.add_argument("--once", action="store_true", help="end after the table")
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    return run(once=arguments.once)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
