@@ -1,0 +1,148 @@
+"""Keys, tokens and certificates of the differential test, made when it runs: nothing secret is stored.
+
+Issuer `a` signs with ES256 and gives its key a `kid`, issuer `b` with RS256 and gives none.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from tests.differential.case import Peer
+
+ISSUERS = {"a": "https://issuer-a.example", "b": "issuer-b"}
+_SUBJECT_OIDS = {"CN": NameOID.COMMON_NAME, "O": NameOID.ORGANIZATION_NAME, "OU": NameOID.ORGANIZATIONAL_UNIT_NAME}
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _number(value: int, size: int) -> str:
+    return _b64(value.to_bytes(size, "big"))
+
+
+@cache
+def _ec_key(name: str) -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@cache
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@cache
+def jwks(issuer: str) -> str:
+    """The key set of issuer `a` or `b` as JSON text."""
+    if issuer == "a":
+        point = _ec_key("a").public_key().public_numbers()
+        key = {"kty": "EC", "crv": "P-256", "kid": "key-a", "x": _number(point.x, 32), "y": _number(point.y, 32)}
+    else:
+        public = _rsa_key().public_key().public_numbers()
+        key = {"kty": "RSA", "n": _number(public.n, 256), "e": _number(public.e, 3)}
+    return json.dumps({"keys": [key]})
+
+
+def _signature(key: str, signed: bytes) -> bytes:
+    if key == "a":
+        r, s = decode_dss_signature(_ec_key("a").sign(signed, ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return _rsa_key().sign(signed, padding.PKCS1v15(), hashes.SHA256())
+
+
+def sign(token: dict[str, Any]) -> str:
+    """The JWT that `token` describes.
+
+    `key` is whose key signs; `header` is merged into the header (null removes); `claims` is the payload, in which
+    `{"now": N}` stands for the time of signing plus N seconds; `text` is the whole token as it is; `damage` is
+    "signature" or "truncated".
+    """
+    if "text" in token:
+        return str(token["text"])
+    key = token.get("key", "a")
+    head: dict[str, Any] = {"alg": "ES256", "kid": "key-a"} if key == "a" else {"alg": "RS256"}
+    head.update(token.get("header", {}))
+    head = {name: value for name, value in head.items() if value is not None}
+    claims = token.get("claims", {})
+    if isinstance(claims, dict):
+        claims = {name: _at(value) for name, value in claims.items()}
+    signed = f"{_b64(json.dumps(head).encode())}.{_b64(json.dumps(claims).encode())}"
+    signature = bytearray(_signature(key, signed.encode()))
+    if token.get("damage") == "signature":
+        signature[-5] ^= 1
+    if token.get("damage") == "truncated":
+        return signed
+    return f"{signed}.{_b64(bytes(signature))}"
+
+
+def _at(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"now"}:
+        return int(time.time()) + int(value["now"])
+    return value
+
+
+_START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+_END = datetime.datetime(2090, 1, 1, tzinfo=datetime.UTC)
+
+
+def _builder(subject: x509.Name) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(_name((("CN", "differential CA"),)))
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_START)
+        .not_valid_after(_END)
+    )
+
+
+def _name(attributes: tuple[tuple[str, str], ...]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(_SUBJECT_OIDS[kind], value) for kind, value in attributes])
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@cache
+def ca_pem() -> str:
+    """The certificate authority of servers and clients."""
+    key = _ec_key("ca")
+    builder = _builder(_name((("CN", "differential CA"),))).public_key(key.public_key())
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return _pem(builder.sign(key, hashes.SHA256()))
+
+
+@cache
+def key_pem() -> str:
+    """The one private key behind every server and client certificate."""
+    return (
+        _ec_key("leaf")
+        .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        .decode()
+    )
+
+
+def certificate_pem(peer: Peer) -> str:
+    """A leaf certificate with the names of `peer`, signed by the authority."""
+    builder = _builder(_name(peer.subject)).public_key(_ec_key("leaf").public_key())
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in peer.uris]
+    names += [x509.DNSName(name) for name in peer.dns]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not peer.subject)
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return _pem(builder.sign(_ec_key("ca"), hashes.SHA256()))

@@ -1,0 +1,94 @@
+"""A request while it is being made: mutable, with its token's claims apart until they are placed."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tests.differential.case import Connection, Request
+from tests.differential.credentials import ISSUERS
+
+if TYPE_CHECKING:
+    import random
+
+Json = dict[str, Any]
+
+
+class Draft:
+    """What a request will hold; `claims` None sends no token."""
+
+    def __init__(self, rng: random.Random) -> None:
+        """A plain GET."""
+        self._rng = rng
+        self.method = rng.choice(("GET", "GET", "GET", "POST"))
+        self.path = rng.choice(("/", "/api", "/api/items", "/api/items/1", "/public/index.html"))
+        self.headers: list[tuple[str, str]] = [("host", rng.choice(("example.com", "api.example.com")))]
+        self.connection = Connection()
+        self.claims: Json | None = None
+        self.token: Json = {}
+        self.second_token: Json | None = None
+        self._tokens: dict[str, Json] = {}
+
+    def link(self, **changes: Any) -> None:
+        """Change the connection."""
+        self.connection = replace(self.connection, **changes)
+
+    def set_header(self, name: str, value: str) -> None:
+        """The header, instead of any it had."""
+        self.headers = [item for item in self.headers if item[0] != name] + [(name, value)]
+
+    def set_fact(self, value: str | list[str]) -> None:
+        """The dynamic metadata `facts`: a text or a list of texts, as the base64 of a protobuf Value."""
+        def text(item: str) -> bytes:
+            return b"\x1a" + bytes([len(item)]) + item.encode()
+
+        if isinstance(value, str):
+            data = text(value)
+        else:
+            items = b"".join(b"\x0a" + bytes([len(text(item))]) + text(item) for item in value)
+            data = b"\x32" + bytes([len(items)]) + items
+        self.set_header("x-facts", base64.b64encode(data).decode())
+
+    def claim(self, path: list[str], value: Any) -> None:
+        """Set the claim at `path`, making the objects on the way."""
+        if self.claims is None:
+            self.claims = {"iss": self._rng.choice(sorted(ISSUERS.values())), "sub": "alice"}
+        target = self.claims
+        for key in path[:-1]:
+            inner = target.get(key)
+            if not isinstance(inner, dict):
+                inner = target[key] = {}
+            target = inner
+        target[path[-1]] = value
+
+    def place_token(self, rules: list[Json]) -> None:
+        """Put the token where one of the `jwtRules` looks for it, or where none does."""
+        if self.claims is None and "text" not in self.token:
+            return
+        issuer = (self.claims or {}).get("iss")
+        rule = next((rule for rule in rules if rule["issuer"] == issuer), self._rng.choice(rules or [{}]))
+        if rule.get("audiences") and self.claims is not None and self._rng.random() < 0.8:
+            self.claims.setdefault("aud", self._rng.choice(rule["audiences"]))
+        key = next((name for name, text in ISSUERS.items() if text == issuer), "a")
+        self._place("first", {"key": key, "claims": self.claims, **self.token}, rule)
+        if self.second_token is not None:
+            self._place("second", self.second_token, self._rng.choice(rules or [{}]))
+
+    def _place(self, name: str, token: Json, rule: Json) -> None:
+        self._tokens[name] = token
+        text = f"{{token:{name}}}"
+        places = [("authorization", "Bearer "), ("?", "access_token")]
+        if any(field in rule for field in ("fromHeaders", "fromParams", "fromCookies")) and self._rng.random() < 0.9:
+            places = [(entry["name"], entry.get("prefix", "")) for entry in rule.get("fromHeaders", ())]
+            places += [("?", parameter) for parameter in rule.get("fromParams", ())]
+            places += [("cookie", cookie + "=") for cookie in rule.get("fromCookies", ())]
+        where, prefix = places[0] if self._rng.random() < 0.75 else self._rng.choice(places)
+        if where == "?":
+            self.path += ("&" if "?" in self.path else "?") + f"{prefix}={text}"
+        else:
+            self.headers.append((where, prefix + text))
+
+    def request(self) -> Request:
+        """The request as it stands."""
+        return Request(self.method, self.path, tuple(self.headers), self.connection, self._tokens)

@@ -1,0 +1,210 @@
+"""Small changes to a request, each likely to cross the edge of some clause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.differential import vocabulary as words
+from tests.differential.case import Peer
+from tests.differential.credentials import ISSUERS
+from tests.differential.envoy_config import PORTS
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from tests.differential.draft import Draft
+
+_PATH_TAILS = ("/", "/x", "x", ";v=1", "?q=1", "?", "?q=#", "%23", "%3Fq=1", "//", "/..", "/.", "%2f", "%5c", "=", "[", "%00")
+_PATHS = (
+    "//api",
+    "/api//items",
+    "/./api",
+    "/x/../api",
+    "/api/%2e%2e/items",
+    "/api%2Fitems",
+    "/api%5citems",
+    "/%61pi",
+    "/API",
+    "/api/;/items",
+    "/api/..;/items",
+    "/a=b/c",
+    "/api.v1/x",
+    "/apiXv1/x",
+    "/api/x|y",
+    "/foo*",
+    "/api?x=/api/items",
+    "/caf%c3%a9",
+    "http://api.example.com/api",
+    "HTTP://Example.com:80//api?q",
+    "/api\\items",
+    "/api/" + "x" * 300,
+)
+
+
+def mutate(draft: Draft, rng: random.Random) -> None:
+    """Change one thing about the draft."""
+    changes: tuple[Callable[[Draft, random.Random], None], ...] = (
+        *(_path,) * 3,
+        _method,
+        *(_host,) * 2,
+        *(_header,) * 4,
+        *(_peer,) * 3,
+        _sni,
+        _address,
+        *(_forwarded,) * 2,
+        *(_claim,) * 3,
+        *(_token,) * 2,
+        _authorization,
+        _facts,
+        _preflight,
+    )
+    rng.choice(changes)(draft, rng)
+
+
+def _cut(text: str, rng: random.Random) -> str:
+    """`text` with its last or first character gone, one more, or its case changed."""
+    changes = (text[:-1], text[1:], text + "x", "x" + text, text.upper(), text.swapcase(), text + " ", text + ".")
+    return rng.choice(changes)
+
+
+def _path(draft: Draft, rng: random.Random) -> None:
+    if rng.random() < 0.5:
+        draft.path += rng.choice(_PATH_TAILS)
+    elif rng.random() < 0.5:
+        draft.path = rng.choice(_PATHS)
+    else:
+        draft.path = "/" + _cut(draft.path[1:], rng).replace(" ", "")
+
+
+def _method(draft: Draft, rng: random.Random) -> None:
+    draft.method = rng.choice(("GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"))
+
+
+def _host(draft: Draft, rng: random.Random) -> None:
+    host = dict(draft.headers).get("host", "")
+    changes = (host.upper(), f"{host}:47080", f"{host}:80", f"{host}.", f"x.{host}", f"x{host}", host[:-1], "", ".example.com")
+    draft.set_header("host", rng.choice(changes))
+
+
+def _header(draft: Draft, rng: random.Random) -> None:
+    """One more value of a header it has, or another value, or none, or a header of the vocabulary."""
+    own = [item for item in draft.headers if item[0] not in ("host", "x-facts")]
+    form = rng.random()
+    if own and form < 0.3:
+        name, value = rng.choice(own)
+        draft.headers.insert(rng.randrange(len(draft.headers)), (name, rng.choice((value, "v2", "", "zz"))))
+    elif own and form < 0.5:
+        name, value = rng.choice(own)
+        draft.headers = [item for item in draft.headers if item[0] != name]
+        draft.headers.append((name, _cut(value, rng)))
+    elif own and form < 0.6:
+        draft.headers.remove(rng.choice(own))
+    else:
+        names = (*words.HEADERS, *words.RARE_HEADERS)
+        name = rng.choice([name for name in names if not name.startswith(":") and name != "host"])
+        for _ in range(rng.choice((1, 1, 2))):
+            draft.headers.append((name, rng.choice(words.SENT_HEADER_VALUES)))
+
+
+def _peer(draft: Draft, rng: random.Random) -> None:
+    peer = draft.connection.peer
+    form = rng.random()
+    if form < 0.15:
+        draft.link(peer=None)
+    elif form < 0.25:
+        draft.link(tls=False, peer=None, sni="")
+    elif form < 0.6:
+        draft.link(tls=True, peer=Peer.read(dict(rng.choice(words.PEERS))))
+    elif peer is not None and peer.uris:
+        scheme, _, rest = peer.uris[0].partition("://")
+        uris = (f"{scheme}://{_cut(rest, rng).strip()}", *peer.uris[1:])
+        draft.link(peer=Peer(uris=rng.choice((uris, uris[::-1], (*uris, "spiffe://td1/ns/foo/sa/sleep")))))
+    else:
+        draft.link(tls=True, peer=Peer(uris=("spiffe://" + rng.choice(words.PRINCIPALS),)))
+
+
+def _sni(draft: Draft, rng: random.Random) -> None:
+    draft.link(tls=True, sni=rng.choice(words.SENT_SNIS))
+
+
+def _address(draft: Draft, rng: random.Random) -> None:
+    draft.link(source_ip=rng.choice(words.SOURCE_IPS), port=rng.choice(PORTS))
+
+
+def _forwarded(draft: Draft, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 1, 2))):
+        hops = [rng.choice(words.REMOTE_IPS) for _ in range(rng.choice((1, 2, 3)))]
+        draft.headers.append(("x-forwarded-for", rng.choice((", ", ",", " ,")).join(hops)))
+
+
+def _claim(draft: Draft, rng: random.Random) -> None:
+    keys = [["sub"], ["aud"], ["azp"], ["groups"], ["scope"], ["permission"], ["roles"], ["realm", "roles"]]
+    keys += [["a.b"], ["level"], ["email verified"], ["realm", "deep", "name"], ["a", "b"], ["realm"]]
+    path = rng.choice(keys)
+    if draft.claims is not None and path[0] in draft.claims and rng.random() < 0.3:
+        del draft.claims[path[0]]
+        return
+    draft.claim(path, rng.choice((*words.CLAIMS, rng.choice(words.AUDIENCES))))
+
+
+def _token(draft: Draft, rng: random.Random) -> None:
+    """Something wrong, or unusual but right, about the token itself."""
+    if draft.claims is None:
+        draft.claim(["iss"], rng.choice((*ISSUERS.values(), "https://nobody.example")))
+    changes: tuple[dict[str, Any], ...] = (
+        {"key": "a"},
+        {"key": "b"},
+        {"damage": "signature"},
+        {"damage": "truncated"},
+        {"header": {"kid": None}},
+        {"header": {"kid": "other"}},
+        {"header": {"kid": ""}},
+        {"header": {"kid": 7}},
+        {"header": {"alg": "none"}},
+        {"header": {"alg": "HS256"}},
+        {"header": {"alg": "ES384"}},
+        {"header": {"alg": None}},
+        {"header": {"typ": "at+jwt"}},
+        {"header": {"typ": 7}},
+        {"claims": []},
+        {"claims": "text"},
+        {"claims": {}},
+        {"text": "garbage"},
+        {"text": "a.b.c"},
+        {"text": ""},
+        {"text": "e30.e30."},
+    )
+    if rng.random() < 0.5:
+        draft.token = rng.choice(changes)
+        return
+    if rng.random() < 0.2:
+        issuer = rng.choice(words.ISSUER_NAMES)
+        draft.second_token = {"key": issuer, "claims": {"iss": ISSUERS[issuer], "sub": "bob"}}
+        if rng.random() < 0.3:
+            draft.second_token["damage"] = "signature"
+        return
+    times: tuple[Any, ...] = ({"now": 3600}, {"now": -30}, {"now": -100}, {"now": 30}, {"now": 100}, "soon", 0, -1, None)
+    times += (1e12, 4102444800.5, True, [1])
+    draft.claim([rng.choice(("exp", "exp", "nbf", "nbf", "iat"))], rng.choice(times))
+    if rng.random() < 0.1:
+        draft.claim(["iss"], rng.choice((7, None, ["x"], "https://nobody.example", ISSUERS["a"] + "/")))
+
+
+def _authorization(draft: Draft, rng: random.Random) -> None:
+    """Another way to write (or not) credentials."""
+    changes = ("Bearer", "Bearer ", "bearer x", "Basic eDp5", "Bearer a.b.c", "", "x Bearer a.b.c", "Bearera.b.c")
+    draft.headers.append((rng.choice(("authorization", "authorization", "x-token")), rng.choice(changes)))
+
+
+def _facts(draft: Draft, rng: random.Random) -> None:
+    if rng.random() < 0.5:
+        draft.set_header("x-fact", rng.choice(words.SENT_FACTS))
+    else:
+        draft.set_fact(rng.choice((rng.choice(words.SENT_FACTS), [rng.choice(words.SENT_FACTS), "x"], [])))
+
+
+def _preflight(draft: Draft, _rng: random.Random) -> None:
+    draft.method = "OPTIONS"
+    draft.set_header("origin", "https://page.example")
+    draft.set_header("access-control-request-method", "GET")

@@ -1,0 +1,183 @@
+"""The few words policies and requests are made of: few, so that they often meet."""
+
+from __future__ import annotations
+
+from tests.differential.credentials import ISSUERS
+
+NAMESPACES = ("foo", "bar", "foo-prod", "istio-system")
+ACCOUNTS = ("sleep", "sleep-x", "web.app", "admin")
+TRUST_DOMAINS = ("cluster.local", "td1", "old-td", "td2")
+ALIASES: tuple[tuple[str, ...], ...] = ((), (), ("old-td",), ("old-td", "td2"), ("*-td",), ("cluster.local",))
+
+PRINCIPALS = (
+    "cluster.local/ns/foo/sa/sleep",
+    "cluster.local/ns/bar/sa/admin",
+    "td1/ns/foo/sa/sleep",
+    "old-td/ns/foo/sa/sleep",
+    "td2/ns/bar/sa/web.app",
+    "td1/ns/foo/cluster/c1/sa/sleep/pod/p-1",
+    "td1/sleep",
+)
+NAMESPACE_PATTERNS = ("foo", "bar", "foo*", "*-prod", "f*o", "*", "istio-system", "o")
+SERVICE_ACCOUNTS = ("sleep", "foo/sleep", "bar/admin", "istio-system/sleep", "foo/web.app", "admin")
+TRUST_DOMAIN_PATTERNS = ("*", "cluster.local", "td1", "td*", "*-td", "old-td", "c*local", "t*1")
+
+PEERS: tuple[dict[str, tuple[object, ...]], ...] = (
+    {"uris": ("https://client.example/ns/foo/x",)},
+    {"dns": ("client.example",)},
+    {"dns": ("client.example",), "subject": (("CN", "spiffe://td1/ns/foo/sa/sleep"),)},
+    {"subject": (("CN", "client/ns/foo/x"),)},
+    {"subject": (("O", "Acme, Inc"), ("OU", "a/ns/bar/b"), ("CN", "client"))},
+    {"subject": (("CN", "client"),)},
+    {},
+    {"uris": ("spiffe://td1/ns/bar/sa/x", "spiffe://cluster.local/ns/foo/sa/sleep"), "dns": ("client.example",)},
+    {"uris": ("spiffe://cluster.local/ns/foo/sa/sleep", "https://client.example/"), "subject": (("CN", "c"),)},
+    {"uris": ("spiffe://TD1/ns/foo/sa/sleep",)},
+    {"uris": ("spiffe://td1",)},
+    {"uris": ("spiffe://td1/ns/foo",)},
+    {"uris": ("SPIFFE://td1/ns/foo/sa/sleep",)},
+    {"uris": ("urn:example:client",), "dns": ("a.example", "b.example")},
+)
+"""Peers beside those made from the principals above."""
+
+ISSUER_NAMES = tuple(ISSUERS)
+SUBJECTS = ("alice", "bob", "svc/batch", "")
+REQUEST_PRINCIPALS = (
+    "*",
+    "*/*",
+    "*/alice",
+    "*alice",
+    "*example/alice",
+    "*b/bob",
+    f"{ISSUERS['a']}/alice",
+    f"{ISSUERS['a']}/*",
+    f"{ISSUERS['a']}/al*",
+    f"{ISSUERS['b']}/bob",
+    f"{ISSUERS['b']}/*",
+    f"{ISSUERS['b']}/svc/batch",
+    "issuer*",
+    "https://issuer*",
+    ISSUERS["b"],
+    ISSUERS["a"],
+)
+AUDIENCES = ("aud-a", "aud-b", "https://aud-c", "https://aud-c/")
+CLAIM_KEYS = (
+    "[sub]",
+    "[iss]",
+    "[groups]",
+    "[scope]",
+    "[permission]",
+    "[roles]",
+    "[realm][roles]",
+    "[realm][deep][name]",
+    "[a.b]",
+    "[level]",
+    "[email verified]",
+    "[aud]",
+    "[realm]",
+)
+CLAIM_VALUES = ("admin", "read", "write", "adm*", "*min", "*", "read write", "7", "true", "alice", "null")
+CLAIMS: tuple[object, ...] = (
+    "admin",
+    "admins",
+    "superadmin",
+    "Admin",
+    "read write",
+    "write read admin",
+    " read",
+    "",
+    ["admin", "read"],
+    ["superadmin"],
+    [],
+    [""],
+    ["read write"],
+    [7, "admin"],
+    [["admin"]],
+    [{"admin": "admin"}],
+    7,
+    7.5,
+    True,
+    None,
+    {"admin": "admin"},
+    "7",
+    "true",
+    "null",
+)
+"""What a claim may hold, of every JSON type."""
+
+HOSTS = (
+    "example.com",
+    "api.example.com",
+    "*.example.com",
+    "example.com:*",
+    "API.example.com",
+    "example.com:47080",
+    "*",
+    "[2001:db8::1]",
+    "localhost*",
+)
+METHODS = ("GET", "POST", "DELETE", "OPTIONS", "*", "P*", "*T", "get", "HEAD")
+PATHS = (
+    "/",
+    "/api",
+    "/api/*",
+    "/api*",
+    "*/items",
+    "*.html",
+    "*",
+    "/api/items",
+    "/api/items/",
+    "/Api/items",
+    "/a b",
+    "/caf\u00e9",
+    "/api;v=1",
+    "/api/*/items",
+    "*foo*",
+    "/public/index.html",
+    "//api",
+    "/api%2fitems",
+)
+TEMPLATES = (
+    "/{*}",
+    "/api/{*}",
+    "/api/{*}/items",
+    "/api/{**}",
+    "/{**}/items",
+    "/{**}",
+    "/api/{*}/{**}/end",
+    "/{*}/{*}",
+    "/api/{**}/",
+    "/api.v1/{*}",
+    "/a=b/{*}",
+    "/api/{**}/items.html",
+)
+PORTS = ("47080", "47443", "80", "0", "65535")
+HEADERS = ("x-a", "X-Mixed", "x_under", "user-agent", "cookie", "x-jwt-sub", "x-jwt-payload", "accept", "host")
+RARE_HEADERS = ("authorization", "x-forwarded-for", ":authority", ":method", ":path", "te", "content-type", "referer")
+HEADER_VALUES = ("v1", "v2", "v*", "*1", "*", "v1,v2", "caf\u00e9", "alice", "/api")
+SENT_HEADER_VALUES = ("v1", "v2", "v11", "V1", "", "v1,v2", "v1, v2", " v1 ", "x", "caf\u00c3\u00a9", "caf\u00e9", "1")
+SNIS = ("api.example.com", "*.example.com", "api*", "*", "API.example.com", "other.test")
+SENT_SNIS = ("", "api.example.com", "API.example.com", "b.example.com", "other.test")
+SOURCE_IPS = ("127.0.0.1", "127.0.0.2", "127.0.9.9")
+SOURCE_BLOCKS = ("127.0.0.1", "127.0.0.0/24", "127.0.0.2/32", "127.0.0.77/24", "10.0.0.0/8", "::1", "0.0.0.0/0", "::/0")
+REMOTE_IPS = (
+    "203.0.113.7",
+    "203.0.113.8",
+    "198.51.100.1",
+    "2001:db8::1",
+    "2001:DB8:0::1",
+    "::ffff:203.0.113.7",
+    "203.0.113.7:80",
+    "[2001:db8::1]:80",
+    "[2001:db8::1]",
+    "203.0.113.07",
+    "unknown",
+    "",
+    "127.0.0.2",
+    "::1",
+)
+REMOTE_BLOCKS = ("203.0.113.7", "203.0.113.0/24", "2001:db8::/32", "2001:db8::1", "127.0.0.0/8", "0.0.0.0/0", "::/0")
+DESTINATION_BLOCKS = ("{destination}", "{destination}/16", "127.0.0.0/8", "10.0.0.0/8", "::/0", "{destination}/32")
+FACTS = ("ok", "not ok", "o*", "*k", "*", "[ok]")
+SENT_FACTS = ("ok", "not ok", "", "OK", "k")
+LABELS: tuple[dict[str, str], ...] = ({"app": "web"}, {"app": "web", "version": "v1"}, {"app": "other"}, {"tier": "x"})
