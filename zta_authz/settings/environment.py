@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PREFIX: Final = "ZTA_"
+FOREIGN: Final = frozenset(("ZTA_ENVOY",))
+"""Variables of this project that are not settings: which Envoy binary the development tools use."""
 Path = tuple[str | int, ...]
 
 _SERVICE_LINK = re.compile(
@@ -55,7 +57,7 @@ def read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[Pa
     sections = {path[:end] for path in leaves for end in range(1, len(path))}
     values: dict[Path, Any] = {}
     for name in sorted(environ):
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or name in FOREIGN:
             continue
         path: Path = tuple(name[len(PREFIX) :].lower().split("__"))
         if path in leaves:

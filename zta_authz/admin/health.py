@@ -1,0 +1,149 @@
+"""HTTP/1.1 for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`; one request a connection.
+
+Small on purpose: it reads one bounded request head within a bounded time, ignores any body, answers and closes. It
+says nothing of policies, principals or requests, because anybody who reaches it may ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault, SettingsErrors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.admin.state import ServiceState
+
+MAX_HEAD_BYTES: Final = 8 * 1024
+TIMEOUT_SECONDS: Final = 5.0
+MAX_CONNECTIONS: Final = 64
+
+_LOG = logging.getLogger(__name__)
+_TEXT: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+
+
+class HealthServer:
+    """The HTTP listener. `metrics` gives the exposition and its content type."""
+
+    def __init__(self, host: str, port: int, state: ServiceState, metrics: Callable[[], tuple[bytes, str]]) -> None:
+        self._host = host
+        self._port = port
+        self._state = state
+        self._metrics = metrics
+        self._connections = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen; the port (the one chosen, where 0 was asked for). Raises `SettingsErrors` if the address is taken."""
+        try:
+            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=MAX_HEAD_BYTES)
+        except OSError as error:
+            place = f"listener {self._host}:{self._port}"
+            fault = Fault(place, 0, 0, f"cannot listen: {error.strerror}", "choose another address in `health.listen`")
+            raise SettingsErrors([fault]) from error
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection."""
+        if self._server is not None:
+            self._server.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._server.wait_closed(), TIMEOUT_SECONDS)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections > MAX_CONNECTIONS:
+                return
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                writer.write(await self._answer(reader))
+                await writer.drain()
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            pass  # gone or too slow
+        finally:
+            self._connections -= 1
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return _encode(_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), with_body=True)
+        parts = head.split(b"\r\n", 1)[0].split(b" ")
+        if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+            return _encode(_error(HTTPStatus.BAD_REQUEST), with_body=True)
+        method, target, _ = parts
+        if method not in (b"GET", b"HEAD"):
+            return _encode(_error(HTTPStatus.METHOD_NOT_ALLOWED), with_body=True)
+        return _encode(self._page(target.partition(b"?")[0]), with_body=method == b"GET")
+
+    def _page(self, path: bytes) -> Page:
+        try:
+            match path:
+                case b"/healthz":
+                    return Page(HTTPStatus.OK, _TEXT, b"ok\n")
+                case b"/readyz":
+                    return self._readiness()
+                case b"/metrics":
+                    body, content_type = self._metrics()
+                    return Page(HTTPStatus.OK, content_type, body)
+                case b"/version":
+                    return Page(HTTPStatus.OK, _JSON, _to_json({"version": self._state.version}))
+        except Exception:  # noqa: BLE001 - a bug in a page is an answer, not a lost connection
+            _LOG.exception("a health page failed")
+            return _error(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return _error(HTTPStatus.NOT_FOUND)
+
+    def _readiness(self) -> Page:
+        state, snapshot = self._state, self._state.snapshot
+        detail = {
+            "ready": state.ready,
+            "obstacles": state.obstacles(),
+            "table_digest": snapshot.digest if snapshot is not None else "",
+            "load_errors": len(state.load_errors),
+            "warnings": len(snapshot.warnings) if snapshot is not None else 0,
+        }
+        status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return Page(status, _JSON, _to_json(detail))
+
+
+def _to_json(value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _error(status: HTTPStatus) -> Page:
+    return Page(status, _TEXT, f"{status.phrase}\n".encode())
+
+
+def _encode(page: Page, *, with_body: bool) -> bytes:
+    allow = "Allow: GET, HEAD\r\n" if page.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+    head = (
+        f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
+        f"Content-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\n"
+        "Cache-Control: no-store\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
+        f"{allow}"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + (page.body if with_body else b"")

@@ -1,0 +1,156 @@
+"""The admin API, `zta.admin.v1.Admin`: what is in force, and why a request would be decided as it is.
+
+Handlers take raw bytes, so that the server refuses callers before anything is parsed. `Explain` runs the same core as
+a real check on the snapshot in force; it records nothing and charges nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from zta_authz._proto import admin_pb2
+from zta_authz.admin.state import KeyKind, KeyStatus
+from zta_authz.errors import Refused
+from zta_authz.model.request import Address, Evidence, Headers, RequestAttributes
+from zta_authz.pdp.explain import Explanation, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from zta_authz.admin.state import ServiceState
+    from zta_authz.errors import Fault
+
+SERVICE: Final = "zta.admin.v1.Admin"
+
+_KINDS: Final = {
+    KeyKind.TRUST_BUNDLE: admin_pb2.KeyMaterial.TRUST_BUNDLE,
+    KeyKind.JWKS: admin_pb2.KeyMaterial.JWKS,
+}
+
+
+class AdminService:
+    """`parse` reads a serialized CheckRequest and raises `Refused`; this package does not know Envoy's protocol."""
+
+    def __init__(self, state: ServiceState, parse: Callable[[bytes], tuple[RequestAttributes, Evidence]]) -> None:
+        self._state = state
+        self._parse = parse
+
+    def methods(self) -> Mapping[str, Mapping[str, Callable[[bytes, Any], Awaitable[bytes]]]]:
+        """The service's methods, bytes in and out, as the servers take them."""
+        return {SERVICE: {"GetStatus": self.get_status, "Explain": self.explain}}
+
+    async def get_status(self, payload: bytes, context: Any) -> bytes:
+        """`GetStatusRequest` to `GetStatusResponse`."""
+        try:
+            admin_pb2.GetStatusRequest.FromString(payload)
+        except DecodeError:
+            return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the bytes are not a GetStatusRequest")
+        return status_message(self._state).SerializeToString()
+
+    async def explain(self, payload: bytes, context: Any) -> bytes:
+        """`ExplainRequest` to `ExplainResponse`."""
+        try:
+            asked = admin_pb2.ExplainRequest.FromString(payload)
+            request, evidence = self._subject(asked)
+        except (DecodeError, Refused) as error:
+            reason = str(error) if isinstance(error, Refused) else "the bytes are not an ExplainRequest"
+            return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, reason)
+        snapshot = self._state.snapshot
+        if snapshot is None:
+            return await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no rules are loaded yet")
+        now = asked.at_seconds if asked.HasField("at_seconds") else self._state.now
+        explanation = explain(snapshot, request, evidence, now)
+        return explanation_message(explanation, snapshot.digest).SerializeToString()
+
+    def _subject(self, asked: admin_pb2.ExplainRequest) -> tuple[RequestAttributes, Evidence]:
+        if asked.WhichOneof("subject") == "check_request":
+            return self._parse(asked.check_request)
+        return readable_request(asked.request)
+
+
+async def _refuse(context: Any, code: grpc.StatusCode, message: str) -> bytes:
+    await context.abort(code, message)  # raises
+    return b""
+
+
+def readable_request(fields: admin_pb2.Request) -> tuple[RequestAttributes, Evidence]:
+    """The request that an operator wrote down, as a proxy would have described it."""
+    headers: dict[str, tuple[str, ...]] = {}
+    for header in fields.headers:
+        name = header.name.lower()
+        headers[name] = (*headers.get(name, ()), header.value)
+    request = RequestAttributes(
+        method=fields.method,
+        path=fields.path,
+        host=fields.host,
+        scheme=fields.scheme,
+        headers=Headers(headers, exact=True),
+        source=Address(fields.source_ip, fields.source_port),
+        destination=Address(fields.destination_ip, fields.destination_port),
+        destination_principal=fields.destination_principal,
+        sni=fields.sni,
+    )
+    return request, Evidence(fields.principal, quote(fields.certificate, safe=""))
+
+
+def status_message(state: ServiceState) -> admin_pb2.GetStatusResponse:
+    """What is in force, as the API says it."""
+    snapshot = state.snapshot
+    now = state.now
+    message = admin_pb2.GetStatusResponse(
+        version=state.version,
+        uptime_seconds=max(0.0, now - state.started_at),
+        ready=state.ready,
+        loaded_at_seconds=state.loaded_at,
+        load_errors=[_fault(fault) for fault in state.load_errors],
+        keys=[_key(key, now) for key in state.keys_in_force()],
+    )
+    if snapshot is not None:
+        message.table_digest = snapshot.digest
+        message.sources.extend(snapshot.sources)
+        message.warnings.extend(_fault(fault) for fault in snapshot.warnings)
+    return message
+
+
+def _fault(fault: Fault) -> admin_pb2.Fault:
+    return admin_pb2.Fault(
+        source=fault.source, line=fault.line, column=fault.column, message=fault.message, hint=fault.hint
+    )
+
+
+def _key(key: KeyStatus, now: float) -> admin_pb2.KeyMaterial:
+    return admin_pb2.KeyMaterial(
+        kind=_KINDS[key.kind],
+        name=key.name,
+        count=key.count,
+        age_seconds=max(0.0, now - key.since),
+        expires_at_seconds=key.expires_at or 0.0,
+    )
+
+
+def explanation_message(explanation: Explanation, digest: str) -> admin_pb2.ExplainResponse:
+    """A decision and what was missing for the nearest allow, as the API says it."""
+    decision = explanation.decision
+    token = decision.identity.token
+    message = admin_pb2.ExplainResponse(
+        allowed=decision.allowed,
+        reason=decision.reason.value,
+        policy=decision.policy,
+        rule=decision.rule,
+        principal=_text(decision.identity.principal),
+        request_principal=_text(f"{token.issuer}/{token.subject}") if token is not None else "",
+        detail=_text(decision.detail),
+        table_digest=digest,
+    )
+    for miss in explanation.nearest:
+        message.nearest.add(policy=miss.policy, rule=miss.rule, failed=[_text(text) for text in miss.failed])
+    return message
+
+
+def _text(text: str) -> str:
+    """`text` as protobuf can carry it: what was not UTF-8 on the wire is shown as `?`."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,204 @@
+"""gRPC servers: raw bytes in and out, on Unix sockets and TCP, with the health service beside ours.
+
+Handlers are generic (no message types, no serializers), so a call under mutual TLS is refused before any of its bytes
+are parsed. gRPC errors are for callers outside the proxy's trust only; whoever may ask gets an explicit CheckResponse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # it ships no types
+from grpc_health.v1._async import HealthServicer  # type: ignore[import-untyped]  # it ships no types
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it ships no types
+
+from zta_authz.errors import Reason, SettingsErrors
+from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
+
+if TYPE_CHECKING:
+    from zta_authz.ext_authz.tls import MutualTls
+
+AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
+
+Unary = Callable[[bytes, Any], Awaitable[bytes]]
+"""One method: (request bytes, `grpc.aio.ServicerContext`) to response bytes."""
+Methods = Mapping[str, Mapping[str, Unary]]
+"""Methods by name, by their service's full name."""
+
+_LOG = logging.getLogger(__name__)
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # bytes; a CheckRequest with the largest headers and body
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 32 * 1024),
+    ("grpc.max_concurrent_streams", 1024),  # a connection; the proxy queues past it
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+)
+
+
+class Checks(Protocol):
+    """What answers Check calls; it never raises."""
+
+    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]]) -> bytes:
+        """The CheckResponse to a CheckRequest."""
+        ...
+
+    def refuse(self, reason: Reason) -> bytes:
+        """A denying CheckResponse, made without looking at the request."""
+        ...
+
+
+def authorization_methods(checks: Checks, max_concurrent: int) -> Methods:
+    """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue."""
+    in_flight = 0
+
+    async def check(payload: bytes, context: Any) -> bytes:
+        nonlocal in_flight
+        if in_flight >= max_concurrent:
+            return checks.refuse(Reason.OVERLOADED)
+        in_flight += 1
+        try:
+            return await checks.check(payload, context.invocation_metadata())
+        finally:
+            in_flight -= 1
+
+    return {AUTHORIZATION_SERVICE: {"Check": check}}
+
+
+class Health:
+    """The gRPC health service's state, shared by all servers; NOT_SERVING until told otherwise."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self.servicer = HealthServicer()
+        self._services = ("", *services)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Say SERVING or NOT_SERVING for the whole server and each service."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in self._services:
+            await self.servicer.set(service, status)
+
+
+class GrpcServer:
+    """One server on `endpoints`: all of them plain, or, with `tls`, all under mutual TLS."""
+
+    def __init__(
+        self,
+        methods: Methods,
+        endpoints: Sequence[Endpoint],
+        access: SocketAccess,
+        *,
+        health: Health | None = None,
+        tls: MutualTls | None = None,
+        with_reflection: bool = False,
+    ) -> None:
+        self._methods = methods
+        self._endpoints = tuple(endpoints)
+        self._access = access
+        self._health = health
+        self._tls = tls
+        self._with_reflection = with_reflection
+        self._claims: list[SocketClaim] = []
+        self._server: grpc.aio.Server | None = None
+        self.addresses: tuple[Endpoint, ...] = ()
+        """Where it listens, with the ports that were chosen; empty until started."""
+
+    async def start(self) -> None:
+        """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
+        server = self._server = grpc.aio.server(options=_OPTIONS)
+        self._add_handlers(server)
+        try:
+            self.addresses = tuple(self._bind(server, endpoint) for endpoint in self._endpoints)
+            await server.start()
+            for claim in self._claims:
+                claim.publish()
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    def _add_handlers(self, server: grpc.aio.Server) -> None:
+        guard = _unguarded if self._tls is None else self._tls.guard
+        for service, methods in self._methods.items():
+            handlers: dict[str, Any] = {
+                name: grpc.unary_unary_rpc_method_handler(guard(call)) for name, call in methods.items()
+            }
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        if self._health is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        if self._with_reflection:
+            names = (
+                *self._methods,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            )
+            reflection.enable_server_reflection(names, server)
+
+    def _bind(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
+        try:
+            return self._bind_unix(server, endpoint) if endpoint.is_unix else self._bind_tcp(server, endpoint)
+        except RuntimeError as error:  # all that gRPC says
+            raise refuse(endpoint, "cannot listen", "is the address free, and is the directory writable?") from error
+
+    def _bind_unix(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
+        claim = SocketClaim(endpoint, self._access)
+        claim.take()
+        self._claims.append(claim)
+        with umask_for_bind():
+            server.add_insecure_port(f"unix:{claim.private_path}")
+        return endpoint
+
+    def _bind_tcp(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
+        probe_tcp(endpoint)
+        if self._tls is None:
+            port = server.add_insecure_port(str(endpoint))
+        else:
+            port = server.add_secure_port(str(endpoint), self._tls.credentials())
+        return Endpoint(host=endpoint.host, port=port)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, let those in flight end within `grace` seconds, and remove our sockets."""
+        try:
+            if self._server is not None:
+                await self._server.stop(grace)
+        finally:
+            for claim in self._claims:
+                claim.release()
+            self._claims.clear()
+            self._server = None
+
+
+def _unguarded(call: Unary) -> Unary:
+    return call
+
+
+class ServerGroup:
+    """Servers that start all or none, and stop together."""
+
+    def __init__(self, servers: Sequence[GrpcServer]) -> None:
+        self._servers = tuple(servers)
+
+    async def start(self) -> tuple[Endpoint, ...]:
+        """Start each; the addresses. Raises `SettingsErrors` with the faults of every server that can't start."""
+        faults: list[Any] = []
+        for server in self._servers:
+            try:
+                await server.start()
+            except SettingsErrors as error:
+                faults.extend(error.faults)
+        if faults:
+            await self.stop(0)
+            raise SettingsErrors(faults)
+        return tuple(address for server in self._servers for address in server.addresses)
+
+    async def stop(self, grace: float) -> None:
+        """Stop all at once, each within `grace` seconds."""
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*(server.stop(grace) for server in self._servers))
