@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from zta_authz.authn.verify import compile_verifier
+from zta_authz.errors import DocumentErrors
+from zta_authz.policy.compile import compile_table
+from zta_authz.policy.documents import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,4 +45,22 @@ class Snapshot:
 
 def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapshot:
     """Compile all documents into one snapshot, or raise `DocumentErrors` with every fault of every file."""
-    raise NotImplementedError
+    texts = list(sources)
+    faults: list[Fault] = []
+    warnings: list[Fault] = []
+    documents = read_all(((s.name, s.text) for s in texts), options.workload.namespace, faults, warnings)
+    table = compile_table(documents.policies, options, faults, warnings)
+    verifier = compile_verifier(documents.authentications, documents.bundles, options, faults)
+    if faults:
+        raise DocumentErrors(faults)
+    return Snapshot(table, verifier, options, _digest(texts, options), tuple(s.name for s in texts), tuple(warnings))
+
+
+def _digest(sources: list[SourceText], options: Options) -> str:
+    digest = hashlib.sha256()
+    labels = tuple(sorted(options.workload.labels.items()))
+    for part in (repr(options), repr(labels), *(text for s in sources for text in (s.name, s.text))):
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()

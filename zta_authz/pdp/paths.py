@@ -1,0 +1,48 @@
+"""Paths that two parties may read differently: refused before any rule is asked, unless the operator accepts them.
+
+A rule that names `/admin` must not be evaded by a spelling that the upstream reads as `/admin` and the rule does not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# A path that is plainly unambiguous is by far the common case: one scan, linear in its length, tells.
+_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,:@=-][A-Za-z0-9_~!$&'()*+,:@=.-]*)+/?|/")
+
+# In the order in which they are named to the operator.
+_SUSPECTS: Final = (
+    (re.compile(r"\A[^/]"), "it does not start with `/`"),
+    (re.compile(r"//"), "an empty segment"),
+    (re.compile(r"/\.{1,2}(?:[/;]|\Z)"), "a dot segment"),
+    (re.compile(r"\\|%5[cC]"), "a backslash"),
+    (re.compile(r"%2[fF]"), "an encoded `/`"),
+    (re.compile(r";|%3[bB]"), "path parameters (`;`)"),
+    (re.compile(r"#|%23|%3[fF]"), "`#`, or an encoded `#` or `?`"),
+    (re.compile(r"%25"), "an encoded `%`, which may hide another encoding"),
+    (re.compile(r"%(?![0-9A-Fa-f]{2})"), "`%` without two hex digits"),
+    (re.compile(r"[\x00-\x20\x7f]|%(?:[01][0-9A-Fa-f]|7[fF])"), "a control character or blank"),
+    (re.compile(r"%(?:[cC][01]|[eE]0%[89]|[fF]0%8)"), "an overlong UTF-8 encoding"),
+    # RFC 3986 section 6.2.2.2: these mean the same decoded, so one reader decodes them and another does not.
+    (
+        re.compile(r"%(?:2[dDeE]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"),
+        "an encoded character that needs no encoding",
+    ),
+    (re.compile(r"[^\x00-\x7f]"), "a character outside ASCII"),
+)
+
+
+def ambiguous(path: str, method: str) -> str:
+    """What is ambiguous about `path` (as it came, without its query), "" where nothing is.
+
+    CONNECT has no path; an empty path anywhere else is ambiguous.
+    """
+    if _PLAIN.fullmatch(path):
+        return ""
+    if not path:
+        return "" if method == "CONNECT" else "the path is empty"
+    for pattern, what in _SUSPECTS:
+        if pattern.search(path):
+            return f"the path has {what}" if not what.startswith("it ") else what
+    return ""

@@ -1,0 +1,209 @@
+"""Reading `RequestAuthentication` (Istio's JWT rules, unchanged) and `TrustBundle` (SPIFFE authorities)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from zta_authz.errors import Fault
+from zta_authz.model.documents import ClaimToHeader, FromHeader, JwtRule, RequestAuthentication, TrustBundle
+from zta_authz.model.spiffe import TrustDomain
+from zta_authz.policy.authorization import read_selector, targets
+from zta_authz.policy.yaml_reader import Mapping, Node, to_plain
+
+if TYPE_CHECKING:
+    from zta_authz.policy.fields import Reader
+    from zta_authz.policy.spec import DocumentSet, Header
+
+MAX_JWT_RULES: Final = 4096
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms)")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_OUTPUT_CLAIM: Final = re.compile(r"[A-Za-z0-9_:/.\-]+")
+_RULE_FIELDS: Final = (
+    "issuer", "audiences", "jwksUri", "jwks_uri", "jwks", "fromHeaders", "fromParams", "fromCookies",
+    "outputPayloadToHeader", "forwardOriginalToken", "outputClaimToHeaders", "timeout", "spaceDelimitedClaims",
+)  # fmt: skip
+
+
+def read_request_authentication(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+    """Add the JWT rules to `documents`; a document that is not ours to enforce goes to `warnings` by name."""
+    reader, spec = header.reader, header.spec
+    reader.mapping(spec, "RequestAuthentication.spec", ("selector", "targetRef", "targetRefs", "jwtRules"))
+    selector = read_selector(header)
+    skipped = targets(spec)
+    if skipped:
+        at = reader.position(header.document)
+        message = f"RequestAuthentication `{header.namespace}/{header.name}` is not used here: {skipped}"
+        warnings.append(Fault(at.source, at.line, at.column, message, "leave it to Istio and remove it here"))
+        return
+    node = spec.get("jwtRules")
+    nodes = [] if node is None else reader.items(node, "jwtRules", "JWT rules")
+    rules = [rule for item in nodes if (rule := _jwt_rule(header, item)) is not None]
+    documents.authentications.append(
+        RequestAuthentication(
+            header.name, header.namespace, reader.position(header.document), selector, tuple(rules)
+        )
+    )
+
+
+def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
+    reader = header.reader
+    rule = reader.mapping(node, "a JWT rule", _RULE_FIELDS)
+    issuer_node = None if rule is None else reader.required(rule, "issuer", "a JWT rule")
+    if rule is None or issuer_node is None:
+        return None
+    issuer = reader.string(issuer_node, "issuer")
+    jwks, uri = _optional(reader, rule, "jwks"), _jwks_uri(reader, rule)
+    if jwks is not None and uri is not None:
+        reader.fault(rule, "a JWT rule has both `jwks` and `jwksUri`", "remove one of the two")
+    jwks_node = rule.get("jwks")
+    return JwtRule(
+        policy=f"{header.namespace}/{header.name}",
+        position=reader.position(rule),
+        issuer=issuer or "",
+        audiences=_texts(reader, rule, "audiences"),
+        jwks=jwks,
+        jwks_uri=uri,
+        jwks_position=None if jwks_node is None else reader.position(jwks_node),
+        from_headers=tuple(_from_headers(reader, rule)),
+        from_params=_texts(reader, rule, "fromParams"),
+        from_cookies=_texts(reader, rule, "fromCookies"),
+        output_payload_to_header=_header_name(reader, rule, "outputPayloadToHeader"),
+        output_claim_to_headers=tuple(_output_claims(reader, rule)),
+        forward_original_token=_flag(reader, rule, "forwardOriginalToken"),
+        space_delimited_claims=_texts(reader, rule, "spaceDelimitedClaims"),
+        timeout_seconds=_duration(reader, rule, "timeout", 5.0),
+    )
+
+
+def _optional(reader: Reader, node: Mapping, field: str) -> str | None:
+    value = node.get(field)
+    return None if value is None else reader.string(value, field)
+
+
+def _texts(reader: Reader, node: Mapping, field: str) -> tuple[str, ...]:
+    value = node.get(field)
+    return () if value is None else tuple(item.value for item in reader.strings(value, field))
+
+
+def _flag(reader: Reader, node: Mapping, field: str) -> bool:
+    value = node.get(field)
+    return False if value is None else bool(reader.boolean(value, field))
+
+
+def _jwks_uri(reader: Reader, rule: Mapping) -> str | None:
+    field = "jwksUri" if rule.get("jwksUri") is not None else "jwks_uri"
+    uri, node = _optional(reader, rule, field), rule.get(field)
+    if uri is None or node is None:
+        return None
+    try:
+        parts = urlsplit(uri)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        reader.fault(node, f"`{field}` is not an http or https address", "write https://issuer.example/jwks.json")
+    return uri
+
+
+def _checked_name(reader: Reader, node: Node, field: str) -> str:
+    name = reader.string(node, field)
+    if name is None:
+        return ""
+    if not _TOKEN.fullmatch(name):
+        reader.fault(node, f"`{field}` is not a header name", "use letters, digits and `-`")
+    return name.lower()
+
+
+def _header_name(reader: Reader, node: Mapping, field: str) -> str:
+    value = node.get(field)
+    return "" if value is None else _checked_name(reader, value, field)
+
+
+def _from_headers(reader: Reader, rule: Mapping) -> list[FromHeader]:
+    node = rule.get("fromHeaders")
+    found = []
+    for item in [] if node is None else reader.items(node, "fromHeaders", "headers"):
+        entry = reader.mapping(item, "an entry of `fromHeaders`", ("name", "prefix"))
+        name = None if entry is None else reader.required(entry, "name", "an entry of `fromHeaders`")
+        if entry is None or name is None:
+            continue
+        prefix = entry.get("prefix")
+        text = None if prefix is None else reader.string(prefix, "prefix", empty=True)
+        found.append(FromHeader(_checked_name(reader, name, "name"), text or ""))
+    return found
+
+
+def _output_claims(reader: Reader, rule: Mapping) -> list[ClaimToHeader]:
+    node = rule.get("outputClaimToHeaders")
+    found = []
+    for item in [] if node is None else reader.items(node, "outputClaimToHeaders", "claims"):
+        entry = reader.mapping(item, "an entry of `outputClaimToHeaders`", ("header", "claim"))
+        name = None if entry is None else reader.required(entry, "header", "an entry of `outputClaimToHeaders`")
+        claim = None if entry is None else reader.required(entry, "claim", "an entry of `outputClaimToHeaders`")
+        if name is None or claim is None:
+            continue
+        text = reader.string(claim, "claim") or ""
+        if text and not _OUTPUT_CLAIM.fullmatch(text):
+            reader.fault(claim, f"`{text}` is not a claim's name", "use letters, digits, `_`, `-`, `:`, `/` and `.`")
+        found.append(ClaimToHeader(_checked_name(reader, name, "header"), text))
+    return found
+
+
+def _duration(reader: Reader, node: Mapping, field: str, default: float) -> float:
+    """A duration as Kubernetes writes it (`5s`, `1m30s`, `250ms`), in seconds."""
+    value = node.get(field)
+    text = None if value is None else reader.string(value, field)
+    if value is None or text is None:
+        return default
+    parts = _DURATION_PART.findall(text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0.001 <= seconds <= 3600:
+        reader.fault(value, f"`{field}` is `{text}`, not a duration from 1ms to 1h", "write it like `5s`")
+        return default
+    return seconds
+
+
+def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+    """Add the authorities of one trust domain to `documents`."""
+    del warnings
+    reader, spec = header.reader, header.spec
+    fields = ("trustDomain", "x509Authorities", "x509Intermediates", "jwtAuthorities")
+    reader.mapping(spec, "TrustBundle.spec", fields)
+    domain_node = reader.required(spec, "trustDomain", "TrustBundle.spec")
+    name = None if domain_node is None else reader.string(domain_node, "trustDomain")
+    if domain_node is None or name is None:
+        return
+    try:
+        domain = TrustDomain.parse(name)
+    except ValueError as error:
+        reader.fault(domain_node, f"`trustDomain` `{name}`: {error}", "write it like `cluster.local`")
+        return
+    x509, jwt = spec.get("x509Authorities"), spec.get("jwtAuthorities")
+    if x509 is None and jwt is None:
+        reader.fault(spec, "the bundle holds no authorities", "add `x509Authorities` or `jwtAuthorities`")
+    intermediates = spec.get("x509Intermediates")
+    documents.bundles.append(
+        TrustBundle(
+            name=header.name,
+            namespace=header.namespace,
+            position=reader.position(header.document),
+            trust_domain=domain,
+            x509_authorities=_optional(reader, spec, "x509Authorities") or "",
+            x509_authorities_position=None if x509 is None else reader.position(x509),
+            x509_intermediates=_optional(reader, spec, "x509Intermediates") or "",
+            x509_intermediates_position=None if intermediates is None else reader.position(intermediates),
+            jwt_authorities=None if jwt is None else _key_set(reader, jwt),
+            jwt_authorities_position=None if jwt is None else reader.position(jwt),
+        )
+    )
+
+
+def _key_set(reader: Reader, node: Node) -> dict[str, Any] | None:
+    plain = to_plain(node)
+    if not isinstance(plain, dict) or not isinstance(plain.get("keys"), list):
+        reader.fault(node, "`jwtAuthorities` is not a JSON Web Key Set", "write `keys:` with a list of keys (RFC 7517)")
+        return None
+    return plain

@@ -1,0 +1,79 @@
+"""Documents to the rule table: every value compiled, every fault of every policy noted, nothing half taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import Fault
+from zta_authz.policy.conditions import ClauseFactory
+from zta_authz.policy.rule import PolicyRef, Rule
+from zta_authz.policy.table import CompiledPolicy, RuleTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.model.options import Options
+    from zta_authz.policy.clauses import Clause
+    from zta_authz.policy.spec import FieldSpec, PolicySpec, RuleSpec
+
+_ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "trustDomains", "requestPrincipals"))
+
+
+def compile_table(
+    policies: Iterable[PolicySpec], options: Options, faults: list[Fault], warnings: list[Fault]
+) -> RuleTable:
+    """The table over all policies, in order of `namespace/name`. Not to be used where `faults` grew."""
+    compiler = _Compiler(options, warnings)
+    compiled = [compiler.policy(spec) for spec in sorted(policies, key=lambda spec: (spec.namespace, spec.name))]
+    return RuleTable(tuple(compiled), options)
+
+
+class _Compiler:
+    def __init__(self, options: Options, warnings: list[Fault]) -> None:
+        workload = options.workload
+        self._factory = ClauseFactory((workload.trust_domain, *workload.trust_domain_aliases))
+        self._warnings = warnings
+
+    def policy(self, spec: PolicySpec) -> CompiledPolicy:
+        ref = PolicyRef(spec.full_name, spec.action, spec.reader.position(spec.node), spec.dry_run)
+        rules = [self._rule(spec, ref, number, rule) for number, rule in enumerate(spec.rules or ())]
+        return CompiledPolicy(ref, spec.selector, tuple(rules))
+
+    def _rule(self, spec: PolicySpec, ref: PolicyRef, number: int, rule: RuleSpec) -> Rule:
+        clauses: list[Clause] = []
+        groups = []
+        for section in (rule.sources, rule.operations):
+            alternatives = tuple(tuple(self._fields(spec, party)) for party in section)
+            if len(alternatives) == 1:
+                clauses += alternatives[0]
+            elif alternatives:
+                groups.append(alternatives)
+        for when in rule.when:
+            for values, negated in ((when.values, False), (when.not_values, True)):
+                if values:
+                    clause = self._factory.condition(spec.reader, when.key, values, negated, spec.namespace)
+                    if clause is not None:
+                        clauses.append(clause)
+        if spec.action == "ALLOW":
+            self._warn_of_anonymous(spec, rule)
+        clauses.sort(key=lambda clause: clause.cost)
+        return Rule(ref, number, spec.reader.position(rule.node).line, tuple(clauses), tuple(groups))
+
+    def _fields(self, spec: PolicySpec, party: list[FieldSpec]) -> list[Clause]:
+        found = [
+            self._factory.field(spec.reader, field.name, field.negated, field.values, spec.namespace)
+            for field in party
+            if field.values
+        ]
+        return sorted((clause for clause in found if clause is not None), key=lambda clause: clause.cost)
+
+    def _warn_of_anonymous(self, spec: PolicySpec, rule: RuleSpec) -> None:
+        """`not…` on an identity is met by a caller who has none: say so where nothing else asks for one."""
+        for source in rule.sources:
+            fields = [field for field in source if field.name in _ANONYMOUS_FIELDS]
+            if fields and all(field.negated for field in fields):
+                at = spec.reader.position(fields[0].values[0] if fields[0].values else rule.node)
+                label = f"not{fields[0].name[0].upper()}{fields[0].name[1:]}"
+                message = f"`{label}` alone admits callers without any identity (policy `{spec.full_name}`)"
+                hint = 'add `principals: ["*"]` (or `requestPrincipals: ["*"]`) beside it'
+                self._warnings.append(Fault(at.source, at.line, at.column, message, hint))

@@ -1,0 +1,385 @@
+"""Finding the lowest rule that holds without trying them all.
+
+Each rule is filed under the lookups of its most selective part: a clause, or a group in which every alternative has one.
+Rules that share a lookup are filed again among themselves by another part, so that a lookup leads to few rules however
+they repeat. Rules with no lookup left (negations, `*`, patterns) go into a tree that shares their clauses, most common
+first: a clause that fails rules out everything below it, and is tried once.
+
+Lookups only narrow: every rule found is then evaluated whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+from zta_authz.policy.clauses import AddressDimension, ClaimDimension, HeaderDimension, TextClause
+from zta_authz.policy.inputs import PSEUDO_HEADERS
+from zta_authz.policy.templates import TemplateTrie
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from zta_authz.policy.clauses import Clause, Dimension
+    from zta_authz.policy.inputs import Inputs
+    from zta_authz.policy.matchers import IndexKey
+    from zta_authz.policy.rule import Rule
+
+NO_RULE: Final = 1 << 62
+_SMALL: Final = 8
+"""Up to this many rules are tried one after the other: faster than any lookup."""
+_MAX_SPLIT_VALUES: Final = 8
+
+
+class Scan:
+    """A few rules, tried in order."""
+
+    __slots__ = ("lowest", "rules")
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self.rules = tuple(sorted(rules, key=lambda rule: rule.id))
+        self.lowest = self.rules[0].id
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` whose rule holds, else `bound`."""
+        for rule in self.rules:
+            if rule.id >= bound:
+                break
+            if rule.holds(inputs, deny):
+                return rule.id
+        return bound
+
+
+class Shared:
+    """Rules with a clause in common: it is tried once for all of them. The root has no clause."""
+
+    __slots__ = ("below", "clause", "lowest", "rules")
+
+    def __init__(self, clause: Clause | None) -> None:
+        self.clause = clause
+        self.below: list[Shared] = []
+        self.rules: list[Rule] = []
+        self.lowest = NO_RULE
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` whose rule holds, else `bound`."""
+        if self.clause is not None and not self.clause.holds(inputs, deny):
+            return bound
+        for rule in self.rules:
+            if rule.id >= bound:
+                break
+            if rule.holds(inputs, deny):
+                bound = rule.id
+                break
+        for node in self.below:  # in order of their lowest rule
+            if node.lowest >= bound:
+                break
+            bound = node.first(inputs, deny, bound)
+        return bound
+
+
+class Entries:
+    """The lookups of one dimension of texts; values are parts of the index."""
+
+    __slots__ = ("accounts", "dimension", "every", "exact", "namespaces", "prefixes", "suffixes", "templates")
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.dimension = dimension
+        self.exact: dict[str, Part] = {}
+        self.prefixes: tuple[tuple[int, dict[str, Part]], ...] = ()
+        self.suffixes: tuple[tuple[int, dict[str, Part]], ...] = ()
+        self.namespaces: dict[str, Part] = {}
+        self.accounts: dict[str, Part] = {}
+        self.templates: TemplateTrie[Part] | None = None
+        self.every: tuple[Part, ...] = ()
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` of a rule that holds and is filed here, else `bound`."""
+        values = self.dimension.values(inputs, deny)
+        if values is None:  # can't be told: a DENY may match any of them, an ALLOW none
+            if deny:
+                for part in self.every:
+                    bound = part.first(inputs, deny, bound)
+            return bound
+        for value in values:
+            part = self.exact.get(value)
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+            if self.prefixes or self.suffixes:
+                bound = self._affixes(value, inputs, deny, bound)
+            if self.templates is not None:
+                for part in self.templates.find(value):
+                    bound = part.first(inputs, deny, bound)
+            if self.namespaces or self.accounts:
+                bound = self._segments(value, inputs, deny, bound)
+        return bound
+
+    def _affixes(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
+        length = len(value)
+        for size, parts in self.prefixes:
+            if size > length:
+                break
+            part = parts.get(value[:size])
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+        for size, parts in self.suffixes:
+            if size > length:
+                break
+            part = parts.get(value[length - size :])
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+        return bound
+
+    def _segments(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
+        segments = value.split("/")
+        for marker, segment in zip(segments, segments[1:], strict=False):
+            part = None
+            if marker == "ns":
+                part = self.namespaces.get(segment)
+            elif marker == "sa":
+                part = self.accounts.get(segment)
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+        return bound
+
+
+class Blocks:
+    """The lookups of one address: a dictionary for each version and prefix length."""
+
+    __slots__ = ("dimension", "every", "tables")
+
+    def __init__(self, dimension: AddressDimension) -> None:
+        self.dimension = dimension
+        self.tables: tuple[tuple[int, int, dict[int, Part]], ...] = ()
+        self.every: tuple[Part, ...] = ()
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` of a rule that holds and is filed here, else `bound`."""
+        address = self.dimension.read(inputs)
+        if address is None:
+            if deny:
+                for part in self.every:
+                    bound = part.first(inputs, deny, bound)
+            return bound
+        number = int(address)
+        for version, cut, table in self.tables:
+            if version == address.version:
+                part = table.get(number >> cut << cut)
+                if part is not None and part.lowest < bound:
+                    bound = part.first(inputs, deny, bound)
+        return bound
+
+
+class Named:
+    """The lookups of many headers (or claims), by name: only what the request holds is looked at."""
+
+    __slots__ = ("entries", "names")
+
+    def __init__(self, names: Callable[[Inputs], Iterable[str]], entries: dict[str, list[Entries]]) -> None:
+        self.names = names
+        self.entries = entries
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` of a rule that holds and is filed here, else `bound`."""
+        for name in self.names(inputs):
+            for entry in self.entries.get(name, ()):
+                bound = entry.first(inputs, deny, bound)
+        return bound
+
+
+class Fork:
+    """Rules filed by lookups, and the rest."""
+
+    __slots__ = ("entries", "lowest", "rest")
+
+    def __init__(self, entries: tuple[Entries | Blocks | Named, ...], rest: Part | None, lowest: int) -> None:
+        self.entries = entries
+        self.rest = rest
+        self.lowest = lowest
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` whose rule holds, else `bound`."""
+        for entries in self.entries:
+            bound = entries.first(inputs, deny, bound)
+        rest = self.rest
+        if rest is not None and rest.lowest < bound:
+            bound = rest.first(inputs, deny, bound)
+        return bound
+
+
+Part = Scan | Shared | Fork
+_Lookup = tuple[object, "IndexKey"]
+_Filed = dict["IndexKey", list[tuple["Rule", int]]]
+
+
+def build_index(rules: list[Rule]) -> Part | None:
+    """The index over `rules`, whose ids are set; None where there are none."""
+    return _build([(rule, 0) for rule in rules], {}) if rules else None
+
+
+def _sections(rule: Rule) -> Iterator[tuple[int, list[_Lookup]]]:
+    """Each part of a rule that lookups can find, with a bit that names it."""
+    bit = 1
+    for clause in rule.clauses:
+        keys = clause.index_keys()
+        if keys is not None:
+            yield bit, [(keys[0], key) for key in keys[1]]
+        bit <<= 1
+    for group in rule.groups:
+        lookups = _group_lookups(group)
+        if lookups is not None:
+            yield bit, lookups
+        bit <<= 1
+
+
+def _group_lookups(group: Iterable[tuple[Clause, ...]]) -> list[_Lookup] | None:
+    found: list[_Lookup] = []
+    for alternative in group:
+        for clause in alternative:
+            keys = clause.index_keys()
+            if keys is not None:
+                found += [(keys[0], key) for key in keys[1]]
+                break
+        else:
+            return None
+    return found
+
+
+def _build(filed: list[tuple[Rule, int]], shared: dict[tuple[object, ...], Clause]) -> Part:
+    """The part for `filed`: rules, each with the bits of its sections that the way here has used up."""
+    if len(filed) <= _SMALL:
+        return Scan([rule for rule, _ in filed])
+    counts: Counter[_Lookup] = Counter()
+    sections = [[(bit, keys) for bit, keys in _sections(rule) if not bit & used] for rule, used in filed]
+    for parts in sections:
+        for _, keys in parts:
+            counts.update(keys)
+    dimensions: dict[object, _Filed] = {}
+    rest: list[Rule] = []
+    for (rule, used), parts in zip(filed, sections, strict=True):
+        # A lookup that every rule here shares splits nothing; a rule that has no other stays in the tree of clauses.
+        splitting = [part for part in parts if all(counts[key] < len(filed) for key in part[1])]
+        if not splitting:
+            rest.append(rule)
+            continue
+        best = min(splitting, key=lambda part: sum(counts[key] for key in part[1]))
+        for dimension, key in set(best[1]):
+            dimensions.setdefault(dimension, {}).setdefault(key, []).append((rule, used | best[0]))
+    del counts, sections
+    lowest = min(rule.id for rule, _ in filed)
+    tree = _share(rest, shared) if rest else None
+    if not dimensions and tree is not None:
+        return tree
+    entries = [_entries(dimension, found, shared) for dimension, found in dimensions.items()]
+    return Fork(_gather(entries), tree, lowest)
+
+
+def _gather(entries: list[Entries | Blocks]) -> tuple[Entries | Blocks | Named, ...]:
+    """Lookups on many headers or claims as one, which asks only for those the request has."""
+    headers = {e.dimension.header: [e] for e in entries if isinstance(e, Entries) and _plain_header(e.dimension)}
+    claims: dict[str, list[Entries]] = {}
+    for entry in entries:
+        if isinstance(entry.dimension, ClaimDimension) and isinstance(entry, Entries):
+            claims.setdefault(entry.dimension.path[0], []).append(entry)
+    gathered: list[Entries | Blocks | Named] = []
+    if len(headers) > _SMALL:
+        gathered.append(Named(_header_names, headers))
+        entries = [e for e in entries if not _plain_header(e.dimension)]
+    if len(claims) > _SMALL:
+        gathered.append(Named(_claim_names, claims))
+        entries = [e for e in entries if not isinstance(e.dimension, ClaimDimension)]
+    return (*gathered, *entries)
+
+
+def _plain_header(dimension: object) -> TypeGuard[HeaderDimension]:
+    return isinstance(dimension, HeaderDimension) and dimension.header not in PSEUDO_HEADERS
+
+
+def _header_names(inputs: Inputs) -> Iterable[str]:
+    changed = inputs.identity.changes.set_headers
+    names = inputs.request.headers.names()
+    return {*names, *(name for name, _ in changed)} if changed else names
+
+
+def _claim_names(inputs: Inputs) -> Iterable[str]:
+    return inputs.claims or ()
+
+
+def _entries(dimension: object, found: _Filed, shared: dict[tuple[object, ...], Clause]) -> Entries | Blocks:
+    parts = {key: _build(filed, shared) for key, filed in found.items()}
+    if isinstance(dimension, AddressDimension):
+        return _blocks(dimension, parts)
+    entries = Entries(dimension)  # type: ignore[arg-type]
+    prefixes: dict[int, dict[str, Part]] = {}
+    suffixes: dict[int, dict[str, Part]] = {}
+    for key, part in parts.items():
+        match key.form:
+            case "exact":
+                entries.exact[key.text] = part
+            case "prefix":
+                prefixes.setdefault(len(key.text), {})[key.text] = part
+            case "suffix":
+                suffixes.setdefault(len(key.text), {})[key.text] = part
+            case "namespace":
+                entries.namespaces[key.text] = part
+            case "account":
+                entries.accounts[key.text] = part
+            case "template":
+                if entries.templates is None:
+                    entries.templates = TemplateTrie()
+                entries.templates.add(key.text, part)
+            case _:
+                raise AssertionError(key.form)
+    entries.prefixes = tuple(sorted(prefixes.items()))
+    entries.suffixes = tuple(sorted(suffixes.items()))
+    entries.every = tuple(parts.values())
+    return entries
+
+
+def _blocks(dimension: AddressDimension, parts: dict[IndexKey, Part]) -> Blocks:
+    tables: dict[tuple[int, int], dict[int, Part]] = {}
+    for key, part in parts.items():
+        version, _, length = key.form.removeprefix("cidr").partition("/")
+        bits = 32 if version == "4" else 128
+        tables.setdefault((int(version), bits - int(length)), {})[int(key.text)] = part
+    blocks = Blocks(dimension)
+    blocks.tables = tuple((version, cut, table) for (version, cut), table in sorted(tables.items()))
+    blocks.every = tuple(parts.values())
+    return blocks
+
+
+def _share(rules: list[Rule], shared: dict[tuple[object, ...], Clause]) -> Part:
+    """The tree of common clauses over `rules`."""
+    if len(rules) <= _SMALL:
+        return Scan(rules)
+    split = [[atom for clause in rule.clauses for atom in _atoms(clause, shared)] for rule in rules]
+    counts: Counter[int] = Counter(id(atom) for atoms in split for atom in atoms)
+    root = Shared(None)
+    below: dict[tuple[int, int], Shared] = {}
+    for rule, atoms in zip(rules, split, strict=True):
+        node = root
+        node.lowest = min(node.lowest, rule.id)
+        # Only what another rule has too is worth a node; the rule itself tries the rest.
+        for atom in sorted((a for a in atoms if counts[id(a)] > 1), key=lambda a: (-counts[id(a)], a.cost, a.label)):
+            child = below.get((id(node), id(atom)))
+            if child is None:
+                child = below[id(node), id(atom)] = Shared(atom)
+                node.below.append(child)
+            child.lowest = min(child.lowest, rule.id)
+            node = child
+        node.rules.append(rule)
+    return root
+
+
+def _atoms(clause: Clause, shared: dict[tuple[object, ...], Clause]) -> list[Clause]:
+    """A negation of several values as negations of one each, which other rules may share; else the clause."""
+    if not (clause.negated and isinstance(clause, TextClause) and 1 < len(clause.matchers) <= _MAX_SPLIT_VALUES):
+        return [clause]
+    atoms = []
+    for matcher in clause.matchers:
+        key = (clause.dimension, matcher)
+        atom = shared.get(key)
+        if atom is None:
+            atom = shared[key] = TextClause(clause.dimension, (matcher,), True, clause.label, clause.cost)
+        atoms.append(atom)
+    return atoms

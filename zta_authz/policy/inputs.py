@@ -1,0 +1,182 @@
+"""One request as rules see it: attributes and verified identity, read through the chosen semantics, computed on demand."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.model.options import Semantics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.model.identity import Identity
+    from zta_authz.model.options import Options
+    from zta_authz.model.request import RequestAttributes
+
+Ip = IPv4Address | IPv6Address
+_UNSET: Final = object()
+_NONE: Final[tuple[str, ...]] = ()
+PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
+_SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
+
+
+class Inputs:
+    """What matchers are applied to. Made once a request; nothing here changes it.
+
+    `names` are the peer's; `path` has neither query nor fragment; `host` is the authority in lower case, None if absent.
+    """
+
+    __slots__ = (
+        "_destination_ip", "_hosts", "_remote_ip", "_source_ip", "claims", "host", "identity", "method", "names",
+        "options", "path", "port", "request", "request_principal", "sni", "strict",
+    )  # fmt: skip
+
+    def __init__(self, request: RequestAttributes, identity: Identity, options: Options) -> None:
+        self.request = request
+        self.identity = identity
+        self.options = options
+        self.strict = options.semantics is Semantics.STRICT
+        self.method = request.method
+        self.path = cut_query(request.path)
+        self.host: str | None = request.host.lower() or None
+        self.port = request.destination.port
+        self.sni = request.sni.lower()
+        peer, token = identity.peer, identity.token
+        self.names = peer.names if peer is not None else _NONE
+        self.claims: Mapping[str, Any] | None = None
+        self.request_principal: tuple[str, str] | None = None
+        if token is not None:
+            self.claims = token.claims
+            issuer, subject = token.claims.get("iss"), token.claims.get("sub")
+            if isinstance(issuer, str) and isinstance(subject, str):
+                self.request_principal = (issuer, subject)
+        self._hosts: tuple[str, ...] | None = None
+        self._source_ip: Any = _UNSET
+        self._remote_ip: Any = _UNSET
+        self._destination_ip: Any = _UNSET
+
+    def hosts(self, wide: bool) -> tuple[str, ...]:
+        """The authority as it came; with `wide` in strict reading also without port and trailing dot."""
+        if self.host is None:
+            return _NONE
+        if not (wide and self.strict):
+            return (self.host,)
+        if self._hosts is None:
+            self._hosts = host_variants(self.host)
+        return self._hosts
+
+    def header(self, name: str) -> tuple[str, ...]:
+        """Each value of a header as it goes on after authentication: without tokens that are not forwarded."""
+        if name in PSEUDO_HEADERS:
+            return self._pseudo_header(name)
+        changes = self.identity.changes
+        for header, value in changes.set_headers:
+            if header == name:
+                return (value,)
+        if name in changes.remove_headers:
+            return _NONE
+        return self.request.headers.all(name)
+
+    def ambiguous_header(self, name: str) -> bool:
+        """True where repeats may have been joined, so that nobody can tell what the values were (strict reading)."""
+        headers = self.request.headers
+        return self.strict and not headers.exact and any("," in value for value in headers.all(name))
+
+    def _pseudo_header(self, name: str) -> tuple[str, ...]:
+        request = self.request
+        match name:
+            case ":method":
+                value = request.method
+            case ":path":
+                value = request.path
+            case ":scheme":
+                value = request.scheme
+            case _:
+                value = request.host
+        return (value,) if value else _NONE
+
+    def claim(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """The string, or each string of the list, at a claim path; () for everything else."""
+        value: Any = self.claims
+        for step in path:
+            if not hasattr(value, "get"):
+                return _NONE
+            value = value.get(step)
+        if isinstance(value, str):
+            spaced = len(path) == 1 and (path[0] in _SPACE_DELIMITED or path[0] in self._spaced())
+            return tuple(part for part in value.split(" ") if part) if spaced else (value,)
+        if isinstance(value, (list, tuple)):
+            return tuple(item for item in value if isinstance(item, str))
+        return _NONE
+
+    def _spaced(self) -> tuple[str, ...]:
+        token = self.identity.token
+        return token.space_delimited_claims if token is not None else _NONE
+
+    def metadata(self, filter_name: str, path: tuple[str, ...]) -> Any:
+        """The dynamic metadata value of one filter at a path, None where absent."""
+        value: Any = self.request.metadata.get(filter_name)
+        for step in path:
+            value = value.get(step) if hasattr(value, "get") else None
+        return value
+
+    @property
+    def source_ip(self) -> Ip | None:
+        """The direct peer of the proxy."""
+        if self._source_ip is _UNSET:
+            self._source_ip = parse_ip(self.request.source.ip)
+        return self._source_ip  # type: ignore[no-any-return]
+
+    @property
+    def destination_ip(self) -> Ip | None:
+        """The proxy's local address."""
+        if self._destination_ip is _UNSET:
+            self._destination_ip = parse_ip(self.request.destination.ip)
+        return self._destination_ip  # type: ignore[no-any-return]
+
+    @property
+    def remote_ip(self) -> Ip | None:
+        """The client as Envoy's connection manager derives it from `x-forwarded-for`."""
+        if self._remote_ip is _UNSET:
+            self._remote_ip = self._derive_remote_ip()
+        return self._remote_ip  # type: ignore[no-any-return]
+
+    def _derive_remote_ip(self) -> Ip | None:
+        hops = self.options.xff_num_trusted_hops
+        if self.options.use_remote_address and hops == 0:
+            return self.source_ip
+        joined = self.request.headers.joined("x-forwarded-for")
+        entries = joined.split(",") if joined else []
+        # With use_remote_address Envoy has already appended the peer's own address, so both count alike.
+        index = len(entries) - 1 - hops
+        found = parse_ip(entries[index].strip(" ")) if index >= 0 else None
+        return self.source_ip if found is None else found
+
+
+def cut_query(path: str) -> str:
+    """The path without query and fragment."""
+    for mark in ("?", "#"):
+        at = path.find(mark)
+        if at >= 0:
+            path = path[:at]
+    return path
+
+
+def host_variants(host: str) -> tuple[str, ...]:
+    """A host in every form that may mean the same server: as it is, without port, without the trailing dot."""
+    variants = [host]
+    name, colon, port = host.rpartition(":")
+    bare = name if colon and (not port or port.isdigit()) and (not name.count(":") or name.endswith("]")) else host
+    for candidate in (bare, bare.rstrip("."), bare.rstrip(".") + host[len(bare) :]):
+        if candidate not in variants:
+            variants.append(candidate)
+    return tuple(variants)
+
+
+def parse_ip(text: str) -> Ip | None:
+    """The address, None for anything that is not exactly one."""
+    try:
+        return ip_address(text) if text and "%" not in text else None
+    except ValueError:
+        return None

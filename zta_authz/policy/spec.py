@@ -1,0 +1,86 @@
+"""Authorization policies as written: shape checked, values not yet compiled. Nodes keep their places for faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zta_authz.model.documents import RequestAuthentication, Selector, TrustBundle
+    from zta_authz.policy.fields import Reader
+    from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
+
+ISTIO_VERSIONS = ("security.istio.io/v1", "security.istio.io/v1beta1")
+ZTA_VERSION = "zta.dev/v1"
+DRY_RUN_ANNOTATION = "istio.io/dry-run"
+
+
+@dataclass(slots=True)
+class FieldSpec:
+    """One field of a source or operation with its values: `name` without `not`, `negated` where it had it."""
+
+    name: str
+    negated: bool
+    values: list[Scalar]
+
+
+@dataclass(slots=True)
+class WhenSpec:
+    """One entry of `when`; `values` and `not_values` are both empty only where that was a fault."""
+
+    key: Scalar
+    values: list[Scalar]
+    not_values: list[Scalar]
+
+
+@dataclass(slots=True)
+class RuleSpec:
+    """One rule; an empty list stands for an absent section."""
+
+    node: Node
+    sources: list[list[FieldSpec]] = field(default_factory=list)
+    operations: list[list[FieldSpec]] = field(default_factory=list)
+    when: list[WhenSpec] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class PolicySpec:
+    """An authorization policy. `rules` is None where the field is absent (`spec: {}`)."""
+
+    kind: str
+    name: str
+    namespace: str
+    action: str
+    selector: Selector
+    rules: list[RuleSpec] | None
+    dry_run: bool
+    node: Node
+    reader: Reader
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(slots=True)
+class DocumentSet:
+    """Everything read from all sources."""
+
+    policies: list[PolicySpec] = field(default_factory=list)
+    authentications: list[RequestAuthentication] = field(default_factory=list)
+    bundles: list[TrustBundle] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What every document has: its kind, its name, and its nodes."""
+
+    version: str
+    kind: str
+    name: str
+    namespace: str
+    annotations: dict[str, str]
+    document: Mapping
+    spec: Mapping
+    reader: Reader

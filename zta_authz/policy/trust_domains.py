@@ -1,0 +1,37 @@
+"""Trust-domain aliases: a principal of the mesh's own domain stands for the same principal in each alias.
+
+Istio's `pkg`/`trustdomain` rule: only five-segment principals (`domain/ns/NS/sa/SA`) are replaced, those whose domain is
+`cluster.local` or matches one of the mesh's domains. A domain that starts with `*` is kept for the domains it matches.
+"""
+
+from __future__ import annotations
+
+_CLUSTER_LOCAL = "cluster.local"
+_SEGMENTS = 5
+
+
+def expand_aliases(principal: str, domains: tuple[str, ...]) -> tuple[str, ...]:
+    """The principals that `principal` (without `spiffe://`) stands for; `domains` is the trust domain, then aliases."""
+    if principal.count("/") != _SEGMENTS - 1:
+        return (principal,)
+    domain, _, rest = principal.partition("/")
+    if domain != _CLUSTER_LOCAL and not any(_alike(domain, name) for name in domains):
+        return (principal,)
+    found: list[str] = []
+    for name in domains:
+        replaced = principal if _ends(name, domain) else f"{name}/{rest}"
+        if replaced not in found:
+            found.append(replaced)
+    return tuple(found)
+
+
+def _ends(name: str, pattern: str) -> bool:
+    return pattern.startswith("*") and name.endswith(pattern[1:])
+
+
+def _begins(name: str, pattern: str) -> bool:
+    return pattern.endswith("*") and name.startswith(pattern[:-1])
+
+
+def _alike(one: str, other: str) -> bool:
+    return one == other or _ends(one, other) or _ends(other, one) or _begins(one, other) or _begins(other, one)
