@@ -1,0 +1,41 @@
+"""Every name that leaves the process in spans and metrics. OpenTelemetry's semantic conventions where they have one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVICE_NAME: Final = "zta-authz"
+INSTRUMENTATION: Final = "zta_authz.telemetry"
+
+# the span of one Check call; semantic conventions for RPC, HTTP, URL, server and error attributes
+CHECK_SPAN: Final = "envoy.service.auth.v3.Authorization/Check"
+RPC_SYSTEM: Final = "rpc.system"
+RPC_SERVICE: Final = "rpc.service"
+RPC_METHOD: Final = "rpc.method"
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_REQUEST_METHOD_ORIGINAL: Final = "http.request.method_original"
+URL_PATH: Final = "url.path"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+ERROR_TYPE: Final = "error.type"
+
+# ours
+VERDICT: Final = "zta.verdict"
+REASON: Final = "zta.reason"
+POLICY: Final = "zta.policy"
+RULE: Final = "zta.rule"
+PRINCIPAL: Final = "zta.principal"
+DECISION_ID: Final = "zta.decision_id"
+
+# resource
+RESOURCE_NAME: Final = "service.name"
+RESOURCE_VERSION: Final = "service.version"
+
+# metrics; Prometheus adds `_total` to counters and `_info` to infos
+DECISIONS: Final = "zta_decisions"
+CHECK_DURATION: Final = "zta_check_duration_seconds"
+INTERNAL_ERRORS: Final = "zta_internal_errors"
+POLICY_LOADS: Final = "zta_policy_loads"
+POLICY_RELOAD_FAILED: Final = "zta_policy_reload_failed"
+POLICY_LOADED_AT: Final = "zta_policy_loaded_timestamp_seconds"
+BUILD: Final = "zta_build"

@@ -1,0 +1,53 @@
+"""The observer that the servicer calls: metrics always, spans where an OTLP endpoint is configured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zta_authz import __version__
+from zta_authz.telemetry.metrics import Metrics
+from zta_authz.telemetry.spans import Protocol, Spans, otlp_exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.ports import CheckEvent
+
+
+class TelemetryObserver:
+    """Counts each answered call in `metrics` and, with `spans`, makes its span."""
+
+    __slots__ = ("_spans", "metrics")
+
+    def __init__(self, metrics: Metrics, spans: Spans | None = None) -> None:
+        self.metrics = metrics
+        self._spans = spans
+
+    def observe(self, event: CheckEvent) -> None:
+        """Record one answered call."""
+        self.metrics.count(event)
+        if self._spans is not None:
+            self._spans.record(event)
+
+    def close(self) -> None:
+        """Send the spans that are queued. Blocks for the export timeout at most."""
+        if self._spans is not None:
+            self._spans.close()
+
+
+def build_observer(
+    *,
+    otlp_endpoint: str | None = None,
+    otlp_protocol: Protocol = "grpc",
+    otlp_headers: Mapping[str, str] | None = None,
+    sample_ratio: float = 1.0,
+) -> TelemetryObserver:
+    """The observer for these settings. Without `otlp_endpoint` no span is made and nothing is sent.
+
+    `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced.
+    """
+    metrics = Metrics(__version__)
+    if not otlp_endpoint:
+        return TelemetryObserver(metrics)
+    exporter = otlp_exporter(otlp_endpoint, otlp_protocol, otlp_headers)
+    return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__))
