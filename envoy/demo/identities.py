@@ -98,13 +98,13 @@ def request_authentication(issuer: Issuer) -> dict[str, object]:
     }
 
 
-def mint(root: Path) -> Layout:
-    """Fill `root`, which must not exist or be empty, with certificates, tokens and policies."""
+def mint(root: Path, ca: CertificateAuthority | None = None) -> Layout:
+    """Fill `root`, new or empty, with certificates, tokens and policies; without `ca` an authority is made."""
     layout = Layout(root)
     for directory in (root, root / "tls", root / "tokens", layout.policies):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-    ca = CertificateAuthority("HatShop demo CA", TRUST_DOMAIN)
+    ca = ca or CertificateAuthority("HatShop demo CA", TRUST_DOMAIN)
     write_private(layout.ca, ca.certificate)
     for name, issued in certificates(ca).items():
         write_private(layout.certificate(name), issued.certificate)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
+    from envoy.demo.certificates import CertificateAuthority
     from envoy.demo.identities import Layout
 
 WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN}
@@ -35,7 +36,8 @@ WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain"
 class StackOptions:
     """What may differ from the demo. `authz_command` replaces zta-authz; `{socket}` in it stands for the socket's path.
 
-    The time Envoy waits for an answer is longer than the shipped 200 ms: laptops and build machines stall.
+    `envoy` is the binary, None looks for one. The time Envoy waits for an answer is longer than the shipped 200 ms:
+    laptops and build machines stall.
     """
 
     port: int = 0
@@ -44,6 +46,7 @@ class StackOptions:
     clients_verified_by_envoy: bool = False
     authz_timeout: timedelta = timedelta(seconds=2)
     authz_command: tuple[str, ...] = ()
+    envoy: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,7 +91,7 @@ class Stack:
 
     def start(self, cleanup: contextlib.ExitStack) -> None:
         """Start all three, each only once the one before it is ready; each leaves its `stop` in `cleanup`."""
-        binary = find_envoy()
+        binary = self.options.envoy or find_envoy()
         if binary is None:
             raise ProcessError(NOT_FOUND)
         upstream = self._start_upstream(cleanup)
@@ -158,12 +161,14 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(root: Path, options: StackOptions = StackOptions()) -> Iterator[Stack]:
-    """Mint into `root`, start everything, and leave nothing running whatever happens."""
+def running(
+    root: Path, options: StackOptions = StackOptions(), ca: CertificateAuthority | None = None
+) -> Iterator[Stack]:
+    """Mint into `root` (by `ca` if there is one), start everything, and leave nothing running whatever happens."""
     with contextlib.ExitStack() as cleanup:
         # Unix socket paths hold at most 107 bytes, so sockets live in a short directory of their own.
         sockets = Path(tempfile.mkdtemp(prefix="zta-"))
         cleanup.callback(shutil.rmtree, sockets, ignore_errors=True)
-        stack = Stack(identities.mint(root), sockets, options)
+        stack = Stack(identities.mint(root, ca), sockets, options)
         stack.start(cleanup)
         yield stack

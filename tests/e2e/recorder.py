@@ -15,7 +15,7 @@ from concurrent import futures
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # it ships no types
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 ALLOW = b"\x0a\x00\x1a\x00"  # CheckResponse: `status` 1 with code 0, `ok_response` 3, both empty
@@ -30,7 +30,7 @@ def check_handler(directory: Path, seconds: float) -> grpc.GenericRpcHandler:
         time.sleep(seconds)
         return ALLOW
 
-    method = grpc.unary_unary_rpc_method_handler(check)
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(check)
     return grpc.method_handlers_generic_handler(SERVICE, {"Check": method})
 
 
