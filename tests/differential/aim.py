@@ -131,7 +131,7 @@ class _Meet:
         if key in fields:
             self.field(fields[key], value)
         elif key == "connection.sni":
-            self._draft.link(tls=True, sni=self._instance(value))
+            self._draft.link(tls=True, sni=self._instance(value).strip(".").replace("/", "-"))
         elif key == "request.auth.audiences":
             self._draft.claim(["aud"], self._rng.choice((self._instance(value), [self._instance(value), "aud-b"])))
         elif key == "request.auth.presenter":
@@ -211,7 +211,9 @@ class _Meet:
         text = value
         if "{" in value:
             while "{*}" in text or "{**}" in text:
-                text = text.replace("{*}", self._rng.choice(("x", "a.b", "..", "a=b", "%2F", "~'()", "a*b", "x;v=1")), 1)
+                text = text.replace(
+                    "{*}", self._rng.choice(("x", "a.b", "..", "a=b", "%2F", "~'()", "a*b", "x;v=1")), 1
+                )
                 text = text.replace("{**}", self._rng.choice(("", "x", "x/y", "x//y", "a[b]", "/")), 1)
         else:
             text = self._instance(value)

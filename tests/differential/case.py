@@ -130,7 +130,7 @@ def _without_defaults(data: dict[str, Any], default: dict[str, Any]) -> dict[str
         if key == "documents" or value != default.get(key):
             inner = default.get(key)
             nested = isinstance(value, dict) and isinstance(inner, dict) and key in ("proxy", "connection")
-            kept[key] = _without_defaults(value, inner) if nested else _plain(value)
+            kept[key] = _without_defaults(value, inner or {}) if nested else _plain(value)
     return kept
 
 

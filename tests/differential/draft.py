@@ -40,6 +40,7 @@ class Draft:
 
     def set_fact(self, value: str | list[str]) -> None:
         """The dynamic metadata `facts`: a text or a list of texts, as the base64 of a protobuf Value."""
+
         def text(item: str) -> bytes:
             return b"\x1a" + bytes([len(item)]) + item.encode()
 

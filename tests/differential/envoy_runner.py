@@ -11,7 +11,7 @@ import socket
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -62,15 +62,15 @@ class _Recorder(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.checks: dict[bytes, bytes] = {}
-        self._handler = grpc.unary_unary_rpc_method_handler(self._check)
+        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._check)
 
-    async def _check(self, data: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+    async def _check(self, data: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         found = IDENTIFIER.search(data)
         if found is not None:
             self.checks[found[0]] = data
         return _ALLOW
 
-    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handler if call.method == _CHECK else None
 
 
@@ -142,7 +142,7 @@ async def running(binary: Path, sets: Sequence[PolicySet]) -> AsyncIterator[Envo
         taken = addresses.take(len(sets))
         filled = [fill_set(policies, address) for policies, address in zip(sets, taken, strict=True)]
         try:
-            async with _process(binary, Path(folder), json.dumps(bootstrap(filled, taken, path))):
+            async with _process(binary, Path(folder), bootstrap(filled, taken, path)):
                 yield Envoy(filled, taken, recorder)
         finally:
             await server.stop(0)
@@ -156,17 +156,27 @@ def fill_set(policies: PolicySet, address: str) -> PolicySet:
 
 
 @contextlib.asynccontextmanager
-async def _process(binary: Path, folder: Path, config: str) -> AsyncIterator[None]:
-    (folder / "envoy.json").write_text(config)
+async def _process(binary: Path, folder: Path, config: dict[str, Any]) -> AsyncIterator[None]:
+    (folder / "envoy.json").write_text(json.dumps(config))
+    listeners = config["static_resources"]["listeners"]
     ready = folder / "admin.txt"
     log = folder / "envoy.log"
-    arguments = ["-c", folder / "envoy.json", "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+    arguments: list[str | Path] = [
+        "-c",
+        folder / "envoy.json",
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "-l",
+        "warning",
+    ]
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             binary, *arguments, "--admin-address-path", ready, stdout=output, stderr=output
         )
     try:
-        await _listening(process, folder, log)
+        if not await _listening(process, listeners[-1]["name"]):
+            raise RuntimeError(f"Envoy did not start: {log.read_text()[-4000:]}")
         yield
     finally:
         if process.returncode is None:
@@ -178,15 +188,14 @@ async def _process(binary: Path, folder: Path, config: str) -> AsyncIterator[Non
                 await process.wait()
 
 
-async def _listening(process: asyncio.subprocess.Process, folder: Path, log: Path) -> None:
-    config = json.loads((folder / "envoy.json").read_text())
-    address = config["static_resources"]["listeners"][-1]["address"]["socket_address"]["address"]
+async def _listening(process: asyncio.subprocess.Process, address: str) -> bool:
+    """Wait for the last listener. False: Envoy ended before."""
     async with asyncio.timeout(_START_SECONDS):
         while process.returncode is None:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection(address, PORTS[-1])
                 writer.close()
                 await writer.wait_closed()
-                return
+                return True
             await asyncio.sleep(0.05)
-    raise RuntimeError(f"Envoy did not start: {log.read_text()[-4000:]}")
+    return False

@@ -89,7 +89,9 @@ class _Sets:
         rule: Json = {}
         if self._chance(0.03):
             return rule
-        parts = self._rng.choice((("from",), ("to",), ("when",), ("from", "to"), ("to", "when"), ("from", "when")))
+        parts: tuple[str, ...] = self._rng.choice(
+            (("from",), ("to",), ("when",), ("from", "to"), ("to", "when"), ("from", "when"))
+        )
         if self._chance(0.15):
             parts = ("from", "to", "when")
         if "from" in parts:
@@ -173,8 +175,8 @@ class _Sets:
             "destination.ip": lambda: self._some(words.DESTINATION_BLOCKS),
             "destination.port": lambda: self._some(words.PORTS),
             "connection.sni": lambda: self._some(words.SNIS),
-            metadata_key("fact"): lambda: self._some(words.FACTS),
-            metadata_key("facts"): lambda: self._some(words.FACTS),
+            metadata_key("fact"): lambda: self._some(self._rng.choice((words.FACTS, words.FACTS, words.LISTED_FACTS))),
+            metadata_key("facts"): lambda: self._some(self._rng.choice((words.FACTS, words.LISTED_FACTS))),
         }
         claim = f"request.auth.claims{self._rng.choice(words.CLAIM_KEYS)}"
         name = self._rng.choice(words.RARE_HEADERS if self._chance(0.15) else words.HEADERS)

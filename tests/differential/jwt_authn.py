@@ -34,9 +34,7 @@ def jwt_filters(policies: PolicySet) -> list[Json]:
 
 def _requirement(names: list[str]) -> Json:
     """{P1, P2 .., AND of {P1 or missing, P2 or missing ..}}: one valid token is enough, no invalid one alone is."""
-    each = [
-        {"requires_any": {"requirements": [{"provider_name": name}, {"allow_missing": {}}]}} for name in names
-    ]
+    each = [{"requires_any": {"requirements": [{"provider_name": name}, {"allow_missing": {}}]}} for name in names]
     if len(each) == 1:
         return each[0]
     providers: list[Json] = [{"provider_name": name} for name in names]

@@ -15,7 +15,25 @@ if TYPE_CHECKING:
 
     from tests.differential.draft import Draft
 
-_PATH_TAILS = ("/", "/x", "x", ";v=1", "?q=1", "?", "?q=#", "%23", "%3Fq=1", "//", "/..", "/.", "%2f", "%5c", "=", "[", "%00")
+_PATH_TAILS = (
+    "/",
+    "/x",
+    "x",
+    ";v=1",
+    "?q=1",
+    "?",
+    "?q=#",
+    "%23",
+    "%3Fq=1",
+    "//",
+    "/..",
+    "/.",
+    "%2f",
+    "%5c",
+    "=",
+    "[",
+    "%00",
+)
 _PATHS = (
     "//api",
     "/api//items",
@@ -83,7 +101,17 @@ def _method(draft: Draft, rng: random.Random) -> None:
 
 def _host(draft: Draft, rng: random.Random) -> None:
     host = dict(draft.headers).get("host", "")
-    changes = (host.upper(), f"{host}:47080", f"{host}:80", f"{host}.", f"x.{host}", f"x{host}", host[:-1], "", ".example.com")
+    changes = (
+        host.upper(),
+        f"{host}:47080",
+        f"{host}:80",
+        f"{host}.",
+        f"x.{host}",
+        f"x{host}",
+        host[:-1],
+        "",
+        ".example.com",
+    )
     draft.set_header("host", rng.choice(changes))
 
 
@@ -184,7 +212,17 @@ def _token(draft: Draft, rng: random.Random) -> None:
         if rng.random() < 0.3:
             draft.second_token["damage"] = "signature"
         return
-    times: tuple[Any, ...] = ({"now": 3600}, {"now": -30}, {"now": -100}, {"now": 30}, {"now": 100}, "soon", 0, -1, None)
+    times: tuple[Any, ...] = (
+        {"now": 3600},
+        {"now": -30},
+        {"now": -100},
+        {"now": 30},
+        {"now": 100},
+        "soon",
+        0,
+        -1,
+        None,
+    )
     times += (1e12, 4102444800.5, True, [1])
     draft.claim([rng.choice(("exp", "exp", "nbf", "nbf", "iat"))], rng.choice(times))
     if rng.random() < 0.1:

@@ -11,6 +11,9 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Any
 
+from tests.differential.identities import namespaces, principals, request_principals, service_accounts, trust_domains
+from tests.differential.matchers import metadata, string
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -74,23 +77,22 @@ def _policies(documents: Iterable[Document], policies: PolicySet) -> Json:
 
 
 def _rule(rule: Json, namespace: str, policies: PolicySet) -> Json:
-    permissions, principals = [], []
+    permissions: list[Json] = []
+    callers: list[Json] = []
     for condition in rule.get("when") or []:
         into, make = _when(condition["key"], namespace, policies)
-        clauses = principals if into == "ids" else permissions
+        clauses = callers if into == "ids" else permissions
         clauses += _clauses(make, condition.get("values"), condition.get("notValues"), into)
     sources = [entry["source"] for entry in rule.get("from") or []] or [{}]
     operations = [entry["operation"] for entry in rule.get("to") or []] or [{}]
     return {
         "permissions": [_all("rules", _operation(operation) + permissions) for operation in operations],
-        "principals": [_all("ids", _source(source, namespace, policies) + principals) for source in sources],
+        "principals": [_all("ids", _source(source, namespace, policies) + callers) for source in sources],
     }
 
 
 def _all(into: str, clauses: list[Json]) -> Json:
     return {f"and_{into}": {into: clauses or [{"any": True}]}}
-
-
 
 
 def _clauses(make: Callable[[Sequence[str]], list[Json]], values: Any, not_values: Any, into: str) -> list[Json]:
@@ -115,11 +117,11 @@ def _source(source: Json, namespace: str, policies: PolicySet) -> list[Json]:
     return _fields(
         source,
         {
-            "principals": lambda values: _principals(values, policies),
-            "requestPrincipals": _request_principals,
-            "namespaces": _namespaces,
-            "serviceAccounts": lambda values: _service_accounts(values, namespace),
-            "trustDomains": lambda values: _trust_domains(values, policies),
+            "principals": lambda values: principals(values, policies),
+            "requestPrincipals": request_principals,
+            "namespaces": namespaces,
+            "serviceAccounts": lambda values: service_accounts(values, namespace),
+            "trustDomains": lambda values: trust_domains(values, policies),
             "ipBlocks": lambda values: [{"direct_remote_ip": _cidr(value)} for value in values],
             "remoteIpBlocks": lambda values: [{"remote_ip": _cidr(value)} for value in values],
         },
@@ -144,11 +146,11 @@ def _when(key: str, namespace: str, policies: PolicySet) -> tuple[str, Callable[
     simple: dict[str, tuple[str, Callable[[Sequence[str]], list[Json]]]] = {
         "source.ip": ("ids", lambda values: [{"direct_remote_ip": _cidr(value)} for value in values]),
         "remote.ip": ("ids", lambda values: [{"remote_ip": _cidr(value)} for value in values]),
-        "source.namespace": ("ids", _namespaces),
-        "source.principal": ("ids", lambda values: _principals(values, policies)),
-        "source.serviceAccount": ("ids", lambda values: _service_accounts(values, namespace)),
-        "source.trustDomain": ("ids", lambda values: _trust_domains(values, policies)),
-        "request.auth.principal": ("ids", _request_principals),
+        "source.namespace": ("ids", namespaces),
+        "source.principal": ("ids", lambda values: principals(values, policies)),
+        "source.serviceAccount": ("ids", lambda values: service_accounts(values, namespace)),
+        "source.trustDomain": ("ids", lambda values: trust_domains(values, policies)),
+        "request.auth.principal": ("ids", request_principals),
         "request.auth.audiences": ("ids", lambda values: [_claim(["aud"], values)]),
         "request.auth.presenter": ("ids", lambda values: [_claim(["azp"], values)]),
         "destination.ip": ("rules", lambda values: [{"destination_ip": _cidr(value)} for value in values]),
@@ -167,26 +169,6 @@ def _when(key: str, namespace: str, policies: PolicySet) -> tuple[str, Callable[
         filter_name = key[len("experimental.") : key.index("[")]
         return "rules", lambda values: [_dynamic_metadata(filter_name, name, values)]
     raise ValueError(f"unknown key {key}")
-
-
-def quote(text: str) -> str:
-    """`text` as a regular expression that matches just it (Go's `regexp.QuoteMeta`)."""
-    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
-
-
-def _regex(pattern: str) -> Json:
-    return {"safe_regex": {"regex": pattern}}
-
-
-def string(value: str) -> Json:
-    """Istio's generic string match."""
-    if value == "*":
-        return _regex(".+")
-    if value.startswith("*"):
-        return {"suffix": value[1:]}
-    if value.endswith("*"):
-        return {"prefix": value[:-1]}
-    return {"exact": value}
 
 
 def header(name: str, value: str, *, ignore_case: bool = False) -> Json:
@@ -213,98 +195,11 @@ def _cidr(value: str) -> Json:
     return {"address_prefix": address, "prefix_len": bits}
 
 
-def _authenticated(match: Json) -> Json:
-    return {"authenticated": {"principal_name": match}}
-
-
-def _principals(values: Sequence[str], policies: PolicySet) -> list[Json]:
-    matches = []
-    for value in migrated(values, [policies.trust_domain, *policies.trust_domain_aliases]):
-        if value == "*":
-            matches.append(_regex(".+"))
-        elif value.startswith("*"):
-            matches.append(_regex("spiffe://.*" + quote(value[1:])))
-        elif value.endswith("*"):
-            matches.append({"prefix": "spiffe://" + value[:-1]})
-        else:
-            matches.append({"exact": "spiffe://" + value})
-    return [_authenticated(match) for match in matches]
-
-
-def migrated(principals: Sequence[str], domains: list[str]) -> list[str]:
-    """The principals with the trust domain's aliases (Istio's `ReplaceTrustDomainAliases`)."""
-    result: list[str] = []
-    for principal in principals:
-        domain, *rest = principal.split("/")
-        known = domain == "cluster.local" or any(_loosely(candidate, domain) for candidate in domains)
-        if len(rest) != 4 or domain == "*" or not known:
-            result.append(principal)
-            continue
-        replaced: list[str] = []
-        for candidate in domains:
-            kept = domain.startswith("*") and candidate.endswith(domain[1:])
-            new = principal if kept else "/".join([candidate, *rest])
-            if new not in replaced:
-                replaced.append(new)
-        result += replaced
-    return result
-
-
-def _loosely(domain: str, pattern: str) -> bool:
-    """Istio's `stringMatch` of one trust domain with the one a principal names."""
-    by_prefix = pattern.endswith("*") and domain.startswith(pattern[:-1])
-    by_suffix = pattern.startswith("*") and domain.endswith(pattern[1:])
-    return domain == pattern or domain == "*" or by_prefix or by_suffix or _listed(domain, pattern)
-
-
-def _listed(domain: str, pattern: str) -> bool:
-    """The mesh's own list may hold wildcards too."""
-    by_prefix = domain.endswith("*") and pattern.startswith(domain[:-1])
-    by_suffix = domain.startswith("*") and pattern.endswith(domain[1:])
-    return by_prefix or by_suffix
-
-
-def _namespaces(values: Sequence[str]) -> list[Json]:
-    quoted = [".*".join(quote(part) for part in value.split("*")) for value in values]
-    return [_authenticated(_regex(f".*/ns/{pattern}/.*")) for pattern in quoted]
-
-
-def _service_accounts(values: Sequence[str], namespace: str) -> list[Json]:
-    matches = []
-    for value in values:
-        space, slash, account = value.partition("/")
-        if not slash:
-            space, account = namespace, value
-        matches.append(_regex(f"spiffe://.+/ns/{quote(space)}/(.+/|)sa/{quote(account)}(/.+)?"))
-    return [_authenticated(match) for match in matches]
-
-
-def _trust_domains(values: Sequence[str], policies: PolicySet) -> list[Json]:
-    domains = [policies.trust_domain, *policies.trust_domain_aliases]
-    expanded: list[str] = []
-    for value in values:
-        expanded += [name for name in (domains if value in domains else [value]) if name not in expanded]
-    matches: list[Json] = []
-    for value in expanded:
-        if value == "*":
-            matches.append({"prefix": "spiffe://"})
-        elif "*" in value:
-            pattern = "[^/]*".join(quote(part) for part in value.split("*"))
-            matches.append(_regex(f"spiffe://{pattern}/.*"))
-        else:
-            matches.append({"prefix": f"spiffe://{value}/"})
-    return [_authenticated(match) for match in matches]
-
-
 def claim_path(brackets: str) -> list[str]:
     """`[a][b]` as its keys; malformed nesting is one key (Istio's `extractNameInNestedBrackets`)."""
     if re.fullmatch(r"(\[[^\[\]]*\])+", brackets):
         return re.findall(r"\[([^\[\]]*)\]", brackets)
     return [brackets[1:-1]]
-
-
-def _metadata(filter_name: str, path: Sequence[str], value: Json) -> Json:
-    return {"metadata": {"filter": filter_name, "path": [{"key": key} for key in path], "value": value}}
 
 
 def _any_value(matches: list[Json]) -> Json:
@@ -314,38 +209,7 @@ def _any_value(matches: list[Json]) -> Json:
 def _claim(path: Sequence[str], values: Sequence[str]) -> Json:
     value = _any_value([{"string_match": string(text)} for text in values])
     either = {"or_match": {"value_matchers": [{"list_match": {"one_of": value}}, value]}}
-    return _metadata("envoy.filters.http.jwt_authn", ["payload", *path], either)
-
-
-def _request_principals(values: Sequence[str]) -> list[Json]:
-    matches = []
-    for value in values:
-        issuer, subject = request_principal(value)
-        parts = [
-            _metadata("envoy.filters.http.jwt_authn", ["payload", name], {"string_match": match})
-            for name, match in (("iss", issuer), ("sub", subject))
-        ]
-        matches.append({"and_ids": {"ids": parts}})
-    return matches
-
-
-def request_principal(value: str) -> tuple[Json, Json]:
-    """How `iss` and `sub` are matched for one request principal."""
-    anything = _regex(".+")
-    issuer, slash, subject = value.rpartition("/")
-    if not slash:
-        issuer, subject = value, ""
-    if value == "*":
-        return anything, anything
-    if value.startswith("*"):
-        if not slash:
-            return anything, {"suffix": value[1:]}
-        return (anything if issuer == "*" else {"suffix": issuer[1:]}), {"exact": subject}
-    if value.endswith("*"):
-        if not slash:
-            return {"prefix": value[:-1]}, anything
-        return {"exact": issuer}, (anything if subject == "*" else {"prefix": subject[:-1]})
-    return {"exact": issuer}, {"exact": subject}
+    return metadata("envoy.filters.http.jwt_authn", ["payload", *path], either)
 
 
 def _dynamic_metadata(filter_name: str, key: str, values: Sequence[str]) -> Json:
@@ -355,4 +219,4 @@ def _dynamic_metadata(filter_name: str, key: str, values: Sequence[str]) -> Json
             matches.append({"list_match": {"one_of": {"string_match": string(value.strip("[]"))}}})
         else:
             matches.append({"string_match": string(value)})
-    return _metadata(filter_name, [key], _any_value(matches))
+    return metadata(filter_name, [key], _any_value(matches))

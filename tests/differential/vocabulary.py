@@ -178,6 +178,7 @@ REMOTE_IPS = (
 )
 REMOTE_BLOCKS = ("203.0.113.7", "203.0.113.0/24", "2001:db8::/32", "2001:db8::1", "127.0.0.0/8", "0.0.0.0/0", "::/0")
 DESTINATION_BLOCKS = ("{destination}", "{destination}/16", "127.0.0.0/8", "10.0.0.0/8", "::/0", "{destination}/32")
-FACTS = ("ok", "not ok", "o*", "*k", "*", "[ok]")
+FACTS = ("ok", "not ok", "o*", "*k", "*")
+LISTED_FACTS = ("[ok]", "[o*]", "[*]", "[x]")
 SENT_FACTS = ("ok", "not ok", "", "OK", "k")
 LABELS: tuple[dict[str, str], ...] = ({"app": "web"}, {"app": "web", "version": "v1"}, {"app": "other"}, {"tier": "x"})
