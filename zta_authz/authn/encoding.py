@@ -1,0 +1,115 @@
+"""Text to bytes to values, without the leniency of the usual decoders: base64url, JSON, percent-encoding."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from typing import Any, Final, NoReturn
+
+MAX_JSON_DEPTH: Final = 32
+"""Levels of nesting that a token's JSON may have; Envoy's protobuf reader stops at 100, real tokens at 4."""
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_BASE64URL_PADDED = re.compile(r"[A-Za-z0-9_-]*={0,2}")
+_TO_STANDARD = str.maketrans("-_", "+/")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
+
+
+def base64url_decode(text: str, *, canonical: bool = True) -> bytes:
+    """The bytes of base64url `text` (RFC 7515 section 2: no padding, no line breaks). Raises ValueError.
+
+    `canonical` also refuses padding and left-over bits that are not zero, so that one value has one spelling only: a
+    token changed in any character is another token.
+    """
+    if not (_BASE64URL if canonical else _BASE64URL_PADDED).fullmatch(text):
+        raise ValueError("not base64url")
+    bare = text.rstrip("=")
+    if len(bare) % 4 == 1:
+        raise ValueError("not base64url: a character is missing")
+    data = binascii.a2b_base64(bare.translate(_TO_STANDARD) + "=" * (-len(bare) % 4))
+    if canonical and base64url_encode(data) != text:
+        raise ValueError("not base64url: left-over bits are set")
+    return data
+
+
+def base64url_encode(data: bytes) -> str:
+    """`data` as base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def json_object(data: bytes, *, unique_keys: bool = True) -> dict[str, Any]:
+    """The JSON object in `data` (UTF-8, RFC 8259). Raises ValueError.
+
+    Refused besides syntax errors: anything but an object, NaN and infinities, numbers too large for a double, lone
+    surrogates, nesting past `MAX_JSON_DEPTH`, and a name given twice if `unique_keys` (else its last value counts).
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_unique if unique_keys else None,
+        )
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("JSON is not an object")
+    _check_values(value, 1)
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"`{name}` is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a JSON number is too large")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a JSON object has a name twice")
+    return value
+
+
+def _check_values(value: Any, depth: int) -> None:
+    if isinstance(value, str):
+        value.encode("utf-8")  # a lone surrogate has no encoding: UnicodeEncodeError is a ValueError
+        return
+    if not isinstance(value, (dict, list)):
+        return
+    if depth > MAX_JSON_DEPTH:
+        raise ValueError("JSON is nested too deeply")
+    if isinstance(value, dict):
+        for name in value:
+            name.encode("utf-8")
+    for item in value.values() if isinstance(value, dict) else value:
+        _check_values(item, depth + 1)
+
+
+def percent_decode_strict(data: bytes) -> bytes:
+    """`data` with each `%XX` replaced by its byte; `+` stays. Raises ValueError where `%` has no two hex digits."""
+    return _PERCENT.sub(_byte, data) if b"%" in data else data
+
+
+def _byte(match: re.Match[bytes]) -> bytes:
+    digits = match[1]
+    if digits is None:
+        raise ValueError("`%` without two hex digits")
+    return bytes.fromhex(digits.decode("ascii"))
+
+
+def percent_decode(text: str) -> str:
+    """Envoy's reading of a query component: `%XX` is a byte, `+` and a stray `%` stand for themselves."""
+    if "%" not in text:
+        return text
+    data = text.encode("utf-8", "surrogatepass")
+    decoded = _PERCENT.sub(lambda match: _byte(match) if match[1] else b"%", data)
+    return decoded.decode("utf-8", "surrogateescape")

@@ -1,0 +1,198 @@
+"""One JWT (RFC 7519) in compact JWS form (RFC 7515): taken apart, its signature verified, its claims judged at `now`.
+
+Not verified here: that the issuer is one we know, and that the place the token stood in is one it may stand in; those
+are the caller's, who knows the rules. Header members that point to keys (`jwk`, `jku`, `x5u`, `x5c`) are never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.authn.encoding import base64url_decode, json_object
+from zta_authz.authn.keys import ALGORITHMS
+from zta_authz.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from zta_authz.authn.keys import KeySet
+
+_MAX_UNSIGNED: Final = 2.0**64
+_TIMES: Final = ("iat", "nbf", "exp")
+_STRINGS: Final = ("iss", "sub", "jti")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How tokens are read. `leeway` is the clock difference granted to `exp` and `nbf`, in seconds.
+
+    `lenient` means: as jwt_authn does, which accepts padding, empty segments, repeated names and tokens that never
+    expire, counts in whole seconds, and tries several keys for a token without `kid`.
+    """
+
+    max_bytes: int
+    leeway: float
+    lenient: bool
+
+
+STRICT: Final = Reading(max_bytes=16 * 1024, leeway=30.0, lenient=False)
+ISTIO: Final = Reading(max_bytes=64 * 1024, leeway=60.0, lenient=True)
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedToken:
+    """A token taken apart; nothing in it may be believed yet, and `issuer` only says whose keys to try."""
+
+    algorithm: str
+    kid: str
+    issuer: str
+    claims: Mapping[str, Any] = field(repr=False)
+    payload: str = field(repr=False)
+    message: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerifiedToken:
+    """A token whose signature was verified with a key of `keys`; its times and audience are judged on each use.
+
+    `audiences` are normalised as `normal_audience` does; `payload` is the token's middle segment, base64url.
+    `expires` is None for a token that never does.
+    """
+
+    keys: KeySet
+    issuer: str
+    subject: str
+    audiences: frozenset[str]
+    not_before: float
+    expires: float | None
+    claims: Mapping[str, Any] = field(repr=False)
+    payload: str = field(repr=False)
+
+
+def parse_token(text: str, reading: Reading) -> UnverifiedToken:
+    """Take `text` apart. Raises `Refused` for size, form, header and the types of registered claims."""
+    if len(text) > reading.max_bytes:
+        raise Refused(Reason.TOKEN_TOO_LARGE, f"{len(text)} characters, more than {reading.max_bytes}")
+    segments = text.split(".")
+    if reading.lenient:
+        segments = [segment for segment in segments if segment]
+    if len(segments) != 3:
+        raise Refused(Reason.TOKEN_MALFORMED, f"{len(segments)} segments instead of 3")
+    head, body, tail = segments
+    header = _object(head, "header", reading)
+    algorithm, kid = _check_header(header)
+    claims = _object(body, "payload", reading)
+    _check_claim_types(claims)
+    return UnverifiedToken(
+        algorithm=algorithm,
+        kid=kid,
+        issuer=claims.get("iss", ""),
+        claims=MappingProxyType(claims),
+        payload=body.rstrip("="),
+        message=f"{head}.{body}".encode("ascii"),
+        signature=_bytes(tail, "signature", reading),
+    )
+
+
+def _bytes(segment: str, name: str, reading: Reading) -> bytes:
+    try:
+        return base64url_decode(segment, canonical=not reading.lenient)
+    except ValueError:
+        raise Refused(Reason.TOKEN_MALFORMED, f"the {name} is not base64url") from None
+
+
+def _object(segment: str, name: str, reading: Reading) -> dict[str, Any]:
+    try:
+        return json_object(_bytes(segment, name, reading), unique_keys=not reading.lenient)
+    except ValueError:
+        raise Refused(Reason.TOKEN_MALFORMED, f"the {name} is not a JSON object we accept") from None
+
+
+def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise Refused(Reason.TOKEN_ALGORITHM, "`alg` is absent or not an algorithm we accept")
+    if "crit" in header:
+        raise Refused(Reason.TOKEN_HEADER, "`crit` asks for an extension, and we know none")
+    if header.get("b64", True) is not True:
+        raise Refused(Reason.TOKEN_HEADER, "`b64` asks for an unencoded payload")
+    kid = header.get("kid", "")
+    if not isinstance(kid, str):
+        raise Refused(Reason.TOKEN_HEADER, "`kid` is not a string")
+    return algorithm, kid
+
+
+def _check_claim_types(claims: Mapping[str, Any]) -> None:
+    for name in _STRINGS:
+        if not isinstance(claims.get(name, ""), str):
+            raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`{name}` is not a string")
+    for name in _TIMES:
+        value = claims.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_UNSIGNED:
+            raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`{name}` is not a time")
+    audience = claims.get("aud", "")
+    if not isinstance(audience, str) and not _is_strings(audience):
+        raise Refused(Reason.TOKEN_CLAIM_INVALID, "`aud` is neither a string nor a list of strings")
+
+
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def verify_signature(token: UnverifiedToken, keys: KeySet, reading: Reading) -> VerifiedToken:
+    """The token, if a key of `keys` made its signature. Raises `Refused`. Times and audience are not judged yet."""
+    choose = keys.choose_as_envoy if reading.lenient else keys.choose_strictly
+    for key in choose(token.algorithm, token.kid):
+        if key.verifies(token.algorithm, token.message, token.signature):
+            return _verified(token, keys, reading)
+    raise Refused(Reason.TOKEN_SIGNATURE, "the signature does not fit the issuer's key")
+
+
+def _verified(token: UnverifiedToken, keys: KeySet, reading: Reading) -> VerifiedToken:
+    claims = token.claims
+    audience = claims.get("aud", [])
+    expires = claims.get("exp")
+    not_before = claims.get("nbf", 0)
+    if reading.lenient:  # whole seconds, and 0 stands for "none"
+        expires = int(expires or 0) or None
+        not_before = int(not_before)
+    return VerifiedToken(
+        keys=keys,
+        issuer=token.issuer,
+        subject=claims.get("sub", ""),
+        audiences=normal_audiences([audience] if isinstance(audience, str) else audience),
+        not_before=float(not_before),
+        expires=None if expires is None else float(expires),
+        claims=claims,
+        payload=token.payload,
+    )
+
+
+def judge_times(token: VerifiedToken, reading: Reading, now: float) -> None:
+    """Raises `Refused` unless the token is in force at `now`, give or take the reading's leeway (bounds included)."""
+    if reading.lenient:
+        now = now // 1
+    if token.expires is None:
+        if not reading.lenient:
+            raise Refused(Reason.TOKEN_EXPIRY_MISSING, "no `exp`")
+    elif now > token.expires + reading.leeway:
+        raise Refused(Reason.TOKEN_EXPIRED, f"expired {now - token.expires:.0f} s ago")
+    if now + reading.leeway < token.not_before:
+        raise Refused(Reason.TOKEN_NOT_YET_VALID, f"not valid for another {token.not_before - now:.0f} s")
+
+
+def normal_audience(audience: str) -> str:
+    """The audience without `http://` or `https://` and without one trailing `/`, as Istio compares them."""
+    for scheme in ("http://", "https://"):
+        if audience.startswith(scheme):
+            audience = audience[len(scheme) :]
+            break
+    return audience.removesuffix("/")
+
+
+def normal_audiences(audiences: Iterable[str]) -> frozenset[str]:
+    """Each audience as `normal_audience` makes it."""
+    return frozenset(normal_audience(audience) for audience in audiences)

@@ -1,0 +1,224 @@
+"""JWKS text to an immutable key set, and the choice of keys for one token (RFC 7517, RFC 7518, RFC 8037).
+
+An algorithm is never taken from the token alone: each key says which algorithms it may be used with, by its type, its
+curve, its size and its own `alg`, and a token whose `alg` is not among them does not reach that key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
+from jwt.exceptions import PyJWTError
+
+from zta_authz.authn.encoding import base64url_decode, json_object
+from zta_authz.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from jwt.algorithms import Algorithm
+
+MAX_JWKS_BYTES: Final = 1024 * 1024
+SIGNING: Final = frozenset(("sig",))
+MAX_KEYS: Final = 100
+"""Keys in one set; a token without `kid` may be tried against all of them in Istio's reading."""
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192
+MIN_SECRET_BYTES: Final = 32
+
+_RSA_ALGORITHMS: Final = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
+_EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+ALGORITHMS: Final = frozenset((*_RSA_ALGORITHMS, *_EC_ALGORITHMS.values(), *_HMAC_BYTES, "EdDSA"))
+"""Every `alg` that can be accepted at all: Envoy's list. `none` is not and never becomes one."""
+
+_VERIFIERS: Final[Mapping[str, Algorithm]] = {
+    name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS
+}
+_NUMBERS: Final = ("n", "e", "x", "y")
+_PUBLIC_MEMBERS: Final = ("kty", "crv", *_NUMBERS)
+_SINGLE_VALUES: Final = ("kid", "alg", "use")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """One verification key and the algorithms it may be used with; `kid` is "" where it has none."""
+
+    kid: str
+    algorithms: frozenset[str]
+    material: Any = field(repr=False)
+
+    def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
+        """Whether `signature` over `message` is this key's. `algorithm` must be one of `algorithms`."""
+        if algorithm not in self.algorithms:
+            return False
+        return _VERIFIERS[algorithm].verify(message, self.material, signature)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeySet:
+    """The keys of one issuer. Compared by identity: results cached for one set do not count for another."""
+
+    keys: tuple[Key, ...] = ()
+
+    def choose_strictly(self, algorithm: str, kid: str) -> tuple[Key, ...]:
+        """The keys that may have signed: those named by `kid`, or without one the only key that fits.
+
+        Raises `Refused` where there is none, or more than one could be meant.
+        """
+        if kid:
+            named = tuple(key for key in self.keys if key.kid == kid)
+            if not named:
+                raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
+        else:
+            named = self.keys
+            if not named:
+                raise Refused(Reason.TOKEN_KEY_UNKNOWN, "there are no keys for the issuer yet")
+        fitting = tuple(key for key in named if algorithm in key.algorithms)
+        if not fitting:
+            raise Refused(Reason.TOKEN_ALGORITHM, f"`{algorithm}` does not fit the issuer's key")
+        if not kid and len(fitting) > 1:
+            raise Refused(Reason.TOKEN_KEY_UNKNOWN, f"no `kid`, and {len(fitting)} keys fit")
+        return fitting
+
+    def choose_as_envoy(self, algorithm: str, kid: str) -> tuple[Key, ...]:
+        """The keys jwt_authn tries: a `kid` rules out only keys that have another one."""
+        named = tuple(key for key in self.keys if not kid or not key.kid or key.kid == kid)
+        if not named:
+            raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
+        fitting = tuple(key for key in named if algorithm in key.algorithms)
+        if not fitting:
+            raise Refused(Reason.TOKEN_ALGORITHM, f"`{algorithm}` does not fit the issuer's key")
+        return fitting
+
+
+NO_KEYS: Final = KeySet()
+
+
+class KeySlot:
+    """Where a rule's key set stands. The set is immutable; fetching replaces the one reference `current`."""
+
+    __slots__ = ("current", "issuer", "jwks_uri")
+
+    def __init__(self, issuer: str, jwks_uri: str | None, current: KeySet = NO_KEYS) -> None:
+        """A slot for `issuer`; `jwks_uri` None means that `current` was given inline or is to be discovered."""
+        self.issuer = issuer
+        self.jwks_uri = jwks_uri
+        self.current = current
+
+
+class _BadKey(Exception):
+    pass
+
+
+def parse_jwks(text: str, *, allow_private: bool = False) -> tuple[KeySet, tuple[str, ...]]:
+    """The usable keys of a JWKS document, and everything wrong with it in words.
+
+    Keys of a type, curve, use or algorithm that can't verify tokens here are passed over, as RFC 7517 section 5 asks;
+    a key that claims a known type and is malformed, too short or (unless `allow_private`) private is a fault.
+    """
+    if len(text) > MAX_JWKS_BYTES:
+        return NO_KEYS, (f"the key set has more than {MAX_JWKS_BYTES // 1024} KiB",)
+    try:
+        document = json_object(text.encode("utf-8"))
+    except ValueError as error:
+        return NO_KEYS, (f"the key set is not a JWKS document: {error}",)
+    keys, wrong = read_jwks(document, allow_private=allow_private)
+    if not keys.keys and not wrong:
+        wrong = ("the key set has no key that can verify tokens",)
+    return keys, wrong
+
+
+def read_jwks(
+    document: Mapping[str, Any], *, allow_private: bool = False, uses: frozenset[str] = SIGNING
+) -> tuple[KeySet, tuple[str, ...]]:
+    """As `parse_jwks`, for a document that is parsed already, and may hold no key. `uses` are the `use` we take."""
+    entries = document.get("keys")
+    if not isinstance(entries, (list, tuple)):
+        return NO_KEYS, ("the key set has no list `keys`",)
+    if len(entries) > MAX_KEYS:
+        return NO_KEYS, (f"the key set has {len(entries)} keys, more than {MAX_KEYS}",)
+    keys: list[Key] = []
+    wrong: list[str] = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            key = _read_key(entry, allow_private, uses)
+        except _BadKey as error:
+            wrong.append(f"key {number} of the key set {error}")
+        else:
+            if key is not None:
+                keys.append(key)
+    return KeySet(tuple(keys)), tuple(wrong)
+
+
+def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | None:
+    if not isinstance(entry, Mapping):
+        raise _BadKey("is not an object")
+    for name in _SINGLE_VALUES:
+        if not isinstance(entry.get(name, ""), str):
+            raise _BadKey(f"has a `{name}` that is not a string")
+    kty = entry.get("kty")
+    if not isinstance(kty, str):
+        raise _BadKey("has no `kty`")
+    if entry.get("use", "sig") not in uses or not _may_verify(entry.get("key_ops")):
+        return None
+    if kty in ("RSA", "EC", "OKP") and "d" in entry and not allow_private:
+        raise _BadKey("is a private key, which does not belong into policies")
+    fitting = _fitting_algorithms(kty, entry)
+    algorithm = entry.get("alg", "")
+    algorithms = fitting & {algorithm} if algorithm else fitting
+    if not algorithms:
+        return None
+    return Key(entry.get("kid", ""), algorithms, _material(kty, entry))
+
+
+def _may_verify(operations: Any) -> bool:
+    if operations is None:
+        return True
+    if not isinstance(operations, (list, tuple)):
+        raise _BadKey("has `key_ops` that is not a list")
+    return "verify" in operations
+
+
+def _fitting_algorithms(kty: str, entry: Mapping[str, Any]) -> frozenset[str]:
+    if kty == "RSA":
+        return _RSA_ALGORITHMS
+    if kty == "EC":
+        algorithm = _EC_ALGORITHMS.get(str(entry.get("crv")))
+        return frozenset((algorithm,)) if algorithm else frozenset()
+    if kty == "OKP":
+        return frozenset(("EdDSA",)) if entry.get("crv") == "Ed25519" else frozenset()
+    if kty == "oct":
+        size = len(_secret(entry))
+        if size < MIN_SECRET_BYTES:
+            raise _BadKey(f"is a secret of {size} bytes, fewer than {MIN_SECRET_BYTES} (RFC 7518 section 3.2)")
+        return frozenset(name for name, least in _HMAC_BYTES.items() if size >= least)
+    return frozenset()
+
+
+def _secret(entry: Mapping[str, Any]) -> bytes:
+    value = entry.get("k")
+    try:
+        return base64url_decode(value if isinstance(value, str) else "?", canonical=False)
+    except ValueError:
+        raise _BadKey("has a `k` that is not base64url") from None
+
+
+def _material(kty: str, entry: Mapping[str, Any]) -> Any:
+    if kty == "oct":
+        return _secret(entry)
+    public = {name: entry[name] for name in _PUBLIC_MEMBERS if name in entry}
+    try:
+        for name in _NUMBERS:
+            base64url_decode(public.get(name, ""), canonical=False)  # the library passes over foreign characters
+        if kty == "EC":
+            return ECAlgorithm.from_jwk(public)
+        if kty == "OKP":
+            return OKPAlgorithm.from_jwk(public)
+        key = RSAAlgorithm.from_jwk(public)
+    except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+        raise _BadKey(f"is not a valid {kty} key") from None
+    if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        raise _BadKey(f"is an RSA key of {key.key_size} bits, outside {MIN_RSA_BITS} to {MAX_RSA_BITS}")
+    return key

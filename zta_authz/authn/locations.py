@@ -1,0 +1,169 @@
+"""Where tokens stand in a request: headers, query parameters and cookies, in the strict and in Envoy's reading.
+
+Strict reading: a bearer token is what follows the scheme `Bearer`, in any case, at the start of the value (RFC 6750,
+RFC 9110 section 11.1), and a place that holds two values is refused, because the upstream may read the other one.
+Envoy's reading: the prefix is looked for anywhere in the value, case-sensitively; of several values the first counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.authn.encoding import percent_decode
+from zta_authz.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.model.documents import JwtRule
+    from zta_authz.model.request import Headers, RequestAttributes
+
+DEFAULT_HEADER: Final = "authorization"
+DEFAULT_PREFIX: Final = "Bearer "
+DEFAULT_PARAM: Final = "access_token"
+MAX_TOKENS: Final = 8
+"""Tokens one request may present in the strict reading."""
+MAX_QUERY_PARAMS: Final = 1000
+"""Query parameters looked at; what follows can hide no token, because a longer query is refused in strict reading."""
+_BEARER = "bearer"
+_BLANKS = " \t"
+
+
+class Kind(IntEnum):
+    """What a place is; the order is the one in which the payload of the first token wins."""
+
+    HEADER = 0
+    PARAM = 1
+    COOKIE = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """One place a token may stand in. Equal places of several rules are one object, compared by identity."""
+
+    kind: Kind
+    name: str
+    prefix: str = ""
+
+
+class Places:
+    """All places of all rules, each once."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[Kind, str, str], Place] = {}
+
+    def of(self, rule: JwtRule) -> tuple[Place, ...]:
+        """The rule's places in the order in which their payloads win. Without any of its own: the two defaults."""
+        headers = sorted({(header.name.lower(), header.prefix) for header in rule.from_headers}, key="".join)
+        params = sorted(set(rule.from_params))
+        cookies = sorted(set(rule.from_cookies))
+        if not (headers or params or cookies):
+            headers, params = [(DEFAULT_HEADER, DEFAULT_PREFIX)], [DEFAULT_PARAM]
+        return (
+            *(self._place(Kind.HEADER, name, prefix) for name, prefix in headers),
+            *(self._place(Kind.PARAM, name) for name in params),
+            *(self._place(Kind.COOKIE, name) for name in cookies),
+        )
+
+    def _place(self, kind: Kind, name: str, prefix: str = "") -> Place:
+        return self._places.setdefault((kind, name, prefix), Place(kind, name, prefix))
+
+
+Found = list[tuple[Place, str]]
+
+
+class TokenFinder:
+    """Finds what stands in a set of places. `strict` says which reading."""
+
+    __slots__ = ("_cookies", "_headers", "_params", "_strict")
+
+    def __init__(self, places: Iterable[Place], *, strict: bool) -> None:
+        unique = list(dict.fromkeys(places))
+        self._headers = [place for place in unique if place.kind is Kind.HEADER]
+        self._params = {place.name: place for place in unique if place.kind is Kind.PARAM}
+        self._cookies = {place.name: place for place in unique if place.kind is Kind.COOKIE}
+        self._strict = strict
+
+    def find(self, request: RequestAttributes) -> Found:
+        """Each place that holds a token, with its text. In the strict reading raises `Refused` where one holds two."""
+        found: Found = []
+        read = _strict_header if self._strict else _envoy_header
+        headers = request.headers
+        for place in self._headers:
+            values = headers.all(place.name)
+            if values:
+                text = read(place, values)
+                if text is not None:
+                    found.append((place, text))
+        if self._params and "?" in request.path:
+            self._find_params(request.path, found)
+        if self._cookies and "cookie" in headers:
+            self._find_cookies(headers, found)
+        if self._strict and len(found) > MAX_TOKENS:
+            raise Refused(Reason.TOKEN_TOO_MANY, f"{len(found)} tokens, more than {MAX_TOKENS}")
+        return found
+
+    def _find_params(self, path: str, found: Found) -> None:
+        query = path.partition("?")[2].partition("#")[0]
+        fields = query.split("&", MAX_QUERY_PARAMS)
+        if self._strict and len(fields) > MAX_QUERY_PARAMS:
+            raise Refused(Reason.REQUEST_MALFORMED, f"more than {MAX_QUERY_PARAMS} query parameters")
+        values: dict[Place, str] = {}
+        for field in fields[:MAX_QUERY_PARAMS]:
+            name, _, value = field.partition("=")
+            place = self._params.get(percent_decode(name) if "%" in name else name)
+            if place is not None:
+                self._take(place, percent_decode(value), values)
+        found.extend((place, values[place]) for place in self._params.values() if place in values)
+
+    def _find_cookies(self, headers: Headers, found: Found) -> None:
+        values: dict[Place, str] = {}
+        for header in headers.all("cookie"):
+            for field in header.split(";"):
+                name, equals, value = field.partition("=")
+                place = self._cookies.get(name.strip(_BLANKS)) if equals else None
+                if place is not None:
+                    self._take(place, _unquoted(value.strip(_BLANKS)), values)
+        found.extend((place, values[place]) for place in self._cookies.values() if place in values)
+
+    def _take(self, place: Place, value: str, values: dict[Place, str]) -> None:
+        if place not in values:
+            values[place] = value
+        elif self._strict:
+            raise Refused(Reason.TOKEN_TOO_MANY, f"{place.kind.name.lower()} `{place.name}` stands there twice")
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value
+
+
+def _strict_header(place: Place, values: tuple[str, ...]) -> str | None:
+    if len(values) > 1:
+        raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
+    value = values[0].strip(_BLANKS)
+    prefix = place.prefix.strip(_BLANKS)
+    if prefix.lower() == _BEARER:
+        return _after_bearer(value)
+    if not value.startswith(prefix):
+        return None
+    return value[len(prefix) :].strip(_BLANKS)
+
+
+def _after_bearer(value: str) -> str | None:
+    length = len(_BEARER)
+    if value[:length].lower() != _BEARER:
+        return None
+    rest = value[length:]
+    if rest and (rest[0].isalnum() or rest[0] in "!#$%&'*+-.^_`|~"):
+        return None  # a longer scheme name (RFC 9110 section 5.6.2), not ours
+    return rest.strip(" ")  # a tab, or nothing, makes a token that is refused as malformed
+
+
+def _envoy_header(place: Place, values: tuple[str, ...]) -> str | None:
+    value = values[0]
+    if not place.prefix:
+        return value
+    _before, prefix, rest = value.partition(place.prefix)
+    return rest.strip(_BLANKS) if prefix else None

@@ -1,0 +1,52 @@
+"""The names a certificate carries, in the order and spelling in which Envoy offers them to its RBAC filter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from zta_authz.authn.certificates import extension
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+_SHORT_NAMES = {
+    NameOID.EMAIL_ADDRESS: "emailAddress",
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.SURNAME: "SN",
+    NameOID.GIVEN_NAME: "GN",
+    NameOID.TITLE: "title",
+    NameOID.USER_ID: "UID",
+}
+"""OpenSSL's short names, as far as `cryptography` does not use them anyway."""
+
+
+def uri_names(certificate: Certificate) -> tuple[str, ...]:
+    """Its URI SANs. Raises one of `CERTIFICATE_ERRORS`."""
+    names = extension(certificate, x509.SubjectAlternativeName)
+    return () if names is None else tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+
+
+def dns_names(certificate: Certificate) -> tuple[str, ...]:
+    """Its DNS SANs. Raises one of `CERTIFICATE_ERRORS`."""
+    names = extension(certificate, x509.SubjectAlternativeName)
+    return () if names is None else tuple(names.get_values_for_type(x509.DNSName))
+
+
+def subject_name(certificate: Certificate) -> str:
+    r"""Its subject as OpenSSL's `XN_FLAG_RFC2253` prints it: last part first, all but printable ASCII as `\XX`."""
+    text = certificate.subject.rfc4514_string(_SHORT_NAMES)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character if " " <= character <= "~" else "".join(f"\\{byte:02X}" for byte in character.encode("utf-8"))
+        for character in text
+    )
+
+
+def envoy_names(certificate: Certificate) -> tuple[str, ...]:
+    """All URI SANs, all DNS SANs, the subject if it is not empty."""
+    subject = subject_name(certificate)
+    return (*uri_names(certificate), *dns_names(certificate), *((subject,) if subject else ()))

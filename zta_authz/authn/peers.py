@@ -1,0 +1,204 @@
+"""The mTLS peer: a presented certificate, or the proxy's word, to a verified `Peer` or a reason why not.
+
+The outcome of reading and verifying a certificate is kept by the digest of its text; its validity at `now` and its
+agreement with what the proxy says are judged on every call. Refusals are kept apart, so that they crowd out nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives import hashes
+
+from zta_authz.authn.cache import BoundedCache
+from zta_authz.authn.certificates import (
+    CERTIFICATE_ERRORS,
+    MAX_CERTIFICATE_TEXT,
+    Window,
+    read_presented,
+)
+from zta_authz.authn.chain import find_path
+from zta_authz.authn.names import envoy_names, subject_name, uri_names
+from zta_authz.authn.svid import check_leaf, claimed_ids, svid_id, workload_id
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.identity import Peer, PeerTrust
+from zta_authz.model.options import CertificateCheck, ChainSource
+from zta_authz.model.spiffe import SpiffeId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptography.x509 import Certificate
+
+    from zta_authz.authn.chain import Authorities
+    from zta_authz.model.options import Options
+    from zta_authz.model.request import Evidence, Headers
+
+MAX_CACHED_PEERS: Final = 4096
+MAX_CACHED_REFUSALS: Final = 1024
+XFCC: Final = "x-forwarded-client-cert"
+
+_XFCC_CHAIN = re.compile(r'(?:^|[;,])\s*chain="?([^";,]*)"?', re.IGNORECASE)
+_ALWAYS: Final = Window(float("-inf"), float("inf"))
+_TIMELY: Final = frozenset((Reason.PEER_CERTIFICATE_EXPIRED, Reason.PEER_CERTIFICATE_NOT_YET_VALID))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one presented certificate. `leaf` and `path` are windows; `principals` what a proxy may say."""
+
+    peer: Peer
+    leaf: Window
+    path: Window
+    principals: frozenset[str]
+
+
+class PeerVerifier:
+    """Verifies peers against `authorities` (by trust domain name) as `options` say."""
+
+    def __init__(self, authorities: Mapping[str, Authorities], options: Options) -> None:
+        self._authorities = authorities
+        self._strict = options.strict
+        self._check = options.verify_certificate
+        self._believes_proxy = options.trust_proxy or not options.strict
+        self._chain_from = frozenset(options.chain_from)
+        self._verifies = self._check is CertificateCheck.REQUIRED or (
+            self._check is CertificateCheck.WHEN_PRESENT and (options.strict or bool(authorities))
+        )
+        self._looks_at_certificate = self._verifies or not options.strict
+        self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
+        self._refused: BoundedCache[bytes, tuple[Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
+
+    def verify(self, evidence: Evidence, headers: Headers, now: float) -> Peer | None:
+        """The peer, or None where nothing that may be believed says who it is. Raises `Refused`."""
+        if not evidence.certificate:
+            if self._check is CertificateCheck.REQUIRED:
+                raise Refused(Reason.PEER_CERTIFICATE_MISSING, "the proxy sent no certificate")
+            return self._by_word(evidence.principal)
+        if not self._looks_at_certificate:
+            return self._by_word(evidence.principal)
+        return self._by_certificate(evidence, headers, now)
+
+    def _by_word(self, principal: str) -> Peer | None:
+        if not principal or not self._believes_proxy:
+            return None
+        if self._strict:
+            return Peer((principal,), workload_id(principal), PeerTrust.PROXY)
+        return Peer((principal,), _first_id((principal,)), PeerTrust.PROXY)
+
+    def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
+        text = evidence.certificate
+        chain = _xfcc_chain(headers) if self._verifies and ChainSource.XFCC in self._chain_from else ""
+        digest = _digest(text, chain)
+        known = self._known.get(digest)
+        if known is None or not known.path.not_before <= now <= known.path.not_after:
+            known = self._examine(digest, text, chain, known, now)
+        principal = evidence.principal
+        if principal and known.principals and principal not in known.principals:
+            raise Refused(Reason.PEER_SAN_MISMATCH, "the certificate does not have the name that the proxy says")
+        return known.peer
+
+    def _examine(self, digest: bytes, text: str, chain: str, known: _Known | None, now: float) -> _Known:
+        """Read and verify what is not known yet, or known by a path that does not hold at `now`."""
+        if known is not None:
+            known.leaf.check(now, "the leaf")  # else another path may hold: look again
+            self._known.discard(digest)
+        refused = self._refused.get(digest)
+        if refused is not None:
+            raise Refused(*refused)
+        try:
+            known = self._read(text, chain, now)
+        except CERTIFICATE_ERRORS:
+            error = Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the leaf can't be read")
+            self._refused.put(digest, (error.reason, error.detail))
+            raise error from None
+        except Refused as error:
+            if error.reason not in _TIMELY:
+                self._refused.put(digest, (error.reason, error.detail))
+            raise
+        self._known.put(digest, known)
+        return known
+
+    def _read(self, text: str, chain: str, now: float) -> _Known:
+        leaf, *rest = read_presented(text)
+        if not self._verifies:
+            told = Peer(_sound(envoy_names(leaf)), _first_id(uri_names(leaf)), PeerTrust.PROXY)
+            return _Known(told, _ALWAYS, _ALWAYS, frozenset())
+        helpers = tuple(rest) if ChainSource.CERTIFICATE in self._chain_from else ()
+        helpers += _xfcc_helpers(chain, leaf)
+        fingerprint = leaf.fingerprint(hashes.SHA256())
+        if self._strict:
+            spiffe_id = svid_id(leaf)
+            path = self._verify_chain(leaf, helpers, (spiffe_id,), now)
+            peer = Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE, fingerprint)
+            return _Known(peer, Window.of(leaf), path, frozenset(peer.names))
+        names = _sound(envoy_names(leaf))
+        ids = claimed_ids(uri_names(leaf))
+        path = self._verify_chain(leaf, helpers, ids, now)
+        peer = Peer(names, ids[0] if ids else None, PeerTrust.CERTIFICATE, fingerprint)
+        only_subject = names == (subject_name(leaf),)  # its spelling is the proxy's affair
+        return _Known(peer, Window.of(leaf), path, frozenset() if only_subject else frozenset(names))
+
+    def _verify_chain(
+        self, leaf: Certificate, helpers: tuple[Certificate, ...], ids: tuple[SpiffeId, ...], now: float
+    ) -> Window:
+        """The window in which `leaf` chains to the authorities of its own trust domain; of any, if it names none."""
+        domains = {spiffe_id.trust_domain.name for spiffe_id in ids}
+        if len(domains) > 1:
+            raise Refused(Reason.PEER_SAN_COUNT, "SPIFFE IDs of several trust domains")
+        trusted = [found for name in domains or self._authorities if (found := self._authorities.get(name)) is not None]
+        if not any(authorities.anchors for authorities in trusted):
+            raise Refused(Reason.PEER_TRUST_DOMAIN_UNKNOWN, f"no authorities for `{', '.join(domains)}`")
+        check_leaf(leaf, needs_key_usage=self._strict)
+        Window.of(leaf).check(now, "the leaf")
+        if ChainSource.BUNDLE in self._chain_from:
+            helpers += tuple(helper for authorities in trusted for helper in authorities.intermediates)
+        return find_path(leaf, helpers, tuple(anchor for each in trusted for anchor in each.anchors), now)
+
+
+def _digest(text: str, chain: str) -> bytes:
+    if len(text) > MAX_CERTIFICATE_TEXT or len(chain) > MAX_CERTIFICATE_TEXT:
+        raise Refused(Reason.PEER_CHAIN_TOO_LONG, f"more than {MAX_CERTIFICATE_TEXT // 1024} KiB")
+    try:
+        return hashlib.sha256((f"{text}\n{chain}" if chain else text).encode("ascii")).digest()
+    except UnicodeEncodeError:
+        raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "not URL-encoded PEM") from None
+
+
+def _xfcc_chain(headers: Headers) -> str:
+    """`Chain` of the last element of x-forwarded-client-cert, the one that our own proxy set; "" without one."""
+    value = headers.joined(XFCC)
+    if value is None:
+        return ""
+    if len(value) > 2 * MAX_CERTIFICATE_TEXT:
+        raise Refused(Reason.PEER_CHAIN_TOO_LONG, f"{XFCC} has more than {2 * MAX_CERTIFICATE_TEXT // 1024} KiB")
+    chains = _XFCC_CHAIN.findall(value)
+    return str(chains[-1]) if chains else ""
+
+
+def _xfcc_helpers(chain: str, leaf: Certificate) -> tuple[Certificate, ...]:
+    if not chain:
+        return ()
+    presented, *helpers = read_presented(chain)
+    if presented != leaf:
+        raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, f"{XFCC} is about another certificate")
+    return tuple(helpers)
+
+
+def _sound(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if none has a control character in it (a NUL may end a name for one reader and not the other)."""
+    if not all(name.isprintable() for name in names):
+        raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "a name has characters that no name has")
+    return names
+
+
+def _first_id(names: tuple[str, ...]) -> SpiffeId | None:
+    for name in names:
+        try:
+            return SpiffeId.parse(name)
+        except ValueError:
+            continue
+    return None
