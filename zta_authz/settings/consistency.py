@@ -30,7 +30,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _callers(settings)
     yield from _admin(settings)
     if settings.audit.sink == "file" and settings.audit.path is None:
-        yield Inconsistency(("audit",), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
+        yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
     if settings.audit.sink != "file" and settings.audit.path is not None:
         yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", (("audit",),))
 
@@ -81,5 +81,8 @@ def _admin(settings: Settings) -> Iterator[Inconsistency]:
         )
     if not settings.admin.allowed_spiffe_ids:
         yield Inconsistency(
-            ("admin",), "no caller is allowed on the admin listener", "list SPIFFE IDs in `allowed_spiffe_ids`", depends
+            ("admin", "allowed_spiffe_ids"),
+            "no caller is allowed on the admin listener",
+            "list SPIFFE IDs in `allowed_spiffe_ids`",
+            depends,
         )

@@ -132,12 +132,23 @@ def _validate(merged: dict[str, Any], places: _Places, faults: list[Fault]) -> t
         try:
             return Settings.model_validate_json(json.dumps(merged)), wrong
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False):
-                path = tuple(detail["loc"])
+            for path, detail in _errors_of(error):
                 wrong.append(path)
                 faults.append(_fault_of(path, detail, places))
                 _discard(merged, path)
     return Settings(), [*wrong, ()]
+
+
+def _errors_of(error: ValidationError) -> list[tuple[Path, ErrorDetails]]:
+    """Each error and its place, without lists that are "too short" only because their items are wrong."""
+    found = [(tuple(each["loc"]), each) for each in error.errors(include_url=False, include_input=False)]
+    places = [path for path, _ in found]
+
+    def follows_from_items(path: Path, detail: ErrorDetails) -> bool:
+        inside = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+        return inside and detail["type"] == "too_short"
+
+    return [(path, detail) for path, detail in found if not follows_from_items(path, detail)]
 
 
 def _discard(merged: dict[str, Any], path: Path) -> None:
