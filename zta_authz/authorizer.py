@@ -2,7 +2,7 @@
 
     snapshot and time -> verified identity -> candidate rules -> facts -> decision -> obligations and audit
 
-The first five are `pdp.decide`, which is pure; this module adds the world: the snapshot in force, the clock, the record.
+The first five are `pdp.decide`, which is pure; this module adds the world: snapshot in force, clock, record.
 """
 
 from __future__ import annotations

@@ -106,11 +106,7 @@ def _answer_of(reason: Reason) -> Answer:
 
 
 ANSWERS: Mapping[Reason, Answer] = MappingProxyType(
-    {
-        reason: _answer_of(reason)
-        for reason in Reason
-        if reason not in (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT)
-    }
+    {reason: _answer_of(reason) for reason in Reason if reason not in (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT)}
 )
 """Every refusing reason and what the caller is told. Reasons that allow are not in it."""
 

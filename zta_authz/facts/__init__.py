@@ -1,0 +1,1 @@
+"""What policies may ask about beyond the request (a policy information point)."""

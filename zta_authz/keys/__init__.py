@@ -1,0 +1,1 @@
+"""Key material that is fetched and refreshed in the background."""

@@ -1,0 +1,1 @@
+"""Nouns, frozen and slotted: what the other packages speak of."""

@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a policy asks of the answer: headers to set and remove on allow, status and message on denial (0, "" = ours)."""
+    """What a policy asks of the answer: headers to change on allow, status and message on denial (0, "" = ours)."""
 
     set_headers: tuple[tuple[str, str], ...] = ()
     remove_headers: tuple[str, ...] = ()

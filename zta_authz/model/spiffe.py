@@ -31,9 +31,7 @@ class TrustDomain:
     def parse(cls, text: str) -> TrustDomain:
         """The trust domain written in `text`, without scheme or path. Raises ValueError saying what is wrong."""
         if not _TRUST_DOMAIN.fullmatch(text):
-            raise ValueError(
-                "a trust domain is 1 to 255 characters of a-z, 0-9, `.`, `-` and `_`, in lower case"
-            )
+            raise ValueError("a trust domain is 1 to 255 characters of a-z, 0-9, `.`, `-` and `_`, in lower case")
         return cls(text)
 
     def __str__(self) -> str:

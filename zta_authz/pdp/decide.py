@@ -46,5 +46,3 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs) -> Decision:
     policy = rule.policy
     return Decision(verdict, reason, policy.name, rule.number, inputs.identity, "", policy.response)
-
-

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from heapq import nsmallest
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Reason, Refused
+from zta_authz.pdp.decide import decide
+from zta_authz.policy.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.rule import Rule
+
+_NEAREST: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +26,39 @@ class Miss:
     policy: str
     rule: int
     failed: tuple[str, ...]
+    line: int = 0
+    """Where the rule starts in its file, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The decision and, for a denial, the nearest ALLOW rules, nearest first."""
+    """The decision and, where no ALLOW rule matched, the nearest of them, nearest first."""
 
     decision: Decision
     nearest: tuple[Miss, ...] = ()
 
 
 def explain(snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float) -> Explanation:
-    """Decide as `decide` does, on the same core, and say what was missing for the nearest allow."""
-    raise NotImplementedError
+    """Decide as `decide` does, on the same core, and say what was missing for the nearest allow.
+
+    Looks at every ALLOW rule of the workload: for operators, not for the request path.
+    """
+    decision = decide(snapshot, request, evidence, now)
+    if decision.reason is not Reason.NO_MATCHING_POLICY:
+        return Explanation(decision)
+    try:
+        identity = snapshot.verifier.verify(request, evidence, now)
+    except Refused:  # cannot be: `decide` has just verified the same at the same time
+        return Explanation(decision)
+    inputs = Inputs(request, identity, snapshot.options)
+    rules = snapshot.table.default_view.allow.rules
+    missed = nsmallest(_NEAREST, (_miss(rule, inputs) for rule in rules), key=lambda miss: len(miss.failed))
+    return Explanation(decision, tuple(missed))
+
+
+def _miss(rule: Rule, inputs: Inputs) -> Miss:
+    failed = tuple(
+        "; ".join(f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}" for clause in part)
+        for part in rule.failing(inputs, deny=False)
+    )
+    return Miss(rule.policy.name, rule.number, failed, rule.line)

@@ -30,7 +30,7 @@ class SourceText:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Immutable. `digest` is SHA-256 (hex) over the sources' names and texts and the options; `sources` are their names.
+    """Immutable. `digest` is SHA-256 (hex) over the options and the sources' texts; `sources` are their names.
 
     `warnings` are faults that do not keep the documents from being taken.
     """

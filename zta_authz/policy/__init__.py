@@ -1,0 +1,1 @@
+"""Policy documents to the rule table: YAML reader, matchers, compiler, index."""

@@ -42,9 +42,7 @@ def read_request_authentication(header: Header, documents: DocumentSet, warnings
     nodes = [] if node is None else reader.items(node, "jwtRules", "JWT rules")
     rules = [rule for item in nodes if (rule := _jwt_rule(header, item)) is not None]
     documents.authentications.append(
-        RequestAuthentication(
-            header.name, header.namespace, reader.position(header.document), selector, tuple(rules)
-        )
+        RequestAuthentication(header.name, header.namespace, reader.position(header.document), selector, tuple(rules))
     )
 
 

@@ -1,4 +1,4 @@
-"""Clauses: what of a request is looked at (`Dimension`), and what it must be (`Clause`).
+"""Clauses: what a dimension of a request must be.
 
 A clause is the AND-part of a rule: any of its matchers on any of the dimension's values, negated for `not…` fields.
 Where the strict reading can't tell a value (a joined header), the clause takes the answer that never widens access:
@@ -10,125 +10,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from zta_authz.policy.dimensions import PORT, REQUEST_PRINCIPAL, request_principal_texts
 from zta_authz.policy.matchers import IndexKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
     from ipaddress import IPv4Network, IPv6Network
 
-    from zta_authz.policy.inputs import Inputs, Ip
-    from zta_authz.policy.matchers import Matcher, RequestPrincipal
+    from zta_authz.policy.dimensions import AddressDimension, Dimension
+    from zta_authz.policy.identity_matchers import RequestPrincipal
+    from zta_authz.policy.inputs import Inputs
+    from zta_authz.policy.matchers import Matcher
 
-_NONE: Final[tuple[str, ...]] = ()
-
-
-class Dimension(Protocol):
-    """Where texts of a request come from. Equal dimensions are one object; `cost` orders clauses, cheap first."""
-
-    name: str
-    cost: int
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The texts to compare; None where they can't be told."""
-        ...
-
-
-class Simple:
-    """A dimension read by one function."""
-
-    __slots__ = ("_read", "cost", "name")
-
-    def __init__(self, name: str, cost: int, read: Callable[[Inputs], tuple[str, ...]]) -> None:
-        self.name = name
-        self.cost = cost
-        self._read = read
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """What the function reads."""
-        del wide
-        return self._read(inputs)
-
-
-class _Hosts:
-    name = "host"
-    cost = 1
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        return inputs.hosts(wide)
-
-
-def _request_principal(inputs: Inputs) -> tuple[str, ...]:
-    pair = inputs.request_principal
-    return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
-
-
-METHOD: Final = Simple("method", 0, lambda inputs: (inputs.method,))
-PATH: Final = Simple("path", 1, lambda inputs: (inputs.path,))
-HOST: Final = _Hosts()
-PEER: Final = Simple("principal", 1, lambda inputs: inputs.names)
-SNI: Final = Simple("sni", 1, lambda inputs: (inputs.sni,))
-REQUEST_PRINCIPAL: Final = Simple("request principal", 2, _request_principal)
-
-
-class HeaderDimension:
-    """The values of one request header, each on its own."""
-
-    __slots__ = ("cost", "header", "name")
-
-    def __init__(self, header: str) -> None:
-        self.header = header
-        self.name = f"header {header}"
-        self.cost = 2
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The header's values; None where repeats were joined."""
-        del wide
-        return None if inputs.ambiguous_header(self.header) else inputs.header(self.header)
-
-
-class ClaimDimension:
-    """The strings at one path in the verified token's payload."""
-
-    __slots__ = ("cost", "name", "path")
-
-    def __init__(self, path: tuple[str, ...]) -> None:
-        self.path = path
-        self.name = "claim " + "".join(f"[{step}]" for step in path)
-        self.cost = 2
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The claim's strings."""
-        del wide
-        return inputs.claim(self.path)
-
-
-class MetadataDimension:
-    """Dynamic metadata of one filter; `listed` reads the strings of a list, else one string."""
-
-    __slots__ = ("cost", "filter", "listed", "name", "path")
-
-    def __init__(self, filter_name: str, path: tuple[str, ...], listed: bool) -> None:
-        self.filter = filter_name
-        self.path = path
-        self.listed = listed
-        self.name = f"metadata {filter_name}" + "".join(f"[{step}]" for step in path)
-        self.cost = 3
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The metadata's strings."""
-        del wide
-        value = inputs.metadata(self.filter, self.path)
-        if self.listed:
-            return tuple(v for v in value if isinstance(v, str)) if isinstance(value, (list, tuple)) else _NONE
-        return (value,) if isinstance(value, str) else _NONE
+_SHOWN: Final = 5
 
 
 class Clause(Protocol):
-    """One AND-part of a rule. `label` names the field as the operator wrote it, with its values."""
+    """One AND-part of a rule."""
 
-    cost: int
-    label: str
-    negated: bool
+    @property
+    def cost(self) -> int:
+        """Cheap clauses are tried first."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The field as the operator wrote it."""
+        ...
+
+    @property
+    def negated(self) -> bool:
+        """True for `not…`."""
+        ...
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """Whether it holds; `deny` tells the side on which an undecidable value falls."""
@@ -140,6 +53,11 @@ class Clause(Protocol):
 
     def seen(self, inputs: Inputs) -> str:
         """What the request has in this place, for an operator."""
+        ...
+
+    @property
+    def wanted(self) -> str:
+        """What the rule has in this place, for an operator."""
         ...
 
 
@@ -178,7 +96,12 @@ class TextClause:
         values = self.dimension.values(inputs, False)
         if values is None:
             return "repeated values joined into one"
-        return ", ".join(f"`{value}`" for value in values if value) or "nothing"
+        return _shown(values) or "nothing"
+
+    @property
+    def wanted(self) -> str:
+        """The matchers."""
+        return _shown(matcher.text for matcher in self.matchers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +130,12 @@ class RequestPrincipalClause:
 
     def seen(self, inputs: Inputs) -> str:
         """Issuer and subject."""
-        return ", ".join(f"`{text}`" for text in _request_principal(inputs)) or "no verified token"
+        return _shown(request_principal_texts(inputs)) or "no verified token"
+
+    @property
+    def wanted(self) -> str:
+        """The values as written."""
+        return _shown(matcher.text for matcher in self.matchers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,22 +160,10 @@ class PortClause:
         """The port."""
         return f"`{inputs.port}`"
 
-
-PORT: Final = Simple("port", 0, lambda inputs: (str(inputs.port),))
-
-
-@dataclass(frozen=True, slots=True)
-class AddressDimension:
-    """One of the addresses of a connection."""
-
-    name: str
-    read: Callable[[Inputs], Ip | None]
-    cost: int = 3
-
-
-SOURCE_IP: Final = AddressDimension("source.ip", lambda inputs: inputs.source_ip)
-REMOTE_IP: Final = AddressDimension("remote.ip", lambda inputs: inputs.remote_ip)
-DESTINATION_IP: Final = AddressDimension("destination.ip", lambda inputs: inputs.destination_ip)
+    @property
+    def wanted(self) -> str:
+        """The ports."""
+        return _shown(str(port) for port in sorted(self.ports))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,3 +196,15 @@ class AddressClause:
         """The address."""
         address = self.dimension.read(inputs)
         return f"`{address}`" if address is not None else "no address"
+
+    @property
+    def wanted(self) -> str:
+        """The blocks."""
+        return _shown(str(network) for network in self.networks)
+
+
+def _shown(values: Iterable[str]) -> str:
+    """A few values for a message; the rest are counted."""
+    texts = [f"`{value}`" for value in values if value]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more

@@ -7,10 +7,12 @@ A value that Istio would drop in silence (which widens a DENY) is a fault here. 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.policy import matchers as m
-from zta_authz.policy.clauses import (
+from zta_authz.policy import identity_matchers as idm, matchers as m
+from zta_authz.policy.clauses import AddressClause, Clause, PortClause, RequestPrincipalClause, TextClause
+from zta_authz.policy.dimensions import (
     DESTINATION_IP,
     HOST,
     METHOD,
@@ -19,17 +21,13 @@ from zta_authz.policy.clauses import (
     REMOTE_IP,
     SNI,
     SOURCE_IP,
-    AddressClause,
     AddressDimension,
     ClaimDimension,
-    Clause,
     Dimension,
     HeaderDimension,
     MetadataDimension,
-    PortClause,
-    RequestPrincipalClause,
-    TextClause,
 )
+from zta_authz.policy.templates import path_matcher
 from zta_authz.policy.trust_domains import expand_aliases
 
 if TYPE_CHECKING:
@@ -113,15 +111,13 @@ class ClauseFactory:
         good = True
         for value in values:
             try:
-                found.append(self.intern((make, value.value), lambda v=value: make(v.value)))
+                found.append(self.intern((make, value.value), partial(make, value.value)))
             except ValueError as error:
                 reader.fault(value, f"`{value.value}` in `{label}`: {error}", "mend the value; it is not skipped")
                 good = False
         return self._text_clause(dimension, tuple(found), negated, label) if good and found else None
 
-    def _text_clause(
-        self, dimension: Dimension, found: tuple[m.Matcher, ...], negated: bool, label: str
-    ) -> TextClause:
+    def _text_clause(self, dimension: Dimension, found: tuple[m.Matcher, ...], negated: bool, label: str) -> TextClause:
         key = (dimension, found, negated, label)
         clause: TextClause = self.intern(
             key, lambda: TextClause(dimension, found, negated, label, dimension.cost + len(found) // 8)
@@ -130,7 +126,7 @@ class ClauseFactory:
 
     def _principals(self, values: list[Scalar], negated: bool, label: str) -> Clause:
         names = [name for value in values for name in expand_aliases(value.value, self._domains)]
-        found = tuple(self.intern((m.principal_matcher, n), lambda n=n: m.principal_matcher(n)) for n in names)
+        found = tuple(self.intern((idm.principal_matcher, n), partial(idm.principal_matcher, n)) for n in names)
         return self._text_clause(PEER, found, negated, label)
 
     def _trust_domains(self, reader: Reader, values: list[Scalar], negated: bool, label: str) -> Clause | None:
@@ -139,7 +135,9 @@ class ClauseFactory:
         for value in values:
             names = self._domains if value.value in self._domains else (value.value,)
             try:
-                found += [self.intern((m.trust_domain_matcher, n), lambda n=n: m.trust_domain_matcher(n)) for n in names]
+                found += [
+                    self.intern((idm.trust_domain_matcher, n), partial(idm.trust_domain_matcher, n)) for n in names
+                ]
             except ValueError as error:
                 reader.fault(value, f"`{value.value}` in `{label}`: {error}", "write it like `cluster.local`")
                 good = False
@@ -156,14 +154,14 @@ class ClauseFactory:
                 hint = "write `account` or `namespace/account`, without `*`"
                 reader.fault(value, f"`{value.value}` in `{label}` is not a service account", hint)
                 continue
-            found.append(self.intern((m.ServiceAccount, space, name), lambda s=space, n=name: m.ServiceAccount(s, n)))
+            found.append(self.intern((idm.ServiceAccount, space, name), partial(idm.ServiceAccount, space, name)))
         return self._text_clause(PEER, tuple(found), negated, label) if len(found) == len(values) and found else None
 
     def _request_principals(self, values: list[Scalar], negated: bool, label: str) -> Clause:
         texts = tuple(value.value for value in values)
         clause: Clause = self.intern(
             (RequestPrincipalClause, texts, negated, label),
-            lambda: RequestPrincipalClause(tuple(m.request_principal_matcher(t) for t in texts), negated, label),
+            lambda: RequestPrincipalClause(tuple(idm.request_principal_matcher(t) for t in texts), negated, label),
         )
         return clause
 
@@ -253,10 +251,10 @@ def _in_list(value: str) -> m.Matcher:
 
 
 _TEXT_FIELDS: Final[dict[str, tuple[Dimension, Callable[[str], m.Matcher]]]] = {
-    "namespaces": (PEER, m.namespace_matcher),
+    "namespaces": (PEER, idm.namespace_matcher),
     "hosts": (HOST, m.host_matcher),
     "methods": (METHOD, m.string_matcher),
-    "paths": (PATH, m.path_matcher),
+    "paths": (PATH, path_matcher),
 }
 _WHEN_FIELDS: Final[dict[str, str]] = {
     "source.ip": "ipBlocks",

@@ -1,4 +1,4 @@
-"""Sources to documents: every YAML document of every file, ConfigMaps and Lists unwrapped, each kind read by its reader.
+"""Sources to documents: every YAML document of every file, ConfigMaps and Lists unwrapped.
 
 Nothing is skipped in silence: an unknown kind is a fault, a kind that is not ours to enforce a warning.
 """

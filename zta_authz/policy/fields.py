@@ -76,11 +76,11 @@ class Reader:
 
     def strings(self, node: Node, name: str) -> list[Scalar]:
         """The nodes of a list of strings that are not empty; what is anything else is a fault and left out."""
-        found = []
-        for item in self.items(node, name, "strings"):
-            if self.string(item, name) is not None and isinstance(item, Scalar):
-                found.append(item)
-        return found
+        return [
+            item
+            for item in self.items(node, name, "strings")
+            if self.string(item, name) is not None and isinstance(item, Scalar)
+        ]
 
     def string_map(self, node: Node, name: str) -> dict[str, str]:
         """A mapping of strings to strings; values that are anything else are faults and left out."""

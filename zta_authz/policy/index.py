@@ -1,9 +1,9 @@
-"""Finding the lowest rule that holds without trying them all.
+"""Building the index that finds the lowest rule that holds without trying them all.
 
-Each rule is filed under the lookups of its most selective part: a clause, or a group in which every alternative has one.
-Rules that share a lookup are filed again among themselves by another part, so that a lookup leads to few rules however
-they repeat. Rules with no lookup left (negations, `*`, patterns) go into a tree that shares their clauses, most common
-first: a clause that fails rules out everything below it, and is tried once.
+Each rule is filed under the lookups of its most selective part: a clause, or a group in which every alternative has
+one. Rules that share a lookup are filed again among themselves by another part, so that a lookup leads to few rules
+however they repeat. Rules with no lookup left (negations, `*`, patterns) go into a tree that shares their clauses, most
+common first: a clause that fails rules out everything below it, and is tried once.
 
 Lookups only narrow: every rule found is then evaluated whole.
 """
@@ -13,203 +13,26 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-from zta_authz.policy.clauses import AddressDimension, ClaimDimension, HeaderDimension, TextClause
+from zta_authz.policy.clauses import TextClause
+from zta_authz.policy.dimensions import AddressDimension, ClaimDimension, HeaderDimension
 from zta_authz.policy.inputs import PSEUDO_HEADERS
+from zta_authz.policy.lookups import Blocks, Entries, Fork, Named, Part, Scan, Shared
 from zta_authz.policy.templates import TemplateTrie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from zta_authz.policy.clauses import Clause, Dimension
+    from zta_authz.policy.clauses import Clause
     from zta_authz.policy.inputs import Inputs
     from zta_authz.policy.matchers import IndexKey
     from zta_authz.policy.rule import Rule
 
-NO_RULE: Final = 1 << 62
+    _Lookup = tuple[object, IndexKey]
+    _Filed = dict[IndexKey, list[tuple[Rule, int]]]
+
 _SMALL: Final = 8
 """Up to this many rules are tried one after the other: faster than any lookup."""
 _MAX_SPLIT_VALUES: Final = 8
-
-
-class Scan:
-    """A few rules, tried in order."""
-
-    __slots__ = ("lowest", "rules")
-
-    def __init__(self, rules: list[Rule]) -> None:
-        self.rules = tuple(sorted(rules, key=lambda rule: rule.id))
-        self.lowest = self.rules[0].id
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` whose rule holds, else `bound`."""
-        for rule in self.rules:
-            if rule.id >= bound:
-                break
-            if rule.holds(inputs, deny):
-                return rule.id
-        return bound
-
-
-class Shared:
-    """Rules with a clause in common: it is tried once for all of them. The root has no clause."""
-
-    __slots__ = ("below", "clause", "lowest", "rules")
-
-    def __init__(self, clause: Clause | None) -> None:
-        self.clause = clause
-        self.below: list[Shared] = []
-        self.rules: list[Rule] = []
-        self.lowest = NO_RULE
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` whose rule holds, else `bound`."""
-        if self.clause is not None and not self.clause.holds(inputs, deny):
-            return bound
-        for rule in self.rules:
-            if rule.id >= bound:
-                break
-            if rule.holds(inputs, deny):
-                bound = rule.id
-                break
-        for node in self.below:  # in order of their lowest rule
-            if node.lowest >= bound:
-                break
-            bound = node.first(inputs, deny, bound)
-        return bound
-
-
-class Entries:
-    """The lookups of one dimension of texts; values are parts of the index."""
-
-    __slots__ = ("accounts", "dimension", "every", "exact", "namespaces", "prefixes", "suffixes", "templates")
-
-    def __init__(self, dimension: Dimension) -> None:
-        self.dimension = dimension
-        self.exact: dict[str, Part] = {}
-        self.prefixes: tuple[tuple[int, dict[str, Part]], ...] = ()
-        self.suffixes: tuple[tuple[int, dict[str, Part]], ...] = ()
-        self.namespaces: dict[str, Part] = {}
-        self.accounts: dict[str, Part] = {}
-        self.templates: TemplateTrie[Part] | None = None
-        self.every: tuple[Part, ...] = ()
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` of a rule that holds and is filed here, else `bound`."""
-        values = self.dimension.values(inputs, deny)
-        if values is None:  # can't be told: a DENY may match any of them, an ALLOW none
-            if deny:
-                for part in self.every:
-                    bound = part.first(inputs, deny, bound)
-            return bound
-        for value in values:
-            part = self.exact.get(value)
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
-            if self.prefixes or self.suffixes:
-                bound = self._affixes(value, inputs, deny, bound)
-            if self.templates is not None:
-                for part in self.templates.find(value):
-                    bound = part.first(inputs, deny, bound)
-            if self.namespaces or self.accounts:
-                bound = self._segments(value, inputs, deny, bound)
-        return bound
-
-    def _affixes(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
-        length = len(value)
-        for size, parts in self.prefixes:
-            if size > length:
-                break
-            part = parts.get(value[:size])
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
-        for size, parts in self.suffixes:
-            if size > length:
-                break
-            part = parts.get(value[length - size :])
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
-        return bound
-
-    def _segments(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
-        segments = value.split("/")
-        for marker, segment in zip(segments, segments[1:], strict=False):
-            part = None
-            if marker == "ns":
-                part = self.namespaces.get(segment)
-            elif marker == "sa":
-                part = self.accounts.get(segment)
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
-        return bound
-
-
-class Blocks:
-    """The lookups of one address: a dictionary for each version and prefix length."""
-
-    __slots__ = ("dimension", "every", "tables")
-
-    def __init__(self, dimension: AddressDimension) -> None:
-        self.dimension = dimension
-        self.tables: tuple[tuple[int, int, dict[int, Part]], ...] = ()
-        self.every: tuple[Part, ...] = ()
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` of a rule that holds and is filed here, else `bound`."""
-        address = self.dimension.read(inputs)
-        if address is None:
-            if deny:
-                for part in self.every:
-                    bound = part.first(inputs, deny, bound)
-            return bound
-        number = int(address)
-        for version, cut, table in self.tables:
-            if version == address.version:
-                part = table.get(number >> cut << cut)
-                if part is not None and part.lowest < bound:
-                    bound = part.first(inputs, deny, bound)
-        return bound
-
-
-class Named:
-    """The lookups of many headers (or claims), by name: only what the request holds is looked at."""
-
-    __slots__ = ("entries", "names")
-
-    def __init__(self, names: Callable[[Inputs], Iterable[str]], entries: dict[str, list[Entries]]) -> None:
-        self.names = names
-        self.entries = entries
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` of a rule that holds and is filed here, else `bound`."""
-        for name in self.names(inputs):
-            for entry in self.entries.get(name, ()):
-                bound = entry.first(inputs, deny, bound)
-        return bound
-
-
-class Fork:
-    """Rules filed by lookups, and the rest."""
-
-    __slots__ = ("entries", "lowest", "rest")
-
-    def __init__(self, entries: tuple[Entries | Blocks | Named, ...], rest: Part | None, lowest: int) -> None:
-        self.entries = entries
-        self.rest = rest
-        self.lowest = lowest
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` whose rule holds, else `bound`."""
-        for entries in self.entries:
-            bound = entries.first(inputs, deny, bound)
-        rest = self.rest
-        if rest is not None and rest.lowest < bound:
-            bound = rest.first(inputs, deny, bound)
-        return bound
-
-
-Part = Scan | Shared | Fork
-_Lookup = tuple[object, "IndexKey"]
-_Filed = dict["IndexKey", list[tuple["Rule", int]]]
 
 
 def build_index(rules: list[Rule]) -> Part | None:
@@ -265,7 +88,6 @@ def _build(filed: list[tuple[Rule, int]], shared: dict[tuple[object, ...], Claus
         best = min(splitting, key=lambda part: sum(counts[key] for key in part[1]))
         for dimension, key in set(best[1]):
             dimensions.setdefault(dimension, {}).setdefault(key, []).append((rule, used | best[0]))
-    del counts, sections
     lowest = min(rule.id for rule, _ in filed)
     tree = _share(rest, shared) if rest else None
     if not dimensions and tree is not None:
@@ -375,7 +197,7 @@ def _atoms(clause: Clause, shared: dict[tuple[object, ...], Clause]) -> list[Cla
     """A negation of several values as negations of one each, which other rules may share; else the clause."""
     if not (clause.negated and isinstance(clause, TextClause) and 1 < len(clause.matchers) <= _MAX_SPLIT_VALUES):
         return [clause]
-    atoms = []
+    atoms: list[Clause] = []
     for matcher in clause.matchers:
         key = (clause.dimension, matcher)
         atom = shared.get(key)

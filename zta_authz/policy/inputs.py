@@ -1,4 +1,4 @@
-"""One request as rules see it: attributes and verified identity, read through the chosen semantics, computed on demand."""
+"""One request as rules see it: attributes and verified identity, read through the chosen semantics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 class Inputs:
     """What matchers are applied to. Made once a request; nothing here changes it.
 
-    `names` are the peer's; `path` has neither query nor fragment; `host` is the authority in lower case, None if absent.
+    `names` are the peer's; `path` is without query and fragment, `host` the authority in lower case, None if absent.
     """
 
     __slots__ = (

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from zta_authz.policy.index import NO_RULE, build_index
+from zta_authz.policy.index import build_index
+from zta_authz.policy.lookups import NO_RULE
 
 if TYPE_CHECKING:
     from zta_authz.model.documents import Selector
     from zta_authz.model.options import Options, Workload
-    from zta_authz.policy.index import Part
     from zta_authz.policy.inputs import Inputs
+    from zta_authz.policy.lookups import Part
     from zta_authz.policy.rule import PolicyRef, Rule
 
 
@@ -74,9 +75,7 @@ class RuleTable:
     def view(self, workload: Workload) -> WorkloadView:
         """The policies that select `workload`, indexed. Costs time in proportion to them: keep it."""
         root = self.options.root_namespace
-        return WorkloadView(
-            [p for p in self.policies if p.selector.selects(workload.namespace, workload.labels, root)]
-        )
+        return WorkloadView([p for p in self.policies if p.selector.selects(workload.namespace, workload.labels, root)])
 
     @property
     def rule_count(self) -> int:

@@ -1,6 +1,6 @@
 """Trust-domain aliases: a principal of the mesh's own domain stands for the same principal in each alias.
 
-Istio's `pkg`/`trustdomain` rule: only five-segment principals (`domain/ns/NS/sa/SA`) are replaced, those whose domain is
+Istio's `trustdomain` rule: only five-segment principals (`domain/ns/NS/sa/SA`) are replaced, those whose domain is
 `cluster.local` or matches one of the mesh's domains. A domain that starts with `*` is kept for the domains it matches.
 """
 

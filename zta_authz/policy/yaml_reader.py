@@ -30,7 +30,9 @@ _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)")
 _TRUE = frozenset(("y", "yes", "true", "on"))
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0o?[0-7_]+|0x[0-9a-fA-F_]+|0b[01_]+)")
-_FLOAT = re.compile(r"[-+]?(?:(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)")
+_FLOAT = re.compile(
+    r"[-+]?(?:(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+)
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9].*)?")
 
@@ -249,7 +251,13 @@ def read_documents(source: str, text: str, faults: list[Fault]) -> list[Node]:
         size = len(text) / 1_048_576
         limit = MAX_TEXT_BYTES // 1_048_576
         faults.append(
-            Fault(source, 1, 1, f"the file has {size:.1f} MiB, more than the limit of {limit} MiB", "split it into several files")
+            Fault(
+                source,
+                1,
+                1,
+                f"the file has {size:.1f} MiB, more than the limit of {limit} MiB",
+                "split it into several files",
+            )
         )
         return []
     documents: list[Node] = []

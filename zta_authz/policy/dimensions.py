@@ -1,0 +1,138 @@
+"""Dimensions: what of a request a clause looks at. Equal dimensions are one object, so that an index can group by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.policy.inputs import Inputs, Ip
+
+_NONE: Final[tuple[str, ...]] = ()
+
+
+class Dimension(Protocol):
+    """Where texts of a request come from. Equal dimensions are one object; `cost` orders clauses, cheap first."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls it."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """What reading it costs, in no unit."""
+        ...
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The texts to compare; None where they can't be told."""
+        ...
+
+
+class Simple:
+    """A dimension read by one function."""
+
+    __slots__ = ("_read", "cost", "name")
+
+    def __init__(self, name: str, cost: int, read: Callable[[Inputs], tuple[str, ...]]) -> None:
+        self.name = name
+        self.cost = cost
+        self._read = read
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """What the function reads."""
+        del wide
+        return self._read(inputs)
+
+
+class _Hosts:
+    name = "host"
+    cost = 1
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        return inputs.hosts(wide)
+
+
+def request_principal_texts(inputs: Inputs) -> tuple[str, ...]:
+    pair = inputs.request_principal
+    return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
+
+
+METHOD: Final = Simple("method", 0, lambda inputs: (inputs.method,))
+PATH: Final = Simple("path", 1, lambda inputs: (inputs.path,))
+HOST: Final = _Hosts()
+PEER: Final = Simple("principal", 1, lambda inputs: inputs.names)
+SNI: Final = Simple("sni", 1, lambda inputs: (inputs.sni,))
+REQUEST_PRINCIPAL: Final = Simple("request principal", 2, request_principal_texts)
+
+
+class HeaderDimension:
+    """The values of one request header, each on its own."""
+
+    __slots__ = ("cost", "header", "name")
+
+    def __init__(self, header: str) -> None:
+        self.header = header
+        self.name = f"header {header}"
+        self.cost = 2
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The header's values; None where repeats were joined."""
+        del wide
+        return None if inputs.ambiguous_header(self.header) else inputs.header(self.header)
+
+
+class ClaimDimension:
+    """The strings at one path in the verified token's payload."""
+
+    __slots__ = ("cost", "name", "path")
+
+    def __init__(self, path: tuple[str, ...]) -> None:
+        self.path = path
+        self.name = "claim " + "".join(f"[{step}]" for step in path)
+        self.cost = 2
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The claim's strings."""
+        del wide
+        return inputs.claim(self.path)
+
+
+class MetadataDimension:
+    """Dynamic metadata of one filter; `listed` reads the strings of a list, else one string."""
+
+    __slots__ = ("cost", "filter", "listed", "name", "path")
+
+    def __init__(self, filter_name: str, path: tuple[str, ...], listed: bool) -> None:
+        self.filter = filter_name
+        self.path = path
+        self.listed = listed
+        self.name = f"metadata {filter_name}" + "".join(f"[{step}]" for step in path)
+        self.cost = 3
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The metadata's strings."""
+        del wide
+        value = inputs.metadata(self.filter, self.path)
+        if self.listed:
+            return tuple(v for v in value if isinstance(v, str)) if isinstance(value, (list, tuple)) else _NONE
+        return (value,) if isinstance(value, str) else _NONE
+
+
+PORT: Final = Simple("port", 0, lambda inputs: (str(inputs.port),))
+
+
+@dataclass(frozen=True, slots=True)
+class AddressDimension:
+    """One of the addresses of a connection."""
+
+    name: str
+    read: Callable[[Inputs], Ip | None]
+    cost: int = 3
+
+
+SOURCE_IP: Final = AddressDimension("source.ip", lambda inputs: inputs.source_ip)
+REMOTE_IP: Final = AddressDimension("remote.ip", lambda inputs: inputs.remote_ip)
+DESTINATION_IP: Final = AddressDimension("destination.ip", lambda inputs: inputs.destination_ip)
