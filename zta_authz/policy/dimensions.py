@@ -1,4 +1,4 @@
-"""Dimensions: what of a request a clause looks at. Equal dimensions are one object, so that an index can group by them."""
+"""Dimensions: what of a request a clause looks at. Equal ones are one object, so that an index can group by them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class _Hosts:
 
 
 def request_principal_texts(inputs: Inputs) -> tuple[str, ...]:
+    """`issuer/subject` of the verified token, for lookups and messages; () without one."""
     pair = inputs.request_principal
     return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
 
