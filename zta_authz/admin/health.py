@@ -50,16 +50,16 @@ class HealthServer:
         self._connections = 0
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> int:
-        """Listen; the port (the one chosen, where 0 was asked for). Raises `SettingsErrors` if the address is taken."""
+    async def start(self) -> str:
+        """Listen; the address, with the port that was chosen. Raises `SettingsErrors` if it is taken."""
         try:
             self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=MAX_HEAD_BYTES)
         except OSError as error:
             place = f"listener {self._host}:{self._port}"
             fault = Fault(place, 0, 0, f"cannot listen: {error.strerror}", "choose another address in `health.listen`")
             raise SettingsErrors([fault]) from error
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        port = self._server.sockets[0].getsockname()[1]
+        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""

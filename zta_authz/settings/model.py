@@ -125,10 +125,11 @@ class PathsSettings(Section):
 
 
 class AuditSettings(Section):
-    """Where decisions are recorded; `path` is the file of sink `file`."""
+    """Where decisions are recorded (`path` is the file of sink `file`), and what an allow becomes if it can't be."""
 
     sink: Literal["stdout", "file", "none"] = "stdout"
     path: Text | None = None
+    on_full: Literal["deny", "drop_and_count"] = "deny"
 
 
 class HealthSettings(Section):

@@ -1,0 +1,30 @@
+"""`zta-authz serve`: answer Envoy until told to stop."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    command = subparsers.add_parser(
+        "serve",
+        help="answer Envoy's authorization checks",
+        description="Answer Envoy's authorization checks until SIGTERM or SIGINT, then drain and exit with status 0.",
+        epilog="Every setting can also be given as an environment variable: ZTA_WORKLOAD__NAMESPACE=orders.",
+    )
+    command.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve. Raises `FaultsError` if settings or documents are wrong; the process does not start half-configured."""
+    from zta_authz.app import serve
+    from zta_authz.settings import load_settings
+
+    serve(load_settings(arguments.config, os.environ))
+    return 0
