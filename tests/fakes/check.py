@@ -1,0 +1,39 @@
+"""An authorizer that says what it is told to, and an observer that remembers, both easy to make fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zta_authz.model.decision import Decision
+    from zta_authz.model.request import Evidence, RequestAttributes
+    from zta_authz.ports import CheckEvent
+
+
+class ScriptedAuthorizer:
+    """Returns `outcome`, or raises it where it is an exception; `asked` holds what it was asked."""
+
+    def __init__(self, outcome: Decision | BaseException) -> None:
+        self.outcome = outcome
+        self.asked: list[tuple[RequestAttributes, Evidence, str]] = []
+
+    async def authorize(self, request: RequestAttributes, evidence: Evidence, decision_id: str) -> Decision:
+        """The scripted outcome."""
+        self.asked.append((request, evidence, decision_id))
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+class RecordingObserver:
+    """Keeps every event; raises `failure` after keeping it, where there is one."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.events: list[CheckEvent] = []
+        self._failure = failure
+
+    def observe(self, event: CheckEvent) -> None:
+        """Keep the event."""
+        self.events.append(event)
+        if self._failure is not None:
+            raise self._failure

@@ -1,0 +1,143 @@
+"""What is read from a CheckRequest, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.check_requests import FRONTEND, check_request
+from zta_authz._proto.ext_authz_pb2 import CheckRequest
+from zta_authz.errors import Reason, Refused
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.model.request import NO_ADDRESS, Address, RequestAttributes
+
+
+def parsed(message: CheckRequest) -> RequestAttributes:
+    return parse_check_request(message.SerializeToString())[0]
+
+
+def test_each_attribute_lands_in_its_field() -> None:
+    message = check_request(method="POST", path="/orders?x=1")
+    message.attributes.destination.principal = "spiffe://cluster.local/ns/default/sa/orders"
+    message.attributes.tls_session.sni = "orders.default"
+    message.attributes.context_extensions["virtual_host"] = "shop"
+    message.attributes.request.http.protocol = "HTTP/2"
+    request = parsed(message)
+    assert (request.method, request.path, request.host) == ("POST", "/orders?x=1", "orders:8080")
+    assert (request.scheme, request.protocol, request.request_id) == ("http", "HTTP/2", "7")
+    assert (request.source, request.destination) == (Address("10.0.0.1", 41234), Address("10.0.0.2", 8080))
+    assert request.destination_principal == "spiffe://cluster.local/ns/default/sa/orders"
+    assert request.sni == "orders.default"
+    assert request.context_extensions == {"virtual_host": "shop"}
+    assert dict(request.metadata) == {}
+
+
+def test_what_was_presented_is_evidence_and_not_part_of_the_request() -> None:
+    message = check_request()
+    message.attributes.source.certificate = "-----BEGIN%20CERTIFICATE-----"
+    _, evidence = parse_check_request(message.SerializeToString())
+    assert (evidence.principal, evidence.certificate) == (FRONTEND, "-----BEGIN%20CERTIFICATE-----")
+
+
+def test_header_lines_stay_apart_and_in_order() -> None:
+    request = parsed(check_request([("X-A", b"1"), ("b", b""), ("x-a", b"2,3"), ("X-a", b"1")]))
+    assert request.headers.exact
+    assert request.headers.all("x-a") == ("1", "2,3", "1")
+    assert request.headers.all("b") == ("",)
+    assert set(request.headers.names()) == {"x-a", "b"}
+
+
+def test_bytes_that_are_no_text_differ_from_every_other_value() -> None:
+    request = parsed(check_request([("x-a", b"\xff\x00ok"), ("x-b", b"\xfe\x00ok")]))
+    assert request.headers.all("x-a") == ("\udcff\x00ok",)
+    assert request.headers.joined("x-a") != request.headers.joined("x-b")
+
+
+def test_a_header_value_that_came_as_text_is_taken() -> None:
+    message = check_request()
+    message.attributes.request.http.header_map.headers.add(key="x-a", value="text")
+    assert parsed(message).headers.all("x-a") == ("text",)
+
+
+def test_joined_headers_are_known_to_be_joined() -> None:
+    message = check_request()
+    message.attributes.request.http.headers.update({"x-a": "1,2", "X-B": "3", "x-b": "4"})
+    headers = parsed(message).headers
+    assert not headers.exact
+    assert headers.all("x-a") == ("1,2",)
+    assert sorted(headers.all("x-b")) == ["3", "4"]
+
+
+def test_header_lines_win_over_joined_headers() -> None:
+    message = check_request([("x-a", b"line")])
+    message.attributes.request.http.headers["x-a"] = "joined"
+    headers = parsed(message).headers
+    assert (headers.exact, headers.all("x-a")) == (True, ("line",))
+
+
+def test_a_request_without_headers_hides_no_repeats() -> None:
+    headers = parsed(check_request()).headers
+    assert (len(headers), headers.exact) == (0, True)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_pseudo_headers_are_no_headers_but_fill_empty_fields(raw: bool) -> None:
+    message = CheckRequest()
+    http = message.attributes.request.http
+    for name, value in {":method": "PUT", ":path": "/p", ":authority": "shop", ":scheme": "https", "a": "1"}.items():
+        if raw:
+            http.header_map.headers.add(key=name, raw_value=value.encode())
+        else:
+            http.headers[name] = value
+    request = parsed(message)
+    assert (request.method, request.path, request.host) == ("PUT", "/p", "shop")
+    assert list(request.headers.names()) == ["a"]
+
+
+def test_the_proxys_own_fields_win_over_pseudo_headers() -> None:
+    request = parsed(check_request([(":path", b"/admin"), (":method", b"DELETE")], path="/orders"))
+    assert (request.method, request.path) == ("GET", "/orders")
+
+
+def test_a_unix_socket_has_no_address() -> None:
+    message = check_request()
+    message.attributes.source.address.pipe.path = "/tmp/socket"
+    assert parsed(message).source == NO_ADDRESS
+
+
+def test_dynamic_metadata_becomes_plain_values() -> None:
+    message = check_request()
+    fields = message.attributes.metadata_context.filter_metadata["envoy.filters.x"]
+    fields.update({"s": "text", "n": 1.5, "b": True, "z": None, "l": ["a", {"k": "v"}]})
+    metadata = parsed(message).metadata
+    assert list(metadata) == ["envoy.filters.x"]
+    assert len(metadata) == 1
+    assert metadata["envoy.filters.x"] == {"s": "text", "n": 1.5, "b": True, "z": None, "l": ["a", {"k": "v"}]}
+
+
+def test_asking_for_metadata_that_is_not_there_does_not_make_it() -> None:
+    message = check_request()
+    message.attributes.metadata_context.filter_metadata["a"].update({"k": "v"})
+    metadata = parsed(message).metadata
+    assert metadata.get("b") is None
+    assert list(metadata) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\xff", b"\x0a\x05abc", b"not a message", CheckRequest().SerializeToString(), b"\x0a\x00", b"\x0a\x02\x22\x00"],
+)
+def test_bytes_without_an_http_request_are_refused_by_name(payload: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        parse_check_request(payload)
+    assert refused.value.reason is Reason.REQUEST_MALFORMED
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    payload = check_request(path="/XX").SerializeToString().replace(b"/XX", b"/\xff\xfe")
+    with pytest.raises(Refused):
+        parse_check_request(payload)
+
+
+def test_a_hundred_thousand_repeats_of_a_header_take_no_quadratic_time() -> None:
+    request = parsed(check_request([("x-a", b"1")] * 100_000))
+    assert len(request.headers.all("x-a")) == 100_000

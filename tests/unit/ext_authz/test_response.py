@@ -1,0 +1,245 @@
+"""What Envoy and the caller are told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
+from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.errors import ANSWERS, Reason
+from zta_authz.ext_authz.response import answer, settle, spoof_name
+from zta_authz.model.decision import Decision, Response, Verdict
+from zta_authz.model.identity import Changes
+from zta_authz.model.request import Headers, RequestAttributes
+
+
+def told(decision: Decision, request: RequestAttributes | None = None, *names: str) -> CheckResponse:
+    outputs = frozenset(spoof_name(name) for name in names)
+    return CheckResponse.FromString(answer(decision, DECISION_ID, request or attributes(), outputs))
+
+
+def set_upstream(message: CheckResponse) -> dict[str, str]:
+    return {option.header.key: option.header.value for option in message.ok_response.headers}
+
+
+def denied_headers(message: CheckResponse) -> dict[str, str]:
+    return {option.header.key: option.header.value for option in message.denied_response.headers}
+
+
+def with_headers(*names: str) -> RequestAttributes:
+    return RequestAttributes(method="GET", headers=Headers(dict.fromkeys(names, ("spoofed",)), exact=True))
+
+
+# --- allow ---
+
+
+def test_an_allow_says_so_explicitly_and_who_and_which_decision() -> None:
+    message = told(allow())
+    assert message.HasField("status")
+    assert message.status.code == 0
+    assert set_upstream(message) == {"x-zta-principal": FRONTEND, "x-zta-decision-id": DECISION_ID}
+    assert {name: value.string_value for name, value in message.dynamic_metadata.fields.items()} == {
+        "reason": "allow_policy",
+        "policy": "default/hatshop-policy",
+        "rule": "0",
+        "principal": FRONTEND,
+        "decision_id": DECISION_ID,
+    }
+
+
+def test_a_caller_without_a_principal_gets_no_principal_header() -> None:
+    message = told(Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT), with_headers("x-zta-principal"))
+    assert set_upstream(message) == {"x-zta-decision-id": DECISION_ID}
+    assert list(message.ok_response.headers_to_remove) == ["x-zta-principal"]
+    assert sorted(message.dynamic_metadata.fields) == ["decision_id", "reason"]
+
+
+def test_every_header_overwrites_what_the_client_sent() -> None:
+    message = told(allow(Changes(set_headers=(("X-User", "alice"),))))
+    for option in message.ok_response.headers:
+        assert option.HasField("append")
+        assert option.append.value is False
+        assert option.append_action == 0
+        assert option.header.raw_value == b""
+
+
+def test_inbound_headers_of_ours_are_removed_in_every_spelling() -> None:
+    request = with_headers("x_zta_principal", "x-zta_principal", "x_zta-anything", "x-zta-role", "x-user_id", "x-ztax")
+    message = told(allow(), request, "X-User-Id")
+    removed = set(message.ok_response.headers_to_remove)
+    assert removed == {"x_zta_principal", "x-zta_principal", "x_zta-anything", "x-zta-role", "x-user_id"}
+
+
+def test_an_output_header_that_no_token_set_is_removed() -> None:
+    assert list(told(allow(), with_headers("x-user"), "x-user").ok_response.headers_to_remove) == ["x-user"]
+
+
+def test_headers_of_others_pass() -> None:
+    request = with_headers("accept", "x_custom", "authorization", "zta", "my-x-zta-principal")
+    assert list(told(allow(), request, "x-user").ok_response.headers_to_remove) == []
+
+
+def test_what_is_set_is_never_removed_as_well() -> None:
+    changes = Changes(set_headers=(("x-user", "alice"),), remove_headers=("x-user", "authorization"))
+    response = Response(set_headers=(("X-Team", "hats"),), remove_headers=("x-team", "X-ZTA-Principal"))
+    request = with_headers("x-user", "x_user", "x-team", "x-zta-principal", "x-zta-decision-id")
+    message = told(allow(changes, response), request, "x-user", "x-team")
+    removed = set(message.ok_response.headers_to_remove)
+    assert removed == {"x_user", "authorization"}
+    assert removed.isdisjoint(set_upstream(message))
+
+
+def test_token_and_policy_headers_are_set_and_the_policy_has_the_last_word() -> None:
+    changes = Changes(set_headers=(("x-user", "alice"), ("x-team", "token")), remove_query=("access_token",))
+    message = told(allow(changes, Response(set_headers=(("x-team", "policy"),))))
+    upstream = set_upstream(message)
+    assert (upstream["x-user"], upstream["x-team"]) == ("alice", "policy")
+    assert list(message.ok_response.query_parameters_to_remove) == ["access_token"]
+
+
+def test_neither_token_nor_policy_can_name_the_caller() -> None:
+    changes = Changes(set_headers=(("X-Zta-Principal", "mallory"), ("x-zta-decision-id", "1")))
+    assert set_upstream(told(allow(changes))) == {"x-zta-principal": FRONTEND, "x-zta-decision-id": DECISION_ID}
+    nobody = Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, response=Response(set_headers=(("x-zta-principal", "m"),)))
+    assert "x-zta-principal" not in set_upstream(told(nobody))
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-admin: 1", "a\nb", "a\0b", "\x1b[0m", "\x7f", "\x85", "\udcff"])
+def test_a_value_that_could_split_the_request_is_not_set_and_the_clients_is_removed(value: str) -> None:
+    message = told(allow(Changes(set_headers=(("x-user", value),))), with_headers("x-user"))
+    assert "x-user" not in set_upstream(message)
+    assert list(message.ok_response.headers_to_remove) == ["x-user"]
+
+
+@pytest.mark.parametrize("name", ["", "host", "Host", ":path", "a b", "a\nb", "é", "a:b"])
+def test_a_name_that_is_no_header_or_that_rules_have_matched_is_neither_set_nor_removed(name: str) -> None:
+    message = told(allow(Changes(set_headers=((name, "v"),), remove_headers=(name,))))
+    assert set(set_upstream(message)) == {"x-zta-principal", "x-zta-decision-id"}
+    assert list(message.ok_response.headers_to_remove) == []
+
+
+def test_text_beyond_ascii_reaches_the_upstream() -> None:
+    assert set_upstream(told(allow(Changes(set_headers=(("x-user", "Jürgen 👒"),)))))["x-user"] == "Jürgen 👒"
+
+
+@pytest.mark.parametrize("principal", ["CN=a\r\nx-admin: 1", "a\0b", "\udcff"])
+def test_a_caller_whose_name_no_header_can_hold_is_denied(principal: str) -> None:
+    message = told(allow(principal=principal))
+    assert message.status.code != 0
+    assert message.denied_response.status.code == 403
+    assert "principal" not in message.dynamic_metadata.fields
+
+
+def test_answers_from_the_cache_differ_only_in_the_decision_id() -> None:
+    other = "f" * 32
+    first, second = answer(allow(), DECISION_ID, attributes()), answer(allow(), other, attributes())
+    assert first.replace(DECISION_ID.encode(), other.encode()) == second != first
+
+
+def test_callers_with_large_headers_get_their_own() -> None:
+    for user in ("a" * 10_000, "b" * 10_000):
+        assert set_upstream(told(allow(Changes(set_headers=(("x-user", user),)))))["x-user"] == user
+
+
+# --- deny ---
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_to_deny_is_an_explicit_denial(reason: Reason) -> None:
+    message = told(Decision(Verdict.DENY, reason))
+    assert message.status.code not in (0, None)
+    assert message.WhichOneof("http_response") == "denied_response"
+    assert 400 <= message.denied_response.status.code <= 599
+
+
+@pytest.mark.parametrize("reason", ANSWERS)
+def test_an_allow_for_a_reason_that_denies_is_a_denial(reason: Reason) -> None:
+    message = told(Decision(Verdict.ALLOW, reason))
+    assert (message.status.code, message.denied_response.status.code) == (13, 500)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "code"),
+    [
+        (Reason.NO_MATCHING_POLICY, 403, 7),
+        (Reason.TOKEN_EXPIRED, 401, 16),
+        (Reason.REQUEST_MALFORMED, 400, 3),
+        (Reason.INTERNAL_ERROR, 500, 13),
+        (Reason.OVERLOADED, 503, 14),
+    ],
+)
+def test_statuses_of_http_and_rpc_say_the_same(reason: Reason, status: int, code: int) -> None:
+    message = told(deny(reason))
+    assert (message.denied_response.status.code, message.status.code) == (status, code)
+    assert denied_headers(message).get("retry-after") == ("1" if status == 503 else None)
+
+
+def test_the_body_is_a_problem_document_with_nothing_that_helps_an_attacker() -> None:
+    message = told(deny())
+    assert json.loads(message.denied_response.body) == {
+        "type": "about:blank",
+        "title": "Access denied",
+        "status": 403,
+        "reason": "deny_policy",
+        "decision_id": DECISION_ID,
+    }
+    assert denied_headers(message) == {
+        "content-type": "application/problem+json",
+        "cache-control": "no-store",
+        "x-zta-decision-id": DECISION_ID,
+    }
+
+
+def test_the_proxy_learns_which_rule_denied() -> None:
+    fields = told(deny()).dynamic_metadata.fields
+    assert (fields["policy"].string_value, fields["rule"].string_value) == ("default/secret-policy", "1")
+
+
+def test_detail_policy_and_principal_are_in_no_header_and_no_body_of_a_denial() -> None:
+    for reason in ANSWERS:
+        message = told(deny(reason))
+        message.ClearField("dynamic_metadata")
+        text = str(message)
+        assert "secret" not in text
+        assert "frontend" not in text
+
+
+def test_a_bad_token_is_challenged_without_saying_which_check_failed() -> None:
+    challenges = {
+        denied_headers(told(deny(reason)))["www-authenticate"] for reason in Reason if reason.startswith("token_")
+    }
+    assert challenges == {'Bearer realm="zta-authz", error="invalid_token"'}
+    assert "www-authenticate" not in denied_headers(told(deny(Reason.DENY_POLICY)))
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto", "Application/gRPC-Web"])
+def test_a_grpc_caller_gets_one_line(content_type: str) -> None:
+    message = told(deny(Reason.TOKEN_EXPIRED), attributes(**{"content-type": content_type}))
+    assert message.denied_response.body == f"token_expired (decision {DECISION_ID})"
+    assert "content-type" not in denied_headers(message)
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(0, 403), (200, 403), (302, 403), (404, 404), (429, 429), (600, 403)])
+def test_a_policy_chooses_the_status_but_never_one_that_looks_like_success(wanted: int, given: int) -> None:
+    message = told(deny(response=Response(status=wanted, message="ask the hatters")))
+    assert message.denied_response.status.code == given
+    assert message.status.code != 0
+    assert json.loads(message.denied_response.body)["detail"] == "ask the hatters"
+
+
+def test_a_refusal_before_the_request_was_read_is_told_too() -> None:
+    message = CheckResponse.FromString(answer(Decision(Verdict.DENY, Reason.REQUEST_MALFORMED), DECISION_ID, None))
+    assert message.denied_response.status.code == 400
+
+
+@pytest.mark.parametrize("decision_id", ["", "short", "é" * 32, "\n" * 32, "a" * 33])
+def test_a_decision_id_of_another_form_is_a_bug(decision_id: str) -> None:
+    with pytest.raises(ValueError, match="decision id"):
+        answer(allow(), decision_id, attributes())
+
+
+def test_a_sound_decision_is_settled_as_it_is() -> None:
+    for decision in (allow(), deny()):
+        assert settle(decision) is decision
