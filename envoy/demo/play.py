@@ -29,8 +29,8 @@ class Logged:
     reason: str = BY_ENVOY
 
     def __str__(self) -> str:
-        rule = "" if self.rule is None else f" rule {self.rule}"
-        return f"{self.policy}{rule}" if self.policy else "-"
+        rule = "" if self.rule is None else f" #{self.rule}"
+        return f"{self.policy}{rule}" if self.policy else ""
 
 
 @dataclass(frozen=True, slots=True)

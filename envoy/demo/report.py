@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -14,27 +15,22 @@ if TYPE_CHECKING:
 
     from envoy.demo.identities import Layout
     from envoy.demo.play import Outcome
-    from envoy.demo.story import Row
 
-MIN_WIDTH = 150
+MIN_WIDTH = 160
 """Columns of the table where the output is not a terminal."""
-
-
-def _request(row: Row) -> str:
-    headers = "".join(f" {name}: …" for name, _ in row.request.headers if name.startswith("x"))
-    return f"{row.request.method} {row.request.path}{headers}"
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """One line a request: expected, got, and which policy and rule decided for which reason."""
-    result = Table(title="HatShop, through a real Envoy", title_justify="left", pad_edge=False)
-    for heading in ("request", "as", "expected", "got", "policy, rule", "reason", ""):
+    result = Table(title="HatShop, through a real Envoy", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("who", "request", "what", "expected", "got", "policy, rule", "reason", ""):
         result.add_column(heading, overflow="fold")
     for outcome in outcomes:
         row = outcome.row
         result.add_row(
-            f"{row.what}\n[dim]{_request(row)}[/dim]",
-            row.peer or "-",
+            row.peer or "(nobody)",
+            f"{row.request.method} {row.request.path}",
+            row.what,
             str(row.status),
             str(outcome.answer.status),
             str(outcome.logged),
