@@ -139,11 +139,13 @@ class ExplainResponse(_message.Message):
     def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[int] = ..., principal: _Optional[str] = ..., request_principal: _Optional[str] = ..., detail: _Optional[str] = ..., nearest: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., table_digest: _Optional[str] = ...) -> None: ...
 
 class Miss(_message.Message):
-    __slots__ = ("policy", "rule", "failed")
+    __slots__ = ("policy", "rule", "failed", "line")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
     policy: str
     rule: int
     failed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[int] = ..., failed: _Optional[_Iterable[str]] = ...) -> None: ...
+    line: int
+    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[int] = ..., failed: _Optional[_Iterable[str]] = ..., line: _Optional[int] = ...) -> None: ...
