@@ -23,6 +23,11 @@ class TelemetryObserver:
         self.metrics = metrics
         self._spans = spans
 
+    @property
+    def traces(self) -> bool:
+        """True where spans are made."""
+        return self._spans is not None
+
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
         self.metrics.count(event)

@@ -4,7 +4,9 @@ Envoy puts the `traceparent` of its own egress span into the metadata (measured 
 The `traceparent` header inside the CheckRequest is the client's word: where the metadata has none it is linked, and it
 neither becomes the parent nor makes us sample. Source: W3C Trace Context; OpenTelemetry trace specification.
 
-Nothing here reads `OTEL_*` variables for what is sent or where: an endpoint is configured, or no span is made.
+Without a configured endpoint no span is made. `OTEL_*` variables change neither which spans are made, nor what is in
+them, nor where they go; the exporter does take credentials for its endpoint from `OTEL_EXPORTER_OTLP_HEADERS` and
+`OTEL_EXPORTER_OTLP_CERTIFICATE`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,16 @@ BATCH_MILLISECONDS = 2000
 EXPORT_SECONDS = 5
 ATTRIBUTE_CHARACTERS = 1024
 
+_LIMITS = SpanLimits(  # each is named, or the SDK takes it from an environment variable
+    max_attributes=32,
+    max_events=1,
+    max_links=1,
+    max_event_attributes=1,
+    max_link_attributes=1,
+    max_attribute_length=ATTRIBUTE_CHARACTERS,
+    max_span_attributes=32,
+    max_span_attribute_length=ATTRIBUTE_CHARACTERS,
+)
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_CONTEXT = Context()
 _SERVICE, _, _METHOD = names.CHECK_SPAN.partition("/")
@@ -72,7 +84,7 @@ class Spans:
             sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
             resource=Resource({names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version}),
             shutdown_on_exit=False,
-            span_limits=SpanLimits(max_attribute_length=ATTRIBUTE_CHARACTERS),
+            span_limits=_LIMITS,
         )
         processor = BatchSpanProcessor(
             exporter,

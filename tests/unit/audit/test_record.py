@@ -1,0 +1,87 @@
+"""Decision records: complete, without secrets, one line whatever the request holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, encode_line, make_record
+from zta_authz.errors import Reason
+from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.identity import Identity, Token
+from zta_authz.model.request import Address, RequestAttributes
+
+
+def line(request: RequestAttributes, decision: Decision) -> dict[str, Any]:
+    encoded = encode_line(make_record(request, decision, DECISION_ID, 1_700_000_000.25))
+    assert encoded.isascii()
+    assert encoded.endswith(b"}\n")
+    assert len(encoded.decode().splitlines()) == 1
+    parsed: dict[str, Any] = json.loads(encoded)
+    return parsed
+
+
+def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
+    request = RequestAttributes(
+        method="POST",
+        path="/orders?access_token=secret",
+        host="orders:8080",
+        source=Address("10.0.0.1", 1234),
+        destination=Address("::1", 8080),
+        request_id="7",
+    )
+    assert line(request, deny()) == {
+        "schema": "zta.dev/decision/v1",
+        "time": "2023-11-14T22:13:20.250000+00:00",
+        "decision_id": DECISION_ID,
+        "verdict": "deny",
+        "reason": "deny_policy",
+        "policy": "default/secret-policy",
+        "rule": 1,
+        "detail": "secret detail",
+        "principal": FRONTEND,
+        "token_subject": "",
+        "token_issuer": "",
+        "method": "POST",
+        "host": "orders:8080",
+        "path": "/orders",
+        "source": "10.0.0.1:1234",
+        "destination": "[::1]:8080",
+        "request_id": "7",
+    }
+
+
+def test_a_token_is_named_by_subject_and_issuer_only() -> None:
+    token = Token("https://issuer", "alice", {"iss": "https://issuer", "secret": "claim"})
+    found = line(attributes(), Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, identity=Identity(token=token)))
+    assert (found["token_subject"], found["token_issuer"]) == ("alice", "https://issuer")
+    assert "claim" not in str(found)
+
+
+def test_no_header_and_no_query_is_recorded() -> None:
+    found = line(attributes(authorization="Bearer secret", cookie="secret"), allow())
+    assert "secret" not in str(found)
+    assert found["path"] == "/orders/7"
+
+
+@pytest.mark.parametrize("text", ['\n{"verdict":"allow"}', "\r\x00\x1b[2J\x7f", "\u2028\u2029\x85", 'é"\\'])
+def test_no_text_can_break_or_forge_a_line(text: str) -> None:
+    found = line(RequestAttributes(method=text, host=text, path=text), deny())
+    assert (found["method"], found["host"], found["path"]) == (text, text, text)
+
+
+def test_bytes_that_were_no_text_are_shown_escaped() -> None:
+    assert line(RequestAttributes(path="/é\udcff"), deny())["path"] == "/é\\udcff"
+
+
+def test_an_endless_path_makes_no_endless_record() -> None:
+    assert len(line(RequestAttributes(path="/" * 1_000_000), deny())["path"]) == MAX_TEXT_CHARACTERS
+
+
+def test_nothing_is_left_out_where_there_is_nothing_to_say() -> None:
+    found = line(RequestAttributes(), Decision(Verdict.DENY, Reason.NOT_READY))
+    assert found["rule"] is None
+    assert {found[name] for name in ("policy", "principal", "source", "detail")} == {""}

@@ -1,0 +1,193 @@
+"""Sinks: never in the way, never silent about what they could not keep."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.check_requests import DECISION_ID, allow, attributes, deny
+from zta_authz.audit.sinks import FileSink, LineSink, NullSink, OnFull, StdoutSink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from zta_authz.model.decision import Decision
+
+REQUEST = attributes()
+
+
+def record(sink: LineSink | NullSink, decision: Decision) -> bool:
+    return sink.record(REQUEST, decision, DECISION_ID, 0.0)
+
+
+@pytest.fixture
+def stuck_pipe() -> Iterator[tuple[int, int]]:
+    """A full pipe that nobody reads: (read end, write end); the sink owns the write end."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    yield reader, writer
+    os.close(reader)
+
+
+def wait_until_stuck(sink: LineSink) -> None:
+    """Let the writer take one record and hang on it."""
+    record(sink, deny())
+    deadline = time.monotonic() + 5
+    while sink._lines and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def test_each_record_is_a_line_of_the_file_when_the_sink_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    sink = FileSink(str(path))
+    assert all(record(sink, decision) for decision in [allow(), deny()] * 500)
+    sink.close()
+    verdicts = [json.loads(text)["verdict"] for text in path.read_text().splitlines()]
+    assert verdicts == ["allow", "deny"] * 500
+    assert (sink.written, sink.dropped) == (1000, 0)
+
+
+def test_a_file_is_appended_to_and_not_for_everybodys_eyes(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    for _ in range(2):
+        sink = FileSink(str(path))
+        record(sink, deny())
+        sink.close()
+    assert len(path.read_text().splitlines()) == 2
+    assert not stat.S_IMODE(path.stat().st_mode) & 0o007
+
+
+def test_records_appear_without_closing(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    sink = FileSink(str(path))
+    record(sink, allow())
+    deadline = time.monotonic() + 5
+    while not path.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert path.read_bytes().endswith(b"\n")
+    sink.close()
+
+
+def test_a_file_that_can_not_be_opened_says_so_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FileSink(str(tmp_path / "missing" / "decisions.jsonl"))
+
+
+def test_standard_output_gets_the_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    sink = StdoutSink()
+    record(sink, allow())
+    sink.close()
+    assert json.loads(capfd.readouterr().out)["decision_id"] == DECISION_ID
+
+
+def test_a_full_queue_refuses_without_blocking(stuck_pipe: tuple[int, int]) -> None:
+    reader, writer = stuck_pipe
+    sink = LineSink(writer, capacity=8)
+    wait_until_stuck(sink)
+    started = time.monotonic()
+    kept = [record(sink, allow()) for _ in range(12)]
+    assert time.monotonic() - started < 1
+    assert kept == [True] * 8 + [False] * 4
+    assert sink.dropped == 4
+    drain(reader, sink)
+
+
+def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
+    reader, writer = stuck_pipe
+    sink = LineSink(writer, capacity=8)
+    wait_until_stuck(sink)
+    assert [record(sink, deny()) for _ in range(8)] == [True] * 6 + [False] * 2
+    assert [record(sink, allow()) for _ in range(3)] == [True, True, False]
+    drain(reader, sink)
+
+
+def test_an_operator_may_choose_to_drop_and_count(stuck_pipe: tuple[int, int]) -> None:
+    reader, writer = stuck_pipe
+    sink = LineSink(writer, capacity=4, on_full=OnFull.DROP_AND_COUNT)
+    wait_until_stuck(sink)
+    assert all(record(sink, allow()) for _ in range(10))
+    assert sink.dropped == 6
+    drain(reader, sink)
+
+
+def test_a_failing_write_is_retried_and_logged_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, failures = os.write, iter([OSError(28, "No space left on device")] * 2)
+
+    def write(descriptor: int, data: bytes) -> int:
+        failure = next(failures, None)
+        if failure is not None:
+            raise failure
+        return real(descriptor, data[:100])  # and then piece by piece
+
+    monkeypatch.setattr("zta_authz.audit.sinks.os.write", write)
+    path = tmp_path / "decisions.jsonl"
+    with caplog.at_level(logging.ERROR):
+        sink = FileSink(str(path))
+        assert record(sink, allow())
+        sink.close()
+    assert json.loads(path.read_text())["verdict"] == "allow"
+    assert [each.getMessage() for each in caplog.records] == [
+        "the decision log can't be written: No space left on device"
+    ]
+
+
+def test_a_closed_sink_refuses(tmp_path: Path) -> None:
+    sink = FileSink(str(tmp_path / "decisions.jsonl"))
+    sink.close()
+    assert record(sink, allow()) is False
+
+
+def test_closing_gives_up_on_a_reader_that_is_stuck_and_says_what_is_lost(
+    stuck_pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = stuck_pipe
+    monkeypatch.setattr("zta_authz.audit.sinks._CLOSE_SECONDS", 0.05)
+    sink = LineSink(writer)
+    wait_until_stuck(sink)
+    record(sink, allow())
+    with caplog.at_level(logging.ERROR):
+        sink.close()
+    assert "1 are lost" in caplog.text
+    drain(reader, sink)
+
+
+def test_the_null_sink_refuses_nothing() -> None:
+    sink = NullSink()
+    assert record(sink, allow()) is True
+    sink.close()
+
+
+def drain(reader: int, sink: LineSink) -> None:
+    """Let the writer finish, so that no thread outlives the test."""
+    stop = threading.Event()
+    os.set_blocking(reader, False)
+
+    def read() -> None:
+        while not stop.wait(0.001):
+            try:
+                os.read(reader, 1 << 16)
+            except BlockingIOError:
+                continue
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    sink.close()
+    sink._thread.join(5)
+    stop.set()
+    thread.join()
+    assert not sink._thread.is_alive()

@@ -1,0 +1,74 @@
+"""The service's log: one JSON object a line, whatever is logged."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from zta_authz.telemetry.logs import JsonLines, configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def restored_root() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def line(**fields: Any) -> dict[str, Any]:
+    record = logging.makeLogRecord({"name": "zta", "levelname": "INFO", "created": 0.5, **fields})
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
+
+
+def test_a_record_is_one_object_with_time_level_logger_and_message() -> None:
+    assert line(msg="loaded %d", args=(3,)) == {
+        "time": "1970-01-01T00:00:00.500+00:00",
+        "level": "info",
+        "logger": "zta",
+        "message": "loaded 3",
+    }
+
+
+@pytest.mark.parametrize("text", ['a\n{"level":"x"}', "a\r\x00\x1b[0m", "\u2028\x85", "\udcff"])
+def test_no_text_can_break_the_line(text: str) -> None:
+    assert line(msg=text)["message"] == text
+
+
+def test_extra_fields_are_kept_and_replace_none_of_ours() -> None:
+    assert line(msg="m", source="a.yaml", level="forged", thing=object)["source"] == "a.yaml"
+    assert line(msg="m", level="forged")["level"] == "info"
+
+
+def test_a_stack_is_a_field() -> None:
+    try:
+        raise ValueError("wrong")
+    except ValueError as error:
+        found = line(msg="m", exc_info=(type(error), error, error.__traceback__))
+    assert found["stack"].endswith("ValueError: wrong")
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_the_configured_level_and_stream_are_used() -> None:
+    stream = io.StringIO()
+    configure_logging("warning", stream)
+    logging.getLogger("zta_authz.x").info("not this")
+    logging.getLogger("zta_authz.x").warning("this")
+    assert [json.loads(text)["message"] for text in stream.getvalue().splitlines()] == ["this"]
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_a_level_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="LOUD"):
+        configure_logging("loud")

@@ -1,0 +1,73 @@
+"""Metrics: each answer is counted once, under its verdict and reason."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.check_requests import DECISION_ID, allow, deny
+from zta_authz.errors import ANSWERS, Reason
+from zta_authz.model.decision import Decision, Verdict
+from zta_authz.ports import CheckEvent
+from zta_authz.telemetry.metrics import Metrics
+from zta_authz.telemetry.observer import TelemetryObserver, build_observer
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def observed(*decisions: Decision, milliseconds: int = 1) -> Metrics:
+    observer = build_observer()
+    for decision in decisions:
+        observer.observe(CheckEvent((), None, decision, DECISION_ID, 0, milliseconds * 1_000_000))
+    return observer.metrics
+
+
+def test_decisions_are_counted_by_verdict_and_reason() -> None:
+    found = samples(observed(allow(), allow(), deny(), Decision(Verdict.DENY, Reason.INTERNAL_ERROR)))
+    assert found["zta_decisions_total", (("reason", "allow_policy"), ("verdict", "allow"))] == 2
+    assert found["zta_decisions_total", (("reason", "deny_policy"), ("verdict", "deny"))] == 1
+    assert found["zta_internal_errors_total", ()] == 1
+
+
+def test_each_reason_has_its_series_from_the_start() -> None:
+    reasons = {dict(labels)["reason"] for name, labels in samples(observed()) if name == "zta_decisions_total"}
+    assert reasons == {reason.value for reason in Reason}
+    allowing = {dict(labels)["reason"] for _, labels in samples(observed()) if ("verdict", "allow") in labels}
+    assert allowing.isdisjoint(reason.value for reason in ANSWERS)
+
+
+def test_the_time_of_a_call_is_in_seconds_and_never_negative() -> None:
+    found = samples(observed(allow(), milliseconds=2))
+    assert found["zta_check_duration_seconds_sum", ()] == 0.002
+    assert found["zta_check_duration_seconds_bucket", (("le", "0.001"),)] == 0
+    assert found["zta_check_duration_seconds_bucket", (("le", "0.0025"),)] == 1
+    assert samples(observed(allow(), milliseconds=-5))["zta_check_duration_seconds_sum", ()] == 0
+
+
+def test_a_contradictory_decision_is_timed_without_a_series_of_its_own() -> None:
+    found = samples(observed(Decision(Verdict.ALLOW, Reason.DENY_POLICY)))
+    assert found["zta_check_duration_seconds_count", ()] == 1
+    assert not [key for key, value in found.items() if key[0] == "zta_decisions_total" and value]
+
+
+def test_refused_policies_show_until_the_next_good_ones() -> None:
+    metrics = Metrics("1")
+    metrics.policies_taken(1000.0)
+    metrics.policies_refused()
+    assert samples(metrics)["zta_policy_reload_failed", ()] == 1
+    assert samples(metrics)["zta_policy_loads_total", (("result", "refused"),)] == 1
+    metrics.policies_taken(2000.0)
+    assert samples(metrics)["zta_policy_reload_failed", ()] == 0
+    assert samples(metrics)["zta_policy_loaded_timestamp_seconds", ()] == 2000
+
+
+def test_two_observers_do_not_share_a_registry() -> None:
+    first, second = TelemetryObserver(Metrics("1")), TelemetryObserver(Metrics("2"))
+    assert first.metrics.registry is not second.metrics.registry
+    assert 'version="2"' in second.metrics.render().decode()

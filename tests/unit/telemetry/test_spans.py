@@ -1,0 +1,174 @@
+"""Spans: their parent is the proxy's span, the client's is linked and forces nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny, identity
+from zta_authz.errors import Reason
+from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.request import Headers, RequestAttributes
+from zta_authz.ports import CheckEvent
+from zta_authz.telemetry.observer import build_observer
+from zta_authz.telemetry.spans import Spans, otlp_exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+SAMPLED = f"00-{TRACE}-b7ad6b7169203331-01"
+UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-00"
+
+
+def event(
+    decision: Decision,
+    request: RequestAttributes | None = None,
+    metadata: Sequence[tuple[str, str | bytes]] = (),
+) -> CheckEvent:
+    return CheckEvent(metadata, request, decision, DECISION_ID, 1_000_000, 3_000_000)
+
+
+def exported(*events: CheckEvent, ratio: float = 1.0) -> tuple[ReadableSpan, ...]:
+    exporter = InMemorySpanExporter()
+    spans = Spans(exporter, ratio, "1.2.3")
+    for each in events:
+        spans.record(each)
+    spans.close()
+    return exporter.get_finished_spans()
+
+
+def test_a_span_tells_what_was_decided_about_whom() -> None:
+    [span] = exported(event(allow(), attributes()))
+    assert span.name == "envoy.service.auth.v3.Authorization/Check"
+    assert span.kind is SpanKind.SERVER
+    assert (span.start_time, span.end_time) == (1_000_000, 3_000_000)
+    assert span.attributes == {
+        "rpc.system": "grpc",
+        "rpc.service": "envoy.service.auth.v3.Authorization",
+        "rpc.method": "Check",
+        "http.request.method": "GET",
+        "url.path": "/orders/7",
+        "server.address": "orders",
+        "server.port": 8080,
+        "zta.verdict": "allow",
+        "zta.reason": "allow_policy",
+        "zta.policy": "default/hatshop-policy",
+        "zta.rule": 0,
+        "zta.principal": FRONTEND,
+        "zta.decision_id": DECISION_ID,
+    }
+    assert dict(span.resource.attributes) == {"service.name": "zta-authz", "service.version": "1.2.3"}
+
+
+def test_the_parent_is_the_span_in_the_calls_metadata() -> None:
+    metadata = (("user-agent", "envoy"), ("traceparent", SAMPLED), ("tracestate", "a=b"))
+    [span] = exported(event(allow(), attributes(traceparent=UNSAMPLED), metadata), ratio=0.0)
+    assert span.parent is not None
+    assert f"{span.parent.trace_id:032x}" == TRACE == f"{span.context.trace_id:032x}"
+    assert span.context.trace_state.to_header() == "a=b"
+    assert span.links == ()
+
+
+def test_a_parent_that_is_not_sampled_is_followed() -> None:
+    assert exported(event(allow(), attributes(), (("traceparent", UNSAMPLED),))) == ()
+
+
+def test_the_clients_traceparent_is_linked_and_never_the_parent() -> None:
+    [span] = exported(event(allow(), attributes(traceparent=SAMPLED)))
+    assert span.parent is None
+    assert f"{span.context.trace_id:032x}" != TRACE
+    [link] = span.links
+    assert f"{link.context.trace_id:032x}" == TRACE
+
+
+def test_a_client_can_not_make_us_sample() -> None:
+    assert exported(*[event(allow(), attributes(traceparent=SAMPLED))] * 20, ratio=0.0) == ()
+
+
+@pytest.mark.parametrize("value", ["", "00-zz", b"\xff\xfe", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "é"])
+def test_a_traceparent_that_is_none_starts_a_trace(value: str | bytes) -> None:
+    text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+    [span] = exported(event(allow(), attributes(traceparent=text), (("traceparent", value),)))
+    assert (span.parent, span.links) == (None, ())
+
+
+def test_only_a_failure_of_ours_is_an_error() -> None:
+    denied, failed = exported(event(deny()), event(Decision(Verdict.DENY, Reason.INTERNAL_ERROR)))
+    assert denied.status.status_code is StatusCode.UNSET
+    assert failed.status.status_code is StatusCode.ERROR
+    assert failed.attributes is not None
+    assert failed.attributes["error.type"] == "internal_error"
+
+
+def test_no_header_value_query_or_detail_is_in_a_span() -> None:
+    request = attributes(authorization="Bearer secret", cookie="secret")
+    [span] = exported(event(deny(), request))
+    values = {name: value for name, value in (span.attributes or {}).items() if name != "zta.policy"}
+    assert "secret" not in str(values)
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port"),
+    [
+        ("orders", "orders", None),
+        ("orders:80", "orders", 80),
+        ("[::1]:80", "[::1]", 80),
+        ("[::1]", "[::1]", None),
+        ("a:b", "a:b", None),
+        ("a:", "a:", None),
+        ("a:999999999", "a:999999999", None),
+        ("", "", None),
+    ],
+)
+def test_host_and_port_are_told_apart(host: str, address: str, port: int | None) -> None:
+    [span] = exported(event(allow(), RequestAttributes(method="BREW", host=host)))
+    assert span.attributes is not None
+    assert (span.attributes["server.address"], span.attributes.get("server.port")) == (address, port)
+    assert span.attributes["http.request.method"] == "_OTHER"
+    assert span.attributes["http.request.method_original"] == "BREW"
+
+
+def test_text_that_can_not_be_encoded_costs_no_other_span() -> None:
+    decision = Decision(Verdict.DENY, Reason.DENY_POLICY, identity=identity("\udcff"))
+    [span] = exported(event(decision, RequestAttributes(path="/\udcff", headers=Headers({}, exact=True))))
+    assert span.attributes is not None
+    assert span.attributes["zta.principal"] == "\\udcff"
+    assert span.attributes["url.path"] == "/\\udcff"
+
+
+def test_long_texts_are_cut() -> None:
+    [span] = exported(event(allow(), RequestAttributes(path="/" + "a" * 100_000)))
+    assert span.attributes is not None
+    assert len(str(span.attributes["url.path"])) == 1024
+
+
+@pytest.mark.parametrize(
+    "variable", ["OTEL_TRACES_SAMPLER", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"]
+)
+def test_the_environment_of_the_sdk_changes_no_span(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_RESOURCE_ATTRIBUTES": "a=b"}
+    monkeypatch.setenv(variable, values.get(variable, "1"))
+    [span] = exported(event(allow(), attributes()))
+    assert len(span.attributes or {}) == 13
+    assert dict(span.resource.attributes) == {"service.name": "zta-authz", "service.version": "1.2.3"}
+
+
+def test_without_an_endpoint_no_span_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    observer = build_observer()
+    observer.observe(event(allow(), attributes()))
+    assert observer.traces is False
+    observer.close()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_both_protocols_of_otlp_have_an_exporter(protocol: str) -> None:
+    exporter = otlp_exporter("http://127.0.0.1:1/v1/traces", "grpc" if protocol == "grpc" else "http")
+    assert protocol in type(exporter).__module__
+    exporter.shutdown()
