@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES: Final = 8 * 1024
 TIMEOUT_SECONDS: Final = 5.0
+LINGER_SECONDS: Final = 0.5
+MAX_READS: Final = 16
 MAX_CONNECTIONS: Final = 64
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class HealthServer:
         self._port = port
         self._state = state
         self._metrics = metrics
-        self._connections = 0
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
@@ -65,37 +67,46 @@ class HealthServer:
         """Stop listening and close every connection."""
         if self._server is not None:
             self._server.close()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._server.wait_closed(), TIMEOUT_SECONDS)
+            await self._server.wait_closed()
+        for writer in self._connections.values():
+            writer.close()  # whoever still reads from it then sees its end
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=TIMEOUT_SECONDS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        task = asyncio.current_task()
+        if task is None or len(self._connections) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._connections[task] = writer
         try:
-            if self._connections > MAX_CONNECTIONS:
-                return
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                writer.write(await self._answer(reader))
+                page, with_body = await self._answer(reader)
+                writer.write(_encode(page, with_body=with_body))
                 await writer.drain()
+                if page.status >= HTTPStatus.BAD_REQUEST:
+                    await _read_rest(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             pass  # gone or too slow
         finally:
-            self._connections -= 1
+            del self._connections[task]
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[Page, bool]:
+        """The page, and whether its body is wanted."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
-            return _encode(_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), with_body=True)
+            return _error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), True
         parts = head.split(b"\r\n", 1)[0].split(b" ")
         if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
-            return _encode(_error(HTTPStatus.BAD_REQUEST), with_body=True)
+            return _error(HTTPStatus.BAD_REQUEST), True
         method, target, _ = parts
         if method not in (b"GET", b"HEAD"):
-            return _encode(_error(HTTPStatus.METHOD_NOT_ALLOWED), with_body=True)
-        return _encode(self._page(target.partition(b"?")[0]), with_body=method == b"GET")
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED), True
+        return self._page(target.partition(b"?")[0]), method == b"GET"
 
     def _page(self, path: bytes) -> Page:
         try:
@@ -125,6 +136,16 @@ class HealthServer:
         }
         status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Page(status, _JSON, _to_json(detail))
+
+
+async def _read_rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what else the client sends, up to a bound: closing on unread bytes would reset the answer away."""
+    writer.write_eof()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            for _ in range(MAX_READS):
+                if not await reader.read(MAX_HEAD_BYTES):
+                    return
 
 
 def _to_json(value: object) -> bytes:

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes.snapshots import FixedSnapshot, hatshop
+from zta_authz import __version__
+from zta_authz.admin import health
+from zta_authz.admin.health import HealthServer
+from zta_authz.admin.state import Phase, ServiceState
+from zta_authz.errors import SettingsErrors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+METRICS = (b"zta_up 1\n", "text/plain; version=1.0.0")
+
+
+def serving_state() -> ServiceState:
+    state = ServiceState(FixedSnapshot(hatshop()), lambda: 7.0)
+    state.phase = Phase.SERVING
+    return state
+
+
+@asynccontextmanager
+async def running(state: ServiceState, metrics: Any = lambda: METRICS) -> AsyncIterator[int]:
+    server = HealthServer("127.0.0.1", 0, state, metrics)
+    address = await server.start()
+    try:
+        yield int(address.rpartition(":")[2])
+    finally:
+        await server.stop()
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def get(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    answer = await exchange(port, f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(status.split()[1]), headers, body
+
+
+async def test_a_serving_process_is_alive_and_ready() -> None:
+    state = serving_state()
+    async with running(state) as port:
+        assert (await get(port, "/healthz"))[0] == 200
+        status, headers, body = await get(port, "/readyz")
+    assert (status, headers["content-type"], headers["connection"]) == (200, "application/json", "close")
+    assert state.snapshot is not None
+    assert json.loads(body) == {
+        "ready": True,
+        "obstacles": [],
+        "table_digest": state.snapshot.digest,
+        "load_errors": 0,
+        "warnings": 0,
+    }
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.DRAINING])
+async def test_a_process_that_starts_or_drains_is_alive_but_not_ready(phase: Phase) -> None:
+    state = serving_state()
+    state.phase = phase
+    async with running(state) as port:
+        assert (await get(port, "/healthz"))[0] == 200
+        status, _, body = await get(port, "/readyz")
+    assert status == 503
+    assert json.loads(body)["obstacles"] == [phase.value]
+
+
+async def test_a_process_without_rules_is_not_ready() -> None:
+    state = ServiceState(FixedSnapshot(None), lambda: 7.0)
+    state.phase = Phase.SERVING
+    async with running(state) as port:
+        status, _, body = await get(port, "/readyz")
+    assert (status, json.loads(body)["obstacles"]) == (503, ["no rules loaded"])
+
+
+async def test_metrics_are_given_with_their_content_type() -> None:
+    async with running(serving_state()) as port:
+        status, headers, body = await get(port, "/metrics?name=x")
+    assert (status, headers["content-type"], body) == (200, METRICS[1], METRICS[0])
+
+
+async def test_the_version_is_told() -> None:
+    async with running(serving_state()) as port:
+        assert json.loads((await get(port, "/version"))[2]) == {"version": __version__}
+
+
+async def test_head_gets_the_head_only() -> None:
+    async with running(serving_state()) as port:
+        status, headers, body = await get(port, "/healthz", "HEAD")
+    assert (status, headers["content-length"], body) == (200, "3", b"")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /nothing HTTP/1.1\r\n\r\n", 404),
+        (b"GET /healthz/ HTTP/1.1\r\n\r\n", 404),
+        (b"POST /healthz HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 405),
+        (b"GET /healthz\r\n\r\n", 400),
+        (b"GET  /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/2.0\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 431),
+    ],
+)
+async def test_whatever_else_is_sent_gets_an_error_status(request_bytes: bytes, status: int) -> None:
+    async with running(serving_state()) as port:
+        assert (await exchange(port, request_bytes)).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+async def test_a_slow_client_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 0.05)
+    async with running(serving_state()) as port:
+        assert await exchange(port, b"GET /healthz HTTP/1.1\r\n") == b""
+
+
+async def test_one_client_too_many_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
+    async with running(serving_state()) as port:
+        _, first = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.05)
+        assert await exchange(port, b"") == b""
+        first.close()
+        await first.wait_closed()
+        await asyncio.sleep(0.05)
+        assert (await get(port, "/healthz"))[0] == 200
+
+
+async def test_a_page_that_fails_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> tuple[bytes, str]:
+        raise RuntimeError
+
+    async with running(serving_state(), broken) as port:
+        assert (await get(port, "/metrics"))[0] == 500
+    assert "a health page failed" in caplog.text
+
+
+async def test_an_address_in_use_is_a_fault() -> None:
+    async with running(serving_state()) as port:
+        with pytest.raises(SettingsErrors, match="cannot listen"):
+            await HealthServer("127.0.0.1", port, serving_state(), lambda: METRICS).start()
+
+
+async def test_stopping_hangs_up_on_clients_that_wait() -> None:
+    async with running(serving_state()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.05)
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
