@@ -165,7 +165,8 @@ class TokenVerifier:
 
     def _grant(self, cached: _Cached, rule: TokenRule, place: Place) -> _Grant:
         verified = cached.token
-        token = Token(verified.issuer, verified.subject, verified.claims, rule.source.policy)
+        source = rule.source
+        token = Token(verified.issuer, verified.subject, verified.claims, source.policy, source.space_delimited_claims)
         consumed = () if rule.source.forward_original_token else (place,)
         changes = changes_for(headers_from(rule.source, verified), consumed, self.strip_headers)
         grant = _Grant(token, verified, rule, place, changes)
