@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Reason, Refused
-from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
 from zta_authz.pdp.paths import ambiguous
 from zta_authz.policy.inputs import Inputs
 
@@ -22,7 +22,7 @@ def decide(snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, n
         identity = snapshot.verifier.verify(request, evidence, now)
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
-    inputs = Inputs(request, identity, snapshot.options)
+    inputs = Inputs(request, identity, snapshot.options, now)
     if not snapshot.options.accept_ambiguous_paths:
         what = ambiguous(request.path.partition("?")[0], request.method)
         if what:
@@ -44,5 +44,5 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
 
 
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs) -> Decision:
-    policy = rule.policy
-    return Decision(verdict, reason, policy.name, rule.number, inputs.identity, "", policy.response)
+    response = NO_RESPONSE if rule.response is None else rule.response.resolve(inputs)
+    return Decision(verdict, reason, rule.policy.name, rule.number, inputs.identity, "", response)

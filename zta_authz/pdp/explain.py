@@ -50,7 +50,7 @@ def explain(snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, 
         identity = snapshot.verifier.verify(request, evidence, now)
     except Refused:  # cannot be: `decide` has just verified the same at the same time
         return Explanation(decision)
-    inputs = Inputs(request, identity, snapshot.options)
+    inputs = Inputs(request, identity, snapshot.options, now)
     rules = snapshot.table.default_view.allow.rules
     missed = nsmallest(_NEAREST, (_miss(rule, inputs) for rule in rules), key=lambda miss: len(miss.failed))
     return Explanation(decision, tuple(missed))

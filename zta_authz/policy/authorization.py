@@ -11,11 +11,18 @@ from zta_authz.policy.spec import DRY_RUN_ANNOTATION, FieldSpec, PolicySpec, Rul
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zta_authz.policy.fields import Reader
-    from zta_authz.policy.spec import DocumentSet, Header
+    from zta_authz.policy.spec import DocumentSet, Extras, Header
+
+    ReadExtras = Callable[[Reader, Mapping], Extras]
 
 MAX_RULES: Final = 512
 MAX_SERVICE_ACCOUNTS: Final = 16
+RULE_FIELDS: Final = ("from", "to", "when")
+TIME_FIELDS: Final = ("effectiveFrom", "expiresAt", "schedule")
+RULE_EXTRAS: Final = ("condition", "response", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 _SPEC_FIELDS: Final = ("selector", "targetRef", "targetRefs", "action", "provider", "rules")
 
@@ -106,23 +113,26 @@ def read_selector(header: Header) -> Selector:
     return Selector(header.namespace, labels)
 
 
-def read_rules(reader: Reader, node: Node) -> list[RuleSpec]:
-    """`rules`; an empty list counts as none."""
+def read_rules(reader: Reader, node: Node, read_extras: ReadExtras | None = None) -> list[RuleSpec]:
+    """`rules`; an empty list counts as none. `read_extras` reads the fields that go beyond Istio's."""
     nodes = getattr(node, "items", None)
     if isinstance(nodes, list) and not nodes:
         return []
-    found = [read_rule(reader, item) for item in reader.items(node, "rules", "rules")]
+    found = [read_rule(reader, item, read_extras) for item in reader.items(node, "rules", "rules")]
     if len(found) > MAX_RULES:
         reader.fault(node, f"{len(found)} rules, more than the limit of {MAX_RULES} in one policy", "split the policy")
     return [rule for rule in found if rule is not None]
 
 
-def read_rule(reader: Reader, node: Node) -> RuleSpec | None:
+def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> RuleSpec | None:
     """One rule with `from`, `to` and `when`; None, and a fault, where it is not a mapping."""
-    mapping = reader.mapping(node, "a rule", ("from", "to", "when"))
+    known = RULE_FIELDS if read_extras is None else (*RULE_FIELDS, *RULE_EXTRAS)
+    mapping = reader.mapping(node, "a rule", known)
     if mapping is None:
         return None
     rule = RuleSpec(mapping)
+    if read_extras is not None:
+        rule.extras = read_extras(reader, mapping)
     for name, value in entries(mapping):
         match name:
             case "from":
@@ -132,7 +142,7 @@ def read_rule(reader: Reader, node: Node) -> RuleSpec | None:
             case "when":
                 rule.when = [w for item in reader.items(value, "when", "conditions") if (w := _when(reader, item))]
             case _:
-                pass  # noted as unknown above
+                pass  # read as an extra, or noted as unknown
     for source in rule.sources:
         _check_source(reader, mapping, source)
     return rule

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault
+from zta_authz.policy.cel import Condition, ConditionError
 from zta_authz.policy.conditions import ClauseFactory
+from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rule import PolicyRef, Rule
 from zta_authz.policy.table import CompiledPolicy, RuleTable
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
     from zta_authz.model.options import Options
     from zta_authz.policy.clauses import Clause
-    from zta_authz.policy.spec import FieldSpec, PolicySpec, RuleSpec
+    from zta_authz.policy.fields import Reader
+    from zta_authz.policy.spec import Extras, FieldSpec, PolicySpec, RuleSpec, WhenSpec
+    from zta_authz.policy.yaml_reader import Scalar
 
 _ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "trustDomains", "requestPrincipals"))
 
@@ -49,15 +53,43 @@ class _Compiler:
             elif alternatives:
                 groups.append(alternatives)
         for when in rule.when:
-            for values, negated in ((when.values, False), (when.not_values, True)):
-                if values:
-                    clause = self._factory.condition(spec.reader, when.key, values, negated, spec.namespace)
-                    if clause is not None:
-                        clauses.append(clause)
+            clauses += self._when(spec, when)
         if spec.action == "ALLOW":
             self._warn_of_anonymous(spec, rule)
+        extras = [extras for extras in (rule.extras, spec.extras) if extras is not None]
+        for more in extras:
+            clauses += self._extras(spec, more)
+        response = next((more.response for more in extras if more.response is not None), None)
         clauses.sort(key=lambda clause: clause.cost)
-        return Rule(ref, number, spec.reader.position(rule.node).line, tuple(clauses), tuple(groups))
+        return Rule(ref, number, spec.reader.position(rule.node).line, tuple(clauses), tuple(groups), response)
+
+    def _when(self, spec: PolicySpec, when: WhenSpec) -> list[Clause]:
+        found = [
+            self._factory.condition(spec.reader, when.key, values, negated, spec.namespace)
+            for values, negated in ((when.values, False), (when.not_values, True))
+            if values
+        ]
+        return [clause for clause in found if clause is not None]
+
+    def _extras(self, spec: PolicySpec, extras: Extras) -> list[Clause]:
+        found: list[Clause] = []
+        if extras.times is not None:
+            found.append(TimeClause(extras.times))
+        if extras.condition is not None:
+            clause = self._condition(spec.reader, extras.condition)
+            if clause is not None:
+                found.append(clause)
+        return found
+
+    def _condition(self, reader: Reader, node: Scalar) -> Clause | None:
+        try:
+            clause: Clause = self._factory.intern(
+                (ConditionClause, node.value), lambda: ConditionClause(Condition(node.value))
+            )
+        except ConditionError as error:
+            reader.fault(node, f"condition, line {error.line} column {error.column}: {error}", error.hint)
+            return None
+        return clause
 
     def _fields(self, spec: PolicySpec, party: list[FieldSpec]) -> list[Clause]:
         found = [

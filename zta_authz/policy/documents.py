@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault
+from zta_authz.policy.access import read_access_policy
 from zta_authz.policy.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.fields import Reader, entries
@@ -32,6 +33,7 @@ _METADATA_FIELDS: Final = (
 _KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]] = {
     **{(version, "AuthorizationPolicy"): read_authorization_policy for version in ISTIO_VERSIONS},
     **{(version, "RequestAuthentication"): read_request_authentication for version in ISTIO_VERSIONS},
+    (ZTA_VERSION, "AccessPolicy"): read_access_policy,
     (ZTA_VERSION, "TrustBundle"): read_trust_bundle,
 }
 

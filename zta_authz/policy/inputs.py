@@ -24,18 +24,20 @@ _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 class Inputs:
     """What matchers are applied to. Made once a request; nothing here changes it.
 
-    `names` are the peer's; `path` is without query and fragment, `host` the authority in lower case, None if absent.
+    `now` is in seconds since the epoch. `names` are the peer's; `path` is without query and fragment, `host` the
+    authority in lower case, None if absent.
     """
 
     __slots__ = (
-        "_destination_ip", "_hosts", "_remote_ip", "_source_ip", "claims", "host", "identity", "method", "names",
-        "options", "path", "port", "request", "request_principal", "sni", "strict",
+        "_activations", "_destination_ip", "_hosts", "_remote_ip", "_source_ip", "claims", "host", "identity",
+        "method", "names", "now", "options", "path", "port", "request", "request_principal", "sni", "strict",
     )  # fmt: skip
 
-    def __init__(self, request: RequestAttributes, identity: Identity, options: Options) -> None:
+    def __init__(self, request: RequestAttributes, identity: Identity, options: Options, now: float = 0.0) -> None:
         self.request = request
         self.identity = identity
         self.options = options
+        self.now = now
         self.strict = options.semantics is Semantics.STRICT
         self.method = request.method
         self.path = cut_query(request.path)
@@ -51,10 +53,18 @@ class Inputs:
             issuer, subject = token.claims.get("iss"), token.claims.get("sub")
             if isinstance(issuer, str) and isinstance(subject, str):
                 self.request_principal = (issuer, subject)
+        self._activations: dict[tuple[str, ...], Any] | None = None
         self._hosts: tuple[str, ...] | None = None
         self._source_ip: Any = _UNSET
         self._remote_ip: Any = _UNSET
         self._destination_ip: Any = _UNSET
+
+    @property
+    def activations(self) -> dict[tuple[str, ...], Any]:
+        """What conditions keep for this request: the runtime's values by set of variables."""
+        if self._activations is None:
+            self._activations = {}
+        return self._activations
 
     def hosts(self, wide: bool) -> tuple[str, ...]:
         """The authority as it came; with `wide` in strict reading also without port and trailing dot."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zta_authz.model.decision import NO_RESPONSE
-
 if TYPE_CHECKING:
-    from zta_authz.model.decision import Response
     from zta_authz.model.documents import Position
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.inputs import Inputs
+    from zta_authz.policy.response import ResponseTemplate
 
 Alternatives = tuple[tuple["Clause", ...], ...]
 
@@ -25,7 +23,6 @@ class PolicyRef:
     action: str
     position: Position
     dry_run: bool = False
-    response: Response = NO_RESPONSE
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +38,7 @@ class Rule:
     line: int
     clauses: tuple[Clause, ...]
     groups: tuple[Alternatives, ...] = ()
+    response: ResponseTemplate | None = None
     id: int = -1
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:

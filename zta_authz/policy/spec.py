@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zta_authz.model.documents import RequestAuthentication, Selector, TrustBundle
     from zta_authz.policy.fields import Reader
+    from zta_authz.policy.response import ResponseTemplate
+    from zta_authz.policy.schedule import TimeWindow
     from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
 
 ISTIO_VERSIONS = ("security.istio.io/v1", "security.istio.io/v1beta1")
@@ -34,6 +36,15 @@ class WhenSpec:
 
 
 @dataclass(slots=True)
+class Extras:
+    """What an AccessPolicy says beyond Istio's fields, of itself or of one rule."""
+
+    condition: Scalar | None = None
+    times: TimeWindow | None = None
+    response: ResponseTemplate | None = None
+
+
+@dataclass(slots=True)
 class RuleSpec:
     """One rule; an empty list stands for an absent section."""
 
@@ -41,6 +52,7 @@ class RuleSpec:
     sources: list[list[FieldSpec]] = field(default_factory=list)
     operations: list[list[FieldSpec]] = field(default_factory=list)
     when: list[WhenSpec] = field(default_factory=list)
+    extras: Extras | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +68,7 @@ class PolicySpec:
     dry_run: bool
     node: Node
     reader: Reader
+    extras: Extras | None = None
 
     @property
     def full_name(self) -> str:

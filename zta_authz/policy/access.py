@@ -1,0 +1,55 @@
+"""Reading `zta.dev/v1` AccessPolicy: Istio's shape, and per policy or rule what Istio can't say.
+
+Beyond `AuthorizationPolicy`: `condition` (CEL) on a rule; `response`, `effectiveFrom`, `expiresAt` and `schedule` on
+the policy or on a rule; a rule's `response` is used before its policy's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.policy.authorization import TIME_FIELDS, read_rules, read_selector
+from zta_authz.policy.response import read_response
+from zta_authz.policy.schedule import read_times
+from zta_authz.policy.spec import Extras, PolicySpec
+from zta_authz.policy.yaml_reader import Mapping, Scalar
+
+if TYPE_CHECKING:
+    from zta_authz.errors import Fault
+    from zta_authz.policy.fields import Reader
+    from zta_authz.policy.spec import DocumentSet, Header
+
+_SPEC_FIELDS: Final = ("selector", "action", "rules", "response", *TIME_FIELDS)
+_ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
+
+
+def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+    """Add the policy to `documents`."""
+    del warnings
+    reader, spec = header.reader, header.spec
+    reader.mapping(spec, "AccessPolicy.spec", _SPEC_FIELDS)
+    action_node = spec.get("action")
+    action = "ALLOW" if action_node is None else reader.string(action_node, "action")
+    if action_node is not None and action is not None and action not in _ACTIONS:
+        reader.fault(action_node, f"unknown action `{action}`", f"one of {', '.join(_ACTIONS)}")
+    rules_node = spec.get("rules")
+    rules = None if rules_node is None else read_rules(reader, rules_node, _extras)
+    if not rules and action in ("DENY", "AUDIT"):
+        reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
+    documents.policies.append(
+        PolicySpec(
+            "AccessPolicy", header.name, header.namespace, action or "ALLOW", read_selector(header), rules, False,
+            header.document, reader, _extras(reader, spec),
+        )
+    )  # fmt: skip
+
+
+def _extras(reader: Reader, node: Mapping) -> Extras:
+    """The fields of a policy or rule that go beyond Istio's."""
+    extras = Extras(times=read_times(reader, node))
+    condition, response = node.get("condition"), node.get("response")
+    if condition is not None and reader.string(condition, "condition") and isinstance(condition, Scalar):
+        extras.condition = condition
+    if response is not None:
+        extras.response = read_response(reader, response)
+    return extras

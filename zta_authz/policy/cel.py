@@ -1,0 +1,260 @@
+"""Conditions in CEL (Common Expression Language), type-checked when loaded, bounded, and three-valued.
+
+A condition is true, false or Unknown. Whatever the runtime can't evaluate (a claim that is not there, an integer out of
+range) is Unknown, and Unknown never widens access: an ALLOW does not match, a DENY does. The runtime hands errors back
+as values that Python takes for true, so only a value of type BOOL that `is True` counts.
+
+The runtime bounds steps but not memory, so expressions that can build large values are refused when loaded: `map` and
+`filter`, comprehensions within comprehensions, `+` within a comprehension, regular expressions that are not literals.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from cel_expr_python import cel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from zta_authz.policy.inputs import Inputs
+
+MAX_LENGTH: Final = 2048
+_TYPE: Final = cel.Type
+_BOOL: Final = _TYPE.BOOL
+_STRINGS: Final = _TYPE.Map(_TYPE.STRING, _TYPE.STRING)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable of conditions: its CEL type and how it is read."""
+
+    type: Any
+    read: Callable[[Inputs], Any]
+    doc: str
+
+
+def _segment(name: str) -> Callable[[Inputs], str]:
+    """The segment after `name` in the peer's SPIFFE ID (`/ns/NS/sa/SA`), "" where it has none."""
+
+    def read(inputs: Inputs) -> str:
+        segments = _principal(inputs).removeprefix("spiffe://").split("/")
+        return segments[segments.index(name) + 1] if name in segments[1:-1] else ""
+
+    return read
+
+
+def _principal(inputs: Inputs) -> str:
+    peer = inputs.identity.peer
+    return peer.principal if peer is not None else ""
+
+
+def _trust_domain(inputs: Inputs) -> str:
+    peer = inputs.identity.peer
+    return peer.spiffe_id.trust_domain.name if peer is not None and peer.spiffe_id is not None else ""
+
+
+def _headers(inputs: Inputs) -> dict[str, str]:
+    return {name: ",".join(inputs.header(name)) for name in inputs.request.headers.names() if inputs.header(name)}
+
+
+def _subject(inputs: Inputs) -> str:
+    return inputs.identity.token.subject if inputs.identity.token is not None else ""
+
+
+def _issuer(inputs: Inputs) -> str:
+    return inputs.identity.token.issuer if inputs.identity.token is not None else ""
+
+
+def _now(inputs: Inputs) -> datetime:
+    return datetime.fromtimestamp(inputs.now, UTC)
+
+
+VARIABLES: Final[Mapping[str, Variable]] = {
+    "request.method": Variable(_TYPE.STRING, lambda i: i.method, "HTTP method"),
+    "request.path": Variable(_TYPE.STRING, lambda i: i.path, "path without query"),
+    "request.query": Variable(_TYPE.STRING, lambda i: i.request.path.partition("?")[2], "query, as it came"),
+    "request.host": Variable(_TYPE.STRING, lambda i: i.host or "", "authority in lower case, with its port"),
+    "request.scheme": Variable(_TYPE.STRING, lambda i: i.request.scheme, "`http` or `https`"),
+    "request.headers": Variable(_STRINGS, _headers, "header values by lower-case name, repeats joined by `,`"),
+    "source.principal": Variable(_TYPE.STRING, _principal, 'verified SPIFFE ID of the peer, "" without one'),
+    "source.trustDomain": Variable(_TYPE.STRING, _trust_domain, "its trust domain"),
+    "source.namespace": Variable(_TYPE.STRING, _segment("ns"), "the segment after `ns` in it"),
+    "source.serviceAccount": Variable(_TYPE.STRING, _segment("sa"), "the segment after `sa` in it"),
+    "source.ip": Variable(_TYPE.STRING, lambda i: i.request.source.ip, "address of the proxy's direct peer"),
+    "source.port": Variable(_TYPE.INT, lambda i: i.request.source.port, "its port"),
+    "remote.ip": Variable(_TYPE.STRING, lambda i: str(i.remote_ip or ""), "client address, from trusted hops"),
+    "destination.ip": Variable(_TYPE.STRING, lambda i: i.request.destination.ip, "the proxy's local address"),
+    "destination.port": Variable(_TYPE.INT, lambda i: i.port, "its port"),
+    "destination.principal": Variable(
+        _TYPE.STRING, lambda i: i.request.destination_principal, "the proxy's own SPIFFE ID, in its own words"
+    ),
+    "connection.sni": Variable(_TYPE.STRING, lambda i: i.sni, "server name of the TLS session, in lower case"),
+    "claims": Variable(
+        _TYPE.Map(_TYPE.STRING, _TYPE.DYN), lambda i: dict(i.claims or {}), "payload of the verified token, else empty"
+    ),
+    "token.subject": Variable(_TYPE.STRING, _subject, 'subject of the verified token, "" without one'),
+    "token.issuer": Variable(_TYPE.STRING, _issuer, "its issuer"),
+    "context": Variable(
+        _STRINGS, lambda i: dict(i.request.context_extensions), "context extensions of the proxy's route"
+    ),
+    "now": Variable(_TYPE.TIMESTAMP, _now, "time of the decision, UTC"),
+}
+"""Every variable a condition may use, with its type: the documented contract."""
+
+_ENV: Final = cel.NewEnv(variables={name: variable.type for name, variable in VARIABLES.items()})
+_NAMES: Final = re.compile(
+    "|".join(
+        r"(?<![\w.])" + r"\s*\.\s*".join(name.split(".")) + r"(?!\w)"
+        for name in sorted(VARIABLES, key=len, reverse=True)
+    )
+)
+_TOKENS: Final = re.compile(
+    r"""(?P<comment>//[^\n]*)
+      | (?P<string>[bB]?[rR][bB]?(?:\"\"\".*?\"\"\"|'''.*?'''|"[^"\n]*"|'[^'\n]*')
+          |[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
+      | (?P<name>[A-Za-z_]\w*)
+      | (?P<other>\S)""",
+    re.VERBOSE | re.DOTALL,
+)
+_BUILDING: Final = frozenset(("map", "filter"))
+_COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
+_PLACE: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+
+
+class ConditionError(ValueError):
+    """An expression that can't be used: `line` and `column` count from 1 within the expression."""
+
+    def __init__(self, message: str, hint: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.line = line
+        self.column = column
+
+
+class Condition:
+    """A compiled expression of type bool."""
+
+    __slots__ = ("_expression", "text", "variables")
+
+    def __init__(self, text: str) -> None:
+        """Compile `text`. Raises ConditionError."""
+        self.text = text
+        _check_bounds(text)
+        try:
+            self._expression = _ENV.compile(text)
+        except RuntimeError as error:
+            raise _compile_error(error) from None
+        result = self._expression.return_type()
+        if result != _BOOL:
+            hint = "compare it with something" if result != _TYPE.DYN else "write `… == true`"
+            raise ConditionError(f"the condition is of type {result.name()}, not bool", hint)
+        self.variables: tuple[str, ...] = tuple(
+            sorted({"".join(name.split()) for name in _NAMES.findall(_without_strings(text))})
+        )
+
+    def evaluate(self, inputs: Inputs) -> bool | None:
+        """True, false, or None where it can't be told."""
+        try:
+            result = self._expression.eval(_activation(self.variables, inputs))
+            if result.type() != _BOOL:
+                return None
+            value = result.value()
+        except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
+            return None
+        return value if isinstance(value, bool) else None
+
+
+def _activation(variables: tuple[str, ...], inputs: Inputs) -> Any:
+    """The variables' values, made once a request for each set of variables."""
+    found = inputs.activations.get(variables)
+    if found is None:
+        found = inputs.activations[variables] = _ENV.Activation(
+            {name: VARIABLES[name].read(inputs) for name in variables}
+        )
+    return found
+
+
+def _compile_error(error: RuntimeError) -> ConditionError:
+    found = _PLACE.search(str(error))
+    if found is None:
+        return ConditionError(str(error).splitlines()[0], "see the policy reference for the language")
+    line, column, message = int(found[1]), int(found[2]), found[3].removesuffix(" (in container '')")
+    hint = "see the policy reference for the language"
+    if message.startswith("undeclared reference"):
+        hint = f"known variables: {', '.join(VARIABLES)}"
+    elif message.startswith("found no matching overload"):
+        hint = "compare values of one type"
+    return ConditionError(message, hint, line, column)
+
+
+def _without_strings(text: str) -> str:
+    """The text with the content of literals and comments blanked, positions kept."""
+
+    def blank(found: re.Match[str]) -> str:
+        if found.lastgroup in ("name", "other"):
+            return found.group()
+        return re.sub(r"[^\n]", " ", found.group())
+
+    return _TOKENS.sub(blank, text)
+
+
+def _check_bounds(text: str) -> None:
+    """Refuse what could cost without bound. Raises ConditionError."""
+    if len(text) > MAX_LENGTH:
+        raise ConditionError(f"the condition has {len(text)} characters, more than {MAX_LENGTH}", "split the rule")
+    tokens = [found for found in _TOKENS.finditer(text) if found.lastgroup != "comment"]
+    inside: list[bool] = []  # for each open bracket: does it belong to a comprehension, or stand within one?
+    for at, token in enumerate(tokens):
+        word = token.group()
+        called = at + 1 < len(tokens) and tokens[at + 1].group() == "("
+        if token.lastgroup == "name" and called:
+            _check_call(text, tokens, at, within=bool(inside) and inside[-1])
+        elif token.lastgroup == "other" and word in "([{":
+            opens = word == "(" and at > 0 and tokens[at - 1].group() in _COMPREHENSIONS
+            inside.append(opens or (bool(inside) and inside[-1]))
+        elif token.lastgroup == "other" and word in ")]}" and inside:
+            inside.pop()
+        elif word == "+" and token.lastgroup == "other" and inside and inside[-1]:
+            raise _at(text, token, "`+` within a comprehension may build values without bound", "move it outside")
+
+
+def _check_call(text: str, tokens: list[re.Match[str]], at: int, *, within: bool) -> None:
+    token = tokens[at]
+    name = token.group()
+    if name in _BUILDING:
+        raise _at(text, token, f"`{name}` may build values without bound", "use `exists` or `all`")
+    if name in _COMPREHENSIONS and within:
+        raise _at(text, token, f"`{name}` within a comprehension costs without bound", "write two conditions")
+    if name == "matches":
+        _check_pattern(text, tokens, at)
+
+
+def _check_pattern(text: str, tokens: list[re.Match[str]], at: int) -> None:
+    """`x.matches('literal')` or `matches(x, 'literal')`: the pattern is the literal just before the bracket closes."""
+    depth = 0
+    for place in range(at + 1, len(tokens)):
+        word = tokens[place].group()
+        if tokens[place].lastgroup == "other":
+            depth += (word in "([{") - (word in ")]}")
+        if depth == 0:
+            break
+    else:
+        return  # unbalanced: the compiler says so
+    literal, before = tokens[place - 1], tokens[place - 2]
+    if literal.lastgroup != "string" or before.group() not in ("(", ","):
+        raise _at(text, tokens[at], "the pattern of `matches` is not a literal", "write it in quotes")
+    try:
+        result = _ENV.compile(f"''.matches({literal.group()})").eval(_ENV.Activation({}))
+    except RuntimeError as error:
+        raise _compile_error(error) from None
+    if result.type() != _BOOL:
+        raise _at(text, literal, f"{result.value()}".partition(": ")[2] or "not a pattern", "see RE2's syntax")
+
+
+def _at(text: str, token: re.Match[str], message: str, hint: str) -> ConditionError:
+    before = text[: token.start()]
+    return ConditionError(message, hint, before.count("\n") + 1, token.start() - (before.rfind("\n") + 1) + 1)

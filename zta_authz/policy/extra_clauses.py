@@ -1,0 +1,70 @@
+"""Clauses beyond Istio's: a CEL condition, a time window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zta_authz.policy.cel import Condition
+    from zta_authz.policy.inputs import Inputs
+    from zta_authz.policy.matchers import IndexKey
+    from zta_authz.policy.schedule import TimeWindow
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionClause:
+    """A condition; Unknown holds only for a DENY. Tried last, because it costs the most."""
+
+    condition: Condition
+    negated: bool = False
+    label: str = "condition"
+    cost: int = 100
+
+    def holds(self, inputs: Inputs, deny: bool) -> bool:
+        """The condition's value; where it can't be told, `deny`."""
+        value = self.condition.evaluate(inputs)
+        return deny if value is None else value
+
+    def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
+        """A condition has no lookup."""
+        return None
+
+    def seen(self, inputs: Inputs) -> str:
+        """Its value."""
+        value = self.condition.evaluate(inputs)
+        return "an error in evaluation (Unknown)" if value is None else str(value).lower()
+
+    @property
+    def wanted(self) -> str:
+        """The expression."""
+        return f"`{self.condition.text.strip()}`"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeClause:
+    """`effectiveFrom`, `expiresAt` and `schedule`."""
+
+    times: TimeWindow
+    negated: bool = False
+    label: str = "time"
+    cost: int = 4
+
+    def holds(self, inputs: Inputs, deny: bool) -> bool:
+        """Whether the time of the decision is within."""
+        del deny
+        return self.times.holds(inputs.now)
+
+    def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
+        """Times have no lookup."""
+        return None
+
+    def seen(self, inputs: Inputs) -> str:
+        """The time of the decision, UTC."""
+        return f"`{datetime.fromtimestamp(inputs.now, UTC):%Y-%m-%dT%H:%M:%SZ %a}`"
+
+    @property
+    def wanted(self) -> str:
+        """The window."""
+        return f"`{self.times}`"
