@@ -21,6 +21,7 @@ from zta_authz.errors import Reason, SettingsErrors
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
 
 if TYPE_CHECKING:
+    from zta_authz.errors import Fault
     from zta_authz.ext_authz.tls import MutualTls
 
 AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -116,7 +117,7 @@ class GrpcServer:
         server = self._server = grpc.aio.server(options=_OPTIONS)
         self._add_handlers(server)
         try:
-            self.addresses = tuple(self._bind(server, endpoint) for endpoint in self._endpoints)
+            self.addresses = self._bind_all(server)
             await server.start()
             for claim in self._claims:
                 claim.publish()
@@ -140,6 +141,18 @@ class GrpcServer:
                 reflection.SERVICE_NAME,
             )
             reflection.enable_server_reflection(names, server)
+
+    def _bind_all(self, server: grpc.aio.Server) -> tuple[Endpoint, ...]:
+        addresses: list[Endpoint] = []
+        faults: list[Fault] = []
+        for endpoint in self._endpoints:
+            try:
+                addresses.append(self._bind(server, endpoint))
+            except SettingsErrors as error:
+                faults.extend(error.faults)
+        if faults:
+            raise SettingsErrors(faults)
+        return tuple(addresses)
 
     def _bind(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
         try:
@@ -187,7 +200,7 @@ class ServerGroup:
 
     async def start(self) -> tuple[Endpoint, ...]:
         """Start each; the addresses. Raises `SettingsErrors` with the faults of every server that can't start."""
-        faults: list[Any] = []
+        faults: list[Fault] = []
         for server in self._servers:
             try:
                 await server.start()

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import stat
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from tests.fakes.snapshots import HATSHOP
+from tests.support.check_requests import FRONTEND, check_request
+from tests.support.service import RunningService, run_cli
+from zta_authz import __version__
+from zta_authz._proto import admin_pb2
+from zta_authz._proto.ext_authz_pb2 import CheckResponse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+HEALTH = "/grpc.health.v1.Health/Check"
+ADMIN = "/zta.admin.v1.Admin/"
+
+
+class Place:
+    """A directory with settings and policies of a service, and its sockets."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "settings.yaml"
+        self.policies = directory / "policies"
+        self.policies.mkdir()
+        self.write_policy(HATSHOP)
+        self.write_config()
+
+    def write_policy(self, text: str) -> None:
+        (self.policies / "hatshop.yaml").write_text(text)
+
+    def write_config(self, more: str = "") -> None:
+        self.config.write_text(
+            f'listen: ["unix:{self.socket}", "127.0.0.1:0"]\n'
+            f"policies: [{self.policies}]\n"
+            "workload: {labels: {app: hatshop}}\n"
+            "peer: {trust_proxy: true}\n"
+            'health: {listen: "127.0.0.1:0"}\n'
+            f'admin: {{listen: "unix:{self.directory}/admin.sock"}}\n'
+            f"{more}"
+        )
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "authz.sock"
+
+    def left(self) -> set[str]:
+        return {file.name for file in self.directory.iterdir()} - {"settings.yaml", "policies"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def call(target: str, method: str, payload: bytes) -> bytes:
+    async def ask() -> bytes:
+        async with grpc.aio.insecure_channel(target) as channel:
+            answer: bytes = await channel.unary_unary(method)(payload, timeout=10)
+            return answer
+
+    return asyncio.run(ask())
+
+
+def check(target: str, method: str = "GET") -> CheckResponse:
+    return CheckResponse.FromString(call(target, CHECK, check_request(method=method).SerializeToString()))
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_it_serves_checks_health_status_and_metrics_until_sigterm_and_leaves_nothing(place: Place) -> None:
+    with RunningService(place.config) as service:
+        said = service.wait_for("serving")
+        targets = [address for address in said["listen"] if "admin" not in address]
+        assert len(targets) == 2
+        for target in targets:
+            allowed, denied = check(target), check(target, "DELETE")
+            assert allowed.status.code == 0
+            assert allowed.HasField("ok_response")
+            assert denied.denied_response.status.code == 403
+            health = health_pb2.HealthCheckResponse.FromString(call(target, HEALTH, b""))
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
+        assert get(said["health"], "/readyz")[0] == 200
+        metrics = get(said["health"], "/metrics")[1]
+        assert 'zta_decisions_total{reason="allow_policy",verdict="allow"} 2.0' in metrics
+        service.signal(signal.SIGTERM)
+        status, out, _ = service.wait()
+    assert status == 0
+    assert place.left() == set()
+    verdicts = [json.loads(line)["verdict"] for line in out.splitlines()]
+    assert verdicts == ["allow", "deny", "allow", "deny"]
+
+
+def test_the_admin_api_tells_status_and_explains(place: Place) -> None:
+    target = f"unix:{place.directory}/admin.sock"
+    with RunningService(place.config) as service:
+        digest = service.wait_for("serving")["table_digest"]
+        status = admin_pb2.GetStatusResponse.FromString(call(target, ADMIN + "GetStatus", b""))
+        assert (status.ready, status.table_digest, status.version) == (True, digest, __version__)
+        asked = admin_pb2.Request(method="DELETE", path="/", host="shop", principal=FRONTEND)
+        payload = admin_pb2.ExplainRequest(request=asked).SerializeToString()
+        answer = admin_pb2.ExplainResponse.FromString(call(target, ADMIN + "Explain", payload))
+        assert not answer.allowed
+        assert answer.nearest[0].policy == "default/hatshop-policy"
+        with pytest.raises(grpc.aio.AioRpcError):
+            check(target)
+        with pytest.raises(grpc.aio.AioRpcError):
+            call(f"unix:{place.socket}", ADMIN + "GetStatus", b"")
+
+
+def test_sigint_ends_it_as_well(place: Place) -> None:
+    with RunningService(place.config) as service:
+        service.wait_for("serving")
+        service.signal(signal.SIGINT)
+        assert service.wait()[0] == 0
+
+
+def test_sockets_get_the_mode_of_the_settings(place: Place) -> None:
+    place.write_config('socket: {mode: "0600"}\n')
+    with RunningService(place.config) as service:
+        service.wait_for("serving")
+        assert stat.S_IMODE(place.socket.lstat().st_mode) == 0o600
+
+
+def test_a_second_server_is_refused_with_status_2_and_the_first_goes_on(place: Place) -> None:
+    with RunningService(place.config) as first:
+        first.wait_for("serving")
+        second = run_cli("serve", "--config", str(place.config))
+        assert second.returncode == 2
+        assert f"listener unix:{place.socket}: another server holds this socket" in second.stderr
+        assert check(f"unix:{place.socket}").HasField("ok_response")
+
+
+def test_the_socket_of_a_killed_server_is_taken_over(place: Place) -> None:
+    with RunningService(place.config) as first:
+        first.wait_for("serving")
+        first.signal(signal.SIGKILL)
+        first.wait()
+    assert place.socket.is_socket()
+    with RunningService(place.config) as second:
+        second.wait_for("serving")
+        assert check(f"unix:{place.socket}").HasField("ok_response")
+
+
+def test_the_environment_wins(place: Place) -> None:
+    other = place.directory / "other.sock"
+    with RunningService(place.config, ZTA_LISTEN=f"unix:{other}", ZTA_ADMIN__LISTEN="") as service:
+        assert service.wait_for("serving")["listen"] == [f"unix:{other}"]
+
+
+def test_text_logs_are_for_people(place: Place) -> None:
+    place.write_config("log: {format: text, level: debug}\n")
+    with RunningService(place.config) as service:
+        for _ in range(100):
+            if place.socket.exists():
+                break
+            time.sleep(0.1)
+        service.signal(signal.SIGTERM)
+        status, _, err = service.wait()
+    assert status == 0
+    assert " INFO zta_authz.app: serving" in err
+
+
+def test_wrong_settings_end_it_with_status_2_and_a_line_for_each_fault(place: Place) -> None:
+    place.write_config("semantics: lax\npolicis: []\n")
+    ended = run_cli("serve", "--config", str(place.config), variables={"ZTA_LISTENN": "x"})
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    lines = ended.stderr.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        f"{place.config}:7:12:",
+        f"{place.config}:8:1:",
+        "environment",
+    ]
+    assert place.left() == set()
+
+
+def test_wrong_policies_end_it_with_status_2_before_anything_listens(place: Place) -> None:
+    place.write_policy(HATSHOP.replace("methods", "mehtods"))
+    (place.policies / "worse.yaml").write_text("kind: [\n")
+    ended = run_cli("serve", "--config", str(place.config))
+    assert ended.returncode == 2
+    assert f"{place.policies}/hatshop.yaml:9:23: unknown field `mehtods`" in ended.stderr
+    assert f"{place.policies}/worse.yaml:2:" in ended.stderr
+    assert place.left() == set()
+
+
+def test_faults_of_policies_and_certificates_are_reported_together(place: Place) -> None:
+    place.write_policy("kind: [\n")
+    place.write_config(
+        "tls: {cert_file: /none/c, key_file: /none/k, client_ca_file: /none/a, "
+        "allowed_spiffe_ids: [spiffe://cluster.local/envoy]}\n"
+    )
+    ended = run_cli("serve", "--config", str(place.config))
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 4
+
+
+def test_a_decision_log_that_can_not_be_opened_ends_it_with_status_2(place: Place) -> None:
+    place.write_config("audit: {sink: file, path: /none/decisions.log}\n")
+    ended = run_cli("serve", "--config", str(place.config))
+    assert (ended.returncode, "/none/decisions.log: cannot be written" in ended.stderr) == (2, True)
+
+
+def test_every_address_that_can_not_be_had_is_reported(place: Place) -> None:
+    place.write_config()
+    missing = "unix:/none/a.sock,unix:/none/b.sock"
+    ended = run_cli("serve", "--config", str(place.config), variables={"ZTA_LISTEN": missing})
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 2
+    assert place.left() == set()

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from zta_authz.errors import Reason, SettingsErrors
+from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.ext_authz.servers import (
+    AUTHORIZATION_SERVICE,
+    GrpcServer,
+    Health,
+    ServerGroup,
+    authorization_methods,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+CHECK = f"/{AUTHORIZATION_SERVICE}/Check"
+HEALTH = "/grpc.health.v1.Health/Check"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class EchoingChecks:
+    """Answers with what was asked, once `gate` is open."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+        self.metadata: list[Sequence[tuple[str, str | bytes]]] = []
+
+    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]]) -> bytes:
+        self.metadata.append(metadata)
+        self.entered.set()
+        await self.gate.wait()
+        return b"echo " + payload
+
+    def refuse(self, reason: Reason) -> bytes:
+        return b"refused " + reason.value.encode()
+
+
+@asynccontextmanager
+async def serving(
+    checks: EchoingChecks, *endpoints: Endpoint, limit: int = 10, **options: Any
+) -> AsyncIterator[GrpcServer]:
+    server = GrpcServer(authorization_methods(checks, limit), endpoints, SocketAccess(), **options)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(0)
+
+
+def target(endpoint: Endpoint) -> str:
+    return str(endpoint)
+
+
+async def ask(endpoint: Endpoint, payload: bytes = b"x", method: str = CHECK, **options: Any) -> bytes:
+    async with grpc.aio.insecure_channel(target(endpoint)) as channel:
+        answer: bytes = await channel.unary_unary(method)(payload, timeout=10, **options)
+        return answer
+
+
+async def health_of(endpoint: Endpoint, service: str = "") -> int:
+    payload = health_pb2.HealthCheckRequest(service=service).SerializeToString()
+    status: int = health_pb2.HealthCheckResponse.FromString(await ask(endpoint, payload, HEALTH)).status
+    return status
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(file.name for file in directory.iterdir())
+
+
+def replace_with_a_file(path: Path) -> None:
+    path.unlink()
+    path.write_text("not ours")
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Endpoint:
+    return Endpoint(path=str(tmp_path / "authz.sock"))
+
+
+async def test_one_server_answers_on_several_sockets_and_addresses(tmp_path: Path) -> None:
+    wanted = (Endpoint(path=str(tmp_path / "a")), Endpoint(path=str(tmp_path / "b")), Endpoint(host="127.0.0.1"))
+    async with serving(EchoingChecks(), *wanted) as server:
+        assert [await ask(address) for address in server.addresses] == [b"echo x"] * 3
+        assert server.addresses[2].port > 0
+
+
+async def test_the_calls_metadata_reaches_the_servicer(endpoint: Endpoint) -> None:
+    checks = EchoingChecks()
+    async with serving(checks, endpoint):
+        await ask(endpoint, metadata=(("traceparent", "00-1-2-01"),))
+    assert ("traceparent", "00-1-2-01") in [tuple(pair) for pair in checks.metadata[0]]
+
+
+async def test_an_unknown_method_is_unimplemented(endpoint: Endpoint) -> None:
+    async with serving(EchoingChecks(), endpoint):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(endpoint, method=f"/{AUTHORIZATION_SERVICE}/Uncheck")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_past_the_limit_a_call_is_answered_at_once_with_a_denial(endpoint: Endpoint) -> None:
+    checks = EchoingChecks()
+    checks.gate.clear()
+    async with serving(checks, endpoint, limit=1):
+        first = asyncio.create_task(ask(endpoint, b"1"))
+        await checks.entered.wait()
+        assert await ask(endpoint, b"2") == b"refused overloaded"
+        checks.gate.set()
+        assert await first == b"echo 1"
+        assert await ask(endpoint, b"3") == b"echo 3"
+
+
+async def test_a_call_that_its_caller_gives_up_frees_its_place(endpoint: Endpoint) -> None:
+    checks = EchoingChecks()
+    checks.gate.clear()
+    async with serving(checks, endpoint, limit=1):
+        first = asyncio.create_task(ask(endpoint, b"1"))
+        await checks.entered.wait()
+        first.cancel()
+        await asyncio.wait([first])
+        checks.gate.set()
+        for _ in range(50):
+            if await ask(endpoint, b"2") == b"echo 2":
+                return
+            await asyncio.sleep(0.05)
+    pytest.fail("the place was never freed")
+
+
+async def test_health_says_what_it_was_told_for_server_and_service(endpoint: Endpoint) -> None:
+    health = Health((AUTHORIZATION_SERVICE,))
+    await health.set_serving(False)
+    async with serving(EchoingChecks(), endpoint, health=health):
+        assert await health_of(endpoint) == NOT_SERVING
+        assert await health_of(endpoint, AUTHORIZATION_SERVICE) == NOT_SERVING
+        await health.set_serving(True)
+        assert await health_of(endpoint) == SERVING
+        assert await health_of(endpoint, AUTHORIZATION_SERVICE) == SERVING
+
+
+async def test_reflection_is_off_unless_asked_for(endpoint: Endpoint) -> None:
+    async with serving(EchoingChecks(), endpoint):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflected_services(endpoint)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    async with serving(EchoingChecks(), endpoint, with_reflection=True):
+        assert AUTHORIZATION_SERVICE in await reflected_services(endpoint)
+
+
+async def reflected_services(endpoint: Endpoint) -> list[str]:
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    async with grpc.aio.insecure_channel(target(endpoint)) as channel:
+        call = channel.stream_stream(
+            REFLECTION,
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )(iter([request]))
+        async for response in call:
+            return [service.name for service in response.list_services_response.service]
+    return []
+
+
+async def test_stopping_lets_a_call_in_flight_end_and_takes_no_new_one(endpoint: Endpoint) -> None:
+    checks = EchoingChecks()
+    checks.gate.clear()
+    async with serving(checks, endpoint) as server:
+        first = asyncio.create_task(ask(endpoint, b"1"))
+        await checks.entered.wait()
+        stopping = asyncio.create_task(server.stop(10))
+        await asyncio.sleep(0.1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(endpoint, b"2")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        checks.gate.set()
+        assert await first == b"echo 1"
+        await stopping
+
+
+async def test_stopping_does_not_wait_longer_than_its_grace(endpoint: Endpoint) -> None:
+    checks = EchoingChecks()
+    checks.gate.clear()
+    async with serving(checks, endpoint) as server:
+        first = asyncio.create_task(ask(endpoint, b"1"))
+        await checks.entered.wait()
+        await asyncio.wait_for(server.stop(0.1), 5)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await first
+
+
+async def test_a_second_server_on_a_live_socket_is_refused_and_the_first_goes_on(endpoint: Endpoint) -> None:
+    async with serving(EchoingChecks(), endpoint):
+        with pytest.raises(SettingsErrors, match="another server holds this socket"):
+            async with serving(EchoingChecks(), endpoint):
+                pass
+        assert await ask(endpoint) == b"echo x"
+
+
+async def test_a_second_server_on_a_live_port_is_refused() -> None:
+    async with serving(EchoingChecks(), Endpoint(host="127.0.0.1")) as server:
+        with pytest.raises(SettingsErrors, match="Address already in use"):
+            async with serving(EchoingChecks(), server.addresses[0]):
+                pass
+
+
+async def test_a_stale_socket_is_replaced(endpoint: Endpoint) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(endpoint.path)
+    async with serving(EchoingChecks(), endpoint):
+        assert await ask(endpoint) == b"echo x"
+
+
+async def test_a_server_that_can_not_start_leaves_nothing(tmp_path: Path) -> None:
+    good, bad = Endpoint(path=str(tmp_path / "good")), Endpoint(path=str(tmp_path / "none" / "bad"))
+    with pytest.raises(SettingsErrors, match="does not exist"):
+        async with serving(EchoingChecks(), good, bad):
+            pass
+    assert names_in(tmp_path) == []
+
+
+async def test_stopping_leaves_a_file_that_replaced_our_socket(endpoint: Endpoint, tmp_path: Path) -> None:
+    async with serving(EchoingChecks(), endpoint):
+        replace_with_a_file(tmp_path / "authz.sock")
+    assert names_in(tmp_path) == ["authz.sock"]
+
+
+async def test_a_group_of_servers_starts_all_or_none_and_says_every_fault(tmp_path: Path) -> None:
+    def make(path: Path) -> GrpcServer:
+        return GrpcServer(authorization_methods(EchoingChecks(), 1), [Endpoint(path=str(path))], SocketAccess())
+
+    group = ServerGroup([make(tmp_path / "a"), make(tmp_path / "x" / "b"), make(tmp_path / "y" / "c")])
+    with pytest.raises(SettingsErrors) as caught:
+        await group.start()
+    assert len(caught.value.faults) == 2
+    assert names_in(tmp_path) == []
+
+
+async def test_a_message_past_the_bound_is_refused_and_the_server_goes_on(endpoint: Endpoint) -> None:
+    async with serving(EchoingChecks(), endpoint):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(endpoint, bytes(5 * 1024 * 1024))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await ask(endpoint) == b"echo x"

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from tests.support.pki import Authority, pem, private_key, root
+from zta_authz.errors import SettingsErrors
+from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.ext_authz.servers import GrpcServer
+from zta_authz.ext_authz.tls import MutualTls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ENVOY = "spiffe://cluster.local/ns/default/sa/envoy"
+OTHER = "spiffe://cluster.local/ns/default/sa/other"
+
+
+def key_pem(number: int, password: bytes = b"") -> bytes:
+    how = BestAvailableEncryption(password) if password else NoEncryption()
+    return private_key("P-256", number).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
+
+
+@dataclass
+class Files:
+    """An authority and our own certificate, in files."""
+
+    authority: Authority
+    directory: Path
+    validity: dict[str, float]
+
+    def write(self, number: int) -> None:
+        ours = self.issue("spiffe://cluster.local/ns/default/sa/authz", number)
+        (self.directory / "cert.pem").write_text(ours)
+        (self.directory / "key.pem").write_bytes(key_pem(number))
+        (self.directory / "ca.pem").write_text(self.authority.pem)
+
+    def issue(self, spiffe_id: str, number: int, authority: Authority | None = None) -> str:
+        issuer = authority or self.authority
+        key = private_key("P-256", number)
+        return pem(issuer.issue(uris=(spiffe_id,), dns=("authz.test",), key=key, **self.validity))
+
+    def mutual_tls(self, *allowed: str) -> MutualTls:
+        return MutualTls(*(str(self.directory / name) for name in ("cert.pem", "key.pem", "ca.pem")), allowed)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    now = time.time()
+    validity = {"not_before": now - 60, "not_after": now + 3600}
+    made = Files(root("ca", **validity), tmp_path, validity)
+    made.write(1)
+    return made
+
+
+@asynccontextmanager
+async def serving(tls: MutualTls, seen: list[bytes]) -> AsyncIterator[str]:
+    async def echo(payload: bytes, _: Any) -> bytes:
+        seen.append(payload)
+        return b"echo " + payload
+
+    server = GrpcServer({"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
+    await server.start()
+    try:
+        yield str(server.addresses[0])
+    finally:
+        await server.stop(0)
+
+
+async def say(address: str, files: Files, certificate: str | None, number: int = 2) -> bytes:
+    key = key_pem(number) if certificate else None
+    credentials = grpc.ssl_channel_credentials(
+        files.authority.pem.encode(), key, certificate.encode() if certificate else None
+    )
+    options = (("grpc.ssl_target_name_override", "authz.test"), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+        answer: bytes = await channel.unary_unary("/test.Echo/Say")(b"x", timeout=5)
+        return answer
+
+
+async def test_a_caller_of_the_list_is_served(files: Files) -> None:
+    async with serving(files.mutual_tls(ENVOY), []) as address:
+        assert await say(address, files, files.issue(ENVOY, 2)) == b"echo x"
+
+
+async def test_a_caller_of_our_authority_who_is_not_on_the_list_is_refused_before_its_bytes_are_seen(
+    files: Files,
+) -> None:
+    seen: list[bytes] = []
+    async with serving(files.mutual_tls(ENVOY), seen) as address:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await say(address, files, files.issue(OTHER, 2))
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert caught.value.details() == "caller_not_allowed"
+    assert seen == []
+
+
+async def test_a_caller_of_another_authority_does_not_get_through_the_handshake(files: Files) -> None:
+    stranger = root("stranger", **files.validity)
+    async with serving(files.mutual_tls(ENVOY), []) as address:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await say(address, files, files.issue(ENVOY, 2, stranger))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_caller_without_a_certificate_does_not_get_through_the_handshake(files: Files) -> None:
+    async with serving(files.mutual_tls(ENVOY), []) as address:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await say(address, files, None)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+class FakeContext:
+    """A call's context with the connection's properties, which refuses as gRPC does."""
+
+    def __init__(self, **properties: bytes | list[bytes]) -> None:
+        self._properties = {k: v if isinstance(v, list) else [v] for k, v in properties.items()}
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return self._properties
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise PermissionError(code, details)
+
+
+async def guarded_call(files: Files, context: FakeContext) -> bytes:
+    async def served(_payload: bytes, _context: Any) -> bytes:
+        return b"served"
+
+    return await files.mutual_tls(ENVOY).guard(served)(b"x", context)
+
+
+async def test_the_guard_wants_tls_1_3_and_exactly_one_allowed_name(files: Files) -> None:
+    name = ENVOY.encode()
+    assert await guarded_call(files, FakeContext(peer_spiffe_id=name, ssl_tls_version=b"TLSv1.3")) == b"served"
+    for context in (
+        FakeContext(),
+        FakeContext(peer_spiffe_id=name),
+        FakeContext(peer_spiffe_id=name, ssl_tls_version=b"TLSv1.2"),
+        FakeContext(peer_spiffe_id=[name, name], ssl_tls_version=b"TLSv1.3"),
+        FakeContext(ssl_tls_version=b"TLSv1.3"),
+        FakeContext(peer_spiffe_id=name + b"/x", ssl_tls_version=b"TLSv1.3"),
+    ):
+        with pytest.raises(PermissionError):
+            await guarded_call(files, context)
+
+
+async def test_changed_certificates_are_used_for_new_connections(files: Files) -> None:
+    async with serving(files.mutual_tls(ENVOY), []) as address:
+        await say(address, files, files.issue(ENVOY, 2))
+        files.authority = root("next", **files.validity)
+        files.write(3)
+        assert await say(address, files, files.issue(ENVOY, 2)) == b"echo x"
+
+
+async def test_changed_files_that_are_broken_are_not_taken(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(files.mutual_tls(ENVOY), []) as address:
+        (files.directory / "cert.pem").write_text("garbage")
+        assert await say(address, files, files.issue(ENVOY, 2)) == b"echo x"
+    assert "are not taken" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cert.pem", b"garbage", "holds no readable PEM certificates"),
+        ("ca.pem", b"", "holds no readable PEM certificates"),
+        ("key.pem", b"garbage", "holds no readable PEM private key"),
+        ("key.pem", key_pem(1, b"secret"), "holds no readable PEM private key"),
+        ("key.pem", key_pem(9), "is not the key of the first certificate in"),
+        ("key.pem", None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_files_that_do_not_fit_are_faults_that_name_them(
+    files: Files, name: str, content: bytes | None, message: str
+) -> None:
+    if content is None:
+        (files.directory / name).unlink()
+    else:
+        (files.directory / name).write_bytes(content)
+    with pytest.raises(SettingsErrors) as caught:
+        files.mutual_tls(ENVOY)
+    (fault,) = caught.value.faults
+    assert fault.source == str(files.directory / name)
+    assert message in fault.message
+    assert "PRIVATE KEY" not in str(fault)
+
+
+def test_every_wrong_file_is_reported(files: Files) -> None:
+    for name in ("cert.pem", "key.pem", "ca.pem"):
+        (files.directory / name).unlink()
+    with pytest.raises(SettingsErrors) as caught:
+        files.mutual_tls(ENVOY)
+    assert len(caught.value.faults) == 3

@@ -1,0 +1,83 @@
+"""A real `zta-authz serve` in a process of its own, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Our own environment with `variables` and no other settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ZTA_")}
+    return kept | variables
+
+
+def run_cli(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `zta-authz` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "zta_authz", *arguments],
+        env=environment(**(variables or {})),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class RunningService:
+    """`zta-authz serve --config FILE`, from its start to its end; a context manager that leaves nothing running."""
+
+    def __init__(self, config: Path, **variables: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "zta_authz", "serve", "--config", str(config)],
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._said = b""
+
+    def __enter__(self) -> RunningService:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def wait_for(self, message: str) -> dict[str, Any]:
+        """The log line with this message, as soon as it is there."""
+        deadline = time.monotonic() + START_SECONDS
+        assert self.process.stderr is not None
+        while time.monotonic() < deadline:
+            for line in self._said.splitlines():
+                record = json.loads(line) if line.endswith(b"}") else {}
+                if record.get("message") == message:
+                    found: dict[str, Any] = record
+                    return found
+            if select.select([self.process.stderr], [], [], 0.2)[0]:
+                more = os.read(self.process.stderr.fileno(), 65536)
+                if not more:
+                    break
+                self._said += more
+        raise AssertionError(f"it never said {message!r}, but: {self._said.decode()}")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> tuple[int, bytes, str]:
+        """Its exit status, its standard output, and all of its standard error."""
+        out, err = self.process.communicate(timeout=STOP_SECONDS)
+        return self.process.returncode, out, (self._said + err).decode()

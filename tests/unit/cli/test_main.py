@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zta_authz import __version__
+from zta_authz.cli import main
+from zta_authz.cli.output import one_line, print_faults
+from zta_authz.errors import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Terminal(io.StringIO):
+    """Standard error that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"zta-authz {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--confg", "x"]])
+def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: zta-authz" in capsys.readouterr().err
+
+
+def test_faults_end_with_status_2_and_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("policis: [a]\nsemantics: lax\n")
+    assert main(["serve", "--config", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        f"{file}:1:1: unknown field `policis`; did you mean `policies`?",
+        f"{file}:2:12: `semantics`: not one of the values this field can have; write 'strict' or 'istio'",
+    ]
+
+
+def test_what_stands_in_a_file_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_faults([Fault("a\nb", 1, 1, "unknown field `\x1b[2Jx\u202e\udcff`")])
+    assert capsys.readouterr().err == "a\\nb:1:1: unknown field `\\x1b[2Jx\\u202e\\udcff`\n"
+
+
+def test_text_of_any_alphabet_is_shown_as_it_is() -> None:
+    assert one_line("größe ゼロ") == "größe ゼロ"
+
+
+def test_faults_are_coloured_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    print_faults([Fault("a.yaml", 1, 2, "[red]wrong[/red]", "mend\x1bit")])
+    shown = terminal.getvalue()
+    assert "\x1b[" in shown
+    assert "[red]wrong[/red]" in shown
+    assert "mend\\x1bit" in shown
