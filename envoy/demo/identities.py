@@ -21,6 +21,7 @@ from envoy.demo.certificates import CertificateAuthority, Issued, Names
 from envoy.demo.tokens import AUDIENCE, ISSUER, Issuer, demo_tokens
 
 TRUST_DOMAIN = "cluster.local"
+AUTHZ_ID = f"spiffe://{TRUST_DOMAIN}/ns/zta-system/sa/zta-authz"
 POLICIES = Path(__file__).resolve().parent / "policies"
 
 
@@ -72,6 +73,7 @@ def certificates(ca: CertificateAuthority) -> dict[str, Issued]:
     issued["server"] = ca.issue(
         Names(uris=(spiffe_id("hatshop"),), dns=("localhost",), ips=("127.0.0.1",), common_name="localhost")
     )
+    issued["zta-authz"] = ca.issue(Names(uris=(AUTHZ_ID,), dns=("localhost",)))
     issued["frontend-expired"] = ca.issue(Names(uris=(spiffe_id("frontend"),)), expired=True)
     issued["frontend-other-ca"] = other_ca.issue(Names(uris=(spiffe_id("frontend"),)))
     return issued

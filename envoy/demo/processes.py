@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
+_REPOSITORY = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 5.0
 _KILL_SECONDS = 5.0
@@ -56,6 +57,7 @@ class Child:
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **(env or {})},
+                cwd=_REPOSITORY,  # `python -m zta_authz` works without installing it
                 start_new_session=True,
             )
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from envoy.demo.identities import Layout
     from envoy.demo.play import Outcome
 
-MIN_WIDTH = 160
+MIN_WIDTH = 150
 """Columns of the table where the output is not a terminal."""
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """One line a request: expected, got, and which policy and rule decided for which reason."""
-    result = Table(title="HatShop, through a real Envoy", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    result = Table(
+        title="HatShop, through a real Envoy", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
+    )
     for heading in ("who", "request", "what", "expected", "got", "policy, rule", "reason", ""):
         result.add_column(heading, overflow="fold")
     for outcome in outcomes:

@@ -96,7 +96,7 @@ def _serve(console: Console, stack: Stack) -> None:
     for what, command in commands(stack.port, stack.layout, Path.cwd()):
         console.print(f"# {what}", style="dim")
         sys.stdout.write(f"{command}\n")  # not through rich: a command must not be wrapped
-    console.print(f"\nThe decision log: {stack.decisions}; the policies, which you may change: {stack.layout.policies}")
+    console.print(f"\nThe decision log: {stack.decisions}; the policies: {stack.layout.policies}")
     sys.stdout.flush()
     while True:
         stack.authz.check()

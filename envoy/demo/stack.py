@@ -11,15 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from envoy.build import Options, TlsFiles, bootstrap, pipe, tcp
-from envoy.clusters import AuthzTarget
 from envoy.demo import identities
 from envoy.demo.client import Answer, Request, send, tls_context
 from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
+from envoy.demo.link import mtls_link, unix_link
 from envoy.demo.processes import Child, ProcessError, wait_until
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from envoy.demo.certificates import CertificateAuthority
     from envoy.demo.identities import Layout
+    from envoy.demo.link import Link, Mtls
 
 WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN}
 
@@ -36,8 +35,8 @@ WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain"
 class StackOptions:
     """What may differ from the demo. `authz_command` replaces zta-authz; `{socket}` in it stands for the socket's path.
 
-    `envoy` is the binary, None looks for one. The time Envoy waits for an answer is longer than the shipped 200 ms:
-    laptops and build machines stall.
+    `envoy` is the binary, None looks for one; `mtls` joins Envoy and zta-authz over TCP. Envoy waits longer for an
+    answer than the shipped 200 ms: laptops and build machines stall.
     """
 
     port: int = 0
@@ -47,13 +46,14 @@ class StackOptions:
     authz_timeout: timedelta = timedelta(seconds=2)
     authz_command: tuple[str, ...] = ()
     envoy: Path | None = None
+    mtls: Mtls | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def authz_settings(layout: Layout, socket: Path) -> dict[str, Any]:
+def authz_settings(layout: Layout, link: Link) -> dict[str, Any]:
     """zta-authz's settings for the demo; everything that is not here keeps its default."""
     return {
-        "listen": [f"unix:{socket}"],
+        "listen": [link.listen],
         "policies": [str(layout.policies)],
         "workload": WORKLOAD,
         "client_address": {"use_remote_address": True},
@@ -61,17 +61,8 @@ def authz_settings(layout: Layout, socket: Path) -> dict[str, Any]:
         "peer": {"verify_certificate": "required"},
         "health": {"listen": None},
         "socket": {"mode": "0600"},
+        **link.settings,
     }
-
-
-def serving(socket: Path) -> bool:
-    """Whether the gRPC health service on `socket` says SERVING."""
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-        except grpc.RpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 class Stack:
@@ -81,6 +72,7 @@ class Stack:
         self.layout = layout
         self.options = options
         self.socket = sockets / "authz.sock"
+        self.link = unix_link(self.socket) if options.mtls is None else mtls_link(layout, options.mtls)
         self.upstream_log = layout.root / "upstream.log"
         self.decisions = layout.root / "decisions.jsonl"
         self._sockets = sockets
@@ -115,12 +107,12 @@ class Stack:
     def start_authz(self, cleanup: contextlib.ExitStack) -> None:
         """Start zta-authz, or what stands in for it, and wait until it says SERVING."""
         config = self.layout.root / "zta-authz.yaml"
-        settings = {**authz_settings(self.layout, self.socket), **self.options.settings}
+        settings = {**authz_settings(self.layout, self.link), **self.options.settings}
         config.write_text(yaml.safe_dump(settings, sort_keys=False))
         command = self._authz_command(config)
         child = Child("zta-authz", command, stdout=self.decisions, stderr=self.layout.root / "zta-authz.log")
         cleanup.callback(child.stop)
-        wait_until(lambda: serving(self.socket), child)
+        wait_until(self.link.serving, child)
         self.authz = child
 
     def _authz_command(self, config: Path) -> list[str]:
@@ -133,7 +125,7 @@ class Stack:
         tls = TlsFiles(str(layout.certificate("server")), str(layout.key("server")), str(layout.ca))
         return bootstrap(
             Options(
-                authz=AuthzTarget(addresses=(pipe(str(self.socket)),)),
+                authz=self.link.target,
                 listen=tcp(options.host, options.port),
                 upstream=pipe(str(self._sockets / "upstream.sock")),
                 admin=pipe(str(self._sockets / "admin.sock")),

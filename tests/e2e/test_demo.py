@@ -51,6 +51,11 @@ def _wait_until_gone(mark: str) -> list[str]:
     return left
 
 
+def _rows(text: str) -> list[list[str]]:
+    """The words of each line of the table in `text`."""
+    return [line.split() for line in text.splitlines() if line.rstrip().endswith(" ok")]
+
+
 class Demo:
     """A demo that serves; `output` is what it printed until it was ready."""
 
@@ -98,6 +103,7 @@ def test_once_prints_every_row_and_ends_well(envoy_binary: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(STORY)} of {len(STORY)} as expected" in done.stdout
+    assert _rows((REPOSITORY / "README.md").read_text()) == _rows(done.stdout), "README.md shows another table"
     assert _wait_until_gone(str(tmp_path)) == []
 
 
