@@ -15,7 +15,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     telemetry/      spans, metrics, logs                  admin/  health, status, explain
     settings        file and environment -> Settings
     app             builds and joins everything
-    cli/            the operator's commands
+    cli/            the operator's commands, also run by __main__
 """
 
 __version__ = "0.1.0"

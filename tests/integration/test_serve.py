@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from grpc_health.v1 import health_pb2
 
 from tests.fakes.snapshots import HATSHOP
 from tests.support.check_requests import FRONTEND, check_request
+from tests.support.pki import pem, private_key, root
 from tests.support.service import RunningService, run_cli
 from zta_authz import __version__
 from zta_authz._proto import admin_pb2
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 HEALTH = "/grpc.health.v1.Health/Check"
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 ADMIN = "/zta.admin.v1.Admin/"
 
 
@@ -229,3 +232,97 @@ def test_every_address_that_can_not_be_had_is_reported(place: Place) -> None:
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 2
     assert place.left() == set()
+
+
+def test_a_second_signal_ends_the_drain_at_once(place: Place) -> None:
+    place.write_config("drain_seconds: 60\n")
+    with RunningService(place.config) as service:
+        target = next(address for address in service.wait_for("serving")["listen"] if "127" in address)
+        with grpc.insecure_channel(target) as channel:
+            watching = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=60)
+            next(watching)  # a stream that stays open holds the drain up
+            service.signal(signal.SIGTERM)
+            service.wait_for("draining")
+            assert health_pb2.HealthCheckResponse.FromString(next(watching)).status == NOT_SERVING
+            started = time.monotonic()
+            service.signal(signal.SIGTERM)
+            assert service.wait()[0] == 0
+            assert time.monotonic() - started < 20
+
+
+def test_while_it_drains_it_is_not_ready(place: Place) -> None:
+    place.write_config("drain_seconds: 60\n")
+    with RunningService(place.config) as service:
+        said = service.wait_for("serving")
+        target = next(address for address in said["listen"] if "127" in address)
+        with grpc.insecure_channel(target) as channel:
+            next(channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=60))
+            service.signal(signal.SIGTERM)
+            service.wait_for("draining")
+            status, detail = get(said["health"], "/readyz")
+            assert (status, json.loads(detail)["obstacles"]) == (503, ["draining"])
+            assert get(said["health"], "/healthz")[0] == 200
+
+
+def test_decisions_are_appended_to_the_file_that_was_asked_for(place: Place) -> None:
+    log = place.directory / "decisions.log"
+    place.write_config(f"audit: {{sink: file, path: {log}}}\n")
+    with RunningService(place.config) as service:
+        service.wait_for("serving")
+        check(f"unix:{place.socket}")
+        service.signal(signal.SIGTERM)
+        assert service.wait()[1] == b""
+    assert [json.loads(line)["verdict"] for line in log.read_text().splitlines()] == ["allow"]
+
+
+def test_proxies_and_operators_over_tcp_need_certificates_of_their_own_lists(place: Place) -> None:
+    now = time.time()
+    validity = {"not_before": now - 60, "not_after": now + 3600}
+    authority = root("ca", **validity)
+    proxy, operator = "spiffe://cluster.local/proxy", "spiffe://cluster.local/operator"
+
+    def issue(spiffe_id: str, number: int) -> tuple[bytes, bytes]:
+        key = private_key("P-256", number)
+        certificate = authority.issue(uris=(spiffe_id,), dns=("authz.test",), key=key, **validity)
+        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return text, pem(certificate).encode()
+
+    key, certificate = issue("spiffe://cluster.local/authz", 1)
+    (place.directory / "policies" / "key.pem").write_bytes(key)
+    (place.directory / "policies" / "cert.pem").write_bytes(certificate)
+    (place.directory / "policies" / "ca.pem").write_text(authority.pem)
+    place.config.write_text(
+        f'listen: ["127.0.0.1:0"]\npolicies: [{place.policies}]\nworkload: {{labels: {{app: hatshop}}}}\n'
+        "peer: {trust_proxy: true}\nhealth: {listen: null}\n"
+        f'admin: {{listen: "127.0.0.1:0", allowed_spiffe_ids: ["{operator}"]}}\n'
+        f"tls: {{cert_file: {place.policies}/cert.pem, key_file: {place.policies}/key.pem, "
+        f'client_ca_file: {place.policies}/ca.pem, allowed_spiffe_ids: ["{proxy}"]}}\n'
+    )
+
+    def status_of(target: str, method: str, payload: bytes, caller: tuple[bytes, bytes]) -> grpc.StatusCode:
+        credentials = grpc.ssl_channel_credentials(authority.pem.encode(), *caller)
+        options = (("grpc.ssl_target_name_override", "authz.test"), ("grpc.use_local_subchannel_pool", 1))
+        with grpc.secure_channel(target, credentials, options) as channel:
+            try:
+                channel.unary_unary(method)(payload, timeout=10)
+            except grpc.RpcError as error:
+                return error.code()
+        return grpc.StatusCode.OK
+
+    payload = check_request().SerializeToString()
+    with RunningService(place.config) as service:
+        check_target, admin_target = service.wait_for("serving")["listen"]
+        outcomes = {
+            (name, what): status_of(target, method, body, issue(spiffe_id, number))
+            for number, (name, spiffe_id) in enumerate([("proxy", proxy), ("operator", operator)], start=2)
+            for what, target, method, body in (
+                ("check", check_target, CHECK, payload),
+                ("status", admin_target, ADMIN + "GetStatus", b""),
+            )
+        }
+    assert outcomes == {
+        ("proxy", "check"): grpc.StatusCode.OK,
+        ("proxy", "status"): grpc.StatusCode.PERMISSION_DENIED,
+        ("operator", "check"): grpc.StatusCode.PERMISSION_DENIED,
+        ("operator", "status"): grpc.StatusCode.OK,
+    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
@@ -213,5 +212,4 @@ class ServerGroup:
 
     async def stop(self, grace: float) -> None:
         """Stop all at once, each within `grace` seconds."""
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
