@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors
-from zta_authz.policy.compile import compile_table
+from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents import read_all
 
 if TYPE_CHECKING:
@@ -48,11 +48,13 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapsho
     texts = list(sources)
     faults: list[Fault] = []
     warnings: list[Fault] = []
-    documents = read_all(((s.name, s.text) for s in texts), options.workload.namespace, faults, warnings)
-    table = compile_table(documents.policies, options, faults, warnings)
+    compiler = TableCompiler(options, warnings)
+    namespace = options.workload.namespace
+    documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take)
     verifier = compile_verifier(documents.authentications, documents.bundles, options, faults)
     if faults:
         raise DocumentErrors(faults)
+    table = compiler.table()
     return Snapshot(table, verifier, options, _digest(texts, options), tuple(s.name for s in texts), tuple(warnings))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from zta_authz.errors import Fault
 from zta_authz.model.documents import ClaimToHeader, FromHeader, JwtRule, RequestAuthentication, TrustBundle
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_JWT_RULES: Final = 4096
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
+_ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _OUTPUT_CLAIM: Final = re.compile(r"[A-Za-z0-9_:/.\-]+")
@@ -96,12 +96,7 @@ def _jwks_uri(reader: Reader, rule: Mapping) -> str | None:
     uri, node = _optional(reader, rule, field), rule.get(field)
     if uri is None or node is None:
         return None
-    try:
-        parts = urlsplit(uri)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
+    if not _ADDRESS.fullmatch(uri):
         reader.fault(node, f"`{field}` is not an http or https address", "write https://issuer.example/jwks.json")
     return uri
 

@@ -12,8 +12,6 @@ from zta_authz.policy.rule import PolicyRef, Rule
 from zta_authz.policy.table import CompiledPolicy, RuleTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from zta_authz.model.options import Options
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.fields import Reader
@@ -23,23 +21,32 @@ if TYPE_CHECKING:
 _ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "trustDomains", "requestPrincipals"))
 
 
-def compile_table(
-    policies: Iterable[PolicySpec], options: Options, faults: list[Fault], warnings: list[Fault]
-) -> RuleTable:
-    """The table over all policies, in order of `namespace/name`. Not to be used where `faults` grew."""
-    compiler = _Compiler(options, warnings)
-    compiled = [compiler.policy(spec) for spec in sorted(policies, key=lambda spec: (spec.namespace, spec.name))]
-    return RuleTable(tuple(compiled), options)
+class TableCompiler:
+    """Takes policies one by one and builds the table of them all."""
 
-
-class _Compiler:
     def __init__(self, options: Options, warnings: list[Fault]) -> None:
         workload = options.workload
+        self._options = options
         self._factory = ClauseFactory((workload.trust_domain, *workload.trust_domain_aliases))
         self._warnings = warnings
+        self._compiled: list[CompiledPolicy] = []
 
-    def policy(self, spec: PolicySpec) -> CompiledPolicy:
-        ref = PolicyRef(spec.full_name, spec.action, spec.reader.position(spec.node), spec.dry_run)
+    def take(self, spec: PolicySpec) -> None:
+        """Compile one policy. What is wrong with it goes to its reader's faults."""
+        self._compiled.append(self._policy(spec))
+
+    def table(self) -> RuleTable:
+        """The table over all policies, in order of `namespace/name`. Not to be used where there were faults."""
+        return RuleTable(tuple(sorted(self._compiled, key=lambda policy: policy.ref.order)), self._options)
+
+    def _policy(self, spec: PolicySpec) -> CompiledPolicy:
+        ref = PolicyRef(
+            spec.full_name,
+            (spec.namespace, spec.name, spec.kind),
+            spec.action,
+            spec.reader.position(spec.node),
+            spec.dry_run,
+        )
         rules = [self._rule(spec, ref, number, rule) for number, rule in enumerate(spec.rules or ())]
         return CompiledPolicy(ref, spec.selector, tuple(rules))
 

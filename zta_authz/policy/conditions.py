@@ -208,16 +208,20 @@ class ClauseFactory:
         path = tuple(brackets[1:-1].split("]["))
         if name == "request.headers":
             return self._header(reader, key, path, rest, values, negated, label)
+        if not key.value.endswith("]"):
+            reader.fault(key, f"`{key.value}` does not end with `]`", f"write `{name}[name]`")
+            return None
+        whole = key.value[len(name) + 1 : -1]
         if rest or "" in path:
-            # Istio takes a malformed nesting as one key with the brackets in it.
-            path = (key.value[len(name) + 1 :].rstrip("]") if key.value.endswith("]") else key.value[len(name) :],)
+            path = (whole,)  # Istio takes a malformed nesting as one key with the brackets in it
         if name == "request.auth.claims":
             dimension = self.intern((ClaimDimension, path), lambda: ClaimDimension(path))
             return self._texts(reader, dimension, m.string_matcher, values, negated, label)
         if not name.startswith("experimental.envoy.filters."):
             reader.fault(key, f"unknown condition key `{key.value}`", f"known keys: {', '.join(KNOWN_KEYS)}")
             return None
-        return self._metadata(reader, name.removeprefix("experimental."), path, values, negated, label)
+        # Istio never nests here: `[a][b]` is the key `a][b`.
+        return self._metadata(reader, name.removeprefix("experimental."), (whole,), values, negated, label)
 
     def _header(
         self, reader: Reader, key: Scalar, path: tuple[str, ...], rest: str, values: list[Scalar], negated: bool,

@@ -14,12 +14,13 @@ from zta_authz.policy.authentication import read_request_authentication, read_tr
 from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.fields import Reader, entries
 from zta_authz.policy.spec import ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
-from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, read_documents
+from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, iter_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from zta_authz.model.documents import Position
+    from zta_authz.policy.spec import PolicySpec
 
 _MAX_WRAPPING: Final = 3
 _TOP_FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -41,8 +42,15 @@ _KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]
 class DocumentReader:
     """Collects the documents of many sources; `faults` keep the set from being taken, `warnings` do not."""
 
-    def __init__(self, default_namespace: str, faults: list[Fault], warnings: list[Fault]) -> None:
+    def __init__(
+        self,
+        default_namespace: str,
+        faults: list[Fault],
+        warnings: list[Fault],
+        take_policy: Callable[[PolicySpec], None],
+    ) -> None:
         self.documents = DocumentSet()
+        self._take_policy = take_policy
         self._default_namespace = default_namespace
         self._faults = faults
         self._warnings = warnings
@@ -50,13 +58,13 @@ class DocumentReader:
 
     def read(self, source: str, text: str) -> None:
         """Read every document of one source. A source without any is a fault."""
-        before = len(self._faults)
-        nodes = read_documents(source, text, self._faults)
-        if not nodes and len(self._faults) == before:
+        before, count = len(self._faults), 0
+        for node in iter_documents(source, text, self._faults):
+            self._read_document(Reader(source, self._faults), node, text, 0)
+            count += 1
+        if count == 0 and len(self._faults) == before:
             message = "the file holds no document"
             self._faults.append(Fault(source, 1, 1, message, "add a policy or remove the file"))
-        for node in nodes:
-            self._read_document(Reader(source, self._faults), node, text, 0)
 
     def _read_document(self, reader: Reader, node: Node, text: str, depth: int) -> None:
         if not isinstance(node, Mapping):
@@ -81,6 +89,8 @@ class DocumentReader:
         header = self._header(reader, node, version, kind)
         if header is not None:
             read(header, self.documents, self._warnings)
+            while self.documents.policies:  # taken at once, so that a large set's nodes are not held together
+                self._take_policy(self.documents.policies.pop())
 
     @staticmethod
     def _heading(reader: Reader, node: Mapping, field: str) -> str | None:
@@ -175,14 +185,15 @@ class DocumentReader:
         source = reader.source if indent is not None else f"{reader.source}[{key}]"
         line_shift, column_shift = (at.line, indent) if indent is not None else (0, 0)
         found: list[Fault] = []
-        nodes = read_documents(source, inner, found)
+        count = 0
+        for node in iter_documents(source, inner, found):
+            self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
+            count += 1
+        if count == 0 and not found:
+            reader.fault(value, f"`data.{key}` holds no document", "add a policy or remove the key")
         self._faults += [
             Fault(f.source, f.line + line_shift, f.column + column_shift, f.message, f.hint) for f in found
         ]
-        if not nodes and not found:
-            reader.fault(value, f"`data.{key}` holds no document", "add a policy or remove the key")
-        for node in nodes:
-            self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
 
 
 def _block_indent(text: str, at: Position) -> int | None:
@@ -197,10 +208,17 @@ def _block_indent(text: str, at: Position) -> int | None:
 
 
 def read_all(
-    sources: Iterable[tuple[str, str]], default_namespace: str, faults: list[Fault], warnings: list[Fault]
+    sources: Iterable[tuple[str, str]],
+    default_namespace: str,
+    faults: list[Fault],
+    warnings: list[Fault],
+    take_policy: Callable[[PolicySpec], None],
 ) -> DocumentSet:
-    """Every document of all (name, text) sources. What is wrong goes to `faults`, all of it."""
-    reader = DocumentReader(default_namespace, faults, warnings)
+    """Every document of all (name, text) sources. What is wrong goes to `faults`, all of it.
+
+    Each authorization policy is handed to `take_policy` as soon as it is read; the rest is in the result.
+    """
+    reader = DocumentReader(default_namespace, faults, warnings, take_policy)
     for name, text in sources:
         reader.read(name, text)
     return reader.documents

@@ -89,9 +89,16 @@ class Inputs:
         return self.request.headers.all(name)
 
     def ambiguous_header(self, name: str) -> bool:
-        """True where repeats may have been joined, so that nobody can tell what the values were (strict reading)."""
+        """True where repeats may have been joined, so that nobody can tell what the values were (strict reading).
+
+        What authentication sets or removes is known whatever the client sent, and a pseudo-header has one value.
+        """
         headers = self.request.headers
-        return self.strict and not headers.exact and any("," in value for value in headers.all(name))
+        if headers.exact or not self.strict or not any("," in value for value in headers.all(name)):
+            return False
+        changes = self.identity.changes
+        replaced = name in changes.remove_headers or any(header == name for header, _ in changes.set_headers)
+        return not replaced and name not in PSEUDO_HEADERS
 
     def _pseudo_header(self, name: str) -> tuple[str, ...]:
         request = self.request

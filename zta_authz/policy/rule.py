@@ -20,6 +20,8 @@ class PolicyRef:
 
     name: str
     """`namespace/name`."""
+    order: tuple[str, str, str]
+    """Namespace, name and kind: policies are tried in this order."""
     action: str
     position: Position
     dry_run: bool = False

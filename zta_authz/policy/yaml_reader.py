@@ -243,9 +243,15 @@ class _Builder:
 
 
 def read_documents(source: str, text: str, faults: list[Fault]) -> list[Node]:
-    """Every document of `text` that is not empty. What is wrong goes to `faults`; reading stops at a syntax error.
+    """Every document of `text` that is not empty; see `iter_documents`."""
+    return list(iter_documents(source, text, faults))
 
-    A duplicate key is a fault, and reading goes on, so that one run shows as many faults as it can.
+
+def iter_documents(source: str, text: str, faults: list[Fault]) -> Iterator[Node]:
+    """Every document of `text` that is not empty, one at a time: a large file's nodes need not be held together.
+
+    What is wrong goes to `faults`; reading stops at a syntax error. A duplicate key is a fault, and reading goes on, so
+    that one run shows as many faults as it can.
     """
     if len(text) > MAX_TEXT_BYTES:
         size = len(text) / 1_048_576
@@ -259,8 +265,7 @@ def read_documents(source: str, text: str, faults: list[Fault]) -> list[Node]:
                 "split it into several files",
             )
         )
-        return []
-    documents: list[Node] = []
+        return
     try:
         events = iter(yaml.parse(text, Loader=_LOADER))
         for event in events:
@@ -268,12 +273,11 @@ def read_documents(source: str, text: str, faults: list[Fault]) -> list[Node]:
                 first = next(events)
                 node = _Builder(source, events, faults).build(first, 0)
                 if not (isinstance(node, Scalar) and node.kind == "null"):
-                    documents.append(node)
+                    yield node
     except _Refused as error:
         faults.append(Fault(source, error.line, error.column, error.message, error.hint))
     except yaml.YAMLError as error:
         faults.append(_syntax_fault(source, text, error))
-    return documents
 
 
 def _syntax_fault(source: str, text: str, error: yaml.YAMLError) -> Fault:
