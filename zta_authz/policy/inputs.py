@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.options import Semantics
+from zta_authz.policy.matchers import ascii_lower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,9 +42,9 @@ class Inputs:
         self.strict = options.semantics is Semantics.STRICT
         self.method = request.method
         self.path = cut_query(request.path)
-        self.host: str | None = request.host.lower() or None
+        self.host: str | None = ascii_lower(request.host) or None
         self.port = request.destination.port
-        self.sni = request.sni.lower()
+        self.sni = ascii_lower(request.sni)
         peer, token = identity.peer, identity.token
         self.names = peer.names if peer is not None else _NONE
         self.claims: Mapping[str, Any] | None = None

@@ -147,7 +147,16 @@ def header_matcher(value: str) -> Matcher:
 
 def host_matcher(value: str) -> Matcher:
     """The generic form without regard to case; texts are given in lower case. `*` means present."""
-    return header_matcher(value.lower())
+    return header_matcher(ascii_lower(value))
+
+
+def ascii_lower(text: str) -> str:
+    """`text` with A-Z in lower case and nothing else changed: `str.lower` takes the Kelvin sign for a `k`."""
+    return (
+        text.lower()
+        if text.isascii()
+        else text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+    )
 
 
 def parse_network(value: str) -> IPv4Network | IPv6Network:
