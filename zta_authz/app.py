@@ -103,7 +103,9 @@ class Service:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force."""
-        self._output_headers = frozenset(spoof_name(name) for name in snapshot.verifier.strip_headers)
+        self._output_headers = frozenset(
+            spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers
+        )
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)

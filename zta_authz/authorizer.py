@@ -28,14 +28,19 @@ class Authorizer:
         self._audit = audit
         self._clock = clock
 
-    async def authorize(self, request: RequestAttributes, evidence: Evidence, decision_id: str) -> Decision:
-        """Decide one request. Never raises for anything the request holds; a bug raises, and the caller denies."""
+    async def authorize(
+        self, request: RequestAttributes, evidence: Evidence, decision_id: str, caller: str = ""
+    ) -> Decision:
+        """Decide one request. Never raises for anything the request holds; a bug raises, and the servicer denies.
+
+        `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
+        """
         now = self._clock()
         snapshot = self._snapshots.current()
         if snapshot is None:
             decision = Decision(Verdict.DENY, Reason.NOT_READY)
         else:
-            decision = decide(snapshot, request, evidence, now)
+            decision = decide(snapshot, request, evidence, now, caller)
         if not self._audit.record(request, decision, decision_id, now) and decision.allowed:
             return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)
         return decision

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     OVERLOADED = "overloaded"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CALLER_NOT_ALLOWED = "caller_not_allowed"
+    WORKLOAD_UNKNOWN = "workload_unknown"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     INTERNAL_ERROR = "internal_error"
 
@@ -95,6 +96,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.DEADLINE_EXCEEDED: _UNAVAILABLE,
     Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
     Reason.CALLER_NOT_ALLOWED: _FORBIDDEN,
+    Reason.WORKLOAD_UNKNOWN: _FORBIDDEN,
     Reason.INTERNAL_ERROR: Answer(500, "The authorization service failed"),
 }
 

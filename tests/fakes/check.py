@@ -17,7 +17,7 @@ class ScriptedAuthorizer:
         self.outcome = outcome
         self.asked: list[tuple[RequestAttributes, Evidence, str]] = []
 
-    async def authorize(self, request: RequestAttributes, evidence: Evidence, decision_id: str) -> Decision:
+    async def authorize(self, request: RequestAttributes, evidence: Evidence, decision_id: str, caller: str = "") -> Decision:
         """The scripted outcome."""
         self.asked.append((request, evidence, decision_id))
         if isinstance(self.outcome, BaseException):

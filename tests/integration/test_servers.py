@@ -40,7 +40,7 @@ class EchoingChecks:
         self.entered = asyncio.Event()
         self.metadata: list[Sequence[tuple[str, str | bytes]]] = []
 
-    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]]) -> bytes:
+    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str = "") -> bytes:
         self.metadata.append(metadata)
         self.entered.set()
         await self.gate.wait()

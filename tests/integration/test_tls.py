@@ -67,7 +67,7 @@ def files(tmp_path: Path) -> Files:
 
 @asynccontextmanager
 async def serving(tls: MutualTls, seen: list[bytes]) -> AsyncIterator[str]:
-    async def echo(payload: bytes, _: Any) -> bytes:
+    async def echo(payload: bytes, _context: Any, _caller: str) -> bytes:
         seen.append(payload)
         return b"echo " + payload
 
@@ -136,7 +136,8 @@ class FakeContext:
 
 
 async def guarded_call(files: Files, context: FakeContext) -> bytes:
-    async def served(_payload: bytes, _context: Any) -> bytes:
+    async def served(_payload: bytes, _context: Any, caller: str) -> bytes:
+        assert caller == ENVOY
         return b"served"
 
     return await files.mutual_tls(ENVOY).guard(served)(b"x", context)

@@ -41,11 +41,11 @@ class AdminService:
         self._parse = parse
         self._one_at_a_time = asyncio.Lock()
 
-    def methods(self) -> Mapping[str, Mapping[str, Callable[[bytes, Any], Awaitable[bytes]]]]:
+    def methods(self) -> Mapping[str, Mapping[str, Callable[[bytes, Any, str], Awaitable[bytes]]]]:
         """The service's methods, bytes in and out, as the servers take them."""
         return {SERVICE: {"GetStatus": self.get_status, "Explain": self.explain}}
 
-    async def get_status(self, payload: bytes, context: Any) -> bytes:
+    async def get_status(self, payload: bytes, context: Any, _caller: str = "") -> bytes:
         """`GetStatusRequest` to `GetStatusResponse`."""
         try:
             admin_pb2.GetStatusRequest.FromString(payload)
@@ -53,7 +53,7 @@ class AdminService:
             return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the bytes are not a GetStatusRequest")
         return status_message(self._state).SerializeToString()
 
-    async def explain(self, payload: bytes, context: Any) -> bytes:
+    async def explain(self, payload: bytes, context: Any, _caller: str = "") -> bytes:
         """`ExplainRequest` to `ExplainResponse`."""
         try:
             asked = admin_pb2.ExplainRequest.FromString(payload)

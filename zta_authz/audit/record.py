@@ -23,6 +23,15 @@ MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
 
 
+class ShadowRecord(msgspec.Struct, frozen=True):
+    """A rule that matched without deciding: its policy's `action` (ALLOW, DENY, AUDIT), and whether in dry run."""
+
+    action: str
+    policy: str
+    rule: int
+    dry_run: bool
+
+
 class DecisionRecord(msgspec.Struct, frozen=True):
     """What is kept of one decision. Texts are "" and `rule` is null where there is nothing to say.
 
@@ -46,6 +55,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     source: str
     destination: str
     request_id: str
+    shadows: tuple[ShadowRecord, ...]
 
 
 def make_record(request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> DecisionRecord:
@@ -69,6 +79,7 @@ def make_record(request: RequestAttributes, decision: Decision, decision_id: str
         _endpoint(request.source),
         _endpoint(request.destination),
         request.request_id[:MAX_TEXT_CHARACTERS],
+        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in decision.shadows),
     )
 
 
@@ -82,13 +93,18 @@ def encode_line(record: DecisionRecord) -> bytes:
     except UnicodeEncodeError:
         line = b"\xff"  # a lone surrogate: take the careful way
     if not line.isascii():
-        fields = {name: _escaped(value) for name, value in msgspec.structs.asdict(record).items()}
-        line = json.dumps(fields, separators=(",", ":")).encode()
+        line = json.dumps(_escaped(record), separators=(",", ":")).encode()
     return line + b"\n"
 
 
 def _escaped(value: object) -> object:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, tuple):
+        return [_escaped(item) for item in value]
+    if isinstance(value, msgspec.Struct):
+        return {name: _escaped(item) for name, item in msgspec.structs.asdict(value).items()}
+    return value
 
 
 def _endpoint(address: Address) -> str:

@@ -46,6 +46,7 @@ _PROBLEM_JSON = "application/problem+json"  # RFC 9457
 # google.rpc.Code, by HTTP status; Envoy's only question is whether it is 0
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 500: 13, 503: 14}
 _PERMISSION_DENIED = 7
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]*")  # RFC 9110 section 5.5, and what UTF-8 can encode
@@ -72,11 +73,11 @@ def settle(decision: Decision) -> Decision:
     if decision.verdict is not Verdict.ALLOW:
         return decision
     if decision.reason in ANSWERS:
-        return replace(decision, verdict=Verdict.DENY, reason=Reason.INTERNAL_ERROR)
+        return replace(decision, verdict=Verdict.DENY, reason=Reason.INTERNAL_ERROR, response=NO_RESPONSE)
     principal = decision.identity.principal
     if (principal.isascii() and principal.isprintable()) or is_header_value(principal):
         return decision
-    return replace(decision, verdict=Verdict.DENY, reason=Reason.PEER_CERTIFICATE_MALFORMED)
+    return replace(decision, verdict=Verdict.DENY, reason=Reason.PEER_CERTIFICATE_MALFORMED, response=NO_RESPONSE)
 
 
 def answer(
@@ -213,21 +214,26 @@ class _Deny(NamedTuple):
     principal: str
     status: int
     text: str
+    headers: tuple[tuple[str, str], ...]
     grpc: bool
 
 
 def _deny(decision: Decision, decision_id: str, request: RequestAttributes | None) -> bytes:
-    reason, status = decision.reason, decision.response.status
+    reason, response = decision.reason, decision.response
     if reason not in ANSWERS:
         reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is told as one
-    if not 400 <= status <= 599:
+    headers = tuple(_sendable(response.set_headers))
+    redirects = response.status in _REDIRECTS and any(name == "location" for name, _ in headers)
+    status = response.status
+    if not (redirects or 400 <= status <= 599):
         status = ANSWERS[reason].status  # Envoy would send a 200 as it is
     principal = decision.identity.principal
     if len(principal) > _CACHED_BYTES or not is_header_value(principal):
         principal = ""
     grpc = request is not None and _speaks_grpc(request)
-    said = _Deny(reason, decision.policy, decision.rule, principal, status, decision.response.message, grpc)
-    return _joined(_encode_deny(said), decision_id)
+    said = _Deny(reason, decision.policy, decision.rule, principal, status, response.message, headers, grpc)
+    small = sum(len(value) for _, value in headers) <= _CACHED_BYTES
+    return _joined((_encode_deny if small else _encode_deny.__wrapped__)(said), decision_id)
 
 
 def _speaks_grpc(request: RequestAttributes) -> bool:
@@ -243,7 +249,7 @@ def _encode_deny(said: _Deny) -> list[bytes]:
     message.status.message = said.reason.value
     denied = message.denied_response
     denied.status.code = said.status
-    headers = {DECISION_ID_HEADER: _PLACEHOLDER, "cache-control": "no-store"}
+    headers = {**dict(said.headers), DECISION_ID_HEADER: _PLACEHOLDER, "cache-control": "no-store"}
     if said.status == 401:
         headers["www-authenticate"] = _challenge(ANSWERS[said.reason].bearer_error)
     if said.status == 503:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 
-Unary = Callable[[bytes, Any], Awaitable[bytes]]
+Unary = Callable[[bytes, Any, str], Awaitable[bytes]]
 """One method: (request bytes, `grpc.aio.ServicerContext`) to response bytes."""
 Methods = Mapping[str, Mapping[str, Unary]]
 """Methods by name, by their service's full name."""
@@ -47,8 +47,8 @@ _OPTIONS: Final = (
 class Checks(Protocol):
     """What answers Check calls; it never raises."""
 
-    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]]) -> bytes:
-        """The CheckResponse to a CheckRequest."""
+    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
+        """The CheckResponse to a CheckRequest that `caller` (a SPIFFE ID, "" on a Unix socket) sends."""
         ...
 
     def refuse(self, reason: Reason) -> bytes:
@@ -60,13 +60,13 @@ def authorization_methods(checks: Checks, max_concurrent: int) -> Methods:
     """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue."""
     in_flight = 0
 
-    async def check(payload: bytes, context: Any) -> bytes:
+    async def check(payload: bytes, context: Any, caller: str) -> bytes:
         nonlocal in_flight
         if in_flight >= max_concurrent:
             return checks.refuse(Reason.OVERLOADED)
         in_flight += 1
         try:
-            return await checks.check(payload, context.invocation_metadata())
+            return await checks.check(payload, context.invocation_metadata(), caller)
         finally:
             in_flight -= 1
 
@@ -187,8 +187,13 @@ class GrpcServer:
             self._server = None
 
 
-def _unguarded(call: Unary) -> Unary:
-    return call
+def _unguarded(call: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """`call` for whoever can reach the socket: they have no SPIFFE ID."""
+
+    async def unguarded(payload: bytes, context: Any) -> bytes:
+        return await call(payload, context, "")
+
+    return unguarded
 
 
 class ServerGroup:

@@ -62,17 +62,18 @@ class CheckServicer:
         self.internal_errors = 0
         self.observer_errors = 0
 
-    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]] = ()) -> bytes:
+    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]] = (), caller: str = "") -> bytes:
         """The CheckResponse for the CheckRequest in `payload`. Raises nothing but cancellation and its like.
 
-        `metadata` is the gRPC call's, with names in lower case.
+        `metadata` is the gRPC call's, with names in lower case. `caller` is the verified SPIFFE ID of the proxy that
+        asks, "" on a Unix socket.
         """
         started = time.time_ns()
         decision_id = new_decision_id()
         request: RequestAttributes | None = None
         try:
             request, evidence = parse_check_request(payload)
-            decision = settle(await self._authorizer.authorize(request, evidence, decision_id))
+            decision = settle(await self._authorizer.authorize(request, evidence, decision_id, caller))
             response = answer(decision, decision_id, request, self._output_headers())
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)

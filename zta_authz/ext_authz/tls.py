@@ -70,8 +70,11 @@ class MutualTls:
 
         return tuple(of(file) for file in self._files)
 
-    def guard(self, call: Callable[[bytes, Any], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """`call` for callers of the list on TLS 1.3; PERMISSION_DENIED for all others, before a byte is parsed."""
+    def guard(self, call: Callable[[bytes, Any, str], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Guard `call`: callers of the list on TLS 1.3 reach it, with their SPIFFE ID.
+
+        All others get PERMISSION_DENIED before a byte of theirs is parsed.
+        """
         allowed = self._allowed
 
         async def guarded(payload: bytes, context: Any) -> bytes:
@@ -80,7 +83,7 @@ class MutualTls:
             versions = caller.get("ssl_tls_version", ())
             if len(names) != 1 or names[0] not in allowed or tuple(versions) != (_TLS_1_3,):
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
-            return await call(payload, context)
+            return await call(payload, context, names[0].decode())
 
         return guarded
 

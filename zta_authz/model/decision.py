@@ -34,6 +34,16 @@ NO_RESPONSE = Response()
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A rule that matched without deciding: of an AUDIT policy, or of one in dry run. `action` is its policy's."""
+
+    action: str
+    policy: str
+    rule: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
 
@@ -47,6 +57,7 @@ class Decision:
     identity: Identity = ANONYMOUS
     detail: str = ""
     response: Response = NO_RESPONSE
+    shadows: tuple[Shadow, ...] = ()
 
     @property
     def allowed(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,11 +48,34 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedWorkload:
+    """A workload that a proxy with SPIFFE ID `principal` stands before."""
+
+    principal: str
+    workload: Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A proxy that stands before several workloads: `caller` is its SPIFFE ID, or `unix` for a Unix socket's users.
+
+    `namespaces` are those it may name: exact, `x*`, `*x` or `*`.
+    """
+
+    caller: str
+    namespaces: tuple[str, ...]
+
+
+UNIX_CALLER: Final = "unix"
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How documents are read and requests decided.
 
     `default_allow`: a request that no policy speaks of is allowed, if no ALLOW policy selects the workload.
     `accept_ambiguous_paths`: paths that two parties may read differently are matched as they are.
+    `workloads` and `gateways`: where one of them is given, each request says whose it is, else it is `workload`'s.
     """
 
     semantics: Semantics = Semantics.STRICT
@@ -65,6 +88,13 @@ class Options:
     use_remote_address: bool = False
     xff_num_trusted_hops: int = 0
     accept_ambiguous_paths: bool = False
+    workloads: tuple[NamedWorkload, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """True where requests say whose they are."""
+        return bool(self.workloads or self.gateways)
 
     @property
     def strict(self) -> bool:

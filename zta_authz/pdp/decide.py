@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Reason, Refused
-from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
+from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.pdp.paths import ambiguous
 from zta_authz.policy.inputs import Inputs
 
@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from zta_authz.policy.table import WorkloadView
 
 
-def decide(snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float) -> Decision:
-    """The decision on `request` at `now` (seconds since the epoch). Never raises for what the request holds."""
+def decide(
+    snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float, caller: str = ""
+) -> Decision:
+    """The decision on `request` at `now` (seconds since the epoch). Never raises for what the request holds.
+
+    `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
+    """
     try:
+        workload = snapshot.workloads.resolve(request, caller)
         identity = snapshot.verifier.verify(request, evidence, now)
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
@@ -27,22 +33,34 @@ def decide(snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, n
         what = ambiguous(request.path.partition("?")[0], request.method)
         if what:
             return Decision(Verdict.DENY, Reason.PATH_AMBIGUOUS, identity=identity, detail=what)
-    return combine(snapshot.table.default_view, inputs, default_allow=snapshot.options.default_allow)
+    view = snapshot.table.view(workload) if snapshot.options.shared else snapshot.table.default_view
+    return combine(view, inputs, default_allow=snapshot.options.default_allow)
 
 
 def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decision:
     """DENY, then ALLOW, then the default: allow only where it says so and no ALLOW policy selects the workload."""
+    shadows = _shadows(view, inputs) if view.has_shadows else ()
     rule = view.deny.first(inputs)
     if rule is not None:
-        return _decided(Verdict.DENY, Reason.DENY_POLICY, rule, inputs)
+        return _decided(Verdict.DENY, Reason.DENY_POLICY, rule, inputs, shadows)
     rule = view.allow.first(inputs)
     if rule is not None:
-        return _decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs)
+        return _decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows)
     if default_allow and not view.has_allow:
-        return Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity)
-    return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity)
+        return Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity, shadows=shadows)
+    return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity, shadows=shadows)
 
 
-def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs) -> Decision:
+def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shadows: tuple[Shadow, ...]) -> Decision:
     response = NO_RESPONSE if rule.response is None else rule.response.resolve(inputs)
-    return Decision(verdict, reason, rule.policy.name, rule.number, inputs.identity, "", response)
+    return Decision(verdict, reason, rule.policy.name, rule.number, inputs.identity, "", response, shadows)
+
+
+def _shadows(view: WorkloadView, inputs: Inputs) -> tuple[Shadow, ...]:
+    """What matched of the rules that never decide: the first of AUDIT, of dry-run DENY and of dry-run ALLOW."""
+    found = (index.first(inputs) for index in (view.audit, view.dry_run_deny, view.dry_run_allow))
+    return tuple(
+        Shadow(rule.policy.action, rule.policy.name, rule.number, rule.policy.dry_run)
+        for rule in found
+        if rule is not None
+    )

@@ -38,20 +38,23 @@ class Explanation:
     nearest: tuple[Miss, ...] = ()
 
 
-def explain(snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float) -> Explanation:
+def explain(
+    snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float, caller: str = ""
+) -> Explanation:
     """Decide as `decide` does, on the same core, and say what was missing for the nearest allow.
 
     Looks at every ALLOW rule of the workload: for operators, not for the request path.
     """
-    decision = decide(snapshot, request, evidence, now)
+    decision = decide(snapshot, request, evidence, now, caller)
     if decision.reason is not Reason.NO_MATCHING_POLICY:
         return Explanation(decision)
     try:
+        workload = snapshot.workloads.resolve(request, caller)
         identity = snapshot.verifier.verify(request, evidence, now)
     except Refused:  # cannot be: `decide` has just verified the same at the same time
         return Explanation(decision)
     inputs = Inputs(request, identity, snapshot.options, now)
-    rules = snapshot.table.default_view.allow.rules
+    rules = snapshot.table.view(workload).allow.rules
     missed = nsmallest(_NEAREST, (_miss(rule, inputs) for rule in rules), key=lambda miss: len(miss.failed))
     return Explanation(decision, tuple(missed))
 

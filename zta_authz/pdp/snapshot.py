@@ -10,6 +10,7 @@ from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents import read_all
+from zta_authz.policy.workloads import WorkloadResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Snapshot:
     table: RuleTable
     verifier: IdentityVerifier
     options: Options
+    workloads: WorkloadResolver
     digest: str
     sources: tuple[str, ...]
     warnings: tuple[Fault, ...] = ()
@@ -55,13 +57,14 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapsho
     if faults:
         raise DocumentErrors(faults)
     table = compiler.table()
-    return Snapshot(table, verifier, options, _digest(texts, options), tuple(s.name for s in texts), tuple(warnings))
+    names = tuple(source.name for source in texts)
+    resolver = WorkloadResolver(options)
+    return Snapshot(table, verifier, options, resolver, _digest(texts, options), names, tuple(warnings))
 
 
 def _digest(sources: list[SourceText], options: Options) -> str:
     digest = hashlib.sha256()
-    labels = tuple(sorted(options.workload.labels.items()))
-    for part in (repr(options), repr(labels), *(text for s in sources for text in (s.name, s.text))):
+    for part in (repr(options), *(text for s in sources for text in (s.name, s.text))):
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big"))
         digest.update(encoded)

@@ -87,6 +87,9 @@ class Reader:
         if not isinstance(node, Mapping):
             self._wrong_kind(node, name, "a mapping of strings")
             return {}
+        for text, (key, _) in node.entries.items():
+            if key.kind != "string":  # Kubernetes would rename it: `on` becomes "true"
+                self.fault(key, f"`{name}` has the {key.kind} `{text}` as a key", f'write it in quotes: "{text}"')
         values = ((key, self.string(value, f"{name}.{key}", empty=True)) for key, value in entries(node))
         return {key: value for key, value in values if value is not None}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.index import build_index
 from zta_authz.policy.lookups import NO_RULE
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from zta_authz.policy.inputs import Inputs
     from zta_authz.policy.lookups import Part
     from zta_authz.policy.rule import PolicyRef, Rule
+
+
+MAX_VIEWS: Final = 1024
+_WorkloadKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +68,56 @@ class WorkloadView:
 
 
 class RuleTable:
-    """All policies. `default_view` is the view of the workload that the settings name."""
+    """All policies. `default_view` is the view of the workload that the settings name.
 
-    __slots__ = ("default_view", "options", "policies")
+    Views of other workloads are made on first use and kept: at most `MAX_VIEWS`, the longest unused goes first, and
+    workloads that the same policies select share one. `output_headers` are those that any policy may set upstream.
+    """
+
+    __slots__ = ("_names", "_views", "default_view", "options", "output_headers", "policies")
 
     def __init__(self, policies: tuple[CompiledPolicy, ...], options: Options) -> None:
         self.policies = policies
         self.options = options
+        self.output_headers = frozenset(
+            header.name
+            for policy in policies
+            for rule in policy.rules
+            if rule.response is not None
+            for header in rule.response.headers
+        )
+        self._names: OrderedDict[_WorkloadKey, tuple[int, ...]] = OrderedDict()
+        self._views: OrderedDict[tuple[int, ...], WorkloadView] = OrderedDict()
         self.default_view = self.view(options.workload)
+        for named in options.workloads:
+            self.view(named.workload)
 
     def view(self, workload: Workload) -> WorkloadView:
-        """The policies that select `workload`, indexed. Costs time in proportion to them: keep it."""
+        """The policies that select `workload`, indexed: kept from the last time, or made now."""
+        key = (workload.namespace, tuple(sorted(workload.labels.items())))
+        chosen = self._names.get(key)
+        view = None if chosen is None else self._views.get(chosen)
+        if chosen is None or view is None:
+            return self._make_view(key, workload)
+        self._names.move_to_end(key)
+        self._views.move_to_end(chosen)
+        return view
+
+    def _make_view(self, key: _WorkloadKey, workload: Workload) -> WorkloadView:
         root = self.options.root_namespace
-        return WorkloadView([p for p in self.policies if p.selector.selects(workload.namespace, workload.labels, root)])
+        chosen = tuple(
+            number
+            for number, policy in enumerate(self.policies)
+            if policy.selector.selects(workload.namespace, workload.labels, root)
+        )
+        view = self._views.get(chosen)
+        if view is None:
+            view = self._views[chosen] = WorkloadView([self.policies[number] for number in chosen])
+        self._names[key] = chosen
+        for kept in (self._names, self._views):
+            while len(kept) > MAX_VIEWS:
+                kept.popitem(last=False)
+        return view
 
     @property
     def rule_count(self) -> int:

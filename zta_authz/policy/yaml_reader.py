@@ -276,22 +276,26 @@ def iter_documents(source: str, text: str, faults: list[Fault]) -> Iterator[Node
                     yield node
     except _Refused as error:
         faults.append(Fault(source, error.line, error.column, error.message, error.hint))
-    except yaml.YAMLError as error:
-        faults.append(_syntax_fault(source, text, error))
+    except yaml.MarkedYAMLError as error:
+        faults.append(_syntax_fault(source, error))
+    except yaml.reader.ReaderError as error:
+        faults.append(_unreadable(source, text, error.character))
+    except UnicodeEncodeError as error:  # libyaml reads UTF-8, which has no lone surrogates
+        faults.append(_unreadable(source, text, text[error.start]))
 
 
-def _syntax_fault(source: str, text: str, error: yaml.YAMLError) -> Fault:
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        what = " ".join(part for part in (error.problem, error.context) if part)
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        return Fault(source, line, column, f"not valid YAML: {what}", "check indentation, quotes and brackets here")
-    position = getattr(error, "position", None)
-    line, column = 1, 1
-    if isinstance(position, int):
-        before = text[:position]
-        line = before.count("\n") + 1
-        column = position - (before.rfind("\n") + 1) + 1
-    character = getattr(error, "character", None)
-    shown = f"character U+{character:04X} is not allowed" if isinstance(character, int) else "unreadable character"
-    return Fault(source, line, column, f"not valid YAML: {shown}", "save the file as UTF-8 text")
+def _syntax_fault(source: str, error: yaml.MarkedYAMLError) -> Fault:
+    mark = error.problem_mark or error.context_mark
+    what = " ".join(part for part in (error.problem, error.context) if part)
+    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+    return Fault(source, line, column, f"not valid YAML: {what}", "check indentation, quotes and brackets here")
+
+
+def _unreadable(source: str, text: str, character: str | int) -> Fault:
+    """A character that YAML can't hold, at its first place: libyaml's own position counts bytes."""
+    shown = chr(character) if isinstance(character, int) else character
+    at = max(text.find(shown), 0)
+    line = text.count("\n", 0, at) + 1
+    column = at - text.rfind("\n", 0, at)
+    message = f"not valid YAML: character U+{ord(shown):04X} is not allowed"
+    return Fault(source, line, column, message, "save the file as UTF-8 text")

@@ -29,6 +29,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _plain_listeners(settings)
     yield from _callers(settings)
     yield from _admin(settings)
+    yield from _workloads(settings)
     if settings.audit.sink == "file" and settings.audit.path is None:
         yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
     if settings.audit.sink != "file" and settings.audit.path is not None:
@@ -59,6 +60,15 @@ def _callers(settings: Settings) -> Iterator[Inconsistency]:
             "list the SPIFFE IDs of the proxies that may ask",
             (("listen",), ("tls",)),
         )
+
+
+def _workloads(settings: Settings) -> Iterator[Inconsistency]:
+    seen: set[str] = set()
+    for index, named in enumerate(settings.workloads):
+        if named.principal in seen:
+            path: Path = ("workloads", index, "principal")
+            yield Inconsistency(path, "two workloads have this principal", "leave one of the two", (("workloads",),))
+        seen.add(named.principal)
 
 
 def _admin(settings: Settings) -> Iterator[Inconsistency]:

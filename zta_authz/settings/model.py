@@ -9,7 +9,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.model.options import CertificateCheck, ChainSource, Options, Semantics, Workload
+from zta_authz.model.options import (
+    UNIX_CALLER,
+    CertificateCheck,
+    ChainSource,
+    Gateway,
+    NamedWorkload,
+    Options,
+    Semantics,
+    Workload,
+)
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
 
@@ -46,6 +55,10 @@ def _spiffe_id(text: str) -> str:
     except ValueError as error:
         raise _wrong(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
     return text
+
+
+def _caller(text: str) -> str:
+    return text if text == UNIX_CALLER else _spiffe_id(text)
 
 
 def _distinct(items: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,6 +114,21 @@ class WorkloadSettings(Section):
     labels: dict[str, str] = Field(default_factory=dict)
     trust_domain: TrustDomainName = "cluster.local"
     trust_domain_aliases: Annotated[tuple[TrustDomainName, ...], AfterValidator(_distinct)] = ()
+
+
+class NamedWorkloadSettings(Section):
+    """One workload of a shared authorizer: its proxy's SPIFFE ID, its namespace and labels."""
+
+    principal: Annotated[str, AfterValidator(_spiffe_id)]
+    namespace: Text
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class GatewaySettings(Section):
+    """A proxy before several workloads: its SPIFFE ID (or `unix`), and the namespaces it may name."""
+
+    spiffe_id: Annotated[str, AfterValidator(_caller)]
+    namespaces: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class PeerSettings(Section):
@@ -188,6 +216,8 @@ class Settings(Section):
     semantics: Semantics = Semantics.STRICT
     default_action: Literal["deny", "allow"] | None = None
     workload: WorkloadSettings = WorkloadSettings()
+    workloads: Annotated[tuple[NamedWorkloadSettings, ...], Field(max_length=1024)] = ()
+    gateways: Annotated[tuple[GatewaySettings, ...], Field(max_length=1024)] = ()
     root_namespace: Text = "istio-system"
     peer: PeerSettings = PeerSettings()
     client_address: ClientAddressSettings = ClientAddressSettings()
@@ -212,12 +242,9 @@ class Settings(Section):
         return Options(
             semantics=self.semantics,
             default_allow=(self.default_action or ("allow" if istio else "deny")) == "allow",
-            workload=Workload(
-                namespace=self.workload.namespace,
-                labels=dict(self.workload.labels),
-                trust_domain=self.workload.trust_domain,
-                trust_domain_aliases=self.workload.trust_domain_aliases,
-            ),
+            workload=self._workload(self.workload),
+            workloads=tuple(NamedWorkload(named.principal, self._workload(named)) for named in self.workloads),
+            gateways=tuple(Gateway(gateway.spiffe_id, gateway.namespaces) for gateway in self.gateways),
             root_namespace=self.root_namespace,
             verify_certificate=self.peer.verify_certificate,
             trust_proxy=istio if trust_proxy is None else trust_proxy,
@@ -226,6 +253,10 @@ class Settings(Section):
             xff_num_trusted_hops=self.client_address.xff_num_trusted_hops,
             accept_ambiguous_paths=(self.paths.ambiguous or ("accept" if istio else "reject")) == "accept",
         )
+
+    def _workload(self, named: WorkloadSettings | NamedWorkloadSettings) -> Workload:
+        mesh = self.workload
+        return Workload(named.namespace, dict(named.labels), mesh.trust_domain, mesh.trust_domain_aliases)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """`listen`, parsed."""

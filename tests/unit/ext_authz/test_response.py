@@ -229,6 +229,21 @@ def test_a_policy_chooses_the_status_but_never_one_that_looks_like_success(wante
     assert json.loads(message.denied_response.body)["detail"] == "ask the hatters"
 
 
+def test_a_policy_may_send_a_caller_elsewhere() -> None:
+    response = Response(set_headers=(("location", "https://login.example/"),), status=302)
+    message = told(deny(response=response))
+    assert message.denied_response.status.code == 302
+    assert denied_headers(message)["location"] == "https://login.example/"
+    assert message.status.code != 0
+
+
+def test_headers_of_an_allow_that_turned_into_a_denial_are_not_told_to_the_caller() -> None:
+    decision = Decision(Verdict.ALLOW, Reason.DENY_POLICY, response=Response(set_headers=(("x-team", "hats"),)))
+    message = told(decision)
+    assert message.denied_response.status.code == 500
+    assert "x-team" not in denied_headers(message)
+
+
 def test_a_refusal_before_the_request_was_read_is_told_too() -> None:
     message = CheckResponse.FromString(answer(Decision(Verdict.DENY, Reason.REQUEST_MALFORMED), DECISION_ID, None))
     assert message.denied_response.status.code == 400

@@ -1,0 +1,149 @@
+"""Whose request it is, and which proxies may say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.options import Gateway, NamedWorkload, Options, Workload
+from zta_authz.model.request import Evidence, RequestAttributes
+from zta_authz.pdp.decide import decide
+from zta_authz.pdp.snapshot import SourceText, compile_snapshot
+from zta_authz.policy.table import MAX_VIEWS
+from zta_authz.policy.workloads import WorkloadResolver
+
+ORDERS = "spiffe://cluster.local/ns/shop/sa/orders"
+GATEWAY = "spiffe://cluster.local/ns/edge/sa/gateway"
+SHOP = Workload("shop", {"app": "orders"})
+SHARED = Options(
+    workloads=(NamedWorkload(ORDERS, SHOP),),
+    gateways=(Gateway(GATEWAY, ("shop", "team-*")),),
+    trust_proxy=True,
+)
+
+
+def named(namespace: str, labels: str = "") -> RequestAttributes:
+    extensions = {"zta.workload.namespace": namespace}
+    if labels:
+        extensions["zta.workload.labels"] = labels
+    return RequestAttributes(method="GET", path="/", context_extensions=extensions)
+
+
+def to(principal: str) -> RequestAttributes:
+    return RequestAttributes(method="GET", path="/", destination_principal=principal)
+
+
+def test_one_workload_takes_every_request_whatever_it_says() -> None:
+    resolver = WorkloadResolver(Options(workload=SHOP))
+    assert resolver.resolve(named("other"), "") is SHOP
+
+
+@pytest.mark.parametrize(
+    ("request_", "caller", "namespace", "labels"),
+    [
+        (to(ORDERS), ORDERS, "shop", {"app": "orders"}),
+        (to(""), ORDERS, "shop", {"app": "orders"}),
+        (to(ORDERS), "", "shop", {"app": "orders"}),
+        (to(ORDERS), GATEWAY, "shop", {"app": "orders"}),
+        (named("shop"), GATEWAY, "shop", {}),
+        (named("team-a", "app=web,version=v2"), GATEWAY, "team-a", {"app": "web", "version": "v2"}),
+    ],
+)
+def test_a_proxy_names_a_workload_it_stands_before(
+    request_: RequestAttributes, caller: str, namespace: str, labels: dict[str, str]
+) -> None:
+    found = WorkloadResolver(SHARED).resolve(request_, caller)
+    assert (found.namespace, dict(found.labels)) == (namespace, labels)
+
+
+@pytest.mark.parametrize(
+    ("request_", "caller", "reason"),
+    [
+        (to(ORDERS), "spiffe://cluster.local/ns/shop/sa/payments", Reason.CALLER_NOT_ALLOWED),
+        (named("shop"), ORDERS, Reason.CALLER_NOT_ALLOWED),
+        (named("shop"), "", Reason.CALLER_NOT_ALLOWED),
+        (named("kube-system"), GATEWAY, Reason.CALLER_NOT_ALLOWED),
+        (named("shop", "app"), GATEWAY, Reason.WORKLOAD_UNKNOWN),
+        (named("shop", "=x"), GATEWAY, Reason.WORKLOAD_UNKNOWN),
+        (to("spiffe://cluster.local/ns/shop/sa/nobody"), GATEWAY, Reason.WORKLOAD_UNKNOWN),
+        (to(""), "", Reason.WORKLOAD_UNKNOWN),
+        (to(""), GATEWAY, Reason.WORKLOAD_UNKNOWN),
+    ],
+)
+def test_a_proxy_may_not_speak_for_others(request_: RequestAttributes, caller: str, reason: Reason) -> None:
+    with pytest.raises(Refused) as refused:
+        WorkloadResolver(SHARED).resolve(request_, caller)
+    assert refused.value.reason is reason
+
+
+def test_a_gateway_on_a_unix_socket_is_listed_by_that_name() -> None:
+    options = Options(gateways=(Gateway("unix", ("*",)),))
+    assert WorkloadResolver(options).resolve(named("shop"), "").namespace == "shop"
+
+
+POLICIES = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: orders, namespace: shop}
+spec:
+  selector: {matchLabels: {app: orders}}
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: team, namespace: team-a}
+spec: {rules: [{to: [{operation: {methods: [POST]}}]}]}
+"""
+
+
+def test_each_request_is_judged_by_its_own_workloads_policies() -> None:
+    snapshot = compile_snapshot([SourceText("p.yaml", POLICIES)], SHARED)
+
+    def verdict(request: RequestAttributes, caller: str) -> str:
+        decision = decide(snapshot, request, Evidence(), 0.0, caller)
+        return f"{decision.reason} {decision.policy}".strip()
+
+    assert verdict(to(ORDERS), ORDERS) == "allow_policy shop/orders"
+    assert verdict(named("team-a"), GATEWAY) == "no_matching_policy"
+    assert verdict(named("shop", "app=orders"), GATEWAY) == "allow_policy shop/orders"
+    assert verdict(named("shop"), GATEWAY) == "no_matching_policy"
+    assert verdict(to(ORDERS), "spiffe://cluster.local/ns/x/sa/y") == "caller_not_allowed"
+
+
+def test_views_are_shared_by_workloads_that_the_same_policies_select_and_bounded_in_number() -> None:
+    table = compile_snapshot([SourceText("p.yaml", POLICIES)], SHARED).table
+    first = table.view(Workload("shop", {"app": "orders", "version": "v1"}))
+    assert table.view(Workload("shop", {"app": "orders", "version": "v2"})) is first
+    for number in range(2 * MAX_VIEWS):
+        table.view(Workload("shop", {"app": "orders", "version": str(number)}))
+    assert len(table._names) == MAX_VIEWS
+    assert table.view(SHOP) is first
+
+
+SHADOWS = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: open}
+spec: {rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: watch}
+spec: {action: AUDIT, rules: [{to: [{operation: {methods: [GET]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, annotations: {istio.io/dry-run: "true"}}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/x"]}}]}]}
+"""
+
+
+def test_audit_and_dry_run_policies_are_told_and_decide_nothing() -> None:
+    snapshot = compile_snapshot([SourceText("p.yaml", SHADOWS)], Options())
+    decision = decide(snapshot, RequestAttributes(method="GET", path="/x"), Evidence(), 0.0)
+    assert decision.allowed
+    told = [(shadow.action, shadow.policy, shadow.rule, shadow.dry_run) for shadow in decision.shadows]
+    assert told == [("AUDIT", "default/watch", 0, False), ("DENY", "default/tried", 0, True)]
+    other = decide(snapshot, RequestAttributes(method="PUT", path="/y"), Evidence(), 0.0)
+    assert other.allowed
+    assert other.shadows == ()
