@@ -1,0 +1,1 @@
+"""Benchmarks: how many calls the service answers, and what one costs. See README.md."""

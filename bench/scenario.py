@@ -1,0 +1,190 @@
+"""What is measured: a policy set, a caller with an X.509-SVID and, if wanted, a token, and the request it makes.
+
+Authorities, certificates and keys are made for each run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from jwt.algorithms import RSAAlgorithm
+
+from zta_authz._proto.ext_authz_pb2 import CheckRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FRONTEND = "spiffe://cluster.local/ns/default/sa/frontend"
+ISSUER = "https://issuer.example"
+CASES = ("principal", "svid", "token")
+"""The proxy's word for the caller; its certificate, verified; the certificate and an RS256 token, both verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`config` is the service's settings file, `request` the bytes of the CheckRequest; the answer is an allow."""
+
+    config: Path
+    socket: Path
+    request: bytes
+
+
+def build(case: str, policies: int, directory: Path) -> Scenario:
+    """Write settings and `policies` policies (the deciding one among them) below `directory`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = _certificate("authority", key, key)
+    leaf = _certificate(FRONTEND, ec.generate_private_key(ec.SECP256R1()), key)
+    signing_key = rsa.generate_private_key(65537, 2048)
+    documents = [_policy(number) for number in range(policies - 1)] + [_deciding_policy(case)]
+    documents.append(_trust_bundle(authority))
+    if case == "token":
+        documents.append(_request_authentication(signing_key))
+    folder = directory / "policies"
+    folder.mkdir()
+    (folder / "policies.yaml").write_text("\n---\n".join(json.dumps(each) for each in documents))
+    socket = directory / "authz.sock"
+    config = directory / "config.yaml"
+    config.write_text(json.dumps(_settings(case, folder, socket)))
+    certificate = "" if case == "principal" else quote(leaf.public_bytes(Encoding.PEM).decode(), safe="")
+    return Scenario(config, socket, _request(certificate, _token(signing_key) if case == "token" else ""))
+
+
+def _settings(case: str, folder: Path, socket: Path) -> dict[str, object]:
+    return {
+        "listen": [f"unix:{socket}"],
+        "policies": [str(folder)],
+        "workload": {"namespace": "default", "labels": {"app": "orders"}},
+        "peer": {"trust_proxy": case == "principal"},
+        "audit": {"sink": "stdout"},
+        "health": {"listen": None},
+    }
+
+
+def _policy(number: int) -> dict[str, object]:
+    """One of the many that don't decide: callers and paths of other teams, some denied, some allowed."""
+    action = "DENY" if number % 5 == 0 else "ALLOW"
+    principal = f"cluster.local/ns/team-{number}/sa/worker"
+    to = [{"operation": {"methods": ["GET", "PUT"], "paths": [f"/team-{number}/*", f"/v{number}/orders"]}}]
+    rule = {"from": [{"source": {"principals": [principal]}}], "to": to}
+    return _document("AuthorizationPolicy", f"team-{number}", {"action": action, "rules": [rule]})
+
+
+def _deciding_policy(case: str) -> dict[str, object]:
+    source: dict[str, list[str]] = {"principals": ["cluster.local/ns/default/sa/frontend"]}
+    if case == "token":
+        source["requestPrincipals"] = [f"{ISSUER}/alice"]
+    rule = {"from": [{"source": source}], "to": [{"operation": {"methods": ["GET"], "paths": ["/orders/*"]}}]}
+    return _document("AuthorizationPolicy", "orders", {"action": "ALLOW", "rules": [rule]})
+
+
+def _request_authentication(key: rsa.RSAPrivateKey) -> dict[str, object]:
+    public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "1", "alg": "RS256", "use": "sig"}
+    rule = {"issuer": ISSUER, "audiences": ["orders"], "jwks": json.dumps({"keys": [public]})}
+    return _document("RequestAuthentication", "orders", {"jwtRules": [rule]})
+
+
+def _document(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "orders"}}} | spec,
+    }
+
+
+def _trust_bundle(authority: x509.Certificate) -> dict[str, object]:
+    spec = {"trustDomain": "cluster.local", "x509Authorities": authority.public_bytes(Encoding.PEM).decode()}
+    return {"apiVersion": "zta.dev/v1", "kind": "TrustBundle", "metadata": {"name": "cluster-local"}, "spec": spec}
+
+
+def _token(key: rsa.RSAPrivateKey) -> str:
+    claims = {"iss": ISSUER, "sub": "alice", "aud": "orders", "exp": int(time.time()) + 3600, "scope": "orders:read"}
+    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
+
+
+def _request(certificate: str, token: str) -> bytes:
+    """About 1.3 kB without a certificate, as Envoy sends it with `encode_raw_headers`; opaque cookies fill it up."""
+    message = CheckRequest()
+    attributes = message.attributes
+    attributes.source.principal = FRONTEND
+    attributes.source.certificate = certificate
+    for peer, address, port in ((attributes.source, "10.0.0.1", 41234), (attributes.destination, "10.0.0.2", 8080)):
+        peer.address.socket_address.address = address
+        peer.address.socket_address.port_value = port
+    attributes.destination.principal = "spiffe://cluster.local/ns/default/sa/orders"
+    attributes.request.time.FromMilliseconds(int(time.time() * 1000))
+    attributes.tls_session.sni = "orders.default.svc.cluster.local"
+    http = attributes.request.http
+    http.id, http.method, http.path, http.scheme = "1234567890123456789", "GET", "/orders/7?expand=items", "https"
+    http.host, http.protocol = "orders.default.svc.cluster.local", "HTTP/2"
+    headers = {
+        ":authority": http.host,
+        ":method": http.method,
+        ":path": http.path,
+        ":scheme": http.scheme,
+        "accept": "*/*",
+        "user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0",
+        "x-request-id": "5b3d6d5e-4f9b-4a84-9f0e-2b4d1d1b2c3d",
+        "x-forwarded-proto": "https",
+        "x-forwarded-for": "203.0.113.7,10.0.0.1",
+        "cookie": "session=" + "c" * 400,
+    }
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    for name, value in headers.items():
+        http.header_map.headers.add(key=name, raw_value=value.encode())
+    return message.SerializeToString()
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer_key: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    """The authority where `key` signs itself, else an X.509-SVID for the SPIFFE ID `name`."""
+    is_authority = key is issuer_key
+    now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"), False
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(issuer if is_authority else x509.Name([]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=not is_authority,
+                key_cert_sign=is_authority,
+                crl_sign=is_authority,
+                decipher_only=False,
+                **usage,
+            ),
+            critical=True,
+        )
+    )
+    if not is_authority:
+        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False).add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name)]), critical=True
+        )
+    else:
+        trust_domain = x509.UniformResourceIdentifier("spiffe://cluster.local")
+        builder = builder.add_extension(x509.SubjectAlternativeName([trust_domain]), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
