@@ -10,7 +10,7 @@ import pytest
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS, encode_line, make_record
 from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.decision import Decision, Shadow, Verdict
 from zta_authz.model.identity import Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
 
@@ -51,7 +51,14 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "source": "10.0.0.1:1234",
         "destination": "[::1]:8080",
         "request_id": "7",
+        "shadows": [],
     }
+
+
+def test_rules_that_matched_without_deciding_are_recorded() -> None:
+    shadow = Shadow("DENY", "default/tr\udc80ied", 2, dry_run=True)
+    found = line(attributes(), Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, shadows=(shadow,)))
+    assert found["shadows"] == [{"action": "DENY", "policy": "default/tr\\udc80ied", "rule": 2, "dry_run": True}]
 
 
 def test_a_token_is_named_by_subject_and_issuer_only() -> None:
