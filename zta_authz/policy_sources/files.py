@@ -61,7 +61,7 @@ def load_snapshot(paths: Iterable[str], options: Options) -> Snapshot:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Without garbage collections: hardly any of the many objects that compiling makes are garbage (3 times as fast)."""
+    """Without garbage collections: hardly any of what compiling makes is garbage, and it is three times as fast."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
