@@ -128,7 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The HatShop story through a real Envoy and a real zta-authz.")
     parser.add_argument("--once", action="store_true", help="end after the table")
     arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a shell's `&` has it ignored
         signal.signal(number, _stop)
     return run(once=arguments.once)
 

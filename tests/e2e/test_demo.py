@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, str(REPOSITORY / "envoy" / "demo" / "run.py")]
+IN_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+"""As a shell's `&` starts it: with SIGINT ignored, which must not keep it from being stopped."""
 
 
 def _environment(envoy_binary: Path, directory: Path) -> dict[str, str]:
@@ -62,7 +64,12 @@ class Demo:
     def __init__(self, environment: dict[str, str], directory: Path) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
-            RUN, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+            [*IN_BACKGROUND, *RUN],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         self.output = ""
