@@ -96,13 +96,17 @@ def test_a_wrong_spec_is_said_with_its_place_and_the_mend(text: str, fault: str)
         ),
         (
             source(""),
-            "5:20: `source` is empty, so it would match everything; "
-            "name at least one of principals, requestPrincipals, namespaces, …, or remove the entry",
+            (
+                "5:20: `source` is empty, so it would match everything; "
+                "name at least one of principals, requestPrincipals, namespaces, …, or remove the entry"
+            ),
         ),
         (
             operation(""),
-            "5:21: `operation` is empty, so it would match everything; "
-            "name at least one of hosts, ports, methods, …, or remove the entry",
+            (
+                "5:21: `operation` is empty, so it would match everything; "
+                "name at least one of hosts, ports, methods, …, or remove the entry"
+            ),
         ),
         (source("principles: [a]"), "5:21: unknown field `principles` in source; did you mean `principals`?"),
         (source("zzz: [a]"), f"5:21: unknown field `zzz` in source; known fields: {_SOURCE_FIELDS}"),
@@ -225,8 +229,10 @@ def test_a_wrong_selector_is_said_with_its_place_and_the_mend(selector: str, exp
         (
             "true",
             "{}",
-            "3:53: `metadata.annotations.istio.io/dry-run` has the boolean `true` where a string is meant; "
-            'write it in quotes: "true"',
+            (
+                "3:53: `metadata.annotations.istio.io/dry-run` has the boolean `true` where a string is meant; "
+                'write it in quotes: "true"'
+            ),
         ),
     ],
 )
@@ -272,8 +278,10 @@ def test_a_policy_that_is_not_ours_to_enforce_is_named_in_a_warning(body: str, w
 def test_an_allow_that_callers_without_identity_meet_is_warned_of(fields: str, field: str) -> None:
     found = warnings(spec(f"{{rules: [{{from: [{{source: {{{fields}}}}}]}}]}}"))
     assert found == [
-        f"a.yaml:4:{37 + len(field)}: `{field}` alone admits callers without any identity (policy `default/p`); "
-        'add `principals: ["*"]` (or `requestPrincipals: ["*"]`) beside it'
+        (
+            f"a.yaml:4:{37 + len(field)}: `{field}` alone admits callers without any identity (policy `default/p`); "
+            'add `principals: ["*"]` (or `requestPrincipals: ["*"]`) beside it'
+        )
     ]
 
 

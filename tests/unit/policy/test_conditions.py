@@ -37,8 +37,10 @@ def key_faults(key: str, value: str = "a", field: str = "values") -> list[str]:
         (
             "notPaths",
             "/a/{*}b",
-            "`/a/{*}b` in `notPaths`: `{*}b`: `{*}` and `{**}` stand for a whole path segment; "
-            "mend the value; it is not skipped",
+            (
+                "`/a/{*}b` in `notPaths`: `{*}b`: `{*}` and `{**}` stand for a whole path segment; "
+                "mend the value; it is not skipped"
+            ),
         ),
         (
             "paths",
@@ -48,8 +50,10 @@ def key_faults(key: str, value: str = "a", field: str = "values") -> list[str]:
         (
             "paths",
             "/a*/{*}",
-            "`/a*/{*}` in `paths`: `a*` has characters that a path template can't hold; "
-            "mend the value; it is not skipped",
+            (
+                "`/a*/{*}` in `paths`: `a*` has characters that a path template can't hold; "
+                "mend the value; it is not skipped"
+            ),
         ),
     ],
 )
