@@ -1,0 +1,120 @@
+"""What one whole decision costs, without the transport: bytes in, verified identity, rules, audit record, bytes out.
+
+1,000 policies; identity caches warm, as they are for every request of a caller but its first. CPU time: machines are
+shared. The parts are measured by themselves, one after the other, and add up to about the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+
+from bench import scenario
+from zta_authz.audit.record import encode_line, make_record
+from zta_authz.authorizer import Authorizer
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import answer
+from zta_authz.pdp.decide import combine, decide
+from zta_authz.policy.inputs import Inputs
+from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
+from zta_authz.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.model.decision import Decision
+    from zta_authz.model.request import RequestAttributes
+
+TARGET_US = 40.0
+_ROUNDS = 51
+_CALLS = 200
+_ID = "0" * 32
+
+
+class _Recorder:
+    """An audit sink that makes the record and its line, and keeps nothing."""
+
+    def record(self, request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> bool:
+        """Build what a real sink would write."""
+        return bool(encode_line(make_record(request, decision, decision_id, now)))
+
+
+def _median_us(call: Callable[[], object]) -> float:
+    call()
+    rounds = []
+    for _ in range(_ROUNDS):
+        started = time.process_time()
+        for _ in range(_CALLS):
+            call()
+        rounds.append((time.process_time() - started) / _CALLS * 1e6)
+    return round(statistics.median(rounds), 2)
+
+
+def measure(case: str, policies: int) -> dict[str, float]:
+    """Microseconds of the whole decision and of its parts."""
+    with tempfile.TemporaryDirectory() as directory:
+        found = scenario.build(case, policies, Path(directory))
+        settings = load_settings(str(found.config), {})
+        snapshot = load_snapshot(settings.policies, settings.options())
+    holder = SnapshotHolder()
+    holder.publish(snapshot)
+    authorizer = Authorizer(holder, _Recorder(), time.time)
+    gc.collect()
+    gc.freeze()
+    request, evidence = parse_check_request(found.request)
+    now = time.time()
+    decision = decide(snapshot, request, evidence, now)
+    if not decision.allowed:
+        raise SystemExit(f"the scenario is broken: {decision}")
+
+    def whole() -> bytes:
+        parsed, presented = parse_check_request(found.request)
+        step = authorizer.authorize(parsed, presented, _ID)
+        try:
+            step.send(None)
+        except StopIteration as done:
+            return answer(done.value, _ID, parsed)
+        raise AssertionError("the authorizer waits for something")
+
+    view = snapshot.table.default_view
+    return {
+        "whole": _median_us(whole),
+        "parse": _median_us(lambda: parse_check_request(found.request)),
+        "verify identity": _median_us(lambda: snapshot.verifier.verify(request, evidence, now)),
+        "match rules": _median_us(
+            lambda: combine(view, Inputs(request, decision.identity, snapshot.options, now), default_allow=False)
+        ),
+        "decide": _median_us(lambda: decide(snapshot, request, evidence, now)),
+        "audit record": _median_us(lambda: encode_line(make_record(request, decision, _ID, now))),
+        "answer": _median_us(lambda: answer(decision, _ID, request)),
+    }
+
+
+def main() -> int:
+    """Print the costs; 1 where a whole decision is above the target."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--policies", type=int, default=1000)
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    chosen = parser.parse_args()
+    rows = {case: measure(case, chosen.policies) for case in scenario.CASES}
+    if chosen.output == "json":
+        print(json.dumps({"policies": chosen.policies, "us": rows}, indent=2))
+    else:
+        print(f"{'':18}" + "".join(f"{case:>12}" for case in rows))
+        for part in next(iter(rows.values())):
+            print(f"{part:18}" + "".join(f"{row[part]:>9} us" for row in rows.values()))
+    return int(any(row["whole"] > TARGET_US for row in rows.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
