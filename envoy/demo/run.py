@@ -29,7 +29,7 @@ from rich.console import Console  # noqa: E402 after the path is set
 from envoy.demo.play import play  # noqa: E402
 from envoy.demo.processes import ProcessError  # noqa: E402
 from envoy.demo.report import MIN_WIDTH, commands, table  # noqa: E402
-from envoy.demo.stack import StackOptions, running  # noqa: E402
+from envoy.demo.stack import StackOptions, remove_stale_sockets, running  # noqa: E402
 from envoy.demo.story import STORY  # noqa: E402
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def workspace(directory: Path) -> Iterator[Path]:
             raise DemoError(
                 f"another demo is running in {directory}; stop it, or name another directory with {DIRECTORY_VARIABLE}"
             ) from None
+        remove_stale_sockets(directory)
         for entry in directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

@@ -30,6 +30,19 @@ if TYPE_CHECKING:
 
 WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN}
 
+SOCKETS_PREFIX = "zta-"
+SOCKETS_LINK = "sockets"
+
+
+def remove_stale_sockets(root: Path) -> None:
+    """Remove the sockets of a stack in `root` that was killed; it could not do so itself."""
+    try:
+        stale = (root / SOCKETS_LINK).readlink()
+    except OSError:
+        return
+    if stale.name.startswith(SOCKETS_PREFIX) and stale.parent == Path(tempfile.gettempdir()):
+        shutil.rmtree(stale, ignore_errors=True)
+
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
@@ -159,8 +172,10 @@ def running(
     """Mint into `root` (by `ca` if there is one), start everything, and leave nothing running whatever happens."""
     with contextlib.ExitStack() as cleanup:
         # Unix socket paths hold at most 107 bytes, so sockets live in a short directory of their own.
-        sockets = Path(tempfile.mkdtemp(prefix="zta-"))
+        sockets = Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX))
         cleanup.callback(shutil.rmtree, sockets, ignore_errors=True)
-        stack = Stack(identities.mint(root, ca), sockets, options)
+        layout = identities.mint(root, ca)
+        (root / SOCKETS_LINK).symlink_to(sockets)
+        stack = Stack(layout, sockets, options)
         stack.start(cleanup)
         yield stack

@@ -16,6 +16,7 @@ import pytest
 
 from envoy.demo.envoyproc import BINARY_VARIABLE
 from envoy.demo.run import DIRECTORY_VARIABLE, PORT_VARIABLE
+from envoy.demo.stack import SOCKETS_LINK
 from envoy.demo.story import STORY
 
 if TYPE_CHECKING:
@@ -139,9 +140,11 @@ def test_a_signal_ends_it_and_leaves_nothing_running(demo: Demo, number: signal.
 
 
 def test_killed_it_leaves_nothing_running_either_and_the_next_one_starts(demo: Demo, envoy_binary: Path) -> None:
+    sockets = (demo.directory / SOCKETS_LINK).readlink()
     assert demo.end(signal.SIGKILL) == -signal.SIGKILL
     assert _wait_until_gone(str(demo.directory)) == []
     again = Demo(_environment(envoy_binary, demo.directory), demo.directory)
+    assert not sockets.exists()
     assert again.end(signal.SIGTERM) == 0
 
 
