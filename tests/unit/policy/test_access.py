@@ -1,0 +1,184 @@
+"""AccessPolicy: what it says beyond Istio's documents, and how a wrong one is reported."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from zta_authz.errors import DocumentErrors
+from zta_authz.model.options import Options
+from zta_authz.model.request import Evidence, Headers, RequestAttributes
+from zta_authz.pdp.decide import decide
+from zta_authz.pdp.explain import explain
+from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
+
+FRONTEND = Evidence("spiffe://cluster.local/ns/shop/sa/frontend")
+HEAD = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: a}\nspec:\n"
+
+
+def snapshot(spec: str) -> Snapshot:
+    return compile_snapshot([SourceText("a.yaml", HEAD + spec)], Options(trust_proxy=True))
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def reason(spec: str, now: float = 0.0, **request: object) -> str:
+    attributes = RequestAttributes(**{"method": "GET", "path": "/"} | request)  # type: ignore[arg-type]
+    return decide(snapshot(spec), attributes, FRONTEND, now).reason.value
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+def test_an_unknown_condition_never_widens_access(action: str) -> None:
+    spec = f'  action: {action}\n  rules: [{{condition: "claims.level > 3"}}]\n'
+    allowed = HEAD.replace("name: a", "name: open") + "  rules: [{}]\n"
+    texts = [SourceText("a.yaml", HEAD + spec)]
+    if action == "DENY":
+        texts.append(SourceText("b.yaml", allowed))
+    found = decide(compile_snapshot(texts, Options()), RequestAttributes(method="GET", path="/"), Evidence(), 0.0)
+    assert found.reason.value == {"ALLOW": "no_matching_policy", "DENY": "deny_policy"}[action]
+
+
+def test_a_condition_stands_beside_istios_fields() -> None:
+    spec = """
+  rules:
+  - from: [{source: {namespaces: [shop]}}]
+    to: [{operation: {methods: [GET]}}]
+    condition: request.headers['x-team'] == 'hats'
+"""
+    hats = Headers({"x-team": ("hats",)}, exact=True)
+    assert reason(spec, headers=hats) == "allow_policy"
+    assert reason(spec, headers=hats, method="PUT") == "no_matching_policy"
+    assert reason(spec, headers=Headers({"x-team": ("caps",)}, exact=True)) == "no_matching_policy"
+
+
+def test_a_policy_and_a_rule_are_in_force_between_their_times() -> None:
+    spec = """
+  effectiveFrom: 2026-01-01T00:00:00Z
+  rules: [{expiresAt: "2026-02-01T00:00:00+01:00"}]
+"""
+    assert reason(spec, at("2025-12-31T23:59:59Z")) == "no_matching_policy"
+    assert reason(spec, at("2026-01-01T00:00:00Z")) == "allow_policy"
+    assert reason(spec, at("2026-01-31T22:59:59Z")) == "allow_policy"
+    assert reason(spec, at("2026-01-31T23:00:00Z")) == "no_matching_policy"
+
+
+@pytest.mark.parametrize(
+    ("moment", "open_"),
+    [
+        ("2026-11-20T08:59:59+01:00", False),  # a Friday
+        ("2026-11-20T09:00:00+01:00", True),
+        ("2026-11-20T16:59:59+01:00", True),
+        ("2026-11-20T17:00:00+01:00", False),
+        ("2026-11-21T10:00:00+01:00", False),  # Saturday
+        ("2026-11-21T22:00:00+01:00", True),  # its night
+        ("2026-11-22T05:59:00+01:00", True),
+        ("2026-11-22T06:00:00+01:00", False),
+        ("2026-07-10T09:30:00+02:00", True),  # a Friday in summer
+        ("2026-07-10T08:30:00+02:00", False),
+    ],
+)
+def test_weekly_windows_follow_the_zones_own_clock(moment: str, open_: bool) -> None:
+    spec = """
+  schedule:
+    timeZone: Europe/Berlin
+    windows:
+    - {days: [Mon, Tue, Wed, Thu, Fri], from: "09:00", to: "17:00"}
+    - {days: [Sat], from: "22:00", to: "06:00"}
+  rules: [{}]
+"""
+    assert (reason(spec, at(moment)) == "allow_policy") is open_
+
+
+def test_the_rules_response_is_used_before_the_policys() -> None:
+    spec = """
+  response: {headers: {set: [{name: X-Team, value: hats}], remove: [X-Debug]}}
+  rules:
+  - to: [{operation: {paths: [/own]}}]
+    response: {headers: {set: [{name: x-own, value: "1"}]}}
+  - {}
+"""
+    found = snapshot(spec)
+    own = decide(found, RequestAttributes(method="GET", path="/own"), FRONTEND, 0.0).response
+    other = decide(found, RequestAttributes(method="GET", path="/x"), FRONTEND, 0.0).response
+    assert own.set_headers == (("x-own", "1"),)
+    assert (other.set_headers, other.remove_headers) == ((("x-team", "hats"),), ("x-debug",))
+    assert found.table.output_headers == {"x-team", "x-own"}
+
+
+def test_a_header_whose_claim_is_absent_is_removed_so_that_nobody_can_send_it() -> None:
+    spec = "  rules: [{response: {headers: {set: [{name: x-sub, claim: sub}, {name: x-deep, claim: [a, b]}]}}}]\n"
+    response = decide(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
+    assert (response.set_headers, response.remove_headers) == ((), ("x-sub", "x-deep"))
+
+
+def test_a_denial_may_redirect() -> None:
+    spec = """
+  action: DENY
+  response: {redirect: {status: 303, location: "https://login.example/"}, message: please log in}
+  rules: [{}]
+"""
+    response = decide(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
+    assert (response.status, response.set_headers) == (303, (("location", "https://login.example/"),))
+    assert response.message == "please log in"
+
+
+def test_an_explanation_shows_conditions_and_times() -> None:
+    spec = """
+  rules:
+  - condition: request.method == 'PUT'
+    expiresAt: 2020-01-01T00:00:00Z
+"""
+    found = explain(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-21T00:00:00Z"))
+    assert found.nearest[0].failed == (
+        "time: saw `2026-11-21T00:00:00Z Sat`, rule has `until 2020-01-01T00:00:00Z`",
+        "condition: saw false, rule has `request.method == 'PUT'`",
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ("  action: CUSTOM\n  rules: [{}]\n", "5:11: unknown action `CUSTOM`"),
+        ("  action: DENY\n", "5:3: a policy with action DENY has no rules"),
+        ("  rule: []\n", "5:3: unknown field `rule` in AccessPolicy.spec; did you mean `rules`?"),
+        ("  rules: [{conditions: x}]\n", "5:12: unknown field `conditions` in a rule; did you mean `condition`?"),
+        ("  rules: [{condition: true}]\n", "5:23: `condition` has the boolean `true` where a string is meant"),
+        ('  rules: [{condition: "nobody == 1"}]\n', "5:23: condition, line 1 column 1: undeclared reference"),
+        ("  effectiveFrom: 2026-01-01\n", "5:18: `effectiveFrom` is not a time with its offset (RFC 3339)"),
+        ("  expiresAt: 2026-01-01T00:00:00\n", "5:14: `expiresAt` is not a time with its offset (RFC 3339)"),
+        (
+            "  effectiveFrom: 2026-01-02T00:00:00Z\n  expiresAt: 2026-01-01T00:00:00Z\n",
+            "6:14: `expiresAt` is not after `effectiveFrom`",
+        ),
+        ("  schedule: {windows: [{from: '09:00', to: '10:00'}]}\n", "5:13: schedule has no `timeZone`"),
+        ("  schedule: {timeZone: UTC}\n", "5:13: schedule has no `windows`"),
+        ("  schedule: {timeZone: Mars/Base, windows: []}\n", "5:24: unknown time zone `Mars/Base`"),
+        ("  schedule: {timeZone: ../../etc/passwd, windows: []}\n", "5:24: unknown time zone"),
+        ("  schedule: {timeZone: UTC, windows: [{days: [Caturday], from: '1:00', to: '25:00'}]}\n", "unknown day"),
+        ("  schedule: {timeZone: UTC, windows: [{from: '1:00', to: '02:00'}]}\n", "`from` is not a time of day"),
+        ("  schedule: {timeZone: UTC, windows: [{from: '01:00', to: '24:01'}]}\n", "`to` is not a time of day"),
+        ("  schedule: {timeZone: UTC, windows: [{from: '01:00'}]}\n", "a weekly window has no `to`"),
+        ("  response: {status: 200}\n", "5:22: `status` is not an HTTP status from 400 to 599"),
+        ("  response: {status: '404'}\n", "5:22: `status` is not an HTTP status from 400 to 599"),
+        ("  response: {redirect: {location: '//evil.example'}}\n", "`location` is not an address or a path"),
+        ("  response: {redirect: {status: 304, location: /}}\n", "`status` is not one of"),
+        ("  response: {status: 403, redirect: {location: /}}\n", "`response` has both `status` and `redirect`"),
+        ('  response: {message: "a\\nb"}\n', "`message` must be one line"),
+        ("  response: {headers: {set: [{name: x-zta-principal, value: me}]}}\n", "not a policy's to change"),
+        ("  response: {headers: {set: [{name: X_ZTA_principal, value: me}]}}\n", "not a policy's to change"),
+        ("  response: {headers: {set: [{name: 'a b', value: me}]}}\n", "`a b` is not a header name"),
+        ("  response: {headers: {set: [{name: a}]}}\n", "header `a` needs `value` or `claim`"),
+        ("  response: {headers: {set: [{name: a, value: x, claim: y}]}}\n", "header `a` needs `value` or `claim`"),
+        ('  response: {headers: {set: [{name: a, value: "x\\r\\ny"}]}}\n', "`value` must be one line"),
+        ("  response: {headers: {set: [{name: a, value: x}], remove: [A]}}\n", "`a` is both set and removed"),
+        ("  response: {headers: {remove: [host]}}\n", "header `host` is not a policy's to change"),
+    ],
+)
+def test_a_wrong_policy_says_where_and_why(spec: str, fault: str) -> None:
+    with pytest.raises(DocumentErrors) as error:
+        snapshot(spec)
+    assert fault in str(error.value)
+    assert all(found.hint for found in error.value.faults)

@@ -1,0 +1,162 @@
+"""Conditions: typed when loaded, bounded, and never true where they can't be told."""
+
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.model.identity import ANONYMOUS, Identity, Peer, PeerTrust, Token
+from zta_authz.model.options import Options
+from zta_authz.model.request import Address, Headers, RequestAttributes
+from zta_authz.model.spiffe import SpiffeId
+from zta_authz.policy.cel import MAX_LENGTH, VARIABLES, Condition, ConditionError
+from zta_authz.policy.inputs import Inputs
+
+FRONTEND = "spiffe://cluster.local/ns/shop/sa/frontend"
+NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z, a Monday
+CLAIMS = {"sub": "alice", "roles": ["buyer", "admin"], "level": 3, "nested": {"a": [1, 2]}, "x": None}
+
+
+def inputs(identity: Identity | None = None) -> Inputs:
+    token = Token("https://issuer", "alice", CLAIMS)
+    peer = Peer((FRONTEND,), SpiffeId.parse(FRONTEND), PeerTrust.CERTIFICATE)
+    request = RequestAttributes(
+        method="GET",
+        path="/orders/7?x=1",
+        host="Orders:8080",
+        scheme="https",
+        headers=Headers({"x-team": ("hats", "caps"), "x-empty": ("",)}, exact=True),
+        source=Address("10.0.0.1", 1234),
+        destination=Address("10.0.0.2", 8080),
+        destination_principal="spiffe://cluster.local/ns/shop/sa/orders",
+        sni="Orders.Example",
+        context_extensions={"tier": "gold"},
+    )
+    return Inputs(request, Identity(peer, token) if identity is None else identity, Options(), NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "request.method == 'GET'",
+        "request.path == '/orders/7'",
+        "request.query == 'x=1'",
+        "request.host == 'orders:8080'",
+        "request.scheme == 'https'",
+        "request.headers['x-team'] == 'hats,caps'",
+        "'x-empty' in request.headers",
+        f"source.principal == '{FRONTEND}'",
+        "source.trustDomain == 'cluster.local'",
+        "source.namespace == 'shop'",
+        "source.serviceAccount == 'frontend'",
+        "source.ip == '10.0.0.1' && source.port == 1234",
+        "remote.ip == '10.0.0.1'",
+        "destination.ip == '10.0.0.2' && destination.port == 8080",
+        "destination.principal.endsWith('/sa/orders')",
+        "connection.sni == 'orders.example'",
+        "claims.sub == 'alice' && claims.level > 2",
+        "claims.roles.exists(r, r == 'admin')",
+        "'admin' in claims.roles",
+        "claims.nested.a[1] == 2",
+        "token.subject == 'alice' && token.issuer == 'https://issuer'",
+        "context['tier'] == 'gold'",
+        "now > timestamp('2026-01-01T00:00:00Z') && now.getHours('Europe/Berlin') == 17 - 1",
+        "request . method == 'GET'",
+        "request.path.matches('^/orders/[0-9]+$')",
+        "claims.roles.all(r, r.matches(r'^\\w+$'))",
+        "!has(claims.missing)",
+    ],
+)
+def test_a_condition_reads_the_request_and_the_verified_identity(text: str) -> None:
+    assert Condition(text).evaluate(inputs()) is True
+
+
+def test_every_documented_variable_can_be_read_without_any_identity() -> None:
+    bare = Inputs(RequestAttributes(), ANONYMOUS, Options(), NOW)
+    for name, variable in VARIABLES.items():
+        compared = {"STRING": "''", "INT": "0"}.get(variable.type.name(), "")
+        text = f"{name} == {compared}" if compared else f"{name} == {name}"
+        assert Condition(text).evaluate(bare) is True, name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "claims.missing == 'x'",
+        "request.headers['x-none'] == 'a'",
+        "claims.roles[9] == 'x'",
+        "claims.sub > 1",
+        "claims.sub == 'alice' && claims.missing",
+        "1 / (destination.port - 8080) == 1",
+        "timestamp(claims.sub) < now",
+        "now.getHours(claims.sub) == 1",
+    ],
+)
+def test_what_cannot_be_evaluated_is_unknown(text: str) -> None:
+    assert Condition(text).evaluate(inputs()) is None
+
+
+def test_a_claim_that_the_runtime_cannot_hold_makes_every_condition_on_claims_unknown() -> None:
+    token = Token("https://issuer", "alice", {"sub": "alice", "huge": 2**70})
+    assert Condition("claims.sub == 'alice'").evaluate(inputs(Identity(token=token))) is None
+
+
+def test_false_is_false_and_a_short_circuit_decides_without_the_rest() -> None:
+    assert Condition("request.method == 'PUT'").evaluate(inputs()) is False
+    assert Condition("request.method == 'PUT' && claims.missing == 1").evaluate(inputs()) is False
+    assert Condition("request.method == 'GET' || claims.missing == 1").evaluate(inputs()) is True
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("request.metod == 'GET'", 1, 8, "undeclared reference to 'request.metod'"),
+        ("request.method == 1", 1, 16, "no matching overload"),
+        ("request.method", 1, 1, "of type STRING, not bool"),
+        ("claims.admin", 1, 1, "of type DYN, not bool"),
+        ("request.method ==", 1, 18, "Syntax error"),
+        ("true &&\n  nobody == 1", 2, 3, "undeclared reference to 'nobody'"),
+        ("claims.l.map(x, x) == []", 1, 10, "`map` may build"),
+        ("claims.l . filter (x, true) == []", 1, 12, "`filter` may build"),
+        ("claims.l.exists(x, x + 'a' == 'b')", 1, 22, "`+` within a comprehension"),
+        ("claims.l.all(x, claims.m.exists(y, x == y))", 1, 26, "`exists` within a comprehension"),
+        ("claims.l.all(x, [claims.m.exists_one(y, x == y)][0])", 1, 27, "`exists_one` within a comprehension"),
+        ("request.path.matches(request.host)", 1, 14, "not a literal"),
+        ("request.path.matches('a' + 'b')", 1, 14, "not a literal"),
+        ("matches(request.path, request.host)", 1, 1, "not a literal"),
+        ("request.path.matches('(')", 1, 22, "missing )"),
+        ("r'\\'.matches(request.path)", 1, 6, "not a literal"),
+        ("true" + " && true" * 400, 1, 1, f"more than {MAX_LENGTH}"),
+    ],
+)
+def test_a_condition_that_cannot_be_used_says_where_and_why(text: str, line: int, column: int, message: str) -> None:
+    with pytest.raises(ConditionError) as error:
+        Condition(text)
+    assert (error.value.line, error.value.column) == (line, column)
+    assert message in str(error.value)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "request.path == '.map(' // .filter(x, y)",
+        "request.path == 'claims.l.map(x, x)'",
+        '"""a.map(b)""" == request.path',
+        "b'+' == b'.map(' || claims.map == 1",
+        "'a' + request.method == 'aGET'",
+    ],
+)
+def test_what_only_looks_unbounded_is_taken(text: str) -> None:
+    assert Condition(text).evaluate(inputs()) in (True, False, None)
+
+
+def test_only_the_variables_an_expression_names_are_read() -> None:
+    condition = Condition("request.method == 'GET' && request.path != 'claims.sub' // now")
+    assert condition.variables == ("request.method", "request.path")
+
+
+def test_conditions_over_the_same_variables_share_their_values() -> None:
+    one = inputs()
+    assert Condition("claims.sub == 'alice'").evaluate(one)
+    assert Condition("claims.level == 3").evaluate(one)
+    assert list(one.activations) == [("claims",)]
