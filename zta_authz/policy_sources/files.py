@@ -112,7 +112,7 @@ def _read(name: str, file: Path, faults: list[Fault]) -> str | None:
     """The text of one file; its size is judged before anything is read."""
 
     def refuse(message: str, hint: str) -> None:
-        faults.append(Fault(name, 0, 0, message, hint))
+        faults.append(Fault(name, 1, 1, message, hint))
 
     try:
         with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
