@@ -1,0 +1,111 @@
+"""Why a denial is one: the nearest allow rules, and what each of them missed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tests.support.policies import FRONTEND, ISTIO, STRICT, operation, policy, request, snapshot, source, when
+from zta_authz.errors import Reason
+from zta_authz.model.request import NO_EVIDENCE, Evidence, RequestAttributes
+from zta_authz.pdp.explain import Explanation, explain
+
+if TYPE_CHECKING:
+    from zta_authz.model.options import Options
+
+TRUSTING = replace(STRICT, trust_proxy=True)
+
+
+def explained(
+    *rules: dict[str, Any],
+    asked: RequestAttributes | None = None,
+    evidence: Evidence = NO_EVIDENCE,
+    options: Options = TRUSTING,
+) -> Explanation:
+    return explain(snapshot(json.dumps(policy("p", *rules)), options=options), asked or request(), evidence, 0.0)
+
+
+def failed(rule: dict[str, Any], **given: Any) -> tuple[str, ...]:
+    (miss,) = explained(rule, **given).nearest
+    return miss.failed
+
+
+def test_an_allow_and_a_deny_by_a_policy_explain_themselves() -> None:
+    assert explained({}).nearest == ()
+    denied = explain(snapshot(json.dumps(policy("p", {}, action="DENY"))), request(), NO_EVIDENCE, 0.0)
+    assert (denied.decision.reason, denied.nearest) == (Reason.DENY_POLICY, ())
+
+
+def test_without_allow_rules_there_is_no_nearest_one() -> None:
+    assert explained().nearest == ()
+
+
+def test_the_three_nearest_rules_come_nearest_first() -> None:
+    far = {**source(principals=["a"]), **operation(methods=["POST"]), **when("request.headers[x]", "1")}
+    near = operation(methods=["POST"])
+    nearer = explained(far, far, {**far, "when": [{"key": "source.ip", "values": ["10.0.0.1"]}]}, near)
+    assert [miss.rule for miss in nearer.nearest] == [3, 2, 0]
+    assert nearer.decision.reason is Reason.NO_MATCHING_POLICY
+
+
+def test_a_miss_names_policy_rule_and_line() -> None:
+    text = f"{json.dumps(policy('a'))}\n---\n"
+    text += "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: b}\nspec:\n  rules:\n"
+    text += "  - to: [{operation: {methods: [POST]}}]\n  - to: [{operation: {ports: ['1']}}]\n"
+    nearest = explain(snapshot(text), request(), NO_EVIDENCE, 0.0).nearest
+    assert [(miss.policy, miss.rule, miss.line) for miss in nearest] == [("default/b", 0, 8), ("default/b", 1, 9)]
+
+
+def test_a_miss_says_what_was_seen_and_what_the_rule_has() -> None:
+    caller = Evidence(FRONTEND)
+    assert failed(operation(methods=["POST", "P*"])) == ("methods: saw `GET`, rule has `POST`, `P*`",)
+    assert failed(operation(notMethods=["*"])) == ("notMethods: saw `GET`, rule has `*`",)
+    assert failed(operation(ports=["443", "80"])) == ("ports: saw `8080`, rule has `80`, `443`",)
+    assert failed(operation(hosts=["a*"])) == ("hosts: saw `example.com`, rule has `a*`",)
+    assert failed(source(ipBlocks=["192.0.2.7/24"])) == ("ipBlocks: saw `10.0.0.1`, rule has `192.0.2.0/24`",)
+    assert failed(source(principals=["td/a"])) == ("principals: saw nothing, rule has `spiffe://td/a`",)
+    assert failed(source(namespaces=["x"]), evidence=caller) == (f"namespaces: saw `{FRONTEND}`, rule has `x`",)
+    assert failed(source(requestPrincipals=["i/s"])) == ("requestPrincipals: saw no verified token, rule has `i/s`",)
+    assert failed(when("connection.sni", "a")) == ("connection.sni: saw nothing, rule has `a`",)
+    assert failed(when("request.headers[x]", negated=["1"]), asked=request(headers={"x": ["1", "2"]})) == (
+        "request.headers[x] notValues: saw `1`, `2`, rule has `1`",
+    )
+
+
+def test_a_miss_says_where_nobody_can_tell_what_was_seen() -> None:
+    joined = request(headers={"x": "1,2"}, exact=False)
+    assert failed(when("request.headers[x]", "1"), asked=joined) == (
+        "request.headers[x]: saw repeated values joined into one, rule has `1`",
+    )
+    unix = request(source_ip="")
+    assert failed(source(ipBlocks=["10.0.0.0/8"]), asked=unix) == ("ipBlocks: saw no address, rule has `10.0.0.0/8`",)
+
+
+def test_long_lists_of_values_are_cut() -> None:
+    values = [f"V{number}" for number in range(9)]
+    assert failed(operation(methods=values)) == (
+        "methods: saw `GET`, rule has `V0`, `V1`, `V2`, `V3`, `V4` and 4 more",
+    )
+
+
+def test_of_several_sources_the_nearest_is_shown() -> None:
+    rule = {
+        "from": [
+            {"source": {"principals": ["td/a"], "ipBlocks": ["192.0.2.0/24"]}},
+            {"source": {"principals": ["td/b"], "ipBlocks": ["10.0.0.0/8"]}},
+        ]
+    }
+    assert failed(rule) == ("principals: saw nothing, rule has `spiffe://td/b`",)
+
+
+def test_a_request_refused_before_the_rules_has_no_nearest_one() -> None:
+    refused = explained(operation(methods=["POST"]), asked=request(path="//"))
+    assert (refused.decision.reason, refused.nearest) == (Reason.PATH_AMBIGUOUS, ())
+
+
+def test_istios_reading_is_explained_by_istios_reading() -> None:
+    joined = request(headers={"x": "1,2"}, exact=False)
+    assert failed(when("request.headers[x]", "1"), asked=joined, options=ISTIO) == (
+        "request.headers[x]: saw `1,2`, rule has `1`",
+    )

@@ -1,0 +1,63 @@
+"""Documents to one immutable snapshot, or every fault of them all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.support.policies import ISTIO, STRICT, operation, policy, snapshot
+from zta_authz.errors import DocumentErrors
+from zta_authz.model.options import Workload
+from zta_authz.pdp.snapshot import SourceText, compile_snapshot
+
+ONE = json.dumps(policy("one", operation(methods=["GET"]), {}))
+TWO = json.dumps(policy("two", {}))
+
+
+def test_a_snapshot_names_its_sources_and_counts_its_rules() -> None:
+    taken = snapshot(ONE, TWO)
+    assert taken.sources == ("a.yaml", "b.yaml")
+    assert taken.table.rule_count == 3
+    assert taken.warnings == ()
+
+
+def test_the_digest_is_of_texts_names_and_options() -> None:
+    first = snapshot(ONE, TWO).digest
+    assert len(first) == 64
+    assert snapshot(ONE, TWO).digest == first
+    others = {
+        snapshot(TWO, ONE).digest,
+        snapshot(ONE).digest,
+        snapshot(ONE + " ", TWO).digest,
+        snapshot(ONE, TWO, options=ISTIO).digest,
+        snapshot(ONE, TWO, options=replace(STRICT, workload=Workload(labels={"a": "b"}))).digest,
+        compile_snapshot([SourceText("x.yaml", ONE), SourceText("b.yaml", TWO)], STRICT).digest,
+    }
+    assert first not in others
+    assert len(others) == 6
+
+
+def test_texts_are_told_apart_by_where_one_ends() -> None:
+    texts = [SourceText("a", ONE), SourceText("b", TWO)]
+    moved = [SourceText("a", f"{ONE}\n---\n{TWO}")]
+    assert compile_snapshot(texts, STRICT).digest != compile_snapshot(moved, STRICT).digest
+
+
+def test_nothing_is_taken_of_a_set_with_a_fault_and_all_faults_are_told() -> None:
+    bad = json.dumps(policy("bad", operation(ports=["x"], paths=["{*}"])))
+    with pytest.raises(DocumentErrors) as raised:
+        snapshot(ONE, bad, "[", options=STRICT)
+    assert [fault.source for fault in raised.value.faults] == ["b.yaml", "b.yaml", "c.yaml"]
+
+
+def test_warnings_do_not_keep_a_set_from_being_taken() -> None:
+    taken = snapshot(json.dumps(policy("c", {}, action="CUSTOM")), ONE)
+    assert [warning.source for warning in taken.warnings] == ["a.yaml"]
+    assert taken.table.rule_count == 2
+
+
+def test_no_sources_make_an_empty_snapshot() -> None:
+    taken = compile_snapshot([], STRICT)
+    assert (taken.table.rule_count, taken.sources) == (0, ())
