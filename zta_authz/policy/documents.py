@@ -31,7 +31,7 @@ _METADATA_FIELDS: Final = (
     "managedFields", "selfLink",
 )  # fmt: skip
 
-_KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]] = {
+KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]] = {
     **{(version, "AuthorizationPolicy"): read_authorization_policy for version in ISTIO_VERSIONS},
     **{(version, "RequestAuthentication"): read_request_authentication for version in ISTIO_VERSIONS},
     (ZTA_VERSION, "AccessPolicy"): read_access_policy,
@@ -82,7 +82,7 @@ class DocumentReader:
             else:
                 self._read_list(reader, node, text, depth)
             return
-        read = _KINDS.get((version, kind))
+        read = KINDS.get((version, kind))
         if read is None:
             self._unknown_kind(reader, node, version, kind)
             return
@@ -99,8 +99,8 @@ class DocumentReader:
 
     @staticmethod
     def _unknown_kind(reader: Reader, node: Mapping, version: str, kind: str) -> None:
-        kinds = sorted({name for _, name in _KINDS} | {"ConfigMap"})
-        versions = [known for known, name in _KINDS if name == kind]
+        kinds = sorted({name for _, name in KINDS} | {"ConfigMap"})
+        versions = [known for known, name in KINDS if name == kind]
         if versions:
             at, message = "apiVersion", f"unknown apiVersion `{version}` for {kind}"
             hint = f"write `{versions[0]}`"
