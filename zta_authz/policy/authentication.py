@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_JWT_RULES: Final = 4096
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
-_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|m|s|ms)")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _OUTPUT_CLAIM: Final = re.compile(r"[A-Za-z0-9_:/.\-]+")
 _RULE_FIELDS: Final = (

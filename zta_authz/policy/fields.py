@@ -43,7 +43,7 @@ class Reader:
             return None
         for text, (key, _) in node.entries.items():
             if text not in known:
-                near = get_close_matches(text, known, 1)
+                near = [name for name in known if name.lower() == text.lower()] or get_close_matches(text, known, 1)
                 hint = f"did you mean `{near[0]}`?" if near else f"known fields: {', '.join(sorted(known)) or 'none'}"
                 self.fault(key, f"unknown field `{text}` in {name}", hint)
         return node
