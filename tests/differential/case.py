@@ -18,17 +18,20 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Peer:
-    """A client certificate: its URI SANs, DNS SANs and subject attributes, in order; all may be empty."""
+    """A client certificate: its SANs by kind and its subject's attributes, in order; all may be empty."""
 
     uris: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     subject: tuple[tuple[str, str], ...] = ()
+    emails: tuple[str, ...] = ()
+    ips: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Peer:
         """The peer written by `asdict`."""
         subject = tuple((str(name), str(value)) for name, value in data.get("subject", ()))
-        return cls(tuple(data.get("uris", ())), tuple(data.get("dns", ())), subject)
+        sans = {kind: tuple(data.get(kind, ())) for kind in ("uris", "dns", "emails", "ips")}
+        return cls(subject=subject, **sans)
 
 
 @dataclass(frozen=True)

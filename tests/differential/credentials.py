@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import ipaddress
 import json
 import time
 from functools import cache
@@ -140,6 +141,8 @@ def certificate_pem(peer: Peer) -> str:
     builder = _builder(_name(peer.subject)).public_key(_ec_key("leaf").public_key())
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in peer.uris]
     names += [x509.DNSName(name) for name in peer.dns]
+    names += [x509.RFC822Name(name) for name in peer.emails]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in peer.ips]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not peer.subject)
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]

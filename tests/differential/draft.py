@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format, struct_pb2
 
 from tests.differential.case import Connection, Request
 from tests.differential.credentials import ISSUERS
@@ -38,18 +41,10 @@ class Draft:
         """The header, instead of any it had."""
         self.headers = [item for item in self.headers if item[0] != name] + [(name, value)]
 
-    def set_fact(self, value: str | list[str]) -> None:
-        """The dynamic metadata `facts`: a text or a list of texts, as the base64 of a protobuf Value."""
-
-        def text(item: str) -> bytes:
-            return b"\x1a" + bytes([len(item)]) + item.encode()
-
-        if isinstance(value, str):
-            data = text(value)
-        else:
-            items = b"".join(b"\x0a" + bytes([len(text(item))]) + text(item) for item in value)
-            data = b"\x32" + bytes([len(items)]) + items
-        self.set_header("x-facts", base64.b64encode(data).decode())
+    def set_fact(self, value: Any) -> None:
+        """The dynamic metadata `facts`: any JSON value, as the base64 of a protobuf Value."""
+        message = json_format.ParseDict(value, struct_pb2.Value())
+        self.set_header("x-facts", base64.b64encode(message.SerializeToString()).decode())
 
     def claim(self, path: list[str], value: Any) -> None:
         """Set the claim at `path`, making the objects on the way."""
@@ -61,7 +56,7 @@ class Draft:
             if not isinstance(inner, dict):
                 inner = target[key] = {}
             target = inner
-        target[path[-1]] = value
+        target[path[-1]] = copy.deepcopy(value)  # the vocabulary's own values must stay as they are
 
     def place_token(self, rules: list[Json]) -> None:
         """Put the token where one of the `jwtRules` looks for it, or where none does."""

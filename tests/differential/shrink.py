@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _MOST_STEPS = 60
 _AT_ONCE = 60
-_KEPT = {"kind", "apiVersion", "metadata", "name", "namespace", "issuer", "jwks", "key"}
+_KEPT = frozenset({"kind", "apiVersion", "metadata", "name", "namespace", "issuer", "jwks", "key", "header", "claim"})
+"""Keys that documents need."""
 
 
 async def shrink(binary: Path, result: Result) -> Result:
@@ -43,27 +44,27 @@ def _smaller(case: Case) -> Iterator[Case]:
             kept = policies.documents[:number] + policies.documents[number + 1 :]
             yield Case(replace(policies, documents=kept), request)
     for number, document in enumerate(policies.documents):
-        for changed in _without_one(document):
+        for changed in _without_one(document, _KEPT):
             documents = (*policies.documents[:number], changed, *policies.documents[number + 1 :])
             yield Case(replace(policies, documents=documents), request)
     yield from (Case(other, request) for other in _plainer_sets(policies))
     yield from (Case(policies, other) for other in _plainer_requests(request))
 
 
-def _without_one(value: Any) -> Iterator[Any]:
+def _without_one(value: Any, needed: frozenset[str] = frozenset()) -> Iterator[Any]:
     """`value` without one entry of a list or one optional key, at any depth; no list becomes empty."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in _KEPT and not (key == "spec" or len(value) == 1):
+            if key not in needed and not (key == "spec" or len(value) == 1):
                 yield {name: copy.deepcopy(item) for name, item in value.items() if name != key}
-            for changed in _without_one(inner):
+            for changed in _without_one(inner, needed):
                 yield {**value, key: changed}
     elif isinstance(value, list):
         if len(value) > 1:
             for number in range(len(value)):
                 yield value[:number] + value[number + 1 :]
         for number, inner in enumerate(value):
-            for changed in _without_one(inner):
+            for changed in _without_one(inner, needed):
                 yield [*value[:number], changed, *value[number + 1 :]]
 
 
@@ -104,7 +105,7 @@ def _plainer_connections(link: Connection) -> Iterator[Connection]:
     yield replace(link, sni="")
     yield replace(link, source_ip=Connection().source_ip, port=Connection().port)
     if link.peer is not None:
-        for part in ("uris", "dns", "subject"):
+        for part in ("uris", "dns", "subject", "emails", "ips"):
             values = getattr(link.peer, part)
             for number in range(len(values)):
                 peer = replace(link.peer, **{part: values[:number] + values[number + 1 :]})

@@ -17,6 +17,11 @@ PRINCIPALS = (
     "td2/ns/bar/sa/web.app",
     "td1/ns/foo/cluster/c1/sa/sleep/pod/p-1",
     "td1/sleep",
+    "*/ns/foo/sa/sleep",
+    "*-td/ns/foo/sa/sleep",
+    "*local/ns/foo/sa/sleep",
+    "td*/ns/foo/sa/sleep",
+    "td1/ns/f+o/sa/(x)",
 )
 NAMESPACE_PATTERNS = ("foo", "bar", "foo*", "*-prod", "f*o", "*", "istio-system", "o")
 SERVICE_ACCOUNTS = ("sleep", "foo/sleep", "bar/admin", "istio-system/sleep", "foo/web.app", "admin")
@@ -37,6 +42,11 @@ PEERS: tuple[dict[str, tuple[object, ...]], ...] = (
     {"uris": ("spiffe://td1/ns/foo",)},
     {"uris": ("SPIFFE://td1/ns/foo/sa/sleep",)},
     {"uris": ("urn:example:client",), "dns": ("a.example", "b.example")},
+    {"uris": ("",), "dns": ("client.example",)},
+    {"uris": ("spiffe://cluster.local/ns/f%6Fo/sa/sleep",)},
+    {"subject": (("O", "#/ns/foo/ "), ("CN", "caf\u00e9/ns/bar/+;<>"))},
+    {"emails": ("a@example.com",), "ips": ("127.0.0.1",)},
+    {"emails": ("a@example.com",), "ips": ("127.0.0.1",), "subject": (("CN", "x/ns/foo/y"),)},
 )
 """Peers beside those made from the principals above."""
 
@@ -76,7 +86,21 @@ CLAIM_KEYS = (
     "[aud]",
     "[realm]",
 )
-CLAIM_VALUES = ("admin", "read", "write", "adm*", "*min", "*", "read write", "7", "true", "alice", "null")
+CLAIM_VALUES = (
+    "admin",
+    "read",
+    "write",
+    "adm*",
+    "*min",
+    "*",
+    "read write",
+    "7",
+    "true",
+    "alice",
+    "null",
+    "caf\u00e9",
+    "caf*",
+)
 CLAIMS: tuple[object, ...] = (
     "admin",
     "admins",
@@ -102,6 +126,16 @@ CLAIMS: tuple[object, ...] = (
     "7",
     "true",
     "null",
+    "admin\n",
+    "\nadmin",
+    "adm\x00in",
+    "caf\u00e9",
+    "\U0001f600",
+    "read\twrite",
+    "read  write ",
+    10**30,
+    {"roles": ["admin"], "deep": {"name": "read"}},
+    {"roles": "admin", "deep": []},
 )
 """What a claim may hold, of every JSON type."""
 
@@ -115,6 +149,9 @@ HOSTS = (
     "*",
     "[2001:db8::1]",
     "localhost*",
+    "*.EXAMPLE.com",
+    "exa*",
+    "*m",
 )
 METHODS = ("GET", "POST", "DELETE", "OPTIONS", "*", "P*", "*T", "get", "HEAD")
 PATHS = (
@@ -150,6 +187,10 @@ TEMPLATES = (
     "/api.v1/{*}",
     "/a=b/{*}",
     "/api/{**}/items.html",
+    "/a+b/(x)/{*}",
+    "/~u/{**}",
+    "/a%20b/{*}",
+    "/$x/{*}",
 )
 PORTS = ("47080", "47443", "80", "0", "65535")
 HEADERS = ("x-a", "X-Mixed", "x_under", "user-agent", "cookie", "x-jwt-sub", "x-jwt-payload", "accept", "host")
@@ -175,10 +216,34 @@ REMOTE_IPS = (
     "",
     "127.0.0.2",
     "::1",
+    "::",
+    "fe80::1%1",
+    "2001:db8::1%07",
+    "2001:db8::1%eth0",
+    "203.0.113",
+    "0xcb.0.113.7",
+    "203.0.113.256",
+    "203.0.113.7.",
+    "203.0.113.7\t",
+    "2001:db8::1::",
+    "2001:db8:0:0:0:0:0:1",
 )
 REMOTE_BLOCKS = ("203.0.113.7", "203.0.113.0/24", "2001:db8::/32", "2001:db8::1", "127.0.0.0/8", "0.0.0.0/0", "::/0")
 DESTINATION_BLOCKS = ("{destination}", "{destination}/16", "127.0.0.0/8", "10.0.0.0/8", "::/0", "{destination}/32")
 FACTS = ("ok", "not ok", "o*", "*k", "*")
 LISTED_FACTS = ("[ok]", "[o*]", "[*]", "[x]")
 SENT_FACTS = ("ok", "not ok", "", "OK", "k")
+SENT_VALUES: tuple[object, ...] = (
+    7,
+    True,
+    None,
+    ["ok", 7],
+    [["ok"]],
+    {"ok": "ok"},
+    "o\nk",
+    [],
+    ["o\n"],
+    ["not ok", "ok"],
+)
+"""What the fact that is a Value may hold besides texts."""
 LABELS: tuple[dict[str, str], ...] = ({"app": "web"}, {"app": "web", "version": "v1"}, {"app": "other"}, {"tier": "x"})
