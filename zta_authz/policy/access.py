@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.policy.authorization import TIME_FIELDS, read_rules, read_selector
+from zta_authz.policy.authorization import TIME_FIELDS, read_rules, read_selector, without_rules
 from zta_authz.policy.response import read_response
 from zta_authz.policy.schedule import read_times
 from zta_authz.policy.spec import Extras, PolicySpec
@@ -34,7 +34,7 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
         reader.fault(action_node, f"unknown action `{action}`", f"one of {', '.join(_ACTIONS)}")
     rules_node = spec.get("rules")
     rules = None if rules_node is None else read_rules(reader, rules_node, _extras)
-    if not rules and action in ("DENY", "AUDIT"):
+    if action in ("DENY", "AUDIT") and without_rules(rules_node):
         reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
     documents.policies.append(
         PolicySpec(

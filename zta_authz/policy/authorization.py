@@ -8,7 +8,7 @@ from zta_authz.errors import Fault
 from zta_authz.model.documents import Selector
 from zta_authz.policy.fields import entries
 from zta_authz.policy.spec import DRY_RUN_ANNOTATION, FieldSpec, PolicySpec, RuleSpec, WhenSpec
-from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
+from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def read_authorization_policy(header: Header, documents: DocumentSet, warnings: 
         return
     rules_node = spec.get("rules")
     rules = None if rules_node is None else read_rules(reader, rules_node)
-    if not rules and action in ("DENY", "AUDIT"):
+    if action in ("DENY", "AUDIT") and without_rules(rules_node):
         reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
     documents.policies.append(
         PolicySpec(
@@ -122,6 +122,11 @@ def read_rules(reader: Reader, node: Node, read_extras: ReadExtras | None = None
     if len(found) > MAX_RULES:
         reader.fault(node, f"{len(found)} rules, more than the limit of {MAX_RULES} in one policy", "split the policy")
     return [rule for rule in found if rule is not None]
+
+
+def without_rules(node: Node | None) -> bool:
+    """True where `rules` is absent or an empty list; rules that are wrong are faults of their own."""
+    return node is None or (isinstance(node, Sequence) and not node.items)
 
 
 def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> RuleSpec | None:

@@ -70,6 +70,7 @@ def when(text: str) -> str:
             spec("{rules: [[]]}"),
             "4:16: `a rule` is a list where a mapping of fields is meant; write a mapping of fields",
         ),
+        (rule("x"), "5:3: `a rule` is a string where a mapping of fields is meant; write a mapping of fields"),
         (rule("{form: []}"), "5:4: unknown field `form` in a rule; did you mean `from`?"),
         (rule("{condition: 'true'}"), "5:4: unknown field `condition` in a rule; known fields: from, to, when"),
     ],
