@@ -115,7 +115,7 @@ class Service:
     def _build_servers(self, tls: MutualTls | None) -> list[GrpcServer]:
         """Servers for proxies, plain and under mutual TLS, and for operators."""
         settings = self._settings
-        authorizer = Authorizer(self._snapshots, self._audit, time.time)
+        authorizer = Authorizer(self._snapshots, self._audit)
         servicer = CheckServicer(authorizer, self._observer, lambda: self._output_headers)
         methods = authorization_methods(servicer, settings.max_concurrent_checks)
         endpoints = settings.endpoints()

@@ -2,7 +2,7 @@
 
     snapshot and time -> verified identity -> candidate rules -> facts -> decision -> obligations and audit
 
-The first five are `pdp.decide`, which is pure; this module adds the world: snapshot in force, clock, record.
+The first five are `pdp.decide`, which is pure; this module adds the world: the snapshot in force, and the record.
 """
 
 from __future__ import annotations
@@ -15,32 +15,35 @@ from zta_authz.pdp.decide import decide
 
 if TYPE_CHECKING:
     from zta_authz.model.request import Evidence, RequestAttributes
-    from zta_authz.ports import AuditSink, Clock, SnapshotSource
+    from zta_authz.ports import AuditSink, SnapshotSource
+
+_NOT_READY = Decision(Verdict.DENY, Reason.NOT_READY)
 
 
 class Authorizer:
-    """Decides requests with whatever snapshot is in force when they arrive."""
+    """Decides requests with whatever snapshot is in force when they arrive, and accounts for what is answered."""
 
-    __slots__ = ("_audit", "_clock", "_snapshots")
+    __slots__ = ("_audit", "_snapshots")
 
-    def __init__(self, snapshots: SnapshotSource, audit: AuditSink, clock: Clock) -> None:
+    def __init__(self, snapshots: SnapshotSource, audit: AuditSink) -> None:
         self._snapshots = snapshots
         self._audit = audit
-        self._clock = clock
 
-    async def authorize(
-        self, request: RequestAttributes, evidence: Evidence, decision_id: str, caller: str = ""
-    ) -> Decision:
-        """Decide one request. Never raises for anything the request holds; a bug raises, and the servicer denies.
+    async def authorize(self, request: RequestAttributes, evidence: Evidence, now: float, caller: str = "") -> Decision:
+        """Decide one request at `now`, seconds since the epoch; a bug raises, and the servicer denies.
 
         `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
         """
-        now = self._clock()
         snapshot = self._snapshots.current()
         if snapshot is None:
-            decision = Decision(Verdict.DENY, Reason.NOT_READY)
-        else:
-            decision = decide(snapshot, request, evidence, now, caller)
-        if not self._audit.record(request, decision, decision_id, now) and decision.allowed:
-            return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)
-        return decision
+            return _NOT_READY
+        return decide(snapshot, request, evidence, now, caller)
+
+    def account(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Decision:
+        """Record what is about to be answered; an allow that can't be recorded becomes a denial.
+
+        `request` is None where its bytes were not read.
+        """
+        if self._audit.record(request, decision, decision_id, now) or not decision.allowed:
+            return decision
+        return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,11 @@ class SnapshotSource(Protocol):
 class AuditSink(Protocol):
     """Where decisions are recorded. It may turn an allow into a deny by refusing the record."""
 
-    def record(self, request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> bool:
-        """Take the record without blocking. False: it could not be kept, and an allow must not stand."""
+    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+        """Take the record without blocking. False: it could not be kept, and an allow must not stand.
+
+        `request` is None where its bytes were not read; `now` is in seconds since the epoch.
+        """
         ...
 
 
@@ -37,8 +41,7 @@ class Clock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CheckEvent:
+class CheckEvent(msgspec.Struct, frozen=True):
     """One answered Check call. `request` is None where the bytes did not parse.
 
     `metadata` is the gRPC call's (names in lower case); times are nanoseconds since the epoch.
@@ -54,6 +57,11 @@ class CheckEvent:
 
 class Observer(Protocol):
     """Telemetry. It hears of each answer after it was made, and can change nothing."""
+
+    @property
+    def traces(self) -> bool:
+        """True where it makes spans, whose parents are in the calls' metadata."""
+        ...
 
     def observe(self, event: CheckEvent) -> None:
         """Record spans and metrics of one answered call. Must not raise and must not block."""

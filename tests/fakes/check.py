@@ -15,14 +15,24 @@ class ScriptedAuthorizer:
 
     def __init__(self, outcome: Decision | BaseException) -> None:
         self.outcome = outcome
-        self.asked: list[tuple[RequestAttributes, Evidence, str]] = []
+        self.asked: list[tuple[RequestAttributes, Evidence, float]] = []
+        self.recorded: list[tuple[RequestAttributes | None, Decision, str]] = []
+        self.accounts: Decision | Exception | None = None
 
-    async def authorize(self, request: RequestAttributes, evidence: Evidence, decision_id: str, caller: str = "") -> Decision:
+    async def authorize(self, request: RequestAttributes, evidence: Evidence, now: float, caller: str = "") -> Decision:
         """The scripted outcome."""
-        self.asked.append((request, evidence, decision_id))
+        self.asked.append((request, evidence, now))
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
+
+    def account(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Decision:
+        """Remember what is answered; give or raise `accounts` instead, where it is set."""
+        del now
+        self.recorded.append((request, decision, decision_id))
+        if isinstance(self.accounts, Exception):
+            raise self.accounts
+        return decision if self.accounts is None else self.accounts
 
 
 class RecordingObserver:
@@ -31,6 +41,8 @@ class RecordingObserver:
     def __init__(self, failure: Exception | None = None) -> None:
         self.events: list[CheckEvent] = []
         self._failure = failure
+
+    traces = True
 
     def observe(self, event: CheckEvent) -> None:
         """Keep the event."""

@@ -34,6 +34,8 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class EchoingChecks:
     """Answers with what was asked, once `gate` is open."""
 
+    wants_metadata = True
+
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zta_authz.model.request import RequestAttributes
+
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
-    from zta_authz.model.request import Address, RequestAttributes
+    from zta_authz.model.request import Address
 
 SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
 
+_NOTHING_READ = RequestAttributes()
 MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
 
@@ -58,8 +61,10 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     shadows: tuple[ShadowRecord, ...]
 
 
-def make_record(request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> DecisionRecord:
-    """The record of one decision at `now`, seconds since the epoch."""
+def make_record(request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> DecisionRecord:
+    """The record of one decision at `now`, seconds since the epoch. `request` is None where it was not read."""
+    if request is None:
+        request = _NOTHING_READ
     token = decision.identity.token
     return DecisionRecord(
         SCHEMA,

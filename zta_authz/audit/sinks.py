@@ -40,7 +40,7 @@ class OnFull(StrEnum):
 class NullSink:
     """Keeps nothing and refuses nothing, for those who have another record."""
 
-    def record(self, request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
         """True."""
         return True
 
@@ -65,7 +65,7 @@ class LineSink:
         self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
         self._thread.start()
 
-    def record(self, request: RequestAttributes, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
         """Queue the record. False where there is no room, unless the operator chose to drop and count."""
         room = self._capacity if decision.allowed else self._denial_capacity
         if len(self._lines) >= room or self._closing.is_set():

@@ -17,9 +17,10 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import structs
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Reason
@@ -73,11 +74,13 @@ def settle(decision: Decision) -> Decision:
     if decision.verdict is not Verdict.ALLOW:
         return decision
     if decision.reason in ANSWERS:
-        return replace(decision, verdict=Verdict.DENY, reason=Reason.INTERNAL_ERROR, response=NO_RESPONSE)
+        return structs.replace(decision, verdict=Verdict.DENY, reason=Reason.INTERNAL_ERROR, response=NO_RESPONSE)
     principal = decision.identity.principal
     if (principal.isascii() and principal.isprintable()) or is_header_value(principal):
         return decision
-    return replace(decision, verdict=Verdict.DENY, reason=Reason.PEER_CERTIFICATE_MALFORMED, response=NO_RESPONSE)
+    return structs.replace(
+        decision, verdict=Verdict.DENY, reason=Reason.PEER_CERTIFICATE_MALFORMED, response=NO_RESPONSE
+    )
 
 
 def answer(

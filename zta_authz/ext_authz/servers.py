@@ -47,6 +47,11 @@ _OPTIONS: Final = (
 class Checks(Protocol):
     """What answers Check calls; it never raises."""
 
+    @property
+    def wants_metadata(self) -> bool:
+        """True where the calls' metadata is looked at."""
+        ...
+
     async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
         """The CheckResponse to a CheckRequest that `caller` (a SPIFFE ID, "" on a Unix socket) sends."""
         ...
@@ -66,7 +71,8 @@ def authorization_methods(checks: Checks, max_concurrent: int) -> Methods:
             return checks.refuse(Reason.OVERLOADED)
         in_flight += 1
         try:
-            return await checks.check(payload, context.invocation_metadata(), caller)
+            metadata = context.invocation_metadata() if checks.wants_metadata else ()
+            return await checks.check(payload, metadata, caller)
         finally:
             in_flight -= 1
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _LOG_INTERVAL_SECONDS = 1.0
 _DECISION_ID_BYTES = 16
+_NANOSECONDS = 1e9
 
 
 def new_decision_id() -> str:
@@ -62,6 +63,11 @@ class CheckServicer:
         self.internal_errors = 0
         self.observer_errors = 0
 
+    @property
+    def wants_metadata(self) -> bool:
+        """True where the call's metadata is looked at (for spans); reading it costs, so it is not read otherwise."""
+        return self._observer.traces
+
     async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]] = (), caller: str = "") -> bytes:
         """The CheckResponse for the CheckRequest in `payload`. Raises nothing but cancellation and its like.
 
@@ -69,19 +75,19 @@ class CheckServicer:
         asks, "" on a Unix socket.
         """
         started = time.time_ns()
+        now = started / _NANOSECONDS
         decision_id = new_decision_id()
         request: RequestAttributes | None = None
         try:
             request, evidence = parse_check_request(payload)
-            decision = settle(await self._authorizer.authorize(request, evidence, decision_id, caller))
+            decision = settle(await self._authorizer.authorize(request, evidence, now, caller))
             response = answer(decision, decision_id, request, self._output_headers())
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
             response = answer(decision, decision_id, request)
         except Exception as error:  # noqa: BLE001  the last resort: a bug is a denial, told to the operator only
-            self._log_failure(error, decision_id)
-            decision = Decision(Verdict.DENY, Reason.INTERNAL_ERROR, detail=type(error).__name__)
-            response = answer(decision, decision_id, request)
+            decision, response = self._failed(error, decision_id, request)
+        decision, response = self._account(request, decision, response, decision_id, now)
         self._observe(CheckEvent(metadata, request, decision, decision_id, started, time.time_ns()))
         return response
 
@@ -91,8 +97,27 @@ class CheckServicer:
         decision_id = new_decision_id()
         decision = settle(Decision(Verdict.DENY, reason))
         response = answer(decision, decision_id, None)
+        decision, response = self._account(None, decision, response, decision_id, now / _NANOSECONDS)
         self._observe(CheckEvent(metadata, None, decision, decision_id, now, now))
         return response
+
+    def _account(
+        self, request: RequestAttributes | None, decision: Decision, response: bytes, decision_id: str, now: float
+    ) -> tuple[Decision, bytes]:
+        """What is answered once it was recorded, last of all, so that the record says what the proxy is told."""
+        try:
+            accounted = self._authorizer.account(request, decision, decision_id, now)
+        except Exception as error:  # noqa: BLE001  an allow without a record must not stand
+            return self._failed(error, decision_id, request)
+        if accounted is decision:
+            return decision, response
+        return accounted, answer(accounted, decision_id, request)
+
+    def _failed(self, error: Exception, decision_id: str, request: RequestAttributes | None) -> tuple[Decision, bytes]:
+        """The denial that a bug becomes."""
+        self._log_failure(error, decision_id)
+        decision = Decision(Verdict.DENY, Reason.INTERNAL_ERROR, detail=type(error).__name__)
+        return decision, answer(decision, decision_id, request)
 
     def _observe(self, event: CheckEvent) -> None:
         try:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from zta_authz.model.identity import ANONYMOUS
+import msgspec
+
+from zta_authz.model.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
     from zta_authz.errors import Reason
-    from zta_authz.model.identity import Identity
 
 
 class Verdict(StrEnum):
@@ -43,8 +44,7 @@ class Shadow:
     dry_run: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
 
     `detail` is for the decision log and spans only: it may name what an attacker would like to know.

@@ -33,13 +33,12 @@ class Peer:
     spiffe_id: SpiffeId | None
     trust: PeerTrust
     certificate_sha256: bytes | None = None
+    principal: str = field(init=False, compare=False)
+    """The one name to show: the SPIFFE ID, else the first name, else ""."""
 
-    @property
-    def principal(self) -> str:
-        """The one name to show: the SPIFFE ID, else the first name, else ""."""
-        if self.spiffe_id is not None:
-            return str(self.spiffe_id)
-        return self.names[0] if self.names else ""
+    def __post_init__(self) -> None:
+        shown = str(self.spiffe_id) if self.spiffe_id is not None else next(iter(self.names), "")
+        object.__setattr__(self, "principal", shown)  # made once: every record, span and answer shows it
 
 
 @dataclass(frozen=True, slots=True)

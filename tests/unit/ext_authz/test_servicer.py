@@ -35,13 +35,52 @@ def decision_id(message: CheckResponse) -> str:
     return message.dynamic_metadata.fields["decision_id"].string_value
 
 
-async def test_an_allow_goes_through_with_the_decision_id_the_authorizer_saw() -> None:
+async def test_an_allow_goes_through_with_the_decision_id_of_its_record() -> None:
     authorizer = ScriptedAuthorizer(allow())
     check = CheckServicer(authorizer, RecordingObserver())  # type: ignore[arg-type]
     message = await told(check)
     assert message.HasField("ok_response")
-    [(request, evidence, asked_id)] = authorizer.asked
-    assert (request.host, evidence.principal, asked_id) == ("orders:8080", FRONTEND, decision_id(message))
+    [(request, evidence, _)] = authorizer.asked
+    assert (request.host, evidence.principal) == ("orders:8080", FRONTEND)
+    assert authorizer.recorded == [(request, allow(), decision_id(message))]
+
+
+@pytest.mark.parametrize(
+    ("payload", "outcome", "reason"),
+    [
+        (b"\xff\xff", allow(), Reason.REQUEST_MALFORMED),
+        (None, RuntimeError("bug"), Reason.INTERNAL_ERROR),
+        (None, Decision(Verdict.ALLOW, Reason.DENY_POLICY), Reason.INTERNAL_ERROR),
+        (None, deny(), Reason.DENY_POLICY),
+    ],
+)
+async def test_the_record_says_what_the_proxy_is_told(
+    payload: bytes | None, outcome: Decision | Exception, reason: Reason
+) -> None:
+    authorizer = ScriptedAuthorizer(outcome)
+    message = await told(CheckServicer(authorizer, RecordingObserver()), payload)  # type: ignore[arg-type]
+    [(_, recorded, recorded_id)] = authorizer.recorded
+    assert (recorded.verdict, recorded.reason, recorded_id) == (Verdict.DENY, reason, decision_id(message))
+
+
+@pytest.mark.parametrize(
+    ("accounts", "status"),
+    [(Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE), 503), (RuntimeError("disk"), 500)],
+)
+async def test_an_allow_that_cannot_be_recorded_is_a_denial(accounts: Decision | Exception, status: int) -> None:
+    authorizer, observer = ScriptedAuthorizer(allow()), RecordingObserver()
+    authorizer.accounts = accounts
+    message = await told(CheckServicer(authorizer, observer))  # type: ignore[arg-type]
+    assert message.denied_response.status.code == status
+    assert not observer.events[0].decision.allowed
+
+
+async def test_a_call_that_is_turned_away_is_recorded() -> None:
+    authorizer = ScriptedAuthorizer(allow())
+    CheckServicer(authorizer, RecordingObserver()).refuse(Reason.OVERLOADED)  # type: ignore[arg-type]
+    [(request, decision, _)] = authorizer.recorded
+    assert request is None
+    assert decision.reason is Reason.OVERLOADED
 
 
 async def test_spoofed_output_headers_are_removed() -> None:
