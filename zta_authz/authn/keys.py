@@ -17,6 +17,8 @@ from zta_authz.authn.encoding import base64url_decode, json_object
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jwt.algorithms import Algorithm
 
 MAX_JWKS_BYTES: Final = 1024 * 1024
@@ -67,14 +69,11 @@ class KeySet:
 
         Raises `Refused` where there is none, or more than one could be meant.
         """
-        if kid:
-            named = tuple(key for key in self.keys if key.kid == kid)
-            if not named:
-                raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
-        else:
-            named = self.keys
-            if not named:
-                raise Refused(Reason.TOKEN_KEY_UNKNOWN, "there are no keys for the issuer yet")
+        if not self.keys:
+            raise Refused(Reason.TOKEN_KEY_UNKNOWN, "there are no keys for the issuer yet")
+        named = tuple(key for key in self.keys if key.kid == kid) if kid else self.keys
+        if not named:
+            raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
         fitting = tuple(key for key in named if algorithm in key.algorithms)
         if not fitting:
             raise Refused(Reason.TOKEN_ALGORITHM, f"`{algorithm}` does not fit the issuer's key")
@@ -96,16 +95,36 @@ class KeySet:
 NO_KEYS: Final = KeySet()
 
 
+def _nobody_fetches() -> None:
+    """What `KeySlot.key_unknown` does until somebody fetches keys for it."""
+
+
 class KeySlot:
-    """Where a rule's key set stands. The set is immutable; fetching replaces the one reference `current`."""
+    """Where a rule's key set stands. The set is immutable; fetching replaces the one reference `current`.
 
-    __slots__ = ("current", "issuer", "jwks_uri")
+    `fetched` keys come from `jwks_uri`, or where that is None from what the issuer's metadata names; one fetch may take
+    `timeout_seconds`. `key_unknown` is called on the request path whenever `current` lacks a token's key: whoever
+    fetches puts there what returns at once, never raises and may be called from any thread.
+    """
 
-    def __init__(self, issuer: str, jwks_uri: str | None, current: KeySet = NO_KEYS) -> None:
-        """A slot for `issuer`; `jwks_uri` None means that `current` was given inline or is to be discovered."""
+    __slots__ = ("current", "fetched", "issuer", "jwks_uri", "key_unknown", "timeout_seconds")
+
+    def __init__(
+        self,
+        issuer: str,
+        jwks_uri: str | None,
+        current: KeySet = NO_KEYS,
+        *,
+        fetched: bool = False,
+        timeout_seconds: float = 0.0,
+    ) -> None:
+        """A slot for `issuer`, with `current` as its keys until others are put in."""
         self.issuer = issuer
         self.jwks_uri = jwks_uri
         self.current = current
+        self.fetched = fetched
+        self.timeout_seconds = timeout_seconds
+        self.key_unknown: Callable[[], None] = _nobody_fetches
 
 
 class _BadKey(Exception):

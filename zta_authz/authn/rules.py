@@ -21,7 +21,7 @@ from zta_authz.authn.jwt import (
     verify_signature,
 )
 from zta_authz.authn.locations import Places, TokenFinder
-from zta_authz.authn.outputs import changes_for, headers_from, headers_set_by
+from zta_authz.authn.outputs import changes_for, headers_from
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import NO_CHANGES, Identity, Token
 
@@ -75,22 +75,36 @@ def compile_rule(rule: JwtRule, keys: KeySlot, places: Places) -> TokenRule:
     return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule))
 
 
-class TokenVerifier:
-    """Accepts or refuses the tokens of requests. `rules` are in order of issuer."""
+class TokenCache(BoundedCache[bytes, _Cached]):
+    """Verified tokens by the digest of their text; the verifiers of all workloads share one."""
 
-    def __init__(self, rules: Iterable[TokenRule], *, strict: bool) -> None:
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(MAX_CACHED_TOKENS, MAX_CACHED_BYTES)
+
+
+class TokenVerifier:
+    """Accepts or refuses the tokens of requests, by the rules that apply to one workload.
+
+    `strip` are the headers that clients may not send; it is the same for all verifiers that share `cache`.
+    """
+
+    def __init__(self, rules: Iterable[TokenRule], *, strict: bool, strip: frozenset[str], cache: TokenCache) -> None:
         self.rules = tuple(sorted(rules, key=lambda rule: rule.source.issuer))
-        self.strip_headers = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
+        self.strip_headers = strip
         self._reading = STRICT if strict else ISTIO
         self._finder = TokenFinder((place for rule in self.rules for place in rule.places), strict=strict)
         self._accept = self._accept_strictly if strict else self._accept_as_istio
         self._skips = _never if strict else _jwt_authn_skips
         self._no_token = changes_for((), (), self.strip_headers) if self.strip_headers else NO_CHANGES
-        self._cache: BoundedCache[bytes, _Cached] = BoundedCache(MAX_CACHED_TOKENS, MAX_CACHED_BYTES)
+        self._cache = cache
 
     def verify(self, request: RequestAttributes, peer: Peer | None, now: float) -> Identity:
         """The identity of `peer` with the tokens of `request`. Raises `Refused` for a token that does not hold."""
-        if not self.rules or self._skips(request):
+        if not self.rules:
+            return Identity(peer, changes=self._no_token)
+        if self._skips(request):
             return Identity(peer)
         found = self._finder.find(request)
         if not found:
@@ -149,6 +163,8 @@ class TokenVerifier:
                 if rule.audiences and rule.audiences.isdisjoint(cached.token.audiences):
                     raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
             except Refused as error:
+                if error.reason is Reason.TOKEN_KEY_UNKNOWN:
+                    rule.keys.key_unknown()
                 refused = refused or error
             else:
                 return cached.grants.get((rule, place)) or self._grant(cached, rule, place)
