@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Reason(StrEnum):
     """Why a request was let through or refused. Closed list; values are stable and safe to show to callers."""
 
+    __hash__ = str.__hash__  # an enum's own is a Python call, and every decision looks its reason up several times
+
     # decided by the rules
     ALLOW_POLICY = "allow_policy"
     ALLOW_DEFAULT = "allow_default"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Verdict(StrEnum):
     """Allow or deny; nothing else exists."""
 
+    __hash__ = str.__hash__  # an enum's own is a Python call
+
     ALLOW = "allow"
     DENY = "deny"
 
