@@ -25,7 +25,7 @@ def decide(
     """
     try:
         workload = snapshot.workloads.resolve(request, caller)
-        identity = snapshot.verifier.verify(request, evidence, now)
+        identity = snapshot.verifier.verify(request, evidence, now, workload if snapshot.options.shared else None)
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
     inputs = Inputs(request, identity, snapshot.options, now)

@@ -50,10 +50,9 @@ def explain(
         return Explanation(decision)
     try:
         workload = snapshot.workloads.resolve(request, caller)
-        identity = snapshot.verifier.verify(request, evidence, now)
-    except Refused:  # cannot be: `decide` has just verified the same at the same time
+    except Refused:  # cannot be: `decide` has just resolved the same
         return Explanation(decision)
-    inputs = Inputs(request, identity, snapshot.options, now)
+    inputs = Inputs(request, decision.identity, snapshot.options, now)
     rules = snapshot.table.view(workload).allow.rules
     missed = nsmallest(_NEAREST, (_miss(rule, inputs) for rule in rules), key=lambda miss: len(miss.failed))
     return Explanation(decision, tuple(missed))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.pki import ISSUER, NOW, Signer, jwks
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.options import Gateway, NamedWorkload, Options, Workload
-from zta_authz.model.request import Evidence, RequestAttributes
+from zta_authz.model.request import Evidence, Headers, RequestAttributes
 from zta_authz.pdp.decide import decide
+from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.table import MAX_VIEWS
 from zta_authz.policy.workloads import WorkloadResolver
@@ -147,3 +149,34 @@ def test_audit_and_dry_run_policies_are_told_and_decide_nothing() -> None:
     other = decide(snapshot, RequestAttributes(method="PUT", path="/y"), Evidence(), 0.0)
     assert other.allowed
     assert other.shadows == ()
+
+
+ISSUER_OF_ORDERS = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: orders, namespace: shop}}
+spec:
+  selector: {{matchLabels: {{app: orders}}}}
+  jwtRules: [{{issuer: "{ISSUER}", jwks: '{jwks()}'}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: users, namespace: istio-system}}
+spec: {{rules: [{{from: [{{source: {{requestPrincipals: ["*"]}}}}]}}]}}
+"""
+
+
+def test_a_request_is_authenticated_by_its_own_workloads_issuers() -> None:
+    snapshot = compile_snapshot([SourceText("p.yaml", ISSUER_OF_ORDERS)], SHARED)
+    headers = Headers({"authorization": (f"Bearer {Signer().token()}",)}, exact=True)
+
+    def reason(labels: str) -> str:
+        extensions = named("shop", labels).context_extensions
+        asked = RequestAttributes(method="GET", path="/", headers=headers, context_extensions=extensions)
+        explained = explain(snapshot, asked, Evidence(), NOW, GATEWAY)
+        decision = decide(snapshot, asked, Evidence(), NOW, GATEWAY)
+        assert explained.decision.reason is decision.reason
+        return decision.reason.value
+
+    assert reason("app=orders") == "allow_policy"
+    assert reason("app=stock") == "no_matching_policy"

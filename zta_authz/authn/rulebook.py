@@ -1,0 +1,120 @@
+"""Which JWT rules apply to which workload: a token verifier for each set of them, made on first use and kept.
+
+One process may serve several workloads (see `policy.workloads`), and a token is only what the rules that select the
+request's own workload make of it: an issuer that one workload trusts says nothing to the next. What was found out about
+a token's signature is shared, because it depends on the token and the key alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.authn.cache import BoundedCache
+from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
+from zta_authz.authn.locations import Places
+from zta_authz.authn.outputs import headers_set_by
+from zta_authz.authn.rules import TokenCache, TokenRule, TokenVerifier, compile_rule
+from zta_authz.errors import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.authn.keys import KeySet
+    from zta_authz.model.documents import JwtRule, RequestAuthentication, Selector
+    from zta_authz.model.options import Options, Workload
+
+MAX_VIEWS: Final = 1024
+"""Workloads, and sets of rules, whose verifiers are kept; the longest unused are made again when they come back."""
+
+_WorkloadKey = tuple[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedRules:
+    """The compiled rules of one document."""
+
+    selector: Selector
+    rules: tuple[TokenRule, ...]
+
+
+class RuleBook:
+    """The rules of all documents. `default` verifies for the workload that the options name.
+
+    `strip_headers` are all that any rule sets, whoever's it is: no client may send what some rule speaks with.
+    """
+
+    __slots__ = ("_by_rules", "_by_workload", "_cache", "_documents", "_options", "default", "rules", "strip_headers")
+
+    def __init__(self, documents: Iterable[SelectedRules], options: Options) -> None:
+        self._documents = tuple(documents)
+        self._options = options
+        self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
+        self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
+        self._cache: TokenCache = TokenCache()
+        self._by_workload: BoundedCache[_WorkloadKey, TokenVerifier] = BoundedCache(MAX_VIEWS)
+        self._by_rules: BoundedCache[tuple[int, ...], TokenVerifier] = BoundedCache(MAX_VIEWS)
+        self.default = self.verifier(options.workload)
+
+    def verifier(self, workload: Workload) -> TokenVerifier:
+        """The verifier with the rules that select `workload`: kept from the last time, or made now."""
+        key = (workload.namespace, tuple(sorted(workload.labels.items())))
+        found = self._by_workload.get(key)
+        if found is None:
+            found = self._make(workload)
+            self._by_workload.put(key, found)
+        return found
+
+    def _make(self, workload: Workload) -> TokenVerifier:
+        chosen = tuple(
+            number
+            for number, document in enumerate(self._documents)
+            if document.selector.selects(workload.namespace, workload.labels, self._options.root_namespace)
+        )
+        found = self._by_rules.get(chosen)
+        if found is None:
+            rules = (rule for number in chosen for rule in self._documents[number].rules)
+            found = TokenVerifier(rules, strict=self._options.strict, strip=self.strip_headers, cache=self._cache)
+            self._by_rules.put(chosen, found)
+        return found
+
+
+def compile_rules(authentications: Iterable[RequestAuthentication], options: Options, faults: list[Fault]) -> RuleBook:
+    """The rules that may apply: to `options.workload`, or to any workload where requests say whose they are.
+
+    Key sets of rules that can't apply are checked too: a mistake is one wherever it waits.
+    """
+    workload = options.workload
+    places = Places()
+    key_sets: dict[str, KeySet] = {}
+    slots: dict[tuple[str, str | None, str | None], KeySlot] = {}
+    documents = []
+    for document in authentications:
+        applies = options.shared or document.selector.selects(
+            workload.namespace, workload.labels, options.root_namespace
+        )
+        rules = []
+        for rule in document.rules:
+            keys = _keys(rule, key_sets, options, faults)
+            if applies:
+                source = (rule.issuer, rule.jwks_uri, rule.jwks)
+                rules.append(compile_rule(rule, slots.setdefault(source, _slot(rule, keys)), places))
+        documents.append(SelectedRules(document.selector, tuple(rules)))
+    return RuleBook(documents, options)
+
+
+def _slot(rule: JwtRule, keys: KeySet) -> KeySlot:
+    fetched = rule.jwks is None
+    return KeySlot(rule.issuer, rule.jwks_uri, keys, fetched=fetched, timeout_seconds=rule.timeout_seconds)
+
+
+def _keys(rule: JwtRule, known: dict[str, KeySet], options: Options, faults: list[Fault]) -> KeySet:
+    """The rule's inline keys. The same text gives the same set, so that results cached for one rule serve the other."""
+    if rule.jwks is None:
+        return NO_KEYS
+    if rule.jwks not in known:
+        known[rule.jwks], wrong = parse_jwks(rule.jwks, allow_private=not options.strict)
+        position = rule.jwks_position or rule.position
+        hint = 'give the issuer\'s public keys as JSON: {"keys": [...]} (RFC 7517)'
+        faults.extend(Fault(position.source, position.line, position.column, message, hint) for message in wrong)
+    return known[rule.jwks]
