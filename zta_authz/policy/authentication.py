@@ -9,6 +9,7 @@ from zta_authz.errors import Fault
 from zta_authz.model.documents import ClaimToHeader, FromHeader, JwtRule, RequestAuthentication, TrustBundle
 from zta_authz.model.spiffe import TrustDomain
 from zta_authz.policy.authorization import read_selector, targets
+from zta_authz.policy.values import checked_name, duration, flag, header_name, optional_text, texts
 from zta_authz.policy.yaml_reader import Mapping, Node, to_plain
 
 if TYPE_CHECKING:
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.spec import DocumentSet, Header
 
 MAX_JWT_RULES: Final = 4096
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
-_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _OUTPUT_CLAIM: Final = re.compile(r"[A-Za-z0-9_:/.\-]+")
 _RULE_FIELDS: Final = (
     "issuer", "audiences", "jwksUri", "jwks_uri", "jwks", "fromHeaders", "fromParams", "fromCookies",
@@ -53,7 +51,7 @@ def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
     if rule is None or issuer_node is None:
         return None
     issuer = reader.string(issuer_node, "issuer")
-    jwks, uri = _optional(reader, rule, "jwks"), _jwks_uri(reader, rule)
+    jwks, uri = optional_text(reader, rule, "jwks"), _jwks_uri(reader, rule)
     if jwks is not None and uri is not None:
         reader.fault(rule, "a JWT rule has both `jwks` and `jwksUri`", "remove one of the two")
     jwks_node = rule.get("jwks")
@@ -61,58 +59,29 @@ def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
         policy=f"{header.namespace}/{header.name}",
         position=reader.position(rule),
         issuer=issuer or "",
-        audiences=_texts(reader, rule, "audiences"),
+        audiences=texts(reader, rule, "audiences"),
         jwks=jwks,
         jwks_uri=uri,
         jwks_position=None if jwks_node is None else reader.position(jwks_node),
         from_headers=tuple(_from_headers(reader, rule)),
-        from_params=_texts(reader, rule, "fromParams"),
-        from_cookies=_texts(reader, rule, "fromCookies"),
-        output_payload_to_header=_header_name(reader, rule, "outputPayloadToHeader"),
+        from_params=texts(reader, rule, "fromParams"),
+        from_cookies=texts(reader, rule, "fromCookies"),
+        output_payload_to_header=header_name(reader, rule, "outputPayloadToHeader"),
         output_claim_to_headers=tuple(_output_claims(reader, rule)),
-        forward_original_token=_flag(reader, rule, "forwardOriginalToken"),
-        space_delimited_claims=_texts(reader, rule, "spaceDelimitedClaims"),
-        timeout_seconds=_duration(reader, rule, "timeout", 5.0),
+        forward_original_token=flag(reader, rule, "forwardOriginalToken"),
+        space_delimited_claims=texts(reader, rule, "spaceDelimitedClaims"),
+        timeout_seconds=duration(reader, rule, "timeout", 5.0),
     )
-
-
-def _optional(reader: Reader, node: Mapping, field: str) -> str | None:
-    value = node.get(field)
-    return None if value is None else reader.string(value, field)
-
-
-def _texts(reader: Reader, node: Mapping, field: str) -> tuple[str, ...]:
-    value = node.get(field)
-    return () if value is None else tuple(item.value for item in reader.strings(value, field))
-
-
-def _flag(reader: Reader, node: Mapping, field: str) -> bool:
-    value = node.get(field)
-    return False if value is None else bool(reader.boolean(value, field))
 
 
 def _jwks_uri(reader: Reader, rule: Mapping) -> str | None:
     field = "jwksUri" if rule.get("jwksUri") is not None else "jwks_uri"
-    uri, node = _optional(reader, rule, field), rule.get(field)
+    uri, node = optional_text(reader, rule, field), rule.get(field)
     if uri is None or node is None:
         return None
     if not _ADDRESS.fullmatch(uri):
         reader.fault(node, f"`{field}` is not an http or https address", "write https://issuer.example/jwks.json")
     return uri
-
-
-def _checked_name(reader: Reader, node: Node, field: str) -> str:
-    name = reader.string(node, field)
-    if name is None:
-        return ""
-    if not _TOKEN.fullmatch(name):
-        reader.fault(node, f"`{field}` is not a header name", "use letters, digits and `-`")
-    return name.lower()
-
-
-def _header_name(reader: Reader, node: Mapping, field: str) -> str:
-    value = node.get(field)
-    return "" if value is None else _checked_name(reader, value, field)
 
 
 def _from_headers(reader: Reader, rule: Mapping) -> list[FromHeader]:
@@ -125,7 +94,7 @@ def _from_headers(reader: Reader, rule: Mapping) -> list[FromHeader]:
             continue
         prefix = entry.get("prefix")
         text = None if prefix is None else reader.string(prefix, "prefix", empty=True)
-        found.append(FromHeader(_checked_name(reader, name, "name"), text or ""))
+        found.append(FromHeader(checked_name(reader, name, "name"), text or ""))
     return found
 
 
@@ -141,22 +110,8 @@ def _output_claims(reader: Reader, rule: Mapping) -> list[ClaimToHeader]:
         text = reader.string(claim, "claim") or ""
         if text and not _OUTPUT_CLAIM.fullmatch(text):
             reader.fault(claim, f"`{text}` is not a claim's name", "use letters, digits, `_`, `-`, `:`, `/` and `.`")
-        found.append(ClaimToHeader(_checked_name(reader, name, "header"), text))
+        found.append(ClaimToHeader(checked_name(reader, name, "header"), text))
     return found
-
-
-def _duration(reader: Reader, node: Mapping, field: str, default: float) -> float:
-    """A duration as Kubernetes writes it (`5s`, `1m30s`, `250ms`), in seconds."""
-    value = node.get(field)
-    text = None if value is None else reader.string(value, field)
-    if value is None or text is None:
-        return default
-    parts = _DURATION_PART.findall(text)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not 0.001 <= seconds <= 3600:
-        reader.fault(value, f"`{field}` is `{text}`, not a duration from 1ms to 1h", "write it like `5s`")
-        return default
-    return seconds
 
 
 def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -184,9 +139,9 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
             namespace=header.namespace,
             position=reader.position(header.document),
             trust_domain=domain,
-            x509_authorities=_optional(reader, spec, "x509Authorities") or "",
+            x509_authorities=optional_text(reader, spec, "x509Authorities") or "",
             x509_authorities_position=None if x509 is None else reader.position(x509),
-            x509_intermediates=_optional(reader, spec, "x509Intermediates") or "",
+            x509_intermediates=optional_text(reader, spec, "x509Intermediates") or "",
             x509_intermediates_position=None if intermediates is None else reader.position(intermediates),
             jwt_authorities=None if jwt is None else _key_set(reader, jwt),
             jwt_authorities_position=None if jwt is None else reader.position(jwt),

@@ -65,8 +65,8 @@ def read_times(reader: Reader, node: Mapping) -> TimeWindow | None:
     first, last, schedule = node.get("effectiveFrom"), node.get("expiresAt"), node.get("schedule")
     if first is None and last is None and schedule is None:
         return None
-    start = float("-inf") if first is None else _instant(reader, first, "effectiveFrom")
-    end = float("inf") if last is None else _instant(reader, last, "expiresAt")
+    start = float("-inf") if first is None else instant(reader, first, "effectiveFrom")
+    end = float("inf") if last is None else instant(reader, last, "expiresAt")
     if last is not None and start >= end:
         reader.fault(last, "`expiresAt` is not after `effectiveFrom`", "it would never be in force")
     zone, windows = (None, ()) if schedule is None else _schedule(reader, schedule)
@@ -76,7 +76,7 @@ def read_times(reader: Reader, node: Mapping) -> TimeWindow | None:
     return TimeWindow(start, end, zone, windows, ", ".join(parts))
 
 
-def _instant(reader: Reader, node: Node, name: str) -> float:
+def instant(reader: Reader, node: Node, name: str) -> float:
     """An RFC 3339 time with its offset, in seconds since the epoch."""
     text = node.value if isinstance(node, Scalar) else ""
     try:
