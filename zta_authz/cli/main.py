@@ -1,6 +1,6 @@
 """`zta-authz COMMAND`: argument parsing, and faults as lines on standard error.
 
-Exit status: 0 done, 1 an unexpected failure, 2 wrong usage, settings or documents.
+Exit status: 0 done, 1 an unexpected failure or what the command says, 2 wrong usage, settings or documents.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
-from zta_authz.cli import serve
-from zta_authz.cli.output import print_faults
+from zta_authz.cli import check, explain, serve, test_policies
+from zta_authz.cli.output import fault_fields, print_faults, print_json
 from zta_authz.errors import FaultsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_FAULTS: Final = 2
-_COMMANDS: Final = (serve,)
+_COMMANDS: Final = (serve, check, explain, test_policies)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
     except FaultsError as error:
-        print_faults(error.faults)
+        if getattr(arguments, "output", "text") == "json":
+            print_json("Faults", {"faults": [fault_fields(fault) for fault in error.faults]})
+        else:
+            print_faults(error.faults)
         return EXIT_FAULTS
     except KeyboardInterrupt:
         return 130

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.policies import ISTIO, STRICT, operation, policy, snapshot, source, table, when
-from zta_authz.model.options import Options
 from zta_authz.pdp.paths import ambiguous
 from zta_authz.policy.lint import MAX_COMPARED, Finding, Kind, Level, lint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from zta_authz.model.options import Options
 
 Rule = dict[str, Any]
 WEB = {"principals": ["cluster.local/ns/default/sa/web"]}
@@ -83,7 +84,9 @@ POSSIBLE: dict[str, Rule] = {
     "a repeated header may have both": both(when("request.headers[x]", "a"), when("request.headers[x]", "b")),
     "a claim may be a list": both(when("request.auth.claims[x]", "a"), when("request.auth.claims[x]", "b")),
     "different headers": both(when("request.headers[x]", "a"), when("request.headers[y]", negated=["a"])),
-    "one alternative is left": {"to": [*operation(paths=["/a"], notPaths=["/a"])["to"], *operation(paths=["/b"])["to"]]},
+    "one alternative is left": {
+        "to": [*operation(paths=["/a"], notPaths=["/a"])["to"], *operation(paths=["/b"])["to"]]
+    },
     "a prefix and a suffix may overlap": both(operation(paths=["/a*"]), operation(notPaths=["*a"])),
     "a namespace within another path": source(namespaces=["a"], notPrincipals=["*/ns/a/sa/b"]),
     "blocks of which one contains the other": both(source(ipBlocks=["10.0.0.0/8"]), when("source.ip", "10.1.0.0/16")),

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.policies import operation, policy, source
+from zta_authz.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEB = source(principals=["cluster.local/ns/default/sa/web"])
+GOOD = policy("good", WEB)
+SHADOWED = [GOOD, policy("closed", WEB, action="DENY")]
+OPEN = policy("open", operation(paths=["/healthz"]))
+NOT_ALONE = policy("loose", source(notPrincipals=["a/b"]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with nothing of the environment that settings are read from."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, name: str, *documents: dict[str, Any]) -> None:
+    (folder / name).write_text("\n---\n".join(json.dumps(document, indent=1) for document in documents))
+
+
+def test_policies_with_nothing_wrong_end_with_status_0(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", GOOD)
+    assert main(["check", "--strict-warnings", "a.yaml"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "ok (files: 1, policies: 1, rules: 1, warnings: 0, notes: 0)\n"
+    assert captured.err == ""
+
+
+def test_every_fault_of_every_file_is_a_line_with_its_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", {**GOOD, "knd": "x"})
+    (folder / "b.yaml").write_text("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicys\n")
+    assert main(["check", "."]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["a.yaml:23:2", "b.yaml:2:7"]
+    assert "did you mean `AuthorizationPolicy`?" in lines[1]
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--strict-warnings"], 1)])
+def test_warnings_end_with_status_1_only_where_that_is_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
+) -> None:
+    write(folder, "a.yaml", *SHADOWED)
+    assert main(["check", "a.yaml", *arguments]) == status
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("a.yaml:10: warning: rule 0 of `default/good`: it never decides: rule 0 of DENY policy")
+    assert "[shadowed]; narrow the DENY rule" in first
+    assert last == "ok (files: 1, policies: 2, rules: 2, warnings: 1, notes: 0)"
+
+
+def test_what_is_only_to_be_known_is_no_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", OPEN)
+    assert main(["check", "a.yaml", "--strict-warnings"]) == 0
+    assert "a.yaml:10: info: rule 0 of `default/open`: it asks for no identity" in capsys.readouterr().out
+
+
+def test_warnings_of_loading_count_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", NOT_ALONE)
+    assert main(["check", "a.yaml", "--strict-warnings"]) == 1
+    assert "warning: `notPrincipals` alone admits callers" in capsys.readouterr().out
+
+
+def test_json_says_everything_in_documented_fields(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", *SHADOWED, NOT_ALONE)
+    assert main(["check", "a.yaml", "--output", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["apiVersion"], answer["kind"], answer["ok"]) == ("zta.dev/v1", "CheckResult", True)
+    assert answer["summary"] == {"sources": 1, "policies": 3, "rules": 3, "warnings": 2, "notes": 0}
+    assert len(answer["digest"]) == 64
+    document, shadowed = answer["warnings"]
+    assert document["column"]
+    assert {key: document[key] for key in ("kind", "level", "policy")} == {
+        "kind": "document",
+        "level": "warning",
+        "policy": None,
+    }
+    assert {key: shadowed[key] for key in ("kind", "policy", "rule", "source", "line")} == {
+        "kind": "shadowed",
+        "policy": "default/good",
+        "rule": 0,
+        "source": "a.yaml",
+        "line": 10,
+    }
+    assert set(document) == set(shadowed)
+
+
+def test_json_says_faults_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", {**GOOD, "knd": "x"})
+    assert main(["check", "a.yaml", "missing", "--output", "json"]) == 2
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert captured.err == ""
+    assert answer["ok"] is False
+    assert [(fault["source"], fault["line"]) for fault in answer["faults"]] == [("a.yaml", 23), ("missing", None)]
+
+
+def test_policies_are_those_of_the_settings_where_none_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, "a.yaml", GOOD)
+    (folder / "settings.yaml").write_text("policies: [a.yaml]\n")
+    assert main(["check", "--config", "settings.yaml"]) == 0
+    assert "files: 1" in capsys.readouterr().out
+
+
+def test_wrong_settings_are_faults(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "settings.yaml").write_text("semantics: lax\n")
+    assert main(["check", "--config", "settings.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("settings.yaml:1:12: `semantics`")
+
+
+def test_the_reading_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", policy("p", source(principals=["cluster.local/ns/default/sa/web x"])))
+    assert main(["check", "a.yaml", "--strict-warnings"]) == 1
+    assert "no valid SPIFFE ID [never_matches]" in capsys.readouterr().out
+    assert main(["check", "a.yaml", "--strict-warnings", "--semantics", "istio"]) == 0
+
+
+def test_paths_that_are_refused_are_named_only_where_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", policy("p", {**WEB, **operation(paths=["/a//b"])}))
+    (folder / "settings.yaml").write_text("paths: {ambiguous: accept}\n")
+    assert main(["check", "a.yaml", "--strict-warnings"]) == 1
+    assert "refused before any rule is asked" in capsys.readouterr().out
+    assert main(["check", "a.yaml", "--strict-warnings", "--config", "settings.yaml"]) == 0
+
+
+def test_labels_are_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", GOOD)
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "a.yaml", "--label", "app"])
+    assert ended.value.code == 2
+    assert "--label" in capsys.readouterr().err
+
+
+def test_what_policies_say_can_not_steer_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", policy("p", {**WEB, **operation(paths=["/[red]\x1b[2J?"])}))
+    main(["check", "a.yaml"])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "/[red]\\x1b[2J?" in out

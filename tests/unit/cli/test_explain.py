@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.check_requests import check_request
+from tests.support.pki import NOW, Profile, Signer, jwks, pem, root
+from tests.support.policies import operation, policy, source, when
+from zta_authz.cli import main
+from zta_authz.cli.outcome import time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FRONTEND = "spiffe://cluster.local/ns/default/sa/frontend"
+SHOP = policy("shop", {**source(principals=["cluster.local/ns/default/sa/frontend"]), **operation(methods=["GET"])})
+NO_ADMIN = policy("no-admin", operation(paths=["/admin*"]), action="DENY")
+ANN = {"iss": "https://iss", "sub": "ann"}
+AT = ["--at", time_text(NOW)]
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
+
+
+@pytest.fixture
+def explain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Explains a request by policies; the status and what JSON says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(request: dict[str, Any] | str, *documents: dict[str, Any], arguments: tuple[str, ...] = ()) -> Any:
+        text = request if isinstance(request, str) else json.dumps(request)
+        Path("request.yaml").write_text(text)
+        Path("policies.yaml").write_text("\n---\n".join(json.dumps(document) for document in documents))
+        known = ["--policies", "policies.yaml", "--request", "request.yaml", "--output", "json"]
+        status = main(["explain", *known, *arguments])
+        return status, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_an_allow_names_its_rule_and_ends_with_status_0(explain: Any) -> None:
+    status, answer = explain({"method": "GET", "principal": FRONTEND}, NO_ADMIN, SHOP, arguments=tuple(AT))
+    assert (status, answer["verdict"], answer["reason"]) == (0, "allow", "allow_policy")
+    assert (answer["policy"], answer["rule"]) == ("default/shop", 0)
+    assert answer["places"] == [{"source": "policies.yaml", "line": 3}]
+    assert answer["identity"] == {
+        "principal": FRONTEND,
+        "trust": "assumed",
+        "requestPrincipal": None,
+        "tokenPolicy": None,
+        "assumed": ["principal"],
+    }
+    assert (answer["apiVersion"], answer["kind"], answer["at"]) == ("zta.dev/v1", "Explanation", time_text(NOW))
+
+
+def test_a_denial_names_what_was_missing_and_ends_with_status_1(explain: Any) -> None:
+    status, answer = explain({"method": "PUT", "principal": FRONTEND}, SHOP)
+    assert (status, answer["verdict"], answer["reason"]) == (1, "deny", "no_matching_policy")
+    (miss,) = answer["nearest"]
+    assert (miss["policy"], miss["rule"], miss["places"]) == (
+        "default/shop",
+        0,
+        [{"source": "policies.yaml", "line": 1}],
+    )
+    assert miss["failed"] == ["methods: saw `PUT`, rule has `GET`"]
+
+
+def test_a_deny_rule_is_named_with_its_place(explain: Any) -> None:
+    status, answer = explain({"path": "/admin/x", "principal": FRONTEND}, SHOP, NO_ADMIN)
+    assert (status, answer["reason"], answer["policy"]) == (1, "deny_policy", "default/no-admin")
+    assert answer["places"] == [{"source": "policies.yaml", "line": 3}]
+
+
+def test_two_policies_of_one_name_are_both_named(explain: Any) -> None:
+    access = {**SHOP, "apiVersion": "zta.dev/v1", "kind": "AccessPolicy"}
+    _, answer = explain({"principal": FRONTEND}, SHOP, access)
+    assert sorted(place["line"] for place in answer["places"]) == [1, 3]
+
+
+def test_without_a_principal_nobody_is_assumed(explain: Any) -> None:
+    status, answer = explain({"method": "GET"}, SHOP)
+    assert (status, answer["identity"]["principal"], answer["identity"]["assumed"]) == (1, None, [])
+
+
+def test_an_assumed_principal_that_is_none_is_refused_by_the_core(explain: Any) -> None:
+    status, answer = explain({"principal": "spiffe://UPPER/x"}, SHOP)
+    assert (status, answer["reason"]) == (1, "peer_spiffe_id_invalid")
+
+
+def test_istios_reading_takes_other_names_too(explain: Any) -> None:
+    any_peer = policy("any", source(principals=["*"]))
+    status, answer = explain({"principal": "client.example"}, any_peer, arguments=("--semantics", "istio"))
+    assert (status, answer["identity"]["principal"]) == (0, "client.example")
+
+
+def test_a_principal_can_be_assumed_where_certificates_are_required(explain: Any) -> None:
+    Path("settings.yaml").write_text("peer: {verify_certificate: required}\n")
+    config = ("--config", "settings.yaml")
+    assert explain({"principal": FRONTEND}, SHOP, arguments=config)[0] == 0
+    status, answer = explain({"method": "GET"}, SHOP, arguments=config)
+    assert (status, answer["reason"]) == (1, "peer_certificate_missing")
+
+
+def bundle(text: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "zta.dev/v1",
+        "kind": "TrustBundle",
+        "metadata": {"name": "b"},
+        "spec": {"trustDomain": "cluster.local", "x509Authorities": text},
+    }
+
+
+def test_a_certificate_is_verified_and_nothing_is_assumed(explain: Any) -> None:
+    authority = root()
+    Path("leaf.pem").write_text(pem(authority.issue(Profile(uris=(FRONTEND,)))))
+    request = {"principal": FRONTEND, "certificate": "leaf.pem"}
+    status, answer = explain(request, SHOP, bundle(authority.pem), arguments=tuple(AT))
+    assert (status, answer["identity"]["trust"], answer["identity"]["assumed"]) == (0, "certificate", [])
+    status, answer = explain(request, SHOP, bundle(root("another").pem), arguments=tuple(AT))
+    assert (status, answer["reason"]) == (1, "peer_certificate_untrusted")
+
+
+def test_the_time_of_the_decision_can_be_chosen(explain: Any) -> None:
+    authority = root()
+    request = {"certificate": pem(authority.issue(Profile(uris=(FRONTEND,))))}
+    for at, reason in ((NOW, "allow_policy"), (NOW + 1e8, "peer_certificate_expired")):
+        assert explain(request, SHOP, bundle(authority.pem), arguments=("--at", time_text(at)))[1]["reason"] == reason
+
+
+def authentication(**rule: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "RequestAuthentication",
+        "metadata": {"name": "tokens"},
+        "spec": {"jwtRules": [{"issuer": "https://iss", "jwks": jwks(), **rule}]},
+    }
+
+
+BY_TOKEN = policy("by-token", source(requestPrincipals=["https://iss/ann"]))
+
+
+def test_a_token_is_verified(explain: Any) -> None:
+    request = {"token": Signer().token(iss="https://iss", sub="ann")}
+    status, answer = explain(request, BY_TOKEN, authentication(), arguments=tuple(AT))
+    assert (status, answer["identity"]["requestPrincipal"]) == (0, "https://iss/ann")
+    assert (answer["identity"]["tokenPolicy"], answer["identity"]["assumed"]) == ("default/tokens", [])
+
+
+def test_a_token_is_never_shown(explain: Any) -> None:
+    token = Signer().token(iss="https://other", sub="ann")
+    status, answer = explain({"token": token}, BY_TOKEN, authentication(), arguments=tuple(AT))
+    assert (status, answer["reason"]) == (1, "token_issuer_unknown")
+    assert token not in json.dumps(answer)
+
+
+def test_claims_are_assumed_to_be_verified_and_marked(explain: Any) -> None:
+    status, answer = explain({"claims": ANN}, BY_TOKEN, authentication())
+    assert (status, answer["identity"]["requestPrincipal"]) == (0, "https://iss/ann")
+    assert (answer["identity"]["assumed"], answer["notes"]) == (["claims"], [])
+
+
+def test_claims_of_an_issuer_that_nothing_verifies_get_a_note(explain: Any) -> None:
+    _, answer = explain({"claims": ANN}, BY_TOKEN)
+    assert "no RequestAuthentication here is for issuer `https://iss`" in answer["notes"][0]
+
+
+def test_assumed_claims_are_split_as_the_issuers_rule_says(explain: Any) -> None:
+    by_group = policy("p", when("request.auth.claims[groups]", "staff"))
+    request = {"claims": {**ANN, "groups": "staff admins"}}
+    assert explain(request, by_group, authentication())[0] == 1
+    assert explain(request, by_group, authentication(spaceDelimitedClaims=["groups"]))[0] == 0
+    assert explain({"claims": {"iss": "x", "groups": "staff b"}}, by_group, authentication())[0] == 1
+
+
+def test_a_presented_token_that_is_bad_counts_beside_assumed_claims(explain: Any) -> None:
+    request = {"claims": ANN, "headers": {"authorization": "Bearer junk"}}
+    assert explain(request, BY_TOKEN, authentication())[1]["reason"] == "token_malformed"
+
+
+def test_a_recorded_check_request_is_recognised(
+    explain: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain({}, SHOP)
+    (tmp_path / "recorded").write_bytes(check_request([("x-a", b"\xff")]).SerializeToString())
+    known = ["explain", "--policies", "policies.yaml", "--request", "recorded", "--output", "json"]
+    assert main([*known, "--semantics", "istio"]) == 0
+    assert json.loads(capsys.readouterr().out)["identity"]["trust"] == "proxy"
+    assert main(known) == 1  # in strict reading the proxy's word is not enough, and nothing is assumed of a recording
+
+
+def test_a_file_that_is_no_check_request_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "policies.yaml").write_text(json.dumps(SHOP))
+    (tmp_path / "request").write_text("method: GET\n")
+    arguments = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request"), "--binary"]
+    assert main(["explain", *arguments]) == 2
+    assert "CheckRequest" in capsys.readouterr().err
+
+
+def test_a_request_can_come_from_standard_input(explain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    explain({}, SHOP)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"principal: {FRONTEND}".encode())))
+    assert main(["explain", "--policies", "policies.yaml", "--request", "-"]) == 0
+
+
+def test_faults_of_policies_and_request_are_told_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "policies.yaml").write_text("kind: x\n")
+    (tmp_path / "request.yaml").write_text("methd: GET\n")
+    names = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request.yaml")]
+    assert main(["explain", *names]) == 2
+    err = capsys.readouterr().err
+    assert "the document has no `apiVersion`" in err
+    assert "request.yaml:1:1: unknown field `methd` in a request; did you mean `method`?" in err
+
+
+def test_faults_are_json_where_that_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--policies", "none", "--request", str(tmp_path / "none"), "--output", "json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["kind"] == "Faults"
+    assert len(answer["faults"]) == 2
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2027-01-01", "2027-01-01T00:00:00"])
+def test_a_time_needs_its_offset(time: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "--request", "x", "--at", time])
+    assert ended.value.code == 2
+    assert "RFC 3339" in capsys.readouterr().err
+
+
+def test_rules_that_match_without_deciding_are_told(explain: Any) -> None:
+    audit = policy("watch", operation(methods=["GET"]), action="AUDIT")
+    _, answer = explain({"principal": FRONTEND}, SHOP, audit)
+    assert answer["matchedWithoutDeciding"] == [
+        {"action": "AUDIT", "policy": "default/watch", "rule": 0, "dryRun": False}
+    ]
+
+
+def test_no_allow_rule_for_the_workload_is_told(explain: Any) -> None:
+    shop = policy("shop", {}, namespace="default")
+    _, answer = explain({"principal": FRONTEND}, shop, arguments=("--namespace", "other", "--label", "app=x"))
+    assert answer["notes"] == ["no ALLOW rule is for this workload (namespace `other`, labels: app=x)"]
+
+
+def test_a_shared_authorizer_is_told_which_proxy_asks(explain: Any) -> None:
+    Path("settings.yaml").write_text(
+        "workloads: [{principal: spiffe://cluster.local/ns/default/sa/shop, namespace: default}]\n"
+    )
+    config = ("--config", "settings.yaml")
+    request = {"principal": FRONTEND, "caller": "spiffe://cluster.local/ns/default/sa/shop"}
+    assert explain(request, SHOP, arguments=config)[0] == 0
+    request["caller"] = "spiffe://cluster.local/ns/default/sa/other"
+    assert explain(request, SHOP, arguments=config)[1]["reason"] == "workload_unknown"
+    assert explain(request, SHOP, arguments=(*config, "--caller", "spiffe://cluster.local/ns/default/sa/shop"))[0] == 0
+
+
+def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [
+        "--policies",
+        str(EXAMPLES / "policies"),
+        "--request",
+        str(EXAMPLES / "requests" / "delete-hat.yaml"),
+        "--label",
+        "app=hatshop",
+    ]
+    assert main(["explain", *names]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "DENY  no_matching_policy",
+        f"peer    {FRONTEND} (assumed)",
+        "token   none",
+        "nearest ALLOW rules:",
+    ]
+    assert re.fullmatch(r"  default/hatshop-policy, rule 0 \(.*hatshop\.yaml:8\)", lines[4])
+    assert lines[5] == "    methods: saw `DELETE`, rule has `GET`, `POST`"
+
+
+def test_text_tells_detail_token_and_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.yaml").write_text("\n---\n".join(json.dumps(d) for d in (BY_TOKEN, policy("w", {}, action="AUDIT"))))
+    Path("r.yaml").write_text(json.dumps({"claims": ANN}))
+    assert main(["explain", "--policies", "p.yaml", "--request", "r.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert "policy  default/by-token, rule 0 (p.yaml:1)" in out
+    assert "token   issuer `https://iss`, subject `ann` (assumed)" in out
+    assert "also    AUDIT policy default/w, rule 0 matched (never decides)" in out
+    assert "note    no RequestAuthentication" in out
+    Path("r.yaml").write_text(json.dumps({"principal": "x"}))
+    assert main(["explain", "--policies", "p.yaml", "--request", "r.yaml"]) == 1
+    assert "because a SPIFFE ID starts with" in capsys.readouterr().out

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support.policies import operation, policy, source
+from zta_authz.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
+FRONTEND = "spiffe://cluster.local/ns/default/sa/frontend"
+SHOP = policy("shop", {**source(principals=["cluster.local/ns/default/sa/frontend"]), **operation(methods=["GET"])})
+GET: dict[str, Any] = {"name": "get", "request": {"principal": FRONTEND}, "expect": {"verdict": "allow"}}
+PUT: dict[str, Any] = {
+    "name": "put",
+    "request": {"principal": FRONTEND, "method": "PUT"},
+    "expect": {"verdict": "allow", "reason": "allow_policy", "policy": "default/shop", "rule": 0},
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes `shop_test.yaml` with these tests, and the policies it names, into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies.yaml").write_text(json.dumps(SHOP))
+
+    def write(*tests: Any, name: str = "shop_test.yaml", **fields: Any) -> None:
+        document = {"apiVersion": "zta.dev/v1", "kind": "PolicyTest", "policies": ["policies.yaml"], "tests": tests}
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(json.dumps({**document, **fields}, indent=1))
+
+    return write
+
+
+def test_the_documented_example_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", str(EXAMPLES)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "9 tests: 9 passed, 0 failed"
+
+
+def test_the_documented_policies_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--strict-warnings", str(EXAMPLES / "policies")]) == 0
+
+
+def test_passing_tests_are_a_line_each(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET)
+    assert main(["test", "shop_test.yaml"]) == 0
+    assert capsys.readouterr().out == "pass  shop_test.yaml:8  get\n1 tests: 1 passed, 0 failed\n"
+
+
+def test_a_failure_shows_what_differs_and_why(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET, PUT)
+    assert main(["test", "."]) == 1
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == "FAIL shop_test.yaml:17 put"
+    assert lines[2:7] == [
+        "expected got",
+        "verdict allow deny",
+        "reason allow_policy no_matching_policy",
+        "policy default/shop none",
+        "rule 0 none",
+    ]
+    assert "default/shop, rule 0 (policies.yaml:1)" in lines
+    assert "methods: saw `PUT`, rule has `GET`" in lines
+    assert lines[-1] == "2 tests: 1 passed, 1 failed"
+
+
+def test_only_what_is_expected_is_compared(write: Any) -> None:
+    write({**PUT, "expect": {"verdict": "deny"}})
+    assert main(["test", "."]) == 0
+    write({**PUT, "expect": {"verdict": "deny", "reason": "deny_policy"}})
+    assert main(["test", "."]) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"verdict": "deny"}, {"policy": "default/other"}, {"rule": 1}])
+def test_each_expectation_can_fail(write: Any, wrong: dict[str, Any]) -> None:
+    right = {"verdict": "allow", "reason": "allow_policy", "policy": "default/shop", "rule": 0}
+    write({**GET, "expect": right})
+    assert main(["test", "."]) == 0
+    write({**GET, "expect": {**right, **wrong}})
+    assert main(["test", "."]) == 1
+
+
+def test_json_says_every_outcome(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET, PUT)
+    assert main(["test", ".", "--output", "json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["kind"], answer["summary"]) == ("PolicyTestResult", {"tests": 2, "passed": 1, "failed": 1})
+    passed, failed = answer["tests"]
+    assert (passed["name"], passed["passed"], passed["source"], passed["line"]) == ("get", True, "shop_test.yaml", 8)
+    assert failed["expected"] == PUT["expect"]
+    assert failed["got"] == {"verdict": "deny", "reason": "no_matching_policy", "policy": None, "rule": None}
+    assert failed["decision"]["nearest"][0]["failed"] == ["methods: saw `PUT`, rule has `GET`"]
+
+
+def test_junit_tells_failures_and_escapes_what_xml_can_not_hold(write: Any) -> None:
+    write(GET, {**PUT, "name": 'a "<put>" & \u0007\ud800', "request": {**PUT["request"], "path": "/\u0000<x>"}})
+    Path("shop_test.yaml").write_text(Path("shop_test.yaml").read_text().replace("\\ud800", "\\x01"))
+    assert main(["test", ".", "--junit", "report.xml"]) == 1
+    (suite,) = ElementTree.parse("report.xml").getroot()
+    assert (suite.get("name"), suite.get("tests"), suite.get("failures")) == ("shop_test.yaml", "2", "1")
+    passed, failed = suite
+    assert (passed.get("name"), passed.get("classname"), len(passed)) == ("get", "shop_test.yaml", 0)
+    assert failed.get("name") == 'a "<put>" & \\x07\\x01'
+    (failure,) = failed
+    assert failure.get("message") == "differs in verdict, reason, policy, rule"
+    assert "verdict: expected allow, got deny" in (failure.text or "")
+
+
+def test_junit_does_not_look_clean_where_nothing_could_be_run(write: Any) -> None:
+    write(GET, policies=["missing.yaml"])
+    assert main(["test", ".", "--junit", "report.xml"]) == 2
+    (suite,) = ElementTree.parse("report.xml").getroot()
+    assert (suite.get("errors"), suite[0][0].tag) == ("1", "error")
+    assert "missing.yaml" in (suite[0][0].get("message") or "")
+
+
+def test_a_report_that_can_not_be_written_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET)
+    assert main(["test", ".", "--junit", "missing/report.xml"]) == 2
+    assert "missing/report.xml: cannot be written" in capsys.readouterr().err
+
+
+def test_tests_are_found_below_directories_and_run_once(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET, name="deep/a_test.yaml", policies=["../policies.yaml"])
+    write(GET, name="b_test.yml")
+    assert main(["test", ".", "b_test.yml"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in out[:-1]] == ["b_test.yml:8", "deep/a_test.yaml:8"]
+
+
+def test_no_tests_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "."]) == 2
+    assert "there are no tests below it; name them `*_test.yaml`" in capsys.readouterr().err
+    Path("empty_test.yaml").write_text("# nothing\n")
+    assert main(["test", "."]) == 2
+    assert "the file holds no test" in capsys.readouterr().err
+
+
+def test_options_choose_reading_and_workload(write: Any) -> None:
+    write({**GET, "request": {"principal": "client.example"}}, policies=["any.yaml"])
+    Path("any.yaml").write_text(json.dumps(policy("any", source(principals=["*"]), namespace="shop")))
+    assert main(["test", "."]) == 1
+    options = {"semantics": "istio", "workload": {"namespace": "shop"}}
+    write({**GET, "request": {"principal": "client.example"}}, policies=["any.yaml"], options=options)
+    assert main(["test", "."]) == 0
+
+
+def test_the_environment_does_not_change_what_a_test_means(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZTA_WORKLOAD__NAMESPACE", "other")
+    write(GET)
+    assert main(["test", "."]) == 0
+
+
+ACCESS = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: soon}
+spec: {effectiveFrom: 2030-01-01T00:00:00Z, rules: [{from: [{source: {principals: ["*"]}}]}]}
+"""
+
+
+def test_each_test_can_have_its_own_time(write: Any) -> None:
+    Path("policies.yaml").parent.joinpath("soon.yaml").write_text(ACCESS)
+    later = {**GET, "name": "later", "at": "2030-01-01T00:00:00Z"}
+    sooner = {**GET, "expect": {"verdict": "deny"}}
+    write(sooner, later, policies=["soon.yaml"], at="2029-12-31T23:59:59Z")
+    assert main(["test", "."]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"knd": "x"}, "unknown field `knd` in PolicyTest; did you mean `kind`?"),
+        ({"kind": "PolicyTst"}, "`kind` is `PolicyTst`; write `PolicyTest`"),
+        ({"apiVersion": "v1"}, "`apiVersion` is `v1`; write `zta.dev/v1`"),
+        ({"policies": []}, "`policies` is an empty list"),
+        ({"policies": ["missing"]}, "missing: there is no such file or directory"),
+        ({"options": {"semantic": "x"}}, "unknown field `semantic` in options; did you mean `semantics`?"),
+        ({"options": {"semantics": "lax"}}, "`options.semantics`: "),
+        ({"options": {"workload": {"trust_domain": "A"}}}, "`options.workload.trust_domain`: a trust domain is"),
+        ({"options": {"workload": {"name": "A"}}}, "`options.workload.name`: Extra inputs are not permitted"),
+        (
+            {"options": {"workloads": [{"principal": FRONTEND, "namespace": "a"}] * 2}},
+            "two workloads have this principal",
+        ),
+        ({"at": "noon"}, "`at` is not a time; write a time with its offset"),
+        ({"tests": []}, "`tests` is an empty list"),
+        ({"tests": [GET, GET]}, "duplicate test `get` (first at line"),
+        ({"tests": [{"name": "x", "expect": {"verdict": "deny"}}]}, "a test has no `request`"),
+        ({"tests": [{**GET, "expct": {}}]}, "unknown field `expct` in a test; did you mean `expect`?"),
+        ({"tests": [{**GET, "expect": {}}]}, "expect has no `verdict`"),
+        ({"tests": [{**GET, "expect": {"verdict": "allowed"}}]}, "unknown verdict `allowed`; did you mean `allow`?"),
+        (
+            {"tests": [{**GET, "expect": {"verdict": "deny", "reason": "deny_polcy"}}]},
+            "unknown reason `deny_polcy`; did you mean `deny_policy`?",
+        ),
+        (
+            {"tests": [{**GET, "expect": {"verdict": "deny", "policy": "shop"}}]},
+            "`policy` is `shop`, without its namespace; write `default/shop`",
+        ),
+        ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": 0}}]}, "`rule` says nothing without `policy`"),
+        ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": -1}}]}, "`rule` is not the number of a rule"),
+        ({"tests": [{**GET, "request": {"path": 7}}]}, "`path` has the integer `7` where a string is meant"),
+    ],
+)
+def test_what_is_wrong_with_a_test_is_a_fault_with_its_place(
+    write: Any, capsys: pytest.CaptureFixture[str], change: dict[str, Any], fault: str
+) -> None:
+    write(GET, **change)
+    assert main(["test", "."]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert fault in captured.err
+    assert "shop_test.yaml:" in captured.err or "missing" in fault
+
+
+def test_faults_of_all_files_are_told_together(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET, name="a_test.yaml", knd="x")
+    write(GET, name="b_test.yaml", policies=["broken.yaml"])
+    Path("broken.yaml").write_text("kind: x\n")
+    Path("c_test.yaml").write_bytes(b"\xff")
+    assert main(["test", "."]) == 2
+    err = capsys.readouterr().err
+    assert all(name in err for name in ("a_test.yaml:", "broken.yaml:1:1", "c_test.yaml:1:1: the file is not UTF-8"))

@@ -1,0 +1,158 @@
+"""Where readable requests are decided: the snapshot that `serve` would use, and the core that decides with it.
+
+Nothing here judges a request. Where a request assumes an identity, the snapshot's verifier is replaced by one that
+verifies what is presented as ever and gives the assumed part beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, cast
+
+from zta_authz.authn.peers import PeerVerifier
+from zta_authz.errors import Reason
+from zta_authz.model.identity import Token
+from zta_authz.model.options import CertificateCheck
+from zta_authz.model.request import NO_EVIDENCE, Evidence
+from zta_authz.pdp.decide import decide
+from zta_authz.pdp.explain import explain
+from zta_authz.policy.documents import read_all
+from zta_authz.policy_sources.files import load_snapshot, read_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zta_authz.authn.verify import IdentityVerifier
+    from zta_authz.cli.requests import Subject
+    from zta_authz.model.decision import Decision
+    from zta_authz.model.documents import RequestAuthentication
+    from zta_authz.model.identity import Identity
+    from zta_authz.model.options import Options, Workload
+    from zta_authz.model.request import RequestAttributes
+    from zta_authz.pdp.explain import Explanation
+    from zta_authz.pdp.snapshot import Snapshot
+
+_SPACED = "spaceDelimitedClaims"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rule stands."""
+
+    source: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+class AssumingVerifier:
+    """Gives the identity that `subject` assumes, and for the rest what `verifier` finds."""
+
+    def __init__(
+        self,
+        verifier: IdentityVerifier,
+        options: Options,
+        subject: Subject,
+        spaced: Callable[[Workload | None], tuple[str, ...]],
+    ) -> None:
+        """`spaced` gives, for a workload, the claims that rules read as lists split on spaces."""
+        self._verifier = verifier
+        believing = replace(options, trust_proxy=True, verify_certificate=CertificateCheck.WHEN_PRESENT)
+        self._by_word = PeerVerifier({}, believing)
+        self._subject = subject
+        self._spaced = spaced
+
+    def verify(
+        self, request: RequestAttributes, evidence: Evidence, now: float, workload: Workload | None = None
+    ) -> Identity:
+        """As `IdentityVerifier.verify`. Raises `Refused` for what is presented and does not hold."""
+        assumed = self._subject
+        if assumed.principal:
+            peer = self._by_word.verify(Evidence(assumed.principal), request.headers, now)
+            identity = replace(self._verifier.verify(request, NO_EVIDENCE, now, workload), peer=peer)
+        else:
+            identity = self._verifier.verify(request, evidence, now, workload)
+        if assumed.claims is None:
+            return identity
+        issuer, subject = str(assumed.claims.get("iss", "")), str(assumed.claims.get("sub", ""))
+        token = Token(issuer, subject, assumed.claims, space_delimited_claims=self._spaced(workload))
+        return replace(identity, token=token, tokens=(token,))
+
+
+class Bench:
+    """Decides requests by the policies under `paths`. Raises `DocumentErrors` with every fault of every file."""
+
+    def __init__(self, paths: Sequence[str], options: Options) -> None:
+        self._paths = tuple(paths)
+        self._options = options
+        self.snapshot = load_snapshot(self._paths, options)
+
+    def decide(self, subject: Subject, now: float) -> Decision:
+        """The decision at `now`, seconds since the epoch."""
+        return decide(self._snapshot_for(subject), subject.request, subject.evidence, now, subject.caller)
+
+    def explain(self, subject: Subject, now: float) -> Explanation:
+        """The decision, and what was missing for the nearest ALLOW rules."""
+        return explain(self._snapshot_for(subject), subject.request, subject.evidence, now, subject.caller)
+
+    def places(self, policy: str, rule: int, action: str) -> tuple[Place, ...]:
+        """Where rule number `rule` of `policy` stands: more than one where two kinds share the policy's name."""
+        return self._places.get((policy, rule, action), ())
+
+    def notes(self, subject: Subject, decision: Decision) -> tuple[str, ...]:
+        """What an operator should know of this decision beside its reason."""
+        found = []
+        if subject.claims is not None and subject.claims.get("iss") not in self.snapshot.verifier.issuers:
+            issuer = subject.claims.get("iss", "")
+            found.append(f"no RequestAuthentication here is for issuer `{issuer}`: a real token of it is not verified")
+        view = self.snapshot.table.default_view
+        if decision.reason is Reason.NO_MATCHING_POLICY and not self._options.shared and not view.allow.rules:
+            workload = self._options.workload
+            labels = ", ".join(f"{key}={value}" for key, value in sorted(workload.labels.items())) or "none"
+            found.append(f"no ALLOW rule is for this workload (namespace `{workload.namespace}`, labels: {labels})")
+        return tuple(found)
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, int, str], tuple[Place, ...]]:
+        found: dict[tuple[str, int, str], tuple[Place, ...]] = {}
+        for policy in self.snapshot.table.policies:
+            for rule in policy.rules:
+                key = (policy.ref.name, rule.number, policy.ref.action)
+                found[key] = (*found.get(key, ()), Place(policy.ref.position.source, rule.line))
+        return found
+
+    def _snapshot_for(self, subject: Subject) -> Snapshot:
+        if not subject.assumed:
+            return self.snapshot
+        base = self._without_required_certificate if subject.principal else self.snapshot
+        verifier = AssumingVerifier(base.verifier, self._options, subject, partial(self._spaced_claims, subject))
+        # It answers `verify`, which is all that deciding asks of a verifier.
+        return replace(self.snapshot, verifier=cast("IdentityVerifier", verifier))
+
+    @cached_property
+    def _without_required_certificate(self) -> Snapshot:
+        """The snapshot to verify tokens with where the peer is assumed: it must not ask for a certificate."""
+        if self._options.verify_certificate is not CertificateCheck.REQUIRED:
+            return self.snapshot
+        return load_snapshot(self._paths, replace(self._options, verify_certificate=CertificateCheck.WHEN_PRESENT))
+
+    def _spaced_claims(self, subject: Subject, workload: Workload | None) -> tuple[str, ...]:
+        """What the rules for the claims' issuer say of claims that are lists split on spaces."""
+        issuer, root = (subject.claims or {}).get("iss"), self._options.root_namespace
+        of = workload or self._options.workload
+        return tuple(
+            name
+            for document in self._spacing
+            if document.selector.selects(of.namespace, of.labels, root)
+            for rule in document.rules
+            if rule.issuer == issuer
+            for name in rule.space_delimited_claims
+        )
+
+    @cached_property
+    def _spacing(self) -> list[RequestAuthentication]:
+        """The RequestAuthentications in sources that speak of such claims; the others need not be read again."""
+        sources = [(each.name, each.text) for each in read_sources(self._paths, []) if _SPACED in each.text]
+        return read_all(sources, self._options.workload.namespace, [], [], lambda _: None).authentications

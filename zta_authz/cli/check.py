@@ -1,0 +1,135 @@
+"""`zta-authz check`: would `serve` take these policies, and do they mean what was meant?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.cli.output import add_output_argument
+from zta_authz.errors import FaultsError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from zta_authz.errors import Fault
+    from zta_authz.model.options import Options
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.lint import Finding
+
+EXIT_WARNINGS: Final = 1
+EXIT_FAULTS: Final = 2
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    from zta_authz.cli.loading import add_settings_arguments
+
+    command = subparsers.add_parser(
+        "check",
+        help="validate policies, and warn of rules that can't mean what was meant",
+        description="Load policies exactly as `serve` does, print every fault as file:line:column, then warnings.",
+        epilog="Exit status: 0 nothing wrong (there may be warnings), 1 warnings with --strict-warnings, 2 faults.",
+    )
+    command.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (default: the settings')")
+    command.add_argument("--strict-warnings", action="store_true", help="end with status 1 if there is any warning")
+    add_output_argument(command)
+    add_settings_arguments(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check. Raises `FaultsError` where text is wanted and something is wrong."""
+    from zta_authz.cli.loading import read_settings
+    from zta_authz.policy_sources.files import load_snapshot
+
+    try:
+        settings = read_settings(arguments)
+        options = settings.options()
+        snapshot = load_snapshot(arguments.paths or settings.policies, options)
+    except FaultsError as error:
+        if arguments.output != "json":
+            raise
+        _print_json(error.faults, None, [])
+        return EXIT_FAULTS
+    findings = _lint(snapshot, options)
+    if arguments.output == "json":
+        _print_json((), snapshot, findings)
+    else:
+        _print_text(snapshot, findings)
+    return EXIT_WARNINGS if arguments.strict_warnings and _warnings(snapshot, findings) else 0
+
+
+def _lint(snapshot: Snapshot, options: Options) -> list[Finding]:
+    import time
+
+    from zta_authz.pdp.paths import ambiguous
+    from zta_authz.policy.lint import lint
+
+    def refused(path: str) -> str:
+        return "" if options.accept_ambiguous_paths else ambiguous(path, "GET")
+
+    return lint(snapshot.table, now=time.time(), refused_path=refused)
+
+
+def _warnings(snapshot: Snapshot, findings: list[Finding]) -> int:
+    return len(snapshot.warnings) + sum(finding.level == "warning" for finding in findings)
+
+
+def _summary(snapshot: Snapshot, findings: list[Finding]) -> dict[str, int]:
+    warnings = _warnings(snapshot, findings)
+    return {
+        "sources": len(snapshot.sources),
+        "policies": len(snapshot.table.policies),
+        "rules": snapshot.table.rule_count,
+        "warnings": warnings,
+        "notes": len(findings) + len(snapshot.warnings) - warnings,
+    }
+
+
+def _print_json(faults: tuple[Fault, ...], snapshot: Snapshot | None, findings: list[Finding]) -> None:
+    from zta_authz.cli.output import fault_fields, print_json
+
+    fields: dict[str, Any] = {"ok": not faults, "faults": [fault_fields(fault) for fault in faults], "warnings": []}
+    if snapshot is not None:
+        fields["warnings"] = [
+            {"kind": "document", "level": "warning", "policy": None, "rule": None, **fault_fields(fault)}
+            for fault in sorted(snapshot.warnings)
+        ]
+        fields["warnings"] += [
+            {
+                "kind": finding.kind.value,
+                "level": finding.level.value,
+                "policy": finding.policy,
+                "rule": finding.rule,
+                "source": finding.source,
+                "line": finding.line,
+                "column": None,
+                "message": finding.message,
+                "hint": finding.hint,
+            }
+            for finding in findings
+        ]
+        fields["summary"] = _summary(snapshot, findings)
+        fields["digest"] = snapshot.digest
+    print_json("CheckResult", fields)
+
+
+def _print_text(snapshot: Snapshot, findings: list[Finding]) -> None:
+    from rich.text import Text
+
+    from zta_authz.cli.output import one_line, stdout_console
+
+    console = stdout_console()
+    lines = [(f"{w.source}:{w.line}:{w.column}", "warning", w.message, w.hint) for w in sorted(snapshot.warnings)]
+    for finding in findings:
+        message = f"rule {finding.rule} of `{finding.policy}`: {finding.message} [{finding.kind.value}]"
+        lines.append((f"{finding.source}:{finding.line}", finding.level.value, message, finding.hint))
+    for place, level, message, hint in lines:
+        line = Text(one_line(place), style="bold").append(": ")
+        line.append(level, style="yellow" if level == "warning" else "cyan")
+        line.append(one_line(f": {message}"), style="not bold")
+        line.append(one_line(f"; {hint}" if hint else ""), style="not bold green")
+        console.print(line, soft_wrap=True)
+    counts = _summary(snapshot, findings)
+    counts["files"] = counts.pop("sources")
+    shown = ", ".join(f"{name}: {counts[name]}" for name in ("files", "policies", "rules", "warnings", "notes"))
+    console.print(f"ok ({shown})", soft_wrap=True)

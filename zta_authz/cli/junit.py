@@ -1,0 +1,57 @@
+"""Outcomes of policy tests as JUnit XML, the dialect that CI systems read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+
+from zta_authz.cli.output import one_line
+from zta_authz.errors import Fault, FaultsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from zta_authz.cli.policy_tests import Outcome, Suite
+
+
+def write_junit(
+    file: str, results: Iterable[tuple[Suite, Sequence[Outcome]]], texts: dict[int, str], faults: Sequence[Fault]
+) -> None:
+    """Write the report. `texts` has, by the outcome's `id`, what to say of a failure. Raises `FaultsError`.
+
+    Each fault that kept tests from running is an error of its own, so that no report looks clean without them.
+    """
+    root = Element("testsuites", name="zta-authz")
+    for suite, outcomes in results:
+        failed = sum(bool(outcome.differences) for outcome in outcomes)
+        element = _suite(root, suite.source, tests=len(outcomes), failures=failed, errors=0)
+        for outcome in outcomes:
+            case = _case(element, suite.source, outcome.case.name, outcome.case.line)
+            if outcome.differences:
+                failure = SubElement(case, "failure", message=_xml_text(f"differs in {', '.join(outcome.differences)}"))
+                failure.text = _xml_text(texts[id(outcome)])
+    if faults:
+        element = _suite(root, "faults", tests=len(faults), failures=0, errors=len(faults))
+        for fault in faults:
+            case = _case(element, fault.source, fault.message, fault.line)
+            SubElement(case, "error", message=_xml_text(str(fault)))
+    indent(root)
+    try:
+        ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        fault = Fault(file, 0, 0, f"cannot be written: {error.strerror}", "give --junit a file that can be")
+        raise FaultsError([fault]) from None
+
+
+def _suite(root: Element, name: str, **counts: int) -> Element:
+    return SubElement(root, "testsuite", {"name": _xml_text(name), **{key: str(n) for key, n in counts.items()}})
+
+
+def _case(suite: Element, source: str, name: str, line: int) -> Element:
+    source = _xml_text(source)
+    return SubElement(suite, "testcase", classname=source, name=_xml_text(name), file=source, line=str(line))
+
+
+def _xml_text(text: str) -> str:
+    """`text` with what XML 1.0 can't hold (control characters, lone surrogates) escaped; line ends are kept."""
+    return "\n".join(one_line(line) for line in text.split("\n"))

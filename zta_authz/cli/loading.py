@@ -1,0 +1,78 @@
+"""What the commands read: settings with the command line's own over them, and small files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault, FaultsError
+from zta_authz.model.options import Semantics
+from zta_authz.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import argparse
+
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+STDIN: Final = "-"
+
+
+def add_settings_arguments(command: argparse.ArgumentParser) -> None:
+    """`--config` and what overrides it."""
+    group = command.add_argument_group("how policies are read (default: as `serve` with these settings reads them)")
+    group.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
+    group.add_argument("--semantics", choices=[str(each) for each in Semantics], help="which reading decides")
+    group.add_argument("--namespace", metavar="NS", help="the workload's namespace")
+    group.add_argument(
+        "--label", metavar="KEY=VALUE", action="append", default=[], type=_label, help="a label of the workload"
+    )
+    group.add_argument("--root-namespace", metavar="NS", help="the namespace whose policies are for every workload")
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not key or not sign:
+        raise ValueError(text)  # argparse says which argument it was
+    return key, value
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings that `serve` would use, with the arguments over them. Raises `SettingsErrors`."""
+    settings = load_settings(arguments.config, os.environ)
+    workload: dict[str, object] = {}
+    if arguments.namespace:
+        workload["namespace"] = arguments.namespace
+    if arguments.label:
+        workload["labels"] = {**settings.workload.labels, **dict(arguments.label)}
+    update: dict[str, object] = {"workload": settings.workload.model_copy(update=workload)}
+    if arguments.semantics:
+        update["semantics"] = Semantics(arguments.semantics)
+    if arguments.root_namespace:
+        update["root_namespace"] = arguments.root_namespace
+    return settings.model_copy(update=update)
+
+
+def read_small_file(name: str, hint: str, limit: int = MAX_REQUEST_BYTES) -> bytes:
+    """The bytes of file `name` (`-`: standard input). Raises `FaultsError` with `hint` where it can't be read."""
+    try:
+        if name == STDIN:
+            content = sys.stdin.buffer.read(limit + 1)
+        else:
+            with open(name, "rb") as stream:
+                content = stream.read(limit + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FaultsError([Fault(name, 0, 0, f"cannot be read: {reason}", hint)]) from None
+    if len(content) > limit:
+        raise FaultsError([Fault(name, 0, 0, f"has more than {limit // 1024} KiB", hint)])
+    return content
+
+
+def as_text(name: str, content: bytes) -> str:
+    """`content` as UTF-8 text. Raises `FaultsError` with the place of what is not."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise FaultsError([Fault(name, line, column, "the file is not UTF-8", "save it as UTF-8 text")]) from None

@@ -1,0 +1,129 @@
+"""A decision and why it came out so, as text for people and as fields for JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from zta_authz.cli.output import one_line
+from zta_authz.model.identity import PeerTrust
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zta_authz.cli.bench import Bench, Place
+    from zta_authz.cli.requests import Subject
+    from zta_authz.model.decision import Decision
+    from zta_authz.pdp.explain import Explanation, Miss
+
+_TRUST = {PeerTrust.CERTIFICATE: "certificate verified", PeerTrust.PROXY: "the proxy's word"}
+
+
+def time_text(at: float) -> str:
+    """`at` (seconds since the epoch) as RFC 3339, UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+
+
+def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) -> dict[str, Any]:
+    """The decision in JSON; `policy`, `rule` and parts of `identity` are null where there is none."""
+    decision = explanation.decision
+    return {
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.value,
+        "detail": decision.detail,
+        "policy": decision.policy or None,
+        "rule": decision.rule,
+        "places": [_place_fields(place) for place in _places(bench, decision)],
+        "identity": _identity_fields(subject, decision),
+        "nearest": [
+            {
+                "policy": miss.policy,
+                "rule": miss.rule,
+                "places": [_place_fields(place) for place in bench.places(miss.policy, miss.rule, "ALLOW")],
+                "failed": list(miss.failed),
+            }
+            for miss in explanation.nearest
+        ],
+        "matchedWithoutDeciding": [
+            {"action": each.action, "policy": each.policy, "rule": each.rule, "dryRun": each.dry_run}
+            for each in decision.shadows
+        ],
+        "notes": list(bench.notes(subject, decision)),
+    }
+
+
+def _place_fields(place: Place) -> dict[str, Any]:
+    return {"source": place.source, "line": place.line}
+
+
+def _places(bench: Bench, decision: Decision) -> tuple[Place, ...]:
+    if decision.rule is None:
+        return ()
+    return bench.places(decision.policy, decision.rule, decision.verdict.value.upper())
+
+
+def _identity_fields(subject: Subject, decision: Decision) -> dict[str, Any]:
+    peer, token = decision.identity.peer, decision.identity.token
+    return {
+        "principal": decision.identity.principal or None,
+        "trust": None if peer is None else "assumed" if subject.principal else peer.trust.value,
+        "requestPrincipal": None if token is None else f"{token.issuer}/{token.subject}",
+        "tokenPolicy": None if token is None else token.policy or None,
+        "assumed": list(subject.assumed),
+    }
+
+
+def print_lines(bench: Bench, subject: Subject, explanation: Explanation) -> Iterator[Text]:
+    """The decision in lines for people."""
+    decision = explanation.decision
+    style = "bold green" if decision.allowed else "bold red"
+    yield Text(decision.verdict.value.upper(), style=style).append(f"  {decision.reason.value}", style="not bold")
+    if decision.detail:
+        yield _row("because", decision.detail)
+    if decision.policy:
+        yield _row("policy", f"{decision.policy}, rule {decision.rule}{_at(_places(bench, decision))}")
+    yield _row("peer", _peer(subject, decision))
+    yield _row("token", _token(subject, decision))
+    for each in decision.shadows:
+        how = "dry run" if each.dry_run else "never decides"
+        yield _row("also", f"{each.action} policy {each.policy}, rule {each.rule} matched ({how})")
+    for note in bench.notes(subject, decision):
+        yield _row("note", note)
+    yield from nearest_lines(bench, explanation.nearest)
+
+
+def nearest_lines(bench: Bench, nearest: Sequence[Miss]) -> Iterator[Text]:
+    """The ALLOW rules that nearly matched, each with what failed in it."""
+    if nearest:
+        yield Text("nearest ALLOW rules:")
+    for miss in nearest:
+        at = _at(bench.places(miss.policy, miss.rule, "ALLOW"))
+        yield Text(one_line(f"  {miss.policy}, rule {miss.rule}{at}"), style="bold")
+        for failed in miss.failed:
+            yield Text(one_line(f"    {failed}"))
+
+
+def _row(name: str, value: str) -> Text:
+    return Text(f"{name:<8}", style="dim").append(one_line(value), style="not dim")
+
+
+def _at(places: tuple[Place, ...]) -> str:
+    return f" ({' or '.join(str(place) for place in places)})" if places else ""
+
+
+def _peer(subject: Subject, decision: Decision) -> str:
+    peer = decision.identity.peer
+    if peer is None:
+        return "none"
+    names = ", ".join(peer.names) or peer.principal
+    return f"{names} ({'assumed' if subject.principal else _TRUST[peer.trust]})"
+
+
+def _token(subject: Subject, decision: Decision) -> str:
+    token = decision.identity.token
+    if token is None:
+        return "none"
+    how = "assumed" if subject.claims is not None else f"verified by {token.policy}" if token.policy else "verified"
+    return f"issuer `{token.issuer}`, subject `{token.subject}` ({how})"

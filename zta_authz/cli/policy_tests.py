@@ -1,0 +1,264 @@
+"""`PolicyTest` documents: policies, how they are read, and requests with the decision that is expected of each."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from zta_authz.cli.bench import Bench
+from zta_authz.cli.loading import as_text, read_small_file
+from zta_authz.cli.requests import parse_time, read_request
+from zta_authz.errors import Fault, FaultsError, Reason
+from zta_authz.model.decision import Verdict
+from zta_authz.policy.fields import Reader, entries
+from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, locate, read_documents, to_plain
+from zta_authz.settings import Settings
+from zta_authz.settings.consistency import inconsistencies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zta_authz.cli.requests import Subject
+    from zta_authz.model.decision import Decision
+    from zta_authz.model.options import Options
+    from zta_authz.pdp.explain import Explanation
+
+API_VERSION: Final = "zta.dev/v1"
+KIND: Final = "PolicyTest"
+SUFFIXES: Final = ("_test.yaml", "_test.yml")
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024
+_FIELDS: Final = ("apiVersion", "kind", "policies", "options", "at", "tests")
+_TEST_FIELDS: Final = ("name", "request", "at", "expect")
+_EXPECT_FIELDS: Final = ("verdict", "reason", "policy", "rule")
+OPTION_FIELDS: Final = (
+    "semantics", "default_action", "workload", "workloads", "gateways", "root_namespace", "peer", "client_address",
+    "paths",
+)  # fmt: skip
+"""The settings that change decisions, under their names in the settings file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One test. `expected` holds what was written of verdict, reason, policy and rule; `at` is None for now."""
+
+    name: str
+    line: int
+    subject: Subject
+    at: float | None
+    expected: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The tests of one document, and the policies they are about."""
+
+    source: str
+    bench: Bench
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a test came out. `got` has the same keys as `case.expected`; `explanation` is of the decision."""
+
+    case: Case
+    got: dict[str, str | int | None]
+    explanation: Explanation
+
+    @property
+    def differences(self) -> list[str]:
+        """The fields that did not come out as expected."""
+        return [name for name, wanted in self.case.expected.items() if self.got[name] != wanted]
+
+
+def run_case(suite: Suite, case: Case, now: float) -> Outcome:
+    """Decide the case's request; at `now` where the case names no time."""
+    explanation = suite.bench.explain(case.subject, now if case.at is None else case.at)
+    got = _outcome(explanation.decision)
+    return Outcome(case, {name: got[name] for name in case.expected}, explanation)
+
+
+def _outcome(decision: Decision) -> dict[str, str | int | None]:
+    return {
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.value,
+        "policy": decision.policy or None,
+        "rule": decision.rule,
+    }
+
+
+def find_files(paths: Sequence[str], faults: list[Fault]) -> list[str]:
+    """The files among `paths`, and every `*_test.yaml` below the directories among them, each once, in order."""
+    found: dict[str, None] = {}
+    for path in paths:
+        if not os.path.isdir(path):
+            found.setdefault(path)
+            continue
+        below = sorted(str(file) for file in Path(path).rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+        if not below:
+            faults.append(Fault(path, 0, 0, "there are no tests below it", "name them `*_test.yaml`"))
+        for file in below:
+            found.setdefault(file)
+    return list(found)
+
+
+def load_suites(file: str, faults: list[Fault]) -> list[Suite]:
+    """The suites of one file with their policies compiled. What is wrong, policies included, goes to `faults`."""
+    before = len(faults)
+    try:
+        text = as_text(file, read_small_file(file, "name a file with a PolicyTest", MAX_FILE_BYTES))
+    except FaultsError as error:
+        faults += error.faults
+        return []
+    suites = [
+        suite
+        for node in read_documents(file, text, faults)
+        if (suite := _SuiteReader(Reader(file, faults), Path(file).parent).read(node)) is not None
+    ]
+    if not suites and len(faults) == before:
+        faults.append(Fault(file, 1, 1, "the file holds no test", f"write a {KIND} document"))
+    return suites
+
+
+class _SuiteReader:
+    """Reads one document; paths in it are relative to `folder`."""
+
+    def __init__(self, reader: Reader, folder: Path) -> None:
+        self._reader = reader
+        self._folder = folder
+        self._names: dict[str, int] = {}
+
+    def read(self, node: Node) -> Suite | None:
+        """The suite, None where it or its policies have faults."""
+        reader = self._reader
+        before = len(reader.faults)
+        document = reader.mapping(node, KIND, _FIELDS)
+        if document is None:
+            return None
+        for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+            value = reader.required(document, field, "the document")
+            text = None if value is None else reader.string(value, field)
+            if value is not None and text is not None and text != wanted:
+                reader.fault(value, f"`{field}` is `{text}`", f"write `{wanted}`")
+        paths = self._paths(document)
+        options = self._options(document.get("options"))
+        cases = list(self._cases(document, self._time(document)))
+        if options is None or not paths:
+            return None
+        try:
+            bench = Bench(paths, options)
+        except FaultsError as error:
+            reader.faults.extend(error.faults)
+            return None
+        return Suite(reader.source, bench, tuple(cases)) if len(reader.faults) == before else None
+
+    def _paths(self, document: Mapping) -> list[str]:
+        node = self._reader.required(document, "policies", KIND)
+        names = [] if node is None else self._reader.strings(node, "policies")
+        return [os.path.normpath(self._folder / name.value) for name in names]
+
+    def _options(self, node: Node | None) -> Options | None:
+        """The options, judged by the settings' own rules; None, and faults, where they are wrong."""
+        mapping = Mapping(1, 1) if node is None else self._reader.mapping(node, "options", OPTION_FIELDS)
+        if mapping is None:
+            return None
+        known = {name: to_plain(value) for name, value in entries(mapping) if name in OPTION_FIELDS}
+        try:
+            settings = Settings.model_validate_json(json.dumps(known))
+        except ValidationError as error:
+            for each in error.errors(include_url=False, include_input=False):
+                context = each.get("ctx", {})
+                at = f"options.{'.'.join(str(step) for step in each['loc'])}"
+                message = str(context.get("message") or each["msg"])
+                hint = str(context.get("hint") or "see docs/settings.md for this field")
+                self._reader.fault(locate(mapping, each["loc"]), f"`{at}`: {message}", hint)
+            return None
+        for conflict in inconsistencies(settings):
+            self._reader.fault(locate(mapping, conflict.path), conflict.message, conflict.hint)
+        return settings.options()
+
+    def _time(self, node: Mapping) -> float | None:
+        at = node.get("at")
+        if at is None:
+            return None
+        try:
+            return parse_time(at.value if isinstance(at, Scalar) else "")
+        except ValueError as error:
+            self._reader.fault(at, "`at` is not a time", str(error))
+            return None
+
+    def _cases(self, document: Mapping, at: float | None) -> Iterator[Case]:
+        node = self._reader.required(document, "tests", KIND)
+        for item in [] if node is None else self._reader.items(node, "tests", "tests"):
+            case = self._case(item, at)
+            if case is not None:
+                yield case
+
+    def _case(self, node: Node, at: float | None) -> Case | None:
+        reader = self._reader
+        test = reader.mapping(node, "a test", _TEST_FIELDS)
+        if test is None:
+            return None
+        name_node = reader.required(test, "name", "a test")
+        name = None if name_node is None else reader.string(name_node, "name")
+        if name_node is not None and name is not None:
+            first = self._names.setdefault(name, name_node.line)
+            if first != name_node.line:
+                reader.fault(name_node, f"duplicate test `{name}` (first at line {first})", "rename one of the two")
+        request = reader.required(test, "request", "a test")
+        subject = None if request is None else read_request(reader, request, self._folder)
+        own = self._time(test)
+        expected = self._expected(test)
+        if name is None or subject is None or not expected:
+            return None
+        return Case(name, node.line, subject, at if own is None else own, expected)
+
+    def _expected(self, test: Mapping) -> dict[str, str | int]:
+        reader = self._reader
+        node = reader.required(test, "expect", "a test")
+        expect = None if node is None else reader.mapping(node, "expect", _EXPECT_FIELDS)
+        if expect is None or reader.required(expect, "verdict", "expect") is None:
+            return {}
+        found: dict[str, str | int] = {}
+        for name, value in entries(expect):
+            match name:
+                case "verdict":
+                    self._word(found, name, value, [str(each) for each in Verdict])
+                case "reason":
+                    self._word(found, name, value, [str(each) for each in Reason])
+                case "policy":
+                    self._policy(found, value)
+                case "rule":
+                    self._rule(found, expect, value)
+        return found
+
+    def _word(self, found: dict[str, str | int], name: str, node: Node, known: list[str]) -> None:
+        text = self._reader.string(node, name)
+        if text is not None and text not in known:
+            near = get_close_matches(text, known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(known)}"
+            self._reader.fault(node, f"unknown {name} `{text}`", hint)
+        elif text is not None:
+            found[name] = text
+
+    def _policy(self, found: dict[str, str | int], node: Node) -> None:
+        text = self._reader.string(node, "policy")
+        if text is not None and "/" not in text:
+            self._reader.fault(node, f"`policy` is `{text}`, without its namespace", f"write `default/{text}`")
+        elif text is not None:
+            found["policy"] = text
+
+    def _rule(self, found: dict[str, str | int], expect: Mapping, node: Node) -> None:
+        number: Any = to_plain(node)
+        if type(number) is not int or number < 0:
+            self._reader.fault(node, "`rule` is not the number of a rule", "write a number, the first rule is 0")
+        elif expect.get("policy") is None:
+            self._reader.fault(node, "`rule` says nothing without `policy`", "add `policy`")
+        else:
+            found["rule"] = number
