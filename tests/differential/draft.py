@@ -14,6 +14,7 @@ from tests.differential.credentials import ISSUERS
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
 Json = dict[str, Any]
 
@@ -21,9 +22,10 @@ Json = dict[str, Any]
 class Draft:
     """What a request will hold; `claims` None sends no token."""
 
-    def __init__(self, rng: random.Random) -> None:
-        """A plain GET."""
+    def __init__(self, rng: random.Random, issuers: Sequence[str]) -> None:
+        """A plain GET; `issuers` are those that the set knows."""
         self._rng = rng
+        self._issuers = issuers or sorted(ISSUERS.values())
         self.method = rng.choice(("GET", "GET", "GET", "POST"))
         self.path = rng.choice(("/", "/api", "/api/items", "/api/items/1", "/public/index.html"))
         self.headers: list[tuple[str, str]] = [("host", rng.choice(("example.com", "api.example.com")))]
@@ -49,7 +51,7 @@ class Draft:
     def claim(self, path: list[str], value: Any) -> None:
         """Set the claim at `path`, making the objects on the way."""
         if self.claims is None:
-            self.claims = {"iss": self._rng.choice(sorted(ISSUERS.values())), "sub": "alice"}
+            self.claims = {"iss": self._rng.choice(self._issuers), "sub": "alice"}
         target = self.claims
         for key in path[:-1]:
             inner = target.get(key)

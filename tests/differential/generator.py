@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Json = dict[str, Any]
+_PLAIN_SETS = 0.5
+"""How many sets have one policy of one rule with one section, where nothing else can hide a wrong match."""
+
 _ISTIO = ("security.istio.io/v1", "security.istio.io/v1beta1")
 
 
@@ -31,11 +34,14 @@ class _Sets:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self._plain = False
 
     def make(self, name: str) -> PolicySet:
         rng = self._rng
-        documents = [self._policy(number) for number in range(rng.choice((1, 1, 2, 2, 3, 4)))]
-        if rng.random() < 0.55:
+        self._plain = rng.random() < _PLAIN_SETS
+        counts = (1,) if self._plain else (1, 2, 2, 3, 4)
+        documents = [self._policy(number) for number in range(rng.choice(counts))]
+        if rng.random() < (0.9 if _reads_tokens(documents) else 0.3):
             documents += [self._authentication(number) for number in range(rng.choice((1, 1, 1, 2)))]
         rng.shuffle(documents)
         return PolicySet(
@@ -77,7 +83,8 @@ class _Sets:
         if action != "ALLOW" or self._chance(0.5):
             spec["action"] = action
         if action != "ALLOW" or self._chance(0.95):
-            spec["rules"] = [self._rule() for _ in range(self._rng.choice((1, 1, 2, 3)))]
+            counts = (1,) if self._plain else (1, 1, 2, 3)
+            spec["rules"] = [self._rule() for _ in range(self._rng.choice(counts))]
         return {
             "apiVersion": self._rng.choice(_ISTIO),
             "kind": "AuthorizationPolicy",
@@ -92,7 +99,9 @@ class _Sets:
         parts: tuple[str, ...] = self._rng.choice(
             (("from",), ("to",), ("when",), ("from", "to"), ("to", "when"), ("from", "when"))
         )
-        if self._chance(0.15):
+        if self._plain:
+            parts = (self._rng.choice(("from", "to", "when")),)
+        elif self._chance(0.15):
             parts = ("from", "to", "when")
         if "from" in parts:
             rule["from"] = [{"source": self._source()} for _ in range(self._rng.choice((1, 1, 2)))]
@@ -179,7 +188,7 @@ class _Sets:
             metadata_key("facts"): lambda: self._some(self._rng.choice((words.FACTS, words.LISTED_FACTS))),
         }
         claim = f"request.auth.claims{self._rng.choice(words.CLAIM_KEYS)}"
-        name = self._rng.choice(words.RARE_HEADERS if self._chance(0.15) else words.HEADERS)
+        name = self._rng.choice(words.RARE_HEADERS if self._chance(0.25) else words.HEADERS)
         draws |= {claim: lambda: self._some(words.CLAIM_VALUES)}
         header = f"request.headers[{name}]"
         draws |= {header: lambda: self._some(words.HEADER_VALUES)}
@@ -227,3 +236,8 @@ class _Sets:
         if self._chance(0.15):
             rule["spaceDelimitedClaims"] = ["roles"]
         return rule
+
+
+def _reads_tokens(documents: list[Document]) -> bool:
+    text = str(documents)
+    return "equestPrincipals" in text or "request.auth" in text or "x-jwt" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tests.differential import vocabulary as words
@@ -11,7 +12,6 @@ from tests.differential.envoy_config import PORTS
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
 
     from tests.differential.draft import Draft
 
@@ -58,26 +58,6 @@ _PATHS = (
     "/api\\items",
     "/api/" + "x" * 300,
 )
-
-
-def mutate(draft: Draft, rng: random.Random) -> None:
-    """Change one thing about the draft."""
-    changes: tuple[Callable[[Draft, random.Random], None], ...] = (
-        *(_path,) * 3,
-        _method,
-        *(_host,) * 2,
-        *(_header,) * 4,
-        *(_peer,) * 3,
-        _sni,
-        _address,
-        *(_forwarded,) * 2,
-        *(_claim,) * 3,
-        *(_token,) * 2,
-        _authorization,
-        _facts,
-        _preflight,
-    )
-    rng.choice(changes)(draft, rng)
 
 
 def _cut(text: str, rng: random.Random) -> str:
@@ -176,6 +156,11 @@ def _claim(draft: Draft, rng: random.Random) -> None:
     draft.claim(path, rng.choice((*words.CLAIMS, rng.choice(words.AUDIENCES))))
 
 
+def _subject(draft: Draft, rng: random.Random) -> None:
+    values = (*words.SUBJECTS, "al", "alicex", "Alice", "x/alice", "alice/", 7, None, "bob\n")
+    draft.claim([rng.choice(("sub", "sub", "iss"))], rng.choice((*values, *ISSUERS.values())))
+
+
 def _token(draft: Draft, rng: random.Random) -> None:
     """Something wrong, or unusual but right, about the token itself."""
     if draft.claims is None:
@@ -245,3 +230,66 @@ def _preflight(draft: Draft, _rng: random.Random) -> None:
     draft.method = "OPTIONS"
     draft.set_header("origin", "https://page.example")
     draft.set_header("access-control-request-method", "GET")
+
+
+Change = Callable[["Draft", "random.Random"], None]
+_CHANGES: tuple[Change, ...] = (
+    *(_path,) * 3,
+    _method,
+    *(_host,) * 2,
+    *(_header,) * 4,
+    *(_peer,) * 3,
+    _sni,
+    _address,
+    *(_forwarded,) * 2,
+    *(_claim,) * 3,
+    *(_token,) * 2,
+    _authorization,
+    _facts,
+    _preflight,
+)
+CROSSINGS: dict[str, Change] = {
+    "principals": _peer,
+    "namespaces": _peer,
+    "serviceAccounts": _peer,
+    "trustDomains": _peer,
+    "requestPrincipals": _subject,
+    "ipBlocks": _address,
+    "remoteIpBlocks": _forwarded,
+    "hosts": _host,
+    "ports": _address,
+    "methods": _method,
+    "paths": _path,
+    "sni": _sni,
+    "facts": _facts,
+}
+"""For each kind of clause a change that is likely to cross its edge."""
+
+
+def mutate(draft: Draft, rng: random.Random) -> None:
+    """Change one thing about the draft."""
+    rng.choice(_CHANGES)(draft, rng)
+
+
+def claim_crossing(path: list[str]) -> Change:
+    """A change of the claim at `path`."""
+
+    def change(draft: Draft, rng: random.Random) -> None:
+        draft.claim(path, rng.choice((*words.CLAIMS, rng.choice(words.AUDIENCES))))
+
+    return change
+
+
+def header_crossing(name: str) -> Change:
+    """A change of the header `name`: another value, one more before or after, none."""
+
+    def change(draft: Draft, rng: random.Random) -> None:
+        values = [value for other, value in draft.headers if other == name]
+        rest = [item for item in draft.headers if item[0] != name]
+        other = rng.choice((*words.SENT_HEADER_VALUES, *(_cut(value, rng) for value in values)))
+        several = rng.choice(((other,), (*values, other), (other, *values), (), (",".join((*values, other)),)))
+        if name == "host":
+            several = several[:1] or ("other.test",)
+        draft.headers = [*rest, *((name, value) for value in several)]
+
+    return change

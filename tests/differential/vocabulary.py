@@ -194,7 +194,17 @@ TEMPLATES = (
 )
 PORTS = ("47080", "47443", "80", "0", "65535")
 HEADERS = ("x-a", "X-Mixed", "x_under", "user-agent", "cookie", "x-jwt-sub", "x-jwt-payload", "accept", "host")
-RARE_HEADERS = ("authorization", "x-forwarded-for", ":authority", ":method", ":path", "te", "content-type", "referer")
+RARE_HEADERS = (
+    "authorization",
+    "x-token",
+    "x-forwarded-for",
+    ":authority",
+    ":method",
+    ":path",
+    "te",
+    "content-type",
+    "referer",
+)
 HEADER_VALUES = ("v1", "v2", "v*", "*1", "*", "v1,v2", "caf\u00e9", "alice", "/api")
 SENT_HEADER_VALUES = ("v1", "v2", "v11", "V1", "", "v1,v2", "v1, v2", " v1 ", "x", "caf\u00c3\u00a9", "caf\u00e9", "1")
 SNIS = ("api.example.com", "*.example.com", "api*", "*", "API.example.com", "other.test")
