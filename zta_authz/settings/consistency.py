@@ -30,6 +30,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _callers(settings)
     yield from _admin(settings)
     yield from _workloads(settings)
+    yield from _jwks(settings)
     if settings.audit.sink == "file" and settings.audit.path is None:
         yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
     if settings.audit.sink != "file" and settings.audit.path is not None:
@@ -69,6 +70,17 @@ def _workloads(settings: Settings) -> Iterator[Inconsistency]:
             path: Path = ("workloads", index, "principal")
             yield Inconsistency(path, "two workloads have this principal", "leave one of the two", (("workloads",),))
         seen.add(named.principal)
+
+
+def _jwks(settings: Settings) -> Iterator[Inconsistency]:
+    jwks = settings.jwks
+    if not jwks.min_refresh_seconds <= jwks.refresh_seconds <= jwks.max_refresh_seconds:
+        yield Inconsistency(
+            ("jwks", "refresh_seconds"),
+            "must lie between `min_refresh_seconds` and `max_refresh_seconds`",
+            "change one of the three",
+            (("jwks",),),
+        )
 
 
 def _admin(settings: Settings) -> Iterator[Inconsistency]:

@@ -21,6 +21,8 @@ from zta_authz.model.options import (
 )
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-:")
+
 
 def _wrong(message: str, hint: str) -> PydanticCustomError:
     """A fault of one value: what is wrong (never the value itself) and what to write instead."""
@@ -93,12 +95,20 @@ def _otlp(text: str) -> str:
     return text
 
 
+def _host_name(text: str) -> str:
+    if not text or not set(text) <= _HOST_CHARACTERS or text.startswith(".") or text.endswith("."):
+        raise _wrong("not a host's name", "write it in lower case and without a port, like `login.auth.svc`")
+    return text
+
+
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Address = Annotated[str, AfterValidator(_endpoint)]
 TcpAddress = Annotated[str, AfterValidator(_tcp)]
 TrustDomainName = Annotated[str, AfterValidator(_trust_domain)]
 SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(_distinct)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+LongSeconds = Annotated[float, Field(ge=1, le=7 * 24 * 3600, allow_inf_nan=False)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 class Section(BaseModel):
@@ -173,6 +183,20 @@ class AdminSettings(Section):
     allowed_spiffe_ids: SpiffeIds = ()
 
 
+class JwksSettings(Section):
+    """How keys of issuers are fetched, and how long they hold. `private_hosts` may have private addresses."""
+
+    allow_http: bool = False
+    allow_private_addresses: bool = False
+    private_hosts: Annotated[tuple[HostName, ...], Field(max_length=1024), AfterValidator(_distinct)] = ()
+    ca_file: Text | None = None
+    refresh_seconds: LongSeconds = 300.0
+    min_refresh_seconds: LongSeconds = 10.0
+    max_refresh_seconds: LongSeconds = 24 * 3600.0
+    max_stale_seconds: Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)] = 3600.0
+    unknown_kid_seconds: LongSeconds = 30.0
+
+
 class SocketSettings(Section):
     """Mode and group of the Unix sockets that we create."""
 
@@ -226,6 +250,7 @@ class Settings(Section):
     audit: AuditSettings = AuditSettings()
     health: HealthSettings = HealthSettings()
     admin: AdminSettings = AdminSettings()
+    jwks: JwksSettings = JwksSettings()
     socket: SocketSettings = SocketSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
