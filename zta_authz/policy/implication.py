@@ -109,8 +109,7 @@ def _text_covers(wide: Member, narrow: Member) -> bool:
         case Prefix():
             return start.startswith(wide.value)
         case Suffix():
-            # Only of another suffix, because a prefix and a suffix of one text may overlap.
-            return isinstance(narrow, Suffix) and end.endswith(wide.value) and start.startswith(wide.after)
+            return end.endswith(wide.value) and start.startswith(wide.after)
         case Present():
             return wide.even_empty or bool(start or end) or isinstance(narrow, Contains)
         case InTrustDomain():
