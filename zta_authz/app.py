@@ -34,17 +34,27 @@ from zta_authz.ext_authz.servers import (
 )
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.ext_authz.tls import MutualTls
+from zta_authz.keys.addresses import AddressRules
+from zta_authz.keys.http import HttpClient, trusted_authorities
+from zta_authz.keys.jwks import JwksLoader
+from zta_authz.keys.refresher import JwksRefresher
+from zta_authz.keys.schedule import Timing
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.telemetry.logs import configure_logging
 from zta_authz.telemetry.metrics import CONTENT_TYPE
 from zta_authz.telemetry.observer import build_observer
 
 if TYPE_CHECKING:
+    import ssl
+
+    from zta_authz.authn.keys import KeySlot
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock
     from zta_authz.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+KEYS_PATIENCE_SECONDS = 2.0
+"""How long the start waits for issuers' keys. Without it, each start would deny good tokens for a moment."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -89,13 +99,14 @@ class Service:
         self._snapshots = SnapshotHolder()
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force)
         self._output_headers: frozenset[str] = frozenset()
-        snapshot, tls = _load(settings)
+        snapshot, tls, authorities = _load(settings)
         self._audit = _open_audit(settings)
         self._observer = build_observer(
             otlp_endpoint=settings.tracing.otlp_endpoint,
             otlp_protocol=settings.tracing.protocol,
             sample_ratio=settings.tracing.sample_ratio,
         )
+        self._jwks = self._build_jwks(authorities)
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
         self._servers = ServerGroup(self._build_servers(tls))
@@ -106,11 +117,30 @@ class Service:
         self._output_headers = frozenset(
             spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers
         )
+        self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)
         gc.collect()
         gc.freeze()  # a full collection would else walk every rule (127 ms for 100,000 of them, measured)
+
+    def _build_jwks(self, authorities: ssl.SSLContext | None) -> JwksRefresher:
+        """What fetches the keys of issuers; `authorities` None are the system's."""
+        wanted = self._settings.jwks
+        client = HttpClient(
+            AddressRules(wanted.allow_private_addresses, frozenset(wanted.private_hosts)),
+            allow_http=wanted.allow_http,
+            tls=authorities,
+        )
+        timing = Timing(
+            refresh=wanted.refresh_seconds,
+            min_refresh=wanted.min_refresh_seconds,
+            max_refresh=wanted.max_refresh_seconds,
+            max_stale=wanted.max_stale_seconds,
+            unknown_kid=wanted.unknown_kid_seconds,
+        )
+        loader = JwksLoader(client, strict=self._settings.options().strict)
+        return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
 
     def _build_servers(self, tls: MutualTls | None) -> list[GrpcServer]:
         """Servers for proxies, plain and under mutual TLS, and for operators."""
@@ -150,7 +180,9 @@ class Service:
         return HealthServer(endpoint.host, endpoint.port, self.state, self._render_metrics)
 
     def _render_metrics(self) -> tuple[bytes, str]:
-        return self._observer.metrics.render(), CONTENT_TYPE
+        metrics = self._observer.metrics
+        metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
+        return metrics.render(), CONTENT_TYPE
 
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
         verifier, since = snapshot.verifier, self.state.loaded_at
@@ -158,13 +190,18 @@ class Service:
             KeyStatus(KeyKind.TRUST_BUNDLE, name, 1, since, verifier.bundle_expiry.get(name))
             for name in verifier.trust_domains
         ]
-        sets = [KeyStatus(KeyKind.JWKS, slot.issuer, len(slot.current.keys), since) for slot in verifier.key_slots]
-        return bundles + sets
+        return bundles + [self._key_set(slot, since) for slot in verifier.key_slots]
+
+    def _key_set(self, slot: KeySlot, loaded_at: float) -> KeyStatus:
+        age = self._jwks.age_of(slot)
+        since, until = (loaded_at, None) if age is None else (age.since, age.until)
+        return KeyStatus(KeyKind.JWKS, slot.issuer, len(slot.current.keys), since, until)
 
     async def start(self) -> None:
         """Listen everywhere, then say SERVING. Raises `SettingsErrors` with every address that can't be had."""
         faults: list[Fault] = []
         await self._health.set_serving(False)
+        await self._jwks.start(KEYS_PATIENCE_SECONDS)
         health = ""
         addresses: tuple[Endpoint, ...] = ()
         try:
@@ -208,6 +245,7 @@ class Service:
 
     async def _close(self, grace: float) -> None:
         await self._servers.stop(grace)
+        await self._jwks.close()
         await asyncio.to_thread(self._flush)
         if self._probes is not None:
             await self._probes.stop()
@@ -232,11 +270,12 @@ def _open_audit(settings: Settings) -> LineSink | NullSink:
         raise SettingsErrors([fault]) from error
 
 
-def _load(settings: Settings) -> tuple[Snapshot, MutualTls | None]:
-    """Rules and certificates. Raises with the faults of both."""
+def _load(settings: Settings) -> tuple[Snapshot, MutualTls | None, ssl.SSLContext | None]:
+    """Rules, our certificates, and who signs issuers' servers (None: the system says). Raises with all their faults."""
     errors: list[FaultsError] = []
     snapshot: Snapshot | None = None
     tls: MutualTls | None = None
+    authorities: ssl.SSLContext | None = None
     try:
         snapshot = load_snapshot(settings.policies, settings.options())
         for warning in snapshot.warnings:
@@ -249,6 +288,10 @@ def _load(settings: Settings) -> tuple[Snapshot, MutualTls | None]:
             tls = MutualTls(files.cert_file, files.key_file, files.client_ca_file, files.allowed_spiffe_ids)
     except FaultsError as error:
         errors.append(error)
+    try:
+        authorities = None if settings.jwks.ca_file is None else trusted_authorities(settings.jwks.ca_file)
+    except FaultsError as error:
+        errors.append(error)
     if errors or snapshot is None:
         raise FaultsError(fault for error in errors for fault in error.faults)
-    return snapshot, tls
+    return snapshot, tls, authorities

@@ -1,7 +1,8 @@
 """HTTP/1.1 for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`; one request a connection.
 
 Small on purpose: it reads one bounded request head within a bounded time, ignores any body, answers and closes. It
-says nothing of policies, principals or requests, because anybody who reaches it may ask.
+says nothing of policies, principals or requests, because anybody who reaches it may ask; only the issuers whose keys
+are missing are named.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ TIMEOUT_SECONDS: Final = 5.0
 LINGER_SECONDS: Final = 0.5
 MAX_READS: Final = 16
 MAX_CONNECTIONS: Final = 64
+MAX_ISSUERS: Final = 20
+"""Names in the readiness page; the admin API has them all."""
 
 _LOG = logging.getLogger(__name__)
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -133,6 +136,7 @@ class HealthServer:
             "table_digest": snapshot.digest if snapshot is not None else "",
             "load_errors": len(state.load_errors),
             "warnings": len(snapshot.warnings) if snapshot is not None else 0,
+            "issuers_without_keys": state.issuers_without_keys()[:MAX_ISSUERS],
         }
         status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Page(status, _JSON, _to_json(detail))

@@ -78,6 +78,10 @@ class ServiceState:
         snapshot = self.snapshot
         return () if snapshot is None else self._keys(snapshot)
 
+    def issuers_without_keys(self) -> tuple[str, ...]:
+        """Issuers whose tokens are denied because their keys are not there. That keeps nobody from being ready."""
+        return tuple(sorted({key.name for key in self.keys_in_force() if key.kind is KeyKind.JWKS and not key.count}))
+
     def obstacles(self) -> tuple[str, ...]:
         """Why the service is not ready; () when it is."""
         found = [] if self.phase is Phase.SERVING else [self.phase.value]

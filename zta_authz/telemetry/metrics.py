@@ -13,6 +13,8 @@ from zta_authz.model.decision import Verdict
 from zta_authz.telemetry import names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zta_authz.ports import CheckEvent
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -21,6 +23,8 @@ DURATION_BUCKETS = (
     *(0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0),
 )
 """Seconds; 0.2 is Envoy's default timeout of a Check call."""
+MAX_HOSTS = 100
+OTHER_HOSTS = "other"
 
 
 class Metrics:
@@ -48,6 +52,16 @@ class Metrics:
             registry=registry,
         )
         self._loaded_at = Gauge(names.POLICY_LOADED_AT, "When the policies in force were taken.", registry=registry)
+        self._key_fetches = Counter(
+            names.KEY_FETCHES, "Attempts to fetch keys of token issuers.", ("host", "outcome"), registry=registry
+        )
+        self._key_hosts: set[str] = set()
+        self._key_age = Gauge(
+            names.KEY_AGE, "Time since the oldest key set of a host was fetched.", ("host",), registry=registry
+        )
+        self._keys_missing = Gauge(
+            names.KEYS_MISSING, "Issuers whose tokens are denied for want of keys.", registry=registry
+        )
         build = Info(names.BUILD, "What is running.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
 
@@ -71,6 +85,27 @@ class Metrics:
         """The policies on disk have faults; those in force stay."""
         self._loads_refused.inc()
         self._reload_failed.set(1)
+
+    def keys_fetched(self, host: str, outcome: str) -> None:
+        """A fetch of keys from `host` ended. `outcome` is of a closed list; hosts past `MAX_HOSTS` count as one."""
+        self._key_fetches.labels(self._key_host(host), outcome).inc()
+
+    def show_keys(self, ages: Mapping[str, float], missing: int) -> None:
+        """What to say of fetched keys from now on: their age in seconds by host, and how many issuers have none."""
+        oldest: dict[str, float] = {}
+        for host, age in ages.items():
+            label = self._key_host(host)
+            oldest[label] = max(oldest.get(label, 0.0), age)
+        self._key_age.clear()
+        for label, age in oldest.items():
+            self._key_age.labels(label).set(age)
+        self._keys_missing.set(missing)
+
+    def _key_host(self, host: str) -> str:
+        if host not in self._key_hosts and len(self._key_hosts) >= MAX_HOSTS:
+            return OTHER_HOSTS
+        self._key_hosts.add(host)
+        return host
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""

@@ -11,7 +11,7 @@ from tests.fakes.snapshots import FixedSnapshot, hatshop
 from zta_authz import __version__
 from zta_authz.admin import health
 from zta_authz.admin.health import HealthServer
-from zta_authz.admin.state import Phase, ServiceState
+from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.errors import SettingsErrors
 
 if TYPE_CHECKING:
@@ -67,7 +67,19 @@ async def test_a_serving_process_is_alive_and_ready() -> None:
         "table_digest": state.snapshot.digest,
         "load_errors": 0,
         "warnings": 0,
+        "issuers_without_keys": [],
     }
+
+
+async def test_issuers_without_keys_are_named_and_keep_nobody_from_being_ready() -> None:
+    keys = [
+        KeyStatus(KeyKind.JWKS, f"https://{name}.example", count, 0) for name, count in (("b", 0), ("a", 0), ("c", 2))
+    ]
+    state = ServiceState(FixedSnapshot(hatshop()), lambda: 7.0, lambda _: keys)
+    state.phase = Phase.SERVING
+    async with running(state) as port:
+        status, _, body = await get(port, "/readyz")
+    assert (status, json.loads(body)["issuers_without_keys"]) == (200, ["https://a.example", "https://b.example"])
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.DRAINING])
