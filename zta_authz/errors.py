@@ -45,6 +45,7 @@ class Reason(StrEnum):
     PEER_SAN_MISMATCH = "peer_san_mismatch"
     PEER_SPIFFE_ID_INVALID = "peer_spiffe_id_invalid"
     PEER_TRUST_DOMAIN_UNKNOWN = "peer_trust_domain_unknown"
+    PEER_REVOKED = "peer_revoked"
 
     # the request's JWTs
     TOKEN_MALFORMED = "token_malformed"
@@ -60,6 +61,7 @@ class Reason(StrEnum):
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"
     TOKEN_EXPIRY_MISSING = "token_expiry_missing"
     TOKEN_TOO_MANY = "token_too_many"
+    TOKEN_REVOKED = "token_revoked"
 
     # the service itself
     NOT_READY = "not_ready"

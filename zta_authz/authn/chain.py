@@ -46,10 +46,22 @@ class Authorities:
     intermediates: tuple[Certificate, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path that was found: when all of it is valid, and its certificates from the lowest upwards."""
+
+    window: Window
+    certificates: tuple[Certificate, ...]
+
+    def below(self, certificate: Certificate) -> Path:
+        """The path that starts one lower, at `certificate`."""
+        return Path(self.window.within(Window.of(certificate)), (certificate, *self.certificates))
+
+
 def find_path(
     leaf: Certificate, helpers: tuple[Certificate, ...], anchors: tuple[Certificate, ...], now: float
-) -> Window:
-    """When a path from `leaf` to one of `anchors`, all of it valid at `now`, holds. Raises `Refused` if there is none.
+) -> Path:
+    """A path from `leaf` to one of `anchors`, all of it valid at `now`. Raises `Refused` if there is none.
 
     `helpers` are intermediates from anywhere. The leaf's own window, names, key and usage are the caller's to check,
     but for its signature and its critical extensions.
@@ -57,11 +69,11 @@ def find_path(
     search = _Search(helpers, anchors, now)
     try:
         _check_critical(leaf)
-        window = search.above(leaf, 0)
+        path = search.above(leaf, 0)
     except CERTIFICATE_ERRORS:
         raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the leaf can't be read") from None
-    if window is not None:
-        return window.within(Window.of(leaf))
+    if path is not None:
+        return path.below(leaf)
     raise search.failure()
 
 
@@ -75,11 +87,11 @@ class _Search:
         self._signatures = 0
         self._failures: list[Refused] = []
 
-    def above(self, certificate: Certificate, depth: int) -> Window | None:
-        """The window of the path above `certificate`, which has `depth` certificates below it."""
+    def above(self, certificate: Certificate, depth: int) -> Path | None:
+        """The path above `certificate`, which has `depth` certificates below it."""
         for anchor in self._anchors:
             if self._issued(anchor, certificate) and self._may_issue(anchor, depth, "an authority", trusted=True):
-                return Window.of(anchor)
+                return Path(Window.of(anchor), (anchor,))
         if depth + 2 >= MAX_CHAIN:
             return None
         for helper in self._helpers:
@@ -87,9 +99,9 @@ class _Search:
                 continue
             if not self._may_issue(helper, depth, "an intermediate", trusted=False):
                 continue
-            window = self.above(helper, depth + 1)
-            if window is not None:
-                return window.within(Window.of(helper))
+            path = self.above(helper, depth + 1)
+            if path is not None:
+                return path.below(helper)
         return None
 
     def failure(self) -> Refused:

@@ -17,7 +17,7 @@ from zta_authz.errors import Reason, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from zta_authz.authn.keys import KeySet
+    from zta_authz.authn.keys import Key, KeySet
 
 _MAX_UNSIGNED: Final = 2.0**64
 _TIMES: Final = ("iat", "nbf", "exp")
@@ -58,16 +58,19 @@ class UnverifiedToken:
 class VerifiedToken:
     """A token whose signature was verified with a key of `keys`; its times and audience are judged on each use.
 
-    `audiences` are normalised as `normal_audience` does; `payload` is the token's middle segment, base64url.
-    `expires` is None for a token that never does.
+    `key` is that key. `audiences` are normalised as `normal_audience` does; `payload` is the token's middle segment,
+    base64url. `issued_at` and `expires` are None where the token does not say.
     """
 
     keys: KeySet
+    key: Key
     issuer: str
     subject: str
     audiences: frozenset[str]
     not_before: float
     expires: float | None
+    issued_at: float | None
+    token_id: str
     claims: Mapping[str, Any] = field(repr=False)
     payload: str = field(repr=False)
 
@@ -147,25 +150,28 @@ def verify_signature(token: UnverifiedToken, keys: KeySet, reading: Reading) -> 
     choose = keys.choose_as_envoy if reading.lenient else keys.choose_strictly
     for key in choose(token.algorithm, token.kid):
         if key.verifies(token.algorithm, token.message, token.signature):
-            return _verified(token, keys, reading)
+            return _verified(token, keys, key, reading)
     raise Refused(Reason.TOKEN_SIGNATURE, "the signature does not fit the issuer's key")
 
 
-def _verified(token: UnverifiedToken, keys: KeySet, reading: Reading) -> VerifiedToken:
+def _verified(token: UnverifiedToken, keys: KeySet, key: Key, reading: Reading) -> VerifiedToken:
     claims = token.claims
     audience = claims.get("aud", [])
-    expires = claims.get("exp")
+    expires, issued_at = claims.get("exp"), claims.get("iat")
     not_before = claims.get("nbf", 0)
     if reading.lenient:  # whole seconds, and 0 stands for "none"
         expires = int(expires or 0) or None
         not_before = int(not_before)
     return VerifiedToken(
         keys=keys,
+        key=key,
         issuer=token.issuer,
         subject=claims.get("sub", ""),
         audiences=normal_audiences([audience] if isinstance(audience, str) else audience),
         not_before=float(not_before),
         expires=None if expires is None else float(expires),
+        issued_at=None if issued_at is None else float(issued_at),
+        token_id=claims.get("jti", ""),
         claims=claims,
         payload=token.payload,
     )
@@ -182,6 +188,8 @@ def judge_times(token: VerifiedToken, reading: Reading, now: float) -> None:
         raise Refused(Reason.TOKEN_EXPIRED, f"expired {now - token.expires:.0f} s ago")
     if now + reading.leeway < token.not_before:
         raise Refused(Reason.TOKEN_NOT_YET_VALID, f"not valid for another {token.not_before - now:.0f} s")
+    if token.issued_at is not None and now + reading.leeway < token.issued_at and not reading.lenient:
+        raise Refused(Reason.TOKEN_NOT_YET_VALID, f"issued {token.issued_at - now:.0f} s from now")
 
 
 def normal_audience(audience: str) -> str:

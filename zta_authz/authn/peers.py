@@ -22,6 +22,7 @@ from zta_authz.authn.certificates import (
 )
 from zta_authz.authn.chain import find_path
 from zta_authz.authn.names import envoy_names, subject_name, uri_names
+from zta_authz.authn.revocation import NOTHING_REVOKED, Mark
 from zta_authz.authn.svid import check_leaf, claimed_ids, svid_id, workload_id
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import Peer, PeerTrust
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import Certificate
 
-    from zta_authz.authn.chain import Authorities
+    from zta_authz.authn.chain import Authorities, Path
+    from zta_authz.authn.revocation import Revocations
     from zta_authz.model.options import Options
     from zta_authz.model.request import Evidence, Headers
 
@@ -48,19 +50,27 @@ _TIMELY: Final = frozenset((Reason.PEER_CERTIFICATE_EXPIRED, Reason.PEER_CERTIFI
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of one presented certificate. `leaf` and `path` are windows; `principals` what a proxy may say."""
+    """What is known of one presented certificate. `leaf` and `path` are windows; `principals` what a proxy may say.
+
+    `marks` are of the leaf and what is above it; `issued` is when the leaf's validity began.
+    """
 
     peer: Peer
     leaf: Window
     path: Window
     principals: frozenset[str]
+    marks: tuple[Mark, ...]
+    issued: float
 
 
 class PeerVerifier:
     """Verifies peers against `authorities` (by trust domain name) as `options` say."""
 
-    def __init__(self, authorities: Mapping[str, Authorities], options: Options) -> None:
+    def __init__(
+        self, authorities: Mapping[str, Authorities], options: Options, revocations: Revocations = NOTHING_REVOKED
+    ) -> None:
         self._authorities = authorities
+        self._revocations = revocations
         self._strict = options.strict
         self._check = options.verify_certificate
         self._believes_proxy = options.trust_proxy or not options.strict
@@ -77,14 +87,16 @@ class PeerVerifier:
         if not evidence.certificate:
             if self._check is CertificateCheck.REQUIRED:
                 raise Refused(Reason.PEER_CERTIFICATE_MISSING, "the proxy sent no certificate")
-            return self._by_word(evidence.principal)
+            return self._by_word(evidence.principal, now)
         if not self._looks_at_certificate:
-            return self._by_word(evidence.principal)
+            return self._by_word(evidence.principal, now)
         return self._by_certificate(evidence, headers, now)
 
-    def _by_word(self, principal: str) -> Peer | None:
+    def _by_word(self, principal: str, now: float) -> Peer | None:
         if not principal or not self._believes_proxy:
             return None
+        if self._revocations.of_peers:
+            self._revocations.check_peer((principal,), (), None, now)
         if self._strict:
             return Peer((principal,), workload_id(principal), PeerTrust.PROXY)
         return Peer((principal,), _first_id((principal,)), PeerTrust.PROXY)
@@ -99,6 +111,8 @@ class PeerVerifier:
         principal = evidence.principal
         if principal and known.principals and principal not in known.principals:
             raise Refused(Reason.PEER_SAN_MISMATCH, "the certificate does not have the name that the proxy says")
+        if self._revocations.of_peers:
+            self._revocations.check_peer(known.peer.names, known.marks, known.issued, now)
         return known.peer
 
     def _examine(self, digest: bytes, text: str, chain: str, known: _Known | None, now: float) -> _Known:
@@ -126,7 +140,7 @@ class PeerVerifier:
         leaf, *rest = read_presented(text)
         if not self._verifies:
             told = Peer(_sound(envoy_names(leaf)), _first_id(uri_names(leaf)), PeerTrust.PROXY)
-            return _Known(told, _ALWAYS, _ALWAYS, frozenset())
+            return _Known(told, _ALWAYS, _ALWAYS, frozenset(), (Mark.of(leaf),), Window.of(leaf).not_before)
         helpers = tuple(rest) if ChainSource.CERTIFICATE in self._chain_from else ()
         helpers += _xfcc_helpers(chain, leaf)
         fingerprint = leaf.fingerprint(hashes.SHA256())
@@ -134,18 +148,18 @@ class PeerVerifier:
             spiffe_id = svid_id(leaf)
             path = self._verify_chain(leaf, helpers, (spiffe_id,), now)
             peer = Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE, fingerprint)
-            return _Known(peer, Window.of(leaf), path, frozenset(peer.names))
+            return _known(peer, path, frozenset(peer.names))
         names = _sound(envoy_names(leaf))
         ids = claimed_ids(uri_names(leaf))
         path = self._verify_chain(leaf, helpers, ids, now)
         peer = Peer(names, ids[0] if ids else None, PeerTrust.CERTIFICATE, fingerprint)
         only_subject = names == (subject_name(leaf),)  # its spelling is the proxy's affair
-        return _Known(peer, Window.of(leaf), path, frozenset() if only_subject else frozenset(names))
+        return _known(peer, path, frozenset() if only_subject else frozenset(names))
 
     def _verify_chain(
         self, leaf: Certificate, helpers: tuple[Certificate, ...], ids: tuple[SpiffeId, ...], now: float
-    ) -> Window:
-        """The window in which `leaf` chains to the authorities of its own trust domain; of any, if it names none."""
+    ) -> Path:
+        """The path from `leaf` to the authorities of its own trust domain; of any, if it names none."""
         domains = {spiffe_id.trust_domain.name for spiffe_id in ids}
         if len(domains) > 1:
             raise Refused(Reason.PEER_SAN_COUNT, "SPIFFE IDs of several trust domains")
@@ -157,6 +171,12 @@ class PeerVerifier:
         if ChainSource.BUNDLE in self._chain_from:
             helpers += tuple(helper for authorities in trusted for helper in authorities.intermediates)
         return find_path(leaf, helpers, tuple(anchor for each in trusted for anchor in each.anchors), now)
+
+
+def _known(peer: Peer, path: Path, principals: frozenset[str]) -> _Known:
+    leaf = Window.of(path.certificates[0])
+    marks = tuple(Mark.of(certificate) for certificate in path.certificates)
+    return _Known(peer, leaf, path.window, principals, marks, leaf.not_before)
 
 
 def _digest(text: str, chain: str) -> bytes:

@@ -14,13 +14,15 @@ from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
 from zta_authz.authn.locations import Places
 from zta_authz.authn.outputs import headers_set_by
-from zta_authz.authn.rules import TokenCache, TokenRule, TokenVerifier, compile_rule
+from zta_authz.authn.revocation import NOTHING_REVOKED
+from zta_authz.authn.rules import Common, TokenRule, TokenVerifier, compile_rule
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zta_authz.authn.keys import KeySet
+    from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import JwtRule, RequestAuthentication, Selector
     from zta_authz.model.options import Options, Workload
 
@@ -44,14 +46,14 @@ class RuleBook:
     `strip_headers` are all that any rule sets, whoever's it is: no client may send what some rule speaks with.
     """
 
-    __slots__ = ("_by_rules", "_by_workload", "_cache", "_documents", "_options", "default", "rules", "strip_headers")
+    __slots__ = ("_by_rules", "_by_workload", "_common", "_documents", "_options", "default", "rules", "strip_headers")
 
-    def __init__(self, documents: Iterable[SelectedRules], options: Options) -> None:
+    def __init__(self, documents: Iterable[SelectedRules], options: Options, revocations: Revocations) -> None:
         self._documents = tuple(documents)
         self._options = options
         self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
         self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
-        self._cache: TokenCache = TokenCache()
+        self._common = Common(options.strict, self.strip_headers, revocations)
         self._by_workload: BoundedCache[_WorkloadKey, TokenVerifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], TokenVerifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
@@ -74,12 +76,17 @@ class RuleBook:
         found = self._by_rules.get(chosen)
         if found is None:
             rules = (rule for number in chosen for rule in self._documents[number].rules)
-            found = TokenVerifier(rules, strict=self._options.strict, strip=self.strip_headers, cache=self._cache)
+            found = TokenVerifier(rules, self._common)
             self._by_rules.put(chosen, found)
         return found
 
 
-def compile_rules(authentications: Iterable[RequestAuthentication], options: Options, faults: list[Fault]) -> RuleBook:
+def compile_rules(
+    authentications: Iterable[RequestAuthentication],
+    options: Options,
+    faults: list[Fault],
+    revocations: Revocations = NOTHING_REVOKED,
+) -> RuleBook:
     """The rules that may apply: to `options.workload`, or to any workload where requests say whose they are.
 
     Key sets of rules that can't apply are checked too: a mistake is one wherever it waits.
@@ -100,7 +107,7 @@ def compile_rules(authentications: Iterable[RequestAuthentication], options: Opt
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
                 rules.append(compile_rule(rule, slots.setdefault(source, _slot(rule, keys)), places))
         documents.append(SelectedRules(document.selector, tuple(rules)))
-    return RuleBook(documents, options)
+    return RuleBook(documents, options, revocations)
 
 
 def _slot(rule: JwtRule, keys: KeySet) -> KeySlot:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.jwt import UnverifiedToken, VerifiedToken
     from zta_authz.authn.keys import KeySlot
     from zta_authz.authn.locations import Found, Place
+    from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import JwtRule
     from zta_authz.model.identity import Changes, Peer
     from zta_authz.model.request import RequestAttributes
@@ -84,21 +85,30 @@ class TokenCache(BoundedCache[bytes, _Cached]):
         super().__init__(MAX_CACHED_TOKENS, MAX_CACHED_BYTES)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Common:
+    """What the verifiers of all workloads share. `strip` are the headers that clients may not send."""
+
+    strict: bool
+    strip: frozenset[str]
+    revocations: Revocations
+    cache: TokenCache = field(default_factory=TokenCache)
+
+
 class TokenVerifier:
-    """Accepts or refuses the tokens of requests, by the rules that apply to one workload.
+    """Accepts or refuses the tokens of requests, by the rules that apply to one workload."""
 
-    `strip` are the headers that clients may not send; it is the same for all verifiers that share `cache`.
-    """
-
-    def __init__(self, rules: Iterable[TokenRule], *, strict: bool, strip: frozenset[str], cache: TokenCache) -> None:
+    def __init__(self, rules: Iterable[TokenRule], common: Common) -> None:
         self.rules = tuple(sorted(rules, key=lambda rule: rule.source.issuer))
-        self.strip_headers = strip
+        strict = common.strict
+        self.strip_headers = common.strip
+        self._revocations = common.revocations
         self._reading = STRICT if strict else ISTIO
         self._finder = TokenFinder((place for rule in self.rules for place in rule.places), strict=strict)
         self._accept = self._accept_strictly if strict else self._accept_as_istio
         self._skips = _never if strict else _jwt_authn_skips
         self._no_token = changes_for((), (), self.strip_headers) if self.strip_headers else NO_CHANGES
-        self._cache = cache
+        self._cache = common.cache
 
     def verify(self, request: RequestAttributes, peer: Peer | None, now: float) -> Identity:
         """The identity of `peer` with the tokens of `request`. Raises `Refused` for a token that does not hold."""
@@ -159,9 +169,7 @@ class TokenVerifier:
                     unverified = unverified or parse_token(text, reading)
                     cached = _Cached(verify_signature(unverified, rule.keys.current, reading))
                     self._cache.put(digest, cached, len(text))
-                judge_times(cached.token, reading, now)
-                if rule.audiences and rule.audiences.isdisjoint(cached.token.audiences):
-                    raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
+                self._judge(cached.token, rule, now)
             except Refused as error:
                 if error.reason is Reason.TOKEN_KEY_UNKNOWN:
                     rule.keys.key_unknown()
@@ -169,6 +177,14 @@ class TokenVerifier:
             else:
                 return cached.grants.get((rule, place)) or self._grant(cached, rule, place)
         raise refused or Refused(Reason.TOKEN_ISSUER_UNKNOWN, "no rule for this issuer has a token in this place")
+
+    def _judge(self, token: VerifiedToken, rule: TokenRule, now: float) -> None:
+        """What is judged on every call, whatever is known of the token. Raises `Refused`."""
+        judge_times(token, self._reading, now)
+        if rule.audiences and rule.audiences.isdisjoint(token.audiences):
+            raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
+        if self._revocations.of_tokens:
+            self._revocations.check_token(rule.source.issuer, token, now)
 
     def _look_up(self, text: str) -> tuple[bytes, _Cached | None]:
         if len(text) > self._reading.max_bytes:

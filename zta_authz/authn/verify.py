@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.bundles import compile_bundles, expiry
 from zta_authz.authn.peers import PeerVerifier
+from zta_authz.authn.revocation import Revocations
 from zta_authz.authn.rulebook import compile_rules
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.keys import KeySlot
     from zta_authz.authn.rulebook import RuleBook
     from zta_authz.errors import Fault
-    from zta_authz.model.documents import RequestAuthentication, TrustBundle
+    from zta_authz.model.documents import RequestAuthentication, RevocationList, TrustBundle
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import Evidence, RequestAttributes
@@ -67,13 +68,16 @@ def compile_verifier(
     bundles: Iterable[TrustBundle],
     options: Options,
     faults: list[Fault],
+    *,
+    revocations: Iterable[RevocationList] = (),
 ) -> IdentityVerifier:
     """The verifier for the workloads of `options`. Everything wrong with a key set or certificate goes to `faults`."""
+    revoked = Revocations(revocations)
     domains = compile_bundles(bundles, faults)
     expiries = {name: when for name, authorities in domains.items() if (when := expiry(authorities)) is not None}
     return IdentityVerifier(
-        PeerVerifier(domains, options),
-        compile_rules(authentications, options, faults),
+        PeerVerifier(domains, options, revoked),
+        compile_rules(authentications, options, faults, revoked),
         tuple(sorted(domains)),
         MappingProxyType(expiries),
     )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,3 +104,40 @@ class TrustBundle:
     x509_intermediates_position: Position | None = None
     jwt_authorities: Mapping[str, Any] | None = None
     jwt_authorities_position: Position | None = None
+
+
+class Revoked(StrEnum):
+    """What an entry of a RevocationList names."""
+
+    TOKEN = "token"  # the `jti` of a token
+    KEY = "key"  # the `kid` of an issuer's key
+    SUBJECT = "subject"  # the `sub` of an issuer's tokens
+    SERIAL = "serial"  # a certificate's serial number, in decimal
+    SHA256 = "sha256"  # the SHA-256 of a certificate's DER, in lower-case hex
+    SPIFFE_ID = "spiffe id"
+    SPIFFE_PREFIX = "spiffe prefix"  # every SPIFFE ID that starts with it; ends with "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One entry: `what` it names by `value`, of `issuer` only unless that is "".
+
+    It counts from `effective_from` on, and only for what was issued before `before`; both in seconds since the epoch.
+    """
+
+    what: Revoked
+    value: str
+    issuer: str = ""
+    before: float = float("inf")
+    effective_from: float = float("-inf")
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationList:
+    """`zta.dev/v1` RevocationList."""
+
+    name: str
+    namespace: str
+    position: Position
+    entries: tuple[Revocation, ...]

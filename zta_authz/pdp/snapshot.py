@@ -53,7 +53,9 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapsho
     compiler = TableCompiler(options, warnings)
     namespace = options.workload.namespace
     documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take)
-    verifier = compile_verifier(documents.authentications, documents.bundles, options, faults)
+    verifier = compile_verifier(
+        documents.authentications, documents.bundles, options, faults, revocations=documents.revocations
+    )
     if faults:
         raise DocumentErrors(faults)
     table = compiler.table()

@@ -13,6 +13,7 @@ from zta_authz.policy.access import read_access_policy
 from zta_authz.policy.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.fields import Reader, entries
+from zta_authz.policy.revocations import read_revocation_list
 from zta_authz.policy.spec import ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, iter_documents
 
@@ -36,6 +37,7 @@ KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]]
     **{(version, "RequestAuthentication"): read_request_authentication for version in ISTIO_VERSIONS},
     (ZTA_VERSION, "AccessPolicy"): read_access_policy,
     (ZTA_VERSION, "TrustBundle"): read_trust_bundle,
+    (ZTA_VERSION, "RevocationList"): read_revocation_list,
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zta_authz.model.documents import RequestAuthentication, Selector, TrustBundle
+    from zta_authz.model.documents import RequestAuthentication, RevocationList, Selector, TrustBundle
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.response import ResponseTemplate
     from zta_authz.policy.schedule import TimeWindow
@@ -83,6 +83,7 @@ class DocumentSet:
     policies: list[PolicySpec] = field(default_factory=list)
     authentications: list[RequestAuthentication] = field(default_factory=list)
     bundles: list[TrustBundle] = field(default_factory=list)
+    revocations: list[RevocationList] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,18 @@ def bundle(authorities: str, domain: str = "cluster.local", **changed: Any) -> T
 
 
 def verifier(
-    *rules: JwtRule, bundles: tuple[TrustBundle, ...] = (), options: Options = STRICT, faults: list[Fault] | None = None
+    *rules: JwtRule,
+    bundles: tuple[TrustBundle, ...] = (),
+    options: Options = STRICT,
+    faults: list[Fault] | None = None,
+    **more: Any,
 ) -> IdentityVerifier:
-    """The verifier of one document with `rules`; without a list for `faults`, any fault fails the test."""
+    """The verifier of one document with `rules` and `more` kinds of documents.
+
+    Without a list for `faults`, any fault fails the test.
+    """
     found: list[Fault] = []
-    made = compile_verifier([authentication(*rules)] if rules else [], bundles, options, found)
+    made = compile_verifier([authentication(*rules)] if rules else [], bundles, options, found, **more)
     if faults is None:
         assert found == []
     else:

@@ -7,13 +7,14 @@ import json
 import pytest
 
 from tests.support.policies import STRICT, faults, in_mesh, snapshot
+from zta_authz.policy.documents import KINDS
 
 TOP = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
 HEAD = f"{TOP}metadata: {{name: p}}\n"
 GOOD = f"{HEAD}spec: {{}}\n"
 BAD = f"{HEAD}spec: {{ruels: []}}\n"
 CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
-KNOWN = "AccessPolicy, AuthorizationPolicy, ConfigMap, RequestAuthentication, TrustBundle"
+KNOWN = ", ".join(sorted({kind for _, kind in KINDS} | {"ConfigMap"}))
 
 
 def policies(*texts: str) -> list[str]:

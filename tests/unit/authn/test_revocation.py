@@ -1,0 +1,156 @@
+"""What is revoked is refused on the next call; an entry that differs in one thing leaves the credential alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+
+from tests.support.pki import FRONTEND, HERE, HOUR, ISSUER, NOW, Signer, presented, root
+from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, bundle, refusal, request, rule, verifier
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.documents import Revocation, RevocationList, Revoked
+from zta_authz.model.options import CertificateCheck
+from zta_authz.model.request import NO_EVIDENCE, Evidence
+
+if TYPE_CHECKING:
+    from zta_authz.authn.verify import IdentityVerifier
+
+ROOT = root()
+MIDDLE = ROOT.intermediate("middle")
+LEAF = MIDDLE.issue()
+PEER = Evidence(FRONTEND, presented(LEAF, *MIDDLE.above))
+SIGNER = Signer()
+TOKEN = SIGNER.token(jti="t1", sub="alice")
+WORKLOAD_TOKEN = SIGNER.token(sub=FRONTEND)
+UNDATED = SIGNER.token(iat=None)
+ISSUED = NOW - 60
+
+
+def listed(*entries: Revocation) -> RevocationList:
+    return RevocationList("incident", "shop", HERE, entries)
+
+
+def subject(*entries: Revocation, **changed: Any) -> IdentityVerifier:
+    return verifier(rule(), bundles=(bundle(ROOT.pem),), revocations=(listed(*entries),), **changed)
+
+
+def sha256(certificate: Any) -> str:
+    return str(certificate.fingerprint(hashes.SHA256()).hex())
+
+
+def entry(what: Revoked, value: str, **more: Any) -> Revocation:
+    return Revocation(what, value, **more)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Under `bad` the credential is refused, under `good` it is accepted."""
+
+    bad: Revocation
+    good: Revocation
+    token: str = TOKEN
+
+
+T, K, S, ID, PREFIX = Revoked.TOKEN, Revoked.KEY, Revoked.SUBJECT, Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX
+TOKENS = {
+    "its id, of its issuer": Case(entry(T, "t1", issuer=ISSUER), entry(T, "t1", issuer=ISSUER + "/")),
+    "its id, of any issuer": Case(entry(T, "t1"), entry(T, "t2")),
+    "its id, from now on": Case(entry(T, "t1", effective_from=NOW), entry(T, "t1", effective_from=NOW + 1)),
+    "its key": Case(entry(K, "k1", issuer=ISSUER), entry(K, "k1", issuer="https://other.example")),
+    "its key, for what was issued before": Case(
+        entry(K, "k1", issuer=ISSUER, before=ISSUED + 1), entry(K, "k1", issuer=ISSUER, before=ISSUED)
+    ),
+    "its subject": Case(entry(S, "alice", issuer=ISSUER), entry(S, "Alice", issuer=ISSUER)),
+    "its subject, for what was issued before": Case(
+        entry(S, "alice", issuer=ISSUER, before=ISSUED + 1), entry(S, "alice", issuer=ISSUER, before=ISSUED)
+    ),
+    "its subject, with no time of issue": Case(
+        entry(S, "alice", issuer=ISSUER, before=1.0), entry(S, "bob", issuer=ISSUER, before=1.0), UNDATED
+    ),
+    "the SPIFFE ID that is its subject": Case(entry(ID, FRONTEND), entry(ID, FRONTEND[:-1]), WORKLOAD_TOKEN),
+    "a prefix of it": Case(
+        entry(PREFIX, "spiffe://cluster.local/ns/default/"),
+        entry(PREFIX, "spiffe://cluster.local/ns/def/"),
+        WORKLOAD_TOKEN,
+    ),
+}
+PEERS = {
+    "its serial number": (
+        entry(Revoked.SERIAL, str(LEAF.serial_number)),
+        entry(Revoked.SERIAL, str(LEAF.serial_number + 1)),
+    ),
+    "its digest": (entry(Revoked.SHA256, sha256(LEAF)), entry(Revoked.SHA256, sha256(MIDDLE.issue()))),
+    "its intermediate": (
+        entry(Revoked.SHA256, sha256(MIDDLE.certificate)),
+        entry(Revoked.SHA256, sha256(ROOT.intermediate("other").certificate)),
+    ),
+    "its authority": (
+        entry(Revoked.SERIAL, str(ROOT.certificate.serial_number)),
+        entry(Revoked.SERIAL, str(root("other").certificate.serial_number)),
+    ),
+    "its SPIFFE ID": (entry(ID, FRONTEND), entry(ID, FRONTEND + "/x")),
+    "its SPIFFE ID, for what was issued before": (
+        entry(ID, FRONTEND, before=NOW - HOUR + 1),
+        entry(ID, FRONTEND, before=NOW - HOUR),
+    ),
+    "its SPIFFE ID, from now on": (
+        entry(ID, FRONTEND, effective_from=NOW),
+        entry(ID, FRONTEND, effective_from=NOW + 1),
+    ),
+    "its trust domain": (entry(PREFIX, "spiffe://cluster.local/"), entry(PREFIX, "spiffe://cluster.loca/")),
+}
+
+
+@pytest.mark.parametrize("case", TOKENS.values(), ids=TOKENS.keys())
+@pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
+def test_a_token_is_refused_for_what_is_revoked_of_it(case: Case, reading: Any) -> None:
+    assert refusal(subject(case.bad, options=reading), bearer(case.token)) is Reason.TOKEN_REVOKED
+    assert accept(subject(case.good, options=reading), bearer(case.token)).token is not None
+
+
+@pytest.mark.parametrize(("bad", "good"), PEERS.values(), ids=PEERS.keys())
+@pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
+def test_a_peer_is_refused_for_what_is_revoked_of_its_chain(bad: Revocation, good: Revocation, reading: Any) -> None:
+    assert refusal(subject(bad, options=reading), request(), PEER) is Reason.PEER_REVOKED
+    assert accept(subject(good, options=reading), request(), PEER).principal == FRONTEND
+
+
+def test_a_revocation_counts_however_often_the_credential_was_accepted_before() -> None:
+    soon = subject(entry(T, "t1", effective_from=NOW + 10), entry(ID, FRONTEND, effective_from=NOW + 20))
+    asked = bearer(TOKEN)
+    for now in (NOW, NOW + 9):
+        assert accept(soon, asked, PEER, now).token is not None
+    assert refusal(soon, asked, PEER, NOW + 10) is Reason.TOKEN_REVOKED
+    assert accept(soon, request(), PEER, NOW + 19).principal == FRONTEND
+    assert refusal(soon, request(), PEER, NOW + 20) is Reason.PEER_REVOKED
+
+
+def test_of_two_entries_for_one_thing_each_counts() -> None:
+    late, early = entry(T, "t1", effective_from=NOW + 9), entry(T, "t1", before=1.0)
+    assert accept(subject(late, early), bearer(TOKEN)).token is not None
+    assert refusal(subject(late, early, entry(T, "t1")), bearer(TOKEN)) is Reason.TOKEN_REVOKED
+
+
+def test_a_name_that_only_the_proxy_vouches_for_is_revoked_too() -> None:
+    believing = replace(STRICT, trust_proxy=True)
+    assert (
+        refusal(subject(entry(ID, FRONTEND), options=believing), request(), Evidence(FRONTEND)) is Reason.PEER_REVOKED
+    )
+    dated = subject(entry(ID, FRONTEND, before=1.0), options=believing)
+    assert refusal(dated, request(), Evidence(FRONTEND)) is Reason.PEER_REVOKED, "nobody can tell when it was issued"
+
+
+def test_a_certificate_that_is_only_read_is_revoked_too() -> None:
+    unverified = replace(ISTIO, verify_certificate=CertificateCheck.NEVER)
+    for bad, good in (PEERS["its serial number"], PEERS["its SPIFFE ID, for what was issued before"]):
+        assert refusal(subject(bad, options=unverified), request(), PEER) is Reason.PEER_REVOKED
+        assert accept(subject(good, options=unverified), request(), PEER).principal == FRONTEND
+
+
+def test_the_detail_names_the_list_and_its_comment_and_not_the_token() -> None:
+    with pytest.raises(Refused) as caught:
+        subject(entry(T, "t1", comment="stolen")).verify(bearer(TOKEN), NO_EVIDENCE, NOW)
+    assert caught.value.detail == "token revoked by `shop/incident`: stolen"

@@ -1,0 +1,109 @@
+"""What is revoked before its time: tokens, keys, subjects, certificates and SPIFFE IDs, from RevocationList documents.
+
+Asked on every call, after whatever a cache knows of a token or certificate: nothing that is kept can outlive its
+revocation. What carries no time of issue counts as issued before any time, because nobody can tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives import hashes
+
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.documents import Revoked
+from zta_authz.model.spiffe import SCHEME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cryptography.x509 import Certificate
+
+    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.model.documents import RevocationList
+
+_OF_TOKENS: Final = frozenset((Revoked.TOKEN, Revoked.KEY, Revoked.SUBJECT, Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX))
+_OF_PEERS: Final = frozenset((Revoked.SERIAL, Revoked.SHA256, Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """When one revocation counts, and what the decision log is told."""
+
+    before: float
+    effective_from: float
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a certificate is revoked by: its serial number in decimal and its SHA-256 in hex."""
+
+    serial: str
+    sha256: str
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> Mark:
+        """The certificate's."""
+        return cls(str(certificate.serial_number), certificate.fingerprint(hashes.SHA256()).hex())
+
+
+class Revocations:
+    """Every entry of every list, found by what it names. `of_tokens` and `of_peers`: whether there are any such."""
+
+    __slots__ = ("_entries", "_prefixes", "of_peers", "of_tokens")
+
+    def __init__(self, lists: Iterable[RevocationList] = ()) -> None:
+        self._entries: dict[tuple[Revoked, str, str], tuple[_Entry, ...]] = {}
+        for each in lists:
+            for entry in each.entries:
+                key = (entry.what, entry.issuer, entry.value)
+                comment = f": {entry.comment}" if entry.comment else ""
+                says = f"{entry.what} revoked by `{each.namespace}/{each.name}`{comment}"
+                found = _Entry(entry.before, entry.effective_from, says)
+                self._entries[key] = (*self._entries.get(key, ()), found)
+        kinds = {what for what, _, _ in self._entries}
+        self.of_tokens = not kinds.isdisjoint(_OF_TOKENS)
+        self.of_peers = not kinds.isdisjoint(_OF_PEERS)
+        self._prefixes = [key for key in self._entries if key[0] is Revoked.SPIFFE_PREFIX]
+
+    def check_token(self, authority: str, token: VerifiedToken, now: float) -> None:
+        """Raises `Refused` where `token`, its key or its subject is revoked at `now`; `authority` vouches for it."""
+        issued = token.issued_at
+        named = (
+            (Revoked.TOKEN, authority, token.token_id),
+            (Revoked.TOKEN, "", token.token_id),
+            (Revoked.KEY, authority, token.key.kid),
+            (Revoked.SUBJECT, authority, token.subject),
+        )
+        for key in named:
+            self._refuse(key, issued, now, Reason.TOKEN_REVOKED)
+        if token.subject.startswith(SCHEME):
+            self._check_id(token.subject, issued, now, Reason.TOKEN_REVOKED)
+
+    def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
+        """Raises `Refused` where one of the peer's `names`, or a certificate of its chain, is revoked at `now`.
+
+        `issued` is when the leaf's validity began, None without a certificate.
+        """
+        for mark in marks:
+            self._refuse((Revoked.SERIAL, "", mark.serial), None, now, Reason.PEER_REVOKED)
+            self._refuse((Revoked.SHA256, "", mark.sha256), None, now, Reason.PEER_REVOKED)
+        for name in names:
+            if name.startswith(SCHEME):
+                self._check_id(name, issued, now, Reason.PEER_REVOKED)
+
+    def _check_id(self, spiffe_id: str, issued: float | None, now: float, reason: Reason) -> None:
+        self._refuse((Revoked.SPIFFE_ID, "", spiffe_id), issued, now, reason)
+        for key in self._prefixes:
+            if spiffe_id.startswith(key[2]):
+                self._refuse(key, issued, now, reason)
+
+    def _refuse(self, key: tuple[Revoked, str, str], issued: float | None, now: float, reason: Reason) -> None:
+        for entry in self._entries.get(key, ()):
+            if now >= entry.effective_from and (issued is None or issued < entry.before):
+                raise Refused(reason, entry.says)
+
+
+NOTHING_REVOKED: Final = Revocations()
