@@ -6,6 +6,8 @@ Exit status: 0 done, 1 an unexpected failure or what the command says, 2 wrong u
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_FAULTS: Final = 2
+EXIT_UNREAD: Final = 1
 _COMMANDS: Final = (serve, check, explain, test_policies)
 
 
@@ -43,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print_faults(error.faults)
         return EXIT_FAULTS
+    except BrokenPipeError:  # whoever reads has enough; nothing more can be written, also not at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
     except KeyboardInterrupt:
         return 130
     return status

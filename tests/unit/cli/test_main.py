@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,21 @@ def test_faults_end_with_status_2_and_a_line_each(tmp_path: Path, capsys: pytest
         f"{file}:1:1: unknown field `policis`; did you mean `policies`?",
         f"{file}:2:12: `semantics`: not one of the values this field can have; write 'strict' or 'istio'",
     ]
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, output: str) -> None:
+    rules = [{"to": [{"operation": {"paths": [f"/{number}"]}}]} for number in range(500)]
+    spec = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "p"}}
+    (tmp_path / "p.yaml").write_text(json.dumps({**spec, "spec": {"rules": rules}}))
+    command = [sys.executable, "-m", "zta_authz", "check", "--output", output, str(tmp_path / "p.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
 
 
 def test_what_stands_in_a_file_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
