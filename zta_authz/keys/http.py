@@ -7,7 +7,7 @@ address in between (DNS rebinding) changes nothing. Proxies, cookies and credent
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ MAX_REDIRECTS: Final = 3
 MAX_LOOKUPS: Final = 4
 """Name look-ups at once. They block a thread each, for as long as the system's resolver likes."""
 
-_LOG = logging.getLogger(__name__)
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _HEADERS: Final = {
     "Accept": "application/jwk-set+json, application/json",
@@ -113,7 +113,7 @@ class HttpClient:
         """The address, if it is one that may be asked; names are checked again as they are resolved."""
         try:
             url = URL(address)
-            host = url.host
+            host = url.raw_host  # as it is looked up and connected to
             port = url.port
         except ValueError:
             raise FetchFailed(Outcome.REFUSED_URL, "not an address") from None
@@ -122,6 +122,8 @@ class HttpClient:
         if not host or not port or url.raw_user is not None or url.raw_password is not None:
             raise FetchFailed(Outcome.REFUSED_URL, "an address has a host and no user")
         literal = literal_address(host)
+        if literal is None and not _NAME.fullmatch(host):
+            raise FetchFailed(Outcome.REFUSED_URL, "the host is neither a name nor a plain address")
         if literal is not None and not self._rules.permit(host, literal):
             raise FetchFailed(Outcome.REFUSED_ADDRESS, "the host is an address that may not be asked")
         return url
@@ -129,9 +131,10 @@ class HttpClient:
     def _redirected(self, url: URL, location: str) -> URL:
         try:
             target = url.join(URL(location))
+            elsewhere = not location or target.origin() != url.origin()
         except ValueError:
             raise FetchFailed(Outcome.REFUSED_REDIRECT, "redirected to what is no address") from None
-        if not location or target.origin() != url.origin():
+        if elsewhere:
             raise FetchFailed(Outcome.REFUSED_REDIRECT, "redirected to another host, port or scheme")
         return self._checked(str(target))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Heard = Callable[[str, Outcome], None]
 
-MAX_FETCHES: Final = 8
+MAX_FETCHES: Final = 32
 """Fetches at once, over all sources."""
 
 _LOG = logging.getLogger(__name__)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from zta_authz.keys.addresses import PUBLIC_ONLY, AddressRules, literal_address
+from zta_authz.keys.outcomes import FetchFailed, Outcome
+
+PRIVATE = [
+    "127.0.0.1",
+    "127.8.8.8",
+    "::1",
+    "10.0.0.1",
+    "172.16.3.4",
+    "192.168.1.1",
+    "100.64.0.1",
+    "192.0.2.1",
+    "198.18.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "fc00::1",
+    "fd12:3456::1",
+    "fec0::1",
+    "2001:db8::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.1.2.3",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a00:1",
+    "2002:7f00:1::",
+    "2002:c0a8:101::",
+]
+NEVER = [
+    "169.254.169.254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::",
+    "224.0.0.1",
+    "239.1.1.1",
+    "ff02::1",
+    "0.0.0.0",
+    "::",
+    "::ffff:0.0.0.0",
+]
+PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+
+
+@pytest.mark.parametrize("text", PUBLIC)
+def test_public_addresses_may_be_asked(text: str) -> None:
+    assert PUBLIC_ONLY.permit("issuer.example", ipaddress.ip_address(text))
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_private_addresses_may_be_asked_only_where_the_operator_says_so(text: str) -> None:
+    address = ipaddress.ip_address(text)
+    assert not PUBLIC_ONLY.permit("issuer.example", address)
+    assert AddressRules(allow_private=True).permit("issuer.example", address)
+    named = AddressRules(private_hosts=frozenset(("issuer.example",)))
+    assert named.permit("issuer.example", address)
+    assert named.permit("Issuer.Example.", address)
+    assert not named.permit("other.example", address)
+    assert not named.permit("evil.issuer.example", address)
+
+
+@pytest.mark.parametrize("text", NEVER)
+def test_link_local_multicast_and_unspecified_addresses_may_never_be_asked(text: str) -> None:
+    rules = AddressRules(allow_private=True, private_hosts=frozenset(("issuer.example",)))
+    assert not rules.permit("issuer.example", ipaddress.ip_address(text))
+
+
+@pytest.mark.parametrize("host", ["issuer.example", "localhost", "a.b.c.svc", "1e100.net", "0x.example", "10.example"])
+def test_a_name_is_no_address(host: str) -> None:
+    assert literal_address(host) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "8.8.8.8"])
+def test_a_plain_address_is_read(host: str) -> None:
+    assert literal_address(host) == ipaddress.ip_address(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "1.2.3.4.5", "a.0x7f", "::1::", "a:b"],
+)
+def test_spellings_that_only_some_take_for_an_address_are_refused(host: str) -> None:
+    with pytest.raises(FetchFailed) as caught:
+        literal_address(host)
+    assert caught.value.outcome is Outcome.REFUSED_URL

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.keys.freshness import max_age
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "age", "seconds"),
+    [
+        ("max-age=300", "", 300),
+        ("public, max-age=300, must-revalidate", "", 300),
+        ("MAX-AGE=300", "", 300),
+        ('max-age="300"', "", 300),
+        ("max-age=300,max-age=60", "", 60),
+        ("max-age=0", "", 0),
+        ("no-store", "", 0),
+        ("no-cache, max-age=300", "", 0),
+        ("max-age=300", "100", 200),
+        ("max-age=300", " 100 ", 200),
+        ("max-age=300", "1000", 0),
+        ("max-age=300", "soon", 300),
+        ("max-age=99999999999999999999", "", 2**31),
+        ("max-age=" + "9" * 8000, "", 2**31),
+        ('private="max-age=5", max-age=300', "", 300),
+        ("max-age=300, max-age=soon", "", 300),
+    ],
+)
+def test_what_the_answer_says_counts(cache_control: str, age: str, seconds: float) -> None:
+    assert max_age(cache_control, age) == seconds
+
+
+@pytest.mark.parametrize(
+    "cache_control", ["", "public", "max-age", "max-age=", "max-age=-1", "max-age=1.5", "s-maxage=300", "x-max-age=300"]
+)
+def test_an_answer_that_says_nothing_of_use_says_nothing(cache_control: str) -> None:
+    assert max_age(cache_control) is None

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.pki import Signer, jwks
+from zta_authz.authn.keys import KeySlot
+from zta_authz.keys.http import HttpDocument
+from zta_authz.keys.jwks import FetchedKeys, JwksLoader, KeySource, read_keys
+from zta_authz.keys.outcomes import FetchFailed, Outcome
+
+ISSUER = "https://login.example"
+SECRET = Signer(alg="HS256", kid="s", secret=b"x" * 32)
+
+
+class FakeClient:
+    """Answers from a table; an address that is not in it hangs."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def get(self, address: str) -> HttpDocument:
+        self.asked.append(address)
+        if address not in self.answers:
+            await asyncio.Event().wait()
+        return HttpDocument(self.answers[address].encode(), 77.0)
+
+    async def close(self) -> None:
+        self.asked.append("closed")
+
+
+def read(text: str | bytes, *, strict: bool = True) -> FetchedKeys:
+    body = text if isinstance(text, bytes) else text.encode()
+    return read_keys(HttpDocument(body, None), strict=strict)
+
+
+def outcome(text: str | bytes, *, strict: bool = True) -> Outcome:
+    with pytest.raises(FetchFailed) as caught:
+        read(text, strict=strict)
+    return caught.value.outcome
+
+
+def kids(fetched: FetchedKeys) -> list[str]:
+    return [key.kid for key in fetched.keys.keys]
+
+
+def test_a_rules_address_or_its_issuer_is_the_source() -> None:
+    assert KeySource.of(KeySlot(ISSUER, "https://keys.example:8443/k")) == KeySource("https://keys.example:8443/k")
+    assert KeySource.of(KeySlot(ISSUER, None)) == KeySource(ISSUER, discovered=True)
+    assert KeySource("https://Keys.Example:8443/k").host == "keys.example"
+    assert [KeySource(text).host for text in ("nobody", "https://[bad/")] == ["", ""]
+
+
+async def test_keys_at_an_address_are_read() -> None:
+    client = FakeClient({"https://keys.example/k": jwks([Signer(kid="a"), Signer(kid="b", number=2)])})
+    fetched = await JwksLoader(client).load(KeySource("https://keys.example/k"), 5)
+    assert (kids(fetched), fetched.max_age, fetched.wrong) == (["a", "b"], 77, ())
+
+
+async def test_keys_of_an_issuer_are_found_by_its_metadata() -> None:
+    metadata = json.dumps({"issuer": ISSUER, "jwks_uri": "https://keys.example/k"})
+    client = FakeClient({ISSUER + "/.well-known/openid-configuration": metadata, "https://keys.example/k": jwks()})
+    assert kids(await JwksLoader(client).load(KeySource(ISSUER, discovered=True), 5)) == ["k1"]
+    assert len(client.asked) == 2
+
+
+async def test_the_time_limit_holds_for_metadata_and_keys_together() -> None:
+    metadata = json.dumps({"issuer": ISSUER, "jwks_uri": "https://keys.example/k"})
+    client = FakeClient({ISSUER + "/.well-known/openid-configuration": metadata})
+    with pytest.raises(FetchFailed) as caught:
+        await JwksLoader(client).load(KeySource(ISSUER, discovered=True), 0.05)
+    assert (caught.value.outcome, len(client.asked)) == (Outcome.TIMEOUT, 2)
+
+
+async def test_closing_closes_the_client() -> None:
+    client = FakeClient({})
+    await JwksLoader(client).close()
+    assert client.asked == ["closed"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "{}", '{"keys": []}', '{"keys": 7}', "<html>", '{"keys": [1]}', b"\xff\xfe", "[" * 100_000, jwks()[:-1],
+     jwks([Signer(kind="RSA-1024", alg="RS256").jwk()]), jwks([Signer().jwk(use="enc")]), '{"keys": [], "keys": []}'],
+)  # fmt: skip
+def test_what_holds_no_usable_key_is_not_taken(text: str | bytes) -> None:
+    assert outcome(text) is Outcome.WRONG_CONTENT
+
+
+def test_keys_that_can_not_be_used_are_passed_over_and_told() -> None:
+    fetched = read(jwks([Signer(kid="good").jwk(), Signer(kid="bad").jwk(x="?"), Signer(kid="other").jwk(use="enc")]))
+    assert (kids(fetched), len(fetched.wrong)) == (["good"], 1)
+
+
+def test_published_secrets_and_private_keys_are_no_keys_except_where_envoy_takes_them() -> None:
+    private: dict[str, Any] = Signer(kid="p").jwk(d="AAAA")
+    text = jwks([SECRET.jwk(), private, Signer(kid="good").jwk()])
+    assert kids(read(text)) == ["good"]
+    assert len(read(text).wrong) == 2
+    assert "eHh4" not in str(read(text).wrong)
+    assert kids(read(text, strict=False)) == ["s", "p", "good"]
+    assert outcome(jwks([SECRET.jwk()])) is Outcome.WRONG_CONTENT
+
+
+def test_the_same_text_has_the_same_digest() -> None:
+    assert read(jwks()).digest == read(jwks()).digest != read(jwks() + " ").digest
