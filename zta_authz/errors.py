@@ -29,6 +29,7 @@ class Reason(StrEnum):
     # the request itself
     REQUEST_MALFORMED = "request_malformed"
     PATH_AMBIGUOUS = "path_ambiguous"
+    HOST_AMBIGUOUS = "host_ambiguous"
 
     # the peer's certificate (X.509-SVID) or what the proxy said of it
     PEER_CERTIFICATE_MISSING = "peer_certificate_missing"
@@ -62,6 +63,8 @@ class Reason(StrEnum):
     TOKEN_EXPIRY_MISSING = "token_expiry_missing"
     TOKEN_TOO_MANY = "token_too_many"
     TOKEN_REVOKED = "token_revoked"
+    TOKEN_BINDING = "token_binding"
+    TOKEN_TOO_OLD = "token_too_old"
 
     # the service itself
     NOT_READY = "not_ready"
@@ -93,6 +96,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.NO_MATCHING_POLICY: _FORBIDDEN,
     Reason.REQUEST_MALFORMED: Answer(400, "The request is malformed"),
     Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
+    Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),
     Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
     Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,
     Reason.NOT_READY: _UNAVAILABLE,

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from zta_authz.authn.binding import Confirmation, read_confirmation
 from zta_authz.authn.encoding import base64url_decode, json_object
 from zta_authz.authn.keys import ALGORITHMS
+from zta_authz.authn.limits import token_type
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 _MAX_UNSIGNED: Final = 2.0**64
 _TIMES: Final = ("iat", "nbf", "exp")
 _STRINGS: Final = ("iss", "sub", "jti")
+_OTHER_TYPES: Final = frozenset(
+    ("dpop+jwt", "logout+jwt", "oauth-authz-req+jwt", "passport", "secevent+jwt", "token-introspection+jwt")
+)
+"""JWTs that an issuer (or a client) signs for other ends than access (RFC 8725 section 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class UnverifiedToken:
 
     algorithm: str
     kid: str
+    type: str
     issuer: str
     claims: Mapping[str, Any] = field(repr=False)
     payload: str = field(repr=False)
@@ -58,12 +65,15 @@ class UnverifiedToken:
 class VerifiedToken:
     """A token whose signature was verified with a key of `keys`; its times and audience are judged on each use.
 
-    `key` is that key. `audiences` are normalised as `normal_audience` does; `payload` is the token's middle segment,
-    base64url. `issued_at` and `expires` are None where the token does not say.
+    `key` is that key, `kid` and `type` are what its header says. `audiences` are normalised as `normal_audience` does;
+    `payload` is the token's middle segment, base64url. `issued_at` and `expires` are None where the token does not say.
     """
 
     keys: KeySet
     key: Key
+    algorithm: str
+    kid: str
+    type: str
     issuer: str
     subject: str
     audiences: frozenset[str]
@@ -71,6 +81,7 @@ class VerifiedToken:
     expires: float | None
     issued_at: float | None
     token_id: str
+    confirmation: Confirmation | None
     claims: Mapping[str, Any] = field(repr=False)
     payload: str = field(repr=False)
 
@@ -87,11 +98,13 @@ def parse_token(text: str, reading: Reading) -> UnverifiedToken:
     head, body, tail = segments
     header = _object(head, "header", reading)
     algorithm, kid = _check_header(header)
+    kind = _type(header, reading)
     claims = _object(body, "payload", reading)
     _check_claim_types(claims)
     return UnverifiedToken(
         algorithm=algorithm,
         kid=kid,
+        type=kind,
         issuer=claims.get("iss", ""),
         claims=MappingProxyType(claims),
         payload=body.rstrip("="),
@@ -126,6 +139,15 @@ def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
     if not isinstance(kid, str):
         raise Refused(Reason.TOKEN_HEADER, "`kid` is not a string")
     return algorithm, kid
+
+
+def _type(header: Mapping[str, Any], reading: Reading) -> str:
+    """The token's `typ`, "" without one; in strict reading not that of a JWT made for another end."""
+    text = header.get("typ", "")
+    kind = token_type(text) if isinstance(text, str) else ""
+    if not reading.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
+        raise Refused(Reason.TOKEN_HEADER, "`typ` is not that of an access token")
+    return kind
 
 
 def _check_claim_types(claims: Mapping[str, Any]) -> None:
@@ -165,6 +187,9 @@ def _verified(token: UnverifiedToken, keys: KeySet, key: Key, reading: Reading) 
     return VerifiedToken(
         keys=keys,
         key=key,
+        algorithm=token.algorithm,
+        kid=token.kid,
+        type=token.type,
         issuer=token.issuer,
         subject=claims.get("sub", ""),
         audiences=normal_audiences([audience] if isinstance(audience, str) else audience),
@@ -172,17 +197,30 @@ def _verified(token: UnverifiedToken, keys: KeySet, key: Key, reading: Reading) 
         expires=None if expires is None else float(expires),
         issued_at=None if issued_at is None else float(issued_at),
         token_id=claims.get("jti", ""),
+        confirmation=_confirmation(claims, reading),
         claims=claims,
         payload=token.payload,
     )
 
 
-def judge_times(token: VerifiedToken, reading: Reading, now: float) -> None:
-    """Raises `Refused` unless the token is in force at `now`, give or take the reading's leeway (bounds included)."""
+def _confirmation(claims: Mapping[str, Any], reading: Reading) -> Confirmation | None:
+    try:
+        return read_confirmation(claims)
+    except Refused:
+        if reading.lenient:  # jwt_authn does not look at it
+            return Confirmation()
+        raise
+
+
+def judge_times(token: VerifiedToken, reading: Reading, now: float, *, needs_expiry: bool = True) -> None:
+    """Raises `Refused` unless the token is in force at `now`, give or take the reading's leeway (bounds included).
+
+    `needs_expiry` False: its issuer may leave `exp` out in strict reading too.
+    """
     if reading.lenient:
         now = now // 1
     if token.expires is None:
-        if not reading.lenient:
+        if needs_expiry and not reading.lenient:
             raise Refused(Reason.TOKEN_EXPIRY_MISSING, "no `exp`")
     elif now > token.expires + reading.leeway:
         raise Refused(Reason.TOKEN_EXPIRED, f"expired {now - token.expires:.0f} s ago")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
+from zta_authz.authn.limits import NO_LIMITS, compile_limits
 from zta_authz.authn.locations import Places
 from zta_authz.authn.outputs import headers_set_by
 from zta_authz.authn.revocation import NOTHING_REVOKED
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.revocation import Revocations
-    from zta_authz.model.documents import JwtRule, RequestAuthentication, Selector
+    from zta_authz.model.documents import IssuerPolicy, JwtRule, RequestAuthentication, Selector
     from zta_authz.model.options import Options, Workload
 
 MAX_VIEWS: Final = 1024
@@ -86,13 +87,14 @@ def compile_rules(
     options: Options,
     faults: list[Fault],
     revocations: Revocations = NOTHING_REVOKED,
+    policies: Iterable[IssuerPolicy] = (),
 ) -> RuleBook:
     """The rules that may apply: to `options.workload`, or to any workload where requests say whose they are.
 
     Key sets of rules that can't apply are checked too: a mistake is one wherever it waits.
     """
     workload = options.workload
-    places = Places()
+    places, limits = Places(), compile_limits(policies)
     key_sets: dict[str, KeySet] = {}
     slots: dict[tuple[str, str | None, str | None], KeySlot] = {}
     documents = []
@@ -105,7 +107,8 @@ def compile_rules(
             keys = _keys(rule, key_sets, options, faults)
             if applies:
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
-                rules.append(compile_rule(rule, slots.setdefault(source, _slot(rule, keys)), places))
+                slot = slots.setdefault(source, _slot(rule, keys))
+                rules.append(compile_rule(rule, slot, places, limits.get(rule.issuer, NO_LIMITS)))
         documents.append(SelectedRules(document.selector, tuple(rules)))
     return RuleBook(documents, options, revocations)
 

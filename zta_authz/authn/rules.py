@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.authn.binding import judge_binding
 from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.jwt import (
     ISTIO,
@@ -20,6 +21,7 @@ from zta_authz.authn.jwt import (
     parse_token,
     verify_signature,
 )
+from zta_authz.authn.limits import NO_LIMITS
 from zta_authz.authn.locations import Places, TokenFinder
 from zta_authz.authn.outputs import changes_for, headers_from
 from zta_authz.errors import Reason, Refused
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.jwt import UnverifiedToken, VerifiedToken
     from zta_authz.authn.keys import KeySlot
+    from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Found, Place
     from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import JwtRule
-    from zta_authz.model.identity import Changes, Peer
+    from zta_authz.model.identity import Binding, Changes, Peer
     from zta_authz.model.request import RequestAttributes
 
 _PREFLIGHT: Final = ("origin", "access-control-request-method")
@@ -46,12 +49,13 @@ MAX_CACHED_GRANTS: Final = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRule:
-    """One compiled entry of `jwtRules`. `audiences` are normalised; empty means that any will do."""
+    """One compiled entry of `jwtRules`, with its issuer's limits. Without `audiences` (normalised) any will do."""
 
     source: JwtRule
     audiences: frozenset[str]
     keys: KeySlot
     places: tuple[Place, ...]
+    limits: IssuerLimits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +75,9 @@ class _Grant:
     changes: Changes
 
 
-def compile_rule(rule: JwtRule, keys: KeySlot, places: Places) -> TokenRule:
+def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits) -> TokenRule:
     """The rule with its audiences and places made ready."""
-    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule))
+    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits)
 
 
 class TokenCache(BoundedCache[bytes, _Cached]):
@@ -103,6 +107,7 @@ class TokenVerifier:
         strict = common.strict
         self.strip_headers = common.strip
         self._revocations = common.revocations
+        self._strict = strict
         self._reading = STRICT if strict else ISTIO
         self._finder = TokenFinder((place for rule in self.rules for place in rule.places), strict=strict)
         self._accept = self._accept_strictly if strict else self._accept_as_istio
@@ -120,13 +125,20 @@ class TokenVerifier:
         if not found:
             return Identity(peer, changes=self._no_token)
         grants = self._accept(found, now)
-        if len(grants) == 1:
-            grant = grants[0]
-            return Identity(peer, grant.token, (grant.token,), grant.changes)
         if not grants:
             return Identity(peer, changes=self._no_token)
+        bindings = [self._bind(grant, peer) for grant in grants]
+        if len(grants) == 1:
+            grant = grants[0]
+            return Identity(peer, grant.token, (grant.token,), grant.changes, bindings[0])
         tokens = {(grant.verified, grant.rule): grant.token for grant in grants}  # one token may stand in two places
-        return Identity(peer, grants[0].token, tuple(tokens.values()), self._changes(grants))
+        return Identity(peer, grants[0].token, tuple(tokens.values()), self._changes(grants), bindings[0])
+
+    def _bind(self, grant: _Grant, peer: Peer | None) -> Binding | None:
+        """What ties the token to `peer`. Raises `Refused` where it is tied to somebody else, or should be tied."""
+        binding = judge_binding(grant.verified, peer, "", strict=self._strict)
+        grant.rule.limits.judge_binding(binding)
+        return binding
 
     def _accept_strictly(self, found: Found, now: float) -> list[_Grant]:
         grants = [self._accept_one(text, place, self.rules, now) for place, text in found]
@@ -180,7 +192,10 @@ class TokenVerifier:
 
     def _judge(self, token: VerifiedToken, rule: TokenRule, now: float) -> None:
         """What is judged on every call, whatever is known of the token. Raises `Refused`."""
-        judge_times(token, self._reading, now)
+        limits = rule.limits
+        judge_times(token, self._reading, now, needs_expiry=not limits.allow_missing_exp)
+        if limits is not NO_LIMITS:
+            limits.judge(token, now)
         if rule.audiences and rule.audiences.isdisjoint(token.audiences):
             raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
         if self._revocations.of_tokens:
@@ -198,7 +213,14 @@ class TokenVerifier:
     def _grant(self, cached: _Cached, rule: TokenRule, place: Place) -> _Grant:
         verified = cached.token
         source = rule.source
-        token = Token(verified.issuer, verified.subject, verified.claims, source.policy, source.space_delimited_claims)
+        token = Token(
+            verified.issuer,
+            verified.subject,
+            verified.claims,
+            source.policy,
+            source.space_delimited_claims,
+            verified.issued_at,
+        )
         consumed = () if rule.source.forward_original_token else (place,)
         changes = changes_for(headers_from(rule.source, verified), consumed, self.strip_headers)
         grant = _Grant(token, verified, rule, place, changes)

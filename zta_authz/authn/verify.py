@@ -10,17 +10,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from zta_authz.authn.bundles import compile_bundles, expiry
+from zta_authz.authn.limits import warn_of_strangers
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.authn.revocation import Revocations
 from zta_authz.authn.rulebook import compile_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zta_authz.authn.keys import KeySlot
     from zta_authz.authn.rulebook import RuleBook
     from zta_authz.errors import Fault
-    from zta_authz.model.documents import RequestAuthentication, RevocationList, TrustBundle
+    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import Evidence, RequestAttributes
@@ -64,20 +65,24 @@ class IdentityVerifier:
 
 
 def compile_verifier(
-    authentications: Iterable[RequestAuthentication],
+    authentications: Sequence[RequestAuthentication],
     bundles: Iterable[TrustBundle],
     options: Options,
     faults: list[Fault],
     *,
     revocations: Iterable[RevocationList] = (),
+    issuer_policies: Sequence[IssuerPolicy] = (),
+    warnings: list[Fault] | None = None,
 ) -> IdentityVerifier:
     """The verifier for the workloads of `options`. Everything wrong with a key set or certificate goes to `faults`."""
     revoked = Revocations(revocations)
+    if warnings is not None:
+        warn_of_strangers(issuer_policies, authentications, warnings)
     domains = compile_bundles(bundles, faults)
     expiries = {name: when for name, authorities in domains.items() if (when := expiry(authorities)) is not None}
     return IdentityVerifier(
         PeerVerifier(domains, options, revoked),
-        compile_rules(authentications, options, faults, revoked),
+        compile_rules(authentications, options, faults, revoked, issuer_policies),
         tuple(sorted(domains)),
         MappingProxyType(expiries),
     )

@@ -109,7 +109,7 @@ class TrustBundle:
 class Revoked(StrEnum):
     """What an entry of a RevocationList names."""
 
-    TOKEN = "token"  # the `jti` of a token
+    TOKEN = "token"  # noqa: S105 - the `jti` of a token
     KEY = "key"  # the `kid` of an issuer's key
     SUBJECT = "subject"  # the `sub` of an issuer's tokens
     SERIAL = "serial"  # a certificate's serial number, in decimal
@@ -141,3 +141,19 @@ class RevocationList:
     namespace: str
     position: Position
     entries: tuple[Revocation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerPolicy:
+    """`zta.dev/v1` IssuerPolicy: limits on one issuer's tokens. () means any; `max_token_age` is in seconds."""
+
+    name: str
+    namespace: str
+    position: Position
+    issuer: str
+    max_token_age: float = float("inf")
+    allow_missing_exp: bool = False
+    require_bound: bool = False
+    require_kid: bool = False
+    algorithms: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()

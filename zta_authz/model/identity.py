@@ -41,6 +41,14 @@ class Peer:
         object.__setattr__(self, "principal", shown)  # made once: every record, span and answer shows it
 
 
+class Binding(StrEnum):
+    """What ties a token to whoever presents it."""
+
+    CERTIFICATE = "certificate"  # `cnf` `x5t#S256` is the peer's certificate (RFC 8705)
+    DPOP = "dpop"  # `cnf` `jkt` is the key of the request's DPoP proof (RFC 9449)
+    SPIFFE_ID = "spiffe_id"  # `sub` is the peer's SPIFFE ID
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A verified JWT. `claims` is its whole payload; `issuer` and `subject` are "" where absent."""
@@ -52,6 +60,8 @@ class Token:
     """Which RequestAuthentication verified it, as `namespace/name`."""
     space_delimited_claims: tuple[str, ...] = ()
     """Top-level claims whose text rules read as a list, split on spaces, beside `scope` and `permission`."""
+    issued_at: float | None = None
+    """`iat` in seconds since the epoch, None where the token does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +84,14 @@ class Identity:
     """Everything verified about the caller; `peer` and `token` are None where nothing was presented.
 
     `token` is the one that rules read (`requestPrincipals`, `request.auth.*`); `tokens` are all that verified.
+    `binding` is what ties `token` to the caller; None where whoever holds it may present it.
     """
 
     peer: Peer | None = None
     token: Token | None = None
     tokens: tuple[Token, ...] = ()
     changes: Changes = NO_CHANGES
+    binding: Binding | None = None
 
     @property
     def principal(self) -> str:

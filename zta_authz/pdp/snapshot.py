@@ -54,7 +54,13 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapsho
     namespace = options.workload.namespace
     documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take)
     verifier = compile_verifier(
-        documents.authentications, documents.bundles, options, faults, revocations=documents.revocations
+        documents.authentications,
+        documents.bundles,
+        options,
+        faults,
+        revocations=documents.revocations,
+        issuer_policies=documents.issuer_policies,
+        warnings=warnings,
     )
     if faults:
         raise DocumentErrors(faults)

@@ -1,7 +1,7 @@
 """Reading `zta.dev/v1` AccessPolicy: Istio's shape, and per policy or rule what Istio can't say.
 
-Beyond `AuthorizationPolicy`: `condition` (CEL) on a rule; `response`, `effectiveFrom`, `expiresAt` and `schedule` on
-the policy or on a rule; a rule's `response` is used before its policy's.
+Beyond `AuthorizationPolicy`: `condition` (CEL) on a rule; `require`, `response`, `effectiveFrom`, `expiresAt` and
+`schedule` on the policy or on a rule; a rule's `response` is used before its policy's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.authorization import TIME_FIELDS, read_rules, read_selector, without_rules
+from zta_authz.policy.require import read_require
 from zta_authz.policy.response import read_response
 from zta_authz.policy.schedule import read_times
 from zta_authz.policy.spec import Extras, PolicySpec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.spec import DocumentSet, Header
 
-_SPEC_FIELDS: Final = ("selector", "action", "rules", "response", *TIME_FIELDS)
+_SPEC_FIELDS: Final = ("selector", "action", "rules", "response", "require", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
 
 
@@ -33,23 +34,32 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
     if action_node is not None and action is not None and action not in _ACTIONS:
         reader.fault(action_node, f"unknown action `{action}`", f"one of {', '.join(_ACTIONS)}")
     rules_node = spec.get("rules")
-    rules = None if rules_node is None else read_rules(reader, rules_node, _extras)
+
+    def extras(reader: Reader, node: Mapping) -> Extras:
+        return _extras(reader, node, deny=action == "DENY")
+
+    rules = None if rules_node is None else read_rules(reader, rules_node, extras)
     if action in ("DENY", "AUDIT") and without_rules(rules_node):
         reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
     documents.policies.append(
         PolicySpec(
             "AccessPolicy", header.name, header.namespace, action or "ALLOW", read_selector(header), rules, False,
-            header.document, reader, _extras(reader, spec),
+            header.document, reader, extras(reader, spec),
         )
     )  # fmt: skip
 
 
-def _extras(reader: Reader, node: Mapping) -> Extras:
+def _extras(reader: Reader, node: Mapping, *, deny: bool) -> Extras:
     """The fields of a policy or rule that go beyond Istio's."""
     extras = Extras(times=read_times(reader, node))
-    condition, response = node.get("condition"), node.get("response")
+    condition, response, require = node.get("condition"), node.get("response"), node.get("require")
     if condition is not None and reader.string(condition, "condition") and isinstance(condition, Scalar):
         extras.condition = condition
     if response is not None:
         extras.response = read_response(reader, response)
+    if require is not None:
+        extras.require = read_require(reader, require)
+        if deny:
+            hint = "put it into the ALLOW policy, or deny by a `condition`"
+            reader.fault(require, "a DENY would spare whoever lacks what `require` asks for", hint)
     return extras

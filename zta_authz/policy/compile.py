@@ -82,6 +82,7 @@ class TableCompiler:
         found: list[Clause] = []
         if extras.times is not None:
             found.append(TimeClause(extras.times))
+        found += extras.require
         if extras.condition is not None:
             clause = self._condition(spec.reader, extras.condition)
             if clause is not None:

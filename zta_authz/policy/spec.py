@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zta_authz.model.documents import RequestAuthentication, RevocationList, Selector, TrustBundle
+    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication, RevocationList, Selector, TrustBundle
+    from zta_authz.policy.clauses import Clause
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.response import ResponseTemplate
     from zta_authz.policy.schedule import TimeWindow
@@ -42,6 +43,7 @@ class Extras:
     condition: Scalar | None = None
     times: TimeWindow | None = None
     response: ResponseTemplate | None = None
+    require: tuple[Clause, ...] = ()
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class DocumentSet:
     authentications: list[RequestAuthentication] = field(default_factory=list)
     bundles: list[TrustBundle] = field(default_factory=list)
     revocations: list[RevocationList] = field(default_factory=list)
+    issuer_policies: list[IssuerPolicy] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ TEXT = Path(__file__, "../../../../docs/policies.md").resolve().read_text(encodi
 
 def test_every_example_loads() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     sources = [SourceText(f"example-{number}.yaml", text) for number, text in enumerate(examples)]
     snapshot = compile_snapshot(sources, Options(workload=Workload("shop", {"app": "orders"})))
     assert snapshot.table.rule_count == 3

@@ -1,0 +1,90 @@
+"""Sender-constrained tokens: whether who presents a token is who it was issued to.
+
+Three ways: `cnf` `x5t#S256` is the digest of the peer's certificate (RFC 8705 section 3.1); `cnf` `jkt` is the
+thumbprint of a DPoP proof's key (RFC 9449 section 6.1); `sub` is the peer's own SPIFFE ID. The TLS handshake with the
+proxy has proved that the peer holds its certificate's key, so equality is enough.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.authn.encoding import base64url_decode
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.identity import Binding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.model.identity import Peer
+
+_SHA256_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The `cnf` claim (RFC 7800), as far as it is understood; both empty where it names only what is not."""
+
+    certificate_sha256: bytes = b""
+    key_thumbprint: str = ""
+
+
+def read_confirmation(claims: Mapping[str, Any]) -> Confirmation | None:
+    """The token's confirmation, None without one. Raises `Refused` for one that is malformed."""
+    if "cnf" not in claims:
+        return None
+    cnf = claims["cnf"]
+    if not isinstance(cnf, dict):
+        raise Refused(Reason.TOKEN_CLAIM_INVALID, "`cnf` is not an object")
+    thumbprint = cnf.get("jkt", "")
+    return Confirmation(_digest(cnf, "x5t#S256"), thumbprint if _digest(cnf, "jkt") else "")
+
+
+def _digest(cnf: Mapping[str, Any], member: str) -> bytes:
+    """A SHA-256 in base64url; b"" where the member is absent."""
+    if member not in cnf:
+        return b""
+    try:
+        digest = base64url_decode(cnf[member]) if isinstance(cnf[member], str) else b""
+    except ValueError:
+        digest = b""
+    if len(digest) != _SHA256_BYTES:
+        raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`cnf` has a `{member}` that is not a SHA-256 in base64url")
+    return digest
+
+
+def judge_binding(token: VerifiedToken, peer: Peer | None, proved: str, *, strict: bool) -> Binding | None:
+    """What binds the token to its presenter; None where nothing does, and whoever holds it may present it.
+
+    `proved` is the thumbprint of the key of a valid DPoP proof, "" without one. A confirmation that does not hold, or
+    that can't be checked, raises `Refused` in strict reading: a bound token is never taken for a bearer token.
+    """
+    confirmation = token.confirmation
+    if confirmation is None:
+        bound = peer is not None and peer.spiffe_id is not None and token.subject == peer.principal
+        return Binding.SPIFFE_ID if bound else None
+    wrong = _contradiction(confirmation, peer, proved)
+    if wrong and strict:
+        raise Refused(Reason.TOKEN_BINDING, wrong)
+    if wrong:
+        return None
+    return Binding.CERTIFICATE if confirmation.certificate_sha256 else Binding.DPOP
+
+
+def _contradiction(confirmation: Confirmation, peer: Peer | None, proved: str) -> str:
+    """Why the confirmation does not hold, "" where all of it does."""
+    digest, thumbprint = confirmation.certificate_sha256, confirmation.key_thumbprint
+    if not digest and not thumbprint:
+        return "`cnf` names only what can't be checked here"
+    if digest:
+        presented = peer.certificate_sha256 if peer is not None else None
+        if presented is None:
+            return "the token is bound to a certificate, and none was verified"
+        if not hmac.compare_digest(digest, presented):
+            return "the token is bound to another certificate"
+    if thumbprint and not hmac.compare_digest(thumbprint.encode(), proved.encode()):
+        return "the token is bound to another key than the DPoP proof's" if proved else "there is no DPoP proof"
+    return ""

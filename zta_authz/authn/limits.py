@@ -1,0 +1,106 @@
+"""What an IssuerPolicy asks of an issuer's tokens beyond its JWT rules: age, expiry, algorithms, types, binding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault, Reason, Refused
+from zta_authz.model.spiffe import SCHEME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication
+    from zta_authz.model.identity import Binding
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerLimits:
+    """Limits of one issuer. `algorithms` and `types` are None where any will do; ages are in seconds.
+
+    `types` are as `token_type` writes them.
+    """
+
+    max_age: float = float("inf")
+    allow_missing_exp: bool = False
+    require_bound: bool = False
+    require_kid: bool = False
+    algorithms: frozenset[str] | None = None
+    types: frozenset[str] | None = None
+
+    def and_(self, other: IssuerLimits) -> IssuerLimits:
+        """Both at once: whatever either refuses is refused."""
+        return IssuerLimits(
+            min(self.max_age, other.max_age),
+            self.allow_missing_exp and other.allow_missing_exp,
+            self.require_bound or other.require_bound,
+            self.require_kid or other.require_kid,
+            _both(self.algorithms, other.algorithms),
+            _both(self.types, other.types),
+        )
+
+    def judge(self, token: VerifiedToken, now: float) -> None:
+        """Raises `Refused` unless the token keeps to all limits but that of binding."""
+        if self.algorithms is not None and token.algorithm not in self.algorithms:
+            raise Refused(Reason.TOKEN_ALGORITHM, f"`{token.algorithm}` is not allowed to this issuer")
+        if self.types is not None and token.type not in self.types:
+            raise Refused(Reason.TOKEN_HEADER, "`typ` is not one that this issuer's tokens may have")
+        if self.require_kid and not token.kid:
+            raise Refused(Reason.TOKEN_HEADER, "no `kid`, which this issuer's tokens must have")
+        if self.max_age < float("inf"):
+            if token.issued_at is None:
+                raise Refused(Reason.TOKEN_TOO_OLD, "no `iat`, so that its age can't be told")
+            if now - token.issued_at > self.max_age:
+                raise Refused(Reason.TOKEN_TOO_OLD, f"{now - token.issued_at:.0f} s old, more than {self.max_age:.0f}")
+
+    def judge_binding(self, binding: Binding | None) -> None:
+        """Raises `Refused` where the issuer's tokens must be bound and this one is not."""
+        if self.require_bound and binding is None:
+            raise Refused(Reason.TOKEN_BINDING, "this issuer's tokens must be bound to who presents them")
+
+
+NO_LIMITS: Final = IssuerLimits()
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def token_type(text: str) -> str:
+    """A `typ` in lower case and without `application/`, which may be left out (RFC 7515 section 4.1.9)."""
+    return text.lower().removeprefix("application/")
+
+
+def warn_of_strangers(
+    policies: Iterable[IssuerPolicy], authentications: Iterable[RequestAuthentication], warnings: list[Fault]
+) -> None:
+    """Warn of each policy whose issuer no JWT rule names: a slip of the pen in it would limit nobody, unnoticed."""
+    issuers = {rule.issuer for document in authentications for rule in document.rules}
+    for policy in policies:
+        if policy.issuer not in issuers and not policy.issuer.startswith(SCHEME):
+            at, name = policy.position, f"{policy.namespace}/{policy.name}"
+            message = f"IssuerPolicy `{name}` is for `{policy.issuer}`, which no RequestAuthentication names"
+            warnings.append(
+                Fault(at.source, at.line, at.column, message, "compare letter by letter: a final `/` counts")
+            )
+
+
+def compile_limits(policies: Iterable[IssuerPolicy]) -> dict[str, IssuerLimits]:
+    """The limits of each issuer; several policies for one issuer all count."""
+    limits: dict[str, IssuerLimits] = {}
+    for policy in policies:
+        found = IssuerLimits(
+            policy.max_token_age,
+            policy.allow_missing_exp,
+            policy.require_bound,
+            policy.require_kid,
+            frozenset(policy.algorithms) if policy.algorithms else None,
+            frozenset(map(token_type, policy.types)) if policy.types else None,
+        )
+        before = limits.get(policy.issuer)
+        limits[policy.issuer] = found if before is None else before.and_(found)
+    return limits
