@@ -1,0 +1,98 @@
+"""Header blocks: gathered from HEADERS and CONTINUATION, decoded, and judged.
+
+Proxies send the same block with every call. While the dynamic table stays as it is, an equal block means equal fields,
+so the head that was made of it is kept and used again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status
+from zta_authz.grpc_h2.hpack import Decoder
+from zta_authz.grpc_h2.request import Failed, Head, head_of
+
+if TYPE_CHECKING:
+    from zta_authz.grpc_h2.bounds import Bounds
+    from zta_authz.grpc_h2.hpack import Field
+
+_KEPT_HEADS: Final = 16
+_KEPT_BLOCK_BYTES: Final = 2048
+
+
+class HeaderReader:
+    """One connection's header blocks. `since` is when the block that is being gathered began, None while none is."""
+
+    __slots__ = (
+        "_bounds",
+        "_decoder",
+        "_frames",
+        "_heads",
+        "_oversized",
+        "_parts",
+        "_version",
+        "flags",
+        "since",
+        "stream",
+    )
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes)
+        self._heads: dict[bytes, Head] = {}
+        self._version = 0
+        self._parts = bytearray()
+        self._frames = 0
+        self._oversized = Failed(
+            Status.RESOURCE_EXHAUSTED, f"the metadata is larger than {bounds.max_header_list_bytes} bytes"
+        )
+        self.stream = self.flags = 0
+        self.since: float | None = None
+
+    def begin(self, stream: int, flags: int, fragment: bytes, now: float) -> None:
+        """Keep the first fragment of a block that CONTINUATION frames go on with, and the HEADERS frame's flags."""
+        self.stream, self.flags, self.since = stream, flags, now
+        self._parts = bytearray(fragment)
+        self._frames = 0
+        self._check()
+
+    def add(self, fragment: bytes) -> None:
+        """Keep the next fragment. Raises `ConnectionFault` past a bound: without the rest, HPACK's state is lost."""
+        self._parts += fragment
+        self._frames += 1
+        self._check()
+
+    def _check(self) -> None:
+        if self._frames > self._bounds.max_continuation_frames:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
+        if len(self._parts) > self._bounds.max_header_block_bytes:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
+
+    def end(self) -> bytes:
+        """The whole block."""
+        block = bytes(self._parts)
+        self._parts.clear()
+        self.since = None
+        return block
+
+    def fields(self, block: bytes) -> list[Field] | None:
+        """The block's fields, None if they are past the bound. Raises `ConnectionFault` for a malformed block."""
+        return self._decoder.decode(block)
+
+    def head(self, block: bytes) -> Head:
+        """The call that the block begins. Raises as `fields`, and `StreamFault` for a malformed request."""
+        if self._version == self._decoder.version:
+            known = self._heads.get(block)
+            if known is not None:
+                return known
+        else:
+            self._heads.clear()
+        before = self._decoder.version
+        fields = self._decoder.decode(block)
+        head = Head("", refusal=self._oversized) if fields is None else head_of(fields)
+        self._version = self._decoder.version
+        if self._version == before and len(block) <= _KEPT_BLOCK_BYTES:
+            if len(self._heads) >= _KEPT_HEADS:
+                self._heads.clear()
+            self._heads[block] = head
+        return head

@@ -1,0 +1,186 @@
+"""What we send: it goes out at once where the peer's windows allow, else it waits for WINDOW_UPDATE.
+
+What waits is bounded in bytes, and the connection in the time that anything may wait, so that a peer that never opens
+its window can't make us keep answers for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, StreamFault
+from zta_authz.grpc_h2.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    MAX_WINDOW,
+    frame,
+)
+from zta_authz.grpc_h2.messages import (
+    HEAD_BLOCK,
+    OK_BLOCK,
+    PREFIX_BYTES,
+    TABLE_SIZE_ZERO,
+    prefixed,
+    whole_answer,
+)
+
+_DEFAULT_FRAME_BYTES: Final = 16_384
+
+
+class _Unsent:
+    """The rest of one answer's content, and the trailers after it (none: the last DATA frame ends the stream)."""
+
+    __slots__ = ("at", "content", "since", "trailers")
+
+    def __init__(self, content: bytes, trailers: bytes, since: float) -> None:
+        self.content = content
+        self.trailers = trailers
+        self.at = 0
+        self.since = since
+
+
+class Outbound:
+    """One connection's way out. `frames` is what to write now; the connection appends its own frames to it."""
+
+    __slots__ = (
+        "_credit",
+        "_limit",
+        "_max_frame",
+        "_stream_window",
+        "_table_changed",
+        "_unsent_bytes",
+        "_waiting",
+        "_window",
+        "frames",
+    )
+
+    def __init__(self, max_unsent_bytes: int) -> None:
+        self.frames: list[bytes] = []
+        self._window = DEFAULT_WINDOW
+        self._stream_window = DEFAULT_WINDOW
+        self._max_frame = _DEFAULT_FRAME_BYTES
+        self._credit: dict[int, int] = {}  # by stream: what WINDOW_UPDATE added, less what was sent
+        self._waiting: dict[int, _Unsent] = {}
+        self._unsent_bytes = 0
+        self._limit = max_unsent_bytes
+        self._table_changed = False
+
+    # what the call's outcome sends
+
+    def answer(self, stream: int, message: bytes, now: float) -> bool:
+        """Answer a call that went well; False if a part has to wait. Raises `ConnectionFault` if too much waits."""
+        size = len(message) + PREFIX_BYTES
+        window = self._stream_window
+        if self._credit:
+            window += self._credit.get(stream, 0)
+        if size <= window and size <= self._window and size <= self._max_frame and not self._table_changed:
+            self._window -= size
+            self._credit.pop(stream, None)
+            self.frames.append(whole_answer(stream, message))
+            return True
+        return self.in_parts(stream, HEAD_BLOCK, prefixed(message), OK_BLOCK, now)
+
+    def in_parts(self, stream: int, head: bytes, content: bytes, trailers: bytes, now: float) -> bool:
+        """Send the head, then as much of the content as the windows allow. As `answer`."""
+        self.frames.append(frame(HEADERS, END_HEADERS, stream, self._block(head)))
+        unsent = self._waiting[stream] = _Unsent(content, trailers, now)
+        self._unsent_bytes += len(content)
+        self._send(stream, unsent)
+        if self._unsent_bytes > self._limit:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too much waits for flow control")
+        return stream not in self._waiting
+
+    def head_only(self, stream: int, block: bytes) -> None:
+        """Answer with one header block; it needs no window."""
+        self._credit.pop(stream, None)
+        self.frames.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._block(block)))
+
+    def drop(self, stream: int) -> None:
+        """The stream is over: nothing more is sent on it."""
+        self._credit.pop(stream, None)
+        unsent = self._waiting.pop(stream, None)
+        if unsent is not None:
+            self._unsent_bytes -= len(unsent.content) - unsent.at
+
+    # what the peer says
+
+    def resize_streams(self, window: int) -> list[int]:
+        """SETTINGS_INITIAL_WINDOW_SIZE: holds for open streams too. The streams that are done. Raises on overflow."""
+        if any(window + credit > MAX_WINDOW for credit in self._credit.values()):
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2^31-1")
+        self._stream_window = window
+        return self._send_all()
+
+    def resize_frames(self, size: int) -> None:
+        """SETTINGS_MAX_FRAME_SIZE."""
+        self._max_frame = size
+
+    def resize_table(self, size: int) -> None:
+        """SETTINGS_HEADER_TABLE_SIZE: our next header block must say that we follow."""
+        self._table_changed = self._table_changed or size < 4096
+
+    def open_window(self, increment: int) -> list[int]:
+        """WINDOW_UPDATE of the connection. The streams that are done. Raises `ConnectionFault` on overflow."""
+        self._window += increment
+        if self._window > MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a connection's window past 2^31-1")
+        return self._send_all()
+
+    def open_stream_window(self, stream: int, increment: int) -> bool:
+        """WINDOW_UPDATE of a stream; True if its answer is done. Raises `StreamFault` on overflow."""
+        credit = self._credit.get(stream, 0) + increment
+        if self._stream_window + credit > MAX_WINDOW:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2^31-1")
+        self._credit[stream] = credit
+        unsent = self._waiting.get(stream)
+        if unsent is None:
+            return False
+        self._send(stream, unsent)
+        return stream not in self._waiting
+
+    def stalled(self, before: float) -> bool:
+        """True if an answer was made before that time and is not out; having sent a part of it is not enough."""
+        return any(unsent.since <= before for unsent in self._waiting.values())
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of answers that wait for the peer's windows."""
+        return self._unsent_bytes
+
+    def _block(self, block: bytes) -> bytes:
+        if self._table_changed:
+            self._table_changed = False
+            return TABLE_SIZE_ZERO + block
+        return block
+
+    def _send_all(self) -> list[int]:
+        done = []
+        for stream, unsent in list(self._waiting.items()):
+            if self._window <= 0:
+                break
+            self._send(stream, unsent)
+            if stream not in self._waiting:
+                done.append(stream)
+        return done
+
+    def _send(self, stream: int, unsent: _Unsent) -> None:
+        """Send what the windows allow; at the end the trailers, and the stream no longer waits."""
+        size = len(unsent.content)
+        while unsent.at < size:
+            window = min(self._window, self._stream_window + self._credit.get(stream, 0), self._max_frame)
+            if window <= 0:
+                return
+            part = unsent.content[unsent.at : unsent.at + window]
+            unsent.at += len(part)
+            last = END_STREAM if unsent.at == size and not unsent.trailers else 0
+            self.frames.append(frame(DATA, last, stream, part))
+            self._window -= len(part)
+            self._credit[stream] = self._credit.get(stream, 0) - len(part)
+            self._unsent_bytes -= len(part)
+        if unsent.trailers:
+            self.frames.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._block(unsent.trailers)))
+        del self._waiting[stream]
+        self._credit.pop(stream, None)
