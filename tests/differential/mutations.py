@@ -148,12 +148,13 @@ def _forwarded(draft: Draft, rng: random.Random) -> None:
 
 def _claim(draft: Draft, rng: random.Random) -> None:
     keys = [["sub"], ["aud"], ["azp"], ["groups"], ["scope"], ["permission"], ["roles"], ["realm", "roles"]]
-    keys += [["a.b"], ["level"], ["email verified"], ["realm", "deep", "name"], ["a", "b"], ["realm"]]
+    keys += [["a.b"], ["level"], ["email verified"], ["realm", "deep", "name"], ["a", "b"], ["realm"], ["cnf"], ["jti"]]
     path = rng.choice(keys)
     if draft.claims is not None and path[0] in draft.claims and rng.random() < 0.3:
         del draft.claims[path[0]]
         return
-    draft.claim(path, rng.choice((*words.CLAIMS, rng.choice(words.AUDIENCES))))
+    bindings = ({"x5t#S256": "A" * 43}, {"jkt": "A" * 43}, {"kid": "x"}) if path == ["cnf"] else ()
+    draft.claim(path, rng.choice((*words.CLAIMS, rng.choice(words.AUDIENCES), *bindings * 5)))
 
 
 def _subject(draft: Draft, rng: random.Random) -> None:
