@@ -311,3 +311,23 @@ def test_settings_can_not_be_changed_afterwards() -> None:
     settings = load_settings(None, {})
     with pytest.raises(ValueError, match="frozen"):
         settings.insecure = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("jwks", "message"),
+    [
+        ("{refresh_seconds: 5}", "must lie between `min_refresh_seconds` and `max_refresh_seconds`"),
+        ("{max_refresh_seconds: 200}", "must lie between `min_refresh_seconds` and `max_refresh_seconds`"),
+        ("{private_hosts: [Login.example]}", "not a host's name"),
+        ("{private_hosts: ['https://login.example']}", "not a host's name"),
+        ("{private_hosts: [.example]}", "not a host's name"),
+        ("{min_refresh_seconds: 0}", "input should be greater than or equal to 1"),
+    ],
+)
+def test_settings_for_fetched_keys_are_checked(write: Callable[[str], str], jwks: str, message: str) -> None:
+    assert the_fault(write(f"jwks: {jwks}")).message.endswith(message)
+
+
+def test_hosts_with_private_addresses_are_names_or_addresses() -> None:
+    settings = load_settings(None, {"ZTA_JWKS__PRIVATE_HOSTS": "login.auth.svc,10.0.0.1,fd00::1"})
+    assert settings.jwks.private_hosts == ("login.auth.svc", "10.0.0.1", "fd00::1")

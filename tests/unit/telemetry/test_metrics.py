@@ -8,7 +8,7 @@ from tests.support.check_requests import DECISION_ID, allow, deny
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.ports import CheckEvent
-from zta_authz.telemetry.metrics import Metrics
+from zta_authz.telemetry.metrics import MAX_HOSTS, Metrics
 from zta_authz.telemetry.observer import TelemetryObserver, build_observer
 
 
@@ -65,6 +65,33 @@ def test_refused_policies_show_until_the_next_good_ones() -> None:
     metrics.policies_taken(2000.0)
     assert samples(metrics)["zta_policy_reload_failed", ()] == 0
     assert samples(metrics)["zta_policy_loaded_timestamp_seconds", ()] == 2000
+
+
+def test_fetches_of_keys_are_counted_by_host_and_outcome_and_ages_told_by_host() -> None:
+    metrics = Metrics("1")
+    for outcome in ("taken", "timeout", "timeout"):
+        metrics.keys_fetched("a.example", outcome)
+    metrics.show_keys({"a.example": 7.0, "b.example": 8.0}, 3)
+    metrics.show_keys({"a.example": 9.0}, 1)
+    found = samples(metrics)
+    assert found["zta_key_fetches_total", (("host", "a.example"), ("outcome", "timeout"))] == 2
+    assert {key: value for key, value in found.items() if key[0] == "zta_key_age_seconds"} == {
+        ("zta_key_age_seconds", (("host", "a.example"),)): 9
+    }
+    assert found["zta_keys_missing", ()] == 1
+
+
+def test_many_hosts_of_keys_count_as_one_past_the_limit() -> None:
+    metrics = Metrics("1")
+    ages = {f"{number}.example": float(number) for number in range(MAX_HOSTS + 50)}
+    for host in ages:
+        metrics.keys_fetched(host, "taken")
+    metrics.show_keys(ages, 0)
+    found = samples(metrics)
+    hosts = {dict(labels)["host"] for name, labels in found if name in ("zta_key_fetches_total", "zta_key_age_seconds")}
+    assert len(hosts) == MAX_HOSTS + 1
+    assert found["zta_key_fetches_total", (("host", "other"), ("outcome", "taken"))] == 50
+    assert found["zta_key_age_seconds", (("host", "other"),)] == MAX_HOSTS + 49
 
 
 def test_two_observers_do_not_share_a_registry() -> None:
