@@ -66,6 +66,13 @@ class Reason(StrEnum):
     TOKEN_BINDING = "token_binding"
     TOKEN_TOO_OLD = "token_too_old"
 
+    # proof of possession of the token's key (DPoP)
+    DPOP_MISSING = "dpop_missing"
+    DPOP_INVALID = "dpop_invalid"
+    DPOP_MISMATCH = "dpop_mismatch"
+    DPOP_EXPIRED = "dpop_expired"
+    DPOP_REPLAYED = "dpop_replayed"
+
     # the service itself
     NOT_READY = "not_ready"
     OVERLOADED = "overloaded"
@@ -78,15 +85,20 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a refused caller is told: `status` is HTTP, `bearer_error` is RFC 6750 section 3.1, "" for none."""
+    """What a refused caller is told: `status` is HTTP, `bearer_error` is RFC 6750 section 3.1, "" for none.
+
+    `scheme` is the authentication scheme that a 401 asks for.
+    """
 
     status: int
     title: str
     bearer_error: str = ""
+    scheme: str = "Bearer"
 
 
 _TOKEN = Answer(401, "The access token is not valid", "invalid_token")
 _TOKEN_SYNTAX = Answer(401, "The access token is malformed", "invalid_token")
+_PROOF = Answer(401, "The DPoP proof is not valid", "invalid_dpop_proof", "DPoP")
 _PEER = Answer(403, "The peer's certificate was not accepted")
 _FORBIDDEN = Answer(403, "Access denied")
 _UNAVAILABLE = Answer(503, "The authorization service cannot decide now")
@@ -112,6 +124,8 @@ _ANSWERS: dict[Reason, Answer] = {
 def _answer_of(reason: Reason) -> Answer:
     if reason in _ANSWERS:
         return _ANSWERS[reason]
+    if reason.startswith("dpop_"):
+        return _PROOF
     return _TOKEN if reason.startswith("token_") else _PEER
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
-from zta_authz.pdp.paths import ambiguous
+from zta_authz.pdp.paths import ambiguous, plain_authority
 from zta_authz.policy.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def decide(
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
     inputs = Inputs(request, identity, snapshot.options, now)
+    if inputs.strict and not plain_authority(request.host):
+        return Decision(Verdict.DENY, Reason.HOST_AMBIGUOUS, identity=identity, detail="not a name with a port")
     if not snapshot.options.accept_ambiguous_paths:
         what = ambiguous(request.path.partition("?")[0], request.method)
         if what:
@@ -40,7 +43,7 @@ def decide(
 def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decision:
     """DENY, then ALLOW, then the default: allow only where it says so and no ALLOW policy selects the workload."""
     shadows = _shadows(view, inputs) if view.has_shadows else ()
-    rule = view.deny.first(inputs)
+    rule = _first_denial(view, inputs)
     if rule is not None:
         return _decided(Verdict.DENY, Reason.DENY_POLICY, rule, inputs, shadows)
     rule = view.allow.first(inputs)
@@ -49,6 +52,18 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
     if default_allow and not view.has_allow:
         return Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity, shadows=shadows)
     return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity, shadows=shadows)
+
+
+def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
+    """The DENY rule that holds; in strict reading each token that was presented is asked about, not only the first."""
+    rule = view.deny.first(inputs)
+    if rule is None and inputs.strict and len(inputs.identity.tokens) > 1:
+        for token in inputs.identity.tokens:
+            identity = replace(inputs.identity, token=token)
+            rule = view.deny.first(Inputs(inputs.request, identity, inputs.options, inputs.now))
+            if rule is not None:
+                break
+    return rule
 
 
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shadows: tuple[Shadow, ...]) -> Decision:

@@ -1,4 +1,6 @@
-"""Paths that two parties may read differently: refused before any rule is asked, unless the operator accepts them.
+"""Paths and hosts that two parties may read differently: refused before any rule is asked.
+
+An operator may accept such paths (`paths.ambiguous`).
 
 A rule that names `/admin` must not be evaded by a spelling that the upstream reads as `/admin` and the rule does not.
 """
@@ -31,6 +33,18 @@ _SUSPECTS: Final = (
     ),
     (re.compile(r"[^\x00-\x7f]"), "a character outside ASCII"),
 )
+
+
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def plain_authority(host: str) -> bool:
+    """True for a name, an IPv4 or bracketed IPv6 address, with a port or without, and where there is no authority.
+
+    User info, percent-encoding, a port that is no number and the like are read differently by different servers, so
+    that a rule that names a host could be evaded by them.
+    """
+    return not host or _AUTHORITY.fullmatch(host) is not None
 
 
 def ambiguous(path: str, method: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.inputs import Inputs
 
 MAX_LENGTH: Final = 2048
+_KUBERNETES: Final = re.compile(r"/ns/([^/]+)/sa/([^/]+)")
 _TYPE: Final = cel.Type
 _BOOL: Final = _TYPE.BOOL
 _STRINGS: Final = _TYPE.Map(_TYPE.STRING, _TYPE.STRING)
@@ -37,12 +38,14 @@ class Variable:
     doc: str
 
 
-def _segment(name: str) -> Callable[[Inputs], str]:
-    """The segment after `name` in the peer's SPIFFE ID (`/ns/NS/sa/SA`), "" where it has none."""
+def _kubernetes(place: int) -> Callable[[Inputs], str]:
+    """A segment of the peer's SPIFFE ID where its path is Kubernetes' form `/ns/NS/sa/SA`, else ""."""
 
     def read(inputs: Inputs) -> str:
-        segments = _principal(inputs).removeprefix("spiffe://").split("/")
-        return segments[segments.index(name) + 1] if name in segments[1:-1] else ""
+        peer = inputs.identity.peer
+        path = peer.spiffe_id.path if peer is not None and peer.spiffe_id is not None else ""
+        found = _KUBERNETES.fullmatch(path)
+        return found[place] if found is not None else ""
 
     return read
 
@@ -58,7 +61,7 @@ def _trust_domain(inputs: Inputs) -> str:
 
 
 def _headers(inputs: Inputs) -> dict[str, str]:
-    return {name: ",".join(inputs.header(name)) for name in inputs.request.headers.names() if inputs.header(name)}
+    return {name: ",".join(values) for name in inputs.header_names() if (values := inputs.header(name))}
 
 
 def _subject(inputs: Inputs) -> str:
@@ -82,8 +85,8 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "request.headers": Variable(_STRINGS, _headers, "header values by lower-case name, repeats joined by `,`"),
     "source.principal": Variable(_TYPE.STRING, _principal, 'verified SPIFFE ID of the peer, "" without one'),
     "source.trustDomain": Variable(_TYPE.STRING, _trust_domain, "its trust domain"),
-    "source.namespace": Variable(_TYPE.STRING, _segment("ns"), "the segment after `ns` in it"),
-    "source.serviceAccount": Variable(_TYPE.STRING, _segment("sa"), "the segment after `sa` in it"),
+    "source.namespace": Variable(_TYPE.STRING, _kubernetes(1), "NS where its path is `/ns/NS/sa/SA`"),
+    "source.serviceAccount": Variable(_TYPE.STRING, _kubernetes(2), "SA where its path is `/ns/NS/sa/SA`"),
     "source.ip": Variable(_TYPE.STRING, lambda i: i.request.source.ip, "address of the proxy's direct peer"),
     "source.port": Variable(_TYPE.INT, lambda i: i.request.source.port, "its port"),
     "remote.ip": Variable(_TYPE.STRING, lambda i: str(i.remote_ip or ""), "client address, from trusted hops"),
@@ -120,6 +123,7 @@ _TOKENS: Final = re.compile(
       | (?P<other>\S)""",
     re.VERBOSE | re.DOTALL,
 )
+_LITERAL: Final = re.compile(r"[bBrR]{0,2}[\"']+(.*?)[\"']+", re.DOTALL)
 _BUILDING: Final = frozenset(("map", "filter"))
 _COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
 _PLACE: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
@@ -136,9 +140,9 @@ class ConditionError(ValueError):
 
 
 class Condition:
-    """A compiled expression of type bool."""
+    """A compiled expression of type bool. In strict reading, looking at a header with several values is Unknown."""
 
-    __slots__ = ("_expression", "text", "variables")
+    __slots__ = ("_expression", "_headers", "text", "variables")
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ConditionError."""
@@ -156,8 +160,12 @@ class Condition:
             sorted({"".join(name.split()) for name in _NAMES.findall(_without_strings(text))})
         )
 
+        self._headers = _headers_named(text) if "request.headers" in self.variables else frozenset()
+
     def evaluate(self, inputs: Inputs) -> bool | None:
         """True, false, or None where it can't be told."""
+        if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
+            return None
         try:
             result = self._expression.eval(_activation(self.variables, inputs))
             if result.type() != _BOOL:
@@ -166,6 +174,28 @@ class Condition:
         except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
             return None
         return value if isinstance(value, bool) else None
+
+    def _repeated(self, inputs: Inputs) -> bool:
+        """Whether a header it may look at has several values: rules judge each on its own, an expression can't."""
+        names = inputs.header_names() if self._headers is None else self._headers
+        return any(len(inputs.header(name)) > 1 or inputs.ambiguous_header(name) for name in names)
+
+
+def _headers_named(text: str) -> frozenset[str] | None:
+    """The headers an expression can look at: every literal and name in it; None where it may look at any."""
+    tokens = [found for found in _TOKENS.finditer(text) if found.lastgroup != "comment"]
+    words = [token.group() for token in tokens]
+    for at in range(len(words) - 2):
+        if words[at : at + 3] != ["request", ".", "headers"]:
+            continue
+        follows = words[at + 3 : at + 6]
+        literal = len(follows) == 3 and follows[0] == "[" and follows[2] == "]" and tokens[at + 4].lastgroup == "string"
+        field = len(follows) > 1 and follows[0] == "." and tokens[at + 4].lastgroup == "name"
+        called = len(follows) > 2 and field and follows[2] == "("
+        asked = at > 1 and words[at - 1] == "in" and tokens[at - 2].lastgroup == "string"
+        if called or not (literal or field or asked):
+            return None
+    return frozenset(_LITERAL.sub(r"\1", word).lower() for word in words)
 
 
 def _activation(variables: tuple[str, ...], inputs: Inputs) -> Any:

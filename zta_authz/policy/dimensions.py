@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from zta_authz.policy.inputs import Inputs, Ip
 
+AUTHORITY_HEADERS: Final = frozenset((":authority", "host"))
 _NONE: Final[tuple[str, ...]] = ()
 
 
@@ -47,6 +48,14 @@ class Simple:
         return self._read(inputs)
 
 
+class _Paths:
+    name = "path"
+    cost = 1
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        return inputs.paths(wide)
+
+
 class _Hosts:
     name = "host"
     cost = 1
@@ -62,7 +71,7 @@ def request_principal_texts(inputs: Inputs) -> tuple[str, ...]:
 
 
 METHOD: Final = Simple("method", 0, lambda inputs: (inputs.method,))
-PATH: Final = Simple("path", 1, lambda inputs: (inputs.path,))
+PATH: Final = _Paths()
 HOST: Final = _Hosts()
 PEER: Final = Simple("principal", 1, lambda inputs: inputs.names)
 SNI: Final = Simple("sni", 1, lambda inputs: (inputs.sni,))
@@ -80,8 +89,9 @@ class HeaderDimension:
         self.cost = 2
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The header's values; None where repeats were joined."""
-        del wide
+        """The header's values; None where repeats were joined. The authority is widened as `hosts` is."""
+        if wide and self.header in AUTHORITY_HEADERS:
+            return (*inputs.header(self.header), *inputs.hosts(wide))
         return None if inputs.ambiguous_header(self.header) else inputs.header(self.header)
 
 

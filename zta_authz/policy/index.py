@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 
 from zta_authz.policy.clauses import TextClause
 from zta_authz.policy.dimensions import AddressDimension, ClaimDimension, HeaderDimension
-from zta_authz.policy.inputs import PSEUDO_HEADERS
+from zta_authz.policy.inputs import PSEUDO_HEADERS, Inputs
 from zta_authz.policy.lookups import Blocks, Entries, Fork, Named, Part, Scan, Shared
 from zta_authz.policy.templates import TemplateTrie
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from zta_authz.policy.clauses import Clause
-    from zta_authz.policy.inputs import Inputs
     from zta_authz.policy.matchers import IndexKey
     from zta_authz.policy.rule import Rule
 
@@ -105,7 +104,7 @@ def _gather(entries: list[Entries | Blocks]) -> tuple[Entries | Blocks | Named, 
             claims.setdefault(entry.dimension.path[0], []).append(entry)
     gathered: list[Entries | Blocks | Named] = []
     if len(headers) > _SMALL:
-        gathered.append(Named(_header_names, headers))
+        gathered.append(Named(Inputs.header_names, headers))
         entries = [e for e in entries if not _plain_header(e.dimension)]
     if len(claims) > _SMALL:
         gathered.append(Named(_claim_names, claims))
@@ -115,12 +114,6 @@ def _gather(entries: list[Entries | Blocks]) -> tuple[Entries | Blocks | Named, 
 
 def _plain_header(dimension: object) -> TypeGuard[HeaderDimension]:
     return isinstance(dimension, HeaderDimension) and dimension.header not in PSEUDO_HEADERS
-
-
-def _header_names(inputs: Inputs) -> Iterable[str]:
-    changed = inputs.identity.changes.set_headers
-    names = inputs.request.headers.names()
-    return {*names, *(name for name, _ in changed)} if changed else names
 
 
 def _claim_names(inputs: Inputs) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +10,7 @@ from zta_authz.model.options import Semantics
 from zta_authz.policy.matchers import ascii_lower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options
@@ -19,6 +20,14 @@ Ip = IPv4Address | IPv6Address
 _UNSET: Final = object()
 _NONE: Final[tuple[str, ...]] = ()
 PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
+# Envoy joins repeats of these before any filter or upstream sees them: one value, whoever reads it.
+_JOINED_BY_ENVOY: Final = frozenset(
+    (
+        "accept", "accept-encoding", "authorization", "content-type", "grpc-timeout", "origin", "referer", "user-agent",
+        "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+    )
+)  # fmt: skip
+_PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 
 
@@ -77,6 +86,13 @@ class Inputs:
             self._hosts = host_variants(self.host)
         return self._hosts
 
+    def paths(self, wide: bool) -> tuple[str, ...]:
+        """The path as it came; with `wide` in strict reading also decoded, as an upstream may read it."""
+        if not (wide and self.strict and "%" in self.path):
+            return (self.path,)
+        decoded = _PERCENT.sub(lambda found: chr(int(found[1], 16)), self.path)
+        return (self.path, decoded, decoded.rstrip(" "))
+
     def header(self, name: str) -> tuple[str, ...]:
         """Each value of a header as it goes on after authentication: without tokens that are not forwarded."""
         if name in PSEUDO_HEADERS:
@@ -95,11 +111,22 @@ class Inputs:
         What authentication sets or removes is known whatever the client sent, and a pseudo-header has one value.
         """
         headers = self.request.headers
-        if headers.exact or not self.strict or not any("," in value for value in headers.all(name)):
+        if (
+            headers.exact
+            or name in _JOINED_BY_ENVOY
+            or not self.strict
+            or not any("," in value for value in headers.all(name))
+        ):
             return False
         changes = self.identity.changes
         replaced = name in changes.remove_headers or any(header == name for header, _ in changes.set_headers)
         return not replaced and name not in PSEUDO_HEADERS
+
+    def header_names(self) -> Iterable[str]:
+        """Every header that goes on after authentication; those it removes may be among them."""
+        changed = self.identity.changes.set_headers
+        names = self.request.headers.names()
+        return {*names, *(name for name, _ in changed)} if changed else names
 
     def _pseudo_header(self, name: str) -> tuple[str, ...]:
         request = self.request

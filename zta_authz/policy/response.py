@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.decision import Response
+from zta_authz.policy.header_names import read_changed_header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
 
 if TYPE_CHECKING:
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.inputs import Inputs
 
-_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
-_RESERVED: Final = ("host", "content-length", "transfer-encoding", "connection", "te", "upgrade")
-_OWN: Final = "x-zta-"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 MAX_MESSAGE: Final = 512
 
@@ -91,7 +88,7 @@ def _headers(reader: Reader, node: Node | None) -> tuple[list[HeaderSource], lis
     items = [] if to_set is None else reader.items(to_set, "set", "headers")
     found = [header for item in items if (header := _header(reader, item)) is not None]
     names = [] if to_remove is None else reader.strings(to_remove, "remove")
-    removed = [name for item in names if (name := _name(reader, item)) is not None]
+    removed = [name for item in names if (name := read_changed_header(reader, item, "remove")) is not None]
     for item, name in zip(names, removed, strict=False):
         if any(header.name == name for header in found):
             reader.fault(item, f"header `{name}` is both set and removed", "Envoy removes last: keep one of the two")
@@ -101,7 +98,7 @@ def _headers(reader: Reader, node: Node | None) -> tuple[list[HeaderSource], lis
 def _header(reader: Reader, node: Node) -> HeaderSource | None:
     mapping = reader.mapping(node, "a header", ("name", "value", "claim"))
     name_node = None if mapping is None else reader.required(mapping, "name", "a header")
-    name = None if name_node is None else _name(reader, name_node)
+    name = None if name_node is None else read_changed_header(reader, name_node, "name")
     if mapping is None or name is None:
         return None
     value, claim = mapping.get("value"), mapping.get("claim")
@@ -121,20 +118,6 @@ def _claim_path(reader: Reader, node: Node) -> tuple[str, ...] | None:
         name = reader.string(node, "claim")
         return None if name is None else (name,)
     return tuple(item.value for item in reader.strings(node, "claim")) or None
-
-
-def _name(reader: Reader, node: Node) -> str | None:
-    name = reader.string(node, "name")
-    if name is None:
-        return None
-    lower = name.lower()
-    if not _NAME.fullmatch(name):
-        reader.fault(node, f"`{name}` is not a header name", "use letters, digits and `-`")
-        return None
-    if lower in _RESERVED or lower.replace("_", "-").startswith(_OWN):
-        reader.fault(node, f"header `{name}` is not a policy's to change", "use a name of your own")
-        return None
-    return lower
 
 
 def _text(reader: Reader, node: Node, name: str, limit: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -70,11 +69,11 @@ class WorkloadView:
 class RuleTable:
     """All policies. `default_view` is the view of the workload that the settings name.
 
-    Views of other workloads are made on first use and kept: at most `MAX_VIEWS`, the longest unused goes first, and
-    workloads that the same policies select share one. `output_headers` are those that any policy may set upstream.
+    Views of other workloads are made on first use and kept, `MAX_VIEWS` of them before all are made anew; workloads
+    that the same policies select share one. `output_headers` are those that any policy may set upstream.
     """
 
-    __slots__ = ("_names", "_views", "default_view", "options", "output_headers", "policies")
+    __slots__ = ("_shared", "_views", "default_view", "options", "output_headers", "policies")
 
     def __init__(self, policies: tuple[CompiledPolicy, ...], options: Options) -> None:
         self.policies = policies
@@ -82,12 +81,13 @@ class RuleTable:
         self.output_headers = frozenset(
             header.name
             for policy in policies
+            if policy.ref.action == "ALLOW" and not policy.ref.dry_run
             for rule in policy.rules
             if rule.response is not None
             for header in rule.response.headers
         )
-        self._names: OrderedDict[_WorkloadKey, tuple[int, ...]] = OrderedDict()
-        self._views: OrderedDict[tuple[int, ...], WorkloadView] = OrderedDict()
+        self._views: dict[_WorkloadKey, WorkloadView] = {}
+        self._shared: dict[tuple[int, ...], WorkloadView] = {}
         self.default_view = self.view(options.workload)
         for named in options.workloads:
             self.view(named.workload)
@@ -95,28 +95,23 @@ class RuleTable:
     def view(self, workload: Workload) -> WorkloadView:
         """The policies that select `workload`, indexed: kept from the last time, or made now."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
-        chosen = self._names.get(key)
-        view = None if chosen is None else self._views.get(chosen)
-        if chosen is None or view is None:
-            return self._make_view(key, workload)
-        self._names.move_to_end(key)
-        self._views.move_to_end(chosen)
-        return view
+        view = self._views.get(key)
+        return self._make_view(key, workload) if view is None else view
 
     def _make_view(self, key: _WorkloadKey, workload: Workload) -> WorkloadView:
+        """Only whole dictionaries and single items are replaced here, because `explain` may ask from another thread."""
         root = self.options.root_namespace
         chosen = tuple(
             number
             for number, policy in enumerate(self.policies)
             if policy.selector.selects(workload.namespace, workload.labels, root)
         )
-        view = self._views.get(chosen)
+        if len(self._views) >= MAX_VIEWS:
+            self._views, self._shared = {}, {}
+        view = self._shared.get(chosen)
         if view is None:
-            view = self._views[chosen] = WorkloadView([self.policies[number] for number in chosen])
-        self._names[key] = chosen
-        for kept in (self._names, self._views):
-            while len(kept) > MAX_VIEWS:
-                kept.popitem(last=False)
+            view = self._shared[chosen] = WorkloadView([self.policies[number] for number in chosen])
+        self._views[key] = view
         return view
 
     @property

@@ -169,7 +169,7 @@ def test_an_explanation_shows_conditions_and_times() -> None:
         ('  response: {message: "a\\nb"}\n', "`message` must be one line"),
         ("  response: {headers: {set: [{name: x-zta-principal, value: me}]}}\n", "not a policy's to change"),
         ("  response: {headers: {set: [{name: X_ZTA_principal, value: me}]}}\n", "not a policy's to change"),
-        ("  response: {headers: {set: [{name: 'a b', value: me}]}}\n", "`a b` is not a header name"),
+        ("  response: {headers: {set: [{name: 'a b', value: me}]}}\n", "`a b` in `name` is not a header name"),
         ("  response: {headers: {set: [{name: a}]}}\n", "header `a` needs `value` or `claim`"),
         ("  response: {headers: {set: [{name: a, value: x, claim: y}]}}\n", "header `a` needs `value` or `claim`"),
         ('  response: {headers: {set: [{name: a, value: "x\\r\\ny"}]}}\n', "`value` must be one line"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zta_authz.model.identity import ANONYMOUS, Identity, Peer, PeerTrust, Token
+from zta_authz.model.identity import ANONYMOUS, Changes, Identity, Peer, PeerTrust, Token
 from zta_authz.model.options import Options
 from zta_authz.model.request import Address, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
@@ -24,7 +24,9 @@ def inputs(identity: Identity | None = None) -> Inputs:
         path="/orders/7?x=1",
         host="Orders:8080",
         scheme="https",
-        headers=Headers({"x-team": ("hats", "caps"), "x-empty": ("",)}, exact=True),
+        headers=Headers(
+            {"x-team": ("hats", "caps"), "x-one": ("hats",), "via": ("a,b",), "x-empty": ("",)}, exact=True
+        ),
         source=Address("10.0.0.1", 1234),
         destination=Address("10.0.0.2", 8080),
         destination_principal="spiffe://cluster.local/ns/shop/sa/orders",
@@ -42,7 +44,8 @@ def inputs(identity: Identity | None = None) -> Inputs:
         "request.query == 'x=1'",
         "request.host == 'orders:8080'",
         "request.scheme == 'https'",
-        "request.headers['x-team'] == 'hats,caps'",
+        "request.headers['x-one'] == 'hats'",
+        "request.headers.via == 'a,b'",
         "'x-empty' in request.headers",
         f"source.principal == '{FRONTEND}'",
         "source.trustDomain == 'cluster.local'",
@@ -98,6 +101,45 @@ def test_what_cannot_be_evaluated_is_unknown(text: str) -> None:
 def test_a_claim_that_the_runtime_cannot_hold_makes_every_condition_on_claims_unknown() -> None:
     token = Token("https://issuer", "alice", {"sub": "alice", "huge": 2**70})
     assert Condition("claims.sub == 'alice'").evaluate(inputs(Identity(token=token))) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "request.headers['x-team'] == 'hats,caps'",
+        "!('x-team' in request.headers)",
+        "request.headers[request.method] == 'hats'",
+        "request.headers.exists(name, name == 'x-one')",
+        "size(request.headers) > 0",
+        "request.headers == request.headers",
+    ],
+)
+def test_a_header_with_several_values_is_unknown_to_whoever_may_look_at_it(text: str) -> None:
+    assert Condition(text).evaluate(inputs()) is None
+
+
+def test_headers_set_from_a_verified_token_are_seen() -> None:
+    token = Token("https://issuer", "alice", CLAIMS)
+    identity = Identity(token=token, changes=Changes(set_headers=(("x-tier", "gold"),), remove_headers=("x-one",)))
+    assert Condition("request.headers['x-tier'] == 'gold'").evaluate(inputs(identity)) is True
+    assert Condition("'x-one' in request.headers").evaluate(inputs(identity)) is False
+
+
+@pytest.mark.parametrize(
+    ("path", "namespace", "account"),
+    [
+        ("/ns/shop/sa/web", "shop", "web"),
+        ("/ns/sa/sa/admin", "sa", "admin"),
+        ("/ns/shop/sa/web/extra", "", ""),
+        ("/x/ns/shop/sa/web", "", ""),
+        ("/web", "", ""),
+    ],
+)
+def test_namespace_and_account_are_those_of_kubernetes_form_only(path: str, namespace: str, account: str) -> None:
+    name = f"spiffe://ns{path}"
+    identity = Identity(Peer((name,), SpiffeId.parse(name), PeerTrust.CERTIFICATE))
+    assert Condition(f"source.namespace == '{namespace}'").evaluate(inputs(identity)) is True
+    assert Condition(f"source.serviceAccount == '{account}'").evaluate(inputs(identity)) is True
 
 
 def test_false_is_false_and_a_short_circuit_decides_without_the_rest() -> None:

@@ -66,4 +66,3 @@ def test_views_are_bounded_and_made_again(monkeypatch: pytest.MonkeyPatch) -> No
     assert again is not first
     assert allowed(found, Workload("a")) == {"/a", "/all"}
     assert len(found._views) <= 2
-    assert len(found._names) <= 2

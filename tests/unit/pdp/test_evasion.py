@@ -1,0 +1,120 @@
+"""Spellings by which a request could slip past a DENY rule, or two readers could see two requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.errors import Reason
+from zta_authz.model.identity import Identity, Token
+from zta_authz.model.options import Options
+from zta_authz.model.request import Evidence, Headers, RequestAttributes
+from zta_authz.pdp.decide import combine, decide
+from zta_authz.pdp.paths import plain_authority
+from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
+from zta_authz.policy.inputs import Inputs
+
+OPEN = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: open}, spec: {rules: [{}]}}\n"
+
+
+def denying(rule: str, options: Options | None = None) -> Snapshot:
+    deny = f"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: deny}}
+spec: {{action: DENY, rules: [{rule}]}}
+"""
+    return compile_snapshot([SourceText("open.yaml", OPEN), SourceText("deny.yaml", deny)], options or Options())
+
+
+def reason(snapshot: Snapshot, path: str = "/", host: str = "shop.example.com", **headers: str) -> Reason:
+    sent = Headers({name.replace("_", "-"): (value,) for name, value in headers.items()}, exact=True)
+    return decide(snapshot, RequestAttributes("GET", path, host, headers=sent), Evidence(), 0.0).reason
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "secret.example.com:foo", "secret.example.com:80:80", "secret.example.com:80.", "secret.example.com:+80",
+        "secret.example.com:", "u@secret.example.com", "secret%2eexample.com", "secret.example.com/", "[::1", "[::1]x",
+        "secret.example.com:123456", "sécret.example.com", "secret example",
+    ],
+)  # fmt: skip
+def test_a_host_that_is_read_in_several_ways_is_denied_in_strict_only(host: str) -> None:
+    rule = "{to: [{operation: {hosts: [secret.example.com]}}]}"
+    assert reason(denying(rule), host=host) is Reason.HOST_AMBIGUOUS
+    assert reason(denying(rule, Options.istio()), host=host) is Reason.ALLOW_POLICY
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a", "a.b", "a_b:80", "a.b.:65535", "10.0.0.1:8080", "[::1]", "[2001:db8::1]:443"]
+)
+def test_a_plain_authority_is_taken(host: str) -> None:
+    assert plain_authority(host)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/things%3Adelete", "/v1/things:delete", "/v1/things:delete%20", "/v1/%74hings:delete"]
+)
+def test_a_denied_path_cannot_be_reached_by_encoding_it(path: str) -> None:
+    assert reason(denying('{to: [{operation: {paths: ["/v1/things:delete"]}}]}'), path) is not Reason.ALLOW_POLICY
+
+
+def test_an_encoded_path_meets_an_allow_only_as_it_came() -> None:
+    allow = OPEN.replace("rules: [{}]", 'rules: [{to: [{operation: {paths: ["/u/a@b"]}}]}]')
+    snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
+    assert reason(snapshot, "/u/a@b") is Reason.ALLOW_POLICY
+    assert reason(snapshot, "/u/a%40b") is Reason.NO_MATCHING_POLICY
+
+
+def test_an_allow_with_not_paths_is_not_met_by_an_encoded_spelling() -> None:
+    allow = OPEN.replace("rules: [{}]", 'rules: [{to: [{operation: {notPaths: ["/u/a@b"]}}]}]')
+    snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
+    assert reason(snapshot, "/u/c%40b") is Reason.ALLOW_POLICY
+    assert reason(snapshot, "/u/a%40b") is Reason.NO_MATCHING_POLICY
+
+
+@pytest.mark.parametrize("key", ["request.headers[host]", "request.headers[:authority]"])
+@pytest.mark.parametrize(
+    "host", ["secret.example.com", "SECRET.example.com", "secret.example.com:80", "secret.example.com."]
+)
+def test_a_condition_on_the_authority_is_as_wide_as_hosts(key: str, host: str) -> None:
+    rule = f'{{when: [{{key: "{key}", values: [secret.example.com]}}]}}'
+    assert reason(denying(rule), host=host) is Reason.DENY_POLICY
+
+
+@pytest.mark.parametrize(("options", "denied"), [(Options(), True), (Options.istio(), False)])
+def test_every_token_is_held_against_a_deny_rule_in_strict(options: Options, denied: bool) -> None:
+    snapshot = denying("{from: [{source: {requestPrincipals: [https://b/mallory]}}]}", options)
+    tokens = tuple(
+        Token(issuer, subject, {"iss": issuer, "sub": subject})
+        for issuer, subject in (("https://a", "nobody"), ("https://b", "mallory"))
+    )
+    identity = Identity(token=tokens[0], tokens=tokens)
+    found = combine(
+        snapshot.table.default_view,
+        Inputs(RequestAttributes("GET", "/"), identity, options),
+        default_allow=False,
+    )
+    assert found.allowed is not denied
+
+
+def test_a_users_agent_is_one_value_whatever_commas_it_has() -> None:
+    snapshot = denying('{when: [{key: "request.headers[user-agent]", values: [evil*]}]}')
+    for agent, wanted in (("Mozilla/5.0 (X11, like Gecko)", Reason.ALLOW_POLICY), ("evil, really", Reason.DENY_POLICY)):
+        sent = Headers({"user-agent": (agent,)}, exact=False)
+        request = RequestAttributes("GET", "/", "shop.example.com", headers=sent)
+        assert decide(snapshot, request, Evidence(), 0.0).reason is wanted
+
+
+def test_headers_of_a_deny_policy_are_not_taken_from_allowed_requests() -> None:
+    deny = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: deny}
+spec:
+  action: DENY
+  response: {headers: {set: [{name: content-type, value: text/plain}]}}
+  rules: [{to: [{operation: {paths: [/x]}}]}]
+"""
+    snapshot = compile_snapshot([SourceText("open.yaml", OPEN), SourceText("deny.yaml", deny)], Options())
+    assert snapshot.table.output_headers == frozenset()
