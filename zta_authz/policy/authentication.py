@@ -9,7 +9,8 @@ from zta_authz.errors import Fault
 from zta_authz.model.documents import ClaimToHeader, FromHeader, JwtRule, RequestAuthentication, TrustBundle
 from zta_authz.model.spiffe import TrustDomain
 from zta_authz.policy.authorization import read_selector, targets
-from zta_authz.policy.values import checked_name, duration, flag, header_name, optional_text, texts
+from zta_authz.policy.header_names import read_changed_header, read_header_name
+from zta_authz.policy.values import duration, flag, header_name, optional_text, texts
 from zta_authz.policy.yaml_reader import Mapping, Node, to_plain
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _from_headers(reader: Reader, rule: Mapping) -> list[FromHeader]:
             continue
         prefix = entry.get("prefix")
         text = None if prefix is None else reader.string(prefix, "prefix", empty=True)
-        found.append(FromHeader(checked_name(reader, name, "name"), text or ""))
+        found.append(FromHeader(read_header_name(reader, name, "name") or "", text or ""))
     return found
 
 
@@ -110,7 +111,7 @@ def _output_claims(reader: Reader, rule: Mapping) -> list[ClaimToHeader]:
         text = reader.string(claim, "claim") or ""
         if text and not _OUTPUT_CLAIM.fullmatch(text):
             reader.fault(claim, f"`{text}` is not a claim's name", "use letters, digits, `_`, `-`, `:`, `/` and `.`")
-        found.append(ClaimToHeader(checked_name(reader, name, "header"), text))
+        found.append(ClaimToHeader(read_changed_header(reader, name, "header") or "", text))
     return found
 
 
@@ -118,7 +119,7 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
     """Add the authorities of one trust domain to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
-    fields = ("trustDomain", "x509Authorities", "x509Intermediates", "jwtAuthorities")
+    fields = ("trustDomain", "x509Authorities", "x509Intermediates", "jwtAuthorities", "spiffeBundle")
     reader.mapping(spec, "TrustBundle.spec", fields)
     domain_node = reader.required(spec, "trustDomain", "TrustBundle.spec")
     name = None if domain_node is None else reader.string(domain_node, "trustDomain")
@@ -129,9 +130,12 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
     except ValueError as error:
         reader.fault(domain_node, f"`trustDomain` `{name}`: {error}", "write it like `cluster.local`")
         return
-    x509, jwt = spec.get("x509Authorities"), spec.get("jwtAuthorities")
-    if x509 is None and jwt is None:
-        reader.fault(spec, "the bundle holds no authorities", "add `x509Authorities` or `jwtAuthorities`")
+    x509, jwt, spiffe = spec.get("x509Authorities"), spec.get("jwtAuthorities"), spec.get("spiffeBundle")
+    if x509 is None and jwt is None and spiffe is None:
+        hint = "add `x509Authorities`, `jwtAuthorities` or `spiffeBundle`"
+        reader.fault(spec, "the bundle holds no authorities", hint)
+    if spiffe is not None and (x509 is not None or jwt is not None):
+        reader.fault(spiffe, "`spiffeBundle` holds all authorities", "leave `x509Authorities` and `jwtAuthorities` out")
     intermediates = spec.get("x509Intermediates")
     documents.bundles.append(
         TrustBundle(
@@ -145,8 +149,19 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
             x509_intermediates_position=None if intermediates is None else reader.position(intermediates),
             jwt_authorities=None if jwt is None else _key_set(reader, jwt),
             jwt_authorities_position=None if jwt is None else reader.position(jwt),
+            spiffe_bundle=None if spiffe is None else _spiffe_bundle(reader, spiffe),
+            spiffe_bundle_position=None if spiffe is None else reader.position(spiffe),
         )
     )
+
+
+def _spiffe_bundle(reader: Reader, node: Node) -> dict[str, Any] | str | None:
+    """JSON text or a mapping; what is in it is judged where certificates are."""
+    plain = to_plain(node)
+    if isinstance(plain, dict) or (isinstance(plain, str) and plain):
+        return plain
+    reader.fault(node, "`spiffeBundle` is not a SPIFFE bundle", "write `keys:` with a list, or its JSON as text")
+    return None
 
 
 def _key_set(reader: Reader, node: Node) -> dict[str, Any] | None:

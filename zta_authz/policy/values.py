@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.policy.header_names import read_changed_header
 from zta_authz.policy.schedule import instant
 
 if TYPE_CHECKING:
     from zta_authz.policy.fields import Reader
-    from zta_authz.policy.yaml_reader import Mapping, Node
+    from zta_authz.policy.yaml_reader import Mapping
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -41,19 +41,9 @@ def moment(reader: Reader, node: Mapping, field: str, default: float) -> float:
 
 
 def header_name(reader: Reader, node: Mapping, field: str) -> str:
-    """A header's name in lower case; "" without one."""
+    """The name of a header that may be set, in lower case; "" without one."""
     value = node.get(field)
-    return "" if value is None else checked_name(reader, value, field)
-
-
-def checked_name(reader: Reader, node: Node, field: str) -> str:
-    """A header's name in lower case; "", and a fault, for what is none."""
-    name = reader.string(node, field)
-    if name is None:
-        return ""
-    if not _TOKEN.fullmatch(name):
-        reader.fault(node, f"`{field}` is not a header name", "use letters, digits and `-`")
-    return name.lower()
+    return "" if value is None else read_changed_header(reader, value, field) or ""
 
 
 def duration(reader: Reader, node: Mapping, field: str, default: float, longest: float = 3600.0) -> float:

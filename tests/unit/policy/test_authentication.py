@@ -101,13 +101,13 @@ _NAME = "is not a header name; use letters, digits and `-`"
         ("jwks: {keys: []}", "5:9: `jwks` is a mapping where a string is meant; write a string"),
         ("audiences: []", "5:14: `audiences` is an empty list; list at least one of the strings, or remove the field"),
         ("fromHeaders: [{prefix: x}]", "5:17: an entry of `fromHeaders` has no `name`; add `name`"),
-        ("fromHeaders: [{name: 'x y'}]", f"5:24: `name` {_NAME}"),
+        ("fromHeaders: [{name: 'x y'}]", f"5:24: `x y` in `name` {_NAME}"),
         ("fromHeaders: [{name: ''}]", "5:24: `name` is empty; write a value or remove the field"),
         (
             "fromHeaders: [x]",
             "5:17: `an entry of `fromHeaders`` is a string where a mapping of fields is meant; write a mapping of fields",
         ),
-        ("outputPayloadToHeader: 'x:'", f"5:26: `outputPayloadToHeader` {_NAME}"),
+        ("outputPayloadToHeader: 'x:'", f"5:26: `x:` in `outputPayloadToHeader` {_NAME}"),
         ("outputClaimToHeaders: [{header: x}]", "5:26: an entry of `outputClaimToHeaders` has no `claim`; add `claim`"),
         (
             "outputClaimToHeaders: [{claim: x}]",
@@ -228,3 +228,14 @@ def test_inline_keys_that_can_verify_nothing_are_a_fault_where_they_stand() -> N
     found = faults(f"{TOP}spec: {{jwtRules: [{{issuer: i, jwks: '{KEYS}'}}]}}\n")
     assert len(found) == 1
     assert found[0].startswith("a.yaml:4:37: the key set has no key that can verify tokens")
+
+
+@pytest.mark.parametrize("name", ["x_zta_principal", "X-Zta-Team", "content-length", "Host"])
+def test_a_token_may_not_set_headers_that_are_not_a_policys_to_change(name: str) -> None:
+    text = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: a}}
+spec: {{jwtRules: [{{issuer: i, jwks: "x", outputClaimToHeaders: [{{header: {name}, claim: sub}}]}}]}}
+"""
+    assert any("is not a policy's to change" in fault for fault in faults(text))
