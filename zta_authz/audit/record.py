@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from zta_authz.model.request import RequestAttributes
+from zta_authz.model.request import Address, RequestAttributes
 
 if TYPE_CHECKING:
-    from zta_authz.model.decision import Decision
-    from zta_authz.model.request import Address
+    from zta_authz.errors import Reason
+    from zta_authz.model.decision import Decision, Shadow, Verdict
 
 SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
@@ -24,6 +24,96 @@ SCHEMA = "zta.dev/decision/v1"
 _NOTHING_READ = RequestAttributes()
 MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
+
+_NOTE_BYTES = 1024  # itself, its numbers and the heads of its texts
+_CHARACTER_BYTES = 4  # what Python takes for one at most
+_SHADOW_BYTES = 96
+
+
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """What a record is made of, taken while the caller waits: texts and constants, so that it keeps no claims alive.
+
+    `path` still has its query.
+    """
+
+    decision_id: str
+    now: float
+    verdict: Verdict
+    reason: Reason
+    policy: str
+    rule: int | None
+    detail: str
+    principal: str
+    subject: str
+    issuer: str
+    method: str
+    host: str
+    path: str
+    source: Address
+    destination: Address
+    request_id: str
+    shadows: tuple[Shadow, ...]
+
+    def characters(self) -> int:
+        """The length of all texts that callers and tokens choose."""
+        return (
+            len(self.path)
+            + len(self.host)
+            + len(self.method)
+            + len(self.request_id)
+            + len(self.detail)
+            + len(self.principal)
+            + len(self.subject)
+            + len(self.issuer)
+            + len(self.source.ip)
+            + len(self.destination.ip)
+        )
+
+    def size(self) -> int:
+        """The memory it takes, in bytes, estimated high."""
+        return _NOTE_BYTES + _CHARACTER_BYTES * self.characters() + _SHADOW_BYTES * len(self.shadows)
+
+
+def take_note(request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Note:
+    """What is to be recorded of a decision at `now`, seconds since the epoch; `request` is None where it was not read.
+
+    This is all that is done for a record before the answer leaves: cheap, and bounded whatever the request holds.
+    """
+    if request is None:
+        request = _NOTHING_READ
+    identity = decision.identity
+    token = identity.token
+    note = Note(
+        decision_id,
+        now,
+        decision.verdict,
+        decision.reason,
+        decision.policy,
+        decision.rule,
+        decision.detail,
+        identity.principal,
+        token.subject if token is not None else "",
+        token.issuer if token is not None else "",
+        request.method,
+        request.host,
+        request.path,
+        request.source,
+        request.destination,
+        request.request_id,
+        decision.shadows,
+    )
+    return note if note.characters() <= MAX_TEXT_CHARACTERS else _cut(note)
+
+
+def _cut(note: Note) -> Note:
+    """`note` with each text at most `MAX_TEXT_CHARACTERS` long."""
+    names = ("detail", "principal", "subject", "issuer", "method", "host", "path", "request_id")
+    texts = {name: getattr(note, name)[:MAX_TEXT_CHARACTERS] for name in names}
+    ends = {
+        "source": Address(note.source.ip[:MAX_TEXT_CHARACTERS], note.source.port),
+        "destination": Address(note.destination.ip[:MAX_TEXT_CHARACTERS], note.destination.port),
+    }
+    return msgspec.structs.replace(note, **texts, **ends)
 
 
 class ShadowRecord(msgspec.Struct, frozen=True):
@@ -61,31 +151,35 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     shadows: tuple[ShadowRecord, ...]
 
 
-def make_record(request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> DecisionRecord:
-    """The record of one decision at `now`, seconds since the epoch. `request` is None where it was not read."""
-    if request is None:
-        request = _NOTHING_READ
-    token = decision.identity.token
+def make_record(note: Note) -> DecisionRecord:
+    """The record of one decision."""
     return DecisionRecord(
         SCHEMA,
-        datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds"),
-        decision_id,
-        decision.verdict.value,
-        decision.reason.value,
-        decision.policy,
-        decision.rule,
-        decision.detail[:MAX_TEXT_CHARACTERS],
-        decision.identity.principal[:MAX_TEXT_CHARACTERS],
-        token.subject[:MAX_TEXT_CHARACTERS] if token is not None else "",
-        token.issuer[:MAX_TEXT_CHARACTERS] if token is not None else "",
-        request.method[:MAX_TEXT_CHARACTERS],
-        request.host[:MAX_TEXT_CHARACTERS],
-        request.path.partition("?")[0].partition("#")[0][:MAX_TEXT_CHARACTERS],
-        _endpoint(request.source),
-        _endpoint(request.destination),
-        request.request_id[:MAX_TEXT_CHARACTERS],
-        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in decision.shadows),
+        datetime.fromtimestamp(note.now, UTC).isoformat(timespec="microseconds"),
+        note.decision_id,
+        note.verdict.value,
+        note.reason.value,
+        note.policy,
+        note.rule,
+        note.detail,
+        note.principal,
+        note.subject,
+        note.issuer,
+        note.method,
+        note.host,
+        note.path.partition("?")[0].partition("#")[0],
+        _endpoint(note.source),
+        _endpoint(note.destination),
+        note.request_id,
+        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in note.shadows),
     )
+
+
+def stub_line(note: Note) -> bytes:
+    """What is kept of a decision whose record can't be made: enough to find it by."""
+    known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": note.verdict, "reason": note.reason}
+    texts = {name: str(value) for name, value in known.items()}
+    return json.dumps(texts | {"detail": "the record could not be made"}, separators=(",", ":")).encode() + b"\n"
 
 
 _encoder = msgspec.json.Encoder()
@@ -113,7 +207,7 @@ def _escaped(value: object) -> object:
 
 
 def _endpoint(address: Address) -> str:
-    ip = address.ip[:MAX_TEXT_CHARACTERS]
+    ip = address.ip
     if not ip:
         return ""
     return f"[{ip}]:{address.port}" if ":" in ip else f"{ip}:{address.port}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
-from zta_authz.audit.record import MAX_TEXT_CHARACTERS, encode_line, make_record
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, encode_line, make_record, take_note
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Shadow, Verdict
 from zta_authz.model.identity import Identity, Token
@@ -16,7 +17,7 @@ from zta_authz.model.request import Address, RequestAttributes
 
 
 def line(request: RequestAttributes, decision: Decision) -> dict[str, Any]:
-    encoded = encode_line(make_record(request, decision, DECISION_ID, 1_700_000_000.25))
+    encoded = encode_line(make_record(take_note(request, decision, DECISION_ID, 1_700_000_000.25)))
     assert encoded.isascii()
     assert encoded.endswith(b"}\n")
     assert len(encoded.decode().splitlines()) == 1
@@ -86,6 +87,22 @@ def test_bytes_that_were_no_text_are_shown_escaped() -> None:
 
 def test_an_endless_path_makes_no_endless_record() -> None:
     assert len(line(RequestAttributes(path="/" * 1_000_000), deny())["path"]) == MAX_TEXT_CHARACTERS
+
+
+def test_what_waits_for_the_writer_is_bounded_whatever_the_request_holds() -> None:
+    endless = "\U0001f600" * 100_000
+    address = Address(endless, 1)
+    request = RequestAttributes(endless, endless, endless, source=address, destination=address, request_id=endless)
+    token = Token(endless, endless, {})
+    note = take_note(request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, Identity(token=token), endless), "", 0)
+    texts = [value for value in (getattr(note, name) for name in note.__struct_fields__) if isinstance(value, str)]
+    held = sum(map(sys.getsizeof, texts)) + sys.getsizeof(note) + 2 * sys.getsizeof(note.source.ip)
+    assert held < note.size() < 100_000
+
+
+def test_a_query_that_is_cut_stays_out_of_the_record() -> None:
+    path = "/" * (MAX_TEXT_CHARACTERS - 10) + "?token=" + "s" * 100
+    assert line(RequestAttributes(path=path), deny())["path"] == "/" * (MAX_TEXT_CHARACTERS - 10)
 
 
 def test_nothing_is_left_out_where_there_is_nothing_to_say() -> None:

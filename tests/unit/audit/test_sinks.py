@@ -11,21 +11,26 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
+from zta_authz.audit import sinks
+from zta_authz.audit.record import encode_line
 from zta_authz.audit.sinks import FileSink, LineSink, NullSink, OnFull, StdoutSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from zta_authz.audit.record import DecisionRecord
     from zta_authz.model.decision import Decision
+    from zta_authz.model.request import RequestAttributes
 
 REQUEST = attributes()
 
 
-def record(sink: LineSink | NullSink, decision: Decision) -> bool:
-    return sink.record(REQUEST, decision, DECISION_ID, 0.0)
+def record(sink: LineSink | NullSink, decision: Decision, request: RequestAttributes = REQUEST) -> bool:
+    return sink.record(request, decision, DECISION_ID, 0.0)
 
 
 @pytest.fixture
@@ -45,8 +50,13 @@ def stuck_pipe() -> Iterator[tuple[int, int]]:
 def wait_until_stuck(sink: LineSink) -> None:
     """Let the writer take one record and hang on it."""
     record(sink, deny())
+    wait_for(lambda: not sink.queued)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
-    while sink._lines and time.monotonic() < deadline:
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
@@ -74,9 +84,7 @@ def test_records_appear_without_closing(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     sink = FileSink(str(path))
     record(sink, allow())
-    deadline = time.monotonic() + 5
-    while not path.read_bytes() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(lambda: bool(path.read_bytes()))
     assert path.read_bytes().endswith(b"\n")
     sink.close()
 
@@ -112,6 +120,64 @@ def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
     assert [record(sink, deny()) for _ in range(8)] == [True] * 6 + [False] * 2
     assert [record(sink, allow()) for _ in range(3)] == [True, True, False]
     drain(reader, sink)
+
+
+def test_long_records_fill_the_queue_by_their_bytes(stuck_pipe: tuple[int, int]) -> None:
+    reader, writer = stuck_pipe
+    endless = replace(REQUEST, path="/" * 1_000_000, host="h" * 1_000_000)
+    sink = LineSink(writer, max_bytes=100_000)
+    wait_until_stuck(sink)
+    kept = [record(sink, deny(), endless) for _ in range(20)]
+    assert 3 <= kept.count(True) <= 5
+    assert record(sink, allow(), endless) is True
+    assert [record(sink, allow(), endless) for _ in range(5)][-1] is False
+    assert sum(note.size() for note in sink._notes) < 120_000
+    drain(reader, sink)
+    assert sink._queued_bytes == sink._done_bytes
+
+
+def test_a_record_that_can_not_be_made_leaves_a_line_and_the_writer_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    sink = FileSink(str(path))
+    with caplog.at_level(logging.ERROR):
+        sink.record(REQUEST, allow(), DECISION_ID, float("inf"))  # no clock says so
+        assert record(sink, deny())
+        sink.close()
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert lines[0] == {
+        "schema": "zta.dev/decision/v1",
+        "decision_id": DECISION_ID,
+        "verdict": "allow",
+        "reason": "allow_policy",
+        "detail": "the record could not be made",
+    }
+    assert lines[1]["verdict"] == "deny"
+    assert "can't be made: OverflowError" in caplog.text
+
+
+def test_the_writer_survives_even_what_no_line_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "decisions.jsonl"
+    real, failures = encode_line, iter([MemoryError()])
+
+    def encode(made: DecisionRecord) -> bytes:
+        for failure in failures:
+            raise failure
+        return real(made)
+
+    def stub(_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(sinks, "encode_line", encode)
+    monkeypatch.setattr(sinks, "stub_line", stub)
+    sink = FileSink(str(path))
+    record(sink, deny())
+    wait_for(lambda: sink.dropped == 1)
+    assert record(sink, allow())
+    sink.close()
+    assert [json.loads(text)["verdict"] for text in path.read_text().splitlines()] == ["allow"]
+    assert (sink.written, sink.dropped) == (1, 1)
 
 
 def test_an_operator_may_choose_to_drop_and_count(stuck_pipe: tuple[int, int]) -> None:
@@ -170,6 +236,7 @@ def test_the_null_sink_refuses_nothing() -> None:
     sink = NullSink()
     assert record(sink, allow()) is True
     sink.close()
+    assert (sink.queued, sink.dropped) == (0, 0)
 
 
 def drain(reader: int, sink: LineSink) -> None:
