@@ -94,8 +94,10 @@ def test_what_waits_for_the_writer_is_bounded_whatever_the_request_holds() -> No
     address = Address(endless, 1)
     request = RequestAttributes(endless, endless, endless, source=address, destination=address, request_id=endless)
     token = Token(endless, endless, {})
-    note = take_note(request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, Identity(token=token), endless), "", 0)
-    texts = [value for value in (getattr(note, name) for name in note.__struct_fields__) if isinstance(value, str)]
+    note = take_note(
+        request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, Identity(token=token), endless), DECISION_ID, 0
+    )
+    texts = [value for value in (getattr(note, name) for name in note.__struct_fields__) if type(value) is str]
     held = sum(map(sys.getsizeof, texts)) + sys.getsizeof(note) + 2 * sys.getsizeof(note.source.ip)
     assert held < note.size() < 100_000
 
