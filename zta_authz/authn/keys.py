@@ -6,6 +6,8 @@ curve, its size and its own `alg`, and a token whose `alg` is not among them doe
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
-from zta_authz.authn.encoding import base64url_decode, json_object
+from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 ALGORITHMS: Final = frozenset((*_RSA_ALGORITHMS, *_EC_ALGORITHMS.values(), *_HMAC_BYTES, "EdDSA"))
 """Every `alg` that can be accepted at all: Envoy's list. `none` is not and never becomes one."""
+
+ASYMMETRIC: Final = ALGORITHMS - _HMAC_BYTES.keys()
+_THUMBPRINT_MEMBERS: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 
 _VERIFIERS: Final[Mapping[str, Algorithm]] = {
     name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS
@@ -190,6 +195,13 @@ def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | No
     if not algorithms:
         return None
     return Key(entry.get("kid", ""), algorithms, _material(kty, entry))
+
+
+def key_thumbprint(jwk: Mapping[str, Any]) -> str:
+    """The SHA-256 thumbprint of a valid public key, base64url (RFC 7638; for OKP RFC 8037 section 2)."""
+    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
+    canonical = json.dumps(members, separators=(",", ":"), ensure_ascii=False)
+    return base64url_encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def _may_verify(operations: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz.authn.encoding import percent_decode
 from zta_authz.errors import Reason, Refused
@@ -28,6 +28,7 @@ MAX_TOKENS: Final = 8
 MAX_QUERY_PARAMS: Final = 1000
 """Query parameters looked at; what follows can hide no token, because a longer query is refused in strict reading."""
 _BEARER = "bearer"
+_DPOP = "dpop"
 _BLANKS = " \t"
 
 
@@ -71,7 +72,15 @@ class Places:
         return self._places.setdefault((kind, name, prefix), Place(kind, name, prefix))
 
 
-Found = list[tuple[Place, str]]
+class Presented(NamedTuple):
+    """What stands in a place. `dpop`: the scheme says that a proof of possession comes with it (RFC 9449)."""
+
+    place: Place
+    text: str
+    dpop: bool = False
+
+
+Found = list[Presented]
 
 
 class TokenFinder:
@@ -94,9 +103,9 @@ class TokenFinder:
         for place in self._headers:
             values = headers.all(place.name)
             if values:
-                text = read(place, values)
-                if text is not None:
-                    found.append((place, text))
+                presented = read(place, values)
+                if presented is not None:
+                    found.append(presented)
         if self._params and "?" in request.path:
             self._find_params(request.path, found)
         if self._cookies and "cookie" in headers:
@@ -116,7 +125,7 @@ class TokenFinder:
             place = self._params.get(percent_decode(name) if "%" in name else name)
             if place is not None:
                 self._take(place, percent_decode(value), values)
-        found.extend((place, values[place]) for place in self._params.values() if place in values)
+        found.extend(Presented(place, values[place]) for place in self._params.values() if place in values)
 
     def _find_cookies(self, headers: Headers, found: Found) -> None:
         values: dict[Place, str] = {}
@@ -126,7 +135,7 @@ class TokenFinder:
                 place = self._cookies.get(name.strip(_BLANKS)) if equals else None
                 if place is not None:
                     self._take(place, _unquoted(value.strip(_BLANKS)), values)
-        found.extend((place, values[place]) for place in self._cookies.values() if place in values)
+        found.extend(Presented(place, values[place]) for place in self._cookies.values() if place in values)
 
     def _take(self, place: Place, value: str, values: dict[Place, str]) -> None:
         if place not in values:
@@ -139,21 +148,30 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value
 
 
-def _strict_header(place: Place, values: tuple[str, ...]) -> str | None:
+def _strict_header(place: Place, values: tuple[str, ...]) -> Presented | None:
     if len(values) > 1:
         raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
     value = values[0].strip(_BLANKS)
     prefix = place.prefix.strip(_BLANKS)
     if prefix.lower() == _BEARER:
-        return _after_bearer(value)
+        return _by_scheme(place, value)
     if not value.startswith(prefix):
         return None
-    return value[len(prefix) :].strip(_BLANKS)
+    return Presented(place, value[len(prefix) :].strip(_BLANKS))
 
 
-def _after_bearer(value: str) -> str | None:
-    length = len(_BEARER)
-    if value[:length].lower() != _BEARER:
+def _by_scheme(place: Place, value: str) -> Presented | None:
+    """What follows `Bearer`, or in Authorization `DPoP`."""
+    text = _after_scheme(value, _BEARER)
+    if text is not None:
+        return Presented(place, text)
+    text = _after_scheme(value, _DPOP) if place.name == DEFAULT_HEADER else None
+    return None if text is None else Presented(place, text, dpop=True)
+
+
+def _after_scheme(value: str, scheme: str) -> str | None:
+    length = len(scheme)
+    if value[:length].lower() != scheme:
         return None
     rest = value[length:]
     if rest and (rest[0].isalnum() or rest[0] in "!#$%&'*+-.^_`|~"):
@@ -161,9 +179,9 @@ def _after_bearer(value: str) -> str | None:
     return rest.strip(" ")  # a tab, or nothing, makes a token that is refused as malformed
 
 
-def _envoy_header(place: Place, values: tuple[str, ...]) -> str | None:
+def _envoy_header(place: Place, values: tuple[str, ...]) -> Presented | None:
     value = values[0]
     if not place.prefix:
-        return value
+        return Presented(place, value)
     _before, prefix, rest = value.partition(place.prefix)
-    return rest.strip(_BLANKS) if prefix else None
+    return Presented(place, rest.strip(_BLANKS)) if prefix else None

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.cache import BoundedCache
+from zta_authz.authn.grants import Common, compile_rule
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
 from zta_authz.authn.limits import NO_LIMITS, compile_limits
 from zta_authz.authn.locations import Places
 from zta_authz.authn.outputs import headers_set_by
 from zta_authz.authn.revocation import NOTHING_REVOKED
-from zta_authz.authn.rules import Common, TokenRule, TokenVerifier, compile_rule
+from zta_authz.authn.rules import TokenVerifier
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from zta_authz.authn.grants import TokenRule
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import IssuerPolicy, JwtRule, RequestAuthentication, Selector
@@ -58,6 +60,10 @@ class RuleBook:
         self._by_workload: BoundedCache[_WorkloadKey, TokenVerifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], TokenVerifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
+
+    def take_over(self, before: RuleBook) -> None:
+        """Go on remembering the DPoP proofs that the book before this one has seen."""
+        self._common.replays = before._common.replays
 
     def verifier(self, workload: Workload) -> TokenVerifier:
         """The verifier with the rules that select `workload`: kept from the last time, or made now."""

@@ -6,10 +6,9 @@ presented and bad to one that is good.
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from zta_authz.authn.bundles import compile_bundles, expiry
+from zta_authz.authn.bundles import BundleSlot, compile_bundles, expiry
 from zta_authz.authn.limits import warn_of_strangers
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.authn.revocation import Revocations
@@ -28,40 +27,63 @@ if TYPE_CHECKING:
 
 
 class IdentityVerifier:
-    """Verifies peers and tokens against the keys compiled into it. Immutable but for bounded result caches and slots.
+    """Verifies peers and tokens against the keys compiled into it.
 
-    For status: `issuers` of the rules that apply; `trust_domains` with a bundle; `bundle_expiry`, by trust domain, when
-    the first of its authorities expires (seconds since the epoch); `strip_headers`, every header (lower case) that
-    rules may set on the request and clients therefore may not. `key_slots` are where fetched key sets go.
+    Immutable but for bounded result caches, the memory of DPoP proofs, and slots.
+
+    For status: `issuers` of the rules that apply; `trust_domains` with a bundle now; `bundle_expiry`, by trust domain,
+    when the first of its authorities expires (seconds since the epoch); `strip_headers`, every header (lower case) that
+    rules may set on the request and clients therefore may not. `key_slots` are where fetched key sets go,
+    `bundle_slot` where trust bundles from elsewhere than the documents go.
     """
 
-    __slots__ = ("_book", "_peers", "bundle_expiry", "issuers", "key_slots", "strip_headers", "trust_domains")
+    __slots__ = ("_book", "_peers", "bundle_slot", "issuers", "key_slots", "strip_headers")
 
     def __init__(
         self,
         peers: PeerVerifier,
         book: RuleBook,
-        trust_domains: tuple[str, ...],
-        bundle_expiry: Mapping[str, float],
+        bundle_slot: BundleSlot,
     ) -> None:
         """Join the two verifiers; use `compile_verifier` to make one from documents."""
         self._peers = peers
         self._book = book
         self.issuers: tuple[str, ...] = tuple(sorted({rule.source.issuer for rule in book.rules}))
-        self.trust_domains = trust_domains
-        self.bundle_expiry = bundle_expiry
+        self.bundle_slot = bundle_slot
         self.strip_headers: frozenset[str] = book.strip_headers
         self.key_slots: tuple[KeySlot, ...] = tuple(dict.fromkeys(rule.keys for rule in book.rules))
 
+    def take_over(self, before: IdentityVerifier) -> None:
+        """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""
+        self._book.take_over(before._book)
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """The trust domains that have a bundle, sorted."""
+        return tuple(sorted(self.bundle_slot.current))
+
+    @property
+    def bundle_expiry(self) -> Mapping[str, float]:
+        """When the first authority of each trust domain expires."""
+        found = ((name, expiry(authorities)) for name, authorities in self.bundle_slot.current.items())
+        return {name: when for name, when in found if when is not None}
+
     def verify(
-        self, request: RequestAttributes, evidence: Evidence, now: float, workload: Workload | None = None
+        self,
+        request: RequestAttributes,
+        evidence: Evidence,
+        now: float,
+        workload: Workload | None = None,
+        *,
+        trial: bool = False,
     ) -> Identity:
         """The verified identity behind `request` at `now`. Raises `Refused`; never returns an unverified one.
 
-        The rules are those that select `workload`, None for the one that the options name.
+        The rules are those that select `workload`, None for the one that the options name. A `trial` answers for a
+        request that is only explained: it neither asks nor notes whether a DPoP proof was used before.
         """
         tokens = self._book.default if workload is None else self._book.verifier(workload)
-        return tokens.verify(request, self._peers.verify(evidence, request.headers, now), now)
+        return tokens.verify(request, self._peers.verify(evidence, request.headers, now), now, trial=trial)
 
 
 def compile_verifier(
@@ -78,11 +100,9 @@ def compile_verifier(
     revoked = Revocations(revocations)
     if warnings is not None:
         warn_of_strangers(issuer_policies, authentications, warnings)
-    domains = compile_bundles(bundles, faults)
-    expiries = {name: when for name, authorities in domains.items() if (when := expiry(authorities)) is not None}
+    slot = BundleSlot(compile_bundles(bundles, faults))
     return IdentityVerifier(
-        PeerVerifier(domains, options, revoked),
+        PeerVerifier(slot, options, revoked),
         compile_rules(authentications, options, faults, revoked, issuer_policies),
-        tuple(sorted(domains)),
-        MappingProxyType(expiries),
+        slot,
     )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import structs
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import ANSWERS, Answer, Reason
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
 from zta_authz.model.identity import NO_CHANGES, Changes
 
@@ -254,7 +254,7 @@ def _encode_deny(said: _Deny) -> list[bytes]:
     denied.status.code = said.status
     headers = {**dict(said.headers), DECISION_ID_HEADER: _PLACEHOLDER, "cache-control": "no-store"}
     if said.status == 401:
-        headers["www-authenticate"] = _challenge(ANSWERS[said.reason].bearer_error)
+        headers["www-authenticate"] = _challenge(ANSWERS[said.reason])
     if said.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
     if said.grpc:
@@ -267,10 +267,10 @@ def _encode_deny(said: _Deny) -> list[bytes]:
     return message.SerializeToString().split(_PLACEHOLDER.encode())
 
 
-def _challenge(error: str) -> str:
-    """RFC 6750 section 3. No description: which check failed helps only whoever is trying tokens."""
-    challenge = f'Bearer realm="{_REALM}"'
-    return f'{challenge}, error="{error}"' if error else challenge
+def _challenge(answer: Answer) -> str:
+    """RFC 6750 section 3, RFC 9449 section 7.1. Which check failed is not told: it helps whoever is trying tokens."""
+    challenge = f'{answer.scheme} realm="{_REALM}"'
+    return f'{challenge}, error="{answer.bearer_error}"' if answer.bearer_error else challenge
 
 
 def _problem(said: _Deny) -> str:

@@ -18,15 +18,23 @@ if TYPE_CHECKING:
 
 
 def decide(
-    snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float, caller: str = ""
+    snapshot: Snapshot,
+    request: RequestAttributes,
+    evidence: Evidence,
+    now: float,
+    caller: str = "",
+    *,
+    trial: bool = False,
 ) -> Decision:
     """The decision on `request` at `now` (seconds since the epoch). Never raises for what the request holds.
 
-    `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
+    `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` leaves no trace: it does
+    not count as the one use that a DPoP proof is good for.
     """
     try:
         workload = snapshot.workloads.resolve(request, caller)
-        identity = snapshot.verifier.verify(request, evidence, now, workload if snapshot.options.shared else None)
+        whose = workload if snapshot.options.shared else None
+        identity = snapshot.verifier.verify(request, evidence, now, whose, trial=trial)
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
     inputs = Inputs(request, identity, snapshot.options, now)

@@ -45,7 +45,7 @@ def explain(
 
     Looks at every ALLOW rule of the workload: for operators, not for the request path.
     """
-    decision = decide(snapshot, request, evidence, now, caller)
+    decision = decide(snapshot, request, evidence, now, caller, trial=True)
     if decision.reason is not Reason.NO_MATCHING_POLICY:
         return Explanation(decision)
     try:

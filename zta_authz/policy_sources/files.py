@@ -41,7 +41,9 @@ class SnapshotHolder:
         return self._snapshot
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Put `snapshot` in force."""
+        """Put `snapshot` in force; what must outlive a reload it takes over from the one before."""
+        if self._snapshot is not None:
+            snapshot.verifier.take_over(self._snapshot.verifier)
         self._snapshot = snapshot
 
 

@@ -1,0 +1,165 @@
+"""DPoP (RFC 9449): a proof, made for one request, that whoever presents a token holds the key it is bound to.
+
+What a proof must be is section 4.3. The time for which it counts is short, and within it each proof counts once. What
+was seen is kept in memory, bounded, and only for proofs that held: nobody without a token and its key can fill it, and
+when it is full requests are refused rather than proofs believed that might be used a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
+from zta_authz.authn.keys import ASYMMETRIC, key_thumbprint, read_jwks
+from zta_authz.authn.limits import token_type
+from zta_authz.errors import Reason, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.authn.keys import Key
+    from zta_authz.model.request import RequestAttributes
+
+HEADER: Final = "dpop"
+TYPE: Final = "dpop+jwt"
+MAX_PROOF_BYTES: Final = 8 * 1024
+MAX_ID_CHARACTERS: Final = 256
+WINDOW_SECONDS: Final = 60.0
+"""How old a proof may be."""
+AHEAD_SECONDS: Final = 30.0
+"""How far ahead of ours its maker's clock may be."""
+MAX_REMEMBERED: Final = 262_144
+"""Proofs remembered at once, about 100 bytes each: for 90 seconds at 2,900 a second."""
+_BUCKET_SECONDS: Final = 16
+
+_PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+_TARGET: Final = re.compile(r"(https?)://([^/?#@\s\\]+)(/[^?#\s\\]*)?(?:[?#].*)?", re.IGNORECASE)
+_ENCODED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A proof that holds for the request, not yet looked up among those seen. `thumbprint` is its key's (RFC 7638)."""
+
+    thumbprint: str
+    identifier: str
+    issued_at: float
+
+
+class ReplayMemory:
+    """Which proofs were seen. Proofs whose time is over are forgotten; `capacity` bounds the rest."""
+
+    __slots__ = ("_buckets", "_capacity")
+
+    def __init__(self, capacity: int = MAX_REMEMBERED) -> None:
+        self._capacity = capacity
+        self._buckets: dict[int, set[bytes]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
+    def remember(self, proof: Proof, now: float) -> None:
+        """Note that `proof` was used at `now`. Raises `Refused` where it was before, or where there is no room left."""
+        self._forget(now)
+        name = hashlib.sha256(f"{proof.thumbprint}.{proof.identifier}".encode()).digest()[:16]
+        if any(name in bucket for bucket in self._buckets.values()):
+            raise Refused(Reason.DPOP_REPLAYED, "the proof was used before")
+        if len(self) >= self._capacity:
+            raise Refused(Reason.OVERLOADED, f"{self._capacity} DPoP proofs are remembered, and no more can be")
+        self._buckets.setdefault(int(proof.issued_at // _BUCKET_SECONDS), set()).add(name)
+
+    def _forget(self, now: float) -> None:
+        oldest = int((now - WINDOW_SECONDS) // _BUCKET_SECONDS)
+        for bucket in [number for number in self._buckets if number < oldest]:
+            del self._buckets[bucket]
+
+
+def verify_proof(request: RequestAttributes, token: str, now: float) -> Proof:
+    """The request's proof for the access token `token`. Raises `Refused`.
+
+    Not verified here: that the token is bound to the proof's key, and that the proof was not used before.
+    """
+    values = request.headers.all(HEADER)
+    if not values:
+        raise Refused(Reason.DPOP_MISSING, "the scheme is DPoP, and there is no proof")
+    if len(values) > 1:
+        raise Refused(Reason.DPOP_INVALID, f"{len(values)} proofs")
+    if len(values[0]) > MAX_PROOF_BYTES:
+        raise Refused(Reason.DPOP_INVALID, f"{len(values[0])} characters, more than {MAX_PROOF_BYTES}")
+    try:
+        head, body, tail = values[0].strip(" ").split(".")
+        header, claims = json_object(base64url_decode(head)), json_object(base64url_decode(body))
+        signature = base64url_decode(tail)
+    except ValueError:
+        raise Refused(Reason.DPOP_INVALID, "not a JWT") from None
+    algorithm, key, thumbprint = _read_header(header)
+    identifier, issued_at = _read_claims(claims)
+    if not key.verifies(algorithm, f"{head}.{body}".encode("ascii"), signature):
+        raise Refused(Reason.DPOP_INVALID, "the signature does not fit the proof's key")
+    _check_purpose(claims, request, token)
+    if not now - WINDOW_SECONDS <= issued_at <= now + AHEAD_SECONDS:
+        raise Refused(Reason.DPOP_EXPIRED, f"made {now - issued_at:.0f} s ago")
+    return Proof(thumbprint, identifier, issued_at)
+
+
+def _read_header(header: Mapping[str, Any]) -> tuple[str, Key, str]:
+    """Algorithm, key and the key's thumbprint."""
+    kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
+    if not isinstance(kind, str) or token_type(kind) != TYPE:
+        raise Refused(Reason.DPOP_INVALID, f"`typ` is not `{TYPE}`")
+    if not isinstance(algorithm, str) or algorithm not in ASYMMETRIC:
+        raise Refused(Reason.DPOP_INVALID, "`alg` is not an asymmetric algorithm that we accept")
+    if "crit" in header or header.get("b64", True) is not True:
+        raise Refused(Reason.DPOP_INVALID, "the header asks for an extension, and we know none")
+    if not isinstance(jwk, dict) or not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        raise Refused(Reason.DPOP_INVALID, "`jwk` is absent or not a public key")
+    keys = read_jwks({"keys": [jwk]})[0].keys
+    if not keys or algorithm not in keys[0].algorithms:
+        raise Refused(Reason.DPOP_INVALID, "`jwk` is not a key for `alg` that we accept")
+    return algorithm, keys[0], key_thumbprint(jwk)
+
+
+def _read_claims(claims: Mapping[str, Any]) -> tuple[str, float]:
+    """`jti` and `iat`."""
+    identifier, issued_at = claims.get("jti"), claims.get("iat")
+    if not isinstance(identifier, str) or not 0 < len(identifier) <= MAX_ID_CHARACTERS:
+        raise Refused(Reason.DPOP_INVALID, f"`jti` is not a text of 1 to {MAX_ID_CHARACTERS} characters")
+    if isinstance(issued_at, bool) or not isinstance(issued_at, (int, float)):
+        raise Refused(Reason.DPOP_INVALID, "`iat` is not a time")
+    return identifier, float(issued_at)
+
+
+def _check_purpose(claims: Mapping[str, Any], request: RequestAttributes, token: str) -> None:
+    """Raises `Refused` unless the proof was made for this method, this address and this token."""
+    if claims.get("htm") != request.method:
+        raise Refused(Reason.DPOP_MISMATCH, "`htm` is not the request's method")
+    target = claims.get("htu")
+    asked = normal_target(f"{request.scheme}://{request.host}{request.path or '/'}")
+    if not isinstance(target, str) or asked is None or normal_target(target) != asked:
+        raise Refused(Reason.DPOP_MISMATCH, "`htu` is not the request's address")
+    if claims.get("ath") != base64url_encode(hashlib.sha256(token.encode("ascii")).digest()):
+        raise Refused(Reason.DPOP_MISMATCH, "`ath` is not the token's digest")
+
+
+def normal_target(text: str) -> str | None:
+    """An address without query and fragment, in one spelling (RFC 3986 section 6.2); None for what is none.
+
+    Scheme and host in lower case, no default port, an empty path as `/`, `%7e` as `~`. Dot segments are left as they
+    are, because not every server removes them.
+    """
+    found = _TARGET.fullmatch(text)
+    if found is None or not text.isascii():
+        return None
+    scheme, host, path = found[1].lower(), found[2].lower(), found[3] or "/"
+    host = host.removesuffix(_DEFAULT_PORTS[scheme]).removesuffix(":")
+    return f"{scheme}://{host}{_ENCODED.sub(_normal_octet, path)}"
+
+
+def _normal_octet(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return character if character in _UNRESERVED else found[0].upper()

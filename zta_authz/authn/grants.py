@@ -1,0 +1,129 @@
+"""JWT rules made ready, and what one accepted token grants: its claims to rules, and changes to the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.authn.cache import BoundedCache
+from zta_authz.authn.dpop import HEADER as PROOF_HEADER, ReplayMemory
+from zta_authz.authn.jwt import normal_audiences
+from zta_authz.authn.outputs import changes_for, headers_from
+from zta_authz.model.identity import Token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.keys import KeySlot
+    from zta_authz.authn.limits import IssuerLimits
+    from zta_authz.authn.locations import Place, Places, Presented
+    from zta_authz.authn.revocation import Revocations
+    from zta_authz.model.documents import JwtRule
+    from zta_authz.model.identity import Changes
+
+MAX_CACHED_TOKENS: Final = 8192
+MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
+"""Token text behind the cached results, in all. A parsed token weighs about five times its text."""
+MAX_CACHED_GRANTS: Final = 16
+"""Outcomes kept on one cached token: one for each rule and combination of places it was accepted at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenRule:
+    """One compiled entry of `jwtRules`, with its issuer's limits. Without `audiences` (normalised) any will do.
+
+    `svid` marks the rule of a trust domain, which is for JWT-SVIDs: its `audiences` are compared as they are.
+    """
+
+    source: JwtRule
+    audiences: frozenset[str]
+    keys: KeySlot
+    places: tuple[Place, ...]
+    limits: IssuerLimits
+    svid: bool = False
+
+
+def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits) -> TokenRule:
+    """The rule with its audiences and places made ready."""
+    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """One accepted token at one place: what the identity and the request get from it, alone."""
+
+    token: Token
+    verified: VerifiedToken
+    rule: TokenRule
+    place: Place
+    dpop: bool
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cached:
+    """A token whose signature was verified, and what it granted before."""
+
+    token: VerifiedToken
+    grants: dict[tuple[TokenRule, Place, bool], Grant] = field(default_factory=dict)
+
+    def grant(self, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
+        """What the token grants under `rule` where it is presented; `strip` are headers that clients may not send."""
+        key = (rule, presented.place, presented.dpop)
+        found = self.grants.get(key)
+        if found is None:
+            found = self._make(rule, presented, strip)
+            if len(self.grants) < MAX_CACHED_GRANTS:
+                self.grants[key] = found
+        return found
+
+    def _make(self, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
+        verified, source = self.token, rule.source
+        claims: Mapping[str, Any] = verified.claims
+        issuer = verified.issuer
+        if rule.svid:  # its `iss` is whatever the signer wrote; who vouches for it is the trust domain
+            issuer = source.issuer
+            claims = MappingProxyType({**claims, "iss": issuer})
+        token = Token(
+            issuer, verified.subject, claims, source.policy, source.space_delimited_claims, verified.issued_at
+        )
+        changes = _changes([(rule, verified, presented.place, presented.dpop)], strip)
+        return Grant(token, verified, rule, presented.place, presented.dpop, changes)
+
+
+def joint_changes(grants: Sequence[Grant], strip: frozenset[str]) -> Changes:
+    """What several tokens together ask of the request."""
+    return _changes([(grant.rule, grant.verified, grant.place, grant.dpop) for grant in grants], strip)
+
+
+def _changes(accepted: Sequence[tuple[TokenRule, VerifiedToken, Place, bool]], strip: frozenset[str]) -> Changes:
+    consumed = [(place, dpop) for rule, _, place, dpop in accepted if not rule.source.forward_original_token]
+    if any(dpop for _, dpop in consumed):
+        strip |= {PROOF_HEADER}  # a proof without its token proves nothing, and this one has been used
+    return changes_for(
+        (pair for rule, verified, _, _ in accepted for pair in headers_from(rule.source, verified)),
+        (place for place, _ in consumed),
+        strip,
+    )
+
+
+class TokenCache(BoundedCache[bytes, Cached]):
+    """Verified tokens by the digest of their text; the verifiers of all workloads share one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(MAX_CACHED_TOKENS, MAX_CACHED_BYTES)
+
+
+@dataclass(slots=True, eq=False)
+class Common:
+    """What the verifiers of all workloads share. `strip` are the headers that clients may not send."""
+
+    strict: bool
+    strip: frozenset[str]
+    revocations: Revocations
+    cache: TokenCache = field(default_factory=TokenCache)
+    replays: ReplayMemory = field(default_factory=ReplayMemory)
