@@ -147,6 +147,9 @@ class Service:
         settings = self._settings
         authorizer = Authorizer(self._snapshots, self._audit)
         servicer = CheckServicer(authorizer, self._observer, lambda: self._output_headers)
+        metrics = self._observer.metrics
+        metrics.watch_observer(lambda: servicer.observer_errors)
+        metrics.watch_audit(lambda: self._audit.dropped, lambda: self._audit.queued)
         methods = authorization_methods(servicer, settings.max_concurrent_checks)
         endpoints = settings.endpoints()
         plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]

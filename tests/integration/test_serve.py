@@ -106,6 +106,9 @@ def test_it_serves_checks_health_status_and_metrics_until_sigterm_and_leaves_not
         assert get(said["health"], "/readyz")[0] == 200
         metrics = get(said["health"], "/metrics")[1]
         assert 'zta_decisions_total{reason="allow_policy",verdict="allow"} 2.0' in metrics
+        for quiet in ("zta_observer_errors_total", "zta_internal_errors_total", "zta_audit_dropped_total"):
+            assert f"{quiet} 0.0" in metrics
+        assert "zta_audit_queue_records " in metrics
         service.signal(signal.SIGTERM)
         status, out, _ = service.wait()
     assert status == 0

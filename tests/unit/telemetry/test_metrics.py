@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.check_requests import DECISION_ID, allow, deny
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.ports import CheckEvent
-from zta_authz.telemetry.metrics import MAX_HOSTS, Metrics
+from zta_authz.telemetry.metrics import FOLDED_CALLS, MAX_HOSTS, Metrics
 from zta_authz.telemetry.observer import TelemetryObserver, build_observer
 
 
@@ -33,6 +34,31 @@ def test_decisions_are_counted_by_verdict_and_reason() -> None:
     assert found["zta_decisions_total", (("reason", "allow_policy"), ("verdict", "allow"))] == 2
     assert found["zta_decisions_total", (("reason", "deny_policy"), ("verdict", "deny"))] == 1
     assert found["zta_internal_errors_total", ()] == 1
+
+
+@pytest.mark.parametrize("calls", [FOLDED_CALLS - 1, FOLDED_CALLS, FOLDED_CALLS + 1, 3 * FOLDED_CALLS + 7])
+def test_no_call_is_missing_whenever_one_looks(calls: int) -> None:
+    observer = build_observer()
+    for number in range(calls):
+        decision = allow() if number % 3 else deny()
+        observer.observe(CheckEvent((), None, decision, DECISION_ID, 0, 1_000_000))
+    for _ in range(2):
+        found = samples(observer.metrics)
+        allowed = found["zta_decisions_total", (("reason", "allow_policy"), ("verdict", "allow"))]
+        denied = found["zta_decisions_total", (("reason", "deny_policy"), ("verdict", "deny"))]
+        assert (allowed + denied, denied) == (calls, (calls + 2) // 3)
+        assert found["zta_check_duration_seconds_count", ()] == calls
+        assert found["zta_check_duration_seconds_sum", ()] == pytest.approx(calls / 1000)
+
+
+def test_the_decision_logs_and_telemetrys_own_troubles_show() -> None:
+    metrics = Metrics("1")
+    metrics.watch_audit(dropped=lambda: 7, queued=lambda: 5)
+    metrics.watch_observer(errors=lambda: 3)
+    found = samples(metrics)
+    assert found["zta_audit_dropped_total", ()] == 7
+    assert found["zta_audit_queue_records", ()] == 5
+    assert found["zta_observer_errors_total", ()] == 3
 
 
 def test_each_reason_has_its_series_from_the_start() -> None:
