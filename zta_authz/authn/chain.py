@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID
 
 from zta_authz.authn.certificates import CERTIFICATE_ERRORS, MAX_CHAIN, Window, extension, weakness
+from zta_authz.authn.keys import NO_KEYS, KeySet
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -39,11 +40,15 @@ _TIME_REASONS: Final = frozenset((Reason.PEER_CERTIFICATE_EXPIRED, Reason.PEER_C
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Authorities:
-    """What a trust domain's certificates are verified against: trusted `anchors`, and `intermediates` that help."""
+    """What a trust domain's certificates are verified against: trusted `anchors`, and `intermediates` that help.
+
+    `jwt_keys` are those that sign the domain's JWT-SVIDs.
+    """
 
     trust_domain: TrustDomain
     anchors: tuple[Certificate, ...]
     intermediates: tuple[Certificate, ...] = ()
+    jwt_keys: KeySet = NO_KEYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The mTLS peer: a presented certificate, or the proxy's word, to a verified `Peer` or a reason why not.
 
-The outcome of reading and verifying a certificate is kept by the digest of its text; its validity at `now` and its
-agreement with what the proxy says are judged on every call. Refusals are kept apart, so that they crowd out nobody.
+The outcome of reading and verifying a certificate is kept by the digest of its text, for as long as the bundles that it
+was verified with are in force; its validity at `now` and its agreement with what the proxy says are judged on every
+call. Refusals are kept apart, so that they crowd out nobody.
 """
 
 from __future__ import annotations
@@ -30,11 +31,10 @@ from zta_authz.model.options import CertificateCheck, ChainSource
 from zta_authz.model.spiffe import SpiffeId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cryptography.x509 import Certificate
 
-    from zta_authz.authn.chain import Authorities, Path
+    from zta_authz.authn.bundles import Bundles, BundleSlot
+    from zta_authz.authn.chain import Path
     from zta_authz.authn.revocation import Revocations
     from zta_authz.model.options import Options
     from zta_authz.model.request import Evidence, Headers
@@ -52,9 +52,11 @@ _TIMELY: Final = frozenset((Reason.PEER_CERTIFICATE_EXPIRED, Reason.PEER_CERTIFI
 class _Known:
     """What is known of one presented certificate. `leaf` and `path` are windows; `principals` what a proxy may say.
 
+    `bundles` are those that it was verified with: it counts for no others.
     `marks` are of the leaf and what is above it; `issued` is when the leaf's validity began.
     """
 
+    bundles: Bundles
     peer: Peer
     leaf: Window
     path: Window
@@ -64,23 +66,22 @@ class _Known:
 
 
 class PeerVerifier:
-    """Verifies peers against `authorities` (by trust domain name) as `options` say."""
+    """Verifies peers against the bundles in `slot` as `options` say."""
 
-    def __init__(
-        self, authorities: Mapping[str, Authorities], options: Options, revocations: Revocations = NOTHING_REVOKED
-    ) -> None:
-        self._authorities = authorities
+    def __init__(self, slot: BundleSlot, options: Options, revocations: Revocations = NOTHING_REVOKED) -> None:
+        self._slot = slot
         self._revocations = revocations
         self._strict = options.strict
         self._check = options.verify_certificate
         self._believes_proxy = options.trust_proxy or not options.strict
         self._chain_from = frozenset(options.chain_from)
         self._verifies = self._check is CertificateCheck.REQUIRED or (
-            self._check is CertificateCheck.WHEN_PRESENT and (options.strict or bool(authorities))
+            self._check is CertificateCheck.WHEN_PRESENT
+            and (options.strict or options.bundles_from_elsewhere or bool(slot.documents))
         )
         self._looks_at_certificate = self._verifies or not options.strict
         self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
-        self._refused: BoundedCache[bytes, tuple[Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
+        self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
 
     def verify(self, evidence: Evidence, headers: Headers, now: float) -> Peer | None:
         """The peer, or None where nothing that may be believed says who it is. Raises `Refused`."""
@@ -105,9 +106,10 @@ class PeerVerifier:
         text = evidence.certificate
         chain = _xfcc_chain(headers) if self._verifies and ChainSource.XFCC in self._chain_from else ""
         digest = _digest(text, chain)
+        bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile
         known = self._known.get(digest)
-        if known is None or not known.path.not_before <= now <= known.path.not_after:
-            known = self._examine(digest, text, chain, known, now)
+        if known is None or known.bundles is not bundles or not known.path.not_before <= now <= known.path.not_after:
+            known = self._examine(digest, text, chain, known, bundles, now)
         principal = evidence.principal
         if principal and known.principals and principal not in known.principals:
             raise Refused(Reason.PEER_SAN_MISMATCH, "the certificate does not have the name that the proxy says")
@@ -115,55 +117,62 @@ class PeerVerifier:
             self._revocations.check_peer(known.peer.names, known.marks, known.issued, now)
         return known.peer
 
-    def _examine(self, digest: bytes, text: str, chain: str, known: _Known | None, now: float) -> _Known:
-        """Read and verify what is not known yet, or known by a path that does not hold at `now`."""
+    def _examine(
+        self, digest: bytes, text: str, chain: str, known: _Known | None, bundles: Bundles, now: float
+    ) -> _Known:
+        """Read and verify what is not known yet, or known by a path that does not hold at `now` or with `bundles`."""
         if known is not None:
             known.leaf.check(now, "the leaf")  # else another path may hold: look again
             self._known.discard(digest)
         refused = self._refused.get(digest)
-        if refused is not None:
-            raise Refused(*refused)
+        if refused is not None and refused[0] is bundles:
+            raise Refused(*refused[1:])
         try:
-            known = self._read(text, chain, now)
+            known = self._read(text, chain, bundles, now)
         except CERTIFICATE_ERRORS:
             error = Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the leaf can't be read")
-            self._refused.put(digest, (error.reason, error.detail))
+            self._refused.put(digest, (bundles, error.reason, error.detail))
             raise error from None
         except Refused as error:
             if error.reason not in _TIMELY:
-                self._refused.put(digest, (error.reason, error.detail))
+                self._refused.put(digest, (bundles, error.reason, error.detail))
             raise
         self._known.put(digest, known)
         return known
 
-    def _read(self, text: str, chain: str, now: float) -> _Known:
+    def _read(self, text: str, chain: str, bundles: Bundles, now: float) -> _Known:
         leaf, *rest = read_presented(text)
         if not self._verifies:
             told = Peer(_sound(envoy_names(leaf)), _first_id(uri_names(leaf)), PeerTrust.PROXY)
-            return _Known(told, _ALWAYS, _ALWAYS, frozenset(), (Mark.of(leaf),), Window.of(leaf).not_before)
+            return _Known(bundles, told, _ALWAYS, _ALWAYS, frozenset(), (Mark.of(leaf),), Window.of(leaf).not_before)
         helpers = tuple(rest) if ChainSource.CERTIFICATE in self._chain_from else ()
         helpers += _xfcc_helpers(chain, leaf)
         fingerprint = leaf.fingerprint(hashes.SHA256())
         if self._strict:
             spiffe_id = svid_id(leaf)
-            path = self._verify_chain(leaf, helpers, (spiffe_id,), now)
+            path = self._verify_chain(leaf, helpers, (spiffe_id,), bundles, now)
             peer = Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE, fingerprint)
-            return _known(peer, path, frozenset(peer.names))
+            return _known(bundles, peer, path, frozenset(peer.names))
         names = _sound(envoy_names(leaf))
         ids = claimed_ids(uri_names(leaf))
-        path = self._verify_chain(leaf, helpers, ids, now)
+        path = self._verify_chain(leaf, helpers, ids, bundles, now)
         peer = Peer(names, ids[0] if ids else None, PeerTrust.CERTIFICATE, fingerprint)
         only_subject = names == (subject_name(leaf),)  # its spelling is the proxy's affair
-        return _known(peer, path, frozenset() if only_subject else frozenset(names))
+        return _known(bundles, peer, path, frozenset() if only_subject else frozenset(names))
 
     def _verify_chain(
-        self, leaf: Certificate, helpers: tuple[Certificate, ...], ids: tuple[SpiffeId, ...], now: float
+        self,
+        leaf: Certificate,
+        helpers: tuple[Certificate, ...],
+        ids: tuple[SpiffeId, ...],
+        bundles: Bundles,
+        now: float,
     ) -> Path:
         """The path from `leaf` to the authorities of its own trust domain; of any, if it names none."""
         domains = {spiffe_id.trust_domain.name for spiffe_id in ids}
         if len(domains) > 1:
             raise Refused(Reason.PEER_SAN_COUNT, "SPIFFE IDs of several trust domains")
-        trusted = [found for name in domains or self._authorities if (found := self._authorities.get(name)) is not None]
+        trusted = [found for name in domains or bundles if (found := bundles.get(name)) is not None]
         if not any(authorities.anchors for authorities in trusted):
             raise Refused(Reason.PEER_TRUST_DOMAIN_UNKNOWN, f"no authorities for `{', '.join(domains)}`")
         check_leaf(leaf, needs_key_usage=self._strict)
@@ -173,10 +182,10 @@ class PeerVerifier:
         return find_path(leaf, helpers, tuple(anchor for each in trusted for anchor in each.anchors), now)
 
 
-def _known(peer: Peer, path: Path, principals: frozenset[str]) -> _Known:
+def _known(bundles: Bundles, peer: Peer, path: Path, principals: frozenset[str]) -> _Known:
     leaf = Window.of(path.certificates[0])
     marks = tuple(Mark.of(certificate) for certificate in path.certificates)
-    return _Known(peer, leaf, path.window, principals, marks, leaf.not_before)
+    return _Known(bundles, peer, leaf, path.window, principals, marks, leaf.not_before)
 
 
 def _digest(text: str, chain: str) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
+from zta_authz.authn.bundles import BundleSlot
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.errors import Reason
 from zta_authz.model.identity import Token
@@ -60,7 +61,7 @@ class AssumingVerifier:
         """`spaced` gives, for a workload, the claims that rules read as lists split on spaces."""
         self._verifier = verifier
         believing = replace(options, trust_proxy=True, verify_certificate=CertificateCheck.WHEN_PRESENT)
-        self._by_word = PeerVerifier({}, believing)
+        self._by_word = PeerVerifier(BundleSlot(), believing)
         self._subject = subject
         self._spaced = spaced
 

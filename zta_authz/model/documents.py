@@ -92,7 +92,10 @@ class RequestAuthentication:
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """`zta.dev/v1` TrustBundle: the authorities of one trust domain. PEM texts hold one or more certificates."""
+    """`zta.dev/v1` TrustBundle: the authorities of one trust domain. PEM texts hold one or more certificates.
+
+    `spiffe_bundle` is a SPIFFE bundle, as JSON text or parsed.
+    """
 
     name: str
     namespace: str
@@ -104,6 +107,8 @@ class TrustBundle:
     x509_intermediates_position: Position | None = None
     jwt_authorities: Mapping[str, Any] | None = None
     jwt_authorities_position: Position | None = None
+    spiffe_bundle: Mapping[str, Any] | str | None = None
+    spiffe_bundle_position: Position | None = None
 
 
 class Revoked(StrEnum):

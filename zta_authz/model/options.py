@@ -75,6 +75,7 @@ class Options:
 
     `default_allow`: a request that no policy speaks of is allowed, if no ALLOW policy selects the workload.
     `accept_ambiguous_paths`: paths that two parties may read differently are matched as they are.
+    `bundles_from_elsewhere`: trust bundles come from the settings' sources too, whether or not they are there yet.
     `workloads` and `gateways`: where one of them is given, each request says whose it is, else it is `workload`'s.
     """
 
@@ -90,6 +91,7 @@ class Options:
     accept_ambiguous_paths: bool = False
     workloads: tuple[NamedWorkload, ...] = ()
     gateways: tuple[Gateway, ...] = ()
+    bundles_from_elsewhere: bool = False
 
     @property
     def shared(self) -> bool:

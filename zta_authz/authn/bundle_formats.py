@@ -1,0 +1,219 @@
+"""The forms in which a trust domain's authorities come, each to the same `Bundle`: PEM, DER, and the SPIFFE bundle.
+
+    PEM             certificates, one after the other
+    DER             the same, as the Workload API sends them (SPIFFE Workload API, section 5.1)
+    SPIFFE bundle   a JSON Web Key Set (SPIFFE Trust Domain and Bundle, section 4): `use: x509-svid` keys hold one CA
+                    certificate in `x5c`, `use: jwt-svid` keys sign JWT-SVIDs, other uses are passed over
+
+Each reader gives what it could read and, in words, everything that is wrong. A bundle with anything wrong in it must
+not be taken in part: which of its authorities count would then depend on what a sender garbled.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography import x509
+
+from zta_authz.authn.certificates import CERTIFICATE_ERRORS, is_authority, read_pem, weakness
+from zta_authz.authn.chain import Authorities
+from zta_authz.authn.encoding import json_object
+from zta_authz.authn.keys import read_jwks
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from zta_authz.model.spiffe import TrustDomain
+
+MAX_BUNDLE_BYTES: Final = 4 * 1024 * 1024
+MAX_AUTHORITIES: Final = 1000
+"""Certificates in one bundle."""
+JWT_SVID_USES: Final = frozenset(("jwt-svid", "sig"))
+"""What `use` says of keys that sign JWT-SVIDs: section 4.2.2; `sig` as other issuers of JWKS write it."""
+
+_X509_USE: Final = "x509-svid"
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_MAX_HINT: Final = 2**53
+_SEQUENCE_TAG: Final = 0x30
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One thing that is wrong with a bundle, and how to mend it."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The authorities of one trust domain. `sequence` grows with each change; `refresh_hint` is in seconds.
+
+    Nobody need say either: None.
+    """
+
+    authorities: Authorities
+    sequence: int | None = None
+    refresh_hint: int | None = None
+
+
+def read_bundle(domain: TrustDomain, content: bytes) -> tuple[Bundle, tuple[Wrong, ...]]:
+    """The bundle in a file: a SPIFFE bundle where it starts like JSON, else PEM."""
+    if content.lstrip()[:1] == b"{":
+        return read_spiffe_text(domain, content)
+    anchors, wrong = read_pem_authorities(content, "the bundle")
+    if not anchors and not wrong:
+        wrong = (Wrong("the bundle holds no certificate", "write PEM blocks or a SPIFFE bundle"),)
+    return Bundle(Authorities(domain, anchors)), wrong
+
+
+def read_spiffe_text(domain: TrustDomain, text: bytes) -> tuple[Bundle, tuple[Wrong, ...]]:
+    """As `read_spiffe_bundle`, from JSON."""
+    if len(text) > MAX_BUNDLE_BYTES:
+        return Bundle(Authorities(domain, ())), (_too_large("the SPIFFE bundle"),)
+    try:
+        return read_spiffe_bundle(domain, json_object(text))
+    except ValueError as error:
+        wrong = Wrong(f"the SPIFFE bundle is not JSON: {error}", "write what the trust domain's bundle endpoint gives")
+        return Bundle(Authorities(domain, ())), (wrong,)
+
+
+def read_spiffe_bundle(domain: TrustDomain, document: Mapping[str, Any]) -> tuple[Bundle, tuple[Wrong, ...]]:
+    """The bundle in a parsed SPIFFE bundle. One without keys is sound: the trust domain has withdrawn them all."""
+    entries = document.get("keys")
+    if not isinstance(entries, (list, tuple)):
+        return Bundle(Authorities(domain, ())), (Wrong("the SPIFFE bundle has no list `keys`", "add it (RFC 7517)"),)
+    if len(entries) > MAX_AUTHORITIES:
+        wrong_count = Wrong(f"the SPIFFE bundle has {len(entries)} keys, more than {MAX_AUTHORITIES}", "remove some")
+        return Bundle(Authorities(domain, ())), (wrong_count,)
+    wrong: list[Wrong] = []
+    anchors: list[Certificate] = []
+    tokens: list[Any] = []
+    for number, entry in enumerate(entries, 1):
+        use = entry.get("use") if isinstance(entry, Mapping) else None
+        if not isinstance(use, str):
+            wrong.append(Wrong(f"key {number} of the SPIFFE bundle has no `use`", "write `x509-svid` or `jwt-svid`"))
+        elif use == _X509_USE:
+            anchors += _x5c(entry, f"key {number} of the SPIFFE bundle", wrong)
+        elif use == "jwt-svid":
+            tokens.append(entry)
+    keys, faults = read_jwks({"keys": tokens}, uses=JWT_SVID_USES)
+    wrong += [Wrong(f"among its `jwt-svid` keys, {fault}", "publish sound public keys only") for fault in faults]
+    sequence = _whole(document, "spiffe_sequence", wrong)
+    hint = _whole(document, "spiffe_refresh_hint", wrong)
+    return Bundle(Authorities(domain, tuple(anchors), (), keys), sequence, hint), tuple(wrong)
+
+
+def _whole(document: Mapping[str, Any], name: str, wrong: list[Wrong]) -> int | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_HINT:
+        wrong.append(Wrong(f"`{name}` is not a whole number from 0 to 2^53", "write digits, or leave it out"))
+        return None
+    return value
+
+
+def _x5c(entry: Mapping[str, Any], what: str, wrong: list[Wrong]) -> tuple[Certificate, ...]:
+    """The one certificate of an `x509-svid` key (SPIFFE X509-SVID, section 6.2)."""
+    chain = entry.get("x5c")
+    if not isinstance(chain, (list, tuple)) or len(chain) != 1 or not isinstance(chain[0], str):
+        wrong.append(Wrong(f"{what} has no `x5c` with exactly one certificate", "write one CA certificate a key"))
+        return ()
+    try:
+        der = base64.b64decode(chain[0], validate=True)
+    except (binascii.Error, ValueError):
+        wrong.append(Wrong(f"{what} has an `x5c` that is not base64", "write the certificate's DER in base64"))
+        return ()
+    certificate = _authority(der, what, wrong)
+    return () if certificate is None else (certificate,)
+
+
+def read_der_authorities(der: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
+    """CA certificates in DER, one after the other. No bytes at all are no certificates, and nothing is wrong."""
+    if len(der) > MAX_BUNDLE_BYTES:
+        return (), (_too_large(what),)
+    try:
+        blocks = split_der(der)
+    except ValueError as error:
+        return (), (Wrong(f"{what} is not certificates in DER: {error}", "send each certificate whole"),)
+    return _authorities([(block, f"certificate {number} of {what}") for number, block in enumerate(blocks, 1)])
+
+
+def read_pem_authorities(pem: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
+    """CA certificates in PEM. Nothing but white space is no certificates, and nothing is wrong."""
+    if not pem.strip():
+        return (), ()
+    if len(pem) > MAX_BUNDLE_BYTES:
+        return (), (_too_large(what),)
+    if b"PRIVATE KEY-----" in pem:
+        hint = "remove it, and replace the key: it has been published"
+        return (), (Wrong(f"{what} holds a private key", hint),)
+    blocks = [match[0] for match in _BLOCK.finditer(pem) if match[1] == b"CERTIFICATE"]
+    certificates, wrong = _authorities(
+        [(block, f"certificate {number} of {what}") for number, block in enumerate(blocks, 1)]
+    )
+    if not blocks:
+        wrong = (Wrong(f"{what} holds no certificate", "write PEM blocks `-----BEGIN CERTIFICATE-----`"), *wrong)
+    elif _BLOCK.sub(b"", pem).count(b"-----"):
+        hint = "check that each BEGIN line has its END line"
+        wrong = (Wrong(f"{what} holds a broken PEM block", hint), *wrong)
+    return certificates, wrong
+
+
+def split_der(der: bytes) -> list[bytes]:
+    """The DER sequences that stand in `der` one after the other (X.690, 8.1.3). Raises ValueError."""
+    blocks: list[bytes] = []
+    start = 0
+    while start < len(der):
+        end = _end_of_der(der, start)
+        blocks.append(der[start:end])
+        start = end
+        if len(blocks) > MAX_AUTHORITIES:
+            raise ValueError(f"more than {MAX_AUTHORITIES}")
+    return blocks
+
+
+def _end_of_der(der: bytes, start: int) -> int:
+    if der[start] != _SEQUENCE_TAG or start + 2 > len(der):
+        raise ValueError("not a sequence")
+    length, body = der[start + 1], start + 2
+    if length >= 0x80:
+        size = length - 0x80
+        if not 1 <= size <= 4:
+            raise ValueError("a length that no certificate has")
+        length, body = int.from_bytes(der[body : body + size], "big"), body + size
+    if body + length > len(der):
+        raise ValueError("cut short")
+    return body + length
+
+
+def _authorities(blocks: list[tuple[bytes, str]]) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
+    wrong: list[Wrong] = []
+    read = [certificate for block, what in blocks if (certificate := _authority(block, what, wrong)) is not None]
+    return tuple(read), tuple(wrong)
+
+
+def _authority(block: bytes, what: str, wrong: list[Wrong]) -> Certificate | None:
+    try:
+        certificate = read_pem(block)[0] if block.startswith(b"-----BEGIN") else x509.load_der_x509_certificate(block)
+        if not is_authority(certificate):
+            wrong.append(Wrong(f"{what} is not a CA", "list the certificates that sign SVIDs, not the SVIDs"))
+            return None
+        weak = weakness(certificate, check_signature=False)
+    except CERTIFICATE_ERRORS:
+        wrong.append(Wrong(f"{what} can't be read", "check that it is complete"))
+        return None
+    if weak:
+        wrong.append(Wrong(f"{what} has {weak}", "use RSA of 2048 to 8192 bits, ECDSA P-256 or larger, or Ed25519"))
+        return None
+    return certificate
+
+
+def _too_large(what: str) -> Wrong:
+    return Wrong(f"{what} has more than {MAX_BUNDLE_BYTES // 1_048_576} MiB", "split the bundle")
