@@ -56,7 +56,7 @@ test-quick: $(STAMP) ## unit and property tests only, without coverage and witho
 	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
 
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
-	@exec $(BIN)/python -m pytest tests/differential $(ARGS)
+	@exec $(BIN)/python -m tests.differential.run $(ARGS)
 
 lint: $(STAMP) ## style and likely mistakes
 	@$(BIN)/ruff check .

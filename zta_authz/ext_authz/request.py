@@ -58,6 +58,8 @@ def _attributes(attributes: AttributeContext, http: AttributeContext.HttpRequest
     else:
         values, exact = _joined_headers(http.headers), not http.headers
     pseudo = {name: values.pop(name)[0] for name in _PSEUDO_HEADERS if name in values}
+    if pseudo.get(":authority") == "":
+        values["host"] = ("",)  # there, but empty: not the same as absent
     extensions = attributes.context_extensions
     metadata = attributes.metadata_context.filter_metadata
     return RequestAttributes(

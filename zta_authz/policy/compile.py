@@ -27,7 +27,7 @@ class TableCompiler:
     def __init__(self, options: Options, warnings: list[Fault]) -> None:
         workload = options.workload
         self._options = options
-        self._factory = ClauseFactory((workload.trust_domain, *workload.trust_domain_aliases))
+        self._factory = ClauseFactory((workload.trust_domain, *workload.trust_domain_aliases), strict=options.strict)
         self._warnings = warnings
         self._compiled: list[CompiledPolicy] = []
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.yaml_reader import Scalar
 
+_PRESENT: Final = m.Present()
+_ONE_LINE: Final = m.Present(one_line=True)
 _HEADER_NAME: Final = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _KEYED: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)(.*)", re.DOTALL)
 REJECTED_KEYS: Final = ("destination.labels", "destination.name", "destination.namespace", "destination.user")
@@ -47,8 +49,9 @@ class ClauseFactory:
     `domains` is the mesh's trust domain and its aliases, for principals.
     """
 
-    def __init__(self, domains: tuple[str, ...]) -> None:
+    def __init__(self, domains: tuple[str, ...], *, strict: bool) -> None:
         self._domains = domains
+        self._strict = strict
         self._interned: dict[Hashable, Any] = {}
 
     def intern(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -117,7 +120,12 @@ class ClauseFactory:
                 good = False
         return self._text_clause(dimension, tuple(found), negated, label) if good and found else None
 
+    def _as_read(self, matcher: m.Matcher) -> m.Matcher:
+        """`*` as this reading takes it: for Envoy it is a pattern for one line."""
+        return _ONE_LINE if not self._strict and matcher == _PRESENT else matcher
+
     def _text_clause(self, dimension: Dimension, found: tuple[m.Matcher, ...], negated: bool, label: str) -> TextClause:
+        found = tuple(self._as_read(matcher) for matcher in found)
         key = (dimension, found, negated, label)
         clause: TextClause = self.intern(
             key, lambda: TextClause(dimension, found, negated, label, dimension.cost + len(found) // 8)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
 
+_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 Ip = IPv4Address | IPv6Address
 _UNSET: Final = object()
 _NONE: Final[tuple[str, ...]] = ()
@@ -51,7 +52,9 @@ class Inputs:
         self.strict = options.semantics is Semantics.STRICT
         self.method = request.method
         self.path = cut_query(request.path)
-        self.host: str | None = ascii_lower(request.host) or None
+        self.host: str | None = ascii_lower(request.host)
+        if not self.host and "host" not in request.headers:
+            self.host = None
         self.port = request.destination.port
         self.sni = ascii_lower(request.sni)
         peer, token = identity.peer, identity.token
@@ -98,9 +101,10 @@ class Inputs:
         if name in PSEUDO_HEADERS:
             return self._pseudo_header(name)
         changes = self.identity.changes
-        for header, value in changes.set_headers:
-            if header == name:
-                return (value,)
+        if changes.set_headers:
+            values = tuple(value for header, value in changes.set_headers if header == name)
+            if values:
+                return values
         if name in changes.remove_headers:
             return _NONE
         return self.request.headers.all(name)
@@ -135,10 +139,12 @@ class Inputs:
                 value = request.method
             case ":path":
                 value = request.path
+                for parameter in self.identity.changes.remove_query:
+                    value = without_parameter(value, parameter)
             case ":scheme":
                 value = request.scheme
             case _:
-                value = request.host
+                return _NONE if self.host is None else (request.host,)
         return (value,) if value else _NONE
 
     def claim(self, path: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,7 +201,7 @@ class Inputs:
         entries = joined.split(",") if joined else []
         # With use_remote_address Envoy has already appended the peer's own address, so both count alike.
         index = len(entries) - 1 - hops
-        found = parse_ip(entries[index].strip(" ")) if index >= 0 else None
+        found = parse_ip(entries[index].strip(" \t\v\f")) if index >= 0 else None
         return self.source_ip if found is None else found
 
 
@@ -206,6 +212,27 @@ def cut_query(path: str) -> str:
         if at >= 0:
             path = path[:at]
     return path
+
+
+def without_parameter(path: str, name: str) -> str:
+    """The path as Envoy writes it when it takes the query parameter `name` out: the others decoded and sorted by name.
+
+    Source: Envoy `Utility::QueryParamsMulti`.
+    """
+    before, mark, query = path.partition("?")
+    if not mark:
+        return path
+    kept: dict[str, list[str]] = {}
+    for field in query.removesuffix("&").split("&"):
+        key, _, value = field.partition("=")
+        kept.setdefault(_percent_decoded(key), []).append(_percent_decoded(value))
+    pairs = [f"{key}={value}" for key in sorted(kept) if key != name for value in kept[key]]
+    return f"{before}?{'&'.join(pairs)}" if pairs else before
+
+
+def _percent_decoded(text: str) -> str:
+    data = text.encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), data).decode("utf-8", "surrogateescape")
 
 
 def host_variants(host: str) -> tuple[str, ...]:
@@ -220,8 +247,15 @@ def host_variants(host: str) -> tuple[str, ...]:
 
 
 def parse_ip(text: str) -> Ip | None:
-    """The address, None for anything that is not exactly one."""
+    """The address, None for anything that is not exactly one.
+
+    An IPv6 address may have a numeric zone (RFC 4007 section 11), which changes nothing. A zone by name is only known
+    to the host the proxy runs on: None.
+    """
+    bare, percent, zone = text.partition("%")
+    if percent and not (":" in bare and zone.isascii() and zone.isdigit() and len(zone) < 10):
+        return None
     try:
-        return ip_address(text) if text and "%" not in text else None
+        return ip_address(bare) if bare else None
     except ValueError:
         return None

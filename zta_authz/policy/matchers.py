@@ -110,9 +110,13 @@ class Suffix:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """Any text; the empty one only if `even_empty` (headers, hosts)."""
+    """Any text; the empty one only if `even_empty` (headers, hosts).
+
+    With `one_line` it is Istio's `.+` as RE2 reads it, to which a line feed is not a `.`.
+    """
 
     even_empty: bool = False
+    one_line: bool = False
 
     @property
     def text(self) -> str:
@@ -126,7 +130,7 @@ class Present:
 
     def matches(self, text: str) -> bool:
         """Not empty, or empty where that counts."""
-        return bool(text) or self.even_empty
+        return self.even_empty or (bool(text) and not (self.one_line and "\n" in text))
 
 
 def string_matcher(value: str) -> Matcher:
