@@ -22,6 +22,7 @@ from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.audit.sinks import FileSink, LineSink, NullSink, OnFull, StdoutSink
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
+from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import spoof_name
@@ -46,8 +47,10 @@ from zta_authz.telemetry.observer import build_observer
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from zta_authz.authn.keys import KeySlot
+    from zta_authz.ext_authz.servers import Methods, Server
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock
     from zta_authz.settings import Settings
@@ -142,7 +145,7 @@ class Service:
         loader = JwksLoader(client, strict=self._settings.options().strict)
         return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
 
-    def _build_servers(self, tls: MutualTls | None) -> list[GrpcServer]:
+    def _build_servers(self, tls: MutualTls | None) -> list[Server]:
         """Servers for proxies, plain and under mutual TLS, and for operators."""
         settings = self._settings
         authorizer = Authorizer(self._snapshots, self._audit)
@@ -154,21 +157,27 @@ class Service:
         endpoints = settings.endpoints()
         plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]
         secured = [endpoint for endpoint in endpoints if endpoint not in plain]
-        servers = [
-            GrpcServer(
-                methods,
-                group,
-                settings.socket_access(),
-                health=self._health,
-                tls=group_tls,
-                with_reflection=settings.reflection,
-            )
-            for group, group_tls in ((plain, None), (secured, tls))
-            if group
-        ]
+        groups = ((plain, None), (secured, tls))
+        servers = [self._build_server(methods, group, group_tls) for group, group_tls in groups if group]
         if settings.admin.listen is not None:
             servers.append(self._build_admin(Endpoint.parse(settings.admin.listen), tls))
         return servers
+
+    def _build_server(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | None) -> Server:
+        settings = self._settings
+        access = settings.socket_access()
+        if settings.server == "fast":
+            return FastServer(
+                methods,
+                endpoints,
+                access,
+                health=self._health,
+                tls=tls,
+                bounds=settings.http2.bounds(),
+                max_connections=settings.http2.max_connections,
+                peer_uids=settings.socket.peer_uids,
+            )
+        return GrpcServer(methods, endpoints, access, health=self._health, tls=tls, with_reflection=settings.reflection)
 
     def _build_admin(self, endpoint: Endpoint, tls: MutualTls | None) -> GrpcServer:
         guard = None if endpoint.is_unix or tls is None else tls.allowing(self._settings.admin.allowed_spiffe_ids)

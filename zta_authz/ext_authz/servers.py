@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 
 Unary = Callable[[bytes, Any, str], Awaitable[bytes]]
-"""One method: (request bytes, `grpc.aio.ServicerContext`) to response bytes."""
+"""One method: (request bytes, `grpc.aio.ServicerContext`, the caller's SPIFFE ID) to response bytes."""
 Methods = Mapping[str, Mapping[str, Unary]]
 """Methods by name, by their service's full name."""
 
@@ -41,6 +41,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: a proxy compresses nothing, a bomb would be
 )
 
 
@@ -85,9 +86,15 @@ class Health:
     def __init__(self, services: Sequence[str]) -> None:
         self.servicer = HealthServicer()
         self._services = ("", *services)
+        self._serving = False
+
+    def is_serving(self, service: str) -> bool | None:
+        """What was told last; None for a service that is not ours."""
+        return self._serving if service in self._services else None
 
     async def set_serving(self, serving: bool) -> None:
         """Say SERVING or NOT_SERVING for the whole server and each service."""
+        self._serving = serving
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:
             await self.servicer.set(service, status)
@@ -202,10 +209,24 @@ def _unguarded(call: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
     return unguarded
 
 
+class Server(Protocol):
+    """What serves calls: `GrpcServer`, or `fast_server.FastServer`."""
+
+    addresses: tuple[Endpoint, ...]
+
+    async def start(self) -> None:
+        """Bind everything and serve. Raises `SettingsErrors`; nothing is left then."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and let those in flight end within `grace` seconds."""
+        ...
+
+
 class ServerGroup:
     """Servers that start all or none, and stop together."""
 
-    def __init__(self, servers: Sequence[GrpcServer]) -> None:
+    def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = tuple(servers)
 
     async def start(self) -> tuple[Endpoint, ...]:

@@ -36,6 +36,16 @@ class MutualTls:
         self._stamp = self._stamp_now()
         self._configuration = _read(*self._files)
 
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Our certificates, our key, the callers' authorities."""
+        return self._files
+
+    @property
+    def allowed_spiffe_ids(self) -> frozenset[str]:
+        """Who may ask."""
+        return frozenset(spiffe_id.decode() for spiffe_id in self._allowed)
+
     def allowing(self, allowed: Iterable[str]) -> MutualTls:
         """The same certificates for another list of callers."""
         return MutualTls(*self._files, allowed)

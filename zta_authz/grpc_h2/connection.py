@@ -147,6 +147,11 @@ class Connection:
             self._out.frames.append(frames.goaway(frames.STREAM_MASK, ErrorCode.NO_ERROR))
             self._out.frames.append(frames.frame(frames.PING, 0, 0, _NOTICE))
 
+    def refuse(self, message: str) -> None:
+        """End the connection: its peer may not ask, or no longer. `message` is for the peer."""
+        if self.fault is None:
+            self._end(ConnectionFault(ErrorCode.INADEQUATE_SECURITY, message))
+
     def bytes_to_send(self) -> bytes:
         """What to write now; each byte is given once."""
         out = self._out.frames
@@ -253,8 +258,9 @@ class Connection:
         if stream:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS of a stream")
         if not flags & ACK:
-            self._calls.sent(apply_settings(payload, self._out))
-            self._out.frames.append(frames.SETTINGS_ACK)
+            apply_settings(payload, self._out)
+            self._out.frames.append(frames.SETTINGS_ACK)  # before anything that the new values let us send
+            self._calls.sent(self._out.send_waiting())
         elif payload:
             raise frames.wrong_size("an acknowledgement of SETTINGS has no content")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from struct import Struct
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from zta_authz.grpc_h2.errors import Status
 from zta_authz.grpc_h2.frames import DATA, END_HEADERS, END_STREAM, HEADER, HEADERS
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from zta_authz.grpc_h2.request import Failed
 
 PREFIX_BYTES: Final = 5
-_SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _MAX_STATUS_MESSAGE_BYTES: Final = 1024
 
 TABLE_SIZE_ZERO: Final = b"\x20"
@@ -66,12 +64,19 @@ def whole_answer(stream: int, message: bytes) -> bytes:
     return b"".join((_HEAD_START, number, HEAD_BLOCK, between, message, _OK_START, number, OK_BLOCK))
 
 
+def _percent_encoded(text: str) -> bytes:
+    """The form of `grpc-message`: printable ASCII as it is, everything else and `%` byte by byte."""
+    return b"".join(
+        bytes((byte,)) if 0x20 <= byte < 0x7F and byte != 0x25 else b"%%%02X" % byte for byte in text.encode()
+    )
+
+
 def failure_block(failed: Failed) -> bytes:
     """The only header block of a call that went wrong ("Trailers-Only")."""
     block = _STATUS_200 + _GRPC + _literal(b"grpc-status", str(int(failed.status)).encode())
     if failed.status is Status.UNIMPLEMENTED:
         block += _literal(b"grpc-accept-encoding", b"identity")
-    text = quote(failed.message[:_MAX_STATUS_MESSAGE_BYTES], safe=_SAFE).encode()
+    text = _percent_encoded(failed.message)[:_MAX_STATUS_MESSAGE_BYTES]
     return block + _literal(b"grpc-message", text) if text else block
 
 

@@ -107,12 +107,11 @@ class Outbound:
 
     # what the peer says
 
-    def resize_streams(self, window: int) -> list[int]:
-        """SETTINGS_INITIAL_WINDOW_SIZE: holds for open streams too. The streams that are done. Raises on overflow."""
+    def resize_streams(self, window: int) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE: holds for open streams too. Raises `ConnectionFault` on overflow."""
         if any(window + credit > MAX_WINDOW for credit in self._credit.values()):
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2^31-1")
         self._stream_window = window
-        return self._send_all()
 
     def resize_frames(self, size: int) -> None:
         """SETTINGS_MAX_FRAME_SIZE."""
@@ -127,7 +126,7 @@ class Outbound:
         self._window += increment
         if self._window > MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a connection's window past 2^31-1")
-        return self._send_all()
+        return self.send_waiting()
 
     def open_stream_window(self, stream: int, increment: int) -> bool:
         """WINDOW_UPDATE of a stream; True if its answer is done. Raises `StreamFault` on overflow."""
@@ -156,7 +155,8 @@ class Outbound:
             return TABLE_SIZE_ZERO + block
         return block
 
-    def _send_all(self) -> list[int]:
+    def send_waiting(self) -> list[int]:
+        """Send what the windows allow by now; the streams that are done."""
         done = []
         for stream, unsent in list(self._waiting.items()):
             if self._window <= 0:

@@ -14,19 +14,18 @@ _MAX_FRAME_BYTES = 2**24 - 1
 _MIN_FRAME_BYTES = 2**14
 
 
-def apply_settings(payload: bytes, out: Outbound) -> list[int]:
-    """Apply a SETTINGS payload; the streams whose answers are out by it. Raises `ConnectionFault` for a wrong one.
+def apply_settings(payload: bytes, out: Outbound) -> None:
+    """Apply a SETTINGS payload, whole or up to its fault. Raises `ConnectionFault` for a wrong one.
 
     What we never use (server push, streams of our own, header lists) is checked and else ignored, as is the unknown.
     """
     if len(payload) % frames.SETTING.size:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS are 6 bytes each")
-    done: list[int] = []
     for name, value in frames.SETTING.iter_unpack(payload):
         if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
             if value > frames.MAX_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "an initial window past 2^31-1")
-            done += out.resize_streams(value)
+            out.resize_streams(value)
         elif name == frames.SETTINGS_MAX_FRAME_SIZE:
             if not _MIN_FRAME_BYTES <= value <= _MAX_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame size outside of 2^14 to 2^24-1")
@@ -35,4 +34,3 @@ def apply_settings(payload: bytes, out: Outbound) -> list[int]:
             out.resize_table(value)
         elif name == frames.SETTINGS_ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-    return done

@@ -63,6 +63,32 @@ def _callers(settings: Settings) -> Iterator[Inconsistency]:
         )
 
 
+def _server(settings: Settings) -> Iterator[Inconsistency]:
+    if settings.server == "fast":
+        if settings.reflection:
+            yield Inconsistency(
+                ("reflection",),
+                "server `fast` has no reflection",
+                "leave it out, or write `server: grpcio`",
+                (("reflection",), ("server",)),
+            )
+    elif settings.socket.peer_uids:
+        yield Inconsistency(
+            ("socket", "peer_uids"),
+            "server `grpcio` can't see who is at the other end of a Unix socket",
+            "write `server: fast`, or rely on `socket.mode` and `socket.group`",
+            (("socket",), ("server",)),
+        )
+    for name in ("max_buffered_bytes", "max_unsent_bytes"):
+        if getattr(settings.http2, name) < settings.http2.max_message_bytes:
+            yield Inconsistency(
+                ("http2", name),
+                "is less than `max_message_bytes`",
+                "give it at least as many bytes",
+                (("http2",),),
+            )
+
+
 def _workloads(settings: Settings) -> Iterator[Inconsistency]:
     seen: set[str] = set()
     for index, named in enumerate(settings.workloads):

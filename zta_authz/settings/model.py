@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.grpc_h2.bounds import MAX_FRAME_BYTES, MIB, MIN_FRAME_BYTES, MIN_TABLE_BYTES, Bounds
 from zta_authz.model.options import (
     UNIX_CALLER,
     CertificateCheck,
@@ -107,6 +108,8 @@ TcpAddress = Annotated[str, AfterValidator(_tcp)]
 TrustDomainName = Annotated[str, AfterValidator(_trust_domain)]
 SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(_distinct)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)]
+AgeSeconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 LongSeconds = Annotated[float, Field(ge=1, le=7 * 24 * 3600, allow_inf_nan=False)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 
@@ -198,10 +201,48 @@ class JwksSettings(Section):
 
 
 class SocketSettings(Section):
-    """Mode and group of the Unix sockets that we create."""
+    """Mode and group of the Unix sockets that we create, and the users that may ask there (none listed: all)."""
 
     mode: Annotated[str, AfterValidator(_mode)] = "0660"
     group: Annotated[str, AfterValidator(_group)] | None = None
+    peer_uids: Annotated[tuple[Annotated[int, Field(ge=0, le=2**32 - 2)], ...], Field(max_length=64)] = ()
+
+
+_BOUNDS: Final = Bounds()
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Field(ge=1024, le=1024 * 1024 * 1024)]
+
+
+class Http2Settings(Section):
+    """Bounds of one connection of the fast server. `*_bytes` are bytes, `*_seconds` seconds, 0 without a limit."""
+
+    max_connections: Count = 1024
+    max_concurrent_streams: Count = _BOUNDS.max_concurrent_streams
+    max_header_list_bytes: Bytes = _BOUNDS.max_header_list_bytes
+    max_header_block_bytes: Bytes = _BOUNDS.max_header_block_bytes
+    max_continuation_frames: Count = _BOUNDS.max_continuation_frames
+    header_table_bytes: Annotated[int, Field(ge=MIN_TABLE_BYTES, le=MIB)] = _BOUNDS.header_table_bytes
+    max_frame_bytes: Annotated[int, Field(ge=MIN_FRAME_BYTES, le=MAX_FRAME_BYTES)] = _BOUNDS.max_frame_bytes
+    max_message_bytes: Bytes = _BOUNDS.max_message_bytes
+    max_buffered_bytes: Bytes = _BOUNDS.max_buffered_bytes
+    max_unsent_bytes: Bytes = _BOUNDS.max_unsent_bytes
+    receive_window_bytes: Annotated[int, Field(ge=65_535, le=1024 * MIB)] = _BOUNDS.receive_window_bytes
+    interval_seconds: PositiveSeconds = _BOUNDS.interval_seconds
+    max_resets: Count = _BOUNDS.max_resets
+    max_settings: Count = _BOUNDS.max_settings
+    max_pings: Count = _BOUNDS.max_pings
+    max_window_updates: Count = _BOUNDS.max_window_updates
+    max_empty_frames: Count = _BOUNDS.max_empty_frames
+    max_other_frames: Count = _BOUNDS.max_other_frames
+    preface_seconds: PositiveSeconds = _BOUNDS.preface_seconds
+    request_seconds: PositiveSeconds = _BOUNDS.request_seconds
+    stall_seconds: PositiveSeconds = _BOUNDS.stall_seconds
+    idle_seconds: AgeSeconds = _BOUNDS.idle_seconds
+    max_age_seconds: AgeSeconds = _BOUNDS.max_age_seconds
+
+    def bounds(self) -> Bounds:
+        """What holds for each connection. Raises ValueError where one of them makes no sense beside another."""
+        return Bounds(**self.model_dump(exclude={"max_connections"}))
 
 
 class TlsSettings(Section):
@@ -246,7 +287,8 @@ class Settings(Section):
     peer: PeerSettings = PeerSettings()
     client_address: ClientAddressSettings = ClientAddressSettings()
     paths: PathsSettings = PathsSettings()
-    server: Literal["grpcio"] = "grpcio"
+    server: Literal["grpcio", "fast"] = "grpcio"
+    http2: Http2Settings = Http2Settings()
     audit: AuditSettings = AuditSettings()
     health: HealthSettings = HealthSettings()
     admin: AdminSettings = AdminSettings()

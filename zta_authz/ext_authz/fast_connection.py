@@ -1,0 +1,253 @@
+"""One connection of the fast server: an asyncio protocol around `grpc_h2.Connection`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+from zta_authz.errors import Reason
+from zta_authz.ext_authz.fast_tls import NotAllowed
+from zta_authz.grpc_h2.connection import Connection, Request, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zta_authz.ext_authz.fast_server import Serving
+    from zta_authz.grpc_h2.connection import Event
+    from zta_authz.grpc_h2.request import Metadata
+
+_LOG = logging.getLogger(__name__)
+_TURN: Final = 64
+"""Calls that one connection may begin before the others get their turn."""
+_LINGER_SECONDS: Final = 5.0
+"""How long a closed connection may take to read what is left for it."""
+_UCRED: Final = struct.Struct("3i")
+"""pid, uid, gid: what SO_PEERCRED gives (unix(7))."""
+
+
+class Abort(Exception):
+    """Raised by a method that answers with a gRPC status other than OK."""
+
+    def __init__(self, status: Status, message: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class CallContext:
+    """What a method may ask about its call; as much of `grpc.aio.ServicerContext` as ours use."""
+
+    __slots__ = ("_metadata",)
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """The call's metadata, names in lower case."""
+        return self._metadata
+
+
+class FastConnection(asyncio.Protocol):
+    """Serves one peer until either side ends it."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._loop = serving.loop
+        self._connection = Connection(serving.bounds, self._loop.time())
+        self._caller = ""
+        self._expires = float("inf")
+        self._tasks: dict[int, tuple[asyncio.Task[bytes], asyncio.TimerHandle | None]] = {}
+        self._backlog: deque[Event] = deque()
+        self._stalled_since: float | None = None
+        self._closed_at: float | None = None
+        self._transport: asyncio.Transport
+
+    # what the event loop says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Judge the peer before a byte of it is looked at."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        if not self._serving.add(self):
+            self._transport.abort()
+            return
+        try:
+            self._judge_peer()
+        except NotAllowed as refusal:
+            self._serving.refused(str(refusal))
+            self._connection.refuse(Reason.CALLER_NOT_ALLOWED.value)
+        self._flush()
+
+    def _judge_peer(self) -> None:
+        if self._serving.tls is not None:
+            self._caller, self._expires = self._serving.tls.caller_of(self._transport.get_extra_info("ssl_object"))
+        elif self._serving.peer_uids:
+            peer = self._transport.get_extra_info("socket")
+            if peer is not None and peer.family == socket.AF_UNIX:
+                _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+                if uid not in self._serving.peer_uids:
+                    raise NotAllowed("the peer's user may not ask")
+
+    def data_received(self, data: bytes) -> None:
+        """Deal with what came."""
+        if self._closed_at is not None:
+            return
+        if self._expires <= time.time():
+            self._connection.refuse("the certificate has expired")
+            self._flush()
+            return
+        now = self._loop.time()
+        self._deal(self._connection.receive(data, now), now)
+
+    def eof_received(self) -> None:
+        """The peer sends no more; the transport closes."""
+
+    def pause_writing(self) -> None:
+        """The peer does not read: neither do we, until it does."""
+        self._stalled_since = self._loop.time()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._stalled_since = None
+        if self._backlog:
+            self._loop.call_soon(self._go_on)
+        else:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for the calls in work."""
+        del exc
+        self._closed_at = self._loop.time()
+        self._backlog.clear()
+        for number in list(self._tasks):
+            self._cancel(number)
+        self._serving.remove(self)
+
+    # calls
+
+    def _deal(self, events: Sequence[Event], now: float) -> None:
+        if self._backlog or len(events) > _TURN:
+            self._backlog.extend(events)
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+            return
+        for event in events:
+            self._begin(event, now)
+        self._flush()
+
+    def _go_on(self) -> None:
+        """The next turn of what came at once."""
+        now = self._loop.time()
+        for _ in range(min(_TURN, len(self._backlog))):
+            if self._stalled_since is not None or self._closed_at is not None:
+                break
+            self._begin(self._backlog.popleft(), now)
+        self._flush()
+        if self._closed_at is not None or self._stalled_since is not None:
+            return
+        if self._backlog:
+            self._loop.call_soon(self._go_on)
+        else:
+            self._transport.resume_reading()
+
+    def _begin(self, event: Event, now: float) -> None:
+        if not isinstance(event, Request):
+            self._cancel(event.stream)
+            return
+        if self._connection.fault is not None:
+            return
+        method = self._serving.methods.get(event.path)
+        number, timeout = event.stream, event.timeout
+        if method is None:
+            self._connection.fail(number, Status.UNIMPLEMENTED, "Method not found!")
+            return
+        if timeout is not None and timeout <= 0:
+            self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            return
+        try:
+            outcome = self._serving.runner.start(method(event.message, CallContext(event.metadata), self._caller))
+        except Exception as error:  # noqa: BLE001  a method's failure is its caller's to know, not the connection's end
+            self._fail(number, error)
+            return
+        if isinstance(outcome, bytes):
+            self._connection.respond(number, outcome, now)
+        else:
+            timer = None if timeout is None else self._loop.call_later(timeout, self._expire, number)
+            self._tasks[number] = (outcome, timer)
+            outcome.add_done_callback(partial(self._done, number))
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        if isinstance(error, Abort):
+            self._connection.fail(number, error.status, error.message)
+        else:
+            _LOG.error("a method failed: %s", type(error).__qualname__)
+            self._connection.fail(number, Status.UNKNOWN, "internal error")
+
+    def _done(self, number: int, task: asyncio.Task[bytes]) -> None:
+        _, timer = self._tasks.pop(number, (None, None))
+        if timer is not None:
+            timer.cancel()
+        if task.cancelled():
+            self._connection.fail(number, Status.CANCELLED, "the call was given up")  # if nobody else has answered
+        else:
+            error = task.exception()
+            if error is None:
+                self._connection.respond(number, task.result(), self._loop.time())
+            else:
+                self._fail(number, error)
+        if self._closed_at is None:
+            self._flush()
+
+    def _expire(self, number: int) -> None:
+        """The deadline has passed: say so, and drop the work."""
+        self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self._cancel(number)
+        self._flush()
+
+    def _cancel(self, number: int) -> None:
+        task, timer = self._tasks.pop(number, (None, None))
+        if timer is not None:
+            timer.cancel()
+        if task is not None:
+            task.cancel()
+
+    # what the server says
+
+    def tick(self, now: float) -> None:
+        """Look at the time."""
+        if self._closed_at is not None or self._stalled_since is not None:
+            since = self._closed_at if self._closed_at is not None else self._stalled_since
+            limit = _LINGER_SECONDS if self._closed_at is not None else self._serving.bounds.stall_seconds
+            if since is not None and now - since > limit:
+                self._transport.abort()
+            return
+        if self._expires <= time.time():
+            self._connection.refuse("the certificate has expired")
+        self._deal(self._connection.tick(now), now)
+
+    def drain(self) -> None:
+        """Take no new calls, end once those in work are answered."""
+        if self._closed_at is None:
+            self._connection.drain()
+            self._flush()
+
+    def abort(self) -> None:
+        """End now."""
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        connection, transport = self._connection, self._transport
+        data = connection.bytes_to_send()
+        if data and not transport.is_closing():
+            transport.write(data)
+        if connection.finished and self._closed_at is None:
+            self._closed_at = self._loop.time()
+            for number in list(self._tasks):
+                self._cancel(number)
+            transport.close()

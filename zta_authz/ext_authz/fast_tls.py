@@ -1,0 +1,111 @@
+"""Mutual TLS for the fast server: TLS 1.3 only, HTTP/2 only, and each caller's SPIFFE ID judged before it is read.
+
+Certificates and authorities are read again when their files change; connections that stand keep theirs until they end.
+Sessions are never resumed, because a resumed one would not show its certificate again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography import x509
+
+from zta_authz.ext_authz.tls import MutualTls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LOG = logging.getLogger(__name__)
+ALPN: Final = "h2"
+
+
+class NotAllowed(Exception):
+    """The caller is authenticated, but may not ask; the message is for our log."""
+
+
+class TlsListener:
+    """What a TCP listener needs of `MutualTls`: a context for handshakes, and who is at the other end."""
+
+    def __init__(self, tls: MutualTls) -> None:
+        """Raises `SettingsErrors` where the files can't be used."""
+        self._files = tls.files
+        self._allowed = tls.allowed_spiffe_ids
+        self._stamp = _stamp(self._files)
+        self._context = _make_context(self._files)
+        self.context = _make_context(self._files)
+        """For `create_server`; it hands each handshake to the certificates of that moment."""
+        self.context.sni_callback = self._choose  # called for every ClientHello, with or without a server name
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        self._refresh()
+        connection.context = self._context
+
+    def _refresh(self) -> None:
+        stamp = _stamp(self._files)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            MutualTls(*self._files, ())  # says what is wrong with them, and that the key is the certificate's
+            self._context = _make_context(self._files)
+        except Exception as error:  # noqa: BLE001  whatever a half-written file causes
+            _LOG.warning("the changed TLS files are not taken: %s", error)
+        else:
+            _LOG.info("TLS certificates changed")
+
+    def caller_of(self, connection: Any) -> tuple[str, float]:
+        """The caller's SPIFFE ID, and when its certificate expires (seconds since the epoch). Raises `NotAllowed`.
+
+        The handshake has verified the chain against our authorities, the times and the possession of the key.
+        """
+        if connection is None or connection.selected_alpn_protocol() != ALPN:
+            raise NotAllowed("no HTTP/2 was negotiated")
+        if connection.version() != "TLSv1.3":
+            raise NotAllowed("TLS is older than 1.3")
+        presented = connection.getpeercert(binary_form=True)
+        if not presented:
+            raise NotAllowed("no certificate was presented")
+        try:
+            certificate = x509.load_der_x509_certificate(presented)
+            names = _uri_names(certificate)
+        except ValueError:
+            raise NotAllowed("the certificate can't be read") from None
+        if len(names) != 1 or names[0] not in self._allowed:
+            raise NotAllowed("the certificate's SPIFFE ID is not in the list")
+        return names[0], certificate.not_valid_after_utc.timestamp()
+
+
+def _uri_names(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def _make_context(files: tuple[str, str, str]) -> ssl.SSLContext:
+    certificate, key, authorities = files
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority of the file counts, self-signed or not
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cafile=authorities)
+    context.set_alpn_protocols([ALPN])
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    return context
+
+
+def _stamp(files: Iterable[str]) -> tuple[tuple[int, int], ...]:
+    def of(file: str) -> tuple[int, int]:
+        try:
+            found = os.stat(file)
+        except OSError:
+            return (0, 0)
+        return (found.st_ino, found.st_mtime_ns)
+
+    return tuple(of(file) for file in files)
