@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -155,10 +156,10 @@ def make_record(note: Note) -> DecisionRecord:
     """The record of one decision."""
     return DecisionRecord(
         SCHEMA,
-        datetime.fromtimestamp(note.now, UTC).isoformat(timespec="microseconds"),
+        _time(note.now),
         note.decision_id,
-        note.verdict.value,
-        note.reason.value,
+        note.verdict,
+        note.reason,
         note.policy,
         note.rule,
         note.detail,
@@ -171,8 +172,19 @@ def make_record(note: Note) -> DecisionRecord:
         _endpoint(note.source),
         _endpoint(note.destination),
         note.request_id,
-        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in note.shadows),
+        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in note.shadows) if note.shadows else (),
     )
+
+
+def _time(now: float) -> str:
+    second, microseconds = divmod(round(now * 1e6), 1_000_000)
+    return f"{_second(second)}.{microseconds:06}+00:00"
+
+
+@lru_cache(maxsize=8)
+def _second(since_epoch: int) -> str:
+    """The same for thousands of records, and half the cost of making one."""
+    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def stub_line(note: Note) -> bytes:

@@ -31,7 +31,7 @@ DENIAL_SHARE = 0.75
 BATCH_RECORDS = 64
 """Encoded at a time: the thread keeps the interpreter from answering for a quarter of a millisecond, not for longer."""
 
-_BATCH_SECONDS = 0.01  # one write for the records of this time, instead of waking the thread for each
+_BATCH_SECONDS = 0.05  # the thread wakes once for the records of this time; each waking keeps answers waiting
 _RETRY_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
 _STDOUT = 1

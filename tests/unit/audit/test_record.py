@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -54,6 +55,12 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "request_id": "7",
         "shadows": [],
     }
+
+
+@pytest.mark.parametrize("now", [0.0, -0.5, 1_700_000_000.9999996, 1_700_000_000.123456, 253_402_300_799.5])
+def test_the_time_is_what_a_datetime_would_say(now: float) -> None:
+    note = take_note(None, deny(), DECISION_ID, now)
+    assert make_record(note).time == datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
 
 
 def test_rules_that_matched_without_deciding_are_recorded() -> None:
