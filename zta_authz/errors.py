@@ -73,6 +73,10 @@ class Reason(StrEnum):
     DPOP_EXPIRED = "dpop_expired"
     DPOP_REPLAYED = "dpop_replayed"
 
+    # the request's API key
+    API_KEY_INVALID = "api_key_invalid"
+    API_KEY_EXPIRED = "api_key_expired"
+
     # the service itself
     NOT_READY = "not_ready"
     OVERLOADED = "overloaded"
@@ -111,6 +115,8 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),
     Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
     Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,
+    Reason.API_KEY_INVALID: Answer(401, "The API key is not valid"),
+    Reason.API_KEY_EXPIRED: Answer(401, "The API key has expired"),
     Reason.NOT_READY: _UNAVAILABLE,
     Reason.OVERLOADED: _UNAVAILABLE,
     Reason.DEADLINE_EXCEEDED: _UNAVAILABLE,

@@ -1,4 +1,4 @@
-"""Which JWT rules apply to which workload: a token verifier for each set of them, made on first use and kept.
+"""Which JWT rules and API keys are for which workload: a verifier for each set of them, made on first use and kept.
 
 One process may serve several workloads (see `policy.workloads`), and a token is only what the rules that select the
 request's own workload make of it: an issuer that one workload trusts says nothing to the next. What was found out about
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.authn.api_keys import ApiKeys, ApiKeyVerifier, check_key_sets
 from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.grants import Common, compile_rule
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
@@ -21,30 +22,32 @@ from zta_authz.authn.rules import TokenVerifier
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from zta_authz.authn.grants import TokenRule
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.revocation import Revocations
-    from zta_authz.model.documents import IssuerPolicy, JwtRule, RequestAuthentication, Selector
+    from zta_authz.model.documents import ApiKeySet, IssuerPolicy, JwtRule, RequestAuthentication, Selector
     from zta_authz.model.options import Options, Workload
 
 MAX_VIEWS: Final = 1024
 """Workloads, and sets of rules, whose verifiers are kept; the longest unused are made again when they come back."""
 
+Verifier = TokenVerifier | ApiKeyVerifier
 _WorkloadKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectedRules:
-    """The compiled rules of one document."""
+    """The compiled rules of one document, or the keys of one ApiKeySet."""
 
     selector: Selector
-    rules: tuple[TokenRule, ...]
+    rules: tuple[TokenRule, ...] = ()
+    keys: ApiKeySet | None = None
 
 
 class RuleBook:
-    """The rules of all documents. `default` verifies for the workload that the options name.
+    """The rules and API keys of all documents. `default` verifies for the workload that the options name.
 
     `strip_headers` are all that any rule sets, whoever's it is: no client may send what some rule speaks with.
     """
@@ -57,15 +60,15 @@ class RuleBook:
         self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
         self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
         self._common = Common(options.strict, self.strip_headers, revocations)
-        self._by_workload: BoundedCache[_WorkloadKey, TokenVerifier] = BoundedCache(MAX_VIEWS)
-        self._by_rules: BoundedCache[tuple[int, ...], TokenVerifier] = BoundedCache(MAX_VIEWS)
+        self._by_workload: BoundedCache[_WorkloadKey, Verifier] = BoundedCache(MAX_VIEWS)
+        self._by_rules: BoundedCache[tuple[int, ...], Verifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
 
     def take_over(self, before: RuleBook) -> None:
         """Go on remembering the DPoP proofs that the book before this one has seen."""
         self._common.replays = before._common.replays
 
-    def verifier(self, workload: Workload) -> TokenVerifier:
+    def verifier(self, workload: Workload) -> Verifier:
         """The verifier with the rules that select `workload`: kept from the last time, or made now."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
         found = self._by_workload.get(key)
@@ -74,7 +77,7 @@ class RuleBook:
             self._by_workload.put(key, found)
         return found
 
-    def _make(self, workload: Workload) -> TokenVerifier:
+    def _make(self, workload: Workload) -> Verifier:
         chosen = tuple(
             number
             for number, document in enumerate(self._documents)
@@ -82,8 +85,10 @@ class RuleBook:
         )
         found = self._by_rules.get(chosen)
         if found is None:
-            rules = (rule for number in chosen for rule in self._documents[number].rules)
-            found = TokenVerifier(rules, self._common)
+            documents = [self._documents[number] for number in chosen]
+            tokens = TokenVerifier((rule for document in documents for rule in document.rules), self._common)
+            keys = ApiKeys(document.keys for document in documents if document.keys is not None)
+            found = ApiKeyVerifier(tokens, keys) if keys else tokens
             self._by_rules.put(chosen, found)
         return found
 
@@ -94,6 +99,7 @@ def compile_rules(
     faults: list[Fault],
     revocations: Revocations = NOTHING_REVOKED,
     policies: Iterable[IssuerPolicy] = (),
+    key_sets: Sequence[ApiKeySet] = (),
 ) -> RuleBook:
     """The rules that may apply: to `options.workload`, or to any workload where requests say whose they are.
 
@@ -101,21 +107,23 @@ def compile_rules(
     """
     workload = options.workload
     places, limits = Places(), compile_limits(policies)
-    key_sets: dict[str, KeySet] = {}
+    known: dict[str, KeySet] = {}
     slots: dict[tuple[str, str | None, str | None], KeySlot] = {}
     documents = []
     for document in authentications:
         applies = options.shared or document.selector.selects(
             workload.namespace, workload.labels, options.root_namespace
         )
-        rules = []
+        rules: list[TokenRule] = []
         for rule in document.rules:
-            keys = _keys(rule, key_sets, options, faults)
+            keys = _keys(rule, known, options, faults)
             if applies:
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
                 slot = slots.setdefault(source, _slot(rule, keys))
                 rules.append(compile_rule(rule, slot, places, limits.get(rule.issuer, NO_LIMITS)))
         documents.append(SelectedRules(document.selector, tuple(rules)))
+    check_key_sets(key_sets, faults)
+    documents += [SelectedRules(each.selector, keys=each) for each in key_sets]
     return RuleBook(documents, options, revocations)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.keys import KeySlot
     from zta_authz.authn.rulebook import RuleBook
     from zta_authz.errors import Fault
-    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
+    from zta_authz.model.documents import ApiKeySet, IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import Evidence, RequestAttributes
@@ -94,6 +94,7 @@ def compile_verifier(
     *,
     revocations: Iterable[RevocationList] = (),
     issuer_policies: Sequence[IssuerPolicy] = (),
+    api_keys: Sequence[ApiKeySet] = (),
     warnings: list[Fault] | None = None,
 ) -> IdentityVerifier:
     """The verifier for the workloads of `options`. Everything wrong with a key set or certificate goes to `faults`."""
@@ -103,6 +104,6 @@ def compile_verifier(
     slot = BundleSlot(compile_bundles(bundles, faults))
     return IdentityVerifier(
         PeerVerifier(slot, options, revoked),
-        compile_rules(authentications, options, faults, revoked, issuer_policies),
+        compile_rules(authentications, options, faults, revoked, issuer_policies, api_keys),
         slot,
     )

@@ -162,3 +162,35 @@ class IssuerPolicy:
     require_kid: bool = False
     algorithms: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key of a client by its digest (SHA-256 or SHA-512): valid from `not_before` until just before `expires`."""
+
+    digest: bytes = field(repr=False)
+    position: Position
+    not_before: float = float("-inf")
+    expires: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyClient:
+    """A client program and its keys: more than one while they are rotated."""
+
+    name: str
+    scopes: tuple[str, ...]
+    keys: tuple[ApiKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeySet:
+    """`zta.dev/v1` ApiKeySet: keys that come in header `header` (lower case), which goes on if `forward`."""
+
+    name: str
+    namespace: str
+    position: Position
+    selector: Selector
+    clients: tuple[ApiKeyClient, ...]
+    header: str = "x-api-key"
+    forward: bool = False

@@ -65,6 +65,15 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiClient:
+    """A client program, known by its API key. `key_set` is the ApiKeySet that names it, as `namespace/name`."""
+
+    name: str
+    scopes: tuple[str, ...] = ()
+    key_set: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What authentication asks of the request that goes on to the upstream.
 
@@ -92,6 +101,7 @@ class Identity:
     tokens: tuple[Token, ...] = ()
     changes: Changes = NO_CHANGES
     binding: Binding | None = None
+    api_client: ApiClient | None = None
 
     @property
     def principal(self) -> str:

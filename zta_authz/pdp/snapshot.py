@@ -60,6 +60,7 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapsho
         faults,
         revocations=documents.revocations,
         issuer_policies=documents.issuer_policies,
+        api_keys=documents.api_keys,
         warnings=warnings,
     )
     if faults:

@@ -72,6 +72,16 @@ def _issuer(inputs: Inputs) -> str:
     return inputs.identity.token.issuer if inputs.identity.token is not None else ""
 
 
+def _client_name(inputs: Inputs) -> str:
+    client = inputs.identity.api_client
+    return client.name if client is not None else ""
+
+
+def _client_scopes(inputs: Inputs) -> list[str]:
+    client = inputs.identity.api_client
+    return list(client.scopes) if client is not None else []
+
+
 def _now(inputs: Inputs) -> datetime:
     return datetime.fromtimestamp(inputs.now, UTC)
 
@@ -101,6 +111,10 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     ),
     "token.subject": Variable(_TYPE.STRING, _subject, 'subject of the verified token, "" without one'),
     "token.issuer": Variable(_TYPE.STRING, _issuer, "its issuer"),
+    "apiClient.name": Variable(
+        _TYPE.STRING, _client_name, 'name of the client whose API key was presented, "" without'
+    ),
+    "apiClient.scopes": Variable(_TYPE.List(_TYPE.STRING), _client_scopes, "its scopes"),
     "context": Variable(
         _STRINGS, lambda i: dict(i.request.context_extensions), "context extensions of the proxy's route"
     ),

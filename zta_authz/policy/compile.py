@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault
 from zta_authz.policy.cel import Condition, ConditionError
-from zta_authz.policy.conditions import ClauseFactory
+from zta_authz.policy.conditions import CLIENT_KEYS, ClauseFactory
 from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rule import PolicyRef, Rule
 from zta_authz.policy.table import CompiledPolicy, RuleTable
@@ -71,11 +71,11 @@ class TableCompiler:
         return Rule(ref, number, spec.reader.position(rule.node).line, tuple(clauses), tuple(groups), response)
 
     def _when(self, spec: PolicySpec, when: WhenSpec) -> list[Clause]:
-        found = [
-            self._factory.condition(spec.reader, when.key, values, negated, spec.namespace)
-            for values, negated in ((when.values, False), (when.not_values, True))
-            if values
-        ]
+        sides = [(values, negated) for values, negated in ((when.values, False), (when.not_values, True)) if values]
+        if spec.kind == "AccessPolicy" and when.key.value in CLIENT_KEYS:
+            found = [self._factory.client_condition(spec.reader, when.key, *side) for side in sides]
+        else:
+            found = [self._factory.condition(spec.reader, when.key, *side, spec.namespace) for side in sides]
         return [clause for clause in found if clause is not None]
 
     def _extras(self, spec: PolicySpec, extras: Extras) -> list[Clause]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from zta_authz.policy import identity_matchers as idm, matchers as m
 from zta_authz.policy.clauses import AddressClause, Clause, PortClause, RequestPrincipalClause, TextClause
 from zta_authz.policy.dimensions import (
+    API_CLIENT,
+    API_SCOPES,
     DESTINATION_IP,
     HOST,
     METHOD,
@@ -105,6 +107,11 @@ class ClauseFactory:
             message = f"condition key `{name}` is not supported by Istio either"
         reader.fault(key, message, f"known keys: {', '.join(KNOWN_KEYS)}")
         return None
+
+    def client_condition(self, reader: Reader, key: Scalar, values: list[Scalar], negated: bool) -> Clause | None:
+        """The clause of one of `CLIENT_KEYS`, which Istio does not know."""
+        label = f"{key.value} notValues" if negated else key.value
+        return self._texts(reader, CLIENT_KEYS[key.value], m.string_matcher, values, negated, label)
 
     def _texts(
         self, reader: Reader, dimension: Dimension, make: Callable[[str], m.Matcher], values: list[Scalar],
@@ -283,6 +290,8 @@ _WHEN_TEXTS: Final[dict[str, tuple[Dimension, Callable[[str], m.Matcher]]]] = {
     "request.auth.audiences": (ClaimDimension(("aud",)), m.string_matcher),
     "request.auth.presenter": (ClaimDimension(("azp",)), m.string_matcher),
 }
+CLIENT_KEYS: Final[dict[str, Dimension]] = {"zta.apiClient": API_CLIENT, "zta.apiScopes": API_SCOPES}
+"""Keys of `when` in AccessPolicy only: the client whose API key was presented, and its scopes."""
 KNOWN_KEYS: Final = (
     *_WHEN_FIELDS, *_WHEN_TEXTS, "destination.ip", "request.headers[name]", "request.auth.claims[name]",
     "experimental.envoy.filters.NAME[key]",

@@ -78,6 +78,20 @@ SNI: Final = Simple("sni", 1, lambda inputs: (inputs.sni,))
 REQUEST_PRINCIPAL: Final = Simple("request principal", 2, request_principal_texts)
 
 
+def _api_client(inputs: Inputs) -> tuple[str, ...]:
+    client = inputs.identity.api_client
+    return (client.name,) if client is not None else _NONE
+
+
+def _api_scopes(inputs: Inputs) -> tuple[str, ...]:
+    client = inputs.identity.api_client
+    return client.scopes if client is not None else _NONE
+
+
+API_CLIENT: Final = Simple("API client", 1, _api_client)
+API_SCOPES: Final = Simple("API scopes", 1, _api_scopes)
+
+
 class HeaderDimension:
     """The values of one request header, each on its own."""
 

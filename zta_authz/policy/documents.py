@@ -12,7 +12,7 @@ from zta_authz.errors import Fault
 from zta_authz.policy.access import read_access_policy
 from zta_authz.policy.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.authorization import read_authorization_policy
-from zta_authz.policy.credentials import read_issuer_policy
+from zta_authz.policy.credentials import read_api_key_set, read_issuer_policy
 from zta_authz.policy.fields import Reader, entries
 from zta_authz.policy.revocations import read_revocation_list
 from zta_authz.policy.spec import ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
@@ -40,6 +40,7 @@ KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]]
     (ZTA_VERSION, "TrustBundle"): read_trust_bundle,
     (ZTA_VERSION, "RevocationList"): read_revocation_list,
     (ZTA_VERSION, "IssuerPolicy"): read_issuer_policy,
+    (ZTA_VERSION, "ApiKeySet"): read_api_key_set,
 }
 
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication, RevocationList, Selector, TrustBundle
+    from zta_authz.model.documents import (
+        ApiKeySet,
+        IssuerPolicy,
+        RequestAuthentication,
+        RevocationList,
+        Selector,
+        TrustBundle,
+    )
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.response import ResponseTemplate
@@ -87,6 +94,7 @@ class DocumentSet:
     bundles: list[TrustBundle] = field(default_factory=list)
     revocations: list[RevocationList] = field(default_factory=list)
     issuer_policies: list[IssuerPolicy] = field(default_factory=list)
+    api_keys: list[ApiKeySet] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

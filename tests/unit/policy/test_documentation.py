@@ -9,7 +9,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.cel import MAX_LENGTH, VARIABLES
-from zta_authz.policy.conditions import KNOWN_KEYS
+from zta_authz.policy.conditions import CLIENT_KEYS, KNOWN_KEYS
 from zta_authz.policy.documents import KINDS
 
 TEXT = Path(__file__, "../../../../docs/policies.md").resolve().read_text(encoding="utf-8")
@@ -17,14 +17,14 @@ TEXT = Path(__file__, "../../../../docs/policies.md").resolve().read_text(encodi
 
 def test_every_example_loads() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 6
+    assert len(examples) == 7
     sources = [SourceText(f"example-{number}.yaml", text) for number, text in enumerate(examples)]
     snapshot = compile_snapshot(sources, Options(workload=Workload("shop", {"app": "orders"})))
     assert snapshot.table.rule_count == 3
 
 
 def test_every_variable_of_conditions_is_described() -> None:
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (?:string|int|timestamp|map\(.*?\)) \| (.*?) \|$", TEXT, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (?:string|int|timestamp|(?:map|list)\(.*?\)) \| (.*?) \|$", TEXT, re.MULTILINE))
     assert rows == {name: variable.doc for name, variable in VARIABLES.items()}
     assert f"more than {MAX_LENGTH} characters" in TEXT
 
@@ -32,7 +32,7 @@ def test_every_variable_of_conditions_is_described() -> None:
 def test_every_kind_and_every_condition_key_is_named() -> None:
     assert {kind for _, kind in KINDS} <= set(re.findall(r"`(\w+)`", TEXT))
     written = TEXT.replace("[NAME]", "[name]").replace("[A][B]", "[name]").replace("NAME[KEY]", "NAME[key]")
-    assert [key for key in KNOWN_KEYS if f"`{key}`" not in written] == []
+    assert [key for key in (*KNOWN_KEYS, *CLIENT_KEYS) if f"`{key}`" not in written] == []
 
 
 def test_every_reason_it_names_exists() -> None:

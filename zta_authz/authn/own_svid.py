@@ -1,0 +1,110 @@
+"""Our own X.509-SVID: what the Workload API hands out, read and judged before anything is served with it.
+
+The private key passes through here in memory. It is in no `repr`, no message and no log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from zta_authz.authn.bundle_formats import split_der
+from zta_authz.authn.certificates import (
+    CERTIFICATE_ERRORS,
+    MAX_CHAIN,
+    Window,
+    extension,
+    is_authority,
+    weakness,
+)
+from zta_authz.authn.svid import svid_id
+from zta_authz.errors import Refused
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from zta_authz.model.spiffe import SpiffeId
+
+_SERVER_USAGES = frozenset((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnSvid:
+    """An SVID to serve with: PEM of its chain (leaf first) and of its key. Compared by identity."""
+
+    spiffe_id: SpiffeId
+    window: Window
+    intermediates: tuple[Certificate, ...]
+    chain_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+
+
+class SvidSlot:
+    """Where our SVID stands, None while we have none. Its one reference is replaced."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current: OwnSvid | None = None
+
+
+def read_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
+    """The SVID of DER certificates (leaf first) and a PKCS#8 key in DER, said to be `spiffe_id`'s.
+
+    Raises ValueError in words without anything of the key. Its validity at any time is not judged, nor who issued it:
+    the agent that gave it is trusted with that, and whoever we serve judges it.
+    """
+    try:
+        leaf, *intermediates = [x509.load_der_x509_certificate(block) for block in split_der(chain)[: MAX_CHAIN + 1]]
+        if len(intermediates) >= MAX_CHAIN:
+            raise ValueError("the chain is too long")
+        _check(leaf, spiffe_id)
+        return OwnSvid(
+            svid_id(leaf),
+            Window.of(leaf),
+            tuple(intermediates),
+            b"".join(each.public_bytes(Encoding.PEM) for each in (leaf, *intermediates)),
+            _key_pem(key, leaf),
+        )
+    except Refused as error:
+        raise ValueError(error.detail) from None
+    except (*CERTIFICATE_ERRORS, IndexError) as error:
+        said = str(error) if type(error) is ValueError and len(str(error)) < 80 else "it can't be read"
+        raise ValueError(said) from None
+
+
+def _check(leaf: Certificate, spiffe_id: str) -> None:
+    if str(svid_id(leaf)) != spiffe_id:
+        raise ValueError("the certificate is another SPIFFE ID's")
+    if is_authority(leaf):
+        raise ValueError("the certificate is a CA")
+    usages = extension(leaf, x509.ExtendedKeyUsage)
+    if usages is not None and _SERVER_USAGES.isdisjoint(usages):
+        raise ValueError("the certificate is not for TLS servers")
+    if weak := weakness(leaf):
+        raise ValueError(f"the certificate has {weak}")
+
+
+def _key_pem(der: bytes, leaf: Certificate) -> bytes:
+    try:
+        key = load_der_private_key(der, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("the private key can't be read") from None
+    own, certified = (
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for public in (key.public_key(), leaf.public_key())
+    )
+    if own != certified:
+        raise ValueError("the private key is not the certificate's")
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
