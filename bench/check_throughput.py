@@ -97,7 +97,7 @@ async def measure(socket: Path, pid: int, request: bytes, concurrency: int, seco
 
 async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
     """All pairs of rounds, and what they come to."""
-    what = scenario.build(arguments.case, arguments.policies, directory)
+    what = scenario.build(arguments.case, arguments.policies, directory, arguments.server)
     cpus = sorted(os.sched_getaffinity(0))
     empty_socket = directory / "empty.sock"
     empty = server(["-m", "bench.empty_server", str(empty_socket)], empty_socket, cpus[0])
@@ -129,6 +129,7 @@ def summary(
     cpu = [full.server_cpu_us - empty.server_cpu_us for empty, full in pairs]
     return {
         "case": arguments.case,
+        "server": arguments.server,
         "policies": arguments.policies,
         "request_bytes": request_bytes,
         "concurrency": arguments.concurrency,
@@ -156,7 +157,7 @@ def show(result: dict[str, object]) -> str:
     ratios = ", ".join(f"{ratio:.0%}" for ratio in result["throughput_ratios"])  # type: ignore[attr-defined]
     lines.append(f"full / empty throughput: {result['throughput_ratio']:.1%} (median of {ratios}); target {TARGET:.0%}")
     what = f"{result['case']}, {result['policies']} policies, {result['request_bytes']} bytes a request"
-    lines.append(f"a decision costs {result['decision_cpu_us']} us of CPU ({what})")
+    lines.append(f"a decision on `{result['server']}` costs {result['decision_cpu_us']} us of CPU more ({what})")
     return "\n".join(lines)
 
 
@@ -164,6 +165,7 @@ def main() -> int:
     """Run the benchmark; the exit status is 1 where `--check` is given and the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=scenario.CASES, default="svid", help="what the caller presents")
+    parser.add_argument("--server", choices=("grpcio", "fast"), default="grpcio", help="the service's transport")
     parser.add_argument("--policies", type=int, default=100, help="policies in force")
     parser.add_argument("--rounds", type=int, default=6, help="pairs of rounds")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one round")

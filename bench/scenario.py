@@ -40,8 +40,8 @@ class Scenario:
     request: bytes
 
 
-def build(case: str, policies: int, directory: Path) -> Scenario:
-    """Write settings and `policies` policies (the deciding one among them) below `directory`."""
+def build(case: str, policies: int, directory: Path, server: str = "grpcio") -> Scenario:
+    """Write settings for `server` and `policies` policies (the deciding one among them) below `directory`."""
     key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("authority", key, key)
     leaf = _certificate(FRONTEND, ec.generate_private_key(ec.SECP256R1()), key)
@@ -55,7 +55,7 @@ def build(case: str, policies: int, directory: Path) -> Scenario:
     (folder / "policies.yaml").write_text("\n---\n".join(json.dumps(each) for each in documents))
     socket = directory / "authz.sock"
     config = directory / "config.yaml"
-    config.write_text(json.dumps(_settings(case, folder, socket)))
+    config.write_text(json.dumps(_settings(case, folder, socket) | {"server": server}))
     certificate = "" if case == "principal" else quote(leaf.public_bytes(Encoding.PEM).decode(), safe="")
     return Scenario(config, socket, _request(certificate, _token(signing_key) if case == "token" else ""))
 
