@@ -80,12 +80,15 @@ def _attributes(attributes: AttributeContext, http: AttributeContext.HttpRequest
 
 
 def _exact_headers(lines: Collection[HeaderValue]) -> dict[str, tuple[str, ...]]:
-    """Header lines as they came. Nearly no request repeats a header, and then one comprehension is enough."""
-    values: dict[str, tuple[str, ...]] = {
-        line.key.lower(): (line.raw_value.decode("utf-8", "surrogateescape") or line.value,) for line in lines
-    }
-    if len(values) == len(lines):
-        return values
+    """Header lines as they came. Nearly all requests repeat none and are UTF-8: then one comprehension is enough."""
+    try:
+        values: dict[str, tuple[str, ...]] = {
+            line.key.lower(): (line.raw_value.decode() or line.value,) for line in lines
+        }
+        if len(values) == len(lines):
+            return values
+    except UnicodeDecodeError:
+        pass
     return _grouped((line.key, line.raw_value.decode("utf-8", "surrogateescape") or line.value) for line in lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 import pytest
 
@@ -184,3 +185,16 @@ def test_decision_ids_are_128_random_bits_in_hexadecimal() -> None:
     ids = {new_decision_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(each) == 32 and not set(each) - set("0123456789abcdef") for each in ids)
+
+
+def test_a_forked_worker_draws_ids_of_its_own() -> None:
+    new_decision_id()  # the rest of what was drawn with it waits
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, new_decision_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100).decode() != new_decision_id()
+    os.close(reader)
+    os.close(writer)
