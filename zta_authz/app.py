@@ -34,23 +34,27 @@ from zta_authz.ext_authz.servers import (
     authorization_methods,
 )
 from zta_authz.ext_authz.servicer import CheckServicer
+from zta_authz.ext_authz.svid_tls import SvidTls
 from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http import HttpClient, trusted_authorities
 from zta_authz.keys.jwks import JwksLoader
 from zta_authz.keys.refresher import JwksRefresher
 from zta_authz.keys.schedule import Timing
+from zta_authz.keys.trust import TrustKeeper
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
+from zta_authz.settings.trust import trust_sources
 from zta_authz.telemetry.logs import configure_logging
 from zta_authz.telemetry.metrics import CONTENT_TYPE
 from zta_authz.telemetry.observer import build_observer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zta_authz.authn.keys import KeySlot
     from zta_authz.ext_authz.servers import Methods, Server
+    from zta_authz.keys.outcomes import Outcome
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock
     from zta_authz.settings import Settings
@@ -100,9 +104,10 @@ class Service:
         """Load rules and certificates, and build the rest. Raises `FaultsError` with everything that is wrong."""
         self._settings = settings
         self._snapshots = SnapshotHolder()
-        self.state = ServiceState(self._snapshots, clock, self._keys_in_force)
+        self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
         self._output_headers: frozenset[str] = frozenset()
-        snapshot, tls, authorities = _load(settings)
+        self._telling: set[asyncio.Task[None]] = set()
+        snapshot, authorities, self._trust, tls = _load(settings, self._readiness_changed, self._key_fetched)
         self._audit = _open_audit(settings)
         self._observer = build_observer(
             otlp_endpoint=settings.tracing.otlp_endpoint,
@@ -120,6 +125,7 @@ class Service:
         self._output_headers = frozenset(
             spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers
         )
+        self._trust.bind(snapshot.verifier.bundle_slot)
         self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
@@ -145,7 +151,7 @@ class Service:
         loader = JwksLoader(client, strict=self._settings.options().strict)
         return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
 
-    def _build_servers(self, tls: MutualTls | None) -> list[Server]:
+    def _build_servers(self, tls: MutualTls | SvidTls | None) -> list[Server]:
         """Servers for proxies, plain and under mutual TLS, and for operators."""
         settings = self._settings
         authorizer = Authorizer(self._snapshots, self._audit)
@@ -163,10 +169,10 @@ class Service:
             servers.append(self._build_admin(Endpoint.parse(settings.admin.listen), tls))
         return servers
 
-    def _build_server(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | None) -> Server:
+    def _build_server(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | SvidTls | None) -> Server:
         settings = self._settings
         access = settings.socket_access()
-        if settings.server == "fast":
+        if settings.server == "fast" and not isinstance(tls, SvidTls):  # the settings don't go together otherwise
             return FastServer(
                 methods,
                 endpoints,
@@ -179,7 +185,7 @@ class Service:
             )
         return GrpcServer(methods, endpoints, access, health=self._health, tls=tls, with_reflection=settings.reflection)
 
-    def _build_admin(self, endpoint: Endpoint, tls: MutualTls | None) -> GrpcServer:
+    def _build_admin(self, endpoint: Endpoint, tls: MutualTls | SvidTls | None) -> GrpcServer:
         guard = None if endpoint.is_unix or tls is None else tls.allowing(self._settings.admin.allowed_spiffe_ids)
         methods = AdminService(self.state, parse_check_request).methods()
         access = self._settings.socket_access()
@@ -197,10 +203,12 @@ class Service:
         return metrics.render(), CONTENT_TYPE
 
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
-        verifier, since = snapshot.verifier, self.state.loaded_at
+        verifier, since, expiry = snapshot.verifier, self.state.loaded_at, snapshot.verifier.bundle_expiry
         bundles = [
-            KeyStatus(KeyKind.TRUST_BUNDLE, name, 1, since, verifier.bundle_expiry.get(name))
-            for name in verifier.trust_domains
+            KeyStatus(
+                KeyKind.TRUST_BUNDLE, each.trust_domain, each.authorities, each.since, expiry.get(each.trust_domain)
+            )
+            for each in self._trust.status()
         ]
         return bundles + [self._key_set(slot, since) for slot in verifier.key_slots]
 
@@ -213,7 +221,7 @@ class Service:
         """Listen everywhere, then say SERVING. Raises `SettingsErrors` with every address that can't be had."""
         faults: list[Fault] = []
         await self._health.set_serving(False)
-        await self._jwks.start(KEYS_PATIENCE_SECONDS)
+        await asyncio.gather(self._jwks.start(KEYS_PATIENCE_SECONDS), self._trust.start(KEYS_PATIENCE_SECONDS))
         health = ""
         addresses: tuple[Endpoint, ...] = ()
         try:
@@ -228,7 +236,7 @@ class Service:
             await self._close(grace=0)
             raise SettingsErrors(faults)
         self.state.phase = Phase.SERVING
-        await self._health.set_serving(True)
+        await self._health.set_serving(self.state.ready)
         snapshot = self._snapshots.current()
         _LOG.info(
             "serving",
@@ -237,8 +245,22 @@ class Service:
                 "listen": [str(address) for address in addresses],
                 "health": health,
                 "table_digest": snapshot.digest if snapshot is not None else "",
+                "obstacles": self.state.obstacles(),
             },
         )
+
+    def _missing(self) -> tuple[str, ...]:
+        return self._trust.obstacles()
+
+    def _readiness_changed(self) -> None:
+        """Our SVID came, changed or went: say so where readiness is asked for."""
+        if self.state.phase is Phase.SERVING:
+            telling = asyncio.get_running_loop().create_task(self._health.set_serving(self.state.ready))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    def _key_fetched(self, host: str, outcome: Outcome) -> None:
+        self._observer.metrics.keys_fetched(host, outcome)
 
     async def stop(self, at_once: asyncio.Event | None = None) -> None:
         """Drain for at most `drain_seconds`, or until `at_once` is set; then flush and close everything."""
@@ -258,6 +280,7 @@ class Service:
     async def _close(self, grace: float) -> None:
         await self._servers.stop(grace)
         await self._jwks.close()
+        await self._trust.close()
         await asyncio.to_thread(self._flush)
         if self._probes is not None:
             await self._probes.stop()
@@ -282,11 +305,17 @@ def _open_audit(settings: Settings) -> LineSink | NullSink:
         raise SettingsErrors([fault]) from error
 
 
-def _load(settings: Settings) -> tuple[Snapshot, MutualTls | None, ssl.SSLContext | None]:
-    """Rules, our certificates, and who signs issuers' servers (None: the system says). Raises with all their faults."""
+def _load(
+    settings: Settings, changed: Callable[[], None], heard: Callable[[str, Outcome], None]
+) -> tuple[Snapshot, ssl.SSLContext | None, TrustKeeper, MutualTls | SvidTls | None]:
+    """Rules, who signs issuers' servers (None: the system says), trust bundles, our certificate.
+
+    Raises with all their faults.
+    """
     errors: list[FaultsError] = []
     snapshot: Snapshot | None = None
-    tls: MutualTls | None = None
+    trust: TrustKeeper | None = None
+    tls: MutualTls | SvidTls | None = None
     authorities: ssl.SSLContext | None = None
     try:
         snapshot = load_snapshot(settings.policies, settings.options())
@@ -295,15 +324,29 @@ def _load(settings: Settings) -> tuple[Snapshot, MutualTls | None, ssl.SSLContex
     except FaultsError as error:
         errors.append(error)
     try:
-        files = settings.tls
-        if files is not None:
-            tls = MutualTls(files.cert_file, files.key_file, files.client_ca_file, files.allowed_spiffe_ids)
+        trust = TrustKeeper(trust_sources(settings), changed, heard=heard)
+    except FaultsError as error:
+        errors.append(error)
+    try:
+        tls = _load_tls(settings, trust)
     except FaultsError as error:
         errors.append(error)
     try:
         authorities = None if settings.jwks.ca_file is None else trusted_authorities(settings.jwks.ca_file)
     except FaultsError as error:
         errors.append(error)
-    if errors or snapshot is None:
+    if errors or snapshot is None or trust is None:
         raise FaultsError(fault for error in errors for fault in error.faults)
-    return snapshot, tls, authorities
+    return snapshot, authorities, trust, tls
+
+
+def _load_tls(settings: Settings, trust: TrustKeeper | None) -> MutualTls | SvidTls | None:
+    """What our TCP listeners show and ask for; None for plain ones. Raises `SettingsErrors`."""
+    wanted = settings.tls
+    if wanted is None:
+        return None
+    if settings.takes_agent_svid:
+        return None if trust is None else SvidTls(trust.svid, trust.store.slot, wanted.allowed_spiffe_ids)
+    return MutualTls(
+        wanted.cert_file or "", wanted.key_file or "", wanted.client_ca_file or "", wanted.allowed_spiffe_ids
+    )

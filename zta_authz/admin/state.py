@@ -45,14 +45,20 @@ class KeyStatus:
 class ServiceState:
     """Read by the health listener and the admin API, written by `app`."""
 
-    __slots__ = ("_clock", "_keys", "_snapshots", "load_errors", "loaded_at", "phase", "started_at")
+    __slots__ = ("_clock", "_keys", "_needs", "_snapshots", "load_errors", "loaded_at", "phase", "started_at")
 
     def __init__(
-        self, snapshots: SnapshotSource, clock: Clock, keys: Callable[[Snapshot], Sequence[KeyStatus]] = lambda _: ()
+        self,
+        snapshots: SnapshotSource,
+        clock: Clock,
+        keys: Callable[[Snapshot], Sequence[KeyStatus]] = lambda _: (),
+        needs: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
+        """`keys` gives the keys in force; `needs` what else is missing before calls can be served, in words."""
         self._snapshots = snapshots
         self._clock = clock
         self._keys = keys
+        self._needs = needs
         self.phase = Phase.STARTING
         self.started_at = clock()
         self.loaded_at = 0.0
@@ -87,6 +93,7 @@ class ServiceState:
         found = [] if self.phase is Phase.SERVING else [self.phase.value]
         if self.snapshot is None:
             found.append("no rules loaded")
+        found.extend(self._needs())
         return tuple(found)
 
     @property

@@ -21,6 +21,7 @@ from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, p
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
+    from zta_authz.ext_authz.svid_tls import SvidTls
     from zta_authz.ext_authz.tls import MutualTls
 
 AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -110,7 +111,7 @@ class GrpcServer:
         access: SocketAccess,
         *,
         health: Health | None = None,
-        tls: MutualTls | None = None,
+        tls: MutualTls | SvidTls | None = None,
         with_reflection: bool = False,
     ) -> None:
         self._methods = methods

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.settings.inconsistency import Inconsistency
+from zta_authz.settings.trust import trust_inconsistencies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zta_authz.settings.environment import Path
     from zta_authz.settings.model import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Inconsistency:
-    """Settings that don't go together, reported at `path`; nothing can be said while one of `depends` is wrong."""
-
-    path: Path
-    message: str
-    hint: str
-    depends: tuple[Path, ...]
 
 
 def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
@@ -31,6 +22,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _admin(settings)
     yield from _workloads(settings)
     yield from _jwks(settings)
+    yield from trust_inconsistencies(settings)
     if settings.audit.sink == "file" and settings.audit.path is None:
         yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
     if settings.audit.sink != "file" and settings.audit.path is not None:

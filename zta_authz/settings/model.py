@@ -44,6 +44,21 @@ def _tcp(text: str) -> str:
     return text
 
 
+def _unix(text: str) -> str:
+    if not Endpoint.parse(_endpoint(text)).is_unix:
+        raise _wrong("the Workload API is on a Unix socket", "write for example `unix:/run/spire/agent.sock`")
+    return text
+
+
+def _https(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or parts.username is not None or parts.fragment:
+        raise _wrong(
+            "a bundle endpoint is an https URL without user", "write for example `https://spire.example/bundle`"
+        )
+    return text
+
+
 def _trust_domain(text: str) -> str:
     try:
         TrustDomain.parse(text)
@@ -246,12 +261,37 @@ class Http2Settings(Section):
 
 
 class TlsSettings(Section):
-    """Mutual TLS of TCP listeners: our certificate chain and key, who signs callers, and which callers may ask."""
+    """Mutual TLS of TCP listeners: our certificate chain and key, who signs callers, and which callers may ask.
 
-    cert_file: Text
-    key_file: Text
-    client_ca_file: Text
+    The three files go with `source: files`; with `workload_api` all that is in them comes from there and the bundles.
+    """
+
+    source: Literal["files", "workload_api"] = "files"
+    cert_file: Text | None = None
+    key_file: Text | None = None
+    client_ca_file: Text | None = None
     allowed_spiffe_ids: SpiffeIds = ()
+
+
+class BundleSettings(Section):
+    """One trust domain's bundle: in `file`, or at the bundle endpoint `url`, with `file` as what to begin with.
+
+    `endpoint_spiffe_id`: the endpoint's profile is https_spiffe; without it https_web, with `ca_file` (PEM) besides the
+    system's authorities.
+    """
+
+    trust_domain: TrustDomainName
+    file: Text | None = None
+    url: Annotated[str, AfterValidator(_https)] | None = None
+    endpoint_spiffe_id: Annotated[str, AfterValidator(_spiffe_id)] | None = None
+    ca_file: Text | None = None
+
+
+class WorkloadApiSettings(Section):
+    """The SPIFFE Workload API (a SPIRE agent's socket; None: not asked), and whether its trust bundles are taken."""
+
+    socket: Annotated[str, AfterValidator(_unix)] | None = None
+    bundles: bool = True
 
 
 class LogSettings(Section):
@@ -293,6 +333,8 @@ class Settings(Section):
     health: HealthSettings = HealthSettings()
     admin: AdminSettings = AdminSettings()
     jwks: JwksSettings = JwksSettings()
+    bundles: Annotated[tuple[BundleSettings, ...], Field(max_length=1024)] = ()
+    workload_api: WorkloadApiSettings = WorkloadApiSettings()
     socket: SocketSettings = SocketSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
@@ -319,11 +361,22 @@ class Settings(Section):
             use_remote_address=self.client_address.use_remote_address,
             xff_num_trusted_hops=self.client_address.xff_num_trusted_hops,
             accept_ambiguous_paths=(self.paths.ambiguous or ("accept" if istio else "reject")) == "accept",
+            bundles_from_elsewhere=bool(self.bundles) or (self.takes_agent_bundles),
         )
 
     def _workload(self, named: WorkloadSettings | NamedWorkloadSettings) -> Workload:
         mesh = self.workload
         return Workload(named.namespace, dict(named.labels), mesh.trust_domain, mesh.trust_domain_aliases)
+
+    @property
+    def takes_agent_bundles(self) -> bool:
+        """Whether trust bundles come from the Workload API."""
+        return self.workload_api.socket is not None and self.workload_api.bundles
+
+    @property
+    def takes_agent_svid(self) -> bool:
+        """Whether our certificate comes from the Workload API."""
+        return self.tls is not None and self.tls.source == "workload_api"
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """`listen`, parsed."""

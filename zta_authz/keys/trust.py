@@ -1,0 +1,156 @@
+"""Everything that keeps trust bundles and our own SVID current, as one thing to start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zta_authz.authn.own_svid import SvidSlot
+from zta_authz.errors import FaultsError, SettingsErrors
+from zta_authz.keys.bundle_endpoint import ENDPOINT_TIMING, BundleEndpoint, EndpointKeeper
+from zta_authz.keys.bundle_files import BundleFile, BundleFiles, read_bundle_file
+from zta_authz.keys.bundle_store import BundleSource, BundleStatus, BundleStore
+from zta_authz.keys.workload_api import WorkloadApi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.authn.bundles import Bundles, BundleSlot
+    from zta_authz.authn.own_svid import OwnSvid
+    from zta_authz.errors import Fault
+    from zta_authz.keys.bundle_endpoint import Heard
+    from zta_authz.keys.schedule import Timing
+    from zta_authz.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSources:
+    """What the settings name. `endpoints` have the file that they begin with, if any.
+
+    `agent` is the Workload API's address (`unix:/path`, "" for none): `agent_bundles` takes its trust bundles,
+    `agent_svid` our own SVID, without which the service is not ready.
+    """
+
+    files: tuple[BundleFile, ...] = ()
+    endpoints: tuple[tuple[BundleEndpoint, BundleFile | None], ...] = ()
+    agent: str = ""
+    agent_bundles: bool = False
+    agent_svid: bool = False
+
+
+class TrustKeeper:
+    """Builds the sources and runs them. `changed` is called when what `obstacles` says may have changed."""
+
+    def __init__(
+        self,
+        sources: TrustSources,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        clock: Clock = time.time,
+        heard: Heard = lambda _host, _outcome: None,
+        timing: Timing = ENDPOINT_TIMING,
+    ) -> None:
+        """Read the files. Raises `SettingsErrors` with everything that is wrong with them."""
+        self._clock = clock
+        self._changed = changed
+        self._needs_svid = sources.agent_svid
+        claims = {file.trust_domain.name: BundleSource.FILE for file in sources.files}
+        claims |= {endpoint.trust_domain.name: BundleSource.ENDPOINT for endpoint, _ in sources.endpoints}
+        self.store = BundleStore(claims, clock)
+        self.svid = SvidSlot()
+        self._files = BundleFiles(sources.files, self.store)
+        self._endpoints = [
+            EndpointKeeper(endpoint, self.store, timing=timing, heard=heard) for endpoint, _ in sources.endpoints
+        ]
+        self._agent = self._build_agent(sources)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._expiry: asyncio.TimerHandle | None = None
+        self._read_files([first for _, first in sources.endpoints])
+
+    def _build_agent(self, sources: TrustSources) -> WorkloadApi | None:
+        if not sources.agent or not (sources.agent_bundles or sources.agent_svid):
+            return None
+        return WorkloadApi(
+            sources.agent,
+            bundles=self.store if sources.agent_bundles else None,
+            svid=self.svid if sources.agent_svid else None,
+            changed=self._svid_changed,
+            clock=self._clock,
+        )
+
+    def _read_files(self, firsts: list[BundleFile | None]) -> None:
+        faults: list[Fault] = []
+        try:
+            self._files.load()
+        except FaultsError as error:
+            faults.extend(error.faults)
+        for keeper, file in zip(self._endpoints, firsts, strict=True):
+            try:
+                if file is not None:
+                    keeper.begin_with(read_bundle_file(file))
+            except FaultsError as error:
+                faults.extend(error.faults)
+        if faults:
+            raise SettingsErrors(faults)
+
+    def bind(self, slot: BundleSlot) -> None:
+        """From now on keep the verifier's `slot` filled."""
+        self.store.bind(slot)
+
+    def current_bundles(self) -> Bundles:
+        """The bundles in force, documents included. From any thread."""
+        return self.store.slot.current
+
+    def current_svid(self) -> OwnSvid | None:
+        """Our SVID, None while we have none. From any thread."""
+        return self.svid.current
+
+    def obstacles(self) -> tuple[str, ...]:
+        """What keeps the service from being ready; () when nothing does."""
+        if not self._needs_svid:
+            return ()
+        svid = self.svid.current
+        if svid is None:
+            return ("no SVID from the Workload API",)
+        return ("our SVID has expired",) if svid.window.not_after < self._clock() else ()
+
+    def status(self) -> list[BundleStatus]:
+        """The trust bundles in force."""
+        return self.store.status()
+
+    async def start(self, patience: float = 0.0) -> None:
+        """Begin. Returns when each source was tried once, after `patience` seconds at the latest."""
+        loop = asyncio.get_running_loop()
+        tried = [keeper.tried for keeper in self._endpoints]
+        self._tasks = [loop.create_task(keeper.run(), name="bundle endpoint") for keeper in self._endpoints]
+        self._tasks.append(loop.create_task(self._files.run(), name="bundle files"))
+        if self._agent is not None:
+            self._tasks.append(loop.create_task(self._agent.run(), name="Workload API"))
+            tried.extend(self._agent.tried.values())
+        waiting = [asyncio.ensure_future(event.wait()) for event in tried]
+        if waiting and patience:
+            await asyncio.wait(waiting, timeout=patience)
+        for task in waiting:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop. What is in force stays there."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def _svid_changed(self) -> None:
+        """Tell it on, and once more when the SVID expires without having been renewed."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        svid = self.svid.current
+        if svid is not None:
+            wait = max(0.0, svid.window.not_after - self._clock()) + 1.0
+            self._expiry = asyncio.get_running_loop().call_later(wait, self._changed)
+        self._changed()

@@ -1,0 +1,104 @@
+"""Where trust bundles and our own certificate come from: what must go together, and what is made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault, FaultsError, SettingsErrors
+from zta_authz.keys.bundle_endpoint import BundleEndpoint
+from zta_authz.keys.bundle_files import BundleFile
+from zta_authz.keys.http import trusted_authorities
+from zta_authz.keys.trust import TrustSources
+from zta_authz.model.spiffe import SpiffeId, TrustDomain
+from zta_authz.settings.inconsistency import Inconsistency
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+    from zta_authz.settings.environment import Path
+    from zta_authz.settings.model import BundleSettings, Settings
+
+_FILES: Final = ("cert_file", "key_file", "client_ca_file")
+
+
+def trust_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
+    """What does not go together."""
+    yield from _tls(settings)
+    seen: set[str] = set()
+    for index, bundle in enumerate(settings.bundles):
+        yield from _bundle(bundle, ("bundles", index))
+        if bundle.trust_domain in seen:
+            path: Path = ("bundles", index, "trust_domain")
+            yield Inconsistency(path, "two bundles of one trust domain", "leave one of the two", (("bundles",),))
+        seen.add(bundle.trust_domain)
+
+
+def _tls(settings: Settings) -> Iterator[Inconsistency]:
+    tls = settings.tls
+    if tls is None:
+        return
+    for name in _FILES:
+        given = getattr(tls, name) is not None
+        if tls.source == "files" and not given:
+            yield Inconsistency(("tls", name), "this field is needed", "add it, or `source: workload_api`", (("tls",),))
+        elif tls.source != "files" and given:
+            hint = "leave it out, or write `source: files`"
+            yield Inconsistency(("tls", name), "comes from the Workload API", hint, (("tls",),))
+    if tls.source == "files":
+        return
+    depends: tuple[Path, ...] = (("tls",), ("workload_api",), ("server",))
+    if settings.workload_api.socket is None:
+        yield Inconsistency(
+            ("tls", "source"), "the Workload API's socket is not known", "set `workload_api.socket`", depends
+        )
+    if settings.server == "fast":
+        hint = "write `server: grpcio`, or name files"
+        yield Inconsistency(("tls", "source"), "server `fast` takes certificates from files only", hint, depends)
+
+
+def _bundle(bundle: BundleSettings, path: Path) -> Iterator[Inconsistency]:
+    depends: tuple[Path, ...] = (("bundles",),)
+    if bundle.file is None and bundle.url is None:
+        yield Inconsistency(path, "the bundle has no source", "add `file` or `url`", depends)
+    if bundle.url is None and bundle.endpoint_spiffe_id is not None:
+        hint = "add `url`, or leave it out"
+        yield Inconsistency((*path, "endpoint_spiffe_id"), "there is no endpoint", hint, depends)
+    if bundle.ca_file is not None and (bundle.url is None or bundle.endpoint_spiffe_id is not None):
+        hint = "leave it out: a trust bundle authenticates such an endpoint"
+        yield Inconsistency((*path, "ca_file"), "only an https_web endpoint has `ca_file`", hint, depends)
+    if bundle.endpoint_spiffe_id is not None and bundle.file is None:
+        serves_itself = SpiffeId.parse(bundle.endpoint_spiffe_id).trust_domain.name == bundle.trust_domain
+        if serves_itself:
+            hint = "add `file` with a bundle to begin with, got from the trust domain by other means"
+            yield Inconsistency(path, "nothing to authenticate the endpoint with", hint, depends)
+
+
+def trust_sources(settings: Settings) -> TrustSources:
+    """Where to take bundles and our SVID from. Raises `SettingsErrors` for each `ca_file` that can't be used."""
+    files: list[BundleFile] = []
+    endpoints: list[tuple[BundleEndpoint, BundleFile | None]] = []
+    faults: list[Fault] = []
+    for bundle in settings.bundles:
+        domain = TrustDomain(bundle.trust_domain)
+        file = None if bundle.file is None else BundleFile(domain, bundle.file)
+        if bundle.url is None:
+            files += [] if file is None else [file]
+            continue
+        spiffe_id = None if bundle.endpoint_spiffe_id is None else SpiffeId.parse(bundle.endpoint_spiffe_id)
+        endpoint = BundleEndpoint(domain, bundle.url, spiffe_id, _authorities(bundle.ca_file, faults))
+        endpoints.append((endpoint, file))
+    if faults:
+        raise SettingsErrors(faults)
+    agent = settings.workload_api.socket or ""
+    return TrustSources(
+        tuple(files), tuple(endpoints), agent, settings.takes_agent_bundles, bool(agent) and settings.takes_agent_svid
+    )
+
+
+def _authorities(ca_file: str | None, faults: list[Fault]) -> ssl.SSLContext | None:
+    try:
+        return None if ca_file is None else trusted_authorities(ca_file)
+    except FaultsError as error:
+        faults.extend(Fault(each.source, 0, 0, each.message, "mend `ca_file` in `bundles`") for each in error.faults)
+        return None
