@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.jwt_svid import SvidRules, TrustDomainKeys
     from zta_authz.authn.keys import KeySlot
     from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Place, Places, Presented
@@ -39,7 +40,7 @@ class TokenRule:
 
     source: JwtRule
     audiences: frozenset[str]
-    keys: KeySlot
+    keys: KeySlot | TrustDomainKeys
     places: tuple[Place, ...]
     limits: IssuerLimits
     svid: bool = False
@@ -120,10 +121,14 @@ class TokenCache(BoundedCache[bytes, Cached]):
 
 @dataclass(slots=True, eq=False)
 class Common:
-    """What the verifiers of all workloads share. `strip` are the headers that clients may not send."""
+    """What the verifiers of all workloads share. `strip` are the headers that clients may not send.
+
+    `svids` is None where JWT-SVIDs are not taken.
+    """
 
     strict: bool
     strip: frozenset[str]
     revocations: Revocations
+    svids: SvidRules | None = None
     cache: TokenCache = field(default_factory=TokenCache)
     replays: ReplayMemory = field(default_factory=ReplayMemory)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IssuerLimits:
-    """Limits of one issuer. `algorithms` and `types` are None where any will do; ages are in seconds.
+    """Limits of one issuer. `algorithms`, `types` and `audiences` are None where any will do; ages are in seconds.
 
     `types` are as `token_type` writes them.
     """
@@ -29,6 +29,7 @@ class IssuerLimits:
     require_kid: bool = False
     algorithms: frozenset[str] | None = None
     types: frozenset[str] | None = None
+    audiences: frozenset[str] | None = None
 
     def and_(self, other: IssuerLimits) -> IssuerLimits:
         """Both at once: whatever either refuses is refused."""
@@ -39,6 +40,7 @@ class IssuerLimits:
             self.require_kid or other.require_kid,
             _both(self.algorithms, other.algorithms),
             _both(self.types, other.types),
+            _both(self.audiences, other.audiences),
         )
 
     def judge(self, token: VerifiedToken, now: float) -> None:
@@ -49,6 +51,8 @@ class IssuerLimits:
             raise Refused(Reason.TOKEN_HEADER, "`typ` is not one that this issuer's tokens may have")
         if self.require_kid and not token.kid:
             raise Refused(Reason.TOKEN_HEADER, "no `kid`, which this issuer's tokens must have")
+        if self.audiences is not None and self.audiences.isdisjoint(raw_audiences(token)):
+            raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is its issuer's policy's")
         if self.max_age < float("inf"):
             if token.issued_at is None:
                 raise Refused(Reason.TOKEN_TOO_OLD, "no `iat`, so that its age can't be told")
@@ -68,6 +72,12 @@ def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset
     if one is None or other is None:
         return other if one is None else one
     return one & other
+
+
+def raw_audiences(token: VerifiedToken) -> tuple[str, ...]:
+    """The token's audiences as they stand in it."""
+    audience = token.claims.get("aud", ())
+    return (audience,) if isinstance(audience, str) else tuple(audience)
 
 
 def token_type(text: str) -> str:
@@ -100,6 +110,7 @@ def compile_limits(policies: Iterable[IssuerPolicy]) -> dict[str, IssuerLimits]:
             policy.require_kid,
             frozenset(policy.algorithms) if policy.algorithms else None,
             frozenset(map(token_type, policy.types)) if policy.types else None,
+            frozenset(policy.audiences) if policy.audiences else None,
         )
         before = limits.get(policy.issuer)
         limits[policy.issuer] = found if before is None else before.and_(found)

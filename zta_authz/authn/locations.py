@@ -68,6 +68,11 @@ class Places:
             *(self._place(Kind.COOKIE, name) for name in cookies),
         )
 
+    @property
+    def bearer(self) -> Place:
+        """Authorization, where bearer tokens stand."""
+        return self._place(Kind.HEADER, DEFAULT_HEADER, DEFAULT_PREFIX)
+
     def _place(self, kind: Kind, name: str, prefix: str = "") -> Place:
         return self._places.setdefault((kind, name, prefix), Place(kind, name, prefix))
 

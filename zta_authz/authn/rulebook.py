@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.authn.api_keys import ApiKeys, ApiKeyVerifier, check_key_sets
 from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.grants import Common, compile_rule
+from zta_authz.authn.jwt_svid import compile_svid_rules
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
 from zta_authz.authn.limits import NO_LIMITS, compile_limits
 from zta_authz.authn.locations import Places
@@ -24,10 +25,12 @@ from zta_authz.errors import Fault
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from zta_authz.authn.bundles import BundleSlot
     from zta_authz.authn.grants import TokenRule
+    from zta_authz.authn.jwt_svid import SvidRules
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.revocation import Revocations
-    from zta_authz.model.documents import ApiKeySet, IssuerPolicy, JwtRule, RequestAuthentication, Selector
+    from zta_authz.model.documents import ApiKeySet, IssuerPolicy, JwtRule, RequestAuthentication, Selector, TrustBundle
     from zta_authz.model.options import Options, Workload
 
 MAX_VIEWS: Final = 1024
@@ -54,15 +57,26 @@ class RuleBook:
 
     __slots__ = ("_by_rules", "_by_workload", "_common", "_documents", "_options", "default", "rules", "strip_headers")
 
-    def __init__(self, documents: Iterable[SelectedRules], options: Options, revocations: Revocations) -> None:
+    def __init__(
+        self,
+        documents: Iterable[SelectedRules],
+        options: Options,
+        revocations: Revocations,
+        svids: SvidRules | None = None,
+    ) -> None:
         self._documents = tuple(documents)
         self._options = options
         self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
         self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
-        self._common = Common(options.strict, self.strip_headers, revocations)
+        self._common = Common(options.strict, self.strip_headers, revocations, svids)
         self._by_workload: BoundedCache[_WorkloadKey, Verifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], Verifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
+
+    @property
+    def key_slots(self) -> tuple[KeySlot, ...]:
+        """Where the keys of the rules' issuers stand, each once."""
+        return tuple(dict.fromkeys(rule.keys for rule in self.rules if isinstance(rule.keys, KeySlot)))
 
     def take_over(self, before: RuleBook) -> None:
         """Go on remembering the DPoP proofs that the book before this one has seen."""
@@ -97,13 +111,17 @@ def compile_rules(
     authentications: Iterable[RequestAuthentication],
     options: Options,
     faults: list[Fault],
+    *,
     revocations: Revocations = NOTHING_REVOKED,
-    policies: Iterable[IssuerPolicy] = (),
+    policies: Sequence[IssuerPolicy] = (),
     key_sets: Sequence[ApiKeySet] = (),
+    bundles: Sequence[TrustBundle] = (),
+    slot: BundleSlot | None = None,
 ) -> RuleBook:
     """The rules that may apply: to `options.workload`, or to any workload where requests say whose they are.
 
-    Key sets of rules that can't apply are checked too: a mistake is one wherever it waits.
+    Key sets of rules that can't apply are checked too: a mistake is one wherever it waits. `slot` has the bundles that
+    JWT-SVIDs are verified against.
     """
     workload = options.workload
     places, limits = Places(), compile_limits(policies)
@@ -119,12 +137,15 @@ def compile_rules(
             keys = _keys(rule, known, options, faults)
             if applies:
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
-                slot = slots.setdefault(source, _slot(rule, keys))
-                rules.append(compile_rule(rule, slot, places, limits.get(rule.issuer, NO_LIMITS)))
+                place = slots.setdefault(source, _slot(rule, keys))
+                rules.append(compile_rule(rule, place, places, limits.get(rule.issuer, NO_LIMITS)))
         documents.append(SelectedRules(document.selector, tuple(rules)))
     check_key_sets(key_sets, faults)
     documents += [SelectedRules(each.selector, keys=each) for each in key_sets]
-    return RuleBook(documents, options, revocations)
+    svids = None
+    if options.strict and slot is not None:
+        svids = compile_svid_rules(bundles, policies, limits, slot, places.bearer) or None
+    return RuleBook(documents, options, revocations, svids)
 
 
 def _slot(rule: JwtRule, keys: KeySet) -> KeySlot:

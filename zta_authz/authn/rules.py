@@ -20,6 +20,7 @@ from zta_authz.authn.jwt import (
     parse_token,
     verify_signature,
 )
+from zta_authz.authn.jwt_svid import judge_svid, looks_like_svid
 from zta_authz.authn.limits import NO_LIMITS
 from zta_authz.authn.locations import TokenFinder
 from zta_authz.authn.outputs import changes_for
@@ -46,7 +47,13 @@ class TokenVerifier:
         self._common = common
         strict = common.strict
         self._reading = STRICT if strict else ISTIO
-        self._finder = TokenFinder((place for rule in self.rules for place in rule.places), strict=strict)
+        self._svids = common.svids
+        places = [place for rule in self.rules for place in rule.places]
+        self._others_place = None if self._svids is None or self._svids.place in places else self._svids.place
+        if self._others_place is not None:
+            places.append(self._others_place)
+        self._reads_tokens = bool(places)
+        self._finder = TokenFinder(places, strict=strict)
         self._accept = self._accept_strictly if strict else self._accept_as_istio
         self._skips = _never if strict else _jwt_authn_skips
         self._no_token = changes_for((), (), common.strip) if common.strip else NO_CHANGES
@@ -56,7 +63,7 @@ class TokenVerifier:
 
         A `trial` neither asks nor notes whether a DPoP proof was seen before.
         """
-        if not self.rules:
+        if not self._reads_tokens:
             return Identity(peer, changes=self._no_token)
         if self._skips(request):
             return Identity(peer)
@@ -93,10 +100,13 @@ class TokenVerifier:
         return binding
 
     def _accept_strictly(self, found: Found, now: float) -> list[tuple[Grant, str]]:
+        if self._others_place is not None:  # no JWT rule reads there: what is no JWT-SVID is not for us
+            found = [each for each in found if each.place is not self._others_place or looks_like_svid(each.text)]
         grants = [(self._accept_one(presented, self.rules, now), presented.text) for presented in found]
         if len(grants) > 1:
             order = {rule: number for number, rule in enumerate(self.rules)}
-            grants.sort(key=lambda each: order[each[0].rule])  # stable: within a rule the places keep their order
+            last = len(order)  # JWT-SVIDs; else stable: within a rule the places keep their order
+            grants.sort(key=lambda each: order.get(each[0].rule, last))
         return grants
 
     def _accept_as_istio(self, found: Found, now: float) -> list[tuple[Grant, str]]:
@@ -120,9 +130,13 @@ class TokenVerifier:
         unverified: UnverifiedToken | None = None
         if cached is None:
             unverified = parse_token(presented.text, self._reading)
-            issuer = unverified.issuer
+            issuer, subject = unverified.issuer, unverified.claims.get("sub", "")
         else:
-            issuer = cached.token.issuer
+            issuer, subject = cached.token.issuer, cached.token.subject
+        if self._svids is not None and not any(rule.source.issuer == issuer for rule in rules):
+            svid_rule = self._svids.rule_for(subject)
+            if svid_rule is not None:
+                rules, issuer = (svid_rule,), svid_rule.source.issuer
         refused: Refused | None = None
         for rule in rules:
             if rule.source.issuer != issuer or presented.place not in rule.places:
@@ -147,7 +161,9 @@ class TokenVerifier:
         judge_times(token, self._reading, now, needs_expiry=not limits.allow_missing_exp)
         if limits is not NO_LIMITS:
             limits.judge(token, now)
-        if rule.audiences and rule.audiences.isdisjoint(token.audiences):
+        if rule.svid:
+            judge_svid(token, rule)
+        elif rule.audiences and rule.audiences.isdisjoint(token.audiences):
             raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
         if revocations.of_tokens:
             revocations.check_token(rule.source.issuer, token, now)

@@ -51,7 +51,7 @@ class IdentityVerifier:
         self.issuers: tuple[str, ...] = tuple(sorted({rule.source.issuer for rule in book.rules}))
         self.bundle_slot = bundle_slot
         self.strip_headers: frozenset[str] = book.strip_headers
-        self.key_slots: tuple[KeySlot, ...] = tuple(dict.fromkeys(rule.keys for rule in book.rules))
+        self.key_slots: tuple[KeySlot, ...] = book.key_slots
 
     def take_over(self, before: IdentityVerifier) -> None:
         """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""
@@ -88,7 +88,7 @@ class IdentityVerifier:
 
 def compile_verifier(
     authentications: Sequence[RequestAuthentication],
-    bundles: Iterable[TrustBundle],
+    bundles: Sequence[TrustBundle],
     options: Options,
     faults: list[Fault],
     *,
@@ -104,6 +104,15 @@ def compile_verifier(
     slot = BundleSlot(compile_bundles(bundles, faults))
     return IdentityVerifier(
         PeerVerifier(slot, options, revoked),
-        compile_rules(authentications, options, faults, revoked, issuer_policies, api_keys),
+        compile_rules(
+            authentications,
+            options,
+            faults,
+            revocations=revoked,
+            policies=issuer_policies,
+            key_sets=api_keys,
+            bundles=bundles,
+            slot=slot,
+        ),
         slot,
     )

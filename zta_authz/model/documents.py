@@ -94,7 +94,8 @@ class RequestAuthentication:
 class TrustBundle:
     """`zta.dev/v1` TrustBundle: the authorities of one trust domain. PEM texts hold one or more certificates.
 
-    `spiffe_bundle` is a SPIFFE bundle, as JSON text or parsed.
+    `spiffe_bundle` is a SPIFFE bundle, as JSON text or parsed. JWT-SVIDs of the domain are taken for
+    `jwt_svid_audiences`.
     """
 
     name: str
@@ -109,6 +110,7 @@ class TrustBundle:
     jwt_authorities_position: Position | None = None
     spiffe_bundle: Mapping[str, Any] | str | None = None
     spiffe_bundle_position: Position | None = None
+    jwt_svid_audiences: tuple[str, ...] = ()
 
 
 class Revoked(StrEnum):
@@ -162,6 +164,7 @@ class IssuerPolicy:
     require_kid: bool = False
     algorithms: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

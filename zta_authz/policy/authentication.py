@@ -119,7 +119,14 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
     """Add the authorities of one trust domain to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
-    fields = ("trustDomain", "x509Authorities", "x509Intermediates", "jwtAuthorities", "spiffeBundle")
+    fields = (
+        "trustDomain",
+        "x509Authorities",
+        "x509Intermediates",
+        "jwtAuthorities",
+        "spiffeBundle",
+        "jwtSvidAudiences",
+    )
     reader.mapping(spec, "TrustBundle.spec", fields)
     domain_node = reader.required(spec, "trustDomain", "TrustBundle.spec")
     name = None if domain_node is None else reader.string(domain_node, "trustDomain")
@@ -136,6 +143,9 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
         reader.fault(spec, "the bundle holds no authorities", hint)
     if spiffe is not None and (x509 is not None or jwt is not None):
         reader.fault(spiffe, "`spiffeBundle` holds all authorities", "leave `x509Authorities` and `jwtAuthorities` out")
+    audiences = spec.get("jwtSvidAudiences")
+    if audiences is not None and jwt is None and spiffe is None:
+        reader.fault(audiences, "`jwtSvidAudiences` without keys that sign JWT-SVIDs", "add `jwtAuthorities`")
     intermediates = spec.get("x509Intermediates")
     documents.bundles.append(
         TrustBundle(
@@ -151,6 +161,7 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
             jwt_authorities_position=None if jwt is None else reader.position(jwt),
             spiffe_bundle=None if spiffe is None else _spiffe_bundle(reader, spiffe),
             spiffe_bundle_position=None if spiffe is None else reader.position(spiffe),
+            jwt_svid_audiences=texts(reader, spec, "jwtSvidAudiences"),
         )
     )
 

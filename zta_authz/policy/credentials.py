@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.spec import DocumentSet, Header
     from zta_authz.policy.yaml_reader import Node
 
-_LIMITS: Final = ("maxTokenAge", "allowMissingExp", "requireBound", "requireKid", "algorithms", "types")
+_LIMITS: Final = ("maxTokenAge", "allowMissingExp", "requireBound", "requireKid", "algorithms", "types", "audiences")
 _ASYMMETRIC: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
@@ -50,6 +50,7 @@ def read_issuer_policy(header: Header, documents: DocumentSet, warnings: list[Fa
             require_kid=flag(reader, spec, "requireKid"),
             algorithms=texts(reader, spec, "algorithms") if node is not None else (),
             types=texts(reader, spec, "types"),
+            audiences=texts(reader, spec, "audiences"),
         )
     )
 

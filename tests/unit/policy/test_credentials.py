@@ -170,3 +170,16 @@ def test_what_was_seen_of_the_client_is_explained() -> None:
 
 def _first_rule(compiled: Snapshot) -> tuple[Clause, ...]:
     return compiled.table.default_view.allow.rules[0].clauses
+
+
+BUNDLE = "apiVersion: zta.dev/v1\nkind: TrustBundle\nmetadata: {name: b}\nspec:\n  trustDomain: td\n"
+
+
+def test_the_audiences_of_jwt_svids_are_read_and_need_keys() -> None:
+    spec = "  jwtAuthorities: {keys: []}\n  jwtSvidAudiences: [a, b]\n"
+    assert documents(BUNDLE + spec).bundles[0].jwt_svid_audiences == ("a", "b")
+    without = "\n".join(faults(BUNDLE + "  x509Authorities: x\n  jwtSvidAudiences: [a]\n"))
+    assert "a.yaml:7:21: `jwtSvidAudiences` without keys that sign JWT-SVIDs" in without
+    assert "`jwtSvidAudiences` is an empty list" in "\n".join(
+        faults(BUNDLE + "  jwtAuthorities: {keys: []}\n  jwtSvidAudiences: []\n")
+    )

@@ -1,0 +1,129 @@
+"""JWT-SVIDs (SPIFFE JWT-SVID specification): tokens whose subject is a SPIFFE ID, signed for its trust domain.
+
+Who vouches for one is the trust domain of its `sub`, whatever its `iss` says: its key comes from that domain's bundle,
+so that no authority speaks for another domain. They are taken only for audiences that somebody wrote down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.authn.encoding import base64url_decode, json_object
+from zta_authz.authn.grants import TokenRule
+from zta_authz.authn.keys import ASYMMETRIC, NO_KEYS
+from zta_authz.authn.limits import NO_LIMITS, raw_audiences
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.documents import JwtRule
+from zta_authz.model.spiffe import SCHEME, SpiffeId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from zta_authz.authn.bundles import BundleSlot
+    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.keys import KeySet
+    from zta_authz.authn.limits import IssuerLimits
+    from zta_authz.authn.locations import Place
+    from zta_authz.model.documents import IssuerPolicy, TrustBundle
+
+ALGORITHMS: Final = ASYMMETRIC - {"EdDSA"}
+"""Section 2.1 of the specification: RS, ES and PS, with 256, 384 and 512 bits."""
+_TYPES: Final = frozenset(("", "jwt", "jose"))
+
+
+class TrustDomainKeys:
+    """The keys that sign JWT-SVIDs of one trust domain, as its bundle in force has them."""
+
+    __slots__ = ("_name", "_slot")
+
+    def __init__(self, slot: BundleSlot, name: str) -> None:
+        self._slot = slot
+        self._name = name
+
+    @property
+    def current(self) -> KeySet:
+        """The keys now; none where there is no bundle."""
+        authorities = self._slot.current.get(self._name)
+        return NO_KEYS if authorities is None else authorities.jwt_keys
+
+    def key_unknown(self) -> None:
+        """Nothing to do: whoever keeps the bundles fetches them on a schedule of their own."""
+
+
+class SvidRules:
+    """A rule for each trust domain whose JWT-SVIDs are taken. They stand in `place` only."""
+
+    __slots__ = ("_rules", "place")
+
+    def __init__(self, rules: Mapping[str, TokenRule], place: Place) -> None:
+        self._rules = rules
+        self.place = place
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def rule_for(self, subject: str) -> TokenRule | None:
+        """The rule of the subject's trust domain, None where it has none or is no workload's SPIFFE ID at all.
+
+        Raises `Refused` for what looks like a SPIFFE ID and is not a workload's.
+        """
+        if not subject.startswith(SCHEME):
+            return None
+        try:
+            spiffe_id = SpiffeId.parse(subject)
+        except ValueError:
+            raise Refused(Reason.TOKEN_CLAIM_INVALID, "`sub` is not a SPIFFE ID") from None
+        if not spiffe_id.path:
+            raise Refused(Reason.TOKEN_CLAIM_INVALID, "`sub` is the SPIFFE ID of a trust domain, not of a workload")
+        return self._rules.get(spiffe_id.trust_domain.name)
+
+
+def compile_svid_rules(
+    bundles: Iterable[TrustBundle],
+    policies: Iterable[IssuerPolicy],
+    limits: Mapping[str, IssuerLimits],
+    slot: BundleSlot,
+    place: Place,
+) -> SvidRules:
+    """The rules of the trust domains that have audiences: in a TrustBundle, or in an IssuerPolicy for `spiffe://…`."""
+    named: dict[str, tuple[TrustBundle | IssuerPolicy, frozenset[str]]] = {}
+    for bundle in bundles:
+        _, before = named.get(bundle.trust_domain.name, (bundle, frozenset()))
+        if bundle.jwt_svid_audiences:
+            named[bundle.trust_domain.name] = (bundle, before | frozenset(bundle.jwt_svid_audiences))
+    for policy in policies:
+        domain = policy.issuer.removeprefix(SCHEME)
+        if policy.audiences and policy.issuer.startswith(SCHEME) and domain not in named:
+            named[domain] = (policy, frozenset(policy.audiences))
+    rules = {}
+    for domain, (source, audiences) in named.items():
+        issuer = f"{SCHEME}{domain}"
+        rule = JwtRule(f"{source.namespace}/{source.name}", source.position, issuer)
+        keys = TrustDomainKeys(slot, domain)
+        rules[domain] = TokenRule(rule, audiences, keys, (place,), limits.get(issuer, NO_LIMITS), svid=True)
+    return SvidRules(rules, place)
+
+
+def judge_svid(token: VerifiedToken, rule: TokenRule) -> None:
+    """Raises `Refused` unless the token is what the specification asks of a JWT-SVID, sections 2 and 3."""
+    if token.algorithm not in ALGORITHMS:
+        raise Refused(Reason.TOKEN_ALGORITHM, f"`{token.algorithm}` is not for JWT-SVIDs")
+    if token.type not in _TYPES:
+        raise Refused(Reason.TOKEN_HEADER, "`typ` is not that of a JWT-SVID")
+    if not token.kid:
+        raise Refused(Reason.TOKEN_HEADER, "a JWT-SVID without `kid`")
+    if token.expires is None:
+        raise Refused(Reason.TOKEN_EXPIRY_MISSING, "a JWT-SVID without `exp`")
+    if rule.audiences.isdisjoint(raw_audiences(token)):
+        raise Refused(Reason.TOKEN_AUDIENCE, "none of the JWT-SVID's audiences is ours")
+
+
+def looks_like_svid(text: str) -> bool:
+    """Whether the token, verified or not, says that its subject has a SPIFFE ID."""
+    segments = text.split(".", 2)
+    try:
+        claims = json_object(base64url_decode(segments[1], canonical=False), unique_keys=False)
+    except (ValueError, IndexError):
+        return False
+    subject = claims.get("sub")
+    return isinstance(subject, str) and subject.startswith(SCHEME)
