@@ -30,7 +30,6 @@ class HeaderReader:
         "_heads",
         "_oversized",
         "_parts",
-        "_version",
         "flags",
         "since",
         "stream",
@@ -40,7 +39,6 @@ class HeaderReader:
         self._bounds = bounds
         self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes)
         self._heads: dict[bytes, Head] = {}
-        self._version = 0
         self._parts = bytearray()
         self._frames = 0
         self._oversized = Failed(
@@ -77,21 +75,21 @@ class HeaderReader:
 
     def fields(self, block: bytes) -> list[Field] | None:
         """The block's fields, None if they are past the bound. Raises `ConnectionFault` for a malformed block."""
-        return self._decoder.decode(block)
+        before = self._decoder.version
+        fields = self._decoder.decode(block)
+        if self._decoder.version != before:
+            self._heads.clear()
+        return fields
 
     def head(self, block: bytes) -> Head:
         """The call that the block begins. Raises as `fields`, and `StreamFault` for a malformed request."""
-        if self._version == self._decoder.version:
-            known = self._heads.get(block)
-            if known is not None:
-                return known
-        else:
-            self._heads.clear()
+        known = self._heads.get(block)
+        if known is not None:
+            return known
         before = self._decoder.version
-        fields = self._decoder.decode(block)
+        fields = self.fields(block)
         head = Head("", refusal=self._oversized) if fields is None else head_of(fields)
-        self._version = self._decoder.version
-        if self._version == before and len(block) <= _KEPT_BLOCK_BYTES:
+        if self._decoder.version == before and len(block) <= _KEPT_BLOCK_BYTES:
             if len(self._heads) >= _KEPT_HEADS:
                 self._heads.clear()
             self._heads[block] = head

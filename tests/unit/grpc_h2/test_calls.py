@@ -1,0 +1,246 @@
+"""gRPC over HTTP/2: what a call is, and what is said to what is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame
+
+from tests.support.h2_peer import PATH, ProperPeer, RawPeer, block, call_with, message
+from zta_authz.grpc_h2.bounds import Bounds
+from zta_authz.grpc_h2.connection import Cancelled, ErrorCode, Request, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def sent(
+    content: bytes = message(b"x"), fields: Sequence[tuple[str, str]] = tuple(call_with()), stream: int = 1
+) -> list[Frame]:
+    return [
+        HeadersFrame(stream, data=block(fields), flags=["END_HEADERS"]),
+        DataFrame(stream, data=content, flags=["END_STREAM"]),
+    ]
+
+
+def answer_to(peer: RawPeer, frames: list[Frame]) -> tuple[dict[str, str], bytes]:
+    """The fields (of head and trailers) and the content that come back at once."""
+    assert peer.send(*frames) == []
+    fields: dict[str, str] = {}
+    content = b""
+    for reply in peer.replies():
+        if isinstance(reply, HeadersFrame):
+            fields |= peer.fields(reply)
+        elif isinstance(reply, DataFrame):
+            content += reply.data
+    return fields, content
+
+
+def test_a_proper_client_gets_message_and_status() -> None:
+    peer = ProperPeer()
+    stream = peer.call(b"question")
+    assert peer.calls == [Request(stream, PATH, (), b"question", None)]
+    peer.respond(stream, b"answer")
+    assert peer.content(stream) == message(b"answer")
+    assert peer.status(stream) == "0"
+
+
+def test_an_answer_is_head_content_and_trailers() -> None:
+    peer = RawPeer()
+    peer.send(*sent())
+    peer.connection.respond(1, b"answer", 0.0)
+    head, content, trailers = peer.replies()
+    assert peer.fields(head) == {":status": "200", "content-type": "application/grpc"}
+    assert content.data == message(b"answer")
+    assert peer.fields(trailers) == {"grpc-status": "0"}
+    assert [("END_STREAM" in reply.flags) for reply in (head, content, trailers)] == [False, False, True]
+
+
+def test_an_empty_message_is_a_message() -> None:
+    peer = RawPeer()
+    assert peer.send(*sent(message(b""))) == [Request(1, PATH, (), b"", None)]
+
+
+def test_a_failure_is_one_header_block() -> None:
+    peer = RawPeer()
+    peer.send(*sent())
+    peer.connection.fail(1, Status.NOT_FOUND, "50 % of it\nis é")
+    (only,) = peer.replies()
+    assert peer.fields(only) == {
+        ":status": "200",
+        "content-type": "application/grpc",
+        "grpc-status": "5",
+        "grpc-message": "50 %25 of it%0Ais %C3%A9",
+    }
+    assert "END_STREAM" in only.flags
+
+
+def test_a_long_failure_text_is_cut_and_still_a_header_block() -> None:
+    peer = RawPeer()
+    peer.send(*sent())
+    peer.connection.fail(1, Status.INTERNAL, "x" * 5000)
+    (only,) = peer.replies()
+    assert peer.fields(only)["grpc-message"] == "x" * 1024
+
+
+def test_a_call_is_answered_once() -> None:
+    peer = RawPeer()
+    peer.send(*sent())
+    peer.connection.respond(1, b"first", 0.0)
+    peer.replies()
+    peer.connection.respond(1, b"second", 0.0)
+    peer.connection.fail(1, Status.INTERNAL)
+    assert peer.replies() == []
+
+
+def test_a_call_that_is_given_up_is_told_and_not_answered() -> None:
+    peer = RawPeer()
+    peer.send(*sent())
+    assert peer.send(RstStreamFrame(1, 8)) == [Cancelled(1)]
+    peer.connection.respond(1, b"late", 0.0)
+    assert peer.replies() == []
+
+
+def test_a_call_that_is_given_up_before_it_is_complete_was_never_told() -> None:
+    peer = RawPeer()
+    assert peer.send(sent()[0], RstStreamFrame(1, 8)) == []
+
+
+def test_metadata_is_what_is_not_the_protocols() -> None:
+    peer = RawPeer()
+    fields = call_with(
+        ("grpc-accept-encoding", "gzip"), ("user-agent", "envoy"), ("traceparent", "00-1"), ("id-bin", "AAE")
+    )
+    (request,) = peer.send(*sent(fields=fields))
+    assert isinstance(request, Request)
+    assert request.metadata == (("user-agent", "envoy"), ("traceparent", "00-1"), ("id-bin", b"\0\1"))
+
+
+def test_binary_metadata_that_arrives_joined_is_taken_apart() -> None:
+    (request,) = RawPeer().send(*sent(fields=call_with(("id-bin", "AAE=,Ag"))))
+    assert isinstance(request, Request)
+    assert request.metadata == (("id-bin", b"\0\1"), ("id-bin", b"\2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1H", 3600),
+        ("2M", 120),
+        ("3S", 3),
+        ("200m", 0.2),
+        ("5u", 5e-6),
+        ("7n", 7e-9),
+        ("99999999S", 99999999),
+        ("0m", 0),
+    ],
+)
+def test_a_timeout_is_seconds(text: str, seconds: float) -> None:
+    (request,) = RawPeer().send(*sent(fields=call_with(("grpc-timeout", text))))
+    assert isinstance(request, Request)
+    assert request.timeout == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1", "S", "-1S", "123456789S", "1s", "1.5S", "1 S"])
+def test_a_malformed_timeout_is_internal(text: str) -> None:
+    fields, _ = answer_to(RawPeer(), sent(fields=call_with(("grpc-timeout", text))))
+    assert fields["grpc-status"] == "13"
+
+
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"])
+def test_every_content_type_of_grpc_is_served(kind: str) -> None:
+    assert len(RawPeer().send(*sent(fields=call_with(("content-type", kind))))) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/grpcx", "", None])
+def test_another_content_type_is_refused_in_terms_of_http(kind: str | None) -> None:
+    fields, content = answer_to(RawPeer(), sent(fields=call_with(("content-type", kind))))
+    assert (fields[":status"], content) == ("415", b"this port speaks gRPC\n")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS", "CONNECT", "post"])
+def test_another_method_is_refused_in_terms_of_http(method: str) -> None:
+    fields, _ = answer_to(RawPeer(), sent(fields=call_with((":method", method))))
+    assert (fields[":status"], fields["allow"]) == ("405", "POST")
+
+
+WRONG_MESSAGES = {
+    "compressed": (message(b"x", flag=1), Status.UNIMPLEMENTED),
+    "an unknown flag": (message(b"x", flag=2), Status.INTERNAL),
+    "none": (b"", Status.UNIMPLEMENTED),
+    "two": (message(b"a") + message(b"b"), Status.UNIMPLEMENTED),
+    "half a prefix": (b"\0\0", Status.INTERNAL),
+    "shorter than it says": (message(b"x", length=5), Status.INTERNAL),
+    "larger than we take": (message(b"x" * 101), Status.RESOURCE_EXHAUSTED),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MESSAGES)
+def test_what_is_not_one_plain_message_fails_with_its_status(name: str) -> None:
+    content, status = WRONG_MESSAGES[name]
+    fields, _ = answer_to(RawPeer(Bounds(max_message_bytes=100)), sent(content))
+    assert fields["grpc-status"] == str(int(status))
+
+
+def test_a_compressed_message_is_refused_with_what_we_accept() -> None:
+    fields, _ = answer_to(RawPeer(), sent(message(b"x", flag=1)))
+    assert fields["grpc-accept-encoding"] == "identity"
+
+
+def test_an_encoding_that_is_only_announced_does_not_matter() -> None:
+    assert len(RawPeer().send(*sent(fields=call_with(("grpc-encoding", "gzip"))))) == 1
+
+
+def test_a_message_that_says_it_is_too_large_is_refused_before_it_came() -> None:
+    peer = RawPeer(Bounds(max_message_bytes=100))
+    head, _ = sent()
+    assert peer.send(head, DataFrame(1, data=message(b"", length=101) + b"x")) == []
+    answer, reset = peer.replies()
+    assert peer.fields(answer)["grpc-status"] == str(int(Status.RESOURCE_EXHAUSTED))
+    assert isinstance(reset, RstStreamFrame)
+    assert reset.error_code == ErrorCode.NO_ERROR
+    assert peer.connection.held_bytes == 0
+
+
+def test_metadata_past_the_bound_fails_its_call_and_no_other() -> None:
+    peer = RawPeer(Bounds(max_header_list_bytes=1000))
+    fields, _ = answer_to(peer, sent(fields=call_with(("tracestate", "x" * 1000))))
+    assert fields["grpc-status"] == str(int(Status.RESOURCE_EXHAUSTED))
+    assert len(peer.send(*sent(stream=3))) == 1
+
+
+def test_a_call_without_content_has_no_message() -> None:
+    peer = RawPeer()
+    fields, _ = answer_to(peer, [HeadersFrame(1, data=block(), flags=["END_HEADERS", "END_STREAM"])])
+    assert fields["grpc-status"] == str(int(Status.UNIMPLEMENTED))
+
+
+def test_an_equal_header_block_means_the_same_call_only_while_the_table_is_the_same() -> None:
+    """`\\xbe` is the newest entry: the same bytes mean something else after another entry came."""
+    peer = RawPeer()
+    first, second = b"\x40\x03x-a\x011", b"\x40\x03x-a\x012"
+    seen = []
+    for stream, extra in enumerate((first, b"\xbe", b"\xbe", second, b"\xbe", b"\xbe")):
+        number = 2 * stream + 1
+        head = HeadersFrame(number, data=block() + extra, flags=["END_HEADERS"])
+        (request,) = peer.send(head, DataFrame(number, data=message(b""), flags=["END_STREAM"]))
+        assert isinstance(request, Request)
+        seen.append(request.metadata[0][1])
+    assert seen == ["1", "1", "1", "2", "2", "2"]
+
+
+def test_trailers_that_change_the_table_change_what_equal_blocks_mean() -> None:
+    peer = RawPeer()
+    seen = []
+    for number, extra, trailers in (
+        (1, b"\x40\x03x-a\x011", b""),
+        (3, b"\xbe", b"\x40\x03x-a\x012"),
+        (5, b"\xbe", b""),
+    ):
+        head = HeadersFrame(number, data=block() + extra, flags=["END_HEADERS"])
+        end = HeadersFrame(number, data=trailers, flags=["END_HEADERS", "END_STREAM"])
+        (request,) = peer.send(head, DataFrame(number, data=message(b"")), end)
+        assert isinstance(request, Request)
+        seen.append(request.metadata[0][1])
+    assert seen == ["1", "1", "2"]

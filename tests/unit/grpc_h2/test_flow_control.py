@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import pytest
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+
+from tests.support.h2_peer import ProperPeer, RawPeer, block, message
+from zta_authz.grpc_h2.bounds import Bounds
+from zta_authz.grpc_h2.connection import Cancelled, ErrorCode
+from zta_authz.grpc_h2.frames import frame, settings
+
+INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, HEADER_TABLE_SIZE = 4, 5, 1
+
+
+def call(stream: int = 1) -> list[Frame]:
+    return [
+        HeadersFrame(stream, data=block(), flags=["END_HEADERS"]),
+        DataFrame(stream, data=message(b"x"), flags=["END_STREAM"]),
+    ]
+
+
+def sizes(replies: list[Frame], stream: int = 1) -> list[int]:
+    return [len(reply.data) for reply in replies if isinstance(reply, DataFrame) and reply.stream_id == stream]
+
+
+def ended(replies: list[Frame]) -> bool:
+    return any(isinstance(reply, HeadersFrame) and "END_STREAM" in reply.flags for reply in replies)
+
+
+def test_large_messages_go_both_ways() -> None:
+    peer = ProperPeer()
+    stream = peer.call(b"q" * 3_000_000)
+    (request,) = peer.calls
+    assert len(getattr(request, "message")) == 3_000_000  # noqa: B009  it is a Request
+    peer.respond(stream, b"a" * 2_000_000)
+    assert peer.content(stream) == message(b"a" * 2_000_000)
+    assert peer.status(stream) == "0"
+
+
+def test_many_large_messages_at_once_get_through() -> None:
+    peer = ProperPeer()
+    streams = [peer.call(b"q" * 500_000) for _ in range(20)]
+    for stream in streams:
+        peer.respond(stream, b"a" * 100_000)
+    assert [peer.status(stream) for stream in streams] == ["0"] * 20
+
+
+def test_an_answer_waits_for_its_streams_window_and_ends_with_its_trailers() -> None:
+    peer = RawPeer()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 4),)), *call())
+    peer.replies()
+    peer.connection.respond(1, b"12345", 0.0)
+    first = peer.replies()
+    assert (sizes(first), ended(first)) == ([4], False)
+    peer.send(WindowUpdateFrame(1, 5))
+    second = peer.replies()
+    assert (sizes(second), ended(second)) == ([5], False)
+    peer.send(WindowUpdateFrame(1, 1))
+    third = peer.replies()
+    assert (sizes(third), ended(third)) == ([1], True)
+
+
+def test_an_answer_waits_for_the_connections_window() -> None:
+    peer = RawPeer()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 1_000_000),)), *call(1), *call(3))
+    peer.replies()
+    peer.connection.respond(1, bytes(65_525), 0.0)
+    assert ended(peer.replies())
+    peer.connection.respond(3, b"1234", 0.0)
+    first = peer.replies()
+    assert (sizes(first, 3), ended(first)) == ([5], False)
+    peer.send(WindowUpdateFrame(0, 4))
+    second = peer.replies()
+    assert (sizes(second, 3), ended(second)) == ([4], True)
+
+
+def test_a_new_initial_window_holds_for_open_streams_and_may_be_below_zero() -> None:
+    peer = RawPeer()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 10),)), *call())
+    peer.replies()
+    peer.connection.respond(1, b"x" * 15, 0.0)
+    assert sizes(peer.replies()) == [10]
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 5),)), WindowUpdateFrame(1, 5))
+    assert sizes(peer.replies()) == []
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 7),)))
+    assert sizes(peer.replies()) == [2]
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 100),)))
+    last = peer.replies()
+    assert (sizes(last), ended(last)) == ([8], True)
+
+
+def test_settings_are_acknowledged_before_what_they_allow() -> None:
+    peer = RawPeer()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 0),)), *call())
+    peer.replies()
+    peer.connection.respond(1, b"x", 0.0)
+    peer.replies()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 100),)))
+    assert [type(reply) for reply in peer.replies()] == [SettingsFrame, DataFrame, HeadersFrame]
+
+
+def test_frames_are_no_larger_than_the_peer_takes() -> None:
+    peer = RawPeer()
+    peer.send(*call())
+    peer.connection.respond(1, bytes(40_000), 0.0)
+    assert sizes(peer.replies()) == [16_384, 16_384, 7_237]
+    peer.send(settings(((MAX_FRAME_SIZE, 20_000),)), *call(3))
+    peer.replies()
+    peer.connection.respond(3, bytes(19_000), 0.0)
+    assert sizes(peer.replies(), 3) == [19_005]
+
+
+def test_a_streams_window_past_its_largest_ends_the_stream() -> None:
+    peer = RawPeer()
+    peer.send(*call(), WindowUpdateFrame(1, 2**31 - 1))
+    assert peer.reset() == {1: ErrorCode.FLOW_CONTROL_ERROR}
+
+
+def test_an_initial_window_that_makes_a_streams_too_large_ends_the_connection() -> None:
+    peer = RawPeer()
+    peer.send(*call(), WindowUpdateFrame(1, 100_000), settings(((INITIAL_WINDOW_SIZE, 2**31 - 1),)))
+    assert peer.goaway() == ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_a_window_update_of_0_ends_its_stream() -> None:
+    peer = RawPeer()
+    assert peer.send(*call(), frame(8, 0, 1, bytes(4)))[1:] == [Cancelled(1)]
+    assert peer.reset() == {1: ErrorCode.PROTOCOL_ERROR}
+
+
+def test_more_than_the_connections_window_ends_the_connection() -> None:
+    peer = RawPeer(Bounds(receive_window_bytes=65_535))
+    part = DataFrame(1, data=bytes(16_000))
+    peer.send(call()[0])
+    for _ in range(5):  # the peer ignores that our window is open again; it is, so nothing happens
+        peer.send(part)
+    assert peer.connection.fault is None
+    assert any(isinstance(reply, WindowUpdateFrame) and reply.stream_id == 0 for reply in peer.replies())
+
+
+def test_more_than_a_streams_window_ends_the_stream() -> None:
+    peer = RawPeer(Bounds(max_message_bytes=1000))
+    peer.send(call()[0], DataFrame(1, data=message(bytes(900))))
+    for _ in range(5):
+        peer.send(DataFrame(1, data=bytes(15_000)))
+    assert peer.reset() == {1: ErrorCode.FLOW_CONTROL_ERROR}
+    assert peer.connection.held_bytes == 0
+
+
+def test_an_answer_that_waits_is_dropped_with_its_stream() -> None:
+    peer = RawPeer()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 0),)), *call())
+    peer.connection.respond(1, bytes(1000), 0.0)
+    assert peer.connection.held_bytes == 1005
+    assert peer.send(RstStreamFrame(1, 8)) == []
+    assert peer.connection.held_bytes == 0
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_smaller_header_table_is_followed_in_the_next_block(size: int) -> None:
+    peer = RawPeer()
+    peer.send(settings(((HEADER_TABLE_SIZE, size),)), *call(1), *call(3))
+    peer.replies()
+    peer.connection.respond(1, b"x", 0.0)
+    peer.connection.respond(3, b"x", 0.0)
+    blocks = [reply.data for reply in peer.replies() if isinstance(reply, HeadersFrame)]
+    assert [block[:1] == b"\x20" for block in blocks] == [True, False, False, False]

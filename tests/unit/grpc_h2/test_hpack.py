@@ -1,0 +1,142 @@
+"""HPACK against the examples of RFC 7541, appendix C; the property tests hold it to another decoder."""
+
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.grpc_h2 import huffman
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode
+from zta_authz.grpc_h2.hpack import Decoder
+
+FIRST = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")]
+SECOND = [*FIRST, ("cache-control", "no-cache")]
+THIRD = [
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":path", "/index.html"),
+    (":authority", "www.example.com"),
+    ("custom-key", "custom-value"),
+]
+WITHOUT_HUFFMAN = (
+    "828684410f7777772e6578616d706c652e636f6d",
+    "828684be58086e6f2d6361636865",
+    "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+)
+WITH_HUFFMAN = (
+    "828684418cf1e3c2e5f23a6ba0ab90f4ff",
+    "828684be5886a8eb10649cbf",
+    "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+)
+
+
+def decoder(table: int = 4096, fields: int = 65_536) -> Decoder:
+    return Decoder(table, fields)
+
+
+@pytest.mark.parametrize("blocks", [WITHOUT_HUFFMAN, WITH_HUFFMAN], ids=["C.3", "C.4"])
+def test_the_rfcs_requests(blocks: tuple[str, ...]) -> None:
+    made = decoder()
+    assert [made.decode(bytes.fromhex(block)) for block in blocks] == [FIRST, SECOND, THIRD]
+
+
+RESPONSES = (  # C.6, with a table of 256 bytes, so that entries are evicted
+    (
+        "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+        [
+            (":status", "302"),
+            ("cache-control", "private"),
+            ("date", "Mon, 21 Oct 2013 20:13:21 GMT"),
+            ("location", "https://www.example.com"),
+        ],
+    ),
+    (
+        "4883640effc1c0bf",
+        [
+            (":status", "307"),
+            ("cache-control", "private"),
+            ("date", "Mon, 21 Oct 2013 20:13:21 GMT"),
+            ("location", "https://www.example.com"),
+        ],
+    ),
+    (
+        "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c003ed4ee5b1063d5007",
+        [
+            (":status", "200"),
+            ("cache-control", "private"),
+            ("date", "Mon, 21 Oct 2013 20:13:22 GMT"),
+            ("location", "https://www.example.com"),
+            ("content-encoding", "gzip"),
+            ("set-cookie", "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1"),
+        ],
+    ),
+)
+
+
+def test_the_rfcs_responses_with_eviction() -> None:
+    made = decoder()
+    made.decode(b"\x3f\xe1\x01")  # the encoder takes 256 of the bytes that it may
+    for block, fields in RESPONSES:
+        assert made.decode(bytes.fromhex(block)) == fields
+
+
+def test_a_literal_that_is_never_indexed_is_a_field_like_others() -> None:
+    made = decoder()
+    assert made.decode(bytes.fromhex("100870617373776f726406736563726574")) == [("password", "secret")]
+    assert made.version == 0
+
+
+def test_an_entry_larger_than_the_table_empties_it() -> None:
+    made = decoder(table=4096)
+    made.decode(b"\x40\x01a\x011")
+    made.decode(b"\x40\x01a\x7f\x81\x1f" + b"x" * 4096)
+    with pytest.raises(ConnectionFault, match="an index without an entry"):
+        made.decode(b"\xbe")
+
+
+def test_the_version_tells_changes_of_the_table() -> None:
+    made = decoder()
+    made.decode(b"\x82\x00\x01a\x01b")
+    assert made.version == 0
+    made.decode(b"\x40\x01a\x01b")
+    assert made.version == 1
+    made.decode(b"\x20")
+    assert made.version == 2
+
+
+MALFORMED = {
+    "index 0": b"\x80",
+    "an index past the table": b"\xbe",
+    "a name's index past the table": b"\x7e\x01a",
+    "an integer without its end": b"\xff\xff",
+    "an integer that is too long": b"\xff\xff\xff\xff\xff\xff\xff\x01",
+    "a string without its end": b"\x00\x05abc",
+    "a string without its length": b"\x00",
+    "a field without its value": b"\x00\x01a",
+    "a size update after a field": b"\x82\x20",
+    "a size past what we offer": b"\x3f\xe2\x1f",
+    "three size updates": b"\x20\x20\x20",
+    "a Huffman string with EOS": b"\x00\x84\xff\xff\xff\xff\x00",
+    "a Huffman string with padding of zeros": b"\x00\x81\x00\x00",
+    "a Huffman string with 8 bits of padding": b"\x00\x82\x1f\xff\x00",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_blocks_end_the_connection(name: str) -> None:
+    with pytest.raises(ConnectionFault) as caught:
+        decoder().decode(MALFORMED[name])
+    assert caught.value.code is ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_list_past_its_bound_is_read_to_its_end_but_not_kept() -> None:
+    made = decoder(fields=100)
+    assert made.decode(b"\x00\x01a\x64" + b"x" * 100 + b"\x40\x01b\x011") is None
+    assert made.decode(b"\xbe") == [("b", "1")]
+
+
+def test_bytes_that_are_no_ascii_are_kept() -> None:
+    assert decoder().decode(b"\x00\x01a\x02\xc3\xa9") == [("a", "\u00c3\u00a9")]
+
+
+def test_an_empty_huffman_string_is_empty() -> None:
+    assert huffman.decode(b"") == b""

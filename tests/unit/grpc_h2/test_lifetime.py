@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame
+
+from tests.support.h2_peer import RawPeer, block, message
+from zta_authz.grpc_h2.bounds import Bounds
+from zta_authz.grpc_h2.connection import Connection, ErrorCode
+
+
+def call(stream: int = 1) -> list[Frame]:
+    return [
+        HeadersFrame(stream, data=block(), flags=["END_HEADERS"]),
+        DataFrame(stream, data=message(b"x"), flags=["END_STREAM"]),
+    ]
+
+
+def last_streams(replies: list[Frame]) -> list[int]:
+    return [reply.last_stream_id for reply in replies if isinstance(reply, GoAwayFrame)]
+
+
+def test_a_drain_is_announced_and_calls_that_cross_it_are_still_served() -> None:
+    peer = RawPeer()
+    peer.connection.drain()
+    announced, ping = peer.replies()
+    assert isinstance(announced, GoAwayFrame)
+    assert isinstance(ping, PingFrame)
+    assert (announced.last_stream_id, announced.error_code) == (2**31 - 1, ErrorCode.NO_ERROR)
+    assert len(peer.send(*call(1))) == 1
+    assert not peer.connection.finished
+
+
+def test_once_the_peer_has_read_it_new_calls_are_refused_and_old_ones_answered() -> None:
+    peer = RawPeer()
+    peer.send(*call(1))
+    peer.connection.drain()
+    _, ping = peer.replies()
+    assert isinstance(ping, PingFrame)
+    peer.send(PingFrame(0, ping.opaque_data, flags=["ACK"]))
+    assert last_streams(peer.replies()) == [1]
+    peer.send(*call(3))
+    assert peer.reset() == {3: ErrorCode.REFUSED_STREAM}
+    assert not peer.connection.finished
+    peer.connection.respond(1, b"x", 0.0)
+    assert peer.connection.finished
+    assert len(peer.replies()) == 3
+
+
+def test_a_peer_that_does_not_answer_gets_a_second() -> None:
+    peer = RawPeer()
+    peer.connection.drain()
+    peer.connection.tick(0.9)
+    assert not peer.connection.finished
+    peer.connection.tick(1.1)
+    assert peer.connection.finished
+    assert peer.connection.fault is None
+
+
+def test_a_drain_is_announced_once() -> None:
+    peer = RawPeer()
+    peer.connection.drain()
+    peer.connection.drain()
+    assert len(last_streams(peer.replies())) == 1
+
+
+def test_a_connection_that_has_not_said_hello_is_drained_at_once() -> None:
+    connection = Connection(Bounds(), 0.0)
+    connection.drain()
+    assert connection.finished
+
+
+def test_an_idle_connection_is_drained() -> None:
+    peer = RawPeer(Bounds(idle_seconds=60, max_age_seconds=0))
+    peer.now = 30.0
+    peer.send(*call())
+    peer.connection.respond(1, b"", 31.0)
+    peer.replies()
+    peer.connection.tick(89.0)
+    assert peer.replies() == []
+    peer.connection.tick(90.0)
+    assert last_streams(peer.replies()) == [2**31 - 1]
+
+
+def test_a_connection_with_a_call_in_work_is_not_idle() -> None:
+    peer = RawPeer(Bounds(idle_seconds=60, max_age_seconds=0))
+    peer.send(*call())
+    peer.connection.tick(1000.0)
+    assert last_streams(peer.replies()) == []
+
+
+def test_an_old_connection_is_drained_however_busy() -> None:
+    peer = RawPeer(Bounds(max_age_seconds=100))
+    peer.now = 99.0
+    peer.send(*call())
+    peer.connection.tick(100.0)
+    assert last_streams(peer.replies()) == [2**31 - 1]
+
+
+def test_zero_means_for_ever() -> None:
+    peer = RawPeer(Bounds(idle_seconds=0, max_age_seconds=0))
+    peer.connection.tick(1e9)
+    assert peer.replies() == []
+
+
+def test_a_peer_that_may_not_ask_is_told_why() -> None:
+    connection = Connection(Bounds(), 0.0)
+    connection.refuse("caller_not_allowed")
+    assert connection.finished
+    assert connection.bytes_to_send().endswith(b"caller_not_allowed")
+    assert connection.receive(b"anything", 0.0) == []
