@@ -65,35 +65,42 @@ def read_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
     Raises ValueError in words without anything of the key. Its validity at any time is not judged, nor who issued it:
     the agent that gave it is trusted with that, and whoever we serve judges it.
     """
+    certificates = _certificates(chain)
+    leaf = certificates[0]
     try:
-        leaf, *intermediates = [x509.load_der_x509_certificate(block) for block in split_der(chain)[: MAX_CHAIN + 1]]
-        if len(intermediates) >= MAX_CHAIN:
-            raise ValueError("the chain is too long")
-        _check(leaf, spiffe_id)
-        return OwnSvid(
-            svid_id(leaf),
-            Window.of(leaf),
-            tuple(intermediates),
-            b"".join(each.public_bytes(Encoding.PEM) for each in (leaf, *intermediates)),
-            _key_pem(key, leaf),
-        )
+        wrong = _wrong_with(leaf, spiffe_id)
     except Refused as error:
-        raise ValueError(error.detail) from None
-    except (*CERTIFICATE_ERRORS, IndexError) as error:
-        said = str(error) if type(error) is ValueError and len(str(error)) < 80 else "it can't be read"
-        raise ValueError(said) from None
+        wrong = error.detail
+    except CERTIFICATE_ERRORS:
+        wrong = "the certificate can't be read"
+    if wrong:
+        raise ValueError(wrong)
+    pem = b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+    return OwnSvid(svid_id(leaf), Window.of(leaf), certificates[1:], pem, _key_pem(key, leaf))
 
 
-def _check(leaf: Certificate, spiffe_id: str) -> None:
+def _certificates(chain: bytes) -> tuple[Certificate, ...]:
+    """The certificates, one at least. Raises ValueError."""
+    blocks = split_der(chain)
+    if not 1 <= len(blocks) <= MAX_CHAIN:
+        raise ValueError(f"{len(blocks)} certificates, not 1 to {MAX_CHAIN}")
+    try:
+        return tuple(x509.load_der_x509_certificate(block) for block in blocks)
+    except CERTIFICATE_ERRORS:
+        raise ValueError("a certificate can't be read") from None
+
+
+def _wrong_with(leaf: Certificate, spiffe_id: str) -> str:
+    """What keeps `leaf` from being served with, "" if nothing does. Raises `Refused`, or `CERTIFICATE_ERRORS`."""
     if str(svid_id(leaf)) != spiffe_id:
-        raise ValueError("the certificate is another SPIFFE ID's")
+        return "the certificate is another SPIFFE ID's"
     if is_authority(leaf):
-        raise ValueError("the certificate is a CA")
+        return "the certificate is a CA"
     usages = extension(leaf, x509.ExtendedKeyUsage)
     if usages is not None and _SERVER_USAGES.isdisjoint(usages):
-        raise ValueError("the certificate is not for TLS servers")
-    if weak := weakness(leaf):
-        raise ValueError(f"the certificate has {weak}")
+        return "the certificate is not for TLS servers"
+    weak = weakness(leaf)
+    return f"the certificate has {weak}" if weak else ""
 
 
 def _key_pem(der: bytes, leaf: Certificate) -> bytes:

@@ -1,0 +1,109 @@
+"""Bundles that change while the verifier stays: what was verified with one set does not count for the next."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.support.pki import FRONTEND, HERE, HOUR, NOW, Authority, presented, root
+from tests.unit.authn.support import ISTIO, STRICT, accept, bundle, refusal, request, verifier
+from zta_authz.authn.bundles import Bundles, compile_bundles
+from zta_authz.authn.chain import Authorities
+from zta_authz.authn.peers import PeerVerifier
+from zta_authz.errors import Fault, Reason
+from zta_authz.model.identity import PeerTrust
+from zta_authz.model.options import CertificateCheck
+from zta_authz.model.request import Evidence
+from zta_authz.model.spiffe import TrustDomain
+
+OLD = root("old")
+NEW = root("new")
+PARTNER_ID = "spiffe://partner.example/ns/a/sa/b"
+ANY = request()
+
+
+def bundles(**domains: Authority) -> Bundles:
+    """Authorities by trust domain; `_` in a name stands for `.`."""
+    names = {name.replace("_", "."): authority for name, authority in domains.items()}
+    return MappingProxyType({n: Authorities(TrustDomain(n), (a.certificate,)) for n, a in names.items()})
+
+
+def evidence(authority: Authority, spiffe_id: str = FRONTEND) -> Evidence:
+    return Evidence(spiffe_id, presented(authority.issue(uris=(spiffe_id,))))
+
+
+def test_a_certificate_that_was_verified_is_denied_once_its_authority_is_gone() -> None:
+    subject = verifier(options=STRICT)
+    asked = evidence(OLD)
+    subject.bundle_slot.current = bundles(cluster_local=OLD)
+    assert accept(subject, ANY, asked).peer is not None
+    subject.bundle_slot.current = bundles(cluster_local=NEW)
+    assert refusal(subject, ANY, asked) is Reason.PEER_CERTIFICATE_UNTRUSTED
+    subject.bundle_slot.current = bundles()
+    assert refusal(subject, ANY, asked) is Reason.PEER_TRUST_DOMAIN_UNKNOWN
+
+
+def test_a_certificate_that_was_refused_is_taken_once_its_authority_is_there() -> None:
+    subject = verifier(options=STRICT)
+    asked = evidence(NEW)
+    subject.bundle_slot.current = bundles(cluster_local=OLD)
+    assert refusal(subject, ANY, asked) is Reason.PEER_CERTIFICATE_UNTRUSTED
+    subject.bundle_slot.current = bundles(cluster_local=NEW)
+    assert accept(subject, ANY, asked).peer is not None
+
+
+def test_with_the_same_bundles_the_outcome_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = verifier(options=STRICT)
+    subject.bundle_slot.current = bundles(cluster_local=OLD)
+    asked = evidence(OLD)
+    accept(subject, ANY, asked)
+    monkeypatch.setattr(PeerVerifier, "_read", None)  # whoever reads again finds it malformed
+    accept(subject, ANY, asked)
+    subject.bundle_slot.current = bundles(cluster_local=OLD)
+    assert refusal(subject, ANY, asked) is Reason.PEER_CERTIFICATE_MALFORMED
+
+
+def test_an_authority_of_one_trust_domain_says_nothing_of_another() -> None:
+    subject = verifier(options=STRICT)
+    subject.bundle_slot.current = bundles(cluster_local=OLD, partner_example=NEW)
+    accept(subject, ANY, evidence(NEW, PARTNER_ID))
+    assert refusal(subject, ANY, evidence(OLD, PARTNER_ID)) is Reason.PEER_CERTIFICATE_UNTRUSTED
+    assert refusal(subject, ANY, evidence(NEW, FRONTEND)) is Reason.PEER_CERTIFICATE_UNTRUSTED
+
+
+def test_status_tells_of_the_bundles_in_force() -> None:
+    subject = verifier(bundles=(bundle(OLD.pem),))
+    assert subject.trust_domains == ("cluster.local",)
+    subject.bundle_slot.current = bundles(partner_example=NEW)
+    assert subject.trust_domains == ("partner.example",)
+    assert subject.bundle_expiry == {"partner.example": NOW + 100 * HOUR}
+
+
+def test_where_bundles_come_from_elsewhere_no_certificate_is_believed_before_they_are_there() -> None:
+    asked = evidence(OLD)
+    told = accept(verifier(options=replace(ISTIO, verify_certificate=CertificateCheck.WHEN_PRESENT)), ANY, asked)
+    assert told.peer is not None
+    assert told.peer.trust is PeerTrust.PROXY
+    waiting = replace(ISTIO, verify_certificate=CertificateCheck.WHEN_PRESENT, bundles_from_elsewhere=True)
+    assert refusal(verifier(options=waiting), ANY, asked) is Reason.PEER_TRUST_DOMAIN_UNKNOWN
+
+
+def test_a_document_may_hold_a_spiffe_bundle_as_text_or_mapping() -> None:
+    x5c = base64.b64encode(OLD.certificate.public_bytes(Encoding.DER)).decode()
+    document = {"keys": [{"kty": "EC", "use": "x509-svid", "x5c": [x5c]}]}
+    for form in (document, json.dumps(document)):
+        faults: list[Fault] = []
+        found = compile_bundles([bundle("", spiffe_bundle=form)], faults)
+        assert faults == []
+        assert found["cluster.local"].anchors == (OLD.certificate,)
+
+
+def test_what_is_wrong_with_a_spiffe_bundle_is_a_fault_in_its_place() -> None:
+    faults: list[Fault] = []
+    compile_bundles([bundle("", spiffe_bundle="{}", spiffe_bundle_position=HERE)], faults)
+    assert [(fault.source, fault.line, fault.column) for fault in faults] == [(HERE.source, HERE.line, HERE.column)]
