@@ -22,6 +22,7 @@ from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.audit.sinks import FileSink, LineSink, NullSink, OnFull, StdoutSink
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
+from zta_authz.ext_authz.backlog import Backlog
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.request import parse_check_request
@@ -159,7 +160,11 @@ class Service:
         metrics = self._observer.metrics
         metrics.watch_observer(lambda: servicer.observer_errors)
         metrics.watch_audit(lambda: self._audit.dropped, lambda: self._audit.queued)
-        methods = authorization_methods(servicer, settings.max_concurrent_checks)
+        limit = settings.max_concurrent_checks
+        if settings.server == "grpcio":
+            methods = authorization_methods(servicer, limit, Backlog(limit).judge)
+        else:
+            methods = authorization_methods(servicer, limit)
         endpoints = settings.endpoints()
         plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]
         secured = [endpoint for endpoint in endpoints if endpoint not in plain]

@@ -17,6 +17,7 @@ from grpc_health.v1._async import HealthServicer  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it ships no types
 
 from zta_authz.errors import Reason, SettingsErrors
+from zta_authz.ext_authz.backlog import OPTIONS as BACKLOG_OPTIONS
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # bytes; a CheckRequest with the largest headers and body
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", 32 * 1024),
-    ("grpc.max_concurrent_streams", 1024),  # a connection; the proxy queues past it
+    ("grpc.max_concurrent_streams", 8192),  # a connection; near the limit gRPC refuses streams, and a proxy sees errors
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    *BACKLOG_OPTIONS,
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: a proxy compresses nothing, a bomb would be
 )
 
@@ -63,14 +65,26 @@ class Checks(Protocol):
         ...
 
 
-def authorization_methods(checks: Checks, max_concurrent: int) -> Methods:
-    """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue."""
+def _not_refused(_context: Any) -> None:
+    return None
+
+
+def authorization_methods(
+    checks: Checks, max_concurrent: int, judge: Callable[[Any], Reason | None] = _not_refused
+) -> Methods:
+    """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue.
+
+    `judge` looks at a call's context first and says why it is turned away, or None.
+    """
     in_flight = 0
 
     async def check(payload: bytes, context: Any, caller: str) -> bytes:
         nonlocal in_flight
         if in_flight >= max_concurrent:
             return checks.refuse(Reason.OVERLOADED)
+        refusal = judge(context)
+        if refusal is not None:
+            return checks.refuse(refusal)
         in_flight += 1
         try:
             metadata = context.invocation_metadata() if checks.wants_metadata else ()
