@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from zta_authz.admin.state import ServiceState
 
 MAX_HEAD_BYTES: Final = 8 * 1024
+HEAD_SECONDS: Final = 1.0
+"""For the whole head of the request."""
 TIMEOUT_SECONDS: Final = 5.0
+"""For everything, from accepting the connection to its end."""
 LINGER_SECONDS: Final = 0.5
 MAX_READS: Final = 16
 MAX_CONNECTIONS: Final = 64
@@ -53,6 +56,8 @@ class HealthServer:
         self._state = state
         self._metrics = metrics
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        """Connections that have not sent a full head, the oldest first."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
@@ -78,13 +83,16 @@ class HealthServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS:
+        if task is None or not self._make_room():
             writer.close()
             return
         self._connections[task] = writer
+        self._waiting[task] = None
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                page, with_body = await self._answer(reader)
+                async with asyncio.timeout(HEAD_SECONDS):
+                    page, with_body = await self._answer(reader)
+                self._waiting.pop(task, None)
                 writer.write(_encode(page, with_body=with_body))
                 await writer.drain()
                 if page.status >= HTTPStatus.BAD_REQUEST:
@@ -92,10 +100,22 @@ class HealthServer:
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             pass  # gone or too slow
         finally:
-            del self._connections[task]
+            self._connections.pop(task, None)
+            self._waiting.pop(task, None)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    def _make_room(self) -> bool:
+        """True where one more connection may be served: those that say nothing must not keep the kubelet out."""
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        oldest = next(iter(self._waiting), None)
+        if oldest is None:
+            return False
+        del self._waiting[oldest]
+        self._connections.pop(oldest).transport.abort()
+        return True
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[Page, bool]:
         """The page, and whether its body is wanted."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -136,20 +136,42 @@ async def test_whatever_else_is_sent_gets_an_error_status(request_bytes: bytes, 
         assert (await exchange(port, request_bytes)).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-async def test_a_slow_client_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 0.05)
+@pytest.mark.parametrize("bound", ["TIMEOUT_SECONDS", "HEAD_SECONDS"])
+async def test_a_slow_client_is_hung_up_on(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, bound, 0.05)
     async with running(serving_state()) as port:
         assert await exchange(port, b"GET /healthz HTTP/1.1\r\n") == b""
 
 
-async def test_one_client_too_many_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
+async def test_clients_that_say_nothing_keep_nobody_out_and_the_oldest_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(health, "MAX_CONNECTIONS", 4)
     async with running(serving_state()) as port:
-        _, first = await asyncio.open_connection("127.0.0.1", port)
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        idle[3][1].write(b"GET /healthz HTTP/1.1\r\n")  # not a whole head either
         await asyncio.sleep(0.05)
-        assert await exchange(port, b"") == b""
-        first.close()
-        await first.wait_closed()
+        assert (await get(port, "/healthz"))[0] == 200
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(idle[0][0].read(), 5) == b""
+        idle[3][1].write(b"\r\n")
+        assert (await asyncio.wait_for(idle[3][0].read(), 5)).startswith(b"HTTP/1.1 200 ")
+        assert not idle[1][0].at_eof()
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_a_client_too_many_is_hung_up_on_where_each_other_has_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
+    async with running(serving_state(), lambda: (bytes(20_000_000), "text/plain")) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert (await reader.read(100)).startswith(b"HTTP/1.1 200 ")  # and reads no further
+        with suppress(ConnectionResetError):
+            assert await exchange(port, b"") == b""
+        writer.close()
         await asyncio.sleep(0.05)
         assert (await get(port, "/healthz"))[0] == 200
 
