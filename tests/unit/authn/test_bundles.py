@@ -6,8 +6,8 @@ import base64
 import json
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.pki import FRONTEND, HERE, HOUR, NOW, Authority, presented, root
@@ -20,6 +20,9 @@ from zta_authz.model.identity import PeerTrust
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.request import Evidence
 from zta_authz.model.spiffe import TrustDomain
+
+if TYPE_CHECKING:
+    import pytest
 
 OLD = root("old")
 NEW = root("new")

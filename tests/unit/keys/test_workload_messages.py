@@ -1,0 +1,125 @@
+"""The Workload API's messages, encoded here by hand from the numbers in SPIFFE's specification (sections 5.1 and 6.1)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.fakes.workload_api import bundles_response, der, jwt_response, pkcs8, svid_response
+from tests.support.pki import Signer, private_key, root
+from zta_authz._proto.workload_pb2 import X509SVIDResponse
+from zta_authz.keys.workload_messages import (
+    MAX_TRUST_DOMAINS,
+    Malformed,
+    read_jwt_bundles,
+    read_svid_response,
+    read_x509_bundles,
+)
+
+US = "spiffe://cluster.local/ns/zta/sa/authz"
+KEY = private_key("P-256", 77)
+ROOT, OTHER = root("root"), root("other")
+LEAF = ROOT.issue(uris=(US,), key=KEY)
+JWKS = json.dumps({"keys": [Signer().jwk(use="jwt-svid")]}).encode()
+
+
+def field(number: int, value: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    length, encoded = len(value), b""
+    while length >= 0x80:
+        encoded += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return bytes([number << 3 | 2]) + encoded + bytes([length]) + value
+
+
+def entry(number: int, key: str, value: bytes) -> bytes:
+    """An entry of a map."""
+    return field(number, field(1, key.encode()) + field(2, value))
+
+
+def test_an_svid_is_read_by_the_specifications_field_numbers() -> None:
+    first = field(1, US.encode()) + field(2, der(LEAF)) + field(3, pkcs8(KEY)) + field(4, der(ROOT.certificate))
+    hinted = field(5, b"internal")
+    federated = entry(3, "spiffe://partner.example", der(OTHER.certificate))
+    svid = read_svid_response(field(1, first + hinted) + field(2, b"a CRL") + federated + field(15, b"unknown"))
+    assert str(svid.spiffe_id) == US
+
+
+def test_x509_bundles_are_read_by_the_specifications_field_numbers() -> None:
+    payload = entry(2, "spiffe://cluster.local", der(ROOT.certificate, OTHER.certificate))
+    assert read_x509_bundles(payload).taken == {"cluster.local": (ROOT.certificate, OTHER.certificate)}
+
+
+def test_jwt_bundles_are_read_by_the_specifications_field_numbers() -> None:
+    found = read_jwt_bundles(entry(1, "spiffe://cluster.local", JWKS))
+    assert [key.kid for key in found.taken["cluster.local"].keys.keys] == ["k1"]
+
+
+def test_the_first_svid_is_ours() -> None:
+    second = private_key("P-256", 78)
+    responses = [
+        X509SVIDResponse.FromString(svid_response(US + suffix, key, ROOT.issue(uris=(US + suffix,), key=key)))
+        for suffix, key in (("", KEY), ("-2", second))
+    ]
+    both = X509SVIDResponse(svids=[*responses[0].svids, *responses[1].svids]).SerializeToString()
+    assert str(read_svid_response(both).spiffe_id) == US
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"\xff", "not an X509SVIDResponse"),
+        (b"", "a response without SVIDs"),
+        (entry(3, "spiffe://partner.example", der(OTHER.certificate)), "a response without SVIDs"),
+        (field(1, b""), "an SVID that is no good: 0 certificates"),
+        (svid_response(US + "2", KEY, LEAF), "another SPIFFE ID's"),
+        (svid_response(US, private_key("P-256", 79), LEAF), "the private key is not the certificate's"),
+    ],
+)
+def test_an_svid_response_that_must_not_be_taken_is_malformed(payload: bytes, message: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        read_svid_response(payload)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bundles", "message"),
+    [
+        ({}, "a response without bundles"),
+        ({"spiffe://Cluster.local": der(ROOT.certificate)}, "no trust domain's SPIFFE ID"),
+        ({"spiffe://cluster.local/ns/a": der(ROOT.certificate)}, "no trust domain's SPIFFE ID"),
+        ({"spiffe://cluster.local": der(ROOT.certificate)[:-1]}, "cut short"),
+        ({"spiffe://cluster.local": der(LEAF)}, "is not a CA"),
+        ({f"spiffe://d{i}": b"" for i in range(MAX_TRUST_DOMAINS + 1)}, f"more than {MAX_TRUST_DOMAINS}"),
+    ],
+)
+def test_bundles_none_of_which_is_good_are_malformed(bundles: dict[str, bytes], message: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        read_x509_bundles(bundles_response(bundles))
+    assert message in str(caught.value)
+
+
+def test_a_garbled_bundle_does_not_keep_the_others_from_being_taken() -> None:
+    found = read_x509_bundles(
+        bundles_response({"spiffe://a.example": b"\x30", "spiffe://b.example": der(ROOT.certificate), "?": b""})
+    )
+    assert found.taken == {"b.example": (ROOT.certificate,)}
+    assert found.garbled == {"a.example"}
+    assert len(found.wrong) == 2
+
+
+def test_a_bundle_without_certificates_is_one_that_was_withdrawn() -> None:
+    assert read_x509_bundles(bundles_response({"spiffe://a.example": b""})).taken == {"a.example": ()}
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"keys": 1}', b'{"keys": [{"kty": "EC", "crv": "P-256"}]}'])
+def test_a_key_set_that_is_none_is_garbled(text: bytes) -> None:
+    assert read_jwt_bundles(jwt_response({"spiffe://a.example": text, "b": JWKS})).garbled == {"a.example"}
+
+
+@pytest.mark.parametrize("read", [read_x509_bundles, read_jwt_bundles])
+def test_bytes_that_are_no_message_are_malformed(read: object) -> None:
+    assert callable(read)
+    with pytest.raises(Malformed, match=r"not an? "):
+        read(b"\xff\xff")
