@@ -70,14 +70,16 @@ class KeyMaterial(_message.Message):
     def __init__(self, kind: _Optional[_Union[KeyMaterial.Kind, str]] = ..., name: _Optional[str] = ..., count: _Optional[int] = ..., age_seconds: _Optional[float] = ..., expires_at_seconds: _Optional[float] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("check_request", "request", "at_seconds")
+    __slots__ = ("check_request", "request", "at_seconds", "caller")
     CHECK_REQUEST_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     AT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     check_request: bytes
     request: Request
     at_seconds: float
-    def __init__(self, check_request: _Optional[bytes] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., at_seconds: _Optional[float] = ...) -> None: ...
+    caller: str
+    def __init__(self, check_request: _Optional[bytes] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., at_seconds: _Optional[float] = ..., caller: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("method", "path", "host", "scheme", "headers", "source_ip", "source_port", "destination_ip", "destination_port", "principal", "certificate", "sni", "destination_principal")

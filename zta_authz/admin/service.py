@@ -66,7 +66,7 @@ class AdminService:
             return await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no rules are loaded yet")
         now = asked.at_seconds if asked.HasField("at_seconds") else self._state.now
         async with self._one_at_a_time:  # in a thread: looking at 100,000 rules would else keep proxies waiting
-            explanation = await asyncio.to_thread(explain, snapshot, request, evidence, now)
+            explanation = await asyncio.to_thread(explain, snapshot, request, evidence, now, asked.caller)
         return explanation_message(explanation, snapshot.digest).SerializeToString()
 
     def _subject(self, asked: admin_pb2.ExplainRequest) -> tuple[RequestAttributes, Evidence]:

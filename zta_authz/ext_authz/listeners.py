@@ -12,6 +12,7 @@ import errno
 import fcntl
 import grp
 import ipaddress
+import logging
 import os
 import secrets
 import socket
@@ -29,6 +30,7 @@ MAX_UNIX_PATH_BYTES: Final = 107
 _UNIX: Final = "unix:"
 _PRIVATE_NAME_BYTES: Final = 6
 _CONNECT_SECONDS: Final = 1.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +146,21 @@ class SocketClaim:
             raise refuse(
                 self.endpoint, f"the directory {self._path.parent} does not exist", "create it, owned by our user"
             )
+        self._warn_of_directory()
         self._lock = self._take_lock()
         try:
             self._check_path()
         except SettingsErrors:
             self.release()
             raise
+
+    def _warn_of_directory(self) -> None:
+        """Whoever can rename files beside the socket can take its place and answer for us."""
+        directory = self._path.parent
+        mode = os.stat(directory).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            what = "everybody can replace our socket: the directory %s is writable by all (mode %o); make it mode 0750"
+            _LOG.warning(what, directory, stat.S_IMODE(mode))
 
     def _take_lock(self) -> int:
         while True:

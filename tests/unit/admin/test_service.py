@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import pytest
 
-from tests.fakes.snapshots import FRONTEND, FixedSnapshot, hatshop
+from tests.fakes.snapshots import FRONTEND, HATSHOP, FixedSnapshot, hatshop
 from tests.support.check_requests import check_request
 from zta_authz import __version__
 from zta_authz._proto import admin_pb2
@@ -13,6 +13,8 @@ from zta_authz.admin.service import SERVICE, AdminService
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.errors import Fault
 from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.model.options import NamedWorkload, Options, Workload
+from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 
 if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
@@ -42,7 +44,7 @@ async def call(
     method: str, payload: bytes, snapshot: Snapshot | None = None, state: ServiceState | None = None
 ) -> bytes:
     service = AdminService(state or make_state(snapshot), parse_check_request)
-    return await service.methods()[SERVICE][method](payload, FakeContext())
+    return await service.methods()[SERVICE][method](payload, FakeContext(), "")
 
 
 async def explain(snapshot: Snapshot | None = None, **fields: Any) -> admin_pb2.ExplainResponse:
@@ -101,6 +103,15 @@ async def test_a_denial_says_what_the_nearest_rule_missed() -> None:
     (miss,) = answer.nearest
     assert (miss.policy, miss.rule) == ("default/hatshop-policy", 0)
     assert "DELETE" in "".join(miss.failed)
+
+
+async def test_a_request_is_decided_as_for_the_proxy_that_is_named() -> None:
+    shop, other = "spiffe://cluster.local/ns/default/sa/shop", "spiffe://cluster.local/ns/default/sa/other"
+    options = Options(workloads=(NamedWorkload(shop, Workload(labels={"app": "hatshop"})),), trust_proxy=True)
+    snapshot = compile_snapshot([SourceText("hatshop.yaml", HATSHOP)], options)
+    fields = admin_pb2.Request(method="GET", path="/", host="shop", principal=FRONTEND, destination_principal=shop)
+    assert (await explain(snapshot, request=fields, caller=shop)).allowed
+    assert (await explain(snapshot, request=fields, caller=other)).reason == "caller_not_allowed"
 
 
 async def test_headers_of_a_readable_request_count_whatever_their_case() -> None:

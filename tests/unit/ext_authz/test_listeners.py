@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -62,6 +63,22 @@ def mode_of(path: Path | str) -> int:
 def connects(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         return client.connect_ex(str(path)) == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "warned"), [(0o700, False), (0o770, False), (0o777, True), (0o1777, False), (0o702, True)]
+)
+def test_a_directory_where_anybody_can_replace_the_socket_is_warned_of(
+    tmp_path: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    directory.chmod(mode)
+    claim = claim_of(directory / "authz.sock")
+    with caplog.at_level(logging.WARNING):
+        claim.take()
+    claim.release()
+    assert ("everybody can replace our socket" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
