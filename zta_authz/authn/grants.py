@@ -10,6 +10,7 @@ from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.dpop import HEADER as PROOF_HEADER, ReplayMemory
 from zta_authz.authn.jwt import normal_audiences
 from zta_authz.authn.outputs import changes_for, headers_from
+from zta_authz.errors import Reason
 from zta_authz.model.identity import Token
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.jwt import VerifiedToken
     from zta_authz.authn.jwt_svid import SvidRules, TrustDomainKeys
-    from zta_authz.authn.keys import KeySlot
+    from zta_authz.authn.keys import KeySet, KeySlot
     from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Place, Places, Presented
     from zta_authz.authn.revocation import Revocations
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 MAX_CACHED_TOKENS: Final = 8192
 MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
 """Token text behind the cached results, in all. A parsed token weighs about five times its text."""
+MAX_CACHED_RESULTS: Final = 4
+"""Key sets whose results are kept on one cached token."""
 MAX_CACHED_GRANTS: Final = 16
 """Outcomes kept on one cached token: one for each rule and combination of places it was accepted at."""
+
+Failure = tuple[Reason, str]
+"""Why a signature did not verify: reason and detail."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,23 +71,36 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cached:
-    """A token whose signature was verified, and what it granted before."""
+    """One token's text: what came of verifying its signature with each key set that was tried, and what it granted.
 
-    token: VerifiedToken
+    Two workloads may have different key sets for one issuer; which of them fits a token is found out once.
+    """
+
+    issuer: str
+    subject: str
+    results: dict[KeySet, VerifiedToken | Failure] = field(default_factory=dict)
     grants: dict[tuple[TokenRule, Place, bool], Grant] = field(default_factory=dict)
 
-    def grant(self, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
-        """What the token grants under `rule` where it is presented; `strip` are headers that clients may not send."""
+    def note(self, keys: KeySet, result: VerifiedToken | Failure) -> None:
+        """Keep the result, and few others: key sets that are gone would else be held for good."""
+        if len(self.results) >= MAX_CACHED_RESULTS:
+            self.results.clear()
+            self.grants.clear()
+        self.results[keys] = result
+
+    def grant(self, verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
+        """What `verified` grants under `rule` where it is presented; `strip` are headers that clients may not send."""
         key = (rule, presented.place, presented.dpop)
         found = self.grants.get(key)
-        if found is None:
-            found = self._make(rule, presented, strip)
+        if found is None or found.verified is not verified:
+            found = self._make(verified, rule, presented, strip)
             if len(self.grants) < MAX_CACHED_GRANTS:
                 self.grants[key] = found
         return found
 
-    def _make(self, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
-        verified, source = self.token, rule.source
+    @staticmethod
+    def _make(verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
+        source = rule.source
         claims: Mapping[str, Any] = verified.claims
         issuer = verified.issuer
         if rule.svid:  # its `iss` is whatever the signer wrote; who vouches for it is the trust domain

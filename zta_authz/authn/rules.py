@@ -16,6 +16,7 @@ from zta_authz.authn.grants import Cached, joint_changes
 from zta_authz.authn.jwt import (
     ISTIO,
     STRICT,
+    VerifiedToken,
     judge_times,
     parse_token,
     verify_signature,
@@ -30,8 +31,9 @@ from zta_authz.model.identity import NO_CHANGES, Identity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from zta_authz.authn.grants import Common, Grant, TokenRule
-    from zta_authz.authn.jwt import UnverifiedToken, VerifiedToken
+    from zta_authz.authn.grants import Common, Failure, Grant, TokenRule
+    from zta_authz.authn.jwt import UnverifiedToken
+    from zta_authz.authn.keys import KeySet
     from zta_authz.authn.locations import Found, Presented
     from zta_authz.model.identity import Binding, Peer
     from zta_authz.model.request import RequestAttributes
@@ -130,33 +132,45 @@ class TokenVerifier:
         unverified: UnverifiedToken | None = None
         if cached is None:
             unverified = parse_token(presented.text, self._reading)
-            issuer, subject = unverified.issuer, unverified.claims.get("sub", "")
-        else:
-            issuer, subject = cached.token.issuer, cached.token.subject
-        if self._svids is not None and not any(rule.source.issuer == issuer for rule in rules):
-            svid_rule = self._svids.rule_for(subject)
-            if svid_rule is not None:
-                rules, issuer = (svid_rule,), svid_rule.source.issuer
+            cached = Cached(unverified.issuer, unverified.claims.get("sub", ""))
         refused: Refused | None = None
-        for rule in rules:
-            if rule.source.issuer != issuer or presented.place not in rule.places:
+        for rule in self._rules_for(cached, rules):
+            if presented.place not in rule.places:
                 continue
+            keys = rule.keys.current
+            result = cached.results.get(keys)
+            if result is None:
+                result = self._verify(unverified or parse_token(presented.text, self._reading), keys)
+                cached.note(keys, result)
+                if isinstance(result, VerifiedToken):  # what never verified must not crowd out what did
+                    self._common.cache.put(digest, cached, len(presented.text) * len(cached.results))
             try:
-                if cached is None or cached.token.keys is not rule.keys.current:
-                    unverified = unverified or parse_token(presented.text, self._reading)
-                    cached = Cached(verify_signature(unverified, rule.keys.current, self._reading))
-                    self._common.cache.put(digest, cached, len(presented.text))
-                self._judge(cached.token, rule, now)
+                return cached.grant(self._judge(result, rule, now), rule, presented, self._common.strip)
             except Refused as error:
                 if error.reason is Reason.TOKEN_KEY_UNKNOWN:
                     rule.keys.key_unknown()
                 refused = refused or error
-            else:
-                return cached.grant(rule, presented, self._common.strip)
         raise refused or Refused(Reason.TOKEN_ISSUER_UNKNOWN, "no rule for this issuer has a token in this place")
 
-    def _judge(self, token: VerifiedToken, rule: TokenRule, now: float) -> None:
-        """What is judged on every call, whatever is known of the token. Raises `Refused`."""
+    def _rules_for(self, token: Cached, rules: Sequence[TokenRule]) -> Sequence[TokenRule]:
+        """Those of `rules` that are for the token's issuer; where there are none, its trust domain's, if it has one."""
+        found = [rule for rule in rules if rule.source.issuer == token.issuer]
+        if not found and self._svids is not None:
+            svid_rule = self._svids.rule_for(token.subject)
+            if svid_rule is not None:
+                return (svid_rule,)
+        return found
+
+    def _verify(self, unverified: UnverifiedToken, keys: KeySet) -> VerifiedToken | Failure:
+        try:
+            return verify_signature(unverified, keys, self._reading)
+        except Refused as refused:
+            return refused.reason, refused.detail
+
+    def _judge(self, token: VerifiedToken | Failure, rule: TokenRule, now: float) -> VerifiedToken:
+        """The token, judged as it is on every call, whatever is known of it. Raises `Refused`."""
+        if isinstance(token, tuple):
+            raise Refused(*token)
         limits, revocations = rule.limits, self._common.revocations
         judge_times(token, self._reading, now, needs_expiry=not limits.allow_missing_exp)
         if limits is not NO_LIMITS:
@@ -167,6 +181,7 @@ class TokenVerifier:
             raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
         if revocations.of_tokens:
             revocations.check_token(rule.source.issuer, token, now)
+        return token
 
     def _look_up(self, text: str) -> tuple[bytes, Cached | None]:
         if len(text) > self._reading.max_bytes:

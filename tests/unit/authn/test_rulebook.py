@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.pki import AUDIENCE, ISSUER, NOW, Signer, jwks
 from tests.unit.authn.support import STRICT, authentication, bearer, request, rule
+from zta_authz.authn import rules
+from zta_authz.authn.grants import MAX_CACHED_RESULTS
+from zta_authz.authn.keys import KeySet
 from zta_authz.authn.rulebook import MAX_VIEWS, compile_rules
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import Reason, Refused
@@ -124,3 +127,47 @@ def test_two_key_sets_of_one_issuer_never_serve_each_others_tokens() -> None:
     for _ in range(2):
         assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
         assert subjects(verified(subject, FIRST, STOCK)) is Reason.TOKEN_SIGNATURE
+
+
+def test_what_was_found_out_with_one_key_set_is_kept_beside_what_was_with_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workloads write one issuer's keys differently: their calls must not undo each other's work."""
+    counted: list[int] = []
+    real = rules.verify_signature
+
+    def counting(*given: Any) -> Any:
+        counted.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(rules, "verify_signature", counting)
+    other_keys = jwks([Signer(), Signer(kid="k9", number=9)])
+    documents = (
+        authentication(rule(), namespace="shop", app="orders"),
+        authentication(rule(jwks=jwks([Signer(number=2000)])), rule(jwks=other_keys), namespace="shop", app="stock"),
+    )
+    subject = compile_verifier(documents, (), SHARED, [])
+    for _ in range(5):
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+        assert subjects(verified(subject, FIRST, STOCK)) == [ISSUER]
+    assert len(counted) == 3
+
+
+def test_a_token_that_never_verified_is_not_kept(shared: IdentityVerifier) -> None:
+    forged = Signer(number=2000).token()
+    for _ in range(3):
+        assert subjects(verified(shared, forged, ORDERS)) is Reason.TOKEN_SIGNATURE
+    assert len(shared._book._common.cache) == 0
+
+
+def test_keys_that_come_and_go_leave_no_results_behind() -> None:
+    subject = compile_verifier(DOCUMENTS[:1], (), SHARED, [])
+    [slot] = subject.key_slots
+    for _ in range(50):
+        slot.current = KeySet(slot.current.keys)
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+        slot.current = KeySet(slot.current.keys)
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+    [(cached, _)] = subject._book._common.cache._young.values()
+    assert len(cached.results) <= MAX_CACHED_RESULTS
+    assert len(cached.grants) <= 1
