@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.support.pki import FRONTEND, NOW, Signer, presented, root
+from tests.support.pki import FRONTEND, HERE, NOW, Signer, default_claims, presented, root
 from tests.unit.authn.support import ISTIO, STRICT, bundle, request, rule, verifier
+from zta_authz.authn.dpop import normal_target
 from zta_authz.authn.encoding import base64url_decode, base64url_encode
+from zta_authz.authn.keys import key_thumbprint
 from zta_authz.errors import Refused
-from zta_authz.model.documents import FromHeader
+from zta_authz.model.documents import ApiKey, ApiKeyClient, ApiKeySet, FromHeader, Selector
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 from zta_authz.model.spiffe import SpiffeId
 
@@ -24,6 +27,7 @@ PLACES = rule(
 VERIFIERS = [verifier(PLACES, bundles=(bundle(ROOT.pem),), options=options) for options in (STRICT, ISTIO)]
 PLAIN = verifier(rule())
 ANYTHING = st.text(st.characters(codec=None), max_size=60)
+ANYTHING_SOUND = st.text(max_size=20)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=30)
 SEGMENTS = st.text("abcXYZ019._-", min_size=1, max_size=10).filter(lambda segment: segment not in (".", ".."))
 
@@ -72,6 +76,60 @@ def test_a_changed_certificate_is_refused_or_still_the_same_one(position: int, c
         peer = VERIFIERS[0].verify(request(), Evidence(FRONTEND, changed), NOW).peer
         real = VERIFIERS[0].verify(request(), Evidence(FRONTEND, CERTIFICATE), NOW).peer
         assert peer == real
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANYTHING_SOUND,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANYTHING_SOUND, inner, max_size=3),
+    max_leaves=6,
+)
+CLIENT = Signer(kid="", number=77)
+BOUND = Signer().token(cnf={"jkt": key_thumbprint(CLIENT.jwk())})
+FULL = verifier(
+    rule(),
+    bundles=(bundle(ROOT.pem, jwt_authorities={"keys": [Signer().jwk()]}, jwt_svid_audiences=("here",)),),
+    api_keys=[ApiKeySet("k", "n", HERE, Selector("default", {}), (ApiKeyClient("c", (), (ApiKey(bytes(32), HERE),)),))],
+)
+
+
+@given(ANYTHING, ANYTHING, ANYTHING, st.sampled_from(["Bearer ", "DPoP ", "dpop", "", "Bearer DPoP "]))
+def test_whatever_stands_for_a_proof_or_key_nothing_but_a_refusal_is_raised(
+    token: str, proof: str, key: str, scheme: str
+) -> None:
+    for text in (token, BOUND):
+        for asked in (
+            request(authorization=scheme + text, dpop=proof),
+            request(authorization=scheme + text, dpop=(proof, proof), x_api_key=key),
+            request(x_api_key=key),
+        ):
+            with contextlib.suppress(Refused):
+                identity = FULL.verify(asked, NO_EVIDENCE, NOW)
+                assert (identity.token, identity.api_client) == (None, None)
+
+
+@given(JSON, JSON)
+def test_whatever_a_token_is_said_to_be_bound_to_nothing_but_its_own_peer_may_present_it(
+    cnf: object, sub: object
+) -> None:
+    signed = Signer().compact('{"alg":"ES256","kid":"k1"}', json.dumps(default_claims() | {"cnf": cnf, "sub": sub}))
+    with contextlib.suppress(Refused):
+        FULL.verify(request(authorization=f"Bearer {signed}"), Evidence(FRONTEND, CERTIFICATE), NOW)
+        raise AssertionError(cnf)
+
+
+@given(JSON, st.dictionaries(st.sampled_from(["typ", "alg", "jwk", "crit", "b64", "kid"]), JSON))
+def test_whatever_a_proof_says_nothing_but_a_refusal_is_raised(body: object, changed: dict[str, object]) -> None:
+    header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": CLIENT.jwk()} | changed
+    proof = CLIENT.compact(json.dumps(header), json.dumps(body))
+    with pytest.raises(Refused):
+        FULL.verify(request(authorization=f"DPoP {BOUND}", dpop=proof), NO_EVIDENCE, NOW)
+
+
+@given(ANYTHING)
+def test_an_address_in_one_spelling_is_spelt_so_already(text: str) -> None:
+    for target in (text, f"https://a.example/{text}"):
+        spelt = normal_target(target)
+        assert spelt is None or normal_target(spelt) == spelt
 
 
 @given(NAMES, st.lists(SEGMENTS, max_size=6))
