@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 _TURN: Final = 64
 """Calls that one connection may begin before the others get their turn."""
 _LINGER_SECONDS: Final = 5.0
-"""How long a closed connection may take to read what is left for it."""
+"""How long the peer of a connection that we ended may take to read what is left for it."""
 _UCRED: Final = struct.Struct("3i")
 """pid, uid, gid: what SO_PEERCRED gives (unix(7))."""
 
@@ -247,7 +247,19 @@ class FastConnection(asyncio.Protocol):
         if data and not transport.is_closing():
             transport.write(data)
         if connection.finished and self._closed_at is None:
-            self._closed_at = self._loop.time()
-            for number in list(self._tasks):
-                self._cancel(number)
-            transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """End the connection; a peer that did wrong is still read from, unheeded, until it has read why.
+
+        Closing a socket with unread bytes resets it, and the peer would lose our GOAWAY.
+        """
+        self._closed_at = self._loop.time()
+        self._backlog.clear()
+        for number in list(self._tasks):
+            self._cancel(number)
+        if self._connection.fault is None or not self._transport.can_write_eof():
+            self._transport.close()  # TLS can't be half-closed; its shutdown reads what comes
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
+            self._transport.resume_reading()

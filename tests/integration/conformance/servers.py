@@ -1,0 +1,99 @@
+"""One small service on either server, to be asked the same things."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from zta_authz.ext_authz.fast_server import FastServer
+from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.ext_authz.servers import GrpcServer, Health
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from zta_authz.ext_authz.servers import Methods, Server
+
+SERVICE = "test.Conformance"
+KINDS = ("grpcio", "fast")
+
+
+class Conformance:
+    """Answers, waits and fails as it is asked to; `given_up` is set when a waiting call is cancelled."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._changed = asyncio.Condition()
+        self.entered = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.given_up = asyncio.Event()
+        self.metadata: list[tuple[str, str | bytes]] = []
+
+    def methods(self) -> Methods:
+        calls = {"Echo": self.echo, "Wait": self.wait, "Fail": self.fail, "Give": self.give, "Nap": self.nap}
+        return {SERVICE: calls}
+
+    async def echo(self, payload: bytes, context: Any, _caller: str) -> bytes:
+        self.metadata = [(name, value) for name, value in context.invocation_metadata()]
+        return payload
+
+    async def wait(self, payload: bytes, _context: Any, _caller: str) -> bytes:
+        self.waiting += 1
+        self.entered.set()
+        async with self._changed:
+            self._changed.notify_all()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.given_up.set()
+            raise
+        finally:
+            self.waiting -= 1
+        return payload
+
+    async def wait_for(self, number: int) -> None:
+        """Until that many calls wait."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.waiting >= number)
+
+    async def nap(self, payload: bytes, _context: Any, _caller: str) -> bytes:
+        await asyncio.sleep(0)
+        return payload
+
+    async def fail(self, _payload: bytes, _context: Any, _caller: str) -> bytes:
+        raise RuntimeError
+
+    async def give(self, payload: bytes, _context: Any, _caller: str) -> bytes:
+        return bytes(int(payload))
+
+
+def make(kind: str, methods: Methods, endpoint: Endpoint, health: Health) -> Server:
+    server = FastServer if kind == "fast" else GrpcServer
+    return server(methods, [endpoint], SocketAccess(), health=health)
+
+
+class Serving:
+    """A server, the service on it, and where it listens."""
+
+    def __init__(self, kind: str, directory: Path, *, tcp: bool) -> None:
+        self.service = Conformance()
+        self.health = Health((SERVICE,))
+        wanted = Endpoint(host="127.0.0.1") if tcp else Endpoint(path=str(directory / "server.sock"))
+        self.server = make(kind, self.service.methods(), wanted, self.health)
+
+    @property
+    def target(self) -> str:
+        return str(self.server.addresses[0])
+
+
+@asynccontextmanager
+async def serving(kind: str, directory: Path, *, tcp: bool = False) -> AsyncIterator[Serving]:
+    made = Serving(kind, directory, tcp=tcp)
+    await made.health.set_serving(True)
+    await made.server.start()
+    try:
+        yield made
+    finally:
+        await made.server.stop(0)
