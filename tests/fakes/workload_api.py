@@ -69,10 +69,7 @@ class FakeWorkloadApi:
         """Listen, as an agent does after a restart."""
         self._socket.unlink(missing_ok=True)
         server = self._server = grpc.aio.server()
-        handlers = {
-            method: grpc.unary_stream_rpc_method_handler(lambda _, context, name=method: self._stream(name, context))
-            for method in METHODS
-        }
+        handlers = {method: grpc.unary_stream_rpc_method_handler(self._handler(method)) for method in METHODS}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("SpiffeWorkloadAPI", handlers),))
         server.add_insecure_port(self.address)
         await server.start()
@@ -88,6 +85,13 @@ class FakeWorkloadApi:
         self._answers[method] = answer
         changed, self._changed[method] = self._changed[method], asyncio.Event()
         changed.set()
+
+    def _handler(self, method: str) -> Any:
+        async def stream(_request: bytes, context: Any) -> AsyncIterator[bytes]:  # gRPC asks for a generator function
+            async for answer in self._stream(method, context):
+                yield answer
+
+        return stream
 
     async def _stream(self, method: str, context: Any) -> AsyncIterator[bytes]:
         self.calls[method] += 1
