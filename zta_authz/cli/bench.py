@@ -66,19 +66,29 @@ class AssumingVerifier:
         self._spaced = spaced
 
     def verify(
-        self, request: RequestAttributes, evidence: Evidence, now: float, workload: Workload | None = None
+        self,
+        request: RequestAttributes,
+        evidence: Evidence,
+        now: float,
+        workload: Workload | None = None,
+        *,
+        trial: bool = False,
     ) -> Identity:
         """As `IdentityVerifier.verify`. Raises `Refused` for what is presented and does not hold."""
         assumed = self._subject
         if assumed.principal:
             peer = self._by_word.verify(Evidence(assumed.principal), request.headers, now)
-            identity = replace(self._verifier.verify(request, NO_EVIDENCE, now, workload), peer=peer)
+            identity = replace(self._verifier.verify(request, NO_EVIDENCE, now, workload, trial=trial), peer=peer)
         else:
-            identity = self._verifier.verify(request, evidence, now, workload)
+            identity = self._verifier.verify(request, evidence, now, workload, trial=trial)
         if assumed.claims is None:
             return identity
         issuer, subject = str(assumed.claims.get("iss", "")), str(assumed.claims.get("sub", ""))
-        token = Token(issuer, subject, assumed.claims, space_delimited_claims=self._spaced(workload))
+        issued = assumed.claims.get("iat")
+        issued_at = float(issued) if isinstance(issued, (int, float)) and not isinstance(issued, bool) else None
+        token = Token(
+            issuer, subject, assumed.claims, space_delimited_claims=self._spaced(workload), issued_at=issued_at
+        )
         return replace(identity, token=token, tokens=(token,))
 
 
@@ -92,7 +102,8 @@ class Bench:
 
     def decide(self, subject: Subject, now: float) -> Decision:
         """The decision at `now`, seconds since the epoch."""
-        return decide(self._snapshot_for(subject), subject.request, subject.evidence, now, subject.caller)
+        snapshot = self._snapshot_for(subject)
+        return decide(snapshot, subject.request, subject.evidence, now, subject.caller, trial=True)
 
     def explain(self, subject: Subject, now: float) -> Explanation:
         """The decision, and what was missing for the nearest ALLOW rules."""
