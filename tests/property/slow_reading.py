@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,7 +166,7 @@ def _texts(key: str, case: Case, namespace: str, wide: bool) -> tuple[list[str],
         case "methods":
             return [request.method], _generic
         case "paths":
-            return [re.split("[?#]", request.path, maxsplit=1)[0]], _path
+            return _paths(case, wide), _path
         case "connection.sni":
             return [_lower(request.sni)], _generic
     return _claim_texts(key, case), _generic
@@ -242,6 +243,16 @@ def _hosts(case: Case, wide: bool) -> list[str]:
     bare, port = (with_port[1], f":{with_port[2]}") if with_port else (host, "")
     found += [bare, bare.rstrip("."), bare.rstrip(".") + port]
     return found
+
+
+def _paths(case: Case, wide: bool) -> list[str]:
+    """The path without its query; where a wide reading is the safe one, also decoded, as UTF-8 and as Latin-1."""
+    path = re.split("[?#]", case.request.path, maxsplit=1)[0]
+    if case.options.semantics == "istio" or not wide:
+        return [path]
+    data = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+    texts = [data.decode("utf-8", "surrogateescape"), unquote(path, "latin-1")]
+    return [path, *texts, *(text.rstrip(" ") for text in texts)]
 
 
 def _header(name: str, case: Case) -> list[str] | None:

@@ -90,11 +90,15 @@ class Inputs:
         return self._hosts
 
     def paths(self, wide: bool) -> tuple[str, ...]:
-        """The path as it came; with `wide` in strict reading also decoded, as an upstream may read it."""
+        """The path as it came; with `wide` in strict reading also decoded, as an upstream may read it.
+
+        What is decoded is UTF-8 to nearly every upstream, and Latin-1 to some.
+        """
         if not (wide and self.strict and "%" in self.path):
             return (self.path,)
-        decoded = _PERCENT.sub(lambda found: chr(int(found[1], 16)), self.path)
-        return (self.path, decoded, decoded.rstrip(" "))
+        utf8 = _percent_decoded(self.path)
+        latin1 = _PERCENT.sub(lambda found: chr(int(found[1], 16)), self.path)
+        return tuple(dict.fromkeys((self.path, utf8, utf8.rstrip(" "), latin1, latin1.rstrip(" "))))
 
     def header(self, name: str) -> tuple[str, ...]:
         """Each value of a header as it goes on after authentication: without tokens that are not forwarded."""

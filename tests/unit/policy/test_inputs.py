@@ -202,3 +202,13 @@ def test_the_variants_of_a_host_are_those_that_may_mean_the_same_server(host: st
 @pytest.mark.parametrize(("path", "cut"), [("/a", "/a"), ("/a?b#c", "/a"), ("/a#b?c", "/a"), ("?", ""), ("", "")])
 def test_query_and_fragment_are_cut_wherever_they_start(path: str, cut: str) -> None:
     assert cut_query(path) == cut
+
+
+@pytest.mark.parametrize("path", ["/caf%c3%a9", "/caf%C3%A9", "/caf%e9", "/caf%c3%a9%20"])
+def test_a_strict_deny_of_a_path_is_not_evaded_by_encoding_what_is_not_ascii(path: str) -> None:
+    assert matches(operation(paths=["/caf\u00e9"]), request(path=path), deny=True)
+    assert not matches(operation(paths=["/caf\u00e9"]), request(path=path))
+
+
+def test_istio_takes_an_encoded_path_as_it_came() -> None:
+    assert not matches(operation(paths=["/caf\u00e9"]), request(path="/caf%c3%a9"), deny=True, options=ISTIO)
