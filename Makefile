@@ -38,7 +38,7 @@ ENVOY_BINARY = $(ENVOY_VENV)/lib/python*/site-packages/envoy/_bin/envoy
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I zta_authz/_proto=protos
 PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.proto)))
 
-.PHONY: help setup run test test-quick test-differential lint format types imports proto proto-check bench clean
+.PHONY: help setup run test test-quick test-differential test-spire lint format types imports proto proto-check bench clean
 
 help: ## list what can be made
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=2] [ZTA_ENVOY=/path/to/envoy]"
@@ -57,6 +57,9 @@ test-quick: $(STAMP) ## unit and property tests only, without coverage and witho
 
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
 	@exec $(BIN)/python -m tests.differential.run $(ARGS)
+
+test-spire: $(STAMP) ## with SPIRE's server and agent, installed by `go install`; says why where they can't be had
+	@exec env SPIRE_TESTS=install $(BIN)/python -m pytest -rs tests/spire $(ARGS)
 
 lint: $(STAMP) ## style and likely mistakes
 	@$(BIN)/ruff check .

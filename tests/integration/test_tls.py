@@ -166,6 +166,15 @@ async def test_changed_certificates_are_used_for_new_connections(files: Files) -
         assert await say(address, files, files.issue(ENVOY, 2)) == b"echo x"
 
 
+async def test_changed_certificates_are_used_on_every_listener(files: Files) -> None:
+    tls = files.mutual_tls(ENVOY)
+    async with serving(tls, []) as one, serving(tls, []) as other:
+        files.authority = root("next", **files.validity)
+        files.write(3)
+        for address in (one, other):
+            assert await say(address, files, files.issue(ENVOY, 2)) == b"echo x"
+
+
 async def test_changed_files_that_are_broken_are_not_taken(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(files.mutual_tls(ENVOY), []) as address:
         (files.directory / "cert.pem").write_text("garbage")

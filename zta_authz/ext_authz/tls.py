@@ -52,23 +52,33 @@ class MutualTls:
 
     def credentials(self) -> Any:
         """Credentials that ask each client for a certificate and follow changes of the files."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration, self._refresh, require_client_authentication=True
-        )
+        given = self._configuration
 
-    def _refresh(self) -> Any:
-        """New certificates where the files changed, None else. gRPC calls it in a thread of its own, each handshake."""
+        def refresh() -> Any:
+            """What is new since these credentials were last asked, None for nothing; every listener has its own.
+
+            gRPC calls it in a thread of its own, each handshake.
+            """
+            nonlocal given
+            self._refresh()
+            if given is self._configuration:
+                return None
+            given = self._configuration
+            return given
+
+        return grpc.dynamic_ssl_server_credentials(given, refresh, require_client_authentication=True)
+
+    def _refresh(self) -> None:
+        """Read the files again where they changed."""
         try:
             stamp = self._stamp_now()
             if stamp == self._stamp:
-                return None
+                return
             self._configuration, self._stamp = _read(*self._files), stamp
         except (SettingsErrors, OSError) as error:
             _LOG.warning("the changed TLS files are not taken: %s", error)
-            return None
         else:
             _LOG.info("TLS certificates changed")
-            return self._configuration
 
     def _stamp_now(self) -> tuple[tuple[int, int], ...]:
         def of(file: str) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""With SPIRE's own server and agent; `make test-spire`."""

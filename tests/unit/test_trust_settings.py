@@ -1,0 +1,113 @@
+"""Settings of trust bundles and of our own certificate: what goes together, and what is made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.pki import root
+from zta_authz.errors import SettingsErrors
+from zta_authz.model.options import Options
+from zta_authz.settings import Settings, load_settings
+from zta_authz.settings.trust import trust_sources
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROXY = "spiffe://cluster.local/ns/default/sa/orders"
+AGENT = "workload_api: {socket: 'unix:/run/spire/agent.sock'}\n"
+TCP = 'listen: ["0.0.0.0:9191"]\n'
+OURS = f'tls: {{source: workload_api, allowed_spiffe_ids: ["{PROXY}"]}}\n'
+
+
+def load(tmp_path: Path, text: str) -> Settings:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    return load_settings(str(file), {})
+
+
+def faults(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(SettingsErrors) as caught:
+        load(tmp_path, text)
+    return [fault.message for fault in caught.value.faults]
+
+
+def test_every_source_is_made_of_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(root().pem)
+    settings = load(
+        tmp_path,
+        f"{TCP}{OURS}{AGENT}"
+        "bundles:\n"
+        "- {trust_domain: a.example, file: /a.pem}\n"
+        f"- {{trust_domain: b.example, url: 'https://b.example/b', ca_file: {tmp_path}/ca.pem}}\n"
+        "- {trust_domain: c.example, url: 'https://10.0.0.1:8443/', file: /c.json,"
+        " endpoint_spiffe_id: 'spiffe://c.example/spire/server'}\n",
+    )
+    sources = trust_sources(settings)
+    assert [(file.trust_domain.name, file.path) for file in sources.files] == [("a.example", "/a.pem")]
+    (web, web_file), (spiffe, spiffe_file) = sources.endpoints
+    assert (web.url, web.spiffe_id, web_file) == ("https://b.example/b", None, None)
+    assert web.authorities is not None
+    assert (str(spiffe.spiffe_id), spiffe.authorities) == ("spiffe://c.example/spire/server", None)
+    assert spiffe_file is not None
+    assert spiffe_file.path == "/c.json"
+    assert (sources.agent, sources.agent_bundles, sources.agent_svid) == ("unix:/run/spire/agent.sock", True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ("", False),
+        (AGENT, True),
+        ("workload_api: {socket: 'unix:/a', bundles: false}", False),
+        ("bundles: [{trust_domain: a.example, file: /a}]", True),
+    ],
+)
+def test_decisions_know_whether_bundles_come_from_elsewhere(tmp_path: Path, text: str, elsewhere: bool) -> None:
+    options = load(tmp_path, text or "{}").options()
+    assert isinstance(options, Options)
+    assert options.bundles_from_elsewhere is elsewhere
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bundles: [{trust_domain: a.example}]", "the bundle has no source"),
+        ("bundles: [{trust_domain: A, file: /a}]", "a trust domain is 1 to 255 characters"),
+        ("bundles: [{trust_domain: a, url: 'http://a.example/'}]", "an https URL"),
+        ("bundles: [{trust_domain: a, url: 'https://u:p@a.example/'}]", "an https URL"),
+        ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "two bundles of one trust domain"),
+        ("bundles: [{trust_domain: a, file: /a, endpoint_spiffe_id: 'spiffe://a/b'}]", "there is no endpoint"),
+        ("bundles: [{trust_domain: a, file: /a, ca_file: /c}]", "only an https_web endpoint has `ca_file`"),
+        (
+            "bundles: [{trust_domain: a, url: 'https://a/', endpoint_spiffe_id: 'spiffe://a/b'}]",
+            "nothing to authenticate the endpoint with",
+        ),
+        ("workload_api: {socket: '127.0.0.1:8081'}", "on a Unix socket"),
+        (f"{TCP}{OURS}", "the Workload API's socket is not known"),
+        (f"{TCP}{OURS}{AGENT}server: fast", "takes certificates from files only"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, message: str) -> None:
+    (said,) = faults(tmp_path, text)
+    assert message in said
+
+
+def test_an_endpoint_that_another_domain_serves_needs_no_bundle_of_its_own(tmp_path: Path) -> None:
+    text = "bundles: [{trust_domain: a, url: 'https://a/', endpoint_spiffe_id: 'spiffe://b/c'}]"
+    assert len(trust_sources(load(tmp_path, text)).endpoints) == 1
+
+
+def test_tls_from_files_needs_all_three_and_from_the_workload_api_none(tmp_path: Path) -> None:
+    said = faults(tmp_path, f'{TCP}tls: {{cert_file: a, allowed_spiffe_ids: ["{PROXY}"]}}')
+    assert said == ["`tls.client_ca_file`: this field is needed", "`tls.key_file`: this field is needed"]
+    (said_once,) = faults(tmp_path, f"{TCP}{AGENT}{OURS.replace('}', ', key_file: k}')}")
+    assert "comes from the Workload API" in said_once
+
+
+def test_an_authorities_file_that_can_not_be_read_is_a_fault_in_its_name(tmp_path: Path) -> None:
+    settings = load(tmp_path, "bundles: [{trust_domain: a, url: 'https://a.example/', ca_file: /none}]")
+    with pytest.raises(SettingsErrors) as caught:
+        trust_sources(settings)
+    assert [(fault.source, fault.hint) for fault in caught.value.faults] == [("/none", "mend `ca_file` in `bundles`")]
