@@ -27,6 +27,8 @@ _TURN: Final = 64
 """Calls that one connection may begin before the others get their turn."""
 _LINGER_SECONDS: Final = 5.0
 """How long the peer of a connection that we ended may take to read what is left for it."""
+_MOST_DISCARDED_BYTES: Final = 256 * 1024
+"""What such a peer may still have had under way; one that goes on sending is cut off."""
 _UCRED: Final = struct.Struct("3i")
 """pid, uid, gid: what SO_PEERCRED gives (unix(7))."""
 
@@ -66,6 +68,7 @@ class FastConnection(asyncio.Protocol):
         self._backlog: deque[Event] = deque()
         self._stalled_since: float | None = None
         self._closed_at: float | None = None
+        self._discarded = 0
         self._transport: asyncio.Transport
 
     # what the event loop says
@@ -96,6 +99,9 @@ class FastConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Deal with what came."""
         if self._closed_at is not None:
+            self._discarded += len(data)
+            if self._discarded > _MOST_DISCARDED_BYTES:
+                self._transport.abort()
             return
         if self._expires <= time.time():
             self._connection.refuse("the certificate has expired")
