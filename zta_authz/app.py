@@ -25,6 +25,7 @@ from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.backlog import Backlog
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.ext_authz.own_certificate import file_ends_at
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import spoof_name
 from zta_authz.ext_authz.servers import (
@@ -205,7 +206,19 @@ class Service:
     def _render_metrics(self) -> tuple[bytes, str]:
         metrics = self._observer.metrics
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
+        snapshot = self._snapshots.current()
+        metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())
         return metrics.render(), CONTENT_TYPE
+
+    def _own_expiries(self) -> dict[str, float]:
+        """When the certificate that we show to proxies ends, by where it comes from; nothing without one."""
+        tls, svid = self._settings.tls, self._trust.current_svid()
+        until = None
+        if tls is not None and tls.cert_file is not None:
+            until = file_ends_at(tls.cert_file)
+        elif svid is not None:
+            until = svid.window.not_after
+        return {} if tls is None or until is None else {tls.source: until}
 
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
         verifier, since, expiry = snapshot.verifier, self.state.loaded_at, snapshot.verifier.bundle_expiry

@@ -72,6 +72,10 @@ class Metrics:
         self._keys_missing = Gauge(
             names.KEYS_MISSING, "Issuers whose tokens are denied for want of keys.", registry=registry
         )
+        self._bundle_expiry = Gauge(
+            names.BUNDLE_EXPIRY, "When a trust domain's first authority ends.", ("trust_domain",), registry=registry
+        )
+        self._own_expiry = Gauge(names.OWN_EXPIRY, "When our own certificate ends.", ("source",), registry=registry)
         build = Info(names.BUILD, "What is running.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
 
@@ -127,6 +131,15 @@ class Metrics:
         for label, age in oldest.items():
             self._key_age.labels(label).set(age)
         self._keys_missing.set(missing)
+
+    def show_expiries(self, bundles: Mapping[str, float], own: Mapping[str, float]) -> None:
+        """When trust bundles (by trust domain) and our own certificates (by source) end, seconds since the epoch."""
+        self._bundle_expiry.clear()
+        for trust_domain, until in bundles.items():
+            self._bundle_expiry.labels(trust_domain).set(until)
+        self._own_expiry.clear()
+        for source, until in own.items():
+            self._own_expiry.labels(source).set(until)
 
     def _key_host(self, host: str) -> str:
         if host not in self._key_hosts and len(self._key_hosts) >= MAX_HOSTS:

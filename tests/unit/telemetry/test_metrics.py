@@ -120,6 +120,14 @@ def test_many_hosts_of_keys_count_as_one_past_the_limit() -> None:
     assert found["zta_key_age_seconds", (("host", "other"),)] == MAX_HOSTS + 49
 
 
+def test_ends_of_bundles_and_certificates_are_told_while_there_is_one() -> None:
+    metrics = Metrics("1")
+    metrics.show_expiries({"a.example": 7.0, "b.example": 8.0}, {"files": 5.0})
+    metrics.show_expiries({"a.example": 9.0}, {})
+    expiries = {key: value for key, value in samples(metrics).items() if "_expiry_" in key[0]}
+    assert expiries == {("zta_trust_bundle_expiry_timestamp_seconds", (("trust_domain", "a.example"),)): 9}
+
+
 def test_two_observers_do_not_share_a_registry() -> None:
     first, second = TelemetryObserver(Metrics("1")), TelemetryObserver(Metrics("2"))
     assert first.metrics.registry is not second.metrics.registry
