@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors
+from zta_authz.model.pace import no_pause
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents import read_all
 from zta_authz.policy.workloads import WorkloadResolver
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.errors import Fault
     from zta_authz.model.options import Options
+    from zta_authz.model.pace import Pause
     from zta_authz.policy.table import RuleTable
 
 
@@ -45,12 +47,15 @@ class Snapshot:
     warnings: tuple[Fault, ...] = ()
 
 
-def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapshot:
-    """Compile all documents into one snapshot, or raise `DocumentErrors` with every fault of every file."""
+def compile_snapshot(sources: Iterable[SourceText], options: Options, pause: Pause = no_pause) -> Snapshot:
+    """Compile all documents into one snapshot, or raise `DocumentErrors` with every fault of every file.
+
+    `pause` is called between pieces of the work, for whoever compiles beside deciding.
+    """
     texts = list(sources)
     faults: list[Fault] = []
     warnings: list[Fault] = []
-    compiler = TableCompiler(options, warnings)
+    compiler = TableCompiler(options, warnings, pause)
     namespace = options.workload.namespace
     documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take)
     verifier = compile_verifier(
@@ -68,10 +73,11 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options) -> Snapsho
     table = compiler.table()
     names = tuple(source.name for source in texts)
     resolver = WorkloadResolver(options)
-    return Snapshot(table, verifier, options, resolver, _digest(texts, options), names, tuple(warnings))
+    return Snapshot(table, verifier, options, resolver, sources_digest(texts, options), names, tuple(warnings))
 
 
-def _digest(sources: list[SourceText], options: Options) -> str:
+def sources_digest(sources: Iterable[SourceText], options: Options) -> str:
+    """What `Snapshot.digest` is for these sources; two sets with the same digest decide the same."""
     digest = hashlib.sha256()
     for part in (repr(options), *(text for s in sources for text in (s.name, s.text))):
         encoded = part.encode("utf-8", "surrogatepass")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault
+from zta_authz.model.pace import no_pause
 from zta_authz.policy.cel import Condition, ConditionError
 from zta_authz.policy.conditions import CLIENT_KEYS, ClauseFactory
 from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
@@ -13,6 +14,7 @@ from zta_authz.policy.table import CompiledPolicy, RuleTable
 
 if TYPE_CHECKING:
     from zta_authz.model.options import Options
+    from zta_authz.model.pace import Pause
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.spec import Extras, FieldSpec, PolicySpec, RuleSpec, WhenSpec
@@ -24,11 +26,12 @@ _ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "t
 class TableCompiler:
     """Takes policies one by one and builds the table of them all."""
 
-    def __init__(self, options: Options, warnings: list[Fault]) -> None:
+    def __init__(self, options: Options, warnings: list[Fault], pause: Pause = no_pause) -> None:
         workload = options.workload
         self._options = options
         self._factory = ClauseFactory((workload.trust_domain, *workload.trust_domain_aliases), strict=options.strict)
         self._warnings = warnings
+        self._pause = pause
         self._compiled: list[CompiledPolicy] = []
 
     def take(self, spec: PolicySpec) -> None:
@@ -37,7 +40,7 @@ class TableCompiler:
 
     def table(self) -> RuleTable:
         """The table over all policies, in order of `namespace/name`. Not to be used where there were faults."""
-        return RuleTable(tuple(sorted(self._compiled, key=lambda policy: policy.ref.order)), self._options)
+        return RuleTable(tuple(sorted(self._compiled, key=lambda policy: policy.ref.order)), self._options, self._pause)
 
     def _policy(self, spec: PolicySpec) -> CompiledPolicy:
         ref = PolicyRef(
@@ -51,6 +54,7 @@ class TableCompiler:
         return CompiledPolicy(ref, spec.selector, tuple(rules))
 
     def _rule(self, spec: PolicySpec, ref: PolicyRef, number: int, rule: RuleSpec) -> Rule:
+        self._pause()
         clauses: list[Clause] = []
         groups = []
         for section in (rule.sources, rule.operations):

@@ -11,8 +11,10 @@ Lookups only narrow: every rule found is then evaluated whole.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeGuard
 
+from zta_authz.model.pace import no_pause
 from zta_authz.policy.clauses import TextClause
 from zta_authz.policy.dimensions import AddressDimension, ClaimDimension, HeaderDimension
 from zta_authz.policy.inputs import PSEUDO_HEADERS, Inputs
@@ -22,6 +24,7 @@ from zta_authz.policy.templates import TemplateTrie
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from zta_authz.model.pace import Pause
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.matchers import IndexKey
     from zta_authz.policy.rule import Rule
@@ -34,9 +37,17 @@ _SMALL: Final = 8
 _MAX_SPLIT_VALUES: Final = 8
 
 
-def build_index(rules: list[Rule]) -> Part | None:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What building one index shares: clauses of one value each, and where to pause."""
+
+    shared: dict[tuple[object, ...], Clause]
+    pause: Pause
+
+
+def build_index(rules: list[Rule], pause: Pause = no_pause) -> Part | None:
     """The index over `rules`, whose ids are set; None where there are none."""
-    return _build([(rule, 0) for rule in rules], {}) if rules else None
+    return _build([(rule, 0) for rule in rules], _Work({}, pause)) if rules else None
 
 
 def _sections(rule: Rule) -> Iterator[tuple[int, list[_Lookup]]]:
@@ -54,6 +65,11 @@ def _sections(rule: Rule) -> Iterator[tuple[int, list[_Lookup]]]:
         bit <<= 1
 
 
+def _unused_sections(rule: Rule, used: int, pause: Pause) -> list[tuple[int, list[_Lookup]]]:
+    pause()
+    return [(bit, keys) for bit, keys in _sections(rule) if not bit & used]
+
+
 def _group_lookups(group: Iterable[tuple[Clause, ...]]) -> list[_Lookup] | None:
     found: list[_Lookup] = []
     for alternative in group:
@@ -67,18 +83,20 @@ def _group_lookups(group: Iterable[tuple[Clause, ...]]) -> list[_Lookup] | None:
     return found
 
 
-def _build(filed: list[tuple[Rule, int]], shared: dict[tuple[object, ...], Clause]) -> Part:
+def _build(filed: list[tuple[Rule, int]], work: _Work) -> Part:
     """The part for `filed`: rules, each with the bits of its sections that the way here has used up."""
     if len(filed) <= _SMALL:
         return Scan([rule for rule, _ in filed])
     counts: Counter[_Lookup] = Counter()
-    sections = [[(bit, keys) for bit, keys in _sections(rule) if not bit & used] for rule, used in filed]
+    sections = [_unused_sections(rule, used, work.pause) for rule, used in filed]
     for parts in sections:
+        work.pause()
         for _, keys in parts:
             counts.update(keys)
     dimensions: dict[object, _Filed] = {}
     rest: list[Rule] = []
     for (rule, used), parts in zip(filed, sections, strict=True):
+        work.pause()
         # A lookup that every rule here shares splits nothing; a rule that has no other stays in the tree of clauses.
         splitting = [part for part in parts if all(counts[key] < len(filed) for key in part[1])]
         if not splitting:
@@ -88,10 +106,10 @@ def _build(filed: list[tuple[Rule, int]], shared: dict[tuple[object, ...], Claus
         for dimension, key in set(best[1]):
             dimensions.setdefault(dimension, {}).setdefault(key, []).append((rule, used | best[0]))
     lowest = min(rule.id for rule, _ in filed)
-    tree = _share(rest, shared) if rest else None
+    tree = _share(rest, work) if rest else None
     if not dimensions and tree is not None:
         return tree
-    entries = [_entries(dimension, found, shared) for dimension, found in dimensions.items()]
+    entries = [_entries(dimension, found, work) for dimension, found in dimensions.items()]
     return Fork(_gather(entries), tree, lowest)
 
 
@@ -120,14 +138,15 @@ def _claim_names(inputs: Inputs) -> Iterable[str]:
     return inputs.claims or ()
 
 
-def _entries(dimension: object, found: _Filed, shared: dict[tuple[object, ...], Clause]) -> Entries | Blocks:
-    parts = {key: _build(filed, shared) for key, filed in found.items()}
+def _entries(dimension: object, found: _Filed, work: _Work) -> Entries | Blocks:
+    parts = {key: _build(filed, work) for key, filed in found.items()}
     if isinstance(dimension, AddressDimension):
         return _blocks(dimension, parts)
     entries = Entries(dimension)  # type: ignore[arg-type]
     prefixes: dict[int, dict[str, Part]] = {}
     suffixes: dict[int, dict[str, Part]] = {}
     for key, part in parts.items():
+        work.pause()
         match key.form:
             case "exact":
                 entries.exact[key.text] = part
@@ -163,15 +182,16 @@ def _blocks(dimension: AddressDimension, parts: dict[IndexKey, Part]) -> Blocks:
     return blocks
 
 
-def _share(rules: list[Rule], shared: dict[tuple[object, ...], Clause]) -> Part:
+def _share(rules: list[Rule], work: _Work) -> Part:
     """The tree of common clauses over `rules`."""
     if len(rules) <= _SMALL:
         return Scan(rules)
-    split = [[atom for clause in rule.clauses for atom in _atoms(clause, shared)] for rule in rules]
+    split = [_rule_atoms(rule, work) for rule in rules]
     counts: Counter[int] = Counter(id(atom) for atoms in split for atom in atoms)
     root = Shared(None)
     below: dict[tuple[int, int], Shared] = {}
     for rule, atoms in zip(rules, split, strict=True):
+        work.pause()
         node = root
         node.lowest = min(node.lowest, rule.id)
         # Only what another rule has too is worth a node; the rule itself tries the rest.
@@ -184,6 +204,11 @@ def _share(rules: list[Rule], shared: dict[tuple[object, ...], Clause]) -> Part:
             node = child
         node.rules.append(rule)
     return root
+
+
+def _rule_atoms(rule: Rule, work: _Work) -> list[Clause]:
+    work.pause()
+    return [atom for clause in rule.clauses for atom in _atoms(clause, work.shared)]
 
 
 def _atoms(clause: Clause, shared: dict[tuple[object, ...], Clause]) -> list[Clause]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.pace import no_pause
 from zta_authz.policy.index import build_index
 from zta_authz.policy.lookups import NO_RULE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zta_authz.model.documents import Selector
     from zta_authz.model.options import Options, Workload
+    from zta_authz.model.pace import Pause
     from zta_authz.policy.inputs import Inputs
     from zta_authz.policy.lookups import Part
     from zta_authz.policy.rule import PolicyRef, Rule
@@ -29,15 +33,21 @@ class CompiledPolicy:
     rules: tuple[Rule, ...]
 
 
+def _numbered(rules: list[Rule], pause: Pause) -> Iterator[Rule]:
+    for number, rule in enumerate(rules):
+        pause()
+        yield replace(rule, id=number)
+
+
 class RuleIndex:
     """Rules of one action, in the order in which they are tried."""
 
     __slots__ = ("_root", "deny", "rules")
 
-    def __init__(self, rules: list[Rule], *, deny: bool) -> None:
-        self.rules = tuple(replace(rule, id=number) for number, rule in enumerate(rules))
+    def __init__(self, rules: list[Rule], *, deny: bool, pause: Pause = no_pause) -> None:
+        self.rules = tuple(_numbered(rules, pause))
         self.deny = deny
-        self._root: Part | None = build_index(list(self.rules))
+        self._root: Part | None = build_index(list(self.rules), pause)
 
     def first(self, inputs: Inputs) -> Rule | None:
         """The first rule that holds; what can't be told counts as holding only for a DENY."""
@@ -52,10 +62,10 @@ class WorkloadView:
 
     __slots__ = ("allow", "audit", "deny", "dry_run_allow", "dry_run_deny", "has_allow", "has_shadows")
 
-    def __init__(self, policies: list[CompiledPolicy]) -> None:
+    def __init__(self, policies: list[CompiledPolicy], pause: Pause = no_pause) -> None:
         def index(action: str, dry_run: bool) -> RuleIndex:
             chosen = [p for p in policies if p.ref.action == action and p.ref.dry_run is dry_run]
-            return RuleIndex([rule for p in chosen for rule in p.rules], deny=action == "DENY")
+            return RuleIndex([rule for p in chosen for rule in p.rules], deny=action == "DENY", pause=pause)
 
         self.deny = index("DENY", False)
         self.allow = index("ALLOW", False)
@@ -75,7 +85,7 @@ class RuleTable:
 
     __slots__ = ("_shared", "_views", "default_view", "options", "output_headers", "policies")
 
-    def __init__(self, policies: tuple[CompiledPolicy, ...], options: Options) -> None:
+    def __init__(self, policies: tuple[CompiledPolicy, ...], options: Options, pause: Pause = no_pause) -> None:
         self.policies = policies
         self.options = options
         self.output_headers = frozenset(
@@ -88,17 +98,22 @@ class RuleTable:
         )
         self._views: dict[_WorkloadKey, WorkloadView] = {}
         self._shared: dict[tuple[int, ...], WorkloadView] = {}
-        self.default_view = self.view(options.workload)
+        self.default_view = self.view(options.workload, pause)
         for named in options.workloads:
-            self.view(named.workload)
+            self.view(named.workload, pause)
 
-    def view(self, workload: Workload) -> WorkloadView:
+    def view(self, workload: Workload, pause: Pause = no_pause) -> WorkloadView:
         """The policies that select `workload`, indexed: kept from the last time, or made now."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
         view = self._views.get(key)
-        return self._make_view(key, workload) if view is None else view
+        return self._make_view(key, workload, pause) if view is None else view
 
-    def _make_view(self, key: _WorkloadKey, workload: Workload) -> WorkloadView:
+    def make_views_of(self, other: RuleTable, pause: Pause = no_pause) -> None:
+        """Make the views that `other` has, so that the first request of each workload need not wait for its view."""
+        for namespace, labels in list(other._views):
+            self.view(replace(self.options.workload, namespace=namespace, labels=dict(labels)), pause)
+
+    def _make_view(self, key: _WorkloadKey, workload: Workload, pause: Pause) -> WorkloadView:
         """Only whole dictionaries and single items are replaced here, because `explain` may ask from another thread."""
         root = self.options.root_namespace
         chosen = tuple(
@@ -110,7 +125,7 @@ class RuleTable:
             self._views, self._shared = {}, {}
         view = self._shared.get(chosen)
         if view is None:
-            view = self._shared[chosen] = WorkloadView([self.policies[number] for number in chosen])
+            view = self._shared[chosen] = WorkloadView([self.policies[number] for number in chosen], pause)
         self._views[key] = view
         return view
 
