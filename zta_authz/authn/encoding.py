@@ -27,7 +27,7 @@ def base64url_decode(text: str, *, canonical: bool = True) -> bytes:
     if not (_BASE64URL if canonical else _BASE64URL_PADDED).fullmatch(text):
         raise ValueError("not base64url")
     bare = text.rstrip("=")
-    if len(bare) % 4 == 1:
+    if len(bare) % 4 == 1 or (bare != text and len(text) % 4):
         raise ValueError("not base64url: a character is missing")
     data = binascii.a2b_base64(bare.translate(_TO_STANDARD) + "=" * (-len(bare) % 4))
     if canonical and base64url_encode(data) != text:

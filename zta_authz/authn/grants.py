@@ -79,7 +79,7 @@ class Cached:
     issuer: str
     subject: str
     results: dict[KeySet, VerifiedToken | Failure] = field(default_factory=dict)
-    grants: dict[tuple[TokenRule, Place, bool], Grant] = field(default_factory=dict)
+    grants: dict[tuple[TokenRule, Place, bool, frozenset[str]], Grant] = field(default_factory=dict)
 
     def note(self, keys: KeySet, result: VerifiedToken | Failure) -> None:
         """Keep the result, and few others: key sets that are gone would else be held for good."""
@@ -90,7 +90,7 @@ class Cached:
 
     def grant(self, verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
         """What `verified` grants under `rule` where it is presented; `strip` are headers that clients may not send."""
-        key = (rule, presented.place, presented.dpop)
+        key = (rule, presented.place, presented.dpop, strip)
         found = self.grants.get(key)
         if found is None or found.verified is not verified:
             found = self._make(verified, rule, presented, strip)
@@ -113,20 +113,26 @@ class Cached:
         return Grant(token, verified, rule, presented.place, presented.dpop, changes)
 
 
-def joint_changes(grants: Sequence[Grant], strip: frozenset[str]) -> Changes:
-    """What several tokens together ask of the request."""
-    return _changes([(grant.rule, grant.verified, grant.place, grant.dpop) for grant in grants], strip)
+def joint_changes(
+    grants: Sequence[Grant], strip: frozenset[str], headers: Sequence[tuple[str, str]] | None = None
+) -> Changes:
+    """What several tokens together ask of the request. `headers`, where given, are set instead of the tokens' own."""
+    return _changes([(grant.rule, grant.verified, grant.place, grant.dpop) for grant in grants], strip, headers)
 
 
-def _changes(accepted: Sequence[tuple[TokenRule, VerifiedToken, Place, bool]], strip: frozenset[str]) -> Changes:
+def _changes(
+    accepted: Sequence[tuple[TokenRule, VerifiedToken, Place, bool]],
+    strip: frozenset[str],
+    headers: Sequence[tuple[str, str]] | None = None,
+) -> Changes:
     consumed = [(place, dpop) for rule, _, place, dpop in accepted if not rule.source.forward_original_token]
     if any(dpop for _, dpop in consumed):
         strip |= {PROOF_HEADER}  # a proof without its token proves nothing, and this one has been used
-    return changes_for(
-        (pair for rule, verified, _, _ in accepted for pair in headers_from(rule.source, verified)),
-        (place for place, _ in consumed),
-        strip,
-    )
+    places = [place for place, _ in consumed]
+    if headers is not None:
+        return changes_for(headers, places, strip, repeat=True)
+    pairs = (pair for rule, verified, _, _ in accepted for pair in headers_from(rule.source, verified))
+    return changes_for(pairs, places, strip)
 
 
 class TokenCache(BoundedCache[bytes, Cached]):

@@ -2,7 +2,8 @@
 
 Strict reading: a bearer token is what follows the scheme `Bearer`, in any case, at the start of the value (RFC 6750,
 RFC 9110 section 11.1), and a place that holds two values is refused, because the upstream may read the other one.
-Envoy's reading: the prefix is looked for anywhere in the value, case-sensitively; of several values the first counts.
+Envoy's reading: the prefix is looked for anywhere in the value, case-sensitively; of a header's several values each may
+hold a token, of several query parameters or cookies of one name the first counts.
 """
 
 from __future__ import annotations
@@ -103,14 +104,12 @@ class TokenFinder:
     def find(self, request: RequestAttributes) -> Found:
         """Each place that holds a token, with its text. In the strict reading raises `Refused` where one holds two."""
         found: Found = []
-        read = _strict_header if self._strict else _envoy_header
+        read = _strict_header if self._strict else _envoy_headers
         headers = request.headers
         for place in self._headers:
             values = headers.all(place.name)
             if values:
-                presented = read(place, values)
-                if presented is not None:
-                    found.append(presented)
+                found += read(place, values)
         if self._params and "?" in request.path:
             self._find_params(request.path, found)
         if self._cookies and "cookie" in headers:
@@ -153,7 +152,7 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value
 
 
-def _strict_header(place: Place, values: tuple[str, ...]) -> Presented | None:
+def _strict_header(place: Place, values: tuple[str, ...]) -> Found:
     if len(values) > 1:
         raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
     value = values[0].strip(_BLANKS)
@@ -161,17 +160,17 @@ def _strict_header(place: Place, values: tuple[str, ...]) -> Presented | None:
     if prefix.lower() == _BEARER:
         return _by_scheme(place, value)
     if not value.startswith(prefix):
-        return None
-    return Presented(place, value[len(prefix) :].strip(_BLANKS))
+        return []
+    return [Presented(place, value[len(prefix) :].strip(_BLANKS))]
 
 
-def _by_scheme(place: Place, value: str) -> Presented | None:
+def _by_scheme(place: Place, value: str) -> Found:
     """What follows `Bearer`, or in Authorization `DPoP`."""
     text = _after_scheme(value, _BEARER)
     if text is not None:
-        return Presented(place, text)
+        return [Presented(place, text)]
     text = _after_scheme(value, _DPOP) if place.name == DEFAULT_HEADER else None
-    return None if text is None else Presented(place, text, dpop=True)
+    return [] if text is None else [Presented(place, text, dpop=True)]
 
 
 def _after_scheme(value: str, scheme: str) -> str | None:
@@ -184,9 +183,9 @@ def _after_scheme(value: str, scheme: str) -> str | None:
     return rest.strip(" ")  # a tab, or nothing, makes a token that is refused as malformed
 
 
-def _envoy_header(place: Place, values: tuple[str, ...]) -> Presented | None:
-    value = values[0]
+def _envoy_headers(place: Place, values: tuple[str, ...]) -> Found:
+    """What follows the prefix in each value that holds it, in order; without a prefix every value, empty or not."""
     if not place.prefix:
-        return Presented(place, value)
-    _before, prefix, rest = value.partition(place.prefix)
-    return Presented(place, rest.strip(_BLANKS)) if prefix else None
+        return [Presented(place, value) for value in values]
+    parts = (value.partition(place.prefix) for value in values)
+    return [Presented(place, rest.strip(_BLANKS)) for _before, prefix, rest in parts if prefix]

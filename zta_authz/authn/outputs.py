@@ -67,18 +67,21 @@ def _as_text(value: Any) -> str:
     return ""
 
 
-def changes_for(set_headers: Iterable[tuple[str, str]], consumed: Iterable[Place], strip: frozenset[str]) -> Changes:
-    """The changes: headers to set (the first of a name counts), `strip` and the `consumed` places to remove.
+def changes_for(
+    set_headers: Iterable[tuple[str, str]], consumed: Iterable[Place], strip: frozenset[str], *, repeat: bool = False
+) -> Changes:
+    """The changes: headers to set, `strip` and the `consumed` places to remove.
 
+    The first value of a header counts; with `repeat` all stay, as Envoy adds one for each of several tokens.
     A header that is set is not also removed, because Envoy removes last. Cookies are never removed, as in Istio.
     """
-    chosen: dict[str, str] = {}
-    for name, value in set_headers:
-        chosen.setdefault(name, value)
+    pairs = tuple(set_headers)
+    chosen = dict(reversed(pairs))
+    first = tuple((name, chosen[name]) for name in dict.fromkeys(name for name, _ in pairs))
     places = list(consumed)
     remove = strip.union(place.name for place in places if place.kind is Kind.HEADER).difference(chosen)
     return Changes(
-        set_headers=tuple(chosen.items()),
+        set_headers=pairs if repeat else first,
         remove_headers=tuple(sorted(remove)),
         remove_query=tuple(sorted({place.name for place in places if place.kind is Kind.PARAM})),
     )

@@ -1,8 +1,7 @@
 """The JWT rules that apply to the workload, and which tokens of a request they accept, in both readings.
 
 Strict: every token that stands in any rule's place must be one that a rule with that place and the token's issuer
-accepts. Istio: rules are tried in order of issuer, and the first whose places hold valid tokens only decides; the
-request goes on without a token if no place holds any.
+accepts. Istio: as jwt_authn tries the requirement that Istio writes for them.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from zta_authz.authn.jwt import (
 )
 from zta_authz.authn.jwt_svid import judge_svid, looks_like_svid
 from zta_authz.authn.limits import NO_LIMITS
-from zta_authz.authn.locations import TokenFinder
-from zta_authz.authn.outputs import changes_for
+from zta_authz.authn.locations import Kind, TokenFinder
+from zta_authz.authn.outputs import changes_for, headers_from, headers_set_by
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import NO_CHANGES, Identity
 
@@ -39,6 +38,21 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
 
 _PREFLIGHT: Final = ("origin", "access-control-request-method")
+
+
+_Accepted = tuple[list[tuple["Grant", str]], list[tuple[str, str]] | None]
+"""Grants with their tokens' texts, the one that rules read first; and the headers to set, where not just theirs."""
+
+
+class _Attempts:
+    """What jwt_authn has done to one request so far: tokens that are `left`, those it took, headers it set."""
+
+    __slots__ = ("grants", "headers", "left")
+
+    def __init__(self, found: Found) -> None:
+        self.left = found
+        self.grants: list[tuple[Grant, str]] = []
+        self.headers: list[tuple[str, str]] = []
 
 
 class TokenVerifier:
@@ -58,7 +72,9 @@ class TokenVerifier:
         self._finder = TokenFinder(places, strict=strict)
         self._accept = self._accept_strictly if strict else self._accept_as_istio
         self._skips = _never if strict else _jwt_authn_skips
-        self._no_token = changes_for((), (), common.strip) if common.strip else NO_CHANGES
+        own: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
+        self._strip = common.strip if strict else own  # all rules' headers; as Istio does, those of these rules
+        self._no_token = changes_for((), (), self._strip) if self._strip else NO_CHANGES
 
     def verify(self, request: RequestAttributes, peer: Peer | None, now: float, *, trial: bool = False) -> Identity:
         """The identity of `peer` with the tokens of `request`. Raises `Refused` for a token that does not hold.
@@ -68,20 +84,20 @@ class TokenVerifier:
         if not self._reads_tokens:
             return Identity(peer, changes=self._no_token)
         if self._skips(request):
-            return Identity(peer)
+            return Identity(peer, changes=self._no_token)
         found = self._finder.find(request)
         if not found:
             return Identity(peer, changes=self._no_token)
-        grants = self._accept(found, now)
+        grants, headers = self._accept(found, now)
         if not grants:
             return Identity(peer, changes=self._no_token)
         bindings = [self._bind(grant, request, text, peer, now, trial) for grant, text in grants]
         grant = grants[0][0]
-        if len(grants) == 1:
+        if len(grants) == 1 and headers is None:
             return Identity(peer, grant.token, (grant.token,), grant.changes, bindings[0])
         every = [each for each, _ in grants]
         tokens = {(each.verified, each.rule): each.token for each in every}  # one token may stand in two places
-        changes = joint_changes(every, self._common.strip)
+        changes = joint_changes(every, self._strip, headers)
         return Identity(peer, grant.token, tuple(tokens.values()), changes, bindings[0])
 
     def _bind(
@@ -101,7 +117,7 @@ class TokenVerifier:
         grant.rule.limits.judge_binding(binding)
         return binding
 
-    def _accept_strictly(self, found: Found, now: float) -> list[tuple[Grant, str]]:
+    def _accept_strictly(self, found: Found, now: float) -> _Accepted:
         if self._others_place is not None:  # no JWT rule reads there: what is no JWT-SVID is not for us
             found = [each for each in found if each.place is not self._others_place or looks_like_svid(each.text)]
         grants = [(self._accept_one(presented, self.rules, now), presented.text) for presented in found]
@@ -109,22 +125,48 @@ class TokenVerifier:
             order = {rule: number for number, rule in enumerate(self.rules)}
             last = len(order)  # JWT-SVIDs; else stable: within a rule the places keep their order
             grants.sort(key=lambda each: order.get(each[0].rule, last))
-        return grants
+        return grants, None
 
-    def _accept_as_istio(self, found: Found, now: float) -> list[tuple[Grant, str]]:
+    def _accept_as_istio(self, found: Found, now: float) -> _Accepted:
+        """jwt_authn's requirement as Istio writes it: any of {P1, P2, .., all of {P1 or missing, P2 or missing, ..}}.
+
+        Envoy tries it in this order with side effects that stay whatever comes of the attempt: a rule strips the
+        headers it may set, then takes its tokens from the last place to the first, and each token that verifies becomes
+        the payload, adds its headers and, unless it is to be forwarded, is taken out of the request. So a later attempt
+        may find less. Measured, Envoy 1.40.
+        """
+        run = _Attempts(found)
         refused: Refused | None = None
-        for rule in self.rules:
-            here = [presented for place in rule.places for presented in found if presented.place is place]
-            if not here:
-                continue
-            try:
-                return [(self._accept_one(presented, (rule,), now), presented.text) for presented in here]
-            except Refused as error:
-                if refused is None or refused.reason is Reason.TOKEN_ISSUER_UNKNOWN:
-                    refused = error
-        if refused is not None:
-            raise refused
-        return []
+        for last in (False, True):
+            for rule in self.rules:
+                try:
+                    done = self._attempt(rule, run, now)
+                except Refused as error:
+                    if refused is None or refused.reason is Reason.TOKEN_ISSUER_UNKNOWN:
+                        refused = error
+                    if last or len(self.rules) == 1:
+                        raise refused from None
+                else:
+                    if done and not last:
+                        return run.grants[::-1], run.headers if len(run.grants) > 1 else None
+            if refused is None:
+                break
+        return run.grants[::-1], run.headers
+
+    def _attempt(self, rule: TokenRule, run: _Attempts, now: float) -> bool:
+        """Put the rule to what is left of the request. False: no token in its places. Raises `Refused`."""
+        own = headers_set_by(rule.source)
+        run.headers = [pair for pair in run.headers if pair[0] not in own]
+        presented = [each for place in rule.places for each in run.left if each.place is place]
+        for each in reversed(presented):
+            grant = self._accept_one(each, (rule,), now)
+            run.grants.append((grant, each.text))
+            run.headers.extend(headers_from(rule.source, grant.verified))
+            place = each.place
+            if not rule.source.forward_original_token and place.kind is not Kind.COOKIE:
+                gone = (place.kind, place.name)
+                run.left = [other for other in run.left if (other.place.kind, other.place.name) != gone]
+        return bool(presented)
 
     def _accept_one(self, presented: Presented, rules: Sequence[TokenRule], now: float) -> Grant:
         """What the token grants under the first of `rules` that takes it. Raises the first rule's refusal."""
@@ -145,7 +187,7 @@ class TokenVerifier:
                 if isinstance(result, VerifiedToken):  # what never verified must not crowd out what did
                     self._common.cache.put(digest, cached, len(presented.text) * len(cached.results))
             try:
-                return cached.grant(self._judge(result, rule, now), rule, presented, self._common.strip)
+                return cached.grant(self._judge(result, rule, now), rule, presented, self._strip)
             except Refused as error:
                 if error.reason is Reason.TOKEN_KEY_UNKNOWN:
                     rule.keys.key_unknown()

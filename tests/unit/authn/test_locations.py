@@ -117,7 +117,10 @@ CUSTOM: dict[str, tuple[str, str | tuple[str, ...], Any, Any]] = {
     "prefix absent": ("Tok-", TOKEN, NONE, NONE),
     "prefix later": ("Tok-", f"x Tok-{TOKEN}", NONE, FOUND),
     "bearer as prefix, in another case": ("Bearer ", f"bearer {TOKEN}", FOUND, NONE),
-    "repeated": ("", (TOKEN, "x"), Reason.TOKEN_TOO_MANY, FOUND),
+    "repeated": ("", (TOKEN, "x"), Reason.TOKEN_TOO_MANY, BAD),
+    "repeated, empty last": ("", (TOKEN, ""), Reason.TOKEN_TOO_MANY, BAD),
+    "repeated, with its prefix once": ("Tok-", ("x", f"Tok-{TOKEN}"), Reason.TOKEN_TOO_MANY, FOUND),
+    "repeated, twice with its prefix": ("Tok-", (f"Tok-{TOKEN}", "Tok-x"), Reason.TOKEN_TOO_MANY, BAD),
     "repeated, garbage first": ("", ("x", TOKEN), Reason.TOKEN_TOO_MANY, BAD),
 }
 
@@ -184,12 +187,16 @@ def test_a_token_goes_to_the_rule_of_its_issuer(reading: Any) -> None:
     assert refusal(subject, bearer(crossed)) is Reason.TOKEN_KEY_UNKNOWN
 
 
-def test_two_tokens_of_two_issuers_in_shared_places_are_for_strict_two_and_for_istio_one_too_many() -> None:
+def test_two_tokens_of_two_issuers_in_shared_places_are_two_for_strict_and_for_istio_unless_they_are_forwarded() -> None:
     asked = bearer(OTHER_TOKEN, path=f"/?access_token={TOKEN}")
     identity = accept(verifier(*pair()), asked)
     assert who(identity) == ["alice", "bob"]
     assert identity.token is identity.tokens[0]
-    assert refusal(verifier(*pair(), options=ISTIO), asked) is Reason.TOKEN_ISSUER_UNKNOWN
+    lax = accept(verifier(*pair(), options=ISTIO), asked)
+    assert lax.token is not None
+    assert lax.token.subject == "bob"
+    kept = pair(forward_original_token=True)
+    assert refusal(verifier(*kept, options=ISTIO), asked) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
 def test_strict_looks_at_every_token_and_istio_stops_at_the_first_rule_that_is_content() -> None:
