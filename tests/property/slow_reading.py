@@ -138,6 +138,8 @@ def _met(key: str, values: list[str], case: Case, namespace: str, *, wide: bool)
         texts = _header(name, case)
         if texts is None:
             return None
+        if wide and case.options.semantics == "strict":  # HTTP/2 carries blanks around values, HTTP/1 drops them
+            texts = [*texts, *(text.strip(" \t") for text in texts)]
         return any(value == "*" or _full(_generic(value), text) for value in values for text in texts)
     if key.startswith("experimental."):
         return any(_metadata(key, value, case) for value in values)

@@ -190,9 +190,12 @@ class Condition:
         return value if isinstance(value, bool) else None
 
     def _repeated(self, inputs: Inputs) -> bool:
-        """Whether a header it may look at has several values: rules judge each on its own, an expression can't."""
+        """Whether a header it may look at has several values: rules judge each on its own, an expression can't.
+
+        A value with blanks around it counts as two, because the upstream may see it without.
+        """
         names = inputs.header_names() if self._headers is None else self._headers
-        return any(len(inputs.header(name)) > 1 or inputs.ambiguous_header(name) for name in names)
+        return any(len(inputs.trimmed_header(name)) > 1 or inputs.ambiguous_header(name) for name in names)
 
 
 def _headers_named(text: str) -> frozenset[str] | None:

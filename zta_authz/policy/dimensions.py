@@ -106,7 +106,9 @@ class HeaderDimension:
         """The header's values; None where repeats were joined. The authority is widened as `hosts` is."""
         if wide and self.header in AUTHORITY_HEADERS:
             return (*inputs.header(self.header), *inputs.hosts(wide))
-        return None if inputs.ambiguous_header(self.header) else inputs.header(self.header)
+        if inputs.ambiguous_header(self.header):
+            return None
+        return inputs.trimmed_header(self.header) if wide and inputs.strict else inputs.header(self.header)
 
 
 class ClaimDimension:

@@ -118,6 +118,13 @@ def test_a_header_with_several_values_is_unknown_to_whoever_may_look_at_it(text:
     assert Condition(text).evaluate(inputs()) is None
 
 
+def test_a_header_with_blanks_around_its_value_is_unknown_because_the_upstream_may_see_it_without() -> None:
+    request = RequestAttributes(headers=Headers({"x-role": (" admin",)}, exact=True))
+    condition = Condition("request.headers['x-role'] == 'admin'")
+    assert condition.evaluate(Inputs(request, Identity(), Options())) is None
+    assert condition.evaluate(Inputs(request, Identity(), Options.istio())) is False
+
+
 def test_headers_set_from_a_verified_token_are_seen() -> None:
     token = Token("https://issuer", "alice", CLAIMS)
     identity = Identity(token=token, changes=Changes(set_headers=(("x-tier", "gold"),), remove_headers=("x-one",)))

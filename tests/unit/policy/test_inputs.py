@@ -212,3 +212,19 @@ def test_a_strict_deny_of_a_path_is_not_evaded_by_encoding_what_is_not_ascii(pat
 
 def test_istio_takes_an_encoded_path_as_it_came() -> None:
     assert not matches(operation(paths=["/caf\u00e9"]), request(path="/caf%c3%a9"), deny=True, options=ISTIO)
+
+
+@pytest.mark.parametrize("value", [" admin", "admin ", "\tadmin \t"])
+def test_a_strict_deny_of_a_header_is_not_evaded_by_blanks_that_http_2_carries(value: str) -> None:
+    asked = request(headers={"x-role": value})
+    named = when("request.headers[x-role]", "admin")
+    others = when("request.headers[x-role]", negated=["admin"])
+    assert matches(named, asked, deny=True)
+    assert not matches(others, asked)
+    assert not matches(named, asked)
+    assert matches(others, asked, deny=True)
+
+
+def test_istio_takes_blanks_around_a_header_as_part_of_it() -> None:
+    asked = request(headers={"x-role": " admin"})
+    assert not matches(when("request.headers[x-role]", "admin"), asked, deny=True, options=ISTIO)
