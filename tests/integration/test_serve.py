@@ -259,12 +259,14 @@ def test_while_it_drains_it_is_not_ready(place: Place) -> None:
         said = service.wait_for("serving")
         target = next(address for address in said["listen"] if "127" in address)
         with grpc.insecure_channel(target) as channel:
-            next(channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=60))
+            watching = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=60)
+            next(watching)  # kept: a call that is collected is cancelled, and then nothing is left to drain
             service.signal(signal.SIGTERM)
             service.wait_for("draining")
             status, detail = get(said["health"], "/readyz")
             assert (status, json.loads(detail)["obstacles"]) == (503, ["draining"])
             assert get(said["health"], "/healthz")[0] == 200
+            watching.cancel()
 
 
 def test_decisions_are_appended_to_the_file_that_was_asked_for(place: Place) -> None:
