@@ -1,0 +1,28 @@
+"""Every fuzz target, by name. A module a target; each begins with the invariant it is about."""
+
+from __future__ import annotations
+
+from tests.fuzz.targets import (
+    ambiguity,
+    certificates,
+    check_request,
+    jwks,
+    policy_documents,
+    request_files,
+    settings,
+    tokens,
+)
+
+TARGETS = {
+    target.name: target
+    for target in (
+        check_request.TARGET,
+        policy_documents.TARGET,
+        tokens.TARGET,
+        certificates.TARGET,
+        ambiguity.TARGET,
+        settings.TARGET,
+        jwks.TARGET,
+        request_files.TARGET,
+    )
+}

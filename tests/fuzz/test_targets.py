@@ -1,0 +1,171 @@
+"""Each fuzz target notices when its invariant is broken: a fault is planted, and an input that meets it must fail."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fuzz import oracle
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS, certificates, check_request, policy_documents
+from zta_authz.errors import DocumentErrors, Reason, SettingsErrors
+from zta_authz.model.decision import Decision, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _fails(name: str, seed: str) -> None:
+    target = TARGETS[name]
+    data = target.seeds()[seed]
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        target.hold(data)
+
+
+@pytest.fixture
+def _fresh_services() -> Iterator[None]:
+    check_request.services.cache_clear()
+    yield
+    check_request.services.cache_clear()
+
+
+@pytest.mark.usefixtures("_fresh_services")
+def test_an_allow_that_the_decision_does_not_give_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def allow(*_: Any) -> Decision:
+        return Decision(Verdict.ALLOW, Reason.ALLOW_POLICY)
+
+    monkeypatch.setattr("zta_authz.authorizer.Authorizer.authorize", allow)
+    _fails("check_request", "denied-path")
+
+
+@pytest.mark.usefixtures("_fresh_services")
+def test_an_exception_while_deciding_is_noticed_though_it_is_answered_with_a_denial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: Any) -> Decision:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("zta_authz.authorizer.Authorizer.authorize", fail)
+    _fails("check_request", "allowed-peer")
+
+
+@pytest.mark.usefixtures("_fresh_services")
+def test_an_empty_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.ext_authz.servicer.answer", lambda *_: b"")
+    _fails("check_request", "denied-path")
+
+
+@pytest.mark.usefixtures("_fresh_services")
+def test_a_client_s_header_of_ours_that_passes_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.ext_authz.response._spoofed", lambda *_: ())
+    _fails("check_request", "forged-headers")
+
+
+@pytest.mark.usefixtures("_fresh_services")
+def test_a_rule_that_is_read_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.pdp.decide._first_denial", lambda *_: None)
+    _fails("check_request", "denied-path")
+
+
+def test_rules_that_decide_otherwise_than_the_text_says_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_documents, "combine", lambda *_, **__: Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT))
+    _fails("policy_documents", "rules")
+
+
+def test_another_exception_than_a_fault_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(policy_documents, "compile_snapshot", fail)
+    _fails("policy_documents", "rules")
+
+
+def test_faults_that_say_nothing_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise DocumentErrors([])
+
+    monkeypatch.setattr(policy_documents, "compile_snapshot", refuse)
+    _fails("policy_documents", "rules")
+
+    def refuse_settings(*_: Any) -> None:
+        raise SettingsErrors([])
+
+    monkeypatch.setattr("tests.fuzz.targets.settings.load_settings", refuse_settings)
+    _fails("settings", "full")
+
+
+@pytest.mark.parametrize("seed", ["header-none", "payload-aud-list"])
+def test_a_signature_that_is_not_checked_and_a_claim_that_is_not_judged_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, seed: str
+) -> None:
+    target = TARGETS["tokens"]
+    data = target.seeds()[seed].replace(b'"exp": 4102444800', b'"exp": 1700000000')
+    target.hold(data)
+    monkeypatch.setattr("zta_authz.authn.rules.judge_times", lambda *_, **__: None)
+    monkeypatch.setattr("zta_authz.authn.jwt._check_header", lambda _: ("EdDSA", "k1"))
+    with pytest.raises((AssertionError, KeyError)):
+        target.hold(data)
+
+
+def test_a_certificate_that_nobody_trusts_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zta_authz.authn.certificates import Window
+    from zta_authz.authn.chain import Path
+
+    monkeypatch.setattr(
+        "zta_authz.authn.peers.find_path", lambda leaf, *_: Path(Window(float("-inf"), float("inf")), (leaf,))
+    )
+    certificates.verifiers.cache_clear()
+    try:
+        _fails("certificates", "pem-stranger")
+    finally:
+        certificates.verifiers.cache_clear()
+
+
+@pytest.mark.parametrize("seed", ["path-3", "path-10", "path-15"])
+def test_a_path_that_evades_a_denial_is_noticed(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
+    monkeypatch.setattr("zta_authz.pdp.decide.ambiguous", lambda *_: "")
+    _fails("ambiguity", seed)
+
+
+def test_a_host_that_evades_a_denial_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.pdp.decide.plain_authority", lambda _: True)
+    _fails("ambiguity", "host-4")
+
+
+def test_a_key_that_is_too_weak_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.authn.keys.MIN_SECRET_BYTES", 1)
+    monkeypatch.setattr("zta_authz.authn.keys._HMAC_BYTES", {"HS256": 1})
+    _fails("jwks", "oct-short")
+
+
+def test_an_input_that_takes_too_long_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.target.MAX_SECONDS", -1.0)
+    with pytest.raises(AssertionError, match="CPU time"):
+        Target("slow", "any", lambda _: None, dict).hold(b"x")
+
+
+def test_deciding_that_waits_is_noticed() -> None:
+    async def waits() -> bytes:
+        await asyncio.sleep(0)
+        return b""
+
+    with pytest.raises(AssertionError, match="waited"):
+        oracle.finish(waits())
+
+
+@pytest.mark.parametrize(
+    ("path", "other"),
+    [
+        ("/%2561dmin", "/admin"),
+        ("/x/../admin", "/admin"),
+        ("//admin", "/admin"),
+        ("/admin;x=1/y", "/admin/y"),
+        ("\\x\\..\\admin", "/admin"),
+        ("/a%2f..%2fadmin%00x", "/admin"),
+        ("/caf%c3%a9", "/caf\u00e9"),
+    ],
+)
+def test_upstreams_readings_of_a_path_include(path: str, other: str) -> None:
+    assert other in oracle.spellings(path, rounds=4, limit=2000)
