@@ -125,8 +125,8 @@ class Service:
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force."""
         self._output_headers = frozenset(
-            spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers
-        )
+            name.replace("-", "_") for name in snapshot.verifier.read_headers if "-" in name
+        ).union(spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers)
         self._trust.bind(snapshot.verifier.bundle_slot)
         self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
         self._snapshots.publish(snapshot)

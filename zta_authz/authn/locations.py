@@ -127,6 +127,9 @@ class TokenFinder:
         for field in fields[:MAX_QUERY_PARAMS]:
             name, _, value = field.partition("=")
             place = self._params.get(percent_decode(name) if "%" in name else name)
+            if place is not None and self._strict and "%" in name:
+                # Envoy takes parameters out by the spelling they came in: this one would go on to the upstream.
+                raise Refused(Reason.TOKEN_MALFORMED, f"the parameter `{place.name}` is written with escapes")
             if place is not None:
                 self._take(place, percent_decode(value), values)
         found.extend(Presented(place, values[place]) for place in self._params.values() if place in values)

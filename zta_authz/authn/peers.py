@@ -28,7 +28,7 @@ from zta_authz.authn.svid import check_leaf, claimed_ids, svid_id, workload_id
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import Peer, PeerTrust
 from zta_authz.model.options import CertificateCheck, ChainSource
-from zta_authz.model.spiffe import SpiffeId
+from zta_authz.model.spiffe import MAX_SPIFFE_ID_BYTES, SpiffeId
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -218,8 +218,11 @@ def _xfcc_helpers(chain: str, leaf: Certificate) -> tuple[Certificate, ...]:
 
 
 def _sound(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, if none has a control character in it (a NUL may end a name for one reader and not the other)."""
-    if not all(name.isprintable() for name in names):
+    """The names, if none has a control character in it (a NUL may end a name for one reader and not the other).
+
+    A name longer than any SPIFFE ID is refused too: rules search names, and a caller chooses their length.
+    """
+    if not all(name.isprintable() and len(name) <= MAX_SPIFFE_ID_BYTES for name in names):
         raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "a name has characters that no name has")
     return names
 

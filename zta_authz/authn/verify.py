@@ -33,17 +33,18 @@ class IdentityVerifier:
 
     For status: `issuers` of the rules that apply; `trust_domains` with a bundle now; `bundle_expiry`, by trust domain,
     when the first of its authorities expires (seconds since the epoch); `strip_headers`, every header (lower case) that
-    rules may set on the request and clients therefore may not. `key_slots` are where fetched key sets go,
-    `bundle_slot` where trust bundles from elsewhere than the documents go.
+    rules may set on the request and clients therefore may not; `read_headers`, those that credentials stand in.
+    `key_slots` are where fetched key sets go, `bundle_slot` where trust bundles from elsewhere than the documents go.
     """
 
-    __slots__ = ("_book", "_peers", "bundle_slot", "issuers", "key_slots", "strip_headers")
+    __slots__ = ("_book", "_peers", "bundle_slot", "issuers", "key_slots", "read_headers", "strip_headers")
 
     def __init__(
         self,
         peers: PeerVerifier,
         book: RuleBook,
         bundle_slot: BundleSlot,
+        read_headers: frozenset[str] = frozenset(),
     ) -> None:
         """Join the two verifiers; use `compile_verifier` to make one from documents."""
         self._peers = peers
@@ -51,6 +52,7 @@ class IdentityVerifier:
         self.issuers: tuple[str, ...] = tuple(sorted({rule.source.issuer for rule in book.rules}))
         self.bundle_slot = bundle_slot
         self.strip_headers: frozenset[str] = book.strip_headers
+        self.read_headers = read_headers
         self.key_slots: tuple[KeySlot, ...] = book.key_slots
 
     def take_over(self, before: IdentityVerifier) -> None:
@@ -115,4 +117,7 @@ def compile_verifier(
             slot=slot,
         ),
         slot,
+        frozenset(
+            header.name for document in authentications for rule in document.rules for header in rule.from_headers
+        ).union(keys.header for keys in api_keys),
     )

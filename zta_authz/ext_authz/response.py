@@ -89,7 +89,8 @@ def answer(
     """The CheckResponse for `decision`, settled. Raises ValueError where `decision_id` is not 32 letters and digits.
 
     `request` is None where the bytes did not parse. `output_headers` are the names, as `spoof_name` gives them, that
-    policies and tokens set upstream: they are removed from the request, in any spelling, unless they are set here.
+    policies and tokens set upstream: they are removed from the request, in any spelling, unless they are set here. A
+    name with `_` for each `-` stands for its other spellings only: what is verified here in one must not come in another.
     """
     decision = settle(decision)
     if decision.verdict is not Verdict.ALLOW:
@@ -115,9 +116,12 @@ def _spoofed(request: RequestAttributes, output_headers: frozenset[str]) -> tupl
         return ()  # the usual case, settled without looking at each name
 
     def ours(name: str) -> bool:
-        return name.startswith(OWN_PREFIX) or name in output_headers
+        folded = spoof_name(name)
+        if folded.startswith(OWN_PREFIX) or folded in output_headers:
+            return True
+        return name != folded and folded.replace("-", "_") in output_headers
 
-    return tuple(name for name in names if ours(spoof_name(name)))
+    return tuple(name for name in names if ours(name))
 
 
 # --- allow ---

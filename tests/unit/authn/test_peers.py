@@ -460,3 +460,11 @@ def test_several_bundles_of_one_domain_are_joined() -> None:
     for authority in (ROOT, second):
         assert accept(subject, ANY, evidence(authority.issue())).principal == FRONTEND
     assert subject.bundle_expiry == {"cluster.local": CA_PROFILE.not_after}
+
+
+def test_a_name_longer_than_any_spiffe_id_is_refused_in_both_readings() -> None:
+    long = f"spiffe://cluster.local/{'a' * 3000}"
+    presented_long = Evidence("", presented(ROOT.issue(uris=(long,))))
+    with_bundle = verifier(bundles=(bundle(ROOT.pem),), options=ISTIO)
+    assert refusal(with_bundle, ANY, presented_long) is Reason.PEER_CERTIFICATE_MALFORMED
+    assert refusal(verifier(options=ISTIO), ANY, presented_long) is Reason.PEER_CERTIFICATE_MALFORMED

@@ -258,3 +258,9 @@ def test_a_decision_id_of_another_form_is_a_bug(decision_id: str) -> None:
 def test_a_sound_decision_is_settled_as_it_is() -> None:
     for decision in (allow(), deny()):
         assert settle(decision) is decision
+
+
+def test_other_spellings_of_a_header_that_is_read_here_are_removed_and_its_own_is_kept() -> None:
+    asked = attributes(**{"x-jwt": "good", "x_jwt": "forged", "x_other": "kept"})
+    message = CheckResponse.FromString(answer(allow(), DECISION_ID, asked, frozenset({"x_jwt"})))
+    assert list(message.ok_response.headers_to_remove) == ["x_jwt"]
