@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES: Final = 32 * 1024 * 1024
 SUFFIXES: Final = (".yaml", ".yml")
 _MIB: Final = 1024 * 1024
-_KUBELET_DATA: Final = "..data"
+KUBELET_DATA: Final = "..data"
 
 
 class SnapshotHolder:
@@ -95,7 +95,7 @@ def _files_of(path: str, faults: list[Fault]) -> Iterator[tuple[str, Path]]:
         if not stat.S_ISDIR(os.stat(path).st_mode):
             yield path, Path(path)
             return
-        data = Path(path, _KUBELET_DATA)
+        data = Path(path, KUBELET_DATA)
         base = data.resolve() if data.is_dir() else Path(path)
         names = sorted(name for name in os.listdir(base) if name.endswith(SUFFIXES) and not name.startswith("."))
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.telemetry import names
 from zta_authz.telemetry.collectors import Durations, Readings
+from zta_authz.telemetry.policy_metrics import PolicyMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +77,7 @@ class Metrics:
             names.BUNDLE_EXPIRY, "When a trust domain's first authority ends.", ("trust_domain",), registry=registry
         )
         self._own_expiry = Gauge(names.OWN_EXPIRY, "When our own certificate ends.", ("source",), registry=registry)
+        self.policies = PolicyMetrics(registry)
         build = Info(names.BUILD, "What is running.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
 
@@ -111,6 +113,10 @@ class Metrics:
         self._loads_taken.inc()
         self._reload_failed.set(0)
         self._loaded_at.set(now)
+
+    def policies_kept(self) -> None:
+        """The policies on disk are again those in force."""
+        self._reload_failed.set(0)
 
     def policies_refused(self) -> None:
         """The policies on disk have faults; those in force stay."""

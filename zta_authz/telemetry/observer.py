@@ -28,6 +28,11 @@ class TelemetryObserver:
         """True where spans are made."""
         return self._spans is not None
 
+    def sample(self, ratio: float) -> None:
+        """From now on trace this share (0 to 1) of the calls without a parent span, where spans are made at all."""
+        if self._spans is not None:
+            self._spans.sample(ratio)
+
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
         self.metrics.count(event)

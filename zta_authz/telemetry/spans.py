@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Span
 
     from zta_authz.model.request import RequestAttributes
@@ -81,7 +82,7 @@ class Spans:
     def __init__(self, exporter: SpanExporter, sample_ratio: float, version: str) -> None:
         """`sample_ratio` (0 to 1) is for calls whose metadata has no parent; else the parent decides."""
         self._provider = TracerProvider(
-            sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
+            sampler=_sampler(sample_ratio),
             resource=Resource({names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version}),
             shutdown_on_exit=False,
             span_limits=_LIMITS,
@@ -94,7 +95,13 @@ class Spans:
             export_timeout_millis=EXPORT_SECONDS * 1000,
         )
         self._provider.add_span_processor(processor)
+        self._version = version
         self._tracer = self._provider.get_tracer(names.INSTRUMENTATION, version)
+
+    def sample(self, ratio: float) -> None:
+        """From now on sample this share (0 to 1) of the calls whose metadata has no parent."""
+        self._provider.sampler = _sampler(ratio)
+        self._tracer = self._provider.get_tracer(names.INSTRUMENTATION, self._version)
 
     def record(self, event: CheckEvent) -> None:
         """Make the span of one answered call."""
@@ -114,6 +121,10 @@ class Spans:
     def close(self) -> None:
         """Send what is queued, within the export timeout, and stop the thread."""
         self._provider.shutdown()
+
+
+def _sampler(ratio: float) -> Sampler:
+    return ParentBased(TraceIdRatioBased(ratio))
 
 
 def _parent(metadata: Sequence[tuple[str, str | bytes]]) -> Context | None:
