@@ -124,7 +124,7 @@ class FastConnection(asyncio.Protocol):
         if self._backlog:
             self._loop.call_soon(self._go_on)
         else:
-            self._transport.resume_reading()
+            self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits for the calls in work."""
@@ -160,6 +160,10 @@ class FastConnection(asyncio.Protocol):
         if self._backlog:
             self._loop.call_soon(self._go_on)
         else:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _begin(self, event: Event, now: float) -> None:

@@ -58,13 +58,16 @@ class Serving:
         self.loop = asyncio.get_running_loop()
         self.runner = EagerRunner(self.loop)
         self.connections: set[FastConnection] = set()
+        self.stopping = False
         self._max_connections = max_connections
         self._empty = asyncio.Event()
         self._empty.set()
         self._quiet_until = 0.0
 
     def add(self, connection: FastConnection) -> bool:
-        """Take a connection; False past the limit."""
+        """Take a connection; False past the limit, and for one that was still shaking hands when we stopped."""
+        if self.stopping:
+            return False
         if len(self.connections) >= self._max_connections:
             self.refused("there are too many connections")
             return False
@@ -202,6 +205,7 @@ class FastServer:
             self._serving = None
 
     async def _end_connections(self, serving: Serving, grace: float) -> None:
+        serving.stopping = True
         if grace > 0:
             for connection in list(serving.connections):
                 connection.drain()
