@@ -43,21 +43,21 @@ class Scenario:
 def build(case: str, policies: int, directory: Path, server: str = "grpcio") -> Scenario:
     """Write settings for `server` and `policies` policies (the deciding one among them) below `directory`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate("authority", key, key)
-    leaf = _certificate(FRONTEND, ec.generate_private_key(ec.SECP256R1()), key)
+    authority = certificate("authority", key, key)
+    leaf = certificate(FRONTEND, ec.generate_private_key(ec.SECP256R1()), key)
     signing_key = rsa.generate_private_key(65537, 2048)
-    documents = [_policy(number) for number in range(policies - 1)] + [_deciding_policy(case)]
-    documents.append(_trust_bundle(authority))
+    documents = [policy(number) for number in range(policies - 1)] + [_deciding_policy(case)]
+    documents.append(trust_bundle(authority))
     if case == "token":
-        documents.append(_request_authentication(signing_key))
+        documents.append(request_authentication(signing_key))
     folder = directory / "policies"
     folder.mkdir()
     (folder / "policies.yaml").write_text("\n---\n".join(json.dumps(each) for each in documents))
     socket = directory / "authz.sock"
     config = directory / "config.yaml"
     config.write_text(json.dumps(_settings(case, folder, socket) | {"server": server}))
-    certificate = "" if case == "principal" else quote(leaf.public_bytes(Encoding.PEM).decode(), safe="")
-    return Scenario(config, socket, _request(certificate, _token(signing_key) if case == "token" else ""))
+    presented = "" if case == "principal" else quote(leaf.public_bytes(Encoding.PEM).decode(), safe="")
+    return Scenario(config, socket, _request(presented, _token(signing_key) if case == "token" else ""))
 
 
 def _settings(case: str, folder: Path, socket: Path) -> dict[str, object]:
@@ -71,13 +71,13 @@ def _settings(case: str, folder: Path, socket: Path) -> dict[str, object]:
     }
 
 
-def _policy(number: int) -> dict[str, object]:
+def policy(number: int) -> dict[str, object]:
     """One of the many that don't decide: callers and paths of other teams, some denied, some allowed."""
     action = "DENY" if number % 5 == 0 else "ALLOW"
     principal = f"cluster.local/ns/team-{number}/sa/worker"
     to = [{"operation": {"methods": ["GET", "PUT"], "paths": [f"/team-{number}/*", f"/v{number}/orders"]}}]
     rule = {"from": [{"source": {"principals": [principal]}}], "to": to}
-    return _document("AuthorizationPolicy", f"team-{number}", {"action": action, "rules": [rule]})
+    return document("AuthorizationPolicy", f"team-{number}", {"action": action, "rules": [rule]})
 
 
 def _deciding_policy(case: str) -> dict[str, object]:
@@ -85,16 +85,18 @@ def _deciding_policy(case: str) -> dict[str, object]:
     if case == "token":
         source["requestPrincipals"] = [f"{ISSUER}/alice"]
     rule = {"from": [{"source": source}], "to": [{"operation": {"methods": ["GET"], "paths": ["/orders/*"]}}]}
-    return _document("AuthorizationPolicy", "orders", {"action": "ALLOW", "rules": [rule]})
+    return document("AuthorizationPolicy", "orders", {"action": "ALLOW", "rules": [rule]})
 
 
-def _request_authentication(key: rsa.RSAPrivateKey) -> dict[str, object]:
+def request_authentication(key: rsa.RSAPrivateKey) -> dict[str, object]:
+    """The JWT rule for tokens of `ISSUER` signed with `key`."""
     public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "1", "alg": "RS256", "use": "sig"}
     rule = {"issuer": ISSUER, "audiences": ["orders"], "jwks": json.dumps({"keys": [public]})}
-    return _document("RequestAuthentication", "orders", {"jwtRules": [rule]})
+    return document("RequestAuthentication", "orders", {"jwtRules": [rule]})
 
 
-def _document(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
+def document(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
+    """An Istio document for the orders workload."""
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": kind,
@@ -103,7 +105,8 @@ def _document(kind: str, name: str, spec: dict[str, object]) -> dict[str, object
     }
 
 
-def _trust_bundle(authority: x509.Certificate) -> dict[str, object]:
+def trust_bundle(authority: x509.Certificate) -> dict[str, object]:
+    """The bundle of cluster.local with one authority."""
     spec = {"trustDomain": "cluster.local", "x509Authorities": authority.public_bytes(Encoding.PEM).decode()}
     return {"apiVersion": "zta.dev/v1", "kind": "TrustBundle", "metadata": {"name": "cluster-local"}, "spec": spec}
 
@@ -147,9 +150,7 @@ def _request(certificate: str, token: str) -> bytes:
     return message.SerializeToString()
 
 
-def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer_key: ec.EllipticCurvePrivateKey
-) -> x509.Certificate:
+def certificate(name: str, key: ec.EllipticCurvePrivateKey, issuer_key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     """The authority where `key` signs itself, else an X.509-SVID for the SPIFFE ID `name`."""
     is_authority = key is issuer_key
     now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)

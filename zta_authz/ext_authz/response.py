@@ -90,7 +90,8 @@ def answer(
 
     `request` is None where the bytes did not parse. `output_headers` are the names, as `spoof_name` gives them, that
     policies and tokens set upstream: they are removed from the request, in any spelling, unless they are set here. A
-    name with `_` for each `-` stands for its other spellings only: what is verified here in one must not come in another.
+    name with `_` for each `-` stands for its other spellings only: what is verified here in one must not come in
+    another.
     """
     decision = settle(decision)
     if decision.verdict is not Verdict.ALLOW:
