@@ -3,7 +3,7 @@
     python -m tests.fuzz.run                       every target, FUZZ_SECONDS of CPU time each
     python -m tests.fuzz.run tokens --seconds 600  one target
     python -m tests.fuzz.run tokens --play FILE    play one input, and show where it fails
-    python -m tests.fuzz.run tokens --keep         copy what found new coverage into the corpus, smallest first
+    python -m tests.fuzz.run tokens --keep         then copy what runs new lines into the corpus, smallest first
 
 Each target runs in a process of its own. What it finds of interest goes to `build/fuzz/<target>/corpus`, what breaks
 an invariant to `build/fuzz/<target>/finding-*`, and the status is 1 then.
@@ -52,7 +52,7 @@ def main() -> int:
         help=f"CPU time of each target, {DEFAULT_SECONDS} unless FUZZ_SECONDS says otherwise",
     )
     parser.add_argument("--play", type=Path, metavar="FILE", help="only this input, without the fuzzer")
-    parser.add_argument("--keep", action="store_true", help="after fuzzing, keep what adds coverage in the corpus")
+    parser.add_argument("--keep", action="store_true", help="after fuzzing, keep what runs new lines")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     names = given.targets or list(NAMES)
@@ -62,7 +62,7 @@ def main() -> int:
     if given.play is not None:
         return _play(names[0], given.play)
     if given.inside:
-        return _fuzz(names[0], given.seconds, keep=given.keep)
+        return _fuzz(names[0], given.seconds)
     return _run_all(names, given.seconds, keep=given.keep)
 
 
@@ -89,7 +89,7 @@ def _run_all(names: list[str], seconds: int, *, keep: bool) -> int:
         if not ok:
             failed.append(name)
         elif keep:
-            _merge(name)
+            _keep(name)
     if failed:
         _say(f"an invariant does not hold: {', '.join(failed)}; see {BUILD}/*/log.txt and finding-*")
     return 1 if failed else 0
@@ -124,16 +124,18 @@ def _command(name: str, seconds: int) -> list[str]:
     return [sys.executable, "-m", "tests.fuzz.run", name, "--seconds", str(seconds), "--inside"]
 
 
-def _merge(name: str) -> None:
-    """Copy the inputs that add coverage to the kept corpus."""
-    (KEPT / name).mkdir(parents=True, exist_ok=True)
-    subprocess.run([*_command(name, 0), "--keep"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _keep(name: str) -> None:
+    """Copy the inputs that run what no kept one does."""
+    from tests.fuzz.keep import keep
+    from tests.fuzz.targets import TARGETS
+
+    _say(f"{name:17} {keep(TARGETS[name], (BUILD / name / 'corpus').iterdir(), KEPT / name)} inputs kept")
 
 
 # --- one target, under libFuzzer ---
 
 
-def _fuzz(name: str, seconds: int, *, keep: bool) -> int:
+def _fuzz(name: str, seconds: int) -> int:
     """Never returns: libFuzzer ends the process."""
     import atheris
 
@@ -150,16 +152,9 @@ def _fuzz(name: str, seconds: int, *, keep: bool) -> int:
     words = folder / "words.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
     options = [f"-timeout={_INPUT_SECONDS}", f"-rss_limit_mb={_MEMORY_MIB}", f"-artifact_prefix={folder}/finding-"]
-    if keep:
-        options += ["-merge=1", f"-max_len={_MAX_LEN // 4}", str(KEPT / name), str(folder / "corpus")]
-    else:
-        options += [
-            f"-max_total_time={seconds * _PATIENCE}",
-            f"-max_len={_MAX_LEN}",
-            f"-dict={words}",
-            "-print_final_stats=1",
-        ]
-        options += [str(folder / "corpus"), str(seeds), *([str(KEPT / name)] if (KEPT / name).is_dir() else [])]
+    options += [f"-max_total_time={seconds * _PATIENCE}", f"-max_len={_MAX_LEN}", f"-dict={words}"]
+    options += ["-print_final_stats=1", str(folder / "corpus"), str(seeds)]
+    options += [str(KEPT / name)] if (KEPT / name).is_dir() else []
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         random = Random(seed)
@@ -174,7 +169,7 @@ def _fuzz(name: str, seconds: int, *, keep: bool) -> int:
         nonlocal executed
         target.hold(data)
         executed += 1
-        if not keep and time.process_time() > seconds:
+        if time.process_time() > seconds:
             _say(f"stat::number_of_executed_units: {executed}")
             os._exit(0)  # what libFuzzer found is in its folder already
 
