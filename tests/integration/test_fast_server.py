@@ -19,6 +19,7 @@ from tests.support.h2_peer import PATH, block, call_with, frames_of, message
 from tests.support.pki import pem, private_key
 from zta_authz.errors import SettingsErrors
 from zta_authz.ext_authz.fast_server import FastServer
+from zta_authz.ext_authz.fast_tls import TlsListener
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods
 from zta_authz.grpc_h2.bounds import Bounds
@@ -300,6 +301,19 @@ async def test_a_caller_with_two_names_is_turned_away(files: Files) -> None:
     both = pem(files.authority.issue(uris=(ENVOY, OTHER), key=private_key("P-256", 2), **files.validity))
     async with secured(files, EchoingChecks()) as endpoint:
         assert await ask_secured(endpoint, client_context(files, both)) == b""
+
+
+async def test_a_caller_who_can_not_be_judged_is_turned_away(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception while judging must not leave an open connection of nobody."""
+
+    def fail(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(TlsListener, "caller_of", fail)
+    checks = EchoingChecks()
+    async with secured(files, checks) as endpoint:
+        assert await ask_secured(endpoint, client_context(files, files.issue(ENVOY, 2))) == b""
+    assert checks.metadata == []
 
 
 async def test_without_a_certificate_or_with_a_strangers_there_is_no_connection(files: Files) -> None:

@@ -62,6 +62,7 @@ class FastConnection(asyncio.Protocol):
         self._serving = serving
         self._loop = serving.loop
         self._connection = Connection(serving.bounds, self._loop.time())
+        self._admitted = False
         self._caller = ""
         self._expires = float("inf")
         self._tasks: dict[int, tuple[asyncio.Task[bytes], asyncio.TimerHandle | None]] = {}
@@ -81,10 +82,16 @@ class FastConnection(asyncio.Protocol):
             return
         try:
             self._judge_peer()
+            self._admitted = True
         except NotAllowed as refusal:
-            self._serving.refused(str(refusal))
-            self._connection.refuse(Reason.CALLER_NOT_ALLOWED.value)
+            self._turn_away(str(refusal))
+        except Exception as error:  # noqa: BLE001  whoever can't be judged is not let in, whatever the reason
+            self._turn_away(f"it could not be judged ({type(error).__qualname__})")
         self._flush()
+
+    def _turn_away(self, why: str) -> None:
+        self._serving.refused(why)
+        self._connection.refuse(Reason.CALLER_NOT_ALLOWED.value)
 
     def _judge_peer(self) -> None:
         if self._serving.tls is not None:
@@ -98,7 +105,7 @@ class FastConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Deal with what came."""
-        if self._closed_at is not None:
+        if self._closed_at is not None or not self._admitted:
             self._discarded += len(data)
             if self._discarded > _MOST_DISCARDED_BYTES:
                 self._transport.abort()
