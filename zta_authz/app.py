@@ -7,7 +7,6 @@ SIGTERM  -> not ready -> no new calls, those in flight end -> decision log and s
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import time
@@ -45,6 +44,10 @@ from zta_authz.keys.refresher import JwksRefresher
 from zta_authz.keys.schedule import Timing
 from zta_authz.keys.trust import TrustKeeper
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
+from zta_authz.policy_sources.pacing import settle_in
+from zta_authz.policy_sources.reloader import PolicySet
+from zta_authz.reloading import Reloading
+from zta_authz.settings.live import LiveSettings
 from zta_authz.settings.trust import trust_sources
 from zta_authz.telemetry.logs import configure_logging
 from zta_authz.telemetry.metrics import CONTENT_TYPE
@@ -52,7 +55,7 @@ from zta_authz.telemetry.observer import build_observer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.authn.keys import KeySlot
     from zta_authz.ext_authz.servers import Methods, Server
@@ -75,15 +78,18 @@ class _TextLines(logging.Formatter):
         return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` if anything keeps it from starting."""
+def serve(settings: Settings, config: str | None = None, read: Callable[[], Settings] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` if anything keeps it from starting.
+
+    Settings that can change live are taken with `read` on SIGHUP, and whenever the file `config` changes.
+    """
     configure_logging(settings.log.level)
     if settings.log.format == "text":
         logging.getLogger().handlers[0].setFormatter(_TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    uvloop.run(_serve(settings))
+    uvloop.run(_serve(settings, config, read))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, config: str | None, read: Callable[[], Settings] | None) -> None:
     stopping = asyncio.Event()
     again = asyncio.Event()
 
@@ -94,7 +100,9 @@ async def _serve(settings: Settings) -> None:
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     service = Service(settings)
+    loop.add_signal_handler(signal.SIGHUP, service.reload)
     await service.start()
+    service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
     await stopping.wait()
     await service.stop(again)
 
@@ -117,6 +125,7 @@ class Service:
             sample_ratio=settings.tracing.sample_ratio,
         )
         self._jwks = self._build_jwks(authorities)
+        self._reloading = Reloading(settings, self._policy_sets())
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
         self._servers = ServerGroup(self._build_servers(tls))
@@ -129,11 +138,44 @@ class Service:
         ).union(spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers)
         self._trust.bind(snapshot.verifier.bundle_slot)
         self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
+        at_start = self._snapshots.current() is None
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)
-        gc.collect()
-        gc.freeze()  # a full collection would else walk every rule (127 ms for 100,000 of them, measured)
+        self._observer.metrics.policies.in_force(snapshot)
+        self._show_faults(())
+        settle_in(at_start=at_start)
+
+    def reload(self) -> None:
+        """Read policies, and settings that can change live, again soon."""
+        self._reloading.ask()
+
+    def follow(self, live: LiveSettings | None = None, config: str | None = None) -> None:
+        """From now on take over what changes in policies and, with `live`, in the settings file `config`."""
+        self._reloading.start(live, config)
+
+    def take_settings(self, settings: Settings) -> None:
+        """Put the settings that can change live in force. May be called from any thread."""
+        logging.getLogger().setLevel(settings.log.level.upper())
+        self._observer.sample(settings.tracing.sample_ratio)
+
+    def _policy_sets(self) -> Iterator[PolicySet]:
+        metrics = self._observer.metrics
+
+        def refuse(faults: Sequence[Fault]) -> None:
+            metrics.policies_refused()
+            self._show_faults(faults)
+
+        def keep() -> None:
+            metrics.policies_kept()
+            self._show_faults(())
+
+        current = self._snapshots.current
+        yield PolicySet("policies", self._settings.policies, current, self.publish, refuse, keep)
+
+    def _show_faults(self, faults: Sequence[Fault]) -> None:
+        self.state.load_errors = tuple(faults)
+        self._observer.metrics.policies.faults("policies", len(faults))
 
     def _build_jwks(self, authorities: ssl.SSLContext | None) -> JwksRefresher:
         """What fetches the keys of issuers; `authorities` None are the system's."""
@@ -296,6 +338,7 @@ class Service:
         _LOG.info("stopped")
 
     async def _close(self, grace: float) -> None:
+        await self._reloading.close()
         await self._servers.stop(grace)
         await self._jwks.close()
         await self._trust.close()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from zta_authz.settings import Settings
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
@@ -26,5 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     from zta_authz.app import serve
     from zta_authz.settings import load_settings
 
-    serve(load_settings(arguments.config, os.environ))
+    def read() -> Settings:
+        return load_settings(arguments.config, os.environ)
+
+    serve(read(), arguments.config, read)
     return 0

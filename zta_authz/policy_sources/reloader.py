@@ -81,9 +81,13 @@ class PolicyReloader:
         self._refused: _Outcome | None = None
         self.reloads = 0
 
-    def start(self) -> None:
-        """Begin to watch. What changed since the files were first read is found at once."""
-        self._watcher = Watcher(self._policies.paths, self._timing, self._workshop.run)
+    def start(self, *, watches: bool = True) -> None:
+        """Begin to watch. What changed since the files were first read is found at once.
+
+        Where `watches` is false, the files are only read now and when that is asked for.
+        """
+        paths = self._policies.paths if watches else ()
+        self._watcher = Watcher(paths, self._timing, self._workshop.run)
         self._watcher.ask()
         name = f"reload {self._policies.name}"
         self._task = asyncio.get_running_loop().create_task(self._watch(self._watcher), name=name)

@@ -294,6 +294,14 @@ class WorkloadApiSettings(Section):
     bundles: bool = True
 
 
+class ReloadSettings(Section):
+    """Whether the files of policies are watched, how often they are looked at, how long a change must have settled."""
+
+    enabled: bool = True
+    poll_seconds: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 1.0
+    debounce_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.2
+
+
 class LogSettings(Section):
     """The service's own log on stderr (the decision log is `audit`)."""
 
@@ -318,6 +326,8 @@ class Settings(Section):
     policies: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024), AfterValidator(_distinct)] = (
         "/etc/zta-authz/policies",
     )
+    shadow_policies: Annotated[tuple[Text, ...], Field(max_length=1024), AfterValidator(_distinct)] = ()
+    reload: ReloadSettings = ReloadSettings()
     semantics: Semantics = Semantics.STRICT
     default_action: Literal["deny", "allow"] | None = None
     workload: WorkloadSettings = WorkloadSettings()
