@@ -15,6 +15,7 @@ from zta_authz.pdp.decide import decide
 
 if TYPE_CHECKING:
     from zta_authz.model.request import Evidence, RequestAttributes
+    from zta_authz.model.stages import Stages
     from zta_authz.ports import AuditSink, SnapshotSource
 
 _NOT_READY = Decision(Verdict.DENY, Reason.NOT_READY)
@@ -29,15 +30,26 @@ class Authorizer:
         self._snapshots = snapshots
         self._audit = audit
 
-    async def authorize(self, request: RequestAttributes, evidence: Evidence, now: float, caller: str = "") -> Decision:
+    async def authorize(
+        self,
+        request: RequestAttributes,
+        evidence: Evidence,
+        now: float,
+        caller: str = "",
+        stages: Stages | None = None,
+    ) -> Decision:
         """Decide one request at `now`, seconds since the epoch; a bug raises, and the servicer denies.
 
-        `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
+        `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket; `stages` notes the times.
         """
         snapshot = self._snapshots.current()
         if snapshot is None:
             return _NOT_READY
-        return decide(snapshot, request, evidence, now, caller)
+        if stages is None:
+            return decide(snapshot, request, evidence, now, caller)
+        decision = decide(snapshot, request, evidence, now, caller, stages=stages)
+        stages.decided = stages.clock()
+        return decision
 
     def account(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Decision:
         """Record what is about to be answered; an allow that can't be recorded becomes a denial.

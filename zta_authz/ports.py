@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
 
 
@@ -44,7 +45,8 @@ class Clock(Protocol):
 class CheckEvent(msgspec.Struct, frozen=True):
     """One answered Check call. `request` is None where the bytes did not parse.
 
-    `metadata` is the gRPC call's (names in lower case); times are nanoseconds since the epoch.
+    `metadata` is the gRPC call's (names in lower case); times are nanoseconds since the epoch. `stages` are there for
+    calls that the observer wanted timed.
     """
 
     metadata: Sequence[tuple[str, str | bytes]]
@@ -53,6 +55,7 @@ class CheckEvent(msgspec.Struct, frozen=True):
     decision_id: str
     started_ns: int
     ended_ns: int
+    stages: Stages | None = None
 
 
 class Observer(Protocol):
@@ -61,6 +64,10 @@ class Observer(Protocol):
     @property
     def traces(self) -> bool:
         """True where it makes spans, whose parents are in the calls' metadata."""
+        ...
+
+    def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
+        """A call comes in: where to note its stages if it is to be timed, else None. Must not raise and not block."""
         ...
 
     def observe(self, event: CheckEvent) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import Evidence, RequestAttributes
+    from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent
 
 
@@ -19,7 +22,14 @@ class ScriptedAuthorizer:
         self.recorded: list[tuple[RequestAttributes | None, Decision, str]] = []
         self.accounts: Decision | Exception | None = None
 
-    async def authorize(self, request: RequestAttributes, evidence: Evidence, now: float, caller: str = "") -> Decision:
+    async def authorize(
+        self,
+        request: RequestAttributes,
+        evidence: Evidence,
+        now: float,
+        caller: str = "",
+        stages: Stages | None = None,
+    ) -> Decision:
         """The scripted outcome."""
         self.asked.append((request, evidence, now))
         if isinstance(self.outcome, BaseException):
@@ -43,6 +53,11 @@ class RecordingObserver:
         self._failure = failure
 
     traces = True
+
+    def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
+        """No call is timed."""
+        del metadata
+        return None
 
     def observe(self, event: CheckEvent) -> None:
         """Keep the event."""

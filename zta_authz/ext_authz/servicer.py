@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authorizer import Authorizer
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.stages import Stages
     from zta_authz.ports import Observer
 
 _LOG = logging.getLogger(__name__)
@@ -84,10 +85,13 @@ class CheckServicer:
         started = time.time_ns()
         now = started / _NANOSECONDS
         decision_id = new_decision_id()
+        stages = self._begin(metadata, decision_id)
         request: RequestAttributes | None = None
         try:
             request, evidence = parse_check_request(payload)
-            decision = settle(await self._authorizer.authorize(request, evidence, now, caller))
+            if stages is not None:
+                stages.parsed = stages.clock()
+            decision = settle(await self._authorizer.authorize(request, evidence, now, caller, stages))
             response = answer(decision, decision_id, request, self._output_headers())
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
@@ -95,7 +99,7 @@ class CheckServicer:
         except Exception as error:  # noqa: BLE001  the last resort: a bug is a denial, told to the operator only
             decision, response = self._failed(error, decision_id, request)
         decision, response = self._account(request, decision, response, decision_id, now)
-        self._observe(CheckEvent(metadata, request, decision, decision_id, started, time.time_ns()))
+        self._observe(CheckEvent(metadata, request, decision, decision_id, started, time.time_ns(), stages))
         return response
 
     def refuse(self, reason: Reason, metadata: Sequence[tuple[str, str | bytes]] = ()) -> bytes:
@@ -105,7 +109,7 @@ class CheckServicer:
         decision = settle(Decision(Verdict.DENY, reason))
         response = answer(decision, decision_id, None)
         decision, response = self._account(None, decision, response, decision_id, now / _NANOSECONDS)
-        self._observe(CheckEvent(metadata, None, decision, decision_id, now, now))
+        self._observe(CheckEvent(metadata, None, decision, decision_id, now, now, self._begin(metadata, decision_id)))
         return response
 
     def _account(
@@ -125,6 +129,14 @@ class CheckServicer:
         self._log_failure(error, decision_id)
         decision = Decision(Verdict.DENY, Reason.INTERNAL_ERROR, detail=type(error).__name__)
         return decision, answer(decision, decision_id, request)
+
+    def _begin(self, metadata: Sequence[tuple[str, str | bytes]], decision_id: str) -> Stages | None:
+        try:
+            return self._observer.begin(metadata)
+        except Exception as error:  # noqa: BLE001  deciding goes on, and only its times are missing
+            self.observer_errors += 1
+            self._log("telemetry failed before the answer was made", error, decision_id)
+            return None
 
     def _observe(self, event: CheckEvent) -> None:
         try:

@@ -12,6 +12,7 @@ from zta_authz.policy.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.request import Evidence, RequestAttributes
+    from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rule import Rule
     from zta_authz.policy.table import WorkloadView
@@ -25,11 +26,12 @@ def decide(
     caller: str = "",
     *,
     trial: bool = False,
+    stages: Stages | None = None,
 ) -> Decision:
     """The decision on `request` at `now` (seconds since the epoch). Never raises for what the request holds.
 
     `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` leaves no trace: it does
-    not count as the one use that a DPoP proof is good for.
+    not count as the one use that a DPoP proof is good for. `stages` notes when the identity was verified.
     """
     try:
         workload = snapshot.workloads.resolve(request, caller)
@@ -37,7 +39,9 @@ def decide(
         identity = snapshot.verifier.verify(request, evidence, now, whose, trial=trial)
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
-    inputs = Inputs(request, identity, snapshot.options, now)
+    if stages is not None:
+        stages.identified = stages.clock()
+    inputs = Inputs(request, identity, snapshot.options, now, stages)
     if inputs.strict and not plain_authority(request.host):
         return Decision(Verdict.DENY, Reason.HOST_AMBIGUOUS, identity=identity, detail="not a name with a port")
     if not snapshot.options.accept_ambiguous_paths:
@@ -68,7 +72,7 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
     if rule is None and inputs.strict and len(inputs.identity.tokens) > 1:
         for token in inputs.identity.tokens:
             identity = replace(inputs.identity, token=token)
-            rule = view.deny.first(Inputs(inputs.request, identity, inputs.options, inputs.now))
+            rule = view.deny.first(Inputs(inputs.request, identity, inputs.options, inputs.now, inputs.stages))
             if rule is not None:
                 break
     return rule

@@ -24,7 +24,14 @@ class ConditionClause:
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """The condition's value; where it can't be told, `deny`."""
-        value = self.condition.evaluate(inputs)
+        stages = inputs.stages
+        if stages is None:
+            value = self.condition.evaluate(inputs)
+        else:
+            begun = stages.clock()
+            value = self.condition.evaluate(inputs)
+            stages.conditions += 1
+            stages.conditions_ns += stages.clock() - begun
         return deny if value is None else value
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.stages import Stages
 
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 Ip = IPv4Address | IPv6Address
@@ -37,19 +38,27 @@ class Inputs:
     """What matchers are applied to. Made once a request; nothing here changes it.
 
     `now` is in seconds since the epoch. `names` are the peer's; `path` is without query and fragment, `host` the
-    authority in lower case, None if absent.
+    authority in lower case, None if absent. `stages` notes the time that conditions take, where it is wanted.
     """
 
     __slots__ = (
         "_activations", "_destination_ip", "_hosts", "_remote_ip", "_source_ip", "claims", "host", "identity",
-        "method", "names", "now", "options", "path", "port", "request", "request_principal", "sni", "strict",
+        "method", "names", "now", "options", "path", "port", "request", "request_principal", "sni", "stages", "strict",
     )  # fmt: skip
 
-    def __init__(self, request: RequestAttributes, identity: Identity, options: Options, now: float = 0.0) -> None:
+    def __init__(
+        self,
+        request: RequestAttributes,
+        identity: Identity,
+        options: Options,
+        now: float = 0.0,
+        stages: Stages | None = None,
+    ) -> None:
         self.request = request
         self.identity = identity
         self.options = options
         self.now = now
+        self.stages = stages
         self.strict = options.semantics is Semantics.STRICT
         self.method = request.method
         self.path = cut_query(request.path)

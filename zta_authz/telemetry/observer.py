@@ -9,8 +9,9 @@ from zta_authz.telemetry.metrics import Metrics
 from zta_authz.telemetry.spans import Protocol, Spans, otlp_exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent
 
 
@@ -32,6 +33,11 @@ class TelemetryObserver:
         """From now on trace this share (0 to 1) of the calls without a parent span, where spans are made at all."""
         if self._spans is not None:
             self._spans.sample(ratio)
+
+    def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
+        """No call is timed yet."""
+        del metadata
+        return None
 
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
