@@ -1,0 +1,242 @@
+"""Runs the comparison: `python -m bench.peers --output results.json`. `report` and `plot` read what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import grpc
+
+from bench.peers import closed, envoys, install, names, report, servers
+from bench.peers.paced import PacedClient, grpc_headers
+from bench.peers.process import cpu_seconds, realtime, resident_mb
+from envoy.demo.envoyproc import find_envoy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.peers.paced import Paced
+    from bench.peers.servers import Running
+
+ALL: Final = (
+    names.EMPTY, names.FAST, names.GRPCIO, names.GO, names.OPA_RULES, names.OPA_LIST, names.OPA_KEYED,
+    names.OPA_UNCACHED, names.OPA_ENVOY,
+)  # fmt: skip
+STEADY: Final = (names.EMPTY, names.FAST, names.GRPCIO, names.GO, names.OPA_RULES, names.OPA_ENVOY)
+BEHIND_ENVOY: Final = (names.FAST, names.GRPCIO, names.GO, names.OPA_RULES, names.OPA_ENVOY)
+_T = TypeVar("_T")
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}  {text}", file=sys.stderr, flush=True)
+
+
+def turns(items: Sequence[_T], rounds: int) -> list[list[_T]]:
+    """Each item once a round, each round beginning with another, so that none is always first."""
+    return [[*items[start:], *items[:start]] for number in range(rounds) for start in [number % max(len(items), 1)]]
+
+
+def in_turns(
+    items: Sequence[_T], rounds: int, name: Callable[[_T], str], measure: Callable[[_T], Any]
+) -> dict[str, list[dict[str, float]]]:
+    """Every round of each item, by its name."""
+    results: dict[str, list[dict[str, float]]] = {name(item): [] for item in items}
+    for turn in turns(items, rounds):
+        for item in turn:
+            results[name(item)].append(measure(item))
+    return results
+
+
+def closed_loop(
+    arguments: argparse.Namespace, case: str, rules: int, in_flight: int, cpus: list[int]
+) -> dict[str, Any]:
+    """As many calls as each server answers."""
+    with tempfile.TemporaryDirectory(prefix="zta-peers-") as name:
+        directory = Path(name)
+        trial = servers.prepare(case, rules, directory, ALL)
+        with servers.started(trial.peers, directory, cpus[0]) as running:
+            for each in running:
+                servers.verify(each, trial)
+            load = os.getloadavg()[0]
+
+            def measure(each: Running) -> dict[str, float]:
+                return asdict(closed.measure(each.socket, each.child.pid, trial.request, arguments.seconds, in_flight))
+
+            with realtime(_pids(running), wanted=arguments.realtime):
+                rounds = in_turns(running, arguments.rounds, lambda each: each.peer.name, measure)
+            memory = {each.peer.name: round(resident_mb(each.child.pid)) for each in running}
+    _say(f"closed loop, {case}, {rules} rules, {in_flight} in flight: done")
+    return {
+        "case": case, "rules": rules, "in_flight": in_flight, "request_bytes": len(trial.request), "load": load,
+        "resident_mb": memory, "rounds": rounds,
+    }  # fmt: skip
+
+
+def open_loop(arguments: argparse.Namespace, case: str, rules: int, cpus: list[int]) -> list[dict[str, Any]]:
+    """Latencies and CPU at fixed rates."""
+    results = []
+    with tempfile.TemporaryDirectory(prefix="zta-peers-") as name:
+        directory = Path(name)
+        trial = servers.prepare(case, rules, directory, STEADY)
+        with servers.started(trial.peers, directory, cpus[0]) as running:
+            for each in running:
+                servers.verify(each, trial)
+            for rate in arguments.rates:
+                load = os.getloadavg()[0]
+
+                def measure(each: Running, rate: float = rate) -> dict[str, float]:
+                    with socket.socket(socket.AF_UNIX) as sock:
+                        sock.connect(str(each.socket))
+                        client = PacedClient(sock, grpc_headers(), trial.request)
+                        client.run(rate, 0.3)
+                        cpu = cpu_seconds(each.child.pid)
+                        seen = client.run(rate, arguments.open_seconds)
+                        cpu = cpu_seconds(each.child.pid) - cpu
+                    return _figures(seen) | {"cpu_us": cpu / len(seen.latencies) * 1e6}
+
+                with realtime(_pids(running), wanted=arguments.realtime):
+                    rounds = in_turns(running, arguments.rounds, lambda each: each.peer.name, measure)
+                results.append({"case": case, "rules": rules, "rate": rate, "load": load, "rounds": rounds})
+                _say(f"open loop, {case}, {rules} rules, {rate:g} a second: done")
+    return results
+
+
+def _figures(seen: Paced) -> dict[str, float]:
+    if seen.failures:
+        raise SystemExit(f"{seen.failures} of {len(seen.latencies)} requests were not allowed")
+    cuts = statistics.quantiles(seen.latencies, n=1000)
+    late = statistics.quantiles(seen.late, n=100)
+    return {
+        "p50_ms": cuts[499] * 1e3, "p99_ms": cuts[989] * 1e3, "p999_ms": cuts[998] * 1e3, "late_p99_ms": late[98] * 1e3,
+    }  # fmt: skip
+
+
+def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) -> dict[str, Any]:
+    """What each check adds to a request at a fixed rate."""
+    with tempfile.TemporaryDirectory(prefix="zta-peers-") as name, ExitStack() as open_things:
+        directory = Path(name)
+        trial = envoys.prepare(rules, directory, BEHIND_ENVOY)
+        running = open_things.enter_context(servers.started(trial.peers, directory, cpus[0]))
+        proxies = open_things.enter_context(envoys.proxies(trial, running, directory, cpus[-1]))
+        headers = envoys.request_headers(trial)
+        load = os.getloadavg()[0]
+
+        def measure(proxy: envoys.Proxy) -> dict[str, float]:
+            client = proxy.connect(directory, headers)
+            client.run(arguments.envoy_rate, 0.5)
+            before = proxy.cpu_seconds()
+            seen = client.run(arguments.envoy_rate, arguments.envoy_seconds)
+            after = proxy.cpu_seconds()
+            client.close()
+            calls = len(seen.latencies)
+            envoy, server = ((new - old) / calls * 1e6 for new, old in zip(after, before, strict=True))
+            return _figures(seen) | {"envoy_cpu_us": envoy, "server_cpu_us": server}
+
+        pids = [*_pids(running), *(proxy.child.pid for proxy in proxies)]
+        with realtime(pids, wanted=arguments.realtime):
+            rounds = in_turns(proxies, arguments.envoy_rounds, lambda proxy: proxy.name, measure)
+    _say(f"through Envoy, {rules} rules: done")
+    return {"rules": rules, "rate": arguments.envoy_rate, "load": load, "rounds": rounds}
+
+
+def _pids(running: Sequence[Running]) -> list[int]:
+    return [each.child.pid for each in running]
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        return "not here"
+    return (done.stdout + done.stderr).strip()
+
+
+def about(arguments: argparse.Namespace, cpus: list[int]) -> dict[str, Any]:
+    """Machine, versions, and what was asked for."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    modules = _output("go", "-C", str(install.HERE / "opaauthz"), "list", "-m", "all")
+    go = {
+        name: found[1] for name in report.GO_MODULES if (found := re.search(rf"^{name} (\S+)", modules, re.MULTILINE))
+    }
+    envoy = find_envoy()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": model[1] if model else platform.machine(),
+        "cpus": len(cpus),
+        "python": platform.python_version(),
+        "grpcio": grpc.__version__,
+        "go": _output("go", "env", "GOVERSION"),
+        "modules": go,
+        "envoy": found[1]
+        if envoy and (found := re.search(r"/(\d+\.\d+\.\d+)/", _output(str(envoy), "--version")))
+        else "",
+        "closed loop client": _output("h2load", "--version")
+        if closed.client_name() == "h2load"
+        else closed.client_name(),
+        "missing": {name: each.reason for name, each in install.found().items() if each.path is None},
+        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
+    }
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All phases."""
+    cpus = sorted(os.sched_getaffinity(0))
+    result: dict[str, Any] = {"about": about(arguments, cpus), "closed": [], "open": [], "envoy": []}
+    missing = envoys.available()
+    os.sched_setaffinity(0, {cpus[-1]})  # clients here, servers on the first
+    for rules in arguments.rules:
+        for case in arguments.cases:
+            result["closed"].append(closed_loop(arguments, case, rules, closed.IN_FLIGHT, cpus))
+    if "closed-1" in arguments.phases:
+        result["closed"].append(closed_loop(arguments, "token", 1000, 1, cpus))
+    if "open" in arguments.phases:
+        for case in arguments.cases:
+            result["open"] += open_loop(arguments, case, 1000, cpus)
+    if missing:
+        result["about"]["missing"]["envoy"] = missing
+    elif "envoy" in arguments.phases:
+        result["envoy"] = [through_envoy(arguments, rules, cpus) for rules in arguments.envoy_rules]
+    return result
+
+
+def main() -> None:
+    """Measure, write the figures, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rules", type=int, nargs="*", default=[10, 1000, 10_000], help="rule counts, closed loop")
+    parser.add_argument("--cases", nargs="+", choices=("principal", "token"), default=["principal", "token"])
+    parser.add_argument("--phases", nargs="+", default=["closed-1", "open", "envoy"], help="besides the closed loop")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each, closed and open loop")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a closed-loop round")
+    parser.add_argument("--rates", type=float, nargs="+", default=[500, 1000, 2000], help="calls a second, open loop")
+    parser.add_argument("--open-seconds", type=float, default=3.0, help="length of an open-loop round")
+    parser.add_argument("--envoy-rules", type=int, nargs="+", default=[10, 1000], help="rule counts behind Envoy")
+    parser.add_argument("--envoy-rate", type=float, default=1000.0, help="requests a second through Envoy")
+    parser.add_argument("--envoy-rounds", type=int, default=7, help="rounds of each configuration")
+    parser.add_argument("--envoy-seconds", type=float, default=4.0, help="length of a round through Envoy")
+    parser.add_argument(
+        "--realtime", action="store_true", help="go before other work on the machine (SCHED_RR; as root)"
+    )
+    parser.add_argument("--output", type=Path, help="where to write the figures (JSON)")
+    arguments = parser.parse_args()
+    result = run(arguments)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(report.text(result))
+
+
+if __name__ == "__main__":
+    main()

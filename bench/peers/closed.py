@@ -1,0 +1,91 @@
+"""The closed loop: as many calls as a server answers on one CPU, with a fixed number in flight on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import statistics
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from bench.load import LoadClient
+from bench.peers.process import cpu_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IN_FLIGHT: Final = 32
+"""Calls in flight where nothing else is said."""
+_URL: Final = "http://localhost/envoy.service.auth.v3.Authorization/Check"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """One server's part of a round."""
+
+    calls_per_second: float
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+
+
+def client_name() -> str:
+    """Which client drives the closed loop here."""
+    return "h2load" if shutil.which("h2load") else "bench.load.LoadClient"
+
+
+def measure(socket: Path, pid: int, request: bytes, seconds: float, in_flight: int) -> Closed:
+    """Drive one server for `seconds`. Raises SystemExit where answers fail."""
+    cpu = cpu_seconds(pid)
+    drive = _h2load if shutil.which("h2load") else _own
+    calls, took, latencies = drive(socket, request, seconds, in_flight)
+    cpu = cpu_seconds(pid) - cpu
+    percentiles = statistics.quantiles(latencies, n=100)
+    return Closed(calls / took, cpu / calls * 1e6, percentiles[49] * 1e3, percentiles[98] * 1e3)
+
+
+def _h2load(socket: Path, request: bytes, seconds: float, in_flight: int) -> tuple[int, float, list[float]]:
+    """Calls, seconds and latencies (seconds) of a run of h2load (nghttp2)."""
+    body, log = socket.with_suffix(".body"), socket.with_suffix(".times")
+    body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
+    log.unlink(missing_ok=True)
+    command = [
+        "h2load",
+        "-c1",
+        "-t1",
+        f"-m{in_flight}",
+        "-w30",
+        "-W30",
+        f"-D{round(seconds * 1000)}ms",
+        "-d",
+        str(body),
+    ]
+    command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    command += [f"--log-file={log}", f"--base-uri=unix:{socket}", _URL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    counted = re.search(r"requests: (\d+) total.* (\d+) succeeded, (\d+) failed", done.stdout)
+    if done.returncode or counted is None:
+        raise SystemExit(f"h2load failed: {(done.stdout + done.stderr)[-500:]}")
+    rows = [line.split("\t") for line in log.read_text().splitlines()]
+    if not rows or any(row[1] != "200" for row in rows):
+        raise SystemExit("h2load saw answers that are no 200")
+    begin = min(int(row[0]) for row in rows)
+    end = max(int(row[0]) + int(row[2]) for row in rows)
+    return len(rows), (end - begin) / 1e6, [int(row[2]) / 1e6 for row in rows]
+
+
+def _own(socket: Path, request: bytes, seconds: float, in_flight: int) -> tuple[int, float, list[float]]:
+    async def run() -> tuple[int, float, list[float]]:
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_unix_connection(lambda: LoadClient(request, in_flight), str(socket))
+        outcome = await client.run(seconds)
+        client.close()
+        if outcome.failures or not outcome.calls:
+            raise SystemExit(f"{outcome.failures} of {outcome.calls} calls were not allowed")
+        return outcome.calls, outcome.seconds, outcome.latencies
+
+    return uvloop.run(run())

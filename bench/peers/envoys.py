@@ -1,0 +1,171 @@
+"""Through the real Envoy: what a check adds to a request, for each server, beside Envoy alone and its own RBAC filter.
+
+One Envoy for each configuration, all on one CPU and one of them working at a time; the servers have the other CPU. The
+client speaks HTTP/2 over mutual TLS with an X.509-SVID and sends the token, so Envoy asks exactly as in production.
+Envoy answers itself (`direct_response`): there is no upstream to measure.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import socket as sockets
+import ssl
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from bench import scenario
+from bench.peers import policy, servers
+from bench.peers.names import FAST, NONE, RBAC, RBAC_AND_FAST
+from bench.peers.paced import PacedClient
+from bench.peers.process import cpu_seconds
+from envoy.build import Options, TlsFiles, bootstrap, pipe, tcp, to_mapping
+from envoy.clusters import AuthzTarget
+from envoy.demo.certificates import CertificateAuthority, Names
+from envoy.demo.envoyproc import find_envoy
+from envoy.demo.processes import Child, wait_until
+from zta_authz._proto.ext_authz_pb2 import CheckRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from bench.peers.servers import Running, Trial
+
+_HOST: Final = "orders.default.svc.cluster.local"
+_SECONDS: Final = 60.0
+
+
+def prepare(rules: int, directory: Path, wanted: Sequence[str]) -> Trial:
+    """As `servers.prepare` with tokens, but the caller's certificate is one that Envoy's client can use."""
+    trial = servers.prepare("token", rules, directory, wanted)
+    authority = CertificateAuthority("authority", "cluster.local")
+    names = {"client": Names(uris=(scenario.FRONTEND,)), "server": Names(dns=(_HOST,), common_name=_HOST)}
+    for name, subject in names.items():
+        issued = authority.issue(subject)
+        (directory / f"{name}.pem").write_bytes(issued.certificate)
+        (directory / f"{name}.key").write_bytes(issued.key)
+    (directory / "ca.pem").write_bytes(authority.certificate)
+    path = directory / "policies" / "policies.yaml"
+    documents = [json.loads(part) for part in path.read_text().split("\n---\n")]
+    for each in documents:
+        if each["kind"] == "TrustBundle":
+            each["spec"]["x509Authorities"] = authority.certificate.decode()
+    path.write_text("\n---\n".join(map(json.dumps, documents)))
+    return trial
+
+
+class Proxy:
+    """An Envoy of one configuration, and the connection to it."""
+
+    def __init__(self, name: str, directory: Path, config: dict[str, Any], port: int, server: Running | None) -> None:
+        self.name = name
+        self.server = server
+        slug = name.replace(" ", "-").replace(",", "")
+        path = directory / f"envoy-{slug}.json"
+        path.write_text(json.dumps(config))
+        log = directory / f"envoy-{slug}.log"
+        binary = find_envoy()
+        command = [str(binary), "-c", str(path), "--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
+        self.child = Child(name, command, stdout=log, stderr=log)
+        self._port = port
+
+    def wait_ready(self) -> None:
+        """Return once it listens. Raises `ProcessError` if it does not."""
+
+        def listens() -> bool:
+            with sockets.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+        wait_until(listens, self.child, seconds=_SECONDS)
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU time so far of Envoy, and of the server that it asks (0 without one)."""
+        return cpu_seconds(self.child.pid), cpu_seconds(self.server.child.pid) if self.server else 0.0
+
+    def connect(self, directory: Path, headers: Mapping[str, str]) -> PacedClient:
+        """A connection with the caller's certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(directory / "ca.pem")
+        context.load_cert_chain(directory / "client.pem", directory / "client.key")
+        context.set_alpn_protocols(["h2"])
+        plain = sockets.create_connection(("127.0.0.1", self._port))
+        plain.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        return PacedClient(context.wrap_socket(plain, server_hostname=_HOST), headers, None)
+
+
+def request_headers(trial: Trial) -> dict[str, str]:
+    """The HTTP request that becomes the scenario's CheckRequest."""
+    http = CheckRequest.FromString(trial.request).attributes.request.http
+    sent = {header.key: header.raw_value.decode() for header in http.header_map.headers}
+    return {name: value for name, value in sent.items() if not name.startswith("x-")}
+
+
+@contextmanager
+def proxies(trial: Trial, running: Sequence[Running], directory: Path, cpu: int) -> Iterator[list[Proxy]]:
+    """One Envoy without a check, one with RBAC, one for each server, and one with both RBAC and our own."""
+    policies = policy.read(directory / "policies" / "policies.yaml")
+    rbac = [_filter("rbac-deny", policy.to_rbac(policies, deny=True)), _filter("rbac-allow", _allow(policies))]
+    plans: list[tuple[str, list[dict[str, Any]], Running | None]] = [(NONE, [], None), (RBAC, rbac, None)]
+    plans += [(each.peer.name, [], each) for each in running]
+    plans += [(RBAC_AND_FAST, rbac, each) for each in running if each.peer.name == FAST]
+    started: list[Proxy] = []
+    try:
+        for name, filters, server in plans:
+            port = _free_port()
+            config = _config(directory, port, filters, None if server is None else server.socket)
+            with servers.on_cpu(cpu):
+                started.append(Proxy(name, directory, config, port, server))
+            started[-1].wait_ready()
+        time.sleep(1)  # Envoy's first health checks
+        yield started
+    finally:
+        for each in started:
+            each.child.stop()
+
+
+def _allow(policies: policy.PolicySet) -> dict[str, Any]:
+    return policy.to_rbac(policies, deny=False)
+
+
+def _filter(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "typed_config": config}
+
+
+def _free_port() -> int:
+    with sockets.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Path | None) -> dict[str, Any]:
+    """The shipped bootstrap, with `filters` before its check (none without `authz`), answering by itself."""
+    options = Options(
+        authz=AuthzTarget(addresses=(pipe(str(authz or directory / "nobody.sock")),)),
+        listen=tcp("127.0.0.1", port),
+        upstream=tcp("127.0.0.1", 1),
+        admin=pipe(str(directory / f"admin-{port}.sock")),
+        tls=TlsFiles(*(str(directory / name) for name in ("server.pem", "server.key", "ca.pem"))),
+        authz_timeout=timedelta(seconds=5),  # a stall is to show as latency, not as a denial
+    )
+    config: dict[str, Any] = copy.deepcopy(to_mapping(bootstrap(options)))
+    resources = config["staticResources"]
+    manager = resources["listeners"][0]["filterChains"][0]["filters"][0]["typedConfig"]
+    (host,) = manager["routeConfig"]["virtualHosts"]
+    host["routes"] = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
+    check, router = manager["httpFilters"]
+    manager["httpFilters"] = [*filters, *([check] if authz else []), router]
+    if authz is None:
+        resources["clusters"] = [each for each in resources["clusters"] if each["name"] != "zta_authz"]
+    return config
+
+
+def available() -> str:
+    """Why this can not be measured here; the empty text where it can."""
+    if find_envoy() is None:
+        return "there is no Envoy: `make setup` installs it, or ZTA_ENVOY names one"
+    return "" if len(os.sched_getaffinity(0)) > 1 else "it takes two CPUs"

@@ -1,0 +1,83 @@
+"""Builds the peers that are Go programs, with Go's own client, and says of each that is missing why.
+
+Usage: `python -m bench.peers.install`; what is built goes to `build/peers`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+BINARIES: Final = HERE.parents[1] / "build" / "peers"
+OPA_ENVOY: Final = "github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin"
+_SECONDS: Final = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A program, or the reason why there is none."""
+
+    path: Path | None
+    reason: str = ""
+
+
+def install() -> dict[str, Built]:
+    """Build all; what was found is kept beside the programs for `found`."""
+    BINARIES.mkdir(parents=True, exist_ok=True)
+    built = {
+        "goauthz": _go("goauthz", ["build", "-o", str(BINARIES / "goauthz"), "."], HERE / "goauthz"),
+        "opaauthz": _go("opaauthz", ["build", "-o", str(BINARIES / "opaauthz"), "."], HERE / "opaauthz"),
+        "opa-envoy-plugin": _go("opa-envoy-plugin", ["install", f"{OPA_ENVOY}@latest"], BINARIES),
+    }
+    reasons = {name: each.reason for name, each in built.items()}
+    (BINARIES / "reasons.json").write_text(json.dumps(reasons, indent=2))
+    return built
+
+
+def found() -> dict[str, Built]:
+    """What the last `install` left."""
+    try:
+        reasons: dict[str, str] = json.loads((BINARIES / "reasons.json").read_text())
+    except OSError:
+        return {name: Built(None, "run `make bench-peers`") for name in ("goauthz", "opaauthz", "opa-envoy-plugin")}
+    return {name: Built(None if reason else BINARIES / name, reason) for name, reason in reasons.items()}
+
+
+def _go(name: str, arguments: list[str], directory: Path) -> Built:
+    program = shutil.which("go")
+    if program is None:
+        return Built(None, "there is no `go` here")
+    environment = os.environ | {"GOBIN": str(BINARIES)}
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            cwd=directory, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Built(None, f"`go {arguments[0]}` took more than {_SECONDS} s")
+    if done.returncode:
+        return Built(None, _reason(arguments[0], done.stderr))
+    return Built(BINARIES / name)
+
+
+def _reason(command: str, stderr: str) -> str:
+    """The end of what Go said, without addresses: they are a machine's own."""
+    lines = [re.sub(r"\s*reading https?://\S+", "", line).strip() for line in stderr.splitlines() if line.strip()]
+    return f"`go {command}`: " + " ".join(lines[-2:])[-300:]
+
+
+def main() -> None:
+    """Install, and say what there is."""
+    for name, each in install().items():
+        print(f"{name:18} {each.path.name if each.path else 'skipped: ' + each.reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The servers that are compared: how each is started, and that each gives the answers that the policy asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from bench import scenario
+from bench.peers import install, policy
+from bench.peers.names import EMPTY, FAST, GO, GRPCIO, OPA_ENVOY, OPA_KEYED, OPA_LIST, OPA_RULES, OPA_UNCACHED
+from bench.peers.paced import ALLOWED_CHECK
+from envoy.demo.processes import Child, wait_until
+from zta_authz._proto.ext_authz_pb2 import CheckRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
+_WARM_SECONDS: Final = 0.7
+_NULL: Final = Path(os.devnull)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server: `command` starts it on a socket; `decides`: not the empty one; `tokens`: it verifies them."""
+
+    name: str
+    command: Callable[[Path], Sequence[str]]
+    decides: bool = True
+    tokens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started server."""
+
+    peer: Peer
+    socket: Path
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is asked of all servers: the scenario's request, and the peers made for its policy set."""
+
+    case: str
+    rules: int
+    request: bytes
+    peers: tuple[Peer, ...]
+
+
+def prepare(case: str, rules: int, directory: Path, wanted: Sequence[str]) -> Trial:
+    """Write the policy set in every language below `directory`; the peers of `wanted` that are installed."""
+    made = scenario.build(case, rules, directory, "fast")
+    policies = policy.read(directory / "policies" / "policies.yaml")
+    (directory / "go-rules.json").write_text(policy.to_go(policies))
+    for form in policy.FORMS:
+        module, data = policy.to_rego(policies, form)
+        (directory / f"{form}.rego").write_text(module)
+        (directory / f"{form}.json").write_text(data)
+    peers = [peer for peer in _peers(case, directory, made.config) if peer.name in wanted]
+    return Trial(case, rules, made.request, tuple(peers))
+
+
+def _peers(case: str, directory: Path, config: Path) -> list[Peer]:
+    def zta(server: str) -> Callable[[Path], Sequence[str]]:
+        def command(socket: Path) -> Sequence[str]:
+            settings = json.loads(config.read_text()) | {"server": server, "listen": [f"unix:{socket}"]}
+            settings["tracing"] = {"otlp_endpoint": "http://127.0.0.1:4317", "sample_ratio": 0.0}
+            own = directory / f"{server}.yaml"
+            own.write_text(json.dumps(settings))
+            return [sys.executable, "-m", "zta_authz", "serve", "--config", str(own)]
+
+        return command
+
+    tokens = case == "token"
+    peers = [
+        Peer(EMPTY, lambda socket: [sys.executable, "-m", "bench.empty_server", str(socket)], decides=False),
+        Peer(FAST, zta("fast"), tokens=tokens),
+        Peer(GRPCIO, zta("grpcio"), tokens=tokens),
+    ]
+    found = install.found()
+    go, opa, opa_envoy = (found[name].path for name in ("goauthz", "opaauthz", "opa-envoy-plugin"))
+    if go:
+        peers.append(Peer(GO, lambda socket: [str(go), str(socket), str(directory / "go-rules.json")]))
+    if opa:
+        peers += [_opa(opa, form, name, directory, tokens=tokens) for form, name in OPA_FORMS.items()]
+        if tokens:
+            peers.append(_opa(opa, "rules", OPA_UNCACHED, directory, "--no-token-cache", tokens=True))
+    if opa_envoy:
+        peers.append(Peer(OPA_ENVOY, lambda socket: _opa_envoy(opa_envoy, directory, socket), tokens=tokens))
+    return peers
+
+
+OPA_FORMS: Final = {"rules": OPA_RULES, "list": OPA_LIST, "keyed": OPA_KEYED}
+
+
+def _opa(program: Path, form: str, name: str, directory: Path, *options: str, tokens: bool) -> Peer:
+    files = [str(directory / f"{form}.rego"), str(directory / f"{form}.json")]
+    return Peer(name, lambda socket: [str(program), str(socket), *files, *options], tokens=tokens)
+
+
+def _opa_envoy(program: Path, directory: Path, socket: Path) -> list[str]:
+    """OPA-Envoy's own server, with its decision log to stdout, as ours writes one."""
+    plugin = "plugins.envoy_ext_authz_grpc"
+    options = (f"{plugin}.addr=unix://{socket}", f"{plugin}.path=authz/allow", "decision_logs.console=true")
+    flags = [part for option in options for part in ("--set", option)]
+    files = [str(directory / "rules.rego"), str(directory / "rules.json")]
+    return [str(program), "run", "--server", "--addr=127.0.0.1:0", "--log-level=info", *flags, *files]
+
+
+@contextmanager
+def on_cpu(cpu: int) -> Iterator[None]:
+    """Children that are started meanwhile, and all their threads, stay on one CPU; Go starts one worker there."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def started(peers: Sequence[Peer], directory: Path, cpu: int) -> Iterator[list[Running]]:
+    """All peers, listening, one process each on `cpu`; they are stopped at the end."""
+    running: list[Running] = []
+    try:
+        for number, peer in enumerate(peers):
+            socket = directory / f"{number}.sock"
+            with on_cpu(cpu):
+                child = Child(peer.name, peer.command(socket), stdout=_NULL, stderr=directory / f"{number}.log")
+            running.append(Running(peer, socket, child))
+            wait_until(socket.exists, child, seconds=180)
+        yield running
+    finally:
+        for each in running:
+            each.child.stop()
+
+
+def verify(running: Running, trial: Trial) -> None:
+    """Raise SystemExit unless the server answers allow and deny as the policy says."""
+    with grpc.insecure_channel(f"unix:{running.socket}") as channel:
+        call: Callable[..., bytes] = channel.unary_unary(_METHOD)
+        for what, request, allowed in _questions(running.peer, trial):
+            answer = call(request, timeout=10, wait_for_ready=True)
+            if answer.startswith(ALLOWED_CHECK) != allowed:
+                raise SystemExit(f"{running.peer.name} decides wrongly ({trial.case}, {trial.rules} rules): {what}")
+        until = time.monotonic() + _WARM_SECONDS
+        while time.monotonic() < until:
+            call(trial.request, timeout=10)  # caches fill
+
+
+def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
+    """Requests near the scenario's, and whether the policy allows them."""
+
+    def changed(change: Callable[[CheckRequest], object]) -> bytes:
+        request = CheckRequest.FromString(trial.request)
+        change(request)
+        return request.SerializeToString()
+
+    def team(number: int, path: str) -> bytes:
+        def change(request: CheckRequest) -> None:
+            request.attributes.source.principal = f"spiffe://cluster.local/ns/team-{number}/sa/worker"
+            request.attributes.request.http.path = path
+
+        return changed(change)
+
+    yield "the scenario's request", trial.request, True
+    if not peer.decides:
+        return
+    yield "another method", changed(lambda r: setattr(r.attributes.request.http, "method", "POST")), False
+    yield "another path", changed(lambda r: setattr(r.attributes.request.http, "path", "/else")), False
+    if trial.case == "principal":  # else the certificate says who is calling
+        yield "another caller", team(7, "/orders/7"), False
+        yield "another caller's prefix", team(7, "/team-7/x?y=z"), True
+        yield "another caller's exact path", team(7, "/v7/orders"), True
+        yield "a DENY rule's caller", team(5, "/team-5/x"), False
+    if peer.tokens:
+        yield "a token with a broken signature", changed(_break_token), False
+
+
+def _break_token(request: CheckRequest) -> None:
+    for header in request.attributes.request.http.header_map.headers:
+        if header.key == "authorization":
+            text = header.raw_value.decode()
+            header.raw_value = (text[:-20] + ("A" if text[-20] != "A" else "B") + text[-19:]).encode()
