@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
@@ -18,12 +18,36 @@ _NANOSECONDS = 1_000_000_000
 
 
 class Durations(Collector):
-    """A histogram of times. They are added in nanoseconds, many at once, and shown in seconds."""
+    """A histogram of times, one for each value of a label if there is one.
 
-    def __init__(self, name: str, help_text: str, buckets: Sequence[float]) -> None:
-        """`buckets` are upper bounds in seconds, in order, without infinity."""
+    They are added in nanoseconds, many at once, and shown in seconds.
+    """
+
+    def __init__(
+        self, name: str, help_text: str, buckets: Sequence[float], label: str = "", values: Sequence[str] = ("",)
+    ) -> None:
+        """`buckets` are upper bounds in seconds, in order, without infinity; `values` all that `label` may be."""
         self._name = name
         self._help = help_text
+        self._label = label
+        self._series = {value: _Series(buckets) for value in values}
+
+    def add(self, nanoseconds: Iterable[int], value: str = "") -> None:
+        """Count these times under a value of the label; one below 0, of a clock set back, counts as no time."""
+        self._series[value].add(nanoseconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """The histograms as they are now."""
+        family = HistogramMetricFamily(self._name, self._help, labels=(self._label,) if self._label else ())
+        for value, series in self._series.items():
+            family.add_metric((value,) if self._label else (), series.buckets(), series.seconds)
+        yield family
+
+
+class _Series:
+    """One histogram."""
+
+    def __init__(self, buckets: Sequence[float]) -> None:
         self._bounds = tuple(round(bound * _NANOSECONDS) for bound in buckets)
         self._labels = (*(str(float(bound)) for bound in buckets), "+Inf")
         self._counts = [0] * len(self._labels)
@@ -36,13 +60,14 @@ class Durations(Collector):
             self._counts[bisect_left(self._bounds, time)] += 1
             self._sum += time
 
-    def collect(self) -> Iterator[Metric]:
-        """The histogram as it is now."""
-        cumulative = accumulate(self._counts)
-        family = HistogramMetricFamily(self._name, self._help)
-        buckets = [(label, float(count)) for label, count in zip(self._labels, cumulative, strict=True)]
-        family.add_metric([], buckets, self._sum / _NANOSECONDS)
-        yield family
+    def buckets(self) -> list[tuple[str, float]]:
+        """How many times were at most as long as each bound."""
+        return [(label, float(count)) for label, count in zip(self._labels, accumulate(self._counts), strict=True)]
+
+    @property
+    def seconds(self) -> float:
+        """All times together."""
+        return self._sum / _NANOSECONDS
 
 
 class Readings(Collector):
@@ -51,10 +76,15 @@ class Readings(Collector):
     def __init__(self) -> None:
         self._counters: list[tuple[str, str, Callable[[], float]]] = []
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._labeled: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
 
     def counter(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Show what `read` gives, a number that only grows."""
         self._counters.append((name, help_text, read))
+
+    def counters(self, name: str, help_text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show what `read` gives, by values of `label`: numbers that only grow."""
+        self._labeled.append((name, help_text, label, read))
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Show what `read` gives."""
@@ -64,5 +94,10 @@ class Readings(Collector):
         """The numbers as they are now."""
         for name, help_text, read in self._counters:
             yield CounterMetricFamily(name, help_text, value=read())
+        for name, help_text, label, read_all in self._labeled:
+            family = CounterMetricFamily(name, help_text, labels=(label,))
+            for value, number in read_all().items():
+                family.add_metric((value,), number)
+            yield family
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(name, help_text, value=read())

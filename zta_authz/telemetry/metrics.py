@@ -16,7 +16,7 @@ from zta_authz.telemetry.collectors import Durations, Readings
 from zta_authz.telemetry.policy_metrics import PolicyMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from zta_authz.ports import CheckEvent
 
@@ -30,6 +30,10 @@ FOLDED_CALLS = 512
 """Calls that are counted at a time; none is missing from what is shown."""
 MAX_HOSTS = 100
 OTHER_HOSTS = "other"
+MAX_POLICIES = 200
+"""Policies with series of their own: the first that decide. All others together are `OTHER_POLICIES`."""
+OTHER_POLICIES = "other"
+STAGES = ("parse", "identity", "match", "answer")
 
 
 class Metrics:
@@ -47,9 +51,21 @@ class Metrics:
             for reason in Reason
             for verdict in (Verdict.DENY if reason in ANSWERS else Verdict.ALLOW,)
         }
-        self._calls: list[tuple[Verdict, Reason, int]] = []
+        self._by_policy = Counter(
+            names.POLICY_DECISIONS,
+            "Check calls that a policy decided.",
+            ("verdict", "reason", "policy"),
+            registry=registry,
+        )
+        self._policies: set[str] = set()
+        self._calls: list[tuple[Verdict, Reason, str, int]] = []
+        self._staged: list[CheckEvent] = []
         self._durations = Durations(names.CHECK_DURATION, "Time from a CheckRequest to its answer.", DURATION_BUCKETS)
         registry.register(self._durations)
+        self._stages = Durations(
+            names.STAGE_DURATION, "Time that a stage of a timed call took.", DURATION_BUCKETS, "stage", STAGES
+        )
+        registry.register(self._stages)
         self._readings = Readings()
         registry.register(self._readings)
         self._internal_errors = Counter(
@@ -76,6 +92,9 @@ class Metrics:
         self._bundle_expiry = Gauge(
             names.BUNDLE_EXPIRY, "When a trust domain's first authority ends.", ("trust_domain",), registry=registry
         )
+        self._bundle_age = Gauge(
+            names.BUNDLE_AGE, "Time since a trust domain's bundle was taken.", ("trust_domain",), registry=registry
+        )
         self._own_expiry = Gauge(names.OWN_EXPIRY, "When our own certificate ends.", ("source",), registry=registry)
         self.policies = PolicyMetrics(registry)
         build = Info(names.BUILD, "What is running.", registry=registry)
@@ -84,25 +103,63 @@ class Metrics:
     def count(self, event: CheckEvent) -> None:
         """Count one answered call and its time. A clock set back counts as no time."""
         decision, calls = event.decision, self._calls
-        calls.append((decision.verdict, decision.reason, event.ended_ns - event.started_ns))
+        calls.append((decision.verdict, decision.reason, decision.policy, event.ended_ns - event.started_ns))
+        if event.stages is not None:
+            self._staged.append(event)
         if len(calls) >= FOLDED_CALLS:
             self._fold()
 
     def _fold(self) -> None:
         """Count what was noted."""
         calls, self._calls = self._calls, []
-        for (verdict, reason), number in Tally((verdict, reason) for verdict, reason, _ in calls).items():
+        for (verdict, reason, policy), number in Tally(call[:3] for call in calls).items():
             child = self._decisions.get((verdict, reason))
             if child is not None:
                 child.inc(number)
+                if policy:
+                    self._by_policy.labels(verdict.value, reason.value, self._policy(policy)).inc(number)
             if reason is Reason.INTERNAL_ERROR:
                 self._internal_errors.inc(number)
-        self._durations.add(nanoseconds for _, _, nanoseconds in calls)
+        self._durations.add(call[3] for call in calls)
+        self._fold_stages()
+
+    def _fold_stages(self) -> None:
+        """Count the stages that each timed call went through."""
+        events, self._staged = self._staged, []
+        times: dict[str, list[int]] = {stage: [] for stage in STAGES}
+        for event in events:
+            for stage, begun, ended in _stages(event):
+                times[stage].append(ended - begun)
+        for stage, nanoseconds in times.items():
+            self._stages.add(nanoseconds, stage)
+
+    def _policy(self, name: str) -> str:
+        if name not in self._policies and len(self._policies) >= MAX_POLICIES:
+            return OTHER_POLICIES
+        self._policies.add(name)
+        return name
 
     def watch_audit(self, dropped: Callable[[], int], queued: Callable[[], int]) -> None:
         """Show how the decision log keeps up: records it `dropped` since the start, and those that are `queued`."""
         self._readings.counter(names.AUDIT_DROPPED, "Decision records that could not be kept.", dropped)
         self._readings.gauge(names.AUDIT_QUEUE, "Decision records that wait to be written.", queued)
+
+    def watch_spans(
+        self, exported: Callable[[], int], dropped: Callable[[], Mapping[str, int]], queued: Callable[[], int]
+    ) -> None:
+        """Show how exporting keeps up: spans `exported` and `dropped` (by cause) since the start, and `queued`."""
+        self._readings.counter(names.SPANS_EXPORTED, "Spans that the collector took.", exported)
+        self._readings.counters(names.SPANS_DROPPED, "Spans that never arrived.", "cause", dropped)
+        self._readings.gauge(names.SPANS_QUEUE, "Spans that wait to be exported.", queued)
+
+    def watch_caches(self, hits: Callable[[], Mapping[str, int]], misses: Callable[[], Mapping[str, int]]) -> None:
+        """Show how often what was verified before was known again, by cache; a reload begins at 0."""
+        self._readings.counters(names.CACHE_HITS, "Look-ups of verified identities that found one.", "cache", hits)
+        self._readings.counters(names.CACHE_MISSES, "Look-ups of verified identities in vain.", "cache", misses)
+
+    def watch_calls(self, unfinished: Callable[[], int]) -> None:
+        """Show how many calls wait for their answer."""
+        self._readings.gauge(names.CALLS_UNFINISHED, "Calls that came and are not yet answered.", unfinished)
 
     def watch_observer(self, errors: Callable[[], int]) -> None:
         """Show how often telemetry itself failed since the start."""
@@ -147,6 +204,12 @@ class Metrics:
         for source, until in own.items():
             self._own_expiry.labels(source).set(until)
 
+    def show_bundle_ages(self, ages: Mapping[str, float]) -> None:
+        """How old the trust bundles in force are, in seconds by trust domain."""
+        self._bundle_age.clear()
+        for trust_domain, age in ages.items():
+            self._bundle_age.labels(trust_domain).set(age)
+
     def _key_host(self, host: str) -> str:
         if host not in self._key_hosts and len(self._key_hosts) >= MAX_HOSTS:
             return OTHER_HOSTS
@@ -157,3 +220,16 @@ class Metrics:
         """The metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""
         self._fold()
         return generate_latest(self.registry)
+
+
+def _stages(event: CheckEvent) -> Iterator[tuple[str, int, int]]:
+    """Name, begin and end of each stage that a timed call went through, in nanoseconds since the epoch."""
+    stages = event.stages
+    if stages is None or not stages.parsed:
+        return
+    yield "parse", event.started_ns, stages.parsed
+    if stages.decided:
+        yield "identity", stages.parsed, stages.identified or stages.decided  # refused: that was the decision
+        if stages.identified:
+            yield "match", stages.identified, stages.decided
+        yield "answer", stages.decided, event.ended_ns

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
+from zta_authz.model.stages import Stages
 from zta_authz.telemetry.metrics import Metrics
 from zta_authz.telemetry.spans import Protocol, Spans, otlp_exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent
+    from zta_authz.telemetry.sampling import Keep
+
+TIMED_CALLS: Final = 16
+"""One call in so many has its stages timed, besides those that are traced: enough for a histogram."""
 
 
 class TelemetryObserver:
     """Counts each answered call in `metrics` and, with `spans`, makes its span."""
 
-    __slots__ = ("_spans", "metrics")
+    __slots__ = ("_spans", "_until_timed", "metrics")
 
     def __init__(self, metrics: Metrics, spans: Spans | None = None) -> None:
         self.metrics = metrics
         self._spans = spans
+        self._until_timed = 1
+        if spans is not None:
+            queue, sampling = spans.queue, spans.sampling
+            metrics.watch_spans(
+                lambda: queue.exported,
+                lambda: {"queue_full": queue.dropped, "export_failed": queue.failed, "rate": sampling.skipped},
+                lambda: queue.queued,
+            )
 
     @property
     def traces(self) -> bool:
@@ -32,11 +45,15 @@ class TelemetryObserver:
     def sample(self, ratio: float) -> None:
         """From now on trace this share (0 to 1) of the calls without a parent span, where spans are made at all."""
         if self._spans is not None:
-            self._spans.sample(ratio)
+            self._spans.sampling.ratio = ratio
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
-        """No call is timed yet."""
-        del metadata
+        """Where the call notes its stages: each that is sampled, and now and then another."""
+        sampled = self._spans is not None and self._spans.sampling.samples(metadata)
+        self._until_timed -= 1
+        if sampled or self._until_timed <= 0:
+            self._until_timed = TIMED_CALLS
+            return Stages(time.time_ns, sampled=sampled)
         return None
 
     def observe(self, event: CheckEvent) -> None:
@@ -57,13 +74,15 @@ def build_observer(
     otlp_protocol: Protocol = "grpc",
     otlp_headers: Mapping[str, str] | None = None,
     sample_ratio: float = 1.0,
+    keep: Collection[Keep] = (),
 ) -> TelemetryObserver:
     """The observer for these settings. Without `otlp_endpoint` no span is made and nothing is sent.
 
-    `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced.
+    `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced; `keep` names those that are
+    traced in any case.
     """
     metrics = Metrics(__version__)
     if not otlp_endpoint:
         return TelemetryObserver(metrics)
     exporter = otlp_exporter(otlp_endpoint, otlp_protocol, otlp_headers)
-    return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__))
+    return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__, keep))

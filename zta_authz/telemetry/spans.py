@@ -12,41 +12,44 @@ them, nor where they go; the exporter does take credentials for its endpoint fro
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from zta_authz.errors import Reason
 from zta_authz.telemetry import names
+from zta_authz.telemetry.export_queue import ExportQueue
+from zta_authz.telemetry.sampling import Keep, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Span
 
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent
 
 Protocol = Literal["grpc", "http"]
 
 QUEUE_SPANS = 4096
 BATCH_SPANS = 512
-BATCH_MILLISECONDS = 2000
+BATCH_SECONDS = 2.0
 EXPORT_SECONDS = 5
 ATTRIBUTE_CHARACTERS = 1024
+HTTP_PATH = "/v1/traces"
 
 _LIMITS = SpanLimits(  # each is named, or the SDK takes it from an environment variable
     max_attributes=32,
-    max_events=1,
+    max_events=4,
     max_links=1,
-    max_event_attributes=1,
+    max_event_attributes=2,
     max_link_attributes=1,
     max_attribute_length=ATTRIBUTE_CHARACTERS,
     max_span_attributes=32,
@@ -61,7 +64,9 @@ _FAILED = Status(StatusCode.ERROR)
 
 
 def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] | None = None) -> SpanExporter:
-    """An OTLP exporter to `endpoint`: `http(s)://host:4317` for gRPC, the URL ending in `/v1/traces` for HTTP.
+    """An OTLP exporter to `endpoint`: `http(s)://host:4317` for gRPC, `http(s)://host:4318` for HTTP.
+
+    A URL for HTTP that has no path gets OTLP's own, `/v1/traces`.
 
     Importing an exporter takes a fifth of a second and megabytes, so only the one that is configured is imported.
     """
@@ -73,38 +78,32 @@ def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] 
         return GrpcExporter(endpoint=endpoint, insecure=insecure, headers=sent, timeout=EXPORT_SECONDS)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter  # noqa: PLC0415
 
-    return HttpExporter(endpoint=endpoint, headers=sent, timeout=EXPORT_SECONDS)
+    url = endpoint if urlsplit(endpoint).path.strip("/") else endpoint.rstrip("/") + HTTP_PATH
+    return HttpExporter(endpoint=url, headers=sent, timeout=EXPORT_SECONDS)
 
 
 class Spans:
     """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans."""
 
-    def __init__(self, exporter: SpanExporter, sample_ratio: float, version: str) -> None:
-        """`sample_ratio` (0 to 1) is for calls whose metadata has no parent; else the parent decides."""
+    def __init__(self, exporter: SpanExporter, sample_ratio: float, version: str, keep: Collection[Keep] = ()) -> None:
+        """`sample_ratio` and `keep` as in `Sampling`."""
+        self.sampling = Sampling(sample_ratio, keep)
+        self.queue = ExportQueue(exporter, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS)
         self._provider = TracerProvider(
-            sampler=_sampler(sample_ratio),
+            sampler=ALWAYS_ON,  # what is not to be traced never gets here
             resource=Resource({names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version}),
             shutdown_on_exit=False,
             span_limits=_LIMITS,
         )
-        processor = BatchSpanProcessor(
-            exporter,
-            max_queue_size=QUEUE_SPANS,
-            schedule_delay_millis=BATCH_MILLISECONDS,
-            max_export_batch_size=BATCH_SPANS,
-            export_timeout_millis=EXPORT_SECONDS * 1000,
-        )
-        self._provider.add_span_processor(processor)
-        self._version = version
+        self._provider.add_span_processor(self.queue)
         self._tracer = self._provider.get_tracer(names.INSTRUMENTATION, version)
 
-    def sample(self, ratio: float) -> None:
-        """From now on sample this share (0 to 1) of the calls whose metadata has no parent."""
-        self._provider.sampler = _sampler(ratio)
-        self._tracer = self._provider.get_tracer(names.INSTRUMENTATION, self._version)
-
     def record(self, event: CheckEvent) -> None:
-        """Make the span of one answered call."""
+        """Make the span of one answered call, if it was sampled or is kept."""
+        stages = event.stages
+        sampled = stages is not None and stages.sampled
+        if not sampled and not self.sampling.keeps(event):
+            return
         parent = _parent(event.metadata)
         links = _client_link(event.request) if parent is None else ()
         span = self._tracer.start_span(
@@ -114,17 +113,15 @@ class Spans:
             links=links,
             start_time=event.started_ns,
         )
-        if span.is_recording():
-            _describe(span, event)
+        _describe(span, event)
+        if stages is not None:
+            _tell_stages(span, stages, event.started_ns)
         span.end(end_time=max(event.started_ns, event.ended_ns))
 
     def close(self) -> None:
         """Send what is queued, within the export timeout, and stop the thread."""
+        self.queue.close(EXPORT_SECONDS)
         self._provider.shutdown()
-
-
-def _sampler(ratio: float) -> Sampler:
-    return ParentBased(TraceIdRatioBased(ratio))
 
 
 def _parent(metadata: Sequence[tuple[str, str | bytes]]) -> Context | None:
@@ -147,6 +144,22 @@ def _extract(carrier: Mapping[str, str | bytes]) -> Context | None:
     text = {name: value for name, value in carrier.items() if isinstance(value, str) and value.isascii()}
     context = _PROPAGATOR.extract(text, context=_NO_CONTEXT)
     return context if get_current_span(context).get_span_context().is_valid else None
+
+
+def _tell_stages(span: Span, stages: Stages, started: int) -> None:
+    """An event at the end of each stage that was reached, with the time it took."""
+    identified = stages.identified or stages.decided  # where identity is refused, that is the decision
+    ends = (
+        (names.PARSE_EVENT, started, stages.parsed),
+        (names.IDENTITY_EVENT, stages.parsed, identified),
+        (names.MATCH_EVENT, stages.identified, stages.decided),
+    )
+    for name, begun, ended in ends:
+        if begun and ended:
+            span.add_event(name, {names.DURATION: max(0, ended - begun)}, timestamp=ended)
+    if stages.conditions:
+        told = {names.DURATION: max(0, stages.conditions_ns), names.CONDITIONS: stages.conditions}
+        span.add_event(names.CONDITIONS_EVENT, told, timestamp=stages.decided or None)
 
 
 def _describe(span: Span, event: CheckEvent) -> None:

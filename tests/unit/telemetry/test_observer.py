@@ -6,17 +6,22 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, allow, attributes
 from zta_authz.ports import CheckEvent
 from zta_authz.telemetry import spans
-from zta_authz.telemetry.observer import build_observer
+from zta_authz.telemetry.observer import TIMED_CALLS, TelemetryObserver, build_observer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EVENT = CheckEvent((), attributes(), allow(), DECISION_ID, 1_000_000, 2_000_000)
+
+
+def check(observer: TelemetryObserver) -> None:
+    observer.observe(msgspec.structs.replace(EVENT, stages=observer.begin(EVENT.metadata)))
 
 
 class Collector(HTTPServer):
@@ -52,10 +57,10 @@ def collector() -> Iterator[Collector]:
 
 
 def test_closing_sends_the_spans_that_are_queued(collector: Collector) -> None:
-    endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
     observer = build_observer(otlp_endpoint=endpoint, otlp_protocol="http")
     assert observer.traces
-    observer.observe(EVENT)
+    check(observer)
     observer.close()
     [(path, body)] = collector.bodies
     assert path == "/v1/traces"
@@ -66,7 +71,7 @@ def test_closing_sends_the_spans_that_are_queued(collector: Collector) -> None:
 def test_a_sample_ratio_of_nothing_sends_nothing(collector: Collector) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
     observer = build_observer(otlp_endpoint=endpoint, otlp_protocol="http", sample_ratio=0.0)
-    observer.observe(EVENT)
+    check(observer)
     observer.close()
     assert collector.bodies == []
 
@@ -75,6 +80,24 @@ def test_a_sample_ratio_of_nothing_sends_nothing(collector: Collector) -> None:
 def test_a_collector_that_is_gone_harms_nothing(protocol: spans.Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans, "EXPORT_SECONDS", 1)
     observer = build_observer(otlp_endpoint="http://127.0.0.1:1", otlp_protocol=protocol)
-    observer.observe(EVENT)
+    check(observer)
     observer.close()
     assert b'zta_decisions_total{reason="allow_policy",verdict="allow"} 1.0' in observer.metrics.render()
+
+
+def test_one_call_in_so_many_is_timed_where_nothing_is_traced() -> None:
+    observer = build_observer()
+    timed = [observer.begin(()) is not None for _ in range(3 * TIMED_CALLS)]
+    assert [number for number, each in enumerate(timed) if each] == [0, TIMED_CALLS, 2 * TIMED_CALLS]
+
+
+def test_the_share_of_traced_calls_can_change_while_it_runs(collector: Collector) -> None:
+    observer = build_observer(
+        otlp_endpoint=f"http://127.0.0.1:{collector.server_port}", otlp_protocol="http", sample_ratio=0.0
+    )
+    check(observer)
+    observer.sample(1.0)
+    check(observer)
+    observer.close()
+    assert sum(body.count(DECISION_ID.encode()) for _, body in collector.bodies) == 1
+    assert b"zta_spans_exported_total 1.0" in observer.metrics.render()

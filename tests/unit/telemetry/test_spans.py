@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -12,14 +14,18 @@ from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attribute
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import Headers, RequestAttributes
+from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
 from zta_authz.telemetry.observer import build_observer
+from zta_authz.telemetry.sampling import KEPT_PER_SECOND, Sampling
 from zta_authz.telemetry.spans import Spans, otlp_exporter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
+
+    from zta_authz.telemetry.sampling import Keep
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -34,11 +40,12 @@ def event(
     return CheckEvent(metadata, request, decision, DECISION_ID, 1_000_000, 3_000_000)
 
 
-def exported(*events: CheckEvent, ratio: float = 1.0) -> tuple[ReadableSpan, ...]:
+def exported(*events: CheckEvent, ratio: float = 1.0, keep: Sequence[Keep] = ()) -> tuple[ReadableSpan, ...]:
     exporter = InMemorySpanExporter()
-    spans = Spans(exporter, ratio, "1.2.3")
+    spans = Spans(exporter, ratio, "1.2.3", keep)
     for each in events:
-        spans.record(each)
+        stages = each.stages or Stages(time.time_ns, sampled=spans.sampling.samples(each.metadata))
+        spans.record(msgspec.structs.replace(each, stages=stages))
     spans.close()
     return exporter.get_finished_spans()
 
@@ -96,6 +103,70 @@ def test_a_traceparent_that_is_none_starts_a_trace(value: str | bytes) -> None:
     text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
     [span] = exported(event(allow(), attributes(traceparent=text), (("traceparent", value),)))
     assert (span.parent, span.links) == (None, ())
+
+
+def staged(**times: int) -> Stages:
+    stages = Stages(lambda: 0, sampled=True)
+    for name, value in times.items():
+        setattr(stages, name, value)
+    return stages
+
+
+def told(stages: Stages) -> dict[str, tuple[int, dict[str, Any]]]:
+    [span] = exported(msgspec.structs.replace(event(allow(), attributes()), stages=stages))
+    return {each.name: (each.timestamp, dict(each.attributes or {})) for each in span.events}
+
+
+def test_each_stage_that_was_reached_ends_with_an_event_that_tells_its_time() -> None:
+    times = staged(parsed=1_100_000, identified=1_300_000, decided=1_700_000, conditions=2, conditions_ns=300_000)
+    assert told(times) == {
+        "zta.parse": (1_100_000, {"zta.duration_ns": 100_000}),
+        "zta.identity": (1_300_000, {"zta.duration_ns": 200_000}),
+        "zta.match": (1_700_000, {"zta.duration_ns": 400_000}),
+        "zta.conditions": (1_700_000, {"zta.duration_ns": 300_000, "zta.conditions": 2}),
+    }
+
+
+def test_a_refused_identity_is_the_last_stage() -> None:
+    assert list(told(staged(parsed=1_100_000, decided=1_300_000))) == ["zta.parse", "zta.identity"]
+    assert told(staged()) == {}
+
+
+@pytest.mark.parametrize(
+    ("keep", "decision", "kept"),
+    [
+        ((), Decision(Verdict.DENY, Reason.INTERNAL_ERROR), False),
+        (("errors",), Decision(Verdict.DENY, Reason.INTERNAL_ERROR), True),
+        (("errors",), Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE), True),
+        (("errors",), deny(), False),
+        (("denials",), deny(), True),
+        (("denials", "errors"), allow(), False),
+    ],
+)
+def test_denials_and_errors_are_kept_on_request_though_nobody_sampled_them(
+    keep: Sequence[Keep], decision: Decision, kept: bool
+) -> None:
+    metadata = (("traceparent", UNSAMPLED),)
+    spans = exported(event(decision, attributes(), metadata), ratio=0.0, keep=keep)
+    assert len(spans) == kept
+    for span in spans:
+        assert span.parent is not None
+        assert f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}" == f"{TRACE}-b7ad6b7169203331"
+
+
+def test_a_flood_of_denials_is_no_flood_of_spans() -> None:
+    sampling = Sampling(0.0, ("denials",))
+    denials = [CheckEvent((), None, deny(), DECISION_ID, 0, second * 10**9) for second in (1, 2)]
+    assert [sum(sampling.keeps(each) for _ in range(KEPT_PER_SECOND + 7)) for each in denials] == [KEPT_PER_SECOND] * 2
+    assert sampling.skipped == 14
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 1.0])
+def test_without_a_parent_the_ratio_decides(ratio: float) -> None:
+    sampling = Sampling(ratio, ())
+    assert sum(sampling.samples(()) for _ in range(5000)) == pytest.approx(
+        5000 * ratio, abs=150 if 0 < ratio < 1 else 0
+    )
 
 
 def test_only_a_failure_of_ours_is_an_error() -> None:
