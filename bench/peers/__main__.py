@@ -174,6 +174,7 @@ def about(arguments: argparse.Namespace, cpus: list[int]) -> dict[str, Any]:
     }
     envoy = find_envoy()
     return {
+        "commit": _output("git", "-C", str(install.HERE), "rev-parse", "--short", "HEAD"),
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": model[1] if model else platform.machine(),
         "cpus": len(cpus),
