@@ -19,7 +19,7 @@ _QUICK = ("throughput", "decision", "identity", "rules")
 
 
 def main() -> int:
-    """Run what is named, else the quick ones (about two minutes); 1 where one of them ends with something else than 0."""
+    """Run what is named, else the quick ones (about two minutes); 1 where one of them does not end with 0."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--list", action="store_true", help="name the benchmarks and end")
