@@ -109,6 +109,14 @@ proto-check: $(STAMP) ## fail if zta_authz/_proto is not what protos/ gives
 bench: $(STAMP) ## calls per second and CPU per call, beside an empty handler
 	@exec $(BIN)/python -m bench
 
+.PHONY: bench-peers
+bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it is there (bench/peers/README.md; 15 minutes)
+	@$(BIN)/python -m bench.peers.install
+	@$(BIN)/python -m bench.peers --output build/peers/results.json $(ARGS)
+	@$(BIN)/python $(PIP) install -r bench/peers/requirements.txt && \
+	$(BIN)/python -m bench.peers.plot build/peers/results.json build/peers/performance.png || \
+	echo "no plot: matplotlib could not be installed" >&2
+
 clean: ## remove everything that was made, the environments included
 	rm -rf $(VENV) $(ENVOY_VENV) .tools .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
