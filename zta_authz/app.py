@@ -123,6 +123,7 @@ class Service:
             otlp_endpoint=settings.tracing.otlp_endpoint,
             otlp_protocol=settings.tracing.protocol,
             sample_ratio=settings.tracing.sample_ratio,
+            keep=settings.tracing.keep,
         )
         self._jwks = self._build_jwks(authorities)
         self._reloading = Reloading(settings, self._policy_sets())
@@ -202,10 +203,13 @@ class Service:
         servicer = CheckServicer(authorizer, self._observer, lambda: self._output_headers)
         metrics = self._observer.metrics
         metrics.watch_observer(lambda: servicer.observer_errors)
+        metrics.watch_caches(lambda: self._look_ups(0), lambda: self._look_ups(1))
         metrics.watch_audit(lambda: self._audit.dropped, lambda: self._audit.queued)
         limit = settings.max_concurrent_checks
         if settings.server == "grpcio":
-            methods = authorization_methods(servicer, limit, Backlog(limit).judge)
+            backlog = Backlog(limit)
+            metrics.watch_calls(backlog.unfinished)
+            methods = authorization_methods(servicer, limit, backlog.judge)
         else:
             methods = authorization_methods(servicer, limit)
         endpoints = settings.endpoints()
@@ -249,8 +253,15 @@ class Service:
         metrics = self._observer.metrics
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
         snapshot = self._snapshots.current()
+        metrics.show_bundle_ages({each.trust_domain: self.state.now - each.since for each in self._trust.status()})
         metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())
         return metrics.render(), CONTENT_TYPE
+
+    def _look_ups(self, which: int) -> dict[str, int]:
+        """Of the caches of the verifier in force: how many look-ups found something (0), or did not (1)."""
+        snapshot = self._snapshots.current()
+        found = {} if snapshot is None else snapshot.verifier.look_ups
+        return {cache: numbers[which] for cache, numbers in found.items()}
 
     def _own_expiries(self) -> dict[str, float]:
         """When the certificate that we show to proxies ends, by where it comes from; nothing without one."""

@@ -12,10 +12,11 @@ class BoundedCache(Generic[K, V]):
     """Two generations of entries: reading renews an entry, and the older generation goes when the younger is full.
 
     That is nearly least-recently-used at the price of one dictionary look-up, and nothing an outsider sends makes it
-    hold more than `max_entries` entries or (about) `max_weight` of whatever unit the caller weighs in.
+    hold more than `max_entries` entries or (about) `max_weight` of whatever unit the caller weighs in. `hits` and
+    `misses` count what `get` found and did not.
     """
 
-    __slots__ = ("_max_entries", "_max_weight", "_old", "_weight", "_young")
+    __slots__ = ("_max_entries", "_max_weight", "_old", "_weight", "_young", "hits", "misses")
 
     def __init__(self, max_entries: int, max_weight: int = 0) -> None:
         """Hold `max_entries` entries in all; `max_weight` 0 means that weight does not matter."""
@@ -24,15 +25,20 @@ class BoundedCache(Generic[K, V]):
         self._young: dict[K, tuple[V, int]] = {}
         self._old: dict[K, tuple[V, int]] = {}
         self._weight = 0
+        self.hits = 0
+        self.misses = 0
 
     def get(self, key: K) -> V | None:
         """The value under `key`, None where there is none (any more)."""
         entry = self._young.get(key)
         if entry is not None:
+            self.hits += 1
             return entry[0]
         entry = self._old.pop(key, None)
         if entry is None:
+            self.misses += 1
             return None
+        self.hits += 1
         self.put(key, *entry)
         return entry[0]
 

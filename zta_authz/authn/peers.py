@@ -83,6 +83,11 @@ class PeerVerifier:
         self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
         self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
 
+    @property
+    def look_ups(self) -> tuple[int, int]:
+        """Certificates that were known, and those that were not."""
+        return self._known.hits, self._known.misses
+
     def verify(self, evidence: Evidence, headers: Headers, now: float) -> Peer | None:
         """The peer, or None where nothing that may be believed says who it is. Raises `Refused`."""
         if not evidence.certificate:

@@ -78,6 +78,11 @@ class RuleBook:
         """Where the keys of the rules' issuers stand, each once."""
         return tuple(dict.fromkeys(rule.keys for rule in self.rules if isinstance(rule.keys, KeySlot)))
 
+    @property
+    def look_ups(self) -> tuple[int, int]:
+        """Tokens that were known, and those that were not."""
+        return self._common.cache.hits, self._common.cache.misses
+
     def take_over(self, before: RuleBook) -> None:
         """Go on remembering the DPoP proofs that the book before this one has seen."""
         self._common.replays = before._common.replays

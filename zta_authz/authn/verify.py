@@ -55,6 +55,11 @@ class IdentityVerifier:
         self.read_headers = read_headers
         self.key_slots: tuple[KeySlot, ...] = book.key_slots
 
+    @property
+    def look_ups(self) -> Mapping[str, tuple[int, int]]:
+        """How often a certificate or token was known from before, and how often it was not, since these rules hold."""
+        return {"peers": self._peers.look_ups, "tokens": self._book.look_ups}
+
     def take_over(self, before: IdentityVerifier) -> None:
         """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""
         self._book.take_over(before._book)

@@ -59,6 +59,10 @@ class Backlog:
         left = context.time_remaining()
         return Reason.DEADLINE_EXCEEDED if left is not None and left < MARGIN_SECONDS else None
 
+    def unfinished(self) -> int:
+        """Calls that are not answered yet, 0 where that can't be told."""
+        return self._count()
+
     def _look(self) -> None:
         """Count what waits, and look again as long as calls come."""
         self._waiting = self._count()

@@ -310,11 +310,15 @@ class LogSettings(Section):
 
 
 class TracingSettings(Section):
-    """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled."""
+    """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled.
+
+    `keep` names those that are traced although they were not sampled.
+    """
 
     otlp_endpoint: Annotated[str, AfterValidator(_otlp)] | None = None
     protocol: Literal["grpc", "http"] = "grpc"
     sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    keep: Annotated[tuple[Literal["denials", "errors"], ...], AfterValidator(_distinct)] = ("errors",)
 
 
 class Settings(Section):

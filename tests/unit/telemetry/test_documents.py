@@ -1,0 +1,134 @@
+"""The documents say what leaves the process, and nothing else: each metric, attribute and event, with type and labels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tests.support.check_requests import DECISION_ID, allow, attributes, deny
+from zta_authz.errors import Reason
+from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.request import RequestAttributes
+from zta_authz.model.stages import Stages
+from zta_authz.ports import CheckEvent
+from zta_authz.telemetry import names
+from zta_authz.telemetry.metrics import MAX_POLICIES, Metrics
+from zta_authz.telemetry.spans import Spans
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def rows(document: str) -> list[list[str]]:
+    """The cells of each row of the tables whose first cell is code."""
+    text = (DOCS / document).read_text(encoding="utf-8")
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"(?m)^\| `.*$", text)]
+
+
+def code(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", cell))
+
+
+def staged() -> Stages:
+    stages = Stages(lambda: 0, sampled=True)
+    stages.parsed, stages.identified, stages.decided = 1, 2, 3
+    stages.conditions = stages.conditions_ns = 1
+    return stages
+
+
+EVENTS = tuple(
+    CheckEvent((), request, decision, DECISION_ID, 0, 4, staged())
+    for request in (attributes(), RequestAttributes(method="BREW"))
+    for decision in (allow(), deny(), Decision(Verdict.DENY, Reason.INTERNAL_ERROR))
+)
+
+
+def full() -> Metrics:
+    """Metrics of a service that has everything to tell."""
+    metrics = Metrics("1")
+    for event in EVENTS:
+        metrics.count(event)
+    metrics.watch_audit(lambda: 1, lambda: 1)
+    metrics.watch_observer(lambda: 1)
+    metrics.watch_spans(lambda: 1, lambda: {"queue_full": 1, "export_failed": 1, "rate": 1}, lambda: 1)
+    metrics.watch_caches(lambda: {"peers": 1}, lambda: {"peers": 1})
+    metrics.watch_calls(lambda: 1)
+    metrics.keys_fetched("a.example", "taken")
+    metrics.show_keys({"a.example": 1.0}, 0)
+    metrics.show_expiries({"a.example": 1.0}, {"files": 1.0})
+    metrics.show_bundle_ages({"a.example": 1.0})
+    metrics.policies.faults("policies", 1)
+    metrics.policies.disagreed("allow", "default/p")
+    metrics.policies._table.info({"digest": "d"})
+    metrics.render()
+    return metrics
+
+
+def test_each_metric_is_documented_with_its_type_and_labels_and_no_other() -> None:
+    suffix = {"counter": "_total", "info": "_info"}
+    told = {
+        family.name + suffix.get(family.type, ""): (
+            "gauge" if family.type == "info" else family.type,
+            tuple(sorted({label for sample in family.samples for label in sample.labels} - {"le"})),
+        )
+        for family in full().registry.collect()
+    }
+    written = {code(row[0])[0]: (row[1], tuple(sorted(code(row[2])))) for row in rows("metrics.md")}
+    assert written == told
+
+
+def test_each_metric_is_of_our_names() -> None:
+    ours = {value for name, value in vars(names).items() if isinstance(value, str) and value.startswith("zta_")}
+    assert {family.name for family in full().registry.collect()} == ours - {names.INSTRUMENTATION}
+
+
+def exported() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """The attributes of all spans with their types, and the events with their attributes."""
+    exporter = InMemorySpanExporter()
+    spans = Spans(exporter, 1.0, "1")
+    for event in EVENTS:
+        spans.record(event)
+    spans.close()
+    found: dict[str, Any] = {}
+    events: dict[str, tuple[str, ...]] = {}
+    for span in exporter.get_finished_spans():
+        found.update(span.attributes or {})
+        events.update({each.name: tuple(each.attributes or {}) for each in span.events})
+    return {name: {"str": "string"}.get(type(value).__name__, "int") for name, value in found.items()}, events
+
+
+def test_each_attribute_and_event_of_a_span_is_documented_and_no_other() -> None:
+    attributes_told, events_told = exported()
+    written = rows("traces.md")
+    assert {code(row[0])[0]: row[1] for row in written if row[1] in ("string", "int")} == attributes_told
+    assert {code(row[0])[0]: code(row[2]) for row in written if row[1] not in ("string", "int")} == events_told
+    ours = {value for value in vars(names).values() if isinstance(value, str) and value.startswith("zta.")}
+    assert ours == {name for name in attributes_told | events_told if name.startswith("zta.")} | {names.DURATION}
+
+
+def test_policies_past_the_limit_count_as_one() -> None:
+    metrics = Metrics("1")
+    for number in range(MAX_POLICIES + 5):
+        decision = msgspec.structs.replace(allow(), policy=f"default/p{number}")
+        metrics.count(CheckEvent((), None, decision, DECISION_ID, 0, 1))
+    metrics.render()
+    value = metrics.registry.get_sample_value
+    labels = {"verdict": "allow", "reason": "allow_policy"}
+    assert value("zta_policy_decisions_total", labels | {"policy": "other"}) == 5
+    assert value("zta_policy_decisions_total", labels | {"policy": "default/p7"}) == 1
+
+
+@pytest.mark.parametrize(("stage", "nanoseconds"), [("parse", 10), ("identity", 20), ("match", 30), ("answer", 40)])
+def test_the_stages_of_a_timed_call_add_up_to_its_time(stage: str, nanoseconds: int) -> None:
+    stages = Stages(lambda: 0)
+    stages.parsed, stages.identified, stages.decided = 110, 130, 160
+    metrics = Metrics("1")
+    metrics.count(CheckEvent((), None, allow(), DECISION_ID, 100, 200, stages))
+    metrics.render()
+    value = metrics.registry.get_sample_value
+    assert value("zta_stage_duration_seconds_sum", {"stage": stage}) == pytest.approx(nanoseconds * 1e-9)
+    assert value("zta_stage_duration_seconds_count", {"stage": stage}) == 1
