@@ -248,6 +248,20 @@ def test_istio_asks_the_service_by_the_providers_name(kubectl: Path) -> None:
         assert provider["envoyExtAuthzGrpc"]["port"] == service["spec"]["ports"][0]["port"]
 
 
+@pytest.mark.parametrize(
+    ("overlay", "kind"),
+    [
+        ("istio", "AuthorizationPolicy"),
+        ("istio-spire", "AuthorizationPolicy"),
+        ("istio-sidecar", "EnvoyFilter"),
+        ("envoy-gateway", "SecurityPolicy"),
+    ],
+)
+def test_what_makes_proxies_ask_can_be_applied_last(kubectl: Path, overlay: str, kind: str) -> None:
+    labelled = [each for each in render(kubectl, overlay) if "zta.dev/enforces" in each["metadata"].get("labels", {})]
+    assert [each["kind"] for each in labelled] == [kind]
+
+
 def test_the_gateway_may_name_the_workload_that_its_route_names(kubectl: Path, tmp_path: Path) -> None:
     gateway = Installed(kubectl, "envoy-gateway", tmp_path)
     (policy,) = of_kind(gateway.manifests, "SecurityPolicy")
@@ -281,7 +295,9 @@ def test_only_the_authorizer_can_write_where_the_socket_is(kubectl: Path, tmp_pa
     group = pod_of(installed.workload)["securityContext"]["fsGroup"]
     assert (installed.settings.socket.mode, installed.settings.socket.group) == ("0660", str(group))
     assert group == 1337, "what Istio's proxy runs as"
-    proxies = {each["securityContext"]["runAsUser"] for each in containers_of(installed.workload) if each["name"] == "envoy"}
+    proxies = {
+        each["securityContext"]["runAsUser"] for each in containers_of(installed.workload) if each["name"] == "envoy"
+    }
     assert set(installed.settings.socket.peer_uids) >= (proxies or {1337})
     assert installed.settings.server == "fast"
 

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 OLDEST, NEWEST = "1.30", "1.37"
 """Of Kubernetes: `preStop.sleep` and sidecars among the init containers need 1.30."""
 GROUPS_OF_OTHERS = ("istio.io", "spiffe.io", "envoyproxy.io", "gateway.networking.k8s.io", "coreos.com")
-NOT_FOR_KUSTOMIZE = {"istio/meshconfig.values.yaml", "monitoring/rules.yaml", "monitoring/rules_test.yaml"}
+NOT_FOR_KUSTOMIZE = {
+    "istio/meshconfig.values.yaml",
+    "monitoring/rules.yaml",
+    "monitoring/rules_test.yaml",
+    "monitoring/rules_days_test.yaml",
+}
 
 
 def is_ours(manifest: Manifest) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MONITORING = K8S / "monitoring"
 RUNBOOK = ROOT / "docs" / "runbook.md"
+STORIES = ("rules_test.yaml", "rules_days_test.yaml")
 NEEDED = {
     "ZtaDenialsJump",
     "ZtaUnauthorizedAccess",
@@ -145,13 +146,13 @@ def test_promtool_takes_the_rules(promtool: Path) -> None:
 
 
 def test_the_alerts_fire_when_they_should_and_are_silent_on_an_ordinary_day(promtool: Path) -> None:
-    status, text = promtool_says(promtool, "test", "rules", "rules_test.yaml")
+    status, text = promtool_says(promtool, "test", "rules", *STORIES)
     assert status == 0, text
 
 
 def test_every_alert_is_tested_both_ways() -> None:
-    tests = yaml.safe_load((MONITORING / "rules_test.yaml").read_text(encoding="utf-8"))["tests"]
-    cases = [case for test in tests for case in test["alert_rule_test"]]
+    files = [yaml.safe_load((MONITORING / name).read_text(encoding="utf-8")) for name in STORIES]
+    cases = [case for file in files for test in file["tests"] for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == set(alerts())
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == set(alerts())
 
@@ -169,8 +170,9 @@ def test_a_changed_rule_is_noticed(promtool: Path, tmp_path: Path, written: str,
     text = (MONITORING / "rules.yaml").read_text(encoding="utf-8")
     assert written in text
     (tmp_path / "rules.yaml").write_text(text.replace(written, broken))
-    (tmp_path / "rules_test.yaml").write_text((MONITORING / "rules_test.yaml").read_text(encoding="utf-8"))
-    assert promtool_says(promtool, "test", "rules", "rules_test.yaml", folder=tmp_path)[0] != 0
+    for name in STORIES:
+        (tmp_path / name).write_text((MONITORING / name).read_text(encoding="utf-8"))
+    assert promtool_says(promtool, "test", "rules", *STORIES, folder=tmp_path)[0] != 0
 
 
 def test_promtool_takes_the_expressions_of_the_dashboard(promtool: Path, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""docs/kubernetes.md names what is there, and shows commands that fit it."""
+
+from __future__ import annotations
+
+import re
+
+from tests.k8s.manifests import K8S, OVERLAYS, ROOT
+from zta_authz.errors import Reason
+
+TEXT = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+BLOCKS = "\n".join(re.findall(r"```\n(.*?)```", TEXT, flags=re.DOTALL))
+
+
+def test_every_overlay_is_explained() -> None:
+    assert [name for name in OVERLAYS if f"[`overlays/{name}`](../k8s/overlays/{name})" not in TEXT] == []
+
+
+def test_every_path_of_a_command_exists() -> None:
+    paths = re.findall(r"(?<![\w/.])k8s/[\w./-]+", BLOCKS)
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_target_of_make_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"\bmake ([a-z0-9-]+)", BLOCKS)
+    assert targets
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, flags=re.MULTILINE)] == []
+
+
+def test_every_object_of_a_command_is_in_the_manifests() -> None:
+    written = "\n".join(path.read_text(encoding="utf-8") for path in K8S.rglob("*.yaml"))
+    named = re.findall(r"(?:securitypolicy|envoypatchpolicy|authorizationpolicy|deploy/|hpa) ?([a-z-]+)", BLOCKS)
+    assert len(named) > 4
+    assert [name for name in named if f"name: {name}" not in written and name != "frontend"] == []
+
+
+def test_the_image_is_built_for_two_architectures_with_what_is_in_it() -> None:
+    assert "--platform linux/amd64,linux/arm64" in BLOCKS
+    assert "--sbom=true" in BLOCKS
+    assert "--target sbom" in BLOCKS
+
+
+def test_every_reason_that_is_named_exists() -> None:
+    named = set(re.findall(r"`((?:peer|deny|no)_[a-z_]+)`", TEXT))
+    assert named
+    assert named - {str(reason) for reason in Reason} == set()
+
+
+def test_what_is_to_be_changed_is_marked() -> None:
+    for folder in ("base", "components", "overlays", "istio"):
+        marked = [path for path in (K8S / folder).rglob("*.yaml") if "CHANGE" in path.read_text(encoding="utf-8")]
+        assert marked or folder == "istio"
+
+
+def test_nothing_that_is_to_be_changed_looks_as_if_it_would_work() -> None:
+    """A digest of zeros never starts, so nobody runs a placeholder by accident."""
+    digests = {
+        digest
+        for path in K8S.rglob("*.yaml")
+        for digest in re.findall(r"sha256:([0-9a-f]{64})", path.read_text(encoding="utf-8"))
+    }
+    assert digests == {"0" * 64}
