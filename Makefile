@@ -44,7 +44,7 @@ PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.
 
 help: ## list what can be made
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=2] [ZTA_ENVOY=/path/to/envoy]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the set-up: both environments, the package, its tools, Envoy
 
