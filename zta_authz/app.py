@@ -18,7 +18,6 @@ from zta_authz import __version__
 from zta_authz.admin.health import HealthServer
 from zta_authz.admin.service import AdminService
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
-from zta_authz.audit.sinks import FileSink, LineSink, NullSink, OnFull, StdoutSink
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.backlog import Backlog
@@ -47,6 +46,7 @@ from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.policy_sources.pacing import settle_in
 from zta_authz.policy_sources.reloader import PolicySet
 from zta_authz.reloading import Reloading
+from zta_authz.settings.audit import open_audit
 from zta_authz.settings.live import LiveSettings
 from zta_authz.settings.trust import trust_sources
 from zta_authz.telemetry.logs import configure_logging
@@ -118,7 +118,7 @@ class Service:
         self._output_headers: frozenset[str] = frozenset()
         self._telling: set[asyncio.Task[None]] = set()
         snapshot, authorities, self._trust, tls = _load(settings, self._readiness_changed, self._key_fetched)
-        self._audit = _open_audit(settings)
+        self._audit = open_audit(settings.audit)
         self._observer = build_observer(
             otlp_endpoint=settings.tracing.otlp_endpoint,
             otlp_protocol=settings.tracing.protocol,
@@ -140,6 +140,7 @@ class Service:
         self._trust.bind(snapshot.verifier.bundle_slot)
         self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
         at_start = self._snapshots.current() is None
+        self._audit.table_digest = snapshot.digest
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)
@@ -360,21 +361,6 @@ class Service:
     def _flush(self) -> None:
         self._audit.close()
         self._observer.close()
-
-
-def _open_audit(settings: Settings) -> LineSink | NullSink:
-    """The decision log. Raises `SettingsErrors` if its file can't be written."""
-    wanted = settings.audit
-    on_full = OnFull(wanted.on_full)
-    if wanted.sink == "none":
-        return NullSink()
-    if wanted.path is None:
-        return StdoutSink(on_full=on_full)
-    try:
-        return FileSink(wanted.path, on_full=on_full)
-    except OSError as error:
-        fault = Fault(wanted.path, 0, 0, f"cannot be written: {error.strerror}", "mend `audit.path` or its directory")
-        raise SettingsErrors([fault]) from error
 
 
 def _load(

@@ -7,12 +7,15 @@ character or line separator of any alphabet can break a line or forge another.
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from zta_authz.model.decision import NO_RESPONSE
+from zta_authz.model.identity import NO_CHANGES
 from zta_authz.model.request import Address, RequestAttributes
 
 if TYPE_CHECKING:
@@ -26,15 +29,33 @@ _NOTHING_READ = RequestAttributes()
 MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
 
-_NOTE_BYTES = 1024  # itself, its numbers and the heads of its texts
+_NOTE_BYTES = 1280  # itself, its numbers and the heads of its texts
 _CHARACTER_BYTES = 4  # what Python takes for one at most
 _SHADOW_BYTES = 96
+_OBLIGATION_BYTES = 96
+_TRACE_PARENT = re.compile(
+    r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII
+)  # W3C Trace Context
+_NO_TRACE = "0" * 32
+_MICROSECONDS = 1e6
+
+
+class Obligations(msgspec.Struct, frozen=True):
+    """What the proxy must change on the request before it passes it on: names only, as values may be claims."""
+
+    set_headers: tuple[str, ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    remove_query: tuple[str, ...] = ()
+
+
+NO_OBLIGATIONS = Obligations()
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
     """What a record is made of, taken while the caller waits: texts and constants, so that it keeps no claims alive.
 
-    `path` still has its query.
+    `path` still has its query; `trace_parent` is the request's header, not looked at; `ended` is seconds since the
+    epoch.
     """
 
     decision_id: str
@@ -54,6 +75,12 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     destination: Address
     request_id: str
     shadows: tuple[Shadow, ...]
+    api_client: str
+    binding: str
+    trace_parent: str
+    ended: float
+    table_digest: str
+    obligations: Obligations
 
     def characters(self) -> int:
         """The length of all texts that callers and tokens choose."""
@@ -68,16 +95,31 @@ class Note(msgspec.Struct, frozen=True, gc=False):
             + len(self.issuer)
             + len(self.source.ip)
             + len(self.destination.ip)
+            + len(self.api_client)
+            + len(self.trace_parent)
         )
 
     def size(self) -> int:
         """The memory it takes, in bytes, estimated high."""
-        return _NOTE_BYTES + _CHARACTER_BYTES * self.characters() + _SHADOW_BYTES * len(self.shadows)
+        size = _NOTE_BYTES + _CHARACTER_BYTES * self.characters() + _SHADOW_BYTES * len(self.shadows)
+        wanted = self.obligations
+        if wanted is not NO_OBLIGATIONS:
+            names = len(wanted.set_headers) + len(wanted.remove_headers) + len(wanted.remove_query)
+            size += _OBLIGATION_BYTES * names
+        return size
 
 
-def take_note(request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Note:
+def take_note(
+    request: RequestAttributes | None,
+    decision: Decision,
+    decision_id: str,
+    now: float,
+    ended: float = 0.0,
+    table_digest: str = "",
+) -> Note:
     """What is to be recorded of a decision at `now`, seconds since the epoch; `request` is None where it was not read.
 
+    `ended` is when it was decided; `table_digest` names the rules in force.
     This is all that is done for a record before the answer leaves: cheap, and bounded whatever the request holds.
     """
     if request is None:
@@ -102,13 +144,42 @@ def take_note(request: RequestAttributes | None, decision: Decision, decision_id
         request.destination,
         request.request_id,
         decision.shadows,
+        identity.api_client.name if identity.api_client is not None else "",
+        identity.binding or "",
+        request.headers.joined("traceparent") or "",
+        ended,
+        table_digest,
+        _obligations(decision),
     )
     return note if note.characters() <= MAX_TEXT_CHARACTERS else _cut(note)
 
 
+def _obligations(decision: Decision) -> Obligations:
+    """What the answer changes on the request; nothing for a denial, which passes no request on."""
+    response, changes = decision.response, decision.identity.changes
+    if not decision.allowed or (response is NO_RESPONSE and changes is NO_CHANGES):
+        return NO_OBLIGATIONS
+    return Obligations(
+        tuple([name for name, _ in changes.set_headers + response.set_headers]),
+        changes.remove_headers + response.remove_headers,
+        changes.remove_query,
+    )
+
+
 def _cut(note: Note) -> Note:
     """`note` with each text at most `MAX_TEXT_CHARACTERS` long."""
-    names = ("detail", "principal", "subject", "issuer", "method", "host", "path", "request_id")
+    names = (
+        "detail",
+        "principal",
+        "subject",
+        "issuer",
+        "method",
+        "host",
+        "path",
+        "request_id",
+        "api_client",
+        "trace_parent",
+    )
     texts = {name: getattr(note, name)[:MAX_TEXT_CHARACTERS] for name in names}
     ends = {
         "source": Address(note.source.ip[:MAX_TEXT_CHARACTERS], note.source.port),
@@ -130,6 +201,8 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     """What is kept of one decision. Texts are "" and `rule` is null where there is nothing to say.
 
     `time` is RFC 3339 in UTC; `source` and `destination` are `address:port`; `request_id` is Envoy's stream id.
+    `trace_id` is that of the request's `traceparent`; `latency_us` is from reading the request to this record;
+    `binding` says what ties the token to the caller; `table_digest` is SHA-256 (hex) of the rules in force.
     """
 
     schema: str
@@ -150,6 +223,12 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     destination: str
     request_id: str
     shadows: tuple[ShadowRecord, ...]
+    trace_id: str
+    api_client: str
+    binding: str
+    latency_us: int
+    table_digest: str
+    obligations: Obligations
 
 
 def make_record(note: Note) -> DecisionRecord:
@@ -173,7 +252,21 @@ def make_record(note: Note) -> DecisionRecord:
         _endpoint(note.destination),
         note.request_id,
         tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in note.shadows) if note.shadows else (),
+        _trace_id(note.trace_parent),
+        note.api_client,
+        note.binding,
+        max(0, round((note.ended - note.now) * _MICROSECONDS)) if note.ended else 0,
+        note.table_digest,
+        note.obligations,
     )
+
+
+def _trace_id(trace_parent: str) -> str:
+    """The trace that the request is part of, "" where its header is none (W3C Trace Context, 3.2)."""
+    found = _TRACE_PARENT.fullmatch(trace_parent)
+    if found is None or found[1] == _NO_TRACE or trace_parent.startswith("ff"):
+        return ""
+    return found[1]
 
 
 def _time(now: float) -> str:

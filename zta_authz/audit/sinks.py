@@ -1,4 +1,4 @@
-"""Where decision records go: `record` puts a note into a bounded queue, a thread encodes and writes them in batches.
+"""How decision records get out: `record` puts a note into a bounded queue, a thread encodes and writes them in batches.
 
 The work on records is done by the thread, many at a time: after a request's own code has run, each line of code for
 its record would have to be fetched from memory first, which costs several times what running it does.
@@ -10,15 +10,19 @@ nobody can account for must not stand; denials give up earlier, so that a flood 
 from __future__ import annotations
 
 import logging
-import os
 import threading
+import time
 from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from zta_authz.audit.masking import Masker
 from zta_authz.audit.record import encode_line, make_record, stub_line, take_note
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.audit.outputs import Output
     from zta_authz.audit.record import Note
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
@@ -32,9 +36,8 @@ BATCH_RECORDS = 64
 """Encoded at a time: the thread keeps the interpreter from answering for a quarter of a millisecond, not for longer."""
 
 _BATCH_SECONDS = 0.05  # the thread wakes once for the records of this time; each waking keeps answers waiting
-_RETRY_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
-_STDOUT = 1
+_SAMPLED_DIGITS = 8
 _LOG = logging.getLogger(__name__)
 
 
@@ -50,6 +53,8 @@ class NullSink:
 
     dropped = 0
     queued = 0
+    unsampled = 0
+    table_digest = ""
 
     def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
         """True."""
@@ -59,20 +64,43 @@ class NullSink:
         """Nothing to flush."""
 
 
+NO_MASKS = Masker(())
+
+
+def sampled_below(share: float) -> str | None:
+    """What the first digits of a decision's id are less than where an allow is kept; None: all are kept.
+
+    By the id, so that whoever samples with the same share keeps the same decisions.
+    """
+    return None if share >= 1 else f"{int(share * 16**_SAMPLED_DIGITS):0{_SAMPLED_DIGITS}x}"
+
+
 class LineSink:
-    """Writes records as lines to a file descriptor. `written` counts the lines since the start."""
+    """Hands records as lines to an output. `written` counts the lines since the start, `unsampled` the allows left out.
+
+    `table_digest` is set by whoever puts rules in force.
+    """
 
     def __init__(
         self,
-        descriptor: int,
+        output: Output,
         *,
         capacity: int = QUEUE_RECORDS,
         max_bytes: int = QUEUE_BYTES,
         on_full: OnFull = OnFull.DENY,
+        masker: Masker = NO_MASKS,
+        sample_allows: float = 1.0,
     ) -> None:
-        """Take over `descriptor`, which is closed with the sink; `capacity` is in records."""
+        """Take over `output`, which is closed with the sink; `capacity` is in records.
+
+        `sample_allows` is the share of allows that is kept, from 0 to 1; denials are all kept.
+        """
         self.written = 0
-        self._descriptor = descriptor
+        self.unsampled = 0
+        self.table_digest = ""
+        self._output = output
+        self._masker = masker
+        self._sampled_below = sampled_below(sample_allows)
         self._room = {True: capacity, False: int(capacity * DENIAL_SHARE)}
         self._room_bytes = {True: max_bytes, False: int(max_bytes * DENIAL_SHARE)}
         self._on_full = on_full
@@ -96,8 +124,15 @@ class LineSink:
         return len(self._notes)
 
     def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
-        """Queue the record. False where there is no room, unless the operator chose to drop and count."""
+        """Queue the record. False where there is no room, unless the operator chose to drop and count.
+
+        An allow that is not sampled is only counted; those that an AUDIT rule or one in dry run matched are all kept.
+        """
         allowed = decision.allowed
+        below = self._sampled_below
+        if below is not None and allowed and decision_id[:_SAMPLED_DIGITS] >= below and not decision.shadows:
+            self.unsampled += 1
+            return True
         if (
             len(self._notes) >= self._room[allowed]
             or self._queued_bytes - self._done_bytes >= self._room_bytes[allowed]
@@ -105,7 +140,7 @@ class LineSink:
         ):
             self._refused += 1
             return self._on_full is OnFull.DROP_AND_COUNT
-        note = take_note(request, decision, decision_id, now)
+        note = take_note(request, decision, decision_id, now, time.time(), self.table_digest)
         self._queued_bytes += note.size()
         self._notes.append(note)
         if not self._awake.is_set():
@@ -122,61 +157,41 @@ class LineSink:
 
     def _write_batches(self) -> None:
         while True:
-            self._awake.wait()
-            self._closing.wait(_BATCH_SECONDS)
+            if self._awake.wait(self._output.patience()):
+                self._closing.wait(_BATCH_SECONDS)
             self._awake.clear()
             closing = self._closing.is_set()
             while self._notes:
                 self._write_batch()
+            self._guard(self._output.tend)
             if closing:
-                os.close(self._descriptor)
+                self._guard(self._output.close)
                 return
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Do what keeps no record waiting. Raises nothing: the thread must go on."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001
+            _LOG.error("the decision log could not be tended: %s", type(error).__qualname__)
 
     def _write_batch(self) -> None:
         """Encode and write the oldest records; others may append meanwhile. Raises nothing: the thread must go on."""
         batch = [self._notes.popleft() for _ in range(min(len(self._notes), BATCH_RECORDS))]
         try:
-            self._write(b"".join([_line(note) for note in batch]))
+            self._output.write([self._line(note) for note in batch])
             self.written += len(batch)
         except Exception as error:  # noqa: BLE001  out of memory, say: these are lost, those to come need not be
             self._lost += len(batch)
             _LOG.error("%d decision records are lost: %s", len(batch), type(error).__qualname__)
         finally:
             self._done_bytes += sum(note.size() for note in batch)
+        self._guard(self._output.tend)
 
-    def _write(self, data: bytes) -> None:
-        """Write all of `data`, however often it takes; a reader that is gone or a full disk is waited for."""
-        failing = False
-        while data:
-            try:
-                data = data[os.write(self._descriptor, data) :]
-                failing = False
-            except OSError as error:
-                if not failing:
-                    _LOG.error("the decision log can't be written: %s", error.strerror)
-                failing = True
-                threading.Event().wait(_RETRY_SECONDS)
-
-
-def _line(note: Note) -> bytes:
-    """The record as a line, or what can be said of one that can't be encoded: a bug, but the decision stands."""
-    try:
-        return encode_line(make_record(note))
-    except Exception as error:  # noqa: BLE001
-        _LOG.error("the record of decision %s can't be made: %s", note.decision_id, type(error).__qualname__)
-        return stub_line(note)
-
-
-class StdoutSink(LineSink):
-    """The decision log on standard output, where a cluster's log collector reads it."""
-
-    def __init__(self, *, capacity: int = QUEUE_RECORDS, on_full: OnFull = OnFull.DENY) -> None:
-        super().__init__(os.dup(_STDOUT), capacity=capacity, on_full=on_full)
-
-
-class FileSink(LineSink):
-    """The decision log appended to the file at `path`, made with mode 0640. Raises OSError where it can't be opened."""
-
-    def __init__(self, path: str, *, capacity: int = QUEUE_RECORDS, on_full: OnFull = OnFull.DENY) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        super().__init__(descriptor, capacity=capacity, on_full=on_full)
+    def _line(self, note: Note) -> bytes:
+        """The record as a line, or what can be said of one that can't be encoded: a bug, but the decision stands."""
+        try:
+            return encode_line(self._masker.mask(make_record(note)))
+        except Exception as error:  # noqa: BLE001
+            _LOG.error("the record of decision %s can't be made: %s", note.decision_id, type(error).__qualname__)
+            return stub_line(note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.settings.audit import audit_inconsistencies
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.trust import trust_inconsistencies
 
@@ -23,10 +24,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _workloads(settings)
     yield from _jwks(settings)
     yield from trust_inconsistencies(settings)
-    if settings.audit.sink == "file" and settings.audit.path is None:
-        yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", (("audit",),))
-    if settings.audit.sink != "file" and settings.audit.path is not None:
-        yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", (("audit",),))
+    yield from audit_inconsistencies(settings)
 
 
 def _plain_listeners(settings: Settings) -> Iterator[Inconsistency]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
@@ -21,6 +21,8 @@ from zta_authz.model.options import (
     Workload,
 )
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
+from zta_authz.settings.audit_model import AuditSettings
+from zta_authz.settings.values import PositiveSeconds, Section, Text
 
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-:")
 
@@ -117,22 +119,14 @@ def _host_name(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Address = Annotated[str, AfterValidator(_endpoint)]
 TcpAddress = Annotated[str, AfterValidator(_tcp)]
 TrustDomainName = Annotated[str, AfterValidator(_trust_domain)]
 SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(_distinct)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)]
 AgeSeconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 LongSeconds = Annotated[float, Field(ge=1, le=7 * 24 * 3600, allow_inf_nan=False)]
 HostName = Annotated[str, AfterValidator(_host_name)]
-
-
-class Section(BaseModel):
-    """What every part of the settings shares: frozen, strict in types, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class WorkloadSettings(Section):
@@ -178,14 +172,6 @@ class PathsSettings(Section):
     """Paths that two parties may read differently. None: reject in strict semantics, accept in Istio's."""
 
     ambiguous: Literal["reject", "accept"] | None = None
-
-
-class AuditSettings(Section):
-    """Where decisions are recorded (`path` is the file of sink `file`), and what an allow becomes if it can't be."""
-
-    sink: Literal["stdout", "file", "none"] = "stdout"
-    path: Text | None = None
-    on_full: Literal["deny", "drop_and_count"] = "deny"
 
 
 class HealthSettings(Section):

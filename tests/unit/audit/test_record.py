@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
-from zta_authz.audit.record import MAX_TEXT_CHARACTERS, encode_line, make_record, take_note
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, DecisionRecord, Obligations, encode_line, make_record, take_note
 from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Shadow, Verdict
-from zta_authz.model.identity import Identity, Token
+from zta_authz.model.decision import Decision, Response, Shadow, Verdict
+from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
 
 
@@ -54,7 +54,59 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "destination": "[::1]:8080",
         "request_id": "7",
         "shadows": [],
+        "trace_id": "",
+        "api_client": "",
+        "binding": "",
+        "latency_us": 0,
+        "table_digest": "",
+        "obligations": {"set_headers": [], "remove_headers": [], "remove_query": []},
     }
+
+
+def noted(request: RequestAttributes, decision: Decision, ended: float = 0.0) -> DecisionRecord:
+    return make_record(take_note(request, decision, DECISION_ID, 1_700_000_000.25, ended, "d" * 64))
+
+
+def test_what_an_allow_changes_on_the_request_is_recorded_by_name_only() -> None:
+    changes = Changes((("x-user", "alice"),), ("authorization",), ("access_token",))
+    response = Response((("x-tier", "gold"),), ("x-debug",))
+    decision = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, identity=Identity(changes=changes), response=response)
+    found = noted(attributes(), decision)
+    assert found.obligations == Obligations(("x-user", "x-tier"), ("authorization", "x-debug"), ("access_token",))
+    assert b"alice" not in encode_line(found)
+    assert b"gold" not in encode_line(found)
+
+
+def test_a_denial_changes_no_request() -> None:
+    identity = Identity(changes=Changes((("x-user", "alice"),)))
+    decision = Decision(Verdict.DENY, Reason.DENY_POLICY, identity=identity)
+    assert noted(attributes(), decision).obligations == Obligations()
+
+
+def test_the_client_the_binding_the_rules_and_the_latency_are_recorded() -> None:
+    identity = Identity(binding=Binding.DPOP, api_client=ApiClient("shop"))
+    found = noted(attributes(), Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, identity=identity), 1_700_000_000.2512)
+    assert (found.binding, found.api_client, found.table_digest) == ("dpop", "shop", "d" * 64)
+    assert found.latency_us == 1200
+
+
+def test_a_clock_that_went_back_gives_no_negative_latency() -> None:
+    assert noted(attributes(), deny(), 1.0).latency_us == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "trace_id"),
+    [
+        (f"00-{'a1' * 16}-{'b' * 16}-01", "a1" * 16),
+        (f"01-{'a1' * 16}-{'b' * 16}-01-more", "a1" * 16),
+        (f"00-{'0' * 32}-{'b' * 16}-01", ""),
+        (f"ff-{'a1' * 16}-{'b' * 16}-01", ""),
+        ("00-secret", ""),
+        ("", ""),
+    ],
+)
+def test_the_trace_is_that_of_a_valid_traceparent(header: str, trace_id: str) -> None:
+    assert noted(attributes(traceparent=header), deny()).trace_id == trace_id
 
 
 @pytest.mark.parametrize("now", [0.0, -0.5, 1_700_000_000.9999996, 1_700_000_000.123456, 253_402_300_799.5])

@@ -8,15 +8,20 @@ import os
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit import sinks
+from zta_authz.audit.chain import EVENT_SCHEMA
+from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.record import encode_line
-from zta_authz.audit.sinks import FileSink, LineSink, NullSink, OnFull, StdoutSink
+from zta_authz.audit.segments import SegmentedLog
+from zta_authz.audit.sinks import LineSink, NullSink, OnFull
+from zta_authz.model.decision import Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +36,17 @@ REQUEST = attributes()
 
 def record(sink: LineSink | NullSink, decision: Decision, request: RequestAttributes = REQUEST) -> bool:
     return sink.record(request, decision, DECISION_ID, 0.0)
+
+
+def file_sink(path: Path) -> LineSink:
+    return LineSink(SegmentedLog(str(path)))
+
+
+def decisions(path: Path) -> list[dict[str, Any]]:
+    """The records of a file without what the log says about itself and without the chain."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [line for line in lines if line["schema"] != EVENT_SCHEMA]
+    return [{name: value for name, value in line.items() if name not in ("seq", "prev")} for line in found]
 
 
 @pytest.fixture
@@ -62,10 +78,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_each_record_is_a_line_of_the_file_when_the_sink_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    sink = FileSink(str(path))
+    sink = file_sink(path)
     assert all(record(sink, decision) for decision in [allow(), deny()] * 500)
     sink.close()
-    verdicts = [json.loads(text)["verdict"] for text in path.read_text().splitlines()]
+    verdicts = [each["verdict"] for each in decisions(path)]
     assert verdicts == ["allow", "deny"] * 500
     assert (sink.written, sink.dropped) == (1000, 0)
 
@@ -73,29 +89,29 @@ def test_each_record_is_a_line_of_the_file_when_the_sink_is_closed(tmp_path: Pat
 def test_a_file_is_appended_to_and_not_for_everybodys_eyes(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     for _ in range(2):
-        sink = FileSink(str(path))
+        sink = file_sink(path)
         record(sink, deny())
         sink.close()
-    assert len(path.read_text().splitlines()) == 2
+    assert len(decisions(path)) == 2
     assert not stat.S_IMODE(path.stat().st_mode) & 0o007
 
 
 def test_records_appear_without_closing(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    sink = FileSink(str(path))
+    sink = file_sink(path)
     record(sink, allow())
-    wait_for(lambda: bool(path.read_bytes()))
+    wait_for(lambda: bool(decisions(path)))
     assert path.read_bytes().endswith(b"\n")
     sink.close()
 
 
 def test_a_file_that_can_not_be_opened_says_so_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        FileSink(str(tmp_path / "missing" / "decisions.jsonl"))
+        SegmentedLog(str(tmp_path / "missing" / "decisions.jsonl"))
 
 
 def test_standard_output_gets_the_lines(capfd: pytest.CaptureFixture[str]) -> None:
-    sink = StdoutSink()
+    sink = LineSink(PlainOutput(os.dup(1)))
     record(sink, allow())
     sink.close()
     assert json.loads(capfd.readouterr().out)["decision_id"] == DECISION_ID
@@ -103,7 +119,7 @@ def test_standard_output_gets_the_lines(capfd: pytest.CaptureFixture[str]) -> No
 
 def test_a_full_queue_refuses_without_blocking(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
-    sink = LineSink(writer, capacity=8)
+    sink = LineSink(PlainOutput(writer), capacity=8)
     wait_until_stuck(sink)
     started = time.monotonic()
     kept = [record(sink, allow()) for _ in range(12)]
@@ -115,7 +131,7 @@ def test_a_full_queue_refuses_without_blocking(stuck_pipe: tuple[int, int]) -> N
 
 def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
-    sink = LineSink(writer, capacity=8)
+    sink = LineSink(PlainOutput(writer), capacity=8)
     wait_until_stuck(sink)
     assert [record(sink, deny()) for _ in range(8)] == [True] * 6 + [False] * 2
     assert [record(sink, allow()) for _ in range(3)] == [True, True, False]
@@ -125,7 +141,7 @@ def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
 def test_long_records_fill_the_queue_by_their_bytes(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
     endless = replace(REQUEST, path="/" * 1_000_000, host="h" * 1_000_000)
-    sink = LineSink(writer, max_bytes=100_000)
+    sink = LineSink(PlainOutput(writer), max_bytes=100_000)
     wait_until_stuck(sink)
     kept = [record(sink, deny(), endless) for _ in range(20)]
     assert 3 <= kept.count(True) <= 5
@@ -140,12 +156,12 @@ def test_a_record_that_can_not_be_made_leaves_a_line_and_the_writer_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "decisions.jsonl"
-    sink = FileSink(str(path))
+    sink = file_sink(path)
     with caplog.at_level(logging.ERROR):
         sink.record(REQUEST, allow(), DECISION_ID, float("inf"))  # no clock says so
         assert record(sink, deny())
         sink.close()
-    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    lines = decisions(path)
     assert lines[0] == {
         "schema": "zta.dev/decision/v1",
         "decision_id": DECISION_ID,
@@ -171,18 +187,18 @@ def test_the_writer_survives_even_what_no_line_can_tell(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(sinks, "encode_line", encode)
     monkeypatch.setattr(sinks, "stub_line", stub)
-    sink = FileSink(str(path))
+    sink = file_sink(path)
     record(sink, deny())
     wait_for(lambda: sink.dropped == 1)
     assert record(sink, allow())
     sink.close()
-    assert [json.loads(text)["verdict"] for text in path.read_text().splitlines()] == ["allow"]
+    assert [each["verdict"] for each in decisions(path)] == ["allow"]
     assert (sink.written, sink.dropped) == (1, 1)
 
 
 def test_an_operator_may_choose_to_drop_and_count(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
-    sink = LineSink(writer, capacity=4, on_full=OnFull.DROP_AND_COUNT)
+    sink = LineSink(PlainOutput(writer), capacity=4, on_full=OnFull.DROP_AND_COUNT)
     wait_until_stuck(sink)
     assert all(record(sink, allow()) for _ in range(10))
     assert sink.dropped == 6
@@ -200,20 +216,20 @@ def test_a_failing_write_is_retried_and_logged_once(
             raise failure
         return real(descriptor, data[:100])  # and then piece by piece
 
-    monkeypatch.setattr("zta_authz.audit.sinks.os.write", write)
+    monkeypatch.setattr("zta_authz.audit.outputs.os.write", write)
     path = tmp_path / "decisions.jsonl"
     with caplog.at_level(logging.ERROR):
-        sink = FileSink(str(path))
+        sink = file_sink(path)
         assert record(sink, allow())
         sink.close()
-    assert json.loads(path.read_text())["verdict"] == "allow"
+    assert [each["verdict"] for each in decisions(path)] == ["allow"]
     assert [each.getMessage() for each in caplog.records] == [
         "the decision log can't be written: No space left on device"
     ]
 
 
 def test_a_closed_sink_refuses(tmp_path: Path) -> None:
-    sink = FileSink(str(tmp_path / "decisions.jsonl"))
+    sink = file_sink(tmp_path / "decisions.jsonl")
     sink.close()
     assert record(sink, allow()) is False
 
@@ -223,7 +239,7 @@ def test_closing_gives_up_on_a_reader_that_is_stuck_and_says_what_is_lost(
 ) -> None:
     reader, writer = stuck_pipe
     monkeypatch.setattr("zta_authz.audit.sinks._CLOSE_SECONDS", 0.05)
-    sink = LineSink(writer)
+    sink = LineSink(PlainOutput(writer))
     wait_until_stuck(sink)
     record(sink, allow())
     with caplog.at_level(logging.ERROR):
@@ -258,3 +274,47 @@ def drain(reader: int, sink: LineSink) -> None:
     stop.set()
     thread.join()
     assert not sink._thread.is_alive()
+
+
+def test_of_allows_a_share_is_kept_by_their_ids_and_of_denials_all(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    sink = LineSink(SegmentedLog(str(path)), sample_allows=0.25)
+    watched = replace(allow(), shadows=(Shadow("AUDIT", "default/watch", 0, dry_run=False),))
+    ids = [f"{number:02x}" + "0" * 30 for number in range(256)]
+    for decision_id in ids:
+        assert sink.record(REQUEST, allow(), decision_id, 0.0)
+    for decision in (deny(), watched):
+        assert sink.record(REQUEST, decision, "ff" * 16, 0.0)
+    sink.close()
+    kept = [each["decision_id"] for each in decisions(path)]
+    assert kept == [*ids[:64], "ff" * 16, "ff" * 16]
+    assert (sink.unsampled, sink.dropped) == (192, 0)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, True), (0.0, False)])
+def test_all_or_no_allows_can_be_kept(tmp_path: Path, share: float, kept: bool) -> None:
+    sink = LineSink(SegmentedLog(str(tmp_path / "decisions.jsonl")), sample_allows=share)
+    sink.record(REQUEST, allow(), "f" * 32, 0.0)
+    sink.record(REQUEST, allow(), "0" * 32, 0.0)
+    sink.close()
+    assert sink.written == (2 if kept else 0)
+
+
+def test_the_record_names_the_rules_in_force_when_it_was_made(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    sink = file_sink(path)
+    for digest in ("a" * 64, "b" * 64):
+        sink.table_digest = digest
+        record(sink, deny())
+    sink.close()
+    assert [each["table_digest"] for each in decisions(path)] == ["a" * 64, "b" * 64]
+    assert all(each["latency_us"] > 0 for each in decisions(path))
+
+
+def test_masked_fields_never_reach_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    masker = Masker([MaskRule(Maskable.PATH, How.DROP)])
+    sink = LineSink(SegmentedLog(str(path)), masker=masker)
+    record(sink, allow(), replace(REQUEST, path="/patients/7"))
+    sink.close()
+    assert b"patients" not in path.read_bytes()

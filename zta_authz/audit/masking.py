@@ -1,0 +1,109 @@
+"""What is left out of decision records because the operator said so. Pure.
+
+`detail` may quote any other field; it is dropped as soon as one is masked, unless it has a rule of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zta_authz.audit.record import DecisionRecord
+
+KEY_BYTES: Final = 32
+"""A key for hashes has at least as many."""
+TRUNCATED_CHARACTERS: Final = 8
+_HASH_DIGITS: Final = 32
+_NETWORK_BITS: Final = {4: 24, 6: 48}
+
+
+class Maskable(StrEnum):
+    """The fields of a record that can be masked."""
+
+    DETAIL = "detail"
+    PRINCIPAL = "principal"
+    TOKEN_SUBJECT = "token_subject"  # noqa: S105  a field's name
+    TOKEN_ISSUER = "token_issuer"  # noqa: S105
+    API_CLIENT = "api_client"
+    HOST = "host"
+    PATH = "path"
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class How(StrEnum):
+    """What becomes of a field: nothing is left, a keyed hash, or its beginning (of an address: its network)."""
+
+    DROP = "drop"
+    HASH = "hash"
+    TRUNCATE = "truncate"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """One field, and what becomes of it."""
+
+    field: Maskable
+    how: How
+
+
+class Masker:
+    """Masks records. `key` (at least `KEY_BYTES`) is what hashes are keyed with; it is not kept in any record."""
+
+    def __init__(self, rules: Sequence[MaskRule], key: bytes = b"") -> None:
+        """Raises ValueError where a rule hashes and the key is too short."""
+        if any(rule.how is How.HASH for rule in rules) and len(key) < KEY_BYTES:
+            raise ValueError(f"a key for hashes has at least {KEY_BYTES} bytes")
+        self._key = key
+        self._masks: dict[str, Callable[[str], str]] = {str(rule.field): self._mask(rule) for rule in rules}
+        if self._masks:
+            self._masks.setdefault(Maskable.DETAIL.value, _drop)
+
+    def mask(self, record: DecisionRecord) -> DecisionRecord:
+        """The record as it may be kept; an empty field stays empty, so that "nobody" is still told from "somebody"."""
+        if not self._masks:
+            return record
+        return msgspec.structs.replace(record, **{name: mask(text) for name, mask, text in self._present(record)})
+
+    def _present(self, record: DecisionRecord) -> list[tuple[str, Callable[[str], str], str]]:
+        texts = [(name, mask, getattr(record, name)) for name, mask in self._masks.items()]
+        return [(name, mask, text) for name, mask, text in texts if text]
+
+    def _mask(self, rule: MaskRule) -> Callable[[str], str]:
+        if rule.how is How.DROP:
+            return _drop
+        if rule.how is How.HASH:
+            return self._hash
+        return _network if rule.field in (Maskable.SOURCE, Maskable.DESTINATION) else _beginning
+
+    def _hash(self, text: str) -> str:
+        """The same for the same text on this installation, and nothing that a list of guesses could be tried on."""
+        made = hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return f"hmac-sha256:{made[:_HASH_DIGITS]}"
+
+
+def _drop(_: str) -> str:
+    return ""
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= TRUNCATED_CHARACTERS else text[:TRUNCATED_CHARACTERS] + "..."
+
+
+def _network(endpoint: str) -> str:
+    """`10.1.2.0/24` of `10.1.2.3:4567`, `2001:db8::/48` of an IPv6 one; nothing of what is no address."""
+    address = endpoint.rpartition(":")[0].strip("[]")
+    try:
+        version = 6 if ":" in address else 4
+        return str(ip_network(f"{address.partition('%')[0]}/{_NETWORK_BITS[version]}", strict=False))
+    except ValueError:
+        return ""

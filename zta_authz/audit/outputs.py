@@ -1,0 +1,83 @@
+"""Where encoded records are written to: any file descriptor. A full disk or a slow reader is waited for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_RETRY_SECONDS = 0.1
+_LOG = logging.getLogger(__name__)
+
+
+class Output(Protocol):
+    """What the writer thread hands encoded records to. Nothing else calls it; each method may block."""
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        r"""Write lines, each with its `\n`, in this order."""
+        ...
+
+    def patience(self) -> float | None:
+        """Seconds after which `tend` is to be called though nothing is written; None: not before the next write."""
+        ...
+
+    def tend(self) -> None:
+        """Do what is due by now."""
+        ...
+
+    def close(self) -> None:
+        """Make all that was written last, and end."""
+        ...
+
+
+class PlainOutput:
+    """Lines to a file descriptor, which is closed with it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write them, however often it takes."""
+        write_all(self._descriptor, b"".join(lines))
+
+    def patience(self) -> float | None:
+        """Nothing is ever due."""
+        return None
+
+    def tend(self) -> None:
+        """Nothing is ever due."""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, however often it takes; a reader that is gone or a full disk is waited for."""
+    rest = memoryview(data)
+
+    def write_some() -> bool:
+        nonlocal rest
+        rest = rest[os.write(descriptor, rest) :]
+        return not rest
+
+    until_done(write_some)
+
+
+def until_done(step: Callable[[], bool]) -> None:
+    """Repeat `step` until it returns True; while it raises OSError, say so once and wait between attempts."""
+    failing = False
+    while True:
+        try:
+            if step():
+                return
+            failing = False
+        except OSError as error:
+            if not failing:
+                _LOG.error("the decision log can't be written: %s", error.strerror)
+            failing = True
+            threading.Event().wait(_RETRY_SECONDS)

@@ -1,0 +1,297 @@
+"""The decision log as files that show tampering: one chain of hashes through all of them.
+
+PATH is the segment that is written; a finished one ends in a seal and becomes PATH.00000001 and so on. Nothing that was
+written is ever changed: a line that a crash has torn stays where it is, and the next line says how long it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.audit.chain import Event, Link, Position, append, digest, event_line, read_link
+from zta_authz.audit.outputs import until_done, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zta_authz.audit.checkpoints import CheckpointWriter
+
+MAX_BYTES: Final = 100 * 1024 * 1024
+MAX_FILES: Final = 10
+FLUSH_SECONDS: Final = 1.0
+
+_MODE = 0o640
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_TAIL_BYTES = 1024 * 1024  # no line is longer
+_SEGMENT_DIGITS = 8
+_BEGINNING = b'{"seq":'
+_LOG = logging.getLogger(__name__)
+
+
+class LogFileError(OSError):
+    """The files at the path can't be gone on with; `strerror` says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The end of a segment: its last whole line, and what a crash left after it."""
+
+    link: Link | None
+    head: str
+    torn: bytes
+
+
+class SegmentedLog:
+    """Writes records into segments. `max_bytes` is when one is finished, `max_files` how many finished ones are kept.
+
+    What is written is on the disk (fsync) within `flush_seconds`. One process at a time: PATH.lock is held.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_files: int = MAX_FILES,
+        flush_seconds: float = FLUSH_SECONDS,
+        checkpoints: CheckpointWriter | None = None,
+    ) -> None:
+        """Go on with the log at `path`, or begin it. Raises OSError where it can't be."""
+        self._path = Path(path)
+        self._max_bytes, self._max_files = max_bytes, max_files
+        self._flush_seconds = flush_seconds
+        self._checkpoints = checkpoints
+        self._position = Position()
+        self._segment = self._lines = self._size = 0
+        self._flush_due: float | None = None
+        self._lock = _lock(self._path)
+        self._descriptor = -1
+        try:
+            self._go_on()
+        except BaseException:
+            self._release()
+            raise
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append the records to the chain, and begin a new segment where this one is full."""
+        self._append(lines)
+        if self._size >= self._max_bytes:
+            self._rotate()
+
+    def patience(self) -> float | None:
+        """Seconds until a flush or a checkpoint is due."""
+        now = time.monotonic()
+        due = [at - now for at in (self._flush_due, self._checkpoint_due()) if at is not None]
+        return max(0.0, min(due)) if due else None
+
+    def tend(self) -> None:
+        """Flush and sign what is due."""
+        now = time.monotonic()
+        signing = self._checkpoint_due()
+        if signing is not None and now >= signing:
+            self._sign()
+        elif self._flush_due is not None and now >= self._flush_due:
+            self._flush()
+
+    def close(self) -> None:
+        """Flush, sign what was written since the last checkpoint, and let others have the files."""
+        self._sign()
+        self._release()
+
+    def _release(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+        for descriptor in (self._descriptor, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _go_on(self) -> None:
+        """Find where the chain ended. A rotation that a crash interrupted is finished first."""
+        descriptor = os.open(self._path, _FLAGS, _MODE)
+        tail = _read_tail(descriptor)
+        if tail.link is not None and tail.link.event == Event.SEAL:
+            os.close(descriptor)
+            self._take(tail)
+            if self._finished_name(tail.link.segment).exists():
+                raise LogFileError(f"`{self._finished_name(tail.link.segment).name}` exists already")
+            self._begin_after(tail.link.segment)
+            return
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+        if tail.link is None:
+            self._first_line(tail)
+            return
+        self._take(tail)
+        self._segment, self._lines = self._count()
+        torn: dict[str, str | int | None] = {}
+        if tail.torn:
+            _LOG.warning("the decision log ends in a torn line of %d bytes", len(tail.torn))
+            torn = {"torn_bytes": len(tail.torn), "torn_sha256": digest(tail.torn)}
+            self._write(b"\n")
+        self._append([event_line(Event.RESUME, self._segment, time.time(), **torn)])
+
+    def _first_line(self, tail: _Tail) -> None:
+        """Open an empty file: the first of all, or the one after the newest finished one."""
+        if not tail.torn.startswith(_BEGINNING[: len(tail.torn)]):
+            raise LogFileError("it holds something else than a decision log; move it away")
+        if tail.torn:  # not even the opening line was whole, so nothing was recorded here
+            os.ftruncate(self._descriptor, 0)
+            self._size = 0
+        finished = _finished(self._path)
+        if finished:
+            newest = os.open(finished[-1], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                last = _read_tail(newest)
+            finally:
+                os.close(newest)
+            if last.link is None:
+                raise LogFileError(f"`{finished[-1].name}` is no segment of a decision log")
+            self._take(last)
+        self._open_event(int(finished[-1].suffix[1:]) if finished else 0)
+
+    def _take(self, tail: _Tail) -> None:
+        if tail.link is not None:
+            self._position = Position(tail.link.seq, tail.head)
+
+    def _count(self) -> tuple[int, int]:
+        """Number of this segment, and its lines so far (a torn one is none)."""
+        with self._path.open("rb") as file:
+            first = read_link(file.readline(_TAIL_BYTES).rstrip(b"\n"))
+            if first is None or first.event != Event.OPEN:
+                raise LogFileError("it does not begin as a segment of a decision log; move it away")
+        return first.segment, self._position.seq - first.seq + 1
+
+    def _open_event(self, previous: int) -> None:
+        self._segment, self._lines = previous + 1, 0
+        name = self._finished_name(previous).name if previous else None
+        self._append([event_line(Event.OPEN, self._segment, time.time(), previous_file=name)])
+        self._flush()
+
+    def _append(self, lines: Sequence[bytes]) -> None:
+        position, linked = self._position, []
+        for line in lines:
+            position, made = append(position, line)
+            linked.append(made)
+        self._write(b"".join(linked))
+        self._position = position
+        self._lines += len(lines)
+
+    def _write(self, data: bytes) -> None:
+        write_all(self._descriptor, data)
+        self._size += len(data)
+        if self._flush_due is None:
+            self._flush_due = time.monotonic() + self._flush_seconds
+
+    def _rotate(self) -> None:
+        sealed = event_line(Event.SEAL, self._segment, time.time(), count=self._lines, head=self._position.head)
+        self._append([sealed])
+        self._sign()
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._begin_after(self._segment)
+
+    def _begin_after(self, segment: int) -> None:
+        """Give the finished segment its name and open the next."""
+        finished = self._finished_name(segment)
+
+        def rename() -> bool:
+            if finished.exists():
+                raise FileExistsError(0, f"`{finished.name}` exists already")
+            self._path.rename(finished)
+            return True
+
+        def open_next() -> bool:
+            self._descriptor = os.open(self._path, _FLAGS | os.O_EXCL, _MODE)
+            return True
+
+        until_done(rename)
+        until_done(open_next)
+        self._size = 0
+        self._open_event(segment)
+        _sync_directory(self._path.parent)
+        for old in _finished(self._path)[: -self._max_files]:
+            try:
+                old.unlink()
+            except OSError as error:
+                _LOG.error("an old decision log can't be removed: %s", error.strerror)
+
+    def _finished_name(self, segment: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{segment:0{_SEGMENT_DIGITS}}")
+
+    def _flush(self) -> bool:
+        """Have everything on the disk; False where the disk failed, which is said."""
+        self._flush_due = None
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            _LOG.error("the decision log can't be flushed: %s", error.strerror)
+            self._flush_due = time.monotonic() + self._flush_seconds
+            return False
+        return True
+
+    def _checkpoint_due(self) -> float | None:
+        return None if self._checkpoints is None else self._checkpoints.due(self._position)
+
+    def _sign(self) -> None:
+        """A checkpoint never speaks of a line that a power failure could take back."""
+        flushed = self._flush()
+        if self._checkpoints is None:
+            return
+        if flushed:
+            self._checkpoints.write(self._position, self._segment)
+        else:
+            self._checkpoints.postpone()
+
+
+def _lock(path: Path) -> int:
+    """Hold the path's lock. Raises OSError where another process does."""
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise LogFileError("another process writes this decision log") from None
+    return descriptor
+
+
+def _read_tail(descriptor: int) -> _Tail:
+    """The end of a file. Raises `LogFileError` where its last whole line is none of a chain."""
+    size = os.fstat(descriptor).st_size
+    data = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    whole, newline, torn = data.rpartition(b"\n")
+    if not newline:
+        if size > _TAIL_BYTES:
+            raise LogFileError("its last line is endless; move it away")
+        return _Tail(None, "", data)
+    line = whole.rpartition(b"\n")[2]
+    link = read_link(line)
+    if link is None:
+        raise LogFileError("its last line is no record of a decision log; verify it, then move it away")
+    return _Tail(link, digest(line), torn)
+
+
+def _finished(path: Path) -> list[Path]:
+    """The finished segments of a path, oldest first."""
+    pattern = re.compile(rf"{re.escape(path.name)}\.\d{{{_SEGMENT_DIGITS}}}", re.ASCII)
+    return sorted(file for file in path.parent.iterdir() if pattern.fullmatch(file.name))
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have renames on the disk too; a file system that can't is none that we could help."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        _LOG.error("the decision log's directory can't be flushed: %s", error.strerror)
+    finally:
+        os.close(descriptor)

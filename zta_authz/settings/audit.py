@@ -1,0 +1,117 @@
+"""The decision log as the settings want it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from zta_authz.audit.checkpoints import CheckpointWriter, load_signing_key
+from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.outputs import PlainOutput
+from zta_authz.audit.segments import SegmentedLog
+from zta_authz.audit.sinks import LineSink, NullSink, OnFull
+from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.settings.inconsistency import Inconsistency
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.audit.outputs import Output
+    from zta_authz.settings.audit_model import AuditSettings
+    from zta_authz.settings.model import Settings
+
+_STDOUT = 1
+_MAX_KEY_BYTES = 64 * 1024
+_MILLISECONDS = 1e3
+
+
+def audit_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
+    """What of the decision log's settings does not go together."""
+    wanted = settings.audit
+    depends = (("audit",),)
+    if wanted.sink == "file" and wanted.path is None:
+        yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", depends)
+    if wanted.sink != "file" and wanted.path is not None:
+        yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", depends)
+    if wanted.sink != "file" and wanted.checkpoint is not None:
+        told = "only what sink `file` writes has checkpoints"
+        yield Inconsistency(("audit", "checkpoint"), told, "write `sink: file`", depends)
+    if wanted.checkpoint is not None and wanted.checkpoint.path == wanted.path:
+        told = "checkpoints stand outside of the log"
+        yield Inconsistency(("audit", "checkpoint", "path"), told, "give them a file of their own", depends)
+    hashes = any(mask.how == "hash" for mask in wanted.mask)
+    if hashes and wanted.mask_key_file is None:
+        hint = "make one: `head -c 32 /dev/urandom > FILE`"
+        yield Inconsistency(("audit", "mask_key_file"), "hashes need a key", hint, depends)
+    if not hashes and wanted.mask_key_file is not None:
+        told = "no field is hashed"
+        yield Inconsistency(("audit", "mask_key_file"), told, "leave it out, or write `how: hash`", depends)
+    fields = [mask.field for mask in wanted.mask]
+    for index, name in enumerate(fields):
+        if name in fields[:index]:
+            told = "the field is masked twice"
+            yield Inconsistency(("audit", "mask", index, "field"), told, "leave one of the two", depends)
+
+
+def open_audit(wanted: AuditSettings) -> LineSink | NullSink:
+    """The decision log. Raises `SettingsErrors` where a file can't be written, or a key can't be used."""
+    if wanted.sink == "none":
+        return NullSink()
+    masker = _masker(wanted)
+    output: Output = PlainOutput(os.dup(_STDOUT)) if wanted.path is None else _files(wanted, wanted.path)
+    return LineSink(output, on_full=OnFull(wanted.on_full), masker=masker, sample_allows=wanted.sample_allows)
+
+
+def _masker(wanted: AuditSettings) -> Masker:
+    rules = [MaskRule(Maskable(mask.field), How(mask.how)) for mask in wanted.mask]
+    if wanted.mask_key_file is None:
+        return Masker(rules)
+    key = _read_key(wanted.mask_key_file, "audit.mask_key_file")
+    try:
+        return Masker(rules, key)
+    except ValueError as error:
+        hint = "make one: `head -c 32 /dev/urandom > FILE`"
+        raise SettingsErrors([Fault(wanted.mask_key_file, 0, 0, str(error), hint)]) from error
+
+
+def _files(wanted: AuditSettings, path: str) -> SegmentedLog:
+    checkpoints = _checkpoints(wanted)
+    try:
+        return SegmentedLog(
+            path,
+            max_bytes=wanted.max_bytes,
+            max_files=wanted.max_files,
+            flush_seconds=wanted.flush_ms / _MILLISECONDS,
+            checkpoints=checkpoints,
+        )
+    except OSError as error:
+        fault = Fault(path, 0, 0, f"cannot be written: {error.strerror}", "mend `audit.path` or its directory")
+        raise SettingsErrors([fault]) from error
+
+
+def _checkpoints(wanted: AuditSettings) -> CheckpointWriter | None:
+    if wanted.checkpoint is None:
+        return None
+    source = wanted.checkpoint.key_file
+    pem = _read_key(source, "audit.checkpoint.key_file")
+    try:
+        key = load_signing_key(pem)
+    except ValueError as error:
+        hint = "make one: `openssl genpkey -algorithm ed25519 -out FILE`"
+        raise SettingsErrors([Fault(source, 0, 0, str(error), hint)]) from error
+    path = wanted.checkpoint.path
+    hint = "mend `audit.checkpoint.path`, or give it a new file"
+    try:
+        return CheckpointWriter(path, key, wanted.checkpoint.interval_seconds)
+    except OSError as error:
+        raise SettingsErrors([Fault(path, 0, 0, f"cannot be written: {error.strerror}", hint)]) from error
+    except ValueError as error:
+        raise SettingsErrors([Fault(path, 0, 0, str(error), hint)]) from error
+
+
+def _read_key(path: str, setting: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_KEY_BYTES)
+    except OSError as error:
+        raise SettingsErrors([Fault(path, 0, 0, f"cannot be read: {error.strerror}", f"mend `{setting}`")]) from error

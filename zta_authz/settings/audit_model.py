@@ -1,0 +1,55 @@
+"""The fields of the decision log's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from zta_authz.settings.values import PositiveSeconds, Section, Text
+
+_MIB = 1024 * 1024
+
+
+class MaskSettings(Section):
+    """One field of a decision record, and what becomes of it."""
+
+    field: Literal[
+        "detail",
+        "principal",
+        "token_subject",
+        "token_issuer",
+        "api_client",
+        "host",
+        "path",
+        "source",
+        "destination",
+    ]
+    how: Literal["drop", "hash", "truncate"]
+
+
+class CheckpointSettings(Section):
+    """Signed checkpoints of the decision log: the file they are appended to, and the Ed25519 key (PEM) they need."""
+
+    path: Text
+    key_file: Text
+    interval_seconds: PositiveSeconds = 60.0
+
+
+class AuditSettings(Section):
+    """Where decisions are recorded (`path` is the file of sink `file`), and what an allow becomes if it can't be.
+
+    `max_bytes` is when a file is finished, `max_files` how many finished ones are kept, `flush_ms` how many
+    milliseconds a written record may be missing from the disk.
+    """
+
+    sink: Literal["stdout", "file", "none"] = "stdout"
+    path: Text | None = None
+    on_full: Literal["deny", "drop_and_count"] = "deny"
+    max_bytes: Annotated[int, Field(ge=4096, le=1024 * 1024 * _MIB)] = 100 * _MIB
+    max_files: Annotated[int, Field(ge=1, le=10_000)] = 10
+    flush_ms: Annotated[int, Field(ge=10, le=60_000)] = 1000
+    sample_allows: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    mask: Annotated[tuple[MaskSettings, ...], Field(max_length=16)] = ()
+    mask_key_file: Text | None = None
+    checkpoint: CheckpointSettings | None = None
