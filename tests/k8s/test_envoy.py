@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,7 +69,7 @@ def merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
 def with_istios_filter() -> Any:
     config = bootstrap()
     type_url = filter_of(config)["typed_config"]["@type"]
-    filter_of(config)["typed_config"] = {"@type": type_url, **BY_ISTIO}
+    filter_of(config)["typed_config"] = {"@type": type_url, **copy.deepcopy(BY_ISTIO)}
     manager = manager_of(config)["typed_config"]
     for name in ("path_with_escaped_slashes_action", "common_http_protocol_options"):
         del manager[name]
@@ -176,10 +177,14 @@ def test_envoy_takes_what_envoy_gateway_makes_of_the_patches(
     config = with_istios_filter()
     del filter_of(config)["typed_config"]["status_on_error"]
     for patch in policy["spec"]["jsonPatches"]:
-        filter_of(config)["typed_config"][patch["operation"]["path"].removeprefix("/")] = patch["operation"]["value"]
+        place = filter_of(config)["typed_config"]
+        *folders, name = patch["operation"]["path"].strip("/").split("/")
+        for folder in folders:
+            place = place[folder]
+        place[name] = patch["operation"]["value"]
     assert said(envoy_binary, config, minted, tmp_path) == ""
     ours, shipped = filter_of(config)["typed_config"], filter_of(bootstrap())["typed_config"]
-    names = (*EVIDENCE, "status_on_error")
+    names = (*EVIDENCE, "status_on_error", "grpc_service")
     assert {name: ours[name] for name in names} == {name: shipped[name] for name in names}
 
 
