@@ -17,6 +17,7 @@ from bench import scenario
 from bench.peers import install, policy
 from bench.peers.names import EMPTY, FAST, GO, GRPCIO, OPA_ENVOY, OPA_KEYED, OPA_LIST, OPA_RULES, OPA_UNCACHED
 from bench.peers.paced import ALLOWED_CHECK
+from bench.peers.process import cpu_seconds
 from envoy.demo.processes import Child, wait_until
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 
@@ -145,17 +146,19 @@ def started(peers: Sequence[Peer], directory: Path, cpu: int) -> Iterator[list[R
             each.child.stop()
 
 
-def verify(running: Running, trial: Trial) -> None:
-    """Raise SystemExit unless the server answers allow and deny as the policy says."""
+def verify(running: Running, trial: Trial) -> float:
+    """The CPU seconds of one warm call, made alone. Raises SystemExit unless all answers are as the policy says."""
     with grpc.insecure_channel(f"unix:{running.socket}") as channel:
         call: Callable[..., bytes] = channel.unary_unary(_METHOD)
         for what, request, allowed in _questions(running.peer, trial):
             answer = call(request, timeout=10, wait_for_ready=True)
             if answer.startswith(ALLOWED_CHECK) != allowed:
                 raise SystemExit(f"{running.peer.name} decides wrongly ({trial.case}, {trial.rules} rules): {what}")
-        until = time.monotonic() + _WARM_SECONDS
+        until, calls, cpu = time.monotonic() + _WARM_SECONDS, 0, cpu_seconds(running.child.pid)
         while time.monotonic() < until:
             call(trial.request, timeout=10)  # caches fill
+            calls += 1
+        return (cpu_seconds(running.child.pid) - cpu) / calls
 
 
 def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
