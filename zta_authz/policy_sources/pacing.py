@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from zta_authz.model.pace import Pause
 
-WORK_SECONDS: Final = 0.0003
-REST_SECONDS: Final = 0.0006
+WORK_SECONDS: Final = 0.00025
+REST_SECONDS: Final = 0.00075
 SWITCH_SECONDS: Final = 0.0005
 """How long compiling may keep the interpreter where it does not pause by itself. CPython's own interval is 5 ms."""
 
-_NO_FULL_COLLECTION: Final = 1_000_000_000
+COLLECTIONS: Final = (700, 2, 1_000_000_000)
+"""Meanwhile: after how many new objects, how many of those collections, and (never) how many of the next."""
+
 _NOT_OURS: Final = (
     type,
     types.ModuleType,
@@ -74,7 +76,7 @@ def beside_deciding() -> Iterator[None]:
     """
     interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(min(interval, SWITCH_SECONDS))
-    gc.set_threshold(thresholds[0], thresholds[1], _NO_FULL_COLLECTION)
+    gc.set_threshold(*COLLECTIONS)
     try:
         yield
     finally:
