@@ -18,12 +18,15 @@ from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryTy
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
+    BackoffStrategy,
     GrpcService,
     GrpcServiceEnvoyGrpc,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
     Pipe,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
     SocketAddress,
     TransportSocket,
 )
@@ -37,6 +40,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerPathWithEscapedSlashesAction,
     HttpFilter,
 )
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
     CertificateValidationContextTrustChainVerification,
@@ -94,12 +98,29 @@ def pipe(path: str) -> Address:
     return Address(pipe=Pipe(path=path))
 
 
+def retry_policy() -> RetryPolicy:
+    """A call that one process does not answer is put to another one, within the same timeout."""
+    previous = RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
+    )
+    return RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset",
+        num_retries=2,
+        retry_back_off=BackoffStrategy(
+            base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=20)
+        ),
+        retry_host_predicate=[previous],
+        host_selection_retry_max_attempts=3,
+    )
+
+
 def ext_authz(timeout: timedelta) -> ExtAuthz:
     """The filter that asks zta-authz. Fields left at their default (failure_mode_allow: false) fail closed."""
     return ExtAuthz(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ_CLUSTER),
             timeout=timeout,
+            retry_policy=retry_policy(),
         ),
         transport_api_version=ApiVersion.V3,
         failure_mode_allow=False,
@@ -212,9 +233,14 @@ def shipped(authz: AuthzTarget) -> Options:
     )
 
 
-def shipped_uds() -> Options:
-    """`bootstrap-uds.yaml`."""
-    return shipped(AuthzTarget(addresses=(pipe("/run/zta-authz/authz.sock"),)))
+def worker_pipes(path: str, workers: int) -> tuple[Address, ...]:
+    """The sockets of zta-authz's `workers` where it listens on `path`: one is there itself, several have a number."""
+    return (pipe(path),) if workers == 1 else tuple(pipe(f"{path}.{number}") for number in range(1, workers + 1))
+
+
+def shipped_uds(workers: int = 1) -> Options:
+    """`bootstrap-uds.yaml`, for as many processes of zta-authz as its setting `workers` says."""
+    return shipped(AuthzTarget(addresses=worker_pipes("/run/zta-authz/authz.sock", workers)))
 
 
 def shipped_mtls_tcp() -> Options:
@@ -237,11 +263,13 @@ def to_yaml(message: Bootstrap) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the shipped bootstrap that is named on the command line."""
-    if len(arguments) != 1 or arguments[0] not in SHIPPED:
-        sys.stderr.write(f"usage: build.py {'|'.join(SHIPPED)}\n")
+    """Print the shipped bootstrap that is named on the command line, for `uds` with a number of workers."""
+    kind, workers = (*arguments, "1")[:2] if arguments else ("", "")
+    several = workers.isascii() and workers.isdigit() and int(workers) > 1 and kind == "uds"
+    if len(arguments) > 2 or kind not in SHIPPED or not (several or workers == "1"):
+        sys.stderr.write(f"usage: build.py {'|'.join(SHIPPED)} | uds WORKERS\n")
         return 2
-    sys.stdout.write(to_yaml(bootstrap(SHIPPED[arguments[0]]())))
+    sys.stdout.write(to_yaml(bootstrap(shipped_uds(int(workers)) if several else SHIPPED[kind]())))
     return 0
 
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
+    from zta_authz.admin.health import Page
     from zta_authz.authn.keys import KeySlot
     from zta_authz.ext_authz.servers import Methods, Server
     from zta_authz.keys.outcomes import Outcome
@@ -78,18 +79,34 @@ class _TextLines(logging.Formatter):
         return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
 
 
-def serve(settings: Settings, config: str | None = None, read: Callable[[], Settings] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` if anything keeps it from starting.
-
-    Settings that can change live are taken with `read` on SIGHUP, and whenever the file `config` changes.
-    """
+def start_log(settings: Settings) -> None:
+    """From now on the service's own log goes to standard error, as the settings say."""
     configure_logging(settings.log.level)
     if settings.log.format == "text":
         logging.getLogger().handlers[0].setFormatter(_TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    uvloop.run(_serve(settings, config, read))
 
 
-async def _serve(settings: Settings, config: str | None, read: Callable[[], Settings] | None) -> None:
+def serve(
+    settings: Settings,
+    config: str | None = None,
+    read: Callable[[], Settings] | None = None,
+    as_worker: Callable[[Service], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` if anything keeps it from starting.
+
+    Settings that can change live are taken with `read` on SIGHUP, and whenever the file `config` changes. One of
+    several workers shares its TCP ports with the others, and is handed to `as_worker` once it serves.
+    """
+    start_log(settings)
+    uvloop.run(_serve(settings, config, read, as_worker))
+
+
+async def _serve(
+    settings: Settings,
+    config: str | None,
+    read: Callable[[], Settings] | None,
+    as_worker: Callable[[Service], None] | None,
+) -> None:
     stopping = asyncio.Event()
     again = asyncio.Event()
 
@@ -99,10 +116,12 @@ async def _serve(settings: Settings, config: str | None, read: Callable[[], Sett
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
-    service = Service(settings)
+    service = Service(settings, shared_ports=as_worker is not None)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
     await service.start()
     service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
+    if as_worker is not None:
+        as_worker(service)
     await stopping.wait()
     await service.stop(again)
 
@@ -110,9 +129,10 @@ async def _serve(settings: Settings, config: str | None, read: Callable[[], Sett
 class Service:
     """The whole process. `start` it once, then `stop` it."""
 
-    def __init__(self, settings: Settings, clock: Clock = time.time) -> None:
+    def __init__(self, settings: Settings, clock: Clock = time.time, *, shared_ports: bool = False) -> None:
         """Load rules and certificates, and build the rest. Raises `FaultsError` with everything that is wrong."""
         self._settings = settings
+        self._shared_ports = shared_ports
         self._snapshots = SnapshotHolder()
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
         self._output_headers: frozenset[str] = frozenset()
@@ -207,7 +227,7 @@ class Service:
         metrics.watch_caches(lambda: self._look_ups(0), lambda: self._look_ups(1))
         metrics.watch_audit(lambda: self._audit.dropped, lambda: self._audit.queued)
         limit = settings.max_concurrent_checks
-        if settings.server == "grpcio":
+        if settings.transport == "grpcio":
             backlog = Backlog(limit)
             metrics.watch_calls(backlog.unfinished)
             methods = authorization_methods(servicer, limit, backlog.judge)
@@ -225,7 +245,7 @@ class Service:
     def _build_server(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | SvidTls | None) -> Server:
         settings = self._settings
         access = settings.socket_access()
-        if settings.server == "fast" and not isinstance(tls, SvidTls):  # the settings don't go together otherwise
+        if settings.transport == "fast" and not isinstance(tls, SvidTls):  # the settings don't go together otherwise
             return FastServer(
                 methods,
                 endpoints,
@@ -235,8 +255,17 @@ class Service:
                 bounds=settings.http2.bounds(),
                 max_connections=settings.http2.max_connections,
                 peer_uids=settings.socket.peer_uids,
+                shared_ports=self._shared_ports,
             )
-        return GrpcServer(methods, endpoints, access, health=self._health, tls=tls, with_reflection=settings.reflection)
+        return GrpcServer(
+            methods,
+            endpoints,
+            access,
+            health=self._health,
+            tls=tls,
+            with_reflection=settings.reflection,
+            shared_ports=self._shared_ports,
+        )
 
     def _build_admin(self, endpoint: Endpoint, tls: MutualTls | SvidTls | None) -> GrpcServer:
         guard = None if endpoint.is_unix or tls is None else tls.allowing(self._settings.admin.allowed_spiffe_ids)
@@ -249,6 +278,10 @@ class Service:
             return None
         endpoint = Endpoint.parse(self._settings.health.listen)
         return HealthServer(endpoint.host, endpoint.port, self.state, self._render_metrics)
+
+    def page(self, path: bytes) -> Page:
+        """What the health listener answers for `path`, whether or not there is one."""
+        return HealthServer("", 0, self.state, self._render_metrics).page(path)
 
     def _render_metrics(self) -> tuple[bytes, str]:
         metrics = self._observer.metrics

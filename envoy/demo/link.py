@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from envoy.build import pipe, tcp
+from envoy.build import tcp, worker_pipes
 from envoy.clusters import AuthzTarget, MtlsFiles
 from envoy.demo.identities import AUTHZ_ID, spiffe_id
 
@@ -51,10 +51,12 @@ class Link:
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def unix_link(path: Path) -> Link:
-    """A Unix socket at `path`."""
-    address = f"unix:{path}"
-    return Link(address, AuthzTarget(addresses=(pipe(str(path)),)), {}, lambda: grpc.insecure_channel(address))
+def unix_link(path: Path, workers: int = 1) -> Link:
+    """A Unix socket at `path`, or one for each of several `workers`; the last one tells whether they serve."""
+    target = AuthzTarget(addresses=worker_pipes(str(path), workers))
+    settings = {} if workers == 1 else {"workers": workers}
+    last = f"unix:{target.addresses[-1].pipe.path}" if target.addresses[-1].pipe else ""
+    return Link(f"unix:{path}", target, settings, lambda: grpc.insecure_channel(last))
 
 
 def free_port() -> int:

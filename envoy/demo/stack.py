@@ -19,6 +19,7 @@ from envoy.demo.client import Answer, Request, send, tls_context
 from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
 from envoy.demo.link import mtls_link, unix_link
 from envoy.demo.processes import Child, ProcessError, wait_until
+from envoy.tracing import trace
 
 if TYPE_CHECKING:
     import ssl
@@ -48,8 +49,9 @@ def remove_stale_sockets(root: Path) -> None:
 class StackOptions:
     """What may differ from the demo. `authz_command` replaces zta-authz; `{socket}` in it stands for the socket's path.
 
-    `envoy` is the binary, None looks for one; `mtls` joins Envoy and zta-authz over TCP. Envoy waits longer for an
-    answer than the shipped 200 ms: laptops and build machines stall.
+    With `collector_port` Envoy sends its spans to an OTLP collector there, on loopback.
+    `envoy` is the binary, None looks for one; `mtls` joins Envoy and zta-authz over TCP; `workers` is the setting.
+    Envoy waits longer for an answer than the shipped 200 ms: laptops and build machines stall.
     """
 
     port: int = 0
@@ -60,6 +62,8 @@ class StackOptions:
     authz_command: tuple[str, ...] = ()
     envoy: Path | None = None
     mtls: Mtls | None = None
+    collector_port: int = 0
+    workers: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,7 +89,7 @@ class Stack:
         self.layout = layout
         self.options = options
         self.socket = sockets / "authz.sock"
-        self.link = unix_link(self.socket) if options.mtls is None else mtls_link(layout, options.mtls)
+        self.link = unix_link(self.socket, options.workers) if options.mtls is None else mtls_link(layout, options.mtls)
         self.upstream_log = layout.root / "upstream.log"
         self.decisions = layout.root / "decisions.jsonl"
         self._sockets = sockets
@@ -101,7 +105,10 @@ class Stack:
             raise ProcessError(NOT_FOUND)
         upstream = self._start_upstream(cleanup)
         self.start_authz(cleanup)
-        envoy = Envoy(binary, self._bootstrap(), directory=self.layout.root, admin=self._sockets / "admin.sock")
+        config = self._bootstrap()
+        if self.options.collector_port:
+            trace(config, tcp("127.0.0.1", self.options.collector_port))
+        envoy = Envoy(binary, config, directory=self.layout.root, admin=self._sockets / "admin.sock")
         cleanup.callback(envoy.child.stop)
         envoy.wait_ready()
         upstream.check()

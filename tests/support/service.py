@@ -73,6 +73,12 @@ class RunningService:
                 self._said += more
         raise AssertionError(f"it never said {message!r}, but: {self._said.decode()}")
 
+    def said(self) -> str:
+        """What it has logged so far."""
+        if self.process.stderr is not None and select.select([self.process.stderr], [], [], 0)[0]:
+            self._said += os.read(self.process.stderr.fileno(), 65536)
+        return self._said.decode(errors="replace")
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)

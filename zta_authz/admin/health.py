@@ -129,9 +129,10 @@ class HealthServer:
         method, target, _ = parts
         if method not in (b"GET", b"HEAD"):
             return _error(HTTPStatus.METHOD_NOT_ALLOWED), True
-        return self._page(target.partition(b"?")[0]), method == b"GET"
+        return self.page(target.partition(b"?")[0]), method == b"GET"
 
-    def _page(self, path: bytes) -> Page:
+    def page(self, path: bytes) -> Page:
+        """The answer to a GET of `path`."""
         try:
             match path:
                 case b"/healthz":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
-
     from zta_authz.settings import Settings
 
 
@@ -20,6 +19,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="Every setting can also be given as an environment variable: ZTA_WORKLOAD__NAMESPACE=orders.",
     )
     command.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
+    command.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # how a supervisor starts its workers
     command.set_defaults(run=run)
 
 
@@ -31,5 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     def read() -> Settings:
         return load_settings(arguments.config, os.environ)
 
-    serve(read(), arguments.config, read)
+    if arguments.worker is not None:
+        from zta_authz.workers.worker import run_worker
+
+        run_worker(arguments.worker)
+        return 0
+    settings = read()
+    if settings.workers > 1:
+        from zta_authz.workers.supervisor import supervise
+
+        return supervise(settings, arguments.config)
+    serve(settings, arguments.config, read)
     return 0

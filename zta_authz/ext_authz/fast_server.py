@@ -107,7 +107,9 @@ class FastServer:
         bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
         max_connections: int = 1024,
         peer_uids: Sequence[int] = (),
+        shared_ports: bool = False,
     ) -> None:
+        """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out."""
         self._methods = dict(methods) if health is None else {**methods, **health_methods(health)}
         self._endpoints = tuple(endpoints)
         self._access = access
@@ -115,6 +117,7 @@ class FastServer:
         self._bounds = bounds
         self._max_connections = max_connections
         self._peer_uids = frozenset(peer_uids)
+        self._shared_ports = shared_ports
         self._claims: list[SocketClaim] = []
         self._listeners: list[asyncio.Server] = []
         self._serving: Serving | None = None
@@ -148,7 +151,7 @@ class FastServer:
         return tuple(addresses)
 
     async def _listen(self, serving: Serving, endpoint: Endpoint) -> Endpoint:
-        bound = self._bind_unix(endpoint) if endpoint.is_unix else _bind_tcp(endpoint)
+        bound = self._bind_unix(endpoint) if endpoint.is_unix else _bind_tcp(endpoint, self._shared_ports)
         loop = serving.loop
         if endpoint.is_unix:
             listener = await loop.create_unix_server(lambda: FastConnection(serving), sock=bound, backlog=_BACKLOG)
@@ -217,10 +220,11 @@ class FastServer:
         await serving.wait_until_empty()
 
 
-def _bind_tcp(endpoint: Endpoint) -> socket.socket:
+def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         made.bind((endpoint.host, endpoint.port))
         made.listen(_BACKLOG)  # else two could be bound to one port, and only one hear of it later
     except OSError as error:

@@ -46,6 +46,7 @@ _OPTIONS: Final = (
     *BACKLOG_OPTIONS,
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: a proxy compresses nothing, a bomb would be
 )
+_SHARED_OPTIONS: Final = (("grpc.so_reuseport", 1), *_OPTIONS[1:])
 
 
 class Checks(Protocol):
@@ -127,13 +128,16 @@ class GrpcServer:
         health: Health | None = None,
         tls: MutualTls | SvidTls | None = None,
         with_reflection: bool = False,
+        shared_ports: bool = False,
     ) -> None:
+        """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out."""
         self._methods = methods
         self._endpoints = tuple(endpoints)
         self._access = access
         self._health = health
         self._tls = tls
         self._with_reflection = with_reflection
+        self._shared_ports = shared_ports
         self._claims: list[SocketClaim] = []
         self._server: grpc.aio.Server | None = None
         self.addresses: tuple[Endpoint, ...] = ()
@@ -141,7 +145,7 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
-        server = self._server = grpc.aio.server(options=_OPTIONS)
+        server = self._server = grpc.aio.server(options=_SHARED_OPTIONS if self._shared_ports else _OPTIONS)
         self._add_handlers(server)
         try:
             self.addresses = self._bind_all(server)
@@ -196,7 +200,8 @@ class GrpcServer:
         return endpoint
 
     def _bind_tcp(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
-        probe_tcp(endpoint)
+        if not self._shared_ports:
+            probe_tcp(endpoint)
         if self._tls is None:
             port = server.add_insecure_port(str(endpoint))
         else:

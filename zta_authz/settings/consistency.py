@@ -23,6 +23,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _admin(settings)
     yield from _workloads(settings)
     yield from _jwks(settings)
+    yield from _workers(settings)
     yield from trust_inconsistencies(settings)
     yield from audit_inconsistencies(settings)
 
@@ -62,12 +63,12 @@ def _server(settings: Settings) -> Iterator[Inconsistency]:
                 "leave it out, or write `server: grpcio`",
                 (("reflection",), ("server",)),
             )
-    elif settings.socket.peer_uids:
+    if settings.transport == "grpcio" and settings.socket.peer_uids:
         yield Inconsistency(
             ("socket", "peer_uids"),
             "server `grpcio` can't see who is at the other end of a Unix socket",
             "write `server: fast`, or rely on `socket.mode` and `socket.group`",
-            (("socket",), ("server",)),
+            (("socket",), ("server",), ("reflection",), ("tls",)),
         )
     for name in ("max_buffered_bytes", "max_unsent_bytes"):
         if getattr(settings.http2, name) < settings.http2.max_message_bytes:
@@ -97,6 +98,27 @@ def _jwks(settings: Settings) -> Iterator[Inconsistency]:
             "change one of the three",
             (("jwks",),),
         )
+
+
+def _workers(settings: Settings) -> Iterator[Inconsistency]:
+    if settings.workers == 1:
+        return
+    addresses: list[tuple[Path, str]] = [(("listen", index), text) for index, text in enumerate(settings.listen)]
+    if settings.admin.listen is not None:
+        addresses.append((("admin", "listen"), settings.admin.listen))
+        if not Endpoint.parse(settings.admin.listen).is_unix:
+            yield Inconsistency(
+                ("admin", "listen"),
+                "several workers can't be told apart on one TCP port",
+                "give it a Unix socket: each worker gets one, with its number behind the name",
+                (("admin",), ("workers",)),
+            )
+    for path, text in addresses:
+        try:
+            Endpoint.parse(f"{text}.{settings.workers}" if Endpoint.parse(text).is_unix else text)
+        except ValueError as error:
+            hint = "each worker's socket has its number behind the name: use a shorter path"
+            yield Inconsistency(path, str(error), hint, ((path[0],), ("workers",)))
 
 
 def _admin(settings: Settings) -> Iterator[Inconsistency]:

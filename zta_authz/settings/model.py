@@ -327,7 +327,7 @@ class Settings(Section):
     peer: PeerSettings = PeerSettings()
     client_address: ClientAddressSettings = ClientAddressSettings()
     paths: PathsSettings = PathsSettings()
-    server: Literal["grpcio", "fast"] = "grpcio"
+    server: Literal["grpcio", "fast"] | None = None
     http2: Http2Settings = Http2Settings()
     audit: AuditSettings = AuditSettings()
     health: HealthSettings = HealthSettings()
@@ -343,6 +343,7 @@ class Settings(Section):
     insecure: bool = False
     drain_seconds: Seconds = 10.0
     max_concurrent_checks: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
 
     def options(self) -> Options:
         """What of the settings changes decisions, with what follows from `semantics` where nothing was said."""
@@ -377,6 +378,14 @@ class Settings(Section):
     def takes_agent_svid(self) -> bool:
         """Whether our certificate comes from the Workload API."""
         return self.tls is not None and self.tls.source == "workload_api"
+
+    @property
+    def transport(self) -> Literal["grpcio", "fast"]:
+        """What answers proxies: as said, else `fast` wherever it can do what the other settings ask."""
+        if self.server is not None:
+            return self.server
+        from_agent = self.tls is not None and self.tls.source == "workload_api"
+        return "grpcio" if self.reflection or from_agent else "fast"
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """`listen`, parsed."""
