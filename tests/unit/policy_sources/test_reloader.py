@@ -1,0 +1,242 @@
+"""Changed policies are taken, broken ones are not, and a burst of changes costs a few reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.configmap import ConfigMapMount, allow_path, replace_by_rename
+from tests.support.policies import STRICT, request
+from zta_authz.model.request import NO_EVIDENCE
+from zta_authz.pdp.decide import decide
+from zta_authz.policy_sources import reloader as module
+from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
+from zta_authz.policy_sources.pacing import Slices
+from zta_authz.policy_sources.reloader import PolicyReloader, PolicySet
+from zta_authz.policy_sources.watcher import WatchTiming
+from zta_authz.policy_sources.workshop import Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from zta_authz.errors import Fault
+    from zta_authz.pdp.snapshot import Snapshot
+
+TIMING = WatchTiming(poll=0.02, debounce=0.02)
+BROKEN = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: {rulez: []}\n"
+
+
+class Kept:
+    """A set of policies under `paths`, and what was told of it."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = [str(path) for path in paths]
+        self.holder = SnapshotHolder()
+        self.holder.publish(load_snapshot(self.paths, STRICT))
+        self.taken: list[Snapshot] = []
+        self.refused: list[Sequence[Fault]] = []
+        self.kept = 0
+        self.reloader: PolicyReloader
+
+    def take(self, snapshot: Snapshot) -> None:
+        self.taken.append(snapshot)
+        self.holder.publish(snapshot)
+
+    def keep(self) -> None:
+        self.kept += 1
+
+    def allows(self, path: str) -> bool:
+        snapshot = self.holder.current()
+        assert snapshot is not None
+        return decide(snapshot, request(path=path), NO_EVIDENCE, time.time()).allowed
+
+    async def until(self, reached: Callable[[], bool], seconds: float = 20.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not reached():  # noqa: ASYNC110  what is waited for tells nobody
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def kept(*paths: Path, watches: bool = True) -> AsyncIterator[Kept]:
+    it = Kept(*paths)
+    workshop = Workshop(Slices(rest=0.0))
+    policies = PolicySet("policies", it.paths, it.holder.current, it.take, it.refused.append, it.keep)
+    it.reloader = PolicyReloader(policies, STRICT, TIMING, workshop)
+    it.reloader.start(watches=watches)
+    await it.until(lambda: it.kept == 1)  # what is on disk at the start is what is in force
+    try:
+        yield it
+    finally:
+        await it.reloader.close()
+        workshop.close()
+
+
+async def test_a_swapped_configmap_is_taken_as_a_whole(tmp_path: Path) -> None:
+    mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a"), "b.yaml": allow_path("b", "/b")})
+    async with kept(mount.path) as it:
+        assert it.allows("/a")
+        assert it.allows("/b")
+        mount.update({"a.yaml": allow_path("a", "/new"), "c.yaml": allow_path("c", "/c")})
+        await it.until(lambda: bool(it.taken))
+        assert it.allows("/new")
+        assert it.allows("/c")
+        assert not it.allows("/a")
+        assert not it.allows("/b")
+        assert len(it.taken) == 1
+        assert it.refused == []
+
+
+async def test_a_plain_file_is_taken_however_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(allow_path("p", "/one"))
+    async with kept(file) as it:
+        file.write_text(allow_path("p", "/two"))
+        await it.until(lambda: it.allows("/two"))
+        replace_by_rename(file, allow_path("p", "/six"))
+        await it.until(lambda: it.allows("/six"))
+        assert len(it.taken) == 2
+
+
+async def test_files_that_come_and_go_in_a_directory_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
+    async with kept(tmp_path) as it:
+        (tmp_path / "b.yaml").write_text(allow_path("b", "/b"))
+        await it.until(lambda: it.allows("/b"))
+        (tmp_path / "a.yaml").unlink()
+        await it.until(lambda: not it.allows("/a"))
+
+
+async def test_a_broken_version_changes_nothing_and_the_mended_one_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a")})
+    async with kept(mount.path) as it:
+        with caplog.at_level(logging.INFO):
+            mount.update({"a.yaml": BROKEN, "b.yaml": BROKEN.replace("rulez", "rulex").replace("name: x", "name: y")})
+            await it.until(lambda: bool(it.refused))
+        assert it.allows("/a")
+        assert [fault.source.rpartition("/")[2] for fault in it.refused[-1]] == ["a.yaml", "b.yaml"]
+        said = [record.message for record in caplog.records]
+        assert any("a.yaml:4:8" in line and "rulez" in line for line in said)
+        assert any("b.yaml:4:8" in line and "rulex" in line for line in said)
+        assert "policy_reload_failed" in said
+        mount.update({"a.yaml": allow_path("a", "/mended")})
+        await it.until(lambda: it.allows("/mended"))
+
+
+async def test_going_back_to_what_is_in_force_ends_the_failure_without_compiling(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("a", "/a"))
+    async with kept(file) as it:
+        file.write_text(BROKEN)
+        await it.until(lambda: bool(it.refused))
+        file.write_text(allow_path("a", "/a"))
+        await it.until(lambda: it.kept == 2)
+        assert it.taken == []
+
+
+async def test_the_same_broken_text_is_told_again_but_not_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("a", "/a"))
+    async with kept(file) as it:
+        file.write_text(BROKEN)
+        await it.until(lambda: len(it.refused) == 1)
+        monkeypatch.setattr(module, "compile_snapshot", lambda *_: pytest.fail("compiled again"))
+        replace_by_rename(file, BROKEN)
+        await it.until(lambda: len(it.refused) == 2)
+        assert it.refused[0] == it.refused[1]
+
+
+async def test_the_last_good_set_outlives_its_directory_and_the_next_one_is_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(allow_path("a", "/a"))
+    async with kept(folder) as it:
+        shutil.rmtree(folder)
+        await it.until(lambda: bool(it.refused))
+        assert it.allows("/a")
+        folder.mkdir()
+        await it.until(lambda: "holds no policy files" in it.refused[-1][0].message)
+        (folder / "a.yaml").write_text(allow_path("a", "/again"))
+        await it.until(lambda: it.allows("/again"))
+
+
+async def test_a_file_that_can_be_read_again_is_not_taken_for_the_set_that_was_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
+    async with kept(tmp_path) as it:
+        (tmp_path / "a.yaml").write_text(allow_path("a", "/b"))
+        (tmp_path / "z.yaml").write_bytes(b"\xff")
+        await it.until(lambda: bool(it.refused))
+        (tmp_path / "z.yaml").unlink()
+        await it.until(lambda: it.allows("/b"))
+
+
+async def test_a_burst_of_a_hundred_writes_costs_a_few_reloads_and_the_last_one_wins(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("a", "/a"))
+    async with kept(file) as it:
+        for number in range(100):
+            file.write_text(allow_path("a", f"/{number}"))
+            await asyncio.sleep(0.002)
+        await it.until(lambda: it.allows("/99"))
+        assert len(it.taken) <= 5
+
+
+async def test_files_that_never_stop_changing_are_taken_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("a", "/a"))
+    async with kept(file) as it:
+        number = 0
+        async with asyncio.timeout(30):
+            while not it.taken:
+                number += 1
+                replace_by_rename(file, allow_path("a", f"/{number}"))
+                await asyncio.sleep(0.005)
+
+
+async def test_what_is_not_watched_is_read_when_that_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("a", "/a"))
+    async with kept(file, watches=False) as it:
+        file.write_text(allow_path("a", "/b"))
+        await asyncio.sleep(0.2)
+        assert not it.allows("/b")
+        it.reloader.ask()
+        await it.until(lambda: it.allows("/b"))
+
+
+async def test_a_bug_that_a_set_meets_is_a_refusal_and_the_watching_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("a", "/a"))
+    async with kept(file) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "compile_snapshot", lambda *_: 1 / 0)
+            file.write_text(allow_path("a", "/b"))
+            await it.until(lambda: bool(it.refused))
+        assert "ZeroDivisionError" in it.refused[-1][0].message
+        file.write_text(allow_path("a", "/cc"))
+        await it.until(lambda: it.allows("/cc"))
+
+
+async def test_the_old_set_is_let_go_of(tmp_path: Path) -> None:
+    import gc
+
+    file = tmp_path / "a.yaml"
+    file.write_text(allow_path("marked", "/a"))
+    async with kept(file) as it:
+        file.write_text(allow_path("b", "/b"))
+        await it.until(lambda: it.allows("/b"))
+        await asyncio.sleep(0.1)
+        rules = [each for each in gc.get_objects() if type(each).__name__ == "CompiledPolicy"]
+        assert not [each for each in rules if each.ref.name == "default/marked"]
