@@ -20,7 +20,7 @@ from zta_authz.model.request import Address, RequestAttributes
 
 if TYPE_CHECKING:
     from zta_authz.errors import Reason
-    from zta_authz.model.decision import Decision, Shadow, Verdict
+    from zta_authz.model.decision import Decision, Disagreement, Shadow, Verdict
 
 SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
@@ -81,6 +81,7 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     ended: float
     table_digest: str
     obligations: Obligations
+    disagreement: Disagreement | None = None
 
     def characters(self) -> int:
         """The length of all texts that callers and tokens choose."""
@@ -150,6 +151,7 @@ def take_note(
         ended,
         table_digest,
         _obligations(decision),
+        decision.disagreement,
     )
     return note if note.characters() <= MAX_TEXT_CHARACTERS else _cut(note)
 
@@ -197,12 +199,22 @@ class ShadowRecord(msgspec.Struct, frozen=True):
     dry_run: bool
 
 
+class DisagreementRecord(msgspec.Struct, frozen=True):
+    """What the shadow policies say; `policy` is "" and `rule` null where none of them decides."""
+
+    verdict: str
+    reason: str
+    policy: str
+    rule: int | None
+
+
 class DecisionRecord(msgspec.Struct, frozen=True):
     """What is kept of one decision. Texts are "" and `rule` is null where there is nothing to say.
 
     `time` is RFC 3339 in UTC; `source` and `destination` are `address:port`; `request_id` is Envoy's stream id.
     `trace_id` is that of the request's `traceparent`; `latency_us` is from reading the request to this record;
     `binding` says what ties the token to the caller; `table_digest` is SHA-256 (hex) of the rules in force.
+    `shadow` is null where the shadow policies agree, or there are none.
     """
 
     schema: str
@@ -229,6 +241,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     latency_us: int
     table_digest: str
     obligations: Obligations
+    shadow: DisagreementRecord | None
 
 
 def make_record(note: Note) -> DecisionRecord:
@@ -258,7 +271,14 @@ def make_record(note: Note) -> DecisionRecord:
         max(0, round((note.ended - note.now) * _MICROSECONDS)) if note.ended else 0,
         note.table_digest,
         note.obligations,
+        _disagreement(note.disagreement),
     )
+
+
+def _disagreement(found: Disagreement | None) -> DisagreementRecord | None:
+    if found is None:
+        return None
+    return DisagreementRecord(found.verdict, found.reason, found.policy, found.rule)
 
 
 def _trace_id(trace_parent: str) -> str:

@@ -117,17 +117,17 @@ class SegmentedLog:
 
     def _go_on(self) -> None:
         """Find where the chain ended. A rotation that a crash interrupted is finished first."""
-        descriptor = os.open(self._path, _FLAGS, _MODE)
-        tail = _read_tail(descriptor)
+        self._descriptor = os.open(self._path, _FLAGS, _MODE)
+        tail = _read_tail(self._descriptor)
         if tail.link is not None and tail.link.event == Event.SEAL:
-            os.close(descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
             self._take(tail)
             if self._finished_name(tail.link.segment).exists():
                 raise LogFileError(f"`{self._finished_name(tail.link.segment).name}` exists already")
             self._begin_after(tail.link.segment)
             return
-        self._descriptor = descriptor
-        self._size = os.fstat(descriptor).st_size
+        self._size = os.fstat(self._descriptor).st_size
         if tail.link is None:
             self._first_line(tail)
             return

@@ -75,6 +75,11 @@ def sampled_below(share: float) -> str | None:
     return None if share >= 1 else f"{int(share * 16**_SAMPLED_DIGITS):0{_SAMPLED_DIGITS}x}"
 
 
+def _remarkable(decision: Decision) -> bool:
+    """Whether it is recorded even where only a sample of its kind is."""
+    return bool(decision.shadows) or decision.disagreement is not None
+
+
 class LineSink:
     """Hands records as lines to an output. `written` counts the lines since the start, `unsampled` the allows left out.
 
@@ -126,11 +131,12 @@ class LineSink:
     def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
         """Queue the record. False where there is no room, unless the operator chose to drop and count.
 
-        An allow that is not sampled is only counted; those that an AUDIT rule or one in dry run matched are all kept.
+        An allow that is not sampled is only counted; those that an AUDIT rule or one in dry run matched, or that the
+        shadow policies would deny, are all kept.
         """
         allowed = decision.allowed
         below = self._sampled_below
-        if below is not None and allowed and decision_id[:_SAMPLED_DIGITS] >= below and not decision.shadows:
+        if below is not None and allowed and decision_id[:_SAMPLED_DIGITS] >= below and not _remarkable(decision):
             self.unsampled += 1
             return True
         if (

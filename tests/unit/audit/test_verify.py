@@ -1,0 +1,207 @@
+"""Every way to tamper with a log is found, and named by its line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tests.support.audit_logs import KEY, OTHER_KEY, read_lines, recompute, segments, verify, write_log
+from zta_authz.audit.chain import digest
+from zta_authz.audit.checkpoints import CHECKPOINT_SCHEMA, Checkpoint, sign_checkpoint
+from zta_authz.audit.verify import MAX_FINDINGS, Kind, LogVerifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from zta_authz.audit.verify import Report
+
+Lines = list[bytes]
+
+
+def kinds(report: Report) -> list[tuple[int, Kind]]:
+    return [(finding.line, finding.kind) for finding in report.findings]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of one file: an opening line and ten decisions, signed at its end (record 11)."""
+    write_log(tmp_path, 10, signed=True)
+    return tmp_path
+
+
+def tamper(directory: Path, change: Callable[[Lines], Lines]) -> None:
+    file = directory / "decisions.jsonl"
+    file.write_bytes(b"".join(change(read_lines(file))))
+
+
+def test_a_log_as_it_was_written_is_fine(log: Path) -> None:
+    report = verify(log, signed=True)
+    assert (report.ok, report.notes, report.findings) == (True, [], [])
+    assert (report.decisions, report.first_seq, report.last_seq, report.checkpoints) == (10, 1, 11, 1)
+    assert report.head == digest(read_lines(log / "decisions.jsonl")[-1].rstrip(b"\n"))
+
+
+def test_a_changed_line_is_named(log: Path) -> None:
+    tamper(log, lambda lines: [*lines[:4], lines[4].replace(b'"deny"', b'"allow"'), *lines[5:]])
+    assert kinds(verify(log)) == [(5, Kind.CHANGED)]
+
+
+def test_a_changed_last_line_is_what_checkpoints_are_for(log: Path) -> None:
+    tamper(log, lambda lines: [*lines[:-1], lines[-1].replace(b'"deny"', b'"allow"')])
+    assert verify(log).ok
+    assert kinds(verify(log, signed=True)) == [(11, Kind.RECOMPUTED)]
+
+
+def test_a_removed_line_is_named(log: Path) -> None:
+    tamper(log, lambda lines: lines[:4] + lines[5:])
+    report = verify(log)
+    assert kinds(report) == [(5, Kind.REMOVED)]
+    assert "record 5 missing before record 6" in report.findings[0].message
+
+
+def test_lines_in_another_order_are_found(log: Path) -> None:
+    tamper(log, lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]])
+    assert (6, Kind.MOVED) in kinds(verify(log))
+
+
+def test_a_line_that_stands_twice_is_found(log: Path) -> None:
+    tamper(log, lambda lines: [*lines[:5], lines[4], *lines[5:]])
+    assert (6, Kind.MOVED) in kinds(verify(log))
+
+
+def test_a_line_that_is_no_record_is_found(log: Path) -> None:
+    tamper(log, lambda lines: [*lines[:4], b"nothing happened\n", *lines[5:]])
+    assert (5, Kind.UNREADABLE) in kinds(verify(log))
+
+
+def test_a_cut_end_is_found_by_the_checkpoint_that_saw_it(log: Path) -> None:
+    tamper(log, lambda lines: lines[:-2])
+    assert verify(log).ok
+    report = verify(log, signed=True)
+    assert kinds(report) == [(9, Kind.CUT)]
+    assert "checkpoint 1 saw record 11" in report.findings[0].message
+
+
+def test_an_emptied_log_is_cut(log: Path) -> None:
+    tamper(log, lambda _: [])
+    assert [kind for _, kind in kinds(verify(log, signed=True))] == [Kind.CUT]
+
+
+def test_a_chain_that_was_computed_anew_is_found_by_a_checkpoint(log: Path) -> None:
+    def forge(lines: Lines) -> Lines:
+        return [recompute([*lines[:4], lines[4].replace(b'"deny"', b'"allow"'), *lines[5:]])]
+
+    tamper(log, forge)
+    assert verify(log).ok
+    assert kinds(verify(log, signed=True)) == [(11, Kind.RECOMPUTED)]
+
+
+def test_a_chain_without_a_line_that_was_computed_anew_is_found_by_a_checkpoint(log: Path) -> None:
+    tamper(log, lambda lines: [recompute(lines[:4] + lines[5:])])
+    assert verify(log).ok
+    assert [kind for _, kind in kinds(verify(log, signed=True))] == [Kind.CUT]
+
+
+def test_a_recomputed_chain_does_not_pass_with_checkpoints_of_another_key(log: Path) -> None:
+    tamper(log, lambda lines: [recompute(lines[:5])])
+    head = digest(read_lines(log / "decisions.jsonl")[-1].rstrip(b"\n"))
+    forged = Checkpoint(CHECKPOINT_SCHEMA, 1, "2026-01-01T00:00:00+00:00", 1, 5, head)
+    (log / "checkpoints.jsonl").write_bytes(sign_checkpoint(forged, OTHER_KEY))
+    assert kinds(verify(log, signed=True)) == [(1, Kind.CHECKPOINT)]
+
+
+def test_a_missing_checkpoint_and_none_at_all_are_found(tmp_path: Path) -> None:
+    for _ in range(3):
+        write_log(tmp_path, 1, signed=True)
+    file = tmp_path / "checkpoints.jsonl"
+    lines = read_lines(file)
+    assert verify(tmp_path, signed=True).ok
+    file.write_bytes(lines[0] + lines[2])
+    assert kinds(verify(tmp_path, signed=True)) == [(2, Kind.CHECKPOINT)]
+    file.write_bytes(b"")
+    assert kinds(verify(tmp_path, signed=True)) == [(0, Kind.CHECKPOINT)]
+
+
+def test_a_changed_checkpoint_is_found(log: Path) -> None:
+    file = log / "checkpoints.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"seq":11', b'"seq":10'))
+    assert kinds(verify(log, signed=True)) == [(1, Kind.CHECKPOINT)]
+
+
+@pytest.fixture
+def rotated(tmp_path: Path) -> Path:
+    """A log of several files."""
+    write_log(tmp_path, 40, max_bytes=8192, signed=True)
+    assert len(segments(tmp_path)) >= 4
+    return tmp_path
+
+
+def test_files_are_one_chain_in_whatever_order_they_are_named(rotated: Path) -> None:
+    report = verify(rotated, files=list(reversed(segments(rotated))), signed=True)
+    assert (report.ok, report.notes, report.decisions) == (True, [], 40)
+
+
+def test_a_missing_file_is_found_unless_it_is_the_oldest(rotated: Path) -> None:
+    files = segments(rotated)
+    found = {kind for _, kind in kinds(verify(rotated, files=[files[0], *files[2:]]))}
+    assert found == {Kind.SEGMENT_MISSING, Kind.REMOVED}
+    report = verify(rotated, files=files[1:], signed=True)
+    assert report.ok
+    assert "is read from record" in report.notes[0].message
+
+
+def test_a_missing_newest_file_is_found_by_checkpoints(rotated: Path) -> None:
+    files = segments(rotated)
+    assert verify(rotated, files=files[:-1]).ok
+    assert [kind for _, kind in kinds(verify(rotated, files=files[:-1], signed=True))] == [Kind.CUT]
+
+
+def test_a_missing_seal_is_found(rotated: Path) -> None:
+    file = segments(rotated)[0]
+    file.write_bytes(b"".join(read_lines(file)[:-1]))
+    assert {kind for _, kind in kinds(verify(rotated))} == {Kind.UNSEALED, Kind.REMOVED}
+
+
+def test_a_seal_that_does_not_agree_is_found(rotated: Path) -> None:
+    file = segments(rotated)[0]
+    lines = read_lines(file)
+    file.write_bytes(b"".join([*lines[:-1], lines[-1].replace(b'"count":', b'"count":1')]))
+    assert Kind.UNSEALED in {kind for _, kind in kinds(verify(rotated))}
+
+
+def test_a_line_after_the_seal_is_found(rotated: Path) -> None:
+    file = segments(rotated)[0]
+    file.write_bytes(file.read_bytes() + read_lines(file)[1])
+    assert Kind.MOVED in {kind for _, kind in kinds(verify(rotated))}
+
+
+def test_findings_are_bounded_and_counted() -> None:
+    verifier = LogVerifier()
+    verifier.read_segment("a", [b"x\n"] * (MAX_FINDINGS + 5))
+    report = verifier.finish()
+    assert len(report.findings) == MAX_FINDINGS
+    assert report.finding_count == MAX_FINDINGS + 5
+
+
+@given(st.lists(st.binary(max_size=60).map(lambda data: data.replace(b"\n", b"") + b"\n"), max_size=6))
+def test_whatever_stands_in_a_file_is_judged_and_not_tripped_over(lines: list[bytes]) -> None:
+    verifier = LogVerifier()
+    verifier.read_checkpoints("c", lines, KEY.public_key())
+    verifier.read_segment("a", lines)
+    assert not verifier.finish().ok
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_byte_of_a_signed_log_can_be_changed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    directory = tmp_path_factory.mktemp("log")
+    write_log(directory, 3, signed=True)
+    file = directory / "decisions.jsonl"
+    content = bytearray(file.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(content)
+    assert not verify(directory, signed=True).ok
