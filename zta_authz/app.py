@@ -45,6 +45,7 @@ from zta_authz.keys.trust import TrustKeeper
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.policy_sources.pacing import settle_in
 from zta_authz.policy_sources.reloader import PolicySet
+from zta_authz.policy_sources.shadow import SET as SHADOW_SET, ShadowPolicies
 from zta_authz.reloading import Reloading
 from zta_authz.settings.audit import open_audit
 from zta_authz.settings.live import LiveSettings
@@ -146,6 +147,7 @@ class Service:
             keep=settings.tracing.keep,
         )
         self._jwks = self._build_jwks(authorities)
+        self._shadow = ShadowPolicies(self._observer.metrics.policies) if settings.shadow_policies else None
         self._reloading = Reloading(settings, self._policy_sets())
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
@@ -194,6 +196,14 @@ class Service:
 
         current = self._snapshots.current
         yield PolicySet("policies", self._settings.policies, current, self.publish, refuse, keep)
+        shadow, paths = self._shadow, self._settings.shadow_policies
+        if shadow is not None:
+            yield PolicySet(SHADOW_SET, paths, shadow.current, self._take_shadow, shadow.refuse, shadow.keep)
+
+    def _take_shadow(self, snapshot: Snapshot) -> None:
+        if self._shadow is not None:
+            self._shadow.take(snapshot)
+            settle_in()
 
     def _show_faults(self, faults: Sequence[Fault]) -> None:
         self.state.load_errors = tuple(faults)
@@ -220,12 +230,13 @@ class Service:
     def _build_servers(self, tls: MutualTls | SvidTls | None) -> list[Server]:
         """Servers for proxies, plain and under mutual TLS, and for operators."""
         settings = self._settings
-        authorizer = Authorizer(self._snapshots, self._audit)
+        authorizer = Authorizer(self._snapshots, self._audit, self._shadow)
         servicer = CheckServicer(authorizer, self._observer, lambda: self._output_headers)
         metrics = self._observer.metrics
         metrics.watch_observer(lambda: servicer.observer_errors)
         metrics.watch_caches(lambda: self._look_ups(0), lambda: self._look_ups(1))
-        metrics.watch_audit(lambda: self._audit.dropped, lambda: self._audit.queued)
+        audit = self._audit
+        metrics.watch_audit(lambda: audit.dropped, lambda: audit.queued, lambda: audit.unsampled)
         limit = settings.max_concurrent_checks
         if settings.transport == "grpcio":
             backlog = Backlog(limit)

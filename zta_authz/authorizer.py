@@ -16,7 +16,7 @@ from zta_authz.pdp.decide import decide
 if TYPE_CHECKING:
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
-    from zta_authz.ports import AuditSink, SnapshotSource
+    from zta_authz.ports import AuditSink, ShadowPolicies, SnapshotSource
 
 _NOT_READY = Decision(Verdict.DENY, Reason.NOT_READY)
 
@@ -24,10 +24,12 @@ _NOT_READY = Decision(Verdict.DENY, Reason.NOT_READY)
 class Authorizer:
     """Decides requests with whatever snapshot is in force when they arrive, and accounts for what is answered."""
 
-    __slots__ = ("_audit", "_snapshots")
+    __slots__ = ("_audit", "_shadow", "_snapshots")
 
-    def __init__(self, snapshots: SnapshotSource, audit: AuditSink) -> None:
+    def __init__(self, snapshots: SnapshotSource, audit: AuditSink, shadow: ShadowPolicies | None = None) -> None:
+        """`shadow` is asked about each decision, and changes none."""
         self._snapshots = snapshots
+        self._shadow = shadow
         self._audit = audit
 
     async def authorize(
@@ -45,11 +47,10 @@ class Authorizer:
         snapshot = self._snapshots.current()
         if snapshot is None:
             return _NOT_READY
-        if stages is None:
-            return decide(snapshot, request, evidence, now, caller)
         decision = decide(snapshot, request, evidence, now, caller, stages=stages)
-        stages.decided = stages.clock()
-        return decision
+        if stages is not None:
+            stages.decided = stages.clock()
+        return decision if self._shadow is None else self._shadow.compare(request, decision, now, caller)
 
     def account(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Decision:
         """Record what is about to be answered; an allow that can't be recorded becomes a denial.

@@ -23,6 +23,14 @@ class SnapshotSource(Protocol):
         ...
 
 
+class ShadowPolicies(Protocol):
+    """A second set of policies, which never answers."""
+
+    def compare(self, request: RequestAttributes, decision: Decision, now: float, caller: str = "") -> Decision:
+        """`decision`, with what the second set says of it where that is something else. Must not raise or block."""
+        ...
+
+
 class AuditSink(Protocol):
     """Where decisions are recorded. It may turn an allow into a deny by refusing the record."""
 

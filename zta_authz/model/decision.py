@@ -46,6 +46,15 @@ class Shadow:
     dry_run: bool
 
 
+class Disagreement(msgspec.Struct, frozen=True):
+    """What the shadow policies say where that is another verdict; `policy` and `rule` are as in a `Decision`."""
+
+    verdict: Verdict
+    reason: Reason
+    policy: str = ""
+    rule: int | None = None
+
+
 class Decision(msgspec.Struct, frozen=True):
     """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
 
@@ -60,6 +69,7 @@ class Decision(msgspec.Struct, frozen=True):
     detail: str = ""
     response: Response = NO_RESPONSE
     shadows: tuple[Shadow, ...] = ()
+    disagreement: Disagreement | None = None
 
     @property
     def allowed(self) -> bool:

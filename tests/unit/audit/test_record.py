@@ -7,12 +7,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS, DecisionRecord, Obligations, encode_line, make_record, take_note
 from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Response, Shadow, Verdict
+from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
 
@@ -60,11 +61,19 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "latency_us": 0,
         "table_digest": "",
         "obligations": {"set_headers": [], "remove_headers": [], "remove_query": []},
+        "shadow": None,
     }
 
 
 def noted(request: RequestAttributes, decision: Decision, ended: float = 0.0) -> DecisionRecord:
     return make_record(take_note(request, decision, DECISION_ID, 1_700_000_000.25, ended, "d" * 64))
+
+
+def test_what_the_shadow_policies_say_is_recorded_beside_what_was_decided() -> None:
+    found = Disagreement(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/new", 3)
+    record = line(attributes(), msgspec.structs.replace(deny(), disagreement=found))
+    assert record["verdict"] == "deny"
+    assert record["shadow"] == {"verdict": "allow", "reason": "allow_policy", "policy": "default/new", "rule": 3}
 
 
 def test_what_an_allow_changes_on_the_request_is_recorded_by_name_only() -> None:

@@ -119,7 +119,7 @@ async def test_a_broken_version_changes_nothing_and_the_mended_one_is_taken(
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a")})
     async with kept(mount.path) as it:
         with caplog.at_level(logging.INFO):
-            mount.update({"a.yaml": BROKEN, "b.yaml": BROKEN.replace("rulez", "rulex").replace("name: x", "name: y")})
+            mount.update({"a.yaml": BROKEN, "b.yaml": BROKEN.replace("rulez", "rulex").replace("name: x", "name: two")})
             await it.until(lambda: bool(it.refused))
         assert it.allows("/a")
         assert [fault.source.rpartition("/")[2] for fault in it.refused[-1]] == ["a.yaml", "b.yaml"]
