@@ -182,6 +182,7 @@ class Service:
         """Put the settings that can change live in force. May be called from any thread."""
         logging.getLogger().setLevel(settings.log.level.upper())
         self._observer.sample(settings.tracing.sample_ratio)
+        self._audit.sample(settings.audit.sample_allows)
 
     def _policy_sets(self) -> Iterator[PolicySet]:
         metrics = self._observer.metrics

@@ -60,6 +60,9 @@ class NullSink:
         """True."""
         return True
 
+    def sample(self, share: float) -> None:
+        """There is nothing to sample."""
+
     def close(self) -> None:
         """Nothing to flush."""
 
@@ -152,6 +155,10 @@ class LineSink:
         if not self._awake.is_set():
             self._awake.set()
         return True
+
+    def sample(self, share: float) -> None:
+        """From now on keep this share of allows."""
+        self._sampled_below = sampled_below(share)
 
     def close(self) -> None:
         """Write what is queued, for five seconds at most, and stop; what is recorded later is refused."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from zta_authz.settings.model import Settings
 
-LIVE: Final = ("log.level", "tracing.sample_ratio")
+LIVE: Final = ("log.level", "tracing.sample_ratio", "audit.sample_allows")
 
 _LOG = logging.getLogger(__name__)
 

@@ -139,9 +139,14 @@ class Metrics:
         self._policies.add(name)
         return name
 
-    def watch_audit(self, dropped: Callable[[], int], queued: Callable[[], int]) -> None:
-        """Show how the decision log keeps up: records it `dropped` since the start, and those that are `queued`."""
+    def watch_audit(self, dropped: Callable[[], int], queued: Callable[[], int], unsampled: Callable[[], int]) -> None:
+        """Show how the decision log keeps up: records it `dropped` since the start, and those that are `queued`.
+
+        `unsampled` are the allows since the start that it left out because the settings say so.
+        """
         self._readings.counter(names.AUDIT_DROPPED, "Decision records that could not be kept.", dropped)
+        unsampled_help = "Allows that are not in the decision log because they were not sampled."
+        self._readings.counter(names.AUDIT_UNSAMPLED, unsampled_help, unsampled)
         self._readings.gauge(names.AUDIT_QUEUE, "Decision records that wait to be written.", queued)
 
     def watch_spans(

@@ -300,6 +300,17 @@ def test_all_or_no_allows_can_be_kept(tmp_path: Path, share: float, kept: bool) 
     assert sink.written == (2 if kept else 0)
 
 
+def test_the_share_of_allows_can_be_changed_while_records_are_taken() -> None:
+    reader, writer = os.pipe()
+    sink = LineSink(PlainOutput(writer), sample_allows=0.0)
+    for share in (0.0, 1.0, 0.5):
+        sink.sample(share)
+        sink.record(REQUEST, allow(), "c" + "0" * 31, 0.0)
+    sink.close()
+    os.close(reader)
+    assert (sink.written, sink.unsampled) == (1, 2)
+
+
 def test_the_record_names_the_rules_in_force_when_it_was_made(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     sink = file_sink(path)

@@ -52,7 +52,7 @@ def full() -> Metrics:
     metrics = Metrics("1")
     for event in EVENTS:
         metrics.count(event)
-    metrics.watch_audit(lambda: 1, lambda: 1)
+    metrics.watch_audit(lambda: 1, lambda: 1, lambda: 1)
     metrics.watch_observer(lambda: 1)
     metrics.watch_spans(lambda: 1, lambda: {"queue_full": 1, "export_failed": 1, "rate": 1}, lambda: 1)
     metrics.watch_caches(lambda: {"peers": 1}, lambda: {"peers": 1})
