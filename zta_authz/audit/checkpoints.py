@@ -11,6 +11,7 @@ import binascii
 import logging
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -123,13 +124,14 @@ class CheckpointWriter:
         said = datetime.now(UTC).isoformat(timespec="microseconds")
         checkpoint = Checkpoint(CHECKPOINT_SCHEMA, self._number + 1, said, segment, position.seq, position.head)
         line = sign_checkpoint(checkpoint, self._key)
-        before = os.fstat(self._descriptor).st_size
+        before = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
             if os.write(self._descriptor, line) != len(line):
                 raise OSError(0, "the disk is full")
             os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, before)
             _LOG.error("a checkpoint of the decision log can't be written: %s", error.strerror)
             return
         self._number += 1

@@ -288,10 +288,11 @@ def _finished(path: Path) -> list[Path]:
 
 def _sync_directory(directory: Path) -> None:
     """Have renames on the disk too; a file system that can't is none that we could help."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         _LOG.error("the decision log's directory can't be flushed: %s", error.strerror)
-    finally:
-        os.close(descriptor)
