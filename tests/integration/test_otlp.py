@@ -95,8 +95,8 @@ async def test_a_collector_that_does_not_answer_slows_and_fails_no_decision(
     assert sorted(outcome.latencies)[int(outcome.calls * 0.99)] < 0.1
     lost = sum(shown[f"zta_spans_dropped_total/{cause}"] for cause in ("queue_full", "export_failed"))
     assert shown["zta_spans_exported_total"] == 0
-    assert shown["zta_spans_queue"] <= 4096
-    assert lost + shown["zta_spans_queue"] >= outcome.calls - 512  # a batch may be on its way
+    assert shown["zta_spans_queue_records"] <= 4096
+    assert lost + shown["zta_spans_queue_records"] >= outcome.calls - 512  # a batch may be on its way
     assert status == 0
     assert time.monotonic() - begun < 15
 

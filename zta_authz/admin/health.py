@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -136,25 +137,42 @@ class HealthServer:
         try:
             match path:
                 case b"/healthz":
-                    return Page(HTTPStatus.OK, _TEXT, b"ok\n")
+                    return self._liveness()
                 case b"/readyz":
                     return self._readiness()
                 case b"/metrics":
                     body, content_type = self._metrics()
                     return Page(HTTPStatus.OK, content_type, body)
                 case b"/version":
-                    return Page(HTTPStatus.OK, _JSON, _to_json({"version": self._state.version}))
+                    return Page(HTTPStatus.OK, _JSON, _to_json(self._version()))
         except Exception:  # noqa: BLE001 - a bug in a page is an answer, not a lost connection
             _LOG.exception("a health page failed")
             return _error(HTTPStatus.INTERNAL_SERVER_ERROR)
         return _error(HTTPStatus.NOT_FOUND)
+
+    def _liveness(self) -> Page:
+        """200 as long as anything is answered at all, with what `/readyz` says."""
+        try:
+            detail = self._readiness().body
+        except Exception:  # noqa: BLE001 - a process is not restarted because a page about it fails
+            _LOG.exception("readiness could not be told")
+            detail = _to_json({})
+        return Page(HTTPStatus.OK, _JSON, detail)
+
+    def _version(self) -> dict[str, object]:
+        state = self._state
+        uptime = max(0.0, round(state.now - state.started_at, 3))
+        return {"version": state.version, "python": platform.python_version(), "uptime_seconds": uptime}
 
     def _readiness(self) -> Page:
         state, snapshot = self._state, self._state.snapshot
         detail = {
             "ready": state.ready,
             "obstacles": state.obstacles(),
+            "phase": state.phase.value,
             "table_digest": snapshot.digest if snapshot is not None else "",
+            "table_age_seconds": max(0.0, round(state.now - state.loaded_at, 3)) if snapshot is not None else None,
+            "policy_reload_failed": bool(state.load_errors),
             "load_errors": len(state.load_errors),
             "warnings": len(snapshot.warnings) if snapshot is not None else 0,
             "issuers_without_keys": state.issuers_without_keys()[:MAX_ISSUERS],

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
+import re
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +15,7 @@ from zta_authz import __version__
 from zta_authz.admin import health
 from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
-from zta_authz.errors import SettingsErrors
+from zta_authz.errors import Fault, SettingsErrors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +67,10 @@ async def test_a_serving_process_is_alive_and_ready() -> None:
     assert json.loads(body) == {
         "ready": True,
         "obstacles": [],
+        "phase": "serving",
         "table_digest": state.snapshot.digest,
+        "table_age_seconds": 7.0,
+        "policy_reload_failed": False,
         "load_errors": 0,
         "warnings": 0,
         "issuers_without_keys": [],
@@ -109,13 +115,49 @@ async def test_metrics_are_given_with_their_content_type() -> None:
 
 async def test_the_version_is_told() -> None:
     async with running(serving_state()) as port:
-        assert json.loads((await get(port, "/version"))[2]) == {"version": __version__}
+        told = json.loads((await get(port, "/version"))[2])
+    assert told == {"version": __version__, "python": platform.python_version(), "uptime_seconds": 0.0}
+
+
+async def test_a_live_process_says_what_is_not_ready() -> None:
+    state = serving_state()
+    state.phase = Phase.DRAINING
+    async with running(state) as port:
+        status, headers, body = await get(port, "/healthz")
+        assert (await get(port, "/readyz"))[2] == body
+    assert (status, headers["content-type"], json.loads(body)["obstacles"]) == (200, "application/json", ["draining"])
+
+
+async def test_refused_policies_show_and_keep_nobody_from_being_ready() -> None:
+    state = serving_state()
+    state.load_errors = (Fault("policies/orders.yaml", 7, 1, "secret", ""),)
+    async with running(state) as port:
+        status, _, body = await get(port, "/readyz")
+    told = json.loads(body)
+    assert (status, told["policy_reload_failed"], told["load_errors"]) == (200, True, 1)
+    assert b"secret" not in body
+    assert b"orders" not in body
+
+
+async def test_a_process_that_can_not_tell_its_readiness_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(serving_state()) as port:
+        monkeypatch.setattr(ServiceState, "obstacles", None)
+        assert (await get(port, "/readyz"))[0] == 500
+        assert [(await get(port, "/healthz"))[at] for at in (0, 2)] == [200, b"{}\n"]
+
+
+def test_each_field_of_the_pages_is_documented_and_no_other() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "health.md").read_text(encoding="utf-8")
+    state = serving_state()
+    server = HealthServer("", 0, state, lambda: METRICS)
+    told = {*json.loads(server.page(b"/readyz").body), *json.loads(server.page(b"/version").body)}
+    assert set(re.findall(r"(?m)^\| `(\w+)`", text)) == told
 
 
 async def test_head_gets_the_head_only() -> None:
     async with running(serving_state()) as port:
         status, headers, body = await get(port, "/healthz", "HEAD")
-    assert (status, headers["content-length"], body) == (200, "3", b"")
+    assert (status, int(headers["content-length"]) > 2, body) == (200, True, b"")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""What telling costs: decision log to a file, metrics and traces at 1 %, beside all three off, in pairs in one run.
+
+Both sides are `zta-authz serve` with the fast server, the same policies and the same request, each in a process of its
+own on the same CPU; a collector that takes the spans runs beside the client. Metrics can't be switched off in the
+service, so the bare side runs with an observer that does nothing. `--each` shows what each of the three adds alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import uvloop
+
+from bench import scenario
+from bench.check_throughput import Round, measure, server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+TARGET = 0.15
+"""All three together cost at most this share of the throughput."""
+PARTS = ("audit", "metrics", "traces")
+SAMPLED = 0.01
+BARE, FULL = "all off", "all on"
+
+
+def serve(config: str, parts: Sequence[str]) -> int:
+    """Serve as told in `config`, with an observer that does only what is among `parts`."""
+    from zta_authz.cli.main import main as zta_authz  # noqa: PLC0415  only the serving side needs it
+    from zta_authz.telemetry.metrics import Metrics  # noqa: PLC0415
+    from zta_authz.telemetry.observer import TelemetryObserver  # noqa: PLC0415
+
+    def nothing(*_: object) -> None:
+        """No telemetry."""
+
+    if "metrics" not in parts:
+        Metrics.count = nothing  # type: ignore[assignment, method-assign]
+        if "traces" not in parts:
+            TelemetryObserver.begin = nothing  # type: ignore[assignment, method-assign]
+            TelemetryObserver.observe = nothing  # type: ignore[assignment, method-assign]
+    return zta_authz(["serve", "--config", config])
+
+
+@asynccontextmanager
+async def collector() -> AsyncIterator[str]:
+    """An OTLP collector that takes everything and keeps nothing; its endpoint."""
+
+    async def export(_payload: bytes, _context: Any) -> bytes:
+        return b""  # an empty ExportTraceServiceResponse: all taken
+
+    running = grpc.aio.server()
+    handlers: dict[str, Any] = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    name = "opentelemetry.proto.collector.trace.v1.TraceService"
+    running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    port = running.add_insecure_port("127.0.0.1:0")
+    await running.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await running.stop(0)
+
+
+def write_settings(what: scenario.Scenario, directory: Path, endpoint: str, parts: Sequence[str]) -> tuple[Path, Path]:
+    """Settings with only `parts` on, in `directory`; the file, and where it will listen."""
+    directory.mkdir()
+    settings = json.loads(what.config.read_text())
+    socket = directory / "s"
+    settings["listen"] = [f"unix:{socket}"]
+    settings["audit"] = (
+        {"sink": "file", "path": str(directory / "decisions.jsonl")} if "audit" in parts else {"sink": "none"}
+    )
+    settings["log"] = {"level": "error"}
+    if "traces" in parts:
+        settings["tracing"] = {"otlp_endpoint": endpoint, "sample_ratio": SAMPLED}
+    config = directory / "config.yaml"
+    config.write_text(json.dumps(settings))
+    return config, socket
+
+
+async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
+    """All rounds of all sides, and what they come to."""
+    what = scenario.build(arguments.case, arguments.policies, directory, "fast")
+    cpus = sorted(os.sched_getaffinity(0))
+    sides: dict[str, tuple[str, ...]] = {BARE: (), FULL: PARTS}
+    if arguments.each:
+        sides |= {part: (part,) for part in PARTS}
+    rounds: dict[str, list[Round]] = {side: [] for side in sides}
+    async with AsyncExitStack() as stack:
+        endpoint = await stack.enter_async_context(collector())
+        running: dict[str, tuple[Path, int]] = {}
+        for number, (side, parts) in enumerate(sides.items()):
+            config, socket = write_settings(what, directory / str(number), endpoint, parts)
+            command = ["-m", "bench.telemetry_cost", "--serve", str(config), "--parts", ",".join(parts)]
+            running[side] = socket, stack.enter_context(server(command, socket, cpus[0]))
+        os.sched_setaffinity(0, {cpus[-1]})
+        for number in range(arguments.rounds):
+            for side in list(sides) if number % 2 == 0 else reversed(sides):
+                done = await measure(*running[side], what.request, arguments.concurrency, arguments.seconds)
+                rounds[side].append(done)
+    return summary(arguments, rounds)
+
+
+def summary(arguments: argparse.Namespace, rounds: dict[str, list[Round]]) -> dict[str, object]:
+    """Medians of each side, and of its rounds' throughput beside the bare one's."""
+    ratios = {
+        side: [each.calls_per_second / bare.calls_per_second for each, bare in zip(done, rounds[BARE], strict=True)]
+        for side, done in rounds.items()
+        if side != BARE
+    }
+    names = ("calls_per_second", "server_cpu_us", "p50_ms", "p99_ms")
+    return {
+        "case": arguments.case,
+        "policies": arguments.policies,
+        "sampled": SAMPLED,
+        "sides": {
+            side: {name: round(statistics.median(getattr(each, name) for each in done), 3) for name in names}
+            for side, done in rounds.items()
+        },
+        "cost": {side: round(1 - statistics.median(found), 3) for side, found in ratios.items()},
+        "throughput_ratios": {side: [round(ratio, 3) for ratio in found] for side, found in ratios.items()},
+    }
+
+
+def show(result: dict[str, Any]) -> str:
+    """The result as a table."""
+    lines = [f"{'':10}{'calls/s':>10}{'CPU us/call':>14}{'p50 ms':>10}{'p99 ms':>10}{'cost':>8}"]
+    for side, told in result["sides"].items():
+        cost = f"{result['cost'][side]:>8.1%}" if side in result["cost"] else ""
+        lines.append(
+            f"{side:10}{told['calls_per_second']:>10.0f}{told['server_cpu_us']:>14.1f}"
+            f"{told['p50_ms']:>10.2f}{told['p99_ms']:>10.2f}{cost}"
+        )
+    ratios = ", ".join(f"{ratio:.0%}" for ratio in result["throughput_ratios"][FULL])
+    lines.append(f"all on / all off: {ratios}; the cost is one less their median, target {TARGET:.0%} at most")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the benchmark; the exit status is 1 where `--check` is given and the target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=scenario.CASES, default="svid", help="what the caller presents")
+    parser.add_argument("--policies", type=int, default=100, help="policies in force")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds of each side")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one round")
+    parser.add_argument("--concurrency", type=int, default=32, help="calls in flight")
+    parser.add_argument("--each", action="store_true", help="measure each of the three alone, too")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    parser.add_argument("--check", action="store_true", help="fail where the target is missed")
+    parser.add_argument("--serve", metavar="CONFIG", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", default="", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(arguments.serve, arguments.parts.split(","))
+    with tempfile.TemporaryDirectory(prefix="zta-bench-") as directory:
+        result: dict[str, Any] = uvloop.run(compare(arguments, Path(directory)))
+    print(json.dumps(result, indent=2) if arguments.output == "json" else show(result))
+    return 1 if arguments.check and result["cost"][FULL] > TARGET else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
