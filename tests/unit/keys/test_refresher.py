@@ -189,10 +189,11 @@ async def test_an_answer_without_a_usable_key_leaves_the_last_good_ones() -> Non
 
 async def test_a_thousand_tokens_with_unknown_keys_cause_one_fetch() -> None:
     loader, subject = FakeLoader(OLD), fetching()
-    async with refreshing(loader, subject, timing=Timing(unknown_kid=0.3)):
+    forged = [bearer(Signer(kid=f"made up {number}", number=3).token()) for number in range(1000)]
+    async with refreshing(loader, subject, timing=Timing(unknown_kid=1.5)):
         assert len(loader.asked) == 1
-        for number in range(1000):
-            assert not accepts(subject, Signer(kid=f"made up {number}", number=3))
+        for number, asked in enumerate(forged):
+            assert refusal(subject, asked) is Reason.TOKEN_KEY_UNKNOWN
             if not number % 100:
                 await asyncio.sleep(0)
         assert len(loader.asked) == 1  # not within the interval
