@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "throughput-grpcio": ["-m", "bench.check_throughput", "--server", "grpcio"],
     "decision": ["-m", "bench.decision_cost"],
     "identity": ["-m", "bench.identity_cost"],
+    "telemetry": ["-m", "bench.telemetry_cost"],
     "rules": ["-m", "bench.matching_scale", "--rules", "10000"],
     "rules-100000": ["-m", "bench.matching_scale"],
 }

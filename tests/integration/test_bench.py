@@ -74,3 +74,20 @@ async def connect(socket: Path) -> LoadClient:
         lambda: LoadClient(b"\x0a\x00" * 500, 8), str(socket)
     )
     return client
+
+
+def test_what_telling_costs_is_measured_against_a_service_that_tells_nothing() -> None:
+    arguments = ["--policies", "3", "--rounds", "1", "--seconds", "0.4", "--output", "json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.telemetry_cost", *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["sides"]) == {"all off", "all on"}
+    assert all(side["calls_per_second"] > 0 for side in result["sides"].values())
+    assert -10 < result["cost"]["all on"] < 1
