@@ -59,6 +59,8 @@ from envoy.clusters import AUTHZ_CLUSTER, AuthzTarget, authz_cluster, certificat
 
 UPSTREAM_CLUSTER = "hatshop"
 BODY_LIMIT_BYTES = 8192
+TRY_LIMIT = timedelta(milliseconds=200)
+"""Envoy takes the longest back-off of a retry policy like this one for the time that one try may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,7 @@ def retry_policy() -> RetryPolicy:
     return RetryPolicy(
         retry_on="connect-failure,refused-stream,reset",
         num_retries=2,
-        retry_back_off=BackoffStrategy(
-            base_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=20)
-        ),
+        retry_back_off=BackoffStrategy(base_interval=timedelta(milliseconds=5), max_interval=TRY_LIMIT),
         retry_host_predicate=[previous],
         host_selection_retry_max_attempts=3,
     )

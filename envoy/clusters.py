@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType, OutlierDetection
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterDiscoveryType,
+    OutlierDetection,
+)
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     DataSource,
@@ -38,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AUTHZ_CLUSTER = "zta_authz"
+MAX_RETRIES = 100
+"""At a time: what a dying process had in work. Envoy's default is 3."""
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -133,6 +141,7 @@ def authz_cluster(target: AuthzTarget) -> Cluster:
         connect_timeout=timedelta(milliseconds=200),
         load_assignment=endpoints(AUTHZ_CLUSTER, target.addresses),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(_http2())},
+        circuit_breakers=CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=MAX_RETRIES)]),
         health_checks=[_health_check()],
         outlier_detection=_outlier_detection(),
         transport_socket=_mtls(target.files) if target.mtls else None,
