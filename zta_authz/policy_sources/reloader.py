@@ -84,11 +84,12 @@ class PolicyReloader:
     def start(self, *, watches: bool = True) -> None:
         """Begin to watch. What changed since the files were first read is found at once.
 
-        Where `watches` is false, the files are only read now and when that is asked for.
+        Where `watches` is false, the files are only read when that is asked for, and now if nothing is in force yet.
         """
         paths = self._policies.paths if watches else ()
         self._watcher = Watcher(paths, self._timing, self._workshop.run)
-        self._watcher.ask()
+        if watches or self._policies.current() is None:
+            self._watcher.ask()
         name = f"reload {self._policies.name}"
         self._task = asyncio.get_running_loop().create_task(self._watch(self._watcher), name=name)
 

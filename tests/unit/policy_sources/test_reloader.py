@@ -70,7 +70,7 @@ async def kept(*paths: Path, watches: bool = True) -> AsyncIterator[Kept]:
     policies = PolicySet("policies", it.paths, it.holder.current, it.take, it.refused.append, it.keep)
     it.reloader = PolicyReloader(policies, STRICT, TIMING, workshop)
     it.reloader.start(watches=watches)
-    await it.until(lambda: it.kept == 1)  # what is on disk at the start is what is in force
+    await it.until(lambda: it.kept == watches)  # what is on disk at the start is what is in force
     try:
         yield it
     finally:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-
-import pytest
+from typing import TYPE_CHECKING
 
 from tests.support.policies import operation, policy, request
 from zta_authz.errors import Reason
@@ -15,6 +14,9 @@ from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 from zta_authz.policy_sources import shadow as module
 from zta_authz.policy_sources.shadow import ShadowPolicies
 from zta_authz.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    import pytest
 
 ALLOWED = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/old", 0)
 DENIED = Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY)
