@@ -179,7 +179,8 @@ def test_fetched_keys_hold_across_a_reload_though_their_server_is_gone(tmp_path:
             assert place.check(token(issuer, signer)) == (200, "")
             server.say(KEYS, "out of order", 503)
             asked = len(server.asked)
-            place.write({**rule, "audiences": []}, allow_http=True, allow_private_addresses=True)
+            document = tmp_path / "policies.yaml"
+            document.write_text(document.read_text() + "# another version\n")
             service.wait_for("policies taken")
             assert place.check(token(issuer, signer)) == (200, "")
             assert len(server.asked) == asked
