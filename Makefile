@@ -83,6 +83,10 @@ test-spire: $(STAMP) ## with SPIRE's server and agent, installed by `go install`
 fuzz: $(FUZZ_STAMP) ## look for inputs that break an invariant, FUZZ_SECONDS=80 of CPU time for each target
 	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
 
+.PHONY: soak
+soak: $(STAMP) $(ENVOY_READY) ## SOAK_SECONDS=600 of load with reloads, rotations and deaths, each verdict checked
+	@exec $(BIN)/python -m tests.soak.run
+
 lint: $(STAMP) ## style and likely mistakes
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

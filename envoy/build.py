@@ -106,7 +106,7 @@ def retry_policy() -> RetryPolicy:
         name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
     )
     return RetryPolicy(
-        retry_on="connect-failure,refused-stream,reset",
+        retry_on="connect-failure,refused-stream,reset,unavailable",
         num_retries=2,
         retry_back_off=BackoffStrategy(base_interval=timedelta(milliseconds=5), max_interval=TRY_LIMIT),
         retry_host_predicate=[previous],
