@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-class ExportQueue(SpanProcessor):
+class ExportQueue:
     """Hands spans to `exporter` in batches, on a thread of its own; a span that finds `capacity` others is dropped.
 
     The counts are since the start: spans that were `exported`, those that were `dropped` at a full queue, and those
@@ -48,7 +47,7 @@ class ExportQueue(SpanProcessor):
         """Spans that wait."""
         return len(self._waiting)
 
-    def on_end(self, span: ReadableSpan) -> None:
+    def put(self, span: ReadableSpan) -> None:
         """Queue a span, or drop it. Never waits."""
         waiting = len(self._waiting)
         if waiting >= self._capacity or self._closing:
@@ -87,11 +86,3 @@ class ExportQueue(SpanProcessor):
         self._exporter.shutdown()
         self.dropped += len(self._waiting)
         self._waiting.clear()
-
-    def shutdown(self) -> None:
-        """The SDK's word for an end; `close` has been called."""
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Nothing is ever forced: whoever wants the rest calls `close`."""
-        del timeout_millis
-        return True

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from zta_authz.errors import Reason
@@ -27,10 +28,9 @@ from zta_authz.telemetry.export_queue import ExportQueue
 from zta_authz.telemetry.sampling import Keep, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span
 
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
@@ -45,22 +45,15 @@ EXPORT_SECONDS = 5
 ATTRIBUTE_CHARACTERS = 1024
 HTTP_PATH = "/v1/traces"
 
-_LIMITS = SpanLimits(  # each is named, or the SDK takes it from an environment variable
-    max_attributes=32,
-    max_events=4,
-    max_links=1,
-    max_event_attributes=2,
-    max_link_attributes=1,
-    max_attribute_length=ATTRIBUTE_CHARACTERS,
-    max_span_attributes=32,
-    max_span_attribute_length=ATTRIBUTE_CHARACTERS,
-)
 _PROPAGATOR = TraceContextTextMapPropagator()
 _NO_CONTEXT = Context()
 _SERVICE, _, _METHOD = names.CHECK_SPAN.partition("/")
 _RPC = {names.RPC_SYSTEM: "grpc", names.RPC_SERVICE: _SERVICE, names.RPC_METHOD: _METHOD}
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _FAILED = Status(StatusCode.ERROR)
+_ANSWERED = Status(StatusCode.UNSET)
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_IDS = RandomIdGenerator()
 
 
 def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] | None = None) -> SpanExporter:
@@ -83,20 +76,18 @@ def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] 
 
 
 class Spans:
-    """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans."""
+    """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans.
+
+    A span is made whole, after the call: the SDK's tracer takes several times as long, for locks and limits that are for
+    spans that grow in many places.
+    """
 
     def __init__(self, exporter: SpanExporter, sample_ratio: float, version: str, keep: Collection[Keep] = ()) -> None:
         """`sample_ratio` and `keep` as in `Sampling`."""
         self.sampling = Sampling(sample_ratio, keep)
         self.queue = ExportQueue(exporter, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS)
-        self._provider = TracerProvider(
-            sampler=ALWAYS_ON,  # what is not to be traced never gets here
-            resource=Resource({names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version}),
-            shutdown_on_exit=False,
-            span_limits=_LIMITS,
-        )
-        self._provider.add_span_processor(self.queue)
-        self._tracer = self._provider.get_tracer(names.INSTRUMENTATION, version)
+        self._resource = Resource({names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version})
+        self._scope = InstrumentationScope(names.INSTRUMENTATION, version)
 
     def record(self, event: CheckEvent) -> None:
         """Make the span of one answered call, if it was sampled or is kept."""
@@ -105,27 +96,36 @@ class Spans:
         if not sampled and not self.sampling.keeps(event):
             return
         parent = _parent(event.metadata)
-        links = _client_link(event.request) if parent is None else ()
-        span = self._tracer.start_span(
-            names.CHECK_SPAN,
-            context=parent or _NO_CONTEXT,
-            kind=SpanKind.SERVER,
-            links=links,
-            start_time=event.started_ns,
+        context = SpanContext(
+            _IDS.generate_trace_id() if parent is None else parent.trace_id,
+            _IDS.generate_span_id(),
+            is_remote=False,
+            trace_flags=_SAMPLED,
+            trace_state=None if parent is None else parent.trace_state,
         )
-        _describe(span, event)
-        if stages is not None:
-            _tell_stages(span, stages, event.started_ns)
-        span.end(end_time=max(event.started_ns, event.ended_ns))
+        span = ReadableSpan(
+            names.CHECK_SPAN,
+            context,
+            parent,
+            self._resource,
+            _attributes(event),
+            () if stages is None else tuple(_stage_events(stages, event.started_ns)),
+            _client_link(event.request) if parent is None else (),
+            SpanKind.SERVER,
+            status=_FAILED if event.decision.reason is Reason.INTERNAL_ERROR else _ANSWERED,
+            start_time=event.started_ns,
+            end_time=max(event.started_ns, event.ended_ns),
+            instrumentation_scope=self._scope,
+        )
+        self.queue.put(span)
 
     def close(self) -> None:
         """Send what is queued, within the export timeout, and stop the thread."""
         self.queue.close(EXPORT_SECONDS)
-        self._provider.shutdown()
 
 
-def _parent(metadata: Sequence[tuple[str, str | bytes]]) -> Context | None:
-    """The parent's context, None where the metadata has no valid `traceparent`."""
+def _parent(metadata: Sequence[tuple[str, str | bytes]]) -> SpanContext | None:
+    """The parent, None where the metadata has no valid `traceparent`."""
     carrier = {name: value for name, value in metadata if name in ("traceparent", "tracestate")}
     return _extract(carrier) if "traceparent" in carrier else None
 
@@ -137,16 +137,16 @@ def _client_link(request: RequestAttributes | None) -> tuple[Link, ...]:
         name: request.headers.joined(name) or "" for name in ("traceparent", "tracestate") if name in request.headers
     }
     context = _extract(carrier)
-    return (Link(get_current_span(context).get_span_context()),) if context is not None else ()
+    return (Link(context),) if context is not None else ()
 
 
-def _extract(carrier: Mapping[str, str | bytes]) -> Context | None:
+def _extract(carrier: Mapping[str, str | bytes]) -> SpanContext | None:
     text = {name: value for name, value in carrier.items() if isinstance(value, str) and value.isascii()}
-    context = _PROPAGATOR.extract(text, context=_NO_CONTEXT)
-    return context if get_current_span(context).get_span_context().is_valid else None
+    context = get_current_span(_PROPAGATOR.extract(text, context=_NO_CONTEXT)).get_span_context()
+    return context if context.is_valid else None
 
 
-def _tell_stages(span: Span, stages: Stages, started: int) -> None:
+def _stage_events(stages: Stages, started: int) -> Iterator[Event]:
     """An event at the end of each stage that was reached, with the time it took."""
     identified = stages.identified or stages.decided  # where identity is refused, that is the decision
     ends = (
@@ -156,13 +156,13 @@ def _tell_stages(span: Span, stages: Stages, started: int) -> None:
     )
     for name, begun, ended in ends:
         if begun and ended:
-            span.add_event(name, {names.DURATION: max(0, ended - begun)}, timestamp=ended)
+            yield Event(name, {names.DURATION: max(0, ended - begun)}, ended)
     if stages.conditions:
         told = {names.DURATION: max(0, stages.conditions_ns), names.CONDITIONS: stages.conditions}
-        span.add_event(names.CONDITIONS_EVENT, told, timestamp=stages.decided or None)
+        yield Event(names.CONDITIONS_EVENT, told, stages.decided or None)
 
 
-def _describe(span: Span, event: CheckEvent) -> None:
+def _attributes(event: CheckEvent) -> dict[str, str | int]:
     decision = event.decision
     attributes: dict[str, str | int] = dict(_RPC)
     attributes[names.VERDICT] = decision.verdict.value
@@ -178,8 +178,7 @@ def _describe(span: Span, event: CheckEvent) -> None:
         _describe_request(attributes, event.request)
     if decision.reason is Reason.INTERNAL_ERROR:
         attributes[names.ERROR_TYPE] = decision.reason.value
-        span.set_status(_FAILED)
-    span.set_attributes(attributes)
+    return attributes
 
 
 def _describe_request(attributes: dict[str, str | int], request: RequestAttributes) -> None:
@@ -199,5 +198,6 @@ def _describe_request(attributes: dict[str, str | int], request: RequestAttribut
 
 
 def _encodable(text: str) -> str:
-    """`text` with surrogates escaped: one that reached the exporter would cost its whole batch."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    """`text`, cut, with surrogates escaped: one that reached the exporter would cost its whole batch."""
+    sound = text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    return sound[:ATTRIBUTE_CHARACTERS]
