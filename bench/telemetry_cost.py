@@ -126,6 +126,17 @@ def summary(arguments: argparse.Namespace, rounds: dict[str, list[Round]]) -> di
             for side, done in rounds.items()
         },
         "cost": {side: round(1 - statistics.median(found), 3) for side, found in ratios.items()},
+        "cpu_cost": {
+            side: round(
+                1
+                - statistics.median(
+                    bare.server_cpu_us / each.server_cpu_us for each, bare in zip(done, rounds[BARE], strict=True)
+                ),
+                3,
+            )
+            for side, done in rounds.items()
+            if side != BARE
+        },
         "throughput_ratios": {side: [round(ratio, 3) for ratio in found] for side, found in ratios.items()},
     }
 
@@ -141,6 +152,7 @@ def show(result: dict[str, Any]) -> str:
         )
     ratios = ", ".join(f"{ratio:.0%}" for ratio in result["throughput_ratios"][FULL])
     lines.append(f"all on / all off: {ratios}; the cost is one less their median, target {TARGET:.0%} at most")
+    lines.append(f"by CPU a call alone, which other work on the machine disturbs less: {result['cpu_cost'][FULL]:.1%}")
     return "\n".join(lines)
 
 

@@ -155,7 +155,8 @@ def test_denials_and_errors_are_kept_on_request_though_nobody_sampled_them(
 
 
 def test_a_flood_of_denials_is_no_flood_of_spans() -> None:
-    sampling = Sampling(0.0, ("denials",))
+    keep: tuple[Keep, ...] = ("denials",)
+    sampling = Sampling(0.0, keep)
     denials = [CheckEvent((), None, deny(), DECISION_ID, 0, second * 10**9) for second in (1, 2)]
     assert [sum(sampling.keeps(each) for _ in range(KEPT_PER_SECOND + 7)) for each in denials] == [KEPT_PER_SECOND] * 2
     assert sampling.skipped == 14
