@@ -50,6 +50,15 @@ def parse_check_request(payload: bytes) -> tuple[RequestAttributes, Evidence]:
     return _attributes(attributes, http, method), Evidence(source.principal, source.certificate)
 
 
+def request_time(payload: bytes) -> float | None:
+    """When the proxy got the request of a CheckRequest, seconds since the epoch; None where it does not say."""
+    try:
+        request = _parse(payload).attributes.request
+    except DecodeError:
+        return None
+    return request.time.seconds + request.time.nanos / 1e9 if request.HasField("time") else None
+
+
 def _attributes(attributes: AttributeContext, http: AttributeContext.HttpRequest, method: str) -> RequestAttributes:
     destination = attributes.destination
     lines = http.header_map.headers

@@ -1,0 +1,115 @@
+"""What is certain of a request that is known in part: held against every way to complete it."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from tests.support.policies import STRICT, identity, operation, policy, request, table, when
+from zta_authz.pdp.decide import combine
+from zta_authz.pdp.partial import outlook
+from zta_authz.policy.inputs import Inputs
+
+if TYPE_CHECKING:
+    from zta_authz.policy.clauses import Clause
+
+
+def known(clause: Clause) -> bool:
+    return not clause.label.startswith("request.headers")
+
+
+def told(*documents: dict[str, Any], path: str = "/a", default_allow: bool = False) -> tuple[str, tuple[str, ...]]:
+    inputs = Inputs(request(path=path), identity(), STRICT)
+    found = outlook(table(documents).default_view, inputs, known, default_allow=default_allow)
+    return ("unknown" if found.decision is None else found.decision.verdict.value), found.missing
+
+
+HEADER = when("request.headers[x-a]", "1")
+
+
+def both(*parts: dict[str, Any]) -> dict[str, Any]:
+    rule: dict[str, Any] = {}
+    for part in parts:
+        rule |= part
+    return rule
+
+
+def test_what_no_unknown_clause_touches_is_certain() -> None:
+    assert told(policy("p", operation(paths=["/a"]))) == ("allow", ())
+    assert told(policy("p", operation(paths=["/b"]))) == ("deny", ())
+    assert told(policy("p", operation(paths=["/a"])), policy("d", operation(paths=["/a"]), action="DENY")) == (
+        "deny",
+        (),
+    )
+
+
+def test_a_rule_that_fails_on_what_is_known_needs_nothing_else() -> None:
+    assert told(policy("p", both(operation(paths=["/b"]), HEADER))) == ("deny", ())
+
+
+def test_a_rule_that_hangs_on_a_header_leaves_the_verdict_open_and_names_it() -> None:
+    assert told(policy("p", both(operation(paths=["/a"]), HEADER))) == ("unknown", ("request.headers[x-a]",))
+    allow = policy("p", operation(paths=["/a"]))
+    assert told(allow, policy("d", HEADER, action="DENY")) == ("unknown", ("request.headers[x-a]",))
+
+
+def test_an_open_deny_rule_does_not_matter_where_nothing_allows() -> None:
+    assert told(policy("d", HEADER, action="DENY")) == ("deny", ())
+
+
+def test_an_open_deny_rule_matters_where_the_default_allows() -> None:
+    assert told(policy("d", HEADER, action="DENY"), default_allow=True)[0] == "unknown"
+    assert told(default_allow=True) == ("allow", ())
+
+
+def test_another_rule_that_surely_allows_settles_it() -> None:
+    assert told(policy("p", HEADER, operation(paths=["/a"]))) == ("allow", ())
+
+
+def test_one_alternative_that_surely_holds_settles_a_group() -> None:
+    two = {"to": [{"operation": {"paths": ["/a"]}}, {"operation": {"paths": ["/b"]}}]}
+    assert told(policy("p", two)) == ("allow", ())
+    assert told(policy("p", two), path="/c") == ("deny", ())
+
+
+VALUES = ("1", "2")
+rules = st.builds(
+    lambda path, header, negated: both(
+        operation(paths=[path]),
+        {}
+        if header is None
+        else when("request.headers[x-a]", *(() if negated else (header,)), negated=(header,) if negated else ()),
+    ),
+    st.sampled_from(("/a", "/b")),
+    st.sampled_from((None, *VALUES)),
+    st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(("ALLOW", "DENY")), st.lists(rules, min_size=1, max_size=3)), max_size=3))
+def test_a_certain_verdict_is_that_of_every_completion(drawn: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    view = table([policy(f"p{n}", *its, action=action) for n, (action, its) in enumerate(drawn)]).default_view
+    completions: list[Any] = [{}, *({"x-a": list(each)} for n in (1, 2) for each in product(VALUES, repeat=n))]
+    verdicts = set()
+    for headers in completions:
+        inputs = Inputs(request(path="/a", headers=headers), identity(), STRICT)
+        verdicts.add(combine(view, inputs, default_allow=False).verdict)
+    found = outlook(view, Inputs(request(path="/a"), identity(), STRICT), known, default_allow=False)
+    if found.decision is not None:
+        assert verdicts == {found.decision.verdict}
+    else:
+        assert {label.removesuffix(" notValues") for label in found.missing} == {"request.headers[x-a]"}
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+def test_what_nothing_is_known_of_is_open(action: str) -> None:
+    inputs = Inputs(request(path="/a"), identity(), STRICT)
+    view = table(
+        [policy("p", operation(paths=["/a"]), action=action), policy("q", operation(paths=["/b"]))]
+    ).default_view
+    found = outlook(view, inputs, lambda _: False, default_allow=False)
+    assert found.decision is None
+    assert "paths" in found.missing

@@ -1,0 +1,184 @@
+"""Lines of a decision log as requests to be decided again, and what of them a log does not tell.
+
+Recorded are method, path, host, addresses, the verified peer, issuer and subject of the token, the API client and what
+binds the token. Not recorded, on purpose, are headers, query, other claims, the server name and metadata: what rules
+ask of these can't be told from a log.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, SCHEMA
+from zta_authz.cli.requests import parse_time
+from zta_authz.model.identity import ApiClient, Binding, Identity, Peer, PeerTrust, Token
+from zta_authz.model.request import NO_ADDRESS, Address, Headers, RequestAttributes
+from zta_authz.model.spiffe import SpiffeId
+from zta_authz.pdp.shadow import BY_POLICY
+from zta_authz.policy.clauses import AddressClause, PortClause, RequestPrincipalClause, TextClause
+from zta_authz.policy.dimensions import (
+    API_CLIENT,
+    API_SCOPES,
+    DESTINATION_IP,
+    HOST,
+    METHOD,
+    PATH,
+    PEER,
+    REMOTE_IP,
+    SOURCE_IP,
+    ClaimDimension,
+)
+from zta_authz.policy.extra_clauses import TimeClause
+from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.require import BoundClause, MaxAgeClause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from zta_authz.model.options import Options
+    from zta_authz.policy.clauses import Clause
+
+_HASHED: Final = "hmac-sha256:"
+_CUT: Final = "..."
+_TEXTS: Final = (
+    *("decision_id", "time", "verdict", "reason", "policy", "principal", "token_subject", "token_issuer", "method"),
+    *("host", "path", "source", "destination"),
+)
+_OF_TOKEN: Final = frozenset(("token_issuer", "token_subject"))
+
+
+class NoDecision(Exception):
+    """The line is no decision that can be looked at again; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One recorded decision. `unknown` are the recorded fields that were masked or cut."""
+
+    fields: dict[str, Any]
+    now: float
+    unknown: frozenset[str]
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether policies decided; else it was refused before any rule was asked."""
+        return self.fields["reason"] in BY_POLICY
+
+    def inputs(self, options: Options, at: float | None = None) -> Inputs:
+        """What is known of the request, as rules see it; `at` is another time to decide it at."""
+        return Inputs(self._request(), self._identity(), options, self.now if at is None else at)
+
+    def known(self, inputs: Inputs) -> Callable[[Clause], bool]:
+        """Whether a clause can be told for these `inputs`."""
+        return lambda clause: _is_known(self, clause, inputs)
+
+    def _request(self) -> RequestAttributes:
+        fields = self.fields
+        return RequestAttributes(
+            method=fields["method"],
+            path=fields["path"],
+            host=fields["host"],
+            headers=Headers({}, exact=True),
+            source=_address(fields["source"]),
+            destination=_address(fields["destination"]),
+        )
+
+    def _identity(self) -> Identity:
+        fields = self.fields
+        principal, issuer, subject = fields["principal"], fields["token_issuer"], fields["token_subject"]
+        token = Token(issuer, subject, {"iss": issuer, "sub": subject}) if issuer or subject else None
+        client, binding = fields.get("api_client"), fields.get("binding")
+        return Identity(
+            Peer((principal,), _spiffe_id(principal), PeerTrust.CERTIFICATE) if principal else None,
+            token,
+            (token,) if token is not None else (),
+            binding=Binding(binding) if binding in tuple(Binding) else None,
+            api_client=ApiClient(client) if isinstance(client, str) and client else None,
+        )
+
+
+def read_line(line: bytes, masked: Collection[str]) -> Logged:
+    """The decision in one line; `masked` are the fields that settings mask. Raises `NoDecision`, or ValueError."""
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str):
+        raise ValueError("not a record")
+    if fields["schema"] != SCHEMA:
+        if fields["schema"].startswith("zta.dev/audit-log/"):
+            raise NoDecision("an event of the log itself")
+        raise ValueError("a record of another kind")
+    if "time" not in fields:
+        raise NoDecision("what is left of a record that could not be made")
+    if not all(isinstance(fields.get(name), str) for name in _TEXTS):
+        raise ValueError("a record without its fields")
+    unknown = {name for name in _TEXTS if name in masked or _is_masked(fields[name])}
+    return Logged(fields, parse_time(fields["time"]), frozenset(unknown | (set(masked) & {"api_client"})))
+
+
+def _is_masked(text: str) -> bool:
+    return text.startswith(_HASHED) or text.endswith(_CUT) or "\\ud" in text or len(text) >= MAX_TEXT_CHARACTERS
+
+
+def _address(text: str) -> Address:
+    ip, _, port = text.rpartition(":")
+    return Address(ip.strip("[]"), int(port)) if ip and port.isdigit() else NO_ADDRESS
+
+
+def _spiffe_id(text: str) -> SpiffeId | None:
+    try:
+        return SpiffeId.parse(text)
+    except ValueError:
+        return None
+
+
+def _is_known(logged: Logged, clause: Clause, inputs: Inputs) -> bool:
+    unknown, has_token = logged.unknown, inputs.identity.token is not None
+    match clause:
+        case TextClause():
+            return _text_is_known(logged, clause, inputs)
+        case RequestPrincipalClause():
+            pair = inputs.request_principal
+            return not unknown & _OF_TOKEN and (pair is None or all(pair))
+        case PortClause():
+            return "destination" not in unknown and bool(logged.fields["destination"])
+        case AddressClause():
+            return _address_is_known(logged, clause, inputs)
+        case TimeClause():
+            return True
+        case BoundClause():
+            return "binding" in logged.fields
+        case MaxAgeClause():
+            return not has_token and not unknown & _OF_TOKEN
+    return False
+
+
+def _text_is_known(logged: Logged, clause: TextClause, inputs: Inputs) -> bool:
+    dimension, unknown = clause.dimension, logged.unknown
+    if dimension is METHOD:
+        return "method" not in unknown
+    if dimension is PATH:
+        return "path" not in unknown and bool(logged.fields["path"])
+    if dimension is HOST:
+        return "host" not in unknown
+    if dimension is PEER:
+        if "principal" in unknown:
+            return False
+        # of Istio's several names of a peer one is recorded: that it matches is certain, that none does is not
+        return inputs.strict or inputs.identity.peer is None or clause.holds(inputs, False) is not clause.negated
+    if dimension is API_CLIENT:
+        return "api_client" in logged.fields and "api_client" not in unknown
+    if dimension is API_SCOPES:
+        return logged.fields.get("api_client") == "" and "api_client" not in unknown
+    if isinstance(dimension, ClaimDimension):
+        return inputs.identity.token is None and not unknown & _OF_TOKEN
+    return False
+
+
+def _address_is_known(logged: Logged, clause: AddressClause, inputs: Inputs) -> bool:
+    if clause.dimension is DESTINATION_IP:
+        return "destination" not in logged.unknown
+    direct = inputs.options.use_remote_address and inputs.options.xff_num_trusted_hops == 0
+    if clause.dimension is SOURCE_IP or (clause.dimension is REMOTE_IP and direct):
+        return "source" not in logged.unknown
+    return False  # the client's address comes from headers

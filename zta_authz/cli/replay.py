@@ -1,0 +1,271 @@
+"""`zta-authz replay`: what other policies would have decided on requests that were recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from zta_authz.cli.output import add_output_argument
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from zta_authz.model.decision import Decision
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.settings import Settings
+
+EXIT_CHANGES: Final = 1
+EXAMPLES: Final = 3
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    from zta_authz.cli.loading import add_settings_arguments
+    from zta_authz.cli.times import time_argument
+
+    command = subparsers.add_parser(
+        "replay",
+        help="decide recorded requests by other policies",
+        description="Decide recorded requests by the policies of --policies and say which verdicts change, grouped.",
+        epilog="Exit status: 0 no verdict changes, 1 some do, 2 recordings or policies can't be read.",
+    )
+    command.add_argument(
+        "recordings", metavar="LOG", nargs="+", help="decision logs, recorded CheckRequests, or directories of them"
+    )
+    command.add_argument(
+        "--policies", metavar="PATH", nargs="+", required=True, help="the policies to try: files or directories"
+    )
+    command.add_argument(
+        "--against",
+        metavar="PATH",
+        nargs="+",
+        default=[],
+        help="the policies that CheckRequests are compared with (default: the settings'); logs have their verdicts",
+    )
+    command.add_argument(
+        "--at", metavar="TIME", type=time_argument, help="time of the decisions (default: that of each request)"
+    )
+    add_output_argument(command)
+    add_settings_arguments(command)
+    command.set_defaults(run=run)
+
+
+class Change(NamedTuple):
+    """What changes in the same way: verdicts, and the policies and rules that decide; "" and None where none does."""
+
+    old: str
+    old_policy: str
+    old_rule: int | None
+    new: str
+    new_policy: str
+    new_rule: int | None
+
+
+@dataclass(slots=True)
+class Findings:
+    """What came of all requests. `unread` are lines that are no records, by place."""
+
+    same: int = 0
+    refused: int = 0
+    undecidable: int = 0
+    changes: dict[Change, int] = field(default_factory=dict)
+    examples: dict[Change, list[dict[str, Any]]] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> int:
+        """Requests whose verdict changes."""
+        return sum(self.changes.values())
+
+    @property
+    def requests(self) -> int:
+        """All that were looked at."""
+        return self.same + self.refused + self.undecidable + self.changed
+
+    def compare(self, old: tuple[str, str, int | None], new: Decision, example: dict[str, Any]) -> None:
+        """Count one request; `old` is its verdict, policy and rule."""
+        verdict = new.verdict.value
+        if old[0] == verdict:
+            self.same += 1
+            return
+        change = Change(*old, verdict, new.policy, new.rule)
+        self.changes[change] = self.changes.get(change, 0) + 1
+        examples = self.examples.setdefault(change, [])
+        if len(examples) < EXAMPLES:
+            examples.append(example)
+
+    def cannot_tell(self, missing: Collection[str]) -> None:
+        """Count one request that can't be decided for want of what is `missing`."""
+        self.undecidable += 1
+        for each in missing:
+            self.missing[each] = self.missing.get(each, 0) + 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay. Raises `FaultsError` with everything that is wrong with settings, policies and recordings."""
+    from zta_authz.cli.loading import read_settings
+    from zta_authz.cli.recordings import find_recordings, is_log
+    from zta_authz.errors import Fault, FaultsError
+    from zta_authz.policy_sources.files import load_snapshot
+
+    settings = read_settings(arguments)
+    files = find_recordings(arguments.recordings)
+    options = settings.options()
+    snapshot = load_snapshot(arguments.policies, options)
+    logs = [file for file in files if is_log(file)]
+    requests = [file for file in files if file not in logs]
+    findings = Findings()
+    for log in logs:
+        _replay_log(log, snapshot, settings, arguments.at, findings)
+    if requests:
+        against = load_snapshot(arguments.against or settings.policies, options)
+        for file in requests:
+            _replay_requests(file, against, snapshot, arguments.at, findings)
+    if not findings.requests:
+        raise FaultsError([Fault(" ".join(arguments.recordings), 0, 0, "holds no decisions", "is it the right file?")])
+    if arguments.output == "json":
+        _print_json(findings)
+    else:
+        _print_text(findings)
+    return EXIT_CHANGES if findings.changes else 0
+
+
+def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | None, findings: Findings) -> None:
+    from zta_authz.cli.decision_logs import NoDecision, read_line
+    from zta_authz.cli.recordings import lines_of
+    from zta_authz.pdp.partial import outlook
+
+    masked = {str(mask.field) for mask in settings.audit.mask}
+    options = snapshot.options
+    for number, line in lines_of(log):
+        try:
+            logged = read_line(line, masked)
+        except NoDecision:
+            continue
+        except ValueError:
+            findings.unread.append(f"{log}:{number}")
+            continue
+        if not logged.by_policy:
+            findings.refused += 1
+            continue
+        if options.shared:
+            findings.cannot_tell(("whose request it was (`workloads`, `gateways`)",))
+            continue
+        inputs = logged.inputs(options, at)
+        view = snapshot.table.default_view
+        found = outlook(view, inputs, logged.known(inputs), default_allow=options.default_allow)
+        if found.decision is None:
+            findings.cannot_tell(found.missing)
+            continue
+        fields = logged.fields
+        old = (fields["verdict"], fields["policy"], fields.get("rule"))
+        names = ("time", "decision_id", "method", "host", "path", "principal")
+        findings.compare(old, found.decision, {name: fields[name] for name in names})
+
+
+def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: float | None, findings: Findings) -> None:
+    import time
+
+    from zta_authz.cli.outcome import time_text
+    from zta_authz.cli.recordings import check_requests_of
+    from zta_authz.ext_authz.request import parse_check_request, request_time
+    from zta_authz.pdp.decide import decide
+
+    for number, payload in enumerate(check_requests_of(file), 1):
+        request, evidence = parse_check_request(payload)
+        now = request_time(payload) or time.time() if at is None else at
+        old = decide(against, request, evidence, now, trial=True)
+        new = decide(snapshot, request, evidence, now, trial=True)
+        if _wants_fetched_keys(old, against) or _wants_fetched_keys(new, snapshot):
+            findings.cannot_tell(("keys of an issuer that are fetched",))
+            continue
+        example = {
+            "time": time_text(now),
+            "recording": f"{file}#{number}",
+            "method": request.method,
+            "host": request.host,
+            "path": request.path.partition("?")[0],
+            "principal": new.identity.principal or old.identity.principal,
+        }
+        findings.compare((old.verdict.value, old.policy, old.rule), new, example)
+
+
+def _wants_fetched_keys(decision: Decision, snapshot: Snapshot) -> bool:
+    """Whether it came out so only because nothing is fetched here."""
+    from zta_authz.errors import Reason
+
+    fetched = any(slot.fetched for slot in snapshot.verifier.key_slots)
+    return decision.reason is Reason.TOKEN_KEY_UNKNOWN and fetched
+
+
+def _counts(findings: Findings) -> dict[str, int]:
+    return {
+        "requests": findings.requests,
+        "same": findings.same,
+        "changed": findings.changed,
+        "undecidable": findings.undecidable,
+        "refused": findings.refused,
+        "unread": len(findings.unread),
+    }
+
+
+def _by_count(findings: Findings) -> list[tuple[Change, int]]:
+    def order(item: tuple[Change, int]) -> tuple[Any, ...]:
+        change, count = item
+        return (-count, change.old, change.old_policy, change.old_rule or 0, change.new_policy, change.new_rule or 0)
+
+    return sorted(findings.changes.items(), key=order)
+
+
+def _print_json(findings: Findings) -> None:
+    from zta_authz.cli.output import print_json
+
+    changes = [
+        {
+            "from": {"verdict": change.old, "policy": change.old_policy or None, "rule": change.old_rule},
+            "to": {"verdict": change.new, "policy": change.new_policy or None, "rule": change.new_rule},
+            "count": count,
+            "examples": findings.examples[change],
+        }
+        for change, count in _by_count(findings)
+    ]
+    missing = [{"needs": needs, "count": count} for needs, count in _most_first(findings.missing)]
+    fields = {"summary": _counts(findings), "changes": changes, "undecidable": missing, "unread": findings.unread}
+    print_json("ReplayResult", fields)
+
+
+def _print_text(findings: Findings) -> None:
+    from rich.text import Text
+
+    from zta_authz.cli.output import one_line, stdout_console
+
+    console = stdout_console()
+    for change, count in _by_count(findings):
+        line = Text(f"{count:>6}  {change.old} -> ", style="bold")
+        line.append(change.new, style="bold green" if change.new == "allow" else "bold red")
+        old, new = _by(change.old_policy, change.old_rule), _by(change.new_policy, change.new_rule)
+        line.append(one_line(f"  {new}; was {old}"), style="not bold default")
+        console.print(line, soft_wrap=True)
+        for each in findings.examples[change]:
+            who = each["principal"] or "nobody"
+            where = each.get("recording") or f"decision {each['decision_id']}"
+            told = f"{each['method']} {each['host']}{each['path']} by {who}, {each['time']} ({where})"
+            console.print(Text(one_line(f"        {told}"), style="dim"), soft_wrap=True)
+    if findings.missing:
+        console.print("can't be told; what rules ask for that the recording does not say:", soft_wrap=True)
+        for needs, count in _most_first(findings.missing):
+            console.print(Text(one_line(f"{count:>6}  {needs}")), soft_wrap=True)
+    for place in findings.unread[:EXAMPLES]:
+        console.print(Text(one_line(f"not a record: {place}"), style="yellow"), soft_wrap=True)
+    console.print(", ".join(f"{name}: {count}" for name, count in _counts(findings).items()), soft_wrap=True)
+
+
+def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _by(policy: str, rule: int | None) -> str:
+    return f"by {policy}, rule {rule}" if policy else "no policy matches"
