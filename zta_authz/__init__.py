@@ -16,6 +16,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     telemetry/      spans, metrics, logs                  admin/  health, status, explain
     settings        file and environment -> Settings
     app             builds and joins everything
+    loading         what a service begins with
     reloading       what is read again while serving
     workers/        several processes behind one supervisor
     cli/            the operator's commands, also run by __main__

@@ -19,7 +19,7 @@ from zta_authz.admin.health import HealthServer
 from zta_authz.admin.service import AdminService
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.authorizer import Authorizer
-from zta_authz.errors import Fault, FaultsError, SettingsErrors
+from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.ext_authz.backlog import Backlog
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
@@ -35,21 +35,19 @@ from zta_authz.ext_authz.servers import (
 )
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.ext_authz.svid_tls import SvidTls
-from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.keys.addresses import AddressRules
-from zta_authz.keys.http import HttpClient, trusted_authorities
+from zta_authz.keys.http import HttpClient
 from zta_authz.keys.jwks import JwksLoader
 from zta_authz.keys.refresher import JwksRefresher
 from zta_authz.keys.schedule import Timing
-from zta_authz.keys.trust import TrustKeeper
-from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
+from zta_authz.loading import load
+from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.pacing import settle_in
 from zta_authz.policy_sources.reloader import PolicySet
 from zta_authz.policy_sources.shadow import SET as SHADOW_SET, ShadowPolicies
 from zta_authz.reloading import Reloading
 from zta_authz.settings.audit import open_audit
 from zta_authz.settings.live import LiveSettings
-from zta_authz.settings.trust import trust_sources
 from zta_authz.telemetry.logs import configure_logging
 from zta_authz.telemetry.metrics import CONTENT_TYPE
 from zta_authz.telemetry.observer import build_observer
@@ -61,6 +59,7 @@ if TYPE_CHECKING:
     from zta_authz.admin.health import Page
     from zta_authz.authn.keys import KeySlot
     from zta_authz.ext_authz.servers import Methods, Server
+    from zta_authz.ext_authz.tls import MutualTls
     from zta_authz.keys.outcomes import Outcome
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock
@@ -72,19 +71,9 @@ KEYS_PATIENCE_SECONDS = 2.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class _TextLines(logging.Formatter):
-    """Log lines for people. Control characters are escaped, so that nobody's input steers the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
-
-
 def start_log(settings: Settings) -> None:
     """From now on the service's own log goes to standard error, as the settings say."""
-    configure_logging(settings.log.level)
-    if settings.log.format == "text":
-        logging.getLogger().handlers[0].setFormatter(_TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    configure_logging(settings.log.level, for_people=settings.log.format == "text")
 
 
 def serve(
@@ -138,7 +127,7 @@ class Service:
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
         self._output_headers: frozenset[str] = frozenset()
         self._telling: set[asyncio.Task[None]] = set()
-        snapshot, authorities, self._trust, tls = _load(settings, self._readiness_changed, self._key_fetched)
+        snapshot, authorities, self._trust, tls = load(settings, self._readiness_changed, self._key_fetched)
         self._audit = open_audit(settings.audit)
         self._observer = build_observer(
             otlp_endpoint=settings.tracing.otlp_endpoint,
@@ -406,50 +395,3 @@ class Service:
     def _flush(self) -> None:
         self._audit.close()
         self._observer.close()
-
-
-def _load(
-    settings: Settings, changed: Callable[[], None], heard: Callable[[str, Outcome], None]
-) -> tuple[Snapshot, ssl.SSLContext | None, TrustKeeper, MutualTls | SvidTls | None]:
-    """Rules, who signs issuers' servers (None: the system says), trust bundles, our certificate.
-
-    Raises with all their faults.
-    """
-    errors: list[FaultsError] = []
-    snapshot: Snapshot | None = None
-    trust: TrustKeeper | None = None
-    tls: MutualTls | SvidTls | None = None
-    authorities: ssl.SSLContext | None = None
-    try:
-        snapshot = load_snapshot(settings.policies, settings.options())
-        for warning in snapshot.warnings:
-            _LOG.warning("%s", warning)
-    except FaultsError as error:
-        errors.append(error)
-    try:
-        trust = TrustKeeper(trust_sources(settings), changed, heard=heard)
-    except FaultsError as error:
-        errors.append(error)
-    try:
-        tls = _load_tls(settings, trust)
-    except FaultsError as error:
-        errors.append(error)
-    try:
-        authorities = None if settings.jwks.ca_file is None else trusted_authorities(settings.jwks.ca_file)
-    except FaultsError as error:
-        errors.append(error)
-    if errors or snapshot is None or trust is None:
-        raise FaultsError(fault for error in errors for fault in error.faults)
-    return snapshot, authorities, trust, tls
-
-
-def _load_tls(settings: Settings, trust: TrustKeeper | None) -> MutualTls | SvidTls | None:
-    """What our TCP listeners show and ask for; None for plain ones. Raises `SettingsErrors`."""
-    wanted = settings.tls
-    if wanted is None:
-        return None
-    if settings.takes_agent_svid:
-        return None if trust is None else SvidTls(trust.svid, trust.store.slot, wanted.allowed_spiffe_ids)
-    return MutualTls(
-        wanted.cert_file or "", wanted.key_file or "", wanted.client_ca_file or "", wanted.allowed_spiffe_ids
-    )

@@ -30,13 +30,23 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
+class TextLines(logging.Formatter):
+    """Log lines for people. Control characters are escaped, so that nobody's input steers the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record."""
+        text = super().format(record)
+        return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+
+
+def configure_logging(level: str = "info", stream: TextIO | None = None, *, for_people: bool = False) -> None:
     """Send everything logged at `level` (debug, info, warning, error) or above to `stream`, by default standard error.
 
-    Replaces the root logger's handlers. Raises ValueError for a level that does not exist.
+    In JSON, or as text `for_people`. Replaces the root logger's handlers. Raises ValueError for an unknown level.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(JsonLines())
+    text = TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(text if for_people else JsonLines())
     root = logging.getLogger()
     root.setLevel(level.upper())
     root.handlers[:] = [handler]
