@@ -55,14 +55,13 @@ def _callers(settings: Settings) -> Iterator[Inconsistency]:
 
 
 def _server(settings: Settings) -> Iterator[Inconsistency]:
-    if settings.server == "fast":
-        if settings.reflection:
-            yield Inconsistency(
-                ("reflection",),
-                "server `fast` has no reflection",
-                "leave it out, or write `server: grpcio`",
-                (("reflection",), ("server",)),
-            )
+    if settings.server == "fast" and settings.reflection:
+        yield Inconsistency(
+            ("reflection",),
+            "server `fast` has no reflection",
+            "leave it out, or write `server: grpcio`",
+            (("reflection",), ("server",)),
+        )
     if settings.transport == "grpcio" and settings.socket.peer_uids:
         yield Inconsistency(
             ("socket", "peer_uids"),

@@ -78,8 +78,8 @@ def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] 
 class Spans:
     """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans.
 
-    A span is made whole, after the call: the SDK's tracer takes several times as long, for locks and limits that are for
-    spans that grow in many places.
+    A span is made whole, after the call: the SDK's tracer takes several times as long, for locks and limits that are
+    for spans that grow in many places.
     """
 
     def __init__(self, exporter: SpanExporter, sample_ratio: float, version: str, keep: Collection[Keep] = ()) -> None:
