@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import grpc
 
 from bench.peers import closed, envoys, install, names, report, servers
-from bench.peers.paced import PacedClient, grpc_headers
+from bench.peers.paced import LoadError, PacedClient, grpc_headers
 from bench.peers.process import cpu_seconds, realtime, resident_mb
 from envoy.demo.envoyproc import find_envoy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.peers.paced import Paced
     from bench.peers.servers import Running
@@ -40,6 +40,7 @@ STEADY: Final = (names.EMPTY, names.FAST, names.GRPCIO, names.GO, names.OPA_RULE
 BEHIND_ENVOY: Final = (names.FAST, names.GRPCIO, names.GO, names.OPA_RULES, names.OPA_ENVOY)
 _BUSY: Final = 3
 """A call made alone costs a fast server about so many times the CPU of one among many; slow ones only take longer."""
+_OVERLOADED_SECONDS: Final = 0.5
 _T = TypeVar("_T")
 
 
@@ -148,11 +149,25 @@ def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) ->
             envoy, server = ((new - old) / calls * 1e6 for new, old in zip(after, before, strict=True))
             return _figures(seen) | {"envoy_cpu_us": envoy, "server_cpu_us": server}
 
+        able = [proxy for proxy in proxies if _keeps_up(proxy, directory, headers, arguments.envoy_rate)]
         pids = [*_pids(running), *(proxy.child.pid for proxy in proxies)]
         with realtime(pids, wanted=arguments.realtime):
-            rounds = in_turns(proxies, arguments.envoy_rounds, lambda proxy: proxy.name, measure)
+            rounds = in_turns(able, arguments.envoy_rounds, lambda proxy: proxy.name, measure)
     _say(f"through Envoy, {rules} rules: done")
-    return {"rules": rules, "rate": arguments.envoy_rate, "load": load, "rounds": rounds}
+    overloaded = [proxy.name for proxy in proxies if proxy not in able]
+    return {"rules": rules, "rate": arguments.envoy_rate, "load": load, "rounds": rounds, "overloaded": overloaded}
+
+
+def _keeps_up(proxy: envoys.Proxy, directory: Path, headers: Mapping[str, str], rate: float) -> bool:
+    """Whether a short run at this rate is answered, and not ever later; it also warms up."""
+    client = proxy.connect(directory, headers)
+    try:
+        latencies = client.run(rate, 1.0).latencies
+    except LoadError:
+        return False
+    finally:
+        client.close()
+    return latencies[-1] < _OVERLOADED_SECONDS
 
 
 def _pids(running: Sequence[Running]) -> list[int]:

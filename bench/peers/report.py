@@ -21,6 +21,7 @@ GO_MODULES: Final = (
 )  # fmt: skip
 CPU_US, RATIO_EMPTY, RATIO_OPA_FEW, RATIO_OPA_MANY, RATIO_OVERHEAD = 120.0, 2.5, 2.0, 10.0, 1.5
 _CASES: Final = {"principal": "the proxy's word", "token": "SVID and RS256 token"}
+_SHORT: Final = {"principal": "no token", "token": "token"}
 Rounds = list[dict[str, float]]
 
 
@@ -77,6 +78,22 @@ def closed_tables(result: dict[str, Any]) -> list[str]:
     return parts
 
 
+def cpu_matrix(result: dict[str, Any]) -> str:
+    """CPU of a check by server and number of rules, in both cases, with 32 calls in flight."""
+    parts = [part for part in result["closed"] if part["in_flight"] == 32]
+    columns = sorted(parts, key=lambda part: (part["case"], part["rules"]))
+    servers = max((part["rounds"] for part in parts), key=len, default={})
+    rows = [
+        [
+            name,
+            *(f"{median(part['rounds'][name], 'cpu_us'):,.0f}" if name in part["rounds"] else "" for part in columns),
+        ]
+        for name in servers
+    ]
+    head = ["CPU us/check", *(f"{part['rules']:,}, {_SHORT[part['case']]}" for part in columns)]
+    return table(head, rows)
+
+
 def open_tables(result: dict[str, Any]) -> list[str]:
     """Latencies at fixed rates."""
     parts = []
@@ -116,6 +133,8 @@ def envoy_tables(result: dict[str, Any]) -> list[str]:
         ]
         head = ("check", "p50 ms", "p99 ms", "p99.9 ms", "p50 added", "p99 added", "Envoy us", "server us")
         title = f"Through Envoy: {part['rules']:,} rules, {part['rate']:,.0f} requests/s (load {part['load']:.1f})"
+        if part["overloaded"]:
+            title += f"; could not keep up: {', '.join(part['overloaded'])}"
         parts.append(f"{title}\n\n{table(head, rows)}")
     return parts
 
@@ -162,7 +181,7 @@ def text(result: dict[str, Any]) -> str:
     rows = [[what, wish, measured, "yes" if met else "no"] for what, wish, measured, met in targets(result)]
     about = [f"{name}: {value}" for name, value in result["about"].items()]
     missing = [f"skipped: {name}: {reason}" for name, reason in result["about"]["missing"].items()]
-    tables = [*closed_tables(result), *open_tables(result), *envoy_tables(result)]
+    tables = [cpu_matrix(result), *closed_tables(result), *open_tables(result), *envoy_tables(result)]
     return "\n\n".join(["\n".join(about + missing), table(("target", "wish", "measured", "met"), rows), *tables])
 
 

@@ -196,7 +196,10 @@ def test_the_authorities_of_a_trust_domain_are_read_with_their_places() -> None:
                 "write it like `cluster.local`"
             ),
         ),
-        ("{trustDomain: td}", "4:7: the bundle holds no authorities; add `x509Authorities`, `jwtAuthorities` or `spiffeBundle`"),
+        (
+            "{trustDomain: td}",
+            "4:7: the bundle holds no authorities; add `x509Authorities`, `jwtAuthorities` or `spiffeBundle`",
+        ),
         (
             "{trustDomain: td, jwtAuthorities: x}",
             "4:41: `jwtAuthorities` is not a JSON Web Key Set; write `keys:` with a list of keys (RFC 7517)",

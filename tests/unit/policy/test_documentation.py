@@ -24,7 +24,9 @@ def test_every_example_loads() -> None:
 
 
 def test_every_variable_of_conditions_is_described() -> None:
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (?:string|int|timestamp|(?:map|list)\(.*?\)) \| (.*?) \|$", TEXT, re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `([\w.]+)` \| (?:string|int|timestamp|(?:map|list)\(.*?\)) \| (.*?) \|$", TEXT, re.MULTILINE)
+    )
     assert rows == {name: variable.doc for name, variable in VARIABLES.items()}
     assert f"more than {MAX_LENGTH} characters" in TEXT
 
