@@ -82,7 +82,7 @@ def cpu_matrix(result: dict[str, Any]) -> str:
     """CPU of a check by server and number of rules, in both cases, with 32 calls in flight."""
     parts = [part for part in result["closed"] if part["in_flight"] == 32]
     columns = sorted(parts, key=lambda part: (part["case"], part["rules"]))
-    servers = max((part["rounds"] for part in parts), key=len, default={})
+    servers: dict[str, Rounds] = max((part["rounds"] for part in parts), key=len, default={})
     rows = [
         [
             name,
