@@ -238,7 +238,7 @@ def test_every_address_that_can_not_be_had_is_reported(place: Place) -> None:
 
 
 def test_a_second_signal_ends_the_drain_at_once(place: Place) -> None:
-    place.write_config("drain_seconds: 60\n")
+    place.write_config("drain_seconds: 60\nserver: grpcio\n")  # only it serves Watch, a stream that stays open
     with RunningService(place.config) as service:
         target = next(address for address in service.wait_for("serving")["listen"] if "127" in address)
         with grpc.insecure_channel(target) as channel:
@@ -254,7 +254,7 @@ def test_a_second_signal_ends_the_drain_at_once(place: Place) -> None:
 
 
 def test_while_it_drains_it_is_not_ready(place: Place) -> None:
-    place.write_config("drain_seconds: 60\n")
+    place.write_config("drain_seconds: 60\nserver: grpcio\n")  # only it serves Watch, a stream that stays open
     with RunningService(place.config) as service:
         said = service.wait_for("serving")
         target = next(address for address in said["listen"] if "127" in address)
