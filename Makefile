@@ -114,7 +114,7 @@ bench: $(STAMP) ## calls per second and CPU per call, beside an empty handler
 	@exec $(BIN)/python -m bench
 
 .PHONY: bench-peers
-bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it is there (bench/peers/README.md; 15 minutes)
+bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it is there (bench/peers/README.md; half an hour)
 	@$(BIN)/python -m bench.peers.install
 	@$(BIN)/python -m bench.peers --output build/peers/results.json $(ARGS)
 	@$(BIN)/python $(PIP) install -r bench/peers/requirements.txt && \
