@@ -40,7 +40,7 @@ ENVOY_BINARY = $(ENVOY_VENV)/lib/python*/site-packages/envoy/_bin/envoy
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I zta_authz/_proto=protos
 PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.proto)))
 
-.PHONY: help setup run test test-quick test-differential test-spire lint format types imports proto proto-check bench clean
+.PHONY: help setup run test test-load test-quick test-differential test-spire lint format types imports proto proto-check bench clean
 
 help: ## list what can be made
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=2] [ZTA_ENVOY=/path/to/envoy]"
@@ -52,7 +52,7 @@ run: $(STAMP) $(ENVOY_READY) ## the HatShop story through a real Envoy, then kee
 	@exec $(BIN)/python -m envoy.demo.run $(if $(filter 1 yes true,$(ONCE)),--once)
 
 test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests, the real Envoy included, with branch coverage
-	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not load" --cov --cov-report=term $(ARGS)
 
 .PHONY: tools test-k8s
 tools: $(TOOLS_STAMP) ## kubectl and promtool for the tests of k8s/, into .tools; nothing is installed
@@ -72,6 +72,9 @@ test-h2spec: $(STAMP) ## h2spec against the fast server, plain and TLS; installe
 			{ echo "skipped: Go could not install h2spec"; exit 0; }; \
 	fi; \
 	exec $(BIN)/python -m pytest tests/integration/conformance/test_h2spec.py $(ARGS)
+
+test-load: $(STAMP) $(ENVOY_READY) ## what killing and replacing processes under load costs, and half a minute of soak
+	@exec $(BIN)/python -m pytest -s -m load $(ARGS)
 
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
 	@exec $(BIN)/python -m tests.differential.run $(ARGS)

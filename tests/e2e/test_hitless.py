@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from envoy.demo.stack import Stack
 
+pytestmark = pytest.mark.load
+
 KILLS = 4
 IN_FLIGHT = 3
 """Senders, each with one request at a time: so many calls can be in work when a process dies."""
@@ -79,9 +81,10 @@ def report(what: str, stack: Stack, load: Load) -> int:
 
 def test_a_worker_that_is_killed_costs_no_more_than_what_was_in_its_hands(stack: Stack) -> None:
     with under(Load(stack, lambda: ORDERS, IN_FLIGHT)) as load:
-        for killed in range(KILLS):
+        for _ in range(KILLS):
+            served = log_of(stack).count("a worker serves")
             os.kill(worker_pids(stack)[0], signal.SIGKILL)
-            wait_until(lambda killed=killed: log_of(stack).count("a worker serves") > killed)  # type: ignore[misc]
+            wait_until(lambda served=served: log_of(stack).count("a worker serves") > served)  # type: ignore[misc]
             time.sleep(1.0)  # Envoy has noticed by now
             wait_until(lambda: healthy(stack) == 2)
     assert report(f"{KILLS} workers killed", stack, load) <= KILLS * IN_FLIGHT

@@ -35,7 +35,7 @@ def test_each_case_is_allowed_and_reported(case: str) -> None:
     assert result["case"] == case
     assert result["empty"]["calls_per_second"] > 0
     assert result["full"]["server_cpu_us"] > 0
-    assert 0 < result["throughput_ratio"] < 10
+    assert result["throughput_ratio"] > 0
 
 
 def test_the_request_has_the_size_that_envoys_have(tmp_path: Path) -> None:

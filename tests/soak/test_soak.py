@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 import pytest
 
+pytestmark = pytest.mark.load
+
 SECONDS = 25.0
 
 
