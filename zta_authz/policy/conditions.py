@@ -7,6 +7,7 @@ A value that Istio would drop in silence (which widens a DENY) is a fault here. 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -127,6 +128,10 @@ class ClauseFactory:
                 good = False
         return self._text_clause(dimension, tuple(found), negated, label) if good and found else None
 
+    def _pair(self, value: str) -> idm.RequestPrincipal:
+        found = idm.request_principal_matcher(value)
+        return replace(found, issuer=self._as_read(found.issuer), subject=self._as_read(found.subject))
+
     def _as_read(self, matcher: m.Matcher) -> m.Matcher:
         """`*` as this reading takes it: for Envoy it is a pattern for one line."""
         return _ONE_LINE if not self._strict and matcher == _PRESENT else matcher
@@ -176,7 +181,7 @@ class ClauseFactory:
         texts = tuple(value.value for value in values)
         clause: Clause = self.intern(
             (RequestPrincipalClause, texts, negated, label),
-            lambda: RequestPrincipalClause(tuple(idm.request_principal_matcher(t) for t in texts), negated, label),
+            lambda: RequestPrincipalClause(tuple(self._pair(t) for t in texts), negated, label),
         )
         return clause
 

@@ -118,3 +118,11 @@ spec:
 """
     snapshot = compile_snapshot([SourceText("open.yaml", OPEN), SourceText("deny.yaml", deny)], Options())
     assert snapshot.table.output_headers == frozenset()
+
+
+@pytest.mark.parametrize(("options", "denied"), [(Options(), True), (Options.istio(), False)])
+def test_a_star_is_one_line_to_envoy_and_any_text_to_a_strict_deny(options: Options, denied: bool) -> None:
+    snapshot = denying('{from: [{source: {requestPrincipals: ["*"]}}]}', options)
+    token = Token("https://a", "bob\n", {"iss": "https://a", "sub": "bob\n"})
+    inputs = Inputs(RequestAttributes("GET", "/"), Identity(token=token, tokens=(token,)), options)
+    assert combine(snapshot.table.default_view, inputs, default_allow=False).allowed is not denied
