@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -110,4 +109,3 @@ class Identity:
 
 
 ANONYMOUS = Identity()
-NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})

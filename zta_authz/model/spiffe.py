@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass
 
 MAX_SPIFFE_ID_BYTES = 2048
-MAX_TRUST_DOMAIN_BYTES = 255
 SCHEME = "spiffe://"
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")

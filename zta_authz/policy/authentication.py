@@ -39,6 +39,9 @@ def read_request_authentication(header: Header, documents: DocumentSet, warnings
         return
     node = spec.get("jwtRules")
     nodes = [] if node is None else reader.items(node, "jwtRules", "JWT rules")
+    if node is not None and len(nodes) > MAX_JWT_RULES:
+        message = f"{len(nodes)} JWT rules, more than the limit of {MAX_JWT_RULES} in one document"
+        reader.fault(node, message, "split the document")
     rules = [rule for item in nodes if (rule := _jwt_rule(header, item)) is not None]
     documents.authentications.append(
         RequestAuthentication(header.name, header.namespace, reader.position(header.document), selector, tuple(rules))

@@ -242,3 +242,16 @@ metadata: {{name: a}}
 spec: {{jwtRules: [{{issuer: i, jwks: "x", outputClaimToHeaders: [{{header: {name}, claim: sub}}]}}]}}
 """
     assert any("is not a policy's to change" in fault for fault in faults(text))
+
+
+def test_more_jwt_rules_than_the_limit_are_a_fault() -> None:
+    rules = "\n".join("  - {issuer: i, jwks: x}" for _ in range(4097))
+    text = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: a}}
+spec:
+  jwtRules:
+{rules}
+"""
+    assert any("4097 JWT rules, more than the limit of 4096" in fault for fault in faults(text))
