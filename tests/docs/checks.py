@@ -1,0 +1,106 @@
+"""What checks a block or a file: each raises if its text is not what it is meant to be."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+import yaml
+
+from envoy.demo.certificates import CertificateAuthority
+from tests.docs.fences import ROOT
+from tests.k8s.manifests import schema_for
+from tests.k8s.test_manifests import check as check_manifest
+from zta_authz.cli.main import main
+from zta_authz.cli.requests import load_request
+from zta_authz.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = ROOT / "docs" / "decision-record.schema.json"
+ANSWERS_OF_COMMANDS = {"CheckResult", "Explanation", "PolicyTestResult", "ReplayResult", "Faults", "ComplianceReport"}
+"""Their fields are compared with real answers, one by one, in tests/unit/cli/test_documents.py."""
+_PLACEHOLDER = re.compile(r"( *)-----BEGIN CERTIFICATE-----\s+\.\.\.(\s+-----END CERTIFICATE-----)?")
+
+
+@cache
+def _certificate() -> str:
+    return CertificateAuthority("a placeholder's", "cluster.local").certificate.decode().strip()
+
+
+def with_certificate(text: str) -> str:
+    """`...` in a certificate replaced by one."""
+
+    def filled(match: re.Match[str]) -> str:
+        return "\n".join(match[1] + line for line in _certificate().splitlines())
+
+    return _PLACEHOLDER.sub(filled, text)
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """One command of ours, in this process and without settings in the environment: its status, and what it said."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("ZTA_")]:
+            patch.delenv(name)
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = main(list(arguments))
+    return status, said.getvalue()
+
+
+def policies(text: str, folder: Path, *options: str) -> None:
+    """`zta-authz check` takes them, in both readings."""
+    file = folder / "policies.yaml"
+    file.write_text(with_certificate(text), encoding="utf-8")
+    for semantics in ("strict", "istio"):
+        status, said = run("check", str(file), "--semantics", semantics, *options)
+        assert status == 0, said
+
+
+def settings(text: str, folder: Path) -> None:
+    """They load."""
+    file = folder / "settings.yaml"
+    file.write_text(text, encoding="utf-8")
+    load_settings(str(file), {})
+
+
+def request(text: str, folder: Path) -> None:
+    """`zta-authz explain` can read it."""
+    file = folder / "request.yaml"
+    file.write_text(text, encoding="utf-8")
+    load_request(str(file), binary=False)
+
+
+def manifests(text: str, folder: Path) -> None:
+    """Each is what its API takes; settings and policies in a ConfigMap are checked as what they are."""
+    documents = [each for each in yaml.safe_load_all(text) if each is not None]
+    assert documents
+    for each in documents:
+        check_manifest(each)
+        for name, value in each.get("data", {}).items() if each["kind"] == "ConfigMap" else ():
+            if name == "config.yaml":
+                settings(value, folder)
+            elif name.endswith(".yaml") and "kind:" in value:
+                policies(value, folder)
+
+
+def mesh(text: str, _folder: Path) -> None:
+    """It is what Istio's chart takes."""
+    jsonschema.validate(yaml.safe_load(text), schema_for("MeshConfigValues"))
+
+
+def written_json(text: str, _folder: Path) -> None:
+    """It is a decision record, or an answer of a command whose fields another test compares."""
+    value: Any = json.loads(text)
+    if "decision_id" in value:
+        jsonschema.validate(value, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    else:
+        assert value.get("kind") in ANSWERS_OF_COMMANDS, "nothing checks this JSON"

@@ -1,0 +1,237 @@
+"""Whether the commands that documents show exist: programs, sub-commands, flags, targets of make, modules, paths."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+from tests.docs.fences import ROOT
+from zta_authz.cli.main import parser
+
+_OURS = re.compile(r"^(?:\./)?(?:k8s|envoy|docs|bench|tests|protos)/[\w./-]+$")
+_OPERATORS = {"|", "||", "&&", ";", "&", "(", ")", "{", "}", ";;"}
+_OTHERS = frozenset(
+    [
+        "bash",
+        "cat",
+        "cd",
+        "cp",
+        "curl",
+        "docker",
+        "echo",
+        "envoy",
+        "export",
+        "git",
+        "grep",
+        "head",
+        "helm",
+        "istioctl",
+        "jq",
+        "kubectl",
+        "mkdir",
+        "openssl",
+        "printf",
+        "promtool",
+        "sed",
+        "sha256sum",
+        "shop",
+        "sleep",
+        "tail",
+        "tr",
+    ]
+)
+"""Programs of others, and `shop`, the getting-started page's own function; of their arguments only our paths are checked."""
+_KUBECTL = frozenset(
+    [
+        "annotate",
+        "apply",
+        "create",
+        "delete",
+        "diff",
+        "exec",
+        "get",
+        "kustomize",
+        "label",
+        "logs",
+        "rollout",
+        "scale",
+        "wait",
+    ]
+)
+_ROUNDABOUT = frozenset(("exec", "time", "sudo"))
+
+
+class WrongCommand(AssertionError):
+    """A command that does not exist as it is written."""
+
+
+def logical_lines(text: str) -> list[str]:
+    """The commands of a block: continued lines joined, here-documents, comments and shown output left out.
+
+    Where a line begins with `$ `, only such lines are commands; the others are their output.
+    """
+    joined = re.sub(r" *\\\n\s*", " ", text)
+    lines = joined.splitlines()
+    if any(line.startswith("$ ") for line in lines):
+        lines = [line[2:] for line in lines if line.startswith("$ ")]
+    found, end = [], ""
+    for line in lines:
+        if end:
+            end = "" if line.strip() == end else end
+            continue
+        here = re.search(r"<<-?\s*['\"]?(\w+)", line)
+        end = here[1] if here else ""
+        if line.strip() and not line.strip().startswith("#"):
+            found.append(line.strip())
+    return found
+
+
+def simple_commands(line: str) -> list[list[str]]:
+    """The words of each command of a line; pipes and lists are taken apart."""
+    if re.match(r"\w+\(\) *\{", line):
+        line = line.partition("{")[2].rpartition("}")[0]
+    lexer = shlex.shlex(re.sub(r"\s#\s.*$", "", line), posix=True, punctuation_chars="|&;()<>")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    found: list[list[str]] = [[]]
+    redirected = False
+    for word in lexer:
+        if word in _OPERATORS:
+            found.append([])
+        elif word and set(word) <= {"<", ">"}:
+            redirected = True
+        elif redirected:
+            redirected = False
+        else:
+            found[-1].append(word)
+    return [words for words in (_without_prefix(words) for words in found) if words]
+
+
+def _without_prefix(words: list[str]) -> list[str]:
+    while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] in _ROUNDABOUT):
+        words = words[1:]
+    return words
+
+
+def check_line(line: str) -> None:
+    """Raises WrongCommand with what is wrong."""
+    if re.match(r"zta-authz .*[\[…]", line):
+        _synopsis(line)
+        return
+    for words in simple_commands(line):
+        _check(words)
+
+
+def _check(words: list[str]) -> None:
+    program, arguments = Path(words[0]).name, words[1:]
+    if program == "zta-authz":
+        _zta_authz(arguments)
+    elif program == "make":
+        _make(arguments)
+    elif program.startswith("python"):
+        _python(arguments)
+    elif program in _OTHERS:
+        if program == "kubectl":
+            _kubectl(arguments)
+    else:
+        raise WrongCommand(f"nobody knows `{program}`")
+    if program != "python":
+        _paths(arguments)
+
+
+def _paths(arguments: list[str]) -> None:
+    gone = [word for word in arguments if _OURS.match(word) and not (ROOT / word).exists()]
+    if gone:
+        raise WrongCommand(f"not there: {gone}")
+
+
+def _zta_authz(arguments: list[str]) -> None:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            parser().parse_args(arguments)
+        except SystemExit as error:
+            if error.code:
+                raise WrongCommand(said.getvalue()) from None
+
+
+def _subparser(arguments: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
+    found, rest = parser(), list(arguments)
+    while rest:
+        choices = [each.choices for each in found._actions if isinstance(each, argparse._SubParsersAction)]
+        if not choices or rest[0] not in choices[0]:
+            break
+        found = choices[0][rest.pop(0)]
+    return found, rest
+
+
+def _synopsis(line: str) -> None:
+    words = re.findall(r"[^\s\[\]|]+", line)[1:]
+    command, rest = _subparser(words)
+    if rest == words:
+        raise WrongCommand(f"`zta-authz` has no command `{words[0]}`")
+    flags = {flag for action in command._actions for flag in action.option_strings}
+    wrong = [word for word in rest if word.startswith("-") and word not in flags]
+    if wrong:
+        raise WrongCommand(f"{line}: no such flags: {wrong}")
+
+
+@cache
+def _makefile() -> str:
+    return (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def _make(arguments: list[str]) -> None:
+    for word in arguments:
+        name, equals, _ = word.partition("=")
+        if equals:
+            if not re.search(rf"^{name} [?:]?=|\$\({name}\)|\b{name}=", _makefile(), re.MULTILINE):
+                raise WrongCommand(f"the Makefile knows no {name}")
+        elif not re.search(rf"^{re.escape(name)}:", _makefile(), re.MULTILINE):
+            raise WrongCommand(f"there is no `make {name}`")
+
+
+def _python(arguments: list[str]) -> None:
+    if arguments[:2] == ["-m", "pytest"]:
+        _paths(arguments)
+        return
+    if arguments[:1] == ["-m"]:
+        if arguments[1] not in {"json.tool", "venv", "pip"}:
+            _module(arguments[1], arguments[2:])
+        return
+    if arguments[:1] == ["-c"]:
+        compile(arguments[1], "<documented>", "exec")
+        return
+    _paths(arguments[:1])
+
+
+def _module(name: str, arguments: list[str]) -> None:
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        found = None
+    if found is None or found.origin is None:
+        raise WrongCommand(f"there is no module `{name}`")
+    files = [Path(found.origin)]
+    if found.submodule_search_locations:
+        files = [file for place in found.submodule_search_locations for file in Path(place).glob("*.py")]
+        if not any(file.name == "__main__.py" for file in files):
+            raise WrongCommand(f"`python -m {name}` can't be run")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    wrong = [word for word in arguments if word.startswith("--") and f'"{word.partition("=")[0]}"' not in text]
+    if wrong:
+        raise WrongCommand(f"{name} has no {wrong}")
+
+
+def _kubectl(arguments: list[str]) -> None:
+    words = list(arguments)
+    while words and words[0] in {"-n", "--namespace", "--context"}:
+        words = words[2:]
+    if not words or words[0] not in _KUBECTL:
+        raise WrongCommand(f"kubectl: nobody knows {words[:1]}")
