@@ -43,7 +43,7 @@ class Bounds:
     max_pings: int = 200
     max_window_updates: int = 2000
     max_empty_frames: int = 200  # DATA without content that does not end its stream
-    max_other_frames: int = 1000  # PRIORITY, unknown types, frames of streams that are over
+    max_other_frames: int = 1000  # PRIORITY, unknown types, frames of streams that are over, DATA in tiny pieces
     preface_seconds: float = 10.0  # until the peer's first SETTINGS
     request_seconds: float = 10.0  # from a header block's first byte to the request's last, and for any frame
     stall_seconds: float = 30.0  # that an answer may wait for the peer's window

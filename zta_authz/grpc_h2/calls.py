@@ -8,6 +8,7 @@ from zta_authz.grpc_h2 import frames
 from zta_authz.grpc_h2.bounds import Costly
 from zta_authz.grpc_h2.errors import ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import END_STREAM
+from zta_authz.grpc_h2.headers import UnreadHeaders
 from zta_authz.grpc_h2.inbound import Inbound, take_room
 from zta_authz.grpc_h2.messages import NOT_GRPC_TEXT, failure_block, http_block
 from zta_authz.grpc_h2.request import Failed, NotGrpc, check_trailers
@@ -39,6 +40,8 @@ class Cancelled(NamedTuple):
 
 Event = Request | Cancelled
 
+_SMALL_BYTES: Final = 64
+"""Content in pieces smaller than that, its last one aside, costs us more than it brings: such a frame counts too."""
 _USELESS_BYTES: Final = 1024
 """Content of that size, for a stream that is over, has cost the peer its bandwidth; less counts as a useless frame."""
 
@@ -61,7 +64,7 @@ class Calls:
 
     def __init__(self, bounds: Bounds, headers: HeaderReader, out: Outbound, tally: Tally, now: float) -> None:
         self._bounds = bounds
-        self._headers = headers
+        self._headers: HeaderReader | UnreadHeaders = headers
         self._out = out
         self._tally = tally
         self._streams = Streams(bounds.max_concurrent_streams)
@@ -97,6 +100,10 @@ class Calls:
         )
         wider = window - frames.DEFAULT_WINDOW
         return frames.settings(ours) + (frames.window_update(0, wider) if wider else b"")
+
+    def deny(self, failed: Failed) -> None:
+        """Fail every call that begins from now on, whatever it is: its fields are not decoded, its content not kept."""
+        self._headers = UnreadHeaders(failed)
 
     # what the client sends
 
@@ -139,6 +146,8 @@ class Calls:
         if flags & END_STREAM:
             self._on_end(number, stream, payload)
         elif payload:
+            if size < _SMALL_BYTES:
+                self._tally.count(Costly.OTHER, self.now)
             failed = self._inbound.gather(stream, payload)
             if failed is not None:
                 self._refuse_early(number, failed)

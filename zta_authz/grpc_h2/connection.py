@@ -20,6 +20,7 @@ from zta_authz.grpc_h2.headers import HeaderReader
 from zta_authz.grpc_h2.outbound import Outbound
 from zta_authz.grpc_h2.peer_settings import apply_settings
 from zta_authz.grpc_h2.reader import FrameReader
+from zta_authz.grpc_h2.request import Failed
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.errors import ProtocolError
@@ -147,8 +148,12 @@ class Connection:
             self._out.frames.append(frames.goaway(frames.STREAM_MASK, ErrorCode.NO_ERROR))
             self._out.frames.append(frames.frame(frames.PING, 0, 0, _NOTICE))
 
+    def deny(self, message: str) -> None:
+        """The peer may not ask, or no longer: each new call fails with PERMISSION_DENIED and this text, unread."""
+        self._calls.deny(Failed(Status.PERMISSION_DENIED, message))
+
     def refuse(self, message: str) -> None:
-        """End the connection: its peer may not ask, or no longer. `message` is for the peer."""
+        """End the connection: what was agreed on for it can't serve. `message` is for the peer."""
         if self.fault is None:
             self._end(ConnectionFault(ErrorCode.INADEQUATE_SECURITY, message))
 

@@ -94,3 +94,23 @@ class HeaderReader:
                 self._heads.clear()
             self._heads[block] = head
         return head
+
+
+class UnreadHeaders:
+    """Stands in for a `HeaderReader` once the peer may not ask: whatever its blocks say, the call has failed.
+
+    Nothing is decoded, so HPACK's state is lost: there is no way back.
+    """
+
+    __slots__ = ("_head",)
+
+    def __init__(self, failed: Failed) -> None:
+        self._head = Head("", refusal=failed)
+
+    def head(self, _block: bytes) -> Head:
+        """A call that has failed."""
+        return self._head
+
+    def fields(self, _block: bytes) -> list[Field] | None:
+        """No fields: trailers that say nothing."""
+        return []

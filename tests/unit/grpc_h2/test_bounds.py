@@ -45,6 +45,7 @@ FLOODS: dict[str, tuple[Bounds, bytes]] = {
     "WINDOW_UPDATE": (Bounds(max_window_updates=50), WindowUpdateFrame(0, 1).serialize()),
     "empty DATA": (Bounds(max_empty_frames=50), DataFrame(1).serialize()),
     "empty DATA with padding": (Bounds(max_empty_frames=50), DataFrame(1, pad_length=9, flags=["PADDED"]).serialize()),
+    "DATA in tiny pieces": (Bounds(max_other_frames=50), DataFrame(1, data=b"x").serialize()),
     "PRIORITY": (Bounds(max_other_frames=50), PriorityFrame(3).serialize()),
     "unknown frames": (Bounds(max_other_frames=50), frame(0x77, 0, 0, b"")),
     "GOAWAY": (Bounds(max_other_frames=50), frame(7, 0, 0, bytes(8))),

@@ -107,3 +107,27 @@ def test_a_peer_that_may_not_ask_is_told_why() -> None:
     assert connection.finished
     assert connection.bytes_to_send().endswith(b"caller_not_allowed")
     assert connection.receive(b"anything", 0.0) == []
+
+
+def test_a_peer_that_may_not_ask_is_told_so_for_each_call_and_nothing_of_it_is_decoded_or_kept() -> None:
+    peer = RawPeer()
+    peer.connection.deny("caller_not_allowed")
+    garbage = HeadersFrame(1, data=b"\xff\xff\xff", flags=["END_HEADERS"])
+    assert peer.send(garbage, DataFrame(1, data=bytes(10_000))) == []
+    assert peer.connection.held_bytes == 0
+    assert peer.replies() == []  # it is answered once it has said all, as anybody is
+    assert peer.send(DataFrame(1, flags=["END_STREAM"]), *call(3)) == []
+    answers = peer.replies()
+    assert [peer.fields(answer)["grpc-status"] for answer in answers] == ["7", "7"]
+    assert peer.connection.fault is None
+
+
+def test_a_peer_that_loses_its_right_is_told_so_for_new_calls_and_those_in_work_are_answered() -> None:
+    peer = RawPeer()
+    assert len(peer.send(*call(1))) == 1
+    peer.connection.deny("caller_not_allowed")
+    assert peer.send(*call(3)) == []
+    peer.connection.respond(1, b"", 0.0)
+    heads = [reply for reply in peer.replies() if isinstance(reply, HeadersFrame)]
+    fields = [(head.stream_id, peer.fields(head)) for head in heads]
+    assert [(stream, said["grpc-status"]) for stream, said in fields if "grpc-status" in said] == [(3, "7"), (1, "0")]
