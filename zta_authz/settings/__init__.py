@@ -7,7 +7,7 @@ load         file and environment to `Settings`, or every fault with its place a
 
 from __future__ import annotations
 
-from zta_authz.settings.load import load_settings
+from zta_authz.settings.load import load_settings, parse_settings
 from zta_authz.settings.model import Settings
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "load_settings", "parse_settings"]

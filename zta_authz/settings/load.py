@@ -29,11 +29,26 @@ def load_settings(file: str | None, environ: Mapping[str, str]) -> Settings:
     faults: list[Fault] = []
     node: MappingNode | None = None
     try:
-        node = None if file is None else _read_file(file, faults)
+        node = None if file is None else _read_document(file, _read_text(file), faults)
     except SettingsErrors as error:
         faults.extend(error.faults)
+    return _settings_of(file or "settings", node, environ, faults)
+
+
+def parse_settings(source: str, text: str, environ: Mapping[str, str]) -> Settings:
+    """As `load_settings`, of a text that was read elsewhere; `source` is what faults call it."""
+    faults: list[Fault] = []
+    node: MappingNode | None = None
+    try:
+        node = _read_document(source, text, faults)
+    except SettingsErrors as error:
+        faults.extend(error.faults)
+    return _settings_of(source, node, environ, faults)
+
+
+def _settings_of(source: str, node: MappingNode | None, environ: Mapping[str, str], faults: list[Fault]) -> Settings:
     overrides = read_environment(environ, faults)
-    places = _Places(file or "settings", node, overrides)
+    places = _Places(source, node, overrides)
     merged = _merge(node, overrides)
     settings, wrong = _validate(merged, places, faults)
     faults.extend(
@@ -46,10 +61,10 @@ def load_settings(file: str | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _read_file(file: str, faults: list[Fault]) -> MappingNode:
-    """The one document of `file`; duplicate keys go to `faults`. Raises `SettingsErrors` if there is nothing."""
+def _read_document(file: str, text: str, faults: list[Fault]) -> MappingNode:
+    """The one document of `text`; duplicate keys go to `faults`. Raises `SettingsErrors` if there is nothing."""
     known = len(faults)
-    documents = read_documents(file, _read_text(file), faults)
+    documents = read_documents(file, text, faults)
     if len(faults) > known and not documents:
         raise SettingsErrors(())
     if not documents:
