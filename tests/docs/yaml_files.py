@@ -1,0 +1,216 @@
+"""Which check answers for which YAML file of docs/, envoy/ and k8s/, and how a file is broken to see that it does."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import yaml
+from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.listener.v3 import Filter
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+
+from envoy import build
+from tests.docs import checks
+from tests.docs.fences import ROOT
+from tests.k8s.manifests import K8S, OVERLAYS, authorizers, find_tool, kustomize, render, schema_for
+from tests.k8s.test_contents import environment_of
+from tests.k8s.test_manifests import _reached, check as check_manifest
+from zta_authz.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FREE = {
+    "labels",
+    "annotations",
+    "matchLabels",
+    "matchExpressions",
+    "data",
+    "metadata",
+    "labelSelector",
+    "headers",
+    "typed_extension_protocol_options",
+}
+"""Below these any key may stand, or any that the writer likes."""
+
+
+class Skip(Exception):
+    """The check needs a program that is not here."""
+
+
+def _tool(name: str) -> Path:
+    found = find_tool(name)
+    if found is None:
+        raise Skip(f"no {name}: run `make tools`")
+    return found
+
+
+def _policies(file: Path, text: str, folder: Path) -> None:
+    """`zta-authz check`, and Istio's own schema where Istio reads it too."""
+    checks.policies(text, folder)
+    if file.is_relative_to(K8S):
+        for document in yaml.safe_load_all(text):
+            jsonschema.validate(document, schema_for(document["kind"]))
+
+
+def _policy_tests(file: Path, text: str, folder: Path) -> None:
+    """`zta-authz test`, beside the policies it names."""
+    shutil.copytree(file.parent, folder / "copy")
+    (folder / "copy" / file.name).write_text(text, encoding="utf-8")
+    status, said = checks.run("test", str(folder / "copy" / file.name))
+    assert status == 0, said
+
+
+def _envoy(file: Path, text: str, _folder: Path) -> None:
+    """Word for word what `envoy/build.py` builds from typed classes; tests/e2e and tests/k8s give it to the real Envoy."""
+    kind = "mtls-tcp" if "mtls-tcp" in file.name else "uds"
+    assert Bootstrap.from_dict(yaml.safe_load(text)) == build.bootstrap(build.SHIPPED[kind]())
+
+
+def _overlay_of(file: Path) -> str:
+    for overlay in OVERLAYS:
+        seen: set[Path] = set()
+        _reached(K8S / "overlays" / overlay, seen)
+        if file in seen:
+            return overlay
+    raise AssertionError(f"{file} is part of no overlay")
+
+
+def _settings(file: Path, text: str, folder: Path) -> None:
+    """They load, with the environment that the first overlay with them gives."""
+    manifests = render(_tool("kubectl"), _overlay_of(file))
+    ((workload, container),) = authorizers(manifests)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    load_settings(str(folder / "config.yaml"), environment_of(workload, container))
+
+
+def _kustomized(file: Path, text: str, folder: Path) -> None:
+    """The first overlay with it renders, to what its APIs take, and to as many objects as before."""
+    kubectl, overlay = _tool("kubectl"), _overlay_of(file)
+    shutil.copytree(K8S, folder / "k8s")
+    (folder / file.relative_to(ROOT)).write_text(text, encoding="utf-8")
+    before = render(kubectl, overlay)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    now = [
+        each for each in yaml.load_all(kustomize(kubectl, folder / "k8s" / "overlays" / overlay), Loader=loader) if each
+    ]
+    known = {json.dumps(each, sort_keys=True) for each in before}
+    for each in now:
+        if json.dumps(each, sort_keys=True) not in known:
+            check_manifest(each)
+    assert sorted(each["kind"] for each in now) == sorted(each["kind"] for each in before)
+
+
+def _promtool(file: Path, text: str, folder: Path) -> None:
+    """promtool takes the rules, and the stories come out as told."""
+    promtool = str(_tool("promtool"))
+    for name in ("rules.yaml", "rules_test.yaml", "rules_days_test.yaml"):
+        (folder / name).write_text((file.parent / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / file.name).write_text(text, encoding="utf-8")
+    story = file.name if "_test" in file.name else "rules_test.yaml"
+    for command in (["check", "rules", "rules.yaml"], ["test", "rules", story]):
+        done = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+_PATCHED: dict[str, Any] = {"HTTP_FILTER": HttpFilter, "NETWORK_FILTER": Filter, "CLUSTER": Cluster}
+
+
+def _patches(manifest: dict[str, Any]) -> None:
+    """What is written into Envoy's configuration has fields that Envoy knows; schemas of Kubernetes end before it."""
+    spec = manifest["spec"]
+    for patch in spec.get("configPatches", ()):
+        _PATCHED[patch["applyTo"]].from_dict(patch["patch"]["value"])
+    for patch in spec.get("jsonPatches", ()):
+        value = patch["operation"]["value"]
+        for name in reversed(patch["operation"]["path"].strip("/").split("/")):
+            value = {name: value}
+        ExtAuthz.from_dict(value)
+
+
+def _manifests(file: Path, text: str, folder: Path) -> None:
+    """Kubernetes' own schemas, or ours of other kinds; the namespace may come from the kustomization."""
+    kustomization = yaml.safe_load((file.parent / "kustomization.yaml").read_text(encoding="utf-8"))
+    documents = [each for each in yaml.safe_load_all(text) if each is not None]
+    for each in documents:
+        if "namespace" in kustomization and each["kind"] != "Namespace":
+            each["metadata"].setdefault("namespace", kustomization["namespace"])
+        if each["kind"] in {"EnvoyFilter", "EnvoyPatchPolicy"}:
+            _patches(each)
+    checks.manifests(yaml.safe_dump_all(documents), folder)
+
+
+REGISTRY: dict[str, Callable[[Path, str, Path], None]] = {
+    "docs/examples/policies/*.yaml": _policies,
+    "docs/examples/requests/*.yaml": lambda _file, text, folder: checks.request(text, folder),
+    "docs/examples/*_test.yaml": _policy_tests,
+    "envoy/bootstrap-*.yaml": _envoy,
+    "envoy/demo/policies/*.yaml": _policies,
+    "k8s/*kustomization.yaml": _kustomized,
+    "k8s/*-patch.yaml": _kustomized,
+    "k8s/policies/*.yaml": _policies,
+    "k8s/*/config.yaml": _settings,
+    "k8s/components/sidecar-envoy/envoy.yaml": _envoy,
+    "k8s/istio/meshconfig.values.yaml": lambda _file, text, folder: checks.mesh(text, folder),
+    "k8s/monitoring/rules*.yaml": _promtool,
+    "k8s/*.yaml": _manifests,
+}
+"""The first pattern that fits counts; the last one is for manifests, and knows only kinds that there is a schema for."""
+
+
+def files() -> list[Path]:
+    """Every YAML file of the three folders."""
+    return sorted(
+        path
+        for folder in ("docs", "envoy", "k8s")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".yaml", ".yml"} and path.is_file()
+    )
+
+
+def check_of(file: Path) -> Callable[[Path, str, Path], None] | None:
+    """What answers for the file, None if nothing does."""
+    name = str(file.relative_to(ROOT))
+    return next((check for pattern, check in REGISTRY.items() if fnmatch.fnmatch(name, pattern)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A key in a text: where it ends, and the keys above it."""
+
+    end: int
+    path: tuple[str, ...]
+
+
+def fields(text: str) -> list[Field]:
+    """Every key that a reader with a schema must know."""
+    found: list[Field] = []
+    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        found.extend(_fields(node, ()))
+    return found
+
+
+def _fields(node: Any, path: tuple[str, ...]) -> Iterator[Field]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _fields(item, path)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not FREE & set(path):
+                yield Field(key.end_mark.index, (*path, key.value))
+            yield from _fields(value, (*path, key.value))
+
+
+def misspelt(text: str, field: Field) -> str:
+    """The text with one letter more in that key."""
+    end = field.end - 1 if text[field.end - 1] in "\"'" else field.end
+    return f"{text[:end]}x{text[end:]}"
