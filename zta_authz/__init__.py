@@ -10,6 +10,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     ports           what the authorizer needs from the world
     authorizer      the data path, one coroutine
     grpc_h2/        HTTP/2 and unary gRPC without I/O, knowing nothing of authorization                [pure]
+    otlp/           OpenTelemetry's protocol, knowing nothing of authorization
     ext_authz/      Envoy's protocol: CheckRequest and CheckResponse, the gRPC servers
     policy_sources/ policy files from disk                keys/   key material that is fetched
     audit/          the decision log                      facts/  what policies may ask about

@@ -15,7 +15,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class Output(Protocol):
-    """What the writer thread hands encoded records to. Nothing else calls it; each method may block."""
+    """What the writer thread hands encoded records to. Each method may block; only `hurry` is called by another.
+
+    `lost` counts the records since the start that were written and then could not be kept.
+    """
+
+    lost: int
 
     def write(self, lines: Sequence[bytes]) -> None:
         r"""Write lines, each with its `\n`, in this order."""
@@ -29,6 +34,10 @@ class Output(Protocol):
         """Do what is due by now."""
         ...
 
+    def hurry(self, seconds: float) -> None:
+        """The process ends: what can't be kept `seconds` from now is not waited for any longer."""
+        ...
+
     def close(self) -> None:
         """Make all that was written last, and end."""
         ...
@@ -39,6 +48,7 @@ class PlainOutput:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.lost = 0
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write them, however often it takes."""
@@ -50,6 +60,9 @@ class PlainOutput:
 
     def tend(self) -> None:
         """Nothing is ever due."""
+
+    def hurry(self, seconds: float) -> None:
+        """A write that waits goes on when its reader does, or ends with the process."""
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -67,6 +67,7 @@ class SegmentedLog:
         checkpoints: CheckpointWriter | None = None,
     ) -> None:
         """Go on with the log at `path`, or begin it. Raises OSError where it can't be."""
+        self.lost = 0
         self._path = Path(path)
         self._max_bytes, self._max_files = max_bytes, max_files
         self._flush_seconds = flush_seconds
@@ -102,6 +103,9 @@ class SegmentedLog:
             self._sign()
         elif self._flush_due is not None and now >= self._flush_due:
             self._flush()
+
+    def hurry(self, seconds: float) -> None:
+        """A disk that is waited for is waited for until the process ends."""
 
     def close(self) -> None:
         """Flush, sign what was written since the last checkpoint, and let others have the files."""

@@ -37,6 +37,7 @@ BATCH_RECORDS = 64
 
 _BATCH_SECONDS = 0.05  # the thread wakes once for the records of this time; each waking keeps answers waiting
 _CLOSE_SECONDS = 5.0
+_END_SECONDS = 0.25  # for the thread to end by itself once it gave up
 _SAMPLED_DIGITS = 8
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class NullSink:
     def sample(self, share: float) -> None:
         """There is nothing to sample."""
 
-    def close(self) -> None:
+    def close(self, seconds: float = 0.0) -> None:
         """Nothing to flush."""
 
 
@@ -123,8 +124,8 @@ class LineSink:
 
     @property
     def dropped(self) -> int:
-        """Records since the start that were not taken, or could not be written."""
-        return self._refused + self._lost
+        """Records since the start that were not taken, or could not be written, or kept where they were written."""
+        return self._refused + self._lost + self._output.lost
 
     @property
     def queued(self) -> int:
@@ -160,11 +161,13 @@ class LineSink:
         """From now on keep this share of allows."""
         self._sampled_below = sampled_below(share)
 
-    def close(self) -> None:
-        """Write what is queued, for five seconds at most, and stop; what is recorded later is refused."""
+    def close(self, seconds: float = 0.0) -> None:
+        """Write what is queued, for `seconds` at most but five in any case, and stop; later records are refused."""
+        seconds = max(seconds, _CLOSE_SECONDS)
         self._closing.set()
+        self._output.hurry(seconds)
         self._awake.set()
-        self._thread.join(_CLOSE_SECONDS)
+        self._thread.join(seconds + _END_SECONDS)
         if self._thread.is_alive():
             _LOG.error("the decision log did not take its last records: %d are lost", len(self._notes))
 

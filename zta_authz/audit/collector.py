@@ -1,0 +1,214 @@
+"""The decision log to an OpenTelemetry collector. What it does not take waits, as a full disk is waited for.
+
+Batches are sent by the writer's thread, one after the other, so that records arrive in their order and the queue before
+it is the only one. While a batch waits the queue fills up, and then `on_full` says what becomes of allows. A batch is
+lost only where the collector calls it wrong, or the process ends: `lost` counts it.
+"""
+
+from __future__ import annotations
+
+import calendar
+import logging
+import random
+import threading
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from zta_authz.otlp.messages import Fate, LogEntry, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zta_authz.otlp.messages import Answer
+
+EVENT: Final = "zta.decision"
+BATCH_RECORDS: Final = 512
+BATCH_BYTES: Final = 1024 * 1024
+"""Of lines; what is made of them stays below the 4 MiB that collectors take."""
+BATCH_SECONDS: Final = 0.2
+"""How long a record waits for others."""
+TRY_SECONDS: Final = 5.0
+FIRST_PAUSE_SECONDS: Final = 0.25
+MAX_PAUSE_SECONDS: Final = 15.0
+MAX_ASKED_SECONDS: Final = 60.0
+"""The most that a collector may ask us to wait."""
+_LAST_PAUSE_SECONDS = 0.25  # between tries while the process is about to end
+_NANOSECONDS = 1_000_000_000
+_QUIET_SECONDS = 10.0
+_SPAN_DIGITS = 16
+_LOG = logging.getLogger(__name__)
+
+
+class Export(Protocol):
+    """What sends entries to the collector."""
+
+    def export(self, entries: Sequence[LogEntry], seconds: float) -> Answer:
+        """What the collector made of them, within about `seconds`."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
+        ...
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """What of a record's line an entry shows beside it; a line that says little only has some of it."""
+
+    decision_id: str = ""
+    time: str = ""
+    verdict: str = ""
+    reason: str = ""
+    policy: str = ""
+    rule: int | None = None
+    principal: str = ""
+    api_client: str = ""
+    method: str = ""
+    path: str = ""
+    trace_id: str = ""
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def log_entry(line: bytes, *, traced: bool = False, now: float = 0.0) -> LogEntry:
+    r"""A record's line, with or without its `\n`, as a log entry; `now` stands in for a time that it does not say.
+
+    With `traced`, checks have spans: theirs is named by the decision's id, and without a parent so is their trace.
+    """
+    said = _decoder.decode(line)
+    trace_id = said.trace_id or (said.decision_id if traced else "")
+    return LogEntry(
+        _nanoseconds(said.time) if said.time else round(now * _NANOSECONDS),
+        Severity.INFO if said.verdict == "allow" else Severity.WARN,
+        EVENT,
+        line.rstrip(b"\n").decode("ascii"),
+        tuple(_attributes(said)),
+        trace_id,
+        said.decision_id[-_SPAN_DIGITS:] if traced else "",
+    )
+
+
+def _attributes(said: _Line) -> list[tuple[str, str | int]]:
+    """What a query is likely to ask for; names as in spans. What is empty is left out."""
+    texts = (
+        ("zta.decision_id", said.decision_id),
+        ("zta.verdict", said.verdict),
+        ("zta.reason", said.reason),
+        ("zta.policy", said.policy),
+        ("zta.principal", said.principal),
+        ("zta.api_client", said.api_client),
+        ("http.request.method", said.method),
+        ("url.path", said.path),
+    )
+    found: list[tuple[str, str | int]] = [(name, text) for name, text in texts if text]
+    if said.rule is not None:
+        found.append(("zta.rule", said.rule))
+    return found
+
+
+def _nanoseconds(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    return calendar.timegm(moment.utctimetuple()) * _NANOSECONDS + moment.microsecond * 1000
+
+
+class CollectorOutput:
+    """Batches lines and sends them with `export`, each batch until it is taken."""
+
+    def __init__(self, export: Export, *, traced: bool = False) -> None:
+        """`traced`: spans are made of checks, and their ids are shown."""
+        self.lost = 0
+        self._export = export
+        self._traced = traced
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._due = 0.0
+        self._hurried = threading.Event()
+        self._deadline: float | None = None
+        self._failing = False
+        self._quiet_until = 0.0
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Take the lines, and send what is enough for a batch."""
+        for line in lines:
+            if not self._lines:
+                self._due = time.monotonic() + BATCH_SECONDS
+            self._lines.append(line)
+            self._bytes += len(line)
+            if len(self._lines) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES:
+                self._send()
+
+    def patience(self) -> float | None:
+        """Seconds until what was begun is sent though it is no whole batch."""
+        return max(0.0, self._due - time.monotonic()) if self._lines else None
+
+    def tend(self) -> None:
+        """Send what has waited for long enough."""
+        if self._lines and time.monotonic() >= self._due:
+            self._send()
+
+    def hurry(self, seconds: float) -> None:
+        """The process ends: what is not taken `seconds` from now is lost. Called by another thread."""
+        self._deadline = time.monotonic() + seconds
+        self._hurried.set()
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._lines:
+            self._send()
+        self._export.close()
+
+    def _send(self) -> None:
+        """Send the batch. Raises nothing: where sending it is a bug, it is lost and the next need not be."""
+        lines, self._lines, self._bytes = self._lines, [], 0
+        try:
+            self._send_until_taken([log_entry(line, traced=self._traced, now=time.time()) for line in lines])
+        except Exception as error:  # noqa: BLE001
+            self._lose(len(lines), f"they could not be sent: {type(error).__qualname__}")
+
+    def _send_until_taken(self, entries: Sequence[LogEntry]) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while (left := self._left()) > 0:
+            answer = self._export.export(entries, min(TRY_SECONDS, left))
+            if answer.fate is not Fate.LATER:
+                self._settle(answer, len(entries))
+                return
+            self._fail(answer)
+            asked = 0.0 if answer.after is None else min(answer.after, MAX_ASKED_SECONDS)
+            self._pause(max(asked, pause * random.uniform(0.5, 1.0)))  # noqa: S311  not all instances at once
+            pause = min(MAX_PAUSE_SECONDS, pause * 2)
+        self._lose(len(entries), "the process ended before the collector took them")
+
+    def _left(self) -> float:
+        """Seconds that are left before all is lost."""
+        return TRY_SECONDS if self._deadline is None else self._deadline - time.monotonic()
+
+    def _pause(self, seconds: float) -> None:
+        if not self._hurried.wait(seconds):
+            return
+        time.sleep(max(0.0, min(seconds, _LAST_PAUSE_SECONDS, self._left())))
+
+    def _settle(self, answer: Answer, sent: int) -> None:
+        if answer.fate is Fate.NEVER:
+            self._lose(sent, f"the collector refused them: {answer.said}")
+            return
+        if self._failing:
+            self._failing = False
+            _LOG.info("the collector takes decision records again")
+        if answer.rejected:
+            self._lose(answer.rejected, f"the collector rejected them: {answer.said}")
+
+    def _fail(self, answer: Answer) -> None:
+        """Said once while it lasts."""
+        if not self._failing:
+            self._failing = True
+            _LOG.error("the collector takes no decision records, they wait: %s", answer.said)
+
+    def _lose(self, count: int, why: str) -> None:
+        """Count them; one line for all that are lost within some seconds."""
+        self.lost += count
+        if time.monotonic() >= self._quiet_until:
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+            _LOG.error("decision records are lost, %d so far: %s", self.lost, why)
