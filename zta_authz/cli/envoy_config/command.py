@@ -1,0 +1,102 @@
+"""`zta-authz envoy-config`: what Envoy needs to ask zta-authz, built so that it can't disagree with the settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import argparse
+
+    from zta_authz.cli.envoy_config.plan import Plan
+
+PARTS: Final = ("bootstrap", "filter", "cluster", "all")
+_ROOTS: Final = {
+    "filter": "HttpFilter[envoy.filters.http.ext_authz]",
+    "cluster": "Cluster[zta_authz]",
+    "bootstrap": "Bootstrap",
+}
+EXTRA: Final = "pip install 'zta-authz[envoy]'"
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    command = subparsers.add_parser(
+        "envoy-config",
+        help="print what Envoy needs to ask zta-authz",
+        description="Print Envoy's side: the ext_authz filter, its cluster, or a whole bootstrap to start Envoy with.",
+        epilog="Addresses, workers and the like are taken from zta-authz's own settings; options override them. "
+        "Exit status: 0 printed, 2 faults.",
+    )
+    command.add_argument("--part", choices=PARTS, default="bootstrap", help="what to print (default: bootstrap)")
+    command.add_argument("--output", choices=("yaml", "json"), default="yaml", help="yaml has comments (default: yaml)")
+    command.add_argument("--config", metavar="FILE", help="zta-authz's settings; without it, defaults and environment")
+    _add_service(command.add_argument_group("how Envoy reaches zta-authz (default: as the settings say)"))
+    _add_envoy(command.add_argument_group("Envoy itself"))
+    command.set_defaults(run=run)
+
+
+def _add_service(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--style", choices=("sidecar", "mtls"), help="over Unix sockets, or over TCP with mutual TLS")
+    group.add_argument("--authz", metavar="ADDRESS", action="append", help="unix:/PATH or HOST:PORT; may be repeated")
+    group.add_argument("--workers", metavar="N", type=int, help="sidecar: how many, each with a socket of its own")
+    identity = group.add_mutually_exclusive_group()
+    identity.add_argument("--authz-id", metavar="SPIFFE_ID", help="mtls: whom Envoy asks, and nobody else")
+    identity.add_argument("--trust-domain", metavar="NAME", help="mtls: of that SPIFFE ID, the rest as in k8s/")
+    group.add_argument("--timeout", metavar="TIME", help="for a decision, retries included (default: 200ms)")
+    group.add_argument("--body-bytes", metavar="N", help="how much of a body is sent along (default: 8192; 0: none)")
+
+
+def _add_envoy(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--listen", metavar="ADDRESS:PORT", help="for clients, with mutual TLS (default: 0.0.0.0:8443)")
+    group.add_argument("--upstream", metavar="ADDRESS", help="your application (default: 127.0.0.1:8080)")
+    group.add_argument("--admin", metavar="ADDRESS", help="Envoy's own, on loopback, or off (default: 127.0.0.1:9901)")
+    group.add_argument("--tls-dir", metavar="DIR", help="where its certificates lie (default: /etc/envoy/tls)")
+    group.add_argument("--otlp", metavar="HOST:PORT", help="trace, and send the spans to this collector (gRPC)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print. Raises `FaultsError` where settings or options are wrong, or envoy-data-plane is not installed."""
+    from zta_authz.cli.envoy_config.plan import read_plan
+    from zta_authz.cli.output import print_faults
+    from zta_authz.settings import load_settings
+
+    plan = read_plan(arguments, load_settings(arguments.config, os.environ))
+    built = _built(plan)
+    print_faults(plan.warnings)
+    wanted = list(_ROOTS) if arguments.part == "all" else [arguments.part]
+    sys.stdout.write(_json(built, wanted) if arguments.output == "json" else _yaml(built, wanted, plan))
+    return 0
+
+
+def _built(plan: Plan) -> dict[str, dict[str, Any]]:
+    from zta_authz.errors import Fault, FaultsError
+
+    try:
+        from zta_authz.cli.envoy_config.parts import parts
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("envoy_data_plane", "betterproto2"):
+            raise
+        what = "envoy-data-plane is not installed: it knows Envoy's messages, and only this command needs it"
+        raise FaultsError([Fault("envoy-config", 0, 0, what, f"run: {EXTRA}")]) from None
+    return parts(plan.options)
+
+
+def _json(built: dict[str, dict[str, Any]], wanted: list[str]) -> str:
+    shown = built[wanted[0]] if len(wanted) == 1 else {part: built[part] for part in wanted}
+    return json.dumps(shown, indent=2, ensure_ascii=True) + "\n"
+
+
+def _yaml(built: dict[str, dict[str, Any]], wanted: list[str], plan: Plan) -> str:
+    from zta_authz.cli.envoy_config.notes import annotations_for, header
+    from zta_authz.cli.envoy_config.yaml_text import comment, render
+
+    indent = 0 if len(wanted) == 1 else 2
+    pieces = []
+    for part in wanted:
+        above = "".join(f"{line}\n" for line in comment(header(part, plan)))
+        key = f"{part}:\n" if indent else "\n" if part == "bootstrap" else ""
+        pieces.append(above + key + render(built[part], _ROOTS[part], annotations_for(plan), indent))
+    return "\n".join(pieces)

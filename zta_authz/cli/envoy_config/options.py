@@ -1,0 +1,81 @@
+"""What Envoy's configuration is made from. Imports nothing of Envoy's: the typed messages take a second to load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from zta_authz.cli.envoy_config.places import Place
+
+AUTHZ_CLUSTER: Final = "zta_authz"
+UPSTREAM_CLUSTER: Final = "application"
+COLLECTOR_CLUSTER: Final = "otlp_collector"
+TRACED_AS: Final = "envoy"
+TLS_DIRECTORY: Final = "/etc/envoy/tls"
+TIMEOUT: Final = timedelta(milliseconds=200)
+BODY_BYTES: Final = 8192
+AUTHZ_ACCOUNT: Final = "ns/zta-system/sa/zta-authz"
+"""The path of zta-authz's SPIFFE ID where nobody says otherwise: as `k8s/` installs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MtlsFiles:
+    """PEM files of Envoy as a client of zta-authz, and the SPIFFE ID the server must have."""
+
+    certificate: str = f"{TLS_DIRECTORY}/authz-client.pem"
+    key: str = f"{TLS_DIRECTORY}/authz-client.key"
+    server_ca: str = f"{TLS_DIRECTORY}/authz-ca.pem"
+    server_id: str = f"spiffe://cluster.local/{AUTHZ_ACCOUNT}"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of the listener: its own certificate and key, and the authorities of its clients."""
+
+    certificate: str = f"{TLS_DIRECTORY}/server.pem"
+    key: str = f"{TLS_DIRECTORY}/server.key"
+    client_ca: str = f"{TLS_DIRECTORY}/client-ca.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthzTarget:
+    """Where zta-authz listens. Several places are several processes; `mtls` for TCP, never for a Unix socket."""
+
+    places: tuple[Place, ...]
+    mtls: bool = False
+    files: MtlsFiles = MtlsFiles()
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Envoy's own spans: the OTLP collector (gRPC), and which percentage of requests whose client does not say."""
+
+    collector: Place
+    percent: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may differ between configurations; the defaults are those of the files to copy.
+
+    `try_limit`: Envoy takes the longest back-off of a retry policy like ours for the time that one try may take.
+    `body_bytes`: how much of a body is sent along; 0 sends none and never waits for one.
+    `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or foreign client certificate.
+    `reject_underscores`: False lets header names with `_` through (Envoy's own default), for tests of stripping.
+    """
+
+    authz: AuthzTarget
+    listen: Place
+    upstream: Place
+    admin: Place | None
+    tls: TlsFiles = TlsFiles()
+    authz_timeout: timedelta = TIMEOUT
+    try_limit: timedelta = TIMEOUT
+    body_bytes: int = BODY_BYTES
+    use_remote_address: bool = True
+    xff_num_trusted_hops: int = 0
+    tracing: Tracing | None = None
+    clients_verified_by_envoy: bool = True
+    reject_underscores: bool = True

@@ -1,0 +1,70 @@
+"""Envoy's configuration and its parts, as typed messages (envoy-data-plane) and as the mappings that Envoy reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any as AnyValue, Final
+
+from betterproto2 import Casing
+from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+
+from zta_authz.cli.envoy_config.clusters import address, authz_cluster, collector_cluster, upstream_cluster
+from zta_authz.cli.envoy_config.listener import authz_filter, listener
+
+if TYPE_CHECKING:
+    from betterproto2 import Message
+
+    from zta_authz.cli.envoy_config.options import Options
+
+_PACKAGE: Final = "type.googleapis.com/envoy.extensions"
+_STATED: Final[dict[str, dict[str, object]]] = {
+    f"{_PACKAGE}.filters.http.ext_authz.v3.ExtAuthz": {"failure_mode_allow": False, "clear_route_cache": False},
+    f"{_PACKAGE}.filters.network.http_connection_manager.v3.HttpConnectionManager": {
+        "use_remote_address": False,
+        "forward_client_cert_details": "SANITIZE",
+        "merge_slashes": False,
+    },
+    f"{_PACKAGE}.transport_sockets.tls.v3.DownstreamTlsContext": {"require_client_certificate": False},
+}
+"""What protobuf leaves out because it is the default, and a reader has to see."""
+_VERIFICATION: Final = "trust_chain_verification"
+
+
+def bootstrap(options: Options) -> Bootstrap:
+    """One listener, ext_authz in front of one upstream."""
+    clusters = [authz_cluster(options.authz), upstream_cluster(options.upstream)]
+    if options.tracing is not None:
+        clusters.append(collector_cluster(options.tracing.collector))
+    return Bootstrap(
+        admin=None if options.admin is None else Admin(address=address(options.admin)),
+        static_resources=BootstrapStaticResources(listeners=[listener(options)], clusters=clusters),
+    )
+
+
+def to_mapping(message: Message) -> dict[str, AnyValue]:
+    """A message as Envoy reads it from YAML or JSON, with the defaults stated that a reader has to see."""
+    mapping: dict[str, AnyValue] = message.to_dict(casing=Casing.SNAKE)
+    _state(mapping)
+    return mapping
+
+
+def _state(value: AnyValue) -> None:
+    if isinstance(value, dict):
+        type_url = value.get("@type", "")
+        for name, default in _STATED.get(type_url, {}).items():
+            value.setdefault(name, default)
+        if type_url.endswith(".DownstreamTlsContext"):
+            value["common_tls_context"]["validation_context"].setdefault(_VERIFICATION, "VERIFY_TRUST_CHAIN")
+        for item in value.values():
+            _state(item)
+    elif isinstance(value, list):
+        for item in value:
+            _state(item)
+
+
+def parts(options: Options) -> dict[str, dict[str, AnyValue]]:
+    """What can be printed: `filter`, `cluster` (zta-authz's) and `bootstrap`."""
+    return {
+        "filter": to_mapping(authz_filter(options)),
+        "cluster": to_mapping(authz_cluster(options.authz)),
+        "bootstrap": to_mapping(bootstrap(options)),
+    }

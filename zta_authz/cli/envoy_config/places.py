@@ -1,0 +1,111 @@
+"""Addresses in Envoy's configuration: Unix sockets, IP addresses and DNS names, each with a port."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from zta_authz.ext_authz.listeners import Endpoint
+
+_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_MAX_NAME: Final = 253
+_UNIX: Final = "unix:"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something listens: `path` of a Unix socket, else `host` (an IP address or a DNS name) and `port`."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @property
+    def is_unix(self) -> bool:
+        """True for a Unix socket."""
+        return bool(self.path)
+
+    @property
+    def is_name(self) -> bool:
+        """True for a name that DNS has to resolve."""
+        return not self.is_unix and _ip(self.host) is None
+
+    @property
+    def is_local(self) -> bool:
+        """True where only this machine (or pod) can connect."""
+        address = None if self.is_unix else _ip(self.host)
+        return self.is_unix or (address is not None and address.is_loopback)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """True for `0.0.0.0` and `::`, where one can listen and nobody can connect to."""
+        address = _ip(self.host)
+        return address is not None and address.is_unspecified
+
+    def meets(self, other: Place) -> bool:
+        """Whether both are the same, or can't be listened on side by side."""
+        if self.is_unix or other.is_unix:
+            return self.path == other.path
+        same_host = self.host == other.host or self.is_wildcard or other.is_wildcard
+        return self.port == other.port and same_host and not (self.is_name or other.is_name)
+
+    def __str__(self) -> str:
+        if self.is_unix:
+            return _UNIX + self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def tcp(host: str, port: int) -> Place:
+    """A TCP address; port 0 lets the kernel choose."""
+    return Place(host=host, port=port)
+
+
+def pipe(path: str) -> Place:
+    """A Unix socket, of at most 107 bytes of path."""
+    return Place(path=path)
+
+
+def worker_pipes(path: str, workers: int) -> tuple[Place, ...]:
+    """The sockets of zta-authz's `workers` where it listens on `path`: one is there itself, several have a number."""
+    return (pipe(path),) if workers == 1 else tuple(pipe(f"{path}.{number}") for number in range(1, workers + 1))
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def parse_place(text: str, *, names: bool = False) -> Place:
+    """`unix:/absolute/path`, `ADDRESS:PORT`, `[IPV6]:PORT` and, with `names`, `NAME:PORT`. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if names and colon and not text.startswith(_UNIX) and _is_name(host):
+        endpoint = Endpoint.parse(f"0.0.0.0:{port}")  # for the port's sake
+        place = tcp(host, endpoint.port)
+    else:
+        endpoint = Endpoint.parse(text)
+        place = Place(endpoint.path, endpoint.host, endpoint.port)
+    if place.is_unix:
+        check_path(place.path)
+    elif place.port == 0:
+        raise ValueError("nobody would know which port 0 is: write one from 1 to 65535")
+    return place
+
+
+def _is_name(host: str) -> bool:
+    *_, last = labels = host.split(".")
+    known = host != "localhost" and not last.isdigit()  # Endpoint knows the one, and `10.0.0.300` is no name
+    return known and len(host) <= _MAX_NAME and all(_LABEL.match(label) for label in labels)
+
+
+def check_path(path: str) -> None:
+    """Raise ValueError unless `path` is absolute, printable, and names one place without `..`."""
+    if not path.startswith("/") or (len(path) > 1 and path.endswith("/")):
+        raise ValueError("a path starts with `/` and does not end with it")
+    if not path.isprintable():
+        raise ValueError("the path has a line end, a control character or another one that can't be printed")
+    if not {"..", "."}.isdisjoint(path.split("/")):
+        raise ValueError("the path has `.` or `..` in it: write where it leads")

@@ -1,0 +1,193 @@
+"""From the command line and the service's settings to what is to be built, or every fault at once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.envoy_config.options import (
+    AUTHZ_ACCOUNT,
+    BODY_BYTES,
+    TIMEOUT,
+    TLS_DIRECTORY,
+    AuthzTarget,
+    MtlsFiles,
+    Options,
+    TlsFiles,
+    Tracing,
+)
+from zta_authz.cli.envoy_config.places import Place, check_path, parse_place
+from zta_authz.cli.envoy_config.targets import SIDECAR, authz_places, style_of
+from zta_authz.errors import Fault, FaultsError
+from zta_authz.model.spiffe import SpiffeId, TrustDomain
+
+if TYPE_CHECKING:
+    import argparse
+
+    from zta_authz.settings import Settings
+
+_OFF: Final = "off"
+_TIMEOUT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s)\Z")
+_SHORTEST, _LONGEST = timedelta(milliseconds=1), timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to build, and what its comments say of the service: its style, workers, and the callers it allows.
+
+    `warnings` are what an operator should know and need not mend.
+    """
+
+    style: str
+    options: Options
+    workers: int
+    allowed: tuple[str, ...]
+    warnings: tuple[Fault, ...] = ()
+
+
+def read_plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
+    """What the arguments ask for, with the settings where they say nothing. Raises `FaultsError` with every fault."""
+    reader = _Reader(arguments, settings)
+    plan = reader.plan()
+    if reader.faults:
+        raise FaultsError(reader.faults)
+    return plan
+
+
+class _Reader:
+    def __init__(self, arguments: argparse.Namespace, settings: Settings) -> None:
+        self.faults: list[Fault] = []
+        self._given = arguments
+        self._settings = settings
+        self._style = style_of(arguments, settings)
+
+    def plan(self) -> Plan:
+        given, settings = self._given, self._settings
+        tls_dir = self._tls_directory(given.tls_dir)
+        client = settings.client_address
+        remote = client.use_remote_address or "use_remote_address" not in client.model_fields_set
+        options = Options(
+            authz=self._authz(tls_dir),
+            listen=self._place("--listen", given.listen, "0.0.0.0:8443", unix=False),
+            upstream=self._place("--upstream", given.upstream, "127.0.0.1:8080", names=True),
+            admin=self._admin(given.admin),
+            tls=TlsFiles(f"{tls_dir}/server.pem", f"{tls_dir}/server.key", f"{tls_dir}/client-ca.pem"),
+            authz_timeout=self._timeout(given.timeout),
+            body_bytes=self._body_bytes(given.body_bytes),
+            use_remote_address=remote,
+            xff_num_trusted_hops=client.xff_num_trusted_hops,
+            tracing=self._tracing(given.otlp),
+        )
+        options = replace(options, try_limit=options.authz_timeout)
+        self._collisions(options)
+        workers = given.workers or settings.workers
+        allowed = settings.tls.allowed_spiffe_ids if settings.tls is not None else ()
+        return Plan(self._style, options, workers, tuple(allowed), self._warnings(remote=remote))
+
+    def _fault(self, where: str, message: str, hint: str) -> None:
+        self.faults.append(Fault(where, 0, 0, message, hint))
+
+    def _place(self, flag: str, text: str | None, default: str, *, names: bool = False, unix: bool = True) -> Place:
+        example = f"write for example `{default}`"
+        try:
+            place = parse_place(default if text is None else text, names=names)
+        except ValueError as error:
+            self._fault(flag, str(error), example)
+            return parse_place(default)
+        if place.is_unix and not unix:
+            self._fault(flag, "this is for TCP", example)
+        if names and place.is_wildcard:
+            self._fault(flag, "nobody can connect to the address of all interfaces", example)
+        return place
+
+    def _authz(self, tls_dir: str) -> AuthzTarget:
+        places = authz_places(self._given, self._settings, self._style, self.faults)
+        if self._style == SIDECAR:
+            for flag, value in (("--authz-id", self._given.authz_id), ("--trust-domain", self._given.trust_domain)):
+                if value is not None:
+                    self._fault(flag, "a Unix socket has no certificate", "leave it out, or say --style mtls")
+            return AuthzTarget(places)
+        prefix = f"{tls_dir}/authz"
+        files = MtlsFiles(f"{prefix}-client.pem", f"{prefix}-client.key", f"{prefix}-ca.pem", self._authz_id())
+        return AuthzTarget(places, mtls=True, files=files)
+
+    def _authz_id(self) -> str:
+        domain, named = self._given.trust_domain, self._given.authz_id
+        default = f"spiffe://{self._settings.workload.trust_domain}/{AUTHZ_ACCOUNT}"
+        flag = "--trust-domain" if named is None else "--authz-id"
+        try:
+            if named is not None:
+                return str(SpiffeId.parse(named))
+            return default if domain is None else f"spiffe://{TrustDomain.parse(domain)}/{AUTHZ_ACCOUNT}"
+        except ValueError as error:
+            self._fault(flag, str(error), f"write for example `{default if named is not None else 'cluster.local'}`")
+            return default
+
+    def _admin(self, text: str | None) -> Place | None:
+        if text == _OFF:
+            return None
+        default = "127.0.0.1:9901"
+        place = self._place("--admin", text, default)
+        if not place.is_local:
+            hint = f"write for example `{default}`, a Unix socket, or `{_OFF}`"
+            self._fault("--admin", "other machines could stop Envoy and read its configuration there", hint)
+        return place
+
+    def _timeout(self, text: str | None) -> timedelta:
+        if text is None:
+            return TIMEOUT
+        found = _TIMEOUT.match(text)
+        value = timedelta(**{"milliseconds" if found[2] == "ms" else "seconds": float(found[1])}) if found else None
+        if value is None or not _SHORTEST <= value <= _LONGEST:
+            self._fault("--timeout", "not a time from 1ms to 60s", "write for example `200ms` or `1.5s`")
+            return TIMEOUT
+        return value
+
+    def _body_bytes(self, text: str | None) -> int:
+        limit = self._settings.http2.max_message_bytes
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= 10):
+            self._fault("--body-bytes", "not a number of bytes", "write for example `8192`, or `0` to send no bodies")
+            return BODY_BYTES
+        value = BODY_BYTES if text is None else int(text)
+        if value and value >= limit:
+            hint = "send less, or raise the setting"
+            self._fault("--body-bytes", f"zta-authz takes at most {limit} bytes, headers and all", hint)
+        return value
+
+    def _tls_directory(self, text: str | None) -> str:
+        try:
+            check_path(text or TLS_DIRECTORY)
+        except ValueError as error:
+            self._fault("--tls-dir", str(error), f"write for example `{TLS_DIRECTORY}`")
+            return TLS_DIRECTORY
+        return text or TLS_DIRECTORY
+
+    def _tracing(self, text: str | None) -> Tracing | None:
+        if text is None:
+            return None
+        collector = self._place("--otlp", text, "127.0.0.1:4317", names=True)
+        return Tracing(collector, round(100 * self._settings.tracing.sample_ratio, 4))
+
+    def _collisions(self, options: Options) -> None:
+        """Two that would listen on one address, or an Envoy that asks or serves itself."""
+        places = [("--listen", options.listen), ("--upstream", options.upstream)]
+        places += [] if options.admin is None else [("--admin", options.admin)]
+        places += [] if options.tracing is None else [("--otlp", options.tracing.collector)]
+        places += [("zta-authz", place) for place in options.authz.places]
+        if self._style == SIDECAR and self._settings.health.listen is not None:
+            places.append(("zta-authz's `health.listen`", parse_place(self._settings.health.listen)))
+        for (name, place), (other, its_place) in combinations(places, 2):
+            if place.meets(its_place):
+                what = f"{name} and {other} have the same address, {its_place}"
+                self._fault("addresses", what, "give each an address of its own")
+
+    def _warnings(self, *, remote: bool) -> tuple[Fault, ...]:
+        if self._given.config is None or remote == self._settings.client_address.use_remote_address:
+            return ()
+        hops = self._settings.client_address.xff_num_trusted_hops
+        what = "warning: Envoy takes the client's address from the connection, zta-authz does not"
+        hint = f"set client_address: {{use_remote_address: true, xff_num_trusted_hops: {hops}}}"
+        return (Fault(self._given.config, 0, 0, what, hint),)

@@ -1,0 +1,121 @@
+"""Where Envoy reaches zta-authz: as the command line says, else as the service's own settings say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.envoy_config.places import Place, parse_place, worker_pipes
+from zta_authz.errors import Fault
+
+if TYPE_CHECKING:
+    import argparse
+
+    from zta_authz.settings import Settings
+
+SIDECAR: Final = "sidecar"
+MTLS: Final = "mtls"
+MAX_WORKERS: Final = 64
+_DEFAULT_TCP: Final = "127.0.0.1:9191"
+_EXAMPLE: Final = {SIDECAR: "unix:/run/zta-authz/authz.sock", MTLS: "zta-authz.zta-system.svc:9191"}
+_UNIX: Final = "unix:"
+
+
+def style_of(arguments: argparse.Namespace, settings: Settings) -> str:
+    """What was asked for; else mutual TLS where zta-authz is said to listen on TCP only."""
+    if arguments.style is not None:
+        return str(arguments.style)
+    return SIDECAR if any(each.startswith(_UNIX) for each in arguments.authz or settings.listen) else MTLS
+
+
+def authz_places(
+    arguments: argparse.Namespace, settings: Settings, style: str, faults: list[Fault]
+) -> tuple[Place, ...]:
+    """One place for each process that Envoy can tell apart. What is wrong goes to `faults`."""
+    finder = _Finder(arguments, settings, faults)
+    places = finder.sidecar() if style == SIDECAR else finder.mtls()
+    for place in places:
+        if places.count(place) > 1:
+            finder.fault("--authz", f"{place} is named twice", "leave one of the two")
+            break
+    return places
+
+
+class _Finder:
+    def __init__(self, arguments: argparse.Namespace, settings: Settings, faults: list[Fault]) -> None:
+        self._given = arguments
+        self._settings = settings
+        self._faults = faults
+        self._source = arguments.config or "settings"
+
+    def fault(self, where: str, message: str, hint: str) -> None:
+        self._faults.append(Fault(where, 0, 0, message, hint))
+
+    def sidecar(self) -> tuple[Place, ...]:
+        workers = self._given.workers if self._given.workers is not None else self._settings.workers
+        if not 1 <= workers <= MAX_WORKERS:
+            self.fault("--workers", f"not a number from 1 to {MAX_WORKERS}", "write what the setting `workers` says")
+            workers = 1
+        named = self._named(SIDECAR) if self._given.authz else self._listening(unix=True)[:1]
+        return tuple(place for base in named for place in self._of_workers(base, workers))
+
+    def _of_workers(self, base: Place, workers: int) -> tuple[Place, ...]:
+        places = worker_pipes(base.path, workers)
+        try:
+            parse_place(str(places[-1]))
+        except ValueError as error:
+            self.fault("--workers", str(error), "each worker's socket has its number behind the name: shorten the path")
+        return places
+
+    def mtls(self) -> tuple[Place, ...]:
+        if self._given.workers is not None:
+            hint = "leave --workers out; name each process with an --authz of its own"
+            self.fault("--workers", "the workers of one process share its TCP port", hint)
+        said = "listen" in self._settings.model_fields_set
+        served = self._listening(unix=False) if said else ()
+        if served and self._settings.tls is None:
+            hint = "set `tls`, or have it listen on a Unix socket and say --style sidecar"
+            self.fault(self._source, "`tls` is not set: zta-authz would not understand Envoy's TLS", hint)
+        if self._given.authz:
+            return self._named(MTLS)
+        if not said:
+            return (parse_place(_DEFAULT_TCP),)
+        if served and served[0].is_wildcard:
+            hint = f"say --authz HOST:PORT, for example `{_EXAMPLE[MTLS]}`"
+            self.fault(self._source, f"`listen`: {served[0]} does not say where Envoy reaches zta-authz", hint)
+        return served[:1]
+
+    def _named(self, style: str) -> tuple[Place, ...]:
+        """The places that --authz names."""
+        places = []
+        example = f"write for example `{_EXAMPLE[style]}`"
+        for text in self._given.authz:
+            try:
+                place = parse_place(text, names=style == MTLS)
+            except ValueError as error:
+                self.fault("--authz", str(error), example)
+                continue
+            if place.is_unix is not (style == SIDECAR):
+                kind = "Unix sockets" if style == SIDECAR else "TCP"
+                self.fault("--authz", f"style {style} is for {kind}", example)
+            elif place.is_wildcard:
+                self.fault("--authz", "nobody can connect to the address of all interfaces", example)
+            else:
+                places.append(place)
+        return tuple(places)
+
+    def _listening(self, *, unix: bool) -> tuple[Place, ...]:
+        """The places of one kind that zta-authz listens on by its settings."""
+        texts = [text for text in self._settings.listen if text.startswith(_UNIX) is unix]
+        if not texts and not self._given.authz:
+            what = "a Unix socket" if unix else "TCP"
+            other = MTLS if unix else SIDECAR
+            self.fault(
+                self._source, f"`listen`: zta-authz does not listen on {what}", f"add one, or say --style {other}"
+            )
+        places = []
+        for text in texts:
+            try:
+                places.append(parse_place(text))
+            except ValueError as error:
+                self.fault(self._source, f"`listen`: {error}", "write another address there")
+        return tuple(places)

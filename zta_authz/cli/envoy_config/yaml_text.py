@@ -1,0 +1,126 @@
+"""YAML for people: comments that say why, the order in which one reads, short mappings on one line.
+
+Each value has a path, by which comments and orders are found: the keys to it, joined by dots, from the nearest message
+that has a name of its own: `ExtAuthz.grpc_service.timeout`, `Cluster[zta_authz].health_checks`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_WIDTH: Final = 118
+_FLOW_WIDTH: Final = 100
+_PLAIN: Final = re.compile(r"(?:[A-Za-z/][A-Za-z0-9_./-]*|[0-9]+(?:\.[0-9]+)?s)\Z")
+_WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+_NAMED: Final = {"clusters": "Cluster", "listeners": "Listener", "filters": "Filter", "http_filters": "HttpFilter"}
+"""Lists whose items' paths begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Comments by the path of what they stand above, and for some mappings which keys come first."""
+
+    notes: Mapping[str, str]
+    order: Mapping[str, tuple[str, ...]]
+
+
+def render(mapping: Mapping[str, Any], path: str, annotations: Annotations, indent: int = 0) -> str:
+    """`mapping`, whose path is `path`, as YAML text: the same text for the same values, ending with a line end."""
+    return "".join(f"{line}\n" for line in _Writer(annotations).mapping(mapping, path, indent))
+
+
+def comment(text: str, indent: int = 0) -> list[str]:
+    """Comment lines; a line of `text` that begins with a space is kept as it is, the others are wrapped."""
+    start = " " * indent + "#"
+    lines: list[str] = []
+    for line in text.splitlines():
+        width = _WIDTH - len(start) - 1
+        kept = [line] if not line or line.startswith(" ") else _wrapped(line, width)
+        lines += [f"{start} {each}".rstrip() for each in kept]
+    return lines
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+
+
+def scalar(value: object) -> str:
+    """One value as YAML 1.1 and 1.2 and JSON-minded readers all take it; text is quoted wherever that is in doubt."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return json.dumps(value)
+    text = str(value)
+    if _PLAIN.match(text) and text.lower() not in _WORDS:
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+class _Writer:
+    def __init__(self, annotations: Annotations) -> None:
+        self._notes = annotations.notes
+        self._order = annotations.order
+
+    def mapping(self, mapping: Mapping[str, Any], path: str, indent: int) -> Iterator[str]:
+        first = ("@type", "name", *self._order.get(path, ()))
+        rank = {key: place for place, key in enumerate(first)}
+        for key in sorted(mapping, key=lambda key: rank.get(key, len(rank))):
+            here = f"{path}.{key}"
+            yield from comment(self._notes.get(here, ""), indent)
+            yield from self._entry(key, mapping[key], here, indent)
+
+    def _entry(self, key: str, value: Any, here: str, indent: int) -> Iterator[str]:
+        start = f"{' ' * indent}{scalar(key)}:"
+        flow = self._flow(value, here)
+        if (flow and len(start) + len(flow) < _FLOW_WIDTH) or not isinstance(value, dict | list):
+            yield f"{start} {flow}"
+        elif isinstance(value, dict):
+            yield start
+            yield from self.mapping(value, _path_of(value, here), indent + 2)
+        else:
+            yield start
+            for item in value:
+                yield from self._item(item, _path_of_item(item, here, key), indent + 2)
+
+    def _item(self, item: Any, path: str, indent: int) -> Iterator[str]:
+        if not isinstance(item, dict):
+            yield f"{' ' * indent}- {scalar(item)}"
+            return
+        yield from comment(self._notes.get(path, ""), indent)
+        dashed = False
+        for line in self.mapping(item, path, indent + 2):
+            if dashed:
+                yield line
+            elif line.lstrip().startswith("#"):
+                yield line[2:]
+            else:
+                yield f"{' ' * indent}- {line[indent + 2 :]}"
+                dashed = True
+
+    def _flow(self, value: Any, here: str) -> str:
+        """The value on one line, "" where it would hide something: a comment below, a type, a list of mappings."""
+        if isinstance(value, list):
+            return "" if any(isinstance(item, dict) for item in value) else f"[{', '.join(map(scalar, value))}]"
+        if not isinstance(value, dict):
+            return scalar(value)
+        if "@type" in value or any(note.startswith(f"{here}.") for note in self._notes):
+            return ""
+        items = {scalar(key): self._flow(item, f"{here}.{key}") for key, item in value.items()}
+        return "" if "" in items.values() else "{" + ", ".join(f"{key}: {item}" for key, item in items.items()) + "}"
+
+
+def _path_of(value: Mapping[str, Any], here: str) -> str:
+    kind = str(value.get("@type", "")).rpartition(".")[2]
+    return kind or here
+
+
+def _path_of_item(item: Any, here: str, key: str) -> str:
+    named = _NAMED.get(key)
+    return f"{named}[{item.get('name', '')}]" if named and isinstance(item, dict) else f"{here}[]"
