@@ -48,6 +48,8 @@ FREE = {
     "metadata",
     "labelSelector",
     "headers",
+    "limits",
+    "requests",
     "typed_extension_protocol_options",
 }
 """Below these any key may stand, or any that the writer likes."""
