@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.service.auth import v3 as envoy
 from hypothesis import given, settings, strategies as st
 
 from tests.support.check_requests import DECISION_ID, allow, deny
-from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from tests.support.plain_request import as_plain, read_plainly
+from zta_authz._proto.ext_authz_pb2 import AttributeContext, CheckResponse
 from zta_authz.errors import ANSWERS, Reason, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import answer, spoof_name
+from zta_authz.ext_authz.wire import LEFT_AS_BYTES, Parts
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.identity import Changes, Identity, Peer, PeerTrust
 from zta_authz.model.request import Headers, RequestAttributes
@@ -64,6 +67,96 @@ def test_any_bytes_are_a_request_or_refused_as_malformed(payload: bytes) -> None
     except Refused as refused:
         read = refused.reason
     assert isinstance(read, RequestAttributes) or read is Reason.REQUEST_MALFORMED
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field, as protobuf writes it."""
+    size, length = len(content), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return bytes((number << 3 | 2,)) + bytes(length) + content
+
+
+lines = st.builds(
+    lambda key, value, raw: field(1, key) + field(2, value) + field(3, raw),
+    st.sampled_from([b"a", b"A", b"host", b"Cookie", b":path", b":method", b":authority", b":scheme", b"\xff"]),
+    st.sampled_from([b"", b"text", b"\xff"]),
+    st.sampled_from([b"", b"raw", b"\xff\xfe", "é".encode()]),
+)
+addresses = st.builds(
+    lambda ip, port: field(1, field(1, field(2, ip) + b"\x18" + bytes((port,)))),
+    st.sampled_from([b"", b"10.0.0.1", b"::1", b"\xff"]),
+    st.integers(1, 127),
+)
+peers = st.lists(
+    addresses
+    | st.sampled_from(
+        [field(4, b"spiffe://a/b"), field(4, b"\xff"), field(5, b"PEM"), field(5, b"P" * 300), b"\x40\x01", b"\x3a"]
+    )
+    | st.binary(max_size=6),
+    max_size=3,
+).map(b"".join)
+https = st.lists(
+    lines.map(lambda line: field(13, field(1, line)))
+    | st.sampled_from([field(2, b"GET"), field(4, b"/p"), field(5, b"shop"), field(3, field(1, b"x") + field(2, b"y"))])
+    | st.binary(max_size=4),
+    max_size=5,
+).map(b"".join)
+contexts = st.lists(
+    peers.map(lambda peer: field(1, peer))
+    | peers.map(lambda peer: field(2, peer))
+    | https.map(lambda http: field(4, field(2, http)))
+    | st.sampled_from(
+        [field(10, field(1, b"k") + field(2, b"v")), field(11, b""), field(12, field(1, b"sni")), field(3, b"x")]
+    )
+    | st.binary(max_size=4),
+    max_size=5,
+).map(b"".join)
+payloads = st.lists(contexts.map(lambda context: field(1, context)) | st.binary(max_size=3), max_size=2).map(b"".join)
+
+
+@given(payloads)
+@settings(max_examples=600, deadline=None)
+def test_what_is_known_from_before_reads_as_if_all_were_read_plainly(payload: bytes) -> None:
+    wanted = read_plainly(payload)
+    for _ in range(2):  # the second time the peers are known
+        try:
+            read = as_plain(*parse_check_request(payload))
+        except Refused:
+            read = None
+        assert read == wanted
+
+
+def test_a_peer_in_two_pieces_is_one_peer_although_each_piece_is_known() -> None:
+    name, certificate = field(1, field(4, b"spiffe://a/b")), field(1, field(5, b"PEM"))
+    http = field(4, field(2, field(4, b"/p")))
+    for context, wanted in (
+        (name, ("spiffe://a/b", "")),
+        (certificate, ("", "PEM")),
+        (name + certificate, ("spiffe://a/b", "PEM")),
+        (certificate + name, ("spiffe://a/b", "PEM")),
+    ):
+        for payload in (field(1, context + http), field(1, http + context), field(1, context) + field(1, http)):
+            evidence = parse_check_request(payload)[1]
+            assert (evidence.principal, evidence.certificate) == wanted
+
+
+def test_a_peer_that_was_refused_is_refused_again() -> None:
+    payload = field(1, field(1, field(4, b"\xff")) + field(4, field(2, field(4, b"/p"))))
+    for _ in range(2):
+        with pytest.raises(Refused):
+            parse_check_request(payload)
+
+
+def test_the_fields_of_our_own_type_are_those_of_protobufs() -> None:
+    ours, theirs = Parts.DESCRIPTOR.fields_by_name["attributes"].message_type, AttributeContext.DESCRIPTOR
+    kept = [name for name, each in theirs.fields_by_name.items() if name not in LEFT_AS_BYTES]
+    assert {name: each.number for name, each in ours.fields_by_name.items()} == {
+        name: each.number for name, each in theirs.fields_by_name.items()
+    }
+    assert all(ours.fields_by_name[name].message_type == theirs.fields_by_name[name].message_type for name in kept)
 
 
 @given(

@@ -3,34 +3,53 @@
 Source: Envoy `envoy/service/auth/v3/attribute_context.proto` and the ext_authz filter's `check_request_utils.cc`.
 With `encode_raw_headers` Envoy fills `header_map` (each header line apart, values as bytes) and leaves `headers` empty;
 without, `headers` has one entry a name, repeats joined with commas and bytes that are not UTF-8 replaced.
+
+Reading a message costs by what is looked at. Of the header lines only the names are read until somebody asks for a
+value; the two peers of a connection, which are the same for all of its requests, are known again by their bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from google.protobuf.message import DecodeError
 
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
+from zta_authz.authn.cache import BoundedCache
 from zta_authz.errors import Reason, Refused
-from zta_authz.model.request import NO_ADDRESS, Address, Evidence, Headers, RequestAttributes
+from zta_authz.ext_authz.header_lines import HeaderLines, first_text, grouped, lines_by_name
+from zta_authz.ext_authz.wire import Parts
+from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from google.protobuf.struct_pb2 import Struct, Value as StructValue
 
-    from google.protobuf.struct_pb2 import Struct, Value
+    from zta_authz._proto.ext_authz_pb2 import AttributeContext
+    from zta_authz.ext_authz.header_lines import Value
 
-    from zta_authz._proto.ext_authz_pb2 import AttributeContext, HeaderValue
+    Joined = dict[str, tuple[str, ...]]
 
 _NOTHING: dict[str, str] = {}
 _NO_METADATA: dict[str, object] = {}
-_PSEUDO_HEADERS = (":authority", ":method", ":path", ":scheme", ":protocol")
-"""RFC 9113 section 8.3.1 and RFC 8441; Envoy lets no others in."""
 
 _parse = CheckRequest.FromString
-_known_address = lru_cache(maxsize=4096)(Address)  # connections are kept alive: the same addresses come again
+_parse_parts = Parts.FromString
+
+MAX_KNOWN_PEERS: Final = 4096
+MAX_KNOWN_BYTES: Final = 8 * 1024 * 1024
+
+
+class _Peer(NamedTuple):
+    """One end of a connection."""
+
+    evidence: Evidence
+    address: Address
+
+
+_NO_PEER: Final = _Peer(NO_EVIDENCE, NO_ADDRESS)
+_known_peers: BoundedCache[bytes, _Peer] = BoundedCache(MAX_KNOWN_PEERS, MAX_KNOWN_BYTES)
+"""By all of their bytes, which were part of a request that was read in full."""
 
 
 def parse_check_request(payload: bytes) -> tuple[RequestAttributes, Evidence]:
@@ -39,15 +58,31 @@ def parse_check_request(payload: bytes) -> tuple[RequestAttributes, Evidence]:
     Raises `Refused` with `REQUEST_MALFORMED` where the bytes do not decode or describe no HTTP request.
     """
     try:
-        attributes = _parse(payload).attributes
+        attributes = _parse_parts(payload).attributes
+        sources, destinations = attributes.source, attributes.destination
+        source = _known_peers.get(sources[0]) if len(sources) == 1 else None
+        destination = _known_peers.get(destinations[0]) if len(destinations) == 1 else None
+        if source is None or destination is None:
+            source, destination = _read_peers(payload, sources, destinations)
     except DecodeError as error:
         raise Refused(Reason.REQUEST_MALFORMED, "the bytes are not a CheckRequest") from error
     http = attributes.request.http
     method = http.method
     if not method and not attributes.request.HasField("http"):
         raise Refused(Reason.REQUEST_MALFORMED, "the CheckRequest has no `attributes.request.http`")
-    source = attributes.source
-    return _attributes(attributes, http, method), Evidence(source.principal, source.certificate)
+    return _attributes(attributes, http, method, source, destination), source.evidence
+
+
+def _read_peers(payload: bytes, sources: list[bytes], destinations: list[bytes]) -> tuple[_Peer, _Peer]:
+    """Both ends of the connection, from the whole message. Raises `DecodeError`."""
+    attributes = _parse(payload).attributes
+    found = []
+    for raw, peer in ((sources, attributes.source), (destinations, attributes.destination)):
+        read = _Peer(Evidence(peer.principal, peer.certificate), _address(peer)) if raw else _NO_PEER
+        if len(raw) == 1:
+            _known_peers.put(raw[0], read, len(raw[0]))
+        found.append(read)
+    return found[0], found[1]
 
 
 def request_time(payload: bytes) -> float | None:
@@ -59,67 +94,59 @@ def request_time(payload: bytes) -> float | None:
     return request.time.seconds + request.time.nanos / 1e9 if request.HasField("time") else None
 
 
-def _attributes(attributes: AttributeContext, http: AttributeContext.HttpRequest, method: str) -> RequestAttributes:
-    destination = attributes.destination
+def _attributes(
+    attributes: Any, http: AttributeContext.HttpRequest, method: str, source: _Peer, destination: _Peer
+) -> RequestAttributes:
     lines = http.header_map.headers
-    if lines:
-        values, exact = _exact_headers(lines), True
-    else:
-        values, exact = _joined_headers(http.headers), not http.headers
-    pseudo = {name: values.pop(name)[0] for name in _PSEUDO_HEADERS if name in values}
-    if pseudo.get(":authority") == "":
-        values["host"] = ("",)  # there, but empty: not the same as absent
+    values = lines_by_name(lines) if lines else _joined_headers(http.headers)
+    path, host = http.path, http.host
+    take = values.pop
+    own_method, own_path, authority = take(":method", None), take(":path", None), take(":authority", None)
+    take(":scheme", None)  # with `:protocol` all pseudo-headers of RFC 9113 section 8.3.1 and RFC 8441
+    take(":protocol", None)
+    if own_method is not None and not method:
+        method = first_text(own_method)
+    if own_path is not None and not path:
+        path = first_text(own_path)
+    if authority is not None:
+        text = first_text(authority)
+        host = host or text
+        if not text:
+            values["host"] = ("",)  # there, but empty: not the same as absent
     extensions = attributes.context_extensions
-    metadata = attributes.metadata_context.filter_metadata
     return RequestAttributes(
-        method or pseudo.get(":method", ""),
-        http.path or pseudo.get(":path", ""),
-        http.host or pseudo.get(":authority", ""),
+        method,
+        path,
+        host,
         http.scheme,
         http.protocol,
-        Headers(values, exact=exact),
-        _address(attributes.source),
-        _address(destination),
-        destination.principal,
+        HeaderLines(values) if lines else Headers(cast("Joined", values), exact=not http.headers),
+        source.address,
+        destination.address,
+        destination.evidence.principal,
         attributes.tls_session.sni,
         http.id,
         dict(extensions) if extensions else _NOTHING,
-        FilterMetadata(metadata) if metadata else _NO_METADATA,
+        _metadata(attributes) if attributes.HasField("metadata_context") else _NO_METADATA,
     )
 
 
-def _exact_headers(lines: Collection[HeaderValue]) -> dict[str, tuple[str, ...]]:
-    """Header lines as they came. Nearly all requests repeat none and are UTF-8: then one comprehension is enough."""
-    try:
-        values: dict[str, tuple[str, ...]] = {
-            line.key.lower(): (line.raw_value.decode() or line.value,) for line in lines
-        }
-        if len(values) == len(lines):
-            return values
-    except UnicodeDecodeError:
-        pass
-    return _grouped((line.key, line.raw_value.decode("utf-8", "surrogateescape") or line.value) for line in lines)
-
-
-def _joined_headers(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def _joined_headers(headers: Mapping[str, str]) -> dict[str, Value]:
     """Headers whose repeats Envoy joined; names that differ only in case are one name with several values."""
-    values: dict[str, tuple[str, ...]] = {name.lower(): (value,) for name, value in headers.items()}
-    return values if len(values) == len(headers) else _grouped(headers.items())
+    values: dict[str, Value] = {name.lower(): (value,) for name, value in headers.items()}
+    return values if len(values) == len(headers) else {**grouped(headers.items())}
 
 
-def _grouped(lines: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Values by lower-case name in the order of arrival; linear in the number of lines, however they repeat."""
-    values: dict[str, list[str]] = {}
-    for name, value in lines:
-        values.setdefault(name.lower(), []).append(value)
-    return {name: tuple(each) for name, each in values.items()}
+def _metadata(attributes: Any) -> Mapping[str, object]:
+    found = attributes.metadata_context.filter_metadata
+    return FilterMetadata(found) if found else _NO_METADATA
 
 
 def _address(peer: AttributeContext.Peer) -> Address:
     """The peer's IP address and port; a Unix socket or an internal listener has neither."""
     socket = peer.address.socket_address
     ip = socket.address
-    return _known_address(ip, socket.port_value) if ip else NO_ADDRESS
+    return Address(ip, socket.port_value) if ip else NO_ADDRESS
 
 
 class FilterMetadata(Mapping[str, object]):
@@ -146,7 +173,7 @@ def _plain_struct(struct: Struct) -> dict[str, object]:
     return {name: _plain(value) for name, value in struct.fields.items()}
 
 
-def _plain(value: Value) -> object:
+def _plain(value: StructValue) -> object:
     """One JSON-like value; nesting is bounded by protobuf's own limit of 100 levels."""
     kind = value.WhichOneof("kind")
     if kind is None or kind == "null_value":
