@@ -131,7 +131,7 @@ def test_what_is_known_from_before_reads_as_if_all_were_read_plainly(payload: by
 
 def test_a_peer_in_two_pieces_is_one_peer_although_each_piece_is_known() -> None:
     name, certificate = field(1, field(4, b"spiffe://a/b")), field(1, field(5, b"PEM"))
-    http = field(4, field(2, field(4, b"/p")))
+    http = field(2, field(4, b"spiffe://a/c")) + field(4, field(2, field(4, b"/p")))
     for context, wanted in (
         (name, ("spiffe://a/b", "")),
         (certificate, ("", "PEM")),
