@@ -22,12 +22,13 @@ from bench.peers import policy, servers
 from bench.peers.names import FAST, NONE, RBAC, RBAC_AND_FAST
 from bench.peers.paced import PacedClient
 from bench.peers.process import cpu_seconds
-from envoy.build import Options, TlsFiles, bootstrap, pipe, tcp, to_mapping
-from envoy.clusters import AuthzTarget
 from envoy.demo.certificates import CertificateAuthority, Names
 from envoy.demo.envoyproc import find_envoy
 from envoy.demo.processes import Child, wait_until
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
+from zta_authz.cli.envoy_config.options import AuthzTarget, Options, TlsFiles
+from zta_authz.cli.envoy_config.parts import bootstrap, to_mapping
+from zta_authz.cli.envoy_config.places import pipe, tcp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -145,7 +146,7 @@ def _free_port() -> int:
 def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Path | None) -> dict[str, Any]:
     """The shipped bootstrap, with `filters` before its check (none without `authz`), answering by itself."""
     options = Options(
-        authz=AuthzTarget(addresses=(pipe(str(authz or directory / "nobody.sock")),)),
+        authz=AuthzTarget(places=(pipe(str(authz or directory / "nobody.sock")),)),
         listen=tcp("127.0.0.1", port),
         upstream=tcp("127.0.0.1", 1),
         admin=pipe(str(directory / f"admin-{port}.sock")),
@@ -153,12 +154,12 @@ def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Pa
         authz_timeout=timedelta(seconds=5),  # a stall is to show as latency, not as a denial
     )
     config: dict[str, Any] = copy.deepcopy(to_mapping(bootstrap(options)))
-    resources = config["staticResources"]
-    manager = resources["listeners"][0]["filterChains"][0]["filters"][0]["typedConfig"]
-    (host,) = manager["routeConfig"]["virtualHosts"]
+    resources = config["static_resources"]
+    manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    (host,) = manager["route_config"]["virtual_hosts"]
     host["routes"] = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
-    check, router = manager["httpFilters"]
-    manager["httpFilters"] = [*filters, *([check] if authz else []), router]
+    check, router = manager["http_filters"]
+    manager["http_filters"] = [*filters, *([check] if authz else []), router]
     if authz is None:
         resources["clusters"] = [each for each in resources["clusters"] if each["name"] != "zta_authz"]
     return config

@@ -8,13 +8,9 @@ import os
 import socket
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from envoy.build import to_mapping
 from envoy.demo.processes import Child, wait_until
-
-if TYPE_CHECKING:
-    from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY_VARIABLE = "ZTA_ENVOY"
@@ -53,12 +49,10 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Envoy:
-    """A running Envoy, made from a bootstrap whose admin address is the Unix socket `admin`."""
+    """A running Envoy; its bootstrap `config`, YAML or JSON, has the Unix socket `admin` as the admin address."""
 
-    def __init__(self, binary: Path, bootstrap: Bootstrap, *, directory: Path, admin: Path) -> None:
-        config = directory / "envoy.json"
-        config.write_text(json.dumps(to_mapping(bootstrap), indent=2))
-        log = directory / "envoy.log"
+    def __init__(self, binary: Path, config: Path, *, admin: Path) -> None:
+        log = config.with_name("envoy.log")
         self._admin = admin
         # Without hot restart there is no shared memory, and any number of Envoys run at once.
         command = [str(binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "1"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from envoy.build import tcp, worker_pipes
-from envoy.clusters import AuthzTarget, MtlsFiles
 from envoy.demo.identities import AUTHZ_ID, spiffe_id
+from zta_authz.cli.envoy_config.options import AuthzTarget, MtlsFiles
+from zta_authz.cli.envoy_config.places import tcp, worker_pipes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +53,9 @@ class Link:
 
 def unix_link(path: Path, workers: int = 1) -> Link:
     """A Unix socket at `path`, or one for each of several `workers`; the last one tells whether they serve."""
-    target = AuthzTarget(addresses=worker_pipes(str(path), workers))
+    target = AuthzTarget(places=worker_pipes(str(path), workers))
     settings = {} if workers == 1 else {"workers": workers}
-    last = f"unix:{target.addresses[-1].pipe.path}" if target.addresses[-1].pipe else ""
-    return Link(f"unix:{path}", target, settings, lambda: grpc.insecure_channel(last))
+    return Link(f"unix:{path}", target, settings, lambda: grpc.insecure_channel(str(target.places[-1])))
 
 
 def free_port() -> int:
@@ -82,5 +81,5 @@ def mtls_link(layout: Layout, mtls: Mtls) -> Link:
         )
         return grpc.secure_channel(f"localhost:{port}", credentials)
 
-    target = AuthzTarget(addresses=(tcp("127.0.0.1", port),), mtls=True, files=files)
+    target = AuthzTarget(places=(tcp("127.0.0.1", port),), mtls=True, files=files)
     return Link(f"127.0.0.1:{port}", target, {"tls": tls}, channel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sys
 import tempfile
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from envoy.build import Options, TlsFiles, bootstrap, pipe, tcp
 from envoy.demo import identities
 from envoy.demo.client import Answer, Request, send, tls_context
 from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
 from envoy.demo.link import mtls_link, unix_link
 from envoy.demo.processes import Child, ProcessError, wait_until
-from envoy.tracing import trace
+from zta_authz.cli.envoy_config.options import Options, TlsFiles, Tracing
+from zta_authz.cli.envoy_config.parts import bootstrap, to_mapping
+from zta_authz.cli.envoy_config.places import pipe, tcp
 
 if TYPE_CHECKING:
     import ssl
@@ -92,7 +94,7 @@ class Stack:
         self.link = unix_link(self.socket, options.workers) if options.mtls is None else mtls_link(layout, options.mtls)
         self.upstream_log = layout.root / "upstream.log"
         self.decisions = layout.root / "decisions.jsonl"
-        self._sockets = sockets
+        self.sockets = sockets
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self.port = 0
         self.envoy: Envoy
@@ -105,10 +107,7 @@ class Stack:
             raise ProcessError(NOT_FOUND)
         upstream = self._start_upstream(cleanup)
         self.start_authz(cleanup)
-        config = self._bootstrap()
-        if self.options.collector_port:
-            trace(config, tcp("127.0.0.1", self.options.collector_port))
-        envoy = Envoy(binary, config, directory=self.layout.root, admin=self._sockets / "admin.sock")
+        envoy = Envoy(binary, self.write_bootstrap(), admin=self.sockets / "admin.sock")
         cleanup.callback(envoy.child.stop)
         envoy.wait_ready()
         upstream.check()
@@ -116,7 +115,7 @@ class Stack:
         self.port = envoy.port()
 
     def _start_upstream(self, cleanup: contextlib.ExitStack) -> Child:
-        socket = self._sockets / "upstream.sock"
+        socket = self.sockets / "upstream.sock"
         script = Path(__file__).parent / "upstream.py"
         log = self.upstream_log
         child = Child("upstream", [sys.executable, str(script), str(socket)], stdout=log, stderr=log)
@@ -140,20 +139,26 @@ class Stack:
             return [part.replace("{socket}", str(self.socket)) for part in self.options.authz_command]
         return [sys.executable, "-m", "zta_authz", "serve", "--config", str(config)]
 
-    def _bootstrap(self) -> Any:
+    def write_bootstrap(self) -> Path:
+        """Write Envoy's configuration; the file."""
+        file = self.layout.root / "envoy.json"
+        file.write_text(json.dumps(to_mapping(bootstrap(self._options())), indent=2))
+        return file
+
+    def _options(self) -> Options:
         layout, options = self.layout, self.options
         tls = TlsFiles(str(layout.certificate("server")), str(layout.key("server")), str(layout.ca))
-        return bootstrap(
-            Options(
-                authz=self.link.target,
-                listen=tcp(options.host, options.port),
-                upstream=pipe(str(self._sockets / "upstream.sock")),
-                admin=pipe(str(self._sockets / "admin.sock")),
-                tls=tls,
-                authz_timeout=options.authz_timeout,
-                clients_verified_by_envoy=options.clients_verified_by_envoy,
-                reject_underscores=options.reject_underscores,
-            )
+        collector = tcp("127.0.0.1", options.collector_port)
+        return Options(
+            authz=self.link.target,
+            listen=tcp(options.host, options.port),
+            upstream=pipe(str(self.sockets / "upstream.sock")),
+            admin=pipe(str(self.sockets / "admin.sock")),
+            tls=tls,
+            authz_timeout=options.authz_timeout,
+            tracing=Tracing(collector) if options.collector_port else None,
+            clients_verified_by_envoy=options.clients_verified_by_envoy,
+            reject_underscores=options.reject_underscores,
         )
 
     def context(self, peer: str | None) -> ssl.SSLContext:
@@ -174,7 +179,10 @@ class Stack:
 
 @contextlib.contextmanager
 def running(
-    root: Path, options: StackOptions = StackOptions(), ca: CertificateAuthority | None = None
+    root: Path,
+    options: StackOptions = StackOptions(),
+    ca: CertificateAuthority | None = None,
+    kind: type[Stack] = Stack,
 ) -> Iterator[Stack]:
     """Mint into `root` (by `ca` if there is one), start everything, and leave nothing running whatever happens."""
     with contextlib.ExitStack() as cleanup:
@@ -183,6 +191,6 @@ def running(
         cleanup.callback(shutil.rmtree, sockets, ignore_errors=True)
         layout = identities.mint(root, ca)
         (root / SOCKETS_LINK).symlink_to(sockets)
-        stack = Stack(layout, sockets, options)
+        stack = kind(layout, sockets, options)
         stack.start(cleanup)
         yield stack

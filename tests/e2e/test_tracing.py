@@ -9,8 +9,8 @@ import pytest
 
 from envoy.demo.client import Request
 from envoy.demo.stack import StackOptions, running
-from envoy.tracing import SERVICE as ENVOY
 from tests.support.collector import Collector, attributes_of
+from zta_authz.cli.envoy_config.options import TRACED_AS as ENVOY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

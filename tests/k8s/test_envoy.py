@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 
-from envoy import build
 from envoy.demo import identities
 from envoy.demo.envoyproc import NOT_FOUND, find_envoy, validate
 from tests.k8s.manifests import K8S, ROOT, Manifest, of_kind, render
+from zta_authz.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,14 +160,22 @@ def test_zta_authz_gets_the_same_evidence_through_istio(kubectl: Path, overlay: 
     assert manager["common_http_protocol_options"].items() <= model["common_http_protocol_options"].items()
 
 
-def test_istios_sidecar_has_the_filter_and_the_cluster_that_are_built(kubectl: Path) -> None:
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What `zta-authz envoy-config` prints."""
+    assert main(["envoy-config", "--output", "json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_istios_sidecar_has_the_filter_and_the_cluster_that_the_command_prints(
+    kubectl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (envoy_filter,) = of_kind(render(kubectl, "istio-sidecar"), "EnvoyFilter")
     config = with_istios_filter()
     apply(config, envoy_filter)
     assert filter_of(config) == filter_of(bootstrap())
-    built = build.bootstrap(build.shipped_uds()).static_resources
-    assert built is not None
-    assert Cluster.from_dict(config["static_resources"]["clusters"][0]) == built.clusters[0]
+    built = printed(capsys, "--style", "sidecar", "--part", "all")
+    assert HttpFilter.from_dict(filter_of(config)) == HttpFilter.from_dict(built["filter"])
+    assert Cluster.from_dict(config["static_resources"]["clusters"][0]) == Cluster.from_dict(built["cluster"])
     assert isinstance(Listener.from_dict(config["static_resources"]["listeners"][0]), Listener)
 
 
@@ -200,8 +210,9 @@ def test_envoy_gateways_patches_name_the_filter_and_the_listener_that_it_makes(k
     assert patch_policy["spec"]["targetRef"]["name"] == gateway["metadata"]["name"]
 
 
-def test_the_built_cluster_expects_the_same_name_of_the_authorizer() -> None:
-    from envoy.clusters import MtlsFiles
+def test_the_printed_cluster_expects_the_same_name_of_the_authorizer(capsys: pytest.CaptureFixture[str]) -> None:
     from tests.k8s.test_contents import AUTHORIZER
 
-    assert MtlsFiles().server_id == AUTHORIZER
+    tls = printed(capsys, "--style", "mtls", "--part", "cluster")["transport_socket"]["typed_config"]
+    (server,) = tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
+    assert server["matcher"] == {"exact": AUTHORIZER}
