@@ -17,7 +17,6 @@ from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 
-from envoy import build
 from tests.docs import checks
 from tests.docs.fences import ROOT
 from tests.k8s.manifests import (
@@ -83,9 +82,11 @@ def _policy_tests(file: Path, text: str, folder: Path) -> None:
 
 
 def _envoy(file: Path, text: str, _folder: Path) -> None:
-    """Word for word what `envoy/build.py` builds from typed classes; tests/e2e and tests/k8s give it to the real Envoy."""
-    kind = "mtls-tcp" if "mtls-tcp" in file.name else "uds"
-    assert Bootstrap.from_dict(yaml.safe_load(text)) == build.bootstrap(build.SHIPPED[kind]())
+    """What `zta-authz envoy-config` prints, word for word; tests/e2e and tests/k8s give it to the real Envoy."""
+    style = "mtls" if "mtls-tcp" in file.name else "sidecar"
+    status, said = checks.run("envoy-config", "--style", style, "--output", "json")
+    assert status == 0, said
+    assert Bootstrap.from_dict(yaml.safe_load(text)) == Bootstrap.from_dict(json.loads(said))
 
 
 def _overlay_of(file: Path) -> str:
