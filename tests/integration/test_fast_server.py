@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import hpack
 import pytest
+from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from tests.integration.test_servers import EchoingChecks, ask, names_in, replace_with_a_file
 from tests.integration.test_tls import ENVOY, OTHER, Files, key_pem, root
@@ -19,11 +21,13 @@ from tests.support.h2_peer import PATH, block, call_with, frames_of, message
 from tests.support.pki import pem, private_key
 from zta_authz.errors import SettingsErrors
 from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.fast_tls import TlsListener
+from zta_authz.ext_authz.fast_serving import Limits
+from zta_authz.ext_authz.fast_tls import FilesListener
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
+from zta_authz.grpc_h2.messages import whole_answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,6 +86,9 @@ async def connected(endpoint: Endpoint, context: ssl.SSLContext | None = None) -
     finally:
         writer.transport.abort()
         await asyncio.sleep(0)
+
+
+AFTER_ECHO = whole_answer(1, b"echo x").partition(b"echo x")[2]
 
 
 def whole_call(stream: int, content: bytes = b"x", *changes: tuple[str, str | None]) -> bytes:
@@ -201,7 +208,11 @@ async def test_a_health_request_that_is_no_message_fails(endpoint: Endpoint) -> 
 
 
 async def test_one_connection_more_than_may_be_is_closed_and_the_others_go_on(endpoint: Endpoint) -> None:
-    async with serving(EchoingChecks(), endpoint, max_connections=2), connected(endpoint) as one, connected(endpoint):
+    async with (
+        serving(EchoingChecks(), endpoint, limits=Limits(max_connections=2)),
+        connected(endpoint) as one,
+        connected(endpoint),
+    ):
         await one.reader.readexactly(9)
         async with connected(endpoint) as third:
             assert await third.until_closed() == []
@@ -217,13 +228,49 @@ async def test_a_peer_of_a_listed_user_may_ask(endpoint: Endpoint) -> None:
         assert await ask(endpoint) == b"echo x"
 
 
+def statuses(replies: list[Frame]) -> list[str]:
+    """What each answer among them says."""
+    decoder = hpack.Decoder()
+    heads = [dict(decoder.decode(reply.data)) for reply in replies if isinstance(reply, HeadersFrame)]
+    return [str(head["grpc-status"]) for head in heads if "grpc-status" in head]
+
+
 async def test_a_peer_of_another_user_is_turned_away_unread(endpoint: Endpoint) -> None:
     checks = EchoingChecks()
-    async with serving(checks, endpoint, peer_uids=[os.getuid() + 1]), connected(endpoint) as peer:
-        peer.writer.write(PREFACE + settings(()) + whole_call(1))
-        replies = await peer.until_closed()
-    assert replies[-1].additional_data == b"caller_not_allowed"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async with serving(checks, endpoint, peer_uids=[os.getuid() + 1]):
+            await ask(endpoint)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert caught.value.details() == "caller_not_allowed"
     assert checks.metadata == []
+
+
+async def test_a_peer_that_may_not_ask_is_told_so_for_its_calls_and_drained_after_a_while(endpoint: Endpoint) -> None:
+    checks = EchoingChecks()
+    limits = Limits(stranger_seconds=1.0)
+    async with serving(checks, endpoint, peer_uids=[os.getuid() + 1], limits=limits), connected(endpoint) as peer:
+        peer.writer.write(PREFACE + settings(()) + b"".join(whole_call(2 * n + 1) for n in range(1000)))
+        replies = await peer.until_closed()
+    assert statuses(replies) == ["7"] * 1000
+    assert [reply.error_code for reply in replies if isinstance(reply, GoAwayFrame)] == [0, 0]
+    assert checks.metadata == []
+
+
+async def test_of_too_many_peers_that_may_not_ask_the_oldest_goes(endpoint: Endpoint) -> None:
+    limits = Limits(max_strangers=2)
+    async with (
+        serving(EchoingChecks(), endpoint, peer_uids=[os.getuid() + 1], limits=limits),
+        connected(endpoint) as first,
+        connected(endpoint) as second,
+    ):
+        await first.reader.readexactly(9)
+        await second.reader.readexactly(9)
+        async with connected(endpoint) as third:
+            await third.reader.readexactly(9)
+            await first.until_closed()
+            for peer in (second, third):
+                peer.writer.write(PREFACE + settings(()) + whole_call(1))
+                await asyncio.wait_for(peer.reader.readuntil(b"caller_not_allowed"), 5)
 
 
 def client_context(files: Files, certificate: str | None, number: int = 2, **versions: Any) -> ssl.SSLContext:
@@ -291,16 +338,18 @@ async def test_a_caller_who_is_not_on_the_list_is_turned_away_unread(files: File
         secured(files, checks) as endpoint,
         connected(endpoint, client_context(files, files.issue(OTHER, 2))) as peer,
     ):
-        peer.writer.write(PREFACE + settings(()) + whole_call(1))
-        replies = await peer.until_closed()
-    assert replies[-1].additional_data == b"caller_not_allowed"
+        peer.writer.write(PREFACE + settings(()) + whole_call(1) + frame(1, 4, 3, b"\xff\xff") + frame(0, 1, 3, b"x"))
+        async with asyncio.timeout(10):
+            seen = b""
+            while seen.count(b"caller_not_allowed") < 2:  # the second call's fields are garbage, and not looked at
+                seen += await peer.reader.read(4096)
     assert checks.metadata == []
 
 
 async def test_a_caller_with_two_names_is_turned_away(files: Files) -> None:
     both = pem(files.authority.issue(uris=(ENVOY, OTHER), key=private_key("P-256", 2), **files.validity))
     async with secured(files, EchoingChecks()) as endpoint:
-        assert await ask_secured(endpoint, client_context(files, both)) == b""
+        assert b"caller_not_allowed" in await ask_secured(endpoint, client_context(files, both))
 
 
 async def test_a_caller_who_can_not_be_judged_is_turned_away(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,10 +358,10 @@ async def test_a_caller_who_can_not_be_judged_is_turned_away(files: Files, monke
     def fail(*_: object) -> None:
         raise LookupError
 
-    monkeypatch.setattr(TlsListener, "caller_of", fail)
+    monkeypatch.setattr(FilesListener, "caller_of", fail)
     checks = EchoingChecks()
     async with secured(files, checks) as endpoint:
-        assert await ask_secured(endpoint, client_context(files, files.issue(ENVOY, 2))) == b""
+        assert b"caller_not_allowed" in await ask_secured(endpoint, client_context(files, files.issue(ENVOY, 2)))
     assert checks.metadata == []
 
 
@@ -342,7 +391,23 @@ async def test_sessions_are_not_resumed(files: Files) -> None:
             assert made.session is None or not made.session.has_ticket
 
 
-async def test_a_certificate_that_expires_ends_its_connection_with_the_next_call(files: Files) -> None:
+async def test_before_its_certificate_expires_a_caller_is_asked_to_come_with_another(files: Files) -> None:
+    short = Files(files.authority, files.directory, files.validity | {"not_after": time.time() + 4})
+    async with (
+        secured(files, EchoingChecks()) as endpoint,
+        connected(endpoint, client_context(files, short.issue(ENVOY, 2))) as peer,
+    ):
+        peer.writer.write(PREFACE + settings(()) + whole_call(1))
+        await asyncio.wait_for(peer.reader.readuntil(b"echo x"), 5)
+        replies = frames_of((await asyncio.wait_for(peer.reader.read(), 10))[len(AFTER_ECHO) :])
+        assert time.time() < short.validity["not_after"]
+    assert [reply.error_code for reply in replies if isinstance(reply, GoAwayFrame)] == [0, 0]
+
+
+async def test_a_caller_whose_certificate_has_expired_is_told_so_and_not_heard(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zta_authz.ext_authz.fast_connection._RENEW_SECONDS", 0.0)
     short = Files(files.authority, files.directory, files.validity | {"not_after": time.time() + 2})
     checks = EchoingChecks()
     async with (
@@ -351,9 +416,10 @@ async def test_a_certificate_that_expires_ends_its_connection_with_the_next_call
     ):
         peer.writer.write(PREFACE + settings(()) + whole_call(1))
         await asyncio.wait_for(peer.reader.readuntil(b"echo x"), 5)
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(max(0.0, short.validity["not_after"] - time.time()))
         peer.writer.write(whole_call(3))
-        await peer.until_closed()
+        rest = await asyncio.wait_for(peer.reader.read(), 10)
+    assert b"caller_not_allowed" in rest
     assert len(checks.metadata) == 1
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.support.pki import Authority, pem, private_key, root
 from zta_authz.errors import SettingsErrors
+from zta_authz.ext_authz.guards import guard
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.ext_authz.servers import GrpcServer
 from zta_authz.ext_authz.tls import MutualTls
@@ -140,7 +141,7 @@ async def guarded_call(files: Files, context: FakeContext) -> bytes:
         assert caller == ENVOY
         return b"served"
 
-    return await files.mutual_tls(ENVOY).guard(served)(b"x", context)
+    return await guard(served, files.mutual_tls(ENVOY))(b"x", context)
 
 
 async def test_the_guard_wants_tls_1_3_and_exactly_one_allowed_name(files: Files) -> None:

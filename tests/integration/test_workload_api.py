@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +21,7 @@ from grpc_health.v1 import health_pb2
 
 from tests.fakes.snapshots import HATSHOP
 from tests.fakes.workload_api import FakeWorkloadApi, bundles_response, der, jwt_response, svid_response
+from tests.integration.conformance.servers import KINDS, server_class
 from tests.support.check_requests import check_request
 from tests.support.pki import FRONTEND, Authority, Signer, pem, presented, private_key, root
 from tests.support.service import RunningService
@@ -26,7 +29,6 @@ from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authn.verify import IdentityVerifier, compile_verifier
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer
 from zta_authz.ext_authz.svid_tls import SvidTls
 from zta_authz.keys.trust import TrustKeeper, TrustSources
 from zta_authz.model.options import Options
@@ -35,6 +37,8 @@ from zta_authz.model.request import Evidence, RequestAttributes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from zta_authz.ports import Clock
 
 NOW = time.time()
 VALID = {"not_before": NOW - 60, "not_after": NOW + 3600}
@@ -326,13 +330,20 @@ async def say(on: Any) -> bytes | grpc.StatusCode:
     return answer
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Either server."""
+    made: str = request.param
+    return made
+
+
 @asynccontextmanager
-async def listening(here: Place, *allowed: str) -> AsyncIterator[str]:
+async def listening(kind: str, here: Place, *allowed: str, clock: Clock = time.time) -> AsyncIterator[str]:
     async def echo(payload: bytes, _context: Any, caller: str) -> bytes:
         return payload + b" from " + caller.encode()
 
-    tls = SvidTls(here.trust.svid, here.trust.store.slot, allowed)
-    server = GrpcServer({"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
+    tls = SvidTls(here.trust.svid, here.trust.store.slot, allowed, clock)
+    server = server_class(kind)({"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
     await server.start()
     try:
         yield str(server.addresses[0])
@@ -340,8 +351,8 @@ async def listening(here: Place, *allowed: str) -> AsyncIterator[str]:
         await server.stop(0)
 
 
-async def test_no_handshake_ends_well_before_the_first_svid_and_each_does_afterwards(tmp_path: Path) -> None:
-    async with place(tmp_path, svid=True) as here, listening(here, PROXY) as address:
+async def test_no_handshake_ends_well_before_the_first_svid_and_each_does_afterwards(kind: str, tmp_path: Path) -> None:
+    async with place(tmp_path, svid=True) as here, listening(kind, here, PROXY) as address:
         credentials = client_credentials(ROOTS[0], PROXY, ROOTS[0])
         async with channel(address, credentials) as early:
             assert await say(early) is grpc.StatusCode.UNAVAILABLE
@@ -351,11 +362,11 @@ async def test_no_handshake_ends_well_before_the_first_svid_and_each_does_afterw
             assert await say(later) == b"x from " + PROXY.encode()
 
 
-async def test_our_svid_rotates_under_load_and_no_connection_breaks(tmp_path: Path) -> None:
+async def test_our_svid_rotates_under_load_and_no_connection_breaks(kind: str, tmp_path: Path) -> None:
     async with place(tmp_path, svid=True) as here:
         here.agent.say("FetchX509SVID", svid(ROOTS[0], 1))
         await until(lambda: here.trust.current_svid() is not None)
-        async with listening(here, PROXY) as address:
+        async with listening(kind, here, PROXY) as address:
             credentials = client_credentials(ROOTS[0], PROXY, ROOTS[0])
             expected = b"x from " + PROXY.encode()
             calls, wrong = 0, list[Any]()
@@ -383,11 +394,11 @@ async def test_our_svid_rotates_under_load_and_no_connection_breaks(tmp_path: Pa
     assert calls > 20
 
 
-async def test_a_caller_is_judged_on_every_call_against_its_own_domains_bundle(tmp_path: Path) -> None:
+async def test_a_caller_is_judged_on_every_call_against_its_own_domains_bundle(kind: str, tmp_path: Path) -> None:
     async with place(tmp_path, svid=True) as here:
         here.agent.say("FetchX509SVID", svid(ROOTS[0]))
         await until(lambda: here.trust.current_svid() is not None)
-        async with listening(here, PROXY, PARTNER) as address:
+        async with listening(kind, here, PROXY, PARTNER) as address:
             partner = client_credentials(PARTNERS, PARTNER, ROOTS[0], 6)
             # an authority that TLS takes, for a name that is on the list but not its own to give
             forged = client_credentials(PARTNERS, PROXY, ROOTS[0], 7)
@@ -401,6 +412,61 @@ async def test_a_caller_is_judged_on_every_call_against_its_own_domains_bundle(t
                 assert await say(standing) is grpc.StatusCode.PERMISSION_DENIED
             async with channel(address, partner) as fresh:
                 assert await say(fresh) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_svid_that_has_expired_ends_no_handshake_well_even_for_a_client_that_does_not_look(
+    kind: str, tmp_path: Path
+) -> None:
+    later = 0.0
+    async with place(tmp_path, svid=True) as here:
+        here.agent.say("FetchX509SVID", svid(ROOTS[0]))
+        await until(lambda: here.trust.current_svid() is not None)
+        async with listening(kind, here, PROXY, clock=lambda: time.time() + later) as address:
+            host, _, port = address.rpartition(":")
+            context = careless_context(tmp_path)
+            assert await asyncio.to_thread(is_answered, context, host, int(port))
+            later = 7200.0
+            assert not await asyncio.to_thread(is_answered, context, host, int(port))
+
+
+def careless_context(directory: Path) -> ssl.SSLContext:
+    """Of a client that takes any server, and shows the proxy's certificate."""
+    key = private_key("P-256", 5)
+    (directory / "client.pem").write_bytes(
+        pem(ROOTS[0].issue(uris=(PROXY,), key=key, **VALID)).encode()
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(directory / "client.pem")
+    return context
+
+
+def is_answered(context: ssl.SSLContext, host: str, port: int) -> bool:
+    """Whether the server says anything beyond the handshake."""
+    try:
+        with socket.create_connection((host, port), timeout=10) as plain, context.wrap_socket(plain) as made:
+            made.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+            return bool(made.recv(9))
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+async def test_a_call_that_begins_before_its_callers_bundle_goes_is_judged_when_it_is_complete(tmp_path: Path) -> None:
+    """On `fast`, which hands a call over when its last byte is there."""
+    async with place(tmp_path, svid=True) as here:
+        here.agent.say("FetchX509SVID", svid(ROOTS[0]))
+        await until(lambda: here.trust.current_svid() is not None)
+        async with listening("fast", here, PARTNER) as address:
+            partner = client_credentials(PARTNERS, PARTNER, ROOTS[0], 6)
+            async with channel(address, partner) as on:
+                call = on.stream_unary("/test.Echo/Say")(timeout=5)
+                await call.write(b"x")
+                await here.said(bundles(ROOTS[0], partner=None))
+                await call.done_writing()
+                assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 # The whole service
@@ -426,14 +492,14 @@ def written_in(directory: Path) -> list[bytes]:
     return [file.read_bytes() for file in directory.rglob("*") if file.is_file()]
 
 
-async def test_the_service_is_ready_while_it_has_an_svid_and_never_writes_its_key(tmp_path: Path) -> None:
+async def test_the_service_is_ready_while_it_has_an_svid_and_never_writes_its_key(kind: str, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(HATSHOP)
     config = tmp_path / "settings.yaml"
     config.write_text(
         f'listen: ["127.0.0.1:0"]\npolicies: [{tmp_path}/policy.yaml]\nworkload: {{labels: {{app: hatshop}}}}\n'
         'peer: {trust_proxy: true}\nhealth: {listen: "127.0.0.1:0"}\n'
         f'tls: {{source: workload_api, allowed_spiffe_ids: ["{PROXY}"]}}\n'
-        f"workload_api: {{socket: 'unix:{tmp_path}/agent.sock'}}\n"
+        f"workload_api: {{socket: 'unix:{tmp_path}/agent.sock'}}\nserver: {kind}\n"
     )
     credentials = client_credentials(ROOTS[0], PROXY, ROOTS[0])
     async with FakeWorkloadApi(tmp_path / "agent.sock") as agent:

@@ -12,19 +12,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from zta_authz.errors import Reason
-from zta_authz.ext_authz.fast_tls import NotAllowed
-from zta_authz.grpc_h2.connection import Connection, Request, Status
+from zta_authz.ext_authz.fast_tls import NotAllowed, NotHttp2
+from zta_authz.grpc_h2.connection import Connection, ErrorCode, Request, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.ext_authz.fast_server import Serving
+    from zta_authz.ext_authz.fast_serving import Serving
+    from zta_authz.ext_authz.fast_tls import Caller
     from zta_authz.grpc_h2.connection import Event
     from zta_authz.grpc_h2.request import Metadata
 
 _LOG = logging.getLogger(__name__)
 _TURN: Final = 64
 """Calls that one connection may begin before the others get their turn."""
+_TURN_BYTES: Final = 16 * 1024
+"""What one connection may have read before the others get theirs: enough for many small frames."""
+_WEIGHTY_BYTES: Final = 4096
+"""A piece of input past which what is held is looked at; smaller ones add up between two ticks at most."""
+_RENEW_SECONDS: Final = 2.0
+"""Before its peer's certificate expires, a connection is drained, so that the peer can come with a new one."""
 _LINGER_SECONDS: Final = 5.0
 """How long the peer of a connection that we ended may take to read what is left for it."""
 _MOST_DISCARDED_BYTES: Final = 256 * 1024
@@ -62,11 +69,15 @@ class FastConnection(asyncio.Protocol):
         self._serving = serving
         self._loop = serving.loop
         self._connection = Connection(serving.bounds, self._loop.time())
-        self._admitted = False
-        self._caller = ""
-        self._expires = float("inf")
+        self._caller: Caller | None = None
+        self._name = ""
+        self._leaves_at: float | None = None  # a peer that may not ask: until when it is told so
+        self.weight = 0
+        """`held_bytes`, when `Serving` last looked."""
         self._tasks: dict[int, tuple[asyncio.Task[bytes], asyncio.TimerHandle | None]] = {}
         self._backlog: deque[Event] = deque()
+        self._unread = bytearray()
+        self._has_turn = False
         self._stalled_since: float | None = None
         self._closed_at: float | None = None
         self._discarded = 0
@@ -82,40 +93,56 @@ class FastConnection(asyncio.Protocol):
             return
         try:
             self._judge_peer()
-            self._admitted = True
+        except NotHttp2 as refusal:
+            self._serving.refused(str(refusal))
+            self._connection.refuse(str(refusal))
         except NotAllowed as refusal:
-            self._turn_away(str(refusal))
+            self._deny(str(refusal), self._serving.limits.stranger_seconds)
         except Exception as error:  # noqa: BLE001  whoever can't be judged is not let in, whatever the reason
-            self._turn_away(f"it could not be judged ({type(error).__qualname__})")
+            why = f"it could not be judged ({type(error).__qualname__})"
+            self._deny(why, self._serving.limits.stranger_seconds)
         self._flush()
 
-    def _turn_away(self, why: str) -> None:
-        self._serving.refused(why)
-        self._connection.refuse(Reason.CALLER_NOT_ALLOWED.value)
+    def _deny(self, why: str, seconds: float) -> None:
+        """From now on each call is told that its caller may not ask; after `seconds` the connection is drained."""
+        self._leaves_at = self._loop.time() + seconds
+        self._connection.deny(Reason.CALLER_NOT_ALLOWED.value)
+        self._serving.strange(self, why)
 
     def _judge_peer(self) -> None:
-        if self._serving.tls is not None:
-            self._caller, self._expires = self._serving.tls.caller_of(self._transport.get_extra_info("ssl_object"))
-        elif self._serving.peer_uids:
+        gate = self._serving.gate
+        if gate.tls is not None:
+            self._caller = gate.tls.caller_of(self._transport.get_extra_info("ssl_object"))
+            self._name = self._caller.name
+        elif gate.peer_uids:
             peer = self._transport.get_extra_info("socket")
             if peer is not None and peer.family == socket.AF_UNIX:
                 _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-                if uid not in self._serving.peer_uids:
+                if uid not in gate.peer_uids:
                     raise NotAllowed("the peer's user may not ask")
+
+    def _judge_again(self) -> None:
+        """Whether the caller may still ask. If not it may come back at once, with another certificate."""
+        if self._caller is not None and self._leaves_at is None and not self._caller.holds(time.time()):
+            self._deny("the caller's certificate no longer holds", 0.0)
 
     def data_received(self, data: bytes) -> None:
         """Deal with what came."""
-        if self._closed_at is not None or not self._admitted:
+        if self._closed_at is not None:
             self._discarded += len(data)
             if self._discarded > _MOST_DISCARDED_BYTES:
                 self._transport.abort()
             return
-        if self._expires <= time.time():
-            self._connection.refuse("the certificate has expired")
-            self._flush()
+        if self._caller is not None:
+            self._judge_again()
+        if self._unread or len(data) > _TURN_BYTES:
+            self._unread += data
+            self._take_turns()
             return
         now = self._loop.time()
         self._deal(self._connection.receive(data, now), now)
+        if len(data) > _WEIGHTY_BYTES:
+            self._serving.weigh(self)
 
     def eof_received(self) -> None:
         """The peer sends no more; the transport closes."""
@@ -128,8 +155,8 @@ class FastConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer reads again."""
         self._stalled_since = None
-        if self._backlog:
-            self._loop.call_soon(self._go_on)
+        if self._backlog or self._unread:
+            self._take_turns()
         else:
             self._read_on()
 
@@ -138,6 +165,7 @@ class FastConnection(asyncio.Protocol):
         del exc
         self._closed_at = self._loop.time()
         self._backlog.clear()
+        self._unread.clear()
         for number in list(self._tasks):
             self._cancel(number)
         self._serving.remove(self)
@@ -147,16 +175,28 @@ class FastConnection(asyncio.Protocol):
     def _deal(self, events: Sequence[Event], now: float) -> None:
         if self._backlog or len(events) > _TURN:
             self._backlog.extend(events)
-            self._transport.pause_reading()
-            self._loop.call_soon(self._go_on)
+            self._take_turns()
             return
         for event in events:
             self._begin(event, now)
         self._flush()
 
+    def _take_turns(self) -> None:
+        """Go on after the other connections have had their turn."""
+        if not self._has_turn:
+            self._has_turn = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
     def _go_on(self) -> None:
         """The next turn of what came at once."""
+        self._has_turn = False
         now = self._loop.time()
+        if self._unread and not self._backlog and self._stalled_since is None and self._closed_at is None:
+            part = bytes(self._unread[:_TURN_BYTES])
+            del self._unread[:_TURN_BYTES]
+            self._backlog.extend(self._connection.receive(part, now))
+            self._serving.weigh(self)
         for _ in range(min(_TURN, len(self._backlog))):
             if self._stalled_since is not None or self._closed_at is not None:
                 break
@@ -164,8 +204,8 @@ class FastConnection(asyncio.Protocol):
         self._flush()
         if self._closed_at is not None or self._stalled_since is not None:
             return
-        if self._backlog:
-            self._loop.call_soon(self._go_on)
+        if self._backlog or self._unread:
+            self._take_turns()
         else:
             self._read_on()
 
@@ -179,8 +219,11 @@ class FastConnection(asyncio.Protocol):
             return
         if self._connection.fault is not None:
             return
-        method = self._serving.methods.get(event.path)
         number, timeout = event.stream, event.timeout
+        if self._leaves_at is not None:  # it began before
+            self._connection.fail(number, Status.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
+            return
+        method = self._serving.methods.get(event.path)
         if method is None:
             self._connection.fail(number, Status.UNIMPLEMENTED, "Method not found!")
             return
@@ -188,7 +231,7 @@ class FastConnection(asyncio.Protocol):
             self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
             return
         try:
-            outcome = self._serving.runner.start(method(event.message, CallContext(event.metadata), self._caller))
+            outcome = self._serving.runner.start(method(event.message, CallContext(event.metadata), self._name))
         except Exception as error:  # noqa: BLE001  a method's failure is its caller's to know, not the connection's end
             self._fail(number, error)
             return
@@ -244,9 +287,26 @@ class FastConnection(asyncio.Protocol):
             if since is not None and now - since > limit:
                 self._transport.abort()
             return
-        if self._expires <= time.time():
-            self._connection.refuse("the certificate has expired")
+        self._judge_again()
+        if self._is_to_leave(now):
+            self._connection.drain()
         self._deal(self._connection.tick(now), now)
+        self._serving.weigh(self)
+
+    def _is_to_leave(self, now: float) -> bool:
+        if self._leaves_at is not None:
+            return now >= self._leaves_at
+        return self._caller is not None and self._caller.expires - time.time() < _RENEW_SECONDS
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept for the peer."""
+        return self._connection.held_bytes + len(self._unread)
+
+    def relieve(self) -> None:
+        """End it: of all connections that hold too much together, it holds the most."""
+        self._connection.refuse("the server holds too much", ErrorCode.ENHANCE_YOUR_CALM)
+        self._flush()
 
     def drain(self) -> None:
         """Take no new calls, end once those in work are answered."""
@@ -273,6 +333,7 @@ class FastConnection(asyncio.Protocol):
         """
         self._closed_at = self._loop.time()
         self._backlog.clear()
+        self._unread.clear()
         for number in list(self._tasks):
             self._cancel(number)
         if self._connection.fault is None or not self._transport.can_write_eof():

@@ -4,93 +4,39 @@ It takes the same methods, endpoints and rights as `servers.GrpcServer` and has 
 `grpc_h2`'s. What it does not serve is streaming, reflection and compressed messages.
 
 Who may ask is judged before a byte is read: under mutual TLS by the SPIFFE ID, on a Unix socket by the peer's user
-where `peer_uids` lists any. A caller that may not ask gets GOAWAY and the end of its connection.
+where `peer_uids` lists any. For a while a caller that may not ask is told so, call by call, and nothing of it is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # it ships no types
 
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.ext_authz.eager import EagerRunner
+from zta_authz.ext_authz.descriptors import want_descriptors
+from zta_authz.ext_authz.fast_accept import TlsAcceptor
 from zta_authz.ext_authz.fast_connection import Abort, FastConnection
-from zta_authz.ext_authz.fast_tls import TlsListener
+from zta_authz.ext_authz.fast_serving import Gate, Limits, Serving
+from zta_authz.ext_authz.fast_svid_tls import SvidListener
+from zta_authz.ext_authz.fast_tls import FilesListener
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, refuse, umask_for_bind
+from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.grpc_h2.connection import Bounds, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Sequence
 
+    from zta_authz.ext_authz.fast_tls import TlsListener
     from zta_authz.ext_authz.servers import Health, Methods
-    from zta_authz.ext_authz.tls import MutualTls
+    from zta_authz.ext_authz.svid_tls import SvidTls
 
-    Method = Callable[[bytes, Any, str], Coroutine[Any, Any, bytes]]
-
-_LOG = logging.getLogger(__name__)
 _BACKLOG: Final = 512
 _TICK_SECONDS: Final = 1.0
-_HANDSHAKE_SECONDS: Final = 10.0
-_TLS_SHUTDOWN_SECONDS: Final = 2.0
-_LOG_INTERVAL_SECONDS: Final = 1.0
-
-
-class Serving:
-    """What the connections of one server share."""
-
-    def __init__(
-        self, methods: Methods, bounds: Bounds, max_connections: int, peer_uids: frozenset[int], tls: TlsListener | None
-    ) -> None:
-        self.methods = {
-            f"/{service}/{name}": cast("Method", call)  # each is an async function
-            for service, calls in methods.items()
-            for name, call in calls.items()
-        }
-        self.bounds = bounds
-        self.peer_uids = peer_uids
-        self.tls = tls
-        self.loop = asyncio.get_running_loop()
-        self.runner = EagerRunner(self.loop)
-        self.connections: set[FastConnection] = set()
-        self.stopping = False
-        self._max_connections = max_connections
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._quiet_until = 0.0
-
-    def add(self, connection: FastConnection) -> bool:
-        """Take a connection; False past the limit, and for one that was still shaking hands when we stopped."""
-        if self.stopping:
-            return False
-        if len(self.connections) >= self._max_connections:
-            self.refused("there are too many connections")
-            return False
-        self.connections.add(connection)
-        self._empty.clear()
-        return True
-
-    def remove(self, connection: FastConnection) -> None:
-        """A connection is over."""
-        self.connections.discard(connection)
-        if not self.connections:
-            self._empty.set()
-
-    def refused(self, why: str) -> None:
-        """Log it, once a second at most."""
-        now = self.loop.time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _LOG_INTERVAL_SECONDS
-            _LOG.warning("a connection was refused: %s", why)
-
-    async def wait_until_empty(self) -> None:
-        """Wait for the last connection to end."""
-        await self._empty.wait()
 
 
 class FastServer:
@@ -103,9 +49,9 @@ class FastServer:
         access: SocketAccess,
         *,
         health: Health | None = None,
-        tls: MutualTls | None = None,
+        tls: MutualTls | SvidTls | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
-        max_connections: int = 1024,
+        limits: Limits = Limits(),  # noqa: B008  so is it
         peer_uids: Sequence[int] = (),
         shared_ports: bool = False,
     ) -> None:
@@ -115,11 +61,11 @@ class FastServer:
         self._access = access
         self._tls = tls
         self._bounds = bounds
-        self._max_connections = max_connections
+        self._limits = limits
         self._peer_uids = frozenset(peer_uids)
         self._shared_ports = shared_ports
         self._claims: list[SocketClaim] = []
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | TlsAcceptor] = []
         self._serving: Serving | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self.addresses: tuple[Endpoint, ...] = ()
@@ -127,8 +73,9 @@ class FastServer:
 
     async def start(self) -> None:
         """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
-        tls = None if self._tls is None else TlsListener(self._tls)
-        serving = self._serving = Serving(self._methods, self._bounds, self._max_connections, self._peer_uids, tls)
+        gate = Gate(self._peer_uids, None if self._tls is None else listener_of(self._tls))
+        serving = self._serving = Serving(self._methods, self._bounds, self._limits, gate)
+        want_descriptors(self._limits.max_connections + self._limits.max_handshakes)
         try:
             self.addresses = await self._listen_all(serving)
             for claim in self._claims:
@@ -152,19 +99,20 @@ class FastServer:
 
     async def _listen(self, serving: Serving, endpoint: Endpoint) -> Endpoint:
         bound = self._bind_unix(endpoint) if endpoint.is_unix else _bind_tcp(endpoint, self._shared_ports)
-        loop = serving.loop
+        loop, tls = serving.loop, serving.gate.tls
+
+        def make() -> FastConnection:
+            return FastConnection(serving)
+
         if endpoint.is_unix:
-            listener = await loop.create_unix_server(lambda: FastConnection(serving), sock=bound, backlog=_BACKLOG)
-            self._listeners.append(listener)
+            self._listeners.append(await loop.create_unix_server(make, sock=bound, backlog=_BACKLOG))
             return endpoint
-        options: dict[str, Any] = {}
-        if serving.tls is not None:
-            options["ssl"] = serving.tls.context
-            options["ssl_handshake_timeout"] = _HANDSHAKE_SECONDS
-            options["ssl_shutdown_timeout"] = _TLS_SHUTDOWN_SECONDS
-        listener = await loop.create_server(lambda: FastConnection(serving), sock=bound, backlog=_BACKLOG, **options)
-        self._listeners.append(listener)
-        return Endpoint(host=endpoint.host, port=bound.getsockname()[1])
+        address = Endpoint(host=endpoint.host, port=bound.getsockname()[1])
+        if tls is None:
+            self._listeners.append(await loop.create_server(make, sock=bound, backlog=_BACKLOG))
+        else:
+            self._listeners.append(TlsAcceptor(serving, bound, tls.context, make))
+        return address
 
     def _bind_unix(self, endpoint: Endpoint) -> socket.socket:
         claim = SocketClaim(endpoint, self._access)
@@ -218,6 +166,11 @@ class FastServer:
         for connection in list(serving.connections):
             connection.abort()
         await serving.wait_until_empty()
+
+
+def listener_of(tls: MutualTls | SvidTls) -> TlsListener:
+    """What shakes hands with our certificate. Raises `SettingsErrors` where it can't be used."""
+    return FilesListener(tls) if isinstance(tls, MutualTls) else SvidListener(tls)
 
 
 def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:

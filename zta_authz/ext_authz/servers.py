@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from zta_authz.errors import Reason, SettingsErrors
 from zta_authz.ext_authz.backlog import OPTIONS as BACKLOG_OPTIONS
+from zta_authz.ext_authz.guards import UnknownMethods, guard, health_handlers
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
 
 if TYPE_CHECKING:
@@ -157,14 +158,18 @@ class GrpcServer:
             raise
 
     def _add_handlers(self, server: grpc.aio.Server) -> None:
-        guard = _unguarded if self._tls is None else self._tls.guard
+        tls = self._tls
         for service, methods in self._methods.items():
             handlers: dict[str, Any] = {
-                name: grpc.unary_unary_rpc_method_handler(guard(call)) for name, call in methods.items()
+                name: grpc.unary_unary_rpc_method_handler(_unguarded(call) if tls is None else guard(call, tls))
+                for name, call in methods.items()
             }
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         if self._health is not None:
-            health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+            if tls is None:
+                health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+            else:
+                server.add_generic_rpc_handlers((health_handlers(self._health.servicer, tls),))
         if self._with_reflection:
             names = (
                 *self._methods,
@@ -172,6 +177,8 @@ class GrpcServer:
                 reflection.SERVICE_NAME,
             )
             reflection.enable_server_reflection(names, server)
+        if tls is not None:
+            server.add_generic_rpc_handlers((UnknownMethods(tls),))
 
     def _bind_all(self, server: grpc.aio.Server) -> tuple[Endpoint, ...]:
         addresses: list[Endpoint] = []

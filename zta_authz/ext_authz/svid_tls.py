@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from zta_authz.authn.peers import PeerVerifier
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Refused
 from zta_authz.model.options import CertificateCheck, ChainSource, Options
 from zta_authz.model.request import NO_HEADERS, Evidence
 from zta_authz.model.spiffe import SpiffeId
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable, Mapping
 
     from zta_authz.authn.bundles import Bundles, BundleSlot
     from zta_authz.authn.own_svid import OwnSvid, SvidSlot
@@ -38,7 +38,7 @@ _JUDGE_CALLERS = Options(
 
 
 class SvidTls:
-    """Server credentials from `svid` and `bundles`, and the guard that lets through only callers of the list."""
+    """Server credentials from `svid` and `bundles`, and who may ask: callers of the list."""
 
     def __init__(self, svid: SvidSlot, bundles: BundleSlot, allowed: Iterable[str], clock: Clock = time.time) -> None:
         """Neither has to be there yet: until both are, no handshake comes to its end."""
@@ -48,6 +48,22 @@ class SvidTls:
         self._allowed = frozenset(allowed)
         self._domains = sorted({SpiffeId.parse(text).trust_domain.name for text in self._allowed})
         self._callers = PeerVerifier(bundles, _JUDGE_CALLERS)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock()
+
+    @property
+    def bundles(self) -> Bundles:
+        """Those in force; replaced as one whenever anything in them changes."""
+        return self._bundles.current
+
+    @property
+    def svid(self) -> OwnSvid | None:
+        """Ours, None while we have none that holds now."""
+        svid = self._svid.current
+        return None if svid is None or svid.window.not_after < self._clock() else svid
 
     def allowing(self, allowed: Iterable[str]) -> SvidTls:
         """The same SVID for another list of callers."""
@@ -61,10 +77,10 @@ class SvidTls:
         def refresh() -> Any:
             """What new handshakes use, None for no change. gRPC calls it in threads of its own, each handshake."""
             nonlocal made_from
-            svid, bundles = now = (self._svid.current, self._bundles.current)
+            svid, bundles = now = (self.svid, self.bundles)
             if svid is made_from[0] and bundles is made_from[1]:
                 return None
-            authorities = self._authorities(bundles)
+            authorities = self.authorities_of(bundles)
             usable = svid is not None and authorities
             made = _configure(svid.key_pem, svid.chain_pem, authorities) if svid is not None and usable else nobody
             made_from = now
@@ -72,35 +88,26 @@ class SvidTls:
 
         return grpc.dynamic_ssl_server_credentials(nobody, refresh, require_client_authentication=True)
 
-    def _authorities(self, bundles: Bundles) -> bytes:
+    def authorities_of(self, bundles: Bundles) -> bytes:
         """The X.509 authorities of the allowed callers' trust domains, in PEM."""
         found = (bundles[name] for name in self._domains if name in bundles)
         return b"".join(anchor.public_bytes(Encoding.PEM) for each in found for anchor in each.anchors)
 
-    def guard(self, call: Callable[[bytes, Any, str], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Guard `call`: callers of the list on TLS 1.3 whose certificate holds now reach it, with their SPIFFE ID.
-
-        All others get PERMISSION_DENIED before a byte of theirs is parsed.
-        """
-
-        async def guarded(payload: bytes, context: Any) -> bytes:
-            caller = self._caller(context.auth_context())
-            if caller is None:
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
-                return b""  # abort raises
-            return await call(payload, context, caller)
-
-        return guarded
-
-    def _caller(self, connection: Any) -> str | None:
-        """The SPIFFE ID at the other end of the connection, None unless it may ask."""
+    def caller(self, connection: Mapping[str, Any]) -> str | None:
+        """The SPIFFE ID at the other end of a gRPC connection; None unless it may ask now, on TLS 1.3."""
         if tuple(connection.get("ssl_tls_version", ())) != (_TLS_1_3,):
             return None
         certificates = connection.get("x509_pem_cert_chain") or connection.get("x509_pem_cert") or ()
         try:
-            evidence = Evidence(certificate=b"".join(certificates[:1]).decode("ascii"))
-            peer = self._callers.verify(evidence, NO_HEADERS, self._clock())
-        except (Refused, UnicodeDecodeError):
+            return self.judge(b"".join(certificates[:1]).decode("ascii"), self._clock())
+        except UnicodeDecodeError:
+            return None
+
+    def judge(self, certificate: str, now: float) -> str | None:
+        """The SPIFFE ID of a leaf in PEM, None unless it may ask at `now`, by the bundles of this moment."""
+        try:
+            peer = self._callers.verify(Evidence(certificate=certificate), NO_HEADERS, now)
+        except Refused:
             return None
         if peer is None or len(peer.names) != 1 or peer.names[0] not in self._allowed:
             return None

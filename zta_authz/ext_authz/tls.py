@@ -15,10 +15,10 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from zta_authz.errors import Fault, Reason, SettingsErrors
+from zta_authz.errors import Fault, SettingsErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable, Mapping
 
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
@@ -27,7 +27,7 @@ _TLS_1_3 = b"TLSv1.3"
 
 
 class MutualTls:
-    """Server credentials from three PEM files, and the guard that lets through only callers of the list."""
+    """Server credentials from three PEM files, and who may ask: callers of the list."""
 
     def __init__(self, cert_file: str, key_file: str, client_ca_file: str, allowed: Iterable[str]) -> None:
         """Read the files. Raises `SettingsErrors` with everything that is wrong with them."""
@@ -90,22 +90,14 @@ class MutualTls:
 
         return tuple(of(file) for file in self._files)
 
-    def guard(self, call: Callable[[bytes, Any, str], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Guard `call`: callers of the list on TLS 1.3 reach it, with their SPIFFE ID.
-
-        All others get PERMISSION_DENIED before a byte of theirs is parsed.
-        """
-        allowed = self._allowed
-
-        async def guarded(payload: bytes, context: Any) -> bytes:
-            caller = context.auth_context()
-            names = caller.get("peer_spiffe_id", ())
-            versions = caller.get("ssl_tls_version", ())
-            if len(names) != 1 or names[0] not in allowed or tuple(versions) != (_TLS_1_3,):
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
-            return await call(payload, context, names[0].decode())
-
-        return guarded
+    def caller(self, connection: Mapping[str, Any]) -> str | None:
+        """The SPIFFE ID at the other end of a gRPC connection; None unless it is on the list, on TLS 1.3."""
+        names = connection.get("peer_spiffe_id", ())
+        versions = connection.get("ssl_tls_version", ())
+        if len(names) != 1 or names[0] not in self._allowed or tuple(versions) != (_TLS_1_3,):
+            return None
+        name: str = names[0].decode()
+        return name
 
 
 def _read(cert_file: str, key_file: str, client_ca_file: str) -> Any:

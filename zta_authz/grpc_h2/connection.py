@@ -152,10 +152,10 @@ class Connection:
         """The peer may not ask, or no longer: each new call fails with PERMISSION_DENIED and this text, unread."""
         self._calls.deny(Failed(Status.PERMISSION_DENIED, message))
 
-    def refuse(self, message: str) -> None:
+    def refuse(self, message: str, code: ErrorCode = ErrorCode.INADEQUATE_SECURITY) -> None:
         """End the connection: what was agreed on for it can't serve. `message` is for the peer."""
         if self.fault is None:
-            self._end(ConnectionFault(ErrorCode.INADEQUATE_SECURITY, message))
+            self._end(ConnectionFault(code, message))
 
     def bytes_to_send(self) -> bytes:
         """What to write now; each byte is given once."""

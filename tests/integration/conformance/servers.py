@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zta_authz.ext_authz.servers import Methods, Server
+    from zta_authz.ext_authz.tls import MutualTls
 
 SERVICE = "test.Conformance"
 KINDS = ("grpcio", "fast")
@@ -69,19 +70,19 @@ class Conformance:
         return bytes(int(payload))
 
 
-def make(kind: str, methods: Methods, endpoint: Endpoint, health: Health) -> Server:
-    server = FastServer if kind == "fast" else GrpcServer
-    return server(methods, [endpoint], SocketAccess(), health=health)
+def server_class(kind: str) -> type[FastServer | GrpcServer]:
+    return FastServer if kind == "fast" else GrpcServer
 
 
 class Serving:
     """A server, the service on it, and where it listens."""
 
-    def __init__(self, kind: str, directory: Path, *, tcp: bool) -> None:
+    def __init__(self, kind: str, directory: Path, *, tcp: bool, tls: MutualTls | None = None) -> None:
         self.service = Conformance()
         self.health = Health((SERVICE,))
         wanted = Endpoint(host="127.0.0.1") if tcp else Endpoint(path=str(directory / "server.sock"))
-        self.server = make(kind, self.service.methods(), wanted, self.health)
+        methods = self.service.methods()
+        self.server: Server = server_class(kind)(methods, [wanted], SocketAccess(), health=self.health, tls=tls)
 
     @property
     def target(self) -> str:
@@ -89,8 +90,10 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(kind: str, directory: Path, *, tcp: bool = False) -> AsyncIterator[Serving]:
-    made = Serving(kind, directory, tcp=tcp)
+async def serving(
+    kind: str, directory: Path, *, tcp: bool = False, tls: MutualTls | None = None
+) -> AsyncIterator[Serving]:
+    made = Serving(kind, directory, tcp=tcp, tls=tls)
     await made.health.set_serving(True)
     await made.server.start()
     try:

@@ -18,6 +18,7 @@ from tests.integration.conformance.servers import Conformance
 from tests.integration.test_tls import Files, root
 from zta_authz.ext_authz import fast_server
 from zta_authz.ext_authz.fast_server import FastServer
+from zta_authz.ext_authz.fast_tls import Known
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class OpenTls:
         self.context.load_cert_chain(files.directory / "cert.pem", files.directory / "key.pem")
         self.context.set_alpn_protocols(["h2"])
 
-    def caller_of(self, _connection: Any) -> tuple[str, float]:
-        return "", float("inf")
+    def caller_of(self, _connection: Any) -> Known:
+        return Known("", float("inf"))
 
 
 async def run(program: str, port: int, *options: str) -> tuple[str, int, int]:
@@ -64,7 +65,7 @@ async def test_all_of_h2spec_passes(options: Sequence[str], tmp_path: Path, monk
     validity = {"not_before": now - 60, "not_after": now + 3600}
     files = Files(root("ca", **validity), tmp_path, validity)
     files.write(1)
-    monkeypatch.setattr(fast_server, "TlsListener", lambda _tls: OpenTls(files))
+    monkeypatch.setattr(fast_server, "listener_of", lambda _tls: OpenTls(files))
     tls = files.mutual_tls("spiffe://cluster.local/anybody") if options else None
     server = FastServer(Conformance().methods(), [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
     await server.start()
