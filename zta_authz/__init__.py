@@ -19,6 +19,8 @@ Reading order, from the nouns to the process (imports point the other way round,
     app             builds and joins everything
     loading         what a service begins with
     reloading       what is read again while serving
+    serving         its servers
+    telling         its decision log, spans and metrics
     workers/        several processes behind one supervisor
     cli/            the operator's commands, also run by __main__
 """

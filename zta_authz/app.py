@@ -16,25 +16,13 @@ import uvloop
 
 from zta_authz import __version__
 from zta_authz.admin.health import HealthServer
-from zta_authz.admin.service import AdminService
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.ext_authz.backlog import Backlog
-from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
-from zta_authz.ext_authz.own_certificate import file_ends_at
-from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import spoof_name
-from zta_authz.ext_authz.servers import (
-    AUTHORIZATION_SERVICE,
-    GrpcServer,
-    Health,
-    ServerGroup,
-    authorization_methods,
-)
+from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, ServerGroup
 from zta_authz.ext_authz.servicer import CheckServicer
-from zta_authz.ext_authz.svid_tls import SvidTls
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http import HttpClient
 from zta_authz.keys.jwks import JwksLoader
@@ -46,11 +34,10 @@ from zta_authz.policy_sources.pacing import settle_in
 from zta_authz.policy_sources.reloader import PolicySet
 from zta_authz.policy_sources.shadow import SET as SHADOW_SET, ShadowPolicies
 from zta_authz.reloading import Reloading
-from zta_authz.settings.audit import open_audit
+from zta_authz.serving import Servers
 from zta_authz.settings.live import LiveSettings
 from zta_authz.telemetry.logs import configure_logging
-from zta_authz.telemetry.metrics import CONTENT_TYPE
-from zta_authz.telemetry.observer import build_observer
+from zta_authz.telling import Figures, new_origin, open_push, open_telling
 
 if TYPE_CHECKING:
     import ssl
@@ -58,8 +45,6 @@ if TYPE_CHECKING:
 
     from zta_authz.admin.health import Page
     from zta_authz.authn.keys import KeySlot
-    from zta_authz.ext_authz.servers import Methods, Server
-    from zta_authz.ext_authz.tls import MutualTls
     from zta_authz.keys.outcomes import Outcome
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock
@@ -122,25 +107,25 @@ class Service:
     def __init__(self, settings: Settings, clock: Clock = time.time, *, shared_ports: bool = False) -> None:
         """Load rules and certificates, and build the rest. Raises `FaultsError` with everything that is wrong."""
         self._settings = settings
-        self._shared_ports = shared_ports
         self._snapshots = SnapshotHolder()
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
         self._output_headers: frozenset[str] = frozenset()
         self._telling: set[asyncio.Task[None]] = set()
         snapshot, authorities, self._trust, tls = load(settings, self._readiness_changed, self._key_fetched)
-        self._audit = open_audit(settings.audit)
-        self._observer = build_observer(
-            otlp_endpoint=settings.tracing.otlp_endpoint,
-            otlp_protocol=settings.tracing.protocol,
-            sample_ratio=settings.tracing.sample_ratio,
-            keep=settings.tracing.keep,
-        )
+        origin = new_origin()
+        self._audit, self._observer = open_telling(settings, origin)
+        metrics = self._observer.metrics
         self._jwks = self._build_jwks(authorities)
-        self._shadow = ShadowPolicies(self._observer.metrics.policies) if settings.shadow_policies else None
+        self._figures = Figures(settings, metrics, self.state, self._snapshots, self._trust, self._jwks)
+        self._push = open_push(settings, origin, self._figures.families)
+        if self._push is not None:
+            metrics.watch_push(self._push)
+        self._shadow = ShadowPolicies(metrics.policies) if settings.shadow_policies else None
         self._reloading = Reloading(settings, self._policy_sets())
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
-        self._servers = ServerGroup(self._build_servers(tls))
+        servers = Servers(settings, tls, self._health, shared_ports=shared_ports)
+        self._servers = ServerGroup(list(servers.build(self._build_servicer(), metrics, self.state)))
         self._probes = self._build_probes()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -217,96 +202,21 @@ class Service:
         loader = JwksLoader(client, strict=self._settings.options().strict)
         return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
 
-    def _build_servers(self, tls: MutualTls | SvidTls | None) -> list[Server]:
-        """Servers for proxies, plain and under mutual TLS, and for operators."""
-        settings = self._settings
+    def _build_servicer(self) -> CheckServicer:
         authorizer = Authorizer(self._snapshots, self._audit, self._shadow)
         servicer = CheckServicer(authorizer, self._observer, lambda: self._output_headers)
-        metrics = self._observer.metrics
-        metrics.watch_observer(lambda: servicer.observer_errors)
-        metrics.watch_caches(lambda: self._look_ups(0), lambda: self._look_ups(1))
-        audit = self._audit
-        metrics.watch_audit(lambda: audit.dropped, lambda: audit.queued, lambda: audit.unsampled)
-        limit = settings.max_concurrent_checks
-        if settings.transport == "grpcio":
-            backlog = Backlog(limit)
-            metrics.watch_calls(backlog.unfinished)
-            methods = authorization_methods(servicer, limit, backlog.judge)
-        else:
-            methods = authorization_methods(servicer, limit)
-        endpoints = settings.endpoints()
-        plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]
-        secured = [endpoint for endpoint in endpoints if endpoint not in plain]
-        groups = ((plain, None), (secured, tls))
-        servers = [self._build_server(methods, group, group_tls) for group, group_tls in groups if group]
-        if settings.admin.listen is not None:
-            servers.append(self._build_admin(Endpoint.parse(settings.admin.listen), tls))
-        return servers
-
-    def _build_server(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | SvidTls | None) -> Server:
-        settings = self._settings
-        access = settings.socket_access()
-        if settings.transport == "fast" and not isinstance(tls, SvidTls):  # the settings don't go together otherwise
-            return FastServer(
-                methods,
-                endpoints,
-                access,
-                health=self._health,
-                tls=tls,
-                bounds=settings.http2.bounds(),
-                max_connections=settings.http2.max_connections,
-                peer_uids=settings.socket.peer_uids,
-                shared_ports=self._shared_ports,
-            )
-        return GrpcServer(
-            methods,
-            endpoints,
-            access,
-            health=self._health,
-            tls=tls,
-            with_reflection=settings.reflection,
-            shared_ports=self._shared_ports,
-        )
-
-    def _build_admin(self, endpoint: Endpoint, tls: MutualTls | SvidTls | None) -> GrpcServer:
-        guard = None if endpoint.is_unix or tls is None else tls.allowing(self._settings.admin.allowed_spiffe_ids)
-        methods = AdminService(self.state, parse_check_request).methods()
-        access = self._settings.socket_access()
-        return GrpcServer(methods, [endpoint], access, tls=guard, with_reflection=self._settings.reflection)
+        self._observer.metrics.watch_observer(lambda: servicer.observer_errors)
+        return servicer
 
     def _build_probes(self) -> HealthServer | None:
         if self._settings.health.listen is None:
             return None
         endpoint = Endpoint.parse(self._settings.health.listen)
-        return HealthServer(endpoint.host, endpoint.port, self.state, self._render_metrics)
+        return HealthServer(endpoint.host, endpoint.port, self.state, self._figures.page)
 
     def page(self, path: bytes) -> Page:
         """What the health listener answers for `path`, whether or not there is one."""
-        return HealthServer("", 0, self.state, self._render_metrics).page(path)
-
-    def _render_metrics(self) -> tuple[bytes, str]:
-        metrics = self._observer.metrics
-        metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
-        snapshot = self._snapshots.current()
-        metrics.show_bundle_ages({each.trust_domain: self.state.now - each.since for each in self._trust.status()})
-        metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())
-        return metrics.render(), CONTENT_TYPE
-
-    def _look_ups(self, which: int) -> dict[str, int]:
-        """Of the caches of the verifier in force: how many look-ups found something (0), or did not (1)."""
-        snapshot = self._snapshots.current()
-        found = {} if snapshot is None else snapshot.verifier.look_ups
-        return {cache: numbers[which] for cache, numbers in found.items()}
-
-    def _own_expiries(self) -> dict[str, float]:
-        """When the certificate that we show to proxies ends, by where it comes from; nothing without one."""
-        tls, svid = self._settings.tls, self._trust.current_svid()
-        until = None
-        if tls is not None and tls.cert_file is not None:
-            until = file_ends_at(tls.cert_file)
-        elif svid is not None:
-            until = svid.window.not_after
-        return {} if tls is None or until is None else {tls.source: until}
+        return HealthServer("", 0, self.state, self._figures.page).page(path)
 
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
         verifier, since, expiry = snapshot.verifier, self.state.loaded_at, snapshot.verifier.bundle_expiry
@@ -341,6 +251,8 @@ class Service:
         if faults:
             await self._close(grace=0)
             raise SettingsErrors(faults)
+        if self._push is not None:
+            self._push.start()
         self.state.phase = Phase.SERVING
         await self._health.set_serving(self.state.ready)
         snapshot = self._snapshots.current()
@@ -384,14 +296,18 @@ class Service:
         _LOG.info("stopped")
 
     async def _close(self, grace: float) -> None:
+        """Stop in order. What calls leave of `grace` seconds is the decision log's, and a little in any case."""
+        until = time.monotonic() + grace
         await self._reloading.close()
         await self._servers.stop(grace)
         await self._jwks.close()
         await self._trust.close()
-        await asyncio.to_thread(self._flush)
+        await asyncio.to_thread(self._flush, until)
+        if self._push is not None:
+            await self._push.close()
         if self._probes is not None:
             await self._probes.stop()
 
-    def _flush(self) -> None:
-        self._audit.close()
+    def _flush(self, until: float) -> None:
+        self._audit.close(until - time.monotonic())
         self._observer.close()

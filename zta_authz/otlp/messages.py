@@ -51,11 +51,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who says it: `service.name`, `service.version`, and the `service.instance.id` of this process."""
+    """Who says it: `service.name`, `service.version`, and the `service.instance.id` of this process, "" for none."""
 
     name: str
     version: str
-    instance: str
+    instance: str = ""
 
 
 class Severity(Enum):

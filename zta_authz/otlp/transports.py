@@ -104,14 +104,18 @@ class GrpcTransport:
         try:
             return Reply(Fate.TAKEN, self._call(payload, timeout=seconds, metadata=self._headers))
         except grpc.RpcError as error:
-            call: Any = error  # a grpc.Call too
-            code = call.code()
-            fate = Fate.NEVER if code in _WRONG_CODES else Fate.LATER
-            return Reply(fate, said=code.name, after=_retry_delay(call.trailing_metadata()))
+            return _refused(error)
 
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
+
+
+def _refused(call: Any) -> Reply:
+    """What gRPC's error says, which is the call too."""
+    code = call.code()
+    fate = Fate.NEVER if code in _WRONG_CODES else Fate.LATER
+    return Reply(fate, said=code.name, after=_retry_delay(call.trailing_metadata()))
 
 
 def _content(path: str | None) -> bytes | None:

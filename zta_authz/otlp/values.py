@@ -34,7 +34,7 @@ def resource(origin: Origin) -> Resource:
         ("service.version", origin.version),
         ("service.instance.id", origin.instance),
     )
-    return Resource(attributes=pairs(told))
+    return Resource(attributes=pairs((name, text) for name, text in told if text))
 
 
 def scope(origin: Origin) -> InstrumentationScope:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from zta_authz import __version__
 from zta_authz.audit.checkpoints import CheckpointWriter, load_signing_key
+from zta_authz.audit.collector import CollectorOutput
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.segments import SegmentedLog
 from zta_authz.audit.sinks import LineSink, NullSink, OnFull
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.otlp.messages import Origin, Signal
 from zta_authz.settings.inconsistency import Inconsistency
+from zta_authz.settings.otlp import connect
+from zta_authz.telemetry.names import SERVICE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +34,7 @@ def audit_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     """What of the decision log's settings does not go together."""
     wanted = settings.audit
     depends = (("audit",),)
-    if wanted.sink == "file" and wanted.path is None:
-        yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", depends)
-    if wanted.sink != "file" and wanted.path is not None:
-        yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", depends)
+    yield from _places(wanted)
     if wanted.sink != "file" and wanted.checkpoint is not None:
         told = "only what sink `file` writes has checkpoints"
         yield Inconsistency(("audit", "checkpoint"), told, "write `sink: file`", depends)
@@ -53,13 +55,40 @@ def audit_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
             yield Inconsistency(("audit", "mask", index, "field"), told, "leave one of the two", depends)
 
 
-def open_audit(wanted: AuditSettings) -> LineSink | NullSink:
-    """The decision log. Raises `SettingsErrors` where a file can't be written, or a key can't be used."""
+def _places(wanted: AuditSettings) -> Iterator[Inconsistency]:
+    depends = (("audit",),)
+    if wanted.sink == "file" and wanted.path is None:
+        yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", depends)
+    if wanted.sink != "file" and wanted.path is not None:
+        yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", depends)
+    if wanted.sink == "otlp" and wanted.otlp is None:
+        hint = "add `otlp: {endpoint: http://...:4317}`"
+        yield Inconsistency(("audit", "otlp"), "sink `otlp` has no collector", hint, depends)
+    if wanted.sink != "otlp" and wanted.otlp is not None:
+        yield Inconsistency(("audit", "otlp"), "only sink `otlp` has a collector", "write `sink: otlp`", depends)
+
+
+def open_audit(wanted: AuditSettings, origin: Origin | None = None, *, traced: bool = False) -> LineSink | NullSink:
+    """The decision log. Raises `SettingsErrors` where a file can't be written, or a key can't be used.
+
+    What is sent to a collector says that it is of `origin`; `traced`: checks have spans, and records name them.
+    """
     if wanted.sink == "none":
         return NullSink()
     masker = _masker(wanted)
-    output: Output = PlainOutput(os.dup(_STDOUT)) if wanted.path is None else _files(wanted, wanted.path)
+    output = _output(wanted, origin or Origin(SERVICE_NAME, __version__), traced=traced)
     return LineSink(output, on_full=OnFull(wanted.on_full), masker=masker, sample_allows=wanted.sample_allows)
+
+
+def _output(wanted: AuditSettings, origin: Origin, *, traced: bool) -> Output:
+    if wanted.path is not None:
+        return _files(wanted, wanted.path)
+    if wanted.otlp is None:
+        return PlainOutput(os.dup(_STDOUT))
+    transport = connect(wanted.otlp, Signal.LOGS, "audit.otlp")
+    from zta_authz.otlp.logs import LogExporter  # noqa: PLC0415  megabytes that only those who send need
+
+    return CollectorOutput(LogExporter(transport, origin), traced=traced)
 
 
 def _masker(wanted: AuditSettings) -> Masker:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from zta_authz.settings.otlp_model import CollectorSettings  # noqa: TC001  pydantic reads it
 from zta_authz.settings.values import PositiveSeconds, Section, Text
 
 _MIB = 1024 * 1024
@@ -37,14 +38,16 @@ class CheckpointSettings(Section):
 
 
 class AuditSettings(Section):
-    """Where decisions are recorded (`path` is the file of sink `file`), and what an allow becomes if it can't be.
+    """Where decisions are recorded, and what an allow becomes if it can't be.
 
-    `max_bytes` is when a file is finished, `max_files` how many finished ones are kept, `flush_ms` how many
-    milliseconds a written record may be missing from the disk.
+    `path` is the file of sink `file`, `otlp` the collector of sink `otlp`. `max_bytes` is when a file is finished,
+    `max_files` how many finished ones are kept, `flush_ms` how many milliseconds a written record may be missing from
+    the disk.
     """
 
-    sink: Literal["stdout", "file", "none"] = "stdout"
+    sink: Literal["stdout", "file", "otlp", "none"] = "stdout"
     path: Text | None = None
+    otlp: CollectorSettings | None = None
     on_full: Literal["deny", "drop_and_count"] = "deny"
     max_bytes: Annotated[int, Field(ge=4096, le=1024 * 1024 * _MIB)] = 100 * _MIB
     max_files: Annotated[int, Field(ge=1, le=10_000)] = 10

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.settings.audit import audit_inconsistencies
 from zta_authz.settings.inconsistency import Inconsistency
+from zta_authz.settings.otlp import otlp_inconsistencies
 from zta_authz.settings.trust import trust_inconsistencies
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from _workers(settings)
     yield from trust_inconsistencies(settings)
     yield from audit_inconsistencies(settings)
+    yield from otlp_inconsistencies(settings)
 
 
 def _plain_listeners(settings: Settings) -> Iterator[Inconsistency]:
@@ -67,7 +69,7 @@ def _server(settings: Settings) -> Iterator[Inconsistency]:
             ("socket", "peer_uids"),
             "server `grpcio` can't see who is at the other end of a Unix socket",
             "write `server: fast`, or rely on `socket.mode` and `socket.group`",
-            (("socket",), ("server",), ("reflection",), ("tls",)),
+            (("socket",), ("server",), ("reflection",)),
         )
     for name in ("max_buffered_bytes", "max_unsent_bytes"):
         if getattr(settings.http2, name) < settings.http2.max_message_bytes:

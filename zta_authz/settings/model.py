@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
+from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.grpc_h2.bounds import MAX_FRAME_BYTES, MIB, MIN_FRAME_BYTES, MIN_TABLE_BYTES, Bounds
 from zta_authz.model.options import (
@@ -22,40 +23,36 @@ from zta_authz.model.options import (
 )
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 from zta_authz.settings.audit_model import AuditSettings
-from zta_authz.settings.values import PositiveSeconds, Section, Text
+from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
+from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct, wrong
 
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-:")
-
-
-def _wrong(message: str, hint: str) -> PydanticCustomError:
-    """A fault of one value: what is wrong (never the value itself) and what to write instead."""
-    return PydanticCustomError("zta", "{message}", {"message": message, "hint": hint})
 
 
 def _endpoint(text: str) -> str:
     try:
         Endpoint.parse(text)
     except ValueError as error:
-        raise _wrong(str(error), "write for example `unix:/run/zta-authz/authz.sock` or `127.0.0.1:9191`") from None
+        raise wrong(str(error), "write for example `unix:/run/zta-authz/authz.sock` or `127.0.0.1:9191`") from None
     return text
 
 
 def _tcp(text: str) -> str:
     if Endpoint.parse(_endpoint(text)).is_unix:
-        raise _wrong("this listener is for TCP", "write an address and a port, like `0.0.0.0:9192`")
+        raise wrong("this listener is for TCP", "write an address and a port, like `0.0.0.0:9192`")
     return text
 
 
 def _unix(text: str) -> str:
     if not Endpoint.parse(_endpoint(text)).is_unix:
-        raise _wrong("the Workload API is on a Unix socket", "write for example `unix:/run/spire/agent.sock`")
+        raise wrong("the Workload API is on a Unix socket", "write for example `unix:/run/spire/agent.sock`")
     return text
 
 
 def _https(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme != "https" or not parts.hostname or parts.username is not None or parts.fragment:
-        raise _wrong(
+        raise wrong(
             "a bundle endpoint is an https URL without user", "write for example `https://spire.example/bundle`"
         )
     return text
@@ -65,7 +62,7 @@ def _trust_domain(text: str) -> str:
     try:
         TrustDomain.parse(text)
     except ValueError as error:
-        raise _wrong(str(error), "write for example `cluster.local`") from None
+        raise wrong(str(error), "write for example `cluster.local`") from None
     return text
 
 
@@ -73,7 +70,7 @@ def _spiffe_id(text: str) -> str:
     try:
         SpiffeId.parse(text)
     except ValueError as error:
-        raise _wrong(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
+        raise wrong(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
     return text
 
 
@@ -81,18 +78,11 @@ def _caller(text: str) -> str:
     return text if text == UNIX_CALLER else _spiffe_id(text)
 
 
-def _distinct(items: tuple[str, ...]) -> tuple[str, ...]:
-    for item in items:
-        if items.count(item) > 1:
-            raise _wrong("the same value stands in the list twice", "leave one of the two")
-    return items
-
-
 def _mode(text: str) -> str:
     if not (3 <= len(text) <= 4 and all(digit in "01234567" for digit in text) and int(text, 8) <= 0o777):
-        raise _wrong("a file mode has three octal digits, with or without a 0 before them", 'write for example "0660"')
+        raise wrong("a file mode has three octal digits, with or without a 0 before them", 'write for example "0660"')
     if int(text, 8) & 0o600 != 0o600:
-        raise _wrong("the mode keeps our own user from its socket", 'write for example "0660"')
+        raise wrong("the mode keeps our own user from its socket", 'write for example "0660"')
     return text
 
 
@@ -100,29 +90,20 @@ def _group(text: str) -> str:
     try:
         SocketAccess(group=text).group_id()
     except ValueError as error:
-        raise _wrong(str(error), "or leave it out to keep the service's own group") from None
-    return text
-
-
-def _otlp(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _wrong("an OTLP endpoint is an http or https URL", "write for example `http://127.0.0.1:4317`")
-    if parts.username is not None or parts.password is not None:
-        raise _wrong("an OTLP endpoint holds no user or password", "set OTEL_EXPORTER_OTLP_HEADERS in the environment")
+        raise wrong(str(error), "or leave it out to keep the service's own group") from None
     return text
 
 
 def _host_name(text: str) -> str:
     if not text or not set(text) <= _HOST_CHARACTERS or text.startswith(".") or text.endswith("."):
-        raise _wrong("not a host's name", "write it in lower case and without a port, like `login.auth.svc`")
+        raise wrong("not a host's name", "write it in lower case and without a port, like `login.auth.svc`")
     return text
 
 
 Address = Annotated[str, AfterValidator(_endpoint)]
 TcpAddress = Annotated[str, AfterValidator(_tcp)]
 TrustDomainName = Annotated[str, AfterValidator(_trust_domain)]
-SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(_distinct)]
+SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(distinct)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 AgeSeconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 LongSeconds = Annotated[float, Field(ge=1, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -135,7 +116,7 @@ class WorkloadSettings(Section):
     namespace: Text = "default"
     labels: dict[str, str] = Field(default_factory=dict)
     trust_domain: TrustDomainName = "cluster.local"
-    trust_domain_aliases: Annotated[tuple[TrustDomainName, ...], AfterValidator(_distinct)] = ()
+    trust_domain_aliases: Annotated[tuple[TrustDomainName, ...], AfterValidator(distinct)] = ()
 
 
 class NamedWorkloadSettings(Section):
@@ -150,7 +131,7 @@ class GatewaySettings(Section):
     """A proxy before several workloads: its SPIFFE ID (or `unix`), and the namespaces it may name."""
 
     spiffe_id: Annotated[str, AfterValidator(_caller)]
-    namespaces: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
+    namespaces: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(distinct)]
 
 
 class PeerSettings(Section):
@@ -192,7 +173,7 @@ class JwksSettings(Section):
 
     allow_http: bool = False
     allow_private_addresses: bool = False
-    private_hosts: Annotated[tuple[HostName, ...], Field(max_length=1024), AfterValidator(_distinct)] = ()
+    private_hosts: Annotated[tuple[HostName, ...], Field(max_length=1024), AfterValidator(distinct)] = ()
     ca_file: Text | None = None
     refresh_seconds: LongSeconds = 300.0
     min_refresh_seconds: LongSeconds = 10.0
@@ -210,14 +191,21 @@ class SocketSettings(Section):
 
 
 _BOUNDS: Final = Bounds()
+_LIMITS: Final = Limits()
+_OF_ALL_CONNECTIONS: Final = {field.name for field in fields(Limits)}
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024 * 1024 * 1024)]
 
 
 class Http2Settings(Section):
-    """Bounds of one connection of the fast server. `*_bytes` are bytes, `*_seconds` seconds, 0 without a limit."""
+    """Bounds of the fast server, of all its connections and of one. `*_bytes` are bytes, `*_seconds` seconds."""
 
-    max_connections: Count = 1024
+    max_connections: Count = _LIMITS.max_connections
+    max_handshakes: Count = _LIMITS.max_handshakes
+    handshake_seconds: PositiveSeconds = _LIMITS.handshake_seconds
+    max_strangers: Count = _LIMITS.max_strangers
+    stranger_seconds: PositiveSeconds = _LIMITS.stranger_seconds
+    max_held_bytes: Annotated[int, Field(ge=MIB, le=1024 * 1024 * MIB)] = _LIMITS.max_held_bytes
     max_concurrent_streams: Count = _BOUNDS.max_concurrent_streams
     max_header_list_bytes: Bytes = _BOUNDS.max_header_list_bytes
     max_header_block_bytes: Bytes = _BOUNDS.max_header_block_bytes
@@ -243,7 +231,11 @@ class Http2Settings(Section):
 
     def bounds(self) -> Bounds:
         """What holds for each connection. Raises ValueError where one of them makes no sense beside another."""
-        return Bounds(**self.model_dump(exclude={"max_connections"}))
+        return Bounds(**self.model_dump(exclude=_OF_ALL_CONNECTIONS))
+
+    def limits(self) -> Limits:
+        """What holds for all connections together."""
+        return Limits(**self.model_dump(include=_OF_ALL_CONNECTIONS))
 
 
 class TlsSettings(Section):
@@ -295,28 +287,16 @@ class LogSettings(Section):
     format: Literal["json", "text"] = "json"
 
 
-class TracingSettings(Section):
-    """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled.
-
-    `keep` names those that are traced although they were not sampled.
-    """
-
-    otlp_endpoint: Annotated[str, AfterValidator(_otlp)] | None = None
-    protocol: Literal["grpc", "http"] = "grpc"
-    sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    keep: Annotated[tuple[Literal["denials", "errors"], ...], AfterValidator(_distinct)] = ("errors",)
-
-
 class Settings(Section):
     """Everything an operator can set. Times are seconds."""
 
-    listen: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct)] = (
+    listen: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64), AfterValidator(distinct)] = (
         "unix:/run/zta-authz/authz.sock",
     )
-    policies: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024), AfterValidator(_distinct)] = (
+    policies: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024), AfterValidator(distinct)] = (
         "/etc/zta-authz/policies",
     )
-    shadow_policies: Annotated[tuple[Text, ...], Field(max_length=1024), AfterValidator(_distinct)] = ()
+    shadow_policies: Annotated[tuple[Text, ...], Field(max_length=1024), AfterValidator(distinct)] = ()
     reload: ReloadSettings = ReloadSettings()
     semantics: Semantics = Semantics.STRICT
     default_action: Literal["deny", "allow"] | None = None
@@ -338,6 +318,7 @@ class Settings(Section):
     socket: SocketSettings = SocketSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     tls: TlsSettings | None = None
     reflection: bool = False
     insecure: bool = False
@@ -384,8 +365,7 @@ class Settings(Section):
         """What answers proxies: as said, else `fast` wherever it can do what the other settings ask."""
         if self.server is not None:
             return self.server
-        from_agent = self.tls is not None and self.tls.source == "workload_api"
-        return "grpcio" if self.reflection or from_agent else "fast"
+        return "grpcio" if self.reflection else "fast"
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """`listen`, parsed."""

@@ -47,14 +47,11 @@ def _tls(settings: Settings) -> Iterator[Inconsistency]:
             yield Inconsistency(("tls", name), "comes from the Workload API", hint, (("tls",),))
     if tls.source == "files":
         return
-    depends: tuple[Path, ...] = (("tls",), ("workload_api",), ("server",))
+    depends: tuple[Path, ...] = (("tls",), ("workload_api",))
     if settings.workload_api.socket is None:
         yield Inconsistency(
             ("tls", "source"), "the Workload API's socket is not known", "set `workload_api.socket`", depends
         )
-    if settings.server == "fast":
-        hint = "write `server: grpcio`, or name files"
-        yield Inconsistency(("tls", "source"), "server `fast` takes certificates from files only", hint, depends)
 
 
 def _bundle(bundle: BundleSettings, path: Path) -> Iterator[Inconsistency]:

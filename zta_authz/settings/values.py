@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 PositiveSeconds = Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)]
@@ -14,3 +15,16 @@ class Section(BaseModel):
     """What every part of the settings shares: frozen, strict in types, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def wrong(message: str, hint: str) -> PydanticCustomError:
+    """A fault of one value: what is wrong (never the value itself) and what to write instead."""
+    return PydanticCustomError("zta", "{message}", {"message": message, "hint": hint})
+
+
+def distinct(items: tuple[str, ...]) -> tuple[str, ...]:
+    """`items`, if each is there once."""
+    for item in items:
+        if items.count(item) > 1:
+            raise wrong("the same value stands in the list twice", "leave one of the two")
+    return items

@@ -18,7 +18,10 @@ from zta_authz.telemetry.policy_metrics import PolicyMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from prometheus_client.metrics_core import Metric
+
     from zta_authz.ports import CheckEvent
+    from zta_authz.telemetry.push import MetricsPush
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DURATION_BUCKETS = (
@@ -33,6 +36,8 @@ OTHER_HOSTS = "other"
 MAX_POLICIES = 200
 """Policies with series of their own: the first that decide. All others together are `OTHER_POLICIES`."""
 OTHER_POLICIES = "other"
+PUSHES_HELP = "Pushes of metrics that the collector took whole."
+PUSH_FAILURES_HELP = "Pushes of metrics that the collector did not take, or not all of."
 STAGES = ("parse", "identity", "match", "answer")
 
 
@@ -157,6 +162,11 @@ class Metrics:
         self._readings.counters(names.SPANS_DROPPED, "Spans that never arrived.", "cause", dropped)
         self._readings.gauge(names.SPANS_QUEUE, "Spans that wait to be exported.", queued)
 
+    def watch_push(self, push: MetricsPush) -> None:
+        """Show how pushing metrics to a collector goes."""
+        self._readings.counter(names.PUSHES, PUSHES_HELP, lambda: push.pushed)
+        self._readings.counter(names.PUSH_FAILURES, PUSH_FAILURES_HELP, lambda: push.failed)
+
     def watch_caches(self, hits: Callable[[], Mapping[str, int]], misses: Callable[[], Mapping[str, int]]) -> None:
         """Show how often what was verified before was known again, by cache; a reload begins at 0."""
         self._readings.counters(names.CACHE_HITS, "Look-ups of verified identities that found one.", "cache", hits)
@@ -220,6 +230,11 @@ class Metrics:
             return OTHER_HOSTS
         self._key_hosts.add(host)
         return host
+
+    def families(self) -> list[Metric]:
+        """The metrics as they are now, to be sent elsewhere."""
+        self._fold()
+        return list(self.registry.collect())
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""

@@ -38,6 +38,7 @@ CONDITIONS: Final = "zta.conditions"
 # resource
 RESOURCE_NAME: Final = "service.name"
 RESOURCE_VERSION: Final = "service.version"
+RESOURCE_INSTANCE: Final = "service.instance.id"
 
 # metrics; Prometheus adds `_total` to counters and `_info` to infos
 DECISIONS: Final = "zta_decisions"
@@ -52,6 +53,8 @@ SPANS_DROPPED: Final = "zta_spans_dropped"
 SPANS_QUEUE: Final = "zta_spans_queue_records"
 CACHE_HITS: Final = "zta_cache_hits"
 CACHE_MISSES: Final = "zta_cache_misses"
+PUSHES: Final = "zta_metrics_pushes"
+PUSH_FAILURES: Final = "zta_metrics_push_failures"
 AUDIT_DROPPED: Final = "zta_audit_dropped"
 AUDIT_UNSAMPLED: Final = "zta_audit_unsampled"
 AUDIT_QUEUE: Final = "zta_audit_queue_records"

@@ -75,14 +75,15 @@ def build_observer(
     otlp_headers: Mapping[str, str] | None = None,
     sample_ratio: float = 1.0,
     keep: Collection[Keep] = (),
+    instance: str = "",
 ) -> TelemetryObserver:
     """The observer for these settings. Without `otlp_endpoint` no span is made and nothing is sent.
 
     `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced; `keep` names those that are
-    traced in any case.
+    traced in any case. `instance` names this process in spans, if it is to be named.
     """
     metrics = Metrics(__version__)
     if not otlp_endpoint:
         return TelemetryObserver(metrics)
     exporter = otlp_exporter(otlp_endpoint, otlp_protocol, otlp_headers)
-    return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__, keep))
+    return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__, keep, instance))

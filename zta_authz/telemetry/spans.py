@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -53,7 +52,7 @@ _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "P
 _FAILED = Status(StatusCode.ERROR)
 _ANSWERED = Status(StatusCode.UNSET)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_IDS = RandomIdGenerator()
+_SPAN_DIGITS = 16
 
 
 def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] | None = None) -> SpanExporter:
@@ -82,11 +81,19 @@ class Spans:
     for spans that grow in many places.
     """
 
-    def __init__(self, exporter: SpanExporter, sample_ratio: float, version: str, keep: Collection[Keep] = ()) -> None:
-        """`sample_ratio` and `keep` as in `Sampling`."""
+    def __init__(
+        self,
+        exporter: SpanExporter,
+        sample_ratio: float,
+        version: str,
+        keep: Collection[Keep] = (),
+        instance: str = "",
+    ) -> None:
+        """`sample_ratio` and `keep` as in `Sampling`; `instance` names this process, if it is to be named."""
         self.sampling = Sampling(sample_ratio, keep)
         self.queue = ExportQueue(exporter, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS)
-        self._resource = Resource({names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version})
+        told = {names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version}
+        self._resource = Resource(told | ({names.RESOURCE_INSTANCE: instance} if instance else {}))
         self._scope = InstrumentationScope(names.INSTRUMENTATION, version)
 
     def record(self, event: CheckEvent) -> None:
@@ -97,8 +104,8 @@ class Spans:
             return
         parent = _parent(event.metadata)
         context = SpanContext(
-            _IDS.generate_trace_id() if parent is None else parent.trace_id,
-            _IDS.generate_span_id(),
+            int(event.decision_id, 16) if parent is None else parent.trace_id,
+            int(event.decision_id[-_SPAN_DIGITS:], 16),  # random too, and known to the decision's record
             is_remote=False,
             trace_flags=_SAMPLED,
             trace_state=None if parent is None else parent.trace_state,

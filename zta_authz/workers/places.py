@@ -37,6 +37,7 @@ def worker_settings(settings: Settings, number: int, ports: Mapping[str, str]) -
             "health": settings.health.model_copy(update={"listen": None}),
             "admin": admin,
             "audit": audit,
+            "metrics": settings.metrics.model_copy(update={"otlp": None}),  # the supervisor pushes those of all
         }
     )
 

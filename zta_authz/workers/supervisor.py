@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from zta_authz.admin.state import ServiceState
 from zta_authz.app import start_log
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.policy_sources.files import SnapshotHolder
-from zta_authz.telemetry.metrics import CONTENT_TYPE
+from zta_authz.telemetry import names
+from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
+from zta_authz.telling import new_origin, open_push
 from zta_authz.workers.control import Orders
 from zta_authz.workers.exposition import Exposition, merged
 from zta_authz.workers.health import FleetHealth
@@ -28,6 +32,8 @@ from zta_authz.workers.process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from prometheus_client.metrics_core import Metric
 
     from zta_authz.settings import Settings
 
@@ -69,6 +75,7 @@ class Supervisor:
         self._settings = settings
         self._config = config
         self._patience = patience
+        self._push = open_push(settings, new_origin(), self.families)
         self._ports = Ports(settings)
         self._workers: dict[int, WorkerProcess] = {}
         self._statuses: dict[int, int] = {}
@@ -92,12 +99,20 @@ class Supervisor:
         """Whether the end has been asked for."""
         return self._stopping.is_set()
 
+    async def families(self) -> list[Metric]:
+        """The metrics of all workers together, as they are now."""
+        await asyncio.gather(*(worker.page(b"/metrics") for worker in self.workers if worker.serving))
+        return list(text_string_to_metric_families(self.metrics()[0].decode()))
+
     def metrics(self) -> tuple[bytes, str]:
         """The exposition of all workers together, and its content type."""
         whole = merged((worker.metrics for worker in self.workers), self._ended)
         whole.gauge("zta_workers", "Worker processes that serve.", sum(worker.serving for worker in self.workers))
         whole.gauge("zta_workers_wanted", "Worker processes that should serve.", self._settings.workers)
         whole.counter("zta_worker_restarts", "Worker processes that ended and were replaced.", self._restarts)
+        if self._push is not None:
+            whole.counter(names.PUSHES, PUSHES_HELP, self._push.pushed)
+            whole.counter(names.PUSH_FAILURES, PUSH_FAILURES_HELP, self._push.failed)
         return whole.render(), CONTENT_TYPE
 
     async def run(self) -> int:
@@ -110,9 +125,11 @@ class Supervisor:
                 return status
             health = await self._start_health()
             self._begin(self._poll())
+            if self._push is not None:
+                self._push.start()
             await self._stopping.wait()
         finally:
-            statuses = await self._stop_all()
+            statuses, _ = await asyncio.gather(self._stop_all(), self._push_last())
             if health is not None:
                 await health.stop()
             self._ports.close()
@@ -282,6 +299,10 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return [self._statuses[number] for number in self._workers]
+
+    async def _push_last(self) -> None:
+        if self._push is not None:
+            await self._push.close()
 
     async def _hurry(self) -> None:
         await self._again.wait()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -19,6 +20,9 @@ from zta_authz.ports import CheckEvent
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import MAX_POLICIES, Metrics
 from zta_authz.telemetry.spans import Spans
+
+if TYPE_CHECKING:
+    from zta_authz.telemetry.push import MetricsPush
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -57,6 +61,7 @@ def full() -> Metrics:
     metrics.watch_spans(lambda: 1, lambda: {"queue_full": 1, "export_failed": 1, "rate": 1}, lambda: 1)
     metrics.watch_caches(lambda: {"peers": 1}, lambda: {"peers": 1})
     metrics.watch_calls(lambda: 1)
+    metrics.watch_push(cast("MetricsPush", SimpleNamespace(pushed=1, failed=1)))
     metrics.keys_fetched("a.example", "taken")
     metrics.show_keys({"a.example": 1.0}, 0)
     metrics.show_expiries({"a.example": 1.0}, {"files": 1.0})

@@ -1,0 +1,83 @@
+"""The demo's trace collector: takes OTLP over gRPC on loopback, appends each span to a file as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+
+
+def _value(value: AnyValue) -> str | int | bool | float:
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind in {"string_value", "int_value", "bool_value", "double_value"} else ""
+
+
+def span_fields(service: str, span: Span) -> dict[str, Any]:
+    """What is kept of a span. `start` is ns since 1970, `ms` milliseconds; `parent` is "" where there is none."""
+    return {
+        "trace": span.trace_id.hex(),
+        "span": span.span_id.hex(),
+        "parent": span.parent_span_id.hex(),
+        "service": service,
+        "name": span.name,
+        "start": span.start_time_unix_nano,
+        "ms": round((span.end_time_unix_nano - span.start_time_unix_nano) / 1e6, 3),
+        "attributes": {each.key: _value(each.value) for each in span.attributes},
+        "events": [
+            {"name": event.name, **{each.key: _value(each.value) for each in event.attributes}} for event in span.events
+        ],
+    }
+
+
+class SpanFile:
+    """A collector on a free port of loopback. A context manager that leaves nothing running."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._one_writer = threading.Lock()
+        self._server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
+        export: Any = grpc.unary_unary_rpc_method_handler(
+            self._export,
+            request_deserializer=ExportTraceServiceRequest.FromString,
+            response_serializer=ExportTraceServiceResponse.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Export": export}),))
+        self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+
+    @property
+    def endpoint(self) -> str:
+        """What `tracing.otlp_endpoint` is set to."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> SpanFile:
+        self._file.touch(mode=0o600)
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0).wait()
+
+    def _export(self, request: ExportTraceServiceRequest, _context: Any) -> ExportTraceServiceResponse:
+        lines = []
+        for resource in request.resource_spans:
+            named = {each.key: each.value.string_value for each in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                lines += [json.dumps(span_fields(named.get("service.name", ""), span)) for span in scope.spans]
+        with self._one_writer, self._file.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        return ExportTraceServiceResponse()

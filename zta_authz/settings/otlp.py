@@ -1,0 +1,118 @@
+"""Collectors as the settings and the environment want them.
+
+Headers may be secret: they come from a file or from the environment, and neither they nor their file's lines are in
+any fault.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.otlp.messages import Target
+from zta_authz.settings.inconsistency import Inconsistency
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from zta_authz.otlp.messages import Signal
+    from zta_authz.otlp.transports import Transport
+    from zta_authz.settings.environment import Path
+    from zta_authz.settings.model import Settings
+    from zta_authz.settings.otlp_model import CollectorSettings
+
+HEADERS_VARIABLE: Final = "OTEL_EXPORTER_OTLP_HEADERS"
+CA_VARIABLE: Final = "OTEL_EXPORTER_OTLP_CERTIFICATE"
+
+_MAX_FILE_BYTES = 64 * 1024
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 5.6.2)
+_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_OURS = frozenset(("content-type", "content-length", "host", "te", "user-agent", "transfer-encoding", "connection"))
+
+Header = tuple[str, str]
+
+
+def otlp_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
+    """What of the collectors' settings does not go together."""
+    yield from _collector(("audit", "otlp"), settings.audit.otlp)
+    yield from _collector(("metrics", "otlp"), settings.metrics.otlp)
+
+
+def _collector(path: Path, wanted: CollectorSettings | None) -> Iterator[Inconsistency]:
+    if wanted is None:
+        return
+    depends = (path,)
+    if (wanted.cert_file is None) != (wanted.key_file is None):
+        missing = "key_file" if wanted.key_file is None else "cert_file"
+        hint = "give both, or leave both out"
+        yield Inconsistency((*path, missing), "our certificate and its key go together", hint, depends)
+    if not wanted.endpoint.startswith("https://"):
+        for name in ("ca_file", "cert_file", "key_file"):
+            if getattr(wanted, name) is not None:
+                told = "there is no TLS to this endpoint"
+                yield Inconsistency((*path, name), told, "write `https://` in `endpoint`, or leave it out", depends)
+
+
+def connect(
+    wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str] = os.environ
+) -> Transport:
+    """The way to the collector of the section `setting`, not connected yet. Raises `SettingsErrors`."""
+    target = _target(wanted, setting, environ)
+    from zta_authz.otlp.transports import open_transport  # noqa: PLC0415  megabytes that only those who send need
+
+    try:
+        return open_transport(target, signal)
+    except OSError as error:  # ssl.SSLError is one
+        place = error.filename or target.ca_file or target.cert_file or setting
+        said = "can't be used as PEM" if error.filename is None else f"cannot be read: {error.strerror}"
+        hint = f"mend `{setting}.ca_file`, `cert_file` and `key_file`"
+        raise SettingsErrors([Fault(str(place), 0, 0, said, hint)]) from error
+
+
+def _target(wanted: CollectorSettings, setting: str, environ: Mapping[str, str]) -> Target:
+    if wanted.headers_file is not None:
+        headers = _headers_of_file(wanted.headers_file, setting)
+    else:
+        headers = _headers_of_variable(environ.get(HEADERS_VARIABLE, ""))
+    ca_file = wanted.ca_file
+    if ca_file is None and wanted.endpoint.startswith("https://"):
+        ca_file = environ.get(CA_VARIABLE) or None
+    return Target(wanted.endpoint, wanted.protocol, headers, ca_file, wanted.cert_file, wanted.key_file)
+
+
+def _headers_of_file(path: str, setting: str) -> tuple[Header, ...]:
+    """`name: value` a line; empty lines and those that begin with `#` say nothing."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        hint = f"mend `{setting}.headers_file`"
+        raise SettingsErrors([Fault(path, 0, 0, f"cannot be read: {error.strerror}", hint)]) from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    said = [(number, line.partition(":")) for number, line in lines if line and not line.startswith("#")]
+    found = ((number, name.strip(), value.strip()) for number, (name, _, value) in said)
+    return _checked(found, path, "write `name: value` on each line")
+
+
+def _headers_of_variable(text: str) -> tuple[Header, ...]:
+    """`name=value` with commas, values percent-encoded, as OpenTelemetry's exporters read it."""
+    said = [item.partition("=") for item in text.split(",") if item.strip()]
+    found = ((0, name.strip(), unquote(value.strip())) for name, _, value in said)
+    return _checked(found, f"environment variable {HEADERS_VARIABLE}", "write `name=value,name=value`")
+
+
+def _checked(found: Iterable[tuple[int, str, str]], source: str, hint: str) -> tuple[Header, ...]:
+    headers: list[Header] = []
+    faults: list[Fault] = []
+    for number, name, value in found:
+        lower = name.lower()
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or lower in _OURS or lower.startswith("grpc-"):
+            faults.append(Fault(source, number, 1 if number else 0, "holds what is no header to send", hint))
+        else:
+            headers.append((lower, value))
+    if faults:
+        raise SettingsErrors(faults)
+    return tuple(headers)

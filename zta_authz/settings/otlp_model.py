@@ -1,0 +1,64 @@
+"""The fields of what is sent to OpenTelemetry collectors: spans, metrics, decision records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from zta_authz.settings.values import Section, Text, distinct, wrong
+
+_NO_URL = "an OTLP endpoint is an http or https URL"
+_URL_HINT = "write for example `http://127.0.0.1:4317`"
+
+
+def _otlp(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+    except ValueError:  # a port that is none
+        raise wrong(_NO_URL, _URL_HINT) from None
+    if not known or not (text.isascii() and text.isprintable() and " " not in text):
+        raise wrong(_NO_URL, _URL_HINT)
+    if parts.username is not None or parts.password is not None:
+        raise wrong("an OTLP endpoint holds no user or password", "set OTEL_EXPORTER_OTLP_HEADERS in the environment")
+    return text
+
+
+OtlpEndpoint = Annotated[str, AfterValidator(_otlp)]
+
+
+class CollectorSettings(Section):
+    """Where to send and what it takes to be let in. `headers_file` has a `name: value` a line; the others are PEM."""
+
+    endpoint: OtlpEndpoint
+    protocol: Literal["grpc", "http"] = "grpc"
+    headers_file: Text | None = None
+    ca_file: Text | None = None
+    cert_file: Text | None = None
+    key_file: Text | None = None
+
+
+class PushSettings(CollectorSettings):
+    """Where metrics are sent, and how often."""
+
+    interval_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 60.0
+
+
+class MetricsSettings(Section):
+    """Metrics besides the page that Prometheus reads."""
+
+    otlp: PushSettings | None = None
+
+
+class TracingSettings(Section):
+    """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled.
+
+    `keep` names those that are traced although they were not sampled.
+    """
+
+    otlp_endpoint: OtlpEndpoint | None = None
+    protocol: Literal["grpc", "http"] = "grpc"
+    sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    keep: Annotated[tuple[Literal["denials", "errors"], ...], AfterValidator(distinct)] = ("errors",)
