@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
-from zta_authz.cli import audit, check, explain, replay, serve, test_policies
+from zta_authz.cli import audit, check, compliance, explain, replay, serve, test_policies
 from zta_authz.cli.envoy_config import command as envoy_config
 from zta_authz.cli.output import fault_fields, print_faults, print_json
 from zta_authz.errors import FaultsError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXIT_FAULTS: Final = 2
 EXIT_UNREAD: Final = 1
-_COMMANDS: Final = (serve, check, explain, test_policies, replay, audit, envoy_config)
+_COMMANDS: Final = (serve, check, explain, test_policies, replay, compliance, audit, envoy_config)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,272 @@
+"""The containers that run zta-authz, each with settings and policies as it would load them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.inner import Inners, inner_of
+from zta_authz.cli.compliance.values import Document, Place, Value
+from zta_authz.errors import Fault, FaultsError
+from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
+from zta_authz.policy.documents import read_all
+from zta_authz.policy.yaml_reader import read_documents
+from zta_authz.policy_sources.files import SUFFIXES, read_sources
+from zta_authz.settings import Settings, load_settings, parse_settings
+from zta_authz.settings.environment import PREFIX, variable_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from zta_authz.model.options import Options
+    from zta_authz.policy.spec import DocumentSet
+
+NAME: Final = "zta-authz"
+POD_PATHS: Final = {
+    "Pod": (),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    **dict.fromkeys(
+        ("Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet", "ReplicationController"), ("spec", "template")
+    ),
+}
+"""Where each kind of workload has its pods' metadata and spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line names apart from the manifests: a settings file, policies."""
+
+    config: str = ""
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Authorizer:
+    """One zta-authz. `container` and `workload` are None where only settings were given.
+
+    `unread` says what of its settings and policies is not among the files that were given. `settings` are the defaults
+    where that is all there is; `config` is the root of the settings' file, `variables` are those of the container.
+    """
+
+    workload: Document | None
+    container: Value | None
+    settings: Settings
+    config: Value | None
+    variables: Mapping[str, Value]
+    snapshot: Snapshot
+    documents: DocumentSet
+    inners: Inners
+    unread: tuple[tuple[str, Value | None], ...] = field(default=())
+
+    def setting(self, *path: str | int) -> Place:
+        """Where the setting at `path` was set: an environment variable, the file, or nowhere (a default)."""
+        for end in range(len(path), 0, -1):
+            variable = self.variables.get(variable_of(path[:end]))
+            if variable is not None:
+                return variable.place
+        name = ".".join(str(step) for step in path)
+        value = None if self.config is None else self.config.get(*path)
+        if value is None:
+            return Place("", 0, f"settings: {name} (default)")
+        return value.place
+
+    def place(self, source: str, line: int, what: str) -> Place:
+        """Where something stands in the policies."""
+        return self.inners.place(source, line, what)
+
+
+def pods_of(documents: Sequence[Document]) -> Iterator[tuple[Document, Value]]:
+    """Each workload with its pod template (metadata and spec)."""
+    for document in documents:
+        path = POD_PATHS.get(document.kind)
+        pod = None if path is None else document.root.get(*path)
+        if pod is not None and pod.get("spec") is not None:
+            yield document, pod
+
+
+def containers_of(pod: Value) -> list[Value]:
+    """Every container of a pod template."""
+    return [*pod.items("spec", "initContainers"), *pod.items("spec", "containers")]
+
+
+def is_authorizer(container: Value) -> bool:
+    """Whether it runs zta-authz, by its name or its image's."""
+    image = container.text("image").partition("@")[0].rpartition("/")[2].partition(":")[0]
+    return NAME in (container.text("name"), image)
+
+
+class AuthorizerReader:
+    """Reads every authorizer of an installation; `faults` are what `serve` would refuse to start with."""
+
+    def __init__(
+        self, documents: Sequence[Document], lines: Mapping[str, list[str]], given: Given, faults: list[Fault]
+    ) -> None:
+        self._documents = documents
+        self._lines = lines
+        self._given = given
+        self._faults = faults
+
+    def read(self) -> list[Authorizer]:
+        """Those that could be read."""
+        found = [
+            self._one(document, pod, container)
+            for document, pod in pods_of(self._documents)
+            for container in containers_of(pod)
+            if is_authorizer(container)
+        ]
+        if not found and (self._given.config or self._given.policies):
+            found = [self._one(None, None, None)]
+        return [each for each in found if each is not None]
+
+    def _one(self, workload: Document | None, pod: Value | None, container: Value | None) -> Authorizer | None:
+        inners = Inners()
+        unread: list[tuple[str, Value | None]] = []
+        mounts = Mounts(self._documents, workload, pod, container)
+        variables = {} if container is None else self._variables(container, unread)
+        environ = {name: _value_of(each, workload) for name, each in variables.items()}
+        try:
+            settings, config = self._settings(container, mounts, environ, inners, unread)
+            sources = self._policies(settings, mounts, inners, unread)
+            options = settings.options()
+            snapshot = compile_snapshot(sources, options)
+        except FaultsError as error:
+            self._faults += inners.faults(error.faults)
+            return None
+        documents = _documents_of(sources, options)
+        return Authorizer(workload, container, settings, config, variables, snapshot, documents, inners, tuple(unread))
+
+    def _variables(self, container: Value, unread: list[tuple[str, Value | None]]) -> dict[str, Value]:
+        found = {}
+        for each in container.items("env"):
+            name, value = each.text("name"), each.get("value")
+            if not name.startswith(PREFIX):
+                continue
+            known = value is not None or each.text("valueFrom", "fieldRef", "fieldPath") == "metadata.namespace"
+            if known:
+                found[name] = each
+            else:
+                unread.append((f"environment variable {name}, whose value is not in the manifest", each))
+        unread += [("environment variables from elsewhere", each) for each in container.items("envFrom")]
+        return found
+
+    def _settings(
+        self,
+        container: Value | None,
+        mounts: Mounts,
+        environ: Mapping[str, str],
+        inners: Inners,
+        unread: list[tuple[str, Value | None]],
+    ) -> tuple[Settings, Value | None]:
+        if self._given.config:
+            settings = load_settings(self._given.config, environ)
+            texts = read_sources([self._given.config], [])
+            return settings, _config(self._given.config, texts[0].text, 0) if texts else None
+        if container is None:
+            unread.append(("the settings: name them with --config", None))
+            return load_settings(None, environ), None
+        path = _config_argument(container)
+        if not path:
+            return load_settings(None, environ), None  # then it has defaults, and says so
+        held = mounts.file(path)
+        if held is None:
+            unread.append(
+                (f"settings file {path}: its ConfigMap is not among the manifests; or use --config", container)
+            )
+            return load_settings(None, environ), None
+        inner = inners.add(inner_of(*held, self._lines))
+        settings = parse_settings(inner.name, inner.text, environ)
+        owner = f'{held[0].root.owner}: data["{held[1]}"]'
+        return settings, _config(inner.shown_source, inner.text, inner.shift, owner)
+
+    def _policies(
+        self, settings: Settings, mounts: Mounts, inners: Inners, unread: list[tuple[str, Value | None]]
+    ) -> list[SourceText]:
+        if self._given.policies:
+            faults: list[Fault] = []
+            sources = read_sources(self._given.policies, faults)
+            if faults:
+                raise FaultsError(faults)
+            return sources
+        found = []
+        for path in settings.policies:
+            held = mounts.files(path)
+            if not held:
+                unread.append(
+                    (f"policies in {path}: no ConfigMap of the manifests holds them; or use --policies", None)
+                )
+            for each in held:
+                inner = inners.add(inner_of(*each, self._lines))
+                found.append(SourceText(inner.name, inner.text))
+        return found
+
+
+class Mounts:
+    """What of ConfigMaps a container finds where."""
+
+    def __init__(
+        self, documents: Sequence[Document], workload: Document | None, pod: Value | None, container: Value | None
+    ) -> None:
+        self._maps = {
+            (each.namespace, each.name): each for each in documents if each.kind == "ConfigMap" and not each.group
+        }
+        self._namespace = "" if workload is None else workload.namespace
+        volumes = {} if pod is None else {each.text("name"): each for each in pod.items("spec", "volumes")}
+        mounts = [] if container is None else container.items("volumeMounts")
+        self._volumes = {
+            each.text("mountPath").rstrip("/"): volumes[each.text("name")]
+            for each in mounts
+            if each.text("name") in volumes
+        }
+
+    def files(self, path: str) -> list[tuple[Document, str, Value]]:
+        """The YAML files of a mounted directory, or the one file."""
+        folder = path.rstrip("/")
+        if folder not in self._volumes:
+            held = self.file(path)
+            return [] if held is None else [held]
+        held_there = self._held(folder)
+        return [held_there[name] for name in sorted(held_there) if name.endswith(SUFFIXES)]
+
+    def file(self, path: str) -> tuple[Document, str, Value] | None:
+        """One mounted file: its ConfigMap, key and value."""
+        folder, _, name = path.rpartition("/")
+        return self._held(folder).get(name)
+
+    def _held(self, folder: str) -> dict[str, tuple[Document, str, Value]]:
+        volume = self._volumes.get(folder)
+        name = "" if volume is None else volume.text("configMap", "name")
+        holder = self._maps.get((self._namespace, name))
+        if holder is None or volume is None:
+            return {}
+        data = {key: (holder, key, value) for key, value in holder.root.fields("data").items()}
+        items = volume.items("configMap", "items")
+        if not items:
+            return data
+        return {each.text("path"): data[each.text("key")] for each in items if each.text("key") in data}
+
+
+def _value_of(variable: Value, workload: Document | None) -> str:
+    if variable.get("value") is not None:
+        return variable.text("value")
+    return "" if workload is None else workload.namespace
+
+
+def _config_argument(container: Value) -> str:
+    words = [each.text() for field in ("command", "args") for each in container.items(field)]
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--config":
+            return after
+        if word.startswith("--config="):
+            return word.partition("=")[2]
+    return ""
+
+
+def _config(source: str, text: str, shift: int, owner: str = "settings") -> Value | None:
+    roots = read_documents(source, text, [])
+    return Value(source, owner, "", roots[0], shift) if roots else None
+
+
+def _documents_of(sources: Sequence[SourceText], options: Options) -> DocumentSet:
+    """What is written beside rules: issuers, bundles, revocations. The sources compiled, so they are right."""
+    texts = ((each.name, each.text) for each in sources)
+    return read_all(texts, options.workload.namespace, [], [], lambda _: None)

@@ -1,0 +1,138 @@
+"""The tenets and controls that are reported on, and the checks that are evidence for them.
+
+Tenets: NIST SP 800-207 (August 2020), section 2.1, in our words. Controls: NIST SP 800-53 Rev. 5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.checks import asking, network, pods, records, requests, rules, tokens, transport
+from zta_authz.cli.compliance.evidence import Check, Evidence, Requirement, gather
+
+if TYPE_CHECKING:
+    from zta_authz.cli.compliance.installation import Installation
+
+_ZTA: Final = "SP 800-207, 2.1"
+_CONTROLS: Final = "SP 800-53 Rev. 5"
+
+REQUIREMENTS: Final = (
+    Requirement("T1", _ZTA, "All data sources and computing services are resources", (
+        "workloads, data stores and services that are not among the files",)),
+    Requirement("T2", _ZTA, "All communication is secured, wherever in the network", (
+        "that the mesh and the network plugin do what their objects say",
+        "metrics and probes: plain HTTP on `health.listen`, bounded by network policies only")),
+    Requirement("T3", _ZTA, "Access to a resource is granted for one session", (
+        "sessions inside applications (cookies, connections to databases)",)),
+    Requirement("T4", _ZTA, "Access follows from dynamic policy: identity, application, asset, behaviour", (
+        "behaviour and the state of the client's device, unless tokens carry them as claims",)),
+    Requirement("T5", _ZTA, "The integrity and posture of all assets is watched and measured", (
+        "nodes, images' contents and known vulnerabilities, devices of users",)),
+    Requirement("T6", _ZTA, "Authentication and authorization are dynamic and enforced before access", (
+        "how issuers and certificate authorities verify whom they vouch for",)),
+    Requirement("T7", _ZTA, "As much as possible is collected and used to improve", (
+        "that somebody reads logs and alerts, and acts on them",)),
+    Requirement("AC-4", _CONTROLS, "Information flow enforcement", (
+        "whether the rules are those your organization approved",)),
+    Requirement("SC-7", _CONTROLS, "Boundary protection", (
+        "boundaries outside the cluster; that the network plugin enforces NetworkPolicies",)),
+    Requirement("SC-8", _CONTROLS, "Transmission confidentiality and integrity", (
+        "connections that neither the mesh nor zta-authz makes",)),
+)  # fmt: skip
+
+CHECKS: Final = (
+    Check("decisions-known", "Settings and policies are at hand", ("T1", "T6", "AC-4"),
+          "`--config` of zta-authz's containers, their ConfigMaps and `ZTA_` variables", rules.decisions_are_known),
+    Check("all-requests-asked", "Every request is put to zta-authz", ("T1", "T3", "T6", "AC-4", "SC-7"),
+          "AuthorizationPolicy CUSTOM `spec.rules`, `spec.selector`, `spec.targetRefs`; EnvoyFilter "
+          "`workloadSelector`; SecurityPolicy `spec.targetRefs`; HTTPRoute; ExtAuthzPerRoute `disabled`; "
+          "labels of Namespaces",
+          asking.every_request_is_asked),
+    Check("fail-closed", "No answer is a denial", ("T6", "AC-4", "SC-7"),
+          "provider `failOpen`, ExtAuthz `failure_mode_allow`, SecurityPolicy `extAuth.failOpen`, EnvoyPatchPolicy",
+          asking.no_answer_is_a_denial, "nobody asks"),
+    Check("answer-in-time", "The wait for an answer is bounded", ("T6",),
+          "provider `timeout`, ExtAuthz `grpc_service.timeout`, SecurityPolicy `extAuth.timeout`",
+          asking.answers_in_time, "nobody asks"),
+    Check("evidence-sent", "Proxies send the evidence", ("T4", "T6", "T7"),
+          "ExtAuthz `include_peer_certificate`, `encode_raw_headers`; EnvoyPatchPolicy",
+          requests.evidence_is_sent, "nobody asks"),
+    Check("same-request", "What is decided on is what is served", ("T6", "AC-4"),
+          "HttpConnectionManager `path_with_escaped_slashes_action`, `headers_with_underscores_action`; "
+          "ClientTrafficPolicy `path.escapedSlashesAction`, `headers.withUnderscoresAction`; `paths.ambiguous`",
+          requests.requests_are_read_alike, "nobody asks"),
+    Check("sessions-bounded", "Streams end", ("T3",),
+          "HttpConnectionManager `common_http_protocol_options.max_stream_duration`; EnvoyPatchPolicy; "
+          "BackendTrafficPolicy `timeout.http.maxStreamDuration`",
+          requests.sessions_are_bounded, "nobody asks"),
+    Check("default-deny", "Denial is the default", ("T1", "T6", "AC-4", "SC-7"),
+          "`semantics`, `default_action`", rules.denial_is_the_default, "there is no zta-authz"),
+    Check("no-allow-all", "Nobody is allowed everything", ("T4", "T6", "AC-4"),
+          "ALLOW rules of the policies", rules.nobody_is_allowed_everything, "there is no zta-authz"),
+    Check("callers-verified", "Callers' certificates are verified", ("T6", "AC-4", "SC-8"),
+          "`peer.verify_certificate`, `peer.trust_proxy`", rules.callers_are_verified, "there is no zta-authz"),
+    Check("trust-anchored", "Trust bundles are there and last", ("T2", "T6", "SC-8"),
+          "`bundles`, `workload_api`, TrustBundle", tokens.trust_is_anchored, "there is no zta-authz"),
+    Check("tokens-for-us", "Tokens name issuer and audience", ("T4", "T6"),
+          "RequestAuthentication `jwtRules`, IssuerPolicy `audiences`, `jwks.allow_http`",
+          tokens.tokens_are_for_us, "no policy reads tokens"),
+    Check("tokens-bounded", "Stolen tokens are of little use", ("T3", "T4", "T6"),
+          "IssuerPolicy `maxTokenAge`, `requireBound`; AccessPolicy `require.token`",
+          tokens.tokens_are_short_lived_or_bound, "no policy reads tokens"),
+    Check("revocation", "Stolen credentials can be refused", ("T5", "T6"),
+          "RevocationList", rules.revocation_is_possible, "there is no zta-authz"),
+    Check("dynamic-policy", "Decisions look at the moment", ("T3", "T4", "T6"),
+          "`principals`, `requestPrincipals`, `when`, `condition`, times and `require` of rules",
+          rules.decisions_are_dynamic, "there is no zta-authz"),
+    Check("changes-effective", "Changed policies take effect", ("T4", "T6"),
+          "`reload`, `volumeMounts` of policies", rules.changes_take_effect, "there is no zta-authz"),
+    Check("clients-mtls", "Clients come over mutual TLS", ("T2", "T6", "SC-8"),
+          "PeerAuthentication `mtls`; DownstreamTlsContext `require_client_certificate`, `trust_chain_verification`, "
+          "`tls_minimum_protocol_version`; ClientTrafficPolicy `tls`; Gateway `listeners`",
+          transport.clients_use_mutual_tls, "no mesh, gateway or Envoy is among the files"),
+    Check("authorizer-mtls", "zta-authz answers over mutual TLS or a socket", ("T2", "SC-8"),
+          "`listen`, `tls`, `insecure`", transport.authorizer_listens_securely, "there is no zta-authz"),
+    Check("callers-named", "Proxies that may ask are named", ("T6", "AC-4", "SC-7"),
+          "`tls.allowed_spiffe_ids`, `workloads`, `gateways`, `socket`", transport.callers_are_named,
+          "there is no zta-authz"),
+    Check("authorizer-verified", "Proxies verify who answers", ("T2", "T6", "SC-8"),
+          "DestinationRule `tls.mode`; BackendTLSPolicy `subjectAltNames`; Envoy's cluster",
+          transport.proxies_know_who_answers, "nobody asks"),
+    Check("telemetry-encrypted", "Telemetry is sent over TLS", ("T2", "SC-8"),
+          "`tracing.otlp_endpoint` and other endpoints of collectors", transport.telemetry_is_encrypted,
+          "nothing is sent to a collector"),
+    Check("network-default-deny", "Nothing is reached by default", ("T1", "T2", "AC-4", "SC-7"),
+          "NetworkPolicy `podSelector`, `policyTypes`", network.nothing_is_reached_by_default,
+          "no workload is among the files"),
+    Check("network-least", "Only what is needed is reached", ("AC-4", "SC-7"),
+          "NetworkPolicy `ingress`, `egress`", network.only_what_is_needed_is_reached,
+          "no NetworkPolicy allows anything"),
+    Check("pods-restricted", "Pods have no privileges", ("T5", "SC-7"),
+          "`securityContext` of pods and containers, `volumes`, `hostNetwork`", pods.pods_are_restricted,
+          "no workload is among the files"),
+    Check("namespaces-restricted", "Namespaces refuse other pods", ("T5",),
+          "Namespace label `pod-security.kubernetes.io/enforce`", pods.namespaces_refuse_others,
+          "no workload is among the files"),
+    Check("images-pinned", "Images can't change", ("T5",), "`image`", pods.images_are_pinned,
+          "no workload is among the files"),
+    Check("no-api-rights", "Pods have no rights in the API", ("T5", "T6"),
+          "`automountServiceAccountToken`, RoleBinding, ClusterRoleBinding", pods.pods_have_no_rights,
+          "no workload is among the files"),
+    Check("decision-log", "Decisions are recorded", ("T7", "AC-4"),
+          "`audit.sink`, `audit.on_full`, `audit.sample_allows`", records.decisions_are_recorded,
+          "there is no zta-authz"),
+    Check("log-tamper-evident", "Records show tampering", ("T5", "T7"),
+          "`audit.sink`, `audit.checkpoint`", records.records_show_tampering, "nothing is recorded"),
+    Check("metrics-read", "Metrics are read", ("T5", "T7", "SC-7"),
+          "`health.listen`, PodMonitor, ServiceMonitor, annotation `prometheus.io/scrape`",
+          records.metrics_are_scraped, "there is no zta-authz"),
+    Check("alerts", "Somebody is told", ("T5", "T7", "SC-7"), "PrometheusRule", records.somebody_is_told,
+          "there is no zta-authz"),
+    Check("traces", "Requests are traced", ("T7",), "`tracing.otlp_endpoint`", records.requests_are_traced,
+          "there is no zta-authz"),
+)  # fmt: skip
+
+
+def judge(installation: Installation) -> list[Evidence]:
+    """What each check finds, in their order."""
+    return [gather(check, installation) for check in CHECKS]

@@ -1,0 +1,85 @@
+"""What reaches what: network policies of the namespaces whose workloads the files name."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.installation import Installation
+    from zta_authz.cli.compliance.values import Document, Value
+
+_METADATA_SERVICE: Final = ipaddress.ip_address("169.254.169.254")
+_DIRECTIONS: Final = (("Ingress", "ingress", "from"), ("Egress", "egress", "to"))
+
+
+def _namespaces(installation: Installation) -> list[str]:
+    return sorted({document.namespace for document, _ in installation.pods()})
+
+
+def _policies(installation: Installation, namespace: str) -> list[Document]:
+    return [each for each in installation.of_kind("NetworkPolicy") if each.namespace == namespace]
+
+
+def nothing_is_reached_by_default(installation: Installation) -> Iterator[Finding]:
+    """In each namespace with workloads, a NetworkPolicy selects all pods and lets nothing in or out."""
+    with_pods = _namespaces(installation)
+    for namespace in with_pods:
+        policies = _policies(installation, namespace)
+        for direction, field, _ in _DIRECTIONS:
+            closing = [each for each in policies if _closes(each, direction, field)]
+            if closing:
+                types = closing[0].root.get("spec", "policyTypes")
+                yield Found((types or closing[0].root).place, f"{direction} of namespace {namespace}")
+            else:
+                message = f"nothing denies {direction.lower()} in namespace `{namespace}` by default"
+                yield Gap(message, f"add a NetworkPolicy with `podSelector: {{}}` and `policyTypes: [{direction}]`")
+    for each in installation.injected_namespaces():
+        if each.name not in with_pods and not _policies(installation, each.name):
+            message = f"the workloads and network policies of namespace {each.name} are not among the files"
+            yield Unseen(message, each.root.place)
+
+
+def _closes(policy: Document, direction: str, field: str) -> bool:
+    selector = policy.root.get("spec", "podSelector")
+    types = [each.text() for each in policy.root.items("spec", "policyTypes")] or ["Ingress"]
+    everything = selector is not None and not selector.fields()
+    return everything and direction in types and not policy.root.items("spec", field)
+
+
+def only_what_is_needed_is_reached(installation: Installation) -> Iterator[Finding]:
+    """Each allow names peers and ports; what reaches the internet leaves out the cloud's metadata service."""
+    for namespace in _namespaces(installation):
+        for policy in _policies(installation, namespace):
+            gaps = [gap for _, field, peers in _DIRECTIONS for gap in _open_doors(policy, field, peers)]
+            yield from gaps
+            count = sum(len(policy.root.items("spec", field)) for _, field, _ in _DIRECTIONS)
+            if count and not gaps:
+                yield Found(policy.root.place, "names peers and ports")
+
+
+def _open_doors(policy: Document, field: str, peers: str) -> Iterator[Gap]:
+    for rule in policy.root.items("spec", field):
+        if not rule.items(peers):
+            yield Gap("everybody is let through", f"name peers in `{peers}`", rule.place)
+        if not rule.items("ports"):
+            yield Gap("every port is let through", "name `ports`", rule.place)
+        for peer in rule.items(peers):
+            block = peer.get("ipBlock")
+            if block is not None and _reaches_metadata(block):
+                mend = "put private and link-local networks into `except`"
+                yield Gap("the cloud's metadata service is within", mend, block.place)
+
+
+def _reaches_metadata(block: Value) -> bool:
+    """Whether the block holds the link-local address that hands out a node's credentials."""
+    try:
+        held = _METADATA_SERVICE in ipaddress.ip_network(block.text("cidr"), strict=False)
+        excepted = [ipaddress.ip_network(each.text(), strict=False) for each in block.items("except")]
+    except ValueError:
+        return True
+    return held and not any(_METADATA_SERVICE in network for network in excepted)

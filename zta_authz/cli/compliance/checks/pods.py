@@ -1,0 +1,120 @@
+"""What workloads may: the Pod Security Standard `restricted` and a little more, images that can't change, no API."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.installation import Installation
+    from zta_authz.cli.compliance.values import Value
+
+_DIGEST: Final = re.compile(r"[^@\s]+@sha256:([0-9a-f]{64})")
+_HOST_FIELDS: Final = ("hostNetwork", "hostPID", "hostIPC")
+_VOLUMES: Final = frozenset(("configMap", "secret", "emptyDir", "csi", "projected", "downwardAPI", "ephemeral",
+                             "persistentVolumeClaim"))  # fmt: skip
+_ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+_SECCOMP: Final = ("RuntimeDefault", "Localhost")
+
+
+def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
+    """Not root, read-only root file system, no capabilities, no escalation, seccomp; nothing of the host."""
+    for document, pod in installation.pods():
+        spec = pod.get("spec") or pod
+        for field in _HOST_FIELDS:
+            value = spec.get(field)
+            if value is not None and value.flag() is not False:
+                yield Gap(f"{document.root.owner} shares the host's namespaces", f"take `{field}` away", value.place)
+        for volume in spec.items("volumes"):
+            kinds = set(volume.fields()) - {"name"}
+            if not kinds <= _VOLUMES:
+                mend = "use a volume that shows nothing of the host"
+                yield Gap(f"a volume of {', '.join(sorted(kinds))}", mend, volume.place)
+    for _, pod, container in installation.containers():
+        yield from _container(pod, container)
+
+
+def _container(pod: Value, container: Value) -> Iterator[Finding]:
+    context = container.get("securityContext")
+    wanted: tuple[tuple[tuple[str, ...], Any, bool], ...] = (
+        (("runAsNonRoot",), True, True),
+        (("readOnlyRootFilesystem",), True, False),
+        (("allowPrivilegeEscalation",), False, False),
+    )
+    gaps = []
+    for path, value, of_pod in wanted:
+        found = _setting(pod, container, path, of_pod)
+        if found is None or found.flag() is not value:
+            gaps.append(Gap(f"`{path[-1]}` is not {str(value).lower()}", f"write `{path[-1]}: {str(value).lower()}`",
+                            (found or context or container).place))  # fmt: skip
+    seccomp = _setting(pod, container, ("seccompProfile", "type"), True)
+    if seccomp is None or seccomp.text() not in _SECCOMP:
+        gaps.append(Gap("system calls are not filtered", "write `seccompProfile: {type: RuntimeDefault}`",
+                        (seccomp or context or container).place))  # fmt: skip
+    for field in ("runAsUser", "runAsGroup"):
+        user = _setting(pod, container, (field,), True)
+        if user is not None and user.plain() == 0:
+            gaps.append(Gap(f"`{field}` is 0", "give it a user of its own", user.place))
+    if context is None or context.plain("capabilities", "drop") != ["ALL"] or context.items("capabilities", "add"):
+        gaps.append(Gap("capabilities are kept", "write `capabilities: {drop: [ALL]}`", (context or container).place))
+    if context is not None and context.flag("privileged"):
+        gaps.append(Gap("the container is privileged", "take `privileged` away", context.place))
+    yield from gaps
+    if not gaps and context is not None:
+        yield Found(context.place, "non-root, read-only, no capabilities, seccomp")
+
+
+def _setting(pod: Value, container: Value, path: tuple[str, ...], of_pod: bool) -> Value | None:
+    found = container.get("securityContext", *path)
+    return pod.get("spec", "securityContext", *path) if found is None and of_pod else found
+
+
+def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
+    """Namespaces of workloads admit `restricted` pods only."""
+    namespaces = {each.name: each for each in installation.of_kind("Namespace")}
+    for name in sorted({document.namespace for document, _ in installation.pods()}):
+        namespace = namespaces.get(name)
+        label = None if namespace is None else namespace.root.get("metadata", "labels", _ENFORCE)
+        if label is not None and label.text() == "restricted":
+            yield Found(label.place, "restricted")
+        else:
+            at = None if namespace is None else namespace.root.place
+            mend = f"label the namespace `{_ENFORCE}: restricted`"
+            yield Gap(f"namespace `{name}` admits pods that are not restricted", mend, at)
+
+
+def images_are_pinned(installation: Installation) -> Iterator[Finding]:
+    """Images are named by digest: a tag can be moved, a digest can't."""
+    for _, _, container in installation.containers():
+        image = container.get("image")
+        found = None if image is None else _DIGEST.fullmatch(image.text())
+        if image is None or found is None:
+            mend = "name the image by `@sha256:…`"
+            yield Gap("what runs is not fixed by a digest", mend, (image or container).place)
+        elif not found[1].strip("0"):
+            mend = "put the digest of the image that you built there"
+            yield Gap("the digest is a placeholder, so what will run can't be told", mend, image.place)
+        else:
+            yield Found(image.place, image.text())
+
+
+def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
+    """No token of the Kubernetes API is mounted, and ServiceAccounts of pods have no roles."""
+    accounts = set()
+    for document, pod in installation.pods():
+        token = pod.get("spec", "automountServiceAccountToken")
+        if token is not None and token.flag() is False:
+            yield Found(token.place, "false")
+        else:
+            at = (token or pod.get("spec") or pod).place
+            yield Gap("a token of the API is mounted", "write `automountServiceAccountToken: false`", at)
+        accounts.add((document.namespace, pod.text("spec", "serviceAccountName") or "default"))
+    for binding in installation.of_kind("RoleBinding", "ClusterRoleBinding"):
+        for subject in binding.root.items("subjects"):
+            name = (subject.text("namespace") or binding.namespace, subject.text("name"))
+            if subject.text("kind") == "ServiceAccount" and name in accounts:
+                yield Gap(f"ServiceAccount {'/'.join(name)} has rights in the API", "remove the binding", subject.place)

@@ -1,0 +1,134 @@
+"""What is written down and watched: decisions, metrics, alerts, traces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.installation import Installation, pod_labels
+from zta_authz.cli.compliance.values import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.authorizers import Authorizer
+    from zta_authz.cli.compliance.values import Document, Value
+
+WATCHED: Final = {
+    "zta_decisions_total": "denials that jump",
+    "zta_policy_reload_failed": "policies that are refused",
+    "zta_audit_dropped_total": "decision records that are lost",
+    "zta_trust_bundle_expiry_timestamp_seconds": "authorities that end",
+    "zta_keys_missing": "issuers without keys",
+}
+"""Metrics that alerts must speak of, and what nobody would notice else."""
+
+
+def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
+    """Every decision is recorded, and one that can't be is not allowed."""
+    for each in installation.authorizers:
+        audit = each.settings.audit
+        at = each.setting("audit", "sink")
+        if audit.sink == "none":
+            yield Gap("decisions are not recorded", "write `audit: {sink: stdout}`", at)
+        else:
+            yield Found(at, audit.sink)
+        if audit.on_full == "deny":
+            yield Found(each.setting("audit", "on_full"), "deny")
+        else:
+            message = "requests are allowed whose record is lost"
+            yield Gap(message, "write `audit: {on_full: deny}`", each.setting("audit", "on_full"))
+        if audit.sample_allows < 1:
+            message = f"only {audit.sample_allows:.0%} of the allows are recorded"
+            yield Gap(message, "write `audit: {sample_allows: 1}`", each.setting("audit", "sample_allows"))
+
+
+def records_show_tampering(installation: Installation) -> Iterator[Finding]:
+    """Files of the decision log are chained by hashes, and signed checkpoints show what was rewritten or cut."""
+    for each in installation.authorizers:
+        audit = each.settings.audit
+        if audit.sink == "none":
+            continue
+        if audit.sink != "file":
+            message = f"records leave by {audit.sink}: whether they can be altered later is not shown by manifests"
+            yield Unseen(message, each.setting("audit", "sink"))
+        elif audit.checkpoint is None:
+            yield Gap("the log can be rewritten as a whole", "add `audit.checkpoint`", each.setting("audit", "sink"))
+        else:
+            yield Found(each.setting("audit", "checkpoint"), f"signed every {audit.checkpoint.interval_seconds:g} s")
+
+
+def metrics_are_scraped(installation: Installation) -> Iterator[Finding]:
+    """A PodMonitor, ServiceMonitor or annotation has Prometheus read each authorizer's metrics."""
+    for each in installation.authorizers:
+        if each.settings.health.listen is None:
+            yield Gap("there is no page of metrics", "set `health: {listen: …}`", each.setting("health", "listen"))
+            continue
+        yield from _scraped(installation, each)
+
+
+def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Finding]:
+    workload = authorizer.workload
+    if workload is None:
+        yield Unseen("who reads the metrics is not among the files", authorizer.setting("health", "listen"))
+        return
+    pod = next(pod for document, pod in installation.pods() if document is workload)
+    labels = pod_labels(pod)
+    for monitor in installation.of_kind("PodMonitor", "ServiceMonitor"):
+        if _watches(monitor, workload) and _takes(installation, monitor, workload, labels):
+            yield Found(monitor.root.place, f"reads {workload.root.owner}")
+            return
+    annotation = pod.get("metadata", "annotations", "prometheus.io/scrape")
+    if annotation is not None and annotation.text() == "true":
+        yield Found(annotation.place, "true")
+        return
+    mend = "add a PodMonitor that selects its pods, as k8s/monitoring does"
+    yield Gap("nobody reads the metrics", mend, workload.root.place)
+
+
+def _watches(monitor: Document, workload: Document) -> bool:
+    """Whether the monitor looks into the workload's namespace."""
+    names = [each.text() for each in monitor.root.items("spec", "namespaceSelector", "matchNames")]
+    everywhere = monitor.root.flag("spec", "namespaceSelector", "any") is True
+    return everywhere or workload.namespace in (names or [monitor.namespace])
+
+
+def _takes(installation: Installation, monitor: Document, workload: Document, labels: dict[str, str]) -> bool:
+    selector = monitor.root.get("spec", "selector")
+    if monitor.kind == "PodMonitor":
+        return matches(selector, labels)
+    services = (each for each in installation.of_kind("Service") if each.namespace == workload.namespace)
+    return any(matches(selector, each.labels) and _leads_to(each.root, labels) for each in services)
+
+
+def _leads_to(service: Value, labels: dict[str, str]) -> bool:
+    wanted = service.fields("spec", "selector")
+    return bool(wanted) and all(labels.get(key) == value.text() for key, value in wanted.items())
+
+
+def somebody_is_told(installation: Installation) -> Iterator[Finding]:
+    """Alerts on denials, refused policies, lost records, authorities that end and issuers without keys."""
+    alerts = [
+        rule
+        for document in installation.of_kind("PrometheusRule")
+        for group in document.root.items("spec", "groups")
+        for rule in group.items("rules")
+    ]
+    named = [rule for rule in alerts if rule.get("alert") is not None]
+    for metric, what in WATCHED.items():
+        recorded = {rule.text("record") for rule in alerts if metric in rule.text("expr")} - {""}
+        found = [rule for rule in named if any(each in rule.text("expr") for each in (metric, *recorded))]
+        if found:
+            yield Found(found[0].place, f"{found[0].text('alert')}: {what}")
+        elif installation.authorizers:
+            yield Gap(f"nobody is told of {what}", f"add an alert on `{metric}`, as k8s/monitoring does")
+
+
+def requests_are_traced(installation: Installation) -> Iterator[Finding]:
+    """Checks appear in the traces of the requests they are for."""
+    for each in installation.authorizers:
+        at = each.setting("tracing", "otlp_endpoint")
+        if each.settings.tracing.otlp_endpoint is None:
+            yield Gap("checks leave no spans", "set `tracing: {otlp_endpoint: …}`", at)
+        else:
+            yield Found(at, each.settings.tracing.otlp_endpoint)

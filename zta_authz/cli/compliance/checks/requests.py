@@ -1,0 +1,132 @@
+"""Do proxies send requests whole, with their evidence, read as applications read them, and bounded in time?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.checks.asking import custom_policies, security_policies
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap
+from zta_authz.cli.compliance.installation import CONNECTION_MANAGER, EXT_AUTHZ, Installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.values import Document, Value
+
+MAX_STREAM_SECONDS: Final = 3600.0
+_EVIDENCE: Final = ("include_peer_certificate", "encode_raw_headers")
+
+
+def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
+    """Proxies send the peer's certificate, and repeated headers apart."""
+    messages = installation.messages(EXT_AUTHZ)
+    merged = [each for each in messages if each.merged]
+    for message in messages:
+        for field in () if message.merged else _EVIDENCE:
+            yield _true(message.value, field)
+    for policy in custom_policies(installation):
+        scopes = {policy.namespace, *installation.root_namespaces}
+        near = [each.value for each in merged if each.holder.namespace in scopes]
+        for field in _EVIDENCE:
+            given = [each for each in near if each.get(field) is not None]
+            if given:
+                yield _true(given[0], field)
+            else:
+                message_ = f"the provider has no field for it, and no EnvoyFilter sets `{field}`"
+                yield Gap(message_, "merge it into the filter, as k8s/istio/envoy-filter.yaml does", policy.root.place)
+    for policy in security_policies(installation):
+        for field in _EVIDENCE:
+            yield from _patched(installation, policy, f"/{field}", field)
+
+
+def _true(value: Value, field: str) -> Finding:
+    found = value.get(field)
+    if found is not None and found.flag() is True:
+        return Found(found.place, "true")
+    return Gap(f"`{field}` is not true", f"write `{field}: true`", (found or value).place)
+
+
+def _patched(installation: Installation, policy: Document, ending: str, what: str) -> Iterator[Finding]:
+    """An EnvoyPatchPolicy of the namespace that adds the field whose JSON path ends so."""
+    for patch in installation.of_kind("EnvoyPatchPolicy"):
+        for each in patch.root.items("spec", "jsonPatches"):
+            value = each.get("operation", "value")
+            if patch.namespace == policy.namespace and each.text("operation", "path").endswith(ending) and value:
+                ok = value.flag() is not False
+                mend = f"write `value: true` for `{what}`"
+                yield Found(value.place, value.shown) if ok else Gap(f"`{what}` is false", mend, value.place)
+                return
+    message = f"SecurityPolicy has no field for it, and no EnvoyPatchPolicy sets `{what}`"
+    yield Gap(message, "patch it, as k8s/overlays/envoy-gateway/evidence.yaml does", policy.root.place)
+
+
+def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
+    """Proxies refuse what applications read otherwise: `%2F` in paths, `_` in names of headers."""
+    wanted = (
+        (("path_with_escaped_slashes_action",), "REJECT_REQUEST"),
+        (("common_http_protocol_options", "headers_with_underscores_action"), "REJECT_REQUEST"),
+    )
+    for holder, managers in _connection_managers(installation):
+        for path, value in wanted:
+            found = next(filter(None, (each.get(*path) for each in managers)), None)
+            if found is not None and found.text() == value:
+                yield Found(found.place, value)
+            else:
+                at = found or (managers[0] if managers else holder.root)
+                yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", at.place)
+    for policy in installation.of_kind("ClientTrafficPolicy"):
+        for path, value in ((("path", "escapedSlashesAction"), "RejectRequest"),
+                            (("headers", "withUnderscoresAction"), "RejectRequest")):  # fmt: skip
+            found = policy.root.get("spec", *path)
+            if found is not None and found.text() == value:
+                yield Found(found.place, value)
+            else:
+                yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", policy.root.place)
+    for authorizer in installation.authorizers:
+        place = authorizer.setting("paths", "ambiguous")
+        if authorizer.settings.options().accept_ambiguous_paths:
+            message = "paths that two parties read differently are matched as they are"
+            yield Gap(message, "write `paths: {ambiguous: reject}`", place)
+        else:
+            yield Found(place, "reject")
+
+
+def _connection_managers(installation: Installation) -> Iterator[tuple[Document, list[Value]]]:
+    """For each thing that asks through a connection manager, the messages that set it up."""
+    managers = installation.messages(CONNECTION_MANAGER)
+    for each in managers:
+        if not each.merged:
+            yield each.holder, [each.value]
+    inserting = {id(e.holder): e.holder for e in installation.messages(EXT_AUTHZ) if e.holder.kind == "EnvoyFilter"}
+    asking = custom_policies(installation) or list(inserting.values())
+    for holder in asking:
+        scopes = {holder.namespace, *installation.root_namespaces}
+        yield holder, [each.value for each in managers if each.merged and each.holder.namespace in scopes]
+
+
+def sessions_are_bounded(installation: Installation) -> Iterator[Finding]:
+    """A stream is asked about once, when it opens: how long it may last bounds how long an allow holds."""
+    path = ("common_http_protocol_options", "max_stream_duration")
+    for holder, managers in _connection_managers(installation):
+        yield _bounded([each.get(*path) for each in managers], (managers[0] if managers else holder.root))
+    for policy in security_policies(installation):
+        patches = [
+            each.get("operation", "value")
+            for patch in installation.of_kind("EnvoyPatchPolicy")
+            for each in patch.root.items("spec", "jsonPatches")
+            if patch.namespace == policy.namespace and each.text("operation", "path").endswith("/max_stream_duration")
+        ]
+        traffic = [
+            each.root.get("spec", "timeout", "http", "maxStreamDuration")
+            for each in installation.of_kind("BackendTrafficPolicy")
+        ]
+        yield _bounded([*patches, *traffic], policy.root)
+
+
+def _bounded(values: list[Value | None], at: Value) -> Finding:
+    found = next(filter(None, values), None)
+    seconds = None if found is None else found.seconds()
+    if found is None or seconds is None or not 0 < seconds <= MAX_STREAM_SECONDS:
+        message = f"streams may outlive the reasons for their allow ({found.shown if found else 'no bound'})"
+        return Gap(message, "set `max_stream_duration`, for example to 900s", (found or at).place)
+    return Found(found.place, found.shown)

@@ -1,0 +1,199 @@
+"""What the policies say: deny by default, nobody allowed everything, decisions that follow what is known now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.model.options import CertificateCheck
+from zta_authz.pdp.paths import ambiguous
+from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
+from zta_authz.policy.dimensions import PEER, ClaimDimension
+from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.lint import Kind, Level, lint
+from zta_authz.policy.require import BoundClause, MaxAgeClause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zta_authz.cli.compliance.authorizers import Authorizer
+    from zta_authz.cli.compliance.installation import Installation
+    from zta_authz.cli.compliance.values import Place
+    from zta_authz.policy.clauses import Clause
+    from zta_authz.policy.rule import Rule
+    from zta_authz.policy.table import CompiledPolicy
+
+_MAX_SHOWN: Final = 5
+"""Rules that are shown as evidence of one thing."""
+_MAX_AGE_OF_RULES_SECONDS: Final = 300.0
+
+
+def decisions_are_known(installation: Installation) -> Iterator[Finding]:
+    """Settings and policies are among the files, so that everything else can be judged."""
+    if not installation.authorizers:
+        yield Gap("no container runs zta-authz", "add its Deployment, or name its settings with --config")
+    for each in installation.authorizers:
+        for message, value in each.unread:
+            yield Unseen(message, None if value is None else value.place)
+        if each.config is not None:
+            yield Found(each.config.place, f"policies of {len(each.snapshot.sources)} files")
+        elif not each.unread:
+            at = each.setting("semantics")
+            yield Found(each.container.place if each.container is not None else at, "no settings file: defaults hold")
+
+
+def denial_is_the_default(installation: Installation) -> Iterator[Finding]:
+    """Strict reading, and a request that no rule speaks of is denied."""
+    for each in installation.authorizers:
+        options = each.settings.options()
+        default = each.setting("default_action")
+        if options.default_allow:
+            yield Gap("a request that no policy speaks of is allowed", "write `default_action: deny`", default)
+        else:
+            yield Found(default, "deny")
+        at = each.setting("semantics")
+        if options.strict:
+            yield Found(at, "strict")
+        else:
+            mend = "write `semantics: strict`, and see with `zta-authz replay` what changes"
+            yield Gap("Istio's reading lets through what the strict one refuses", mend, at)
+
+
+def rules_of(authorizer: Authorizer, *actions: str) -> Iterator[tuple[CompiledPolicy, Rule]]:
+    """The rules in force of these actions."""
+    for policy in authorizer.snapshot.table.policies:
+        if policy.ref.action in actions and not policy.ref.dry_run:
+            for rule in policy.rules:
+                yield policy, rule
+
+
+def place_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> Place:
+    """Where a rule stands."""
+    what = f"{policy.ref.order[2]} {policy.ref.name}: spec.rules[{rule.number}]"
+    return authorizer.place(policy.ref.position.source, rule.line, what)
+
+
+def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding]:
+    """No ALLOW rule without conditions, none that only excludes; rules without identity are shown."""
+    for each in installation.authorizers:
+        policies = each.snapshot.table.policies
+        if not policies and not each.unread:
+            yield Gap("there are no policies", "write rules for what may be done", each.setting("policies"))
+        open_rules = set()
+        for policy, rule in rules_of(each, "ALLOW"):
+            if not rule.clauses and not rule.groups:
+                open_rules.add((policy.ref.name, rule.number))
+                mend = "name who may do what, or remove the rule"
+                yield Gap("the rule allows everybody everything", mend, place_of(each, policy, rule))
+        found = 0
+        for finding in lint(each.snapshot.table, now=installation.now, refused_path=_refused(each)):
+            if finding.kind is not Kind.UNAUTHENTICATED or (finding.policy, finding.rule) in open_rules:
+                continue
+            found += 1
+            at = each.place(finding.source, finding.line, f"{finding.policy}: spec.rules[{finding.rule}]")
+            if finding.level is Level.WARNING:
+                yield Gap(finding.message, finding.hint, at)
+            else:
+                yield Unseen("the rule asks for no identity; whether that is meant (health checks) is not written", at)
+        allows = sum(1 for _ in rules_of(each, "ALLOW"))
+        if policies and not open_rules and not found:
+            yield Found(each.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
+
+
+def _refused(authorizer: Authorizer) -> Callable[[str], str]:
+    accepts = authorizer.settings.options().accept_ambiguous_paths
+    return lambda path: "" if accepts else ambiguous(path, "GET")
+
+
+def callers_are_verified(installation: Installation) -> Iterator[Finding]:
+    """The peer's certificate is verified here, and the proxy's word for it is not enough."""
+    for each in installation.authorizers:
+        options = each.settings.options()
+        at = each.setting("peer", "verify_certificate")
+        if options.verify_certificate is CertificateCheck.REQUIRED:
+            yield Found(at, "required")
+        else:
+            message = f"certificates of callers are verified {options.verify_certificate.value.replace('_', ' ')}"
+            yield Gap(message, "write `peer: {verify_certificate: required}`", at)
+        at = each.setting("peer", "trust_proxy")
+        if options.trust_proxy:
+            yield Gap("the proxy's word for the caller is believed", "write `peer: {trust_proxy: false}`", at)
+        else:
+            yield Found(at, "false")
+
+
+def _clauses(rule: Rule) -> Iterator[Clause]:
+    yield from rule.clauses
+    for group in rule.groups:
+        for alternative in group:
+            yield from alternative
+
+
+def _attribute(clause: Clause) -> str:
+    """What of the present a clause looks at, "" for what stands still (method, path)."""
+    if isinstance(clause, ConditionClause):
+        return f"condition on {', '.join(sorted(clause.condition.variables))}"
+    if isinstance(clause, TimeClause):
+        return f"time: {clause.times}"
+    if isinstance(clause, BoundClause | MaxAgeClause):
+        return clause.label
+    if isinstance(clause, RequestPrincipalClause) or (
+        isinstance(clause, TextClause) and isinstance(clause.dimension, ClaimDimension)
+    ):
+        return f"verified token: {clause.label}"
+    if isinstance(clause, TextClause) and clause.dimension is PEER:
+        return f"verified workload: {clause.label}"
+    return ""
+
+
+def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
+    """Rules look at who asks and at the state of the moment: workload, token, claims, time, conditions."""
+    for each in installation.authorizers:
+        shown: dict[str, Found] = {}
+        for policy, rule in rules_of(each, "ALLOW", "DENY"):
+            for clause in _clauses(rule):
+                what = _attribute(clause)
+                if what and what.partition(":")[0] not in shown:
+                    shown[what.partition(":")[0]] = Found(place_of(each, policy, rule), what)
+        yield from list(shown.values())[:_MAX_SHOWN]
+        if not shown and not each.unread:
+            message = "no rule looks at who asks, the token's claims, the time or any other state of the moment"
+            yield Gap(
+                message, "ask for `principals`, `requestPrincipals`, a `condition` or a time", each.setting("policies")
+            )
+
+
+def changes_take_effect(installation: Installation) -> Iterator[Finding]:
+    """Changed policies come into force without a restart, and soon."""
+    for each in installation.authorizers:
+        reload = each.settings.reload
+        if not reload.enabled:
+            yield Gap(
+                "changed policies wait for a restart",
+                "write `reload: {enabled: true}`",
+                each.setting("reload", "enabled"),
+            )
+        elif reload.poll_seconds > _MAX_AGE_OF_RULES_SECONDS:
+            message = f"files are looked at every {reload.poll_seconds:g} s only"
+            yield Gap(message, "write `reload: {poll_seconds: 1}`", each.setting("reload", "poll_seconds"))
+        else:
+            yield Found(each.setting("reload", "poll_seconds"), f"looked at every {reload.poll_seconds:g} s")
+        for mount in each.container.items("volumeMounts") if each.container is not None else ():
+            below = any(path.startswith(mount.text("mountPath")) for path in each.settings.policies)
+            if mount.get("subPath") is not None and below:
+                yield Gap("the kubelet never updates a subPath", "mount the directory", mount.place)
+
+
+def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
+    """A RevocationList is loaded, so that a stolen key or token can be refused within a reload."""
+    for each in installation.authorizers:
+        for revocations in each.documents.revocations:
+            name = f"RevocationList {revocations.namespace}/{revocations.name}"
+            at = each.place(revocations.position.source, revocations.position.line, name)
+            yield Found(at, f"{len(revocations.entries)} entries")
+        if not each.documents.revocations:
+            if each.unread:
+                yield Unseen("no RevocationList is among the policies that were given", each.setting("policies"))
+                continue
+            mend = "add a RevocationList to the policies of the platform team; it may be empty until it is needed"
+            yield Gap("there is no RevocationList", mend, each.setting("policies"))

@@ -1,0 +1,140 @@
+"""Which tokens are believed, of whom, for whom and for how long; and whose signature makes a certificate good."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.authn.bundle_formats import read_bundle
+from zta_authz.authn.bundles import expiry
+from zta_authz.cli.compliance.checks.rules import place_of, rules_of
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.model.spiffe import TrustDomain
+from zta_authz.policy.require import BoundClause, MaxAgeClause
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.authorizers import Authorizer
+    from zta_authz.cli.compliance.installation import Installation
+    from zta_authz.cli.compliance.values import Place, Value
+    from zta_authz.model.documents import JwtRule
+
+SOON_SECONDS: Final = 30 * 86400.0
+MAX_TOKEN_AGE_SECONDS: Final = 24 * 3600.0
+
+
+def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, Place]]:
+    """Each rule about tokens with its place."""
+    for document in authorizer.documents.authentications:
+        for number, rule in enumerate(document.rules):
+            what = f"RequestAuthentication {rule.policy}: spec.jwtRules[{number}]"
+            yield rule, authorizer.place(rule.position.source, rule.position.line, what)
+
+
+def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
+    """Each issuer is an https URL, its keys come over https, and its tokens must name us as their audience."""
+    for each in installation.authorizers:
+        policies = {policy.issuer for policy in each.documents.issuer_policies if policy.audiences}
+        for rule, at in jwt_rules(each):
+            if not rule.audiences and rule.issuer not in policies:
+                yield Gap("tokens for any audience are taken", "list `audiences`", at)
+            elif not rule.issuer.startswith("https://") and rule.jwks is None:
+                yield Gap(f"issuer `{rule.issuer}` is no https URL", "name it by its https URL, or give `jwks`", at)
+            elif rule.jwks_uri is not None and not rule.jwks_uri.startswith("https://"):
+                yield Gap("keys are fetched without TLS", "write an https `jwksUri`", at)
+            else:
+                yield Found(at, f"issuer {rule.issuer}, audiences {', '.join(rule.audiences) or 'by IssuerPolicy'}")
+        at = each.setting("jwks", "allow_http")
+        if each.settings.jwks.allow_http:
+            yield Gap("keys may be fetched without TLS", "write `jwks: {allow_http: false}`", at)
+
+
+def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Finding]:
+    """A stolen token is useless (bound to its presenter) or soon useless (`maxTokenAge`), by issuer or by rule."""
+    for each in installation.authorizers:
+        limits = {policy.issuer: policy for policy in each.documents.issuer_policies}
+        required = [
+            (clause, place_of(each, policy, rule))
+            for policy, rule in rules_of(each, "ALLOW")
+            for clause in rule.clauses
+            if isinstance(clause, BoundClause | MaxAgeClause)
+        ]
+        for clause, at in required:
+            yield Found(at, clause.label)
+        for rule, at in jwt_rules(each):
+            limit = limits.get(rule.issuer)
+            if limit is not None and (limit.require_bound or limit.max_token_age <= MAX_TOKEN_AGE_SECONDS):
+                name = f"IssuerPolicy {limit.namespace}/{limit.name}"
+                what = "requireBound" if limit.require_bound else f"maxTokenAge {limit.max_token_age:g} s"
+                yield Found(each.place(limit.position.source, limit.position.line, name), what)
+            elif not required:
+                message = f"a stolen token of {rule.issuer} is good for as long as its issuer says"
+                yield Gap(message, "add an IssuerPolicy with `maxTokenAge` or `requireBound` for this issuer", at)
+
+
+def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
+    """There is a trust bundle for callers' certificates, and none of its authorities ends soon."""
+    for each in installation.authorizers:
+        for bundle in each.documents.bundles:
+            name = f"TrustBundle {bundle.namespace}/{bundle.name}"
+            at = each.place(bundle.position.source, bundle.position.line, name)
+            ends = each.snapshot.verifier.bundle_expiry.get(bundle.trust_domain.name)
+            yield _lasting(at, ends, installation.now)
+        for number, given in enumerate(each.settings.bundles):
+            at = each.setting("bundles", number)
+            if given.url is not None:
+                yield Unseen(f"the bundle of {given.trust_domain} is fetched from {given.url} while serving", at)
+            elif given.file is not None:
+                yield _file(installation, each, given.trust_domain, given.file, at)
+        if each.settings.takes_agent_bundles:
+            at = each.setting("workload_api", "socket")
+            yield Unseen("trust bundles come from the Workload API while serving, and rotate there", at)
+        if not (each.documents.bundles or each.settings.bundles or each.settings.takes_agent_bundles or each.unread):
+            yield Gap(
+                "no trust bundle: every caller is denied", "add `bundles` or a TrustBundle", each.setting("bundles")
+            )
+
+
+def _file(installation: Installation, authorizer: Authorizer, domain: str, file: str, at: Place) -> Finding:
+    """A bundle file, if a ConfigMap of the manifests holds it."""
+    folder, _, name = file.rpartition("/")
+    volume = _volume(installation, authorizer, folder)
+    holder = None if volume is None else volume.text("configMap", "name")
+    namespace = "" if authorizer.workload is None else authorizer.workload.namespace
+    document = installation.named("ConfigMap", holder or "", namespace)
+    text = None if document is None else document.root.get("data", name)
+    if text is None:
+        where = f"ConfigMap {holder}" if holder else "a volume"
+        return Unseen(
+            f"the authorities of {domain} are in {where} that is made in the cluster; alerts watch its end", at
+        )
+    bundle, wrong = read_bundle(TrustDomain(domain), text.text().encode())
+    if wrong:
+        return Gap(f"the bundle can't be read: {wrong[0].message}", "put the authorities there, in PEM", text.place)
+    return _lasting(text.place, expiry(bundle.authorities), installation.now)
+
+
+def _volume(installation: Installation, authorizer: Authorizer, folder: str) -> Value | None:
+    if authorizer.container is None:
+        return None
+    names = {
+        mount.text("name")
+        for mount in authorizer.container.items("volumeMounts")
+        if mount.text("mountPath").rstrip("/") == folder
+    }
+    for workload, pod in installation.pods():
+        if workload is authorizer.workload:
+            return next((each for each in pod.items("spec", "volumes") if each.text("name") in names), None)
+    return None
+
+
+def _lasting(at: Place, ends: float | None, now: float) -> Finding:
+    if ends is None:
+        return Unseen("when its first authority ends can't be told from here", at)
+    day = datetime.fromtimestamp(ends, UTC).date().isoformat()
+    if ends <= now:
+        return Gap(f"an authority ended on {day}", "replace the bundle", at)
+    if ends - now < SOON_SECONDS:
+        return Gap(f"an authority ends on {day}, in less than {SOON_SECONDS / 86400:g} days", "add its successor", at)
+    return Found(at, f"authorities until {day}")

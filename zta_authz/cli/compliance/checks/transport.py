@@ -1,0 +1,246 @@
+"""How connections are secured: clients to proxies, proxies to zta-authz, zta-authz to collectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from zta_authz.cli.compliance.checks.asking import custom_policies, security_policies
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap
+from zta_authz.cli.compliance.installation import DOWNSTREAM_TLS, EXT_AUTHZ, Installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.authorizers import Authorizer
+    from zta_authz.cli.compliance.values import Value
+
+_OLD_VERSIONS: Final = ("TLSv1_0", "TLSv1_1", "1.0", "1.1")
+_LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_MTLS_MODES: Final = ("ISTIO_MUTUAL", "MUTUAL")
+
+
+def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
+    """Nobody reaches a protected workload but over mutual TLS."""
+    scopes = {each.name for each in installation.injected_namespaces()}
+    scopes |= {each.namespace for each in custom_policies(installation)} - installation.root_namespaces
+    policies = installation.of_kind("PeerAuthentication")
+    for each in policies:
+        mode = each.root.get("spec", "mtls", "mode")
+        if mode is not None and mode.text() not in ("STRICT", "UNSET"):
+            yield Gap(f"mutual TLS is {mode.text()}", "write `mode: STRICT`", mode.place)
+        for port, value in each.root.fields("spec", "portLevelMtls").items():
+            if value.text("mode") != "STRICT":
+                yield Gap(f"port {port} is left out of mutual TLS", "write `mode: STRICT`", value.place)
+    for namespace in sorted(scopes):
+        strict = [
+            mode
+            for each in policies
+            if each.namespace in {namespace, *installation.root_namespaces}
+            and each.root.get("spec", "selector") is None
+            and (mode := each.root.get("spec", "mtls", "mode")) is not None
+            and mode.text() == "STRICT"
+        ]
+        if strict:
+            yield Found(strict[0].place, f"STRICT in namespace {namespace}")
+        else:
+            mend = "add a PeerAuthentication with `mtls: {mode: STRICT}` and no selector"
+            yield Gap(f"nothing makes mutual TLS strict in namespace {namespace}", mend)
+    yield from _gateway_clients(installation)
+    for tls in installation.messages(DOWNSTREAM_TLS):
+        yield from _downstream(tls.value)
+    yield from _plain_listeners(installation)
+
+
+def _gateway_clients(installation: Installation) -> Iterator[Finding]:
+    if not security_policies(installation):
+        return
+    policies = installation.of_kind("ClientTrafficPolicy")
+    for each in policies:
+        validation = each.root.get("spec", "tls", "clientValidation")
+        if validation is None or validation.flag("optional"):
+            yield Gap("clients need no certificate", "add `clientValidation` with `optional: false`", each.root.place)
+        else:
+            yield Found(validation.place, "clients need a certificate")
+        yield from _version(each.root.get("spec", "tls", "minVersion"))
+    if not policies:
+        yield Gap("clients need no certificate", "add a ClientTrafficPolicy with `clientValidation`")
+    for gateway in installation.of_kind("Gateway"):
+        for listener in gateway.root.items("spec", "listeners"):
+            if listener.text("protocol") in ("HTTP", "TCP"):
+                yield Gap("the listener speaks plaintext", "write `protocol: HTTPS`", listener.place)
+
+
+def _version(value: Value | None) -> Iterator[Finding]:
+    if value is not None:
+        if value.text() in _OLD_VERSIONS:
+            yield Gap(f"TLS {value.text()} is taken", "write 1.2 or 1.3", value.place)
+        else:
+            yield Found(value.place, value.text())
+
+
+def _downstream(tls: Value) -> Iterator[Finding]:
+    required = tls.get("require_client_certificate")
+    if required is None or required.flag() is not True:
+        yield Gap("clients need no certificate", "write `require_client_certificate: true`", (required or tls).place)
+    else:
+        yield Found(required.place, "true")
+    trust = tls.get("common_tls_context", "validation_context", "trust_chain_verification")
+    if trust is not None and trust.text() == "ACCEPT_UNTRUSTED":
+        yield Gap("any certificate is taken", "write `VERIFY_TRUST_CHAIN`", trust.place)
+    yield from _version(tls.get("common_tls_context", "tls_params", "tls_minimum_protocol_version"))
+
+
+def _plain_listeners(installation: Installation) -> Iterator[Finding]:
+    """Listeners of Envoy's configurations whose requests are asked about, but come in plaintext."""
+    for _, config in installation.envoy:
+        for listener in config.items("static_resources", "listeners"):
+            for chain in listener.items("filter_chains"):
+                asks = any(each.text("@type") == EXT_AUTHZ for each in chain.below())
+                if asks and chain.get("transport_socket") is None:
+                    yield Gap("the listener speaks plaintext", "add a DownstreamTlsContext", chain.place)
+
+
+def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]:
+    """zta-authz answers on Unix sockets or over mutual TLS 1.3, never in plaintext to other machines."""
+    for each in installation.authorizers:
+        settings = each.settings
+        if settings.insecure:
+            yield Gap("plaintext to other machines is allowed", "take `insecure` away", each.setting("insecure"))
+        for number, endpoint in enumerate(settings.endpoints()):
+            at = each.setting("listen", number)
+            if endpoint.is_unix:
+                yield Found(at, f"a Unix socket, mode {settings.socket.mode}")
+            elif settings.tls is not None:
+                yield Found(at, "mutual TLS 1.3")
+            elif endpoint.is_local:
+                yield Found(at, "reached from this pod only")
+            else:
+                yield Gap("anybody may ask, in plaintext", "set `tls` with `allowed_spiffe_ids`", at)
+
+
+def callers_are_named(installation: Installation) -> Iterator[Finding]:
+    """Which proxies may ask is listed, and each may ask about its own workloads only."""
+    for each in installation.authorizers:
+        if any(endpoint.is_unix for endpoint in each.settings.endpoints()):
+            yield from _socket(each)
+        if each.settings.tls is None:
+            continue
+        names = each.settings.tls.allowed_spiffe_ids
+        at = each.setting("tls", "allowed_spiffe_ids")
+        yield Found(at, ", ".join(names))
+        if len(names) > 1 and not each.settings.options().shared:
+            message = "every caller asks about the same workload, whoever it is"
+            yield Gap(message, "list `workloads`, or `gateways` with their namespaces", at)
+        for number, gateway in enumerate(each.settings.gateways):
+            at = each.setting("gateways", number)
+            if "*" in gateway.namespaces:
+                yield Gap("the gateway may name every namespace", "list the namespaces it stands before", at)
+            else:
+                yield Found(at, f"{gateway.spiffe_id} may name {', '.join(gateway.namespaces)}")
+        if each.settings.workloads:
+            yield Found(each.setting("workloads"), f"{len(each.settings.workloads)} workloads, each by its proxy")
+
+
+def _socket(authorizer: Authorizer) -> Iterator[Finding]:
+    settings = authorizer.settings.socket
+    at = authorizer.setting("socket", "mode")
+    if int(settings.mode, 8) & 0o002:
+        yield Gap("every user of the machine may ask", 'write `mode: "0660"`', at)
+    elif settings.peer_uids:
+        yield Found(authorizer.setting("socket", "peer_uids"), f"users {', '.join(map(str, settings.peer_uids))}")
+    else:
+        yield Found(at, settings.mode)
+
+
+def proxies_know_who_answers(installation: Installation) -> Iterator[Finding]:
+    """Proxies verify that what answers them is zta-authz: whoever else answered could allow everything."""
+    listeners = [endpoint for each in installation.authorizers for endpoint in each.settings.endpoints()]
+    over_tcp = not listeners or any(not endpoint.is_unix for endpoint in listeners)
+    if custom_policies(installation) and over_tcp:
+        yield from _destination_rules(installation)
+    if security_policies(installation):
+        yield from _backend_policies(installation)
+    for _, config in installation.envoy:
+        for message in config.below():
+            if message.text("@type") == EXT_AUTHZ:
+                yield _cluster(config, message.text("grpc_service", "envoy_grpc", "cluster_name"), message)
+    for filter_ in installation.of_kind("EnvoyFilter"):
+        patches = [each.get("patch", "value") for each in filter_.root.items("spec", "configPatches")]
+        clusters = {each.text("name"): each for each in patches if each is not None}
+        for found in installation.messages(EXT_AUTHZ):
+            name = found.value.text("grpc_service", "envoy_grpc", "cluster_name")
+            if found.holder is filter_ and name in clusters:
+                yield _reached(clusters[name])
+
+
+def _destination_rules(installation: Installation) -> Iterator[Finding]:
+    rules = [
+        each
+        for each in installation.of_kind("DestinationRule")
+        if "zta-authz" in each.root.text("spec", "host").partition(".")[0]
+    ]
+    for rule in rules:
+        mode = rule.root.get("spec", "trafficPolicy", "tls", "mode")
+        if mode is not None and mode.text() in _MTLS_MODES:
+            yield Found(mode.place, mode.text())
+        else:
+            mend = "write `tls: {mode: ISTIO_MUTUAL}`"
+            yield Gap("proxies do not verify who answers", mend, (mode or rule.root).place)
+    if not rules:
+        mend = "add a DestinationRule for zta-authz's Service with `tls: {mode: ISTIO_MUTUAL}`"
+        yield Gap("proxies do not verify who answers", mend)
+
+
+def _backend_policies(installation: Installation) -> Iterator[Finding]:
+    policies = installation.of_kind("BackendTLSPolicy")
+    for policy in policies:
+        names = policy.root.get("spec", "validation", "subjectAltNames")
+        if names is None:
+            message = "any certificate of the same authority may answer"
+            yield Gap(message, "list zta-authz's SPIFFE ID in `subjectAltNames`", policy.root.place)
+        else:
+            yield Found(names.place, names.shown)
+    if not policies:
+        yield Gap("proxies do not verify who answers", "add a BackendTLSPolicy for zta-authz's Service")
+
+
+def _cluster(config: Value, name: str, message: Value) -> Finding:
+    clusters = config.items("static_resources", "clusters")
+    found = next((each for each in clusters if each.text("name") == name), None)
+    if found is None:
+        return Gap(f"there is no cluster `{name}`", "add it with a pipe, or with TLS", message.place)
+    return _reached(found)
+
+
+def _reached(cluster: Value) -> Finding:
+    endpoints = [each.get("address") for each in cluster.below() if each.get("address") is not None]
+    addresses = [each for each in endpoints if each is not None]
+    if addresses and all(each.get("pipe") is not None for each in addresses):
+        return Found(addresses[0].place, addresses[0].text("pipe", "path"))
+    names = [each for each in cluster.below() if each.get("match_typed_subject_alt_names") is not None]
+    if cluster.get("transport_socket") is not None and names:
+        return Found(names[0].place, "TLS, the name of zta-authz is verified")
+    mend = "add an UpstreamTlsContext with `match_typed_subject_alt_names`, or use a pipe"
+    return Gap("proxies do not verify who answers", mend, cluster.place)
+
+
+def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
+    """What is sent to collectors (who called what) goes over TLS unless the collector is in the same pod."""
+    for each in installation.authorizers:
+        for path, url in _collectors(each.settings.model_dump(), ()):
+            at = each.setting(*path)
+            host = urlsplit(url).hostname or ""
+            if url.startswith("https://") or host in _LOCAL_HOSTS:
+                yield Found(at, url)
+            else:
+                yield Gap("who calls what is sent in plaintext", "write an https endpoint, or use a local agent", at)
+
+
+def _collectors(section: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every endpoint of a collector in the settings, with its path."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _collectors(value, (*path, name))
+        elif name in ("endpoint", "otlp_endpoint") and isinstance(value, str):
+            yield (*path, name), value

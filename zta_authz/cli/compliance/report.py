@@ -1,0 +1,164 @@
+"""The report: a table of requirements, one of evidence, and what no manifest shows; or the same as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from zta_authz.cli.compliance.catalogue import REQUIREMENTS
+from zta_authz.cli.compliance.evidence import Evidence, Requirement, Status, status_of
+from zta_authz.cli.outcome import time_text
+from zta_authz.cli.output import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from zta_authz.cli.compliance.installation import Installation
+    from zta_authz.cli.compliance.values import Place
+
+NOTICE: Final = (
+    "Evidence that was found in these files, not a certification: files do not show what runs, and no control is met "
+    "by configuration alone."
+)
+_STYLES: Final = {
+    Status.SATISFIED: "green",
+    Status.MISSING: "bold red",
+    Status.UNSEEN: "yellow",
+    Status.NOT_APPLICABLE: "dim",
+}
+
+
+def exit_status(evidence: Sequence[Evidence], *, strict: bool) -> int:
+    """0 no gap, 1 gaps; with `strict` what can't be seen counts as one."""
+    gaps = {Status.MISSING, Status.UNSEEN} if strict else {Status.MISSING}
+    return int(any(each.status in gaps for each in evidence))
+
+
+def evidence_for(requirement: Requirement, evidence: Sequence[Evidence]) -> list[Evidence]:
+    """What speaks for or against one requirement."""
+    return [each for each in evidence if requirement.id in each.check.requirements]
+
+
+def report_fields(installation: Installation, evidence: Sequence[Evidence]) -> dict[str, Any]:
+    """The report in JSON; `source`, `line` and `field` are null where there is no such place."""
+    return {
+        "at": time_text(installation.now),
+        "notice": NOTICE,
+        "summary": _counts(evidence),
+        "requirements": [
+            {
+                "id": each.id,
+                "source": each.source,
+                "title": each.title,
+                "status": status_of(evidence_for(each, evidence)).value,
+                "checks": [found.check.id for found in evidence_for(each, evidence)],
+                "notShownByManifests": list(each.beyond),
+            }
+            for each in REQUIREMENTS
+        ],
+        "checks": [_check_fields(each) for each in evidence],
+    }
+
+
+def _counts(evidence: Sequence[Evidence]) -> dict[str, int]:
+    names = {
+        Status.SATISFIED: "satisfied",
+        Status.MISSING: "missing",
+        Status.UNSEEN: "cannotBeSeen",
+        Status.NOT_APPLICABLE: "notApplicable",
+    }
+    return {name: sum(each.status is status for each in evidence) for status, name in names.items()}
+
+
+def _check_fields(evidence: Evidence) -> dict[str, Any]:
+    check = evidence.check
+    return {
+        "id": check.id,
+        "title": check.title,
+        "requirements": list(check.requirements),
+        "status": evidence.status.value,
+        "reason": check.absent if evidence.status is Status.NOT_APPLICABLE else "",
+        "satisfied": [{**_place_fields(each.place), "value": each.value} for each in evidence.satisfied],
+        "missing": [
+            {**_place_fields(each.place), "message": each.message, "mend": each.mend} for each in evidence.missing
+        ],
+        "cannotBeSeen": [{**_place_fields(each.place), "message": each.message} for each in evidence.unseen],
+    }
+
+
+def _place_fields(place: Place | None) -> dict[str, Any]:
+    if place is None:
+        return {"source": None, "line": None, "field": None}
+    return {"source": place.source or None, "line": place.line or None, "field": place.field or None}
+
+
+def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
+    """The report for people; `quiet` leaves out what is satisfied."""
+    console.print(_summary_table(evidence))
+    console.print(_evidence_table(evidence, quiet=quiet))
+    console.print(Text("Not shown by manifests", style="bold"))
+    for each in REQUIREMENTS:
+        for beyond in each.beyond:
+            console.print(Text(f"  {each.id}: {beyond}"))
+    counts = _counts(evidence)
+    console.print(
+        f"\n{len(evidence)} checks: {counts['satisfied']} satisfied, {counts['missing']} missing, "
+        f"{counts['cannotBeSeen']} cannot be seen here, {counts['notApplicable']} not applicable."
+    )
+    console.print(NOTICE)
+
+
+def _summary_table(evidence: Sequence[Evidence]) -> Table:
+    table = Table(title="Tenets and controls", title_justify="left", expand=False)
+    for name in ("", "of", "requirement", "status", "checks"):
+        table.add_column(name, overflow="fold")
+    for each in REQUIREMENTS:
+        found = evidence_for(each, evidence)
+        status = status_of(found)
+        tally = ", ".join(
+            f"{count} {kind.value}" for kind in Status if (count := sum(one.status is kind for one in found))
+        )
+        table.add_row(each.id, each.source, each.title, Text(status.value, style=_STYLES[status]), tally)
+    return table
+
+
+def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
+    table = Table(title="Evidence", title_justify="left", show_lines=True)
+    table.add_column("check", overflow="fold", ratio=3)
+    table.add_column("for", overflow="fold", ratio=1)
+    table.add_column("status", overflow="fold", ratio=1)
+    table.add_column("found, or missing and how to mend it", overflow="fold", ratio=12)
+    for each in evidence:
+        if quiet and each.status in (Status.SATISFIED, Status.NOT_APPLICABLE):
+            continue
+        check = each.check
+        title = Text(check.id, style="bold").append(f"\n{check.title}", style="not bold")
+        status = Text(each.status.value, style=_STYLES[each.status])
+        table.add_row(title, "\n".join(check.requirements), status, Text("\n").join(_lines(each)))
+    return table
+
+
+def _lines(evidence: Evidence) -> Iterator[Text]:
+    for gap in evidence.missing:
+        yield _line("missing", Status.MISSING, gap.place, gap.message).append(
+            one_line(f"; {gap.mend}"), style="not bold green"
+        )
+    for unseen in evidence.unseen:
+        yield _line("not seen", Status.UNSEEN, unseen.place, unseen.message)
+    for found in evidence.satisfied:
+        yield _line("found", Status.SATISFIED, found.place, found.value)
+    if evidence.status is Status.NOT_APPLICABLE:
+        yield Text(evidence.check.absent, style="dim")
+
+
+def _line(word: str, status: Status, place: Place | None, text: str) -> Text:
+    line = Text(f"{word} ", style=_STYLES[status])
+    if place is not None:
+        at = f"{place.source}:{place.line}" if place.line else place.source
+        line.append(one_line(f"{at} " if at else ""), style="not bold cyan")
+        line.append(one_line(f"{place.field}: "), style="not bold default")
+    return line.append(one_line(text), style="not bold default")

@@ -1,0 +1,173 @@
+"""Files, directories and standard input to documents. Whatever can't be read is a fault, never left out in silence."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.values import Document, Value
+from zta_authz.cli.loading import STDIN, as_text, read_small_file
+from zta_authz.errors import Fault
+from zta_authz.policy.yaml_reader import Mapping, Node, Sequence, iter_documents
+from zta_authz.policy_sources.files import MAX_FILE_BYTES, read_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_FILES: Final = 4096
+MAX_TOTAL_CHARACTERS: Final = 64 * 1024 * 1024
+MAX_DOCUMENTS: Final = 20_000
+_MAX_LISTS: Final = 3
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+STDIN_NAME: Final = "<stdin>"
+MESH_VALUES: Final = "MeshConfigValues"
+"""What documents with `meshConfig` and no kind are called: values for istiod's Helm chart."""
+ENVOY_CONFIG: Final = "EnvoyConfig"
+"""What Envoy's own configurations are called."""
+_KUSTOMIZATIONS: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_ORIGIN: Final = re.compile(r"^(?:path|configuredIn): (\S+)$", re.MULTILINE)
+"""Where kustomize took an object from (`buildMetadata: [originAnnotations]`)."""
+_RENDER: Final = "render one first: `kubectl kustomize {} | zta-authz compliance -`"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One file as read."""
+
+    source: str
+    text: str
+
+
+def read_texts(paths: Iterable[str], faults: list[Fault]) -> list[Text]:
+    """Every manifest file of `paths` (`-` is standard input; directories with all below them, not through links)."""
+    texts: list[Text] = []
+    total = 0
+    for path in paths:
+        if path == STDIN:
+            found = [Text(STDIN_NAME, as_text(STDIN_NAME, read_small_file(path, "give less", MAX_FILE_BYTES)))]
+        else:
+            names = _files_of(path, faults)
+            found = [Text(each.name, each.text) for each in read_sources(names, faults)]
+        total += sum(len(each.text) for each in found)
+        texts += found
+        if total > MAX_TOTAL_CHARACTERS or len(texts) > MAX_FILES:
+            limit = f"{MAX_FILES} files and {MAX_TOTAL_CHARACTERS // 1_048_576} MiB"
+            faults.append(Fault(path, 0, 0, f"this is more than {limit}", "name the installation's own files only"))
+            return []
+    return texts
+
+
+def _files_of(path: str, faults: list[Fault]) -> list[str]:
+    if not os.path.isdir(path):
+        if not os.path.lexists(path):
+            faults.append(Fault(path, 0, 0, "there is no such file or directory", "name manifests, or - for stdin"))
+            return []
+        return [path]
+    files: list[str] = []
+    sources: list[str] = []
+    failed: list[OSError] = []
+    for folder, below, names in os.walk(path, onerror=failed.append):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if any(name in _KUSTOMIZATIONS for name in names):
+            sources.append(folder)
+        files += [os.path.join(folder, each) for each in sorted(names) if each.lower().endswith(SUFFIXES)]
+        if len(files) > MAX_FILES:
+            break
+    faults += [Fault(str(each.filename), 0, 0, f"cannot be read: {each.strerror}", "") for each in failed]
+    if sources:
+        roots = sorted(sources, key=lambda folder: ("overlays" not in folder.split(os.sep), folder))
+        message = f"holds what kustomize makes manifests of ({len(sources)} kustomizations), not manifests"
+        faults.append(Fault(path, 0, 0, message, _RENDER.format(roots[0])))
+        return []
+    if not files and not failed:
+        faults.append(Fault(path, 0, 0, "the directory holds no manifests", "put *.yaml, *.yml or *.json files there"))
+    return files
+
+
+def read_documents(texts: Iterable[Text], faults: list[Fault]) -> list[Document]:
+    """Every object of all texts, Lists taken apart."""
+    documents: list[Document] = []
+    for each in texts:
+        before, known = len(documents), len(faults)
+        for number, node in enumerate(iter_documents(each.source, each.text, faults)):
+            documents += _objects(Value(each.source, f"document {number}", "", node), faults, 0)
+            if len(documents) > MAX_DOCUMENTS:
+                faults.append(Fault(each.source, node.line, node.column, f"more than {MAX_DOCUMENTS} objects", ""))
+                return documents
+        if len(documents) == before and len(faults) == known:
+            faults.append(Fault(each.source, 1, 1, "the file holds no manifest", "add one, or leave the file out"))
+    _refuse_twins(documents, faults)
+    return documents
+
+
+def _objects(value: Value, faults: list[Fault], depth: int) -> list[Document]:
+    """The object in `value`, or those of the List it is."""
+    node, version = value.node, value.text("apiVersion")
+    wrong: tuple[Node, str, str] | None = None
+    if not isinstance(node, Mapping):
+        wrong = node, f"a manifest is a mapping, not a {node.kind}", "start with `apiVersion:` and `kind:`"
+    elif _is_list(value):
+        if depth < _MAX_LISTS:
+            return [found for item in value.items("items") for found in _objects(item, faults, depth + 1)]
+        wrong = node, f"lists inside lists go deeper than {_MAX_LISTS} levels", "take them apart"
+    elif not value.text("kind") or not version:
+        own = _without_kind(value)
+        if own is not None:
+            return [own]
+        wrong = node, "`apiVersion` or `kind` is missing", "manifests have both; render templates first"
+    elif version.startswith("kustomize.config.k8s.io/"):
+        wrong = node, "is what kustomize makes manifests of, not a manifest", _RENDER.format("DIRECTORY")
+    else:
+        wrong = _wrong_section(node)
+    if wrong is not None:
+        at, message, hint = wrong
+        faults.append(Fault(value.source, at.line, at.column, message, hint))
+        return []
+    return [_object(value, value.text("kind"), version)]
+
+
+def _is_list(value: Value) -> bool:
+    items = value.get("items")
+    is_list = items is not None and isinstance(items.node, Sequence)
+    return is_list and value.text("kind").endswith("List") and value.get("spec") is None
+
+
+def _wrong_section(node: Mapping) -> tuple[Node, str, str] | None:
+    for field in ("metadata", "spec", "data"):
+        below = node.get(field)
+        if below is not None and not isinstance(below, Mapping) and below.kind != "null":
+            return below, f"`{field}` is a {below.kind}, not a mapping", "write its fields below it"
+    return None
+
+
+def _object(value: Value, kind: str, version: str) -> Document:
+    namespace, name = value.text("metadata", "namespace"), value.text("metadata", "name")
+    owner = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+    origin = _ORIGIN.search(value.text("metadata", "annotations", "config.kubernetes.io/origin"))
+    owner += f" ({origin[1]})" if origin else ""
+    group = version.rpartition("/")[0]
+    return Document(Value(value.source, owner, "", value.node, value.shift), kind, group, namespace, name)
+
+
+def _without_kind(value: Value) -> Document | None:
+    """Helm values for istiod, or an Envoy configuration; None for anything else."""
+    if value.get("meshConfig") is not None:
+        return Document(Value(value.source, "Helm values", "", value.node), MESH_VALUES, "", "", "")
+    if value.get("static_resources") is not None or value.get("admin") is not None:
+        return Document(Value(value.source, "Envoy configuration", "", value.node), ENVOY_CONFIG, "", "", "")
+    return None
+
+
+def _refuse_twins(documents: list[Document], faults: list[Fault]) -> None:
+    """Of two objects with one name only one is applied: which one, the files do not say."""
+    seen: dict[tuple[str, str, str, str], Document] = {}
+    for each in documents:
+        if not each.name:
+            continue
+        first = seen.setdefault((each.group, each.kind, each.namespace, each.name), each)
+        if first is not each:
+            node, at = each.root.node, first.root.place
+            message = f"a second {each.root.owner} (the first is at {at.source}:{at.line})"
+            faults.append(Fault(each.root.source, node.line, node.column, message, "leave one of the two"))

@@ -1,0 +1,152 @@
+"""Values of manifests that know where they stand: the file, the line, the object and the path within it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, Sequence, to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAX_SHOWN: Final = 120
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:h|m|s|ms|us))+")
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|m|s)")
+_UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands: `line` counts from 1 and is 0 where there is none, `field` names object and path."""
+
+    source: str
+    line: int
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A node of a document. `shift` lines stand before the text that it was read from."""
+
+    source: str
+    owner: str
+    path: str
+    node: Node
+    shift: int = 0
+
+    def get(self, *steps: str | int) -> Value | None:
+        """What stands at `steps` below this, None where there is nothing or only null."""
+        value = self
+        for step in steps:
+            below: Node | None = None
+            if isinstance(value.node, Mapping):
+                below = value.node.get(str(step))
+            elif isinstance(value.node, Sequence) and isinstance(step, int) and step < len(value.node.items):
+                below = value.node.items[step]
+            if below is None or (isinstance(below, Scalar) and below.kind == "null"):
+                return None
+            value = Value(self.source, self.owner, _joined(value.path, step), below, self.shift)
+        return value
+
+    def items(self, *steps: str | int) -> list[Value]:
+        """The items of the list at `steps`, [] where there is none."""
+        value = self.get(*steps)
+        count = len(value.node.items) if value is not None and isinstance(value.node, Sequence) else 0
+        found = (value.get(number) for number in range(count)) if value is not None else ()
+        return [each for each in found if each is not None]
+
+    def fields(self, *steps: str | int) -> dict[str, Value]:
+        """The values of the mapping at `steps` by their names, {} where there is none."""
+        value = self.get(*steps)
+        if value is None or not isinstance(value.node, Mapping):
+            return {}
+        found = ((name, value.get(name)) for name in value.node.entries)
+        return {name: each for name, each in found if each is not None}
+
+    def text(self, *steps: str | int) -> str:
+        """The scalar at `steps` as it is written, "" where there is none."""
+        value = self.get(*steps)
+        return value.node.value if value is not None and isinstance(value.node, Scalar) else ""
+
+    def flag(self, *steps: str | int) -> bool | None:
+        """The boolean at `steps`, None where there is none."""
+        plain = self.plain(*steps)
+        return plain if isinstance(plain, bool) else None
+
+    def plain(self, *steps: str | int) -> Any:
+        """What stands at `steps` in Python's own types, None where there is nothing."""
+        value = self.get(*steps)
+        return None if value is None else to_plain(value.node)
+
+    def seconds(self, *steps: str | int) -> float | None:
+        """The duration at `steps` (`200ms`, `0.2s`), None where there is none."""
+        text = self.text(*steps)
+        if not _DURATION.fullmatch(text):
+            return None
+        return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        field = f"{self.owner}: {self.path}" if self.path else self.owner
+        return Place(self.source, self.node.line + self.shift, field)
+
+    @property
+    def shown(self) -> str:
+        """The value for people, in one line."""
+        text = str(to_plain(self.node)) if not isinstance(self.node, Scalar) else self.node.value
+        return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+    def below(self) -> Iterator[Value]:
+        """This value and all mappings and lists below it; what aliases repeat is given once."""
+        seen: set[int] = set()
+        waiting = [self]
+        while waiting:
+            value = waiting.pop()
+            if id(value.node) in seen or isinstance(value.node, Scalar):
+                continue
+            seen.add(id(value.node))
+            yield value
+            waiting += [*value.fields().values(), *value.items()][::-1]
+
+
+def _joined(path: str, step: str | int) -> str:
+    if isinstance(step, int):
+        return f"{path}[{step}]"
+    if not _PLAIN_KEY.fullmatch(step):
+        return f'{path}["{step}"]'
+    return f"{path}.{step}" if path else step
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One object of the installation; `group` is its API group with version cut off ("" for the core)."""
+
+    root: Value
+    kind: str
+    group: str
+    namespace: str
+    name: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return {key: value.text() for key, value in self.root.fields("metadata", "labels").items()}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations."""
+        return {key: value.text() for key, value in self.root.fields("metadata", "annotations").items()}
+
+
+def matches(selector: Value | None, labels: dict[str, str]) -> bool:
+    """Whether a label selector (None and {}: everything) takes `labels`. Expressions are never taken: not proved."""
+    if selector is None:
+        return True
+    if selector.get("matchExpressions") is not None:
+        return False
+    wanted = selector.fields("matchLabels")
+    return all(labels.get(key) == value.text() for key, value in wanted.items())
