@@ -29,8 +29,10 @@ from rich.console import Console  # noqa: E402 after the path is set
 from envoy.demo.play import play  # noqa: E402
 from envoy.demo.processes import ProcessError  # noqa: E402
 from envoy.demo.report import MIN_WIDTH, commands, table  # noqa: E402
+from envoy.demo.spans import SpanFile  # noqa: E402
 from envoy.demo.stack import StackOptions, remove_stale_sockets, running  # noqa: E402
 from envoy.demo.story import STORY  # noqa: E402
+from envoy.demo.trace import SPANS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +86,15 @@ def _port() -> int:
     return int(text)
 
 
+def _traced(port: int, spans: SpanFile) -> StackOptions:
+    """Envoy and zta-authz both send their spans to the demo's own collector."""
+    return StackOptions(
+        port=port,
+        collector_port=spans.port,
+        settings={"tracing": {"otlp_endpoint": spans.endpoint, "keep": ["denials", "errors"]}},
+    )
+
+
 def _tell(console: Console, stack: Stack) -> bool:
     outcomes = [play(stack, row) for row in STORY]
     console.print(table(outcomes))
@@ -98,6 +109,9 @@ def _serve(console: Console, stack: Stack) -> None:
         console.print(f"# {what}", style="dim")
         sys.stdout.write(f"{command}\n")  # not through rich: a command must not be wrapped
     console.print(f"\nThe decision log: {stack.decisions}; the policies: {stack.layout.policies}")
+    console.print(
+        "Change a policy there and ask again: docs/getting-started.md. The last trace: python -m envoy.demo.trace"
+    )
     sys.stdout.flush()
     while True:
         stack.authz.check()
@@ -110,9 +124,14 @@ def run(*, once: bool) -> int:
     console = Console(width=None if sys.stdout.isatty() else MIN_WIDTH)
     good = False
     try:
-        options = StackOptions(port=_port())
+        port = _port()
         directory = Path(os.environ.get(DIRECTORY_VARIABLE, REPOSITORY / ".run")).absolute()
-        with workspace(directory) as root, running(root, options) as stack:
+        with (
+            workspace(directory) as root,
+            SpanFile(root / SPANS) as spans,
+            running(root, _traced(port, spans)) as stack,
+        ):
+            (root / "port").write_text(str(stack.port))
             good = _tell(console, stack)
             if not once:
                 _serve(console, stack)

@@ -1,0 +1,95 @@
+"""docs/getting-started.md, done: the demo runs, its commands are given to a shell, and what they print is compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from envoy.demo.envoyproc import NOT_FOUND, find_envoy
+from tests.docs.fences import ROOT, Fence, fences_of
+from tests.e2e.test_demo import Demo, _environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGE = ROOT / "docs" / "getting-started.md"
+MARK = "@@ the next block"
+
+
+def steps() -> list[tuple[Fence, Fence | None]]:
+    """Each block that is run, with the block of output that follows it."""
+    blocks = fences_of(PAGE)
+    found: list[tuple[Fence, Fence | None]] = []
+    for at, fence in enumerate(blocks):
+        if fence.language == "sh" and "run" in fence.marks:
+            after = blocks[at + 1] if at + 1 < len(blocks) else None
+            found.append((fence, after if after is not None and "output" in after.marks else None))
+    return found
+
+
+def shows(line: str, shown: str) -> bool:
+    """True if the line is the one that is shown, where `…` stands for anything."""
+    return re.fullmatch(".*".join(map(re.escape, shown.rstrip().split("…"))), line.rstrip()) is not None
+
+
+def missing(printed: str, shown: str) -> list[str]:
+    """The shown lines that were not printed, in their order."""
+    lines = iter(printed.splitlines())
+    return [wanted for wanted in shown.splitlines() if not any(shows(line, wanted) for line in lines)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """A directory that looks as a clone does after `make run`, with the demo serving in it."""
+    binary = find_envoy()
+    if binary is None:
+        pytest.skip(NOT_FOUND)
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, started in {"zta-authz": "-m zta_authz ", "python": ""}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {started}"$@"\n')
+        (programs / name).chmod(0o755)
+    place = tmp_path / ".venv-envoy/lib/python3/site-packages/envoy/_bin"
+    place.mkdir(parents=True)
+    (place / "envoy").symlink_to(binary)
+    demo = Demo(_environment(binary, tmp_path / ".run"), tmp_path / ".run")
+    yield tmp_path
+    demo.end(15)
+
+
+def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
+    blocks = steps()
+    assert len(blocks) >= 7
+    script = f"\necho; echo {shlex.quote(MARK)}\n".join(fence.text for fence, _ in blocks)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ZTA_")}
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=checkout,
+        env={**clean, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    printed = done.stdout.split(MARK)
+    assert len(printed) == len(blocks)
+    for (fence, shown), text in zip(blocks, printed, strict=True):
+        assert shown is None or missing(text, shown.text) == [], f"{fence} printed:\n{text}"
+
+
+def test_a_line_that_was_not_printed_is_noticed() -> None:
+    assert missing("200\n403\n", "403\n200\n") == ["200"]
+    assert missing("trace abc\n", "trace …\n") == []
+    assert missing("verdict=deny\n", "verdict=allow\n") == ["verdict=allow"]
