@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.binding import judge_binding
 from zta_authz.authn.dpop import verify_proof
-from zta_authz.authn.grants import Cached, joint_changes
+from zta_authz.authn.grants import Cached, Warm, joint_changes
 from zta_authz.authn.jwt import (
     ISTIO,
     STRICT,
@@ -70,7 +70,8 @@ class TokenVerifier:
             places.append(self._others_place)
         self._reads_tokens = bool(places)
         self._finder = TokenFinder(places, strict=strict)
-        self._accept = self._accept_strictly if strict else self._accept_as_istio
+        # not bound: a method of our own would be a cycle, and what is frozen after a reload ends by counting only
+        self._accept = TokenVerifier._accept_strictly if strict else TokenVerifier._accept_as_istio
         self._skips = _never if strict else _jwt_authn_skips
         own: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
         self._strip = common.strip if strict else own  # all rules' headers; as Istio does, those of these rules
@@ -88,17 +89,37 @@ class TokenVerifier:
         found = self._finder.find(request)
         if not found:
             return Identity(peer, changes=self._no_token)
-        grants, headers = self._accept(found, now)
+        if len(found) == 1 and self._common.strict and found[0].place is not self._others_place:
+            presented = found[0]
+            return self._identify(
+                self._accept_one(presented, self.rules, now), request, presented.text, peer, now, trial
+            )
+        grants, headers = self._accept(self, found, now)
         if not grants:
             return Identity(peer, changes=self._no_token)
-        bindings = [self._bind(grant, request, text, peer, now, trial) for grant, text in grants]
         grant = grants[0][0]
         if len(grants) == 1 and headers is None:
-            return Identity(peer, grant.token, (grant.token,), grant.changes, bindings[0])
+            return self._identify(grant, request, grants[0][1], peer, now, trial)
+        bindings = [self._bind(each, request, text, peer, now, trial) for each, text in grants]
         every = [each for each, _ in grants]
         tokens = {(each.verified, each.rule): each.token for each in every}  # one token may stand in two places
         changes = joint_changes(every, self._strip, headers)
         return Identity(peer, grant.token, tuple(tokens.values()), changes, bindings[0])
+
+    def _identify(
+        self, grant: Grant, request: RequestAttributes, text: str, peer: Peer | None, now: float, trial: bool
+    ) -> Identity:
+        """The identity of `peer` with one token. Raises `Refused` where the token is bound to somebody else.
+
+        Without a proof of possession that hangs on grant and peer alone: the same two give the same again.
+        """
+        known = grant.identities
+        if known and known[0].peer is peer and not grant.dpop:
+            return known[0]
+        binding = self._bind(grant, request, text, peer, now, trial)
+        identity = Identity(peer, grant.token, (grant.token,), grant.changes, binding)
+        known[:] = (identity,)
+        return identity
 
     def _bind(
         self, grant: Grant, request: RequestAttributes, text: str, peer: Peer | None, now: float, trial: bool
@@ -171,6 +192,16 @@ class TokenVerifier:
     def _accept_one(self, presented: Presented, rules: Sequence[TokenRule], now: float) -> Grant:
         """What the token grants under the first of `rules` that takes it. Raises the first rule's refusal."""
         digest, cached = self._look_up(presented.text)
+        if cached is not None and cached.warm is not None:
+            grant = self._accept_again(cached.warm, presented, rules, now)
+            if grant is not None:
+                return grant
+        return self._accept_anew(presented, rules, now, digest, cached)
+
+    def _accept_anew(
+        self, presented: Presented, rules: Sequence[TokenRule], now: float, digest: bytes, cached: Cached | None
+    ) -> Grant:
+        """As `_accept_one`, looking at each rule; `cached` is what is known of the token, by its `digest`."""
         unverified: UnverifiedToken | None = None
         if cached is None:
             unverified = parse_token(presented.text, self._reading)
@@ -187,12 +218,43 @@ class TokenVerifier:
                 if isinstance(result, VerifiedToken):  # what never verified must not crowd out what did
                     self._common.cache.put(digest, cached, len(presented.text) * len(cached.results))
             try:
-                return cached.grant(self._judge(result, rule, now), rule, presented, self._strip)
+                grant = cached.grant(self._judge(result, rule, now), rule, presented, self._strip)
+                if refused is None:
+                    cached.warm = self._warm(grant, rules, keys)
+                return grant
             except Refused as error:
                 if error.reason is Reason.TOKEN_KEY_UNKNOWN:
                     rule.keys.key_unknown()
                 refused = refused or error
         raise refused or Refused(Reason.TOKEN_ISSUER_UNKNOWN, "no rule for this issuer has a token in this place")
+
+    def _warm(self, grant: Grant, rules: Sequence[TokenRule], keys: KeySet) -> Warm | None:
+        """What `_accept_again` needs to accept the token again without looking for it."""
+        rule, token = grant.rule, grant.verified
+        if rule.svid or self._reading.lenient:
+            return None
+        plain = rule.limits is NO_LIMITS and not self._common.revocations.of_tokens and token.expires is not None
+        begins = max(token.not_before, token.issued_at or 0.0)
+        return Warm(rules, keys, grant, plain, begins, (token.expires or 0.0) + self._reading.leeway)
+
+    def _accept_again(self, warm: Warm, presented: Presented, rules: Sequence[TokenRule], now: float) -> Grant | None:
+        """The grant of a token that these rules have accepted before in this place, judged anew.
+
+        None where it is to be looked at from the start: nobody else's rules, place or keys count, and who is refused is
+        refused there. Each time comparison is that of `judge_times`.
+        """
+        grant = warm.grant
+        if warm.rules is not rules or grant.place is not presented.place or grant.dpop is not presented.dpop:
+            return None
+        if grant.rule.keys.current is not warm.keys:
+            return None
+        if warm.plain:
+            return None if now > warm.ends or now + self._reading.leeway < warm.begins else grant
+        try:
+            self._judge(grant.verified, grant.rule, now)
+        except Refused:
+            return None
+        return grant
 
     def _rules_for(self, token: Cached, rules: Sequence[TokenRule]) -> Sequence[TokenRule]:
         """Those of `rules` that are for the token's issuer; where there are none, its trust domain's, if it has one."""

@@ -77,6 +77,7 @@ class ExportQueue:
             self.exported += len(batch)
         else:
             self.failed += len(batch)
+        batch.clear()  # an exporter's exceptions keep its frames, and thereby this list, until a full collection
 
     def close(self, seconds: float) -> None:
         """Export what waits, for `seconds` at most; what is left then is dropped."""

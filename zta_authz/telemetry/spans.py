@@ -70,8 +70,10 @@ def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] 
         return GrpcExporter(endpoint=endpoint, insecure=insecure, headers=sent, timeout=EXPORT_SECONDS)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter  # noqa: PLC0415
 
+    from zta_authz.telemetry.http_session import Session  # noqa: PLC0415
+
     url = endpoint if urlsplit(endpoint).path.strip("/") else endpoint.rstrip("/") + HTTP_PATH
-    return HttpExporter(endpoint=url, headers=sent, timeout=EXPORT_SECONDS)
+    return HttpExporter(endpoint=url, headers=sent, timeout=EXPORT_SECONDS, session=Session())
 
 
 class Spans:

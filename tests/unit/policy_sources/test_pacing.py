@@ -6,10 +6,22 @@ import contextlib
 import gc
 import sys
 import weakref
+from typing import TYPE_CHECKING
 
-from tests.support.policies import operation, policy, table
+import pytest
+
+from tests.support.pki import NOW, Signer
+from tests.support.policies import ISTIO, STRICT, operation, policy, table
+from tests.unit.authn.support import accept, bearer, rule, verifier
+from zta_authz.authn.grants import Cached, TokenCache
+from zta_authz.authn.rules import TokenVerifier
 from zta_authz.model.pace import no_pause
-from zta_authz.policy_sources.pacing import Slices, beside_deciding, dismantle
+from zta_authz.policy_sources.pacing import FEW_BLOCKS, Slices, beside_deciding, dismantle, settle_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.model.options import Options
 
 
 class Clock:
@@ -106,3 +118,100 @@ def test_no_rule_of_a_table_is_in_a_cycle_so_that_frozen_ones_end_without_a_coll
         gc.enable()
     assert freed > 1000
     assert gc.collect() < 50
+
+
+class Cycle:
+    """Garbage for the collector as soon as nobody refers to it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def old_garbage() -> weakref.ref[Cycle]:
+    """Garbage that has outlived two collections while it was still wanted, as what waits for a dead collector does."""
+    wanted = Cycle()
+    gc.collect(0)
+    gc.collect(1)
+    return weakref.ref(wanted)
+
+
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """Everything out of sight, as when the service has started; no collection but those that are asked for."""
+    settle_in(at_start=True)
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_reload_of_few_rules_leaves_what_is_under_way_to_the_collector() -> None:
+    frozen = gc.get_freeze_count()
+    under_way = Cycle()
+    for _ in range(20):
+        with beside_deciding():
+            rules = [[str(number)] for number in range(1000)]
+            settle_in()
+    gone = weakref.ref(under_way)
+    del under_way
+    assert gc.get_freeze_count() <= frozen
+    gc.collect()
+    assert gone() is None
+    assert rules
+
+
+@pytest.mark.usefixtures("settled")
+def test_many_rules_that_settle_in_are_out_of_the_collectors_sight() -> None:
+    with beside_deciding():
+        rules = [[str(number)] for number in range(FEW_BLOCKS)]
+        settle_in()
+    assert gc.get_freeze_count() > FEW_BLOCKS
+    assert len(gc.get_objects()) < 1000
+    assert rules
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_full_collection_never_looks_at_many_rules_that_settle_in() -> None:
+    looked: list[int] = []
+
+    def look(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            looked.append(len(gc.get_objects(generation=2)) if info["generation"] == 2 else 0)
+
+    gc.callbacks.append(look)
+    try:
+        with beside_deciding():
+            rules = [[str(number)] for number in range(FEW_BLOCKS)]
+            settle_in()
+    finally:
+        gc.callbacks.remove(look)
+    assert looked[-2:] == [0, 0]  # of the young, and of what is left in sight: nothing
+    assert rules
+
+
+@pytest.mark.usefixtures("settled")
+def test_what_is_out_of_sight_does_not_put_off_the_next_full_collection() -> None:
+    gone = old_garbage()
+    gc.enable()
+    for _ in range(701 * 11 * 12):  # young garbage, until full collections are due
+        Cycle()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
+def test_no_verifier_that_has_verified_is_in_a_cycle_so_that_frozen_ones_end_without_a_collection(
+    options: Options,
+) -> None:
+    made = verifier(rule(), options=options)
+    accept(made, bearer(Signer().token()), now=NOW)
+    gc.collect()
+    gc.disable()
+    try:
+        roots: list[object] = [made]
+        del made
+        dismantle(roots, no_pause)
+        left = [each for each in gc.get_objects() if isinstance(each, TokenVerifier | TokenCache | Cached)]
+    finally:
+        gc.enable()
+    assert left == []
