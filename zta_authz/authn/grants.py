@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.locations import Place, Places, Presented
     from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import JwtRule
-    from zta_authz.model.identity import Changes
+    from zta_authz.model.identity import Changes, Identity
 
 MAX_CACHED_TOKENS: Final = 8192
 MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
@@ -67,9 +67,28 @@ class Grant:
     place: Place
     dpop: bool
     changes: Changes
+    identities: list[Identity] = field(default_factory=list)
+    """The last identity that it gave, with a peer of that moment: a caller's calls mostly come from one peer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Warm:
+    """The grant that a token was last given, and what that hangs on: it counts where all of this is still so.
+
+    `rules` are those of the verifier that asked, of which `grant.rule` was the first to be asked. `plain`: times and
+    audience are all there is to judge, and `keys`, `place` and the audience being the same, only times change:
+    the token is in force from `begins` to `ends`, leeway aside and included.
+    """
+
+    rules: Sequence[TokenRule]
+    keys: KeySet
+    grant: Grant
+    plain: bool
+    begins: float
+    ends: float
+
+
+@dataclass(slots=True, eq=False)
 class Cached:
     """One token's text: what came of verifying its signature with each key set that was tried, and what it granted.
 
@@ -80,12 +99,14 @@ class Cached:
     subject: str
     results: dict[KeySet, VerifiedToken | Failure] = field(default_factory=dict)
     grants: dict[tuple[TokenRule, Place, bool, frozenset[str]], Grant] = field(default_factory=dict)
+    warm: Warm | None = None
 
     def note(self, keys: KeySet, result: VerifiedToken | Failure) -> None:
         """Keep the result, and few others: key sets that are gone would else be held for good."""
         if len(self.results) >= MAX_CACHED_RESULTS:
             self.results.clear()
             self.grants.clear()
+            self.warm = None
         self.results[keys] = result
 
     def grant(self, verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:

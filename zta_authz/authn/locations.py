@@ -16,7 +16,7 @@ from zta_authz.authn.encoding import percent_decode
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from zta_authz.model.documents import JwtRule
     from zta_authz.model.request import Headers, RequestAttributes
@@ -96,7 +96,7 @@ class TokenFinder:
 
     def __init__(self, places: Iterable[Place], *, strict: bool) -> None:
         unique = list(dict.fromkeys(places))
-        self._headers = [place for place in unique if place.kind is Kind.HEADER]
+        self._headers = [(place, _reader(place, strict=strict)) for place in unique if place.kind is Kind.HEADER]
         self._params = {place.name: place for place in unique if place.kind is Kind.PARAM}
         self._cookies = {place.name: place for place in unique if place.kind is Kind.COOKIE}
         self._strict = strict
@@ -104,9 +104,8 @@ class TokenFinder:
     def find(self, request: RequestAttributes) -> Found:
         """Each place that holds a token, with its text. In the strict reading raises `Refused` where one holds two."""
         found: Found = []
-        read = _strict_header if self._strict else _envoy_headers
         headers = request.headers
-        for place in self._headers:
+        for place, read in self._headers:
             values = headers.all(place.name)
             if values:
                 found += read(place, values)
@@ -120,6 +119,8 @@ class TokenFinder:
 
     def _find_params(self, path: str, found: Found) -> None:
         query = path.partition("?")[2].partition("#")[0]
+        if len(query) < MAX_QUERY_PARAMS and "%" not in query and not any(map(query.__contains__, self._params)):
+            return  # the usual case: no name of ours stands anywhere in it
         fields = query.split("&", MAX_QUERY_PARAMS)
         if self._strict and len(fields) > MAX_QUERY_PARAMS:
             raise Refused(Reason.REQUEST_MALFORMED, f"more than {MAX_QUERY_PARAMS} query parameters")
@@ -155,20 +156,30 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value
 
 
+def _reader(place: Place, *, strict: bool) -> Callable[[Place, tuple[str, ...]], Found]:
+    """How the values of a header are read."""
+    if not strict:
+        return _envoy_headers
+    return _by_scheme if place.prefix.strip(_BLANKS).lower() == _BEARER else _strict_header
+
+
 def _strict_header(place: Place, values: tuple[str, ...]) -> Found:
     if len(values) > 1:
         raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
     value = values[0].strip(_BLANKS)
     prefix = place.prefix.strip(_BLANKS)
-    if prefix.lower() == _BEARER:
-        return _by_scheme(place, value)
     if not value.startswith(prefix):
         return []
     return [Presented(place, value[len(prefix) :].strip(_BLANKS))]
 
 
-def _by_scheme(place: Place, value: str) -> Found:
+def _by_scheme(place: Place, values: tuple[str, ...]) -> Found:
     """What follows `Bearer`, or in Authorization `DPoP`."""
+    if len(values) > 1:
+        raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
+    value = values[0].strip(_BLANKS)
+    if value.startswith(DEFAULT_PREFIX):  # as nearly everybody writes it
+        return [Presented(place, value[len(DEFAULT_PREFIX) :].strip(" "))]
     text = _after_scheme(value, _BEARER)
     if text is not None:
         return [Presented(place, text)]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MAX_CACHED_PEERS: Final = 4096
 MAX_CACHED_REFUSALS: Final = 1024
+MAX_KNOWN_TEXTS: Final = 1024
+MAX_KNOWN_TEXT_BYTES: Final = 2 * 1024 * 1024
 XFCC: Final = "x-forwarded-client-cert"
 
 _XFCC_CHAIN = re.compile(r'(?:^|[;,])\s*chain="?([^";,]*)"?', re.IGNORECASE)
@@ -81,6 +83,7 @@ class PeerVerifier:
         )
         self._looks_at_certificate = self._verifies or not options.strict
         self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
+        self._digests: BoundedCache[str, bytes] = BoundedCache(MAX_KNOWN_TEXTS, MAX_KNOWN_TEXT_BYTES)
         self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
 
     @property
@@ -110,7 +113,7 @@ class PeerVerifier:
     def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
         text = evidence.certificate
         chain = _xfcc_chain(headers) if self._verifies and ChainSource.XFCC in self._chain_from else ""
-        digest = _digest(text, chain)
+        digest = _digest(text, chain) if chain else self._digest_of(text)
         bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile
         known = self._known.get(digest)
         if known is None or known.bundles is not bundles or not known.path.not_before <= now <= known.path.not_after:
@@ -121,6 +124,14 @@ class PeerVerifier:
         if self._revocations.of_peers:
             self._revocations.check_peer(known.peer.names, known.marks, known.issued, now)
         return known.peer
+
+    def _digest_of(self, text: str) -> bytes:
+        """The digest of a certificate without a chain beside it: computed once for all calls of a connection."""
+        digest = self._digests.get(text)
+        if digest is None:
+            digest = _digest(text, "")
+            self._digests.put(text, digest, len(text))
+        return digest
 
     def _examine(
         self, digest: bytes, text: str, chain: str, known: _Known | None, bundles: Bundles, now: float
