@@ -42,12 +42,12 @@ class Link:
     channel: Callable[[], grpc.Channel]
 
     def serving(self) -> bool:
-        """Whether the gRPC health service says SERVING."""
+        """Whether the gRPC health service says SERVING, or that we are none of those who may ask."""
         with self.channel() as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-            except grpc.RpcError:
-                return False
+            except grpc.RpcError as error:
+                return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.PERMISSION_DENIED
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

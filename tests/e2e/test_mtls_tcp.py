@@ -56,10 +56,10 @@ def test_nobody_without_a_certificate_of_the_authority_can_ask(stack: Stack, nam
     ],
     ids=["the frontend asks", "only others are allowed", "another server answers"],
 )
-def test_a_stranger_at_either_end_denies_everything(envoy_binary: Path, tmp_path: Path, mtls: Mtls) -> None:
-    # Whether it is ready is asked with Envoy's certificate, and only grpcio answers that to a stranger;
-    # the same on the fast server is in test_fast_server.py.
-    settings = {} if spiffe_id("hatshop") in mtls.allowed else {"server": "grpcio"}
-    with running(tmp_path, StackOptions(mtls=mtls, envoy=envoy_binary, settings=settings)) as stack:
+@pytest.mark.parametrize("server", ["grpcio", "fast"])
+def test_a_stranger_at_either_end_denies_everything(
+    envoy_binary: Path, tmp_path: Path, mtls: Mtls, server: str
+) -> None:
+    with running(tmp_path, StackOptions(mtls=mtls, envoy=envoy_binary, settings={"server": server})) as stack:
         assert stack.send("frontend", ORDERS).status == 503
         assert stack.upstream_requests() == 0

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -64,9 +65,10 @@ def agent_in_thread(socket: Path, answers: dict[str, bytes]) -> Iterator[Callabl
         loop.close()
 
 
-def settings(root: Path, socket: Path) -> dict[str, object]:
+def settings(root: Path, socket: Path, server: str) -> dict[str, object]:
     """Everything from the agent: our SVID, and who signs anybody's; the documents keep to the rules."""
     return {
+        "server": server,
         "tls": {"source": "workload_api", "allowed_spiffe_ids": [spiffe_id("hatshop")]},
         "workload_api": {"socket": f"unix:{socket}"},
         "policies": [
@@ -98,11 +100,14 @@ def load(stack: Stack) -> Iterator[list[int]]:
         thread.join(20)
 
 
-def test_svid_and_bundle_rotate_under_load_without_one_wrong_answer(envoy_binary: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ["grpcio", "fast"])
+def test_svid_and_bundle_rotate_under_load_without_one_wrong_answer(
+    envoy_binary: Path, tmp_path: Path, server: str
+) -> None:
     ca, next_ca = CertificateAuthority("HatShop demo CA", TRUST_DOMAIN), CertificateAuthority("Next CA", TRUST_DOMAIN)
     socket, root = tmp_path / "agent.sock", tmp_path / "stack"
     answers = {"FetchX509SVID": svid(ca), "FetchX509Bundles": bundle(ca)}
-    options = StackOptions(mtls=Mtls(), envoy=envoy_binary, settings=settings(root, socket))
+    options = StackOptions(mtls=Mtls(), envoy=envoy_binary, settings=settings(root, socket, server))
     with agent_in_thread(socket, answers) as say, running(root, options, ca) as stack:
         issued = next_ca.issue(Names(uris=(spiffe_id("frontend"),)))
         write_private(stack.layout.certificate("frontend-next"), issued.certificate)
