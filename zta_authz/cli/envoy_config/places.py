@@ -90,6 +90,8 @@ def parse_place(text: str, *, names: bool = False) -> Place:
         place = Place(endpoint.path, endpoint.host, endpoint.port)
     if place.is_unix:
         check_path(place.path)
+    elif "%" in place.host:
+        raise ValueError("Envoy takes no address that is bound to an interface")
     elif place.port == 0:
         raise ValueError("nobody would know which port 0 is: write one from 1 to 65535")
     return place

@@ -180,7 +180,7 @@ class _Reader:
         if self._style == SIDECAR and self._settings.health.listen is not None:
             places.append(("zta-authz's `health.listen`", parse_place(self._settings.health.listen)))
         for (name, place), (other, its_place) in combinations(places, 2):
-            if place.meets(its_place):
+            if name != other and place.meets(its_place):
                 what = f"{name} and {other} have the same address, {its_place}"
                 self._fault("addresses", what, "give each an address of its own")
 

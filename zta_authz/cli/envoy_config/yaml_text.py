@@ -60,7 +60,14 @@ def scalar(value: object) -> str:
     text = str(value)
     if _PLAIN.match(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    return f'"{"".join(map(_quoted, text))}"'
+
+
+def _quoted(char: str) -> str:
+    """One character of a double-quoted scalar (YAML 1.2, 5.7)."""
+    if char in '"\\':
+        return f"\\{char}"
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
 
 
 class _Writer:
@@ -79,7 +86,8 @@ class _Writer:
     def _entry(self, key: str, value: Any, here: str, indent: int) -> Iterator[str]:
         start = f"{' ' * indent}{scalar(key)}:"
         flow = self._flow(value, here)
-        if (flow and len(start) + len(flow) < _FLOW_WIDTH) or not isinstance(value, dict | list):
+        fits = flow and len(start) + len(flow) < _FLOW_WIDTH
+        if fits or not value or not isinstance(value, dict | list):
             yield f"{start} {flow}"
         elif isinstance(value, dict):
             yield start

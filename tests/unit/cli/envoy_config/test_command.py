@@ -1,0 +1,355 @@
+"""`zta-authz envoy-config` as an operator uses it; what it prints is given to the real Envoy in tests/e2e."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from zta_authz.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TLS = """
+tls: {cert_file: a.pem, key_file: a.key, client_ca_file: ca.pem, allowed_spiffe_ids: ["spiffe://shop.example/envoy"]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZTA_ENVOY", raising=False)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main(["envoy-config", "--output", "json", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return json.loads(captured.out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """The faults, and nothing on standard output."""
+    assert main(["envoy-config", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def addresses(cluster: Any) -> list[Any]:
+    (locality,) = cluster["load_assignment"]["endpoints"]
+    return [each["endpoint"]["address"] for each in locality["lb_endpoints"]]
+
+
+def pipes(cluster: Any) -> list[str]:
+    return [each["pipe"]["path"] for each in addresses(cluster)]
+
+
+def manager(bootstrap: Any) -> Any:
+    return bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def clusters(bootstrap: Any) -> dict[str, Any]:
+    return {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
+
+
+def expected_id(cluster: Any) -> str:
+    context = cluster["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"]
+    (server,) = context["match_typed_subject_alt_names"]
+    assert server["san_type"] == "URI"
+    found: str = server["matcher"]["exact"]
+    return found
+
+
+def settings(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+# Where zta-authz is
+
+
+def test_each_worker_of_the_settings_has_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = 'listen: ["127.0.0.1:9191", "unix:/run/a/x.sock"]\nworkers: 3\n'
+    config = settings(tmp_path, text + "client_address: {use_remote_address: true}\n")
+    cluster = printed(capsys, "--config", config, "--part", "cluster")
+    assert pipes(cluster) == ["/run/a/x.sock.1", "/run/a/x.sock.2", "/run/a/x.sock.3"]
+    assert "transport_socket" not in cluster
+    assert cluster["type"] == "STATIC"
+
+
+def test_the_environment_overrides_the_settings_as_it_does_for_serve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZTA_WORKERS", "2")
+    monkeypatch.setenv("ZTA_LISTEN", '["unix:/run/b.sock"]')
+    assert pipes(printed(capsys, "--part", "cluster")) == ["/run/b.sock.1", "/run/b.sock.2"]
+
+
+def test_options_override_the_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings(tmp_path, "workers: 3\nclient_address: {use_remote_address: true}\n")
+    arguments = ["--config", config, "--authz", "unix:/run/c.sock", "--workers", "1", "--part", "cluster"]
+    assert pipes(printed(capsys, *arguments)) == ["/run/c.sock"]
+
+
+def test_without_anything_said_it_is_the_socket_that_serve_listens_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipes(printed(capsys, "--part", "cluster")) == ["/run/zta-authz/authz.sock"]
+
+
+def test_settings_that_listen_on_tcp_alone_make_it_mutual_tls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'listen: ["10.1.2.3:9191"]\nworkload: {trust_domain: shop.example}\n' + TLS
+    config = settings(tmp_path, text + "client_address: {use_remote_address: true}\n")
+    cluster = printed(capsys, "--config", config, "--part", "cluster")
+    assert addresses(cluster) == [{"socket_address": {"address": "10.1.2.3", "port_value": 9191}}]
+    assert expected_id(cluster) == "spiffe://shop.example/ns/zta-system/sa/zta-authz"
+    assert main(["envoy-config", "--config", config, "--part", "cluster"]) == 0
+    assert "`tls.allowed_spiffe_ids` lists: spiffe://shop.example/envoy." in " ".join(
+        capsys.readouterr().out.replace("#", " ").split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--trust-domain", "other.example"], "spiffe://other.example/ns/zta-system/sa/zta-authz"),
+        (["--authz-id", "spiffe://a.example/authz"], "spiffe://a.example/authz"),
+    ],
+)
+def test_the_authorizers_name_is_pinned(arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = printed(capsys, "--style", "mtls", "--part", "cluster", *arguments)
+    assert expected_id(cluster) == name
+    tls = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    assert set(tls["tls_params"].values()) == {"TLSv1_3"}
+
+
+def test_a_name_is_resolved_and_several_processes_are_several_endpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["--authz", "zta-authz.zta-system.svc:9191", "--authz", "[fd00::1]:9191"]
+    cluster = printed(capsys, *named, "--part", "cluster")
+    assert cluster["type"] == "STRICT_DNS"
+    assert [each["socket_address"]["address"] for each in addresses(cluster)] == [
+        "zta-authz.zta-system.svc",
+        "fd00::1",
+    ]
+
+
+# The filter
+
+
+def test_the_timeout_bounds_all_tries_and_each(capsys: pytest.CaptureFixture[str]) -> None:
+    service = printed(capsys, "--part", "filter", "--timeout", "1.5s")["typed_config"]["grpc_service"]
+    assert service["timeout"] == "1.500s"
+    assert service["retry_policy"]["retry_back_off"] == {"base_interval": "0.005s", "max_interval": "1.500s"}
+    service = printed(capsys, "--part", "filter", "--timeout", "2ms")["typed_config"]["grpc_service"]
+    assert service["retry_policy"]["retry_back_off"] == {"base_interval": "0.002s", "max_interval": "0.002s"}
+
+
+def test_bodies_are_sent_as_far_as_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    sent = printed(capsys, "--part", "filter", "--body-bytes", "100")["typed_config"]["with_request_body"]
+    assert sent == {"max_request_bytes": 100, "allow_partial_message": True, "pack_as_bytes": True}
+    assert "with_request_body" not in printed(capsys, "--part", "filter", "--body-bytes", "0")["typed_config"]
+
+
+# Envoy itself
+
+
+def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--listen", "[::]:444", "--upstream", "unix:/run/app.sock", "--admin", "[::1]:9", "--tls-dir", "/tls"]
+    config = printed(capsys, *arguments)
+    (listener,) = config["static_resources"]["listeners"]
+    assert listener["address"] == {"socket_address": {"address": "::", "port_value": 444}}
+    assert config["admin"]["address"] == {"socket_address": {"address": "::1", "port_value": 9}}
+    assert pipes(clusters(config)["application"]) == ["/run/app.sock"]
+    text = json.dumps(config)
+    assert "/tls/server.key" in text
+    assert "/etc/envoy/tls" not in text
+
+
+def test_admin_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "admin" not in printed(capsys, "--admin", "off")
+
+
+def test_spans_go_to_the_collector_and_as_many_as_the_settings_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "tracing" not in manager(printed(capsys))
+    text = "tracing: {sample_ratio: 0.25}\nclient_address: {use_remote_address: true, xff_num_trusted_hops: 2}\n"
+    config = printed(capsys, "--config", settings(tmp_path, text), "--otlp", "otel.tracing.svc:4317")
+    assert manager(config)["tracing"]["random_sampling"] == {"value": 25.0}
+    assert clusters(config)["otlp_collector"]["type"] == "STRICT_DNS"
+    assert manager(config)["xff_num_trusted_hops"] == 2
+
+
+def test_the_clients_address_is_taken_as_the_settings_take_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert manager(printed(capsys))["use_remote_address"] is True
+    behind = settings(tmp_path, "client_address: {use_remote_address: false, xff_num_trusted_hops: 1}\n")
+    assert manager(printed(capsys, "--config", behind))["use_remote_address"] is False
+    silent = settings(tmp_path, "workers: 1\n")
+    assert main(["envoy-config", "--config", silent]) == 0
+    captured = capsys.readouterr()
+    assert "use_remote_address: true" in captured.out
+    assert captured.err.startswith(f"{silent}: warning: Envoy takes the client's address from the connection")
+
+
+# What it looks like
+
+
+def test_the_same_arguments_print_the_same_bytes() -> None:
+    command = [sys.executable, "-m", "zta_authz", "envoy-config", "--part", "all", "--workers", "2"]
+    first, second = (
+        subprocess.run(command, capture_output=True, check=True, env={"PYTHONHASHSEED": seed}).stdout
+        for seed in ("1", "2")
+    )
+    assert first == second
+    assert first.startswith(b"# Made by `zta-authz envoy-config --style sidecar`")
+
+
+@pytest.mark.parametrize("arguments", [["--style", "sidecar"], ["--style", "mtls", "--otlp", "127.0.0.1:4317"]])
+def test_yaml_and_json_say_the_same(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("filter", "cluster", "bootstrap", "all"):
+        assert main(["envoy-config", *arguments, "--part", part]) == 0
+        text = capsys.readouterr().out
+        assert yaml.safe_load(text) == printed(capsys, *arguments, "--part", part)
+        assert max(map(len, text.splitlines())) <= 140  # the longest is a type's name
+
+
+def test_every_comment_finds_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    from zta_authz.cli.envoy_config.notes import _NOTES
+
+    assert main(["envoy-config", "--style", "mtls", "--otlp", "127.0.0.1:4317"]) == 0
+    shown = " ".join(line.strip().removeprefix("# ") for line in capsys.readouterr().out.splitlines())
+    hidden = [path for path, note in _NOTES.items() if note not in shown]
+    assert hidden == []
+
+
+@pytest.mark.parametrize("variant", [["--style", "sidecar"], ["--style", "mtls"]])
+def test_the_filter_says_what_it_needs_of_its_connection_manager(
+    variant: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["envoy-config", *variant, "--part", "filter"]) == 0
+    above = " ".join(line.removeprefix("#") for line in capsys.readouterr().out.splitlines() if line.startswith("#"))
+    needed = manager(printed(capsys, *variant))
+    options = needed["common_http_protocol_options"]
+    assert f"forward_client_cert_details: {needed['forward_client_cert_details']}" in above
+    assert f"path_with_escaped_slashes_action: {needed['path_with_escaped_slashes_action']}" in above
+    assert f"normalize_path: {str(needed['normalize_path']).lower()}" in above
+    assert f"merge_slashes: {str(needed['merge_slashes']).lower()}" in above
+    assert f"headers_with_underscores_action: {options['headers_with_underscores_action']}" in above
+    assert f"max_stream_duration: {options['max_stream_duration']}" in above
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "what"),
+    [
+        (["--authz", "unix:/run/a\nb.sock"], "--authz", "control character"),
+        (["--authz", "unix:/run/../a.sock"], "--authz", "`..`"),
+        (["--authz", "unix:a.sock"], "--authz", "absolute path"),
+        (["--style", "sidecar", "--authz", "127.0.0.1:9191"], "--authz", "style sidecar is for Unix sockets"),
+        (["--style", "mtls", "--authz", "unix:/a"], "--authz", "style mtls is for TCP"),
+        (["--style", "mtls", "--authz", "0.0.0.0:9191"], "--authz", "all interfaces"),
+        (["--style", "mtls", "--authz", "A_B:9191"], "--authz", "not an IP address"),
+        (["--authz", "unix:/a", "--authz", "unix:/a"], "--authz", "named twice"),
+        (["--workers", "0"], "--workers", "not a number from 1 to 64"),
+        (["--workers", "65"], "--workers", "not a number from 1 to 64"),
+        (["--authz", "unix:/" + "x" * 105, "--workers", "2"], "--workers", "at most 107"),
+        (["--style", "mtls", "--workers", "2"], "--workers", "share its TCP port"),
+        (["--authz-id", "spiffe://a/b"], "--authz-id", "no certificate"),
+        (["--trust-domain", "a"], "--trust-domain", "no certificate"),
+        (["--style", "mtls", "--authz-id", "https://a/b"], "--authz-id", "spiffe://"),
+        (["--style", "mtls", "--authz-id", "spiffe://a/b\n"], "--authz-id", "SPIFFE ID"),
+        (["--style", "mtls", "--trust-domain", "A.example"], "--trust-domain", "trust domain"),
+        (["--timeout", "0s"], "--timeout", "1ms to 60s"),
+        (["--timeout", "61s"], "--timeout", "1ms to 60s"),
+        (["--timeout", "0.2"], "--timeout", "1ms to 60s"),
+        (["--timeout", "-1s"], "--timeout", "1ms to 60s"),
+        (["--body-bytes", "1k"], "--body-bytes", "not a number"),
+        (["--body-bytes", "4194304"], "--body-bytes", "at most 4194304 bytes"),
+        (["--listen", "unix:/run/x"], "--listen", "TCP"),
+        (["--listen", "example.com:1"], "--listen", "not an IP address"),
+        (["--listen", "0.0.0.0:0"], "--listen", "port 0"),
+        (["--upstream", "0.0.0.0:8080"], "--upstream", "all interfaces"),
+        (["--admin", "0.0.0.0:9901"], "--admin", "other machines"),
+        (["--admin", "10.0.0.1:9901"], "--admin", "other machines"),
+        (["--tls-dir", "tls"], "--tls-dir", "starts with `/`"),
+        (["--tls-dir", "/etc/../tls"], "--tls-dir", "`..`"),
+        (["--otlp", "http://otel:4317"], "--otlp", "not an IP address"),
+        (["--upstream", "127.0.0.1:8443"], "addresses", "--listen and --upstream have the same address"),
+        (["--listen", "127.0.0.1:9901"], "addresses", "--listen and --admin have the same address"),
+        (["--upstream", "unix:/run/zta-authz/authz.sock"], "addresses", "--upstream and zta-authz have the same"),
+        (["--listen", "127.0.0.1:9192"], "addresses", "`health.listen` have the same address"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(
+    arguments: list[str], where: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fault,) = refused(capsys, *(f"{each}" for each in _joined(arguments)))
+    assert fault.startswith(f"{where}: ")
+    assert what in fault
+    assert "; " in fault  # what to write instead
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """`--option=value`, so that a value may begin with a dash."""
+    return [f"{name}={value}" for name, value in zip(arguments[::2], arguments[1::2], strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "what"),
+    [
+        ('listen: ["127.0.0.1:9191"]', ["--style", "sidecar"], "does not listen on a Unix socket"),
+        ('listen: ["unix:/a"]', ["--style", "mtls"], "does not listen on TCP"),
+        ('listen: ["127.0.0.1:9191"]', [], "`tls` is not set"),
+        ('listen: ["0.0.0.0:9191"]' + TLS, [], "does not say where Envoy reaches zta-authz"),
+        ('listen: ["127.0.0.1:0"]' + TLS, [], "port 0"),
+        ('listen: ["unix:/a/../b"]', [], "`..`"),
+        ("http2: {max_message_bytes: 8192}", [], "at most 8192 bytes"),
+    ],
+)
+def test_settings_that_envoy_could_not_agree_with_are_refused(
+    text: str, arguments: list[str], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fault,) = refused(capsys, "--config", settings(tmp_path, text + "\n"), *arguments)
+    assert what in fault
+
+
+def test_all_faults_are_told_at_once_and_as_json_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--timeout", "soon", "--upstream", "nowhere", "--output", "json"]
+    assert main(["envoy-config", *arguments]) == 2
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    assert [fault["source"] for fault in faults] == ["--timeout", "--upstream"]
+
+
+def test_wrong_settings_are_told_as_serve_tells_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings(tmp_path, "lisen: [a]\n")
+    assert refused(capsys, "--config", config) == [f"{config}:1:1: unknown field `lisen`; did you mean `listen`?"]
+
+
+def test_without_envoys_messages_it_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("zta_authz.cli.envoy_config.parts")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "envoy_data_plane.envoy.config.bootstrap.v3", None)
+    (fault,) = refused(capsys)
+    assert "envoy-data-plane is not installed" in fault
+    assert "pip install 'zta-authz[envoy]'" in fault
+
+
+def test_the_other_commands_do_not_load_envoys_messages() -> None:
+    script = (
+        "import sys; from zta_authz.cli.main import parser; parser(); "
+        "import zta_authz.cli.envoy_config.plan; "
+        "sys.exit(any(name.partition('.')[0] in ('envoy_data_plane', 'betterproto2') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

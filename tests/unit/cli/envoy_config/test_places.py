@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.cli.envoy_config.places import check_path, parse_place, pipe, tcp, worker_pipes
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("unix:/run/a b.sock", pipe("/run/a b.sock")),
+        ("127.0.0.1:80", tcp("127.0.0.1", 80)),
+        ("localhost:80", tcp("127.0.0.1", 80)),
+        ("[::1]:80", tcp("::1", 80)),
+        ("zta-authz.zta-system.svc:9191", tcp("zta-authz.zta-system.svc", 9191)),
+        ("collector:4317", tcp("collector", 4317)),
+    ],
+)
+def test_an_address_is_read_and_written_alike(text: str, place: object) -> None:
+    assert parse_place(text, names=True) == place
+    assert parse_place(str(place), names=True) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "app",
+        "app:",
+        "app:0",
+        "app:65536",
+        "app:8o",
+        "app:\u0661",
+        "-app:80",
+        "app-:80",
+        "a..b:80",
+        "app.:80",
+        "a_b:80",
+        "APP:80",
+        "app\n:80",
+        "app:80\n",
+        "a b:80",
+        "x" * 64 + ":80",
+        ".".join(["x" * 60] * 5) + ":80",
+        "10.0.0.300:80",
+        "10.1:80",
+        "::1:80",
+        "[127.0.0.1]:80",
+        "[::1%eth0]:80",
+        "http://app:80",
+        "user@app:80",
+        "unix:",
+        "unix:run/a.sock",
+        "unix:/run/",
+        "unix:/run/../etc/a.sock",
+        "unix:/run/./a.sock",
+        "unix:/run/a\n.sock",
+        "unix:/run/a\0.sock",
+        "unix:/run/a\u2028.sock",
+        "unix:/run/\x1b[2J.sock",
+        "unix:/run/\udcff.sock",
+        "unix:/" + "x" * 107,
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_place(text, names=True)
+
+
+def test_names_are_for_where_envoy_can_resolve_them() -> None:
+    with pytest.raises(ValueError, match="not an IP address"):
+        parse_place("app:80")
+
+
+@pytest.mark.parametrize("path", ["", "tls", "/etc/tls/", "/etc/../tls", "/etc/\ttls"])
+def test_a_path_that_could_mean_something_else_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        check_path(path)
+
+
+def test_one_worker_has_the_socket_itself_and_several_have_numbers() -> None:
+    assert worker_pipes("/a", 1) == (pipe("/a"),)
+    assert worker_pipes("/a", 3) == (pipe("/a.1"), pipe("/a.2"), pipe("/a.3"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meets"),
+    [
+        (pipe("/a"), pipe("/a"), True),
+        (pipe("/a"), pipe("/b"), False),
+        (pipe("/a"), tcp("127.0.0.1", 1), False),
+        (tcp("0.0.0.0", 1), tcp("127.0.0.1", 1), True),
+        (tcp("::", 1), tcp("10.0.0.1", 1), True),
+        (tcp("10.0.0.1", 1), tcp("10.0.0.1", 1), True),
+        (tcp("10.0.0.1", 1), tcp("10.0.0.1", 2), False),
+        (tcp("10.0.0.1", 1), tcp("10.0.0.2", 1), False),
+        (tcp("0.0.0.0", 1), tcp("elsewhere.example", 1), False),
+    ],
+)
+def test_two_places_meet_where_they_can_not_both_be_listened_on(one: object, other: object, meets: bool) -> None:
+    assert one.meets(other) is meets  # type: ignore[attr-defined]
+    assert other.meets(one) is meets  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("place", "local"),
+    [
+        (pipe("/a"), True),
+        (tcp("127.0.0.2", 1), True),
+        (tcp("::1", 1), True),
+        (tcp("0.0.0.0", 1), False),
+        (tcp("10.0.0.1", 1), False),
+        (tcp("localhost.example", 1), False),
+    ],
+)
+def test_local_is_what_no_other_machine_reaches(place: object, local: bool) -> None:
+    assert place.is_local is local  # type: ignore[attr-defined]
