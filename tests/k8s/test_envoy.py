@@ -20,6 +20,7 @@ from zta_authz.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
+CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 BOOTSTRAP = ROOT / "envoy" / "bootstrap-uds.yaml"
 EVIDENCE = ("include_peer_certificate", "include_tls_session", "encode_raw_headers", "validate_mutations")
 BY_ISTIO = {
@@ -186,8 +187,11 @@ def test_envoy_takes_what_envoy_gateway_makes_of_the_patches(
     (policy,) = of_kind(manifests, "EnvoyPatchPolicy")
     config = with_istios_filter()
     del filter_of(config)["typed_config"]["status_on_error"]
+    # Envoy Gateway always writes these options, and with them the action that ClientTrafficPolicy names.
+    manager_of(config)["typed_config"]["common_http_protocol_options"] = {"headers_with_underscores_action": "ALLOW"}
     for patch in policy["spec"]["jsonPatches"]:
-        place = filter_of(config)["typed_config"]
+        of_manager = "http_connection_manager" in patch["operation"]["jsonPath"]
+        place = (manager_of(config) if of_manager else filter_of(config))["typed_config"]
         *folders, name = patch["operation"]["path"].strip("/").split("/")
         for folder in folders:
             place = place[folder]
@@ -205,7 +209,8 @@ def test_envoy_gateways_patches_name_the_filter_and_the_listener_that_it_makes(k
     place = f"securitypolicy/{policy['metadata']['namespace']}/{policy['metadata']['name']}"
     (listener,) = gateway["spec"]["listeners"]
     for patch in patch_policy["spec"]["jsonPatches"]:
-        assert f"=='envoy.filters.http.ext_authz/{place}')" in patch["operation"]["jsonPath"]
+        path = patch["operation"]["jsonPath"]
+        assert f"=='envoy.filters.http.ext_authz/{place}')" in path or f"=='{CONNECTION_MANAGER}')" in path
         assert patch["name"] == f"{gateway['metadata']['namespace']}/{gateway['metadata']['name']}/{listener['name']}"
     assert patch_policy["spec"]["targetRef"]["name"] == gateway["metadata"]["name"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.k8s.manifests import K8S, ROOT, of_kind, render
+from tests.k8s.manifests import K8S, OVERLAYS, ROOT, authorizers, of_kind, render
 from zta_authz.errors import Reason
 from zta_authz.telemetry.metrics import Metrics
 
@@ -130,19 +130,21 @@ def test_the_runbook_names_reasons_metrics_and_settings_that_exist() -> None:
 
 def test_prometheus_operator_gets_the_same_rules(kubectl: Path) -> None:
     written = yaml.safe_load((MONITORING / "rules.yaml").read_text(encoding="utf-8"))
-    for overlay in ("istio", "istio-spire", "envoy-gateway"):
+    for overlay in OVERLAYS:
         (rule,) = of_kind(render(kubectl, overlay), "PrometheusRule")
         assert rule["spec"] == written
 
 
-def test_prometheus_operator_scrapes_the_authorizers_health_port(kubectl: Path) -> None:
-    manifests = render(kubectl, "istio")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_prometheus_operator_scrapes_the_authorizers_health_port(kubectl: Path, overlay: str) -> None:
+    manifests = render(kubectl, overlay)
     (monitor,) = of_kind(manifests, "PodMonitor")
-    (workload,) = of_kind(manifests, "Deployment")
+    ((workload, container),) = authorizers(manifests)
+    assert monitor["metadata"]["namespace"] == workload["metadata"]["namespace"]
     template = workload["spec"]["template"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
     assert endpoint["path"] == "/metrics"
 
 

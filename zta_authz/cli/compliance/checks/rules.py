@@ -195,5 +195,5 @@ def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
             if each.unread:
                 yield Unseen("no RevocationList is among the policies that were given", each.setting("policies"))
                 continue
-            mend = "add a RevocationList to the policies of the platform team; it may be empty until it is needed"
+            mend = "add a RevocationList to the policies of the platform team, as k8s/policies/revocations does"
             yield Gap("there is no RevocationList", mend, each.setting("policies"))

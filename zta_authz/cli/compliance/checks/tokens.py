@@ -107,7 +107,7 @@ def _file(installation: Installation, authorizer: Authorizer, domain: str, file:
     if text is None:
         where = f"ConfigMap {holder}" if holder else "a volume"
         return Unseen(
-            f"the authorities of {domain} are in {where} that is made in the cluster; alerts watch its end", at
+            f"the authorities of {domain} are in {where}, which is made in the cluster", at
         )
     bundle, wrong = read_bundle(TrustDomain(domain), text.text().encode())
     if wrong:
