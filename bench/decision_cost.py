@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.ports import Metadata
 
 TARGET_US = 40.0
 _ROUNDS = 51
@@ -44,7 +45,14 @@ _ID = "0" * 32
 class _Recorder:
     """An audit sink that does all the work on a record, its writer's too, and keeps nothing."""
 
-    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> bool:
         """Build what a real sink would write."""
         return bool(encode_line(make_record(take_note(request, decision, decision_id, now))))
 

@@ -16,7 +16,7 @@ from zta_authz.pdp.decide import decide
 if TYPE_CHECKING:
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
-    from zta_authz.ports import AuditSink, ShadowPolicies, SnapshotSource
+    from zta_authz.ports import AuditSink, Metadata, ShadowPolicies, SnapshotSource
 
 _NOT_READY = Decision(Verdict.DENY, Reason.NOT_READY)
 
@@ -52,11 +52,18 @@ class Authorizer:
             stages.decided = stages.clock()
         return decision if self._shadow is None else self._shadow.compare(request, decision, now, caller)
 
-    def account(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Decision:
+    def account(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> Decision:
         """Record what is about to be answered; an allow that can't be recorded becomes a denial.
 
-        `request` is None where its bytes were not read.
+        `request` is None where its bytes were not read; `metadata` is the gRPC call's.
         """
-        if self._audit.record(request, decision, decision_id, now) or not decision.allowed:
+        if self._audit.record(request, decision, decision_id, now, metadata) or not decision.allowed:
             return decision
         return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)

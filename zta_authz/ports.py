@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
 
+    Metadata = Sequence[tuple[str, str | bytes]]
+
 
 class SnapshotSource(Protocol):
     """Where the rules and keys in force come from."""
@@ -34,10 +36,18 @@ class ShadowPolicies(Protocol):
 class AuditSink(Protocol):
     """Where decisions are recorded. It may turn an allow into a deny by refusing the record."""
 
-    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> bool:
         """Take the record without blocking. False: it could not be kept, and an allow must not stand.
 
-        `request` is None where its bytes were not read; `now` is in seconds since the epoch.
+        `request` is None where its bytes were not read; `now` is in seconds since the epoch. `metadata` is the call's,
+        where it is looked at: the trace that the proxy's call is part of is in it.
         """
         ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from zta_authz.authorizer import Authorizer
@@ -10,6 +12,9 @@ from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, RequestAttributes
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
+
+if TYPE_CHECKING:
+    from zta_authz.ports import Metadata
 
 OPEN = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a}, spec: {rules: [{}]}}"
 REQUEST = RequestAttributes(method="GET", path="/")
@@ -30,7 +35,14 @@ class Sink:
         self.takes = takes
         self.records: list[tuple[RequestAttributes | None, Decision, str, float]] = []
 
-    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> bool:
         self.records.append((request, decision, decision_id, now))
         return self.takes
 

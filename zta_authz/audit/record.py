@@ -21,6 +21,7 @@ from zta_authz.model.request import Address, RequestAttributes
 if TYPE_CHECKING:
     from zta_authz.errors import Reason
     from zta_authz.model.decision import Decision, Disagreement, Shadow, Verdict
+    from zta_authz.ports import Metadata
 
 SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
@@ -54,8 +55,8 @@ NO_OBLIGATIONS = Obligations()
 class Note(msgspec.Struct, frozen=True, gc=False):
     """What a record is made of, taken while the caller waits: texts and constants, so that it keeps no claims alive.
 
-    `path` still has its query; `trace_parent` is the request's header, not looked at; `ended` is seconds since the
-    epoch.
+    `path` still has its query; `trace_parent` is the call's or the request's header, not looked at; `ended` is seconds
+    since the epoch.
     """
 
     decision_id: str
@@ -117,10 +118,11 @@ def take_note(
     now: float,
     ended: float = 0.0,
     table_digest: str = "",
+    metadata: Metadata = (),
 ) -> Note:
     """What is to be recorded of a decision at `now`, seconds since the epoch; `request` is None where it was not read.
 
-    `ended` is when it was decided; `table_digest` names the rules in force.
+    `ended` is when it was decided; `table_digest` names the rules in force; `metadata` is the gRPC call's.
     This is all that is done for a record before the answer leaves: cheap, and bounded whatever the request holds.
     """
     if request is None:
@@ -147,13 +149,21 @@ def take_note(
         decision.shadows,
         identity.api_client.name if identity.api_client is not None else "",
         identity.binding or "",
-        request.headers.joined("traceparent") or "",
+        _trace_parent(request, metadata),
         ended,
         table_digest,
         _obligations(decision),
         decision.disagreement,
     )
     return note if note.characters() <= MAX_TEXT_CHARACTERS else _cut(note)
+
+
+def _trace_parent(request: RequestAttributes, metadata: Metadata) -> str:
+    """That of the proxy's own span where it says so, as our span's parent is; else the client's word."""
+    for name, value in metadata:
+        if name == "traceparent" and isinstance(value, str):
+            return value
+    return request.headers.joined("traceparent") or ""
 
 
 def _obligations(decision: Decision) -> Obligations:
@@ -212,7 +222,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     """What is kept of one decision. Texts are "" and `rule` is null where there is nothing to say.
 
     `time` is RFC 3339 in UTC; `source` and `destination` are `address:port`; `request_id` is Envoy's stream id.
-    `trace_id` is that of the request's `traceparent`; `latency_us` is from reading the request to this record;
+    `trace_id` is of the call's `traceparent`, else of the request's; `latency_us` is from reading it to this record;
     `binding` says what ties the token to the caller; `table_digest` is SHA-256 (hex) of the rules in force.
     `shadow` is null where the shadow policies agree, or there are none.
     """

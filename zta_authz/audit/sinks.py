@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zta_authz.audit.record import Note
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.ports import Metadata
 
 QUEUE_RECORDS = 8192
 QUEUE_BYTES = 16 * 1024 * 1024
@@ -57,7 +58,14 @@ class NullSink:
     unsampled = 0
     table_digest = ""
 
-    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> bool:
         """True."""
         return True
 
@@ -132,7 +140,14 @@ class LineSink:
         """Records that wait to be written."""
         return len(self._notes)
 
-    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> bool:
         """Queue the record. False where there is no room, unless the operator chose to drop and count.
 
         An allow that is not sampled is only counted; those that an AUDIT rule or one in dry run matched, or that the
@@ -150,7 +165,7 @@ class LineSink:
         ):
             self._refused += 1
             return self._on_full is OnFull.DROP_AND_COUNT
-        note = take_note(request, decision, decision_id, now, time.time(), self.table_digest)
+        note = take_note(request, decision, decision_id, now, time.time(), self.table_digest, metadata)
         self._queued_bytes += note.size()
         self._notes.append(note)
         if not self._awake.is_set():

@@ -98,7 +98,7 @@ class CheckServicer:
             response = answer(decision, decision_id, request)
         except Exception as error:  # noqa: BLE001  the last resort: a bug is a denial, told to the operator only
             decision, response = self._failed(error, decision_id, request)
-        decision, response = self._account(request, decision, response, decision_id, now)
+        decision, response = self._account(request, decision, response, decision_id, now, metadata)
         self._observe(CheckEvent(metadata, request, decision, decision_id, started, time.time_ns(), stages))
         return response
 
@@ -108,16 +108,22 @@ class CheckServicer:
         decision_id = new_decision_id()
         decision = settle(Decision(Verdict.DENY, reason))
         response = answer(decision, decision_id, None)
-        decision, response = self._account(None, decision, response, decision_id, now / _NANOSECONDS)
+        decision, response = self._account(None, decision, response, decision_id, now / _NANOSECONDS, metadata)
         self._observe(CheckEvent(metadata, None, decision, decision_id, now, now, self._begin(metadata, decision_id)))
         return response
 
     def _account(
-        self, request: RequestAttributes | None, decision: Decision, response: bytes, decision_id: str, now: float
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        response: bytes,
+        decision_id: str,
+        now: float,
+        metadata: Sequence[tuple[str, str | bytes]],
     ) -> tuple[Decision, bytes]:
         """What is answered once it was recorded, last of all, so that the record says what the proxy is told."""
         try:
-            accounted = self._authorizer.account(request, decision, decision_id, now)
+            accounted = self._authorizer.account(request, decision, decision_id, now, metadata)
         except Exception as error:  # noqa: BLE001  an allow without a record must not stand
             return self._failed(error, decision_id, request)
         if accounted is decision:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from tests.fuzz.target import Change
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.ports import Metadata
 
 INVARIANT = (
     "any bytes give a CheckResponse with an explicit status, an allow only where deciding the request allows, and "
@@ -130,7 +131,14 @@ class Service:
 
 
 class _NoRecord:
-    def record(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> bool:
+    def record(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> bool:
         del request, decision, decision_id, now
         return True
 

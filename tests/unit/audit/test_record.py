@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -16,6 +16,9 @@ from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
+
+if TYPE_CHECKING:
+    from zta_authz.ports import Metadata
 
 
 def line(request: RequestAttributes, decision: Decision) -> dict[str, Any]:
@@ -179,3 +182,17 @@ def test_nothing_is_left_out_where_there_is_nothing_to_say() -> None:
     found = line(RequestAttributes(), Decision(Verdict.DENY, Reason.NOT_READY))
     assert found["rule"] is None
     assert {found[name] for name in ("policy", "principal", "source", "detail")} == {""}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "trace"),
+    [
+        ((), "c" * 32),
+        ((("x", "y"), ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")), "a" * 32),
+        ((("traceparent", b"00"),), "c" * 32),
+        ((("traceparent", "nonsense"),), ""),
+    ],
+)
+def test_the_trace_is_that_of_the_proxys_own_span_before_the_clients_word(metadata: Metadata, trace: str) -> None:
+    request = attributes(traceparent=f"00-{'c' * 32}-{'d' * 16}-01")
+    assert make_record(take_note(request, allow(), DECISION_ID, 0.0, metadata=metadata)).trace_id == trace
