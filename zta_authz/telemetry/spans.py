@@ -64,10 +64,10 @@ def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] 
     """
     sent = dict(headers) if headers else None
     if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter  # noqa: PLC0415
+        from zta_authz.telemetry.grpc_exporter import Exporter  # noqa: PLC0415
 
         insecure = not endpoint.startswith("https://")
-        return GrpcExporter(endpoint=endpoint, insecure=insecure, headers=sent, timeout=EXPORT_SECONDS)
+        return Exporter(endpoint=endpoint, insecure=insecure, headers=sent, timeout=EXPORT_SECONDS)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter  # noqa: PLC0415
 
     from zta_authz.telemetry.http_session import Session  # noqa: PLC0415

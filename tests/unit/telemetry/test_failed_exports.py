@@ -1,0 +1,72 @@
+"""A collector that takes nothing: what was meant for it ends, even if all that is alive is frozen again and again."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
+
+from zta_authz.telemetry import spans
+from zta_authz.telemetry.export_queue import ExportQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOBODY = "http://127.0.0.1:1"
+SECONDS = 2.0
+"""For one batch: a try, a pause of about one second, and another try."""
+BATCH = 20
+
+
+def span() -> ReadableSpan:
+    """One that can be encoded."""
+    return ReadableSpan("s", SpanContext(1, 2, is_remote=False), resource=Resource({}), start_time=1, end_time=2)
+
+
+@pytest.fixture
+def cleared() -> Iterator[None]:
+    """No garbage of others, and nothing frozen afterwards."""
+    gc.collect()
+    yield
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.unfreeze()
+
+
+def frozen_garbage() -> list[object]:
+    """What no collection would have found."""
+    gc.collect()
+    gc.unfreeze()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    return gc.garbage
+
+
+@pytest.mark.usefixtures("cleared")
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_batch_that_nobody_took_leaves_nothing_that_a_reload_could_freeze_for_ever(
+    protocol: Literal["grpc", "http"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "EXPORT_SECONDS", SECONDS)
+    queue = ExportQueue(spans.otlp_exporter(NOBODY, protocol), capacity=100, batch=BATCH, interval=0.01)
+    batch = [span() for _ in range(BATCH)]
+    gone = [weakref.ref(each) for each in batch]
+    while batch:
+        queue.put(batch.pop())
+    deadline = time.monotonic() + 5 * SECONDS
+    while queue.failed < BATCH:
+        assert time.monotonic() < deadline
+        gc.collect(1)  # as a reload of many rules does, whatever is under way
+        gc.freeze()
+        time.sleep(0.05)
+    queue.close(5)
+    assert [each() for each in gone] == [None] * BATCH
+    kept = [each for each in frozen_garbage() if isinstance(each, FrameType | TracebackType | BaseException)]
+    assert kept == []
