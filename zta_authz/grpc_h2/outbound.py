@@ -49,6 +49,7 @@ class Outbound:
         "_credit",
         "_limit",
         "_max_frame",
+        "_ready",
         "_stream_window",
         "_table_changed",
         "_unsent_bytes",
@@ -64,6 +65,7 @@ class Outbound:
         self._max_frame = _DEFAULT_FRAME_BYTES
         self._credit: dict[int, int] = {}  # by stream: what WINDOW_UPDATE added, less what was sent
         self._waiting: dict[int, _Unsent] = {}
+        self._ready: dict[int, None] = {}  # those of them whose own window is open: what a connection's window lets go
         self._unsent_bytes = 0
         self._limit = max_unsent_bytes
         self._table_changed = False
@@ -103,15 +105,20 @@ class Outbound:
         self._credit.pop(stream, None)
         unsent = self._waiting.pop(stream, None)
         if unsent is not None:
+            self._ready.pop(stream, None)
             self._unsent_bytes -= len(unsent.content) - unsent.at
 
     # what the peer says
 
-    def resize_streams(self, window: int) -> None:
-        """SETTINGS_INITIAL_WINDOW_SIZE: holds for open streams too. Raises `ConnectionFault` on overflow."""
-        if any(window + credit > MAX_WINDOW for credit in self._credit.values()):
+    def resize_streams(self, window: int, widest: int) -> None:
+        """SETTINGS_INITIAL_WINDOW_SIZE, and the largest of those in the frame: each holds for open streams too.
+
+        Raises `ConnectionFault` on overflow.
+        """
+        if self._credit and widest + max(self._credit.values()) > MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2^31-1")
         self._stream_window = window
+        self._ready = dict.fromkeys(self._waiting)
 
     def resize_frames(self, size: int) -> None:
         """SETTINGS_MAX_FRAME_SIZE."""
@@ -158,10 +165,10 @@ class Outbound:
     def send_waiting(self) -> list[int]:
         """Send what the windows allow by now; the streams that are done."""
         done = []
-        for stream, unsent in list(self._waiting.items()):
+        for stream in list(self._ready) if self._window > 0 else ():
             if self._window <= 0:
                 break
-            self._send(stream, unsent)
+            self._send(stream, self._waiting[stream])
             if stream not in self._waiting:
                 done.append(stream)
         return done
@@ -170,8 +177,13 @@ class Outbound:
         """Send what the windows allow; at the end the trailers, and the stream no longer waits."""
         size = len(unsent.content)
         while unsent.at < size:
-            window = min(self._window, self._stream_window + self._credit.get(stream, 0), self._max_frame)
+            own = self._stream_window + self._credit.get(stream, 0)
+            window = min(self._window, own, self._max_frame)
             if window <= 0:
+                if own > 0:
+                    self._ready[stream] = None
+                else:
+                    self._ready.pop(stream, None)
                 return
             part = unsent.content[unsent.at : unsent.at + window]
             unsent.at += len(part)
@@ -183,4 +195,5 @@ class Outbound:
         if unsent.trailers:
             self.frames.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._block(unsent.trailers)))
         del self._waiting[stream]
+        self._ready.pop(stream, None)
         self._credit.pop(stream, None)

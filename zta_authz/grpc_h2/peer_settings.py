@@ -21,11 +21,12 @@ def apply_settings(payload: bytes, out: Outbound) -> None:
     """
     if len(payload) % frames.SETTING.size:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS are 6 bytes each")
+    windows: list[int] = []
     for name, value in frames.SETTING.iter_unpack(payload):
         if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
             if value > frames.MAX_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "an initial window past 2^31-1")
-            out.resize_streams(value)
+            windows.append(value)
         elif name == frames.SETTINGS_MAX_FRAME_SIZE:
             if not _MIN_FRAME_BYTES <= value <= _MAX_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame size outside of 2^14 to 2^24-1")
@@ -34,3 +35,5 @@ def apply_settings(payload: bytes, out: Outbound) -> None:
             out.resize_table(value)
         elif name == frames.SETTINGS_ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+    if windows:  # all at once: each looks at every open stream, and a frame has room for thousands
+        out.resize_streams(windows[-1], max(windows))

@@ -7,6 +7,7 @@ from tests.support.h2_peer import ProperPeer, RawPeer, block, message
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Cancelled, ErrorCode
 from zta_authz.grpc_h2.frames import frame, settings
+from zta_authz.grpc_h2.outbound import Outbound
 
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, HEADER_TABLE_SIZE = 4, 5, 1
 
@@ -164,3 +165,72 @@ def test_a_smaller_header_table_is_followed_in_the_next_block(size: int) -> None
     peer.connection.respond(3, b"x", 0.0)
     blocks = [reply.data for reply in peer.replies() if isinstance(reply, HeadersFrame)]
     assert [block[:1] == b"\x20" for block in blocks] == [True, False, False, False]
+
+
+def work_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for each answer that is looked at to see what its windows let go."""
+    looked_at: list[int] = []
+    send = Outbound._send
+
+    def counted(out: Outbound, stream: int, unsent: object) -> None:
+        looked_at.append(stream)
+        send(out, stream, unsent)  # type: ignore[arg-type]  # it is what was given
+
+    monkeypatch.setattr(Outbound, "_send", counted)
+    return looked_at
+
+
+def test_opening_the_connection_does_not_look_at_answers_whose_own_windows_are_shut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else each of a thousand small frames would cost a look at each of a thousand answers."""
+    peer = RawPeer()
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 0),)))
+    for number in range(500):
+        stream = 2 * number + 1
+        peer.send(*call(stream))
+        peer.connection.respond(stream, b"y" * 100, 0.0)
+    looked_at = work_of(monkeypatch)
+    peer.send(*[WindowUpdateFrame(0, window_increment=1)] * 500)
+    assert looked_at == []
+    peer.replies()
+    peer.send(WindowUpdateFrame(7, window_increment=1000))
+    assert sizes(peer.replies(), 7) == [105]
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 1000),)))
+    answers = peer.replies()
+    assert all(sizes(answers, 2 * number + 1) == [105] for number in range(500) if number != 3)
+
+
+def test_answers_that_wait_for_the_connection_go_out_as_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = RawPeer()
+    for number in range(200):
+        stream = 2 * number + 1
+        peer.send(*call(stream))
+        peer.connection.respond(stream, b"y" * 1000, 0.0)
+    sent = peer.replies()
+    looked_at = work_of(monkeypatch)
+    peer.send(*[WindowUpdateFrame(0, window_increment=1000)] * 150)
+    sent += peer.replies()
+    assert [sum(sizes(sent, 2 * number + 1)) for number in range(200)] == [1005] * 200
+    assert len(looked_at) < 500
+
+
+def test_many_windows_in_one_frame_of_settings_are_applied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied: list[int] = []
+    resize = Outbound.resize_streams
+
+    def counted(out: Outbound, window: int, widest: int) -> None:
+        applied.append(window)
+        resize(out, window, widest)
+
+    monkeypatch.setattr(Outbound, "resize_streams", counted)
+    peer = RawPeer()
+    peer.send(settings((INITIAL_WINDOW_SIZE, window) for window in range(2000)))
+    assert applied == [1999]
+
+
+def test_a_window_that_overflows_for_a_moment_in_one_frame_of_settings_is_an_error_all_the_same() -> None:
+    peer = RawPeer()
+    peer.send(HeadersFrame(1, data=block(), flags=["END_HEADERS"]), WindowUpdateFrame(1, window_increment=2**30))
+    peer.send(settings(((INITIAL_WINDOW_SIZE, 2**31 - 1), (INITIAL_WINDOW_SIZE, 0))))
+    assert peer.goaway() == ErrorCode.FLOW_CONTROL_ERROR
