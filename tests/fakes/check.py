@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
-    from zta_authz.ports import CheckEvent
+    from zta_authz.ports import CheckEvent, Metadata
 
 
 class ScriptedAuthorizer:
@@ -36,9 +36,16 @@ class ScriptedAuthorizer:
             raise self.outcome
         return self.outcome
 
-    def account(self, request: RequestAttributes | None, decision: Decision, decision_id: str, now: float) -> Decision:
+    def account(
+        self,
+        request: RequestAttributes | None,
+        decision: Decision,
+        decision_id: str,
+        now: float,
+        metadata: Metadata = (),
+    ) -> Decision:
         """Remember what is answered; give or raise `accounts` instead, where it is set."""
-        del now
+        del now, metadata
         self.recorded.append((request, decision, decision_id))
         if isinstance(self.accounts, Exception):
             raise self.accounts
