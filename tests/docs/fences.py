@@ -101,6 +101,9 @@ def _kind_of_document(document: Any) -> str:
     api = str(document.get("apiVersion", ""))
     if document.get("kind") == "PolicyTest":
         return "tests"
+    if document.get("kind") == "List":
+        kinds = {_kind_of_document(item) for item in document["items"]}
+        return kinds.pop() if len(kinds) == 1 else "manifests"
     if document.get("kind") in _ISTIO_FOR_ISTIO and _is_for_istio(document):
         return "manifests"
     if api.startswith(OUR_GROUPS):
