@@ -93,14 +93,23 @@ def answer(
     name with `_` for each `-` stands for its other spellings only: what is verified here in one must not come in
     another.
     """
+    spoofed = _spoofed(request, output_headers) if request is not None else ()
+    identity = decision.identity
+    usual = None if spoofed else _usual.get((decision.policy, decision.rule, identity.principal))
+    if usual is not None and usual.fits(decision):
+        return _joined(usual.parts, decision_id)
     decision = settle(decision)
     if decision.verdict is not Verdict.ALLOW:
         return _deny(decision, decision_id, request)
-    principal, changes, response = decision.identity.principal, decision.identity.changes, decision.response
-    spoofed = _spoofed(request, output_headers) if request is not None else ()
+    principal, changes, response = identity.principal, identity.changes, decision.response
     said = _Allow(decision.reason, decision.policy, decision.rule, principal, changes, response, spoofed)
-    encode = _encode_allow if said.is_small() else _encode_allow.__wrapped__
-    return _joined(encode(said), decision_id)
+    if not said.is_small():
+        return _joined(_encode_allow.__wrapped__(said), decision_id)
+    parts = _encode_allow(said)
+    if len(_usual) >= _CACHED_ANSWERS:
+        _usual.clear()
+    _usual[said.policy, said.rule, principal] = _Usual(said.reason, changes, response, parts)
+    return _joined(parts, decision_id)
 
 
 def _joined(parts: list[bytes], decision_id: str) -> bytes:
@@ -113,7 +122,7 @@ def _spoofed(request: RequestAttributes, output_headers: frozenset[str]) -> tupl
     """Inbound names that the upstream could take for ours."""
     names = request.headers.names()
     text = "\n".join(names)
-    if "zta" not in text and "_" not in text and output_headers.isdisjoint(names):
+    if "zta" not in text and "_" not in text and not (output_headers and not output_headers.isdisjoint(names)):
         return ()  # the usual case, settled without looking at each name
 
     def ours(name: str) -> bool:
@@ -150,6 +159,28 @@ class _Allow(NamedTuple):
     def wanted_headers(self) -> tuple[tuple[str, str], ...]:
         """What token and policy want set, the policy's word last."""
         return self.changes.set_headers + self.response.set_headers
+
+
+class _Usual(NamedTuple):
+    """The last allow of one rule to one principal: what else it depends on, and its bytes."""
+
+    reason: Reason
+    changes: Changes
+    response: Response
+    parts: list[bytes]
+
+    def fits(self, decision: Decision) -> bool:
+        """Whether `decision` is settled by being the same again. What is compared by identity is immutable."""
+        return (
+            decision.verdict is Verdict.ALLOW
+            and decision.reason is self.reason
+            and decision.identity.changes is self.changes
+            and decision.response is self.response
+        )
+
+
+_usual: dict[tuple[str, int | None, str], _Usual] = {}
+"""By policy, rule and principal."""
 
 
 @lru_cache(maxsize=_CACHED_ANSWERS)
