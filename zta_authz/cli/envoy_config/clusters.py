@@ -121,6 +121,7 @@ def _mtls(files: MtlsFiles) -> TransportSocket:
                 tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
                 tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
             ),
+            alpn_protocols=["h2"],
             tls_certificates=[certificate(files.certificate, files.key)],
             validation_context=CertificateValidationContext(
                 trusted_ca=file_source(files.server_ca), match_typed_subject_alt_names=[server]

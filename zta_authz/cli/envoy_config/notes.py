@@ -19,6 +19,7 @@ ORDER: Final[dict[str, tuple[str, ...]]] = {
     "Listener[ingress].filter_chains[]": ("transport_socket", "filters"),
     "DownstreamTlsContext": ("require_client_certificate",),
     "DownstreamTlsContext.common_tls_context": ("tls_params", "alpn_protocols"),
+    "UpstreamTlsContext.common_tls_context": ("tls_params", "alpn_protocols"),
     _MANAGER: (
         "stat_prefix",
         "use_remote_address",
@@ -117,6 +118,9 @@ _NOTES: Final[dict[str, str]] = {
     ),
     f"{_AUTHZ}.typed_extension_protocol_options": "The keepalive finds a peer that is gone without a word.",
     "UpstreamTlsContext.common_tls_context.tls_params": "zta-authz refuses anything older.",
+    "UpstreamTlsContext.common_tls_context.alpn_protocols": (
+        "Envoy's health checks offer no HTTP/2 of their own accord, and zta-authz speaks nothing else."
+    ),
     "UpstreamTlsContext.common_tls_context.validation_context.match_typed_subject_alt_names": (
         "Without this any certificate of the same authority could answer for zta-authz, and allow everything."
     ),
