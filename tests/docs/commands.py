@@ -40,6 +40,7 @@ _OTHERS = frozenset(
         "promtool",
         "sed",
         "sha256sum",
+        "diff",
         "shop",
         "$ENVOY",
         "ls",
