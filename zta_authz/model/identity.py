@@ -61,6 +61,13 @@ class Token:
     """Top-level claims whose text rules read as a list, split on spaces, beside `scope` and `permission`."""
     issued_at: float | None = None
     """`iat` in seconds since the epoch, None where the token does not say."""
+    names: tuple[str, str] | None = field(init=False, repr=False, compare=False)
+    """`iss` and `sub` as rules read them, None where one of them is no text; made once, as each request asks."""
+
+    def __post_init__(self) -> None:
+        issuer, subject = self.claims.get("iss"), self.claims.get("sub")
+        names = (issuer, subject) if isinstance(issuer, str) and isinstance(subject, str) else None
+        object.__setattr__(self, "names", names)
 
 
 @dataclass(frozen=True, slots=True)

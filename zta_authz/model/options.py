@@ -92,16 +92,14 @@ class Options:
     workloads: tuple[NamedWorkload, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     bundles_from_elsewhere: bool = False
+    shared: bool = field(init=False, repr=False, compare=False)
+    """True where requests say whose they are."""
+    strict: bool = field(init=False, repr=False, compare=False)
+    """True in the safe reading."""
 
-    @property
-    def shared(self) -> bool:
-        """True where requests say whose they are."""
-        return bool(self.workloads or self.gateways)
-
-    @property
-    def strict(self) -> bool:
-        """True in the safe reading."""
-        return self.semantics is Semantics.STRICT
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shared", bool(self.workloads or self.gateways))
+        object.__setattr__(self, "strict", self.semantics is Semantics.STRICT)
 
     @classmethod
     def istio(cls, workload: Workload | None = None) -> Options:

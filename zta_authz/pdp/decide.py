@@ -33,23 +33,23 @@ def decide(
     `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` leaves no trace: it does
     not count as the one use that a DPoP proof is good for. `stages` notes when the identity was verified.
     """
+    options = snapshot.options
     try:
-        workload = snapshot.workloads.resolve(request, caller)
-        whose = workload if snapshot.options.shared else None
-        identity = snapshot.verifier.verify(request, evidence, now, whose, trial=trial)
+        workload = snapshot.workloads.resolve(request, caller) if options.shared else None
+        identity = snapshot.verifier.verify(request, evidence, now, workload, trial=trial)
     except Refused as refused:
         return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
     if stages is not None:
         stages.identified = stages.clock()
-    inputs = Inputs(request, identity, snapshot.options, now, stages)
+    inputs = Inputs(request, identity, options, now, stages)
     if inputs.strict and not plain_authority(request.host):
         return Decision(Verdict.DENY, Reason.HOST_AMBIGUOUS, identity=identity, detail="not a name with a port")
-    if not snapshot.options.accept_ambiguous_paths:
+    if not options.accept_ambiguous_paths:
         what = ambiguous(request.path.partition("?")[0], request.method)
         if what:
             return Decision(Verdict.DENY, Reason.PATH_AMBIGUOUS, identity=identity, detail=what)
-    view = snapshot.table.view(workload) if snapshot.options.shared else snapshot.table.default_view
-    return combine(view, inputs, default_allow=snapshot.options.default_allow)
+    view = snapshot.table.default_view if workload is None else snapshot.table.view(workload)
+    return combine(view, inputs, default_allow=options.default_allow)
 
 
 def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decision:

@@ -119,7 +119,11 @@ class RequestPrincipalClause:
         pair = inputs.request_principal
         if pair is None:
             return self.negated
-        return any(m.matches_pair(pair[0], pair[1]) for m in self.matchers) is not self.negated
+        issuer, subject = pair
+        for matcher in self.matchers:
+            if matcher.matches_pair(issuer, subject):
+                return not self.negated
+        return self.negated
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
         """Lookups on `issuer/subject`."""

@@ -33,19 +33,14 @@ class Dimension(Protocol):
 
 
 class Simple:
-    """A dimension read by one function."""
+    """A dimension read by one function, which is its `values` itself: most rules look at nothing else."""
 
-    __slots__ = ("_read", "cost", "name")
+    __slots__ = ("cost", "name", "values")
 
-    def __init__(self, name: str, cost: int, read: Callable[[Inputs], tuple[str, ...]]) -> None:
+    def __init__(self, name: str, cost: int, values: Callable[[Inputs, bool], tuple[str, ...] | None]) -> None:
         self.name = name
         self.cost = cost
-        self._read = read
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """What the function reads."""
-        del wide
-        return self._read(inputs)
+        self.values = values
 
 
 class _Paths:
@@ -64,26 +59,26 @@ class _Hosts:
         return inputs.hosts(wide)
 
 
-def request_principal_texts(inputs: Inputs) -> tuple[str, ...]:
+def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, ...]:
     """`issuer/subject` of the verified token, for lookups and messages; () without one."""
     pair = inputs.request_principal
     return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
 
 
-METHOD: Final = Simple("method", 0, lambda inputs: (inputs.method,))
+METHOD: Final = Simple("method", 0, lambda inputs, _: (inputs.method,))
 PATH: Final = _Paths()
 HOST: Final = _Hosts()
-PEER: Final = Simple("principal", 1, lambda inputs: inputs.names)
-SNI: Final = Simple("sni", 1, lambda inputs: (inputs.sni,))
+PEER: Final = Simple("principal", 1, lambda inputs, _: inputs.names)
+SNI: Final = Simple("sni", 1, lambda inputs, _: (inputs.sni,))
 REQUEST_PRINCIPAL: Final = Simple("request principal", 2, request_principal_texts)
 
 
-def _api_client(inputs: Inputs) -> tuple[str, ...]:
+def _api_client(inputs: Inputs, _wide: bool) -> tuple[str, ...]:
     client = inputs.identity.api_client
     return (client.name,) if client is not None else _NONE
 
 
-def _api_scopes(inputs: Inputs) -> tuple[str, ...]:
+def _api_scopes(inputs: Inputs, _wide: bool) -> tuple[str, ...]:
     client = inputs.identity.api_client
     return client.scopes if client is not None else _NONE
 
@@ -148,7 +143,7 @@ class MetadataDimension:
         return (value,) if isinstance(value, str) else _NONE
 
 
-PORT: Final = Simple("port", 0, lambda inputs: (str(inputs.port),))
+PORT: Final = Simple("port", 0, lambda inputs, _: (str(inputs.port),))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.model.options import Semantics
 from zta_authz.policy.matchers import ascii_lower
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Inputs:
 
     __slots__ = (
         "_activations", "_destination_ip", "_hosts", "_remote_ip", "_source_ip", "claims", "host", "identity",
-        "method", "names", "now", "options", "path", "port", "request", "request_principal", "sni", "stages", "strict",
+        "method", "names", "now", "options", "path", "request", "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -59,23 +58,19 @@ class Inputs:
         self.options = options
         self.now = now
         self.stages = stages
-        self.strict = options.semantics is Semantics.STRICT
+        self.strict = options.strict
         self.method = request.method
         self.path = cut_query(request.path)
         self.host: str | None = ascii_lower(request.host)
         if not self.host and "host" not in request.headers:
             self.host = None
-        self.port = request.destination.port
-        self.sni = ascii_lower(request.sni)
         peer, token = identity.peer, identity.token
         self.names = peer.names if peer is not None else _NONE
         self.claims: Mapping[str, Any] | None = None
         self.request_principal: tuple[str, str] | None = None
         if token is not None:
             self.claims = token.claims
-            issuer, subject = token.claims.get("iss"), token.claims.get("sub")
-            if isinstance(issuer, str) and isinstance(subject, str):
-                self.request_principal = (issuer, subject)
+            self.request_principal = token.names
         self._activations: dict[tuple[str, ...], Any] | None = None
         self._hosts: tuple[str, ...] | None = None
         self._source_ip: Any = _UNSET
@@ -88,6 +83,16 @@ class Inputs:
         if self._activations is None:
             self._activations = {}
         return self._activations
+
+    @property
+    def port(self) -> int:
+        """The proxy's local port."""
+        return self.request.destination.port
+
+    @property
+    def sni(self) -> str:
+        """The server name of the TLS session, in lower case."""
+        return ascii_lower(self.request.sni)
 
     def hosts(self, wide: bool) -> tuple[str, ...]:
         """The authority as it came; with `wide` in strict reading also without port and trailing dot."""
@@ -231,11 +236,9 @@ class Inputs:
 
 def cut_query(path: str) -> str:
     """The path without query and fragment."""
-    for mark in ("?", "#"):
-        at = path.find(mark)
-        if at >= 0:
-            path = path[:at]
-    return path
+    if "?" in path:
+        path = path[: path.index("?")]
+    return path[: path.index("#")] if "#" in path else path
 
 
 def without_parameter(path: str, name: str) -> str:
