@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.unit.cli.envoy_config.settings import TLS, settings_file
 from zta_authz.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-TLS = """
-tls: {cert_file: a.pem, key_file: a.key, client_ca_file: ca.pem, allowed_spiffe_ids: ["spiffe://shop.example/envoy"]}
-"""
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ZTA_ENVOY", raising=False)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -30,14 +22,6 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     captured = capsys.readouterr()
     assert captured.err == ""
     return json.loads(captured.out)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    """The faults, and nothing on standard output."""
-    assert main(["envoy-config", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    return captured.err.splitlines()
 
 
 def addresses(cluster: Any) -> list[Any]:
@@ -65,18 +49,12 @@ def expected_id(cluster: Any) -> str:
     return found
 
 
-def settings(tmp_path: Path, text: str) -> str:
-    file = tmp_path / "settings.yaml"
-    file.write_text(text)
-    return str(file)
-
-
 # Where zta-authz is
 
 
 def test_each_worker_of_the_settings_has_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = 'listen: ["127.0.0.1:9191", "unix:/run/a/x.sock"]\nworkers: 3\n'
-    config = settings(tmp_path, text + "client_address: {use_remote_address: true}\n")
+    config = settings_file(tmp_path, text + "client_address: {use_remote_address: true}\n")
     cluster = printed(capsys, "--config", config, "--part", "cluster")
     assert pipes(cluster) == ["/run/a/x.sock.1", "/run/a/x.sock.2", "/run/a/x.sock.3"]
     assert "transport_socket" not in cluster
@@ -91,8 +69,8 @@ def test_the_environment_overrides_the_settings_as_it_does_for_serve(
     assert pipes(printed(capsys, "--part", "cluster")) == ["/run/b.sock.1", "/run/b.sock.2"]
 
 
-def test_options_override_the_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = settings(tmp_path, "workers: 3\nclient_address: {use_remote_address: true}\n")
+def test_options_override_the_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings_file(tmp_path, "workers: 3\nclient_address: {use_remote_address: true}\n")
     arguments = ["--config", config, "--authz", "unix:/run/c.sock", "--workers", "1", "--part", "cluster"]
     assert pipes(printed(capsys, *arguments)) == ["/run/c.sock"]
 
@@ -105,7 +83,7 @@ def test_settings_that_listen_on_tcp_alone_make_it_mutual_tls(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = 'listen: ["10.1.2.3:9191"]\nworkload: {trust_domain: shop.example}\n' + TLS
-    config = settings(tmp_path, text + "client_address: {use_remote_address: true}\n")
+    config = settings_file(tmp_path, text + "client_address: {use_remote_address: true}\n")
     cluster = printed(capsys, "--config", config, "--part", "cluster")
     assert addresses(cluster) == [{"socket_address": {"address": "10.1.2.3", "port_value": 9191}}]
     assert expected_id(cluster) == "spiffe://shop.example/ns/zta-system/sa/zta-authz"
@@ -180,7 +158,7 @@ def test_spans_go_to_the_collector_and_as_many_as_the_settings_say(
 ) -> None:
     assert "tracing" not in manager(printed(capsys))
     text = "tracing: {sample_ratio: 0.25}\nclient_address: {use_remote_address: true, xff_num_trusted_hops: 2}\n"
-    config = printed(capsys, "--config", settings(tmp_path, text), "--otlp", "otel.tracing.svc:4317")
+    config = printed(capsys, "--config", settings_file(tmp_path, text), "--otlp", "otel.tracing.svc:4317")
     assert manager(config)["tracing"]["random_sampling"] == {"value": 25.0}
     assert clusters(config)["otlp_collector"]["type"] == "STRICT_DNS"
     assert manager(config)["xff_num_trusted_hops"] == 2
@@ -190,9 +168,9 @@ def test_the_clients_address_is_taken_as_the_settings_take_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert manager(printed(capsys))["use_remote_address"] is True
-    behind = settings(tmp_path, "client_address: {use_remote_address: false, xff_num_trusted_hops: 1}\n")
+    behind = settings_file(tmp_path, "client_address: {use_remote_address: false, xff_num_trusted_hops: 1}\n")
     assert manager(printed(capsys, "--config", behind))["use_remote_address"] is False
-    silent = settings(tmp_path, "workers: 1\n")
+    silent = settings_file(tmp_path, "workers: 1\n")
     assert main(["envoy-config", "--config", silent]) == 0
     captured = capsys.readouterr()
     assert "use_remote_address: true" in captured.out
@@ -244,106 +222,6 @@ def test_the_filter_says_what_it_needs_of_its_connection_manager(
     assert f"merge_slashes: {str(needed['merge_slashes']).lower()}" in above
     assert f"headers_with_underscores_action: {options['headers_with_underscores_action']}" in above
     assert f"max_stream_duration: {options['max_stream_duration']}" in above
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("arguments", "where", "what"),
-    [
-        (["--authz", "unix:/run/a\nb.sock"], "--authz", "control character"),
-        (["--authz", "unix:/run/../a.sock"], "--authz", "`..`"),
-        (["--authz", "unix:a.sock"], "--authz", "absolute path"),
-        (["--style", "sidecar", "--authz", "127.0.0.1:9191"], "--authz", "style sidecar is for Unix sockets"),
-        (["--style", "mtls", "--authz", "unix:/a"], "--authz", "style mtls is for TCP"),
-        (["--style", "mtls", "--authz", "0.0.0.0:9191"], "--authz", "all interfaces"),
-        (["--style", "mtls", "--authz", "A_B:9191"], "--authz", "not an IP address"),
-        (["--authz", "unix:/a", "--authz", "unix:/a"], "--authz", "named twice"),
-        (["--workers", "0"], "--workers", "not a number from 1 to 64"),
-        (["--workers", "65"], "--workers", "not a number from 1 to 64"),
-        (["--authz", "unix:/" + "x" * 105, "--workers", "2"], "--workers", "at most 107"),
-        (["--style", "mtls", "--workers", "2"], "--workers", "share its TCP port"),
-        (["--authz-id", "spiffe://a/b"], "--authz-id", "no certificate"),
-        (["--trust-domain", "a"], "--trust-domain", "no certificate"),
-        (["--style", "mtls", "--authz-id", "https://a/b"], "--authz-id", "spiffe://"),
-        (["--style", "mtls", "--authz-id", "spiffe://a/b\n"], "--authz-id", "SPIFFE ID"),
-        (["--style", "mtls", "--trust-domain", "A.example"], "--trust-domain", "trust domain"),
-        (["--timeout", "0s"], "--timeout", "1ms to 60s"),
-        (["--timeout", "61s"], "--timeout", "1ms to 60s"),
-        (["--timeout", "0.2"], "--timeout", "1ms to 60s"),
-        (["--timeout", "-1s"], "--timeout", "1ms to 60s"),
-        (["--body-bytes", "1k"], "--body-bytes", "not a number"),
-        (["--body-bytes", "4194304"], "--body-bytes", "at most 4194304 bytes"),
-        (["--listen", "unix:/run/x"], "--listen", "TCP"),
-        (["--listen", "example.com:1"], "--listen", "not an IP address"),
-        (["--listen", "0.0.0.0:0"], "--listen", "port 0"),
-        (["--upstream", "0.0.0.0:8080"], "--upstream", "all interfaces"),
-        (["--admin", "0.0.0.0:9901"], "--admin", "other machines"),
-        (["--admin", "10.0.0.1:9901"], "--admin", "other machines"),
-        (["--tls-dir", "tls"], "--tls-dir", "starts with `/`"),
-        (["--tls-dir", "/etc/../tls"], "--tls-dir", "`..`"),
-        (["--otlp", "http://otel:4317"], "--otlp", "not an IP address"),
-        (["--upstream", "127.0.0.1:8443"], "addresses", "--listen and --upstream have the same address"),
-        (["--listen", "127.0.0.1:9901"], "addresses", "--listen and --admin have the same address"),
-        (["--upstream", "unix:/run/zta-authz/authz.sock"], "addresses", "--upstream and zta-authz have the same"),
-        (["--listen", "127.0.0.1:9192"], "addresses", "`health.listen` have the same address"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_by_name(
-    arguments: list[str], where: str, what: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (fault,) = refused(capsys, *(f"{each}" for each in _joined(arguments)))
-    assert fault.startswith(f"{where}: ")
-    assert what in fault
-    assert "; " in fault  # what to write instead
-
-
-def _joined(arguments: list[str]) -> list[str]:
-    """`--option=value`, so that a value may begin with a dash."""
-    return [f"{name}={value}" for name, value in zip(arguments[::2], arguments[1::2], strict=True)]
-
-
-@pytest.mark.parametrize(
-    ("text", "arguments", "what"),
-    [
-        ('listen: ["127.0.0.1:9191"]', ["--style", "sidecar"], "does not listen on a Unix socket"),
-        ('listen: ["unix:/a"]', ["--style", "mtls"], "does not listen on TCP"),
-        ('listen: ["127.0.0.1:9191"]', [], "`tls` is not set"),
-        ('listen: ["0.0.0.0:9191"]' + TLS, [], "does not say where Envoy reaches zta-authz"),
-        ('listen: ["127.0.0.1:0"]' + TLS, [], "port 0"),
-        ('listen: ["unix:/a/../b"]', [], "`..`"),
-        ("http2: {max_message_bytes: 8192}", [], "at most 8192 bytes"),
-    ],
-)
-def test_settings_that_envoy_could_not_agree_with_are_refused(
-    text: str, arguments: list[str], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (fault,) = refused(capsys, "--config", settings(tmp_path, text + "\n"), *arguments)
-    assert what in fault
-
-
-def test_all_faults_are_told_at_once_and_as_json_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--timeout", "soon", "--upstream", "nowhere", "--output", "json"]
-    assert main(["envoy-config", *arguments]) == 2
-    faults = json.loads(capsys.readouterr().out)["faults"]
-    assert [fault["source"] for fault in faults] == ["--timeout", "--upstream"]
-
-
-def test_wrong_settings_are_told_as_serve_tells_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = settings(tmp_path, "lisen: [a]\n")
-    assert refused(capsys, "--config", config) == [f"{config}:1:1: unknown field `lisen`; did you mean `listen`?"]
-
-
-def test_without_envoys_messages_it_says_how_to_get_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("zta_authz.cli.envoy_config.parts")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "envoy_data_plane.envoy.config.bootstrap.v3", None)
-    (fault,) = refused(capsys)
-    assert "envoy-data-plane is not installed" in fault
-    assert "pip install 'zta-authz[envoy]'" in fault
 
 
 def test_the_other_commands_do_not_load_envoys_messages() -> None:

@@ -1,0 +1,41 @@
+"""What docs/envoy-config.md promises; its commands are run by tests/docs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from zta_authz.cli.envoy_config.command import PARTS, register
+
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "envoy-config.md").read_text(encoding="utf-8")
+
+
+def command() -> argparse.ArgumentParser:
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    register(subparsers)
+    return subparsers.choices["envoy-config"]
+
+
+def test_every_option_is_documented_and_no_other() -> None:
+    has = {flag for action in command()._actions for flag in action.option_strings if flag not in ("-h", "--help")}
+    tables = set(re.findall(r"^\| `(--[a-z-]+)` \|", PAGE, re.MULTILINE))
+    assert tables <= has
+    assert [flag for flag in sorted(has) if f"`{flag}" not in PAGE] == []
+    assert has - tables == {"--output"}
+
+
+def test_every_part_is_documented() -> None:
+    assert [part for part in PARTS if f"| `{part}`" not in PAGE] == []
+
+
+def test_each_default_of_the_tables_is_the_one_that_help_tells() -> None:
+    told = {
+        action.option_strings[0]: found[1]
+        for action in command()._actions
+        if action.help and (found := re.search(r"\(default: ([^;)]+)", action.help))
+    }
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| `([^`]+)` \|", PAGE, re.MULTILINE))
+    assert len(told) >= 8
+    wrong = {flag: told[flag] for flag, default in rows.items() if flag in told and told[flag] != default}
+    assert wrong == {}
