@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,9 @@ import grpc
 import pytest
 
 from tests.fakes.snapshots import HATSHOP
+from tests.integration.test_tls import Files, key_pem
 from tests.support.check_requests import check_request
+from tests.support.pki import root
 from tests.support.service import RunningService
 
 if TYPE_CHECKING:
@@ -24,12 +27,51 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
 PATIENCE_SECONDS = 15.0
 
 
+ENVOY = "spiffe://cluster.local/ns/default/sa/envoy"
+STRANGER = "spiffe://cluster.local/ns/default/sa/stranger"
+
+
+class SecuredPort:
+    """A port for mutual TLS, and what attackers may have: nothing, or a certificate of anybody's."""
+
+    def __init__(self, address: str, files: Files) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._contexts = {name: _context(files, name) for name in (ENVOY, STRANGER)}
+
+    def connect_plain(self) -> socket.socket:
+        """A connection that has not begun to shake hands."""
+        made = socket.create_connection((self._host, self._port), timeout=PATIENCE_SECONDS)
+        made.settimeout(PATIENCE_SECONDS)
+        return made
+
+    def connect(self, name: str = ENVOY) -> ssl.SSLSocket:
+        """A connection of whoever has `name`'s certificate."""
+        return self._contexts[name].wrap_socket(self.connect_plain(), server_hostname="authz.test")
+
+
+def _context(files: Files, name: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=files.authority.pem)
+    context.set_alpn_protocols(["h2"])
+    client = files.directory / "client.pem"
+    client.write_bytes(files.issue(name, 2).encode() + key_pem(2))
+    context.load_cert_chain(client)
+    return context
+
+
 class Victim:
     """The service, its process, and how well it answers an honest client meanwhile."""
 
-    def __init__(self, path: Path, pid: int) -> None:
+    def __init__(self, path: Path, pid: int, secured: SecuredPort | None = None) -> None:
         self.path = path
         self.pid = pid
+        self._secured = secured
+
+    @property
+    def secured(self) -> SecuredPort:
+        """Its port for mutual TLS."""
+        assert self._secured is not None
+        return self._secured
 
     def connect(self) -> socket.socket:
         """A connection of an attacker."""
@@ -81,13 +123,16 @@ class Victim:
 def settings(directory: Path) -> str:
     """Times short enough to be waited for; everything else is the default."""
     return (
-        f'listen: ["unix:{directory}/authz.sock"]\n'
+        f'listen: ["unix:{directory}/authz.sock", "127.0.0.1:0"]\n'
         f"policies: [{directory}/policies]\n"
         "workload: {labels: {app: hatshop}}\n"
         "peer: {trust_proxy: true}\n"
         "health: {listen: null}\n"
         "server: fast\n"
-        "http2: {request_seconds: 2, stall_seconds: 2, preface_seconds: 2}\n"
+        "http2: {request_seconds: 2, stall_seconds: 2, preface_seconds: 2, handshake_seconds: 2, max_handshakes: 64,\n"
+        "  max_connections: 200, max_strangers: 8, stranger_seconds: 2, max_held_bytes: 33554432}\n"
+        f"tls: {{cert_file: {directory}/cert.pem, key_file: {directory}/key.pem, client_ca_file: {directory}/ca.pem,\n"
+        f"  allowed_spiffe_ids: [{ENVOY}]}}\n"
         f"audit: {{sink: file, path: {directory}/decisions.jsonl}}\n"
     )
 
@@ -98,9 +143,12 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     (directory / "policies").mkdir()
     (directory / "policies" / "hatshop.yaml").write_text(HATSHOP)
     (directory / "settings.yaml").write_text(settings(directory))
+    validity = {"not_before": time.time() - 60, "not_after": time.time() + 3600}
+    files = Files(root("ca", **validity), directory, validity)
+    files.write(1)
     with RunningService(directory / "settings.yaml") as service:
-        service.wait_for("serving")
-        yield Victim(directory / "authz.sock", service.process.pid)
+        address = service.wait_for("serving")["listen"][1]
+        yield Victim(directory / "authz.sock", service.process.pid, SecuredPort(address, files))
 
 
 def send_until_closed(attacker: socket.socket, next_bytes: Callable[[], bytes], seconds: float) -> bool:

@@ -81,7 +81,10 @@ class TlsAcceptor:
             else:
                 task = self._loop.create_task(self._shake_hands(accepted))
                 self._handshakes[task] = self._loop.time()
-                task.add_done_callback(self._handshakes.pop)
+                task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(task, None)
 
     def _make_room(self) -> bool:
         """End the oldest handshake; False where all have just begun, and we rest until one is old enough."""

@@ -12,13 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from zta_authz.errors import Reason
+from zta_authz.ext_authz.arrivals import Arrivals
+from zta_authz.ext_authz.deadlines import MARGIN_SECONDS
 from zta_authz.ext_authz.fast_tls import NotAllowed, NotHttp2
 from zta_authz.grpc_h2.connection import Connection, ErrorCode, Request, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.ext_authz.fast_serving import Serving
+    from zta_authz.ext_authz.fast_serving import Method, Serving
     from zta_authz.ext_authz.fast_tls import Caller
     from zta_authz.grpc_h2.connection import Event
     from zta_authz.grpc_h2.request import Metadata
@@ -52,14 +54,20 @@ class Abort(Exception):
 class CallContext:
     """What a method may ask about its call; as much of `grpc.aio.ServicerContext` as ours use."""
 
-    __slots__ = ("_metadata",)
+    __slots__ = ("_deadline", "_metadata")
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, deadline: float | None) -> None:
+        """`deadline` is a time of `time.monotonic`, None where the caller waits for ever."""
         self._metadata = metadata
+        self._deadline = deadline
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """The call's metadata, names in lower case."""
         return self._metadata
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller waits no longer, below 0 once it does not; None for one that waits for ever."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
 
 
 class FastConnection(asyncio.Protocol):
@@ -78,6 +86,7 @@ class FastConnection(asyncio.Protocol):
         self._backlog: deque[Event] = deque()
         self._unread = bytearray()
         self._has_turn = False
+        self._arrivals = Arrivals(serving.rounds)
         self._stalled_since: float | None = None
         self._closed_at: float | None = None
         self._discarded = 0
@@ -135,6 +144,9 @@ class FastConnection(asyncio.Protocol):
             return
         if self._caller is not None:
             self._judge_again()
+        began = time.monotonic()
+        if not (self._backlog or self._unread):
+            self._arrivals.came(len(data), began)
         if self._unread or len(data) > _TURN_BYTES:
             self._unread += data
             self._take_turns()
@@ -143,6 +155,7 @@ class FastConnection(asyncio.Protocol):
         self._deal(self._connection.receive(data, now), now)
         if len(data) > _WEIGHTY_BYTES:
             self._serving.weigh(self)
+        self._serving.rounds.turn_over(began)
 
     def eof_received(self) -> None:
         """The peer sends no more; the transport closes."""
@@ -150,7 +163,7 @@ class FastConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer does not read: neither do we, until it does."""
         self._stalled_since = self._loop.time()
-        self._transport.pause_reading()
+        self._pause_reading()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
@@ -185,12 +198,17 @@ class FastConnection(asyncio.Protocol):
         """Go on after the other connections have had their turn."""
         if not self._has_turn:
             self._has_turn = True
-            self._transport.pause_reading()
+            self._pause_reading()
             self._loop.call_soon(self._go_on)
+
+    def _pause_reading(self) -> None:
+        self._arrivals.pause()
+        self._transport.pause_reading()
 
     def _go_on(self) -> None:
         """The next turn of what came at once."""
         self._has_turn = False
+        began = time.monotonic()
         now = self._loop.time()
         if self._unread and not self._backlog and self._stalled_since is None and self._closed_at is None:
             part = bytes(self._unread[:_TURN_BYTES])
@@ -202,6 +220,7 @@ class FastConnection(asyncio.Protocol):
                 break
             self._begin(self._backlog.popleft(), now)
         self._flush()
+        self._serving.rounds.turn_over(began)
         if self._closed_at is not None or self._stalled_since is not None:
             return
         if self._backlog or self._unread:
@@ -212,6 +231,7 @@ class FastConnection(asyncio.Protocol):
     def _read_on(self) -> None:
         if not self._transport.is_closing():
             self._transport.resume_reading()
+            self._arrivals.resume()
 
     def _begin(self, event: Event, now: float) -> None:
         if not isinstance(event, Request):
@@ -227,18 +247,21 @@ class FastConnection(asyncio.Protocol):
         if method is None:
             self._connection.fail(number, Status.UNIMPLEMENTED, "Method not found!")
             return
-        if timeout is not None and timeout <= 0:
-            self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
-            return
+        deadline = None if timeout is None else self._arrivals.at + timeout
         try:
-            outcome = self._serving.runner.start(method(event.message, CallContext(event.metadata), self._name))
+            outcome = self._serving.runner.start(
+                method(event.message, CallContext(event.metadata, deadline), self._name)
+            )
         except Exception as error:  # noqa: BLE001  a method's failure is its caller's to know, not the connection's end
             self._fail(number, error)
             return
         if isinstance(outcome, bytes):
             self._connection.respond(number, outcome, now)
         else:
-            timer = None if timeout is None else self._loop.call_later(timeout, self._expire, number)
+            timer = None
+            if deadline is not None:
+                left = max(0.0, deadline - MARGIN_SECONDS - time.monotonic())
+                timer = self._loop.call_later(left, self._expire, number, method)
             self._tasks[number] = (outcome, timer)
             outcome.add_done_callback(partial(self._done, number))
 
@@ -264,10 +287,19 @@ class FastConnection(asyncio.Protocol):
         if self._closed_at is None:
             self._flush()
 
-    def _expire(self, number: int) -> None:
-        """The deadline has passed: say so, and drop the work."""
-        self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    def _expire(self, number: int, method: Method) -> None:
+        """Its time is over: drop the work, and answer as a call that comes too late is answered."""
         self._cancel(number)
+        try:
+            outcome = self._serving.runner.start(method(b"", CallContext((), time.monotonic()), self._name))
+        except Exception as error:  # noqa: BLE001  as in `_begin`
+            self._fail(number, error)
+        else:
+            if isinstance(outcome, bytes):
+                self._connection.respond(number, outcome, self._loop.time())
+            else:
+                outcome.cancel()
+                self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
         self._flush()
 
     def _cancel(self, number: int) -> None:
@@ -307,6 +339,7 @@ class FastConnection(asyncio.Protocol):
         """End it: of all connections that hold too much together, it holds the most."""
         self._connection.refuse("the server holds too much", ErrorCode.ENHANCE_YOUR_CALM)
         self._flush()
+        self._serving.weigh(self)
 
     def drain(self) -> None:
         """Take no new calls, end once those in work are answered."""

@@ -176,6 +176,8 @@ class Connection:
     @property
     def held_bytes(self) -> int:
         """What is kept for the peer: incomplete calls, answers that wait, and what came of an incomplete frame."""
+        if self.fault is not None:
+            return 0
         return self._calls.buffered_bytes + self._out.unsent_bytes + self._reader.pending_bytes
 
     # time
@@ -214,6 +216,8 @@ class Connection:
     def _end(self, fault: ProtocolError) -> None:
         self.fault = fault
         self._calls.clear()
+        self._out.clear()
+        self._reader.clear()
         self._out.frames.append(frames.goaway(self._calls.highest, fault.code, fault.message))
 
     # frames of the connection

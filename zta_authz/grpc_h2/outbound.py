@@ -108,6 +108,12 @@ class Outbound:
             self._ready.pop(stream, None)
             self._unsent_bytes -= len(unsent.content) - unsent.at
 
+    def clear(self) -> None:
+        """The connection is over: what waits is not sent."""
+        self._waiting.clear()
+        self._ready.clear()
+        self._unsent_bytes = 0
+
     # what the peer says
 
     def resize_streams(self, window: int, widest: int) -> None:

@@ -31,6 +31,10 @@ class FrameReader:
         """What came of a frame that is not whole yet."""
         return len(self._pending)
 
+    def clear(self) -> None:
+        """Nothing more will be read."""
+        self._pending = bytearray()
+
     def read(self, data: bytes, now: float) -> Iterator[Frame]:
         """The frames that `data` completes; read them to the end. Raises `ConnectionFault` for what is no HTTP/2."""
         pending = self._pending

@@ -5,6 +5,7 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFr
 from tests.support.h2_peer import RawPeer, block, message
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Connection, ErrorCode
+from zta_authz.grpc_h2.frames import settings
 
 
 def call(stream: int = 1) -> list[Frame]:
@@ -131,3 +132,13 @@ def test_a_peer_that_loses_its_right_is_told_so_for_new_calls_and_those_in_work_
     heads = [reply for reply in peer.replies() if isinstance(reply, HeadersFrame)]
     fields = [(head.stream_id, peer.fields(head)) for head in heads]
     assert [(stream, said["grpc-status"]) for stream, said in fields if "grpc-status" in said] == [(3, "7"), (1, "0")]
+
+
+def test_a_connection_that_ended_holds_nothing() -> None:
+    peer = RawPeer()
+    begun = HeadersFrame(3, data=block(), flags=["END_HEADERS"])
+    peer.send(settings(((4, 0),)), *call(1), begun, DataFrame(3, data=bytes(1000)), bytes(5))
+    peer.connection.respond(1, b"x", 0.0)
+    assert peer.connection.held_bytes > 1000
+    peer.connection.refuse("enough")
+    assert peer.connection.held_bytes == 0

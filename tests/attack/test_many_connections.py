@@ -1,0 +1,137 @@
+"""Attacks by number: half-open handshakes, connections, strangers, and memory that many hold together."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from tests.attack.conftest import STRANGER, ends, send_until_closed
+from tests.attack.test_attacks import HELLO, LONGEST_SECONDS, MIB, MOST_GROWTH, head, numbered, read_until, whole_call
+from zta_authz.grpc_h2.frames import frame
+
+if TYPE_CHECKING:
+    from tests.attack.conftest import Victim
+
+CLIENT_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+CONNECTIONS = 200
+"""As many as the victim's settings allow."""
+
+
+def is_answered(attacker: socket.socket) -> bool:
+    attacker.sendall(HELLO + whole_call(1))
+    return b"grpc-status" in read_until(attacker, b"grpc-status")
+
+
+def test_handshakes_that_are_never_finished_keep_nobody_out(victim: Victim) -> None:
+    """Three times as many as may be at once; who comes honestly gets through while they are there."""
+    before = victim.resident_bytes
+    with victim.watched() as latencies, ExitStack() as stack:
+        attackers = []
+        for number in range(3 * 64):
+            attackers.append(stack.enter_context(victim.secured.connect_plain()))
+            if number % 2:
+                attackers[-1].sendall(CLIENT_HELLO_BEGINS)
+        begun = time.monotonic()
+        with victim.secured.connect() as honest:
+            assert is_answered(honest)
+        assert time.monotonic() - begun < 5.0
+        assert all(ends(attacker) for attacker in attackers)
+    assert max(latencies) < LONGEST_SECONDS
+    assert victim.resident_bytes - before < MOST_GROWTH
+
+
+def test_a_handshake_that_takes_too_long_is_ended(victim: Victim) -> None:
+    with victim.secured.connect_plain() as attacker:
+        attacker.sendall(CLIENT_HELLO_BEGINS)
+        begun = time.monotonic()
+        assert ends(attacker)
+        assert 1.0 < time.monotonic() - begun < 6.0
+
+
+def test_garbage_instead_of_a_handshake_is_ended_and_costs_little(victim: Victim) -> None:
+    cpu = victim.cpu_seconds
+    with victim.watched() as latencies:
+        for _ in range(200):
+            with victim.secured.connect_plain() as attacker:
+                attacker.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert ends(attacker)
+    assert max(latencies) < LONGEST_SECONDS
+    assert victim.cpu_seconds - cpu < 5.0
+
+
+def test_handshakes_one_after_the_other_leave_the_others_their_turn(victim: Victim) -> None:
+    with victim.watched() as latencies:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            victim.secured.connect().close()
+    assert max(latencies) < LONGEST_SECONDS
+
+
+def test_past_the_number_of_connections_one_more_is_closed_and_those_that_stand_are_served(victim: Victim) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(victim.secured.connect())
+        assert is_answered(first)
+        ended = 0
+        for _ in range(CONNECTIONS + 20):
+            try:
+                attacker = stack.enter_context(victim.secured.connect())
+                attacker.sendall(HELLO)
+            except (ssl.SSLError, OSError):
+                ended += 1
+        assert ended >= 20
+        first.sendall(whole_call(3))
+        assert b"grpc-status" in read_until(first, b"grpc-status")
+
+
+def test_strangers_hold_few_connections_and_not_for_long(victim: Victim) -> None:
+    with victim.watched() as latencies, ExitStack() as stack:
+        strangers = [stack.enter_context(victim.secured.connect(STRANGER)) for _ in range(30)]
+        alive = 0
+        for stranger in strangers:
+            with suppress(OSError):
+                alive += is_answered(stranger)
+        assert alive <= 8
+        with victim.secured.connect() as honest:
+            assert is_answered(honest)
+        begun = time.monotonic()
+        assert all(ends(stranger) for stranger in strangers)
+        assert time.monotonic() - begun < 8.0
+    assert max(latencies) < LONGEST_SECONDS
+
+
+def test_a_strangers_flood_of_calls_is_told_off_and_ends(victim: Victim) -> None:
+    before = victim.resident_bytes
+    with victim.watched() as latencies, victim.secured.connect(STRANGER) as stranger:
+        stranger.sendall(HELLO)
+        assert send_until_closed(stranger, numbered(whole_call), seconds=15)
+    assert max(latencies) < LONGEST_SECONDS
+    assert victim.resident_bytes - before < MOST_GROWTH
+
+
+def test_a_peer_over_tls_that_does_not_read_is_ended(victim: Victim) -> None:
+    before = victim.resident_bytes
+    with victim.watched() as latencies, victim.secured.connect() as attacker:
+        attacker.sendall(HELLO)
+        assert send_until_closed(attacker, numbered(whole_call), seconds=20), "it was never ended"
+    assert max(latencies) < LONGEST_SECONDS
+    assert victim.resident_bytes - before < MOST_GROWTH
+
+
+def test_what_many_connections_hold_together_is_bounded(victim: Victim) -> None:
+    """Each within its own bound: three large messages that never end, on each of 40 connections, 160 MiB in all."""
+    before = victim.resident_bytes
+    growth = 0
+    piece = frame(0, 0, 1, bytes(16_384))
+    with victim.watched() as latencies, ExitStack() as stack:
+        for _ in range(40):
+            attacker = stack.enter_context(victim.connect())
+            with suppress(OSError):
+                attacker.sendall(HELLO + head(1) + frame(0, 0, 1, b"\0" + (4 * MIB).to_bytes(4, "big")))
+                for _ in range(250):
+                    attacker.sendall(piece)
+            growth = max(growth, victim.resident_bytes - before)
+    assert growth < 3 * MOST_GROWTH // 2
+    assert max(latencies) < LONGEST_SECONDS
