@@ -79,7 +79,8 @@ class MetricsPush:
             families = await self._collect()
             loop = asyncio.get_running_loop()
             sending = loop.run_in_executor(self._thread, self._export.export, families, time.time_ns(), PUSH_SECONDS)
-            answer = await asyncio.wait_for(sending, PUSH_SECONDS + 1)
+            async with asyncio.timeout(PUSH_SECONDS + 1):
+                answer = await sending
         except Exception as error:  # noqa: BLE001
             answer = Answer(Fate.LATER, said=type(error).__qualname__)
         self._settle(answer)

@@ -1,0 +1,220 @@
+"""The decision log to a collector: each record once and in order, and what is not taken waits, or is counted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.check_requests import DECISION_ID, allow, attributes, deny
+from zta_authz.audit import collector
+from zta_authz.audit.collector import CollectorOutput, log_entry
+from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.record import encode_line, make_record, stub_line, take_note
+from zta_authz.audit.sinks import LineSink, OnFull
+from zta_authz.otlp.messages import Answer, Fate, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zta_authz.otlp.messages import LogEntry
+
+TAKEN = Answer(Fate.TAKEN)
+LATER = Answer(Fate.LATER, said="UNAVAILABLE")
+TRACE = "c" * 32
+
+
+class FakeExport:
+    """Answers with `answers` in turn, then with the last of them; keeps what it took. `open` holds it up while unset."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = deque(answers or (TAKEN,))
+        self.tries: list[tuple[int, float]] = []
+        self.taken: list[LogEntry] = []
+        self.asked = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+        self.closed = False
+
+    def export(self, entries: Sequence[LogEntry], seconds: float) -> Answer:
+        self.asked.set()
+        self.open.wait(20)
+        self.tries.append((len(entries), seconds))
+        answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
+        if answer.fate is Fate.TAKEN:
+            self.taken.extend(entries)
+        return answer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(collector, "MAX_PAUSE_SECONDS", 0.02)
+
+
+def line(decision_id: str = DECISION_ID, **headers: str) -> bytes:
+    return encode_line(make_record(take_note(attributes(**headers), allow(), decision_id, 1_700_000_000.25)))
+
+
+def wait_for(reached: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_an_entry_is_the_line_and_what_queries_ask_for() -> None:
+    written = line(traceparent=f"00-{TRACE}-{'d' * 16}-01")
+    entry = log_entry(written, traced=True)
+    assert entry.body == written.decode().rstrip("\n")
+    assert entry.time_ns == 1_700_000_000_250_000_000
+    assert (entry.severity, entry.event) == (Severity.INFO, "zta.decision")
+    assert (entry.trace_id, entry.span_id) == (TRACE, DECISION_ID[16:])
+    assert dict(entry.attributes) == {
+        "zta.decision_id": DECISION_ID,
+        "zta.verdict": "allow",
+        "zta.reason": "allow_policy",
+        "zta.policy": "default/hatshop-policy",
+        "zta.rule": 0,
+        "zta.principal": "spiffe://cluster.local/ns/default/sa/frontend",
+        "http.request.method": "GET",
+        "url.path": "/orders/7",
+    }
+
+
+@pytest.mark.parametrize(("traced", "ids"), [(True, (DECISION_ID, DECISION_ID[16:])), (False, ("", ""))])
+def test_without_a_trace_of_the_request_the_ids_are_those_of_our_span_if_one_is_made(
+    traced: bool, ids: tuple[str, str]
+) -> None:
+    entry = log_entry(line(), traced=traced)
+    assert (entry.trace_id, entry.span_id) == ids
+
+
+def test_a_denial_is_a_warning_and_so_is_a_record_that_could_not_be_made() -> None:
+    note = take_note(attributes(), deny(), DECISION_ID, 5.0)
+    assert log_entry(encode_line(make_record(note))).severity is Severity.WARN
+    stub = log_entry(stub_line(note), now=7.0)
+    assert (stub.severity, stub.time_ns) == (Severity.WARN, 7_000_000_000)
+    assert dict(stub.attributes)["zta.reason"] == "deny_policy"
+
+
+def test_what_is_masked_is_masked_in_attributes_too_and_no_query_is_in_either() -> None:
+    export = FakeExport()
+    masker = Masker([MaskRule(Maskable.PATH, How.DROP), MaskRule(Maskable.PRINCIPAL, How.TRUNCATE)])
+    sink = LineSink(CollectorOutput(export), masker=masker)
+    assert sink.record(attributes(authorization="Bearer secret"), allow(), DECISION_ID, 0.0)
+    sink.close()
+    [entry] = export.taken
+    assert "url.path" not in dict(entry.attributes)
+    assert dict(entry.attributes)["zta.principal"] == json.loads(entry.body)["principal"] == "spiffe:/..."
+    assert "secret" not in str(entry)
+
+
+def test_batches_are_bounded_in_records_and_in_bytes_and_go_when_they_are_old_enough() -> None:
+    export = FakeExport()
+    output = CollectorOutput(export)
+    output.write([line()] * (collector.BATCH_RECORDS + 3))
+    assert export.tries == [(collector.BATCH_RECORDS, collector.TRY_SECONDS)]
+    assert 0 < (output.patience() or 0) <= collector.BATCH_SECONDS
+    output.tend()
+    assert len(export.tries) == 1
+    time.sleep(collector.BATCH_SECONDS)
+    output.tend()
+    assert export.tries[1][0] == 3
+    assert output.patience() is None
+    long = line()[:-2] + b',"more":"' + b"x" * (collector.BATCH_BYTES // 2) + b'"}\n'
+    output.write([long] * 3)
+    assert [records for records, _ in export.tries] == [collector.BATCH_RECORDS, 3, 2]
+    output.close()
+    assert export.tries[-1][0] == 1
+    assert export.closed
+
+
+def test_a_batch_that_is_not_taken_is_sent_again_until_it_is_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    export = FakeExport(LATER, LATER, Answer(Fate.LATER, after=0.3), TAKEN)
+    output = CollectorOutput(export)
+    began = time.monotonic()
+    output.write([line()])
+    output.close()
+    assert time.monotonic() - began >= 0.3
+    assert (len(export.tries), len(export.taken), output.lost) == (4, 1, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the collector takes no decision records, they wait: UNAVAILABLE",
+        "the collector takes decision records again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "lost"), [(Answer(Fate.NEVER, said="HTTP 400"), 3), (Answer(Fate.TAKEN, 2, "too old"), 2)]
+)
+def test_what_the_collector_refuses_for_good_is_counted_as_dropped(
+    answer: Answer, lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = LineSink(CollectorOutput(FakeExport(answer)))
+    for _ in range(3):
+        sink.record(attributes(), allow(), DECISION_ID, 0.0)
+    sink.close()
+    assert sink.dropped == lost
+    assert answer.said in caplog.text
+
+
+def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
+    class Broken(FakeExport):
+        def export(self, entries: Sequence[LogEntry], seconds: float) -> Answer:
+            if not self.tries:
+                self.tries.append((0, 0))
+                raise ValueError
+            return super().export(entries, seconds)
+
+    export = Broken()
+    output = CollectorOutput(export)
+    output.write([line()] * collector.BATCH_RECORDS * 2)
+    output.close()
+    assert (output.lost, len(export.taken)) == (collector.BATCH_RECORDS, collector.BATCH_RECORDS)
+
+
+@pytest.mark.parametrize("on_full", OnFull)
+def test_while_the_collector_is_away_the_queue_fills_up_and_on_full_holds(on_full: OnFull) -> None:
+    export = FakeExport(*[LATER] * 5, TAKEN)
+    export.open.clear()
+    sink = LineSink(CollectorOutput(export), capacity=8, on_full=on_full)
+    assert sink.record(attributes(), allow(), f"{0:032x}", 0.0)
+    wait_for(export.asked.is_set)
+    answers = [sink.record(attributes(), allow(), f"{number:032x}", 0.0) for number in range(1, 11)]
+    assert answers == [True] * 8 + [on_full is OnFull.DROP_AND_COUNT] * 2
+    assert sink.dropped == 2
+    assert sink.record(attributes(), deny(), f"{11:032x}", 0.0) is (on_full is OnFull.DROP_AND_COUNT)
+    export.open.set()
+    wait_for(lambda: not sink.queued)
+    assert sink.record(attributes(), allow(), f"{12:032x}", 0.0)
+    sink.close()
+    ids = [int(str(dict(entry.attributes)["zta.decision_id"]), 16) for entry in export.taken]
+    assert ids == [*range(9), 12]
+    assert sink.dropped == 3
+
+
+def test_the_end_waits_for_a_collector_that_comes_back_in_time_and_not_for_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zta_authz.audit.sinks._CLOSE_SECONDS", 0.3)
+    back, gone = FakeExport(LATER, LATER, LATER, TAKEN), FakeExport(LATER)
+    for export, lost in ((back, 0), (gone, 1)):
+        output = CollectorOutput(export)
+        sink = LineSink(output)
+        assert sink.record(attributes(), allow(), DECISION_ID, 0.0)
+        time.sleep(0.1)
+        began = time.monotonic()
+        sink.close(1.0)
+        assert time.monotonic() - began < 2
+        assert (output.lost, sink.dropped, export.closed) == (lost, lost, True)
+        assert not sink.record(attributes(), allow(), DECISION_ID, 0.0)
+    assert len(back.taken) == 1

@@ -1,0 +1,135 @@
+"""Pushing metrics: what is collected arrives, failures are counted and said once, and nothing waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import GaugeMetricFamily
+
+from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.telemetry import push as module
+from zta_authz.telemetry.push import MetricsPush
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+    from prometheus_client.metrics_core import Metric
+
+TAKEN = Answer(Fate.TAKEN)
+LATER = Answer(Fate.LATER, said="UNAVAILABLE")
+
+
+class FakeExport:
+    """Answers in turn, then with the last; `pushed` are the names that came."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = deque(answers or (TAKEN,))
+        self.pushed: list[list[str]] = []
+        self.hangs = threading.Event()
+        self.closed = threading.Event()
+
+    def export(self, families: Sequence[Metric], now_ns: int, seconds: float) -> Answer:
+        assert abs(now_ns - time.time_ns()) < 60e9
+        assert threading.current_thread() is not threading.main_thread()
+        self.pushed.append([family.name for family in families])
+        if self.hangs.is_set():
+            time.sleep(seconds)
+        return self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def one_gauge() -> list[Metric]:
+    return [GaugeMetricFamily("a", "A.", value=1)]
+
+
+async def pushed(export: FakeExport, times: int, interval: float = 0.01) -> MetricsPush:
+    push = MetricsPush(one_gauge, export, interval)
+    push.start()
+    async with asyncio.timeout(10):
+        while len(export.pushed) < times:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await push.close()
+    assert await asyncio.to_thread(export.closed.wait, 5)
+    return push
+
+
+async def test_it_pushes_every_interval_and_once_at_the_end() -> None:
+    export = FakeExport()
+    push = await pushed(export, 3)
+    assert push.pushed == len(export.pushed) >= 4
+    assert export.pushed[0] == ["a"]
+    assert push.failed == 0
+
+
+async def test_what_fails_is_counted_and_said_once_for_each_outage(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    push = await pushed(FakeExport(LATER, LATER, TAKEN, Answer(Fate.TAKEN, 2, "odd"), TAKEN), 6)
+    assert push.failed == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "the collector does not take all metrics",
+        "the collector takes all metrics again",
+    ] * 2
+
+
+async def test_a_collector_may_ask_for_a_rest() -> None:
+    export = FakeExport(Answer(Fate.LATER, after=0.3), TAKEN)
+    began = time.monotonic()
+    await pushed(export, 2)
+    assert time.monotonic() - began >= 0.3
+
+
+async def test_what_can_not_be_collected_is_a_failure_and_the_next_is_tried() -> None:
+    calls = 0
+
+    async def sometimes() -> list[Metric]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError
+        return await one_gauge()
+
+    export = FakeExport()
+    push = MetricsPush(sometimes, export, 0.01)
+    push.start()
+    async with asyncio.timeout(10):
+        while not export.pushed:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await push.close()
+    assert push.failed == 1
+
+
+async def test_a_collector_that_hangs_holds_up_neither_the_loop_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PUSH_SECONDS", 0.3)
+    export = FakeExport()
+    export.hangs.set()
+    push = MetricsPush(one_gauge, export, 0.01)
+    push.start()
+    slowest = 0.0
+    for _ in range(20):
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        slowest = max(slowest, time.monotonic() - began)
+    began = time.monotonic()
+    await push.close()
+    assert slowest < 0.25
+    assert time.monotonic() - began < 2
+
+
+async def test_it_ends_whenever_that_is_asked_for() -> None:
+    for tries in range(50):  # `asyncio.wait_for` may swallow the end where the answer comes at the same moment
+        await pushed(FakeExport(), 1 + tries % 3, 0.0)
+
+
+async def test_one_that_never_began_pushes_nothing_at_its_end() -> None:
+    export = FakeExport()
+    await MetricsPush(one_gauge, export, 1.0).close()
+    assert await asyncio.to_thread(export.closed.wait, 5)
+    assert export.pushed == []
