@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.admin.service import AdminService
 from zta_authz.ext_authz.backlog import Backlog
+from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.request import parse_check_request
@@ -50,11 +51,12 @@ class Servers:
 
     def _methods(self, servicer: CheckServicer, metrics: Metrics) -> Methods:
         limit = self._settings.max_concurrent_checks
-        if self._settings.transport != "grpcio":
-            return authorization_methods(servicer, limit)
-        backlog = Backlog(limit)
-        metrics.watch_calls(backlog.unfinished)
-        return authorization_methods(servicer, limit, backlog.judge)
+        deadlines = Deadlines()
+        if self._settings.transport == "grpcio":
+            deadlines = backlog = Backlog(limit)
+            metrics.watch_calls(backlog.unfinished)
+        metrics.watch_deadlines(lambda: deadlines.late_answers)
+        return authorization_methods(servicer, limit, deadlines)
 
     def _for_proxies(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | SvidTls | None) -> Server:
         settings = self._settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from contextlib import ExitStack, suppress
@@ -13,6 +12,8 @@ from tests.attack.test_attacks import HELLO, LONGEST_SECONDS, MIB, MOST_GROWTH, 
 from zta_authz.grpc_h2.frames import frame
 
 if TYPE_CHECKING:
+    import socket
+
     from tests.attack.conftest import Victim
 
 CLIENT_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
