@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -66,8 +67,8 @@ def connect(
     try:
         return open_transport(target, signal)
     except OSError as error:  # ssl.SSLError is one
-        place = error.filename or target.ca_file or target.cert_file or setting
-        said = "can't be used as PEM" if error.filename is None else f"cannot be read: {error.strerror}"
+        place = target.ca_file or target.cert_file or setting
+        said = "can't be used as PEM" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
         hint = f"mend `{setting}.ca_file`, `cert_file` and `key_file`"
         raise SettingsErrors([Fault(str(place), 0, 0, said, hint)]) from error
 

@@ -1,0 +1,142 @@
+"""Collectors in the settings: what goes together, where credentials come from, and that no fault shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.collector import Collector
+from tests.support.pki import root
+from zta_authz.errors import FaultsError
+from zta_authz.otlp.messages import Signal
+from zta_authz.settings import load_settings
+from zta_authz.settings.audit import open_audit
+from zta_authz.settings.otlp import CA_VARIABLE, HEADERS_VARIABLE, connect
+from zta_authz.settings.otlp_model import CollectorSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "5ecret"
+
+
+def faults(tmp_path: Path, text: str, **environ: str) -> str:
+    """What is said of these settings, "" where nothing is wrong."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    try:
+        load_settings(str(file), environ)
+    except FaultsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("audit: {sink: otlp}", "sink `otlp` has no collector"),
+        ("audit: {otlp: {endpoint: 'http://a:4317'}}", "only sink `otlp` has a collector"),
+        ("audit: {sink: otlp, otlp: {}}", "this field is needed"),
+        ("audit: {sink: otlp, path: /a, otlp: {endpoint: 'http://a'}}", "only sink `file` has a path"),
+        ("metrics: {otlp: {endpoint: 'a:4317'}}", "http or https URL"),
+        ("metrics: {otlp: {endpoint: 'http://a:99999'}}", "http or https URL"),
+        ("metrics: {otlp: {endpoint: 'http://a b'}}", "http or https URL"),
+        ("metrics: {otlp: {endpoint: 'http://me:5ecret@a'}}", "no user or password"),
+        ("metrics: {otlp: {endpoint: 'http://a', protocol: udp}}", "write 'grpc' or 'http'"),
+        ("metrics: {otlp: {endpoint: 'http://a', interval_seconds: 0.5}}", "interval_seconds"),
+        ("metrics: {otlp: {endpoint: 'http://a', headers: {authorization: 5ecret}}}", "unknown field `headers`"),
+        ("metrics: {otlp: {endpoint: 'https://a', cert_file: /a}}", "`metrics.otlp.key_file`"),
+        ("audit: {sink: otlp, otlp: {endpoint: 'https://a', key_file: /a}}", "`audit.otlp.cert_file`"),
+        ("metrics: {otlp: {endpoint: 'http://a', ca_file: /a}}", "there is no TLS to this endpoint"),
+    ],
+)
+def test_what_does_not_go_together_is_a_fault_without_secrets(tmp_path: Path, settings: str, message: str) -> None:
+    said = faults(tmp_path, settings)
+    assert message in said
+    assert SECRET not in said
+
+
+def test_what_goes_together_is_none(tmp_path: Path) -> None:
+    whole = "{endpoint: 'https://a:4317/x', protocol: http, headers_file: /h, ca_file: /c, cert_file: /d, key_file: /k}"
+    assert faults(tmp_path, f"audit: {{sink: otlp, otlp: {whole}}}\nmetrics: {{otlp: {whole}}}\n") == ""
+    variables = {"ZTA_AUDIT__SINK": "otlp", "ZTA_AUDIT__OTLP__ENDPOINT": "http://[::1]:4317"}
+    assert faults(tmp_path, "{}", **variables, ZTA_METRICS__OTLP__ENDPOINT="http://a") == ""
+
+
+def headers_sent(wanted: CollectorSettings, environ: dict[str, str]) -> dict[str, str]:
+    """What a collector is sent."""
+    with Collector() as collector:
+        whole = wanted.model_copy(update={"endpoint": collector.endpoint})
+        transport = connect(whole, Signal.LOGS, "audit.otlp", environ)
+        transport.send(b"", 5)
+        transport.close()
+    [headers] = collector.headers
+    return {name: value for name, value in headers.items() if name in ("authorization", "x-scope", "x-a")}
+
+
+def test_headers_come_from_their_file_or_else_from_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text(f"# who we are\n\nAuthorization: Bearer {SECRET}\r\nx-scope: a:b=c\n")
+    environ = {HEADERS_VARIABLE: "x-a=1%202, authorization=other"}
+    named = CollectorSettings(endpoint="http://a", headers_file=str(file))
+    assert headers_sent(named, environ) == {"authorization": f"Bearer {SECRET}", "x-scope": "a:b=c"}
+    assert headers_sent(CollectorSettings(endpoint="http://a"), environ) == {"x-a": "1 2", "authorization": "other"}
+    assert headers_sent(CollectorSettings(endpoint="http://a"), {}) == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"authorization {SECRET}",
+        f": {SECRET}",
+        f"a b: {SECRET}",
+        f"a: {SECRET}\x01",
+        "a:",
+        f"host: {SECRET}",
+        f"grpc-x: {SECRET}",
+    ],
+)
+def test_what_is_no_header_is_a_fault_that_does_not_show_it(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "headers"
+    file.write_text(f"ok: {SECRET}\n{line}\n")
+    with pytest.raises(FaultsError) as caught:
+        connect(CollectorSettings(endpoint="http://a", headers_file=str(file)), Signal.LOGS, "audit.otlp", {})
+    assert f"{file}:2" in str(caught.value)
+    assert SECRET not in str(caught.value)
+    variable = {HEADERS_VARIABLE: line.replace(": ", "=").replace("\x01", "%01")}
+    with pytest.raises(FaultsError) as caught:
+        connect(CollectorSettings(endpoint="http://a"), Signal.LOGS, "audit.otlp", variable)
+    assert HEADERS_VARIABLE in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"headers_file": "/missing/h"}, "audit.otlp.headers_file"),
+        ({"ca_file": "/missing/ca"}, "cannot be read"),
+        ({"ca_file": "garbage"}, "can't be used as PEM"),
+        ({"ca_file": "ca.pem", "cert_file": "ca.pem", "key_file": "garbage"}, "can't be used as PEM"),
+    ],
+)
+def test_files_of_no_use_are_faults_at_start(
+    tmp_path: Path, protocol: str, wanted: dict[str, str], message: str
+) -> None:
+    (tmp_path / "garbage").write_text("garbage")
+    (tmp_path / "ca.pem").write_text(root().pem)
+    files = {name: file if file.startswith("/") else str(tmp_path / file) for name, file in wanted.items()}
+    settings = f"audit: {{sink: otlp, otlp: {{endpoint: 'https://a', protocol: {protocol}, "
+    file = tmp_path / "settings.yaml"
+    file.write_text(settings + ", ".join(f"{name}: {path}" for name, path in files.items()) + "}}\n")
+    with pytest.raises(FaultsError) as caught:
+        open_audit(load_settings(str(file), {}).audit)
+    assert message in str(caught.value)
+
+
+def test_the_environments_authorities_are_taken_where_the_settings_name_none(tmp_path: Path) -> None:
+    wanted = CollectorSettings(endpoint="https://a")
+    with pytest.raises(FaultsError, match="cannot be read"):
+        connect(wanted, Signal.METRICS, "metrics.otlp", {CA_VARIABLE: str(tmp_path / "missing")})
+    connect(wanted, Signal.METRICS, "metrics.otlp", {}).close()
