@@ -6,6 +6,7 @@ sources        files to objects
 inner          texts inside ConfigMaps
 authorizers    containers of zta-authz to settings and policies
 installation   all of it together
+askers         who asks zta-authz
 checks         questions to an installation
 catalogue      which question is evidence for which tenet or control
 report         tables and JSON

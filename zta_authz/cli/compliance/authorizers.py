@@ -57,6 +57,8 @@ class Authorizer:
     documents: DocumentSet
     inners: Inners
     unread: tuple[tuple[str, Value | None], ...] = field(default=())
+    settings_known: bool = True
+    """False where a setting that no file shows need not have its default."""
 
     def setting(self, *path: str | int) -> Place:
         """Where the setting at `path` was set: an environment variable, the file, or nowhere (a default)."""
@@ -126,6 +128,7 @@ class AuthorizerReader:
         environ = {name: _value_of(each, workload) for name, each in variables.items()}
         try:
             settings, config = self._settings(container, mounts, environ, inners, unread)
+            settings_known = not unread
             sources = self._policies(settings, mounts, inners, unread)
             options = settings.options()
             snapshot = compile_snapshot(sources, options)
@@ -133,7 +136,18 @@ class AuthorizerReader:
             self._faults += inners.faults(error.faults)
             return None
         documents = _documents_of(sources, options)
-        return Authorizer(workload, container, settings, config, variables, snapshot, documents, inners, tuple(unread))
+        return Authorizer(
+            workload,
+            container,
+            settings,
+            config,
+            variables,
+            snapshot,
+            documents,
+            inners,
+            tuple(unread),
+            settings_known,
+        )
 
     def _variables(self, container: Value, unread: list[tuple[str, Value | None]]) -> dict[str, Value]:
         found = {}
@@ -163,7 +177,10 @@ class AuthorizerReader:
             return settings, _config(self._given.config, texts[0].text, 0) if texts else None
         if container is None:
             unread.append(("the settings: name them with --config", None))
-            return load_settings(None, environ), None
+            return Settings(), None
+        if not container.items("command") and not container.items("args"):
+            unread.append(("the settings: the image says which, for the container has no `args`", container))
+            return Settings(), None
         path = _config_argument(container)
         if not path:
             return load_settings(None, environ), None  # then it has defaults, and says so
@@ -172,7 +189,7 @@ class AuthorizerReader:
             unread.append(
                 (f"settings file {path}: its ConfigMap is not among the manifests; or use --config", container)
             )
-            return load_settings(None, environ), None
+            return Settings(), None
         inner = inners.add(inner_of(*held, self._lines))
         settings = parse_settings(inner.name, inner.text, environ)
         owner = f'{held[0].root.owner}: data["{held[1]}"]'

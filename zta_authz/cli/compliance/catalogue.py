@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.checks import asking, network, pods, records, requests, rules, tokens, transport
+from zta_authz.cli.compliance.checks import answers, asking, network, pods, records, requests, rules, tokens, transport
 from zta_authz.cli.compliance.evidence import Check, Evidence, Requirement, gather
 
 if TYPE_CHECKING:
@@ -46,14 +46,15 @@ CHECKS: Final = (
     Check("all-requests-asked", "Every request is put to zta-authz", ("T1", "T3", "T6", "AC-4", "SC-7"),
           "AuthorizationPolicy CUSTOM `spec.rules`, `spec.selector`, `spec.targetRefs`; EnvoyFilter "
           "`workloadSelector`; SecurityPolicy `spec.targetRefs`; HTTPRoute; ExtAuthzPerRoute `disabled`; "
+          "ExtAuthz `filter_enabled`; listeners of Envoy's configurations; "
           "labels of Namespaces",
           asking.every_request_is_asked),
     Check("fail-closed", "No answer is a denial", ("T6", "AC-4", "SC-7"),
           "provider `failOpen`, ExtAuthz `failure_mode_allow`, SecurityPolicy `extAuth.failOpen`, EnvoyPatchPolicy",
-          asking.no_answer_is_a_denial, "nobody asks"),
+          answers.no_answer_is_a_denial, "nobody asks"),
     Check("answer-in-time", "The wait for an answer is bounded", ("T6",),
           "provider `timeout`, ExtAuthz `grpc_service.timeout`, SecurityPolicy `extAuth.timeout`",
-          asking.answers_in_time, "nobody asks"),
+          answers.answers_in_time, "nobody asks"),
     Check("evidence-sent", "Proxies send the evidence", ("T4", "T6", "T7"),
           "ExtAuthz `include_peer_certificate`, `encode_raw_headers`; EnvoyPatchPolicy",
           requests.evidence_is_sent, "nobody asks"),

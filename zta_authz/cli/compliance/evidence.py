@@ -96,13 +96,21 @@ class Requirement:
 
 def gather(check: Check, installation: Installation) -> Evidence:
     """Run one check; what it says twice is kept once."""
-    found = list(dict.fromkeys(check.run(installation)))
+    known = all(each.settings_known for each in installation.authorizers)
+    found = list(dict.fromkeys(each if known else _without_defaults(each) for each in check.run(installation)))
     return Evidence(
         check,
         tuple(each for each in found if isinstance(each, Found)),
         tuple(each for each in found if isinstance(each, Gap)),
         tuple(each for each in found if isinstance(each, Unseen)),
     )
+
+
+def _without_defaults(finding: Finding) -> Finding:
+    """Nothing is said of a setting's default where a file that was not given may set it."""
+    if isinstance(finding, Unseen) or finding.place is None or finding.place.source:
+        return finding
+    return Unseen("the settings are not among the files", finding.place)
 
 
 def status_of(evidence: list[Evidence]) -> Status:

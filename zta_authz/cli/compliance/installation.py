@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.compliance.authorizers import Authorizer, AuthorizerReader, Given, containers_of, pods_of
 from zta_authz.cli.compliance.inner import Inners, inner_of
-from zta_authz.cli.compliance.sources import ENVOY_CONFIG, read_documents, read_texts
+from zta_authz.cli.compliance.sources import ENVOY_CONFIG, MESH_VALUES, SUFFIXES, read_documents, read_texts
 from zta_authz.cli.compliance.values import Document, Value, matches
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.policy.yaml_reader import Mapping, iter_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 EXT_AUTHZ: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 PER_ROUTE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
@@ -21,6 +21,7 @@ CONNECTION_MANAGER: Final = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 DOWNSTREAM_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+FILTER_CONFIG: Final = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _ENVOY_MARK: Final = "static_resources"
 _MAX_INNER_CHARACTERS: Final = 16 * 1024 * 1024
 
@@ -42,6 +43,8 @@ class Installation:
     authorizers: tuple[Authorizer, ...]
     envoy: tuple[tuple[Document, Value], ...]
     """Envoy's own configurations, with the objects that hold them."""
+    meshes: tuple[Value, ...]
+    """Istio's MeshConfig, wherever it stands."""
     now: float
 
     def of_kind(self, *kinds: str) -> list[Document]:
@@ -115,29 +118,40 @@ def load_installation(paths: Sequence[str], given: Given, now: float) -> Install
         raise FaultsError(faults)
     lines = {each.source: each.text.split("\n") for each in texts}
     authorizers = AuthorizerReader(documents, lines, given, faults).read()
-    envoy = _envoy_configurations(documents, lines, faults)
+    envoy = [(each, each.root) for each in documents if each.kind == ENVOY_CONFIG]
+    envoy += _written_in(documents, lines, faults, lambda key, text: _ENVOY_MARK in text and key.endswith(SUFFIXES))
+    meshes = [each.root.get("meshConfig") for each in documents if each.kind == MESH_VALUES]
+    meshes += [each.root.get("spec", "meshConfig") for each in documents if each.kind == "IstioOperator"]
+    meshes += [value for _, value in _written_in(documents, lines, faults, lambda key, _: key == "mesh")]
     if faults:
         raise FaultsError(dict.fromkeys(faults))
-    return Installation(tuple(documents), tuple(authorizers), tuple(envoy), now)
+    known = tuple(each for each in meshes if each is not None)
+    return Installation(tuple(documents), tuple(authorizers), tuple(envoy), known, now)
 
 
-def _envoy_configurations(
-    documents: Sequence[Document], lines: dict[str, list[str]], faults: list[Fault]
+def _written_in(
+    documents: Sequence[Document],
+    lines: dict[str, list[str]],
+    faults: list[Fault],
+    wanted: Callable[[str, str], bool],
 ) -> list[tuple[Document, Value]]:
-    found = [(each, each.root) for each in documents if each.kind == ENVOY_CONFIG]
+    """The YAML documents inside ConfigMaps under the keys (with the texts) that are `wanted`."""
+    found: list[tuple[Document, Value]] = []
     read = 0
     inners = Inners()
-    for document in documents:
-        for key, value in document.root.fields("data").items() if document.kind == "ConfigMap" else ():
+    for document in (each for each in documents if each.kind == "ConfigMap" and not each.group):
+        for key, value in document.root.fields("data").items():
             text = value.text()
-            read += len(text) if _ENVOY_MARK in text else 0
-            if _ENVOY_MARK not in text or not key.endswith((".yaml", ".yml", ".json")):
+            if not wanted(key, text):
                 continue
+            read += len(text)
             if read > _MAX_INNER_CHARACTERS:
-                raise FaultsError([Fault(value.source, value.place.line, 1, "too many Envoy configurations", "")])
+                limit = f"more than {_MAX_INNER_CHARACTERS // 1_048_576} MiB of configurations in ConfigMaps"
+                faults.append(Fault(value.source, value.place.line, 1, limit, "name the installation's own files only"))
+                return []
             inner = inners.add(inner_of(document, key, value, lines))
             wrong: list[Fault] = []
-            owner = f"{document.root.owner}: data.{key}"
+            owner = f'{document.root.owner}: data["{key}"]'
             found += [
                 (document, Value(inner.shown_source, owner, "", node, inner.shift))
                 for node in iter_documents(inner.name, inner.text, wrong)

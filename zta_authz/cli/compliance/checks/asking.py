@@ -1,65 +1,28 @@
-"""Do proxies put every request to zta-authz, and does no answer, or none in time, mean no?"""
+"""Is every request put to zta-authz, whatever workload, route or listener it comes to?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from zta_authz.cli.compliance.askers import asking_filters, custom_policies, security_policies
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.cli.compliance.installation import (
+    CONNECTION_MANAGER,
     EXT_AUTHZ,
+    FILTER_CONFIG,
     PER_ROUTE,
     Installation,
     pod_labels,
     selects,
 )
-from zta_authz.cli.compliance.sources import MESH_VALUES
-from zta_authz.policy.yaml_reader import Mapping, iter_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zta_authz.cli.compliance.values import Document, Value
 
-MAX_TIMEOUT_SECONDS: Final = 1.0
-_PROVIDER_FIELDS: Final = ("envoyExtAuthzGrpc", "envoyExtAuthzHttp")
-
-
-def custom_policies(installation: Installation) -> list[Document]:
-    """Istio policies that send requests to a provider."""
-    return [
-        each
-        for each in installation.of_kind("AuthorizationPolicy")
-        if each.group == "security.istio.io" and each.root.text("spec", "action") == "CUSTOM"
-    ]
-
-
-def security_policies(installation: Installation) -> list[Document]:
-    """Envoy Gateway policies that send requests to an external authorizer."""
-    found = installation.of_kind("SecurityPolicy")
-    return [each for each in found if each.root.get("spec", "extAuth") is not None]
-
-
-def providers(installation: Installation) -> list[Value]:
-    """The `extensionProviders` of every mesh configuration that was given."""
-    roots = [each.root.get("meshConfig") for each in installation.of_kind(MESH_VALUES)]
-    roots += [each.root.get("spec", "meshConfig") for each in installation.of_kind("IstioOperator")]
-    for document in installation.of_kind("ConfigMap"):
-        mesh = document.root.get("data", "mesh")
-        if mesh is not None:
-            for node in iter_documents(mesh.source, mesh.text(), []):
-                if isinstance(node, Mapping):
-                    held = type(mesh)(mesh.source, mesh.owner, mesh.path, node, mesh.place.line)
-                    roots.append(held)
-    return [each for root in roots if root is not None for each in root.items("extensionProviders")]
-
-
-def provider_entries(installation: Installation) -> Iterator[tuple[Document, Value | None]]:
-    """Each CUSTOM policy with its provider's entry, None where no mesh configuration with it was given."""
-    entries = {each.text("name"): each for each in providers(installation)}
-    for policy in custom_policies(installation):
-        entry = entries.get(policy.root.text("spec", "provider", "name"))
-        found = None if entry is None else next(filter(None, (entry.get(name) for name in _PROVIDER_FIELDS)), None)
-        yield policy, found
+_INJECT = "sidecar.istio.io/inject"
+_EXT_AUTHZ_NAME = "envoy.filters.http.ext_authz"
 
 
 def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
@@ -67,10 +30,8 @@ def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
     policies, gateways = custom_policies(installation), security_policies(installation)
     filters = [each for each in installation.messages(EXT_AUTHZ) if not each.merged]
     if not (policies or gateways or filters):
-        message = "no proxy is told to ask zta-authz"
-        yield Gap(
-            message, "add an AuthorizationPolicy with action CUSTOM, a SecurityPolicy with extAuth, or the filter"
-        )
+        mend = "add an AuthorizationPolicy with action CUSTOM, a SecurityPolicy with extAuth, or the filter"
+        yield Gap("no proxy is told to ask zta-authz", mend)
         return
     for policy in policies:
         yield from _whole(installation, policy)
@@ -83,47 +44,47 @@ def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
             place = (namespace.root.get("metadata", "labels") or namespace.root).place
             yield Gap("ambient waypoints send no identity, so nobody could be verified", "use sidecars", place)
     yield from _gateway_routes(installation, gateways)
-    for route in installation.messages(PER_ROUTE):
-        if route.value.flag("disabled"):
-            yield Gap("a route does not ask", "remove `disabled`, and allow it by a rule", route.value.place)
+    yield from _envoy_listeners(installation)
+    yield from _exceptions(installation)
 
 
 def _whole(installation: Installation, policy: Document) -> Iterator[Finding]:
-    spec = policy.root.get("spec")
-    rules = [] if spec is None else spec.items("rules")
-    whole = any(not rule.fields() for rule in rules)
-    at = policy.root if spec is None else spec.get("rules") or spec
-    if not whole:
-        message = "only requests that its `rules` match are put to zta-authz"
-        yield Gap(message, "write `rules: [{}]`, and decide in zta-authz's policies", at.place)
-    for field in ("targetRefs", "targetRef"):
-        target = None if spec is None else spec.get(field)
-        if target is not None:
-            yield Gap(
-                "a waypoint or gateway sends no identity of callers", "select workloads with sidecars", target.place
-            )
-    if whole:
+    spec = policy.root.get("spec") or policy.root
+    at = spec.get("rules") or spec
+    if any(not rule.fields() for rule in spec.items("rules")):
         yield Found(at.place, "every request")
-    selector = None if spec is None else spec.get("selector")
+    else:
+        mend = "write `rules: [{}]`, and decide in zta-authz's policies"
+        yield Gap("only requests that its `rules` match are put to zta-authz", mend, at.place)
+    for field in ("targetRefs", "targetRef"):
+        target = spec.get(field)
+        if target is not None:
+            yield Gap("a waypoint sends no identity of callers", "select workloads with sidecars", target.place)
+    selector = spec.get("selector")
     if selector is not None and not installation.injected_namespaces():
         yield Unseen("whether other workloads of the namespace have sidecars is not in these files", selector.place)
 
 
 def _namespace_asks(installation: Installation, namespace: Document) -> Iterator[Finding]:
-    """Every pod with a sidecar in the namespace is selected by something that asks."""
-    scopes = {namespace.name, *installation.root_namespaces}
-    asking = [each for each in custom_policies(installation) if each.namespace in scopes]
+    """Every pod of the namespace has a sidecar, and each is selected by something that asks."""
+    spaces = {namespace.name, *installation.root_namespaces}
+    asking = [each for each in custom_policies(installation) if each.namespace in spaces]
+    workloads = installation.workloads_in(namespace.name)
+    for document, pod in workloads:
+        for field in ("labels", "annotations"):
+            opted_out = pod.get("metadata", field, _INJECT)
+            if opted_out is not None and opted_out.text() == "false":
+                message = f"{document.root.owner} has no sidecar that could ask"
+                yield Gap(message, f"take `{_INJECT}` away", opted_out.place)
     for each in asking:
         if not each.root.get("spec", "selector") and not each.root.get("spec", "targetRefs"):
             yield Found(each.root.place, f"for every workload of namespace {namespace.name}")
             return
-    inserting = {id(each.holder): each.holder for each in installation.messages(EXT_AUTHZ) if not each.merged}
-    filters = [each for each in inserting.values() if each.kind == "EnvoyFilter" and each.namespace in scopes]
-    workloads = installation.workloads_in(namespace.name)
+    filters = [each for each in asking_filters(installation) if each.namespace in spaces]
     for document, pod in workloads:
         if any(selects(each, pod, "spec", "selector") for each in asking):
             yield Found(document.root.place, "is selected by a CUSTOM policy")
-        elif any(matches_selector(each, pod) for each in filters):
+        elif any(_takes(each, pod) for each in filters):
             yield Found(document.root.place, "is selected by an EnvoyFilter that asks")
         else:
             message = f"the proxies of {document.root.owner} ask nobody"
@@ -133,89 +94,66 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
         yield Gap(message, "add an AuthorizationPolicy CUSTOM without `selector` there", namespace.root.place)
 
 
-def matches_selector(envoy_filter: Document, pod: Value) -> bool:
-    """Whether an EnvoyFilter's `workloadSelector` takes the pod."""
+def _takes(envoy_filter: Document, pod: Value) -> bool:
     labels = pod_labels(pod)
     wanted = envoy_filter.root.fields("spec", "workloadSelector", "labels")
     return all(labels.get(key) == value.text() for key, value in wanted.items())
 
 
-def _gateway_routes(installation: Installation, policies: list[Document]) -> Iterator[Finding]:
-    targets = {
+def _targets(policies: list[Document]) -> dict[tuple[str, str, str], Value]:
+    """What policies are for: (namespace, kind, name) to the reference."""
+    return {
         (each.namespace, ref.text("kind"), ref.text("name")): ref
         for each in policies
         for ref in [*each.root.items("spec", "targetRefs"), *filter(None, [each.root.get("spec", "targetRef")])]
     }
+
+
+def _gateway_routes(installation: Installation, policies: list[Document]) -> Iterator[Finding]:
+    """Each route is named, itself or by its Gateway. A policy of the route is instead of the Gateway's."""
+    asking = _targets(policies)
+    instead = _targets([each for each in installation.of_kind("SecurityPolicy") if each not in policies])
     for route in installation.of_kind("HTTPRoute", "GRPCRoute") if policies else ():
+        own = (route.namespace, route.kind, route.name)
         parents = [
             (parent.text("namespace") or route.namespace, "Gateway", parent.text("name"))
             for parent in route.root.items("spec", "parentRefs")
         ]
-        named = [targets[key] for key in [(route.namespace, route.kind, route.name), *parents] if key in targets]
-        if named:
+        named = [asking[key] for key in [own, *parents] if key in asking]
+        if own in asking or (named and own not in instead):
             yield Found(named[0].place, f"{route.root.owner} asks")
         else:
-            yield Gap(
-                f"{route.root.owner} asks nobody", "name it in `targetRefs` of the SecurityPolicy", route.root.place
-            )
+            at = instead[own].place if own in instead else route.root.place
+            yield Gap(f"{route.root.owner} asks nobody", "name it in `targetRefs` of the SecurityPolicy", at)
 
 
-def no_answer_is_a_denial(installation: Installation) -> Iterator[Finding]:
-    """`failOpen` and `failure_mode_allow` are false wherever somebody asks; false is also the default of all three."""
-    for policy, entry in provider_entries(installation):
-        if entry is None:
-            name = policy.root.text("spec", "provider", "name")
-            message = f"the entry of provider `{name}` is in istiod's MeshConfig: give its values file or ConfigMap too"
-            yield Unseen(message, policy.root.place)
-        else:
-            yield _closed(entry, "failOpen")
-    for message_ in installation.messages(EXT_AUTHZ):
-        if not message_.merged or message_.value.get("failure_mode_allow") is not None:
-            yield _closed(message_.value, "failure_mode_allow")
-    for policy in security_policies(installation):
-        extension = policy.root.get("spec", "extAuth")
-        if extension is not None:
-            yield _closed(extension, "failOpen")
-    for patch in installation.of_kind("EnvoyPatchPolicy"):
-        for each in patch.root.items("spec", "jsonPatches"):
-            operation = each.get("operation")
-            if operation is not None and "failure_mode_allow" in operation.text("path") and operation.flag("value"):
-                yield Gap("requests pass where zta-authz does not answer", "take the patch away", operation.place)
+def _envoy_listeners(installation: Installation) -> Iterator[Finding]:
+    """Listeners of Envoy's configurations that lead to an application without asking."""
+    for _, config in installation.envoy:
+        for listener in config.items("static_resources", "listeners"):
+            if listener.text("traffic_direction") == "OUTBOUND":
+                continue
+            for manager in (each for each in listener.below() if each.text("@type") == CONNECTION_MANAGER):
+                asks = any(each.text("@type") == EXT_AUTHZ for each in manager.below())
+                leads = manager.get("rds") is not None or any(each.get("route") is not None for each in manager.below())
+                if leads and not asks:
+                    yield Gap("requests to this listener are put to nobody", "add the ext_authz filter", manager.place)
 
 
-def _closed(value: Value, field: str) -> Finding:
-    found = value.get(field)
-    if found is None:
-        return Found(value.place, f"{field}: false (default)")
-    if found.flag() is False:
-        return Found(found.place, "false")
-    return Gap("requests pass where zta-authz does not answer", f"write `{field}: false`", found.place)
-
-
-def answers_in_time(installation: Installation) -> Iterator[Finding]:
-    """The wait for an answer is bounded: who slows zta-authz down must not stop everybody for minutes."""
-    for policy, entry in provider_entries(installation):
-        if entry is None:
-            yield Unseen("the provider's timeout is in istiod's MeshConfig", policy.root.place)
-        else:
-            yield _timed(entry, "Istio's default is 600 s", "timeout")
+def _exceptions(installation: Installation) -> Iterator[Finding]:
+    """Where a filter that asks is turned off: for a route, for a share of the requests, by a patch."""
+    for message in [*installation.messages(PER_ROUTE), *installation.messages(FILTER_CONFIG)]:
+        if message.value.flag("disabled") and (
+            message.value.text("@type") == PER_ROUTE or _EXT_AUTHZ_NAME in message.value.path
+        ):
+            yield Gap("a route does not ask", "remove `disabled`, and allow it by a rule", message.value.place)
     for message in installation.messages(EXT_AUTHZ):
-        timeout = message.value.get("grpc_service", "timeout")
-        if timeout is not None or not message.merged:
-            at = message.value.get("grpc_service") or message.value
-            yield _timed(at, "", "timeout")
-    for policy in security_policies(installation):
-        extension = policy.root.get("spec", "extAuth")
-        if extension is not None:
-            yield _timed(extension, "Envoy Gateway's default is 10 s", "timeout")
-
-
-def _timed(value: Value, default: str, field: str) -> Finding:
-    mend = f"write `{field}: 200ms`"
-    found = value.get(field)
-    if found is None:
-        return Gap(f"no timeout: {default}", mend, value.place) if default else Found(value.place, "200 ms (default)")
-    seconds = found.seconds()
-    if seconds is None or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
-        return Gap(f"the timeout is {found.shown}, more than {MAX_TIMEOUT_SECONDS:g} s or none", mend, found.place)
-    return Found(found.place, found.shown)
+        for field in ("filter_enabled", "filter_enabled_metadata"):
+            share = message.value.get(field)
+            if share is not None:
+                yield Gap("some requests may pass without being asked about", f"take `{field}` away", share.place)
+    for document in installation.of_kind("EnvoyFilter"):
+        for patch in document.root.items("spec", "configPatches"):
+            removed = patch.text("patch", "operation") == "REMOVE"
+            if removed and any(_EXT_AUTHZ_NAME in each.text("name") for each in patch.below()):
+                yield Gap("a patch takes the filter that asks away", "remove the patch", patch.place)

@@ -59,7 +59,16 @@ def only_what_is_needed_is_reached(installation: Installation) -> Iterator[Findi
             yield from gaps
             count = sum(len(policy.root.items("spec", field)) for _, field, _ in _DIRECTIONS)
             if count and not gaps:
-                yield Found(policy.root.place, "names peers and ports")
+                yield Found(
+                    policy.root.place, "names peers and ports" + (", from every namespace" if _wide(policy) else "")
+                )
+
+
+def _wide(policy: Document) -> bool:
+    """Whether all pods of all namespaces may come."""
+    peers = [peer for rule in policy.root.items("spec", "ingress") for peer in rule.items("from")]
+    selectors = [each.get("namespaceSelector") for each in peers if each.get("podSelector") is None]
+    return any(each is not None and not each.fields() for each in selectors)
 
 
 def _open_doors(policy: Document, field: str, peers: str) -> Iterator[Gap]:

@@ -18,6 +18,7 @@ _HOST_FIELDS: Final = ("hostNetwork", "hostPID", "hostIPC")
 _VOLUMES: Final = frozenset(("configMap", "secret", "emptyDir", "csi", "projected", "downwardAPI", "ephemeral",
                              "persistentVolumeClaim"))  # fmt: skip
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+_EVERYBODY: Final = ("system:serviceaccounts", "system:authenticated", "system:unauthenticated")
 _SECCOMP: Final = ("RuntimeDefault", "Localhost")
 
 
@@ -112,9 +113,14 @@ def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
         else:
             at = (token or pod.get("spec") or pod).place
             yield Gap("a token of the API is mounted", "write `automountServiceAccountToken: false`", at)
+        for token in (source for each in pod.items("spec", "volumes") for source in each.items("projected", "sources")):
+            given = token.get("serviceAccountToken")
+            if given is not None and not given.text("audience"):
+                yield Gap("a volume holds a token of the API", "name its `audience`, or take it away", given.place)
         accounts.add((document.namespace, pod.text("spec", "serviceAccountName") or "default"))
     for binding in installation.of_kind("RoleBinding", "ClusterRoleBinding"):
         for subject in binding.root.items("subjects"):
             name = (subject.text("namespace") or binding.namespace, subject.text("name"))
-            if subject.text("kind") == "ServiceAccount" and name in accounts:
-                yield Gap(f"ServiceAccount {'/'.join(name)} has rights in the API", "remove the binding", subject.place)
+            everybody = subject.text("kind") == "Group" and name[1].startswith(_EVERYBODY)
+            if everybody or (subject.text("kind") == "ServiceAccount" and name in accounts):
+                yield Gap(f"`{name[1]}` has rights in the API", "remove the binding", subject.place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.cli.compliance.askers import leads_to
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.cli.compliance.installation import Installation, pod_labels
 from zta_authz.cli.compliance.values import matches
@@ -73,9 +74,8 @@ def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Fin
         yield Unseen("who reads the metrics is not among the files", authorizer.setting("health", "listen"))
         return
     pod = next(pod for document, pod in installation.pods() if document is workload)
-    labels = pod_labels(pod)
     for monitor in installation.of_kind("PodMonitor", "ServiceMonitor"):
-        if _watches(monitor, workload) and _takes(installation, monitor, workload, labels):
+        if _watches(monitor, workload) and _takes(installation, monitor, workload, pod):
             yield Found(monitor.root.place, f"reads {workload.root.owner}")
             return
     annotation = pod.get("metadata", "annotations", "prometheus.io/scrape")
@@ -93,17 +93,12 @@ def _watches(monitor: Document, workload: Document) -> bool:
     return everywhere or workload.namespace in (names or [monitor.namespace])
 
 
-def _takes(installation: Installation, monitor: Document, workload: Document, labels: dict[str, str]) -> bool:
+def _takes(installation: Installation, monitor: Document, workload: Document, pod: Value) -> bool:
     selector = monitor.root.get("spec", "selector")
     if monitor.kind == "PodMonitor":
-        return matches(selector, labels)
+        return matches(selector, pod_labels(pod))
     services = (each for each in installation.of_kind("Service") if each.namespace == workload.namespace)
-    return any(matches(selector, each.labels) and _leads_to(each.root, labels) for each in services)
-
-
-def _leads_to(service: Value, labels: dict[str, str]) -> bool:
-    wanted = service.fields("spec", "selector")
-    return bool(wanted) and all(labels.get(key) == value.text() for key, value in wanted.items())
+    return any(matches(selector, each.labels) and leads_to(each, pod) for each in services)
 
 
 def somebody_is_told(installation: Installation) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.checks.asking import custom_policies, security_policies
+from zta_authz.cli.compliance.askers import asking_filters, custom_policies, merged_into, security_policies
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap
 from zta_authz.cli.compliance.installation import CONNECTION_MANAGER, EXT_AUTHZ, Installation
 
@@ -20,18 +20,15 @@ _EVIDENCE: Final = ("include_peer_certificate", "encode_raw_headers")
 def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
     """Proxies send the peer's certificate, and repeated headers apart."""
     messages = installation.messages(EXT_AUTHZ)
-    merged = [each for each in messages if each.merged]
     for message in messages:
         for field in () if message.merged else _EVIDENCE:
             yield _true(message.value, field)
     for policy in custom_policies(installation):
-        scopes = {policy.namespace, *installation.root_namespaces}
-        near = [each.value for each in merged if each.holder.namespace in scopes]
+        near = merged_into(installation, policy, messages)
         for field in _EVIDENCE:
             given = [each for each in near if each.get(field) is not None]
-            if given:
-                yield _true(given[0], field)
-            else:
+            yield from (_true(each, field) for each in given)
+            if not given:
                 message_ = f"the provider has no field for it, and no EnvoyFilter sets `{field}`"
                 yield Gap(message_, "merge it into the filter, as k8s/istio/envoy-filter.yaml does", policy.root.place)
     for policy in security_policies(installation):
@@ -97,11 +94,8 @@ def _connection_managers(installation: Installation) -> Iterator[tuple[Document,
     for each in managers:
         if not each.merged:
             yield each.holder, [each.value]
-    inserting = {id(e.holder): e.holder for e in installation.messages(EXT_AUTHZ) if e.holder.kind == "EnvoyFilter"}
-    asking = custom_policies(installation) or list(inserting.values())
-    for holder in asking:
-        scopes = {holder.namespace, *installation.root_namespaces}
-        yield holder, [each.value for each in managers if each.merged and each.holder.namespace in scopes]
+    for holder in custom_policies(installation) or asking_filters(installation):
+        yield holder, merged_into(installation, holder, managers)
 
 
 def sessions_are_bounded(installation: Installation) -> Iterator[Finding]:

@@ -79,6 +79,8 @@ def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding
         policies = each.snapshot.table.policies
         if not policies and not each.unread:
             yield Gap("there are no policies", "write rules for what may be done", each.setting("policies"))
+        if each.unread:
+            yield Unseen("what is not among the files may allow more", each.setting("policies"))
         open_rules = set()
         for policy, rule in rules_of(each, "ALLOW"):
             if not rule.clauses and not rule.groups:
@@ -122,11 +124,20 @@ def callers_are_verified(installation: Installation) -> Iterator[Finding]:
             yield Found(at, "false")
 
 
-def _clauses(rule: Rule) -> Iterator[Clause]:
+def clauses_of(rule: Rule) -> Iterator[Clause]:
+    """Every clause of a rule, those of alternatives included."""
     yield from rule.clauses
     for group in rule.groups:
         for alternative in group:
             yield from alternative
+
+
+def reads_token(clause: Clause) -> bool:
+    """Whether the clause looks into verified tokens."""
+    if isinstance(clause, ConditionClause):
+        return any(name.startswith(("claims", "token.")) for name in clause.condition.variables)
+    is_claim = isinstance(clause, TextClause) and isinstance(clause.dimension, ClaimDimension)
+    return is_claim or isinstance(clause, RequestPrincipalClause)
 
 
 def _attribute(clause: Clause) -> str:
@@ -137,9 +148,7 @@ def _attribute(clause: Clause) -> str:
         return f"time: {clause.times}"
     if isinstance(clause, BoundClause | MaxAgeClause):
         return clause.label
-    if isinstance(clause, RequestPrincipalClause) or (
-        isinstance(clause, TextClause) and isinstance(clause.dimension, ClaimDimension)
-    ):
+    if reads_token(clause):
         return f"verified token: {clause.label}"
     if isinstance(clause, TextClause) and clause.dimension is PEER:
         return f"verified workload: {clause.label}"
@@ -151,7 +160,7 @@ def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
     for each in installation.authorizers:
         shown: dict[str, Found] = {}
         for policy, rule in rules_of(each, "ALLOW", "DENY"):
-            for clause in _clauses(rule):
+            for clause in clauses_of(rule):
                 what = _attribute(clause)
                 if what and what.partition(":")[0] not in shown:
                     shown[what.partition(":")[0]] = Found(place_of(each, policy, rule), what)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.bundle_formats import read_bundle
 from zta_authz.authn.bundles import expiry
-from zta_authz.cli.compliance.checks.rules import place_of, rules_of
+from zta_authz.cli.compliance.checks.rules import clauses_of, place_of, reads_token, rules_of
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.model.spiffe import TrustDomain
 from zta_authz.policy.require import BoundClause, MaxAgeClause
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.compliance.installation import Installation
     from zta_authz.cli.compliance.values import Place, Value
     from zta_authz.model.documents import JwtRule
+    from zta_authz.policy.clauses import Clause
 
 SOON_SECONDS: Final = 30 * 86400.0
 MAX_TOKEN_AGE_SECONDS: Final = 24 * 3600.0
@@ -58,19 +59,28 @@ def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Find
             (clause, place_of(each, policy, rule))
             for policy, rule in rules_of(each, "ALLOW")
             for clause in rule.clauses
-            if isinstance(clause, BoundClause | MaxAgeClause)
+            if _limits(clause)
         ]
         for clause, at in required:
             yield Found(at, clause.label)
+        readers = [rule for _, rule in rules_of(each, "ALLOW") if any(reads_token(one) for one in clauses_of(rule))]
+        always = bool(readers) and all(any(_limits(one) for one in rule.clauses) for rule in readers)
         for rule, at in jwt_rules(each):
             limit = limits.get(rule.issuer)
             if limit is not None and (limit.require_bound or limit.max_token_age <= MAX_TOKEN_AGE_SECONDS):
                 name = f"IssuerPolicy {limit.namespace}/{limit.name}"
                 what = "requireBound" if limit.require_bound else f"maxTokenAge {limit.max_token_age:g} s"
                 yield Found(each.place(limit.position.source, limit.position.line, name), what)
-            elif not required:
+            elif not always:
                 message = f"a stolen token of {rule.issuer} is good for as long as its issuer says"
                 yield Gap(message, "add an IssuerPolicy with `maxTokenAge` or `requireBound` for this issuer", at)
+
+
+def _limits(clause: Clause) -> bool:
+    """Whether the clause bounds what a stolen token is good for."""
+    return isinstance(clause, BoundClause) or (
+        isinstance(clause, MaxAgeClause) and clause.seconds <= MAX_TOKEN_AGE_SECONDS
+    )
 
 
 def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
@@ -106,9 +116,7 @@ def _file(installation: Installation, authorizer: Authorizer, domain: str, file:
     text = None if document is None else document.root.get("data", name)
     if text is None:
         where = f"ConfigMap {holder}" if holder else "a volume"
-        return Unseen(
-            f"the authorities of {domain} are in {where}, which is made in the cluster", at
-        )
+        return Unseen(f"the authorities of {domain} are in {where}, which is made in the cluster", at)
     bundle, wrong = read_bundle(TrustDomain(domain), text.text().encode())
     if wrong:
         return Gap(f"the bundle can't be read: {wrong[0].message}", "put the authorities there, in PEM", text.place)

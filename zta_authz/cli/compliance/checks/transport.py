@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from zta_authz.cli.compliance.checks.asking import custom_policies, security_policies
+from zta_authz.cli.compliance.askers import custom_policies, security_policies, service_names
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap
 from zta_authz.cli.compliance.installation import DOWNSTREAM_TLS, EXT_AUTHZ, Installation
 
@@ -178,7 +178,7 @@ def _destination_rules(installation: Installation) -> Iterator[Finding]:
     rules = [
         each
         for each in installation.of_kind("DestinationRule")
-        if "zta-authz" in each.root.text("spec", "host").partition(".")[0]
+        if each.root.text("spec", "host").partition(".")[0] in service_names(installation)
     ]
     for rule in rules:
         mode = rule.root.get("spec", "trafficPolicy", "tls", "mode")

@@ -1,0 +1,86 @@
+"""What no answer means, and how long proxies wait for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.cli.compliance.askers import custom_policies, entry_of, security_policies
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.installation import EXT_AUTHZ, Installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.cli.compliance.values import Value
+
+MAX_TIMEOUT_SECONDS: Final = 1.0
+_OPEN: Final = "requests pass where zta-authz does not answer"
+
+
+def no_answer_is_a_denial(installation: Installation) -> Iterator[Finding]:
+    """`failOpen` and `failure_mode_allow` are false wherever somebody asks; false is also the default of all three."""
+    for policy in custom_policies(installation):
+        entry = entry_of(installation, policy)
+        if entry is None:
+            name = policy.root.text("spec", "provider", "name")
+            message = f"the entry of provider `{name}` is in istiod's MeshConfig: give its values file or ConfigMap too"
+            yield Unseen(message, policy.root.place)
+        else:
+            yield _closed(entry, "failOpen")
+    for message_ in installation.messages(EXT_AUTHZ):
+        if not message_.merged or message_.value.get("failure_mode_allow") is not None:
+            yield _closed(message_.value, "failure_mode_allow")
+    for policy in security_policies(installation):
+        extension = policy.root.get("spec", "extAuth")
+        if extension is not None:
+            yield _closed(extension, "failOpen")
+    for document in installation.of_kind("EnvoyPatchPolicy"):
+        for patch in document.root.items("spec", "jsonPatches"):
+            yield from _patched_open(patch.get("operation") or patch)
+
+
+def _patched_open(operation: Value) -> Iterator[Finding]:
+    value = operation.get("value")
+    named = "failure_mode_allow" in operation.text("path") and operation.flag("value") is not False
+    within = value is not None and any(each.flag("failure_mode_allow") for each in value.below())
+    if named or within:
+        yield Gap(_OPEN, "take the patch away", operation.place)
+
+
+def _closed(value: Value, field: str) -> Finding:
+    found = value.get(field)
+    if found is None:
+        return Found(value.place, f"{field}: false (default)")
+    if found.flag() is False:
+        return Found(found.place, "false")
+    return Gap(_OPEN, f"write `{field}: false`", found.place)
+
+
+def answers_in_time(installation: Installation) -> Iterator[Finding]:
+    """The wait for an answer is bounded: who slows zta-authz down must not stop everybody for minutes."""
+    for policy in custom_policies(installation):
+        entry = entry_of(installation, policy)
+        if entry is None:
+            yield Unseen("the provider's timeout is in istiod's MeshConfig", policy.root.place)
+        else:
+            yield _timed(entry, "Istio's default is 600 s", "timeout")
+    for message in installation.messages(EXT_AUTHZ):
+        timeout = message.value.get("grpc_service", "timeout")
+        if timeout is not None or not message.merged:
+            at = message.value.get("grpc_service") or message.value
+            yield _timed(at, "", "timeout")
+    for policy in security_policies(installation):
+        extension = policy.root.get("spec", "extAuth")
+        if extension is not None:
+            yield _timed(extension, "Envoy Gateway's default is 10 s", "timeout")
+
+
+def _timed(value: Value, default: str, field: str) -> Finding:
+    mend = f"write `{field}: 200ms`"
+    found = value.get(field)
+    if found is None:
+        return Gap(f"no timeout: {default}", mend, value.place) if default else Found(value.place, "200 ms (default)")
+    seconds = found.seconds()
+    if seconds is None or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        return Gap(f"the timeout is {found.shown}, more than {MAX_TIMEOUT_SECONDS:g} s or none", mend, found.place)
+    return Found(found.place, found.shown)
