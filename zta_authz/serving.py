@@ -54,7 +54,7 @@ class Servers:
         deadlines = Deadlines()
         if self._settings.transport == "grpcio":
             deadlines = backlog = Backlog(limit)
-            metrics.watch_calls(backlog.unfinished)
+            metrics.watch_calls(backlog.unfinished, backlog.failed)
         metrics.watch_deadlines(lambda: deadlines.late_answers)
         return authorization_methods(servicer, limit, deadlines)
 

@@ -170,14 +170,15 @@ async def test_the_calls_metadata_reaches_the_servicer(endpoint: Endpoint) -> No
     assert ("traceparent", "00-1-2-01") in checks.metadata[0]
 
 
-async def test_a_deadline_that_has_passed_already_is_not_worked_on(endpoint: Endpoint) -> None:
+async def test_a_deadline_that_has_passed_already_is_a_denial_without_work(endpoint: Endpoint) -> None:
     checks = EchoingChecks()
     async with serving(checks, endpoint), connected(endpoint) as peer:
         peer.writer.write(PREFACE + settings(()) + whole_call(1, b"x", ("grpc-timeout", "0m")))
         answer = b""
         while b"grpc-status" not in answer:
             answer += await asyncio.wait_for(peer.reader.read(1000), 5)
-    assert b"grpc-status\x014" in answer
+    assert b"refused deadline_exceeded" in answer
+    assert b"grpc-status\x010" in answer
     assert checks.metadata == []
 
 

@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private; `grpcio-channelz` reads it from here too
 
 from zta_authz.errors import Reason
+from zta_authz.ext_authz.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OPTIONS: Final = (
     ("grpc.server.max_pending_requests", 1 << 20),  # past it gRPC would answer with errors: proxies hold fewer
@@ -26,19 +30,18 @@ OPTIONS: Final = (
 """What a server needs, so that calls wait to be denied and are counted."""
 
 LOOK_SECONDS: Final = 0.05
-MARGIN_SECONDS: Final = 0.002
-"""A call with less time than this is late: its answer has to be made, sent and read."""
 
 _LOG = logging.getLogger(__name__)
 
 
-class Backlog:
-    """Judges each call as it is handed over. One for all servers of the process."""
+class Backlog(Deadlines):
+    """Judges each call as it is handed over, by how many wait as well. One for all servers of the process."""
 
     __slots__ = ("_blind", "_judged", "_looking", "_waiting", "max_waiting")
 
     def __init__(self, max_waiting: int) -> None:
         """More than `max_waiting` calls that wait or run are too many."""
+        super().__init__()
         self.max_waiting = max_waiting
         self._waiting = 0
         self._judged = 0
@@ -56,24 +59,27 @@ class Backlog:
             return Reason.OVERLOADED
         if self._waiting:
             self._waiting -= 1
-        left = context.time_remaining()
-        return Reason.DEADLINE_EXCEEDED if left is not None and left < MARGIN_SECONDS else None
+        return super().judge(context)
 
     def unfinished(self) -> int:
         """Calls that are not answered yet, 0 where that can't be told."""
-        return self._count()
+        return self._count(unfinished_calls)
+
+    def failed(self) -> int:
+        """Calls since the start that ended without an answer: gRPC drops what is late before we see it."""
+        return self._count(failed_calls)
 
     def _look(self) -> None:
         """Count what waits, and look again as long as calls come."""
-        self._waiting = self._count()
+        self._waiting = self._count(unfinished_calls)
         self._looking = self._judged > 0
         self._judged = 0
         if self._looking:
             asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
-    def _count(self) -> int:
+    def _count(self, counted: Callable[[], int]) -> int:
         try:
-            return unfinished_calls()
+            return counted()
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # another gRPC: deadlines still hold
             if not self._blind:
                 _LOG.warning(
@@ -85,11 +91,20 @@ class Backlog:
 
 def unfinished_calls() -> int:
     """Calls to this process's gRPC servers that are not yet answered, those included that gRPC has not handed over."""
-    servers = json.loads(cygrpc.channelz_get_servers(0))["server"]
-    return sum(_unfinished(server["data"]) for server in servers)
-
-
-def _unfinished(counters: dict[str, str]) -> int:
-    """`ServerData` of gRPC Channelz: 64-bit numbers are texts in JSON, and zeros may be absent."""
-    started, succeeded, failed = (int(counters.get(f"calls{what}", 0)) for what in ("Started", "Succeeded", "Failed"))
+    started, succeeded, failed = _sums()
     return started - succeeded - failed
+
+
+def failed_calls() -> int:
+    """Calls to this process's gRPC servers that ended unanswered: deadlines had passed, or callers had given up."""
+    return _sums()[2]
+
+
+def _sums() -> tuple[int, int, int]:
+    """Calls started, succeeded and failed. `ServerData` of gRPC Channelz: numbers are texts, zeros may be absent."""
+    servers = json.loads(cygrpc.channelz_get_servers(0))["server"]
+    return (
+        sum(int(server["data"].get("callsStarted", 0)) for server in servers),
+        sum(int(server["data"].get("callsSucceeded", 0)) for server in servers),
+        sum(int(server["data"].get("callsFailed", 0)) for server in servers),
+    )

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from zta_authz.ext_authz.arrivals import Rounds
 from zta_authz.ext_authz.eager import EagerRunner
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Serving:
         self.gate = gate
         self.loop = asyncio.get_running_loop()
         self.runner = EagerRunner(self.loop)
+        self.rounds = Rounds(self.loop)
         self.connections: set[FastConnection] = set()
         self.stopping = False
         self._strangers: dict[FastConnection, None] = {}  # the oldest first

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from zta_authz.errors import Reason, SettingsErrors
 from zta_authz.ext_authz.backlog import OPTIONS as BACKLOG_OPTIONS
+from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.guards import UnknownMethods, guard, health_handlers
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
 
@@ -67,18 +68,14 @@ class Checks(Protocol):
         ...
 
 
-def _not_refused(_context: Any) -> None:
-    return None
-
-
-def authorization_methods(
-    checks: Checks, max_concurrent: int, judge: Callable[[Any], Reason | None] = _not_refused
-) -> Methods:
+def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadlines | None = None) -> Methods:
     """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue.
 
-    `judge` looks at a call's context first and says why it is turned away, or None.
+    `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided.
     """
     in_flight = 0
+    deadlines = deadlines or Deadlines()
+    judge, answered = deadlines.judge, deadlines.answered
 
     async def check(payload: bytes, context: Any, caller: str) -> bytes:
         nonlocal in_flight
@@ -90,9 +87,11 @@ def authorization_methods(
         in_flight += 1
         try:
             metadata = context.invocation_metadata() if checks.wants_metadata else ()
-            return await checks.check(payload, metadata, caller)
+            answer = await checks.check(payload, metadata, caller)
         finally:
             in_flight -= 1
+        answered(context)
+        return answer
 
     return {AUTHORIZATION_SERVICE: {"Check": check}}
 

@@ -172,9 +172,14 @@ class Metrics:
         self._readings.counters(names.CACHE_HITS, "Look-ups of verified identities that found one.", "cache", hits)
         self._readings.counters(names.CACHE_MISSES, "Look-ups of verified identities in vain.", "cache", misses)
 
-    def watch_calls(self, unfinished: Callable[[], int]) -> None:
-        """Show how many calls wait for their answer."""
+    def watch_calls(self, unfinished: Callable[[], int], failed: Callable[[], int]) -> None:
+        """Show how many calls wait for their answer, and how many since the start got none in time."""
         self._readings.gauge(names.CALLS_UNFINISHED, "Calls that came and are not yet answered.", unfinished)
+        self._readings.counter(names.CALLS_FAILED, "Calls that were over before they were answered.", failed)
+
+    def watch_deadlines(self, late: Callable[[], int]) -> None:
+        """Show how many decisions since the start came too late for their callers."""
+        self._readings.counter(names.LATE_ANSWERS, "Decisions that took until after the caller's deadline.", late)
 
     def watch_observer(self, errors: Callable[[], int]) -> None:
         """Show how often telemetry itself failed since the start."""

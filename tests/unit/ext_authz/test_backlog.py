@@ -9,7 +9,8 @@ import pytest
 
 from zta_authz.errors import Reason
 from zta_authz.ext_authz import backlog
-from zta_authz.ext_authz.backlog import MARGIN_SECONDS, Backlog
+from zta_authz.ext_authz.backlog import Backlog
+from zta_authz.ext_authz.deadlines import MARGIN_SECONDS, Deadlines
 
 
 class Call:
