@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
@@ -111,6 +112,11 @@ def test_the_sidecars_envoy_is_configured_as_the_file_to_copy() -> None:
     ours = K8S / "components" / "sidecar-envoy" / "envoy.yaml"
     hint = "run: cp envoy/bootstrap-uds.yaml k8s/components/sidecar-envoy/envoy.yaml"
     assert ours.read_text(encoding="utf-8") == BOOTSTRAP.read_text(encoding="utf-8"), hint
+
+
+def test_the_sidecars_envoy_asks_as_the_settings_beside_it_say(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = K8S / "components" / "sidecar" / "config.yaml"
+    assert Bootstrap.from_dict(printed(capsys, "--config", str(settings))) == Bootstrap.from_dict(bootstrap())
 
 
 def test_the_sidecars_envoy_finds_its_files(kubectl: Path) -> None:

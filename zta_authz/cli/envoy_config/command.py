@@ -60,12 +60,10 @@ def _add_envoy(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print. Raises `FaultsError` where settings or options are wrong, or envoy-data-plane is not installed."""
     from zta_authz.cli.envoy_config.plan import read_plan
-    from zta_authz.cli.output import print_faults
     from zta_authz.settings import load_settings
 
     plan = read_plan(arguments, load_settings(arguments.config, os.environ))
     built = _built(plan)
-    print_faults(plan.warnings)
     wanted = list(_ROOTS) if arguments.part == "all" else [arguments.part]
     sys.stdout.write(_json(built, wanted) if arguments.output == "json" else _yaml(built, wanted, plan))
     return 0

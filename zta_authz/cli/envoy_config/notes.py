@@ -145,7 +145,7 @@ def annotations_for(plan: Plan) -> Annotations:
     if not options.upstream.is_local:
         where = "your application, over plain HTTP: whoever reaches it without Envoy is asked by nobody"
     own = {
-        f"{_MANAGER}.use_remote_address": f"zta-authz's settings must say the same: client_address: {_client(plan)}",
+        f"{_MANAGER}.use_remote_address": _client_note(plan),
         f"{_AUTHZ}.load_assignment": _authz_note(plan),
         f"Cluster[{UPSTREAM_CLUSTER}]": where[0].upper() + where[1:] + ".",
     }
@@ -154,17 +154,21 @@ def annotations_for(plan: Plan) -> Annotations:
     return Annotations({**_NOTES, **own}, ORDER)
 
 
-def _client(plan: Plan) -> str:
-    remote, hops = str(plan.options.use_remote_address).lower(), plan.options.xff_num_trusted_hops
-    return f"{{use_remote_address: {remote}, xff_num_trusted_hops: {hops}}}"
+def _client_note(plan: Plan) -> str:
+    hops = f"zta-authz's `client_address.xff_num_trusted_hops` must be {plan.options.xff_num_trusted_hops}, too."
+    if plan.options.use_remote_address:
+        return f"The client is who opened the connection; what it writes into X-Forwarded-For is not believed. {hops}"
+    return f"As the settings have it: X-Forwarded-For says who the client is, for another proxy is in front. {hops}"
 
 
 def _authz_note(plan: Plan) -> str:
     if plan.options.authz.mtls:
         return "Each address is one process of zta-authz, or a name that leads to all; its workers share one port."
+    users = ", ".join(map(str, plan.peer_uids))
+    who = f" Envoy must run as one of the users {users}: `socket.peer_uids`." if users else ""
     if plan.workers == 1:
-        return "The socket that zta-authz listens on, with `workers: 1`."
-    return f"One endpoint for each of zta-authz's workers: `workers: {plan.workers}`."
+        return f"The socket that zta-authz listens on, with `workers: 1`.{who}"
+    return f"One endpoint for each of zta-authz's workers: `workers: {plan.workers}`.{who}"
 
 
 def _caller_note(plan: Plan) -> str:

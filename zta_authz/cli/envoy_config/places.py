@@ -48,8 +48,10 @@ class Place:
         """Whether both are the same, or can't be listened on side by side."""
         if self.is_unix or other.is_unix:
             return self.path == other.path
-        same_host = self.host == other.host or self.is_wildcard or other.is_wildcard
-        return self.port == other.port and same_host and not (self.is_name or other.is_name)
+        mine, theirs = _ip(self.host), _ip(other.host)
+        if mine is None or theirs is None or mine.version != theirs.version:
+            return False  # Envoy's `::` is for IPv6 alone
+        return self.port == other.port and (mine == theirs or mine.is_unspecified or theirs.is_unspecified)
 
     def __str__(self) -> str:
         if self.is_unix:

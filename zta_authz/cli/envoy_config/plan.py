@@ -36,16 +36,16 @@ _SHORTEST, _LONGEST = timedelta(milliseconds=1), timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to build, and what its comments say of the service: its style, workers, and the callers it allows.
+    """What to build, and what its comments say of the service: its style, workers, and whom it lets ask.
 
-    `warnings` are what an operator should know and need not mend.
+    `allowed`: SPIFFE IDs, over mutual TLS; `peer_uids`: users, on Unix sockets; none listed: all.
     """
 
     style: str
     options: Options
     workers: int
     allowed: tuple[str, ...]
-    warnings: tuple[Fault, ...] = ()
+    peer_uids: tuple[int, ...] = ()
 
 
 def read_plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
@@ -85,7 +85,7 @@ class _Reader:
         self._collisions(options)
         workers = given.workers or settings.workers
         allowed = settings.tls.allowed_spiffe_ids if settings.tls is not None else ()
-        return Plan(self._style, options, workers, tuple(allowed), self._warnings(remote=remote))
+        return Plan(self._style, options, workers, tuple(allowed), settings.socket.peer_uids)
 
     def _fault(self, where: str, message: str, hint: str) -> None:
         self.faults.append(Fault(where, 0, 0, message, hint))
@@ -183,11 +183,3 @@ class _Reader:
             if name != other and place.meets(its_place):
                 what = f"{name} and {other} have the same address, {its_place}"
                 self._fault("addresses", what, "give each an address of its own")
-
-    def _warnings(self, *, remote: bool) -> tuple[Fault, ...]:
-        if self._given.config is None or remote == self._settings.client_address.use_remote_address:
-            return ()
-        hops = self._settings.client_address.xff_num_trusted_hops
-        what = "warning: Envoy takes the client's address from the connection, zta-authz does not"
-        hint = f"set client_address: {{use_remote_address: true, xff_num_trusted_hops: {hops}}}"
-        return (Fault(self._given.config, 0, 0, what, hint),)

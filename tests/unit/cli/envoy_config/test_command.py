@@ -54,7 +54,7 @@ def expected_id(cluster: Any) -> str:
 
 def test_each_worker_of_the_settings_has_an_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = 'listen: ["127.0.0.1:9191", "unix:/run/a/x.sock"]\nworkers: 3\n'
-    config = settings_file(tmp_path, text + "client_address: {use_remote_address: true}\n")
+    config = settings_file(tmp_path, text)
     cluster = printed(capsys, "--config", config, "--part", "cluster")
     assert pipes(cluster) == ["/run/a/x.sock.1", "/run/a/x.sock.2", "/run/a/x.sock.3"]
     assert "transport_socket" not in cluster
@@ -70,7 +70,7 @@ def test_the_environment_overrides_the_settings_as_it_does_for_serve(
 
 
 def test_options_override_the_settings_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = settings_file(tmp_path, "workers: 3\nclient_address: {use_remote_address: true}\n")
+    config = settings_file(tmp_path, "workers: 3\n")
     arguments = ["--config", config, "--authz", "unix:/run/c.sock", "--workers", "1", "--part", "cluster"]
     assert pipes(printed(capsys, *arguments)) == ["/run/c.sock"]
 
@@ -83,7 +83,7 @@ def test_settings_that_listen_on_tcp_alone_make_it_mutual_tls(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = 'listen: ["10.1.2.3:9191"]\nworkload: {trust_domain: shop.example}\n' + TLS
-    config = settings_file(tmp_path, text + "client_address: {use_remote_address: true}\n")
+    config = settings_file(tmp_path, text)
     cluster = printed(capsys, "--config", config, "--part", "cluster")
     assert addresses(cluster) == [{"socket_address": {"address": "10.1.2.3", "port_value": 9191}}]
     assert expected_id(cluster) == "spiffe://shop.example/ns/zta-system/sa/zta-authz"
@@ -157,7 +157,7 @@ def test_spans_go_to_the_collector_and_as_many_as_the_settings_say(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "tracing" not in manager(printed(capsys))
-    text = "tracing: {sample_ratio: 0.25}\nclient_address: {use_remote_address: true, xff_num_trusted_hops: 2}\n"
+    text = "tracing: {sample_ratio: 0.25}\nclient_address: {xff_num_trusted_hops: 2}\n"
     config = printed(capsys, "--config", settings_file(tmp_path, text), "--otlp", "otel.tracing.svc:4317")
     assert manager(config)["tracing"]["random_sampling"] == {"value": 25.0}
     assert clusters(config)["otlp_collector"]["type"] == "STRICT_DNS"
@@ -170,11 +170,15 @@ def test_the_clients_address_is_taken_as_the_settings_take_it(
     assert manager(printed(capsys))["use_remote_address"] is True
     behind = settings_file(tmp_path, "client_address: {use_remote_address: false, xff_num_trusted_hops: 1}\n")
     assert manager(printed(capsys, "--config", behind))["use_remote_address"] is False
-    silent = settings_file(tmp_path, "workers: 1\n")
-    assert main(["envoy-config", "--config", silent]) == 0
-    captured = capsys.readouterr()
-    assert "use_remote_address: true" in captured.out
-    assert captured.err.startswith(f"{silent}: warning: Envoy takes the client's address from the connection")
+    assert main(["envoy-config", "--config", behind]) == 0
+    assert "X-Forwarded-For says who the client is" in capsys.readouterr().out
+    assert manager(printed(capsys, "--config", settings_file(tmp_path, "workers: 1\n")))["use_remote_address"] is True
+
+
+def test_the_users_who_may_ask_are_named_beside_the_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings_file(tmp_path, "server: fast\nsocket: {peer_uids: [1337, 65531]}\n")
+    assert main(["envoy-config", "--config", config, "--part", "cluster"]) == 0
+    assert "Envoy must run as one of the users 1337, 65531" in capsys.readouterr().out
 
 
 # What it looks like
