@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from zta_authz.authn.encoding import percent_decode
 from zta_authz.errors import Reason, Refused
@@ -78,7 +80,7 @@ class Places:
         return self._places.setdefault((kind, name, prefix), Place(kind, name, prefix))
 
 
-class Presented(NamedTuple):
+class Presented(msgspec.Struct, frozen=True):
     """What stands in a place. `dpop`: the scheme says that a proof of possession comes with it (RFC 9449)."""
 
     place: Place
@@ -109,18 +111,24 @@ class TokenFinder:
             values = headers.all(place.name)
             if values:
                 found += read(place, values)
-        if self._params and "?" in request.path:
-            self._find_params(request.path, found)
+        path = request.path
+        if self._params and "?" in path and self._may_hold_params(path):
+            self._find_params(path, found)
         if self._cookies and "cookie" in headers:
             self._find_cookies(headers, found)
         if self._strict and len(found) > MAX_TOKENS:
             raise Refused(Reason.TOKEN_TOO_MANY, f"{len(found)} tokens, more than {MAX_TOKENS}")
         return found
 
+    def _may_hold_params(self, path: str) -> bool:
+        """False in the usual case: not one of the names stands anywhere in the path, and none can be hidden in it."""
+        for name in self._params:
+            if name in path:
+                return True
+        return "%" in path or len(path) > MAX_QUERY_PARAMS
+
     def _find_params(self, path: str, found: Found) -> None:
         query = path.partition("?")[2].partition("#")[0]
-        if len(query) < MAX_QUERY_PARAMS and "%" not in query and not any(map(query.__contains__, self._params)):
-            return  # the usual case: no name of ours stands anywhere in it
         fields = query.split("&", MAX_QUERY_PARAMS)
         if self._strict and len(fields) > MAX_QUERY_PARAMS:
             raise Refused(Reason.REQUEST_MALFORMED, f"more than {MAX_QUERY_PARAMS} query parameters")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from zta_authz.model.request import Headers
 
@@ -24,7 +24,8 @@ class HeaderLines(Headers):
 
     def __init__(self, values: dict[str, Value]) -> None:
         """Take `values` as they are: names in lower case."""
-        super().__init__(cast("dict[str, tuple[str, ...]]", values), exact=True)
+        self._values = values  # type: ignore[assignment]  # what is read through `all` is text
+        self.exact = True
 
     def all(self, name: str) -> tuple[str, ...]:
         """Each value of the header, () where it is absent. `name` is in lower case."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from google.protobuf.message import DecodeError
 
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
-from zta_authz.authn.cache import BoundedCache
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz.header_lines import HeaderLines, first_text, grouped, lines_by_name
 from zta_authz.ext_authz.wire import Parts
@@ -48,8 +47,28 @@ class _Peer(NamedTuple):
 
 
 _NO_PEER: Final = _Peer(NO_EVIDENCE, NO_ADDRESS)
-_known_peers: BoundedCache[bytes, _Peer] = BoundedCache(MAX_KNOWN_PEERS, MAX_KNOWN_BYTES)
-"""By all of their bytes, which were part of a request that was read in full."""
+
+
+class _KnownPeers(dict[bytes, _Peer]):
+    """By all of their bytes, which were part of a request that was read in full. Past its bounds it begins anew."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size = 0
+
+    def keep(self, raw: bytes, peer: _Peer) -> None:
+        """Know `peer` by `raw` from now on."""
+        if len(self) >= MAX_KNOWN_PEERS or self._size + len(raw) > MAX_KNOWN_BYTES:
+            self.clear()
+            self._size = 0
+        if len(raw) <= MAX_KNOWN_BYTES and raw not in self:
+            self._size += len(raw)
+            self[raw] = peer
+
+
+_known_peers = _KnownPeers()
 
 
 def parse_check_request(payload: bytes) -> tuple[RequestAttributes, Evidence]:
@@ -80,7 +99,7 @@ def _read_peers(payload: bytes, sources: list[bytes], destinations: list[bytes])
     for raw, peer in ((sources, attributes.source), (destinations, attributes.destination)):
         read = _Peer(Evidence(peer.principal, peer.certificate), _address(peer)) if raw else _NO_PEER
         if len(raw) == 1:
-            _known_peers.put(raw[0], read, len(raw[0]))
+            _known_peers.keep(raw[0], read)
         found.append(read)
     return found[0], found[1]
 

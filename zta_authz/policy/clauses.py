@@ -7,11 +7,11 @@ an ALLOW does not match, a DENY does. `wide` is that answer for the un-negated c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.policy.dimensions import PORT, REQUEST_PRINCIPAL, request_principal_texts
-from zta_authz.policy.matchers import IndexKey
+from zta_authz.policy.matchers import Exact, IndexKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +70,12 @@ class TextClause:
     negated: bool
     label: str
     cost: int
+    only: str | None = field(init=False, repr=False, compare=False)
+    """The value, where it is one and compared as it is: what most clauses are."""
+
+    def __post_init__(self) -> None:
+        single = self.matchers[0] if len(self.matchers) == 1 else None
+        object.__setattr__(self, "only", single.value if isinstance(single, Exact) else None)
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """Any match, negated for `not…`."""
@@ -77,6 +83,8 @@ class TextClause:
         values = self.dimension.values(inputs, deny is not negated)
         if values is None:
             return deny
+        if self.only is not None:
+            return (self.only in values) is not negated
         for value in values:
             for matcher in self.matchers:
                 if matcher.matches(value):
