@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -165,10 +167,15 @@ class HttpCollector(Received):
     def __init__(self, port: int = 0, context: ssl.SSLContext | None = None) -> None:
         super().__init__()
         self.paths: list[str] = []
+        self._connections: list[socket.socket] = []
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                collector._connections.append(self.connection)
 
             def do_POST(self) -> None:
                 collector.paths.append(self.path)
@@ -207,6 +214,9 @@ class HttpCollector(Received):
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for connection in self._connections:  # those that are kept would be answered for as long as they are
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def values_of(attributes: Any) -> dict[str, str | int]:

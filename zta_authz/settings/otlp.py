@@ -67,7 +67,8 @@ def connect(
     try:
         return open_transport(target, signal)
     except OSError as error:  # ssl.SSLError is one
-        place = target.ca_file or target.cert_file or setting
+        files = [path for path in (target.ca_file, target.cert_file, target.key_file) if path is not None]
+        place = next((path for path in files if not os.access(path, os.R_OK)), files[0] if files else setting)
         said = "can't be used as PEM" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
         hint = f"mend `{setting}.ca_file`, `cert_file` and `key_file`"
         raise SettingsErrors([Fault(str(place), 0, 0, said, hint)]) from error
