@@ -138,18 +138,18 @@ def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
         check = each.check
         title = Text(check.id, style="bold").append(f"\n{check.title}", style="not bold")
         status = Text(each.status.value, style=_STYLES[each.status])
-        table.add_row(title, "\n".join(check.requirements), status, Text("\n").join(_lines(each)))
+        table.add_row(title, "\n".join(check.requirements), status, Text("\n").join(_lines(each, quiet=quiet)))
     return table
 
 
-def _lines(evidence: Evidence) -> Iterator[Text]:
+def _lines(evidence: Evidence, *, quiet: bool) -> Iterator[Text]:
     for gap in evidence.missing:
         yield _line("missing", Status.MISSING, gap.place, gap.message).append(
             one_line(f"; {gap.mend}"), style="not bold green"
         )
     for unseen in evidence.unseen:
         yield _line("not seen", Status.UNSEEN, unseen.place, unseen.message)
-    for found in evidence.satisfied:
+    for found in () if quiet else evidence.satisfied:
         yield _line("found", Status.SATISFIED, found.place, found.value)
     if evidence.status is Status.NOT_APPLICABLE:
         yield Text(evidence.check.absent, style="dim")

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from tests.unit.cli.compliance.installations import check_of, installation, report
+from zta_authz.cli import main
+from zta_authz.cli.compliance.authorizers import Given
+from zta_authz.cli.compliance.catalogue import CHECKS, REQUIREMENTS, judge
+from zta_authz.cli.compliance.evidence import Status
+from zta_authz.cli.compliance.installation import load_installation
+from zta_authz.cli.compliance.report import exit_status, report_fields
+from zta_authz.errors import FaultsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+RICH = """\
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: a, namespace: shop}
+spec:
+  configPatches:
+  - {applyTo: HTTP_FILTER, patch: {operation: MERGE, value: {typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, include_peer_certificate: true}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: a, namespace: zta}
+spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}], ports: [{port: 1}]}]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: a, namespace: shop}
+spec: {targetRefs: [{kind: HTTPRoute, name: r}], extAuth: {timeout: 1s, grpc: {backendRefs: [{name: zta-authz}]}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec: {parentRefs: [{name: g}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: zta-authz, namespace: zta}
+spec: {selector: {app: zta-authz}}
+---
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata: {name: a, namespace: zta}
+spec: {selector: {matchLabels: {app: zta-authz}}}
+---
+static_resources: {listeners: [{filter_chains: [{filters: [{typed_config: {"@type": x}}]}]}], clusters: [{name: a}]}
+"""
+DOCUMENTS: list[Any] = [*yaml.safe_load_all(installation()), *yaml.safe_load_all(RICH)]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for step, below in steps for place in places(below, (*path, step)))]
+
+
+PLACES = [place for place in places(DOCUMENTS) if place]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("0.0.0.0/0"),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "kind", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(PLACES), value=ANYTHING)
+def test_whatever_stands_anywhere_is_reported_on_or_refused(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+    changed = yaml.safe_load(yaml.safe_dump(DOCUMENTS))
+    holder = changed
+    for step in place[:-1]:
+        holder = holder[step]
+    holder[place[-1]] = value
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump_all(changed))
+    try:
+        found = load_installation([str(file)], Given(), 0.0)
+    except FaultsError:
+        return
+    evidence = judge(found)
+    assert [each.check for each in evidence] == list(CHECKS)
+    report_fields(found, evidence)
+
+
+def test_every_check_is_evidence_for_something_and_everything_has_checks() -> None:
+    known = {each.id for each in REQUIREMENTS}
+    named = {name for check in CHECKS for name in check.requirements}
+    assert named == known
+    assert len({each.id for each in CHECKS}) == len(CHECKS)
+    assert all(each.requirements for each in CHECKS)
+
+
+def test_the_seven_tenets_and_three_controls_are_reported_on() -> None:
+    assert [each.id for each in REQUIREMENTS] == ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "AC-4", "SC-7", "SC-8"]
+
+
+def test_gaps_end_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "all.yaml").write_text(installation())
+    assert main(["compliance", str(tmp_path)]) == 1
+    assert "satisfied," in capsys.readouterr().out
+
+
+def test_what_cannot_be_seen_counts_with_strict_only(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(installation())
+    evidence = [each for each in judge(load_installation([str(tmp_path)], Given(), 0.0)) if not each.missing]
+    assert any(each.status is Status.UNSEEN for each in evidence)
+    assert exit_status(evidence, strict=False) == 0
+    assert exit_status(evidence, strict=True) == 1
+    assert exit_status([each for each in evidence if each.status is Status.SATISFIED], strict=True) == 0
+
+
+def test_the_table_has_no_colours_where_nobody_looks_and_escapes_what_steers_terminals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = installation().replace("name: ask", 'name: "ask\\e[31m[bold]"')
+    (tmp_path / "all.yaml").write_text(text)
+    main(["compliance", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "ask\\x1b[31m[bold]" in out
+    assert "not a certification" in out
+
+
+def test_quiet_leaves_out_what_is_satisfied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "all.yaml").write_text(installation())
+    main(["compliance", str(tmp_path), "--quiet"])
+    out = capsys.readouterr().out
+    assert "found " not in out.partition("Not shown by manifests")[0].replace("found, or missing", "")
+    assert "pods-restricted" in out
+    assert "changes-effective" not in out
+
+
+def test_what_does_not_apply_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check = check_of(report(tmp_path, capsys, installation()), "tokens-for-us")
+    assert (check["status"], check["reason"]) == ("not applicable", "no policy reads tokens")
+
+
+def test_the_time_of_judgement_is_the_one_that_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(tmp_path, capsys, installation(), "--at", "2030-01-01T00:00:00Z")["at"] == "2030-01-01T00:00:00Z"
