@@ -41,6 +41,8 @@ _OTHERS = frozenset(
         "sed",
         "sha256sum",
         "diff",
+        "kill",
+        "own",
         "shop",
         "$ENVOY",
         "ls",
@@ -51,7 +53,7 @@ _OTHERS = frozenset(
         "tr",
     ]
 )
-"""Programs of others, and `shop`, the getting-started page's own function; of their arguments only our paths are checked."""
+"""Programs of others, and `own` and `shop`, the getting-started page's functions; of their arguments only our paths are checked."""
 _KUBECTL = frozenset(
     [
         "annotate",
@@ -109,8 +111,10 @@ def simple_commands(line: str) -> list[list[str]]:
     for word in lexer:
         if word in _OPERATORS:
             found.append([])
-        elif word and set(word) <= {"<", ">"}:
+        elif set(word) <= {"<", ">", "&"}:
             redirected = True
+            if found[-1] and found[-1][-1].isdecimal():  # `2>`
+                found[-1].pop()
         elif redirected:
             redirected = False
         else:
@@ -207,7 +211,7 @@ def _python(arguments: list[str]) -> None:
         _paths(arguments)
         return
     if arguments[:1] == ["-m"]:
-        if arguments[1] not in {"json.tool", "venv", "pip"}:
+        if arguments[1] not in {"http.server", "json.tool", "venv", "pip"}:
             _module(arguments[1], arguments[2:])
         return
     if arguments[:1] == ["-c"]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envoy.demo.envoyproc import NOT_FOUND, find_envoy
+from envoy.demo.link import free_port
 from tests.docs.fences import ROOT, Fence, fences_of
 from tests.e2e.test_demo import Demo, _environment
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "getting-started.md"
 MARK = "@@ the next block"
+PORTS = ("8443", "8080")
+"""The page's own; the test takes free ones."""
 
 
 def steps() -> list[tuple[Fence, Fence | None]]:
@@ -67,23 +72,35 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
     demo.end(15)
 
 
-def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
-    blocks = steps()
-    assert len(blocks) >= 7
-    script = f"\necho; echo {shlex.quote(MARK)}\n".join(fence.text for fence, _ in blocks)
+def run(script: str, directory: Path) -> tuple[int, str]:
+    """Give it to a shell; its status, and what it printed. Nothing that it started is left."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ZTA_")}
-    done = subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-e", "-c", script],
-        cwd=checkout,
+        cwd=directory,
         env={**clean, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout
-    printed = done.stdout.split(MARK)
+    try:
+        said, _ = shell.communicate(timeout=100)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    return shell.returncode, said
+
+
+def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
+    blocks = steps()
+    assert len(blocks) >= 7
+    script = f"\necho; echo {shlex.quote(MARK)}\n".join(fence.text for fence, _ in blocks)
+    for port in PORTS:
+        script = script.replace(port, str(free_port()))
+    status, said = run(script, checkout)
+    assert status == 0, said
+    printed = said.split(MARK)
     assert len(printed) == len(blocks)
     for (fence, shown), text in zip(blocks, printed, strict=True):
         assert shown is None or missing(text, shown.text) == [], f"{fence} printed:\n{text}"
