@@ -28,8 +28,12 @@ class Deadlines:
 
     def judge(self, context: Timed) -> Reason | None:
         """Why this call is turned away; None where it is to be decided."""
+        return Reason.DEADLINE_EXCEEDED if self.is_late(context) else None
+
+    def is_late(self, context: Timed) -> bool:
+        """Whether there is no time left for an answer."""
         left = context.time_remaining()
-        return Reason.DEADLINE_EXCEEDED if left is not None and left < MARGIN_SECONDS else None
+        return left is not None and left < MARGIN_SECONDS
 
     def answered(self, context: Timed) -> None:
         """The call was decided, and its answer is ready."""

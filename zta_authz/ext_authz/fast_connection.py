@@ -20,7 +20,7 @@ from zta_authz.grpc_h2.connection import Connection, ErrorCode, Request, Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.ext_authz.fast_serving import Method, Serving
+    from zta_authz.ext_authz.fast_serving import Serving
     from zta_authz.ext_authz.fast_tls import Caller
     from zta_authz.grpc_h2.connection import Event
     from zta_authz.grpc_h2.request import Metadata
@@ -83,6 +83,7 @@ class FastConnection(asyncio.Protocol):
         self.weight = 0
         """`held_bytes`, when `Serving` last looked."""
         self._tasks: dict[int, tuple[asyncio.Task[bytes], asyncio.TimerHandle | None]] = {}
+        self._expired: set[int] = set()
         self._backlog: deque[Event] = deque()
         self._unread = bytearray()
         self._has_turn = False
@@ -260,8 +261,8 @@ class FastConnection(asyncio.Protocol):
         else:
             timer = None
             if deadline is not None:
-                left = max(0.0, deadline - MARGIN_SECONDS - time.monotonic())
-                timer = self._loop.call_later(left, self._expire, number, method)
+                left = max(0.0, deadline - MARGIN_SECONDS / 2 - time.monotonic())  # late by then, and not yet over
+                timer = self._loop.call_later(left, self._expire, number)
             self._tasks[number] = (outcome, timer)
             outcome.add_done_callback(partial(self._done, number))
 
@@ -276,8 +277,11 @@ class FastConnection(asyncio.Protocol):
         _, timer = self._tasks.pop(number, (None, None))
         if timer is not None:
             timer.cancel()
-        if task.cancelled():
-            self._connection.fail(number, Status.CANCELLED, "the call was given up")  # if nobody else has answered
+        late = number in self._expired
+        self._expired.discard(number)
+        if task.cancelled():  # this is told where nobody else has answered
+            status = Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
+            self._connection.fail(number, status, "Deadline Exceeded" if late else "the call was given up")
         else:
             error = task.exception()
             if error is None:
@@ -287,20 +291,10 @@ class FastConnection(asyncio.Protocol):
         if self._closed_at is None:
             self._flush()
 
-    def _expire(self, number: int, method: Method) -> None:
-        """Its time is over: drop the work, and answer as a call that comes too late is answered."""
-        self._cancel(number)
-        try:
-            outcome = self._serving.runner.start(method(b"", CallContext((), time.monotonic()), self._name))
-        except Exception as error:  # noqa: BLE001  as in `_begin`
-            self._fail(number, error)
-        else:
-            if isinstance(outcome, bytes):
-                self._connection.respond(number, outcome, self._loop.time())
-            else:
-                outcome.cancel()
-                self._connection.fail(number, Status.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        self._flush()
+    def _expire(self, number: int) -> None:
+        """Its time is over: the method may still say so in an answer of its own."""
+        self._expired.add(number)
+        self._tasks[number][0].cancel()
 
     def _cancel(self, number: int) -> None:
         task, timer = self._tasks.pop(number, (None, None))

@@ -71,7 +71,8 @@ class Checks(Protocol):
 def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadlines | None = None) -> Methods:
     """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue.
 
-    `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided.
+    `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided. A
+    call that is cancelled because its time is over is denied too.
     """
     in_flight = 0
     deadlines = deadlines or Deadlines()
@@ -88,6 +89,10 @@ def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadli
         try:
             metadata = context.invocation_metadata() if checks.wants_metadata else ()
             answer = await checks.check(payload, metadata, caller)
+        except asyncio.CancelledError:
+            if not deadlines.is_late(context):
+                raise  # its caller gave up
+            return checks.refuse(Reason.DEADLINE_EXCEEDED)
         finally:
             in_flight -= 1
         answered(context)
