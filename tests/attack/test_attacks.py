@@ -182,3 +182,50 @@ def read_answers(attacker: socket.socket, count: int) -> None:
         more = attacker.recv(1 << 18)
         assert more, "the connection was ended"
         seen += more
+
+
+def waiting_answers(attacker: socket.socket, count: int) -> None:
+    """Have that many answers wait, each for its own window."""
+    attacker.sendall(PREFACE + settings(((4, 0),)))
+    attacker.sendall(b"".join(whole_call(2 * number + 1) for number in range(count)))
+    seen = b""
+    while seen.count(b"application/grpc") < count:
+        more = attacker.recv(1 << 18)
+        assert more, "the connection was ended"
+        seen += more
+
+
+def test_a_connection_that_is_opened_byte_by_byte_for_many_shut_streams_costs_little(victim: Victim) -> None:
+    """Work for each frame times each waiting answer would be seconds of it."""
+    with victim.watched() as latencies, victim.connect() as attacker:
+        waiting_answers(attacker, 900)
+        cpu = victim.cpu_seconds
+        attacker.sendall(window_update(0, 1) * 5000)
+        assert ends(attacker)  # nothing gets out of their own windows
+        assert victim.cpu_seconds - cpu < 1.5
+    assert max(latencies) < LONGEST_SECONDS
+
+
+def test_thousands_of_windows_in_frames_of_settings_cost_little(victim: Victim) -> None:
+    many = settings((4, number % 7) for number in range(2700))
+    with victim.watched() as latencies, victim.connect() as attacker:
+        attacker.sendall(HELLO)
+        for number in range(900):
+            attacker.sendall(head(2 * number + 1) + window_update(2 * number + 1, 1))
+        cpu = victim.cpu_seconds
+        attacker.sendall(many * 15)
+        time.sleep(0.5)
+        assert victim.cpu_seconds - cpu < 0.5
+    assert max(latencies) < LONGEST_SECONDS
+
+
+def test_a_large_piece_of_small_calls_leaves_the_others_their_turn(victim: Victim) -> None:
+    """Calls without a message are answered as they are read: nobody else's turn may wait for all of them."""
+    with victim.watched() as latencies, ExitStack() as stack:
+        attackers = [stack.enter_context(victim.connect()) for _ in range(4)]
+        pieces = [PREFACE + settings(()) + numbered(lambda stream: head(stream, 5), at_once=2000)() for _ in attackers]
+        for attacker, piece in zip(attackers, pieces, strict=True):
+            attacker.sendall(piece)
+        for attacker in attackers:
+            read_answers(attacker, 2000)
+    assert max(latencies) < LONGEST_SECONDS
