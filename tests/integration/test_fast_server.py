@@ -26,6 +26,7 @@ from zta_authz.ext_authz.fast_tls import FilesListener
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods
 from zta_authz.grpc_h2.bounds import Bounds
+from zta_authz.grpc_h2.connection import Connection, ErrorCode, Event
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 from zta_authz.grpc_h2.messages import whole_answer
 
@@ -192,6 +193,41 @@ async def test_thousands_of_calls_in_one_piece_are_all_answered(endpoint: Endpoi
             while answer.count(b"grpc-status\x010") < count:
                 answer += await peer.reader.read(1 << 16)
     assert answer.count(b"echo x") == count
+
+
+async def test_a_large_piece_of_input_is_read_in_turns(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+    receive = Connection.receive
+
+    def noted(connection: Connection, data: bytes, now: float) -> list[Event]:
+        pieces.append(len(data))
+        return receive(connection, data, now)
+
+    monkeypatch.setattr(Connection, "receive", noted)
+    content = bytes(300_000)
+    async with serving(EchoingChecks(), endpoint):
+        assert await ask(endpoint, content) == b"echo " + content
+    assert max(pieces) <= 16 * 1024
+    assert sum(pieces) > len(content)
+
+
+async def test_of_connections_that_hold_too_much_together_the_heaviest_ends(endpoint: Endpoint) -> None:
+    def begun(size: int) -> bytes:
+        start = frame(1, 4, 1, block()) + frame(0, 0, 1, b"\0" + (10**6).to_bytes(4, "big"))
+        return PREFACE + settings(()) + start + frame(0, 0, 1, bytes(size)) * 8
+
+    async with (
+        serving(EchoingChecks(), endpoint, limits=Limits(max_held_bytes=150_000)),
+        connected(endpoint) as heavy,
+        connected(endpoint) as light,
+    ):
+        heavy.writer.write(begun(12_000))
+        await asyncio.sleep(0.1)
+        light.writer.write(begun(10_000))
+        ended = (await heavy.until_closed())[-1]
+        assert (ended.error_code, ended.additional_data) == (ErrorCode.ENHANCE_YOUR_CALM, b"the server holds too much")
+        light.writer.write(whole_call(3))
+        assert await asyncio.wait_for(light.reader.readuntil(b"echo x"), 5)
 
 
 async def test_health_is_told_before_anything_else_is_ready(endpoint: Endpoint) -> None:
