@@ -32,7 +32,7 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # the caller's business, who knows what else waits
     ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.min_reconnect_backoff_ms", 250),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # what one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
 )
