@@ -18,6 +18,7 @@ from zta_authz.grpc_h2.hpack import Decoder
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.connection import Event
+    from zta_authz.grpc_h2.outbound import Outbound
 
 SMALL = Bounds(
     max_concurrent_streams=3,
@@ -112,6 +113,7 @@ steps = st.lists(
         st.tuples(st.just("fail"), st.integers(0, 3), st.sampled_from(list(Status))),
         st.tuples(st.just("tick"), st.floats(0, 20)),
         st.just(("drain",)),
+        st.just(("deny",)),
     ),
     max_size=40,
 )
@@ -123,7 +125,7 @@ def test_whatever_comes_and_whatever_we_do_nothing_is_raised_and_nothing_held_pa
     script: list[bytes | tuple[object, ...]], greet: bool
 ) -> None:
     connection = Connection(SMALL, 0.0)
-    now, waiting = 0.0, []
+    now, waiting, denied_from = 0.0, list[int](), 2**31
     if greet:
         connection.receive(PREFACE + settings(()), now)
     for step in script:
@@ -140,10 +142,21 @@ def test_whatever_comes_and_whatever_we_do_nothing_is_raised_and_nothing_held_pa
                 events = connection.tick(now)
             case ("drain",):
                 connection.drain()
+            case ("deny",):
+                connection.deny("not you")
+                denied_from = min(denied_from, connection._calls.highest + 1)
+        assert all(event.stream < denied_from for event in events if isinstance(event, Request))
+        assert unsent_without_reason(connection._out) == []
         waiting += [event.stream for event in events if isinstance(event, Request)]
         assert connection.held_bytes <= MOST_HELD
         frames_of(connection.bytes_to_send())  # whole and well-formed frames, whatever happened
         assert connection.finished or connection.fault is None
+
+
+def unsent_without_reason(out: Outbound) -> list[int]:
+    """Streams whose answers wait although every window is open, or that are not known to be ready."""
+    own = {stream: out._stream_window + out._credit.get(stream, 0) for stream in out._waiting}
+    return [stream for stream, window in own.items() if window > 0 and (out._window > 0 or stream not in out._ready)]
 
 
 @given(data=st.binary(max_size=300))
