@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 MAX_CACHED_PEERS: Final = 4096
 MAX_CACHED_REFUSALS: Final = 1024
-MAX_KNOWN_TEXTS: Final = 1024
-MAX_KNOWN_TEXT_BYTES: Final = 2 * 1024 * 1024
+MAX_WARM: Final = 1024
+MAX_WARM_BYTES: Final = 2 * 1024 * 1024
+"""Peers that are known by all that the proxy says of them, digests aside: those of connections in use."""
 XFCC: Final = "x-forwarded-client-cert"
 
 _XFCC_CHAIN = re.compile(r'(?:^|[;,])\s*chain="?([^";,]*)"?', re.IGNORECASE)
@@ -66,6 +67,10 @@ class _Known:
     marks: tuple[Mark, ...]
     issued: float
 
+    def holds(self, bundles: Bundles, now: float) -> bool:
+        """Whether it counts at `now` with these bundles."""
+        return self.bundles is bundles and self.path.not_before <= now <= self.path.not_after
+
 
 class PeerVerifier:
     """Verifies peers against the bundles in `slot` as `options` say."""
@@ -83,7 +88,8 @@ class PeerVerifier:
         )
         self._looks_at_certificate = self._verifies or not options.strict
         self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
-        self._digests: BoundedCache[str, bytes] = BoundedCache(MAX_KNOWN_TEXTS, MAX_KNOWN_TEXT_BYTES)
+        self._warm: BoundedCache[Evidence, _Known] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
+        self._chains = self._verifies and ChainSource.XFCC in self._chain_from
         self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
 
     @property
@@ -111,27 +117,30 @@ class PeerVerifier:
         return Peer((principal,), _first_id((principal,)), PeerTrust.PROXY)
 
     def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
-        text = evidence.certificate
-        chain = _xfcc_chain(headers) if self._verifies and ChainSource.XFCC in self._chain_from else ""
-        digest = _digest(text, chain) if chain else self._digest_of(text)
         bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile
-        known = self._known.get(digest)
-        if known is None or known.bundles is not bundles or not known.path.not_before <= now <= known.path.not_after:
-            known = self._examine(digest, text, chain, known, bundles, now)
-        principal = evidence.principal
-        if principal and known.principals and principal not in known.principals:
-            raise Refused(Reason.PEER_SAN_MISMATCH, "the certificate does not have the name that the proxy says")
+        known = self._warm.get(evidence) if not self._chains else None
+        if known is not None and known.holds(bundles, now):
+            self._known.hits += 1
+        else:
+            known = self._look_up(evidence, headers, bundles, now)
         if self._revocations.of_peers:
             self._revocations.check_peer(known.peer.names, known.marks, known.issued, now)
         return known.peer
 
-    def _digest_of(self, text: str) -> bytes:
-        """The digest of a certificate without a chain beside it: computed once for all calls of a connection."""
-        digest = self._digests.get(text)
-        if digest is None:
-            digest = _digest(text, "")
-            self._digests.put(text, digest, len(text))
-        return digest
+    def _look_up(self, evidence: Evidence, headers: Headers, bundles: Bundles, now: float) -> _Known:
+        """What is known of the certificate, and agrees with what the proxy says. Raises `Refused`."""
+        text = evidence.certificate
+        chain = _xfcc_chain(headers) if self._chains else ""
+        digest = _digest(text, chain)
+        known = self._known.get(digest)
+        if known is None or not known.holds(bundles, now):
+            known = self._examine(digest, text, chain, known, bundles, now)
+        principal = evidence.principal
+        if principal and known.principals and principal not in known.principals:
+            raise Refused(Reason.PEER_SAN_MISMATCH, "the certificate does not have the name that the proxy says")
+        if not self._chains:
+            self._warm.put(evidence, known, len(text) + len(principal))
+        return known
 
     def _examine(
         self, digest: bytes, text: str, chain: str, known: _Known | None, bundles: Bundles, now: float

@@ -20,12 +20,17 @@ _NONE: tuple[str, ...] = ()
 class HeaderLines(Headers):
     """Exact headers, some of them still to be read."""
 
-    __slots__ = ()
+    __slots__ = ("_listing",)
 
-    def __init__(self, values: dict[str, Value]) -> None:
-        """Take `values` as they are: names in lower case."""
+    def __init__(self, values: dict[str, Value], listing: str) -> None:
+        """Take `values` as they are: names in lower case. `listing` has those names, and may have others."""
         self._values = values  # type: ignore[assignment]  # what is read through `all` is text
+        self._listing = listing
         self.exact = True
+
+    def listing(self) -> str:
+        """Every header name that is present, and perhaps others, a line each."""
+        return self._listing
 
     def all(self, name: str) -> tuple[str, ...]:
         """Each value of the header, () where it is absent. `name` is in lower case."""
@@ -44,10 +49,17 @@ class HeaderLines(Headers):
         return values[0] if len(values) == 1 else ",".join(values)
 
 
-def lines_by_name(lines: Collection[HeaderValue]) -> dict[str, Value]:
-    """Header lines by lower-case name. Nearly all requests repeat none: then one comprehension is enough."""
-    values: dict[str, Value] = {line.key.lower(): line for line in lines}
-    return values if len(values) == len(lines) else {**grouped((line.key, text_of(line)) for line in lines)}
+def lines_by_name(lines: Collection[HeaderValue]) -> tuple[dict[str, Value], str]:
+    """Header lines by lower-case name, and the names, a line each.
+
+    Nearly all requests repeat no name and write all in lower case: then nothing is done name by name.
+    """
+    values: dict[str, Value] = {line.key: line for line in lines}
+    listing = "\n".join(values)
+    if len(values) == len(lines) and listing.lower() == listing:
+        return values, listing
+    values = {**grouped((line.key, text_of(line)) for line in lines)}
+    return values, "\n".join(values)
 
 
 def grouped(lines: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:

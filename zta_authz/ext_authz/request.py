@@ -117,7 +117,7 @@ def _attributes(
     attributes: Any, http: AttributeContext.HttpRequest, method: str, source: _Peer, destination: _Peer
 ) -> RequestAttributes:
     lines = http.header_map.headers
-    values = lines_by_name(lines) if lines else _joined_headers(http.headers)
+    values, listing = lines_by_name(lines) if lines else (_joined_headers(http.headers), "")
     path, host = http.path, http.host
     take = values.pop
     own_method, own_path, authority = take(":method", None), take(":path", None), take(":authority", None)
@@ -139,7 +139,7 @@ def _attributes(
         host,
         http.scheme,
         http.protocol,
-        HeaderLines(values) if lines else Headers(cast("Joined", values), exact=not http.headers),
+        HeaderLines(values, listing) if lines else Headers(cast("Joined", values), exact=not http.headers),
         source.address,
         destination.address,
         destination.evidence.principal,

@@ -44,6 +44,10 @@ class Headers:
         """Every header name that is present."""
         return self._values
 
+    def listing(self) -> str:
+        """The names, a line each; there may be others in it."""
+        return "\n".join(self._values)
+
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
