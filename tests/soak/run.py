@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -25,21 +26,19 @@ from envoy.demo.tokens import AUDIENCE
 from tests.soak.collector import Collector
 from tests.soak.load import Load, resident_kib, under, worker_pids
 from tests.soak.oracle import Keys, Oracle, Policies
+from tests.soak.report import IN_FLIGHT, Late, Result
 from tests.support.issuer import KEYS, issuer_in_thread
 
 if TYPE_CHECKING:
     from envoy.demo.stack import Stack
-    from tests.soak.load import Answered
     from tests.support.issuer import IssuerServer
 
 KEY_SECONDS = 10.0
 COLLECTOR_SECONDS = 7.0
 KILL_SECONDS = 20.0
+TIMEOUTS = ("upstream_rq_timeout", "upstream_rq_per_try_timeout")
+"""Envoy's counters of calls to a cluster that it waited for in vain."""
 TIMEOUT = timedelta(seconds=1)
-WARM_UP = 0.4
-"""The part of the run after which memory should be flat."""
-SLOPE_FROM_SECONDS = 300.0
-MAX_SLOPE_KIB_PER_MINUTE = 4096.0
 
 
 class Soak:
@@ -83,14 +82,48 @@ class Soak:
         """What went wrong, in words; the measurements are printed."""
         with running(self.directory / "stack", self.options()) as stack, ExitStack() as cleanup:
             cleanup.callback(self.collector.stop)
-            load = Load(stack, self.oracle.question)
+            load = Load(stack, self.oracle.question, IN_FLIGHT)
             with under(load):
                 self._disturb(stack)
                 time.sleep(1.0)
-            failed = stack.envoy.counter("http.ingress.ext_authz.error")
+            undecided = stack.envoy.counter("http.ingress.ext_authz.error")
+            timeouts = sum(stack.envoy.counter(f"cluster.zta_authz.{name}") for name in TIMEOUTS)
+            late = Late.told(self._metrics(stack), timeouts)
+        result = self._judge(load, undecided, late)
+        sys.stdout.write(result.table())
+        return list(result.faults())
+
+    @staticmethod
+    def _metrics(stack: Stack) -> str:
+        """Of all workers together."""
+        lines = (stack.layout.root / "zta-authz.log").read_text().splitlines()  # a killed worker may leave half of one
+        [address] = {json.loads(line)["health"] for line in lines if '"message": "all workers serve"' in line}
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+            text: str = page.read().decode()
+            return text
+
+    def _judge(self, load: Load, undecided: int, late: Late) -> Result:
         wrong = [each for each in load.answered if not self.oracle.may(each)]
-        self._report(load, failed, wrong)
-        return self._faults(load, failed, wrong)
+        events = (
+            ("sets of policies", self.policies.written),
+            ("  broken on purpose", self.policies.broken),
+            ("rotations of keys", self.keys.rotations),
+            ("workers killed", self.kills),
+            ("deaths of the collector", self.collector.deaths),
+            ("  exports it received", self.collector.received),
+        )
+        return Result(
+            seconds=self.seconds,
+            answered=load.answered,
+            wrong=wrong,
+            exact=self.oracle.exact,
+            undecided=undecided,
+            broken=load.broken,
+            late=late,
+            memory=self.memory,
+            kills=self.kills,
+            events=events,
+        )
 
     def _disturb(self, stack: Stack) -> None:
         """Until the time is over."""
@@ -113,47 +146,6 @@ class Soak:
                     os.kill(pid, signal.SIGKILL)
                     self.kills += 1
             time.sleep(1.0)
-
-    def slope(self) -> float:
-        """KiB a minute that the steady worker grows by after the warm-up: least squares."""
-        flat = [(at, size) for at, size in self.memory if at >= WARM_UP * self.seconds and size]
-        if len(flat) < 3:
-            return 0.0
-        mean_at, mean_size = (sum(column) / len(flat) for column in zip(*flat, strict=True))
-        spread = sum((at - mean_at) ** 2 for at, _ in flat)
-        return float(60 * sum((at - mean_at) * (size - mean_size) for at, size in flat) / spread)
-
-    def _report(self, load: Load, failed: int, wrong: list[Answered]) -> None:
-        times = sorted(each.ended - each.sent for each in load.answered)
-        lines = (
-            (
-                f"{self.seconds:.0f} s, {len(load.answered)} requests, {len(load.unanswered())} without a decision "
-                f"(Envoy counted {failed})"
-            ),
-            (
-                f"{self.policies.written} sets of policies, {self.policies.broken} of them broken; "
-                f"{self.keys.rotations} rotations of keys; {self.kills} workers killed; "
-                f"{self.collector.deaths} deaths of the collector, {self.collector.received} exports received"
-            ),
-            f"wrong verdicts: {len(wrong)}; could be told exactly: {self.oracle.exact} of {len(load.answered)}",
-            f"median {times[len(times) // 2] * 1000:.1f} ms, p99 {times[len(times) * 99 // 100] * 1000:.1f} ms",
-            (
-                f"memory of the worker that lived: {self.memory[-1][1] / 1024:.0f} MiB, {self.slope():+.0f} KiB a minute "
-                f"over the last {self.seconds * (1 - WARM_UP):.0f} s"
-            ),
-        )
-        sys.stdout.write("\n".join(lines) + "\n")
-
-    def _faults(self, load: Load, failed: int, wrong: list[Answered]) -> list[str]:
-        faults = [f"wrong: {each}" for each in wrong[:20]]
-        faults += [f"connection: {text}" for text in load.broken[:5]]
-        if len(load.unanswered()) != failed:
-            faults.append(f"{len(load.unanswered())} requests had no decision, but Envoy counted {failed}")
-        if len(load.unanswered()) > 3 * self.kills:
-            faults.append(f"{len(load.unanswered())} requests had no decision, with {self.kills} workers killed")
-        if self.seconds >= SLOPE_FROM_SECONDS and self.slope() > MAX_SLOPE_KIB_PER_MINUTE:
-            faults.append(f"memory grows by {self.slope():.0f} KiB a minute")
-        return faults
 
 
 def soak(directory: Path, seconds: float) -> list[str]:
