@@ -1,1 +1,1 @@
-"""Envoy configurations to copy, and the demo, which runs what `zta-authz envoy-config` builds. Not part of the installed package."""
+"""Envoy configurations to copy, and the demo, which runs what `zta-authz envoy-config` builds. Never installed."""

@@ -47,7 +47,8 @@ class Link:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)
             except grpc.RpcError as error:
-                return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.PERMISSION_DENIED
+                code = getattr(error, "code", None)  # which grpc's own types do not know of
+                return code is not None and code() is grpc.StatusCode.PERMISSION_DENIED
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

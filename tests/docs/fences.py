@@ -121,3 +121,8 @@ _ISTIO_FOR_ISTIO = {"AuthorizationPolicy"}
 def _is_for_istio(document: dict[str, Any]) -> bool:
     """A policy that tells Istio whom to ask; zta-authz does not read it."""
     return document.get("spec", {}).get("action") == "CUSTOM"
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    """The tests that a text names, as (file, function)."""
+    return re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`", text)

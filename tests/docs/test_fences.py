@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs import checks
 from tests.docs.commands import WrongCommand, check_line, logical_lines
-from tests.docs.fences import ROOT, Fence, fences, fences_of, kind_of, pages
+from tests.docs.fences import ROOT, Fence, fences, fences_of, kind_of, named_tests, pages
 from zta_authz.errors import FaultsError, SettingsErrors
 
 if TYPE_CHECKING:
@@ -151,3 +151,15 @@ def test_every_yaml_that_a_page_tells_to_run_is_where_it_says() -> None:
     for page in pages():
         for path in re.findall(r"`((?:docs|envoy|k8s|bench)/[\w./-]+)`", page.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), (str(page), path)
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    gone, count = [], 0
+    for page in pages():
+        for file, name in named_tests(page.read_text(encoding="utf-8")):
+            count += 1
+            path = ROOT / file
+            if not path.exists() or not re.search(rf"def {name}\(", path.read_text(encoding="utf-8")):
+                gone.append(f"{page.relative_to(ROOT)}: {file}::{name}")
+    assert count > 80
+    assert gone == []

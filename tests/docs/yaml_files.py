@@ -15,7 +15,10 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpFilter,
+)
 
 from tests.docs import checks
 from tests.docs.fences import ROOT
@@ -71,7 +74,8 @@ def _policies(file: Path, text: str, folder: Path) -> None:
     checks.policies(text, folder)
     if file.is_relative_to(K8S):
         for document in yaml.safe_load_all(text):
-            jsonschema.validate(document, schema_for(document["kind"]))
+            if document["apiVersion"].startswith("security.istio.io/"):
+                jsonschema.validate(document, schema_for(document["kind"]))
 
 
 def _policy_tests(file: Path, text: str, folder: Path) -> None:
@@ -154,7 +158,8 @@ def _patches(manifest: dict[str, Any]) -> None:
         value = patch["operation"]["value"]
         for name in reversed(patch["operation"]["path"].strip("/").split("/")):
             value = {name: value}
-        ExtAuthz.from_dict(value)
+        of_manager = "http_connection_manager" in patch["operation"]["jsonPath"]
+        (HttpConnectionManager if of_manager else ExtAuthz).from_dict(value)
 
 
 def _manifests(file: Path, text: str, folder: Path) -> None:
