@@ -129,7 +129,7 @@ bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it
 	echo "no plot: matplotlib could not be installed" >&2
 
 clean: ## remove everything that was made, the environments included
-	rm -rf $(VENV) $(ENVOY_VENV) .tools .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
+	rm -rf $(VENV) $(ENVOY_VENV) .tools .own .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
