@@ -55,8 +55,8 @@ test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests, the real Envoy includ
 	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not load" --cov --cov-report=term $(ARGS)
 
 .PHONY: docs
-docs: $(STAMP) ## write docs/settings-reference.md again, after a change of the settings
-	@$(BIN)/python -m zta_authz.settings.reference > docs/settings-reference.md
+docs: $(STAMP) ## write docs/settings-reference.md again, after a change of the settings or of docs/settings.md
+	@$(BIN)/python -m zta_authz.settings.reference docs/settings.md > docs/settings-reference.md
 
 .PHONY: tools test-k8s
 tools: $(TOOLS_STAMP) ## kubectl and promtool for the tests of k8s/, into .tools; nothing is installed

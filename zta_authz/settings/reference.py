@@ -1,14 +1,17 @@
 """docs/settings-reference.md, made from the model: each setting, its variable, what may be written, and its default.
 
-    python -m zta_authz.settings.reference > docs/settings-reference.md
+    python -m zta_authz.settings.reference docs/settings.md > docs/settings-reference.md
 
-What a setting means is told by people, in docs/settings.md. Neither page can miss one: tests compare them.
+What a setting means is told by people, in the tables of docs/settings.md, and taken over from there. Neither page can
+miss one: tests compare both with the model.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import PydanticUndefined, to_jsonable_python
@@ -17,7 +20,7 @@ from zta_authz.settings.environment import section_of, variable_of
 from zta_authz.settings.model import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 INTRODUCTION: Final = """\
 # Settings reference
 
-Made from the settings' own model by `make docs`; do not edit. What each setting means, and how it goes with others,
-is in [settings](settings.md).
+Made by `make docs` from the settings' own model and, for what they mean, from [settings](settings.md), which says more.
+Do not edit.
 
 "none" as a default: the setting is off, or follows from another one. "needed": only where its section is there.
 """
@@ -36,12 +39,18 @@ _WORDS: Final = {"boolean": "`true` or `false`", "string": "text", "integer": "w
 Schema = dict[str, Any]
 
 
-def reference() -> str:
-    """The page, with a line feed at its end."""
-    return "\n".join([INTRODUCTION, *_sections(Settings, ())])
+def meanings(text: str) -> dict[str, str]:
+    """What docs/settings.md says of each setting, by its name; links within that page are made to lead there."""
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| .*? \| (.*) \|$", text, re.MULTILINE)
+    return {name: meaning.replace("](#", "](settings.md#") for name, meaning in rows}
 
 
-def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
+def reference(told: Mapping[str, str]) -> str:
+    """The page, with a line feed at its end; `told` says what each setting means."""
+    return "\n".join([INTRODUCTION, *_sections(Settings, (), told)])
+
+
+def _sections(model: type[BaseModel], path: tuple[str, ...], told: Mapping[str, str]) -> Iterator[str]:
     """The model's own settings as a table, then each section below it."""
     schema = model.model_json_schema()
     if path:
@@ -50,17 +59,17 @@ def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
     else:
         yield "## At the top\n"
     rows = [
-        _row((*path, name), field, schema)
+        _row((*path, name), field, schema, told)
         for name, field in model.model_fields.items()
         if section_of(field.annotation) is None
     ]
     if rows:
-        yield "| setting | variable | what may be written | default |\n| --- | --- | --- | --- |"
+        yield "| setting | variable | what may be written | default | meaning |\n| --- | --- | --- | --- | --- |"
         yield "\n".join(rows) + "\n"
     for name, field in model.model_fields.items():
         section = section_of(field.annotation)
         if section is not None:
-            yield from _sections(section, (*path, name))
+            yield from _sections(section, (*path, name), told)
 
 
 def _paragraph(model: type[BaseModel]) -> str:
@@ -68,11 +77,11 @@ def _paragraph(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
 
-def _row(path: tuple[str, ...], field: FieldInfo, schema: Schema) -> str:
-    name = path[-1]
+def _row(path: tuple[str, ...], field: FieldInfo, schema: Schema, told: Mapping[str, str]) -> str:
+    name, key = path[-1], ".".join(path)
     kind = _kind(schema["properties"][name], schema.get("$defs", {}))
     unit = next((f" ({unit})" for ending, unit in _UNITS.items() if name.endswith(ending)), "")
-    return f"| `{'.'.join(path)}` | `{variable_of(path)}` | {kind}{unit} | {_default(field)} |"
+    return f"| `{key}` | `{variable_of(path)}` | {kind}{unit} | {_default(field)} | {told.get(key, '')} |"
 
 
 def _default(field: FieldInfo) -> str:
@@ -115,4 +124,4 @@ def _range(schema: Schema) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write(reference(meanings(Path(sys.argv[1]).read_text(encoding="utf-8"))))
