@@ -149,6 +149,17 @@ def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixtu
     assert "/etc/envoy/tls" not in text
 
 
+@pytest.mark.parametrize(
+    ("upstream", "said"),
+    [("127.0.0.1:1", "reachable from nowhere but here"), ("app.default.svc:80", "is asked by nobody")],
+)
+def test_an_application_that_others_can_reach_is_said_to_be_so(
+    upstream: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["envoy-config", "--upstream", upstream]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_admin_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert "admin" not in printed(capsys, "--admin", "off")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from tests.unit.cli.envoy_config.settings import TLS, settings_file
 from zta_authz.cli import main
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PROJECT = Path(__file__).resolve().parents[4] / "pyproject.toml"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
@@ -118,3 +118,5 @@ def test_without_envoys_messages_it_says_how_to_get_them(
     (fault,) = refused(capsys)
     assert "envoy-data-plane is not installed" in fault
     assert "pip install 'zta-authz[envoy]'" in fault
+    extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert [need for need in extras["envoy"] if need.startswith("envoy-data-plane")] != []
