@@ -72,7 +72,7 @@ class TokenVerifier:
         self._finder = TokenFinder(places, strict=strict)
         # not bound: a method of our own would be a cycle, and what is frozen after a reload ends by counting only
         self._accept = TokenVerifier._accept_strictly if strict else TokenVerifier._accept_as_istio
-        self._skips = _never if strict else _jwt_authn_skips
+        self._strict = strict
         own: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
         self._strip = common.strip if strict else own  # all rules' headers; as Istio does, those of these rules
         self._no_token = changes_for((), (), self._strip) if self._strip else NO_CHANGES
@@ -84,12 +84,12 @@ class TokenVerifier:
         """
         if not self._reads_tokens:
             return Identity(peer, changes=self._no_token)
-        if self._skips(request):
+        if not self._strict and _jwt_authn_skips(request):
             return Identity(peer, changes=self._no_token)
         found = self._finder.find(request)
         if not found:
             return Identity(peer, changes=self._no_token)
-        if len(found) == 1 and self._common.strict and found[0].place is not self._others_place:
+        if len(found) == 1 and self._strict and found[0].place is not self._others_place:
             presented = found[0]
             return self._identify(
                 self._accept_one(presented, self.rules, now), request, presented.text, peer, now, trial
@@ -295,10 +295,6 @@ class TokenVerifier:
         except UnicodeEncodeError:
             raise Refused(Reason.TOKEN_MALFORMED, "characters that no token has") from None
         return digest, self._common.cache.get(digest)
-
-
-def _never(_request: RequestAttributes) -> bool:
-    return False
 
 
 def _jwt_authn_skips(request: RequestAttributes) -> bool:
