@@ -72,10 +72,16 @@ def digest(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def append(position: Position, line: bytes) -> tuple[Position, bytes]:
-    r"""The line as the next one of the chain, and where the chain is then. `line` is a JSON object and `\n`."""
-    linked = b'{"seq":%d,"prev":"%s",' % (position.seq + 1, position.head.encode()) + line[1:]
-    return Position(position.seq + 1, digest(linked[:-1])), linked
+def append(position: Position, *lines: bytes) -> tuple[Position, bytes]:
+    r"""The lines as the next ones of the chain, and where the chain is then. Each is a JSON object and `\n`."""
+    seq, head, linked = position.seq, position.head.encode(), []
+    for line in lines:
+        seq += 1
+        made = b'{"seq":%d,"prev":"%b",%b' % (seq, head, line[1:-1])
+        head = hashlib.sha256(made).hexdigest().encode()
+        linked.append(made)
+    linked.append(b"")
+    return Position(seq, head.decode()), b"\n".join(linked)
 
 
 def event_line(event: Event, segment: int, now: float, **fields: str | int | None) -> bytes:

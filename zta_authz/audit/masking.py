@@ -68,6 +68,11 @@ class Masker:
         if self._masks:
             self._masks.setdefault(Maskable.DETAIL.value, _drop)
 
+    @property
+    def masks(self) -> bool:
+        """True where any field is masked."""
+        return bool(self._masks)
+
     def mask(self, record: DecisionRecord) -> DecisionRecord:
         """The record as it may be kept; an empty field stays empty, so that "nobody" is still told from "somebody"."""
         if not self._masks:

@@ -16,11 +16,11 @@ import msgspec
 
 from zta_authz.model.decision import NO_RESPONSE
 from zta_authz.model.identity import NO_CHANGES
-from zta_authz.model.request import Address, RequestAttributes
+from zta_authz.model.request import RequestAttributes
 
 if TYPE_CHECKING:
-    from zta_authz.errors import Reason
-    from zta_authz.model.decision import Decision, Disagreement, Shadow, Verdict
+    from zta_authz.model.decision import Decision, Disagreement
+    from zta_authz.model.request import Address
     from zta_authz.ports import Metadata
 
 SCHEMA = "zta.dev/decision/v1"
@@ -30,10 +30,6 @@ _NOTHING_READ = RequestAttributes()
 MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
 
-_NOTE_BYTES = 1280  # itself, its numbers and the heads of its texts
-_CHARACTER_BYTES = 4  # what Python takes for one at most
-_SHADOW_BYTES = 96
-_OBLIGATION_BYTES = 96
 _TRACE_PARENT = re.compile(
     r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII
 )  # W3C Trace Context
@@ -53,62 +49,37 @@ NO_OBLIGATIONS = Obligations()
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
-    """What a record is made of, taken while the caller waits: texts and constants, so that it keeps no claims alive.
+    """What a record is made of, taken while the caller waits.
 
-    `path` still has its query; `trace_parent` is the call's or the request's header, not looked at; `ended` is seconds
-    since the epoch.
+    `path` still has its query; `trace_parent` is the call's or the request's header, not looked at; `now` and `ended`
+    are seconds since the epoch. It keeps the decision alive, claims included, so none waits for long.
     """
 
     decision_id: str
     now: float
-    verdict: Verdict
-    reason: Reason
-    policy: str
-    rule: int | None
-    detail: str
-    principal: str
-    subject: str
-    issuer: str
+    decision: Decision
     method: str
     host: str
     path: str
     source: Address
     destination: Address
     request_id: str
-    shadows: tuple[Shadow, ...]
-    api_client: str
-    binding: str
     trace_parent: str
     ended: float
     table_digest: str
-    obligations: Obligations
-    disagreement: Disagreement | None = None
 
-    def characters(self) -> int:
-        """The length of all texts that callers and tokens choose."""
-        return (
-            len(self.path)
-            + len(self.host)
-            + len(self.method)
-            + len(self.request_id)
-            + len(self.detail)
-            + len(self.principal)
-            + len(self.subject)
-            + len(self.issuer)
-            + len(self.source.ip)
-            + len(self.destination.ip)
-            + len(self.api_client)
-            + len(self.trace_parent)
-        )
 
-    def size(self) -> int:
-        """The memory it takes, in bytes, estimated high."""
-        size = _NOTE_BYTES + _CHARACTER_BYTES * self.characters() + _SHADOW_BYTES * len(self.shadows)
-        wanted = self.obligations
-        if wanted is not NO_OBLIGATIONS:
-            names = len(wanted.set_headers) + len(wanted.remove_headers) + len(wanted.remove_query)
-            size += _OBLIGATION_BYTES * names
-        return size
+def is_long(note: Note) -> bool:
+    """True where texts that callers choose are so long that the note must not wait for others."""
+    return (
+        len(note.path)
+        + len(note.host)
+        + len(note.request_id)
+        + len(note.method)
+        + len(note.trace_parent)
+        + len(note.decision.detail)
+        > MAX_TEXT_CHARACTERS
+    )
 
 
 def take_note(
@@ -123,39 +94,23 @@ def take_note(
     """What is to be recorded of a decision at `now`, seconds since the epoch; `request` is None where it was not read.
 
     `ended` is when it was decided; `table_digest` names the rules in force; `metadata` is the gRPC call's.
-    This is all that is done for a record before the answer leaves: cheap, and bounded whatever the request holds.
     """
     if request is None:
         request = _NOTHING_READ
-    identity = decision.identity
-    token = identity.token
-    note = Note(
+    return Note(
         decision_id,
         now,
-        decision.verdict,
-        decision.reason,
-        decision.policy,
-        decision.rule,
-        decision.detail,
-        identity.principal,
-        token.subject if token is not None else "",
-        token.issuer if token is not None else "",
+        decision,
         request.method,
         request.host,
         request.path,
         request.source,
         request.destination,
         request.request_id,
-        decision.shadows,
-        identity.api_client.name if identity.api_client is not None else "",
-        identity.binding or "",
         _trace_parent(request, metadata),
         ended,
         table_digest,
-        _obligations(decision),
-        decision.disagreement,
     )
-    return note if note.characters() <= MAX_TEXT_CHARACTERS else _cut(note)
 
 
 def _trace_parent(request: RequestAttributes, metadata: Metadata) -> str:
@@ -166,38 +121,16 @@ def _trace_parent(request: RequestAttributes, metadata: Metadata) -> str:
     return request.headers.joined("traceparent") or ""
 
 
-def _obligations(decision: Decision) -> Obligations:
+def obligations_of(decision: Decision) -> Obligations:
     """What the answer changes on the request; nothing for a denial, which passes no request on."""
     response, changes = decision.response, decision.identity.changes
-    if not decision.allowed or (response is NO_RESPONSE and changes is NO_CHANGES):
+    if (response is NO_RESPONSE and changes is NO_CHANGES) or not decision.allowed:
         return NO_OBLIGATIONS
     return Obligations(
         tuple([name for name, _ in changes.set_headers + response.set_headers]),
         changes.remove_headers + response.remove_headers,
         changes.remove_query,
     )
-
-
-def _cut(note: Note) -> Note:
-    """`note` with each text at most `MAX_TEXT_CHARACTERS` long."""
-    names = (
-        "detail",
-        "principal",
-        "subject",
-        "issuer",
-        "method",
-        "host",
-        "path",
-        "request_id",
-        "api_client",
-        "trace_parent",
-    )
-    texts = {name: getattr(note, name)[:MAX_TEXT_CHARACTERS] for name in names}
-    ends = {
-        "source": Address(note.source.ip[:MAX_TEXT_CHARACTERS], note.source.port),
-        "destination": Address(note.destination.ip[:MAX_TEXT_CHARACTERS], note.destination.port),
-    }
-    return msgspec.structs.replace(note, **texts, **ends)
 
 
 class ShadowRecord(msgspec.Struct, frozen=True):
@@ -255,34 +188,41 @@ class DecisionRecord(msgspec.Struct, frozen=True):
 
 
 def make_record(note: Note) -> DecisionRecord:
-    """The record of one decision."""
+    """The record of one decision, each text at most `MAX_TEXT_CHARACTERS` long."""
+    decision = note.decision
+    identity = decision.identity
+    token, client, shadows = identity.token, identity.api_client, decision.shadows
     return DecisionRecord(
         SCHEMA,
-        _time(note.now),
+        time_text(note.now),
         note.decision_id,
-        note.verdict,
-        note.reason,
-        note.policy,
-        note.rule,
-        note.detail,
-        note.principal,
-        note.subject,
-        note.issuer,
-        note.method,
-        note.host,
-        note.path.partition("?")[0].partition("#")[0],
-        _endpoint(note.source),
-        _endpoint(note.destination),
-        note.request_id,
-        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in note.shadows) if note.shadows else (),
-        _trace_id(note.trace_parent),
-        note.api_client,
-        note.binding,
+        decision.verdict,
+        decision.reason,
+        decision.policy,
+        decision.rule,
+        _cut(decision.detail),
+        _cut(identity.principal),
+        _cut(token.subject) if token is not None else "",
+        _cut(token.issuer) if token is not None else "",
+        _cut(note.method),
+        _cut(note.host),
+        _cut(note.path).partition("?")[0].partition("#")[0],
+        endpoint(note.source),
+        endpoint(note.destination),
+        _cut(note.request_id),
+        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in shadows) if shadows else (),
+        trace_id(note.trace_parent),
+        _cut(client.name) if client is not None else "",
+        identity.binding or "",
         max(0, round((note.ended - note.now) * _MICROSECONDS)) if note.ended else 0,
         note.table_digest,
-        note.obligations,
-        _disagreement(note.disagreement),
+        obligations_of(decision),
+        _disagreement(decision.disagreement),
     )
+
+
+def _cut(text: str) -> str:
+    return text[:MAX_TEXT_CHARACTERS]
 
 
 def _disagreement(found: Disagreement | None) -> DisagreementRecord | None:
@@ -291,28 +231,32 @@ def _disagreement(found: Disagreement | None) -> DisagreementRecord | None:
     return DisagreementRecord(found.verdict, found.reason, found.policy, found.rule)
 
 
-def _trace_id(trace_parent: str) -> str:
+def trace_id(trace_parent: str) -> str:
     """The trace that the request is part of, "" where its header is none (W3C Trace Context, 3.2)."""
+    if not trace_parent:
+        return ""
     found = _TRACE_PARENT.fullmatch(trace_parent)
     if found is None or found[1] == _NO_TRACE or trace_parent.startswith("ff"):
         return ""
     return found[1]
 
 
-def _time(now: float) -> str:
-    second, microseconds = divmod(round(now * 1e6), 1_000_000)
-    return f"{_second(second)}.{microseconds:06}+00:00"
+def time_text(now: float) -> str:
+    """RFC 3339 in UTC, with microseconds."""
+    second, microseconds = divmod(round(now * _MICROSECONDS), 1_000_000)
+    return f"{second_text(second)}.{microseconds:06}+00:00"
 
 
 @lru_cache(maxsize=8)
-def _second(since_epoch: int) -> str:
-    """The same for thousands of records, and half the cost of making one."""
+def second_text(since_epoch: int) -> str:
+    """Up to the seconds: the same for thousands of records, and half the cost of making one."""
     return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def stub_line(note: Note) -> bytes:
     """What is kept of a decision whose record can't be made: enough to find it by."""
-    known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": note.verdict, "reason": note.reason}
+    said = note.decision
+    known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": said.verdict, "reason": said.reason}
     texts = {name: str(value) for name, value in known.items()}
     return json.dumps(texts | {"detail": "the record could not be made"}, separators=(",", ":")).encode() + b"\n"
 
@@ -341,8 +285,9 @@ def _escaped(value: object) -> object:
     return value
 
 
-def _endpoint(address: Address) -> str:
-    ip = address.ip
+def endpoint(address: Address) -> str:
+    """`address:port`, with an IPv6 address in brackets; "" where the proxy gave none."""
+    ip = _cut(address.ip)
     if not ip:
         return ""
     return f"[{ip}]:{address.port}" if ":" in ip else f"{ip}:{address.port}"

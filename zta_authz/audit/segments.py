@@ -182,11 +182,8 @@ class SegmentedLog:
         self._flush()
 
     def _append(self, lines: Sequence[bytes]) -> None:
-        position, linked = self._position, []
-        for line in lines:
-            position, made = append(position, line)
-            linked.append(made)
-        self._write(b"".join(linked))
+        position, linked = append(self._position, *lines)
+        self._write(linked)
         self._position = position
         self._lines += len(lines)
 

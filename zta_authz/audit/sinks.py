@@ -1,7 +1,8 @@
-"""How decision records get out: `record` puts a note into a bounded queue, a thread encodes and writes them in batches.
+"""How decision records get out: `record` takes notes, makes lines of many at a time, and a thread writes those.
 
-The work on records is done by the thread, many at a time: after a request's own code has run, each line of code for
-its record would have to be fetched from memory first, which costs several times what running it does.
+Lines are made many at a time: after a request's own code has run, each line of code for its record would have to be
+fetched from memory first, which costs several times what running it does. They are made soon, because what a note holds
+would have to be fetched again, too; so the caller makes them, and the thread those of the few that came last.
 
 The queue is what a slow reader of the log may fall behind by. Past it an allow is refused, because a decision that
 nobody can account for must not stand; denials give up earlier, so that a flood of them leaves room for allows.
@@ -11,16 +12,18 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from enum import StrEnum
+from time import time
 from typing import TYPE_CHECKING
 
+from zta_authz.audit.lines import LineMaker
 from zta_authz.audit.masking import Masker
-from zta_authz.audit.record import encode_line, make_record, stub_line, take_note
+from zta_authz.audit.record import is_long, stub_line, take_note
+from zta_authz.model.decision import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from zta_authz.audit.outputs import Output
     from zta_authz.audit.record import Note
@@ -33,12 +36,15 @@ QUEUE_BYTES = 16 * 1024 * 1024
 """Memory for what is queued. Usual requests reach the number of records first, long ones this."""
 DENIAL_SHARE = 0.75
 """The part of the queue that denials may fill."""
-BATCH_RECORDS = 64
-"""Encoded at a time: the thread keeps the interpreter from answering for a quarter of a millisecond, not for longer."""
+NOTED_RECORDS = 64
+"""Notes whose lines are made at a time; they keep calls from being answered for a tenth of a millisecond."""
+WRITTEN_RECORDS = 256
+"""Lines that are written at a time: the thread keeps the interpreter for a quarter of a millisecond, not for longer."""
 
 _BATCH_SECONDS = 0.05  # the thread wakes once for the records of this time; each waking keeps answers waiting
 _CLOSE_SECONDS = 5.0
 _END_SECONDS = 0.25  # for the thread to end by itself once it gave up
+_LINE_BYTES = 64  # of memory, beside its characters
 _SAMPLED_DIGITS = 8
 _LOG = logging.getLogger(__name__)
 
@@ -116,15 +122,19 @@ class LineSink:
         self.unsampled = 0
         self.table_digest = ""
         self._output = output
-        self._masker = masker
+        self._make = LineMaker(masker).line
         self._sampled_below = sampled_below(sample_allows)
-        self._room = {True: capacity, False: int(capacity * DENIAL_SHARE)}
-        self._room_bytes = {True: max_bytes, False: int(max_bytes * DENIAL_SHARE)}
+        self._room, self._room_of_denials = capacity, int(capacity * DENIAL_SHARE)
+        self._room_bytes, self._room_bytes_of_denials = max_bytes, int(max_bytes * DENIAL_SHARE)
         self._on_full = on_full
         self._notes: deque[Note] = deque()
-        # each of these four has one writer, so that no count needs a lock: the caller's thread and ours
-        self._refused = self._queued_bytes = 0
-        self._lost = self._done_bytes = 0
+        self._lines: deque[list[bytes]] = deque()
+        self._making = threading.Lock()
+        # each count has one writer, so that none needs a lock: the caller's thread, who holds `_making`, our thread
+        self._refused = self._taken = 0
+        self._unmade = self._queued_bytes = 0
+        self._begun = self._lost = self._done_bytes = 0
+        self._asleep, self._closed = True, False
         self._awake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
@@ -133,12 +143,12 @@ class LineSink:
     @property
     def dropped(self) -> int:
         """Records since the start that were not taken, or could not be written, or kept where they were written."""
-        return self._refused + self._lost + self._output.lost
+        return self._refused + self._unmade + self._lost + self._output.lost
 
     @property
     def queued(self) -> int:
         """Records that wait to be written."""
-        return len(self._notes)
+        return self._taken - self._unmade - self._begun
 
     def record(
         self,
@@ -153,22 +163,26 @@ class LineSink:
         An allow that is not sampled is only counted; those that an AUDIT rule or one in dry run matched, or that the
         shadow policies would deny, are all kept.
         """
-        allowed = decision.allowed
+        allowed = decision.verdict is Verdict.ALLOW
         below = self._sampled_below
         if below is not None and allowed and decision_id[:_SAMPLED_DIGITS] >= below and not _remarkable(decision):
             self.unsampled += 1
             return True
         if (
-            len(self._notes) >= self._room[allowed]
-            or self._queued_bytes - self._done_bytes >= self._room_bytes[allowed]
-            or self._closing.is_set()
+            self._taken - self._unmade - self._begun >= (self._room if allowed else self._room_of_denials)
+            or self._queued_bytes - self._done_bytes >= (self._room_bytes if allowed else self._room_bytes_of_denials)
+            or self._closed
         ):
             self._refused += 1
             return self._on_full is OnFull.DROP_AND_COUNT
-        note = take_note(request, decision, decision_id, now, time.time(), self.table_digest, metadata)
-        self._queued_bytes += note.size()
-        self._notes.append(note)
-        if not self._awake.is_set():
+        notes = self._notes
+        note = take_note(request, decision, decision_id, now, time(), self.table_digest, metadata)
+        notes.append(note)
+        self._taken += 1
+        if len(notes) >= NOTED_RECORDS or is_long(note):
+            self._make_lines()
+        if self._asleep:
+            self._asleep = False
             self._awake.set()
         return True
 
@@ -179,20 +193,55 @@ class LineSink:
     def close(self, seconds: float = 0.0) -> None:
         """Write what is queued, for `seconds` at most but five in any case, and stop; later records are refused."""
         seconds = max(seconds, _CLOSE_SECONDS)
+        self._closed = True
         self._closing.set()
         self._output.hurry(seconds)
         self._awake.set()
         self._thread.join(seconds + _END_SECONDS)
         if self._thread.is_alive():
-            _LOG.error("the decision log did not take its last records: %d are lost", len(self._notes))
+            _LOG.error("the decision log did not take its last records: %d are lost", self.queued)
+
+    def _make_lines(self, *, wait: bool = False) -> None:
+        """Make lines of the notes, in their order; without `wait`, only if the other thread is not at it."""
+        if not self._making.acquire(blocking=wait):
+            return
+        try:
+            notes = [self._notes.popleft() for _ in range(len(self._notes))]
+            lines = self._lines_of(notes)
+            self._unmade += len(notes) - len(lines)
+            self._queued_bytes += _memory(lines)
+            self._lines.append(lines)
+        finally:
+            self._making.release()
+
+    def _lines_of(self, notes: Sequence[Note]) -> list[bytes]:
+        try:
+            return list(map(self._make, notes))
+        except Exception:  # noqa: BLE001  one of them can't be made; the others can
+            return [line for line in map(self._stub_or_line, notes) if line]
+
+    def _stub_or_line(self, note: Note) -> bytes:
+        """The line, or what can be said where it can't be made: a bug, but the decision stands. Else b""."""
+        try:
+            return self._make(note)
+        except Exception as error:  # noqa: BLE001
+            _LOG.error("the record of decision %s can't be made: %s", note.decision_id, type(error).__qualname__)
+        try:
+            return stub_line(note)
+        except Exception as error:  # noqa: BLE001  out of memory, say: this one is lost, those to come need not be
+            _LOG.error("a decision record is lost: %s", type(error).__qualname__)
+            return b""
 
     def _write_batches(self) -> None:
         while True:
             if self._awake.wait(self._output.patience()):
                 self._closing.wait(_BATCH_SECONDS)
             self._awake.clear()
+            self._asleep = True  # from here on a note wakes us again
             closing = self._closing.is_set()
-            while self._notes:
+            while self._notes or self._lines:
+                if self._notes:
+                    self._make_lines(wait=True)
                 self._write_batch()
             self._guard(self._output.tend)
             if closing:
@@ -207,22 +256,21 @@ class LineSink:
             _LOG.error("the decision log could not be tended: %s", type(error).__qualname__)
 
     def _write_batch(self) -> None:
-        """Encode and write the oldest records; others may append meanwhile. Raises nothing: the thread must go on."""
-        batch = [self._notes.popleft() for _ in range(min(len(self._notes), BATCH_RECORDS))]
+        """Write the oldest lines; others may be added meanwhile. Raises nothing: the thread must go on."""
+        batch: list[bytes] = []
+        while self._lines and len(batch) < WRITTEN_RECORDS:
+            batch += self._lines.popleft()
+        self._begun += len(batch)
         try:
-            self._output.write([self._line(note) for note in batch])
+            self._output.write(batch)
             self.written += len(batch)
         except Exception as error:  # noqa: BLE001  out of memory, say: these are lost, those to come need not be
             self._lost += len(batch)
             _LOG.error("%d decision records are lost: %s", len(batch), type(error).__qualname__)
         finally:
-            self._done_bytes += sum(note.size() for note in batch)
+            self._done_bytes += _memory(batch)
         self._guard(self._output.tend)
 
-    def _line(self, note: Note) -> bytes:
-        """The record as a line, or what can be said of one that can't be encoded: a bug, but the decision stands."""
-        try:
-            return encode_line(self._masker.mask(make_record(note)))
-        except Exception as error:  # noqa: BLE001
-            _LOG.error("the record of decision %s can't be made: %s", note.decision_id, type(error).__qualname__)
-            return stub_line(note)
+
+def _memory(lines: Sequence[bytes]) -> int:
+    return sum(map(len, lines)) + _LINE_BYTES * len(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -55,10 +55,16 @@ class _Series:
 
     def add(self, nanoseconds: Iterable[int]) -> None:
         """Count these times; one below 0, of a clock set back, counts as no time."""
-        for each in nanoseconds:
-            time = max(0, each)
-            self._counts[bisect_left(self._bounds, time)] += 1
-            self._sum += time
+        times = sorted(nanoseconds)  # so that each bound is looked for once, and not each time
+        if times and times[0] < 0:
+            times = [max(0, time) for time in times]
+        counts, before = self._counts, 0
+        for number, bound in enumerate(self._bounds):
+            until = bisect_right(times, bound, before)
+            counts[number] += until - before
+            before = until
+        counts[-1] += len(times) - before
+        self._sum += sum(times)
 
     def buckets(self) -> list[tuple[str, float]]:
         """How many times were at most as long as each bound."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter as Tally
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent
     from zta_authz.telemetry.push import MetricsPush
 
@@ -38,6 +40,7 @@ MAX_POLICIES = 200
 OTHER_POLICIES = "other"
 PUSHES_HELP = "Pushes of metrics that the collector took whole."
 PUSH_FAILURES_HELP = "Pushes of metrics that the collector did not take, or not all of."
+_KIND, _DURATION = itemgetter(0, 1, 2), itemgetter(3)
 STAGES = ("parse", "identity", "match", "answer")
 
 
@@ -64,7 +67,7 @@ class Metrics:
         )
         self._policies: set[str] = set()
         self._calls: list[tuple[Verdict, Reason, str, int]] = []
-        self._staged: list[CheckEvent] = []
+        self._staged: list[tuple[Stages, int, int]] = []
         self._durations = Durations(names.CHECK_DURATION, "Time from a CheckRequest to its answer.", DURATION_BUCKETS)
         registry.register(self._durations)
         self._stages = Durations(
@@ -109,15 +112,16 @@ class Metrics:
         """Count one answered call and its time. A clock set back counts as no time."""
         decision, calls = event.decision, self._calls
         calls.append((decision.verdict, decision.reason, decision.policy, event.ended_ns - event.started_ns))
-        if event.stages is not None:
-            self._staged.append(event)
+        stages = event.stages
+        if stages is not None:  # without the event, which keeps a whole request in memory that the next could use
+            self._staged.append((stages, event.started_ns, event.ended_ns))
         if len(calls) >= FOLDED_CALLS:
             self._fold()
 
     def _fold(self) -> None:
         """Count what was noted."""
         calls, self._calls = self._calls, []
-        for (verdict, reason, policy), number in Tally(call[:3] for call in calls).items():
+        for (verdict, reason, policy), number in Tally(map(_KIND, calls)).items():
             child = self._decisions.get((verdict, reason))
             if child is not None:
                 child.inc(number)
@@ -125,15 +129,16 @@ class Metrics:
                     self._by_policy.labels(verdict.value, reason.value, self._policy(policy)).inc(number)
             if reason is Reason.INTERNAL_ERROR:
                 self._internal_errors.inc(number)
-        self._durations.add(call[3] for call in calls)
-        self._fold_stages()
+        self._durations.add(map(_DURATION, calls))
+        if self._staged:
+            self._fold_stages()
 
     def _fold_stages(self) -> None:
         """Count the stages that each timed call went through."""
-        events, self._staged = self._staged, []
+        staged, self._staged = self._staged, []
         times: dict[str, list[int]] = {stage: [] for stage in STAGES}
-        for event in events:
-            for stage, begun, ended in _stages(event):
+        for each in staged:
+            for stage, begun, ended in _stages(*each):
                 times[stage].append(ended - begun)
         for stage, nanoseconds in times.items():
             self._stages.add(nanoseconds, stage)
@@ -247,14 +252,13 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _stages(event: CheckEvent) -> Iterator[tuple[str, int, int]]:
+def _stages(stages: Stages, started: int, ended: int) -> Iterator[tuple[str, int, int]]:
     """Name, begin and end of each stage that a timed call went through, in nanoseconds since the epoch."""
-    stages = event.stages
-    if stages is None or not stages.parsed:
+    if not stages.parsed:
         return
-    yield "parse", event.started_ns, stages.parsed
+    yield "parse", started, stages.parsed
     if stages.decided:
         yield "identity", stages.parsed, stages.identified or stages.decided  # refused: that was the decision
         if stages.identified:
             yield "match", stages.identified, stages.decided
-        yield "answer", stages.decided, event.ended_ns
+        yield "answer", stages.decided, ended

@@ -16,19 +16,24 @@ if TYPE_CHECKING:
     from zta_authz.ports import CheckEvent
     from zta_authz.telemetry.sampling import Keep
 
-TIMED_CALLS: Final = 16
+TIMED_CALLS: Final = 64
 """One call in so many has its stages timed, besides those that are traced: enough for a histogram."""
 
 
 class TelemetryObserver:
     """Counts each answered call in `metrics` and, with `spans`, makes its span."""
 
-    __slots__ = ("_spans", "_until_timed", "metrics")
+    __slots__ = ("_count", "_record", "_samples", "_spans", "_until_timed", "metrics", "traces")
 
     def __init__(self, metrics: Metrics, spans: Spans | None = None) -> None:
         self.metrics = metrics
         self._spans = spans
         self._until_timed = 1
+        self.traces = spans is not None
+        """True where spans are made."""
+        self._count = metrics.count
+        self._record = None if spans is None else spans.record
+        self._samples = None if spans is None else spans.sampling.samples
         if spans is not None:
             queue, sampling = spans.queue, spans.sampling
             metrics.watch_spans(
@@ -37,11 +42,6 @@ class TelemetryObserver:
                 lambda: queue.queued,
             )
 
-    @property
-    def traces(self) -> bool:
-        """True where spans are made."""
-        return self._spans is not None
-
     def sample(self, ratio: float) -> None:
         """From now on trace this share (0 to 1) of the calls without a parent span, where spans are made at all."""
         if self._spans is not None:
@@ -49,7 +49,7 @@ class TelemetryObserver:
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
         """Where the call notes its stages: each that is sampled, and now and then another."""
-        sampled = self._spans is not None and self._spans.sampling.samples(metadata)
+        sampled = self._samples is not None and self._samples(metadata)
         self._until_timed -= 1
         if sampled or self._until_timed <= 0:
             self._until_timed = TIMED_CALLS
@@ -58,9 +58,9 @@ class TelemetryObserver:
 
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
-        self.metrics.count(event)
-        if self._spans is not None:
-            self._spans.record(event)
+        self._count(event)
+        if self._record is not None:
+            self._record(event)
 
     def close(self) -> None:
         """Send the spans that are queued. Blocks for the export timeout at most."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,15 @@ import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
-from zta_authz.audit.record import MAX_TEXT_CHARACTERS, DecisionRecord, Obligations, encode_line, make_record, take_note
+from zta_authz.audit.record import (
+    MAX_TEXT_CHARACTERS,
+    DecisionRecord,
+    Obligations,
+    encode_line,
+    is_long,
+    make_record,
+    take_note,
+)
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, Token
@@ -160,17 +167,24 @@ def test_an_endless_path_makes_no_endless_record() -> None:
     assert len(line(RequestAttributes(path="/" * 1_000_000), deny())["path"]) == MAX_TEXT_CHARACTERS
 
 
-def test_what_waits_for_the_writer_is_bounded_whatever_the_request_holds() -> None:
+@pytest.mark.parametrize("where", ["method", "path", "host", "request_id", "detail", "traceparent"])
+def test_a_note_that_keeps_long_texts_says_so(where: str) -> None:
+    endless = "x" * (MAX_TEXT_CHARACTERS + 1)
+    request = attributes(traceparent=endless) if where == "traceparent" else attributes()
+    if where in request.__struct_fields__:
+        request = msgspec.structs.replace(request, **{where: endless})
+    decision = deny() if where != "detail" else msgspec.structs.replace(deny(), detail=endless)
+    assert is_long(take_note(request, decision, DECISION_ID, 0))
+    assert not is_long(take_note(attributes(), deny(), DECISION_ID, 0))
+
+
+def test_a_line_is_bounded_whatever_the_request_holds() -> None:
     endless = "\U0001f600" * 100_000
     address = Address(endless, 1)
     request = RequestAttributes(endless, endless, endless, source=address, destination=address, request_id=endless)
-    token = Token(endless, endless, {})
-    note = take_note(
-        request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, Identity(token=token), endless), DECISION_ID, 0
-    )
-    texts = [value for value in (getattr(note, name) for name in note.__struct_fields__) if type(value) is str]
-    held = sum(map(sys.getsizeof, texts)) + sys.getsizeof(note) + 2 * sys.getsizeof(note.source.ip)
-    assert held < note.size() < 100_000
+    identity = Identity(token=Token(endless, endless, {}), api_client=ApiClient(endless))
+    note = take_note(request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, identity, endless), DECISION_ID, 0)
+    assert len(encode_line(make_record(note))) < 300_000
 
 
 def test_a_query_that_is_cut_stays_out_of_the_record() -> None:

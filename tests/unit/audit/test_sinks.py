@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,14 @@ from zta_authz.audit import sinks
 from zta_authz.audit.chain import EVENT_SCHEMA
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
-from zta_authz.audit.record import encode_line
 from zta_authz.audit.segments import SegmentedLog
-from zta_authz.audit.sinks import LineSink, NullSink, OnFull
+from zta_authz.audit.sinks import NOTED_RECORDS, WRITTEN_RECORDS, LineSink, NullSink, OnFull
 from zta_authz.model.decision import Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from zta_authz.audit.record import DecisionRecord
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
 
@@ -143,13 +142,46 @@ def test_long_records_fill_the_queue_by_their_bytes(stuck_pipe: tuple[int, int])
     endless = replace(REQUEST, path="/" * 1_000_000, host="h" * 1_000_000)
     sink = LineSink(PlainOutput(writer), max_bytes=100_000)
     wait_until_stuck(sink)
-    kept = [record(sink, deny(), endless) for _ in range(20)]
-    assert 3 <= kept.count(True) <= 5
+    kept = [record(sink, deny(), endless) for _ in range(100)]
+    assert 13 <= kept.count(True) <= 18  # of 75,000 bytes
     assert record(sink, allow(), endless) is True
-    assert [record(sink, allow(), endless) for _ in range(5)][-1] is False
-    assert sum(note.size() for note in sink._notes) < 120_000
+    assert [record(sink, allow(), endless) for _ in range(10)][-1] is False
+    assert not sink._notes  # a long one does not wait for others: its request would be kept whole
+    assert sum(map(len, (line for lines in sink._lines for line in lines))) < 105_000
     drain(reader, sink)
     assert sink._queued_bytes == sink._done_bytes
+
+
+@pytest.mark.parametrize("records", [NOTED_RECORDS - 1, NOTED_RECORDS, NOTED_RECORDS + 1, 5 * WRITTEN_RECORDS + 7])
+def test_records_are_written_in_their_order_however_many_come_at_once(tmp_path: Path, records: int) -> None:
+    path = tmp_path / "decisions.jsonl"
+    sink = file_sink(path)
+    ids = [f"{number:032x}" for number in range(records)]
+    for decision_id in ids:
+        sink.record(REQUEST, allow(), decision_id, 0.0)
+    sink.close()
+    assert [each["decision_id"] for each in decisions(path)] == ids
+    assert (sink.written, sink.queued, sink.dropped) == (records, 0, 0)
+
+
+def test_no_record_is_lost_or_moved_where_both_threads_make_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "_BATCH_SECONDS", 0.0)  # the writer makes lines all the time
+    monkeypatch.setattr(sinks, "NOTED_RECORDS", 3)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        path = tmp_path / "decisions.jsonl"
+        sink = file_sink(path)
+        ids = [f"{number:032x}" for number in range(5000)]
+        for decision_id in ids:
+            assert sink.record(REQUEST, allow(), decision_id, 0.0)
+        sink.close()
+    finally:
+        sys.setswitchinterval(interval)
+    assert [each["decision_id"] for each in decisions(path)] == ids
+    assert (sink.written, sink.queued, sink.dropped) == (5000, 0, 0)
 
 
 def test_a_record_that_can_not_be_made_leaves_a_line_and_the_writer_goes_on(
@@ -175,25 +207,20 @@ def test_a_record_that_can_not_be_made_leaves_a_line_and_the_writer_goes_on(
 
 def test_the_writer_survives_even_what_no_line_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "decisions.jsonl"
-    real, failures = encode_line, iter([MemoryError()])
 
-    def encode(made: DecisionRecord) -> bytes:
-        for failure in failures:
-            raise failure
-        return real(made)
-
-    def stub(_: object) -> bytes:
+    def fail(_: object) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr(sinks, "encode_line", encode)
-    monkeypatch.setattr(sinks, "stub_line", stub)
     sink = file_sink(path)
-    record(sink, deny())
-    wait_for(lambda: sink.dropped == 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(sink, "_make", fail)
+        broken.setattr(sinks, "stub_line", fail)
+        record(sink, deny())
+        wait_for(lambda: sink.dropped == 1)
     assert record(sink, allow())
     sink.close()
     assert [each["verdict"] for each in decisions(path)] == ["allow"]
-    assert (sink.written, sink.dropped) == (1, 1)
+    assert (sink.written, sink.queued, sink.dropped) == (1, 0, 1)
 
 
 def test_an_operator_may_choose_to_drop_and_count(stuck_pipe: tuple[int, int]) -> None:
