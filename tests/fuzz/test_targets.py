@@ -169,3 +169,23 @@ def test_deciding_that_waits_is_noticed() -> None:
 )
 def test_upstreams_readings_of_a_path_include(path: str, other: str) -> None:
     assert other in oracle.spellings(path, rounds=4, limit=2000)
+
+
+def test_a_call_of_a_peer_that_was_denied_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.grpc_h2.connection.Connection.deny", lambda *_: None)
+    _fails("http2", "call-denied")
+
+
+def test_bytes_that_mean_something_else_in_pieces_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.grpc_h2.reader.FrameReader._keep", lambda *_: None)
+    _fails("http2", "calls-1")
+
+
+def test_what_is_held_past_a_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.targets.http2.MOST_HELD", 500)
+    _fails("http2", "large-1")
+
+
+def test_an_answer_that_waits_though_its_windows_are_open_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.grpc_h2.outbound.Outbound.send_waiting", lambda *_: [])
+    _fails("http2", "shut-window-5")

@@ -6,6 +6,7 @@ from tests.fuzz.targets import (
     ambiguity,
     certificates,
     check_request,
+    http2,
     jwks,
     policy_documents,
     request_files,
@@ -24,5 +25,6 @@ TARGETS = {
         settings.TARGET,
         jwks.TARGET,
         request_files.TARGET,
+        http2.TARGET,
     )
 }
