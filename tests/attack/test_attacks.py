@@ -59,6 +59,7 @@ FLOODS: dict[str, Callable[[], Callable[[], bytes]]] = {
     "PING": lambda: repeated(PingFrame(0, bytes(8)).serialize() * 50),
     "WINDOW_UPDATE": lambda: repeated(window_update(0, 1) * 50),
     "empty DATA": lambda: repeated(frame(0, 0, 1, b"") * 50),
+    "DATA in tiny pieces": lambda: repeated(frame(0, 0, 1, b"\0") * 50),
     "PRIORITY": lambda: repeated(frame(2, 0, 3, bytes(5)) * 50),
     "unknown frames": lambda: repeated(frame(0x99, 0, 0, b"") * 50),
     "CONTINUATION": lambda: repeated(ContinuationFrame(1, data=b"").serialize() * 50),
