@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from envoy.demo.stack import Stack
@@ -82,3 +83,31 @@ def test_what_envoy_does_not_sample_is_not_traced_but_for_denials(stack: Stack, 
     assert spans_of(collector, allowed, ZTA) == []
     [check] = spans_of(collector, denied, ZTA)
     assert attributes_of(check)["zta.verdict"] == "deny"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_record_of_a_decision_is_in_envoys_trace_too(
+    collector: Collector, envoy_binary: Path, tmp_path: Path, own: bool
+) -> None:
+    """Whether the client sends a `traceparent` (`own` is false) or Envoy begins the trace."""
+    settings = {
+        "tracing": {"otlp_endpoint": collector.endpoint},
+        "audit": {"sink": "otlp", "otlp": {"endpoint": collector.endpoint}},
+    }
+    trace = uuid4().hex
+    headers = () if own else (("traceparent", f"00-{trace}-{CLIENT}-01"),)
+    options = StackOptions(envoy=envoy_binary, collector_port=collector.port, settings=settings)
+    path = f"/orders/{uuid4().hex}"
+    with running(tmp_path, options) as stack:
+        stack.send("frontend", Request(path=path, headers=headers))
+
+        def found() -> list[LogRecord]:
+            return [record for record in collector.logs if attributes_of(record).get("url.path") == path]
+
+        collector.wait_until(lambda: bool(found()))
+        [record] = found()
+        collector.wait_for(lambda spans: any(span.span_id == record.span_id for _, span in spans))
+        collector.wait_for(lambda _: bool(spans_of(collector, record.trace_id.hex(), ENVOY)))
+    [check] = [span for name, span in collector.spans if name == ZTA and span.span_id == record.span_id]
+    assert check.trace_id == record.trace_id
+    assert own or record.trace_id.hex() == trace
