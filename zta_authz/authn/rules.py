@@ -191,7 +191,14 @@ class TokenVerifier:
 
     def _accept_one(self, presented: Presented, rules: Sequence[TokenRule], now: float) -> Grant:
         """What the token grants under the first of `rules` that takes it. Raises the first rule's refusal."""
-        digest, cached = self._look_up(presented.text)
+        text = presented.text
+        if len(text) > self._reading.max_bytes:
+            raise Refused(Reason.TOKEN_TOO_LARGE, f"{len(text)} characters, more than {self._reading.max_bytes}")
+        try:
+            digest = hashlib.sha256(text.encode("ascii")).digest()
+        except UnicodeEncodeError:
+            raise Refused(Reason.TOKEN_MALFORMED, "characters that no token has") from None
+        cached = self._common.cache.get(digest)
         if cached is not None and cached.warm is not None:
             grant = self._accept_again(cached.warm, presented, rules, now)
             if grant is not None:
@@ -286,15 +293,6 @@ class TokenVerifier:
         if revocations.of_tokens:
             revocations.check_token(rule.source.issuer, token, now)
         return token
-
-    def _look_up(self, text: str) -> tuple[bytes, Cached | None]:
-        if len(text) > self._reading.max_bytes:
-            raise Refused(Reason.TOKEN_TOO_LARGE, f"{len(text)} characters, more than {self._reading.max_bytes}")
-        try:
-            digest = hashlib.sha256(text.encode("ascii")).digest()
-        except UnicodeEncodeError:
-            raise Refused(Reason.TOKEN_MALFORMED, "characters that no token has") from None
-        return digest, self._common.cache.get(digest)
 
 
 def _jwt_authn_skips(request: RequestAttributes) -> bool:

@@ -86,8 +86,16 @@ def settle(decision: Decision) -> Decision:
 def answer(
     decision: Decision, decision_id: str, request: RequestAttributes | None, output_headers: frozenset[str] = NO_NAMES
 ) -> bytes:
-    """The CheckResponse for `decision`, settled. Raises ValueError where `decision_id` is not 32 letters and digits.
+    """The CheckResponse for `decision`; as `told`."""
+    return told(decision, decision_id, request, output_headers)[1]
 
+
+def told(
+    decision: Decision, decision_id: str, request: RequestAttributes | None, output_headers: frozenset[str] = NO_NAMES
+) -> tuple[Decision, bytes]:
+    """`decision` as it is told (`settle`), and its CheckResponse.
+
+    Raises ValueError where `decision_id` is not 32 letters and digits.
     `request` is None where the bytes did not parse. `output_headers` are the names, as `spoof_name` gives them, that
     policies and tokens set upstream: they are removed from the request, in any spelling, unless they are set here. A
     name with `_` for each `-` stands for its other spellings only: what is verified here in one must not come in
@@ -97,19 +105,19 @@ def answer(
     identity = decision.identity
     usual = None if spoofed else _usual.get((decision.policy, decision.rule, identity.principal))
     if usual is not None and usual.fits(decision):
-        return _joined(usual.parts, decision_id)
+        return decision, _joined(usual.parts, decision_id)
     decision = settle(decision)
     if decision.verdict is not Verdict.ALLOW:
-        return _deny(decision, decision_id, request)
+        return decision, _deny(decision, decision_id, request)
     principal, changes, response = identity.principal, identity.changes, decision.response
     said = _Allow(decision.reason, decision.policy, decision.rule, principal, changes, response, spoofed)
     if not said.is_small():
-        return _joined(_encode_allow.__wrapped__(said), decision_id)
+        return decision, _joined(_encode_allow.__wrapped__(said), decision_id)
     parts = _encode_allow(said)
     if len(_usual) >= _CACHED_ANSWERS:
         _usual.clear()
     _usual[said.policy, said.rule, principal] = _Usual(said.reason, changes, response, parts)
-    return _joined(parts, decision_id)
+    return decision, _joined(parts, decision_id)
 
 
 def _joined(parts: list[bytes], decision_id: str) -> bytes:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import traceback
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import NO_NAMES, answer, settle
+from zta_authz.ext_authz.response import NO_NAMES, answer, told
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.ports import CheckEvent
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LOG_INTERVAL_SECONDS = 1.0
-_DECISION_ID_DIGITS = 32
+_ONE_ID = re.compile(r"[0-9a-f]{32}")
 _NANOSECONDS = 1e9
 _DRAWN_BYTES = 4096  # randomness for 256 calls: each drawing lets other threads run, and the call waits for them
 
@@ -39,8 +40,7 @@ os.register_at_fork(after_in_child=_ids.clear)
 def new_decision_id() -> str:
     """128 random bits as 32 hexadecimal digits; unguessable, and never shared between forked workers."""
     if not _ids:
-        digits = os.urandom(_DRAWN_BYTES).hex()
-        _ids.extend(digits[at : at + _DECISION_ID_DIGITS] for at in range(0, len(digits), _DECISION_ID_DIGITS))
+        _ids.extend(_ONE_ID.findall(os.urandom(_DRAWN_BYTES).hex()))
     return _ids.pop()
 
 
@@ -91,8 +91,8 @@ class CheckServicer:
             request, evidence = parse_check_request(payload)
             if stages is not None:
                 stages.parsed = stages.clock()
-            decision = settle(await self._authorizer.authorize(request, evidence, now, caller, stages))
-            response = answer(decision, decision_id, request, self._output_headers())
+            decided = await self._authorizer.authorize(request, evidence, now, caller, stages)
+            decision, response = told(decided, decision_id, request, self._output_headers())
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
             response = answer(decision, decision_id, request)
@@ -106,8 +106,7 @@ class CheckServicer:
         """The CheckResponse for a call that is turned away unread: overload, deadline, a caller that may not ask."""
         now = time.time_ns()
         decision_id = new_decision_id()
-        decision = settle(Decision(Verdict.DENY, reason))
-        response = answer(decision, decision_id, None)
+        decision, response = told(Decision(Verdict.DENY, reason), decision_id, None)
         decision, response = self._account(None, decision, response, decision_id, now / _NANOSECONDS, metadata)
         self._observe(CheckEvent(metadata, None, decision, decision_id, now, now, self._begin(metadata, decision_id)))
         return response
