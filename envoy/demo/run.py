@@ -110,7 +110,7 @@ def _serve(console: Console, stack: Stack) -> None:
         sys.stdout.write(f"{command}\n")  # not through rich: a command must not be wrapped
     console.print(f"\nThe decision log: {stack.decisions}; the policies: {stack.layout.policies}")
     console.print(
-        "Change a policy there and ask again: docs/getting-started.md. The last trace: python -m envoy.demo.trace"
+        "Change a policy and ask again: docs/getting-started.md. The last trace: .venv/bin/python -m envoy.demo.trace"
     )
     sys.stdout.flush()
     while True:
