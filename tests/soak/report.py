@@ -22,18 +22,23 @@ IN_FLIGHT = 3
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What became of calls whose time was over: told by Envoy, and counted by the service (all workers together)."""
+    """What became of calls whose time was over: told by Envoy, and counted by the service (all workers together).
+
+    Envoy's timeouts are those of whole calls, which it tells the service, and of tries, which it does not.
+    """
 
     envoy_timeouts: int
+    envoy_tries: int
     answered: float
     denied: float
     failed: float
 
     @classmethod
-    def told(cls, metrics: str, envoy_timeouts: int) -> Late:
+    def told(cls, metrics: str, envoy_timeouts: int, envoy_tries: int) -> Late:
         """From the page `/metrics`."""
         return cls(
             envoy_timeouts,
+            envoy_tries,
             answered=_sum(metrics, "zta_late_answers_total"),
             denied=_sum(metrics, "zta_decisions_total", reason="deadline_exceeded"),
             failed=_sum(metrics, "zta_calls_failed_total"),
@@ -110,7 +115,7 @@ class Result:
             ("requests", f"{len(self.answered)}"),
             ("wrong verdicts", f"{len(self.wrong)}, {self.exact} could have only one right answer"),
             ("without a decision", f"{self.unanswered}, by Envoy's count {self.undecided}"),
-            ("Envoy waited in vain", f"{late.envoy_timeouts}"),
+            ("Envoy waited in vain", f"{late.envoy_timeouts} calls to their deadline, {late.envoy_tries} tries"),
             ("late, by our count", f"{late.denied:.0f} denied, {late.answered:.0f} decided, {late.failed:.0f} dropped"),
             ("latency", f"median {_ms(times, 50)}, p99 {_ms(times, 99)}, p99.9 {_ms(times, 99.9)}"),
             *((name, f"{count}") for name, count in self.events),

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 KEY_SECONDS = 10.0
 COLLECTOR_SECONDS = 7.0
 KILL_SECONDS = 20.0
-TIMEOUTS = ("upstream_rq_timeout", "upstream_rq_per_try_timeout")
-"""Envoy's counters of calls to a cluster that it waited for in vain."""
+TIMEOUTS = ("cluster.zta_authz.upstream_rq_timeout", "cluster.zta_authz.upstream_rq_per_try_timeout")
+"""Envoy's counters of calls, and of tries, that it waited for in vain."""
 TIMEOUT = timedelta(seconds=1)
 
 
@@ -87,8 +87,7 @@ class Soak:
                 self._disturb(stack)
                 time.sleep(1.0)
             undecided = stack.envoy.counter("http.ingress.ext_authz.error")
-            timeouts = sum(stack.envoy.counter(f"cluster.zta_authz.{name}") for name in TIMEOUTS)
-            late = Late.told(self._metrics(stack), timeouts)
+            late = Late.told(self._metrics(stack), *map(stack.envoy.counter, TIMEOUTS))
         result = self._judge(load, undecided, late)
         sys.stdout.write(result.table())
         return list(result.faults())
