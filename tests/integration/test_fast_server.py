@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,6 +21,7 @@ from tests.integration.test_tls import ENVOY, OTHER, Files, key_pem, root
 from tests.support.h2_peer import PATH, block, call_with, frames_of, message
 from tests.support.pki import pem, private_key
 from zta_authz.errors import SettingsErrors
+from zta_authz.ext_authz.fast_accept import TlsAcceptor
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.fast_tls import FilesListener
@@ -416,6 +418,47 @@ async def test_tls_1_2_and_other_protocols_than_h2_are_refused(files: Files) -> 
         other = client_context(files, files.issue(ENVOY, 2))
         other.set_alpn_protocols(["http/1.1"])
         assert await ask_secured(endpoint, other) == b""
+
+
+class Exhausted:
+    """A listening socket whose process has no file descriptor left for the first few connections."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.left = 3
+        self.accepted = listening.accept
+        self.fileno = listening.fileno
+        self.close = listening.close
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.accepted()
+
+
+async def test_without_a_file_descriptor_left_it_waits_and_accepts_later(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zta_authz.ext_authz.fast_accept._PAUSE_SECONDS", 0.05)
+    async with serving(EchoingChecks(), Endpoint(host="127.0.0.1"), tls=files.mutual_tls(ENVOY)) as server:
+        (acceptor,) = server._listeners
+        assert isinstance(acceptor, TlsAcceptor)
+        exhausted = Exhausted(acceptor._listening)
+        monkeypatch.setattr(acceptor, "_listening", exhausted)
+        assert b"echo x" in await ask_secured(server.addresses[0], client_context(files, files.issue(ENVOY, 2)))
+    assert exhausted.left == 0
+    assert "Too many open files" in caplog.text
+
+
+async def test_a_handshake_that_is_not_finished_ends_in_time_and_for_a_new_one(files: Files) -> None:
+    limits = Limits(max_handshakes=2, handshake_seconds=3.0)
+    async with secured(files, EchoingChecks(), limits=limits) as endpoint, AsyncExitStack() as stack:
+        begun = asyncio.get_running_loop().time()
+        silent = [await stack.enter_async_context(connected(endpoint)) for _ in range(2)]
+        assert b"echo x" in await ask_secured(endpoint, client_context(files, files.issue(ENVOY, 2)))
+        assert await silent[0].until_closed() == []
+        assert asyncio.get_running_loop().time() - begun < 2.5
+        assert await silent[1].until_closed() == []
 
 
 async def test_sessions_are_not_resumed(files: Files) -> None:
