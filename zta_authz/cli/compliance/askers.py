@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.compliance.authorizers import NAME, is_authorizer
-from zta_authz.cli.compliance.installation import EXT_AUTHZ, Installation, Message, pod_labels
+from zta_authz.cli.compliance.installation import (
+    CONNECTION_MANAGER,
+    EXT_AUTHZ,
+    Installation,
+    Message,
+    once,
+    pod_labels,
+)
 
 if TYPE_CHECKING:
     from zta_authz.cli.compliance.values import Document, Value
@@ -13,13 +20,13 @@ if TYPE_CHECKING:
 _PROVIDER_FIELDS: Final = ("envoyExtAuthzGrpc", "envoyExtAuthzHttp")
 
 
+@once
 def service_names(installation: Installation) -> set[str]:
     """What the Services are called that lead to zta-authz; its own name where the files hold none."""
+    pods = {id(pod): pod for _, pod, container in installation.containers if is_authorizer(container)}
+    labels = {tuple(sorted(pod_labels(pod).items())): pod for pod in pods.values()}
     found = {
-        service.name
-        for service in installation.of_kind("Service")
-        for _, pod, container in installation.containers()
-        if is_authorizer(container) and leads_to(service, pod)
+        service.name for service in installation.of_kind("Service") for pod in labels.values() if leads_to(service, pod)
     }
     return found or {NAME}
 
@@ -30,17 +37,24 @@ def leads_to(service: Document, pod: Value) -> bool:
     return bool(wanted) and all(labels.get(key) == value.text() for key, value in wanted.items())
 
 
-def entry_of(installation: Installation, policy: Document) -> Value | None:
-    """The provider of a CUSTOM policy in the mesh configuration, None where that was not given."""
-    name = policy.root.text("spec", "provider", "name")
+@once
+def _entries(installation: Installation) -> dict[str, Value]:
+    """The providers of every mesh configuration by name; the first of a name counts."""
+    found: dict[str, Value] = {}
     for mesh in installation.meshes:
         for each in mesh.items("extensionProviders"):
-            entries = [found for field in _PROVIDER_FIELDS if (found := each.get(field)) is not None]
-            if each.text("name") == name and entries:
-                return entries[0]
-    return None
+            entry = next(filter(None, (each.get(field) for field in _PROVIDER_FIELDS)), None)
+            if entry is not None:
+                found.setdefault(each.text("name"), entry)
+    return found
 
 
+def entry_of(installation: Installation, policy: Document) -> Value | None:
+    """The provider of a CUSTOM policy in the mesh configuration, None where that was not given."""
+    return _entries(installation).get(policy.root.text("spec", "provider", "name"))
+
+
+@once
 def custom_policies(installation: Installation) -> list[Document]:
     """Istio policies that send requests to zta-authz: those whose provider is known to be another are left out."""
     names = service_names(installation)
@@ -55,6 +69,7 @@ def custom_policies(installation: Installation) -> list[Document]:
     return found
 
 
+@once
 def security_policies(installation: Installation) -> list[Document]:
     """Envoy Gateway policies that send requests to zta-authz."""
     names = service_names(installation)
@@ -67,21 +82,53 @@ def security_policies(installation: Installation) -> list[Document]:
     return found
 
 
+@once
 def asking_filters(installation: Installation) -> list[Document]:
     """EnvoyFilters that put an ext_authz filter into proxies."""
     found = (each.holder for each in installation.messages(EXT_AUTHZ) if not each.merged)
     return list({id(each): each for each in found if each.kind == "EnvoyFilter"}.values())
 
 
-def merged_into(installation: Installation, asker: Document, messages: list[Message]) -> list[Value]:
-    """Those of `messages` that a patch merges into the proxies of all workloads that `asker` is for."""
-    spaces = {asker.namespace, *installation.root_namespaces}
+def merged_into(installation: Installation, asker: Document, type_url: str) -> list[Value]:
+    """The messages of a type that patches merge into the proxies of all workloads that `asker` is for."""
     labels = _workload_labels(asker)
+    near = _merged(installation)
     return [
         each.value
-        for each in messages
-        if each.merged and each.holder.namespace in spaces and _workload_labels(each.holder).items() <= labels.items()
+        for namespace in sorted({asker.namespace, *installation.root_namespaces})
+        for each in near.get((type_url, namespace), ())
+        if _workload_labels(each.holder).items() <= labels.items()
     ]
+
+
+@once
+def _merged(installation: Installation) -> dict[tuple[str, str], list[Message]]:
+    """Messages that patches merge, by type and namespace of the patch."""
+    found: dict[tuple[str, str], list[Message]] = {}
+    for type_url in (EXT_AUTHZ, CONNECTION_MANAGER):
+        for each in installation.messages(type_url):
+            if each.merged:
+                found.setdefault((type_url, each.holder.namespace), []).append(each)
+    return found
+
+
+@once
+def custom_by_namespace(installation: Installation) -> dict[str, list[Document]]:
+    """`custom_policies` by their namespaces."""
+    return _by_namespace(custom_policies(installation))
+
+
+@once
+def filters_by_namespace(installation: Installation) -> dict[str, list[Document]]:
+    """`asking_filters` by their namespaces."""
+    return _by_namespace(asking_filters(installation))
+
+
+def _by_namespace(documents: list[Document]) -> dict[str, list[Document]]:
+    found: dict[str, list[Document]] = {}
+    for each in documents:
+        found.setdefault(each.namespace, []).append(each)
+    return found
 
 
 def _workload_labels(document: Document) -> dict[str, str]:

@@ -104,6 +104,9 @@ class AuthorizerReader:
         self, documents: Sequence[Document], lines: Mapping[str, list[str]], given: Given, faults: list[Fault]
     ) -> None:
         self._documents = documents
+        self._maps = {
+            (each.namespace, each.name): each for each in documents if each.kind == "ConfigMap" and not each.group
+        }
         self._lines = lines
         self._given = given
         self._faults = faults
@@ -123,7 +126,7 @@ class AuthorizerReader:
     def _one(self, workload: Document | None, pod: Value | None, container: Value | None) -> Authorizer | None:
         inners = Inners()
         unread: list[tuple[str, Value | None]] = []
-        mounts = Mounts(self._documents, workload, pod, container)
+        mounts = Mounts(self._maps, workload, pod, container)
         variables = {} if container is None else self._variables(container, unread)
         environ = {name: _value_of(each, workload) for name, each in variables.items()}
         try:
@@ -221,11 +224,13 @@ class Mounts:
     """What of ConfigMaps a container finds where."""
 
     def __init__(
-        self, documents: Sequence[Document], workload: Document | None, pod: Value | None, container: Value | None
+        self,
+        maps: Mapping[tuple[str, str], Document],
+        workload: Document | None,
+        pod: Value | None,
+        container: Value | None,
     ) -> None:
-        self._maps = {
-            (each.namespace, each.name): each for each in documents if each.kind == "ConfigMap" and not each.group
-        }
+        self._maps = maps
         self._namespace = "" if workload is None else workload.namespace
         volumes = {} if pod is None else {each.text("name"): each for each in pod.items("spec", "volumes")}
         mounts = [] if container is None else container.items("volumeMounts")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zta_authz.cli.compliance.authorizers import Authorizer, AuthorizerReader, Given, containers_of, pods_of
 from zta_authz.cli.compliance.inner import Inners, inner_of
@@ -13,7 +14,7 @@ from zta_authz.errors import Fault, FaultsError
 from zta_authz.policy.yaml_reader import Mapping, iter_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 EXT_AUTHZ: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 PER_ROUTE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
@@ -22,6 +23,7 @@ CONNECTION_MANAGER: Final = (
 )
 DOWNSTREAM_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 FILTER_CONFIG: Final = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
+_T = TypeVar("_T")
 _ENVOY_MARK: Final = "static_resources"
 _MAX_INNER_CHARACTERS: Final = 16 * 1024 * 1024
 
@@ -35,9 +37,12 @@ class Message:
     merged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Installation:
-    """What the checks look at. `now` is seconds since the epoch."""
+    """What the checks look at. `now` is seconds since the epoch.
+
+    What is looked up again and again is indexed on first use: a cluster has thousands of objects.
+    """
 
     documents: tuple[Document, ...]
     authorizers: tuple[Authorizer, ...]
@@ -46,37 +51,65 @@ class Installation:
     meshes: tuple[Value, ...]
     """Istio's MeshConfig, wherever it stands."""
     now: float
+    memo: dict[object, Any] = field(default_factory=dict, repr=False)
+    """Answers that were given before: see `once`."""
+
+    @cached_property
+    def _by_kind(self) -> dict[str, list[Document]]:
+        found: dict[str, list[Document]] = {}
+        for each in self.documents:
+            found.setdefault(each.kind, []).append(each)
+        return found
+
+    @cached_property
+    def _by_namespace(self) -> dict[tuple[str, str], list[Document]]:
+        found: dict[tuple[str, str], list[Document]] = {}
+        for each in self.documents:
+            found.setdefault((each.kind, each.namespace), []).append(each)
+        return found
 
     def of_kind(self, *kinds: str) -> list[Document]:
         """The objects of these kinds."""
-        return [each for each in self.documents if each.kind in kinds]
+        return [each for kind in kinds for each in self._by_kind.get(kind, ())]
+
+    def of_kind_in(self, kind: str, namespaces: Iterable[str]) -> list[Document]:
+        """The objects of a kind in these namespaces."""
+        return [each for namespace in sorted(namespaces) for each in self._by_namespace.get((kind, namespace), ())]
 
     def named(self, kind: str, name: str, namespace: str = "") -> Document | None:
         """One object."""
-        found = (each for each in self.documents if (each.kind, each.name, each.namespace) == (kind, name, namespace))
-        return next(found, None)
+        return next((each for each in self.of_kind_in(kind, [namespace]) if each.name == name), None)
 
+    @cached_property
     def pods(self) -> list[tuple[Document, Value]]:
         """Each workload with its pod template."""
         return list(pods_of(self.documents))
 
-    def containers(self) -> Iterator[tuple[Document, Value, Value]]:
+    @cached_property
+    def containers(self) -> list[tuple[Document, Value, Value]]:
         """Each container with its workload and pod template."""
-        for document, pod in self.pods():
-            for container in containers_of(pod):
-                yield document, pod, container
+        return [(document, pod, container) for document, pod in self.pods for container in containers_of(pod)]
+
+    @cached_property
+    def _messages(self) -> dict[str, list[Message]]:
+        found: dict[str, list[Message]] = {}
+
+        def add(value: Value | None, holder: Document, merged: bool) -> None:
+            for each in () if value is None else value.below():
+                found.setdefault(each.text("@type"), []).append(Message(each, holder, merged))
+
+        for document in self.of_kind("EnvoyFilter"):
+            for patch in document.root.items("spec", "configPatches"):
+                add(patch.get("patch", "value"), document, patch.text("patch", "operation") == "MERGE")
+        for document, value in self.envoy:
+            add(value, document, False)
+        return found
 
     def messages(self, type_url: str) -> list[Message]:
         """Every message of a type: in EnvoyFilters' patches and in Envoy's configurations."""
-        found = []
-        for document in self.of_kind("EnvoyFilter"):
-            for patch in document.root.items("spec", "configPatches"):
-                merged = patch.text("patch", "operation") == "MERGE"
-                found += [Message(each, document, merged) for each in _typed(patch.get("patch", "value"), type_url)]
-        for document, value in self.envoy:
-            found += [Message(each, document) for each in _typed(value, type_url)]
-        return found
+        return self._messages.get(type_url, [])
 
+    @cached_property
     def injected_namespaces(self) -> list[Document]:
         """Namespaces whose pods get Istio's sidecar."""
         return [
@@ -85,14 +118,31 @@ class Installation:
             if each.labels.get("istio-injection") == "enabled" or "istio.io/rev" in each.labels
         ]
 
-    @property
+    @cached_property
     def root_namespaces(self) -> set[str]:
         """The namespaces whose policies are for every workload."""
         return {each.settings.root_namespace for each in self.authorizers} or {"istio-system"}
 
-    def workloads_in(self, namespace: str) -> list[tuple[Document, Value]]:
-        """The workloads of a namespace with their pod templates."""
-        return [(document, pod) for document, pod in self.pods() if document.namespace == namespace]
+    @cached_property
+    def workloads(self) -> dict[str, list[tuple[Document, Value]]]:
+        """The workloads with their pod templates, by namespace."""
+        found: dict[str, list[tuple[Document, Value]]] = {}
+        for document, pod in self.pods:
+            found.setdefault(document.namespace, []).append((document, pod))
+        return found
+
+
+def once(function: Callable[[Installation], _T]) -> Callable[[Installation], _T]:
+    """`function`, its answer kept with the installation."""
+
+    @wraps(function)
+    def remembered(installation: Installation) -> _T:
+        if function not in installation.memo:
+            installation.memo[function] = function(installation)
+        answer: _T = installation.memo[function]
+        return answer
+
+    return remembered
 
 
 def pod_labels(pod: Value) -> dict[str, str]:
@@ -103,10 +153,6 @@ def pod_labels(pod: Value) -> dict[str, str]:
 def selects(document: Document, pod: Value, *path: str) -> bool:
     """Whether the selector at `path` of `document` takes the pod."""
     return matches(document.root.get(*path), pod_labels(pod))
-
-
-def _typed(value: Value | None, type_url: str) -> list[Value]:
-    return [] if value is None else [each for each in value.below() if each.text("@type") == type_url]
 
 
 def load_installation(paths: Sequence[str], given: Given, now: float) -> Installation:

@@ -127,11 +127,10 @@ def _summary_table(evidence: Sequence[Evidence]) -> Table:
 
 
 def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
-    table = Table(title="Evidence", title_justify="left", show_lines=True)
-    table.add_column("check", overflow="fold", ratio=3)
-    table.add_column("for", overflow="fold", ratio=1)
-    table.add_column("status", overflow="fold", ratio=1)
-    table.add_column("found, or missing and how to mend it", overflow="fold", ratio=12)
+    table = Table(title="Evidence", title_justify="left", show_lines=True, expand=True)
+    for name, width in (("check", 24), ("for", 5), ("status", 14)):
+        table.add_column(name, overflow="fold", max_width=width)
+    table.add_column("found, or missing and how to mend it", overflow="fold", ratio=1)
     for each in evidence:
         if quiet and each.status in (Status.SATISFIED, Status.NOT_APPLICABLE):
             continue

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zta_authz.cli.compliance.askers import asking_filters, custom_policies, security_policies
+from zta_authz.cli.compliance.askers import (
+    custom_by_namespace,
+    custom_policies,
+    filters_by_namespace,
+    security_policies,
+)
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.cli.compliance.installation import (
     CONNECTION_MANAGER,
@@ -37,7 +42,7 @@ def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
         yield from _whole(installation, policy)
     for each in filters:
         yield Found(each.value.place, "asks zta-authz")
-    for namespace in installation.injected_namespaces():
+    for namespace in installation.injected_namespaces:
         yield from _namespace_asks(installation, namespace)
     for namespace in installation.of_kind("Namespace"):
         if namespace.labels.get("istio.io/dataplane-mode") == "ambient":
@@ -61,15 +66,15 @@ def _whole(installation: Installation, policy: Document) -> Iterator[Finding]:
         if target is not None:
             yield Gap("a waypoint sends no identity of callers", "select workloads with sidecars", target.place)
     selector = spec.get("selector")
-    if selector is not None and not installation.injected_namespaces():
+    if selector is not None and not installation.injected_namespaces:
         yield Unseen("whether other workloads of the namespace have sidecars is not in these files", selector.place)
 
 
 def _namespace_asks(installation: Installation, namespace: Document) -> Iterator[Finding]:
     """Every pod of the namespace has a sidecar, and each is selected by something that asks."""
     spaces = {namespace.name, *installation.root_namespaces}
-    asking = [each for each in custom_policies(installation) if each.namespace in spaces]
-    workloads = installation.workloads_in(namespace.name)
+    asking = [each for space in sorted(spaces) for each in custom_by_namespace(installation).get(space, ())]
+    workloads = installation.workloads.get(namespace.name, [])
     for document, pod in workloads:
         for field in ("labels", "annotations"):
             opted_out = pod.get("metadata", field, _INJECT)
@@ -80,7 +85,7 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
         if not each.root.get("spec", "selector") and not each.root.get("spec", "targetRefs"):
             yield Found(each.root.place, f"for every workload of namespace {namespace.name}")
             return
-    filters = [each for each in asking_filters(installation) if each.namespace in spaces]
+    filters = [each for space in sorted(spaces) for each in filters_by_namespace(installation).get(space, ())]
     for document, pod in workloads:
         if any(selects(each, pod, "spec", "selector") for each in asking):
             yield Found(document.root.place, "is selected by a CUSTOM policy")
@@ -112,7 +117,8 @@ def _targets(policies: list[Document]) -> dict[tuple[str, str, str], Value]:
 def _gateway_routes(installation: Installation, policies: list[Document]) -> Iterator[Finding]:
     """Each route is named, itself or by its Gateway. A policy of the route is instead of the Gateway's."""
     asking = _targets(policies)
-    instead = _targets([each for each in installation.of_kind("SecurityPolicy") if each not in policies])
+    known = {id(each) for each in policies}
+    instead = _targets([each for each in installation.of_kind("SecurityPolicy") if id(each) not in known])
     for route in installation.of_kind("HTTPRoute", "GRPCRoute") if policies else ():
         own = (route.namespace, route.kind, route.name)
         parents = [

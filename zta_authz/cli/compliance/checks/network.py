@@ -18,11 +18,11 @@ _DIRECTIONS: Final = (("Ingress", "ingress", "from"), ("Egress", "egress", "to")
 
 
 def _namespaces(installation: Installation) -> list[str]:
-    return sorted({document.namespace for document, _ in installation.pods()})
+    return sorted(installation.workloads)
 
 
 def _policies(installation: Installation, namespace: str) -> list[Document]:
-    return [each for each in installation.of_kind("NetworkPolicy") if each.namespace == namespace]
+    return installation.of_kind_in("NetworkPolicy", [namespace])
 
 
 def nothing_is_reached_by_default(installation: Installation) -> Iterator[Finding]:
@@ -38,8 +38,8 @@ def nothing_is_reached_by_default(installation: Installation) -> Iterator[Findin
             else:
                 message = f"nothing denies {direction.lower()} in namespace `{namespace}` by default"
                 yield Gap(message, f"add a NetworkPolicy with `podSelector: {{}}` and `policyTypes: [{direction}]`")
-    for each in installation.injected_namespaces():
-        if each.name not in with_pods and not _policies(installation, each.name):
+    for each in installation.injected_namespaces:
+        if each.name not in installation.workloads and not _policies(installation, each.name):
             message = f"the workloads and network policies of namespace {each.name} are not among the files"
             yield Unseen(message, each.root.place)
 

@@ -24,7 +24,7 @@ _SECCOMP: Final = ("RuntimeDefault", "Localhost")
 
 def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
     """Not root, read-only root file system, no capabilities, no escalation, seccomp; nothing of the host."""
-    for document, pod in installation.pods():
+    for document, pod in installation.pods:
         spec = pod.get("spec") or pod
         for field in _HOST_FIELDS:
             value = spec.get(field)
@@ -35,7 +35,7 @@ def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
             if not kinds <= _VOLUMES:
                 mend = "use a volume that shows nothing of the host"
                 yield Gap(f"a volume of {', '.join(sorted(kinds))}", mend, volume.place)
-    for _, pod, container in installation.containers():
+    for _, pod, container in installation.containers:
         yield from _container(pod, container)
 
 
@@ -77,7 +77,7 @@ def _setting(pod: Value, container: Value, path: tuple[str, ...], of_pod: bool) 
 def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
     """Namespaces of workloads admit `restricted` pods only."""
     namespaces = {each.name: each for each in installation.of_kind("Namespace")}
-    for name in sorted({document.namespace for document, _ in installation.pods()}):
+    for name in sorted(installation.workloads):
         namespace = namespaces.get(name)
         label = None if namespace is None else namespace.root.get("metadata", "labels", _ENFORCE)
         if label is not None and label.text() == "restricted":
@@ -90,7 +90,7 @@ def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
 
 def images_are_pinned(installation: Installation) -> Iterator[Finding]:
     """Images are named by digest: a tag can be moved, a digest can't."""
-    for _, _, container in installation.containers():
+    for _, _, container in installation.containers:
         image = container.get("image")
         found = None if image is None else _DIGEST.fullmatch(image.text())
         if image is None or found is None:
@@ -106,7 +106,7 @@ def images_are_pinned(installation: Installation) -> Iterator[Finding]:
 def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
     """No token of the Kubernetes API is mounted, and ServiceAccounts of pods have no roles."""
     accounts = set()
-    for document, pod in installation.pods():
+    for document, pod in installation.pods:
         token = pod.get("spec", "automountServiceAccountToken")
         if token is not None and token.flag() is False:
             yield Found(token.place, "false")

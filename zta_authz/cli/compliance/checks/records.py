@@ -73,7 +73,7 @@ def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Fin
     if workload is None:
         yield Unseen("who reads the metrics is not among the files", authorizer.setting("health", "listen"))
         return
-    pod = next(pod for document, pod in installation.pods() if document is workload)
+    pod = next(pod for document, pod in installation.pods if document is workload)
     for monitor in installation.of_kind("PodMonitor", "ServiceMonitor"):
         if _watches(monitor, workload) and _takes(installation, monitor, workload, pod):
             yield Found(monitor.root.place, f"reads {workload.root.owner}")
@@ -97,7 +97,7 @@ def _takes(installation: Installation, monitor: Document, workload: Document, po
     selector = monitor.root.get("spec", "selector")
     if monitor.kind == "PodMonitor":
         return matches(selector, pod_labels(pod))
-    services = (each for each in installation.of_kind("Service") if each.namespace == workload.namespace)
+    services = installation.of_kind_in("Service", [workload.namespace])
     return any(matches(selector, each.labels) and leads_to(each, pod) for each in services)
 
 

@@ -24,7 +24,7 @@ def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
         for field in () if message.merged else _EVIDENCE:
             yield _true(message.value, field)
     for policy in custom_policies(installation):
-        near = merged_into(installation, policy, messages)
+        near = merged_into(installation, policy, EXT_AUTHZ)
         for field in _EVIDENCE:
             given = [each for each in near if each.get(field) is not None]
             yield from (_true(each, field) for each in given)
@@ -45,10 +45,10 @@ def _true(value: Value, field: str) -> Finding:
 
 def _patched(installation: Installation, policy: Document, ending: str, what: str) -> Iterator[Finding]:
     """An EnvoyPatchPolicy of the namespace that adds the field whose JSON path ends so."""
-    for patch in installation.of_kind("EnvoyPatchPolicy"):
+    for patch in installation.of_kind_in("EnvoyPatchPolicy", [policy.namespace]):
         for each in patch.root.items("spec", "jsonPatches"):
             value = each.get("operation", "value")
-            if patch.namespace == policy.namespace and each.text("operation", "path").endswith(ending) and value:
+            if each.text("operation", "path").endswith(ending) and value:
                 ok = value.flag() is not False
                 mend = f"write `value: true` for `{what}`"
                 yield Found(value.place, value.shown) if ok else Gap(f"`{what}` is false", mend, value.place)
@@ -95,7 +95,7 @@ def _connection_managers(installation: Installation) -> Iterator[tuple[Document,
         if not each.merged:
             yield each.holder, [each.value]
     for holder in custom_policies(installation) or asking_filters(installation):
-        yield holder, merged_into(installation, holder, managers)
+        yield holder, merged_into(installation, holder, CONNECTION_MANAGER)
 
 
 def sessions_are_bounded(installation: Installation) -> Iterator[Finding]:
@@ -106,13 +106,13 @@ def sessions_are_bounded(installation: Installation) -> Iterator[Finding]:
     for policy in security_policies(installation):
         patches = [
             each.get("operation", "value")
-            for patch in installation.of_kind("EnvoyPatchPolicy")
+            for patch in installation.of_kind_in("EnvoyPatchPolicy", [policy.namespace])
             for each in patch.root.items("spec", "jsonPatches")
-            if patch.namespace == policy.namespace and each.text("operation", "path").endswith("/max_stream_duration")
+            if each.text("operation", "path").endswith("/max_stream_duration")
         ]
         traffic = [
             each.root.get("spec", "timeout", "http", "maxStreamDuration")
-            for each in installation.of_kind("BackendTrafficPolicy")
+            for each in installation.of_kind_in("BackendTrafficPolicy", [policy.namespace])
         ]
         yield _bounded([*patches, *traffic], policy.root)
 

@@ -131,7 +131,7 @@ def _volume(installation: Installation, authorizer: Authorizer, folder: str) -> 
         for mount in authorizer.container.items("volumeMounts")
         if mount.text("mountPath").rstrip("/") == folder
     }
-    for workload, pod in installation.pods():
+    for workload, pod in installation.pods:
         if workload is authorizer.workload:
             return next((each for each in pod.items("spec", "volumes") if each.text("name") in names), None)
     return None

@@ -22,7 +22,7 @@ _MTLS_MODES: Final = ("ISTIO_MUTUAL", "MUTUAL")
 
 def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
     """Nobody reaches a protected workload but over mutual TLS."""
-    scopes = {each.name for each in installation.injected_namespaces()}
+    scopes = {each.name for each in installation.injected_namespaces}
     scopes |= {each.namespace for each in custom_policies(installation)} - installation.root_namespaces
     policies = installation.of_kind("PeerAuthentication")
     for each in policies:
@@ -35,9 +35,8 @@ def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
     for namespace in sorted(scopes):
         strict = [
             mode
-            for each in policies
-            if each.namespace in {namespace, *installation.root_namespaces}
-            and each.root.get("spec", "selector") is None
+            for each in installation.of_kind_in("PeerAuthentication", {namespace, *installation.root_namespaces})
+            if each.root.get("spec", "selector") is None
             and (mode := each.root.get("spec", "mtls", "mode")) is not None
             and mode.text() == "STRICT"
         ]
@@ -165,12 +164,12 @@ def proxies_know_who_answers(installation: Installation) -> Iterator[Finding]:
         for message in config.below():
             if message.text("@type") == EXT_AUTHZ:
                 yield _cluster(config, message.text("grpc_service", "envoy_grpc", "cluster_name"), message)
-    for filter_ in installation.of_kind("EnvoyFilter"):
-        patches = [each.get("patch", "value") for each in filter_.root.items("spec", "configPatches")]
-        clusters = {each.text("name"): each for each in patches if each is not None}
-        for found in installation.messages(EXT_AUTHZ):
+    for found in installation.messages(EXT_AUTHZ):
+        if found.holder.kind == "EnvoyFilter" and not found.merged:
+            patches = [each.get("patch", "value") for each in found.holder.root.items("spec", "configPatches")]
+            clusters = {each.text("name"): each for each in patches if each is not None}
             name = found.value.text("grpc_service", "envoy_grpc", "cluster_name")
-            if found.holder is filter_ and name in clusters:
+            if name in clusters:
                 yield _reached(clusters[name])
 
 
