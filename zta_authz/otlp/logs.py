@@ -1,9 +1,14 @@
-"""Log entries to a collector."""
+"""Log entries to a collector.
+
+Entries are encoded one by one as they come, and a request is made of them by writing their lengths: building it as one
+message costs several times as much, at one moment, in which nothing else of the process runs.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
@@ -13,34 +18,59 @@ from zta_authz.otlp.replies import answer
 from zta_authz.otlp.values import any_value, pairs, resource, scope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from zta_authz.otlp.messages import Answer, LogEntry, Origin
     from zta_authz.otlp.transports import Transport
 
-_NUMBERS = {Severity.INFO: SeverityNumber.SEVERITY_NUMBER_INFO, Severity.WARN: SeverityNumber.SEVERITY_NUMBER_WARN}
+_NUMBERS: Final = {
+    Severity.INFO: SeverityNumber.SEVERITY_NUMBER_INFO,
+    Severity.WARN: SeverityNumber.SEVERITY_NUMBER_WARN,
+}
+_KNOWN_ATTRIBUTES: Final = 1024
+_LENGTH_DELIMITED: Final = 2  # the wire type of texts and messages (protobuf.dev/programming-guides/encoding)
 
 
-def encode_logs(entries: Sequence[LogEntry], origin: Origin, observed_ns: int) -> bytes:
-    """An ExportLogsServiceRequest; `observed_ns` is now, in nanoseconds since the epoch."""
-    records = [_record(entry, observed_ns) for entry in entries]
-    logs = ScopeLogs(scope=scope(origin), log_records=records)
-    request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=resource(origin), scope_logs=[logs])])
-    return request.SerializeToString()
-
-
-def _record(entry: LogEntry, observed_ns: int) -> LogRecord:
-    return LogRecord(
+def encode_entry(entry: LogEntry, observed_ns: int) -> bytes:
+    """One LogRecord; `observed_ns` is now, in nanoseconds since the epoch."""
+    record = LogRecord(
         time_unix_nano=entry.time_ns,
         observed_time_unix_nano=observed_ns,
         severity_number=_NUMBERS[entry.severity],
         severity_text=entry.severity.value,
         event_name=entry.event,
         body=any_value(entry.body),
-        attributes=pairs(entry.attributes),
         trace_id=bytes.fromhex(entry.trace_id),
         span_id=bytes.fromhex(entry.span_id),
     )
+    return record.SerializeToString() + b"".join([_attribute(name, value) for name, value in entry.attributes])
+
+
+@lru_cache(_KNOWN_ATTRIBUTES)
+def _attribute(name: str, value: str | int) -> bytes:
+    """A record that has this attribute only; records that are joined are one with all that is in them."""
+    return LogRecord(attributes=pairs(((name, value),))).SerializeToString()
+
+
+def encode_logs(entries: Iterable[bytes], origin: Origin) -> bytes:
+    """An ExportLogsServiceRequest of encoded entries."""
+    logs = ScopeLogs(scope=scope(origin)).SerializeToString() + b"".join(
+        [_field(ScopeLogs.LOG_RECORDS_FIELD_NUMBER, entry) for entry in entries]
+    )
+    whole = ResourceLogs(resource=resource(origin)).SerializeToString() + _field(
+        ResourceLogs.SCOPE_LOGS_FIELD_NUMBER, logs
+    )
+    return _field(ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER, whole)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A message inside another: what it is, how long, and itself."""
+    length, rest = bytearray((number << 3 | _LENGTH_DELIMITED,)), len(content)
+    while rest > 0x7F:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    length.append(rest)
+    return bytes(length) + content
 
 
 class LogExporter:
@@ -50,10 +80,13 @@ class LogExporter:
         self._transport = transport
         self._origin = origin
 
-    def export(self, entries: Sequence[LogEntry], seconds: float) -> Answer:
-        """What the collector made of them; within `seconds`, or it counts as for later."""
-        payload = encode_logs(entries, self._origin, time.time_ns())
-        reply = self._transport.send(payload, seconds)
+    def encode(self, entry: LogEntry) -> bytes:
+        """An entry as `export` takes it."""
+        return encode_entry(entry, time.time_ns())
+
+    def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
+        """What the collector made of encoded entries; within `seconds`, or it counts as for later."""
+        reply = self._transport.send(encode_logs(entries, self._origin), seconds)
         return answer(reply, ExportLogsServiceResponse, "rejected_log_records", len(entries))
 
     def close(self) -> None:

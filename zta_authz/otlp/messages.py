@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Protocol = Literal["grpc", "http"]
 
@@ -65,8 +65,7 @@ class Severity(Enum):
     WARN = "WARN"
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """One log record. Ids are lower-case hexadecimal, "" where there is none; time is nanoseconds since the epoch."""
 
     time_ns: int

@@ -34,6 +34,7 @@ class FakeExport:
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = deque(answers or (TAKEN,))
+        self.encoded: dict[bytes, LogEntry] = {}
         self.tries: list[tuple[int, float]] = []
         self.taken: list[LogEntry] = []
         self.asked = threading.Event()
@@ -41,13 +42,19 @@ class FakeExport:
         self.open.set()
         self.closed = False
 
-    def export(self, entries: Sequence[LogEntry], seconds: float) -> Answer:
+    def encode(self, entry: LogEntry) -> bytes:
+        if "odd" in entry.body:
+            raise ValueError
+        self.encoded[encoded := entry.body.encode()] = entry
+        return encoded
+
+    def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
         self.asked.set()
         self.open.wait(20)
         self.tries.append((len(entries), seconds))
         answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
         if answer.fate is Fate.TAKEN:
-            self.taken.extend(entries)
+            self.taken.extend(self.encoded[entry] for entry in entries)
         return answer
 
     def close(self) -> None:
@@ -169,7 +176,7 @@ def test_what_the_collector_refuses_for_good_is_counted_as_dropped(
 
 def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
     class Broken(FakeExport):
-        def export(self, entries: Sequence[LogEntry], seconds: float) -> Answer:
+        def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
             if not self.tries:
                 self.tries.append((0, 0))
                 raise ValueError
@@ -178,8 +185,9 @@ def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
     export = Broken()
     output = CollectorOutput(export)
     output.write([line()] * collector.BATCH_RECORDS * 2)
+    output.write([b"{\n", line(odd="x").replace(b"GET", b"odd")])
     output.close()
-    assert (output.lost, len(export.taken)) == (collector.BATCH_RECORDS, collector.BATCH_RECORDS)
+    assert (output.lost, len(export.taken)) == (collector.BATCH_RECORDS + 2, collector.BATCH_RECORDS)
 
 
 @pytest.mark.parametrize("on_full", OnFull)

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from tests.support.collector import Collector, HttpCollector, Refusal
+from tests.support.collector import Collector, HttpCollector, Refusal, attributes_of
 from tests.support.pki import pem, private_key, root
-from zta_authz.otlp.logs import LogExporter
+from zta_authz.otlp.logs import LogExporter, encode_entry, encode_logs
 from zta_authz.otlp.messages import Answer, Fate, LogEntry, Origin, Severity, Signal, Target
 from zta_authz.otlp.transports import open_transport, retry_after
 
@@ -45,7 +48,7 @@ def collector(protocol: Protocol) -> Iterator[Collector | HttpCollector]:
 def send(target: Target, *entries: LogEntry, seconds: float = 5.0) -> Answer:
     exporter = LogExporter(open_transport(target, Signal.LOGS), ORIGIN)
     try:
-        return exporter.export(entries or (ENTRY,), seconds)
+        return exporter.export([exporter.encode(entry) for entry in entries or (ENTRY,)], seconds)
     finally:
         exporter.close()
 
@@ -65,6 +68,40 @@ def test_an_entry_arrives_as_it_is_with_who_says_it(collector: Collector, protoc
         "service.instance.id": "instance",
     }
     assert collector.headers[0]["authorization"] == "Bearer secret"
+
+
+@given(
+    st.lists(
+        st.builds(
+            LogEntry,
+            st.integers(0, 2**63),
+            st.sampled_from(Severity),
+            st.text(max_size=9),
+            st.text(max_size=300),
+            st.lists(st.tuples(st.text(max_size=9), st.text(max_size=200) | st.integers(-5, 5)), max_size=4).map(tuple),
+            st.sampled_from(("", "a" * 32)),
+            st.just(""),
+        ),
+        max_size=5,
+    )
+)
+def test_entries_are_encoded_as_the_generated_messages_read_them(entries: list[LogEntry]) -> None:
+    request = ExportLogsServiceRequest.FromString(encode_logs([encode_entry(entry, 7) for entry in entries], ORIGIN))
+    [resource] = request.resource_logs
+    assert len(resource.resource.attributes) == 3
+    [scope] = resource.scope_logs
+    assert scope.scope.name == "zta_authz"
+    assert [
+        LogEntry(
+            record.time_unix_nano,
+            Severity(record.severity_text),
+            record.event_name,
+            record.body.string_value,
+            tuple((each.key, attributes_of(LogRecord(attributes=[each]))[each.key]) for each in record.attributes),
+            record.trace_id.hex(),
+        )
+        for record in scope.log_records
+    ] == entries
 
 
 def test_a_target_never_shows_its_headers() -> None:
@@ -129,9 +166,9 @@ def test_a_connection_that_was_closed_meanwhile_costs_no_request() -> None:
     with HttpCollector() as first:
         transport = open_transport(Target(first.endpoint, "http"), Signal.LOGS)
         exporter = LogExporter(transport, ORIGIN)
-        assert exporter.export([ENTRY], 5).fate is Fate.TAKEN
+        assert exporter.export([exporter.encode(ENTRY)], 5).fate is Fate.TAKEN
         transport._connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-        assert exporter.export([ENTRY], 5).fate is Fate.TAKEN
+        assert exporter.export([exporter.encode(ENTRY)], 5).fate is Fate.TAKEN
         exporter.close()
     assert len(first.logs) == 2
 
