@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -91,6 +92,58 @@ def test_whatever_stands_anywhere_is_reported_on_or_refused(tmp_path: Path, plac
     report_fields(found, evidence)
 
 
+NAMESPACE = """
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: NS, labels: {istio-injection: enabled}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: NS}
+spec: {action: CUSTOM, provider: {name: zta-authz}, rules: [{}]}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: ask, namespace: NS}
+spec:
+  configPatches:
+  - {applyTo: HTTP_FILTER, patch: {operation: MERGE, value: {typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: NS}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+"""
+APPLICATION = """
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: APP, namespace: NS}
+spec: {template: {metadata: {labels: {app: APP}}, spec: {containers: [{name: a, image: b}]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: APP, namespace: NS}
+spec: {selector: {app: APP}}
+"""
+
+
+def test_thousands_of_objects_take_seconds(tmp_path: Path) -> None:
+    """Looked up without an index they took longer than anybody waits: the bound is far from both."""
+    text = installation()
+    for namespace in range(200):
+        text += (NAMESPACE + "".join(APPLICATION.replace("APP", f"a{n}") for n in range(4))).replace(
+            "NS", f"n{namespace}"
+        )
+    (tmp_path / "all.yaml").write_text(text)
+    begun = process_time()
+    found = load_installation([str(tmp_path)], Given(), 0.0)
+    judge(found)
+    assert len(found.documents) > 2000
+    assert process_time() - begun < 30
+
+
 def test_every_check_is_evidence_for_something_and_everything_has_checks() -> None:
     known = {each.id for each in REQUIREMENTS}
     named = {name for check in CHECKS for name in check.requirements}
@@ -137,6 +190,13 @@ def test_quiet_leaves_out_what_is_satisfied(tmp_path: Path, capsys: pytest.Captu
     assert "found " not in out.partition("Not shown by manifests")[0].replace("found, or missing", "")
     assert "pods-restricted" in out
     assert "changes-effective" not in out
+
+
+def test_a_namespace_that_is_not_among_the_files_is_not_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = check_of(report(tmp_path, capsys, installation()), "namespaces-restricted")
+    assert (check["status"], check["missing"]) == ("cannot be seen here", [])
 
 
 def test_what_does_not_apply_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

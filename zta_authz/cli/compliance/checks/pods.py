@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap
+from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,13 +79,15 @@ def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
     namespaces = {each.name: each for each in installation.of_kind("Namespace")}
     for name in sorted(installation.workloads):
         namespace = namespaces.get(name)
-        label = None if namespace is None else namespace.root.get("metadata", "labels", _ENFORCE)
+        if namespace is None:
+            yield Unseen(f"the labels of namespace `{name}` are not among the files")
+            continue
+        label = namespace.root.get("metadata", "labels", _ENFORCE)
         if label is not None and label.text() == "restricted":
             yield Found(label.place, "restricted")
         else:
-            at = None if namespace is None else namespace.root.place
             mend = f"label the namespace `{_ENFORCE}: restricted`"
-            yield Gap(f"namespace `{name}` admits pods that are not restricted", mend, at)
+            yield Gap(f"namespace `{name}` admits pods that are not restricted", mend, (label or namespace.root).place)
 
 
 def images_are_pinned(installation: Installation) -> Iterator[Finding]:
