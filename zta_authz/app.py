@@ -289,6 +289,7 @@ class Service:
         impatient = asyncio.create_task(at_once.wait()) if at_once is not None else None
         await asyncio.wait([task for task in (closing, impatient) if task], return_when=asyncio.FIRST_COMPLETED)
         if not closing.done():
+            self._audit.hurry()
             await self._servers.stop(0)
         await closing
         if impatient is not None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from tests.integration.test_otlp import metrics
+from bench import scenario
+from tests.integration.test_otlp import drive, metrics
 from tests.integration.test_serve import CHECK, Place
 from tests.support.check_requests import check_request
 from tests.support.collector import Collector, HttpCollector, Refusal, attributes_of
@@ -198,3 +199,25 @@ def test_the_end_sends_what_is_queued_until_the_drain_is_over(place: Place) -> N
             status, _, _ = service.running.wait()
     assert status == 0
     assert ids(collector) == asked
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_a_collector_that_hangs_slows_and_fails_no_decision(tmp_path: Path, protocol: str) -> None:
+    what = scenario.build("svid", 3, tmp_path, "fast")
+    settings = json.loads(what.config.read_text())
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        nobody.listen(8)  # connections are made, and nobody ever reads from them
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        otlp = {"endpoint": endpoint, "protocol": protocol}
+        settings["audit"] = {"sink": "otlp", "otlp": otlp, "on_full": "drop_and_count"}
+        settings["health"] = {"listen": None}
+        what.config.write_text(json.dumps(settings))
+        with RunningService(what.config) as running:
+            running.wait_for("serving")
+            outcome = await drive(what, 3.0)
+            running.process.kill()
+    assert outcome.failures == 0
+    assert outcome.calls > 300
+    assert max(outcome.latencies) < 1.0
+    assert sorted(outcome.latencies)[int(outcome.calls * 0.99)] < 0.1

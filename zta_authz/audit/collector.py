@@ -172,7 +172,8 @@ class CollectorOutput:
 
     def hurry(self, seconds: float) -> None:
         """The process ends: what is not taken `seconds` from now is lost. Called by another thread."""
-        self._deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
+        self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
         self._hurried.set()
 
     def close(self) -> None:

@@ -43,6 +43,7 @@ WRITTEN_RECORDS = 256
 
 _BATCH_SECONDS = 0.05  # the thread wakes once for the records of this time; each waking keeps answers waiting
 _CLOSE_SECONDS = 5.0
+_HURRY_SECONDS = 1.0
 _END_SECONDS = 0.25  # for the thread to end by itself once it gave up
 _LINE_BYTES = 64  # of memory, beside its characters
 _SAMPLED_DIGITS = 8
@@ -77,6 +78,9 @@ class NullSink:
 
     def sample(self, share: float) -> None:
         """There is nothing to sample."""
+
+    def hurry(self) -> None:
+        """There is nothing to wait for."""
 
     def close(self, seconds: float = 0.0) -> None:
         """Nothing to flush."""
@@ -189,6 +193,10 @@ class LineSink:
     def sample(self, share: float) -> None:
         """From now on keep this share of allows."""
         self._sampled_below = sampled_below(share)
+
+    def hurry(self) -> None:
+        """The end is wanted at once: what can't be kept within a second is not waited for any longer."""
+        self._output.hurry(_HURRY_SECONDS)
 
     def close(self, seconds: float = 0.0) -> None:
         """Write what is queued, for `seconds` at most but five in any case, and stop; later records are refused."""

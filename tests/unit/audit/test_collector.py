@@ -210,6 +210,18 @@ def test_while_the_collector_is_away_the_queue_fills_up_and_on_full_holds(on_ful
     assert sink.dropped == 3
 
 
+def test_an_end_that_is_wanted_at_once_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.audit.sinks._HURRY_SECONDS", 0.2)
+    output = CollectorOutput(FakeExport(LATER))
+    sink = LineSink(output)
+    assert sink.record(attributes(), allow(), DECISION_ID, 0.0)
+    threading.Timer(0.3, sink.hurry).start()
+    began = time.monotonic()
+    sink.close(20)
+    assert time.monotonic() - began < 3
+    assert sink.dropped == 1
+
+
 def test_the_end_waits_for_a_collector_that_comes_back_in_time_and_not_for_one_that_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
