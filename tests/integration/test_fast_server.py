@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame
 from tests.integration.test_servers import EchoingChecks, ask, names_in, replace_with_a_file
 from tests.support.h2_peer import PATH, block, call_with, frames_of, message
 from zta_authz.errors import SettingsErrors
+from zta_authz.ext_authz.fast_connection import FastConnection
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
@@ -130,6 +132,26 @@ async def test_stopping_waits_no_longer_for_a_client_that_says_nothing(endpoint:
         peer.writer.write(PREFACE + settings(()))
         await peer.reader.readexactly(9)
         await asyncio.wait_for(server.stop(10), 5)
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector(endpoint: Endpoint) -> None:
+    async with serving(EchoingChecks(), endpoint):
+
+        async def come_and_go() -> None:
+            async with connected(endpoint) as peer:
+                peer.writer.write(PREFACE + settings(()) + whole_call(1))
+                await peer.reader.read(100)
+            await asyncio.sleep(0.05)
+
+        await come_and_go()
+        gc.collect()
+        gc.disable()
+        try:
+            await come_and_go()
+            left = [each for each in gc.get_objects() if isinstance(each, Connection | FastConnection)]
+        finally:
+            gc.enable()
+    assert left == []
 
 
 # calls

@@ -182,6 +182,7 @@ class FastConnection(asyncio.Protocol):
         self._unread.clear()
         for number in list(self._tasks):
             self._cancel(number)
+        self._connection.let_go()
         self._serving.remove(self)
 
     # calls

@@ -166,6 +166,10 @@ class Connection:
         out.clear()
         return data
 
+    def let_go(self) -> None:
+        """The transport is gone, and nothing comes any more: end without the help of the garbage collector."""
+        self._handlers = self._all = self._settings_only = self._continuation_only = ()
+
     @property
     def finished(self) -> bool:
         """True once the transport can be closed, after the last bytes to send."""
