@@ -238,6 +238,16 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
     "Istio's reading": ("istio", "default-deny", swap(AUDIT, f"{AUDIT}\n    semantics: istio")),
     "allow by default": ("istio", "default-deny", swap(AUDIT, f"{AUDIT}\n    default_action: allow")),
     "a rule for everything": ("istio", "no-allow-all", swap(FRONTEND, "      - {}\n")),
+    "a rule for everybody's everything": (
+        "istio",
+        "no-allow-all",
+        swap(FRONTEND, '      - from: [{source: {principals: ["*"]}}]\n        to: [{operation: {paths: ["/*"]}}]\n'),
+    ),
+    "a rule with one way for everything": (
+        "istio",
+        "no-allow-all",
+        swap(FRONTEND, '      - to: [{operation: {paths: [/a]}}, {operation: {paths: ["*"], hosts: ["*"]}}]\n'),
+    ),
     "a rule that only excludes": (
         "istio",
         "no-allow-all",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN: Final = 5
 """Rules that are shown as evidence of one thing."""
+_ANYTHING: Final = ("*", "/*", "*/*", "/{**}")
 _MAX_AGE_OF_RULES_SECONDS: Final = 300.0
 
 
@@ -74,7 +75,7 @@ def place_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> Plac
 
 
 def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding]:
-    """No ALLOW rule without conditions, none that only excludes; rules without identity are shown."""
+    """No ALLOW rule asks for nothing but `*`, and none only excludes; those that ask for no identity are shown."""
     for each in installation.authorizers:
         policies = each.snapshot.table.policies
         if not policies and not each.unread:
@@ -83,7 +84,7 @@ def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding
             yield Unseen("what is not among the files may allow more", each.setting("policies"))
         open_rules = set()
         for policy, rule in rules_of(each, "ALLOW"):
-            if not rule.clauses and not rule.groups:
+            if _takes_everything(rule):
                 open_rules.add((policy.ref.name, rule.number))
                 mend = "name who may do what, or remove the rule"
                 yield Gap("the rule allows everybody everything", mend, place_of(each, policy, rule))
@@ -100,6 +101,20 @@ def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding
         allows = sum(1 for _ in rules_of(each, "ALLOW"))
         if policies and not open_rules and not found:
             yield Found(each.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
+
+
+def _takes_everything(rule: Rule) -> bool:
+    """Whether some way through the rule asks for nothing but `*`."""
+    return all(map(_asks_nothing, rule.clauses)) and all(
+        any(all(map(_asks_nothing, alternative)) for alternative in group) for group in rule.groups
+    )
+
+
+def _asks_nothing(clause: Clause) -> bool:
+    """Whether the clause takes any caller that has an identity at all, or any path."""
+    if clause.negated or not isinstance(clause, TextClause | RequestPrincipalClause):
+        return False
+    return any(matcher.text in _ANYTHING for matcher in clause.matchers)
 
 
 def _refused(authorizer: Authorizer) -> Callable[[str], str]:
