@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-_LONG_SECONDS: Final = 0.002
-"""A turn that takes less delays others by nothing to speak of."""
+_LONG_SECONDS: Final = 0.001
+"""Turns that take less delay others by nothing to speak of."""
+_APART_SECONDS: Final = 0.0002
+"""A turn that begins later after another one was waited for."""
 _WHOLE_READ_BYTES: Final = 128 * 1024
 """A read that brings less has emptied its socket: uvloop and asyncio ask for 250 KiB."""
 
@@ -26,7 +28,8 @@ class Rounds:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._long: deque[float] = deque()  # when the long turns of this round and of the last one began
+        self._began = self._ended = 0.0  # the turns that followed each other, up to the last one
+        self._long: deque[float] = deque()  # when what took long in this round and in the last one began
 
     @property
     def since(self) -> float | None:
@@ -35,9 +38,13 @@ class Rounds:
 
     def turn_over(self, began: float) -> None:
         """A turn that began then is over."""
-        if time.monotonic() - began > _LONG_SECONDS:
-            self._long.append(began)
+        if began - self._ended > _APART_SECONDS:
+            self._began = began
+        now = self._ended = time.monotonic()
+        if now - self._began > _LONG_SECONDS:
+            self._long.append(self._began)
             self.after_next_look(self._long.popleft)
+            self._began = now
 
     def after_next_look(self, do: Callable[[], object]) -> None:
         """Call `do` when what waits now has been read: in this round, or, with asyncio's own loop, in the next one."""
@@ -45,13 +52,16 @@ class Rounds:
 
 
 class Arrivals:
-    """Of one connection. What is being dealt with, all its backlog included, came `at` that time."""
+    """Of one connection. What is being dealt with, all its backlog included, came `at` that time.
 
-    __slots__ = ("_paused", "_paused_at", "_rounds", "at")
+    `paused`: nothing is read.
+    """
+
+    __slots__ = ("_paused_at", "_rounds", "at", "paused")
 
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
-        self._paused = False
+        self.paused = False
         self._paused_at = rounds.since  # for as long the connection itself may have waited
         if self._paused_at is not None:
             rounds.after_next_look(self._look)
@@ -66,15 +76,15 @@ class Arrivals:
 
     def pause(self) -> None:
         """Nothing is read from now on."""
-        self._paused = True
+        self.paused = True
         if self._paused_at is None:
             self._paused_at = time.monotonic()
 
     def resume(self) -> None:
         """It is read again."""
-        self._paused = False
+        self.paused = False
         self._rounds.after_next_look(self._look)
 
     def _look(self) -> None:
-        if not self._paused:
+        if not self.paused:
             self._paused_at = None

@@ -46,6 +46,13 @@ async def test_a_call_is_decided_only_with_time_left_to_answer(left: float | Non
     assert Backlog(10).judge(Call(left)) is reason
 
 
+@pytest.mark.parametrize(("left", "late"), [(None, 0), (0.5, 0), (0.0, 1), (-1.0, 1)])
+def test_an_answer_after_the_deadline_is_counted(left: float | None, late: int) -> None:
+    deadlines = Deadlines()
+    deadlines.answered(Call(left))
+    assert deadlines.late_answers == late
+
+
 async def test_calls_are_turned_away_until_no_more_than_the_limit_wait(looking: list[int]) -> None:
     judge = Backlog(10).judge
     looking.append(14)
