@@ -69,19 +69,6 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     table_digest: str
 
 
-def is_long(note: Note) -> bool:
-    """True where texts that callers choose are so long that the note must not wait for others."""
-    return (
-        len(note.path)
-        + len(note.host)
-        + len(note.request_id)
-        + len(note.method)
-        + len(note.trace_parent)
-        + len(note.decision.detail)
-        > MAX_TEXT_CHARACTERS
-    )
-
-
 def take_note(
     request: RequestAttributes | None,
     decision: Decision,
@@ -97,6 +84,13 @@ def take_note(
     """
     if request is None:
         request = _NOTHING_READ
+    trace_parent: str | None
+    for name, value in metadata:  # of the proxy's own span where it says so, as our span's parent is
+        if name == "traceparent" and isinstance(value, str):
+            trace_parent = value
+            break
+    else:  # the client's word
+        trace_parent = request.headers.joined("traceparent")
     return Note(
         decision_id,
         now,
@@ -107,18 +101,10 @@ def take_note(
         request.source,
         request.destination,
         request.request_id,
-        _trace_parent(request, metadata),
+        trace_parent or "",
         ended,
         table_digest,
     )
-
-
-def _trace_parent(request: RequestAttributes, metadata: Metadata) -> str:
-    """That of the proxy's own span where it says so, as our span's parent is; else the client's word."""
-    for name, value in metadata:
-        if name == "traceparent" and isinstance(value, str):
-            return value
-    return request.headers.joined("traceparent") or ""
 
 
 def obligations_of(decision: Decision) -> Obligations:

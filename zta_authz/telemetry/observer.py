@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
+from zta_authz.model.decision import Verdict
 from zta_authz.model.stages import Stages
 from zta_authz.telemetry.metrics import Metrics
 from zta_authz.telemetry.spans import Protocol, Spans, otlp_exporter
@@ -59,8 +60,8 @@ class TelemetryObserver:
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
         self._count(event)
-        if self._record is not None:
-            self._record(event)
+        if self._record is not None and (event.stages is not None or event.decision.verdict is not Verdict.ALLOW):
+            self._record(event)  # no other is sampled or kept
 
     def close(self) -> None:
         """Send the spans that are queued. Blocks for the export timeout at most."""

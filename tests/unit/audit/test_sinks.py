@@ -19,6 +19,7 @@ from zta_authz.audit import sinks
 from zta_authz.audit.chain import EVENT_SCHEMA
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS
 from zta_authz.audit.segments import SegmentedLog
 from zta_authz.audit.sinks import NOTED_RECORDS, WRITTEN_RECORDS, LineSink, NullSink, OnFull
 from zta_authz.model.decision import Shadow
@@ -150,6 +151,20 @@ def test_long_records_fill_the_queue_by_their_bytes(stuck_pipe: tuple[int, int])
     assert sum(map(len, (line for lines in sink._lines for line in lines))) < 105_000
     drain(reader, sink)
     assert sink._queued_bytes == sink._done_bytes
+
+
+@pytest.mark.parametrize("where", ["method", "path", "host", "request_id", "detail", "traceparent"])
+def test_a_note_that_keeps_long_texts_does_not_wait_for_others(tmp_path: Path, where: str) -> None:
+    endless = "x" * (MAX_TEXT_CHARACTERS + 1)
+    request = attributes(traceparent=endless) if where == "traceparent" else attributes()
+    if where in request.__struct_fields__:
+        request = replace(request, **{where: endless})
+    sink = file_sink(tmp_path / "decisions.jsonl")
+    record(sink, replace(deny(), detail=endless) if where == "detail" else deny(), request)
+    assert not sink._notes
+    record(sink, deny())
+    assert sink._notes
+    sink.close()
 
 
 @pytest.mark.parametrize("records", [NOTED_RECORDS - 1, NOTED_RECORDS, NOTED_RECORDS + 1, 5 * WRITTEN_RECORDS + 7])
