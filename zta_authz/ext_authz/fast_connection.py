@@ -29,7 +29,9 @@ _LOG = logging.getLogger(__name__)
 _TURN: Final = 64
 """Calls that one connection may begin before the others get their turn."""
 _TURN_BYTES: Final = 16 * 1024
-"""What one connection may have read before the others get theirs: enough for many small frames."""
+"""What is read of one connection between two looks at the clock: enough for many small frames."""
+_TURN_SECONDS: Final = 0.0015
+"""A turn that took as long is over at the next look: to stop reading and begin again costs as much as some calls."""
 _WEIGHTY_BYTES: Final = 4096
 """A piece of input past which what is held is looked at; smaller ones add up between two ticks at most."""
 _RENEW_SECONDS: Final = 2.0
@@ -150,7 +152,8 @@ class FastConnection(asyncio.Protocol):
             self._arrivals.came(len(data), began)
         if self._unread or len(data) > _TURN_BYTES:
             self._unread += data
-            self._take_turns()
+            if not self._has_turn and self._stalled_since is None:
+                self._turn(began)
             return
         now = self._loop.time()
         self._deal(self._connection.receive(data, now), now)
@@ -210,25 +213,36 @@ class FastConnection(asyncio.Protocol):
     def _go_on(self) -> None:
         """The next turn of what came at once."""
         self._has_turn = False
-        began = time.monotonic()
+        self._turn(time.monotonic())
+
+    def _turn(self, began: float) -> None:
+        """Deal with what came at once, for a while."""
+        if self._stalled_since is None and self._closed_at is None:
+            self._deal_with_part()
+            while self._has_work and time.monotonic() - began < _TURN_SECONDS:
+                self._deal_with_part()
+        self._flush()
+        self._serving.rounds.turn_over(began)
+        if self._closed_at is not None or self._stalled_since is not None:
+            return
+        if self._has_work:
+            self._take_turns()
+        elif self._arrivals.paused:
+            self._read_on()
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._backlog or self._unread) and self._closed_at is None
+
+    def _deal_with_part(self) -> None:
         now = self._loop.time()
-        if self._unread and not self._backlog and self._stalled_since is None and self._closed_at is None:
+        if self._unread and not self._backlog:
             part = bytes(self._unread[:_TURN_BYTES])
             del self._unread[:_TURN_BYTES]
             self._backlog.extend(self._connection.receive(part, now))
             self._serving.weigh(self)
         for _ in range(min(_TURN, len(self._backlog))):
-            if self._stalled_since is not None or self._closed_at is not None:
-                break
             self._begin(self._backlog.popleft(), now)
-        self._flush()
-        self._serving.rounds.turn_over(began)
-        if self._closed_at is not None or self._stalled_since is not None:
-            return
-        if self._backlog or self._unread:
-            self._take_turns()
-        else:
-            self._read_on()
 
     def _read_on(self) -> None:
         if not self._transport.is_closing():
