@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.model.options import Semantics
 from zta_authz.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    import argparse
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 STDIN: Final = "-"
@@ -32,7 +30,7 @@ def add_settings_arguments(command: argparse.ArgumentParser) -> None:
 def _label(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not key or not sign:
-        raise ValueError(text)  # argparse says which argument it was
+        raise argparse.ArgumentTypeError("write KEY=VALUE, like app=hatshop")
     return key, value
 
 

@@ -1,26 +1,31 @@
 """`zta-authz COMMAND`: argument parsing, and faults as lines on standard error.
 
-Exit status: 0 done, 1 an unexpected failure or what the command says, 2 wrong usage, settings or documents.
+Exit status: 0 done, 1 an unexpected failure, output that can't be written, or what the command says,
+2 wrong usage, settings or documents.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
 from zta_authz.cli import audit, check, compliance, explain, replay, serve, test_policies
 from zta_authz.cli.envoy_config import command as envoy_config
 from zta_authz.cli.output import fault_fields, print_faults, print_json
-from zta_authz.errors import FaultsError
+from zta_authz.errors import Fault, FaultsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_FAULTS: Final = 2
 EXIT_UNREAD: Final = 1
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _COMMANDS: Final = (serve, check, explain, test_policies, replay, compliance, audit, envoy_config)
 
 
@@ -37,9 +42,30 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status."""
+    """Run one command; its exit status. What it prints is written when this returns, or it is status 1."""
     arguments = parser().parse_args(argv)
     try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough
+        _give_up_stdout()
+        return EXIT_UNREAD
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _give_up_stdout()
+        with contextlib.suppress(OSError):
+            print(f"standard output: cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_UNREAD
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        if sys.stdout is None:
+            _do_without_stdout(arguments.command)
         status: int = arguments.run(arguments)
     except FaultsError as error:
         if getattr(arguments, "output", "text") == "json":
@@ -47,9 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print_faults(error.faults)
         return EXIT_FAULTS
-    except BrokenPipeError:  # whoever reads has enough; nothing more can be written, also not at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_UNREAD
-    except KeyboardInterrupt:
-        return 130
     return status
+
+
+def _do_without_stdout(command: str) -> None:
+    """Standard output was closed by whoever started this. Raises `FaultsError` for `serve`, which records on it."""
+    if command == "serve":  # else records went into whatever gets the free descriptor: a client's connection
+        told = "is closed, and decisions are recorded on it unless `audit.sink` says otherwise"
+        raise FaultsError([Fault("standard output", 0, 0, told, "give it a file, a pipe or /dev/null")])
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+
+
+def _give_up_stdout() -> None:
+    """Nothing more can be written, also not at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,7 +4,7 @@ import io
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +13,12 @@ from zta_authz.cli import main
 from zta_authz.cli.output import one_line, print_faults
 from zta_authz.errors import Fault
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_POLICY = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p}
+spec: {rules: [{from: [{source: {principals: ["cluster.local/ns/default/sa/a"]}}]}]}
+"""
 
 
 class Terminal(io.StringIO):
@@ -63,6 +67,41 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, output: str) -> No
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--output", "json"], ["explain", "--request", "none"]])
+def test_a_full_disk_is_named_and_no_traceback(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "p.yaml").write_text(_POLICY)
+    policies = ["--policies", str(tmp_path), "--output", "json"] if command[0] == "explain" else [str(tmp_path)]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "zta_authz", *command, *policies], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        b"standard output: cannot be written: No space left on device\n",
+    )
+
+
+def test_a_standard_output_that_is_closed_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(_POLICY)
+    command = f"exec {sys.executable} -m zta_authz check {tmp_path} >&-"
+    ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_serving_needs_a_standard_output() -> None:
+    """Records would go into whatever file or connection got its number."""
+    command = f"exec {sys.executable} -m zta_authz serve >&-"
+    ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(b"standard output: is closed")
+
+
+def test_a_label_without_a_value_is_told_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "--label", "app"])
+    assert "--label: write KEY=VALUE, like app=hatshop" in capsys.readouterr().err
 
 
 def test_what_stands_in_a_file_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
