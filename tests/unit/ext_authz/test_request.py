@@ -7,6 +7,7 @@ import pytest
 from tests.support.check_requests import FRONTEND, check_request
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.errors import Reason, Refused
+from zta_authz.ext_authz import request as request_module
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, Address, RequestAttributes
 
@@ -136,6 +137,33 @@ def test_text_that_is_not_utf8_is_refused() -> None:
     payload = check_request(path="/XX").SerializeToString().replace(b"/XX", b"/\xff\xfe")
     with pytest.raises(Refused):
         parse_check_request(payload)
+
+
+def test_peers_that_are_known_are_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = request_module._KnownPeers()
+    monkeypatch.setattr(request_module, "_known_peers", known)
+    monkeypatch.setattr(request_module, "MAX_KNOWN_PEERS", 10)
+    monkeypatch.setattr(request_module, "MAX_KNOWN_BYTES", 5000)
+    message = check_request()
+    for port in range(1, 50):
+        message.attributes.source.address.socket_address.port_value = port
+        assert parsed(message).source == Address("10.0.0.1", port)
+        assert 0 < len(known) <= 10
+    for size in range(500, 6000, 500):
+        message.attributes.source.certificate = "c" * size
+        _, evidence = parse_check_request(message.SerializeToString())
+        assert evidence.certificate == "c" * size
+        assert sum(map(len, known)) <= 5000
+
+
+def test_header_values_are_read_when_asked_and_the_same_each_time() -> None:
+    headers = parsed(check_request([("x-a", b"1"), ("x-b", b"\xff"), ("x-a-b", b"")])).headers
+    for _ in range(2):
+        assert headers.all("x-a") == ("1",)
+        assert headers.joined("x-b") == "\udcff"
+        assert (headers.all("x-a-b"), headers.joined("x-a-b")) == (("",), "")
+        assert (headers.all("x-c"), headers.joined("x-c"), "x-c" in headers) == ((), None, False)
+    assert headers.listing().split("\n") == list(headers.names()) == ["x-a", "x-b", "x-a-b"]
 
 
 def test_a_hundred_thousand_repeats_of_a_header_take_no_quadratic_time() -> None:

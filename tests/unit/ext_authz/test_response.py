@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Reason
+from zta_authz.ext_authz import response as response_module
 from zta_authz.ext_authz.response import answer, settle, spoof_name
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.identity import Changes
@@ -130,6 +132,38 @@ def test_a_caller_whose_name_no_header_can_hold_is_denied(principal: str) -> Non
     assert message.status.code != 0
     assert message.denied_response.status.code == 403
     assert "principal" not in message.dynamic_metadata.fields
+
+
+def test_an_answer_that_is_known_is_of_a_decision_that_is_the_same_in_all_it_says() -> None:
+    """Whatever was asked before, each decision is told as by a process that has told nothing yet."""
+    usual = allow()
+    others = [
+        replace(usual, reason=Reason.ALLOW_DEFAULT),
+        replace(usual, reason=Reason.TOKEN_EXPIRED),  # an allow that contradicts itself
+        replace(usual, verdict=Verdict.DENY, reason=Reason.DENY_POLICY),
+        replace(usual, policy="default/other"),
+        replace(usual, rule=1),
+        allow(principal=FRONTEND + "2"),
+        allow(Changes((("x-user", "alice"),))),
+        allow(Changes((("x-user", "bob"),))),
+        allow(Changes((), ("authorization",))),
+        allow(response=Response((("x-tier", "gold"),))),
+    ]
+    spoofed = with_headers("x-zta-role")
+    asked = [(usual, None), *((each, None) for each in others), (usual, spoofed), *((each, spoofed) for each in others)]
+    fresh = []
+    for decision, request in asked:
+        response_module._usual.clear()
+        fresh.append(answer(decision, DECISION_ID, request))
+    assert len({*fresh}) == len(fresh) - 2  # nothing of a request is told to those that are denied
+    for _ in range(2):
+        assert [answer(decision, DECISION_ID, request) for decision, request in asked] == fresh
+
+
+def test_answers_that_are_known_are_bounded_in_number() -> None:
+    for number in range(3000):
+        told(replace(allow(), rule=number))
+    assert len(response_module._usual) <= 2048
 
 
 def test_answers_from_the_cache_differ_only_in_the_decision_id() -> None:
