@@ -48,9 +48,8 @@ class Round:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process so far, from /proc (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of all threads of a process so far (clock_getcpuclockid(3), as the kernel makes its ids)."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 @contextmanager
