@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.audit.chain import GENESIS, Event, Link, digest, read_link
 from zta_authz.audit.checkpoints import BadCheckpoint, Checkpoint, read_checkpoint
+from zta_authz.audit.record import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_FINDINGS: Final = 1000
 """More are counted, not kept."""
+_UNCHAINED: Final = f'{{"schema":"{SCHEMA}",'.encode()
 
 
 class Kind(StrEnum):
@@ -172,7 +174,7 @@ class LogVerifier:
         if after is not None and known and (after.torn_bytes, after.torn_sha256) == (len(data), digest(data)):
             self.report.notes.append(Note(self._file, torn.line, f"{len(data)} bytes torn by a crash, as recorded"))
         else:
-            self.report.find(self._file, torn.line, None, Kind.UNREADABLE, "it is no record of a decision log")
+            self.report.find(self._file, torn.line, None, Kind.UNREADABLE, _unreadable(data))
 
     def _follow(self, link: Link) -> None:
         """Compare a line with the one before it."""
@@ -242,3 +244,9 @@ def segment_order(first_lines: Sequence[tuple[str, bytes]]) -> list[str]:
         return (0, link.segment, index)
 
     return [name for _, (name, _) in sorted(enumerate(first_lines), key=key)]
+
+
+def _unreadable(data: bytes) -> str:
+    if data.startswith(_UNCHAINED):
+        return "a decision without its place in a chain: only `audit.sink: file` makes chains, or it was taken out"
+    return "it is no record of a decision log"

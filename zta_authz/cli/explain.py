@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.output import add_output_argument
+from zta_authz.cli.times import time_argument
 
 if TYPE_CHECKING:
     import argparse
@@ -31,22 +32,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--request", metavar="FILE", required=True, help="a request in YAML, or a recorded CheckRequest; - reads stdin"
     )
     command.add_argument("--binary", action="store_true", help="the request is a CheckRequest, whatever it looks like")
-    command.add_argument("--at", metavar="TIME", type=_time, help="time of the decision, RFC 3339 (default: now)")
     command.add_argument(
-        "--caller", metavar="SPIFFE_ID", default="", help="the proxy that asks (default: a Unix socket)"
+        "--at", metavar="TIME", type=time_argument, help="time of the decision, RFC 3339 (default: now)"
+    )
+    command.add_argument(
+        "--caller",
+        metavar="SPIFFE_ID",
+        type=_caller,
+        help="the proxy that asks (default: a Unix socket)",
     )
     add_output_argument(command)
     add_settings_arguments(command)
     command.set_defaults(run=run)
 
 
-def _time(text: str) -> float:
+def _caller(text: str) -> str:
     from argparse import ArgumentTypeError
 
-    from zta_authz.cli.requests import parse_time
+    from zta_authz.model.spiffe import SpiffeId
 
     try:
-        return parse_time(text)
+        return str(SpiffeId.parse(text))
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 
@@ -66,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     faults: list[Fault] = []
     bench = subject = None
     try:
-        subject = load_request(arguments.request, binary=arguments.binary, caller=arguments.caller)
+        subject = load_request(arguments.request, binary=arguments.binary, caller=arguments.caller or "")
     except FaultsError as error:
         faults += error.faults
     try:

@@ -77,6 +77,14 @@ def test_a_line_that_is_no_record_is_found(log: Path) -> None:
     assert (5, Kind.UNREADABLE) in kinds(verify(log))
 
 
+def test_decisions_that_were_never_chained_are_called_so(tmp_path: Path) -> None:
+    """As `audit.sink: stdout` writes them, into a file of the same name."""
+    (tmp_path / "decisions.jsonl").write_bytes(b'{"schema":"zta.dev/decision/v1","verdict":"allow"}\n')
+    report = verify(tmp_path)
+    assert kinds(report) == [(1, Kind.UNREADABLE)]
+    assert "only `audit.sink: file` makes chains" in report.findings[0].message
+
+
 def test_a_cut_end_is_found_by_the_checkpoint_that_saw_it(log: Path) -> None:
     tamper(log, lambda lines: lines[:-2])
     assert verify(log).ok

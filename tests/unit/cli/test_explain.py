@@ -247,6 +247,13 @@ def test_no_allow_rule_for_the_workload_is_told(explain: Any) -> None:
     assert answer["notes"] == ["no ALLOW rule is for this workload (namespace `other`, labels: app=x)"]
 
 
+def test_a_caller_that_is_no_spiffe_id_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "--request", "-", "--caller", "envoy"])
+    assert ended.value.code == 2
+    assert "--caller: a SPIFFE ID starts with `spiffe://`" in capsys.readouterr().err
+
+
 def test_a_shared_authorizer_is_told_which_proxy_asks(explain: Any) -> None:
     Path("settings.yaml").write_text(
         "workloads: [{principal: spiffe://cluster.local/ns/default/sa/shop, namespace: default}]\n"
