@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.check_requests import DECISION_ID, allow, deny
+from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
-from zta_authz.telemetry.metrics import FOLDED_CALLS, MAX_HOSTS, Metrics
+from zta_authz.telemetry.metrics import FOLDED_CALLS, MAX_HOSTS, STAGES, Metrics
 from zta_authz.telemetry.observer import TelemetryObserver, build_observer
 
 
@@ -49,6 +52,28 @@ def test_no_call_is_missing_whenever_one_looks(calls: int) -> None:
         assert (allowed + denied, denied) == (calls, (calls + 2) // 3)
         assert found["zta_check_duration_seconds_count", ()] == calls
         assert found["zta_check_duration_seconds_sum", ()] == pytest.approx(calls / 1000)
+
+
+@pytest.mark.parametrize("calls", [1, FOLDED_CALLS + 1])
+def test_each_stage_of_each_timed_call_is_counted_once(calls: int) -> None:
+    observer = build_observer()
+    for number in range(calls):
+        stages = Stages(lambda: 0)
+        stages.parsed, stages.identified, stages.decided = 1_000, 3_000, 6_000 if number % 2 else 0
+        observer.observe(CheckEvent((), None, allow(), DECISION_ID, 0, 10_000, stages if number % 3 else None))
+    timed = len([each for each in range(calls) if each % 3])
+    decided = len([each for each in range(calls) if each % 3 and each % 2])
+    found = samples(observer.metrics)
+    counts = {stage: found["zta_stage_duration_seconds_count", (("stage", stage),)] for stage in STAGES}
+    assert counts == {"parse": timed, "identity": decided, "match": decided, "answer": decided}
+    assert found["zta_stage_duration_seconds_sum", (("stage", "answer"),)] == pytest.approx(decided * 4e-6)
+
+
+def test_no_call_that_waits_to_be_counted_keeps_its_request_alive() -> None:
+    observer, request, stages = build_observer(), attributes(), Stages(lambda: 0)
+    before = sys.getrefcount(request)
+    observer.observe(CheckEvent((), request, allow(), DECISION_ID, 0, 1, stages))
+    assert sys.getrefcount(request) == before
 
 
 def test_the_decision_logs_and_telemetrys_own_troubles_show() -> None:
