@@ -12,7 +12,6 @@ import msgspec
 
 from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
-    NO_OBLIGATIONS,
     SCHEMA,
     encode_line,
     endpoint,
@@ -21,6 +20,7 @@ from zta_authz.audit.record import (
     second_text,
     trace_id,
 )
+from zta_authz.model.decision import NO_RESPONSE
 
 if TYPE_CHECKING:
     from zta_authz.audit.masking import Masker
@@ -49,7 +49,7 @@ class LineMaker:
         # what is known by its id is kept beside the piece, so that the id stays its own
         self._verdicts: dict[tuple[object, ...], tuple[bytes, *tuple[object, ...]]] = {}
         self._ends: dict[tuple[int, int], tuple[bytes, *tuple[object, ...]]] = {}
-        self._tails: dict[object, bytes] = {}
+        self._tails: dict[tuple[object, ...], tuple[bytes, *tuple[object, ...]]] = {}
         self._second = ""
         self._beginning = b""
 
@@ -60,6 +60,7 @@ class LineMaker:
         if (
             decision.detail
             or decision.shadows
+            or decision.response is not NO_RESPONSE
             or decision.disagreement is not None
             or identity.api_client is not None
             or identity.binding is not None
@@ -84,8 +85,8 @@ class LineMaker:
         key = (decision.reason, decision.policy, decision.rule, decision.verdict, id(peer), id(token), method, host)
         said = self._verdicts.get(key) or self._verdict(note, key, peer, token)
         ends = self._ends.get((id(source), id(destination))) or self._both_ends(source, destination)
-        wanted = obligations_of(decision)
-        last = note.table_digest if wanted is NO_OBLIGATIONS else (note.table_digest, wanted)
+        last = (decision.verdict, note.table_digest, id(identity.changes))
+        tail = self._tails.get(last) or self._tail(note, last)
         if "?" in path or "#" in path:
             path = path.partition("?")[0].partition("#")[0]
         latency = round((note.ended - note.now) * _MICROSECONDS) if note.ended > note.now else 0
@@ -103,7 +104,7 @@ class LineMaker:
                 trace_id(note.trace_parent).encode() if note.trace_parent else b"",
                 b'","api_client":"","binding":"","latency_us":',
                 str(latency).encode(),
-                self._tails.get(last) or self._tail(last, note.table_digest, wanted),
+                tail[0],
             )
         )
 
@@ -129,12 +130,14 @@ class LineMaker:
             _learn(self._ends, (id(source), id(destination)), found)
         return found
 
-    def _tail(self, key: object, table_digest: str, wanted: object) -> bytes:
-        """What follows the latency."""
-        piece = b",%b}\n" % _members({"table_digest": table_digest, "obligations": wanted, "shadow": None})
-        if len(piece) <= MAX_TEXT_CHARACTERS:
-            _learn(self._tails, key, piece)
-        return piece
+    def _tail(self, note: Note, key: tuple[object, ...]) -> tuple[bytes, *tuple[object, ...]]:
+        """What follows the latency. What is to be changed on requests is one object for many of them."""
+        wanted = obligations_of(note.decision)
+        members = _members({"table_digest": note.table_digest, "obligations": wanted, "shadow": None})
+        found = b",%b}\n" % members, note.decision.identity.changes
+        if len(members) <= MAX_TEXT_CHARACTERS:
+            _learn(self._tails, key, found)
+        return found
 
 
 def _members(said: dict[str, object]) -> bytes:

@@ -87,11 +87,13 @@ def test_a_new_object_is_not_taken_for_an_old_one_at_its_place_in_memory() -> No
     maker = LineMaker(NO_MASKS)
     for number in range(3 * MAX_KNOWN):
         request = replace(attributes(), source=Address("10.0.0.1", number))
-        identity = Identity(Peer((f"peer-{number}",), None, PeerTrust.PROXY), Token("https://a", f"user-{number}", {}))
+        peer, token = Peer((f"peer-{number}",), None, PeerTrust.PROXY), Token("https://a", f"user-{number}", {})
+        identity = Identity(peer, token, changes=Changes(remove_headers=(f"header-{number}",)))
         line = maker.line(take_note(request, replace(allow(), identity=identity), DECISION_ID, NOW))
         assert b'"10.0.0.1:%d"' % number in line
         assert b'"peer-%d"' % number in line
         assert b'"user-%d"' % number in line
+        assert b'"header-%d"' % number in line
 
 
 def test_what_is_known_is_bounded_whatever_callers_vary() -> None:
