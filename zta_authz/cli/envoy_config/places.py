@@ -10,8 +10,13 @@ from typing import Final
 from zta_authz.ext_authz.listeners import Endpoint
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_NAME_LIKE: Final = re.compile(r"[\w.-]*[A-Za-z][\w.-]*\Z")
 _MAX_NAME: Final = 253
+_LOOPBACK_NAME: Final = "localhost"  # which Endpoint knows
 _UNIX: Final = "unix:"
+_NO_NAME: Final = (
+    "what is before the port is not an IP address, and no DNS name: those have a-z, 0-9, `-` and `.`, in lower case"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,9 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def parse_place(text: str, *, names: bool = False) -> Place:
     """`unix:/absolute/path`, `ADDRESS:PORT`, `[IPV6]:PORT` and, with `names`, `NAME:PORT`. Raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if names and colon and not text.startswith(_UNIX) and _is_name(host):
+    if names and colon and not text.startswith(_UNIX) and _NAME_LIKE.match(host) and host != _LOOPBACK_NAME:
+        if not _is_name(host):
+            raise ValueError(_NO_NAME)
         endpoint = Endpoint.parse(f"0.0.0.0:{port}")  # for the port's sake
         place = tcp(host, endpoint.port)
     else:
@@ -101,8 +108,7 @@ def parse_place(text: str, *, names: bool = False) -> Place:
 
 def _is_name(host: str) -> bool:
     *_, last = labels = host.split(".")
-    known = host != "localhost" and not last.isdigit()  # Endpoint knows the one, and `10.0.0.300` is no name
-    return known and len(host) <= _MAX_NAME and all(_LABEL.match(label) for label in labels)
+    return not last.isdigit() and len(host) <= _MAX_NAME and all(_LABEL.match(label) for label in labels)
 
 
 def check_path(path: str) -> None:

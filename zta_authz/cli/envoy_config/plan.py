@@ -19,9 +19,10 @@ from zta_authz.cli.envoy_config.options import (
     TlsFiles,
     Tracing,
 )
-from zta_authz.cli.envoy_config.places import Place, check_path, parse_place
+from zta_authz.cli.envoy_config.places import Place, check_path, parse_place, tcp
 from zta_authz.cli.envoy_config.targets import SIDECAR, authz_places, style_of
 from zta_authz.errors import Fault, FaultsError
+from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
@@ -178,7 +179,9 @@ class _Reader:
         places += [] if options.tracing is None else [("--otlp", options.tracing.collector)]
         places += [("zta-authz", place) for place in options.authz.places]
         if self._style == SIDECAR and self._settings.health.listen is not None:
-            places.append(("zta-authz's `health.listen`", parse_place(self._settings.health.listen)))
+            health = Endpoint.parse(self._settings.health.listen)
+            if health.port:  # 0 is one that is free then
+                places.append(("zta-authz's `health.listen`", tcp(health.host, health.port)))
         for (name, place), (other, its_place) in combinations(places, 2):
             if name != other and place.meets(its_place):
                 what = f"{name} and {other} have the same address, {its_place}"

@@ -32,7 +32,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         (["--style", "sidecar", "--authz", "127.0.0.1:9191"], "--authz", "style sidecar is for Unix sockets"),
         (["--style", "mtls", "--authz", "unix:/a"], "--authz", "style mtls is for TCP"),
         (["--style", "mtls", "--authz", "0.0.0.0:9191"], "--authz", "all interfaces"),
-        (["--style", "mtls", "--authz", "A_B:9191"], "--authz", "not an IP address"),
+        (["--style", "mtls", "--authz", "A_B:9191"], "--authz", "not an IP address, and no DNS name"),
         (["--authz", "unix:/a", "--authz", "unix:/a"], "--authz", "named twice"),
         (["--workers", "0"], "--workers", "not a number from 1 to 64"),
         (["--workers", "65"], "--workers", "not a number from 1 to 64"),
@@ -53,6 +53,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         (["--listen", "example.com:1"], "--listen", "not an IP address"),
         (["--listen", "0.0.0.0:0"], "--listen", "port 0"),
         (["--upstream", "0.0.0.0:8080"], "--upstream", "all interfaces"),
+        (["--upstream", "my_app:8080"], "--upstream", "not an IP address, and no DNS name"),
+        (["--upstream", "localhost:0"], "--upstream", "port 0"),
         (["--admin", "0.0.0.0:9901"], "--admin", "other machines"),
         (["--admin", "10.0.0.1:9901"], "--admin", "other machines"),
         (["--tls-dir", "tls"], "--tls-dir", "starts with `/`"),
@@ -95,6 +97,15 @@ def test_settings_that_envoy_could_not_agree_with_are_refused(
 ) -> None:
     (fault,) = refused(capsys, "--config", settings_file(tmp_path, text + "\n"), *arguments)
     assert what in fault
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1%lo]:9192"])
+def test_a_health_listener_that_envoy_could_not_reach_is_none_of_its_business(
+    listen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings_file(tmp_path, f'health: {{listen: "{listen}"}}\n')
+    assert main(["envoy-config", "--config", config, "--part", "cluster"]) == 0
+    assert "authz.sock" in capsys.readouterr().out
 
 
 def test_all_faults_are_told_at_once_and_as_json_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
