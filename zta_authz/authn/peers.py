@@ -89,6 +89,7 @@ class PeerVerifier:
         self._looks_at_certificate = self._verifies or not options.strict
         self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
         self._warm: BoundedCache[Evidence, _Known] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
+        self._told: BoundedCache[str, Peer] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
         self._chains = self._verifies and ChainSource.XFCC in self._chain_from
         self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
 
@@ -112,9 +113,12 @@ class PeerVerifier:
             return None
         if self._revocations.of_peers:
             self._revocations.check_peer((principal,), (), None, now)
-        if self._strict:
-            return Peer((principal,), workload_id(principal), PeerTrust.PROXY)
-        return Peer((principal,), _first_id((principal,)), PeerTrust.PROXY)
+        peer = self._told.get(principal)
+        if peer is None:
+            spiffe_id = workload_id(principal) if self._strict else _first_id((principal,))
+            peer = Peer((principal,), spiffe_id, PeerTrust.PROXY)
+            self._told.put(principal, peer, len(principal))
+        return peer
 
     def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
         bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile

@@ -154,3 +154,13 @@ def test_the_detail_names_the_list_and_its_comment_and_not_the_token() -> None:
     with pytest.raises(Refused) as caught:
         subject(entry(T, "t1", comment="stolen")).verify(bearer(TOKEN), NO_EVIDENCE, NOW)
     assert caught.value.detail == "token revoked by `shop/incident`: stolen"
+
+
+def test_a_name_that_is_only_told_is_asked_about_again_on_every_call() -> None:
+    revoked = entry(Revoked.SPIFFE_ID, FRONTEND, effective_from=NOW + 10)
+    believing = subject(revoked, options=replace(STRICT, trust_proxy=True))
+    word = Evidence(FRONTEND)
+    for _ in range(2):
+        assert accept(believing, request(), word, now=NOW).peer == accept(believing, request(), word, now=NOW + 9).peer
+        assert refusal(believing, request(), word, now=NOW + 10) is Reason.PEER_REVOKED
+        assert refusal(believing, request(), Evidence("spiffe://Bad"), now=NOW) is Reason.PEER_SPIFFE_ID_INVALID
