@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import hashes
@@ -9,11 +11,14 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.pki import AUDIENCE, FRONTEND, HERE, HOUR, ISSUER, NOW, Signer, b64, jwks, presented, root
 from tests.unit.authn.support import STRICT, bearer, bundle, request, rule, verifier
+from zta_authz import authn
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.documents import IssuerPolicy, Revocation, RevocationList, Revoked
 from zta_authz.model.request import NO_EVIDENCE, Evidence, RequestAttributes
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.model.identity import Identity
 
@@ -107,3 +112,47 @@ def test_a_caller_that_is_known_is_judged_as_one_that_is_not(
         wanted = outcome(made(number, keys), request, evidence, NOW + later)
         for _ in range(2):
             assert outcome(warm, request, evidence, NOW + later) == wanted
+
+
+AUTHN = str(Path(authn.__path__[0]))
+OTHER = "spiffe://cluster.local/ns/default/sa/orders"
+STRANGER = Evidence(OTHER, presented(ROOT.issue(uris=(OTHER,))))
+
+
+def verified_while(
+    subject: IdentityVerifier, asked: RequestAttributes, evidence: Evidence, at: int
+) -> tuple[str, bool]:
+    """Who asked. Before the `at`th line of authentication, as another thread may, a stranger asks with the same token.
+
+    Also whether there is such a line.
+    """
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(AUTHN):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == at + 1:
+                subject.verify(asked, STRANGER, NOW, trial=True)  # not traced: a trace function is not while it runs
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = subject.verify(asked, evidence, NOW)
+    finally:
+        sys.settrace(before)
+    return found.principal, lines > at
+
+
+def test_whoever_is_explained_between_two_lines_lends_nobody_its_identity() -> None:
+    subject, asked = made(0, 0), bearer(TOKENS[0])
+    at, there_is_more = 0, True
+    while there_is_more:
+        subject.verify(asked, PEER, NOW)
+        principal, there_is_more = verified_while(subject, asked, PEER, at)
+        assert principal == FRONTEND, f"before line {at} of authentication"
+        at += 1
+    assert at > 10

@@ -114,8 +114,10 @@ class TokenVerifier:
         Without a proof of possession that hangs on grant and peer alone: the same two give the same again.
         """
         known = grant.identities
-        if known and known[0].peer is peer and not grant.dpop:
-            return known[0]
+        if known and not grant.dpop:
+            last = known[0]  # looked up once: an explanation's thread may put another peer's in its place
+            if last.peer is peer:
+                return last
         binding = self._bind(grant, request, text, peer, now, trial)
         identity = Identity(peer, grant.token, (grant.token,), grant.changes, binding)
         known[:] = (identity,)
@@ -199,8 +201,9 @@ class TokenVerifier:
         except UnicodeEncodeError:
             raise Refused(Reason.TOKEN_MALFORMED, "characters that no token has") from None
         cached = self._common.cache.get(digest)
-        if cached is not None and cached.warm is not None:
-            grant = self._accept_again(cached.warm, presented, rules, now)
+        warm = None if cached is None else cached.warm  # an explanation's thread may forget it between two looks
+        if warm is not None:
+            grant = self._accept_again(warm, presented, rules, now)
             if grant is not None:
                 return grant
         return self._accept_anew(presented, rules, now, digest, cached)
