@@ -18,7 +18,7 @@ from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
-from zta_authz.policy.fields import Reader, entries
+from zta_authz.policy.fields import Reader, entries, with_article
 from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, Scalar, read_documents, to_plain
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _headers(reader: Reader, fields: MappingNode) -> dict[str, tuple[str, ...]]:
     if node is None:
         return found
     if not isinstance(node, MappingNode):
-        reader.fault(node, f"`headers` is a {node.kind} where a mapping is meant", "write `name: value`")
+        reader.fault(node, f"`headers` is {with_article(node.kind)} where a mapping is meant", "write `name: value`")
         return found
     for name, (key, value) in node.entries.items():
         if not _HEADER_NAME.fullmatch(name):
@@ -172,7 +172,7 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
     if node is None:
         return None
     if not isinstance(node, MappingNode):
-        reader.fault(node, f"`claims` is a {node.kind} where a mapping is meant", "write `name: value`")
+        reader.fault(node, f"`claims` is {with_article(node.kind)} where a mapping is meant", "write `name: value`")
         return None
     for name in ("iss", "sub"):
         value = node.get(name)
@@ -231,7 +231,9 @@ def _metadata(reader: Reader, fields: MappingNode) -> dict[str, Any]:
     if node is None:
         return {}
     if not isinstance(node, MappingNode):
-        reader.fault(node, f"`metadata` is a {node.kind} where a mapping is meant", "write `filter: {key: value}`")
+        reader.fault(
+            node, f"`metadata` is {with_article(node.kind)} where a mapping is meant", "write `filter: {key: value}`"
+        )
         return {}
     found: dict[str, Any] = {}
     for name, value in entries(node):

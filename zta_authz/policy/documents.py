@@ -13,7 +13,7 @@ from zta_authz.policy.access import read_access_policy
 from zta_authz.policy.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.credentials import read_api_key_set, read_issuer_policy
-from zta_authz.policy.fields import Reader, entries
+from zta_authz.policy.fields import Reader, entries, with_article
 from zta_authz.policy.revocations import read_revocation_list
 from zta_authz.policy.spec import ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, iter_documents
@@ -73,7 +73,9 @@ class DocumentReader:
 
     def _read_document(self, reader: Reader, node: Node, text: str, depth: int) -> None:
         if not isinstance(node, Mapping):
-            reader.fault(node, f"a document is a mapping, not a {node.kind}", "start with `apiVersion:` and `kind:`")
+            reader.fault(
+                node, f"a document is a mapping, not {with_article(node.kind)}", "start with `apiVersion:` and `kind:`"
+            )
             return
         version = self._heading(reader, node, "apiVersion")
         kind = self._heading(reader, node, "kind")
@@ -122,7 +124,9 @@ class DocumentReader:
         if metadata is None or spec is None:
             return None
         if not isinstance(spec, Mapping):
-            reader.fault(spec, f"`spec` is a {spec.kind}, not a mapping", "write the fields below it, or `spec: {}`")
+            reader.fault(
+                spec, f"`spec` is {with_article(spec.kind)}, not a mapping", "write the fields below it, or `spec: {}`"
+            )
             return None
         name, namespace, annotations = self._metadata(reader, metadata)
         if name is None:

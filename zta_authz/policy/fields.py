@@ -107,7 +107,7 @@ class Reader:
             message = f"`{name}` has the {node.kind} `{_shown(node.value)}` where a string is meant"
             self.fault(node, message, f'write it in quotes: "{_shown(node.value)}"')
         else:
-            self.fault(node, f"`{name}` is {_article(node.kind)} where {wanted} is meant", f"write {wanted}")
+            self.fault(node, f"`{name}` is {with_article(node.kind)} where {wanted} is meant", f"write {wanted}")
 
 
 def entries(node: Mapping) -> Iterator[tuple[str, Node]]:
@@ -120,5 +120,6 @@ def _shown(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _article(kind: str) -> str:
+def with_article(kind: str) -> str:
+    """`a string`, `an integer`."""
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

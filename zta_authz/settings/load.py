@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.policy.fields import with_article
 from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, locate, read_documents, to_plain
 from zta_authz.settings.consistency import inconsistencies
 from zta_authz.settings.environment import Path, read_environment, section_of, source_of, variable_of
@@ -75,7 +76,11 @@ def _read_document(file: str, text: str, faults: list[Fault]) -> MappingNode:
         raise _refuse(file, "a settings file holds one document", "remove the others", extra.line, extra.column)
     if not isinstance(first, MappingNode):
         raise _refuse(
-            file, f"settings are a mapping, not a {first.kind}", "write `name: value`", first.line, first.column
+            file,
+            f"settings are a mapping, not {with_article(first.kind)}",
+            "write `name: value`",
+            first.line,
+            first.column,
         )
     return first
 

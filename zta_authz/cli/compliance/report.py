@@ -24,6 +24,7 @@ NOTICE: Final = (
     "Evidence that was found in these files, not a certification: files do not show what runs, and no control is met "
     "by configuration alone."
 )
+_MIN_TABLE_COLUMNS: Final = 80
 _STYLES: Final = {
     Status.SATISFIED: "green",
     Status.MISSING: "bold red",
@@ -98,8 +99,11 @@ def _place_fields(place: Place | None) -> dict[str, Any]:
 
 def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
     """The report for people; `quiet` leaves out what is satisfied."""
-    console.print(_summary_table(evidence))
-    console.print(_evidence_table(evidence, quiet=quiet))
+    if console.width < _MIN_TABLE_COLUMNS:
+        _print_lines(console, evidence, quiet=quiet)
+    else:
+        console.print(_summary_table(evidence))
+        console.print(_evidence_table(evidence, quiet=quiet))
     console.print(Text("Not shown by manifests", style="bold"))
     for each in REQUIREMENTS:
         for beyond in each.beyond:
@@ -112,6 +116,30 @@ def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool)
     console.print(NOTICE)
 
 
+def _print_lines(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
+    """What the tables say, where there is no room for their columns."""
+    for requirement in REQUIREMENTS:
+        found = evidence_for(requirement, evidence)
+        status = status_of(found)
+        line = Text(f"{requirement.id} ", style="bold").append(status.value, style=_STYLES[status])
+        console.print(line.append(f" {requirement.title}: {_tally(found)}", style="not bold default"))
+    for each in _shown(evidence, quiet=quiet):
+        console.print(Text(f"\n{each.check.id} ({', '.join(each.check.requirements)})", style="bold"))
+        for line in _lines(each, quiet=quiet):
+            console.print(line)
+    console.print()
+
+
+def _shown(evidence: Sequence[Evidence], *, quiet: bool) -> Iterator[Evidence]:
+    good = (Status.SATISFIED, Status.NOT_APPLICABLE)
+    return (each for each in evidence if not (quiet and each.status in good))
+
+
+def _tally(found: Sequence[Evidence]) -> str:
+    counts = {kind: sum(each.status is kind for each in found) for kind in Status}
+    return ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)
+
+
 def _summary_table(evidence: Sequence[Evidence]) -> Table:
     table = Table(title="Tenets and controls", title_justify="left", expand=False)
     for name in ("", "of", "requirement", "status", "checks"):
@@ -119,10 +147,7 @@ def _summary_table(evidence: Sequence[Evidence]) -> Table:
     for each in REQUIREMENTS:
         found = evidence_for(each, evidence)
         status = status_of(found)
-        tally = ", ".join(
-            f"{count} {kind.value}" for kind in Status if (count := sum(one.status is kind for one in found))
-        )
-        table.add_row(each.id, each.source, each.title, Text(status.value, style=_STYLES[status]), tally)
+        table.add_row(each.id, each.source, each.title, Text(status.value, style=_STYLES[status]), _tally(found))
     return table
 
 
@@ -131,9 +156,7 @@ def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
     for name, width in (("check", 24), ("for", 5), ("status", 14)):
         table.add_column(name, overflow="fold", max_width=width)
     table.add_column("found, or missing and how to mend it", overflow="fold", ratio=1)
-    for each in evidence:
-        if quiet and each.status in (Status.SATISFIED, Status.NOT_APPLICABLE):
-            continue
+    for each in _shown(evidence, quiet=quiet):
         check = each.check
         title = Text(check.id, style="bold").append(f"\n{check.title}", style="not bold")
         status = Text(each.status.value, style=_STYLES[each.status])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.cli.compliance.values import Document, Value
 from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault
+from zta_authz.policy.fields import with_article
 from zta_authz.policy.yaml_reader import Mapping, Node, Sequence, iter_documents
 from zta_authz.policy_sources.files import MAX_FILE_BYTES, read_sources
 
@@ -107,7 +108,7 @@ def _objects(value: Value, faults: list[Fault], depth: int) -> list[Document]:
     node, version = value.node, value.text("apiVersion")
     wrong: tuple[Node, str, str] | None = None
     if not isinstance(node, Mapping):
-        wrong = node, f"a manifest is a mapping, not a {node.kind}", "start with `apiVersion:` and `kind:`"
+        wrong = node, f"a manifest is a mapping, not {with_article(node.kind)}", "start with `apiVersion:` and `kind:`"
     elif _is_list(value):
         if depth < _MAX_LISTS:
             return [found for item in value.items("items") for found in _objects(item, faults, depth + 1)]
@@ -138,7 +139,7 @@ def _wrong_section(node: Mapping) -> tuple[Node, str, str] | None:
     for field in ("metadata", "spec", "data"):
         below = node.get(field)
         if below is not None and not isinstance(below, Mapping) and below.kind != "null":
-            return below, f"`{field}` is a {below.kind}, not a mapping", "write its fields below it"
+            return below, f"`{field}` is {with_article(below.kind)}, not a mapping", "write its fields below it"
     return None
 
 

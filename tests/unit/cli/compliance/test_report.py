@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
+from rich.console import Console
 
 from tests.unit.cli.compliance.installations import check_of, installation, report
 from zta_authz.cli import main
@@ -12,7 +14,7 @@ from zta_authz.cli.compliance.authorizers import Given
 from zta_authz.cli.compliance.catalogue import CHECKS, REQUIREMENTS, judge
 from zta_authz.cli.compliance.evidence import Status
 from zta_authz.cli.compliance.installation import load_installation
-from zta_authz.cli.compliance.report import exit_status, report_fields
+from zta_authz.cli.compliance.report import exit_status, print_report, report_fields
 from zta_authz.errors import FaultsError
 
 if TYPE_CHECKING:
@@ -142,6 +144,18 @@ def test_thousands_of_objects_take_seconds(tmp_path: Path) -> None:
     judge(found)
     assert len(found.documents) > 2000
     assert process_time() - begun < 30
+
+
+def test_a_narrow_terminal_gets_lines_and_no_table(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(installation())
+    evidence = judge(load_installation([str(tmp_path)], Given(), 0.0))
+    shown = io.StringIO()
+    print_report(Console(file=shown, width=40), evidence, quiet=True)
+    lines = shown.getvalue().splitlines()
+    assert any(line.startswith("T1 ") for line in lines)
+    assert any(line.startswith("traces (T7)") for line in lines)
+    assert not any("│" in line for line in lines)
+    assert max(map(len, lines)) <= 40
 
 
 def test_every_check_is_evidence_for_something_and_everything_has_checks() -> None:
