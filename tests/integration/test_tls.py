@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.support.pki import Authority, pem, private_key, root
 from zta_authz.errors import SettingsErrors
@@ -106,6 +107,42 @@ async def test_a_caller_of_our_authority_who_is_not_on_the_list_is_refused_befor
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert caught.value.details() == "caller_not_allowed"
     assert seen == []
+
+
+async def test_reflection_answers_callers_of_the_list_only(files: Files) -> None:
+    tls = files.mutual_tls(ENVOY)
+    server = GrpcServer({}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls, with_reflection=True)
+    await server.start()
+    try:
+        address = str(server.addresses[0])
+        assert "grpc.reflection.v1alpha.ServerReflection" in await reflected_services(address, files, ENVOY)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflected_services(address, files, OTHER)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert caught.value.details() == "caller_not_allowed"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflected_services(address, files, ENVOY, b"\xff")
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+    finally:
+        await server.stop(0)
+
+
+LIST_SERVICES = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+
+
+async def reflected_services(address: str, files: Files, spiffe_id: str, question: bytes = LIST_SERVICES) -> list[str]:
+    credentials = grpc.ssl_channel_credentials(
+        files.authority.pem.encode(), key_pem(2), files.issue(spiffe_id, 2).encode()
+    )
+    options = (("grpc.ssl_target_name_override", "authz.test"), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+        ask: Any = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        async for answer in ask(iter([question]), timeout=5):
+            return [service.name for service in answer.list_services_response.service]
+    return []
 
 
 async def test_a_caller_of_another_authority_does_not_get_through_the_handshake(files: Files) -> None:

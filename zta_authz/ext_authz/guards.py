@@ -1,16 +1,21 @@
 """Who may ask over mutual TLS, before anything of theirs is parsed: for gRPC's own server, every method of it.
 
-Health is guarded like the rest, and so is what does not exist: a stranger learns nothing but that it is one.
+Health and reflection are guarded like the rest, and so is what does not exist: a stranger learns nothing but that it
+is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # it ships no types
+from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # it ships no types
+    reflection,
+    reflection_pb2,
+)
 
 from zta_authz.errors import Reason
 
@@ -65,6 +70,30 @@ async def _asked(payload: bytes, context: Any) -> Any:
         return health_pb2.HealthCheckRequest.FromString(payload)
     except DecodeError:
         await context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
+
+
+def reflection_handlers(services: Iterable[str], callers: Callers) -> grpc.GenericRpcHandler:
+    """Reflection of `services`, by their full names, behind the guard."""
+    servicer = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME))
+
+    async def info(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        if callers.caller(context.auth_context()) is None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
+        async for answer in servicer.ServerReflectionInfo(_questions(messages, context), context):
+            yield answer
+
+    handler: Any = grpc.stream_stream_rpc_method_handler(
+        info, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
+
+
+async def _questions(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+    async for message in messages:
+        try:
+            yield reflection_pb2.ServerReflectionRequest.FromString(message)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
 
 
 class UnknownMethods(grpc.GenericRpcHandler):

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 from zta_authz.errors import Reason, SettingsErrors
 from zta_authz.ext_authz.backlog import OPTIONS as BACKLOG_OPTIONS
 from zta_authz.ext_authz.deadlines import Deadlines
-from zta_authz.ext_authz.guards import UnknownMethods, guard, health_handlers
+from zta_authz.ext_authz.guards import UnknownMethods, guard, health_handlers, reflection_handlers
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
 
 if TYPE_CHECKING:
@@ -175,12 +175,11 @@ class GrpcServer:
             else:
                 server.add_generic_rpc_handlers((health_handlers(self._health.servicer, tls),))
         if self._with_reflection:
-            names = (
-                *self._methods,
-                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-                reflection.SERVICE_NAME,
-            )
-            reflection.enable_server_reflection(names, server)
+            names = (*self._methods, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            if tls is None:
+                reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+            else:
+                server.add_generic_rpc_handlers((reflection_handlers(names, tls),))
         if tls is not None:
             server.add_generic_rpc_handlers((UnknownMethods(tls),))
 
