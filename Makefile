@@ -51,7 +51,7 @@ setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the set-up: both environme
 run: $(STAMP) $(ENVOY_READY) ## the HatShop story through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
 	@exec $(BIN)/python -m envoy.demo.run $(if $(filter 1 yes true,$(ONCE)),--once)
 
-test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests, the real Envoy included, with branch coverage
+test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests but those under load, the real Envoy included, with branch coverage
 	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not load" --cov --cov-report=term $(ARGS)
 
 .PHONY: docs
@@ -61,8 +61,9 @@ docs: $(STAMP) ## write docs/settings-reference.md again, after a change of the 
 .PHONY: tools test-k8s
 tools: $(TOOLS_STAMP) ## kubectl and promtool for the tests of k8s/, into .tools; nothing is installed
 
+# For whoever has put images, names and rules of their own into k8s/, too; `zta-authz compliance` is tested on what is shipped.
 test-k8s: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the tests of k8s/, the alerts and the Dockerfile
-	@exec $(BIN)/python -m pytest tests/k8s $(ARGS)
+	@exec $(BIN)/python -m pytest tests/k8s --ignore=tests/k8s/test_compliance.py $(ARGS)
 
 test-quick: $(STAMP) ## unit and property tests only, without coverage and without Envoy
 	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
