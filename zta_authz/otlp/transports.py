@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import http.client
 import math
+import socket
 import ssl
+import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,9 +25,12 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from zta_authz.otlp.messages import Fate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zta_authz.otlp.messages import Signal, Target
 
 MAX_REPLY_BYTES: Final = 64 * 1024
+_LEAST_SECONDS: Final = 0.01  # a socket with no time at all would not block
 _WRONG_CODES: Final = frozenset((grpc.StatusCode.INVALID_ARGUMENT,))
 _WRONG_STATUSES: Final = frozenset((400, 413, 422))
 _DETAILS: Final = "grpc-status-details-bin"
@@ -154,31 +160,33 @@ class HttpTransport:
 
     def send(self, payload: bytes, seconds: float) -> Reply:
         """One POST; once more where a connection that was kept turned out to be closed."""
-        kept = self._connection is not None
+        kept, until = self._connection is not None, time.monotonic() + seconds
         try:
-            return self._post(payload, seconds)
+            return self._post(payload, until)
         except ConnectionError as error:  # RemoteDisconnected is one
             self.close()
-            if not kept:
+            if not kept or time.monotonic() >= until:
                 return _unsent(error)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             return _unsent(error)
         try:
-            return self._post(payload, seconds)
+            return self._post(payload, until)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             return _unsent(error)
 
-    def _post(self, payload: bytes, seconds: float) -> Reply:
+    def _post(self, payload: bytes, until: float) -> Reply:
         connection = self._connection or self._connect()
         self._connection = connection
-        connection.timeout = seconds
+        left = max(_LEAST_SECONDS, until - time.monotonic())
+        connection.timeout = left
         if connection.sock is not None:
-            connection.sock.settimeout(seconds)
+            connection.sock.settimeout(left)
         connection.request("POST", self._path, payload, self._headers)
-        response = connection.getresponse()
-        body = response.read(MAX_REPLY_BYTES)
+        with _cut_at(until, connection.sock):
+            response = connection.getresponse()
+            body = response.read(MAX_REPLY_BYTES)
         if not response.isclosed():  # there is more, which nobody wants
             self.close()
         if 200 <= response.status < 300:
@@ -196,6 +204,30 @@ class HttpTransport:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@contextmanager
+def _cut_at(until: float, connection: socket.socket) -> Iterator[None]:
+    """End the connection at `until`: its own timeout begins anew with each byte of a reply that comes in drops.
+
+    Raises TimeoutError then: what was read looks like a reply that ended.
+    """
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # TLS's own would change what the reader is using
+
+    watch = threading.Timer(max(0.0, until - time.monotonic()), cut)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+    if late.is_set():
+        raise TimeoutError
 
 
 def _unsent(error: Exception) -> Reply:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -160,6 +162,29 @@ def test_a_collector_that_is_gone_or_hangs_is_one_for_later(protocol: Protocol, 
         answer = send(Target(f"http://127.0.0.1:{listener.getsockname()[1]}", protocol), seconds=0.5)
     assert answer.fate is Fate.LATER
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"])
+def test_a_collector_that_answers_drop_by_drop_keeps_nobody_longer_than_was_said(said: bytes) -> None:
+    """Each drop comes in time; all of them would not. In the head of the answer, and in its body."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(said)
+                for _ in range(60):
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        begun = time.monotonic()
+        answer = send(Target(f"http://127.0.0.1:{server.getsockname()[1]}", "http"), seconds=0.5)
+        took = time.monotonic() - begun
+        thread.join()
+    assert answer.fate is Fate.LATER
+    assert took < 3
 
 
 def test_a_connection_that_was_closed_meanwhile_costs_no_request() -> None:
