@@ -87,13 +87,15 @@ def _target(wanted: CollectorSettings, setting: str, environ: Mapping[str, str])
 
 def _headers_of_file(path: str, setting: str) -> tuple[Header, ...]:
     """`name: value` a line; empty lines and those that begin with `#` say nothing."""
+    hint = f"mend `{setting}.headers_file`"
     try:
         with open(path, "rb") as file:
-            text = file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+            content = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
-        hint = f"mend `{setting}.headers_file`"
         raise SettingsErrors([Fault(path, 0, 0, f"cannot be read: {error.strerror}", hint)]) from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    if len(content) > _MAX_FILE_BYTES:  # a part of a credential is none
+        raise SettingsErrors([Fault(path, 0, 0, f"has more than {_MAX_FILE_BYTES // 1024} KiB", hint)])
+    lines = [(number, line.strip()) for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)]
     said = [(number, line.partition(":")) for number, line in lines if line and not line.startswith("#")]
     found = ((number, name.strip(), value.strip()) for number, (name, _, value) in said)
     return _checked(found, path, "write `name: value` on each line")
