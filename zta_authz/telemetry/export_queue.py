@@ -9,15 +9,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from collections.abc import Sequence
 
 _LOG = logging.getLogger(__name__)
+
+
+class RequestExporter(Protocol):
+    """An exporter of the SDK's, but of what is encoded already."""
+
+    def export(self, parts: Sequence[bytes]) -> SpanExportResult:
+        """Send what the parts are together. Blocks, and may try again, for as long as it was told to."""
+        ...
+
+    def shutdown(self) -> None:
+        """Give connections back; a try that is under way ends."""
+        ...
 
 
 class ExportQueue:
@@ -27,13 +38,13 @@ class ExportQueue:
     that `failed` because the collector did not take them.
     """
 
-    def __init__(self, exporter: SpanExporter, capacity: int, batch: int, interval: float) -> None:
+    def __init__(self, exporter: RequestExporter, capacity: int, batch: int, interval: float) -> None:
         """Export when `batch` spans wait, and every `interval` seconds."""
         self._exporter = exporter
         self._capacity = capacity
         self._batch = batch
         self._interval = interval
-        self._waiting: deque[ReadableSpan] = deque()  # appending and taking are atomic
+        self._waiting: deque[bytes] = deque()  # appending and taking are atomic
         self._awake = threading.Event()
         self._closing = False
         self.exported = 0
@@ -47,7 +58,7 @@ class ExportQueue:
         """Spans that wait."""
         return len(self._waiting)
 
-    def put(self, span: ReadableSpan) -> None:
+    def put(self, span: bytes) -> None:
         """Queue a span, or drop it. Never waits."""
         waiting = len(self._waiting)
         if waiting >= self._capacity or self._closing:

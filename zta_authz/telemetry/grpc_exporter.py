@@ -1,4 +1,4 @@
-"""The SDK's exporter over gRPC, without the cycle that it makes of each failure.
+"""The SDK's exporter over gRPC, of what is encoded already, and without the cycle that it makes of each failure.
 
 It notes the exception of a try in what it calls a result, for metrics of its own that are switched off. The exception
 refers to the frame of the try, and that to the result: garbage that holds the request and the channel, and was alive
@@ -9,9 +9,13 @@ stays for ever (`policy_sources.pacing`). Measured: a megabyte for each batch th
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _NoResult:
@@ -32,8 +36,12 @@ class _NoMetrics:
 
 
 class Exporter(OTLPSpanExporter):
-    """As its base."""
+    """As its base, but `export` takes the parts of an ExportTraceServiceRequest's bytes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._metrics = _NoMetrics()  # private, so a test looks for the garbage itself
+
+    def _translate_data(self, data: Sequence[Any]) -> ExportTraceServiceRequest:
+        """The request: reading it again takes C code a microsecond a span, and the base sends nothing else."""
+        return ExportTraceServiceRequest.FromString(b"".join(data))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
+from tests.support.spans import MemoryExporter
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import RequestAttributes
@@ -94,7 +94,7 @@ def test_each_metric_is_of_our_names() -> None:
 
 def exported() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """The attributes of all spans with their types, and the events with their attributes."""
-    exporter = InMemorySpanExporter()
+    exporter = MemoryExporter()
     spans = Spans(exporter, 1.0, "1")
     for event in EVENTS:
         spans.record(event)

@@ -6,19 +6,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from zta_authz.telemetry.export_queue import ExportQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SPAN = ReadableSpan("s", resource=Resource({}))
+SPAN = b"s"
 
 
-class Stubborn(SpanExporter):
+class Stubborn:
     """Waits for `free` before it takes a batch; raises `failure` instead, where there is one."""
 
     def __init__(self, failure: Exception | None = None) -> None:
@@ -26,12 +24,15 @@ class Stubborn(SpanExporter):
         self.batches: list[int] = []
         self._failure = failure
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, parts: Sequence[bytes]) -> SpanExportResult:
         self.free.wait(10)
         if self._failure is not None:
             raise self._failure
-        self.batches.append(len(spans))
+        self.batches.append(len(parts))
         return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing to close."""
 
 
 def test_a_full_queue_drops_and_counts_at_once() -> None:

@@ -6,12 +6,9 @@ import gc
 import time
 import weakref
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext
 
 from zta_authz.telemetry import spans
 from zta_authz.telemetry.export_queue import ExportQueue
@@ -25,9 +22,9 @@ SECONDS = 2.0
 BATCH = 20
 
 
-def span() -> ReadableSpan:
-    """One that can be encoded."""
-    return ReadableSpan("s", SpanContext(1, 2, is_remote=False), resource=Resource({}), start_time=1, end_time=2)
+def span() -> memoryview:
+    """Bytes that a weak reference can watch."""
+    return memoryview(b"")
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def test_a_batch_that_nobody_took_leaves_nothing_that_a_reload_could_freeze_for_
     batch = [span() for _ in range(BATCH)]
     gone = [weakref.ref(each) for each in batch]
     while batch:
-        queue.put(batch.pop())
+        queue.put(cast("bytes", batch.pop()))
     deadline = time.monotonic() + 5 * SECONDS
     while queue.failed < BATCH:
         assert time.monotonic() < deadline

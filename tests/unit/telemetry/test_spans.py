@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny, identity
+from tests.support.spans import MemoryExporter
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import Headers, RequestAttributes
@@ -41,7 +41,7 @@ def event(
 
 
 def exported(*events: CheckEvent, ratio: float = 1.0, keep: Sequence[Keep] = ()) -> tuple[ReadableSpan, ...]:
-    exporter = InMemorySpanExporter()
+    exporter = MemoryExporter()
     spans = Spans(exporter, ratio, "1.2.3", keep)
     for each in events:
         stages = each.stages or Stages(time.time_ns, sampled=spans.sampling.samples(each.metadata))
