@@ -87,7 +87,7 @@ def test_headers_come_from_their_file_or_else_from_the_environment(tmp_path: Pat
 
 def test_a_file_of_headers_that_is_too_long_is_refused_and_not_cut(tmp_path: Path) -> None:
     file = tmp_path / "headers"
-    file.write_text(f"authorization: {SECRET * 10_000}\n")
+    file.write_text(f"authorization: {SECRET * 20_000}\n")
     with pytest.raises(FaultsError, match="more than 64 KiB"):
         connect(CollectorSettings(endpoint="http://a", headers_file=str(file)), Signal.LOGS, "audit.otlp", {})
 
