@@ -86,7 +86,6 @@ def test_decisions_know_whether_bundles_come_from_elsewhere(tmp_path: Path, text
         ),
         ("workload_api: {socket: '127.0.0.1:8081'}", "on a Unix socket"),
         (f"{TCP}{OURS}", "the Workload API's socket is not known"),
-        (f"{TCP}{OURS}{AGENT}server: fast", "takes certificates from files only"),
     ],
 )
 def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, message: str) -> None:
