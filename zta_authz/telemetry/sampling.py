@@ -5,8 +5,8 @@ Source: W3C Trace Context (traceparent); OpenTelemetry's ParentBased sampler.
 
 from __future__ import annotations
 
-import random
 import re
+from random import random as _chance  # from 0, and below 1
 from typing import TYPE_CHECKING, Final, Literal
 
 from zta_authz.errors import ANSWERS
@@ -50,7 +50,7 @@ class Sampling:
                 parent = _TRACEPARENT.fullmatch(value)
                 if parent is not None:
                     return int(parent[1], 16) & 1 == 1
-        return self.ratio > 0 and random.random() < self.ratio  # noqa: S311  chance, not secrecy
+        return _chance() < self.ratio  # noqa: S311  chance, not secrecy
 
     def keeps(self, event: CheckEvent) -> bool:
         """Whether an answered call that was not sampled is traced all the same."""
