@@ -53,7 +53,7 @@ def test_an_exception_while_deciding_is_noticed_though_it_is_answered_with_a_den
 
 @pytest.mark.usefixtures("_fresh_services")
 def test_an_empty_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zta_authz.ext_authz.servicer.answer", lambda *_: b"")
+    monkeypatch.setattr("zta_authz.ext_authz.servicer.told", lambda decision, *_: (decision, b""))
     _fails("check_request", "denied-path")
 
 
