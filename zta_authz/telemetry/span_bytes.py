@@ -1,7 +1,7 @@
 """The span of one answered call as the bytes that OTLP sends. Pure.
 
-The SDK's span objects and its encoder take 130 us for one of ours, with ten attributes and three events; written as
-bytes it takes a fifth. What they say is the same to the byte: a test compares them.
+The SDK's span objects and its encoder take 66 us for one of ours, with ten attributes and three events; this takes 22,
+and all of it while the call's facts are at hand. What is said is the same to the byte: a test compares them.
 Source: opentelemetry-proto 1.x, trace.proto; protobuf.dev/programming-guides/encoding.
 """
 
