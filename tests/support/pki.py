@@ -181,6 +181,13 @@ def with_sha1(certificate: x509.Certificate, signer: PrivateKey) -> x509.Certifi
     return x509.load_der_x509_certificate(der[: -len(signature)] + signature)
 
 
+def with_negative_serial(certificate: x509.Certificate) -> bytes:
+    """The same in DER, but its serial number's first bit set: RFC 5280 has none that is not positive."""
+    der, number = certificate.public_bytes(Encoding.DER), certificate.serial_number
+    told = number.to_bytes(number.bit_length() // 8 + 1, "big")
+    return der.replace(told, bytes((told[0] | 0x80,)) + told[1:], 1)
+
+
 def pem(*certificates: x509.Certificate) -> str:
     """The certificates in PEM, one after the other."""
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)

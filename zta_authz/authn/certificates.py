@@ -88,7 +88,10 @@ def read_pem(pem: bytes) -> list[Certificate]:
     """The certificates in `pem`, which must hold nothing else. Raises one of `CERTIFICATE_ERRORS`."""
     if not _PEM.fullmatch(pem):
         raise ValueError("not PEM certificates only")
-    return x509.load_pem_x509_certificates(pem)
+    certificates = x509.load_pem_x509_certificates(pem)
+    if any(each.serial_number <= 0 for each in certificates):  # RFC 5280, 4.1.2.2
+        raise ValueError("a serial number that is not positive")
+    return certificates
 
 
 def extension(certificate: Certificate, kind: type[E]) -> E | None:

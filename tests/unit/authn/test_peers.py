@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
@@ -25,6 +27,7 @@ from tests.support.pki import (
     presented,
     private_key,
     root,
+    with_negative_serial,
     with_sha1,
     xfcc,
 )
@@ -243,6 +246,7 @@ MALFORMED = {
     "half a block": presented(ROOT.certificate)[:200],
     "garbage after": presented(ROOT.certificate) + "x",
     "a key": "-----BEGIN PRIVATE KEY-----%0AAAAA%0A-----END PRIVATE KEY-----",
+    "a negative serial number": quote(ssl.DER_cert_to_PEM_cert(with_negative_serial(ROOT.issue()))),
     "empty block": "-----BEGIN CERTIFICATE-----%0AAAAA%0A-----END CERTIFICATE-----",
 }
 
