@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from zta_authz.audit.sinks import LineSink, NullSink
     from zta_authz.keys.refresher import JwksRefresher
     from zta_authz.keys.trust import TrustKeeper
+    from zta_authz.otlp.spans import SpanExporter
     from zta_authz.policy_sources.files import SnapshotHolder
     from zta_authz.settings import Settings
+    from zta_authz.settings.otlp_model import CollectorSettings
     from zta_authz.telemetry.metrics import Metrics
     from zta_authz.telemetry.observer import TelemetryObserver
 
@@ -39,16 +41,24 @@ def new_origin() -> Origin:
 def open_telling(settings: Settings, origin: Origin) -> tuple[LineSink | NullSink, TelemetryObserver]:
     """The decision log and the observer. Raises `SettingsErrors` where one of them can't be."""
     tracing = settings.tracing
-    audit = open_audit(settings.audit, origin, traced=tracing.otlp_endpoint is not None)
+    exporter = None if tracing.collector is None else _span_exporter(tracing.collector)
+    audit = open_audit(settings.audit, origin, traced=exporter is not None)
     observer = build_observer(
-        otlp_endpoint=tracing.otlp_endpoint,
-        otlp_protocol=tracing.protocol,
+        exporter=exporter,
         sample_ratio=tracing.sample_ratio,
         keep=tracing.keep,
         instance=origin.instance,
     )
     observer.metrics.watch_audit(lambda: audit.dropped, lambda: audit.queued, lambda: audit.unsampled)
     return audit, observer
+
+
+def _span_exporter(wanted: CollectorSettings) -> SpanExporter:
+    """What sends spans; connects nowhere yet."""
+    transport = connect(wanted, Signal.TRACES, "tracing")
+    from zta_authz.otlp.spans import SpanExporter  # noqa: PLC0415  megabytes that only those who send need
+
+    return SpanExporter(transport)
 
 
 def open_push(

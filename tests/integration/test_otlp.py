@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench import scenario
 from bench.load import LoadClient, Outcome
-from tests.support.collector import Collector, attributes_of
+from tests.support.collector import Collector, HttpCollector, Refusal, attributes_of
 from tests.support.service import RunningService
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ SECONDS = 1.5
 
 
 @contextlib.contextmanager
-def service(directory: Path, endpoint: str, protocol: str = "grpc") -> Iterator[tuple[Scenario, RunningService, str]]:
+def service(
+    directory: Path, endpoint: str, protocol: str = "grpc", **tracing: str
+) -> Iterator[tuple[Scenario, RunningService, str]]:
     """A service on the fast server that traces every call; its health listener's address last."""
     what = scenario.build("svid", 3, directory, "fast")
     settings = json.loads(what.config.read_text())
-    settings["tracing"] = {"otlp_endpoint": endpoint, "protocol": protocol}
+    settings["tracing"] = {"otlp_endpoint": endpoint, "protocol": protocol} | tracing
     settings["health"] = {"listen": "127.0.0.1:0"}
     settings["audit"] = {"sink": "none"}
     what.config.write_text(json.dumps(settings))
@@ -99,6 +101,22 @@ async def test_a_collector_that_does_not_answer_slows_and_fails_no_decision(
     assert lost + shown["zta_spans_queue_records"] >= outcome.calls - 512  # a batch may be on its way
     assert status == 0
     assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_a_batch_that_was_refused_once_arrives_with_our_credentials(protocol: str, tmp_path: Path) -> None:
+    credentials = tmp_path / "headers"
+    credentials.write_text("authorization: Bearer ours\n")
+    kind = Collector if protocol == "grpc" else HttpCollector
+    with kind() as collector:
+        collector.refusals.append(Refusal())
+        with service(tmp_path, collector.endpoint, protocol, headers_file=str(credentials)) as (what, running, _):
+            outcome = await drive(what, 0.2, 1)
+            running.signal(signal.SIGTERM)
+            assert (await asyncio.to_thread(running.wait))[0] == 0
+    assert len(collector.spans) == outcome.calls
+    assert len(collector.headers) >= 2
+    assert {each["authorization"] for each in collector.headers} == {"Bearer ours"}
 
 
 async def test_spans_arrive_again_when_the_collector_is_back(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ SERVICES = {
     "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
 }
+REJECTED = {"traces": "rejected_spans", "logs": "rejected_log_records", "metrics": "rejected_data_points"}
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ class Received:
             answer = getattr(self, f"_{signal}")(payload)
             self._came.notify_all()
         if self.rejected:
-            name = "rejected_log_records" if signal == "logs" else "rejected_data_points"
-            setattr(answer.partial_success, name, self.rejected)
+            setattr(answer.partial_success, REJECTED[signal], self.rejected)
             answer.partial_success.error_message = self.message
         encoded: bytes = answer.SerializeToString()
         return encoded

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from tests.support.collector import values_of
+from zta_authz.otlp.messages import Answer, Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 REMOTE = 0x200
@@ -28,11 +26,14 @@ class MemoryExporter:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
 
-    def export(self, parts: Sequence[bytes]) -> SpanExportResult:
-        self.requests.append(b"".join(parts))
-        return SpanExportResult.SUCCESS
+    def export(self, request: bytes, spans: int, seconds: float) -> Answer:
+        self.requests.append(request)
+        return Answer(Fate.TAKEN)
 
-    def shutdown(self) -> None:
+    def stop(self) -> None:
+        """Nothing is tried again."""
+
+    def close(self) -> None:
         """Nothing to close."""
 
     def get_finished_spans(self) -> tuple[ReadableSpan, ...]:

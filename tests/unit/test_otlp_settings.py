@@ -49,6 +49,9 @@ def faults(tmp_path: Path, text: str, **environ: str) -> str:
         ("metrics: {otlp: {endpoint: 'https://a', cert_file: /a}}", "`metrics.otlp.key_file`"),
         ("audit: {sink: otlp, otlp: {endpoint: 'https://a', key_file: /a}}", "`audit.otlp.cert_file`"),
         ("metrics: {otlp: {endpoint: 'http://a', ca_file: /a}}", "there is no TLS to this endpoint"),
+        ("tracing: {otlp_endpoint: 'http://a', ca_file: /a}", "write `https://` in `otlp_endpoint`"),
+        ("tracing: {otlp_endpoint: 'https://a', cert_file: /a}", "`tracing.key_file`"),
+        ("tracing: {otlp_endpoint: 'https://a', headers: {authorization: 5ecret}}", "unknown field `headers`"),
     ],
 )
 def test_what_does_not_go_together_is_a_fault_without_secrets(tmp_path: Path, settings: str, message: str) -> None:
@@ -60,15 +63,16 @@ def test_what_does_not_go_together_is_a_fault_without_secrets(tmp_path: Path, se
 def test_what_goes_together_is_none(tmp_path: Path) -> None:
     whole = "{endpoint: 'https://a:4317/x', protocol: http, headers_file: /h, ca_file: /c, cert_file: /d, key_file: /k}"
     assert faults(tmp_path, f"audit: {{sink: otlp, otlp: {whole}}}\nmetrics: {{otlp: {whole}}}\n") == ""
+    assert faults(tmp_path, f"tracing: {whole.replace('endpoint', 'otlp_endpoint')}\n") == ""
     variables = {"ZTA_AUDIT__SINK": "otlp", "ZTA_AUDIT__OTLP__ENDPOINT": "http://[::1]:4317"}
     assert faults(tmp_path, "{}", **variables, ZTA_METRICS__OTLP__ENDPOINT="http://a") == ""
 
 
-def headers_sent(wanted: CollectorSettings, environ: dict[str, str]) -> dict[str, str]:
+def headers_sent(wanted: CollectorSettings, environ: dict[str, str], signal: Signal = Signal.LOGS) -> dict[str, str]:
     """What a collector is sent."""
     with Collector() as collector:
         whole = wanted.model_copy(update={"endpoint": collector.endpoint})
-        transport = connect(whole, Signal.LOGS, "audit.otlp", environ)
+        transport = connect(whole, signal, "audit.otlp", environ)
         transport.send(b"", 5)
         transport.close()
     [headers] = collector.headers
@@ -83,6 +87,20 @@ def test_headers_come_from_their_file_or_else_from_the_environment(tmp_path: Pat
     assert headers_sent(named, environ) == {"authorization": f"Bearer {SECRET}", "x-scope": "a:b=c"}
     assert headers_sent(CollectorSettings(endpoint="http://a"), environ) == {"x-a": "1 2", "authorization": "other"}
     assert headers_sent(CollectorSettings(endpoint="http://a"), {}) == {}
+
+
+def test_the_variable_of_a_signal_counts_before_the_one_of_all(tmp_path: Path) -> None:
+    wanted = CollectorSettings(endpoint="http://a")
+    environ = {HEADERS_VARIABLE: "x-a=all", "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-a=traces"}
+    assert headers_sent(wanted, environ, Signal.TRACES) == {"x-a": "traces"}
+    assert headers_sent(wanted, environ, Signal.METRICS) == {"x-a": "all"}
+    with pytest.raises(FaultsError, match="OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
+        headers_sent(wanted, {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "host=a"}, Signal.TRACES)
+    secure = CollectorSettings(endpoint="https://a")
+    certificates = {"OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": str(tmp_path / "missing")}
+    connect(secure, Signal.LOGS, "audit.otlp", certificates).close()
+    with pytest.raises(FaultsError, match=r"tracing\.ca_file"):
+        connect(secure, Signal.TRACES, "tracing", certificates)
 
 
 def test_a_file_of_headers_that_is_too_long_is_refused_and_not_cut(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from zta_authz.otlp.messages import Severity
 from zta_authz.otlp.replies import answer
 from zta_authz.otlp.values import any_value, pairs, resource, scope
+from zta_authz.otlp.wire import field, field_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +29,9 @@ _NUMBERS: Final = {
     Severity.WARN: SeverityNumber.SEVERITY_NUMBER_WARN,
 }
 _KNOWN_ATTRIBUTES: Final = 1024
-_LENGTH_DELIMITED: Final = 2  # the wire type of texts and messages (protobuf.dev/programming-guides/encoding)
+_RECORD: Final = field_tag(ScopeLogs.LOG_RECORDS_FIELD_NUMBER)
+_SCOPE: Final = field_tag(ResourceLogs.SCOPE_LOGS_FIELD_NUMBER)
+_RESOURCE: Final = field_tag(ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER)
 
 
 def encode_entry(entry: LogEntry, observed_ns: int) -> bytes:
@@ -54,23 +57,9 @@ def _attribute(name: str, value: str | int) -> bytes:
 
 def encode_logs(entries: Iterable[bytes], origin: Origin) -> bytes:
     """An ExportLogsServiceRequest of encoded entries."""
-    logs = ScopeLogs(scope=scope(origin)).SerializeToString() + b"".join(
-        [_field(ScopeLogs.LOG_RECORDS_FIELD_NUMBER, entry) for entry in entries]
-    )
-    whole = ResourceLogs(resource=resource(origin)).SerializeToString() + _field(
-        ResourceLogs.SCOPE_LOGS_FIELD_NUMBER, logs
-    )
-    return _field(ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER, whole)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A message inside another: what it is, how long, and itself."""
-    length, rest = bytearray((number << 3 | _LENGTH_DELIMITED,)), len(content)
-    while rest > 0x7F:
-        length.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    length.append(rest)
-    return bytes(length) + content
+    logs = ScopeLogs(scope=scope(origin)).SerializeToString() + b"".join([field(_RECORD, entry) for entry in entries])
+    whole = ResourceLogs(resource=resource(origin)).SerializeToString() + field(_SCOPE, logs)
+    return field(_RESOURCE, whole)
 
 
 class LogExporter:

@@ -17,6 +17,7 @@ class Signal(Enum):
 
     LOGS = ("opentelemetry.proto.collector.logs.v1.LogsService", "/v1/logs")
     METRICS = ("opentelemetry.proto.collector.metrics.v1.MetricsService", "/v1/metrics")
+    TRACES = ("opentelemetry.proto.collector.trace.v1.TraceService", "/v1/traces")
 
     @property
     def method(self) -> str:

@@ -1,7 +1,8 @@
 """Collectors as the settings and the environment want them.
 
 Headers may be secret: they come from a file or from the environment, and neither they nor their file's lines are in
-any fault.
+any fault. Of the environment's variables the one of the signal counts before the one of all, as in OpenTelemetry's
+exporters (opentelemetry.io/docs/specs/otel/protocol/exporter).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from zta_authz.settings.model import Settings
     from zta_authz.settings.otlp_model import CollectorSettings
 
-HEADERS_VARIABLE: Final = "OTEL_EXPORTER_OTLP_HEADERS"
-CA_VARIABLE: Final = "OTEL_EXPORTER_OTLP_CERTIFICATE"
+_VARIABLES: Final = "OTEL_EXPORTER_OTLP_"
+HEADERS_VARIABLE: Final = f"{_VARIABLES}HEADERS"
+CA_VARIABLE: Final = f"{_VARIABLES}CERTIFICATE"
 
 _MAX_FILE_BYTES = 64 * 1024
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 5.6.2)
@@ -40,9 +42,10 @@ def otlp_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     """What of the collectors' settings does not go together."""
     yield from _collector(("audit", "otlp"), settings.audit.otlp)
     yield from _collector(("metrics", "otlp"), settings.metrics.otlp)
+    yield from _collector(("tracing",), settings.tracing.collector, "otlp_endpoint")
 
 
-def _collector(path: Path, wanted: CollectorSettings | None) -> Iterator[Inconsistency]:
+def _collector(path: Path, wanted: CollectorSettings | None, endpoint: str = "endpoint") -> Iterator[Inconsistency]:
     if wanted is None:
         return
     depends = (path,)
@@ -54,14 +57,14 @@ def _collector(path: Path, wanted: CollectorSettings | None) -> Iterator[Inconsi
         for name in ("ca_file", "cert_file", "key_file"):
             if getattr(wanted, name) is not None:
                 told = "there is no TLS to this endpoint"
-                yield Inconsistency((*path, name), told, "write `https://` in `endpoint`, or leave it out", depends)
+                yield Inconsistency((*path, name), told, f"write `https://` in `{endpoint}`, or leave it out", depends)
 
 
 def connect(
     wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str] = os.environ
 ) -> Transport:
     """The way to the collector of the section `setting`, not connected yet. Raises `SettingsErrors`."""
-    target = _target(wanted, setting, environ)
+    target = _target(wanted, signal, setting, environ)
     from zta_authz.otlp.transports import open_transport  # noqa: PLC0415  megabytes that only those who send need
 
     try:
@@ -74,15 +77,20 @@ def connect(
         raise SettingsErrors([Fault(str(place), 0, 0, said, hint)]) from error
 
 
-def _target(wanted: CollectorSettings, setting: str, environ: Mapping[str, str]) -> Target:
+def _target(wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str]) -> Target:
     if wanted.headers_file is not None:
         headers = _headers_of_file(wanted.headers_file, setting)
     else:
-        headers = _headers_of_variable(environ.get(HEADERS_VARIABLE, ""))
+        headers = _headers_of_variable(*_said(environ, f"{_VARIABLES}{signal.name}_HEADERS", HEADERS_VARIABLE))
     ca_file = wanted.ca_file
     if ca_file is None and wanted.endpoint.startswith("https://"):
-        ca_file = environ.get(CA_VARIABLE) or None
+        ca_file = _said(environ, f"{_VARIABLES}{signal.name}_CERTIFICATE", CA_VARIABLE)[1] or None
     return Target(wanted.endpoint, wanted.protocol, headers, ca_file, wanted.cert_file, wanted.key_file)
+
+
+def _said(environ: Mapping[str, str], first: str, second: str) -> tuple[str, str]:
+    """The variable that counts, and what it says: the second one where the first says nothing."""
+    return (first, environ[first]) if environ.get(first) else (second, environ.get(second, ""))
 
 
 def _headers_of_file(path: str, setting: str) -> tuple[Header, ...]:
@@ -101,11 +109,11 @@ def _headers_of_file(path: str, setting: str) -> tuple[Header, ...]:
     return _checked(found, path, "write `name: value` on each line")
 
 
-def _headers_of_variable(text: str) -> tuple[Header, ...]:
+def _headers_of_variable(variable: str, text: str) -> tuple[Header, ...]:
     """`name=value` with commas, values percent-encoded, as OpenTelemetry's exporters read it."""
     said = [item.partition("=") for item in text.split(",") if item.strip()]
     found = ((0, name.strip(), unquote(value.strip())) for name, _, value in said)
-    return _checked(found, f"environment variable {HEADERS_VARIABLE}", "write `name=value,name=value`")
+    return _checked(found, f"environment variable {variable}", "write `name=value,name=value`")
 
 
 def _checked(found: Iterable[tuple[int, str, str]], source: str, hint: str) -> tuple[Header, ...]:

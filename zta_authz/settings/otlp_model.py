@@ -55,10 +55,28 @@ class MetricsSettings(Section):
 class TracingSettings(Section):
     """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled.
 
-    `keep` names those that are traced although they were not sampled.
+    `keep` names those that are traced although they were not sampled. The files are as in `CollectorSettings`.
     """
 
     otlp_endpoint: OtlpEndpoint | None = None
     protocol: Literal["grpc", "http"] = "grpc"
+    headers_file: Text | None = None
+    ca_file: Text | None = None
+    cert_file: Text | None = None
+    key_file: Text | None = None
     sample_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     keep: Annotated[tuple[Literal["denials", "errors"], ...], AfterValidator(distinct)] = ("errors",)
+
+    @property
+    def collector(self) -> CollectorSettings | None:
+        """Where spans go, as other collectors are said; None: nowhere."""
+        if self.otlp_endpoint is None:
+            return None
+        return CollectorSettings(
+            endpoint=self.otlp_endpoint,
+            protocol=self.protocol,
+            headers_file=self.headers_file,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+        )

@@ -7,11 +7,14 @@ may take half a minute to close.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from opentelemetry.sdk.trace.export import SpanExportResult
+from zta_authz.otlp.messages import Answer, Fate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +22,19 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-class RequestExporter(Protocol):
-    """An exporter of the SDK's, but of what is encoded already."""
+class BatchExporter(Protocol):
+    """What sends batches. One thread uses it, but for `stop`."""
 
-    def export(self, parts: Sequence[bytes]) -> SpanExportResult:
-        """Send what the parts are together. Blocks, and may try again, for as long as it was told to."""
+    def export(self, spans: Sequence[bytes], seconds: float) -> Answer:
+        """What the collector made of these spans. Blocks, and may try again, for about `seconds`."""
         ...
 
-    def shutdown(self) -> None:
-        """Give connections back; a try that is under way ends."""
+    def stop(self) -> None:
+        """Try nothing again. Called by another thread."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
         ...
 
 
@@ -35,18 +42,21 @@ class ExportQueue:
     """Hands spans to `exporter` in batches, on a thread of its own; a span that finds `capacity` others is dropped.
 
     The counts are since the start: spans that were `exported`, those that were `dropped` at a full queue, and those
-    that `failed` because the collector did not take them.
+    that `failed` because the collector did not take them, or rejected them of a batch that it took.
     """
 
-    def __init__(self, exporter: RequestExporter, capacity: int, batch: int, interval: float) -> None:
-        """Export when `batch` spans wait, and every `interval` seconds."""
+    def __init__(self, exporter: BatchExporter, capacity: int, batch: int, interval: float, seconds: float) -> None:
+        """Export when `batch` spans wait, and every `interval` seconds; a batch for `seconds` at most."""
         self._exporter = exporter
         self._capacity = capacity
         self._batch = batch
         self._interval = interval
+        self._seconds = seconds
         self._waiting: deque[bytes] = deque()  # appending and taking are atomic
         self._awake = threading.Event()
         self._closing = False
+        self._until = math.inf  # when closing ends
+        self._failing = False
         self.exported = 0
         self.dropped = 0
         self.failed = 0
@@ -74,27 +84,43 @@ class ExportQueue:
             self._awake.clear()
             while self._waiting and not self._closing:
                 self._export()
-        while self._waiting:
+        while self._waiting and self._left() > 0:
             self._export()
+        self._exporter.close()
+
+    def _left(self) -> float:
+        """Seconds that are left for exporting."""
+        return self._until - time.monotonic()
 
     def _export(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+        batch: list[bytes] = []
+        with suppress(IndexError):  # none left
+            while len(batch) < self._batch:
+                batch.append(self._waiting.popleft())
         try:
-            taken = self._exporter.export(batch) is SpanExportResult.SUCCESS
+            answer = self._exporter.export(batch, max(0.0, min(self._seconds, self._left())))
         except Exception as error:  # noqa: BLE001  the thread must outlive whatever an exporter does
-            _LOG.warning("spans could not be exported: %s", type(error).__name__)
-            taken = False
-        if taken:
-            self.exported += len(batch)
-        else:
-            self.failed += len(batch)
-        batch.clear()  # an exporter's exceptions keep its frames, and thereby this list, until a full collection
+            answer = Answer(Fate.LATER, said=type(error).__name__)
+        self._settle(answer, len(batch))
+        batch.clear()  # whoever keeps the frames of a failure keeps no spans by them
+
+    def _settle(self, answer: Answer, sent: int) -> None:
+        """Count, and say once when it begins to fail and when that is over."""
+        lost = answer.rejected if answer.fate is Fate.TAKEN else sent
+        self.exported += sent - lost
+        self.failed += lost
+        if lost and not self._failing:
+            _LOG.warning("the collector does not take all spans", extra={"said": answer.said, "lost_spans": lost})
+        elif self._failing and not lost:
+            _LOG.info("the collector takes all spans again")
+        self._failing = lost > 0
 
     def close(self, seconds: float) -> None:
         """Export what waits, for `seconds` at most; what is left then is dropped."""
+        self._until = time.monotonic() + seconds
         self._closing = True
         self._awake.set()
         self._thread.join(seconds)
-        self._exporter.shutdown()
+        self._exporter.stop()
         self.dropped += len(self._waiting)
         self._waiting.clear()

@@ -1,4 +1,4 @@
-"""The observer that the servicer calls: metrics always, spans where an OTLP endpoint is configured."""
+"""The observer that the servicer calls: metrics always, spans where something exports them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from zta_authz import __version__
 from zta_authz.model.decision import Verdict
 from zta_authz.model.stages import Stages
 from zta_authz.telemetry.metrics import Metrics
-from zta_authz.telemetry.spans import Protocol, Spans, otlp_exporter
+from zta_authz.telemetry.spans import Spans
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from zta_authz.ports import CheckEvent
     from zta_authz.telemetry.sampling import Keep
+    from zta_authz.telemetry.spans import RequestExporter
 
 TIMED_CALLS: Final = 64
 """One call in so many has its stages timed, besides those that are traced: enough for a histogram."""
@@ -71,20 +72,17 @@ class TelemetryObserver:
 
 def build_observer(
     *,
-    otlp_endpoint: str | None = None,
-    otlp_protocol: Protocol = "grpc",
-    otlp_headers: Mapping[str, str] | None = None,
+    exporter: RequestExporter | None = None,
     sample_ratio: float = 1.0,
     keep: Collection[Keep] = (),
     instance: str = "",
 ) -> TelemetryObserver:
-    """The observer for these settings. Without `otlp_endpoint` no span is made and nothing is sent.
+    """The observer for these settings. Without `exporter` no span is made and nothing is sent.
 
     `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced; `keep` names those that are
     traced in any case. `instance` names this process in spans, if it is to be named.
     """
     metrics = Metrics(__version__)
-    if not otlp_endpoint:
+    if exporter is None:
         return TelemetryObserver(metrics)
-    exporter = otlp_exporter(otlp_endpoint, otlp_protocol, otlp_headers)
     return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__, keep, instance))

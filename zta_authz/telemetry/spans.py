@@ -5,14 +5,12 @@ The `traceparent` header inside the CheckRequest is the client's word: where the
 neither becomes the parent nor makes us sample. Source: W3C Trace Context; OpenTelemetry trace specification.
 
 Without a configured endpoint no span is made. `OTEL_*` variables change neither which spans are made, nor what is in
-them, nor where they go; the exporter does take credentials for its endpoint from `OTEL_EXPORTER_OTLP_HEADERS` and
-`OTEL_EXPORTER_OTLP_CERTIFICATE`.
+them, nor where they go.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Protocol
 
 from zta_authz.telemetry import names
 from zta_authz.telemetry.export_queue import ExportQueue
@@ -20,57 +18,53 @@ from zta_authz.telemetry.sampling import Keep, Sampling
 from zta_authz.telemetry.span_bytes import encode_request, encode_span, request_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-    from opentelemetry.sdk.trace.export import SpanExportResult
-
+    from zta_authz.otlp.messages import Answer
     from zta_authz.ports import CheckEvent
-    from zta_authz.telemetry.export_queue import RequestExporter
-
-Protocol = Literal["grpc", "http"]
 
 QUEUE_SPANS = 4096
 BATCH_SPANS = 512
 BATCH_SECONDS = 2.0
-EXPORT_SECONDS = 5
-HTTP_PATH = "/v1/traces"
+EXPORT_SECONDS = 5.0
+"""For one batch, with all tries; and for all that are queued when we close."""
 
 
-def otlp_exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str] | None = None) -> RequestExporter:
-    """An OTLP exporter to `endpoint`: `http(s)://host:4317` for gRPC, `http(s)://host:4318` for HTTP.
+class RequestExporter(Protocol):
+    """What sends requests of spans to the collector."""
 
-    A URL for HTTP that has no path gets OTLP's own, `/v1/traces`.
+    def export(self, request: bytes, spans: int, seconds: float) -> Answer:
+        """What the collector made of a request of so many `spans`, within about `seconds`."""
+        ...
 
-    Importing an exporter takes a fifth of a second and megabytes, so only the one that is configured is imported.
-    """
-    sent = dict(headers) if headers else None
-    if protocol == "grpc":
-        from zta_authz.telemetry.grpc_exporter import Exporter  # noqa: PLC0415
+    def stop(self) -> None:
+        """Try nothing again. Called by another thread."""
+        ...
 
-        insecure = not endpoint.startswith("https://")
-        told = Exporter(endpoint=endpoint, insecure=insecure, headers=sent, timeout=EXPORT_SECONDS)
-        return cast("RequestExporter", told)
-    from zta_authz.telemetry.http_exporter import HttpExporter  # noqa: PLC0415
-    from zta_authz.telemetry.http_session import Session  # noqa: PLC0415
-
-    url = endpoint if urlsplit(endpoint).path.strip("/") else endpoint.rstrip("/") + HTTP_PATH
-    return cast("RequestExporter", HttpExporter(endpoint=url, headers=sent, timeout=EXPORT_SECONDS, session=Session()))
+    def close(self) -> None:
+        """Give connections back."""
+        ...
 
 
-class _Requests:
-    """Makes one request of each batch."""
+class SpanRequests:
+    """Makes one request of each batch, and sends it with `exporter`."""
 
     def __init__(self, exporter: RequestExporter, parts: tuple[bytes, bytes]) -> None:
+        """`parts` are what `request_parts` makes."""
         self._exporter = exporter
         self._parts = parts
 
-    def export(self, parts: Sequence[bytes]) -> SpanExportResult:
+    def export(self, spans: Sequence[bytes], seconds: float) -> Answer:
         """What became of the request of these spans."""
-        return self._exporter.export((encode_request(self._parts, parts),))
+        return self._exporter.export(encode_request(self._parts, spans), len(spans), seconds)
 
-    def shutdown(self) -> None:
+    def stop(self) -> None:
+        """Try nothing again."""
+        self._exporter.stop()
+
+    def close(self) -> None:
         """Nothing more is sent."""
-        self._exporter.shutdown()
+        self._exporter.close()
 
 
 class Spans:
@@ -94,7 +88,8 @@ class Spans:
         parts = request_parts(
             told | ({names.RESOURCE_INSTANCE: instance} if instance else {}), (names.INSTRUMENTATION, version)
         )
-        self.queue = ExportQueue(_Requests(exporter, parts), QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS)
+        requests = SpanRequests(exporter, parts)
+        self.queue = ExportQueue(requests, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS, EXPORT_SECONDS)
 
     def record(self, event: CheckEvent) -> None:
         """Make the span of one answered call, if it was sampled or is kept."""

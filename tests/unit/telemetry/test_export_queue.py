@@ -6,38 +6,54 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.trace.export import SpanExportResult
-
+from zta_authz.otlp.messages import Answer, Fate
 from zta_authz.telemetry.export_queue import ExportQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import pytest
 
 SPAN = b"s"
+TAKEN = Answer(Fate.TAKEN)
 
 
 class Stubborn:
-    """Waits for `free` before it takes a batch; raises `failure` instead, where there is one."""
+    """Waits for `free` before it answers a batch; raises `failure` instead, where there is one."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
+    def __init__(self, failure: Exception | None = None, answer: Answer = TAKEN) -> None:
         self.free = threading.Event()
         self.batches: list[int] = []
+        self.seconds: list[float] = []
+        self.closed = False
+        self.answer = answer
         self._failure = failure
 
-    def export(self, parts: Sequence[bytes]) -> SpanExportResult:
+    def export(self, spans: Sequence[bytes], seconds: float) -> Answer:
         self.free.wait(10)
         if self._failure is not None:
             raise self._failure
-        self.batches.append(len(parts))
-        return SpanExportResult.SUCCESS
+        self.batches.append(len(spans))
+        self.seconds.append(seconds)
+        return self.answer
 
-    def shutdown(self) -> None:
-        """Nothing to close."""
+    def stop(self) -> None:
+        """Nothing is tried again."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_full_queue_drops_and_counts_at_once() -> None:
     exporter = Stubborn()
-    queue = ExportQueue(exporter, capacity=10, batch=4, interval=0.01)
+    queue = ExportQueue(exporter, capacity=10, batch=4, interval=0.01, seconds=5)
     begun = time.monotonic()
     for _ in range(100):
         queue.put(SPAN)
@@ -48,12 +64,14 @@ def test_a_full_queue_drops_and_counts_at_once() -> None:
     queue.close(5)
     assert queue.exported + queue.dropped == 100
     assert max(exporter.batches) <= 4
+    assert max(exporter.seconds) <= 5
+    assert exporter.closed
 
 
 def test_an_exporter_that_fails_is_counted_and_asked_again() -> None:
     exporter = Stubborn(RuntimeError("secret"))
     exporter.free.set()
-    queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01)
+    queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01, seconds=5)
     queue.put(SPAN)
     deadline = time.monotonic() + 5
     while not queue.failed and time.monotonic() < deadline:
@@ -66,7 +84,7 @@ def test_an_exporter_that_fails_is_counted_and_asked_again() -> None:
 
 def test_closing_waits_no_longer_than_it_was_told() -> None:
     exporter = Stubborn()
-    queue = ExportQueue(exporter, capacity=10, batch=2, interval=0.01)
+    queue = ExportQueue(exporter, capacity=10, batch=2, interval=0.01, seconds=5)
     for _ in range(6):
         queue.put(SPAN)
     begun = time.monotonic()
@@ -76,3 +94,39 @@ def test_closing_waits_no_longer_than_it_was_told() -> None:
     queue.put(SPAN)
     assert queue.queued == 0
     exporter.free.set()
+
+
+def test_what_a_collector_rejects_of_a_batch_failed_and_the_rest_arrived() -> None:
+    exporter = Stubborn(answer=Answer(Fate.TAKEN, rejected=2))
+    exporter.free.set()
+    queue = ExportQueue(exporter, capacity=10, batch=5, interval=60, seconds=5)
+    for _ in range(5):
+        queue.put(SPAN)
+    queue.close(5)
+    assert (queue.exported, queue.failed, queue.dropped) == (3, 2, 0)
+
+
+def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = Stubborn(answer=Answer(Fate.LATER, said="UNAVAILABLE"))
+    exporter.free.set()
+    queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01, seconds=5)
+    with caplog.at_level("INFO"):
+        for total in (1, 2):
+            queue.put(SPAN)
+            until(lambda total=total: queue.failed == total)
+        exporter.answer = TAKEN
+        for total in (1, 2):
+            queue.put(SPAN)
+            until(lambda total=total: queue.exported == total)
+        queue.close(5)
+    assert caplog.messages == ["the collector does not take all spans", "the collector takes all spans again"]
+
+
+def test_what_is_left_when_closing_is_exported_for_no_longer_than_closing_may_take() -> None:
+    exporter = Stubborn()
+    exporter.free.set()
+    queue = ExportQueue(exporter, capacity=10, batch=5, interval=60, seconds=5)
+    queue.put(SPAN)
+    queue.close(1)
+    assert queue.exported == 1
+    assert exporter.seconds[0] <= 1

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
-from zta_authz.telemetry import spans
+from zta_authz.otlp.messages import Signal, Target
+from zta_authz.otlp.spans import SpanExporter
+from zta_authz.otlp.transports import open_transport
 from zta_authz.telemetry.export_queue import ExportQueue
+from zta_authz.telemetry.spans import SpanRequests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +52,11 @@ def frozen_garbage() -> list[object]:
 @pytest.mark.usefixtures("cleared")
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_batch_that_nobody_took_leaves_nothing_that_a_reload_could_freeze_for_ever(
-    protocol: Literal["grpc", "http"], monkeypatch: pytest.MonkeyPatch
+    protocol: Literal["grpc", "http"],
 ) -> None:
-    monkeypatch.setattr(spans, "EXPORT_SECONDS", SECONDS)
-    queue = ExportQueue(spans.otlp_exporter(NOBODY, protocol), capacity=100, batch=BATCH, interval=0.01)
+    exporter = SpanExporter(open_transport(Target(NOBODY, protocol), Signal.TRACES))
+    requests = SpanRequests(exporter, (b"", b""))
+    queue = ExportQueue(requests, capacity=100, batch=BATCH, interval=0.01, seconds=SECONDS)
     batch = [span() for _ in range(BATCH)]
     gone = [weakref.ref(each) for each in batch]
     while batch:

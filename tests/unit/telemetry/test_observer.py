@@ -10,6 +10,9 @@ import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, allow, attributes
+from zta_authz.otlp.messages import Signal, Target
+from zta_authz.otlp.spans import SpanExporter
+from zta_authz.otlp.transports import open_transport
 from zta_authz.ports import CheckEvent
 from zta_authz.telemetry import spans
 from zta_authz.telemetry.observer import TIMED_CALLS, TelemetryObserver, build_observer
@@ -17,7 +20,13 @@ from zta_authz.telemetry.observer import TIMED_CALLS, TelemetryObserver, build_o
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zta_authz.otlp.messages import Protocol
+
 EVENT = CheckEvent((), attributes(), allow(), DECISION_ID, 1_000_000, 2_000_000)
+
+
+def exporter_to(endpoint: str, protocol: Protocol) -> SpanExporter:
+    return SpanExporter(open_transport(Target(endpoint, protocol), Signal.TRACES))
 
 
 def check(observer: TelemetryObserver) -> None:
@@ -58,7 +67,7 @@ def collector() -> Iterator[Collector]:
 
 def test_closing_sends_the_spans_that_are_queued(collector: Collector) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    observer = build_observer(otlp_endpoint=endpoint, otlp_protocol="http")
+    observer = build_observer(exporter=exporter_to(endpoint, "http"))
     assert observer.traces
     check(observer)
     observer.close()
@@ -70,16 +79,16 @@ def test_closing_sends_the_spans_that_are_queued(collector: Collector) -> None:
 
 def test_a_sample_ratio_of_nothing_sends_nothing(collector: Collector) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
-    observer = build_observer(otlp_endpoint=endpoint, otlp_protocol="http", sample_ratio=0.0)
+    observer = build_observer(exporter=exporter_to(endpoint, "http"), sample_ratio=0.0)
     check(observer)
     observer.close()
     assert collector.bodies == []
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_collector_that_is_gone_harms_nothing(protocol: spans.Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_that_is_gone_harms_nothing(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans, "EXPORT_SECONDS", 1)
-    observer = build_observer(otlp_endpoint="http://127.0.0.1:1", otlp_protocol=protocol)
+    observer = build_observer(exporter=exporter_to("http://127.0.0.1:1", protocol))
     check(observer)
     observer.close()
     assert b'zta_decisions_total{reason="allow_policy",verdict="allow"} 1.0' in observer.metrics.render()
@@ -92,9 +101,8 @@ def test_one_call_in_so_many_is_timed_where_nothing_is_traced() -> None:
 
 
 def test_the_share_of_traced_calls_can_change_while_it_runs(collector: Collector) -> None:
-    observer = build_observer(
-        otlp_endpoint=f"http://127.0.0.1:{collector.server_port}", otlp_protocol="http", sample_ratio=0.0
-    )
+    exporter = exporter_to(f"http://127.0.0.1:{collector.server_port}", "http")
+    observer = build_observer(exporter=exporter, sample_ratio=0.0)
     check(observer)
     observer.sample(1.0)
     check(observer)

@@ -18,7 +18,7 @@ from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
 from zta_authz.telemetry.observer import build_observer
 from zta_authz.telemetry.sampling import KEPT_PER_SECOND, Sampling
-from zta_authz.telemetry.spans import Spans, otlp_exporter
+from zta_authz.telemetry.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,10 +237,3 @@ def test_without_an_endpoint_no_span_is_made(monkeypatch: pytest.MonkeyPatch) ->
     observer.observe(event(allow(), attributes()))
     assert observer.traces is False
     observer.close()
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_both_protocols_of_otlp_have_an_exporter(protocol: str) -> None:
-    exporter = otlp_exporter("http://127.0.0.1:1/v1/traces", "grpc" if protocol == "grpc" else "http")
-    assert protocol in type(exporter).__module__
-    exporter.shutdown()
