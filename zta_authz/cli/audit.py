@@ -59,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name in segment_order(firsts):
         verifier.read_segment(name, _lines(name))
     report = verifier.finish()
+    if report.ok and report.last_seq is None:  # a log begins with a record of its own: to verify nothing proves nothing
+        told = "there are no records"
+        raise FaultsError([Fault(" ".join(arguments.files), 0, 0, told, "is it the right file?")])
     if arguments.output == "json":
         print_json("AuditVerification", _fields(report, len(firsts)))
     else:

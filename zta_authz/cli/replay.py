@@ -106,6 +106,8 @@ class Findings:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay. Raises `FaultsError` with everything that is wrong with settings, policies and recordings."""
+    from pathlib import Path
+
     from zta_authz.cli.loading import read_settings
     from zta_authz.cli.recordings import find_recordings, is_log
     from zta_authz.errors import Fault, FaultsError
@@ -121,6 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
     for log in logs:
         _replay_log(log, snapshot, settings, arguments.at, findings)
     if requests:
+        if not arguments.against and not any(Path(each).exists() for each in settings.policies):
+            told = "recorded requests are compared with the policies in force, and there are none"
+            raise FaultsError([Fault(str(requests[0]), 0, 0, told, "name them: --against DIR, or --config FILE")])
         against = load_snapshot(arguments.against or settings.policies, options)
         for file in requests:
             _replay_requests(file, against, snapshot, arguments.at, findings)

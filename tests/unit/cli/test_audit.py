@@ -75,6 +75,15 @@ def test_what_can_not_be_read_is_status_2(
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"", b"no newline, so it might be a torn line"])
+def test_a_file_without_a_record_is_not_called_as_it_was_written(
+    log: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    log.write_bytes(content)
+    assert verify() == 2
+    assert "there are no records" in capsys.readouterr().err
+
+
 def test_the_private_key_is_not_taken_for_the_public_one(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (log.parent / "private.pem").write_bytes(KEY_PEM)
     assert verify("--checkpoints", "checkpoints.jsonl", "--public-key", "private.pem") == 2

@@ -260,6 +260,16 @@ def test_the_time_of_the_request_decides_unless_another_is_given(
     assert files.json(capsys, str(recorded), "--at", "2025-01-01T00:00:00Z")[0] == 0
 
 
+def test_without_policies_in_force_to_compare_with_it_says_how_to_name_them(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = files.directory / "a.bin"
+    recorded.write_bytes(check_request(path="/b").SerializeToString())
+    files.policies(to("/b"))
+    assert files.replay(str(recorded)) == 2
+    assert "--against DIR" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"\x00\x01\x02", b"", b'{"a": 1}\n'])
 def test_what_holds_no_decisions_ends_with_2(files: Files, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
     files.log.write_bytes(content)
