@@ -42,6 +42,8 @@ def faults(tmp_path: Path, text: str, **environ: str) -> str:
         ("metrics: {otlp: {endpoint: 'a:4317'}}", "http or https URL"),
         ("metrics: {otlp: {endpoint: 'http://a:99999'}}", "http or https URL"),
         ("metrics: {otlp: {endpoint: 'http://a b'}}", "http or https URL"),
+        ("metrics: {otlp: {endpoint: 'http://a..b:4318'}}", "http or https URL"),
+        (f"audit: {{sink: otlp, otlp: {{endpoint: 'http://{'a' * 64}.b'}}}}", "http or https URL"),
         ("metrics: {otlp: {endpoint: 'http://me:5ecret@a'}}", "no user or password"),
         ("metrics: {otlp: {endpoint: 'http://a', protocol: udp}}", "write 'grpc' or 'http'"),
         ("metrics: {otlp: {endpoint: 'http://a', interval_seconds: 0.5}}", "interval_seconds"),
@@ -120,6 +122,9 @@ def test_a_file_of_headers_that_is_too_long_is_refused_and_not_cut(tmp_path: Pat
         "a:",
         f"host: {SECRET}",
         f"grpc-x: {SECRET}",
+        f"x-token-bin: {SECRET}",
+        f"X-Token-Bin: {SECRET}",
+        f"a!: {SECRET}",
     ],
 )
 def test_what_is_no_header_is_a_fault_that_does_not_show_it(tmp_path: Path, line: str) -> None:

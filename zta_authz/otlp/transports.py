@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 _LEAST_SECONDS: Final = 0.01  # a socket with no time at all would not block
+_UNSENT: Final = (OSError, http.client.HTTPException, UnicodeError)  # the last for a host that is no name
 _WRONG_CODES: Final = frozenset((grpc.StatusCode.INVALID_ARGUMENT,))
 _WRONG_STATUSES: Final = frozenset((400, 413, 422))
 _DETAILS: Final = "grpc-status-details-bin"
@@ -111,6 +112,8 @@ class GrpcTransport:
             return Reply(Fate.TAKEN, self._call(payload, timeout=seconds, metadata=self._headers))
         except grpc.RpcError as error:
             return _refused(error)
+        except (TypeError, ValueError) as error:  # metadata that gRPC does not take, say: told, and nothing is given up
+            return _unsent(error)
 
     def close(self) -> None:
         """Close the channel."""
@@ -167,12 +170,12 @@ class HttpTransport:
             self.close()
             if not kept or time.monotonic() >= until:
                 return _unsent(error)
-        except (OSError, http.client.HTTPException) as error:
+        except _UNSENT as error:
             self.close()
             return _unsent(error)
         try:
             return self._post(payload, until)
-        except (OSError, http.client.HTTPException) as error:
+        except _UNSENT as error:
             self.close()
             return _unsent(error)
 

@@ -31,7 +31,7 @@ HEADERS_VARIABLE: Final = f"{_VARIABLES}HEADERS"
 CA_VARIABLE: Final = f"{_VARIABLES}CERTIFICATE"
 
 _MAX_FILE_BYTES = 64 * 1024
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token (RFC 9110, 5.6.2)
+_NAME = re.compile(r"(?!.*-bin$)[0-9A-Za-z_.-]+", re.IGNORECASE)  # what gRPC takes with a text (gRPC over HTTP/2)
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _OURS = frozenset(("content-type", "content-length", "host", "te", "user-agent", "transfer-encoding", "connection"))
 

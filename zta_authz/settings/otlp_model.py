@@ -16,8 +16,9 @@ _URL_HINT = "write for example `http://127.0.0.1:4317`"
 def _otlp(text: str) -> str:
     try:
         parts = urlsplit(text)
+        (parts.hostname or "").encode("idna")  # as it is looked up; else no request would ever be sent
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
-    except ValueError:  # a port that is none
+    except ValueError:  # a port or a name that is none
         raise wrong(_NO_URL, _URL_HINT) from None
     if not known or not (text.isascii() and text.isprintable() and " " not in text):
         raise wrong(_NO_URL, _URL_HINT)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.otlp.messages import Answer, Fate
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LOG = logging.getLogger(__name__)
+BATCH_BYTES: Final = 1024 * 1024
+"""And a span more at most, which stays below the 4 MiB that collectors take: callers choose how long a span is."""
 
 
 class BatchExporter(Protocol):
@@ -94,9 +96,11 @@ class ExportQueue:
 
     def _export(self) -> None:
         batch: list[bytes] = []
+        size = 0
         with suppress(IndexError):  # none left
-            while len(batch) < self._batch:
+            while len(batch) < self._batch and size < BATCH_BYTES:
                 batch.append(self._waiting.popleft())
+                size += len(batch[-1])
         try:
             answer = self._exporter.export(batch, max(0.0, min(self._seconds, self._left())))
         except Exception as error:  # noqa: BLE001  the thread must outlive whatever an exporter does

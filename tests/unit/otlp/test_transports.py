@@ -164,6 +164,21 @@ def test_a_collector_that_is_gone_or_hangs_is_one_for_later(protocol: Protocol, 
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("http://a..b:1", "http"),
+        Target("http://127.0.0.1:1", "grpc", (("x-token-bin", "5ecret"),)),
+        Target("http://127.0.0.1:1", "grpc", (("x!", "5ecret"),)),
+    ],
+)
+def test_what_can_never_be_sent_waits_and_is_not_lost(target: Target) -> None:
+    """An exception here would cost the decision log a batch whose calls were allowed."""
+    answer = send(target, seconds=0.5)
+    assert answer.fate is Fate.LATER
+    assert "5ecret" not in answer.said
+
+
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"])
 def test_a_collector_that_answers_drop_by_drop_keeps_nobody_longer_than_was_said(said: bytes) -> None:
     """Each drop comes in time; all of them would not. In the head of the answer, and in its body."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from zta_authz.otlp.messages import Answer, Fate
-from zta_authz.telemetry.export_queue import ExportQueue
+from zta_authz.telemetry.export_queue import BATCH_BYTES, ExportQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +66,18 @@ def test_a_full_queue_drops_and_counts_at_once() -> None:
     assert max(exporter.batches) <= 4
     assert max(exporter.seconds) <= 5
     assert exporter.closed
+
+
+def test_long_spans_go_in_requests_that_a_collector_takes() -> None:
+    """A caller's trace state and path make a span of 20 KB: 512 of them would cost everybody's spans beside them."""
+    exporter = Stubborn()
+    queue = ExportQueue(exporter, capacity=600, batch=512, interval=0.01, seconds=5)
+    for _ in range(600):
+        queue.put(b"s" * 20_000)
+    exporter.free.set()
+    queue.close(5)
+    assert queue.exported == 600
+    assert max(exporter.batches) * 20_000 < BATCH_BYTES + 20_000
 
 
 def test_an_exporter_that_fails_is_counted_and_asked_again() -> None:
