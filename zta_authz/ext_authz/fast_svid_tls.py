@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _AGAIN_SECONDS: Final = 1.0
-"""How long a verdict may stand for what only time changes: the validity of authorities between leaf and root."""
+"""How long a verdict may stand for what only time changes: the validity of authorities between leaf and root.
+
+As long passes between two tries to make a context.
+"""
 
 
 class SvidCaller:
@@ -61,6 +65,7 @@ class SvidListener:
         self._tls = tls
         self._made_from: tuple[OwnSvid | None, Bundles | None] = (None, None)
         self._made: ssl.SSLContext | None = None
+        self._again = 0.0  # after a failure: when it is tried again
         self.context = bare_context()  # it has no certificate: a handshake that is not handed on fails
         self.context.sni_callback = self._choose  # called for every ClientHello, with or without a server name
         _see_that_memory_has_files()
@@ -76,6 +81,8 @@ class SvidListener:
         svid, bundles = now = (self._tls.svid, self._tls.bundles)
         if svid is self._made_from[0] and bundles is self._made_from[1]:
             return self._made
+        if time.monotonic() < self._again:
+            return None
         authorities = self._tls.authorities_of(bundles)
         self._made = None
         if svid is not None and authorities:
@@ -83,6 +90,9 @@ class SvidListener:
                 self._made = _context_of(svid, authorities)
             except (OSError, ValueError) as error:  # SSLError is one; its message says nothing of the key
                 _LOG.error("our SVID can't be served with: %s", error)
+                self._again = time.monotonic() + _AGAIN_SECONDS
+                self._made_from = (None, None)  # a lack of file descriptors, say, must not outlast itself
+                return None
         self._made_from = now
         return self._made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_an_svid_that_openssl_does_not_take_gets_an_alert_and_the_log_has_nothin
     assert "can't be served with" in caplog.text
     assert svid.key_pem.decode().splitlines()[1] not in caplog.text
     assert memory_files() == []
+
+
+def test_a_lack_of_file_descriptors_while_the_svid_rotates_refuses_nobody_after_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = SvidListener(tls_with())
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(os, "memfd_create", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "too many")))
+        alert, _ = choose(listener)
+        assert alert is not None
+    assert choose(listener)[0] is not None  # not with each handshake
+    later = time.monotonic() + 1.1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    alert, context = choose(listener)
+    assert alert is None
+    assert context is not None
 
 
 def test_a_system_without_files_in_memory_is_a_fault_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
