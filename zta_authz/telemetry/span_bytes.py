@@ -7,6 +7,7 @@ Source: opentelemetry-proto 1.x, trace.proto.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ _SPAN_DIGITS: Final = 16
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _NO_CONTEXT: Final = Context()
+logging.getLogger("opentelemetry.trace").setLevel(logging.CRITICAL)  # it quotes a tracestate that is none, each time
 
 # tags of fields: the field's number, and in the last three bits how it is written; 2 is "with its length before it"
 _TRACE_ID, _SPAN_ID, _TRACE_STATE, _PARENT_ID, _NAME, _ATTRIBUTE = 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x4A
@@ -125,10 +127,7 @@ def _parent_fields(parent: SpanContext) -> bytes:
 def _client_link(request: RequestAttributes | None) -> bytes:
     if request is None or "traceparent" not in request.headers:
         return b""
-    carrier: dict[str, str | bytes] = {
-        name: request.headers.joined(name) or "" for name in ("traceparent", "tracestate") if name in request.headers
-    }
-    context = _extract(carrier)
+    context = _extract({"traceparent": request.headers.joined("traceparent") or ""})
     if context is None:
         return b""
     trace, span = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")

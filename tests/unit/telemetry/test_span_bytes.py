@@ -13,6 +13,7 @@ from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import RequestAttributes
 from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
+from zta_authz.telemetry.span_bytes import encode_span
 from zta_authz.telemetry.spans import Spans
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -56,3 +57,22 @@ def test_a_request_has_the_very_bytes_that_the_sdk_makes_of_its_spans(instance: 
     assert len(read) == len(EVENTS)
     assert encode_spans(read) == ExportTraceServiceRequest.FromString(request)
     assert encode_spans(read).SerializeToString() == request
+
+
+@pytest.mark.parametrize(
+    "state", ["s3cret", "a=s3cret\x7f,b=1", "s3cret" * 5000, ",".join(f"k{i}=s3cret" for i in range(40))]
+)
+@pytest.mark.parametrize("clients", [False, True])
+def test_a_trace_state_that_is_none_is_not_logged(
+    caplog: pytest.LogCaptureFixture, state: str, *, clients: bool
+) -> None:
+    """The SDK quotes it, with each call: whoever sends requests could fill our log, and write what it likes there."""
+    if clients:
+        event = CheckEvent(
+            (), attributes(traceparent=PARENT, tracestate=state), allow(), DECISION_ID, NOW, NOW, staged()
+        )
+    else:
+        told = (("traceparent", PARENT), ("tracestate", state))
+        event = CheckEvent(told, attributes(), allow(), DECISION_ID, NOW, NOW, staged())
+    assert encode_span(event)
+    assert caplog.messages == []
