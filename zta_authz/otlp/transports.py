@@ -95,7 +95,8 @@ class GrpcTransport:
         where = urlsplit(target.endpoint)
         host = where.hostname or ""
         address = f"[{host}]" if ":" in host else host
-        place = f"{address}:{where.port or (443 if target.secure else 80)}"
+        place = f"dns:///{address}:{where.port or (443 if target.secure else 80)}"
+        # `dns`: else a host of the name of one of gRPC's schemes, `unix` say, would be one
         if target.secure:
             credentials = grpc.ssl_channel_credentials(
                 _content(target.ca_file), _content(target.key_file), _content(target.cert_file)

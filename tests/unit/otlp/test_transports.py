@@ -202,6 +202,17 @@ def test_a_collector_that_answers_drop_by_drop_keeps_nobody_longer_than_was_said
     assert took < 3
 
 
+def test_a_host_of_the_name_of_a_grpc_scheme_is_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("4317")
+        listener.listen()
+        listener.setblocking(False)
+        assert send(Target("http://unix:4317"), seconds=0.5).fate is Fate.LATER
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 def test_a_connection_that_was_closed_meanwhile_costs_no_request() -> None:
     with HttpCollector() as first:
         transport = open_transport(Target(first.endpoint, "http"), Signal.LOGS)
