@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.admin.health import Page
+    from zta_authz.authn.dpop import Replays
     from zta_authz.authn.keys import KeySlot
     from zta_authz.keys.outcomes import Outcome
     from zta_authz.pdp.snapshot import Snapshot
@@ -66,14 +67,16 @@ def serve(
     config: str | None = None,
     read: Callable[[], Settings] | None = None,
     as_worker: Callable[[Service], None] | None = None,
+    replays: Replays | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` if anything keeps it from starting.
 
     Settings that can change live are taken with `read` on SIGHUP, and whenever the file `config` changes. One of
-    several workers shares its TCP ports with the others, and is handed to `as_worker` once it serves.
+    several workers shares its TCP ports with the others, and is handed to `as_worker` once it serves; `replays` is
+    where they all remember used DPoP proofs.
     """
     start_log(settings)
-    uvloop.run(_serve(settings, config, read, as_worker))
+    uvloop.run(_serve(settings, config, read, as_worker, replays))
 
 
 async def _serve(
@@ -81,6 +84,7 @@ async def _serve(
     config: str | None,
     read: Callable[[], Settings] | None,
     as_worker: Callable[[Service], None] | None,
+    replays: Replays | None,
 ) -> None:
     stopping = asyncio.Event()
     again = asyncio.Event()
@@ -91,7 +95,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
-    service = Service(settings, shared_ports=as_worker is not None)
+    service = Service(settings, shared_ports=as_worker is not None, replays=replays)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
     await service.start()
     service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
@@ -104,7 +108,14 @@ async def _serve(
 class Service:
     """The whole process. `start` it once, then `stop` it."""
 
-    def __init__(self, settings: Settings, clock: Clock = time.time, *, shared_ports: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock = time.time,
+        *,
+        shared_ports: bool = False,
+        replays: Replays | None = None,
+    ) -> None:
         """Load rules and certificates, and build the rest. Raises `FaultsError` with everything that is wrong."""
         self._settings = settings
         self._snapshots = SnapshotHolder()
@@ -122,6 +133,8 @@ class Service:
             metrics.watch_push(self._push)
         self._shadow = ShadowPolicies(metrics.policies) if settings.shadow_policies else None
         self._reloading = Reloading(settings, self._policy_sets())
+        if replays is not None:
+            snapshot.verifier.share_replays(replays)
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
         servers = Servers(settings, tls, self._health, shared_ports=shared_ports)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
 from zta_authz.authn.keys import ASYMMETRIC, key_thumbprint, read_jwks
@@ -33,6 +33,8 @@ AHEAD_SECONDS: Final = 30.0
 """How far ahead of ours its maker's clock may be."""
 MAX_REMEMBERED: Final = 262_144
 """Proofs remembered at once, about 100 bytes each: for 90 seconds at 2,900 a second."""
+NAME_BYTES: Final = 16
+"""Of a proof's name; who looks for two proofs of one name has 2^64 to make, and gains a refusal."""
 _BUCKET_SECONDS: Final = 16
 
 _PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
@@ -51,6 +53,19 @@ class Proof:
     issued_at: float
 
 
+class Replays(Protocol):
+    """Remembers which proofs were used."""
+
+    def remember(self, proof: Proof, now: float) -> None:
+        """Note that `proof` was used at `now`. Raises `Refused` where it was before, or where there is no room left."""
+        ...
+
+
+def proof_name(proof: Proof) -> bytes:
+    """What a proof is remembered by: its key and its `jti`, which need to be unique together only."""
+    return hashlib.sha256(f"{proof.thumbprint}.{proof.identifier}".encode()).digest()[:NAME_BYTES]
+
+
 class ReplayMemory:
     """Which proofs were seen. Proofs whose time is over are forgotten; `capacity` bounds the rest."""
 
@@ -66,7 +81,7 @@ class ReplayMemory:
     def remember(self, proof: Proof, now: float) -> None:
         """Note that `proof` was used at `now`. Raises `Refused` where it was before, or where there is no room left."""
         self._forget(now)
-        name = hashlib.sha256(f"{proof.thumbprint}.{proof.identifier}".encode()).digest()[:16]
+        name = proof_name(proof)
         if any(name in bucket for bucket in self._buckets.values()):
             raise Refused(Reason.DPOP_REPLAYED, "the proof was used before")
         if len(self) >= self._capacity:

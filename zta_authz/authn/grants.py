@@ -16,6 +16,7 @@ from zta_authz.model.identity import Token
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from zta_authz.authn.dpop import Replays
     from zta_authz.authn.jwt import VerifiedToken
     from zta_authz.authn.jwt_svid import SvidRules, TrustDomainKeys
     from zta_authz.authn.keys import KeySet, KeySlot
@@ -177,4 +178,4 @@ class Common:
     revocations: Revocations
     svids: SvidRules | None = None
     cache: TokenCache = field(default_factory=TokenCache)
-    replays: ReplayMemory = field(default_factory=ReplayMemory)
+    replays: Replays = field(default_factory=ReplayMemory)

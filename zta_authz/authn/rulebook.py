@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from zta_authz.authn.bundles import BundleSlot
+    from zta_authz.authn.dpop import Replays
     from zta_authz.authn.grants import TokenRule
     from zta_authz.authn.jwt_svid import SvidRules
     from zta_authz.authn.keys import KeySet
@@ -82,6 +83,10 @@ class RuleBook:
     def look_ups(self) -> tuple[int, int]:
         """Tokens that were known, and those that were not."""
         return self._common.cache.hits, self._common.cache.misses
+
+    def share_replays(self, replays: Replays) -> None:
+        """Remember DPoP proofs in `replays`, which others may use as well."""
+        self._common.replays = replays
 
     def take_over(self, before: RuleBook) -> None:
         """Go on remembering the DPoP proofs that the book before this one has seen."""

@@ -17,6 +17,7 @@ from zta_authz.authn.rulebook import compile_rules
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from zta_authz.authn.dpop import Replays
     from zta_authz.authn.keys import KeySlot
     from zta_authz.authn.rulebook import RuleBook
     from zta_authz.errors import Fault
@@ -59,6 +60,10 @@ class IdentityVerifier:
     def look_ups(self) -> Mapping[str, tuple[int, int]]:
         """How often a certificate or token was known from before, and how often it was not, since these rules hold."""
         return {"peers": self._peers.look_ups, "tokens": self._book.look_ups}
+
+    def share_replays(self, replays: Replays) -> None:
+        """Remember used DPoP proofs in `replays`: what takes over from this verifier does so too."""
+        self._book.share_replays(replays)
 
     def take_over(self, before: IdentityVerifier) -> None:
         """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -21,17 +21,20 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a worker begins with: its number from 1, the settings file, all settings, the TCP ports."""
+    """What a worker begins with: its number from 1, the settings file, all settings, the TCP ports.
+
+    `replays` is the descriptor of the table of used DPoP proofs; a supervisor of an earlier version has none.
+    """
 
     number: int
     config: str | None
     settings: str
     ports: dict[str, str]
+    replays: int | None = None
 
     def encode(self) -> bytes:
         """As a frame's content."""
-        fields = {"number": self.number, "config": self.config, "settings": self.settings, "ports": self.ports}
-        return json.dumps(fields).encode()
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def decode(cls, content: bytes) -> Orders:

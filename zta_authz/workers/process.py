@@ -44,7 +44,7 @@ class WorkerProcess:
                 [sys.executable, "-m", "zta_authz", "serve", "--worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *(() if orders.replays is None else (orders.replays,))],
                 process_group=0,  # Ctrl-C reaches the supervisor only, which passes it on once
             )
         self._relay = threading.Thread(target=_relay, args=(self._process.stdout,), daemon=True)

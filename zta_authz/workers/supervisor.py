@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from contextlib import suppress
@@ -29,6 +30,7 @@ from zta_authz.workers.exposition import Exposition, merged
 from zta_authz.workers.health import FleetHealth
 from zta_authz.workers.places import Ports, worker_settings
 from zta_authz.workers.process import WorkerProcess
+from zta_authz.workers.replays import new_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -77,6 +79,7 @@ class Supervisor:
         self._patience = patience
         self._push = open_push(settings, new_origin(), self.families)
         self._ports = Ports(settings)
+        self._replays = new_table()
         self._workers: dict[int, WorkerProcess] = {}
         self._statuses: dict[int, int] = {}
         self._planned: set[int] = set()
@@ -133,6 +136,7 @@ class Supervisor:
             if health is not None:
                 await health.stop()
             self._ports.close()
+            os.close(self._replays)
         _LOG.info("stopped")
         return 1 if any(statuses) else 0
 
@@ -178,7 +182,7 @@ class Supervisor:
         return list(dict.fromkeys(text for settings in each for text in settings.listen))
 
     def _spawn(self, number: int) -> None:
-        orders = Orders(number, self._config, self._settings.model_dump_json(), self._ports.addresses)
+        orders = Orders(number, self._config, self._settings.model_dump_json(), self._ports.addresses, self._replays)
         self._workers[number] = worker = WorkerProcess(orders)
         self._statuses.pop(number, None)
         self._begin(self._keep(worker))

@@ -12,6 +12,7 @@ from zta_authz.app import serve
 from zta_authz.settings import Settings, load_settings
 from zta_authz.workers.control import Orders, frame, read_frame, receive_frame
 from zta_authz.workers.places import worker_settings
+from zta_authz.workers.replays import SharedReplays
 
 if TYPE_CHECKING:
     from zta_authz.app import Service
@@ -35,7 +36,11 @@ def run_worker(descriptor: int) -> None:
         service.reload()  # the settings may have changed since the supervisor read them
         answering.append(asyncio.get_running_loop().create_task(_answer(control, service), name="supervisor"))
 
-    serve(mine(Settings.model_validate_json(orders.settings)), orders.config, read, serving)
+    replays = None
+    if orders.replays is not None:
+        os.set_inheritable(orders.replays, False)
+        replays = SharedReplays(orders.replays)
+    serve(mine(Settings.model_validate_json(orders.settings)), orders.config, read, serving, replays)
 
 
 async def _answer(control: socket.socket, service: Service) -> None:
