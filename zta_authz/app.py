@@ -303,6 +303,7 @@ class Service:
         await asyncio.wait([task for task in (closing, impatient) if task], return_when=asyncio.FIRST_COMPLETED)
         if not closing.done():
             self._audit.hurry()
+            self._observer.hurry()
             await self._servers.stop(0)
         await closing
         if impatient is not None:

@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 BATCH_BYTES: Final = 1024 * 1024
 """And a span more at most, which stays below the 4 MiB that collectors take: callers choose how long a span is."""
 
+_LOOK_SECONDS: Final = 0.1
+
 
 class BatchExporter(Protocol):
     """What sends batches. One thread uses it, but for `stop`."""
@@ -57,6 +59,7 @@ class ExportQueue:
         self._waiting: deque[bytes] = deque()  # appending and taking are atomic
         self._awake = threading.Event()
         self._closing = False
+        self._hurried = False
         self._until = math.inf  # when closing ends
         self._failing = False
         self.exported = 0
@@ -119,12 +122,18 @@ class ExportQueue:
             _LOG.info("the collector takes all spans again")
         self._failing = lost > 0
 
+    def hurry(self) -> None:
+        """The end is wanted at once: whoever closes waits for no collector any longer. From any thread."""
+        self._hurried = True
+        self._until = 0.0
+
     def close(self, seconds: float) -> None:
         """Export what waits, for `seconds` at most; what is left then is dropped."""
-        self._until = time.monotonic() + seconds
+        self._until = 0.0 if self._hurried else time.monotonic() + seconds
         self._closing = True
         self._awake.set()
-        self._thread.join(seconds)
+        while self._thread.is_alive() and self._left() > 0:  # which `hurry` may shorten
+            self._thread.join(min(_LOOK_SECONDS, self._left()))
         self._exporter.stop()
         self.dropped += len(self._waiting)
         self._waiting.clear()

@@ -64,6 +64,11 @@ class TelemetryObserver:
         if self._record is not None and (event.stages is not None or event.decision.verdict is not Verdict.ALLOW):
             self._record(event)  # no other is sampled or kept
 
+    def hurry(self) -> None:
+        """The end is wanted at once: spans that are not sent by now are dropped."""
+        if self._spans is not None:
+            self._spans.hurry()
+
     def close(self) -> None:
         """Send the spans that are queued. Blocks for the export timeout at most."""
         if self._spans is not None:

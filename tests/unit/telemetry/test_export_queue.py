@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zta_authz.otlp.messages import Answer, Fate
@@ -106,6 +107,25 @@ def test_closing_waits_no_longer_than_it_was_told() -> None:
     queue.put(SPAN)
     assert queue.queued == 0
     exporter.free.set()
+
+
+def _is_empty(queue: ExportQueue) -> bool:
+    return not queue.queued
+
+
+def test_who_is_in_a_hurry_waits_for_no_collector() -> None:
+    for early in (True, False):
+        queue = ExportQueue(Stubborn(), capacity=10, batch=1, interval=0.01, seconds=5)
+        queue.put(SPAN)
+        until(partial(_is_empty, queue))
+        hurrying = threading.Timer(0 if early else 0.2, queue.hurry)
+        hurrying.start()
+        if early:
+            hurrying.join()
+        begun = time.monotonic()
+        queue.close(5)
+        assert time.monotonic() - begun < 3
+        hurrying.join()
 
 
 def test_what_a_collector_rejects_of_a_batch_failed_and_the_rest_arrived() -> None:
