@@ -38,6 +38,8 @@ class Reloading:
         if live is not None:
             paths = (config,) if config is not None and self._watches else ()
             self._config = Watcher(paths, self._timing, self._workshop.run)
+            if paths:
+                self._config.ask()  # it may have changed since it was read, while we started
             self._live = asyncio.get_running_loop().create_task(self._follow(self._config, live), name="live settings")
 
     def ask(self) -> None:

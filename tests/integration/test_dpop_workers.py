@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 import grpc
-import pytest
 
 from tests.integration.test_serve import CHECK, call
 from tests.integration.test_workers import Workers, gone, wait_until
@@ -74,10 +73,9 @@ def serves(target: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("server", ["grpcio", "fast"])
-def test_a_proof_that_one_worker_took_is_refused_by_all_and_after_its_death(tmp_path: Path, server: str) -> None:
+def test_a_proof_that_one_worker_took_is_refused_by_all_and_after_its_death(tmp_path: Path) -> None:
     place = Workers(tmp_path)
-    place.write_config(f"workers: 2\nserver: {server}\n")
+    place.write_config()
     place.write_policy(POLICIES)
     one, two = place.socket_of(1), place.socket_of(2)
     with RunningService(place.config) as service:
