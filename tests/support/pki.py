@@ -17,6 +17,7 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -186,6 +187,28 @@ def with_negative_serial(certificate: x509.Certificate) -> bytes:
     der, number = certificate.public_bytes(Encoding.DER), certificate.serial_number
     told = number.to_bytes(number.bit_length() // 8 + 1, "big")
     return der.replace(told, bytes((told[0] | 0x80,)) + told[1:], 1)
+
+
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def twin(certificate: x509.Certificate) -> x509.Certificate:
+    """What a holder makes of a certificate that a P-256 key signed: the same signed part under (r, n - s)."""
+    r, s = decode_dss_signature(certificate.signature)
+    return _with_signature(certificate, encode_dss_signature(r, _P256_ORDER - s))
+
+
+def with_unused_bits(certificate: x509.Certificate) -> x509.Certificate:
+    """The certificate, but its signature, which must end with a zero bit, says that this bit is not used."""
+    assert certificate.signature[-1] % 2 == 0
+    return _with_signature(certificate, certificate.signature, unused=1)
+
+
+def _with_signature(certificate: x509.Certificate, signature: bytes, unused: int = 0) -> x509.Certificate:
+    der, old = certificate.public_bytes(Encoding.DER), certificate.signature
+    assert (der[1], len(signature) < 120) == (0x82, True), "the lengths in front are not written for others"
+    body = der[4 : -len(old) - 3] + bytes((3, len(signature) + 1, unused)) + signature
+    return x509.load_der_x509_certificate(b"\x30\x82" + len(body).to_bytes(2, "big") + body)
 
 
 def pem(*certificates: x509.Certificate) -> str:

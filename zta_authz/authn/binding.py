@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.authn.encoding import base64url_decode
+from zta_authz.authn.encoding import base64url_decode, base64url_encode
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import Binding
 
@@ -39,8 +39,7 @@ def read_confirmation(claims: Mapping[str, Any]) -> Confirmation | None:
     cnf = claims["cnf"]
     if not isinstance(cnf, dict):
         raise Refused(Reason.TOKEN_CLAIM_INVALID, "`cnf` is not an object")
-    thumbprint = cnf.get("jkt", "")
-    return Confirmation(_digest(cnf, "x5t#S256"), thumbprint if _digest(cnf, "jkt") else "")
+    return Confirmation(_digest(cnf, "x5t#S256"), base64url_encode(_digest(cnf, "jkt")))
 
 
 def _digest(cnf: Mapping[str, Any], member: str) -> bytes:

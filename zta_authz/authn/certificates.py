@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from zta_authz.authn.encoding import percent_decode_strict
+from zta_authz.authn.fingerprints import is_canonical
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def read_pem(pem: bytes) -> list[Certificate]:
     certificates = x509.load_pem_x509_certificates(pem)
     if any(each.serial_number <= 0 for each in certificates):  # RFC 5280, 4.1.2.2
         raise ValueError("a serial number that is not positive")
+    if not all(map(is_canonical, certificates)):  # else one certificate would have fingerprints without number
+        raise ValueError("a signature that is not written as DER has it")
     return certificates
 
 

@@ -89,6 +89,7 @@ class PeerVerifier:
         self._looks_at_certificate = self._verifies or not options.strict
         self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
         self._warm: BoundedCache[Evidence, _Known] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
+        self._marks: BoundedCache[str, tuple[Mark, ...]] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
         self._told: BoundedCache[str, Peer] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
         self._chains = self._verifies and ChainSource.XFCC in self._chain_from
         self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
@@ -105,6 +106,8 @@ class PeerVerifier:
                 raise Refused(Reason.PEER_CERTIFICATE_MISSING, "the proxy sent no certificate")
             return self._by_word(evidence.principal, now)
         if not self._looks_at_certificate:
+            if self._revocations.of_certificates:
+                self._check_unread(evidence.certificate, now)
             return self._by_word(evidence.principal, now)
         return self._by_certificate(evidence, headers, now)
 
@@ -119,6 +122,17 @@ class PeerVerifier:
             peer = Peer((principal,), spiffe_id, PeerTrust.PROXY)
             self._told.put(principal, peer, len(principal))
         return peer
+
+    def _check_unread(self, text: str, now: float) -> None:
+        """Raises `Refused` where a certificate that is shown is revoked, though it is believed in nothing else."""
+        marks = self._marks.get(text)
+        if marks is None:
+            try:
+                marks = tuple(Mark.of(certificate) for certificate in read_presented(text))
+            except CERTIFICATE_ERRORS:
+                raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the certificate can't be read") from None
+            self._marks.put(text, marks, len(text))
+        self._revocations.check_peer((), marks, None, now)
 
     def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
         bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile
@@ -173,7 +187,8 @@ class PeerVerifier:
         leaf, *rest = read_presented(text)
         if not self._verifies:
             told = Peer(_sound(envoy_names(leaf)), _first_id(uri_names(leaf)), PeerTrust.PROXY)
-            return _Known(bundles, told, _ALWAYS, _ALWAYS, frozenset(), (Mark.of(leaf),), Window.of(leaf).not_before)
+            marks = tuple(map(Mark.of, (leaf, *rest)))
+            return _Known(bundles, told, _ALWAYS, _ALWAYS, frozenset(), marks, Window.of(leaf).not_before)
         helpers = tuple(rest) if ChainSource.CERTIFICATE in self._chain_from else ()
         helpers += _xfcc_helpers(chain, leaf)
         fingerprint = leaf.fingerprint(hashes.SHA256())

@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 
-from tests.support.pki import FRONTEND, HERE, HOUR, ISSUER, NOW, Signer, presented, root
+from tests.support.pki import (
+    FRONTEND,
+    HERE,
+    HOUR,
+    ISSUER,
+    NOW,
+    Signer,
+    jwks,
+    presented,
+    private_key,
+    root,
+    twin,
+    with_unused_bits,
+)
 from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, bundle, refusal, request, rule, verifier
+from zta_authz.authn.certificates import read_presented
+from zta_authz.authn.encoding import base64url_decode, base64url_encode
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
+from zta_authz.model.identity import Binding
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 
@@ -164,3 +180,85 @@ def test_a_name_that_is_only_told_is_asked_about_again_on_every_call() -> None:
         assert accept(believing, request(), word, now=NOW).peer == accept(believing, request(), word, now=NOW + 9).peer
         assert refusal(believing, request(), word, now=NOW + 10) is Reason.PEER_REVOKED
         assert refusal(believing, request(), Evidence("spiffe://Bad"), now=NOW) is Reason.PEER_SPIFFE_ID_INVALID
+
+
+READINGS = {
+    "strict": STRICT,
+    "istio": ISTIO,
+    "istio, unverified": replace(ISTIO, verify_certificate=CertificateCheck.NEVER),
+    "the proxy's word": replace(STRICT, verify_certificate=CertificateCheck.NEVER, trust_proxy=True),
+}
+
+
+def twins() -> dict[str, tuple[Any, Evidence]]:
+    """What is revoked, and a chain with the other spelling of it."""
+    chain = {
+        "the leaf's twin": (LEAF, (twin(LEAF), *MIDDLE.above)),
+        "the leaf of a twin": (twin(LEAF), (LEAF, *MIDDLE.above)),
+        "an intermediate's twin": (MIDDLE.certificate, (LEAF, twin(MIDDLE.certificate))),
+        "the intermediate of a twin": (twin(MIDDLE.certificate), (LEAF, MIDDLE.certificate)),
+    }
+    return {name: (revoked, Evidence(FRONTEND, presented(*shown))) for name, (revoked, shown) in chain.items()}
+
+
+@pytest.mark.parametrize(("revoked", "evidence"), twins().values(), ids=twins().keys())
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS.keys())
+def test_a_fingerprint_revokes_every_spelling_of_a_certificate(revoked: Any, evidence: Evidence, reading: Any) -> None:
+    spelt = subject(entry(Revoked.SHA256, sha256(revoked)), options=reading)
+    other = subject(entry(Revoked.SHA256, sha256(MIDDLE.issue())), options=reading)
+    assert accept(other, request(), evidence).principal == FRONTEND, "the control: nothing of the chain is revoked"
+    assert refusal(spelt, request(), evidence) is Reason.PEER_REVOKED
+
+
+@pytest.mark.parametrize("kind", ["P-256", "P-384", "P-521", "RSA-2048", "Ed25519"])
+def test_a_fingerprint_is_that_of_the_certificate_whatever_key_signed_it(kind: str) -> None:
+    authority = root(kind, key=private_key(kind))
+    evidence, bundles = Evidence(FRONTEND, presented(authority.issue())), (bundle(authority.pem),)
+    leaf = read_presented(evidence.certificate)[0]
+    revoking = verifier(bundles=bundles, revocations=(listed(entry(Revoked.SHA256, sha256(leaf))),))
+    assert refusal(revoking, request(), evidence) is Reason.PEER_REVOKED
+    assert accept(verifier(bundles=bundles), request(), evidence).principal == FRONTEND
+
+
+def test_a_signature_with_unused_bits_is_no_certificate_in_leaf_or_intermediate() -> None:
+    """Each number of such bits would be another fingerprint."""
+    leaf = next(each for each in iter(MIDDLE.issue, None) if each.signature[-1] % 2 == 0)
+    middle = next(each for each in iter(lambda: ROOT.intermediate("even"), None) if _even(each.certificate))
+    below = middle.issue()
+    for good, bad in (
+        ((leaf, *MIDDLE.above), (with_unused_bits(leaf), *MIDDLE.above)),
+        ((below, middle.certificate), (below, with_unused_bits(middle.certificate))),
+    ):
+        assert accept(subject(), request(), Evidence(FRONTEND, presented(*good))).principal == FRONTEND
+        assert refusal(subject(), request(), Evidence(FRONTEND, presented(*bad))) is Reason.PEER_CERTIFICATE_MALFORMED
+
+
+def _even(certificate: Any) -> bool:
+    return bool(certificate.signature[-1] % 2 == 0)
+
+
+def test_a_token_bound_to_a_certificate_is_not_bound_to_its_twin() -> None:
+    """Equality of bytes is enough: whoever can show the twin has the certificate too, and gains nothing."""
+    digest = base64url_encode(LEAF.fingerprint(hashes.SHA256()))
+    asked = bearer(SIGNER.token(cnf={"x5t#S256": digest}))
+    assert accept(subject(), asked, PEER).binding is Binding.CERTIFICATE
+    shown = Evidence(FRONTEND, presented(twin(LEAF), *MIDDLE.above))
+    assert refusal(subject(), asked, shown) is Reason.TOKEN_BINDING
+
+
+def test_a_token_is_revoked_under_each_signature_that_fits_it() -> None:
+    head, body, tail = TOKEN.split(".")
+    signature = base64url_decode(tail)
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    turned = f"{head}.{body}.{base64url_encode(r.to_bytes(32, 'big') + (order - s).to_bytes(32, 'big'))}"
+    assert accept(subject(), bearer(turned)).token is not None, "the control: it is as valid"
+    assert refusal(subject(entry(T, "t1")), bearer(turned)) is Reason.TOKEN_REVOKED
+
+
+def test_a_key_without_a_name_is_revoked_by_the_name_that_its_tokens_give_it() -> None:
+    """Envoy tries a key without `kid` for a token that has one."""
+    nameless = rule(jwks=jwks((Signer(kid=""),)))
+    revoked = (listed(entry(K, "k1", issuer=ISSUER)),)
+    assert refusal(verifier(nameless, options=ISTIO, revocations=revoked), bearer(TOKEN)) is Reason.TOKEN_REVOKED
+    assert accept(verifier(nameless, options=ISTIO), bearer(TOKEN)).token is not None
