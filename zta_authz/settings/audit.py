@@ -61,6 +61,9 @@ def _places(wanted: AuditSettings) -> Iterator[Inconsistency]:
         yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", depends)
     if wanted.sink != "file" and wanted.path is not None:
         yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", depends)
+    for name in ("max_bytes", "max_files", "flush_ms"):
+        if wanted.sink != "file" and getattr(wanted, name) != type(wanted).model_fields[name].default:
+            yield Inconsistency(("audit", name), "only sink `file` keeps to it", "write `sink: file`", depends)
     if wanted.sink == "otlp" and wanted.otlp is None:
         hint = "add `otlp: {endpoint: http://...:4317}`"
         yield Inconsistency(("audit", "otlp"), "sink `otlp` has no collector", hint, depends)

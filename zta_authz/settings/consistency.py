@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.settings.audit import audit_inconsistencies
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from zta_authz.settings.environment import Path
     from zta_authz.settings.model import Settings
 
+_TRANSPORT: Final[tuple[Path, ...]] = (("server",), ("reflection",))
+
 
 def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     """Everything that does not go together."""
     yield from _plain_listeners(settings)
     yield from _callers(settings)
+    yield from _server(settings)
+    yield from _peer_users(settings)
+    yield from _http2(settings)
     yield from _admin(settings)
     yield from _workloads(settings)
     yield from _jwks(settings)
@@ -54,6 +59,13 @@ def _callers(settings: Settings) -> Iterator[Inconsistency]:
             "list the SPIFFE IDs of the proxies that may ask",
             (("listen",), ("tls",)),
         )
+    if not serves_tcp and settings.tls.allowed_spiffe_ids:
+        yield Inconsistency(
+            ("tls", "allowed_spiffe_ids"),
+            "this list holds on TCP listeners only, and `listen` has none: a Unix socket does not ask for it",
+            "add a TCP address to `listen`, or rely on `socket.mode`, `socket.group` and `socket.peer_uids`",
+            (("listen",), ("tls",)),
+        )
 
 
 def _server(settings: Settings) -> Iterator[Inconsistency]:
@@ -62,22 +74,49 @@ def _server(settings: Settings) -> Iterator[Inconsistency]:
             ("reflection",),
             "server `fast` has no reflection",
             "leave it out, or write `server: grpcio`",
-            (("reflection",), ("server",)),
+            _TRANSPORT,
         )
-    if settings.transport == "grpcio" and settings.socket.peer_uids:
+
+
+def _peer_users(settings: Settings) -> Iterator[Inconsistency]:
+    if not settings.socket.peer_uids:
+        return
+    if settings.transport == "grpcio":
+        why = "" if settings.server == "grpcio" else ", which `reflection: true` chooses,"
         yield Inconsistency(
             ("socket", "peer_uids"),
-            "server `grpcio` can't see who is at the other end of a Unix socket",
-            "write `server: fast`, or rely on `socket.mode` and `socket.group`",
-            (("socket",), ("server",), ("reflection",)),
+            f"server `grpcio`{why} can't see which user is at the other end of a Unix socket",
+            "write `server: fast` without `reflection`, or rely on `socket.mode` and `socket.group`",
+            (("socket",), *_TRANSPORT),
         )
+    if not any(endpoint.is_unix for endpoint in settings.endpoints()):
+        yield Inconsistency(
+            ("socket", "peer_uids"),
+            "users are known on Unix sockets only, and `listen` has none",
+            "add a Unix socket to `listen`, or leave it out",
+            (("socket",), ("listen",)),
+        )
+
+
+def _http2(settings: Settings) -> Iterator[Inconsistency]:
+    http2, defaults = settings.http2, type(settings.http2)()
     for name in ("max_buffered_bytes", "max_unsent_bytes"):
-        if getattr(settings.http2, name) < settings.http2.max_message_bytes:
+        if getattr(http2, name) < http2.max_message_bytes:
             yield Inconsistency(
                 ("http2", name),
-                "is less than `max_message_bytes`",
+                f"is less than `max_message_bytes`, {http2.max_message_bytes}",
                 "give it at least as many bytes",
                 (("http2",),),
+            )
+    if settings.transport != "grpcio":
+        return
+    for name in type(http2).model_fields:
+        if getattr(http2, name) != getattr(defaults, name):
+            yield Inconsistency(
+                ("http2", name),
+                "server `grpcio` does not keep to this bound",
+                "leave it out, or write `server: fast` without `reflection`",
+                (("http2",), *_TRANSPORT),
             )
 
 
@@ -123,10 +162,17 @@ def _workers(settings: Settings) -> Iterator[Inconsistency]:
 
 
 def _admin(settings: Settings) -> Iterator[Inconsistency]:
-    if settings.admin.listen is None:
-        return
     depends: tuple[Path, ...] = (("admin",), ("tls",), ("listen",))
-    endpoint = Endpoint.parse(settings.admin.listen)
+    endpoint = None if settings.admin.listen is None else Endpoint.parse(settings.admin.listen)
+    if settings.admin.allowed_spiffe_ids and (endpoint is None or endpoint.is_unix):
+        yield Inconsistency(
+            ("admin", "allowed_spiffe_ids"),
+            "this list holds on a TCP listener only, and `admin.listen` names no TCP address",
+            "give `admin.listen` a TCP address, or leave the list out; `socket.mode` says who may open a Unix socket",
+            depends,
+        )
+    if endpoint is None:
+        return
     if settings.admin.listen in settings.listen and (endpoint.is_unix or endpoint.port):
         yield Inconsistency(
             ("admin", "listen"), "proxies are served here too", "give it an address of its own", depends

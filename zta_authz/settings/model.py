@@ -183,7 +183,10 @@ class JwksSettings(Section):
 
 
 class SocketSettings(Section):
-    """Mode and group of the Unix sockets that we create, and the users that may ask there (none listed: all)."""
+    """Mode and group of the Unix sockets that we create, and the users that may ask on those of `listen`.
+
+    With no user listed, all may.
+    """
 
     mode: Annotated[str, AfterValidator(_mode)] = "0660"
     group: Annotated[str, AfterValidator(_group)] | None = None
