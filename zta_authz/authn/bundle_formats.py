@@ -37,7 +37,7 @@ JWT_SVID_USES: Final = frozenset(("jwt-svid", "sig"))
 """What `use` says of keys that sign JWT-SVIDs: section 4.2.2; `sig` as other issuers of JWKS write it."""
 
 _X509_USE: Final = "x509-svid"
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----")  # looks no further than the next BEGIN
 _MAX_HINT: Final = 2**53
 _SEQUENCE_TAG: Final = 0x30
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 256 * 1024
 MAX_SECONDS: Final = 60.0
 MAX_REDIRECTS: Final = 3
+MAX_ADDRESS: Final = 2048
+"""Characters of an address. Issuer metadata and redirects name them too, and reading one costs more than its length."""
+MAX_HOST_ADDRESSES: Final = 64
+"""Of one host, that are looked at: a name server can answer with thousands."""
 MAX_LOOKUPS: Final = 4
 """Name look-ups at once. They block a thread each, for as long as the system's resolver likes."""
 
@@ -100,7 +104,7 @@ class HttpClient:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 async with AsyncExitStack() as stack:
-                    session = self._open_session()
+                    session = await self._open_session()
                     response = await stack.enter_async_context(session.get(url, allow_redirects=False))
                     if response.status not in _REDIRECTS:
                         return await _document_of(response)
@@ -111,6 +115,8 @@ class HttpClient:
 
     def _checked(self, address: str) -> URL:
         """The address, if it is one that may be asked; names are checked again as they are resolved."""
+        if len(address) > MAX_ADDRESS:
+            raise FetchFailed(Outcome.REFUSED_URL, f"an address of more than {MAX_ADDRESS} characters")
         try:
             url = URL(address)
             host = url.raw_host  # as it is looked up and connected to
@@ -129,6 +135,8 @@ class HttpClient:
         return url
 
     def _redirected(self, url: URL, location: str) -> URL:
+        if len(location) > MAX_ADDRESS:
+            raise FetchFailed(Outcome.REFUSED_REDIRECT, f"redirected to more than {MAX_ADDRESS} characters")
         try:
             target = url.join(URL(location))
             elsewhere = not location or target.origin() != url.origin()
@@ -138,11 +146,14 @@ class HttpClient:
             raise FetchFailed(Outcome.REFUSED_REDIRECT, "redirected to another host, port or scheme")
         return self._checked(str(target))
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    async def _open_session(self) -> aiohttp.ClientSession:
+        # in a thread: the system's authorities take longer to read than a request may wait
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(trusted_authorities, None)
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 resolver=_CheckingResolver(self._permitted),
-                ssl=self._tls or trusted_authorities(None),
+                ssl=self._tls,
                 use_dns_cache=False,
                 force_close=True,
             )
@@ -160,7 +171,7 @@ class HttpClient:
         """The addresses of `host` that may be asked. Raises `FetchFailed` where there are none."""
         found = await self._resolve(host, port)
         permitted = []
-        for text in dict.fromkeys(found):
+        for text in dict.fromkeys(found[:MAX_HOST_ADDRESSES]):
             address = literal_address(text)
             if address is not None and self._rules.permit(host, address):
                 permitted.append(text)

@@ -78,9 +78,9 @@ class JwksLoader:
                 address = source.address
                 if source.discovered:
                     metadata = await self._client.get(metadata_url(source.address))
-                    address = jwks_url(source.address, metadata.body)
+                    address = await asyncio.to_thread(jwks_url, source.address, metadata.body)
                 document = await self._client.get(address)
-                # in a thread: a hundred RSA keys take longer to read than a request may wait
+                # in threads: what the other side wrote takes longer to read than a request may wait
                 return await asyncio.to_thread(read_keys, document, strict=self._strict)
         except TimeoutError:
             raise FetchFailed(Outcome.TIMEOUT, f"not there within {timeout_seconds:g} s") from None

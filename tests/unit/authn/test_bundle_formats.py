@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -161,3 +162,10 @@ def test_a_private_key_in_a_bundle_is_said_and_not_repeated() -> None:
     _, wrong = read_pem_authorities(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "it")
     assert "holds a private key" in wrong[0].message
     assert "c2VjcmV0" not in str(wrong)
+
+
+def test_blocks_without_end_cost_no_more_than_their_length() -> None:
+    begun = time.process_time()
+    certificates, wrong = read_pem_authorities(b"-----BEGIN CERTIFICATE-----\n" * 30_000, "it")
+    assert (certificates, [each.message for each in wrong]) == ((), ["it holds no certificate"])
+    assert time.process_time() - begun < 1

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from zta_authz.keys.freshness import max_age
+from zta_authz.keys.freshness import MAX_CHARACTERS, max_age
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,7 @@ from zta_authz.keys.freshness import max_age
         ("max-age=" + "9" * 8000, "", 2**31),
         ('private="max-age=5", max-age=300', "", 300),
         ("max-age=300, max-age=soon", "", 300),
+        ('ext="a\\",max-age=5", max-age = 300', "", 300),
     ],
 )
 def test_what_the_answer_says_counts(cache_control: str, age: str, seconds: float) -> None:
@@ -31,7 +34,19 @@ def test_what_the_answer_says_counts(cache_control: str, age: str, seconds: floa
 
 
 @pytest.mark.parametrize(
-    "cache_control", ["", "public", "max-age", "max-age=", "max-age=-1", "max-age=1.5", "s-maxage=300", "x-max-age=300"]
+    "cache_control",
+    ["", "public", "max-age", "max-age=", "max-age=-1", "max-age=1.5", "s-maxage=300", "x-max-age=300", '"max-age=300'],
 )
 def test_an_answer_that_says_nothing_of_use_says_nothing(cache_control: str) -> None:
     assert max_age(cache_control) is None
+
+
+@pytest.mark.parametrize("text", ["a" + " " * 8000 + ";", "a" * 8000 + ";", "," * 8000, '"' * 8000, "\\" * 8000])
+def test_time_is_linear_in_the_length(text: str) -> None:
+    begun = time.process_time()
+    assert max_age(text) is None
+    assert time.process_time() - begun < 0.05
+
+
+def test_values_too_long_to_be_honest_say_nothing() -> None:
+    assert max_age("max-age=300" + "," * MAX_CHARACTERS) is None

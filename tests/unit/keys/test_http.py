@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.support.issuer import HOST, IssuerServer, issuer_server, server_tls
 from zta_authz.errors import SettingsErrors
 from zta_authz.keys.addresses import PUBLIC_ONLY, AddressRules
-from zta_authz.keys.http import MAX_BYTES, HttpClient, HttpDocument, trusted_authorities
+from zta_authz.keys.http import MAX_ADDRESS, MAX_BYTES, HttpClient, HttpDocument, trusted_authorities
 from zta_authz.keys.outcomes import FetchFailed, Outcome
 
 if TYPE_CHECKING:
@@ -138,6 +138,15 @@ async def test_of_several_addresses_only_permitted_ones_are_connected_to() -> No
     async with issuer_server() as server, client(resolve=names) as asked:
         server.say("/k", "hello")
         assert (await asked.get(server.url("/k", HOST))).body == b"hello"
+
+
+async def test_long_addresses_are_refused_unread() -> None:
+    long = "/" + "k" * MAX_ADDRESS
+    async with issuer_server() as server, client() as asked:
+        assert (await failure(asked, server.url(long))).outcome is Outcome.REFUSED_URL
+        server.redirect("/k", long)
+        refused = await failure(asked, server.url("/k"))
+    assert (refused.outcome, server.asked) == (Outcome.REFUSED_REDIRECT, ["/k"])
 
 
 async def test_redirects_within_the_host_are_followed_three_times() -> None:

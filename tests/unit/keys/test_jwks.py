@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+import threading
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,12 +23,13 @@ class FakeClient:
     def __init__(self, answers: dict[str, str]) -> None:
         self.answers = answers
         self.asked: list[str] = []
+        self.made: type[bytes] = bytes
 
     async def get(self, address: str) -> HttpDocument:
         self.asked.append(address)
         if address not in self.answers:
             await asyncio.Event().wait()
-        return HttpDocument(self.answers[address].encode(), 77.0)
+        return HttpDocument(self.made(self.answers[address].encode()), 77.0)
 
     async def close(self) -> None:
         self.asked.append("closed")
@@ -66,6 +68,26 @@ async def test_keys_of_an_issuer_are_found_by_its_metadata() -> None:
     client = FakeClient({ISSUER + "/.well-known/openid-configuration": metadata, "https://keys.example/k": jwks()})
     assert kids(await JwksLoader(client).load(KeySource(ISSUER, discovered=True), 5)) == ["k1"]
     assert len(client.asked) == 2
+
+
+class WatchedBytes(bytes):
+    """Bytes that note which threads read them."""
+
+    readers: ClassVar[set[int]] = set()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        self.readers.add(threading.get_ident())
+        return super().decode(encoding, errors)
+
+
+async def test_nothing_that_was_fetched_is_read_in_the_event_loop() -> None:
+    metadata = json.dumps({"issuer": ISSUER, "jwks_uri": "https://keys.example/k"})
+    client = FakeClient({ISSUER + "/.well-known/openid-configuration": metadata, "https://keys.example/k": jwks()})
+    client.made = WatchedBytes
+    WatchedBytes.readers.clear()
+    await JwksLoader(client).load(KeySource(ISSUER, discovered=True), 5)
+    assert WatchedBytes.readers
+    assert threading.get_ident() not in WatchedBytes.readers
 
 
 async def test_the_time_limit_holds_for_metadata_and_keys_together() -> None:

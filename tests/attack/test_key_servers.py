@@ -1,0 +1,173 @@
+"""Servers of keys that send what is slow to read, while the service goes on answering in the same event loop.
+
+Each document is as large as the client takes it. What is measured is the longest time for which nothing else ran, the
+least of three tries: machines that test are slow and shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.issuer import KEYS, METADATA, issuer_in_thread
+from tests.support.pki import Signer, jwks
+from zta_authz.keys.addresses import AddressRules
+from zta_authz.keys.bundle_endpoint import BundleEndpoint, EndpointKeeper
+from zta_authz.keys.bundle_store import BundleStore
+from zta_authz.keys.http import MAX_BYTES, HttpClient
+from zta_authz.keys.jwks import JwksLoader, KeySource
+from zta_authz.keys.outcomes import FetchFailed
+from zta_authz.model.spiffe import TrustDomain
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.support.issuer import IssuerServer
+
+    Fetch = Callable[[], Awaitable[object]]
+
+MOST_SECONDS = 0.1
+"""Half of what the proxy waits for an answer."""
+TICK_SECONDS = 0.002
+ROOM = MAX_BYTES - 4096
+
+
+async def longest_stall(fetch: Fetch) -> float:
+    """For how long at most the event loop ran nothing else while `fetch` was under way."""
+    longest = 0.0
+    over = False
+
+    async def tick() -> None:
+        nonlocal longest
+        while not over:
+            begun = time.monotonic()
+            await asyncio.sleep(TICK_SECONDS)
+            longest = max(longest, time.monotonic() - begun - TICK_SECONDS)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    try:
+        await fetch()
+    except FetchFailed:
+        pass  # refused: what counts is what that cost
+    finally:
+        await asyncio.sleep(0)
+        over = True
+        await ticking
+    return longest
+
+
+async def least_stall(fetch: Fetch) -> float:
+    return min([await longest_stall(fetch) for _ in range(3)])
+
+
+def client() -> HttpClient:
+    """For http on loopback; without the system's authorities, which have nothing to do here."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return HttpClient(AddressRules(allow_private=True), allow_http=True, tls=tls)
+
+
+def fetch_keys(server: IssuerServer, *, discovered: bool) -> Fetch:
+    async def fetch() -> object:
+        loader = JwksLoader(client())
+        try:
+            return await loader.load(KeySource(server.url("" if discovered else KEYS), discovered), 20)
+        finally:
+            await loader.close()
+
+    return fetch
+
+
+def slow_headers(value: str) -> Callable[[IssuerServer], None]:
+    return lambda server: server.publish(Signer(), Cache_Control=value)
+
+
+def metadata(server: IssuerServer, **members: object) -> str:
+    return json.dumps({"issuer": server.url(), "jwks_uri": server.url(KEYS)} | members, ensure_ascii=False)
+
+
+def describe(**members: object) -> Callable[[IssuerServer], None]:
+    def programme(server: IssuerServer) -> None:
+        server.say(METADATA, metadata(server, **members))
+        server.publish(Signer())
+
+    return programme
+
+
+HEADERS: dict[str, Callable[[IssuerServer], None]] = {
+    "blanks after a directive": slow_headers("a" + " " * 8000 + ";"),
+    "a directive without end": slow_headers("a" * 8000 + ";"),
+    "a quotation without end": slow_headers('a="' + "\\a" * 3990),
+    "a redirect to a long host": lambda server: server.redirect(KEYS, "https://" + "ü." * 2600),
+}
+DOCUMENTS: dict[str, Callable[[IssuerServer], None]] = {
+    "many lists": describe(more=[[]] * (ROOM // 4)),
+    "many objects": describe(more=[{}] * (ROOM // 4)),
+    "many numbers": describe(more=[0.1] * (ROOM // 6)),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+async def test_a_key_servers_headers_hold_nobody_up(name: str) -> None:
+    with issuer_in_thread() as server:
+        HEADERS[name](server)
+        assert await least_stall(fetch_keys(server, discovered=False)) < MOST_SECONDS
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_an_issuers_metadata_holds_nobody_up(name: str) -> None:
+    with issuer_in_thread() as server:
+        DOCUMENTS[name](server)
+        assert await least_stall(fetch_keys(server, discovered=True)) < MOST_SECONDS
+
+
+async def test_a_long_address_in_the_metadata_holds_nobody_up() -> None:
+    """Each has labels that no cache knows."""
+    with issuer_in_thread() as server:
+
+        async def fetch() -> object:
+            labels = "".join(f"ü{secrets.token_hex(3)}." for _ in range(ROOM // 12))
+            server.say(METADATA, metadata(server, jwks_uri=f"https://{labels}example"))
+            return await fetch_keys(server, discovered=True)()
+
+        assert await least_stall(fetch) < MOST_SECONDS
+
+
+async def test_key_sets_and_bundles_hold_nobody_up() -> None:
+    slow = json.dumps({"keys": [[]] * (ROOM // 4)})
+    with issuer_in_thread() as server:
+        server.say(KEYS, slow)
+        assert await least_stall(fetch_keys(server, discovered=False)) < MOST_SECONDS
+
+    async def endpoint(_endpoint: object, _bundles: object) -> bytes:
+        return slow.encode()
+
+    async def try_once() -> None:
+        domain = TrustDomain("example.org")
+        keeper = EndpointKeeper(BundleEndpoint(domain, "https://bundles.example"), BundleStore({}), fetch=endpoint)
+        running = asyncio.create_task(keeper.run())
+        await keeper.tried.wait()
+        running.cancel()
+
+    assert await least_stall(try_once) < MOST_SECONDS
+
+
+async def test_the_measure_sees_a_stall_and_none_in_the_usual_fetch() -> None:
+    """The control: keys as issuers publish them, by their metadata; and a loop that is held up on purpose."""
+    with issuer_in_thread() as server:
+        describe()(server)
+        server.say(KEYS, jwks([Signer()]), Cache_Control="public, max-age=600, must-revalidate")
+        fetched = await fetch_keys(server, discovered=True)()
+        assert getattr(fetched, "max_age") == 600  # noqa: B009
+        assert await least_stall(fetch_keys(server, discovered=True)) < MOST_SECONDS
+
+    async def hold_up() -> None:
+        time.sleep(2 * MOST_SECONDS)  # noqa: ASYNC251  on purpose
+
+    assert await least_stall(hold_up) > MOST_SECONDS
