@@ -95,9 +95,10 @@ fuzz: $(FUZZ_STAMP) ## look for inputs that break an invariant, FUZZ_SECONDS=80 
 soak: $(STAMP) $(ENVOY_READY) ## SOAK_SECONDS=600 of load with reloads, rotations and deaths, each verdict checked
 	@exec $(BIN)/python -m tests.soak.run
 
-lint: $(STAMP) ## style and likely mistakes
+lint: $(STAMP) ## style, likely mistakes, and code that nothing uses
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/vulture
 
 format: $(STAMP) ## mend what lint can mend by itself
 	@$(BIN)/ruff check --fix .

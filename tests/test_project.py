@@ -166,6 +166,33 @@ def test_no_module_is_too_long_to_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
+def private_names_that_nothing_uses(source: str) -> set[str]:
+    """Functions, classes and constants of a module with a `_` in front that the module itself never names again.
+
+    vulture does not see them: it takes a name for used where anything else in the project is called the same.
+    """
+    tree = ast.parse(source)
+    made: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            made |= {target.id for target in targets if isinstance(target, ast.Name)}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return {name for name in made - used if name.startswith("_") and not name.startswith("__")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_private_name_is_used_in_its_module(path: Path) -> None:
+    assert private_names_that_nothing_uses(path.read_text(encoding="utf-8")) == set()
+
+
+def test_a_private_name_that_nothing_uses_is_found() -> None:
+    source = "def _rule(): ...\ndef _used(): ...\n_X = 1\nclass A:\n    _rule = _used\n"
+    assert private_names_that_nothing_uses(source) == {"_rule", "_X"}
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     broken = [
         f"{page.relative_to(ROOT)}: {target}"

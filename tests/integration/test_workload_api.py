@@ -97,9 +97,9 @@ class Place:
 
     async def said(self, payload: bytes) -> None:
         """Have the agent say it, and wait until that is in force."""
-        before = self.trust.current_bundles()
+        before = self.trust.store.slot.current
         self.agent.say("FetchX509Bundles", payload)
-        await until(lambda: self.trust.current_bundles() is not before)
+        await until(lambda: self.trust.store.slot.current is not before)
 
 
 @asynccontextmanager
@@ -135,7 +135,7 @@ async def test_authorities_rotate_under_verification_without_one_wrong_answer(tm
         """What is in force when a call is verified says what its outcome must be."""
         nonlocal answers
         while True:
-            anchors = here.trust.current_bundles()["cluster.local"].anchors
+            anchors = here.trust.store.slot.current["cluster.local"].anchors
             for authority, presented_by in zip(ROOTS, asked, strict=True):
                 trusted = authority.certificate in anchors
                 outcome = here.outcome(presented_by)
@@ -159,11 +159,11 @@ async def test_authorities_rotate_under_verification_without_one_wrong_answer(tm
 
 async def test_an_agent_that_dies_takes_nothing_away_and_is_followed_again_when_it_returns(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        before = here.trust.current_bundles()
+        before = here.trust.store.slot.current
         await here.agent.stop()
         await asyncio.sleep(0.3)
         assert here.outcome(evidence(ROOTS[0])) is None
-        assert here.trust.current_bundles() is before
+        assert here.trust.store.slot.current is before
 
         here.agent.say("FetchX509Bundles", bundles(ROOTS[1]))
         await here.agent.start()
@@ -196,10 +196,10 @@ async def test_a_message_that_is_no_good_leaves_the_last_good_bundles(
     tmp_path: Path, bad: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with place(tmp_path) as here:
-        before = here.trust.current_bundles()
+        before = here.trust.store.slot.current
         here.agent.say("FetchX509Bundles", bad)
         await until(lambda: "is not taken" in caplog.text)
-        assert here.trust.current_bundles() is before
+        assert here.trust.store.slot.current is before
         assert here.outcome(evidence(ROOTS[0])) is None
         await here.said(bundles(ROOTS[1]))  # and the stream goes on
         assert here.outcome(evidence(ROOTS[1])) is None
@@ -222,12 +222,12 @@ async def test_jwt_authorities_join_their_domains_bundle_and_the_same_again_chan
 
     async with place(tmp_path) as here:
         here.agent.say("FetchJWTBundles", said("k1"))
-        await until(lambda: bool(here.trust.current_bundles()["cluster.local"].jwt_keys.keys))
-        found = here.trust.current_bundles()["cluster.local"]
+        await until(lambda: bool(here.trust.store.slot.current["cluster.local"].jwt_keys.keys))
+        found = here.trust.store.slot.current["cluster.local"]
         assert found.anchors == (ROOTS[0].certificate,)
         here.agent.say("FetchJWTBundles", said("k1", **{"spiffe://partner.example": keys("p")}))
-        await until(lambda: bool(here.trust.current_bundles()["partner.example"].jwt_keys.keys))
-        assert here.trust.current_bundles()["cluster.local"] is found
+        await until(lambda: bool(here.trust.store.slot.current["partner.example"].jwt_keys.keys))
+        assert here.trust.store.slot.current["cluster.local"] is found
 
 
 async def test_our_svid_comes_rotates_goes_with_the_agents_word_and_not_with_the_agent(tmp_path: Path) -> None:

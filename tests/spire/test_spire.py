@@ -99,9 +99,9 @@ async def test_the_agent_gives_us_an_svid_and_renews_it(agent: str) -> None:
 
 async def test_the_agent_gives_us_our_bundle_and_the_federated_one(agent: str) -> None:
     async with following(agent) as keeper:
-        await until(lambda: keeper.current_bundles().keys() == {OURS, PARTNER}, 60)
-        await until(lambda: bool(keeper.current_bundles()[OURS].jwt_keys.keys), 60)
-        assert all(found.anchors for found in keeper.current_bundles().values())
+        await until(lambda: keeper.store.slot.current.keys() == {OURS, PARTNER}, 60)
+        await until(lambda: bool(keeper.store.slot.current[OURS].jwt_keys.keys), 60)
+        assert all(found.anchors for found in keeper.store.slot.current.values())
 
 
 async def test_the_partners_bundle_endpoint_is_authenticated_by_its_svid(spires: tuple[Spire, Spire]) -> None:

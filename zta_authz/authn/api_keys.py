@@ -51,7 +51,7 @@ class ApiKeys:
         for each in sets:
             keys = self._headers.setdefault(each.header, {})
             for client in each.clients:
-                named = ApiClient(client.name, client.scopes, f"{each.namespace}/{each.name}")
+                named = ApiClient(client.name, client.scopes)
                 for key in client.keys:
                     keys[key.digest] = _Key(key.digest, named, key.not_before, key.expires, each.forward)
 

@@ -32,8 +32,8 @@ class IdentityVerifier:
 
     Immutable but for bounded result caches, the memory of DPoP proofs, and slots.
 
-    For status: `issuers` of the rules that apply; `trust_domains` with a bundle now; `bundle_expiry`, by trust domain,
-    when the first of its authorities expires (seconds since the epoch); `strip_headers`, every header (lower case) that
+    For status: `issuers` of the rules that apply; `bundle_expiry`, by trust domain with a bundle now, when the first of
+    its authorities expires (seconds since the epoch); `strip_headers`, every header (lower case) that
     rules may set on the request and clients therefore may not; `read_headers`, those that credentials stand in.
     `key_slots` are where fetched key sets go, `bundle_slot` where trust bundles from elsewhere than the documents go.
     """
@@ -68,11 +68,6 @@ class IdentityVerifier:
     def take_over(self, before: IdentityVerifier) -> None:
         """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""
         self._book.take_over(before._book)
-
-    @property
-    def trust_domains(self) -> tuple[str, ...]:
-        """The trust domains that have a bundle, sorted."""
-        return tuple(sorted(self.bundle_slot.current))
 
     @property
     def bundle_expiry(self) -> Mapping[str, float]:

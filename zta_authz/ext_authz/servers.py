@@ -7,7 +7,6 @@ are parsed. gRPC errors are for callers outside the proxy's trust only; whoever 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -34,7 +33,6 @@ Unary = Callable[[bytes, Any, str], Awaitable[bytes]]
 Methods = Mapping[str, Mapping[str, Unary]]
 """Methods by name, by their service's full name."""
 
-_LOG = logging.getLogger(__name__)
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # bytes; a CheckRequest with the largest headers and body

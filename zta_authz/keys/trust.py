@@ -17,7 +17,7 @@ from zta_authz.keys.workload_api import WorkloadApi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zta_authz.authn.bundles import Bundles, BundleSlot
+    from zta_authz.authn.bundles import BundleSlot
     from zta_authz.authn.own_svid import OwnSvid
     from zta_authz.errors import Fault
     from zta_authz.keys.bundle_endpoint import Heard
@@ -98,10 +98,6 @@ class TrustKeeper:
     def bind(self, slot: BundleSlot) -> None:
         """From now on keep the verifier's `slot` filled."""
         self.store.bind(slot)
-
-    def current_bundles(self) -> Bundles:
-        """The bundles in force, documents included. From any thread."""
-        return self.store.slot.current
 
     def current_svid(self) -> OwnSvid | None:
         """Our SVID, None while we have none. From any thread."""

@@ -72,11 +72,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class ApiClient:
-    """A client program, known by its API key. `key_set` is the ApiKeySet that names it, as `namespace/name`."""
+    """A client program, known by its API key."""
 
     name: str
     scopes: tuple[str, ...] = ()
-    key_set: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,6 @@ class PolicyReloader:
         self._watcher: Watcher | None = None
         self._task: asyncio.Task[None] | None = None
         self._refused: _Outcome | None = None
-        self.reloads = 0
 
     def start(self, *, watches: bool = True) -> None:
         """Begin to watch. What changed since the files were first read is found at once.
@@ -164,7 +163,6 @@ class PolicyReloader:
         details: dict[str, object] = {"set": self._policies.name}
         if outcome.snapshot is not None:
             self._refused = None
-            self.reloads += 1
             self._tell_taken(outcome.snapshot, outcome.seconds, details)
         elif outcome.faults:
             if outcome is not self._refused:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 PUSH_SECONDS: Final = 5.0
 MAX_ASKED_SECONDS: Final = 300.0
 """The most that a collector may ask us to wait."""
-_NANOSECONDS = 1_000_000_000
 _LOG = logging.getLogger(__name__)
 
 

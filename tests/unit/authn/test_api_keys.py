@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECRET = "bq7C0mUuVJ0mE8m0pX3v6yW2nS5kR9tLhZ1aQ4dFgYo"
 NEXT, OTHERS = SECRET[::-1], SECRET[1:] + "x"
-ACME = ApiClient("acme", ("orders:read",), "shop/partners")
+ACME = ApiClient("acme", ("orders:read",))
 
 
 def digest(secret: str, algorithm: str = "sha256") -> bytes:

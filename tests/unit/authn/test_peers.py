@@ -455,7 +455,7 @@ def test_all_faults_of_all_bundles_are_told() -> None:
         faults=faults,
     )
     assert len(faults) == 3
-    assert subject.trust_domains == ("b.example", "cluster.local")
+    assert sorted(subject.bundle_slot.current) == ["b.example", "cluster.local"]
 
 
 def test_several_bundles_of_one_domain_are_joined() -> None:
