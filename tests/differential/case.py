@@ -3,7 +3,7 @@
 Everything here can be written to YAML and read back, so that a disagreement can be kept as a regression case.
 Texts may hold placeholders that are filled in when the case is run:
 
-    {jwks:a}        the JSON key set of issuer `a` (in documents)
+    {jwks:a}        the JSON key set of issuer `a`, or another of `credentials.KEY_SETS` (in documents)
     {destination}   the IP address the set's listener was given (in documents)
     {token:NAME}    the token NAME of the request (in the path and header values)
 """

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.differential.case import Peer
 
 ISSUERS = {"a": "https://issuer-a.example", "b": "issuer-b"}
@@ -45,15 +47,52 @@ def _rsa_key() -> rsa.RSAPrivateKey:
 
 
 @cache
-def jwks(issuer: str) -> str:
-    """The key set of issuer `a` or `b` as JSON text."""
-    if issuer == "a":
-        point = _ec_key("a").public_key().public_numbers()
-        key = {"kty": "EC", "crv": "P-256", "kid": "key-a", "x": _number(point.x, 32), "y": _number(point.y, 32)}
-    else:
-        public = _rsa_key().public_key().public_numbers()
-        key = {"kty": "RSA", "n": _number(public.n, 256), "e": _number(public.e, 3)}
-    return json.dumps({"keys": [key]})
+def ed25519_jwk() -> dict[str, Any]:
+    """An Ed25519 key, without `kid` and `alg`; nobody here signs with it."""
+    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    return {"kty": "OKP", "crv": "Ed25519", "x": _b64(public.public_bytes_raw())}
+
+
+@cache
+def ec_jwk(name: str) -> dict[str, Any]:
+    """The public P-256 key `name`, without `kid` and `alg`."""
+    point = _ec_key(name).public_key().public_numbers()
+    return {"kty": "EC", "crv": "P-256", "x": _number(point.x, 32), "y": _number(point.y, 32)}
+
+
+@cache
+def rsa_jwk() -> dict[str, Any]:
+    """The public key of issuer `b`, without `kid` and `alg`."""
+    public = _rsa_key().public_key().public_numbers()
+    return {"kty": "RSA", "n": _number(public.n, 256), "e": _number(public.e, 3)}
+
+
+@cache
+def jwks(name: str) -> str:
+    """The key set `name` (one of `KEY_SETS`) as JSON text: the issuer's letter, and what is special about the set."""
+    return json.dumps({"keys": KEY_SETS[name]()})
+
+
+KEY_SETS: dict[str, Callable[[], list[Any]]] = {
+    "a": lambda: [{**ec_jwk("a"), "kid": "key-a"}],
+    "a-no-kid": lambda: [ec_jwk("a")],
+    "a-alg": lambda: [{**ec_jwk("a"), "kid": "key-a", "alg": "ES256", "use": "sig", "key_ops": ["verify"]}],
+    "a-empty-alg": lambda: [{**ec_jwk("a"), "kid": "", "alg": ""}],
+    "a-same-kid": lambda: [{**ec_jwk("other"), "kid": "key-a"}, {**ec_jwk("a"), "kid": "key-a"}],
+    "a-other-kid": lambda: [{**ec_jwk("a"), "kid": "another"}],
+    "a-unknown-types": lambda: [{"kty": "LMS", "kid": "key-a"}, {**ec_jwk("a"), "kid": "key-a", "x-more": {"y": [1]}}],
+    "a-x5c": lambda: [{**ec_jwk("a"), "kid": "key-a", "x5c": ["AAAA"], "x5t": "AAAA"}],
+    "a-padded": lambda: [{**ec_jwk("a"), "kid": "key-a", "x": ec_jwk("a")["x"] + "="}],
+    "a-all-types": lambda: [ed25519_jwk(), rsa_jwk(), ec_jwk("other"), ec_jwk("a")],
+    "b": lambda: [rsa_jwk()],
+    "b-kid": lambda: [{**rsa_jwk(), "kid": "key-b"}],
+    "b-alg": lambda: [{**rsa_jwk(), "alg": "RS256"}],
+    "b-other-alg": lambda: [{**rsa_jwk(), "alg": "PS256"}],
+    "b-behind-okp": lambda: [ed25519_jwk(), rsa_jwk()],
+    "b-behind-okp-alg": lambda: [{**ed25519_jwk(), "alg": "EdDSA"}, rsa_jwk()],
+    "b-before-okp": lambda: [rsa_jwk(), ed25519_jwk()],
+    "b-behind-ec": lambda: [ec_jwk("a"), rsa_jwk()],
+}
 
 
 def _signature(key: str, signed: bytes) -> bytes:
@@ -68,7 +107,8 @@ def sign(token: dict[str, Any]) -> str:
 
     `key` is whose key signs; `header` is merged into the header (null removes); `claims` is the payload, in which
     `{"now": N}` stands for the time of signing plus N seconds; `text` is the whole token as it is; `damage` is
-    "signature" or "truncated".
+    "signature" or "truncated". `header_json` and `claims_json` are the JSON instead, as it is written: characters stand
+    for bytes (latin-1). `tails` are put behind the three segments, the signature being made over what stands there.
     """
     if "text" in token:
         return str(token["text"])
@@ -79,13 +119,15 @@ def sign(token: dict[str, Any]) -> str:
     claims = token.get("claims", {})
     if isinstance(claims, dict):
         claims = {name: _at(value) for name, value in claims.items()}
-    signed = f"{_b64(json.dumps(head).encode())}.{_b64(json.dumps(claims).encode())}"
+    segments = [token.get("header_json", json.dumps(head)), token.get("claims_json", json.dumps(claims))]
+    tails = token.get("tails", ("", "", ""))
+    signed = ".".join(_b64(text.encode("latin-1")) + tail for text, tail in zip(segments, tails[:2], strict=True))
     signature = bytearray(_signature(key, signed.encode()))
     if token.get("damage") == "signature":
         signature[-5] ^= 1
     if token.get("damage") == "truncated":
         return signed
-    return f"{signed}.{_b64(bytes(signature))}"
+    return f"{signed}.{_b64(bytes(signature))}{tails[2]}"
 
 
 def _at(value: Any) -> Any:

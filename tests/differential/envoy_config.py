@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.differential.credentials import ca_pem, certificate_pem, key_pem
 from tests.differential.jwt_authn import jwt_filters
-from tests.differential.rbac import rbac_filters
+from tests.differential.rbac import rbac_filters, selected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,13 @@ def _transport_socket() -> Json:
 
 def _manager(policies: PolicySet) -> Json:
     router = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_HTTP}.router.v3.Router"}}
-    route = {"match": {"prefix": ""}, "direct_response": {"status": 200, "body": {"inline_string": "allowed"}}}
+    route = {
+        "match": {"prefix": ""},
+        "direct_response": {"status": 200, "body": {"inline_string": "allowed"}},
+        "response_headers_to_add": [
+            {"header": {"key": SEEN_PREFIX + name, "value": f"%REQ({name})%"}} for name in output_headers(policies)
+        ],
+    }
     return {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "differential",
@@ -145,10 +151,25 @@ def _ext_authz_filter() -> Json:
     }
 
 
+def output_headers(policies: PolicySet) -> list[str]:
+    """The headers, in lower case, that the set's JWT rules may set."""
+    rules = [
+        rule
+        for document in selected(policies, "RequestAuthentication")
+        for rule in (document.get("spec") or {}).get("jwtRules") or []
+    ]
+    names = {entry["header"].lower() for rule in rules for entry in rule.get("outputClaimToHeaders", ())}
+    names |= {rule["outputPayloadToHeader"].lower() for rule in rules if "outputPayloadToHeader" in rule}
+    return sorted(names)
+
+
 def metadata_key(key: str) -> str:
     """The `when` key that reads one fact."""
     return f"experimental.{METADATA_NAMESPACE}[{key}]"
 
+
+SEEN_PREFIX = "seen-"
+"""Before a request header's name: the response header that says what the upstream would have seen in it."""
 
 IDENTIFIER = re.compile(rb"differential-\d{12}")
 """What the runner puts into `x-request-id` to find the CheckRequest of a request again."""

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,12 @@ import grpc
 import grpc.aio
 
 from tests.differential.case import fill
-from tests.differential.credentials import ISSUERS, jwks, sign
-from tests.differential.envoy_config import IDENTIFIER, PORTS, bootstrap
+from tests.differential.credentials import KEY_SETS, jwks, sign
+from tests.differential.envoy_config import IDENTIFIER, PORTS, SEEN_PREFIX, bootstrap
 from tests.differential.http1 import Client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from tests.differential.case import Connection, PolicySet, Request
 
@@ -44,10 +44,14 @@ def envoy_binary() -> Path | None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What Envoy did: the HTTP status, and the bytes of its CheckRequest (None: it refused before asking)."""
+    """What Envoy did: the HTTP status, and the bytes of its CheckRequest (None: it refused before asking).
+
+    `seen` are the headers set from tokens that the upstream would have seen, where Envoy let the request through.
+    """
 
     status: int
     check: bytes | None
+    seen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def allowed(self) -> bool | None:
@@ -124,8 +128,9 @@ class Envoy:
         texts = {f"{{token:{name}}}": sign(token) for name, token in request.tokens.items()}
         headers = tuple((name, str(fill(value, texts))) for name, value in request.headers)
         filled = replace(request, path=str(fill(request.path, texts)), headers=headers)
-        status = await client.send(filled, (("x-request-id", identifier),))
-        return Outcome(status, self._recorder.checks.pop(identifier.encode(), None))
+        status, fields = await client.send(filled, (("x-request-id", identifier),))
+        seen = {name.removeprefix(SEEN_PREFIX): fields[name] for name in fields if name.startswith(SEEN_PREFIX)}
+        return Outcome(status, self._recorder.checks.pop(identifier.encode(), None), seen)
 
 
 @contextlib.asynccontextmanager
@@ -151,7 +156,7 @@ async def running(binary: Path, sets: Sequence[PolicySet]) -> AsyncIterator[Envo
 
 def fill_set(policies: PolicySet, address: str) -> PolicySet:
     """The set with its placeholders filled in, for a listener at `address`."""
-    texts = {"{destination}": address, **{f"{{jwks:{name}}}": jwks(name) for name in ISSUERS}}
+    texts = {"{destination}": address, **{f"{{jwks:{name}}}": jwks(name) for name in KEY_SETS}}
     return replace(policies, documents=tuple(fill(document, texts) for document in policies.documents))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.differential.case import Connection, Peer, Request
 
 _TIMEOUT_SECONDS = 30.0
+_MAX_HEAD_BYTES = 256 * 1024
 
 
 @cache
@@ -40,8 +41,11 @@ class Client:
         self._connection = connection
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def send(self, request: Request, more: tuple[tuple[str, str], ...]) -> int:
-        """The status of the answer to `request` with the headers `more` after its own."""
+    async def send(self, request: Request, more: tuple[tuple[str, str], ...]) -> tuple[int, dict[str, str]]:
+        """Status and headers of the answer to `request` with the headers `more` after its own.
+
+        Header names are in lower case; a value's characters stand for its bytes (latin-1).
+        """
         lines = [f"{request.method} {request.path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in (*request.headers, *more)]
         data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -52,29 +56,31 @@ class Client:
                 await self.close()  # kept alive too long: once more on a fresh connection
                 return await self._exchange(data, request.method)
 
-    async def _exchange(self, data: bytes, method: str) -> int:
+    async def _exchange(self, data: bytes, method: str) -> tuple[int, dict[str, str]]:
         if self._streams is None:
             self._streams = await self._open()
         reader, writer = self._streams
         writer.write(data)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status = int(head.split(" ", 2)[1])
-        fields = dict(line.split(":", 1) for line in head.split("\r\n")[1:] if ":" in line)
+        lines = (line.partition(":") for line in head.split("\r\n")[1:] if ":" in line)
+        fields = {name.lower(): value.removeprefix(" ") for name, _, value in lines}
         if method != "HEAD":
             await reader.readexactly(int(fields.get("content-length", "0")))
         if fields.get("connection", "").strip() == "close":
             await self.close()
-        return status
+        return status, fields
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         link = self._connection
         local = (link.source_ip, 0)
         if not link.tls:
-            return await asyncio.open_connection(self._address, link.port, local_addr=local)
+            return await asyncio.open_connection(self._address, link.port, local_addr=local, limit=_MAX_HEAD_BYTES)
         return await asyncio.open_connection(
             self._address,
             link.port,
             local_addr=local,
+            limit=_MAX_HEAD_BYTES,
             ssl=_context(link.peer),
             server_hostname=link.sni or self._address,  # an IP address is not sent as SNI
         )

@@ -10,7 +10,11 @@ import re
 from typing import Any, Final, NoReturn
 
 MAX_JSON_DEPTH: Final = 32
-"""Levels of nesting that a token's JSON may have; Envoy's protobuf reader stops at 100, real tokens at 4."""
+"""Levels of nesting that a token's JSON may have in the strict reading; real tokens have 4."""
+ENVOY_JSON_DEPTH: Final = 100
+"""The same for Envoy's JSON reader, which is protobuf's (measured with Envoy 1.40)."""
+MAX_DOUBLE_DIGITS: Final = 308
+"""Any integer of so many digits is a finite double (IEEE 754); of the longer ones most are not."""
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _BASE64URL_PADDED = re.compile(r"[A-Za-z0-9_-]*={0,2}")
@@ -40,24 +44,26 @@ def base64url_encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def json_object(data: bytes, *, unique_keys: bool = True) -> dict[str, Any]:
+def json_object(data: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:
     """The JSON object in `data` (UTF-8, RFC 8259). Raises ValueError.
 
-    Refused besides syntax errors: anything but an object, NaN and infinities, numbers too large for a double, lone
-    surrogates, nesting past `MAX_JSON_DEPTH`, and a name given twice if `unique_keys` (else its last value counts).
+    Refused besides syntax errors: anything but an object, a name given twice in any object (however it is escaped), NaN
+    and infinities, numbers too large for a double (integers too), lone surrogates, and more than `max_depth` levels of
+    nesting. Envoy refuses all of these, too.
     """
     try:
         value = json.loads(
             data.decode("utf-8"),
             parse_constant=_no_constant,
             parse_float=_finite,
-            object_pairs_hook=_unique if unique_keys else None,
+            parse_int=_integer,
+            object_pairs_hook=_unique,
         )
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("JSON is not an object")
-    _check_values(value, 1)
+    _check_values(value, max_depth)
     return value
 
 
@@ -72,6 +78,12 @@ def _finite(text: str) -> float:
     return number
 
 
+def _integer(text: str) -> int:
+    if len(text) > MAX_DOUBLE_DIGITS:
+        _finite(text)
+    return int(text)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -79,19 +91,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _check_values(value: Any, depth: int) -> None:
+def _check_values(value: Any, levels: int) -> None:
     if isinstance(value, str):
         value.encode("utf-8")  # a lone surrogate has no encoding: UnicodeEncodeError is a ValueError
         return
     if not isinstance(value, (dict, list)):
         return
-    if depth > MAX_JSON_DEPTH:
+    if not levels:
         raise ValueError("JSON is nested too deeply")
     if isinstance(value, dict):
         for name in value:
             name.encode("utf-8")
     for item in value.values() if isinstance(value, dict) else value:
-        _check_values(item, depth + 1)
+        _check_values(item, levels - 1)
 
 
 def percent_decode_strict(data: bytes) -> bytes:

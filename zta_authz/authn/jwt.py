@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.authn.binding import Confirmation, read_confirmation
-from zta_authz.authn.encoding import base64url_decode, json_object
+from zta_authz.authn.encoding import ENVOY_JSON_DEPTH, MAX_JSON_DEPTH, base64url_decode, json_object
 from zta_authz.authn.keys import ALGORITHMS
 from zta_authz.authn.limits import token_type
 from zta_authz.errors import Reason, Refused
@@ -34,7 +34,7 @@ _OTHER_TYPES: Final = frozenset(
 class Reading:
     """How tokens are read. `leeway` is the clock difference granted to `exp` and `nbf`, in seconds.
 
-    `lenient` means: as jwt_authn does, which accepts padding, empty segments, repeated names and tokens that never
+    `lenient` means: as jwt_authn does, which accepts padding, empty segments, deeper nesting and tokens that never
     expire, counts in whole seconds, and tries several keys for a token without `kid`.
     """
 
@@ -122,7 +122,8 @@ def _bytes(segment: str, name: str, reading: Reading) -> bytes:
 
 def _object(segment: str, name: str, reading: Reading) -> dict[str, Any]:
     try:
-        return json_object(_bytes(segment, name, reading), unique_keys=not reading.lenient)
+        levels = ENVOY_JSON_DEPTH if reading.lenient else MAX_JSON_DEPTH
+        return json_object(_bytes(segment, name, reading), max_depth=levels)
     except ValueError:
         raise Refused(Reason.TOKEN_MALFORMED, f"the {name} is not a JSON object we accept") from None
 
@@ -156,7 +157,7 @@ def _check_claim_types(claims: Mapping[str, Any]) -> None:
             raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`{name}` is not a string")
     for name in _TIMES:
         value = claims.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_UNSIGNED:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= float(value) < _MAX_UNSIGNED:
             raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`{name}` is not a time")
     audience = claims.get("aud", "")
     if not isinstance(audience, str) and not _is_strings(audience):
@@ -169,8 +170,11 @@ def _is_strings(value: Any) -> bool:
 
 def verify_signature(token: UnverifiedToken, keys: KeySet, reading: Reading) -> VerifiedToken:
     """The token, if a key of `keys` made its signature. Raises `Refused`. Times and audience are not judged yet."""
-    choose = keys.choose_as_envoy if reading.lenient else keys.choose_strictly
-    for key in choose(token.algorithm, token.kid):
+    if reading.lenient:
+        candidates = keys.choose_as_envoy(token.algorithm, token.kid, len(token.signature))
+    else:
+        candidates = keys.choose_strictly(token.algorithm, token.kid)
+    for key in candidates:
         if key.verifies(token.algorithm, token.message, token.signature):
             return _verified(token, keys, key, reading)
     raise Refused(Reason.TOKEN_SIGNATURE, "the signature does not fit the issuer's key")

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
@@ -33,8 +34,10 @@ MIN_SECRET_BYTES: Final = 32
 
 _RSA_ALGORITHMS: Final = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
 _EC_ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_ED25519: Final = "EdDSA"
+_ED25519_SIGNATURE_BYTES: Final = 64
 _HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-ALGORITHMS: Final = frozenset((*_RSA_ALGORITHMS, *_EC_ALGORITHMS.values(), *_HMAC_BYTES, "EdDSA"))
+ALGORITHMS: Final = frozenset((*_RSA_ALGORITHMS, *_EC_ALGORITHMS.values(), *_HMAC_BYTES, _ED25519))
 """Every `alg` that can be accepted at all: Envoy's list. `none` is not and never becomes one."""
 
 ASYMMETRIC: Final = ALGORITHMS - _HMAC_BYTES.keys()
@@ -50,11 +53,15 @@ _SINGLE_VALUES: Final = ("kid", "alg", "use")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """One verification key and the algorithms it may be used with; `kid` is "" where it has none."""
+    """One verification key and the algorithms it may be used with; `kid` is "" where it has none.
+
+    `names_algorithm`: its JWK has an `alg`.
+    """
 
     kid: str
     algorithms: frozenset[str]
     material: Any = field(repr=False)
+    names_algorithm: bool = False
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Whether `signature` over `message` is this key's. `algorithm` must be one of `algorithms`."""
@@ -86,11 +93,17 @@ class KeySet:
             raise Refused(Reason.TOKEN_KEY_UNKNOWN, f"no `kid`, and {len(fitting)} keys fit")
         return fitting
 
-    def choose_as_envoy(self, algorithm: str, kid: str) -> tuple[Key, ...]:
-        """The keys jwt_authn tries: a `kid` rules out only keys that have another one."""
+    def choose_as_envoy(self, algorithm: str, kid: str, signature_bytes: int) -> tuple[Key, ...]:
+        """The keys jwt_authn tries: a `kid` rules out only keys that have another one.
+
+        An Ed25519 key without `alg` is tried for any algorithm, and ends the search at a signature that is not as long
+        as its own would be (measured with Envoy 1.40).
+        """
         named = tuple(key for key in self.keys if not kid or not key.kid or key.kid == kid)
         if not named:
             raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
+        if signature_bytes != _ED25519_SIGNATURE_BYTES:
+            named = tuple(takewhile(lambda key: key.names_algorithm or _ED25519 not in key.algorithms, named))
         fitting = tuple(key for key in named if algorithm in key.algorithms)
         if not fitting:
             raise Refused(Reason.TOKEN_ALGORITHM, f"`{algorithm}` does not fit the issuer's key")
@@ -194,7 +207,7 @@ def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | No
     algorithms = fitting & {algorithm} if algorithm else fitting
     if not algorithms:
         return None
-    return Key(entry.get("kid", ""), algorithms, _material(kty, entry))
+    return Key(entry.get("kid", ""), algorithms, _material(kty, entry), bool(algorithm))
 
 
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
@@ -219,7 +232,7 @@ def _fitting_algorithms(kty: str, entry: Mapping[str, Any]) -> frozenset[str]:
         algorithm = _EC_ALGORITHMS.get(str(entry.get("crv")))
         return frozenset((algorithm,)) if algorithm else frozenset()
     if kty == "OKP":
-        return frozenset(("EdDSA",)) if entry.get("crv") == "Ed25519" else frozenset()
+        return frozenset((_ED25519,)) if entry.get("crv") == "Ed25519" else frozenset()
     if kty == "oct":
         size = len(_secret(entry))
         if size < MIN_SECRET_BYTES:

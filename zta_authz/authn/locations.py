@@ -2,12 +2,14 @@
 
 Strict reading: a bearer token is what follows the scheme `Bearer`, in any case, at the start of the value (RFC 6750,
 RFC 9110 section 11.1), and a place that holds two values is refused, because the upstream may read the other one.
-Envoy's reading: the prefix is looked for anywhere in the value, case-sensitively; of a header's several values each may
-hold a token, of several query parameters or cookies of one name the first counts.
+Envoy's reading: the prefix is looked for anywhere in the value, case-sensitively, and what stands between it and the
+next character that tokens are made of is passed over; of a header's several values each may hold a token, of several
+query parameters or cookies of one name the first counts.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
@@ -33,6 +35,7 @@ MAX_QUERY_PARAMS: Final = 1000
 _BEARER = "bearer"
 _DPOP = "dpop"
 _BLANKS = " \t"
+_TOKEN_CHARACTER = re.compile(r"[A-Za-z0-9_.-]")
 
 
 class Kind(IntEnum):
@@ -148,9 +151,13 @@ class TokenFinder:
         for header in headers.all("cookie"):
             for field in header.split(";"):
                 name, equals, value = field.partition("=")
-                place = self._cookies.get(name.strip(_BLANKS)) if equals else None
+                if self._strict:
+                    name, value = name.strip(_BLANKS), _unquoted(value.strip(_BLANKS))
+                else:  # blanks behind a token Envoy passes over, as it decodes them to nothing
+                    name, value = name.lstrip(" "), _unquoted(value).rstrip(_BLANKS)
+                place = self._cookies.get(name) if equals else None
                 if place is not None:
-                    self._take(place, _unquoted(value.strip(_BLANKS)), values)
+                    self._take(place, value, values)
         found.extend(Presented(place, values[place]) for place in self._cookies.values() if place in values)
 
     def _take(self, place: Place, value: str, values: dict[Place, str]) -> None:
@@ -209,5 +216,14 @@ def _envoy_headers(place: Place, values: tuple[str, ...]) -> Found:
     """What follows the prefix in each value that holds it, in order; without a prefix every value, empty or not."""
     if not place.prefix:
         return [Presented(place, value) for value in values]
-    parts = (value.partition(place.prefix) for value in values)
-    return [Presented(place, rest.strip(_BLANKS)) for _before, prefix, rest in parts if prefix]
+    return [
+        Presented(place, _envoy_token(value, at + len(place.prefix)))
+        for value in values
+        if (at := value.find(place.prefix)) >= 0
+    ]
+
+
+def _envoy_token(value: str, after: int) -> str:
+    """From the first character at or behind `after` that a token may hold; the whole value where there is none."""
+    found = _TOKEN_CHARACTER.search(value, after)
+    return value[found.start() :].rstrip(_BLANKS) if found else value

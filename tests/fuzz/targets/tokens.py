@@ -164,6 +164,8 @@ def seeds() -> dict[str, bytes]:
         "payload-huge-exp": claims.replace(exp, b'"exp": 1e308'),
         "payload-digits": claims.replace(exp, b'"exp": ' + b"9" * 5000),
         "payload-nan": claims.replace(exp, b'"exp": NaN'),
+        "payload-digits-of-a-double": claims.replace(exp, b'"exp": ' + b"9" * 309),
+        "payload-twice-inside": claims.replace(b'"alice"', b'{"a": 1, "\\u0061": 1}'),
         "payload-twice": claims.replace(exp, exp + b', "exp": 1'),
         "payload-surrogate": claims.replace(b"alice", b"\\ud800"),
         "payload-deep": claims.replace(b'"alice"', b'{"a":' * 40 + b"1" + b"}" * 40),

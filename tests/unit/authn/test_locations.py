@@ -97,6 +97,10 @@ COOKIES = {
     "without value": (("t",), NONE, NONE),
     "empty": (("t=",), BAD, BAD),
     "joined with a comma": ((f"t={TOKEN},a=b",), BAD, BAD),
+    "blanks before the value": ((f"t= {TOKEN}",), FOUND, BAD),
+    "blanks behind the value": ((f"t={TOKEN} ; a=b",), FOUND, FOUND),
+    "blanks behind the name": ((f"t ={TOKEN}",), FOUND, NONE),
+    "blanks behind the quotes": ((f't="{TOKEN}" ; a=b',), FOUND, BAD),
 }
 
 
@@ -114,6 +118,9 @@ CUSTOM: dict[str, tuple[str, str | tuple[str, ...], Any, Any]] = {
     "without prefix, but presented with one": ("", f"Bearer {TOKEN}", BAD, BAD),
     "without prefix, empty": ("", "", BAD, BAD),
     "with its prefix": ("Tok-", f"Tok-{TOKEN}", FOUND, FOUND),
+    "its prefix, then what no token has": ("Tok", f'Tok= "{TOKEN}', BAD, FOUND),
+    "its prefix, then what no token has, then none": ("Tok", "Tok= !", BAD, BAD),
+    "its prefix with the equals sign": ("Token=", f"Token={TOKEN}", FOUND, FOUND),
     "prefix in another case": ("Tok-", f"tok-{TOKEN}", NONE, NONE),
     "prefix absent": ("Tok-", TOKEN, NONE, NONE),
     "prefix later": ("Tok-", f"x Tok-{TOKEN}", NONE, FOUND),

@@ -110,13 +110,35 @@ TOKENS = {
         Reason.TOKEN_MALFORMED, with_payload(claims_text(x=r'"\ud800"')), with_payload(claims_text(x=r'"\ud83d\ude00"'))
     ),
     "surrogate as a name": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(**{r"\udc00": "1"}))),
-    "nested too deeply": Case(Reason.TOKEN_MALFORMED, SIGNER.token(x=deep(32)), SIGNER.token(x=deep(31))),
+    "nested too deeply": Case(Reason.TOKEN_MALFORMED, SIGNER.token(x=deep(32)), SIGNER.token(x=deep(31)), istio=None),
+    "nested too deeply for Envoy": Case(Reason.TOKEN_MALFORMED, SIGNER.token(x=deep(100))),
     "nested absurdly": Case(Reason.TOKEN_MALFORMED, with_payload('{"a":' + "[" * 5000 + "]" * 5000 + "}")),
     "a number of 5000 digits": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(x="9" * 5000))),
-    "a claim twice": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(sub='"bob"')), istio=None),
-    "a header member twice": Case(
-        Reason.TOKEN_MALFORMED, SIGNER.token('{"alg":"ES256","kid":"k1","kid":"k1"}'), istio=None
+    "a number of 400 digits": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(x="-" + "9" * 400))),
+    "a number of 309 digits": Case(
+        Reason.TOKEN_MALFORMED, with_payload(claims_text(x="9" * 309)), with_payload(claims_text(x="9" * 308))
     ),
+    "a number of 400 digits in the header": Case(
+        Reason.TOKEN_MALFORMED, SIGNER.token('{"alg":"ES256","kid":"k1","x":%s}' % ("1" * 400))
+    ),
+    "a claim twice": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(sub='"bob"'))),
+    "the issuer twice, the same": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(iss=f'"{ISSUER}"'))),
+    "a claim twice, once escaped": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(**{r"s\u0075b": '"bob"'}))),
+    "a name twice inside": Case(
+        Reason.TOKEN_MALFORMED,
+        with_payload(claims_text(x='[{"y": {"a": 1, "a": 1}}]')),
+        with_payload(claims_text(x='[{"y": {"a": 1, "b": {"a": 1}}}]')),
+    ),
+    "a header member twice": Case(Reason.TOKEN_MALFORMED, SIGNER.token('{"alg":"ES256","kid":"k1","kid":"k1"}')),
+    "the algorithm twice": Case(Reason.TOKEN_MALFORMED, SIGNER.token('{"alg":"ES256","kid":"k1","alg":"ES256"}')),
+    "the algorithm twice, once escaped": Case(
+        Reason.TOKEN_MALFORMED,
+        SIGNER.token(r'{"alg":"ES256","kid":"k1","\u0061lg":"ES256"}'),
+        SIGNER.token(r'{"\u0061lg":"ES\u003256","kid":"k1"}'),
+    ),
+    "a byte order mark": Case(Reason.TOKEN_MALFORMED, with_payload("\ufeff" + claims_text())),
+    "something behind the object": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text() + "{}")),
+    "an overlong character": Case(Reason.TOKEN_MALFORMED, with_payload(b'{"a": "\xc0\x80"}')),
     "over 16 KiB": Case(Reason.TOKEN_TOO_LARGE, padded(16 * 1024 + 1), istio=None),
     "over 64 KiB": Case(Reason.TOKEN_TOO_LARGE, "a" * (64 * 1024 + 1)),
     "alg none": Case(Reason.TOKEN_ALGORITHM, unsigned({"alg": "none"}) + "e"),
@@ -154,6 +176,7 @@ TOKENS = {
     "exp is null": Case(Reason.TOKEN_CLAIM_INVALID, with_payload(claims_text().replace(f"{NOW + HOUR}", "null"))),
     "exp is negative": Case(Reason.TOKEN_CLAIM_INVALID, SIGNER.token(exp=-1)),
     "exp is beyond all": Case(Reason.TOKEN_CLAIM_INVALID, SIGNER.token(exp=2**64), SIGNER.token(exp=2**63)),
+    "exp is a double beyond all": Case(Reason.TOKEN_CLAIM_INVALID, SIGNER.token(exp=2**64 - 1)),
     "nbf is text": Case(Reason.TOKEN_CLAIM_INVALID, SIGNER.token(nbf="0"), SIGNER.token(nbf=0)),
     "aud is an object": Case(Reason.TOKEN_CLAIM_INVALID, SIGNER.token(aud={AUDIENCE: 1})),
     "aud has a number": Case(
@@ -190,6 +213,30 @@ def test_istio_refuses_and_accepts_what_jwt_authn_does(case: Case) -> None:
         assert accept(LENIENT, bearer(case.bad)).token is not None
     else:
         assert refusal(LENIENT, bearer(case.bad)) is case.istio_reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'iss': 'x'}", "{iss: 1}", '{"x": [1,]}', '{"x": 1,}', r'{"x": "\U0041"}', r'{"x": "\'"}', '{"x": "a\nb"}',
+        '{"x": "a\x00b"}',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("subject", [SUBJECT, LENIENT], ids=["strict", "istio"])
+def test_json_that_only_protobuf_takes_is_refused(subject: IdentityVerifier, text: str) -> None:
+    assert refusal(subject, bearer(with_payload(text))) is Reason.TOKEN_MALFORMED
+
+
+def test_an_ed25519_key_without_alg_ends_envoys_search_at_a_longer_signature() -> None:
+    ed25519 = Signer("EdDSA", "", "Ed25519")
+    first = jwks([ed25519.jwk(alg=None), RSA])
+    token = bearer(RSA.token())
+    assert refusal(verifier(rule(jwks=first), options=ISTIO), token) is Reason.TOKEN_ALGORITHM
+    for keys in (jwks([RSA, ed25519.jwk(alg=None)]), jwks([ed25519.jwk(alg="EdDSA"), RSA])):
+        assert accept(verifier(rule(jwks=keys), options=ISTIO), token).token is not None
+    as_long = bearer(SIGNER.token())
+    assert accept(verifier(rule(jwks=jwks([ed25519.jwk(alg=None), SIGNER])), options=ISTIO), as_long).token is not None
+    assert accept(verifier(rule(jwks=first)), token).token is not None
 
 
 def test_no_refusal_tells_of_the_token() -> None:
