@@ -18,7 +18,7 @@ from zta_authz.policy.yaml_reader import Mapping, Scalar
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.policy.fields import Reader
-    from zta_authz.policy.spec import DocumentSet, Header
+    from zta_authz.policy.spec import DocumentSet, Header, RuleSpec
 
 _SPEC_FIELDS: Final = ("selector", "action", "rules", "response", "require", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
@@ -29,18 +29,18 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
     del warnings
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "AccessPolicy.spec", _SPEC_FIELDS)
-    action_node = spec.get("action")
-    action = "ALLOW" if action_node is None else reader.string(action_node, "action")
-    if action_node is not None and action is not None and action not in _ACTIONS:
-        reader.fault(action_node, f"unknown action `{action}`", f"one of {', '.join(_ACTIONS)}")
+    action = _action(reader, spec)
     rules_node = spec.get("rules")
 
     def extras(reader: Reader, node: Mapping) -> Extras:
-        return _extras(reader, node, deny=action == "DENY")
+        return _extras(reader, node, action)
 
     rules = None if rules_node is None else read_rules(reader, rules_node, extras)
-    if action in ("DENY", "AUDIT") and without_rules(rules_node):
-        reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
+    if without_rules(rules_node):
+        _check_without_rules(reader, spec, action)
+    elif rules and (shared := spec.get("response")) is not None and all(_has_response(rule) for rule in rules):
+        hint = "remove it: a rule's `response` is used in its place"
+        reader.fault(shared, "every rule has its own `response`, so the policy's would do nothing", hint)
     documents.policies.append(
         PolicySpec(
             "AccessPolicy", header.name, header.namespace, action or "ALLOW", read_selector(header), rules, False,
@@ -49,17 +49,46 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
     )  # fmt: skip
 
 
-def _extras(reader: Reader, node: Mapping, *, deny: bool) -> Extras:
+def _has_response(rule: RuleSpec) -> bool:
+    return rule.extras is not None and rule.extras.response is not None
+
+
+def _action(reader: Reader, spec: Mapping) -> str:
+    """The action, ALLOW by default; "", and a fault, where it is wrong."""
+    node = spec.get("action")
+    if node is None:
+        return "ALLOW"
+    action = reader.string(node, "action")
+    if action is None or action in _ACTIONS:
+        return action or ""
+    hint = f"write `{action.upper()}`" if action.upper() in _ACTIONS else f"one of {', '.join(_ACTIONS)}"
+    reader.fault(node, f"unknown action `{action}`", hint)
+    return ""
+
+
+def _check_without_rules(reader: Reader, spec: Mapping, action: str) -> None:
+    """Note what a policy without rules never uses."""
+    if action in ("DENY", "AUDIT"):
+        reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
+    elif action == "ALLOW":
+        for name in ("response", "require", *TIME_FIELDS):
+            if (node := spec.get(name)) is not None:
+                reader.fault(
+                    node, f"the policy has no rules, so `{name}` would do nothing", "add `rules`, or remove it"
+                )
+
+
+def _extras(reader: Reader, node: Mapping, action: str) -> Extras:
     """The fields of a policy or rule that go beyond Istio's."""
     extras = Extras(times=read_times(reader, node))
     condition, response, require = node.get("condition"), node.get("response"), node.get("require")
     if condition is not None and reader.string(condition, "condition") and isinstance(condition, Scalar):
         extras.condition = condition
     if response is not None:
-        extras.response = read_response(reader, response)
+        extras.response = read_response(reader, response, action)
     if require is not None:
         extras.require = read_require(reader, require)
-        if deny:
+        if action == "DENY":
             hint = "put it into the ALLOW policy, or deny by a `condition`"
             reader.fault(require, "a DENY would spare whoever lacks what `require` asks for", hint)
     return extras

@@ -11,9 +11,11 @@ from zta_authz.model.spiffe import TrustDomain
 from zta_authz.policy.authorization import read_selector, targets
 from zta_authz.policy.header_names import read_changed_header, read_header_name
 from zta_authz.policy.values import duration, flag, header_name, optional_text, texts
-from zta_authz.policy.yaml_reader import Mapping, Node, to_plain
+from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, Sequence, to_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.spec import DocumentSet, Header
 
@@ -43,6 +45,7 @@ def read_request_authentication(header: Header, documents: DocumentSet, warnings
         message = f"{len(nodes)} JWT rules, more than the limit of {MAX_JWT_RULES} in one document"
         reader.fault(node, message, "split the document")
     rules = [rule for item in nodes if (rule := _jwt_rule(header, item)) is not None]
+    warnings += [warning for item in nodes if isinstance(item, Mapping) for warning in _unused(reader, item)]
     documents.authentications.append(
         RequestAuthentication(header.name, header.namespace, reader.position(header.document), selector, tuple(rules))
     )
@@ -76,6 +79,25 @@ def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
         space_delimited_claims=texts(reader, rule, "spaceDelimitedClaims"),
         timeout_seconds=duration(reader, rule, "timeout", 5.0),
     )
+
+
+def _unused(reader: Reader, rule: Mapping) -> Iterator[Fault]:
+    """Warnings of fields of a JWT rule that do nothing; Istio takes them in silence, so they are no faults."""
+    timeout, claims = rule.get("timeout"), rule.get("outputClaimToHeaders")
+    if timeout is not None and rule.get("jwks") is not None:
+        at = reader.position(timeout)
+        message = "`timeout` is for fetching keys, and this rule has them in `jwks`"
+        yield Fault(at.source, at.line, at.column, message, "remove it")
+    payload = rule.get("outputPayloadToHeader")
+    seen = {payload.value.lower()} if isinstance(payload, Scalar) else set()
+    for item in claims.items if isinstance(claims, Sequence) else ():
+        name = item.get("header") if isinstance(item, Mapping) else None
+        if isinstance(name, Scalar):
+            if name.value.lower() in seen:
+                at = reader.position(name)
+                message = f"header `{name.value}` is set more than once by this rule"
+                yield Fault(at.source, at.line, at.column, message, "give each claim a header of its own")
+            seen.add(name.value.lower())
 
 
 def _jwks_uri(reader: Reader, rule: Mapping) -> str | None:

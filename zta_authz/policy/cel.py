@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cel_expr_python import cel
 
+from zta_authz.policy.cel_tokens import tokens_of, without_strings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -129,14 +131,6 @@ _NAMES: Final = re.compile(
         for name in sorted(VARIABLES, key=len, reverse=True)
     )
 )
-_TOKENS: Final = re.compile(
-    r"""(?P<comment>//[^\n]*)
-      | (?P<string>[bB]?[rR][bB]?(?:\"\"\".*?\"\"\"|'''.*?'''|"[^"\n]*"|'[^'\n]*')
-          |[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
-      | (?P<name>[A-Za-z_]\w*)
-      | (?P<other>\S)""",
-    re.VERBOSE | re.DOTALL,
-)
 _LITERAL: Final = re.compile(r"[bBrR]{0,2}[\"']+(.*?)[\"']+", re.DOTALL)
 _BUILDING: Final = frozenset(("map", "filter"))
 _COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
@@ -170,10 +164,7 @@ class Condition:
         if result != _BOOL:
             hint = "compare it with something" if result != _TYPE.DYN else "write `… == true`"
             raise ConditionError(f"the condition is of type {result.name()}, not bool", hint)
-        self.variables: tuple[str, ...] = tuple(
-            sorted({"".join(name.split()) for name in _NAMES.findall(_without_strings(text))})
-        )
-
+        self.variables = variables_in(text)
         self._headers = _headers_named(text) if "request.headers" in self.variables else frozenset()
 
     def evaluate(self, inputs: Inputs) -> bool | None:
@@ -181,13 +172,9 @@ class Condition:
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             return None
         try:
-            result = self._expression.eval(_activation(self.variables, inputs))
-            if result.type() != _BOOL:
-                return None
-            value = result.value()
+            return _truth(self._expression, _activation(self.variables, inputs))
         except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
             return None
-        return value if isinstance(value, bool) else None
 
     def _repeated(self, inputs: Inputs) -> bool:
         """Whether a header it may look at has several values: rules judge each on its own, an expression can't.
@@ -198,9 +185,26 @@ class Condition:
         return any(len(inputs.trimmed_header(name)) > 1 or inputs.ambiguous_header(name) for name in names)
 
 
+def variables_in(text: str) -> tuple[str, ...]:
+    """The variables that an expression names, in order of the alphabet."""
+    return tuple(sorted({"".join(name.split()) for name in _NAMES.findall(without_strings(text))}))
+
+
+def evaluate_text(text: str, inputs: Inputs) -> bool | None:
+    """The value of an expression that is part of a compiled condition; None where it is not a boolean."""
+    return _truth(_ENV.compile(text), _activation(variables_in(text), inputs))
+
+
+def _truth(expression: Any, activation: Any) -> bool | None:
+    """What the runtime says: true, false, or None for an error and for a value of another type."""
+    result = expression.eval(activation)
+    value = result.value() if result.type() == _BOOL else None
+    return value if isinstance(value, bool) else None
+
+
 def _headers_named(text: str) -> frozenset[str] | None:
     """The headers an expression can look at: every literal and name in it; None where it may look at any."""
-    tokens = [found for found in _TOKENS.finditer(text) if found.lastgroup != "comment"]
+    tokens = tokens_of(text)
     words = [token.group() for token in tokens]
     for at in range(len(words) - 2):
         if words[at : at + 3] != ["request", ".", "headers"]:
@@ -238,22 +242,11 @@ def _compile_error(error: RuntimeError) -> ConditionError:
     return ConditionError(message, hint, line, column)
 
 
-def _without_strings(text: str) -> str:
-    """The text with the content of literals and comments blanked, positions kept."""
-
-    def blank(found: re.Match[str]) -> str:
-        if found.lastgroup in ("name", "other"):
-            return found.group()
-        return re.sub(r"[^\n]", " ", found.group())
-
-    return _TOKENS.sub(blank, text)
-
-
 def _check_bounds(text: str) -> None:
     """Refuse what could cost without bound. Raises ConditionError."""
     if len(text) > MAX_LENGTH:
         raise ConditionError(f"the condition has {len(text)} characters, more than {MAX_LENGTH}", "split the rule")
-    tokens = [found for found in _TOKENS.finditer(text) if found.lastgroup != "comment"]
+    tokens = tokens_of(text)
     inside: list[bool] = []  # for each open bracket: does it belong to a comprehension, or stand within one?
     for at, token in enumerate(tokens):
         word = token.group()

@@ -15,7 +15,7 @@ from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.credentials import read_api_key_set, read_issuer_policy
 from zta_authz.policy.fields import Reader, entries, with_article
 from zta_authz.policy.revocations import read_revocation_list
-from zta_authz.policy.spec import ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
+from zta_authz.policy.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, iter_documents
 
 if TYPE_CHECKING:
@@ -95,9 +95,18 @@ class DocumentReader:
             return
         header = self._header(reader, node, version, kind)
         if header is not None:
+            self._check_dry_run(header)
             read(header, self.documents, self._warnings)
             while self.documents.policies:  # taken at once, so that a large set's nodes are not held together
                 self._take_policy(self.documents.policies.pop())
+
+    @staticmethod
+    def _check_dry_run(header: Header) -> None:
+        """Note Istio's annotation for a dry run on a kind that would be enforced all the same."""
+        if header.version == ZTA_VERSION and DRY_RUN_ANNOTATION in header.annotations:
+            hint = "remove it; for a trial use action AUDIT, an AuthorizationPolicy, or shadow policies"
+            at = header.document.get("metadata") or header.document
+            header.reader.fault(at, f"a {header.kind} takes no `{DRY_RUN_ANNOTATION}`: it would be enforced", hint)
 
     @staticmethod
     def _heading(reader: Reader, node: Mapping, field: str) -> str | None:

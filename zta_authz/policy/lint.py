@@ -17,10 +17,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.spiffe import SCHEME, SpiffeId
-from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
-from zta_authz.policy.dimensions import PATH, PEER, SNI, ClaimDimension, MetadataDimension
-from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
-from zta_authz.policy.implication import contradict, key_of, members_of
+from zta_authz.policy.anonymous import asks_for_identity, excludes_identities
+from zta_authz.policy.clauses import TextClause
+from zta_authz.policy.dimensions import PATH, PEER, SNI
+from zta_authz.policy.extra_clauses import TimeClause
+from zta_authz.policy.implication import contradict, key_of
 from zta_authz.policy.matchers import Exact, Prefix, Suffix, ascii_lower
 from zta_authz.policy.shadows import DenyRules, Placed
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 MAX_COMPARED: Final = 32
 """Rules that one rule is compared with, and clauses of one rule that are compared with each other."""
-_IDENTITY_VARIABLES: Final = ("source.principal", "source.trustDomain", "source.namespace", "source.serviceAccount")
 
 
 class Kind(StrEnum):
@@ -208,7 +208,7 @@ def _unauthenticated(placed: list[Placed], root: str) -> list[Finding]:
     live = [each for each in placed if not each.policy.ref.dry_run]
     guards: dict[Hashable, Placed] = {}
     for each in live:
-        if each.action == "DENY" and not each.rule.groups and all(_excludes(c) for c in each.rule.clauses):
+        if each.action == "DENY" and not each.rule.groups and all(excludes_identities(c) for c in each.rule.clauses):
             guards.setdefault(each.selector_key, each)
     guarding = list(guards.values())[:MAX_COMPARED]
     findings = []
@@ -229,36 +229,14 @@ def _unauthenticated(placed: list[Placed], root: str) -> list[Finding]:
 def _asks_nobody(rule: Rule) -> Level | None:
     """How the rule lets callers without identity in; None where it does not, or that can't be told."""
     ways: list[tuple[Clause, ...]] = [rule.clauses]
-    if any(_asks_for_identity(clause) for clause in rule.clauses):
+    if any(asks_for_identity(clause) for clause in rule.clauses):
         return None
     for group in rule.groups:
-        open_ones = [each for each in group if not any(_asks_for_identity(clause) for clause in each)]
+        open_ones = [each for each in group if not any(asks_for_identity(clause) for clause in each)]
         if not open_ones:
             return None
         ways += open_ones
-    excluding = [clause for way in ways for clause in way if _excludes(clause)]
+    excluding = [clause for way in ways for clause in way if excludes_identities(clause)]
     if any(clause.label.startswith("not") for clause in excluding):
         return None  # the compiler has already warned of `not…` fields
     return Level.WARNING if excluding else Level.INFO
-
-
-def _asks_for_identity(clause: Clause) -> bool:
-    """Whether only a caller with some identity satisfies the clause, or may be: metadata can stand for one."""
-    if isinstance(clause, ConditionClause):
-        names = clause.condition.variables
-        return any(name.startswith(("claims", "token.")) or name in _IDENTITY_VARIABLES for name in names)
-    return _reads_identity(clause) and not clause.negated
-
-
-def _excludes(clause: Clause) -> bool:
-    """Whether the clause holds for every caller without identity because it only excludes some identities."""
-    reads_metadata = isinstance(clause, TextClause) and isinstance(clause.dimension, MetadataDimension)
-    return clause.negated and _reads_identity(clause) and not reads_metadata and bool(members_of(clause))
-
-
-def _reads_identity(clause: Clause) -> bool:
-    if isinstance(clause, RequestPrincipalClause):
-        return True
-    if not isinstance(clause, TextClause):
-        return False
-    return clause.dimension is PEER or isinstance(clause.dimension, (ClaimDimension, MetadataDimension))

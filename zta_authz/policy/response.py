@@ -1,4 +1,8 @@
-"""`response` of an AccessPolicy: what an allow adds to the request, what a denial tells the caller."""
+"""`response` of an AccessPolicy: what an allow adds to the request, what a denial tells the caller.
+
+A field that the policy's action never uses is a fault: `redirect` without `action: DENY` is an allow of everybody that
+was meant as "log in first".
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.inputs import Inputs
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+_DENIAL_FIELDS: Final = ("status", "redirect", "message")
+_ANSWER_HEADERS: Final = frozenset(("location", "retry-after", "set-cookie", "www-authenticate"))
 MAX_MESSAGE: Final = 512
 
 
@@ -62,37 +68,89 @@ def _claim_text(inputs: Inputs, path: tuple[str, ...]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def read_response(reader: Reader, node: Node) -> ResponseTemplate | None:
-    """`response` with `headers`, `status`, `redirect` and `message`; None, and faults, where it is none."""
-    mapping = reader.mapping(node, "response", ("headers", "status", "redirect", "message"))
+def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate | None:
+    """`response` with `headers`, `status`, `redirect` and `message`; None, and faults, where it is not one.
+
+    `action` is the policy's. A field that it never uses is a fault.
+    """
+    mapping = reader.mapping(node, "response", ("headers", *_DENIAL_FIELDS))
     if mapping is None:
         return None
-    headers, remove = _headers(reader, mapping.get("headers"))
+    if not mapping.entries:
+        reader.fault(mapping, "`response` asks for nothing", "add `headers`, or remove it")
+    _check_action(reader, mapping, action)
+    headers, remove = _headers(reader, mapping.get("headers"), action)
     status, redirect = mapping.get("status"), mapping.get("redirect")
     if status is not None and redirect is not None:
         reader.fault(redirect, "`response` has both `status` and `redirect`", "remove one of the two")
     code = 0 if status is None else _status(reader, status, range(400, 600), "an HTTP status from 400 to 599")
     if redirect is not None:
         code, location = _redirect(reader, redirect)
+        if any(header.name == "location" for header in headers):
+            hint = "write the address in `redirect.location` only"
+            reader.fault(redirect, "`response` has both `redirect` and a header `location`", hint)
         headers.append(HeaderSource("location", location))
     message = mapping.get("message")
     text = None if message is None else _text(reader, message, "message", MAX_MESSAGE)
     return ResponseTemplate(tuple(headers), tuple(remove), code, text or "")
 
 
-def _headers(reader: Reader, node: Node | None) -> tuple[list[HeaderSource], list[str]]:
+def _check_action(reader: Reader, response: Mapping, action: str) -> None:
+    """Note every field of `response` that a policy with this action never uses."""
+    if action == "AUDIT":
+        hint = "remove it, or use action ALLOW or DENY"
+        reader.fault(response, "a policy with action AUDIT never answers, so `response` would do nothing", hint)
+    elif action == "ALLOW":
+        for name in _DENIAL_FIELDS:
+            if (node := response.get(name)) is not None:
+                message = f"`{name}` is for denials, and this policy has action ALLOW: it lets callers through"
+                reader.fault(node, message, "add `action: DENY`, or remove the field")
+
+
+def _headers(reader: Reader, node: Node | None, action: str) -> tuple[list[HeaderSource], list[str]]:
     mapping = None if node is None else reader.mapping(node, "headers", ("set", "remove"))
     if mapping is None:
         return [], []
+    if not mapping.entries:
+        reader.fault(mapping, "`headers` asks for nothing", "add `set` or `remove`, or remove the field")
     to_set, to_remove = mapping.get("set"), mapping.get("remove")
     items = [] if to_set is None else reader.items(to_set, "set", "headers")
-    found = [header for item in items if (header := _header(reader, item)) is not None]
-    names = [] if to_remove is None else reader.strings(to_remove, "remove")
-    removed = [name for item in names if (name := read_changed_header(reader, item, "remove")) is not None]
-    for item, name in zip(names, removed, strict=False):
+    read = [(item, header) for item in items if (header := _header(reader, item)) is not None]
+    _check_set(reader, read, action)
+    found = [header for _, header in read]
+    return found, [] if to_remove is None else _removed(reader, to_remove, found, action)
+
+
+def _check_set(reader: Reader, headers: list[tuple[Node, HeaderSource]], action: str) -> None:
+    """Note names that stand twice, and headers of answers that would be set on the request."""
+    seen: set[str] = set()
+    for node, header in headers:
+        if header.name in seen:
+            reader.fault(node, f"header `{header.name}` is set twice, and only one value can be sent", "remove one")
+        seen.add(header.name)
+        if action == "ALLOW" and header.name in _ANSWER_HEADERS:
+            message = (
+                f"`{header.name}` is a header of answers, and a policy with action ALLOW sets headers of the request"
+            )
+            reader.fault(node, message, "remove it, or use action DENY")
+
+
+def _removed(reader: Reader, node: Node, found: list[HeaderSource], action: str) -> list[str]:
+    """The names in `remove`. Those that are also set, or stand twice, are faults; so is `remove` on a denial."""
+    if action == "DENY":
+        message = "a denied request goes nowhere, so `headers.remove` would do nothing"
+        reader.fault(node, message, "remove the field, or use action ALLOW")
+    removed: list[str] = []
+    for item in reader.strings(node, "remove"):
+        name = read_changed_header(reader, item, "remove")
+        if name is None:
+            continue
         if any(header.name == name for header in found):
             reader.fault(item, f"header `{name}` is both set and removed", "Envoy removes last: keep one of the two")
-    return found, removed
+        elif name in removed:
+            reader.fault(item, f"header `{name}` is removed twice", "remove one of the two")
+        removed.append(name)
+    return removed
 
 
 def _header(reader: Reader, node: Node) -> HeaderSource | None:

@@ -13,6 +13,7 @@ from zta_authz.pdp.decide import decide
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 
+DENY = "  action: DENY\n  rules: [{}]\n"
 FRONTEND = Evidence("spiffe://cluster.local/ns/shop/sa/frontend")
 HEAD = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: a}\nspec:\n"
 
@@ -161,12 +162,12 @@ def test_an_explanation_shows_conditions_and_times() -> None:
         ("  schedule: {timeZone: UTC, windows: [{from: '1:00', to: '02:00'}]}\n", "`from` is not a time of day"),
         ("  schedule: {timeZone: UTC, windows: [{from: '01:00', to: '24:01'}]}\n", "`to` is not a time of day"),
         ("  schedule: {timeZone: UTC, windows: [{from: '01:00'}]}\n", "a weekly window has no `to`"),
-        ("  response: {status: 200}\n", "5:22: `status` is not an HTTP status from 400 to 599"),
-        ("  response: {status: '404'}\n", "5:22: `status` is not an HTTP status from 400 to 599"),
-        ("  response: {redirect: {location: '//evil.example'}}\n", "`location` is not an address or a path"),
-        ("  response: {redirect: {status: 304, location: /}}\n", "`status` is not one of"),
-        ("  response: {status: 403, redirect: {location: /}}\n", "`response` has both `status` and `redirect`"),
-        ('  response: {message: "a\\nb"}\n', "`message` must be one line"),
+        (DENY + "  response: {status: 200}\n", "7:22: `status` is not an HTTP status from 400 to 599"),
+        (DENY + "  response: {status: '404'}\n", "7:22: `status` is not an HTTP status from 400 to 599"),
+        (DENY + "  response: {redirect: {location: '//evil.example'}}\n", "`location` is not an address or a path"),
+        (DENY + "  response: {redirect: {status: 304, location: /}}\n", "`status` is not one of"),
+        (DENY + "  response: {status: 403, redirect: {location: /}}\n", "`response` has both `status` and `redirect`"),
+        (DENY + '  response: {message: "a\\nb"}\n', "`message` must be one line"),
         ("  response: {headers: {set: [{name: x-zta-principal, value: me}]}}\n", "not a policy's to change"),
         ("  response: {headers: {set: [{name: X_ZTA_principal, value: me}]}}\n", "not a policy's to change"),
         ("  response: {headers: {set: [{name: 'a b', value: me}]}}\n", "`a b` in `name` is not a header name"),
@@ -182,3 +183,68 @@ def test_a_wrong_policy_says_where_and_why(spec: str, fault: str) -> None:
         snapshot(spec)
     assert fault in str(error.value)
     assert all(found.hint for found in error.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ("  rules: [{}]\n  response: {status: 401}\n", "`status` is for denials, and this policy has action ALLOW"),
+        ("  rules: [{response: {message: never}}]\n", "`message` is for denials, and this policy has action ALLOW"),
+        (
+            "  action: ALLOW\n  rules: [{}]\n  response: {redirect: {location: /login}}\n",
+            "`redirect` is for denials, and this policy has action ALLOW",
+        ),
+        ("  action: AUDIT\n  rules: [{}]\n  response: {headers: {remove: [a]}}\n", "action AUDIT never answers"),
+        (DENY + "  response: {headers: {remove: [a]}}\n", "`headers.remove` would do nothing"),
+        (
+            DENY + "  response: {redirect: {location: /a}, headers: {set: [{name: Location, value: /b}]}}\n",
+            "both `redirect` and a header `location`",
+        ),
+        (
+            "  rules: [{}]\n  response: {headers: {set: [{name: a, value: x}, {name: A, value: z}]}}\n",
+            "header `a` is set twice",
+        ),
+        ("  rules: [{}]\n  response: {headers: {remove: [a, A]}}\n", "header `a` is removed twice"),
+        (
+            "  rules: [{}]\n  response: {headers: {set: [{name: Set-Cookie, value: a=b}]}}\n",
+            "`set-cookie` is a header of answers",
+        ),
+        ("  rules: [{}]\n  response: {}\n", "`response` asks for nothing"),
+        ("  rules: [{}]\n  response: {headers: {}}\n", "`headers` asks for nothing"),
+        (
+            "  rules: [{response: {headers: {remove: [a]}}}]\n  response: {headers: {remove: [b]}}\n",
+            "every rule has its own `response`",
+        ),
+        ("  response: {headers: {remove: [a]}}\n", "the policy has no rules, so `response` would do nothing"),
+        ("  require: {token: {bound: true}}\n", "the policy has no rules, so `require` would do nothing"),
+        ("  expiresAt: 2030-01-01T00:00:00Z\n", "the policy has no rules, so `expiresAt` would do nothing"),
+    ],
+)
+def test_a_field_that_the_policys_action_never_uses_is_a_fault(spec: str, fault: str) -> None:
+    with pytest.raises(DocumentErrors) as error:
+        snapshot(spec)
+    assert [fault in str(found) for found in error.value.faults] == [True]
+    assert all(found.hint for found in error.value.faults)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        DENY + "  response: {status: 401, message: log in, headers: {set: [{name: x-why, value: a}]}}\n",
+        DENY + "  response: {headers: {set: [{name: location, value: /b}]}}\n",
+        "  rules: [{}]\n  response: {headers: {set: [{name: a, value: x}, {name: b, claim: sub}], remove: [c]}}\n",
+        "  rules: [{}, {response: {headers: {remove: [a]}}}]\n  response: {headers: {remove: [b]}}\n",
+        "  action: AUDIT\n  rules: [{require: {token: {bound: true}}}]\n",
+        "  {}\n",
+    ],
+)
+def test_fields_that_the_policys_action_uses_are_taken(spec: str) -> None:
+    assert snapshot(spec).table.policies
+
+
+@pytest.mark.parametrize("kind", ["AccessPolicy", "RevocationList"])
+def test_a_dry_run_of_a_kind_that_would_be_enforced_is_a_fault(kind: str) -> None:
+    spec = {"AccessPolicy": "{rules: [{}]}", "RevocationList": "{tokens: [{id: a}]}"}[kind]
+    head = f"apiVersion: zta.dev/v1\nkind: {kind}\nmetadata: {{name: a, annotations: {{istio.io/dry-run: 'true'}}}}\n"
+    with pytest.raises(DocumentErrors, match="dry-run`: it would be enforced"):
+        compile_snapshot([SourceText("a.yaml", f"{head}spec: {spec}\n")], Options())

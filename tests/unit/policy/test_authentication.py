@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TOP = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\n"
 BUNDLE = "apiVersion: zta.dev/v1\nkind: TrustBundle\nmetadata: {name: b}\n"
 KEYS = '{"keys": []}'
+PUBLIC = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'  # RFC 8037
 
 
 def documents(text: str) -> tuple[list[RequestAuthentication], list[TrustBundle], list[str]]:
@@ -255,3 +256,23 @@ spec:
 {rules}
 """
     assert any("4097 JWT rules, more than the limit of 4096" in fault for fault in faults(text))
+
+
+@pytest.mark.parametrize(
+    ("fields", "warned"),
+    [
+        (f"jwks: '{PUBLIC}', timeout: 5s", "`timeout` is for fetching keys"),
+        (
+            f"jwks: '{PUBLIC}', outputClaimToHeaders: [{{header: x-a, claim: a}}, {{header: X-A, claim: b}}]",
+            "header `X-A` is set more than once",
+        ),
+        (
+            f"jwks: '{PUBLIC}', outputPayloadToHeader: x-a, outputClaimToHeaders: [{{header: x-a, claim: a}}]",
+            "header `x-a` is set more than once",
+        ),
+        (f"jwks: '{PUBLIC}', outputClaimToHeaders: [{{header: x-a, claim: a}}]", ""),
+    ],
+)
+def test_fields_of_a_jwt_rule_that_do_nothing_are_warned_of(fields: str, warned: str) -> None:
+    told = warnings(f"{TOP}spec: {{jwtRules: [{{issuer: i, {fields}}}]}}\n")
+    assert [warned in line for line in told] == ([True] if warned else [])

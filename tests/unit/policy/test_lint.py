@@ -363,13 +363,48 @@ kind: AccessPolicy
 metadata: {name: p}
 spec: {rules: [{condition: '%s'}]}
 """
+ASKING = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec: {rules: [%s]}\n"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{require: {token: {bound: true}}}",
+        "{require: {token: {maxAge: 5m}}}",
+        "{when: [{key: zta.apiClient, values: [acme]}]}",
+        "{when: [{key: zta.apiScopes, values: ['orders:*']}]}",
+    ],
+)
+def test_a_token_or_an_api_key_that_a_rule_asks_for_is_an_identity(rule: str) -> None:
+    assert lint(snapshot(ASKING % rule).table) == []
 
 
 @pytest.mark.parametrize(
     ("condition", "named"),
-    [('request.path == "/a"', True), ('claims.role == "x"', False), ('source.namespace == "a"', False)],
+    [
+        ('request.path == "/a"', True),
+        ('claims.role == "x"', False),
+        ('source.namespace == "a"', False),
+        ('token.subject == ""', True),
+        ('token.subject != ""', False),
+        ('!(token.subject == "")', False),
+        ('request.path == "/a" || token.subject != ""', True),
+        ('request.path == "/a" && token.subject != ""', False),
+        ('source.principal != "spiffe://td/evil"', True),
+        ('request.path == "/a" ? true : token.subject != ""', True),
+        ('token.subject != "" ? request.path == "/a" : false', False),
+        ("has(claims.role)", False),
+        ("!has(claims.role)", True),
+        ('claims.role == request.headers["x"]', False),
+        ('token.subject == request.headers["x"]', True),
+        ("apiClient.scopes.exists(s, s == request.path)", True),
+        ('apiClient.name == "acme"', False),
+        ('"claims.role" == request.path', True),
+    ],
 )
-def test_a_condition_on_the_caller_counts_as_asking(condition: str, named: bool) -> None:
+def test_a_condition_counts_as_asking_only_where_nobody_without_identity_can_satisfy_it(
+    condition: str, named: bool
+) -> None:
     findings = lint(snapshot(CONDITION % condition).table)
     assert [f.kind for f in findings] == ([Kind.UNAUTHENTICATED] if named else [])
 
