@@ -29,6 +29,7 @@ class Reason(StrEnum):
     # the request itself
     REQUEST_MALFORMED = "request_malformed"
     PATH_AMBIGUOUS = "path_ambiguous"
+    PATH_TOO_LONG = "path_too_long"
     HOST_AMBIGUOUS = "host_ambiguous"
 
     # the peer's certificate (X.509-SVID) or what the proxy said of it
@@ -112,6 +113,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.NO_MATCHING_POLICY: _FORBIDDEN,
     Reason.REQUEST_MALFORMED: Answer(400, "The request is malformed"),
     Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
+    Reason.PATH_TOO_LONG: Answer(414, "The request path is too long"),
     Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),
     Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
     Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,

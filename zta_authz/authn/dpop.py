@@ -154,8 +154,11 @@ def _check_purpose(claims: Mapping[str, Any], request: RequestAttributes, token:
     if claims.get("htm") != request.method:
         raise Refused(Reason.DPOP_MISMATCH, "`htm` is not the request's method")
     target = claims.get("htu")
+    if not isinstance(target, str) or len(request.path.partition("?")[0]) > 3 * len(target):
+        # No spelling of one address is more than three times as long as another, and a long one takes long to read.
+        raise Refused(Reason.DPOP_MISMATCH, "`htu` is not the request's address")
     asked = normal_target(f"{request.scheme}://{request.host}{request.path or '/'}")
-    if not isinstance(target, str) or asked is None or normal_target(target) != asked:
+    if asked is None or normal_target(target) != asked:
         raise Refused(Reason.DPOP_MISMATCH, "`htu` is not the request's address")
     if claims.get("ath") != base64url_encode(hashlib.sha256(token.encode("ascii")).digest()):
         raise Refused(Reason.DPOP_MISMATCH, "`ath` is not the token's digest")

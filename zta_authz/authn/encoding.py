@@ -9,6 +9,8 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
+from zta_authz.model.percent import has_stray_percent, percent_decoded, utf8_bytes
+
 MAX_JSON_DEPTH: Final = 32
 """Levels of nesting that a token's JSON may have in the strict reading; real tokens have 4."""
 ENVOY_JSON_DEPTH: Final = 100
@@ -19,7 +21,6 @@ MAX_DOUBLE_DIGITS: Final = 308
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _BASE64URL_PADDED = re.compile(r"[A-Za-z0-9_-]*={0,2}")
 _TO_STANDARD = str.maketrans("-_", "+/")
-_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 
 def base64url_decode(text: str, *, canonical: bool = True) -> bytes:
@@ -108,20 +109,11 @@ def _check_values(value: Any, levels: int) -> None:
 
 def percent_decode_strict(data: bytes) -> bytes:
     """`data` with each `%XX` replaced by its byte; `+` stays. Raises ValueError where `%` has no two hex digits."""
-    return _PERCENT.sub(_byte, data) if b"%" in data else data
-
-
-def _byte(match: re.Match[bytes]) -> bytes:
-    digits = match[1]
-    if digits is None:
+    if has_stray_percent(data):
         raise ValueError("`%` without two hex digits")
-    return bytes.fromhex(digits.decode("ascii"))
+    return percent_decoded(data)
 
 
 def percent_decode(text: str) -> str:
     """Envoy's reading of a query component: `%XX` is a byte, `+` and a stray `%` stand for themselves."""
-    if "%" not in text:
-        return text
-    data = text.encode("utf-8", "surrogatepass")
-    decoded = _PERCENT.sub(lambda match: _byte(match) if match[1] else b"%", data)
-    return decoded.decode("utf-8", "surrogateescape")
+    return percent_decoded(utf8_bytes(text)).decode("utf-8", "surrogateescape") if "%" in text else text

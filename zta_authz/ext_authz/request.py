@@ -169,17 +169,21 @@ def _address(peer: AttributeContext.Peer) -> Address:
 
 
 class FilterMetadata(Mapping[str, object]):
-    """Dynamic metadata by filter name, each filter's converted to plain Python only when it is asked for."""
+    """Dynamic metadata by filter name, each filter's converted to plain Python once, when it is first asked for."""
 
-    __slots__ = ("_structs",)
+    __slots__ = ("_plain", "_structs")
 
     def __init__(self, structs: Mapping[str, Struct]) -> None:
         self._structs = structs
+        self._plain: dict[str, dict[str, object]] = {}
 
     def __getitem__(self, name: str) -> object:
-        if name not in self._structs:  # a protobuf map would add the name
-            raise KeyError(name)
-        return _plain_struct(self._structs[name])
+        found = self._plain.get(name)
+        if found is None:
+            if name not in self._structs:  # a protobuf map would add the name
+                raise KeyError(name)
+            found = self._plain[name] = _plain_struct(self._structs[name])
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._structs)

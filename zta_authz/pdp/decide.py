@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
-from zta_authz.pdp.paths import ambiguous, plain_authority
+from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority
 from zta_authz.policy.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -44,8 +44,12 @@ def decide(
     inputs = Inputs(request, identity, options, now, stages)
     if inputs.strict and not plain_authority(request.host):
         return Decision(Verdict.DENY, Reason.HOST_AMBIGUOUS, identity=identity, detail="not a name with a port")
+    path = request.path.partition("?")[0]
+    if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
+        detail = f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"
+        return Decision(Verdict.DENY, Reason.PATH_TOO_LONG, identity=identity, detail=detail)
     if not options.accept_ambiguous_paths:
-        what = ambiguous(request.path.partition("?")[0], request.method)
+        what = ambiguous(path, request.method)
         if what:
             return Decision(Verdict.DENY, Reason.PATH_AMBIGUOUS, identity=identity, detail=what)
     view = snapshot.table.default_view if workload is None else snapshot.table.view(workload)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from zta_authz.model.percent import percent_decoded, utf8_bytes
 from zta_authz.policy.matchers import ascii_lower
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
 
-_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 Ip = IPv4Address | IPv6Address
 _UNSET: Final = object()
 _NONE: Final[tuple[str, ...]] = ()
@@ -29,7 +28,6 @@ _JOINED_BY_ENVOY: Final = frozenset(
     )
 )  # fmt: skip
 _BLANKS: Final = " \t"
-_PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 
 
@@ -41,8 +39,9 @@ class Inputs:
     """
 
     __slots__ = (
-        "_activations", "_destination_ip", "_hosts", "_remote_ip", "_source_ip", "claims", "host", "identity",
-        "method", "names", "now", "options", "path", "request", "request_principal", "stages", "strict",
+        "_activations", "_claims", "_destination_ip", "_forwarded_path", "_hosts", "_paths", "_remote_ip", "_source_ip",
+        "_trimmed", "claims", "host", "identity", "method", "names", "now", "options", "path", "request",
+        "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +71,12 @@ class Inputs:
             self.claims = token.claims
             self.request_principal = token.names
         self._activations: dict[tuple[str, ...], Any] | None = None
+        # What rules ask for again and again is read and transformed once a request.
         self._hosts: tuple[str, ...] | None = None
+        self._paths: tuple[str, ...] | None = None
+        self._forwarded_path: str | None = None
+        self._trimmed: dict[str, tuple[str, ...]] = {}
+        self._claims: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._source_ip: Any = _UNSET
         self._remote_ip: Any = _UNSET
         self._destination_ip: Any = _UNSET
@@ -111,9 +115,11 @@ class Inputs:
         """
         if not (wide and self.strict and "%" in self.path):
             return (self.path,)
-        utf8 = _percent_decoded(self.path)
-        latin1 = _PERCENT.sub(lambda found: chr(int(found[1], 16)), self.path)
-        return tuple(dict.fromkeys((self.path, utf8, utf8.rstrip(" "), latin1, latin1.rstrip(" "))))
+        if self._paths is None:  # made once, whatever number of rules ask
+            data = percent_decoded(utf8_bytes(self.path))
+            utf8, latin1 = data.decode("utf-8", "surrogateescape"), data.decode("latin-1")
+            self._paths = tuple(dict.fromkeys((self.path, utf8, utf8.rstrip(" "), latin1, latin1.rstrip(" "))))
+        return self._paths
 
     def header(self, name: str) -> tuple[str, ...]:
         """Each value of a header as it goes on after authentication: without tokens that are not forwarded."""
@@ -134,9 +140,13 @@ class Inputs:
         HTTP/2 carries them through Envoy (measured, 1.40), and an upstream that is asked over HTTP/1 never sees them
         (RFC 9110 section 5.5).
         """
-        values = self.header(name)
-        trimmed = tuple(value.strip(_BLANKS) for value in values)
-        return values if trimmed == values else tuple(dict.fromkeys((*values, *trimmed)))
+        found = self._trimmed.get(name)
+        if found is None:
+            values = self.header(name)
+            trimmed = tuple(value.strip(_BLANKS) for value in values)
+            found = values if trimmed == values else tuple(dict.fromkeys((*values, *trimmed)))
+            self._trimmed[name] = found
+        return found
 
     def ambiguous_header(self, name: str) -> bool:
         """True where repeats may have been joined, so that nobody can tell what the values were (strict reading).
@@ -167,17 +177,30 @@ class Inputs:
             case ":method":
                 value = request.method
             case ":path":
-                value = request.path
-                for parameter in self.identity.changes.remove_query:
-                    value = without_parameter(value, parameter)
+                value = self._path_as_forwarded()
             case ":scheme":
                 value = request.scheme
             case _:
                 return _NONE if self.host is None else (request.host,)
         return (value,) if value else _NONE
 
+    def _path_as_forwarded(self) -> str:
+        """The path with its query, without the parameters that authentication takes out."""
+        if self._forwarded_path is None:
+            path = self.request.path
+            for parameter in self.identity.changes.remove_query:
+                path = without_parameter(path, parameter)
+            self._forwarded_path = path
+        return self._forwarded_path
+
     def claim(self, path: tuple[str, ...]) -> tuple[str, ...]:
         """The string, or each string of the list, at a claim path; () for everything else."""
+        found = self._claims.get(path)
+        if found is None:
+            found = self._claims[path] = self._read_claim(path)
+        return found
+
+    def _read_claim(self, path: tuple[str, ...]) -> tuple[str, ...]:
         value: Any = self.claims
         for step in path:
             if not hasattr(value, "get"):
@@ -227,7 +250,7 @@ class Inputs:
         if self.options.use_remote_address and hops == 0:
             return self.source_ip
         joined = self.request.headers.joined("x-forwarded-for")
-        entries = joined.split(",") if joined else []
+        entries = joined.rsplit(",", hops + 1) if joined else []
         # With use_remote_address Envoy has already appended the peer's own address, so both count alike.
         index = len(entries) - 1 - hops
         found = parse_ip(entries[index].strip(" \t\v\f")) if index >= 0 else None
@@ -258,8 +281,7 @@ def without_parameter(path: str, name: str) -> str:
 
 
 def _percent_decoded(text: str) -> str:
-    data = text.encode("utf-8", "surrogateescape")
-    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), data).decode("utf-8", "surrogateescape")
+    return percent_decoded(utf8_bytes(text)).decode("utf-8", "surrogateescape") if "%" in text else text
 
 
 def host_variants(host: str) -> tuple[str, ...]:

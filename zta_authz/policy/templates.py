@@ -42,7 +42,7 @@ class Template:
     def matches(self, text: str) -> bool:
         """Envoy's `uri_template` on the path without its query."""
         count = len(self.head)
-        segments = text.split("/", count) if self.tail is not None else text.split("/")
+        segments = text.split("/", count)  # one more than the head has: what is behind it, however much that is
         if len(segments) != (count if self.tail is None else count + 1):
             return False
         for wanted, found in zip(self.head, segments, strict=False):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.pki import HOUR, ISSUER, NOW, Signer, jwks
 from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, refusal, request, rule, verifier
+from zta_authz.authn.locations import Places, TokenFinder
 from zta_authz.errors import Reason
 from zta_authz.model.documents import ClaimToHeader, FromHeader
 
@@ -282,3 +284,37 @@ def test_istio_skips_tokens_of_preflights_and_odd_paths_and_strict_does_not() ->
         bearer("garbage", method="OPTIONS", **(PREFLIGHT | {"origin": ""})),
     ):
         assert refusal(DEFAULT_ISTIO, asked) is Reason.TOKEN_MALFORMED
+
+
+HOSTILE_QUERIES = {
+    "long names": "%20" * 19_000,
+    "many names": "&".join(["%61" * 12 + "x"] * 900),
+    "stray escapes in names": "&".join(["%" * 36] * 900),
+    "stray escapes in a value": "access_token=" + "%" * 58_000,
+    "a long value": "access_token=" + "%41" * 19_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_QUERIES)
+def test_names_and_values_of_parameters_cost_little_however_they_are_encoded(name: str) -> None:
+    finder = TokenFinder(Places().of(rule()), strict=True)
+    begun = time.process_time()
+    for _ in range(5):
+        finder.find(request(path=f"/?{HOSTILE_QUERIES[name]}"))
+    assert (time.process_time() - begun) / 5 < 0.015
+
+
+def test_a_name_in_any_encoding_is_still_known() -> None:
+    everything = "".join(f"%{byte:02x}" for byte in b"access_token")
+    assert refusal(DEFAULT, request(path=f"/?{everything}={TOKEN}")) is Reason.TOKEN_MALFORMED
+    assert accept(DEFAULT_ISTIO, request(path=f"/?{everything}={TOKEN}")).tokens
+    assert refusal(DEFAULT, request(path="/?access_token=%zz")) is Reason.TOKEN_MALFORMED
+
+
+def test_more_than_a_thousand_cookies_are_too_many_for_strict_where_tokens_are_looked_for_in_them() -> None:
+    cookies = rule(from_cookies=("session",))
+    many = "; ".join(["a=b"] * 1000)
+    assert accept(verifier(cookies), request(cookie=many)).tokens == ()
+    assert refusal(verifier(cookies), request(cookie=f"{many}; session={TOKEN}")) is Reason.REQUEST_MALFORMED
+    assert accept(verifier(cookies, options=ISTIO), request(cookie=f"{many}; session={TOKEN}")).tokens
+    assert accept(DEFAULT, request(cookie=f"{many}; a=b")).tokens == ()

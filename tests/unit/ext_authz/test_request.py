@@ -113,6 +113,7 @@ def test_dynamic_metadata_becomes_plain_values() -> None:
     assert list(metadata) == ["envoy.filters.x"]
     assert len(metadata) == 1
     assert metadata["envoy.filters.x"] == {"s": "text", "n": 1.5, "b": True, "z": None, "l": ["a", {"k": "v"}]}
+    assert metadata["envoy.filters.x"] is metadata["envoy.filters.x"]  # converted once, whatever number of rules ask
 
 
 def test_asking_for_metadata_that_is_not_there_does_not_make_it() -> None:

@@ -228,3 +228,31 @@ def test_a_strict_deny_of_a_header_is_not_evaded_by_blanks_that_http_2_carries(v
 def test_istio_takes_blanks_around_a_header_as_part_of_it() -> None:
     asked = request(headers={"x-role": " admin"})
     assert not matches(when("request.headers[x-role]", "admin"), asked, deny=True, options=ISTIO)
+
+
+def test_what_many_rules_ask_for_is_transformed_once_a_request() -> None:
+    """58 kB of `%20`, decoded anew for each DENY rule, took a second with fifty rules."""
+    asked = request(path="/a%20b?t=x&u=%41", headers={"x-a": " v "})
+    caller = identity(claims={"scope": "a b", "groups": ["a", 7]}, changes=Changes(remove_query=("t",)))
+    inputs = Inputs(asked, caller, STRICT)
+    for read in (
+        lambda: inputs.paths(True),
+        lambda: inputs.hosts(True),
+        lambda: inputs.trimmed_header("x-a"),
+        lambda: inputs.header(":path")[0],
+        lambda: inputs.claim(("scope",)),
+        lambda: inputs.claim(("groups",)),
+    ):
+        assert read() is read()
+    assert inputs.paths(True) == ("/a%20b", "/a b")
+    assert inputs.trimmed_header("x-a") == (" v ", "v")
+    assert inputs.header(":path") == ("/a%20b?u=A",)
+    assert inputs.claim(("scope",)) == ("a", "b")
+
+
+def test_a_deny_meets_a_path_decoded_as_utf_8_as_latin_1_and_without_blanks_at_its_end() -> None:
+    inputs = Inputs(request(path="/caf%C3%A9%E9%20"), identity(), STRICT)
+    assert set(inputs.paths(True)) == {
+        "/caf%C3%A9%E9%20", "/caf\u00e9\udce9 ", "/caf\u00e9\udce9", "/caf\u00c3\u00a9\u00e9 ", "/caf\u00c3\u00a9\u00e9",
+    }  # fmt: skip
+    assert inputs.paths(False) == ("/caf%C3%A9%E9%20",)
