@@ -9,6 +9,7 @@ import base64
 import datetime
 import functools
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -47,6 +48,19 @@ def private_key(kind: str = "P-256", number: int = 0) -> PrivateKey:
     curves: dict[str, Callable[[], ec.EllipticCurve]]
     curves = {"P-224": ec.SECP224R1, "P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
     return ec.generate_private_key(curves[kind]())
+
+
+@functools.cache
+def long_exponent_key(bits: int = 3072) -> rsa.RSAPrivateKey:
+    """A key that signs as it should, with a public exponent about as long as its modulus."""
+    numbers = rsa.generate_private_key(65537, bits).private_numbers()
+    p, q = numbers.p, numbers.q
+    totient = (p - 1) * (q - 1)
+    exponent = next(each for each in range(2 ** (bits - 2) + 1, 2**bits, 2) if math.gcd(each, totient) == 1)
+    d = pow(exponent, -1, totient)
+    public = rsa.RSAPublicNumbers(exponent, p * q)
+    made = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), numbers.iqmp, public)
+    return made.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def _time(seconds: float) -> datetime.datetime:

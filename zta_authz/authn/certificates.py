@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from zta_authz.authn.encoding import percent_decode_strict
 from zta_authz.authn.fingerprints import is_canonical
+from zta_authz.authn.rsa_bounds import rsa_weakness
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ MAX_CERTIFICATE_TEXT: Final = 64 * 1024
 """Characters of URL-encoded PEM that are looked at."""
 MAX_CHAIN: Final = 8
 """Certificates in what is presented, and on a path from leaf to authority."""
-MIN_RSA_BITS: Final = 2048
-MAX_RSA_BITS: Final = 8192
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1, hashes.SHA224)
 
@@ -115,8 +114,9 @@ def weakness(certificate: Certificate, *, check_signature: bool = True) -> str:
     """What is too weak about its key (or the hash in its signature), "" if nothing is."""
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
-        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-            return f"an RSA key of {key.key_size} bits, outside {MIN_RSA_BITS} to {MAX_RSA_BITS}"
+        weak = rsa_weakness(key.key_size, key.public_numbers().e)
+        if weak:
+            return weak
     elif isinstance(key, ec.EllipticCurvePublicKey):
         if key.curve.name not in _CURVES:
             return f"a key on the curve {key.curve.name}"

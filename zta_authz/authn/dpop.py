@@ -8,13 +8,15 @@ when it is full requests are refused rather than proofs believed that might be u
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from zta_authz.authn.dpop_shares import BUCKET_SECONDS, SHARES_BYTES, KeyShares
 from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
 from zta_authz.authn.keys import ASYMMETRIC, key_thumbprint, read_jwks
-from zta_authz.authn.limits import token_type
+from zta_authz.authn.limits import MAX_TIME, token_type
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ MAX_REMEMBERED: Final = 262_144
 """Proofs remembered at once, about 100 bytes each: for 90 seconds at 2,900 a second."""
 NAME_BYTES: Final = 16
 """Of a proof's name; who looks for two proofs of one name has 2^64 to make, and gains a refusal."""
-_BUCKET_SECONDS: Final = 16
 
 _PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 _TARGET: Final = re.compile(r"(https?)://([^/?#@\s\\]+)(/[^?#\s\\]*)?(?:[?#].*)?", re.IGNORECASE)
@@ -67,12 +68,12 @@ def proof_name(proof: Proof) -> bytes:
 
 
 class ReplayMemory:
-    """Which proofs were seen. Proofs whose time is over are forgotten; `capacity` bounds the rest."""
+    """Which proofs were seen. Proofs whose time is over are forgotten; `capacity` bounds the rest, and shares them."""
 
-    __slots__ = ("_buckets", "_capacity")
+    __slots__ = ("_buckets", "_shares")
 
     def __init__(self, capacity: int = MAX_REMEMBERED) -> None:
-        self._capacity = capacity
+        self._shares = KeyShares(memoryview(bytearray(SHARES_BYTES)), capacity, hash)
         self._buckets: dict[int, set[bytes]] = {}
 
     def __len__(self) -> int:
@@ -84,21 +85,42 @@ class ReplayMemory:
         name = proof_name(proof)
         if any(name in bucket for bucket in self._buckets.values()):
             raise Refused(Reason.DPOP_REPLAYED, "the proof was used before")
-        if len(self) >= self._capacity:
-            raise Refused(Reason.OVERLOADED, f"{self._capacity} DPoP proofs are remembered, and no more can be")
-        self._buckets.setdefault(int(proof.issued_at // _BUCKET_SECONDS), set()).add(name)
+        self._shares.take(proof.thumbprint, proof.issued_at, WINDOW_SECONDS, now)
+        self._buckets.setdefault(int(proof.issued_at // BUCKET_SECONDS), set()).add(name)
 
     def _forget(self, now: float) -> None:
-        oldest = int((now - WINDOW_SECONDS) // _BUCKET_SECONDS)
+        oldest = int((now - WINDOW_SECONDS) // BUCKET_SECONDS)
         for bucket in [number for number in self._buckets if number < oldest]:
             del self._buckets[bucket]
 
 
-def verify_proof(request: RequestAttributes, token: str, now: float) -> Proof:
-    """The request's proof for the access token `token`. Raises `Refused`.
+def verify_proof(request: RequestAttributes, token: str, bound_to: str, now: float) -> Proof:
+    """The request's proof for the access token `token`, by the key that the token is bound to. Raises `Refused`.
 
-    Not verified here: that the token is bound to the proof's key, and that the proof was not used before.
+    `bound_to` is that key's thumbprint. The signature comes last, because it costs more than all the rest and whoever
+    sends the proof chooses its key. Not verified here: that the proof was not used before.
     """
+    head, body, tail = _segments(request)
+    try:
+        header, claims = json_object(base64url_decode(head)), json_object(base64url_decode(body))
+        signature = base64url_decode(tail)
+    except ValueError:
+        raise Refused(Reason.DPOP_INVALID, "not a JWT") from None
+    algorithm, jwk = _read_header(header)
+    identifier, issued_at = _read_claims(claims)
+    if not now - WINDOW_SECONDS <= issued_at <= now + AHEAD_SECONDS:
+        raise Refused(Reason.DPOP_EXPIRED, f"made {now - issued_at:.0f} s ago")
+    _check_purpose(claims, request, token)
+    thumbprint = _thumbprint(jwk)
+    if not hmac.compare_digest(thumbprint, bound_to):
+        raise Refused(Reason.TOKEN_BINDING, "the token is bound to another key than the DPoP proof's")
+    if not _key(jwk, algorithm).verifies(algorithm, f"{head}.{body}".encode("ascii"), signature):
+        raise Refused(Reason.DPOP_INVALID, "the signature does not fit the proof's key")
+    return Proof(thumbprint, identifier, issued_at)
+
+
+def _segments(request: RequestAttributes) -> tuple[str, str, str]:
+    """The three parts of the one proof. Raises `Refused`."""
     values = request.headers.all(HEADER)
     if not values:
         raise Refused(Reason.DPOP_MISSING, "the scheme is DPoP, and there is no proof")
@@ -106,24 +128,15 @@ def verify_proof(request: RequestAttributes, token: str, now: float) -> Proof:
         raise Refused(Reason.DPOP_INVALID, f"{len(values)} proofs")
     if len(values[0]) > MAX_PROOF_BYTES:
         raise Refused(Reason.DPOP_INVALID, f"{len(values[0])} characters, more than {MAX_PROOF_BYTES}")
-    try:
-        head, body, tail = values[0].strip(" ").split(".")
-        header, claims = json_object(base64url_decode(head)), json_object(base64url_decode(body))
-        signature = base64url_decode(tail)
-    except ValueError:
-        raise Refused(Reason.DPOP_INVALID, "not a JWT") from None
-    algorithm, key, thumbprint = _read_header(header)
-    identifier, issued_at = _read_claims(claims)
-    if not key.verifies(algorithm, f"{head}.{body}".encode("ascii"), signature):
-        raise Refused(Reason.DPOP_INVALID, "the signature does not fit the proof's key")
-    _check_purpose(claims, request, token)
-    if not now - WINDOW_SECONDS <= issued_at <= now + AHEAD_SECONDS:
-        raise Refused(Reason.DPOP_EXPIRED, f"made {now - issued_at:.0f} s ago")
-    return Proof(thumbprint, identifier, issued_at)
+    segments = values[0].strip(" ").split(".")
+    if len(segments) != 3:
+        raise Refused(Reason.DPOP_INVALID, "not a JWT")
+    head, body, tail = segments
+    return head, body, tail
 
 
-def _read_header(header: Mapping[str, Any]) -> tuple[str, Key, str]:
-    """Algorithm, key and the key's thumbprint."""
+def _read_header(header: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Algorithm and JWK, of which nothing is known but that it shows no private member."""
     kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
     if not isinstance(kind, str) or token_type(kind) != TYPE:
         raise Refused(Reason.DPOP_INVALID, f"`typ` is not `{TYPE}`")
@@ -133,10 +146,21 @@ def _read_header(header: Mapping[str, Any]) -> tuple[str, Key, str]:
         raise Refused(Reason.DPOP_INVALID, "the header asks for an extension, and we know none")
     if not isinstance(jwk, dict) or not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise Refused(Reason.DPOP_INVALID, "`jwk` is absent or not a public key")
+    return algorithm, jwk
+
+
+def _thumbprint(jwk: Mapping[str, Any]) -> str:
+    try:
+        return key_thumbprint(jwk)
+    except ValueError:
+        raise Refused(Reason.DPOP_INVALID, "`jwk` is not a public key that we accept") from None
+
+
+def _key(jwk: Mapping[str, Any], algorithm: str) -> Key:
     keys = read_jwks({"keys": [jwk]})[0].keys
     if not keys or algorithm not in keys[0].algorithms:
         raise Refused(Reason.DPOP_INVALID, "`jwk` is not a key for `alg` that we accept")
-    return algorithm, keys[0], key_thumbprint(jwk)
+    return keys[0]
 
 
 def _read_claims(claims: Mapping[str, Any]) -> tuple[str, float]:
@@ -144,7 +168,7 @@ def _read_claims(claims: Mapping[str, Any]) -> tuple[str, float]:
     identifier, issued_at = claims.get("jti"), claims.get("iat")
     if not isinstance(identifier, str) or not 0 < len(identifier) <= MAX_ID_CHARACTERS:
         raise Refused(Reason.DPOP_INVALID, f"`jti` is not a text of 1 to {MAX_ID_CHARACTERS} characters")
-    if isinstance(issued_at, bool) or not isinstance(issued_at, (int, float)):
+    if isinstance(issued_at, bool) or not isinstance(issued_at, (int, float)) or not 0 <= issued_at < MAX_TIME:
         raise Refused(Reason.DPOP_INVALID, "`iat` is not a time")
     return identifier, float(issued_at)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zta_authz.authn.binding import Confirmation, read_confirmation
 from zta_authz.authn.encoding import ENVOY_JSON_DEPTH, MAX_JSON_DEPTH, base64url_decode, json_object
 from zta_authz.authn.keys import ALGORITHMS
-from zta_authz.authn.limits import token_type
+from zta_authz.authn.limits import MAX_TIME, token_type
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.keys import Key, KeySet
 
-_MAX_UNSIGNED: Final = 2.0**64
 _TIMES: Final = ("iat", "nbf", "exp")
 _STRINGS: Final = ("iss", "sub", "jti")
 _OTHER_TYPES: Final = frozenset(
@@ -157,7 +156,7 @@ def _check_claim_types(claims: Mapping[str, Any]) -> None:
             raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`{name}` is not a string")
     for name in _TIMES:
         value = claims.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= float(value) < _MAX_UNSIGNED:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= float(value) < MAX_TIME:
             raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`{name}` is not a time")
     audience = claims.get("aud", "")
     if not isinstance(audience, str) and not _is_strings(audience):

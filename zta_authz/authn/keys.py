@@ -17,6 +17,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 from jwt.exceptions import PyJWTError
 
 from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
+from zta_authz.authn.rsa_bounds import rsa_weakness
 from zta_authz.errors import Reason, Refused
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ MAX_JWKS_BYTES: Final = 1024 * 1024
 SIGNING: Final = frozenset(("sig",))
 MAX_KEYS: Final = 100
 """Keys in one set; a token without `kid` may be tried against all of them in Istio's reading."""
-MIN_RSA_BITS: Final = 2048
-MAX_RSA_BITS: Final = 8192
 MIN_SECRET_BYTES: Final = 32
 
 _RSA_ALGORITHMS: Final = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
@@ -211,8 +210,14 @@ def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | No
 
 
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """The SHA-256 thumbprint of a valid public key, base64url (RFC 7638; for OKP RFC 8037 section 2)."""
-    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
+    """The SHA-256 thumbprint of a public key, base64url (RFC 7638; for OKP RFC 8037 section 2).
+
+    Whether the members make a key is not looked at. Raises ValueError where they are not all there, as texts.
+    """
+    kty = jwk.get("kty")
+    members = {name: jwk.get(name) for name in _THUMBPRINT_MEMBERS.get(kty if isinstance(kty, str) else "", ())}
+    if not members or not all(isinstance(value, str) for value in members.values()):
+        raise ValueError("not a public key")
     canonical = json.dumps(members, separators=(",", ":"), ensure_ascii=False)
     return base64url_encode(hashlib.sha256(canonical.encode()).digest())
 
@@ -254,15 +259,20 @@ def _material(kty: str, entry: Mapping[str, Any]) -> Any:
         return _secret(entry)
     public = {name: entry[name] for name in _PUBLIC_MEMBERS if name in entry}
     try:
-        for name in _NUMBERS:
-            base64url_decode(public.get(name, ""), canonical=False)  # the library passes over foreign characters
-        if kty == "EC":
-            return ECAlgorithm.from_jwk(public)
-        if kty == "OKP":
-            return OKPAlgorithm.from_jwk(public)
-        key = RSAAlgorithm.from_jwk(public)
+        # the library passes over foreign characters
+        numbers = {name: base64url_decode(public.get(name, ""), canonical=False) for name in _NUMBERS}
+        if kty == "RSA":
+            _check_rsa(numbers)  # first: to make a key of a number without bounds may take long
+            return RSAAlgorithm.from_jwk(public)
+        return ECAlgorithm.from_jwk(public) if kty == "EC" else OKPAlgorithm.from_jwk(public)
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         raise _BadKey(f"is not a valid {kty} key") from None
-    if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-        raise _BadKey(f"is an RSA key of {key.key_size} bits, outside {MIN_RSA_BITS} to {MAX_RSA_BITS}")
-    return key
+
+
+def _check_rsa(numbers: Mapping[str, bytes]) -> None:
+    if not numbers["n"] or not numbers["e"]:
+        raise ValueError("a number is missing")
+    modulus, exponent = (int.from_bytes(numbers[name], "big") for name in ("n", "e"))
+    wrong = rsa_weakness(modulus.bit_length(), exponent)
+    if wrong:
+        raise _BadKey(f"is {wrong}")

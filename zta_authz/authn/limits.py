@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import IssuerPolicy, RequestAuthentication
     from zta_authz.model.identity import Binding
 
+MAX_TIME: Final = 2.0**64
+"""Seconds since the epoch that tokens and proofs may name are fewer, as for jwt_authn."""
+
 
 @dataclass(frozen=True, slots=True)
 class IssuerLimits:

@@ -133,7 +133,7 @@ class TokenVerifier:
             confirmation = grant.verified.confirmation
             if confirmation is None or not confirmation.key_thumbprint:
                 raise Refused(Reason.TOKEN_BINDING, "the scheme is DPoP, and the token is not bound to a key")
-            proof = verify_proof(request, text, now)
+            proof = verify_proof(request, text, confirmation.key_thumbprint, now)
             binding = judge_binding(grant.verified, peer, proof.thumbprint, strict=True)
             if not trial:
                 self._common.replays.remember(proof, now)

@@ -66,8 +66,20 @@ def subject(**options: Any) -> IdentityVerifier:
     return verifier(rule(), **options)
 
 
+def own_key(client: Signer, **changed: Any) -> RequestAttributes:
+    """A proof by a key with the members in `changed`, for a token that is bound to this very key."""
+    jwk = client.jwk(**changed)
+    token = Signer().token(cnf={"jkt": key_thumbprint(jwk)})
+    return asking(proof(client, {"jwk": jwk}, token=token), token=token)
+
+
+def slack(text: str) -> str:
+    """Another base64url text for the same 32 bytes: its last character has two bits that nobody reads."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
+
+
 GOOD = asking(proof())
-RSA_TOKEN = token_of(RSA)
 UNBOUND = Signer().token()
 
 
@@ -109,12 +121,17 @@ PROOFS = {
     "a key by name only": Case(INVALID, asking(proof(header={"jwk": None, "kid": "k1"}))),
     "a private key": Case(INVALID, asking(proof(header={"jwk": CLIENT.jwk(d="AAAA")}))),
     "a secret": Case(INVALID, asking(proof(header={"jwk": {"kty": "oct", "k": b64(b"s" * 32)}}))),
-    "a key off the curve": Case(INVALID, asking(proof(header={"jwk": CLIENT.jwk(x=CLIENT.jwk()["y"])}))),
-    "a weak key": Case(
-        INVALID,
-        asking(proof(Signer("PS256", "", "RSA-1024", 77))),
-        asking(proof(RSA, token=RSA_TOKEN), token=RSA_TOKEN),
-    ),
+    "a key off the curve": Case(INVALID, own_key(CLIENT, x=CLIENT.jwk()["y"]), own_key(CLIENT)),
+    "a weak key": Case(INVALID, own_key(Signer("PS256", "", "RSA-1024", 77)), own_key(RSA)),
+    "an exponent as long as the modulus": Case(INVALID, own_key(RSA, e=RSA.jwk()["n"]), own_key(RSA, e="AQAB")),
+    "an even exponent": Case(INVALID, own_key(RSA, e="AQAA"), own_key(RSA)),
+    "an exponent of 1": Case(INVALID, own_key(RSA, e="AQ"), own_key(RSA)),
+    "a modulus of 20,000 bits": Case(INVALID, own_key(RSA, n=b64(b"\xff" * 2500)), own_key(RSA)),
+    "no modulus": Case(INVALID, own_key(RSA, n=""), own_key(RSA)),
+    "a key without a member": Case(INVALID, asking(proof(header={"jwk": CLIENT.jwk(y=None)}))),
+    "a key with a number in it": Case(INVALID, asking(proof(header={"jwk": CLIENT.jwk(y=7)}))),
+    "a key type that is a list": Case(INVALID, asking(proof(header={"jwk": CLIENT.jwk(kty=["EC"])}))),
+    "another spelling of the key": Case(BINDING, asking(proof(header={"jwk": CLIENT.jwk(x=slack(CLIENT.jwk()["x"]))}))),
     "another's signature": Case(INVALID, asking(proof(OTHER, {"jwk": CLIENT.jwk()}))),
     "another payload": Case(INVALID, asking(f"{HEAD}.{proof(jti='j2').split('.')[1]}.{TAIL}")),
     "no jti": Case(INVALID, asking(proof(jti=None))),
@@ -124,6 +141,11 @@ PROOFS = {
     "no iat": Case(INVALID, asking(proof(iat=None))),
     "an iat in words": Case(INVALID, asking(proof(iat=str(NOW)))),
     "an iat that is true": Case(INVALID, asking(proof(iat=True))),
+    "an iat of 400 digits": Case(INVALID, asking(proof(iat=10**400))),
+    "an iat of 200 digits": Case(INVALID, asking(proof(iat=10**200))),
+    "an iat before all time": Case(INVALID, asking(proof(iat=-1))),
+    "an iat that is no number": Case(INVALID, asking(proof(iat=float("nan")))),
+    "an iat without end": Case(INVALID, asking(proof(iat=float("inf")))),
     "another method": Case(MISMATCH, asking(proof(htm="POST"))),
     "the method in lower case": Case(MISMATCH, asking(proof(htm="get"))),
     "no method": Case(MISMATCH, asking(proof(htm=None))),
@@ -233,16 +255,47 @@ def test_the_scheme_counts_in_authorization_only() -> None:
 def test_a_full_memory_refuses_until_there_is_room() -> None:
     memory = ReplayMemory(capacity=3)
     for number in range(3):
-        memory.remember(Proof("t", str(number), NOW), NOW)
+        memory.remember(Proof(f"t{number}", "j", NOW), NOW)
     with pytest.raises(Refused) as caught:
-        memory.remember(Proof("t", "3", NOW), NOW)
+        memory.remember(Proof("t3", "j", NOW), NOW)
     assert caught.value.reason is Reason.OVERLOADED
     with pytest.raises(Refused) as caught:
-        memory.remember(Proof("t", "1", NOW), NOW)
+        memory.remember(Proof("t1", "j", NOW), NOW)
     assert caught.value.reason is Reason.DPOP_REPLAYED
     later = NOW + WINDOW_SECONDS + 20
     memory.remember(Proof("t", "1", later), later)
     assert len(memory) == 1
+
+
+def remembered(memory: ReplayMemory, key: str, proofs: int, now: float = NOW) -> int:
+    """How many of `proofs` new ones by `key` the memory takes; all others are refused for want of room."""
+    taken = 0
+    for number in range(proofs):
+        try:
+            memory.remember(Proof(key, f"{now} {number}", now), now)
+            taken += 1
+        except Refused as refused:
+            if refused.reason is not Reason.OVERLOADED:
+                raise
+    return taken
+
+
+def test_a_key_takes_no_more_of_the_memory_than_it_leaves_to_others() -> None:
+    memory = ReplayMemory(capacity=1200)
+    assert remembered(memory, "greedy", 1200) == 600
+    assert remembered(memory, "greedy too", 1200) == 300
+    assert [remembered(memory, f"honest {number}", 10) for number in range(20)] == [10] * 20
+    assert remembered(memory, "greedy", 1, NOW + 1) == 0
+    later = NOW + WINDOW_SECONDS + 20
+    assert remembered(memory, "greedy", 1200, later) == 600, "its share is free again when its proofs are over"
+
+
+def test_a_key_that_proves_all_the_time_keeps_to_its_share_for_ever() -> None:
+    memory = ReplayMemory(capacity=1000)
+    for second in range(600):
+        remembered(memory, "greedy", 20, NOW + second)
+        assert remembered(memory, "honest", 1, NOW + second) == 1
+        assert len(memory) <= 1000
 
 
 @pytest.mark.parametrize("ahead", [0.0, AHEAD_SECONDS])

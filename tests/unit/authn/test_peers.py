@@ -23,6 +23,7 @@ from tests.support.pki import (
     SIGNS,
     Authority,
     key_usage,
+    long_exponent_key,
     pem,
     presented,
     private_key,
@@ -150,6 +151,9 @@ INTERMEDIATES = {
     "is not yet valid": Chain(Reason.PEER_CERTIFICATE_NOT_YET_VALID, {"not_before": NOW + 1}, {"not_before": NOW}),
     "has a weak key": Chain(
         Reason.PEER_CERTIFICATE_WEAK, {"key": private_key("RSA-1024")}, {"key": private_key("RSA-2048")}
+    ),
+    "has an exponent that is costly": Chain(
+        Reason.PEER_CERTIFICATE_WEAK, {"key": long_exponent_key()}, {"key": private_key("RSA-3072")}
     ),
     "has name constraints": Chain(Reason.PEER_CERTIFICATE_NAME_CONSTRAINT, {"extra": ((NAMES_ALLOWED, True),)}, {}),
     "has an unknown critical extension": Chain(

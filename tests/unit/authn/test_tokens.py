@@ -113,6 +113,8 @@ TOKENS = {
     "nested too deeply": Case(Reason.TOKEN_MALFORMED, SIGNER.token(x=deep(32)), SIGNER.token(x=deep(31)), istio=None),
     "nested too deeply for Envoy": Case(Reason.TOKEN_MALFORMED, SIGNER.token(x=deep(100))),
     "nested absurdly": Case(Reason.TOKEN_MALFORMED, with_payload('{"a":' + "[" * 5000 + "]" * 5000 + "}")),
+    "an iat of 400 digits": Case(Reason.TOKEN_MALFORMED, SIGNER.token(iat=10**400)),
+    "an iat of 300 digits": Case(Reason.TOKEN_CLAIM_INVALID, SIGNER.token(iat=10**300)),
     "a number of 5000 digits": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(x="9" * 5000))),
     "a number of 400 digits": Case(Reason.TOKEN_MALFORMED, with_payload(claims_text(x="-" + "9" * 400))),
     "a number of 309 digits": Case(
@@ -421,6 +423,7 @@ def test_rules_that_do_not_select_the_workload_do_not_apply() -> None:
 
 
 KEY = SIGNER.jwk()
+RSA_KEY = RSA.jwk()
 BAD_KEY_SETS = {
     "no JSON": "{",
     "a name twice": '{"keys": [], "keys": []}',
@@ -436,6 +439,10 @@ BAD_KEY_SETS = {
     "x missing": jwks([SIGNER.jwk(x=None)]),
     "x a number": jwks([SIGNER.jwk(x=1)]),
     "RSA of 1024 bits": jwks([Signer("RS256", "x", "RSA-1024")]),
+    "an RSA exponent as long as its modulus": jwks([RSA_KEY | {"e": RSA_KEY["n"]}]),
+    "an even RSA exponent": jwks([RSA_KEY | {"e": "AQAA"}]),
+    "an RSA modulus without end": jwks([RSA_KEY | {"n": b64(b"\xff" * 100_000)}]),
+    "RSA without an exponent": jwks([RSA_KEY | {"e": ""}]),
     "a short secret": jwks([Signer("HS256", "x", secret=b"short")]),
     "a secret that is none": jwks([SECRET.jwk(k=None)]),
     "a private key": jwks([SIGNER.jwk(d="AAAA")]),

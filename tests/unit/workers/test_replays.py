@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zta_authz.authn.dpop import WINDOW_SECONDS, Proof
+from zta_authz.authn.dpop_shares import SHARES_BYTES, KeyShares
 from zta_authz.errors import Reason, Refused
 from zta_authz.workers import replays
 from zta_authz.workers.replays import WAYS, SharedReplays, new_table
@@ -59,12 +60,23 @@ def test_it_is_remembered_for_as_long_as_it_is_accepted(table: int) -> None:
 
 def test_a_full_bucket_refuses_until_the_time_of_one_is_over(table: int) -> None:
     memory = SharedReplays(table)
+    memory._shares = KeyShares(memoryview(bytearray(SHARES_BYTES)), 10_000, hash)  # not what is full here
     outcomes = [refusal(memory, proof(str(number), NOW + number % 2)) for number in range(2 * WAYS + 1)]
     assert outcomes.count(None) <= 2 * WAYS
     refused = outcomes.index(Reason.OVERLOADED)
     assert refused >= WAYS
     assert refusal(memory, proof("0")) is Reason.DPOP_REPLAYED
     assert refusal(memory, proof(str(refused), NOW + 61), NOW + WINDOW_SECONDS + 0.5) is None
+
+
+def test_one_key_fills_its_share_at_all_workers_together_and_others_find_room(table: int) -> None:
+    one, other = SharedReplays(table), SharedReplays(table)  # 128 places, of which half are used
+    outcomes = [refusal((one, other)[number % 2], proof(str(number))) for number in range(2 * WAYS)]
+    assert outcomes == [None] * (WAYS // 2) + [Reason.OVERLOADED] * (2 * WAYS - WAYS // 2)
+    for memory in (one, other):
+        assert refusal(memory, Proof(f"another of {id(memory)}", "j", NOW)) is None
+    assert refusal(other, proof("0")) is Reason.DPOP_REPLAYED
+    assert refusal(other, proof("a", NOW + 99), NOW + 99) is None, "the share is free again when its proofs are over"
 
 
 def test_what_a_process_that_died_had_begun_hides_no_other_proof(table: int) -> None:
@@ -75,7 +87,7 @@ def test_what_a_process_that_died_had_begun_hides_no_other_proof(table: int) -> 
     assert [refusal(memory, each) for each in shown] == [Reason.DPOP_REPLAYED] * 20
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 200, b"ztadpop1", b"ztadpop2" + bytes(56 + 1536)])
+@pytest.mark.parametrize("content", [b"", b"x" * 200, b"ztadpop1", b"ztadpop1" + bytes(56 + 1536 + SHARES_BYTES)])
 def test_what_is_no_table_is_not_taken(content: bytes) -> None:
     descriptor = os.memfd_create("test")
     os.write(descriptor, content)
