@@ -13,7 +13,7 @@ FROM python:3.11-slim-bookworm@${BASE_DIGEST} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Wheels of the pinned versions first: they change less often than the source. `--only-binary` runs nobody's build script.
-COPY constraints.txt pyproject.toml README.md ./
+COPY LICENSE constraints.txt pyproject.toml README.md ./
 RUN python - <<'PY' > requirements.txt
 import tomllib
 print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")

