@@ -122,7 +122,7 @@ class Service:
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
         self._output_headers: frozenset[str] = frozenset()
         self._telling: set[asyncio.Task[None]] = set()
-        snapshot, authorities, self._trust, tls = load(settings, self._readiness_changed, self._key_fetched)
+        snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
         origin = new_origin()
         self._audit, self._observer = open_telling(settings, origin)
         metrics = self._observer.metrics
@@ -137,7 +137,7 @@ class Service:
             snapshot.verifier.share_replays(replays)
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
-        servers = Servers(settings, tls, self._health, shared_ports=shared_ports)
+        servers = Servers(settings, self._tls, self._health, shared_ports=shared_ports)
         self._servers = ServerGroup(list(servers.build(self._build_servicer(), metrics, self.state)))
         self._probes = self._build_probes()
 
@@ -147,6 +147,8 @@ class Service:
             name.replace("-", "_") for name in snapshot.verifier.read_headers if "-" in name
         ).union(spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers)
         self._trust.bind(snapshot.verifier.bundle_slot)
+        if self._tls is not None:
+            self._tls.revocations.current = snapshot.verifier.revocations
         self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
         at_start = self._snapshots.current() is None
         self._audit.table_digest = snapshot.digest

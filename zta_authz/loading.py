@@ -64,8 +64,8 @@ def load_tls(settings: Settings, trust: TrustKeeper | None) -> MutualTls | SvidT
     wanted = settings.tls
     if wanted is None:
         return None
+    allowed, age = wanted.allowed_spiffe_ids, wanted.max_connection_age_seconds
     if settings.takes_agent_svid:
-        return None if trust is None else SvidTls(trust.svid, trust.store.slot, wanted.allowed_spiffe_ids)
-    return MutualTls(
-        wanted.cert_file or "", wanted.key_file or "", wanted.client_ca_file or "", wanted.allowed_spiffe_ids
-    )
+        return None if trust is None else SvidTls(trust.svid, trust.store.slot, allowed, max_connection_age=age)
+    files = (wanted.cert_file or "", wanted.key_file or "", wanted.client_ca_file or "")
+    return MutualTls(*files, allowed, max_connection_age=age)

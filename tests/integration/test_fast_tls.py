@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, RstStreamFrame
 
 from tests.integration.test_fast_server import connected, serving, whole_call
 from tests.integration.test_servers import EchoingChecks
@@ -22,6 +22,7 @@ from zta_authz.ext_authz.fast_accept import TlsAcceptor
 from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.fast_tls import FilesListener
 from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.grpc_h2.errors import ErrorCode
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 from zta_authz.grpc_h2.messages import whole_answer
 
@@ -214,7 +215,7 @@ async def test_before_its_certificate_expires_a_caller_is_asked_to_come_with_ano
     assert [reply.error_code for reply in replies if isinstance(reply, GoAwayFrame)] == [0, 0]
 
 
-async def test_a_caller_whose_certificate_has_expired_is_told_so_and_not_heard(
+async def test_a_caller_whose_certificate_has_expired_is_not_heard_and_may_ask_again_elsewhere(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zta_authz.ext_authz.fast_connection._RENEW_SECONDS", 0.0)
@@ -229,7 +230,10 @@ async def test_a_caller_whose_certificate_has_expired_is_told_so_and_not_heard(
         await asyncio.sleep(max(0.0, short.validity["not_after"] - time.time()))
         peer.writer.write(whole_call(3))
         rest = await asyncio.wait_for(peer.reader.read(), 10)
-    assert b"caller_not_allowed" in rest
+    replies = frames_of(rest[len(AFTER_ECHO) :])
+    assert [reply.error_code for reply in replies if isinstance(reply, GoAwayFrame)] == [0]
+    resets = [(reply.stream_id, reply.error_code) for reply in replies if isinstance(reply, RstStreamFrame)]
+    assert resets == [(3, ErrorCode.REFUSED_STREAM)]
     assert len(checks.metadata) == 1
 
 

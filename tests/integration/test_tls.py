@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -15,12 +16,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.support.pki import Authority, pem, private_key, root
+from tests.support.pki import HERE, Authority, pem, private_key, root
+from zta_authz.authn.revocation import Revocations
 from zta_authz.errors import SettingsErrors
 from zta_authz.ext_authz.guards import guard
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer
+from zta_authz.ext_authz.servers import GrpcServer, Health
+from zta_authz.ext_authz.standing import Standing
 from zta_authz.ext_authz.tls import MutualTls
+from zta_authz.model.documents import Revocation, RevocationList, Revoked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,12 +72,17 @@ def files(tmp_path: Path) -> Files:
 
 
 @asynccontextmanager
-async def serving(tls: MutualTls, seen: list[bytes]) -> AsyncIterator[str]:
-    async def echo(payload: bytes, _context: Any, _caller: str) -> bytes:
+async def serving(tls: MutualTls, seen: list[bytes], peers: set[str] | None = None) -> AsyncIterator[str]:
+    async def echo(payload: bytes, context: Any, _caller: str) -> bytes:
         seen.append(payload)
+        if peers is not None:
+            peers.add(context.peer())
         return b"echo " + payload
 
-    server = GrpcServer({"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
+    health = Health(())
+    server = GrpcServer(
+        {"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), health=health, tls=tls
+    )
     await server.start()
     try:
         yield str(server.addresses[0])
@@ -83,13 +92,81 @@ async def serving(tls: MutualTls, seen: list[bytes]) -> AsyncIterator[str]:
 
 async def say(address: str, files: Files, certificate: str | None, number: int = 2) -> bytes:
     key = key_pem(number) if certificate else None
+    async with open_channel(address, files, certificate, key) as channel:
+        answer: bytes = await channel.unary_unary("/test.Echo/Say")(b"x", timeout=5)
+        return answer
+
+
+def open_channel(address: str, files: Files, certificate: str | None, key: bytes | None) -> Any:
     credentials = grpc.ssl_channel_credentials(
         files.authority.pem.encode(), key, certificate.encode() if certificate else None
     )
     options = (("grpc.ssl_target_name_override", "authz.test"), ("grpc.use_local_subchannel_pool", 1))
-    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
-        answer: bytes = await channel.unary_unary("/test.Echo/Say")(b"x", timeout=5)
-        return answer
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+async def status_of(channel: Any, method: str = "/test.Echo/Say") -> grpc.StatusCode:
+    """What a call on a connection that may stand already comes to."""
+    call = channel.unary_unary(method)(b"", timeout=5, wait_for_ready=True)
+    with suppress(grpc.aio.AioRpcError):
+        await call
+    status: grpc.StatusCode = await call.code()
+    return status
+
+
+async def status_on_new(channel: Any) -> grpc.StatusCode:
+    """The same, once the client has noticed that its connection is over."""
+    for _ in range(20):
+        status = await status_of(channel)
+        if status is not grpc.StatusCode.UNAVAILABLE:
+            break
+    return status
+
+
+@pytest.mark.parametrize("method", ["/test.Echo/Say", "/grpc.health.v1.Health/Check", "/test.Echo/Unknown"])
+async def test_a_connection_whose_caller_was_let_in_and_has_expired_ends_instead_of_refusing_for_ever(
+    files: Files, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = 0.0
+    tls = MutualTls(*files.mutual_tls().files, (ENVOY,), lambda: time.time() + later)
+    async with serving(tls, []) as address:
+        certificate = files.issue(ENVOY, 2)
+        async with open_channel(address, files, certificate, key_pem(2)) as standing:
+            assert await status_of(standing) is grpc.StatusCode.OK
+            later = 7200.0
+            assert await status_of(standing, method) is grpc.StatusCode.UNAVAILABLE  # what a proxy tries again
+            assert "no longer holds" in caplog.text
+            assert (
+                await status_of(standing) is grpc.StatusCode.PERMISSION_DENIED
+            )  # on a new one, with the old certificate
+            later = 0.0  # as if it had come with a new certificate
+            assert await status_of(standing) is grpc.StatusCode.OK
+
+
+async def test_a_caller_that_a_revocation_list_names_may_not_ask_until_the_list_is_gone(files: Files) -> None:
+    tls = files.mutual_tls(ENVOY)
+    leaf = files.issue(ENVOY, 2)
+    serial = str(x509.load_pem_x509_certificate(leaf.encode()).serial_number)
+    async with serving(tls, []) as address, open_channel(address, files, leaf, key_pem(2)) as standing:
+        for what, value in ((Revoked.SPIFFE_ID, ENVOY), (Revoked.SERIAL, serial)):
+            assert await status_of(standing) is grpc.StatusCode.OK
+            tls.revocations.current = Revocations([RevocationList("l", "n", HERE, (Revocation(what, value),))])
+            assert await status_of(standing) is grpc.StatusCode.UNAVAILABLE
+            assert await status_on_new(standing) is grpc.StatusCode.PERMISSION_DENIED
+            tls.revocations.current = Revocations()
+
+
+async def test_a_connection_is_replaced_when_it_is_old_and_no_call_fails(files: Files) -> None:
+    peers: set[str] = set()
+    tls = MutualTls(*files.mutual_tls().files, (ENVOY,), max_connection_age=0.3)
+    async with (
+        serving(tls, [], peers) as address,
+        open_channel(address, files, files.issue(ENVOY, 2), key_pem(2)) as standing,
+    ):
+        begun = time.monotonic()
+        while len(peers) < 4:
+            assert await status_of(standing) is grpc.StatusCode.OK
+            assert time.monotonic() - begun < 20
 
 
 async def test_a_caller_of_the_list_is_served(files: Files) -> None:
@@ -166,6 +243,9 @@ class FakeContext:
     def __init__(self, **properties: bytes | list[bytes]) -> None:
         self._properties = {k: v if isinstance(v, list) else [v] for k, v in properties.items()}
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def auth_context(self) -> dict[str, list[bytes]]:
         return self._properties
 
@@ -178,14 +258,16 @@ async def guarded_call(files: Files, context: FakeContext) -> bytes:
         assert caller == ENVOY
         return b"served"
 
-    return await guard(served, files.mutual_tls(ENVOY))(b"x", context)
+    return await guard(served, files.mutual_tls(ENVOY), Standing())(b"x", context)
 
 
 async def test_the_guard_wants_tls_1_3_and_exactly_one_allowed_name(files: Files) -> None:
-    name = ENVOY.encode()
-    assert await guarded_call(files, FakeContext(peer_spiffe_id=name, ssl_tls_version=b"TLSv1.3")) == b"served"
+    name, certificate = ENVOY.encode(), files.issue(ENVOY, 2).encode()
+    good = FakeContext(peer_spiffe_id=name, ssl_tls_version=b"TLSv1.3", x509_pem_cert=certificate)
+    assert await guarded_call(files, good) == b"served"
     for context in (
         FakeContext(),
+        FakeContext(peer_spiffe_id=name, ssl_tls_version=b"TLSv1.3"),
         FakeContext(peer_spiffe_id=name),
         FakeContext(peer_spiffe_id=name, ssl_tls_version=b"TLSv1.2"),
         FakeContext(peer_spiffe_id=[name, name], ssl_tls_version=b"TLSv1.3"),

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from cryptography import x509
+
     from zta_authz.ports import Clock
 
 NOW = time.time()
@@ -310,11 +312,20 @@ async def test_a_fault_of_ours_in_one_message_does_not_end_the_rotation(
 # Our SVID on the listener
 
 
-def client_credentials(authority: Authority, spiffe_id: str, trusted: Authority, number: int = 5) -> Any:
+def client_credentials(
+    authority: Authority,
+    spiffe_id: str,
+    trusted: Authority,
+    number: int = 5,
+    above: tuple[x509.Certificate, ...] | None = None,
+) -> Any:
+    """A client's: its leaf, and what is `above` it (None: the intermediates of `authority`)."""
     key = private_key("P-256", number)
     leaf = authority.issue(uris=(spiffe_id,), key=key, **VALID)
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return grpc.ssl_channel_credentials(trusted.pem.encode(), secret, pem(leaf).encode())
+    return grpc.ssl_channel_credentials(
+        trusted.pem.encode(), secret, pem(leaf, *(authority.above if above is None else above)).encode()
+    )
 
 
 def channel(address: str, credentials: Any) -> Any:
@@ -409,9 +420,26 @@ async def test_a_caller_is_judged_on_every_call_against_its_own_domains_bundle(k
                     async with channel(address, refused) as on:
                         assert await say(on) is grpc.StatusCode.PERMISSION_DENIED
                 await here.said(bundles(ROOTS[0], partner=None))
-                assert await say(standing) is grpc.StatusCode.PERMISSION_DENIED
+                assert await say(standing) is grpc.StatusCode.UNAVAILABLE  # the connection ended, no handshake succeeds
             async with channel(address, partner) as fresh:
                 assert await say(fresh) is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+async def test_a_caller_under_intermediates_that_only_it_knows_is_served(
+    kind: str, tmp_path: Path, levels: int
+) -> None:
+    signs = ROOTS[0]
+    for level in range(levels):
+        signs = signs.intermediate(f"of another server {level}", **VALID)
+    async with place(tmp_path, svid=True) as here:
+        here.agent.say("FetchX509SVID", svid(ROOTS[0]))
+        await until(lambda: here.trust.current_svid() is not None)
+        async with listening(kind, here, PROXY) as address:
+            async with channel(address, client_credentials(signs, PROXY, ROOTS[0])) as on:
+                assert await say(on) == b"x from " + PROXY.encode()
+            async with channel(address, client_credentials(signs, PROXY, ROOTS[0], above=())) as on:
+                assert await say(on) is grpc.StatusCode.UNAVAILABLE  # without them nothing leads to the bundle
 
 
 async def test_an_svid_that_has_expired_ends_no_handshake_well_even_for_a_client_that_does_not_look(
@@ -466,7 +494,7 @@ async def test_a_call_that_begins_before_its_callers_bundle_goes_is_judged_when_
                 await call.write(b"x")
                 await here.said(bundles(ROOTS[0], partner=None))
                 await call.done_writing()
-                assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
 # The whole service

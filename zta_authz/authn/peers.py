@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.bundles import Bundles, BundleSlot
     from zta_authz.authn.chain import Path
-    from zta_authz.authn.revocation import Revocations
+    from zta_authz.authn.revocation import Revocations, RevocationSlot
     from zta_authz.model.options import Options
     from zta_authz.model.request import Evidence, Headers
 
@@ -75,9 +75,11 @@ class _Known:
 class PeerVerifier:
     """Verifies peers against the bundles in `slot` as `options` say."""
 
-    def __init__(self, slot: BundleSlot, options: Options, revocations: Revocations = NOTHING_REVOKED) -> None:
+    def __init__(
+        self, slot: BundleSlot, options: Options, revocations: Revocations | RevocationSlot = NOTHING_REVOKED
+    ) -> None:
         self._slot = slot
-        self._revocations = revocations
+        self.revocations = revocations
         self._strict = options.strict
         self._check = options.verify_certificate
         self._believes_proxy = options.trust_proxy or not options.strict
@@ -106,7 +108,7 @@ class PeerVerifier:
                 raise Refused(Reason.PEER_CERTIFICATE_MISSING, "the proxy sent no certificate")
             return self._by_word(evidence.principal, now)
         if not self._looks_at_certificate:
-            if self._revocations.of_certificates:
+            if self.revocations.of_certificates:
                 self._check_unread(evidence.certificate, now)
             return self._by_word(evidence.principal, now)
         return self._by_certificate(evidence, headers, now)
@@ -114,8 +116,8 @@ class PeerVerifier:
     def _by_word(self, principal: str, now: float) -> Peer | None:
         if not principal or not self._believes_proxy:
             return None
-        if self._revocations.of_peers:
-            self._revocations.check_peer((principal,), (), None, now)
+        if self.revocations.of_peers:
+            self.revocations.check_peer((principal,), (), None, now)
         peer = self._told.get(principal)
         if peer is None:
             spiffe_id = workload_id(principal) if self._strict else _first_id((principal,))
@@ -132,7 +134,7 @@ class PeerVerifier:
             except CERTIFICATE_ERRORS:
                 raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the certificate can't be read") from None
             self._marks.put(text, marks, len(text))
-        self._revocations.check_peer((), marks, None, now)
+        self.revocations.check_peer((), marks, None, now)
 
     def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
         bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile
@@ -141,8 +143,8 @@ class PeerVerifier:
             self._known.hits += 1
         else:
             known = self._look_up(evidence, headers, bundles, now)
-        if self._revocations.of_peers:
-            self._revocations.check_peer(known.peer.names, known.marks, known.issued, now)
+        if self.revocations.of_peers:
+            self.revocations.check_peer(known.peer.names, known.marks, known.issued, now)
         return known.peer
 
     def _look_up(self, evidence: Evidence, headers: Headers, bundles: Bundles, now: float) -> _Known:

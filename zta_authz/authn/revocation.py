@@ -117,3 +117,26 @@ class Revocations:
 
 
 NOTHING_REVOKED: Final = Revocations()
+
+
+class RevocationSlot:
+    """Where the revocations in force stand, for what outlives a reload of them. Its one reference is replaced."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current: Revocations | RevocationSlot = NOTHING_REVOKED
+
+    @property
+    def of_peers(self) -> bool:
+        """Whether any revocation names peers."""
+        return self.current.of_peers
+
+    @property
+    def of_certificates(self) -> bool:
+        """Whether any revocation names certificates."""
+        return self.current.of_certificates
+
+    def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
+        """As `Revocations.check_peer`, by those in force now."""
+        self.current.check_peer(names, marks, issued, now)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zta_authz.authn.bundles import BundleSlot, compile_bundles, expiry
 from zta_authz.authn.limits import warn_of_strangers
 from zta_authz.authn.peers import PeerVerifier
-from zta_authz.authn.revocation import Revocations
+from zta_authz.authn.revocation import Revocations, RevocationSlot
 from zta_authz.authn.rulebook import compile_rules
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class IdentityVerifier:
     def take_over(self, before: IdentityVerifier) -> None:
         """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""
         self._book.take_over(before._book)
+
+    @property
+    def revocations(self) -> Revocations | RevocationSlot:
+        """What is revoked before its time."""
+        return self._peers.revocations
 
     @property
     def bundle_expiry(self) -> Mapping[str, float]:

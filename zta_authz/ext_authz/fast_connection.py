@@ -109,15 +109,14 @@ class FastConnection(asyncio.Protocol):
             self._serving.refused(str(refusal))
             self._connection.refuse(str(refusal))
         except NotAllowed as refusal:
-            self._deny(str(refusal), self._serving.limits.stranger_seconds)
+            self._deny(str(refusal))
         except Exception as error:  # noqa: BLE001  whoever can't be judged is not let in, whatever the reason
-            why = f"it could not be judged ({type(error).__qualname__})"
-            self._deny(why, self._serving.limits.stranger_seconds)
+            self._deny(f"it could not be judged ({type(error).__qualname__})")
         self._flush()
 
-    def _deny(self, why: str, seconds: float) -> None:
-        """From now on each call is told that its caller may not ask; after `seconds` the connection is drained."""
-        self._leaves_at = self._loop.time() + seconds
+    def _deny(self, why: str) -> None:
+        """Each call is told that its caller may not ask; after a while the connection is drained."""
+        self._leaves_at = self._loop.time() + self._serving.limits.stranger_seconds
         self._connection.deny(Reason.CALLER_NOT_ALLOWED.value)
         self._serving.strange(self, why)
 
@@ -134,9 +133,14 @@ class FastConnection(asyncio.Protocol):
                     raise NotAllowed("the peer's user may not ask")
 
     def _judge_again(self) -> None:
-        """Whether the caller may still ask. If not it may come back at once, with another certificate."""
-        if self._caller is not None and self._leaves_at is None and not self._caller.holds(time.time()):
-            self._deny("the caller's certificate no longer holds", 0.0)
+        """Whether the caller may still ask. If not it may come back at once, with another certificate.
+
+        Nothing of what comes from now on is read. A proxy sends it again on another connection, and loses no request.
+        """
+        if self._caller is not None and not self._caller.holds(time.time()):
+            self._serving.refused(f"the certificate of {self._name} no longer holds, so its connection ends")
+            self._caller = None
+            self._connection.turn_away()
 
     def data_received(self, data: bytes) -> None:
         """Deal with what came."""
@@ -256,9 +260,6 @@ class FastConnection(asyncio.Protocol):
         if self._connection.fault is not None:
             return
         number, timeout = event.stream, event.timeout
-        if self._leaves_at is not None:  # it began before
-            self._connection.fail(number, Status.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
-            return
         method = self._serving.methods.get(event.path)
         if method is None:
             self._connection.fail(number, Status.UNIMPLEMENTED, "Method not found!")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from zta_authz.authn.certificates import MAX_CHAIN
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.ext_authz.fast_tls import NotAllowed, bare_context, presented
+from zta_authz.ext_authz.fast_tls import NotAllowed, bare_context, presented, presented_chain
 
 if TYPE_CHECKING:
     from zta_authz.authn.bundles import Bundles
@@ -36,6 +37,7 @@ class SvidCaller:
     __slots__ = ("_again", "_bundles", "_certificate", "_tls", "expires", "name")
 
     def __init__(self, tls: SvidTls, certificate: str, name: str, expires: float, now: float) -> None:
+        """`certificate` is what it showed, in PEM: the leaf, and the intermediates that came with it."""
         self._tls = tls
         self._certificate = certificate
         self._bundles = tls.bundles
@@ -103,7 +105,8 @@ class SvidListener:
         """
         leaf = presented(connection)
         now = self._tls.now
-        text = leaf.public_bytes(Encoding.PEM).decode("ascii")
+        helpers = presented_chain(connection)[1:MAX_CHAIN]
+        text = "".join(map(ssl.DER_cert_to_PEM_cert, [leaf.public_bytes(Encoding.DER), *helpers]))
         name = self._tls.judge(text, now)
         if name is None:
             raise NotAllowed("the certificate is not of a caller in the list, by its own trust domain's bundle")

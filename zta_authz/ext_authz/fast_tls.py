@@ -9,14 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cryptography import x509
 
-from zta_authz.ext_authz.tls import MutualTls
+from zta_authz.authn.certificates import MAX_CHAIN
+from zta_authz.ext_authz.tls import MutualTls, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from zta_authz.authn.revocation import RevocationSlot
 
 _LOG = logging.getLogger(__name__)
 ALPN: Final = "h2"
@@ -62,17 +66,19 @@ class TlsListener(Protocol):
 
 
 class Known:
-    """A caller who may ask until its certificate expires."""
+    """A caller who may ask until its certificate expires or is revoked."""
 
-    __slots__ = ("expires", "name")
+    __slots__ = ("_revocations", "_shown", "expires", "name")
 
-    def __init__(self, name: str, expires: float) -> None:
-        self.name = name
-        self.expires = expires
+    def __init__(self, shown: Shown, revocations: RevocationSlot) -> None:
+        self._shown = shown
+        self._revocations = revocations
+        self.name = shown.name
+        self.expires = shown.expires
 
     def holds(self, now: float) -> bool:
-        """Whether the certificate is still valid."""
-        return now < self.expires
+        """Whether the certificate still counts."""
+        return self._shown.holds(self._revocations, now)
 
 
 class FilesListener:
@@ -81,6 +87,7 @@ class FilesListener:
     def __init__(self, tls: MutualTls) -> None:
         """Raises `SettingsErrors` where the files can't be used."""
         self._files = tls.files
+        self._revocations = tls.revocations
         self._allowed = tls.allowed_spiffe_ids
         self._stamp = _stamp(self._files)
         self._context = _of_files(self._files)
@@ -117,7 +124,11 @@ class FilesListener:
             raise NotAllowed("the certificate can't be read") from None
         if len(names) != 1 or names[0] not in self._allowed:
             raise NotAllowed("the certificate's SPIFFE ID is not in the list")
-        return Known(names[0], certificate.not_valid_after_utc.timestamp())
+        helpers = [x509.load_der_x509_certificate(der) for der in presented_chain(connection)[1:MAX_CHAIN]]
+        known = Known(Shown(names[0], [certificate, *helpers]), self._revocations)
+        if not known.holds(time.time()):
+            raise NotAllowed("the certificate is revoked")
+        return known
 
 
 def presented(connection: Any) -> x509.Certificate:
@@ -133,6 +144,17 @@ def presented(connection: Any) -> x509.Certificate:
         return x509.load_der_x509_certificate(shown)
     except ValueError:
         raise NotAllowed("the certificate can't be read") from None
+
+
+def presented_chain(connection: Any) -> list[bytes]:
+    """What the peer of a server's `ssl.SSLObject` showed, in DER, the leaf first; nothing of it is verified by that.
+
+    Public since Python 3.13, there all along in what `ssl` is made from.
+    """
+    if hasattr(connection, "get_unverified_chain"):
+        return list(connection.get_unverified_chain())
+    chain = connection._sslobj.get_unverified_chain() or ()  # noqa: SLF001  Python 3.11 and 3.12 have no other way
+    return [ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in chain]
 
 
 def _uri_names(certificate: x509.Certificate) -> list[str]:

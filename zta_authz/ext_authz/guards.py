@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # it ship
     reflection_pb2,
 )
 
-from zta_authz.errors import Reason
-
 if TYPE_CHECKING:
     from grpc_health.v1._async import HealthServicer  # type: ignore[import-untyped]  # it ships no types
+
+    from zta_authz.ext_authz.standing import Standing
 
 Guarded = Callable[[bytes, Any], Awaitable[Any]]
 
@@ -36,20 +36,20 @@ class Callers(Protocol):
         ...
 
 
-def guard(call: Callable[[bytes, Any, str], Awaitable[Any]], callers: Callers) -> Guarded:
-    """Guard `call`: callers who may ask reach it, with their SPIFFE ID; all others get PERMISSION_DENIED."""
+def guard(call: Callable[[bytes, Any, str], Awaitable[Any]], callers: Callers, standing: Standing) -> Guarded:
+    """Guard `call`: callers who may ask reach it, with their SPIFFE ID; all others are refused by `standing`."""
 
     async def guarded(payload: bytes, context: Any) -> Any:
         caller = callers.caller(context.auth_context())
         if caller is None:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
-            return None  # abort raises
+            await standing.refuse(context)
+        standing.admit(context)
         return await call(payload, context, caller)
 
     return guarded
 
 
-def health_handlers(servicer: HealthServicer, callers: Callers) -> grpc.GenericRpcHandler:
+def health_handlers(servicer: HealthServicer, callers: Callers, standing: Standing) -> grpc.GenericRpcHandler:
     """The gRPC health service behind the guard."""
 
     async def check(payload: bytes, context: Any, _caller: str) -> Any:
@@ -59,8 +59,8 @@ def health_handlers(servicer: HealthServicer, callers: Callers) -> grpc.GenericR
         await servicer.Watch(await _asked(payload, context), context)
 
     handlers: dict[str, Any] = {
-        "Check": grpc.unary_unary_rpc_method_handler(guard(check, callers), response_serializer=_SERIALIZE),
-        "Watch": grpc.unary_stream_rpc_method_handler(guard(watch, callers), response_serializer=_SERIALIZE),
+        "Check": grpc.unary_unary_rpc_method_handler(guard(check, callers, standing), response_serializer=_SERIALIZE),
+        "Watch": grpc.unary_stream_rpc_method_handler(guard(watch, callers, standing), response_serializer=_SERIALIZE),
     }
     return grpc.method_handlers_generic_handler(_HEALTH, handlers)
 
@@ -72,13 +72,14 @@ async def _asked(payload: bytes, context: Any) -> Any:
         await context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
 
 
-def reflection_handlers(services: Iterable[str], callers: Callers) -> grpc.GenericRpcHandler:
+def reflection_handlers(services: Iterable[str], callers: Callers, standing: Standing) -> grpc.GenericRpcHandler:
     """Reflection of `services`, by their full names, behind the guard."""
     servicer = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME))
 
     async def info(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         if callers.caller(context.auth_context()) is None:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
+            await standing.refuse(context)
+        standing.admit(context)
         async for answer in servicer.ServerReflectionInfo(_questions(messages, context), context):
             yield answer
 
@@ -99,12 +100,12 @@ async def _questions(messages: AsyncIterator[bytes], context: Any) -> AsyncItera
 class UnknownMethods(grpc.GenericRpcHandler):
     """Whatever no handler before this one serves: UNIMPLEMENTED, once the caller is known for one who may ask."""
 
-    def __init__(self, callers: Callers) -> None:
+    def __init__(self, callers: Callers, standing: Standing) -> None:
         async def missing(_messages: Any, context: Any, _caller: str) -> NoReturn:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             raise AssertionError  # abort raises
 
-        self._handler: Any = grpc.stream_stream_rpc_method_handler(guard(missing, callers))
+        self._handler: Any = grpc.stream_stream_rpc_method_handler(guard(missing, callers, standing))
 
     def service(self, _details: Any) -> Any:
         """One answer for all of them, which reads no message."""

@@ -26,6 +26,9 @@ from zta_authz.errors import Fault, SettingsErrors
 
 MAX_UNIX_PATH_BYTES: Final = 107
 """`sun_path` of unix(7) has 108 bytes, the last of them NUL."""
+MAX_CONNECTION_AGE_SECONDS: Final = 20.0
+"""Of a gRPC connection under mutual TLS. An SVID with the shortest usual life, a minute, is renewed when half of it is
+left: whichever a proxy opens a connection with, it comes back with the next one before the first expires."""
 
 _UNIX: Final = "unix:"
 _PRIVATE_NAME_BYTES: Final = 6

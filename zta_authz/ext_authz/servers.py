@@ -20,6 +20,7 @@ from zta_authz.ext_authz.backlog import OPTIONS as BACKLOG_OPTIONS
 from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.guards import UnknownMethods, guard, health_handlers, reflection_handlers
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
+from zta_authz.ext_authz.standing import Standing
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
@@ -46,6 +47,8 @@ _OPTIONS: Final = (
     *BACKLOG_OPTIONS,
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: a proxy compresses nothing, a bomb would be
 )
+_AGE_GRACE_MS: Final = 10_000
+"""What calls in work have once their connection is too old, and streams of the health service's `Watch`."""
 _SHARED_OPTIONS: Final = (("grpc.so_reuseport", 1), *_OPTIONS[1:])
 
 
@@ -148,7 +151,8 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
-        server = self._server = grpc.aio.server(options=_SHARED_OPTIONS if self._shared_ports else _OPTIONS)
+        options = _SHARED_OPTIONS if self._shared_ports else _OPTIONS
+        server = self._server = grpc.aio.server(options=(*options, *_age_options(self._tls)))
         self._add_handlers(server)
         try:
             self.addresses = self._bind_all(server)
@@ -160,26 +164,26 @@ class GrpcServer:
             raise
 
     def _add_handlers(self, server: grpc.aio.Server) -> None:
-        tls = self._tls
+        tls, standing = self._tls, Standing()
         for service, methods in self._methods.items():
-            handlers: dict[str, Any] = {
-                name: grpc.unary_unary_rpc_method_handler(_unguarded(call) if tls is None else guard(call, tls))
-                for name, call in methods.items()
-            }
+            guarded = (_unguarded(call) if tls is None else guard(call, tls, standing) for call in methods.values())
+            handlers: dict[str, Any] = dict(
+                zip(methods, map(grpc.unary_unary_rpc_method_handler, guarded), strict=True)
+            )
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         if self._health is not None:
             if tls is None:
                 health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
             else:
-                server.add_generic_rpc_handlers((health_handlers(self._health.servicer, tls),))
+                server.add_generic_rpc_handlers((health_handlers(self._health.servicer, tls, standing),))
         if self._with_reflection:
             names = (*self._methods, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             if tls is None:
                 reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
             else:
-                server.add_generic_rpc_handlers((reflection_handlers(names, tls),))
+                server.add_generic_rpc_handlers((reflection_handlers(names, tls, standing),))
         if tls is not None:
-            server.add_generic_rpc_handlers((UnknownMethods(tls),))
+            server.add_generic_rpc_handlers((UnknownMethods(tls, standing),))
 
     def _bind_all(self, server: grpc.aio.Server) -> tuple[Endpoint, ...]:
         addresses: list[Endpoint] = []
@@ -226,6 +230,14 @@ class GrpcServer:
                 claim.release()
             self._claims.clear()
             self._server = None
+
+
+def _age_options(tls: MutualTls | SvidTls | None) -> tuple[tuple[str, int], ...]:
+    """Under mutual TLS a connection is as old as its caller's certificate: ask for new ones while that one holds."""
+    if tls is None or not tls.max_connection_age:
+        return ()
+    age = round(tls.max_connection_age * 1000)
+    return (("grpc.max_connection_age_ms", age), ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS))
 
 
 def _unguarded(call: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:

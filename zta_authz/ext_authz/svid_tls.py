@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from zta_authz.authn.peers import PeerVerifier
+from zta_authz.authn.revocation import RevocationSlot
 from zta_authz.errors import Refused
+from zta_authz.ext_authz.listeners import MAX_CONNECTION_AGE_SECONDS
 from zta_authz.model.options import CertificateCheck, ChainSource, Options
 from zta_authz.model.request import NO_HEADERS, Evidence
 from zta_authz.model.spiffe import SpiffeId
@@ -40,14 +42,25 @@ _JUDGE_CALLERS = Options(
 class SvidTls:
     """Server credentials from `svid` and `bundles`, and who may ask: callers of the list."""
 
-    def __init__(self, svid: SvidSlot, bundles: BundleSlot, allowed: Iterable[str], clock: Clock = time.time) -> None:
-        """Neither has to be there yet: until both are, no handshake comes to its end."""
+    def __init__(
+        self,
+        svid: SvidSlot,
+        bundles: BundleSlot,
+        allowed: Iterable[str],
+        clock: Clock = time.time,
+        *,
+        max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
+        revocations: RevocationSlot | None = None,
+    ) -> None:
+        """Neither `svid` nor `bundles` has to be there yet: until both are, no handshake comes to its end."""
+        self.max_connection_age = max_connection_age
+        self.revocations = revocations or RevocationSlot()
         self._svid = svid
         self._bundles = bundles
         self._clock = clock
         self._allowed = frozenset(allowed)
         self._domains = sorted({SpiffeId.parse(text).trust_domain.name for text in self._allowed})
-        self._callers = PeerVerifier(bundles, _JUDGE_CALLERS)
+        self._callers = PeerVerifier(bundles, _JUDGE_CALLERS, self.revocations)
 
     @property
     def now(self) -> float:
@@ -67,7 +80,8 @@ class SvidTls:
 
     def allowing(self, allowed: Iterable[str]) -> SvidTls:
         """The same SVID for another list of callers."""
-        return SvidTls(self._svid, self._bundles, allowed, self._clock)
+        age, revocations = self.max_connection_age, self.revocations
+        return SvidTls(self._svid, self._bundles, allowed, self._clock, max_connection_age=age, revocations=revocations)
 
     def credentials(self) -> Any:
         """Credentials that ask each client for a certificate and follow our SVID and the bundles."""
@@ -97,14 +111,17 @@ class SvidTls:
         """The SPIFFE ID at the other end of a gRPC connection; None unless it may ask now, on TLS 1.3."""
         if tuple(connection.get("ssl_tls_version", ())) != (_TLS_1_3,):
             return None
-        certificates = connection.get("x509_pem_cert_chain") or connection.get("x509_pem_cert") or ()
+        leaf, helpers = (b"".join(connection.get(name, ())) for name in ("x509_pem_cert", "x509_pem_cert_chain"))
         try:
-            return self.judge(b"".join(certificates[:1]).decode("ascii"), self._clock())
+            return self.judge((leaf + helpers).decode("ascii"), self._clock())  # gRPC's chain is what is above the leaf
         except UnicodeDecodeError:
             return None
 
     def judge(self, certificate: str, now: float) -> str | None:
-        """The SPIFFE ID of a leaf in PEM, None unless it may ask at `now`, by the bundles of this moment."""
+        """The SPIFFE ID of a certificate in PEM, None unless it may ask at `now`, by the bundles of this moment.
+
+        The leaf comes first, then whatever intermediates its holder showed.
+        """
         try:
             peer = self._callers.verify(Evidence(certificate=certificate), NO_HEADERS, now)
         except Refused:

@@ -8,29 +8,76 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.authn.cache import BoundedCache
+from zta_authz.authn.certificates import Window
+from zta_authz.authn.revocation import Mark, RevocationSlot
+from zta_authz.errors import Fault, Refused, SettingsErrors
+from zta_authz.ext_authz.listeners import MAX_CONNECTION_AGE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+    from zta_authz.ports import Clock
+
 _LOG = logging.getLogger(__name__)
 _TLS_1_3 = b"TLSv1.3"
+_MAX_SHOWN: Final = 1024
+
+
+class Shown:
+    """What a caller's certificate says that TLS has verified: when it ends, and by what it is revoked."""
+
+    __slots__ = ("_issued", "_marks", "expires", "name")
+
+    def __init__(self, name: str, certificates: Sequence[x509.Certificate]) -> None:
+        """`certificates` are what it showed, its own first."""
+        window = Window.of(certificates[0])
+        self.name = name
+        self.expires = window.not_after
+        self._issued = window.not_before
+        self._marks = tuple(Mark.of(certificate) for certificate in certificates)
+
+    def holds(self, revocations: RevocationSlot, now: float) -> bool:
+        """Whether it still counts at `now`."""
+        if now >= self.expires:
+            return False
+        try:
+            if revocations.of_peers:
+                revocations.check_peer((self.name,), self._marks, self._issued, now)
+        except Refused:
+            return False
+        return True
 
 
 class MutualTls:
     """Server credentials from three PEM files, and who may ask: callers of the list."""
 
-    def __init__(self, cert_file: str, key_file: str, client_ca_file: str, allowed: Iterable[str]) -> None:
+    def __init__(
+        self,
+        cert_file: str,
+        key_file: str,
+        client_ca_file: str,
+        allowed: Iterable[str],
+        clock: Clock = time.time,
+        *,
+        max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
+        revocations: RevocationSlot | None = None,
+    ) -> None:
         """Read the files. Raises `SettingsErrors` with everything that is wrong with them."""
+        self.max_connection_age = max_connection_age
+        self.revocations = revocations or RevocationSlot()
+        self._clock = clock
+        self._shown: BoundedCache[bytes, Shown] = BoundedCache(_MAX_SHOWN)
         self._files = (cert_file, key_file, client_ca_file)
         self._allowed = frozenset(spiffe_id.encode() for spiffe_id in allowed)
         self._stamp = self._stamp_now()
@@ -48,7 +95,8 @@ class MutualTls:
 
     def allowing(self, allowed: Iterable[str]) -> MutualTls:
         """The same certificates for another list of callers."""
-        return MutualTls(*self._files, allowed)
+        age, revocations = self.max_connection_age, self.revocations
+        return MutualTls(*self._files, allowed, self._clock, max_connection_age=age, revocations=revocations)
 
     def credentials(self) -> Any:
         """Credentials that ask each client for a certificate and follow changes of the files."""
@@ -91,13 +139,27 @@ class MutualTls:
         return tuple(of(file) for file in self._files)
 
     def caller(self, connection: Mapping[str, Any]) -> str | None:
-        """The SPIFFE ID at the other end of a gRPC connection; None unless it is on the list, on TLS 1.3."""
+        """The SPIFFE ID at the other end of a gRPC connection; None unless it may ask now, on TLS 1.3.
+
+        The handshake verified its certificate, which may have expired or been revoked since.
+        """
         names = connection.get("peer_spiffe_id", ())
         versions = connection.get("ssl_tls_version", ())
         if len(names) != 1 or names[0] not in self._allowed or tuple(versions) != (_TLS_1_3,):
             return None
-        name: str = names[0].decode()
-        return name
+        shown = self._shown_by(connection, names[0].decode())
+        return shown.name if shown is not None and shown.holds(self.revocations, self._clock()) else None
+
+    def _shown_by(self, connection: Mapping[str, Any], name: str) -> Shown | None:
+        pem = b"".join(part for kind in ("x509_pem_cert", "x509_pem_cert_chain") for part in connection.get(kind, ()))
+        shown = self._shown.get(pem)
+        if shown is None:
+            try:
+                shown = Shown(name, x509.load_pem_x509_certificates(pem))
+            except ValueError:
+                return None
+            self._shown.put(pem, shown)
+        return shown
 
 
 def _read(cert_file: str, key_file: str, client_ca_file: str) -> Any:

@@ -101,6 +101,19 @@ class Calls:
         wider = window - frames.DEFAULT_WINDOW
         return frames.settings(ours) + (frames.window_update(0, wider) if wider else b"")
 
+    def turn_away(self) -> None:
+        """Take no new call, and reset those that are not complete: the client may ask again, nothing was done.
+
+        From now on no field is decoded: no later call needs HPACK's state.
+        """
+        self.refusing = True
+        self._headers = UnreadHeaders(Failed(Status.UNAVAILABLE, "the connection ends"))
+        for number in [number for number, stream in self._streams.live.items() if stream.state is State.OPEN]:
+            stream = self._streams.abandon(number)
+            self._out.frames.append(frames.rst_stream(number, ErrorCode.REFUSED_STREAM))
+            if stream is not None:
+                self._forget(number, stream)
+
     def deny(self, failed: Failed) -> None:
         """Fail every call that begins from now on, whatever it is: its fields are not decoded, its content not kept."""
         self._headers = UnreadHeaders(failed)

@@ -49,6 +49,7 @@ class Connection:
         "_handlers",
         "_headers",
         "_last_call",
+        "_last_stream",
         "_opened",
         "_out",
         "_peer_going",
@@ -66,6 +67,7 @@ class Connection:
         self._tally = Tally(bounds, now)
         self._out = Outbound(bounds.max_unsent_bytes)
         self._calls = Calls(bounds, self._headers, self._out, self._tally, now)
+        self._last_stream = frames.STREAM_MASK
         self._last_call: float | None = None  # when a drain was announced; `_NEVER` once no new stream is taken
         self._peer_going = False
         self.fault: ProtocolError | None = None
@@ -148,6 +150,22 @@ class Connection:
             self._out.frames.append(frames.goaway(frames.STREAM_MASK, ErrorCode.NO_ERROR))
             self._out.frames.append(frames.frame(frames.PING, 0, 0, _NOTICE))
 
+    def turn_away(self) -> None:
+        """The peer may no longer ask here. Calls that are complete are answered, all others get REFUSED_STREAM.
+
+        That and GOAWAY tell the peer that it may send them again on another connection (RFC 9113, section 8.7). The
+        connection ends once the peer has read so.
+        """
+        if self.fault is not None:
+            return
+        self._say_last()
+        self._calls.turn_away()
+        if self._handlers is self._settings_only:
+            self._last_call = _NEVER
+        elif self._last_call is None:
+            self._last_call = self._calls.now
+            self._out.frames.append(frames.frame(frames.PING, 0, 0, _NOTICE))
+
     def deny(self, message: str) -> None:
         """The peer may not ask, or no longer: each new call fails with PERMISSION_DENIED and this text, unread."""
         self._calls.deny(Failed(Status.PERMISSION_DENIED, message))
@@ -214,15 +232,22 @@ class Connection:
         if self._last_call == _NEVER:
             return
         self._last_call = _NEVER
-        self._calls.refusing = True
-        self._out.frames.append(frames.goaway(self._calls.highest, ErrorCode.NO_ERROR))
+        self._say_last()
+
+    def _say_last(self) -> None:
+        """Name the last stream that is served, once."""
+        if not self._calls.refusing:
+            self._calls.refusing = True
+            self._last_stream = self._calls.highest
+            self._out.frames.append(frames.goaway(self._last_stream, ErrorCode.NO_ERROR))
 
     def _end(self, fault: ProtocolError) -> None:
         self.fault = fault
         self._calls.clear()
         self._out.clear()
         self._reader.clear()
-        self._out.frames.append(frames.goaway(self._calls.highest, fault.code, fault.message))
+        last = min(self._calls.highest, self._last_stream)  # it may not grow (RFC 9113, section 6.8)
+        self._out.frames.append(frames.goaway(last, fault.code, fault.message))
 
     # frames of the connection
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from zta_authz.ext_authz.fast_serving import Limits
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.ext_authz.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, SocketAccess
 from zta_authz.grpc_h2.bounds import MAX_FRAME_BYTES, MIB, MIN_FRAME_BYTES, MIN_TABLE_BYTES, Bounds
 from zta_authz.model.options import (
     UNIX_CALLER,
@@ -244,6 +244,7 @@ class Http2Settings(Section):
 class TlsSettings(Section):
     """Mutual TLS of TCP listeners: our certificate chain and key, who signs callers, and which callers may ask.
 
+    A connection to `server: grpcio` is replaced when it is as old as `max_connection_age_seconds` (0: never).
     The three files go with `source: files`; with `workload_api` all that is in them comes from there and the bundles.
     """
 
@@ -252,6 +253,7 @@ class TlsSettings(Section):
     key_file: Text | None = None
     client_ca_file: Text | None = None
     allowed_spiffe_ids: SpiffeIds = ()
+    max_connection_age_seconds: AgeSeconds = MAX_CONNECTION_AGE_SECONDS
 
 
 class BundleSettings(Section):

@@ -142,3 +142,49 @@ def test_a_connection_that_ended_holds_nothing() -> None:
     assert peer.connection.held_bytes > 1000
     peer.connection.refuse("enough")
     assert peer.connection.held_bytes == 0
+
+
+def test_a_peer_that_is_turned_away_may_send_again_what_was_not_complete() -> None:
+    """RFC 9113, section 8.7: REFUSED_STREAM says that nothing was done with a stream."""
+    peer = RawPeer()
+    peer.send(*call(1), call(3)[0])
+    peer.connection.turn_away()
+    assert peer.reset() == {3: ErrorCode.REFUSED_STREAM}
+    assert peer.send(*call(5), DataFrame(3, data=message(b"x"), flags=["END_STREAM"])) == []
+    assert peer.reset() == {5: ErrorCode.REFUSED_STREAM}
+    assert not peer.connection.finished
+    peer.connection.respond(1, b"x", 0.0)
+    peer.connection.tick(1.1)
+    assert peer.connection.finished
+    assert peer.connection.fault is None
+
+
+def test_of_a_peer_that_is_turned_away_nothing_more_is_decoded() -> None:
+    peer = RawPeer()
+    peer.connection.turn_away()
+    peer.replies()
+    peer.send(HeadersFrame(1, data=b"\xff\xff\xff", flags=["END_HEADERS", "END_STREAM"]))
+    assert peer.reset() == {1: ErrorCode.REFUSED_STREAM}
+
+
+def test_the_last_stream_that_a_goaway_names_never_grows() -> None:
+    """RFC 9113, section 6.8."""
+    peer = RawPeer()
+    peer.send(*call(1))
+    peer.connection.turn_away()
+    named = last_streams(peer.replies())
+    peer.send(*call(3))
+    peer.connection.refuse("for a test")
+    assert named + last_streams(peer.replies()) == [1, 1]
+
+
+def test_turning_a_peer_away_while_it_is_drained_or_before_it_said_hello_ends_the_connection() -> None:
+    peer = RawPeer()
+    peer.connection.drain()
+    peer.connection.turn_away()
+    assert last_streams(peer.replies()) == [2**31 - 1, 0]
+    peer.connection.tick(1.1)
+    assert peer.connection.finished
+    early = Connection(Bounds(), 0.0)
+    early.turn_away()
+    assert early.finished
