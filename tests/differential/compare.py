@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import json
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.differential.case import Case
+from tests.differential.envoy_config import output_headers
 from tests.differential.envoy_runner import running
+from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import DocumentErrors
 from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import told
+from zta_authz.model.claims import is_header_value
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.decide import decide
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
@@ -32,18 +39,22 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Result:
-    """One case with both answers. `ours` is None where there was nothing to decide or the documents do not load."""
+    """One case with both answers. `ours` is None where there was nothing to decide or the documents do not load.
+
+    `wrong_headers` are those set from tokens that the upstream would see otherwise of ours.
+    """
 
     case: Case
     outcome: Outcome
     ours: bool | None
     reason: str
     detail: str
+    wrong_headers: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
         """Whether both said the same, or Envoy did not come to a verdict."""
-        return self.outcome.allowed is None or self.outcome.allowed == self.ours
+        return self.outcome.allowed is None or (self.outcome.allowed == self.ours and not self.wrong_headers)
 
     @property
     def signature(self) -> tuple[bool | None, str]:
@@ -96,7 +107,36 @@ def _judge(
         if outcome.check is None:
             results.append(Result(case, outcome, None, "", ""))
             continue
-        decision = decide(snapshot, *parse_check_request(outcome.check), now)
+        asked, evidence, *more = parse_check_request(outcome.check)
+        decision = decide(snapshot, asked, evidence, *more, now)
         detail = f"{decision.policy} rule {decision.rule}: {decision.detail}"
-        results.append(Result(case, outcome, decision.allowed, str(decision.reason), detail))
+        wrong: tuple[str, ...] = ()
+        if outcome.allowed and decision.allowed and len(decision.identity.tokens) < 2:
+            wrong = _wrong_headers(filled, told(decision, "0" * 32, asked)[1], outcome)
+        reason = f"{decision.reason} {wrong}" if wrong else str(decision.reason)
+        results.append(Result(case, outcome, decision.allowed, reason, detail, wrong))
     return results
+
+
+def _wrong_headers(policies: PolicySet, answer: bytes, outcome: Outcome) -> tuple[str, ...]:
+    """The headers set from the token whose values differ. Where nothing is set, clients' own are gone, too."""
+    headers = CheckResponse.FromString(answer).ok_response.headers
+    ours = {option.header.key: option.header.value.encode().decode("latin-1") for option in headers}
+    return tuple(
+        name
+        for name in output_headers(policies)
+        if _meaning(ours.get(name, "")) != _meaning(outcome.seen.get(name, "")) and not _control_in(outcome, name)
+    )
+
+
+def _control_in(outcome: Outcome, name: str) -> bool:
+    """Whether Envoy sent a control character, as we never do."""
+    return not is_header_value(outcome.seen.get(name, "").encode("latin-1").decode("utf-8", "replace"))
+
+
+def _meaning(value: str) -> Any:
+    """The JSON that `value` is in base64, as the order of an object's members is Envoy's own; else the value."""
+    if value.startswith(("W", "ey", "e3")):
+        with contextlib.suppress(ValueError):
+            return json.loads(base64.b64decode(value, validate=True), parse_int=float)
+    return value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.dpop import HEADER as PROOF_HEADER, ReplayMemory
 from zta_authz.authn.jwt import normal_audiences
-from zta_authz.authn.outputs import changes_for, headers_from
+from zta_authz.authn.outputs import changes_for, compile_outputs, headers_from
 from zta_authz.errors import Reason
 from zta_authz.model.identity import Token
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.keys import KeySet, KeySlot
     from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Place, Places, Presented
+    from zta_authz.authn.outputs import Outputs
     from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import JwtRule
     from zta_authz.model.identity import Changes, Identity
@@ -51,11 +52,17 @@ class TokenRule:
     places: tuple[Place, ...]
     limits: IssuerLimits
     svid: bool = False
+    outputs: Outputs = ()
+
+    def headers(self, token: VerifiedToken) -> tuple[tuple[str, str], ...]:
+        """The (name, value) pairs that the rule sets from `token`."""
+        return headers_from(self.source.output_payload_to_header, self.outputs, token)
 
 
-def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits) -> TokenRule:
-    """The rule with its audiences and places made ready."""
-    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits)
+def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits, *, strict: bool) -> TokenRule:
+    """The rule with its audiences, places and headers made ready."""
+    outputs = compile_outputs(rule, strict=strict)
+    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits, outputs=outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +160,7 @@ def _changes(
     places = [place for place, _ in consumed]
     if headers is not None:
         return changes_for(headers, places, strip, repeat=True)
-    pairs = (pair for rule, verified, _, _ in accepted for pair in headers_from(rule.source, verified))
+    pairs = (pair for rule, verified, _, _ in accepted for pair in rule.headers(verified))
     return changes_for(pairs, places, strip)
 
 

@@ -6,22 +6,20 @@ removed from what the client sent, whether or not it is set now, so that nobody 
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from zta_authz.authn.locations import Kind, Place
+from zta_authz.model.claims import claim_at, claim_text
 from zta_authz.model.identity import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from zta_authz.authn.jwt import VerifiedToken
     from zta_authz.model.documents import JwtRule
 
-MAX_CLAIM_HEADER: Final = 8 * 1024
-"""Characters of a claim that go into a header; a longer claim is not sent, as the proxy might refuse the request."""
-
-_HEADER_SAFE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+Outputs = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+"""Headers, each with the paths of the claims it may be set from; the first that is there counts."""
 
 
 def headers_set_by(rule: JwtRule) -> frozenset[str]:
@@ -32,39 +30,29 @@ def headers_set_by(rule: JwtRule) -> frozenset[str]:
     return frozenset(names)
 
 
-def headers_from(rule: JwtRule, token: VerifiedToken) -> tuple[tuple[str, str], ...]:
-    """The (name, value) pairs that `rule` sets from `token`; claims without a value fit for a header are left out."""
-    headers: list[tuple[str, str]] = []
-    if rule.output_payload_to_header:
-        headers.append((rule.output_payload_to_header.lower(), token.payload))
+def compile_outputs(rule: JwtRule, *, strict: bool) -> Outputs:
+    """What `outputClaimToHeaders` names: dots lead into nested claims, as in Envoy.
+
+    In the strict reading a claim whose own name has the dots counts, where there is no nested one.
+    """
+    found = []
     for output in rule.output_claim_to_headers:
-        value = _as_text(_claim(token.claims, output.claim))
-        if len(value) <= MAX_CLAIM_HEADER and _HEADER_SAFE.fullmatch(value):
-            headers.append((output.header.lower(), value))
+        path = tuple(output.claim.split("."))
+        paths = (path, (output.claim,)) if strict and len(path) > 1 else (path,)
+        found.append((output.header.lower(), paths))
+    return tuple(found)
+
+
+def headers_from(payload_header: str, outputs: Outputs, token: VerifiedToken) -> tuple[tuple[str, str], ...]:
+    """The (name, value) pairs set from `token`; claims without a value fit for a header are left out."""
+    headers: list[tuple[str, str]] = []
+    if payload_header:
+        headers.append((payload_header.lower(), token.payload))
+    for header, paths in outputs:
+        value = next((text for path in paths if (text := claim_text(claim_at(token.claims, path)))), "")
+        if value:
+            headers.append((header, value))
     return tuple(headers)
-
-
-def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim called `name`, else the one that the dots in `name` lead to through nested objects."""
-    if name in claims:
-        return claims[name]
-    value: Any = claims
-    for step in name.split("."):
-        value = value.get(step) if hasattr(value, "get") else None
-    return value
-
-
-def _as_text(value: Any) -> str:
-    """A string, number or boolean as Istio writes it into a header; "" for everything else."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return str(value) if -(2**63) <= value < 2**64 else ""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else f"{value:f}"
-    return ""
 
 
 def changes_for(

@@ -148,7 +148,8 @@ def compile_rules(
             if applies:
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
                 place = slots.setdefault(source, _slot(rule, keys))
-                rules.append(compile_rule(rule, place, places, limits.get(rule.issuer, NO_LIMITS)))
+                limit = limits.get(rule.issuer, NO_LIMITS)
+                rules.append(compile_rule(rule, place, places, limit, strict=options.strict))
         documents.append(SelectedRules(document.selector, tuple(rules)))
     check_key_sets(key_sets, faults)
     documents += [SelectedRules(each.selector, keys=each) for each in key_sets]

@@ -23,7 +23,7 @@ from zta_authz.authn.jwt import (
 from zta_authz.authn.jwt_svid import judge_svid, looks_like_svid
 from zta_authz.authn.limits import NO_LIMITS
 from zta_authz.authn.locations import Kind, TokenFinder
-from zta_authz.authn.outputs import changes_for, headers_from, headers_set_by
+from zta_authz.authn.outputs import changes_for, headers_set_by
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import NO_CHANGES, Identity
 
@@ -184,7 +184,7 @@ class TokenVerifier:
         for each in reversed(presented):
             grant = self._accept_one(each, (rule,), now)
             run.grants.append((grant, each.text))
-            run.headers.extend(headers_from(rule.source, grant.verified))
+            run.headers.extend(rule.headers(grant.verified))
             place = each.place
             if not rule.source.forward_original_token and place.kind is not Kind.COOKIE:
                 gone = (place.kind, place.name)

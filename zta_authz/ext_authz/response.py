@@ -24,6 +24,7 @@ from msgspec import structs
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Answer, Reason
+from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
 from zta_authz.model.identity import NO_CHANGES, Changes
 
@@ -50,7 +51,6 @@ _PERMISSION_DENIED = 7
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]*")  # RFC 9110 section 5.5, and what UTF-8 can encode
 _UNTOUCHABLE = frozenset({"host"})  # rules have matched it; Envoy refuses to remove it
 
 _ID_LENGTH = 32
@@ -62,11 +62,6 @@ _CACHED_BYTES = 4096  # an answer with more in its headers is encoded each time,
 def spoof_name(name: str) -> str:
     """The form in which header names are compared: CGI and WSGI upstreams read `_` and `-` as one character."""
     return name.lower().replace("_", "-")
-
-
-def is_header_value(text: str) -> bool:
-    """True where `text` can be sent as a header's value: no control character, encodable."""
-    return _VALUE.fullmatch(text) is not None
 
 
 def settle(decision: Decision) -> Decision:

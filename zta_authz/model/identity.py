@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from zta_authz.model.claims import claim_at, claim_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -63,6 +65,14 @@ class Token:
     """`iat` in seconds since the epoch, None where the token does not say."""
     names: tuple[str, str] | None = field(init=False, repr=False, compare=False)
     """`iss` and `sub` as rules read them, None where one of them is no text; made once, as each request asks."""
+    _texts: dict[tuple[str, ...], str] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def header_text(self, path: tuple[str, ...]) -> str:
+        """The claim at `path` as a header's value, "" where it has none; made once: policies ask with each request."""
+        text = self._texts.get(path)
+        if text is None:
+            text = self._texts[path] = claim_text(claim_at(self.claims, path))
+        return text
 
     def __post_init__(self) -> None:
         issuer, subject = self.claims.get("iss"), self.claims.get("sub")

@@ -7,7 +7,7 @@ was meant as "log in first".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.decision import Response
 from zta_authz.policy.header_names import read_changed_header
@@ -42,30 +42,21 @@ class ResponseTemplate:
     message: str = ""
 
     def resolve(self, inputs: Inputs) -> Response:
-        """The response for one request. A header whose claim is absent is removed: its sender must not set it."""
+        """The response for one request.
+
+        A header whose claim has no text (`zta_authz.model.claims`) is removed: its sender must not set it.
+        """
         values: list[tuple[str, str]] = []
         missing: list[str] = []
+        token = inputs.identity.token
         for header in self.headers:
-            text = header.literal if header.literal is not None else _claim_text(inputs, header.claim)
-            if text is None:
-                missing.append(header.name)
-            else:
+            if header.literal is not None:
+                values.append((header.name, header.literal))
+            elif token is not None and (text := token.header_text(header.claim)):
                 values.append((header.name, text))
+            else:
+                missing.append(header.name)
         return Response(tuple(values), (*self.remove, *missing), self.status, self.message)
-
-
-def _claim_text(inputs: Inputs, path: tuple[str, ...]) -> str | None:
-    """A claim as header text: strings, integers, booleans; None for everything else."""
-    value: Any = inputs.claims
-    for step in path:
-        if not hasattr(value, "get"):
-            return None
-        value = value.get(step)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    return value if isinstance(value, str) else None
 
 
 def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate | None:

@@ -351,38 +351,42 @@ OUTPUTS = rule(
     output_payload_to_header="X-Payload",
     output_claim_to_headers=tuple(
         ClaimToHeader(f"x-{claim.replace('.', '-')}", claim)
-        for claim in ("sub", "n", "ok", "user.name", "dotted.name", "list", "empty", "evil", "absent", "big", "f")
+        for claim in ("sub", "n", "user.name", "dotted.name", "list", "empty", "evil", "absent", "big", "both.ways")
     ),
 )
 CLAIMS: dict[str, Any] = {
-    "n": 7,
-    "ok": True,
-    "user": {"name": "al"},
+    "n": -7,
+    "user": {"name": "Zo\u00eb"},
     "dotted.name": "whole",
     "list": ["a"],
     "empty": "",
     "evil": "a\r\nx-admin: 1",
     "big": "x" * 9000,
-    "f": 2.0,
+    "both": {"ways": "nested"},
+    "both.ways": "whole",
 }
 
 
-def test_claims_become_headers_and_headers_without_a_value_are_removed() -> None:
+@pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
+def test_claims_become_headers_and_headers_without_a_value_are_removed(reading: Options) -> None:
     token = SIGNER.token(**CLAIMS)
-    changes = accept(verifier(OUTPUTS), bearer(token, x_sub="spoofed")).changes
+    changes = accept(verifier(OUTPUTS, options=reading), bearer(token, x_sub="spoofed")).changes
+    dotted = {"x-dotted-name": "whole"} if reading is STRICT else {}
     assert dict(changes.set_headers) == {
         "x-payload": token.split(".")[1],
         "x-sub": "alice",
-        "x-n": "7",
-        "x-ok": "true",
-        "x-user-name": "al",
-        "x-dotted-name": "whole",
-        "x-f": "2",
+        "x-n": "-7.000000",
+        "x-user-name": "Zo\u00eb",
+        "x-list": "WyJhIl0=",
+        "x-big": "x" * 9000,
+        "x-both-ways": "nested",
+        **dotted,
     }
-    assert set(changes.remove_headers) == {"authorization", "x-list", "x-empty", "x-evil", "x-absent", "x-big"}
+    absent = {"authorization", "x-empty", "x-evil", "x-absent", "x-dotted-name"}
+    assert set(changes.remove_headers) == absent - dotted.keys()
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\x00b", "ä", " a", "a ", "\t", "a\x7f", "\u2028"])
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\x00b", "a\x7f"])
 def test_a_value_that_is_not_fit_for_a_header_is_never_set(value: str) -> None:
     changes = accept(verifier(OUTPUTS), bearer(SIGNER.token(sub=value))).changes
     assert "x-sub" not in dict(changes.set_headers)
