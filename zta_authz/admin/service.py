@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from zta_authz._proto import admin_pb2
 from zta_authz.admin.state import KeyKind, KeyStatus
-from zta_authz.errors import Refused
+from zta_authz.errors import Reason, Refused
 from zta_authz.model.request import Address, Evidence, Headers, RequestAttributes
 from zta_authz.pdp.explain import Explanation, explain
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.errors import Fault
+    from zta_authz.pdp.snapshot import Snapshot
 
 SERVICE: Final = "zta.admin.v1.Admin"
+MAX_HEADERS: Final = 4096
 
 _KINDS: Final = {
     KeyKind.TRUST_BUNDLE: admin_pb2.KeyMaterial.TRUST_BUNDLE,
@@ -55,18 +57,22 @@ class AdminService:
 
     async def explain(self, payload: bytes, context: Any, _caller: str = "") -> bytes:
         """`ExplainRequest` to `ExplainResponse`."""
-        try:
-            asked = admin_pb2.ExplainRequest.FromString(payload)
-            request, evidence = self._subject(asked)
-        except (DecodeError, Refused) as error:
-            reason = str(error) if isinstance(error, Refused) else "the bytes are not an ExplainRequest"
-            return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, reason)
         snapshot = self._state.snapshot
         if snapshot is None:
             return await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no rules are loaded yet")
-        now = asked.at_seconds if asked.HasField("at_seconds") else self._state.now
-        async with self._one_at_a_time:  # in a thread: looking at 100,000 rules would else keep proxies waiting
-            explanation = await asyncio.to_thread(explain, snapshot, request, evidence, now, asked.caller)
+        try:
+            async with self._one_at_a_time:  # in a thread: 4 MiB of headers or 100,000 rules keep no proxy waiting
+                return await asyncio.to_thread(self._explained, payload, snapshot, self._state.now)
+        except (DecodeError, Refused) as error:
+            reason = str(error) if isinstance(error, Refused) else "the bytes are not an ExplainRequest"
+            return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+    def _explained(self, payload: bytes, snapshot: Snapshot, now: float) -> bytes:
+        """The answer on `payload`. Raises DecodeError and Refused for what can't be read."""
+        asked = admin_pb2.ExplainRequest.FromString(payload)
+        request, evidence = self._subject(asked)
+        at = asked.at_seconds if asked.HasField("at_seconds") else now
+        explanation = explain(snapshot, request, evidence, at, asked.caller)
         return explanation_message(explanation, snapshot.digest).SerializeToString()
 
     def _subject(self, asked: admin_pb2.ExplainRequest) -> tuple[RequestAttributes, Evidence]:
@@ -81,17 +87,21 @@ async def _refuse(context: Any, code: grpc.StatusCode, message: str) -> bytes:
 
 
 def readable_request(fields: admin_pb2.Request) -> tuple[RequestAttributes, Evidence]:
-    """The request that an operator wrote down, as a proxy would have described it."""
-    headers: dict[str, tuple[str, ...]] = {}
+    """The request that an operator wrote down, as a proxy would have described it.
+
+    Raises `Refused` for more than `MAX_HEADERS` headers.
+    """
+    if len(fields.headers) > MAX_HEADERS:
+        raise Refused(Reason.REQUEST_MALFORMED, f"{len(fields.headers)} headers, more than {MAX_HEADERS}")
+    headers: dict[str, list[str]] = {}
     for header in fields.headers:
-        name = header.name.lower()
-        headers[name] = (*headers.get(name, ()), header.value)
+        headers.setdefault(header.name.lower(), []).append(header.value)
     request = RequestAttributes(
         method=fields.method,
         path=fields.path,
         host=fields.host,
         scheme=fields.scheme,
-        headers=Headers(headers, exact=True),
+        headers=Headers({name: tuple(values) for name, values in headers.items()}, exact=True),
         source=Address(fields.source_ip, fields.source_port),
         destination=Address(fields.destination_ip, fields.destination_port),
         destination_principal=fields.destination_principal,

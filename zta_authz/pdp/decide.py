@@ -76,7 +76,10 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
     if rule is None and inputs.strict and len(inputs.identity.tokens) > 1:
         for token in inputs.identity.tokens:
             identity = replace(inputs.identity, token=token)
-            rule = view.deny.first(Inputs(inputs.request, identity, inputs.options, inputs.now, inputs.stages))
+            again = Inputs(inputs.request, identity, inputs.options, inputs.now, inputs.stages)
+            again.charge_conditions_to(inputs)
+            rule = view.deny.first(again)
+            inputs.charge_conditions_to(again)
             if rule is not None:
                 break
     return rule
@@ -89,7 +92,8 @@ def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shado
 
 def _shadows(view: WorkloadView, inputs: Inputs) -> tuple[Shadow, ...]:
     """What matched of the rules that never decide: the first of AUDIT, of dry-run DENY and of dry-run ALLOW."""
-    found = (index.first(inputs) for index in (view.audit, view.dry_run_deny, view.dry_run_allow))
+    found = [index.first(inputs) for index in (view.audit, view.dry_run_deny, view.dry_run_allow)]
+    inputs.restore_condition_units()  # what never decides must not cost the rules that do
     return tuple(
         Shadow(rule.policy.action, rule.policy.name, rule.number, rule.policy.dry_run)
         for rule in found

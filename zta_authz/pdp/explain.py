@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.clauses import Clause
     from zta_authz.policy.rule import Rule
 
 _NEAREST: Final = 3
@@ -54,13 +55,19 @@ def explain(
         return Explanation(decision)
     inputs = Inputs(request, decision.identity, snapshot.options, now)
     rules = snapshot.table.view(workload).allow.rules
-    missed = nsmallest(_NEAREST, (_miss(rule, inputs) for rule in rules), key=lambda miss: len(miss.failed))
-    return Explanation(decision, tuple(missed))
+    nearest = nsmallest(_NEAREST, rules, key=lambda rule: len(_failing(rule, inputs)))
+    return Explanation(decision, tuple(_miss(rule, inputs) for rule in nearest))
+
+
+def _failing(rule: Rule, inputs: Inputs) -> list[list[Clause]]:
+    """What fails in the rule; conditions may cost as much as if it were the only rule."""
+    inputs.restore_condition_units()
+    return rule.failing(inputs, deny=False)
 
 
 def _miss(rule: Rule, inputs: Inputs) -> Miss:
     failed = tuple(
         "; ".join(f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}" for clause in part)
-        for part in rule.failing(inputs, deny=False)
+        for part in _failing(rule, inputs)
     )
     return Miss(rule.policy.name, rule.number, failed, rule.line)

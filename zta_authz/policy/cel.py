@@ -5,7 +5,9 @@ range) is Unknown, and Unknown never widens access: an ALLOW does not match, a D
 as values that Python takes for true, so only a value of type BOOL that `is True` counts.
 
 The runtime bounds steps but not memory, so expressions that can build large values are refused when loaded: `map` and
-`filter`, comprehensions within comprehensions, `+` within a comprehension, regular expressions that are not literals.
+`filter`, comprehensions within comprehensions, `+` within a comprehension, regular expressions that are not literals or
+are too large. Time is bounded for each request, by what the text says of costs and the sizes of what it reads: beyond
+the bound a condition is Unknown without being evaluated.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cel_expr_python import cel
 
-from zta_authz.policy.cel_tokens import tokens_of, without_strings
+from zta_authz.policy.cel_cost import COMPREHENSIONS, FREE_UNITS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
+from zta_authz.policy.cel_tokens import closing, tokens_of, without_strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from zta_authz.policy.cel_cost import Cost
     from zta_authz.policy.inputs import Inputs
 
 MAX_LENGTH: Final = 2048
@@ -133,7 +137,6 @@ _NAMES: Final = re.compile(
 )
 _LITERAL: Final = re.compile(r"[bBrR]{0,2}[\"']+(.*?)[\"']+", re.DOTALL)
 _BUILDING: Final = frozenset(("map", "filter"))
-_COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
 _PLACE: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
 
@@ -150,7 +153,7 @@ class ConditionError(ValueError):
 class Condition:
     """A compiled expression of type bool. In strict reading, looking at a header with several values is Unknown."""
 
-    __slots__ = ("_expression", "_headers", "text", "variables")
+    __slots__ = ("_cost", "_expression", "_headers", "text", "variables")
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ConditionError."""
@@ -166,12 +169,15 @@ class Condition:
             raise ConditionError(f"the condition is of type {result.name()}, not bool", hint)
         self.variables = variables_in(text)
         self._headers = _headers_named(text) if "request.headers" in self.variables else frozenset()
+        self._cost = cost_of(text, variables_in, literal_value)
 
     def evaluate(self, inputs: Inputs) -> bool | None:
         """True, false, or None where it can't be told."""
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             return None
         try:
+            if self._cost is not None and not self._affordable(self._cost, inputs):
+                return None
             return _truth(self._expression, _activation(self.variables, inputs))
         except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
             return None
@@ -181,8 +187,19 @@ class Condition:
 
         A value with blanks around it counts as two, because the upstream may see it without.
         """
-        names = inputs.header_names() if self._headers is None else self._headers
-        return any(len(inputs.trimmed_header(name)) > 1 or inputs.ambiguous_header(name) for name in names)
+        if self._headers is None:
+            return inputs.any_header_unclear()
+        return any(inputs.header_unclear(name) for name in self._headers)
+
+    def _affordable(self, cost: Cost, inputs: Inputs) -> bool:
+        """Whether the request's conditions may cost that much too; what is costly is taken from what they may."""
+        units = cost.units(_sizes(self.variables, self._headers, inputs))
+        if units <= FREE_UNITS:
+            return True
+        if units > MAX_UNITS or units - FREE_UNITS > inputs.conditions.units:
+            return False
+        inputs.conditions.units -= units - FREE_UNITS
+        return True
 
 
 def variables_in(text: str) -> tuple[str, ...]:
@@ -200,6 +217,53 @@ def _truth(expression: Any, activation: Any) -> bool | None:
     result = expression.eval(activation)
     value = result.value() if result.type() == _BOOL else None
     return value if isinstance(value, bool) else None
+
+
+def _sizes(variables: tuple[str, ...], headers: frozenset[str] | None, inputs: Inputs) -> Sizes:
+    """The sizes of what a condition reads, measured once a request; `headers` are those it looks at, None for all."""
+    key = (variables, headers)
+    found = inputs.conditions.sizes.get(key)
+    if found is None:
+        values = [
+            {name: inputs.header(name) for name in headers} if name == "request.headers" and headers is not None
+            else _value(name, inputs)
+            for name in variables
+        ]  # fmt: skip
+        found = inputs.conditions.sizes[key] = _measured(values)
+    return found
+
+
+def _measured(values: list[Any]) -> Sizes:
+    """The sizes of these values and of all that is in them, names of fields included."""
+    characters = longest = elements = 0
+    rest = values
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            characters += len(value)
+            longest = max(longest, len(value))
+        elif isinstance(value, dict):
+            elements = max(elements, len(value))
+            rest += value.keys()
+            rest += value.values()
+        elif isinstance(value, (list, tuple)):
+            elements = max(elements, len(value))
+            rest += value
+    return Sizes(characters, longest, elements)
+
+
+def _value(name: str, inputs: Inputs) -> Any:
+    """A variable's value, read once a request."""
+    values = inputs.conditions.values
+    if name not in values:
+        values[name] = VARIABLES[name].read(inputs)
+    return values[name]
+
+
+def literal_value(text: str) -> str:
+    """The value of a literal, as the runtime reads it."""
+    value = _ENV.compile(text).eval(_ENV.Activation({})).value()
+    return value if isinstance(value, str) else ""
 
 
 def _headers_named(text: str) -> frozenset[str] | None:
@@ -221,10 +285,10 @@ def _headers_named(text: str) -> frozenset[str] | None:
 
 def _activation(variables: tuple[str, ...], inputs: Inputs) -> Any:
     """The variables' values, made once a request for each set of variables."""
-    found = inputs.activations.get(variables)
+    found = inputs.conditions.activations.get(variables)
     if found is None:
-        found = inputs.activations[variables] = _ENV.Activation(
-            {name: VARIABLES[name].read(inputs) for name in variables}
+        found = inputs.conditions.activations[variables] = _ENV.Activation(
+            {name: _value(name, inputs) for name in variables}
         )
     return found
 
@@ -254,7 +318,7 @@ def _check_bounds(text: str) -> None:
         if token.lastgroup == "name" and called:
             _check_call(text, tokens, at, within=bool(inside) and inside[-1])
         elif token.lastgroup == "other" and word in "([{":
-            opens = word == "(" and at > 0 and tokens[at - 1].group() in _COMPREHENSIONS
+            opens = word == "(" and at > 0 and tokens[at - 1].group() in COMPREHENSIONS
             inside.append(opens or (bool(inside) and inside[-1]))
         elif token.lastgroup == "other" and word in ")]}" and inside:
             inside.pop()
@@ -267,7 +331,7 @@ def _check_call(text: str, tokens: list[re.Match[str]], at: int, *, within: bool
     name = token.group()
     if name in _BUILDING:
         raise _at(text, token, f"`{name}` may build values without bound", "use `exists` or `all`")
-    if name in _COMPREHENSIONS and within:
+    if name in COMPREHENSIONS and within:
         raise _at(text, token, f"`{name}` within a comprehension costs without bound", "write two conditions")
     if name == "matches":
         _check_pattern(text, tokens, at)
@@ -275,14 +339,8 @@ def _check_call(text: str, tokens: list[re.Match[str]], at: int, *, within: bool
 
 def _check_pattern(text: str, tokens: list[re.Match[str]], at: int) -> None:
     """`x.matches('literal')` or `matches(x, 'literal')`: the pattern is the literal just before the bracket closes."""
-    depth = 0
-    for place in range(at + 1, len(tokens)):
-        word = tokens[place].group()
-        if tokens[place].lastgroup == "other":
-            depth += (word in "([{") - (word in ")]}")
-        if depth == 0:
-            break
-    else:
+    place = closing(tokens, at + 1)
+    if place == len(tokens):
         return  # unbalanced: the compiler says so
     literal, before = tokens[place - 1], tokens[place - 2]
     if literal.lastgroup != "string" or before.group() not in ("(", ","):
@@ -293,6 +351,10 @@ def _check_pattern(text: str, tokens: list[re.Match[str]], at: int) -> None:
         raise _compile_error(error) from None
     if result.type() != _BOOL:
         raise _at(text, literal, f"{result.value()}".partition(": ")[2] or "not a pattern", "see RE2's syntax")
+    size = pattern_size(literal_value(literal.group()))
+    if size > MAX_PATTERN:
+        message = f"the pattern has {size} steps with its repetitions written out, more than {MAX_PATTERN}"
+        raise _at(text, literal, message, "shorten its repetitions, or compare `size(…)`")
 
 
 def _at(text: str, token: re.Match[str], message: str, hint: str) -> ConditionError:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.matchers import Matcher
 
 _SHOWN: Final = 5
+_SHOWN_CHARACTERS: Final = 200
 
 
 class Clause(Protocol):
@@ -215,8 +216,13 @@ class AddressClause:
         return _shown(str(network) for network in self.networks)
 
 
+def shortened(text: str) -> str:
+    """The text for a message: a long one is cut, because a client chooses its length."""
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
+
+
 def _shown(values: Iterable[str]) -> str:
     """A few values for a message; the rest are counted."""
-    texts = [f"`{value}`" for value in values if value]
+    texts = [f"`{shortened(value)}`" for value in values if value]
     more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.percent import percent_decoded, utf8_bytes
+from zta_authz.policy.cel_cost import MAX_UNITS
 from zta_authz.policy.matchers import ascii_lower
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
+    from zta_authz.policy.cel_cost import Sizes
 
 Ip = IPv4Address | IPv6Address
 _UNSET: Final = object()
@@ -31,6 +33,22 @@ _BLANKS: Final = " \t"
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 
 
+class ConditionMemory:
+    """What the conditions of one request share: values of variables by name, the runtime's by set of variables, sizes.
+
+    `units` is what they may still cost together (`cel_cost`).
+    """
+
+    __slots__ = ("activations", "header_unclear", "sizes", "units", "values")
+
+    def __init__(self) -> None:
+        self.activations: dict[tuple[str, ...], Any] = {}
+        self.values: dict[str, Any] = {}
+        self.sizes: dict[tuple[tuple[str, ...], frozenset[str] | None], Sizes] = {}
+        self.header_unclear: bool | None = None
+        self.units: float = MAX_UNITS
+
+
 class Inputs:
     """What matchers are applied to. Made once a request; nothing here changes it.
 
@@ -39,7 +57,7 @@ class Inputs:
     """
 
     __slots__ = (
-        "_activations", "_claims", "_destination_ip", "_forwarded_path", "_hosts", "_paths", "_remote_ip", "_source_ip",
+        "_claims", "_conditions", "_destination_ip", "_forwarded_path", "_hosts", "_paths", "_remote_ip", "_source_ip",
         "_trimmed", "claims", "host", "identity", "method", "names", "now", "options", "path", "request",
         "request_principal", "stages", "strict",
     )  # fmt: skip
@@ -70,7 +88,7 @@ class Inputs:
         if token is not None:
             self.claims = token.claims
             self.request_principal = token.names
-        self._activations: dict[tuple[str, ...], Any] | None = None
+        self._conditions: ConditionMemory | None = None
         # What rules ask for again and again is read and transformed once a request.
         self._hosts: tuple[str, ...] | None = None
         self._paths: tuple[str, ...] | None = None
@@ -82,11 +100,32 @@ class Inputs:
         self._destination_ip: Any = _UNSET
 
     @property
-    def activations(self) -> dict[tuple[str, ...], Any]:
-        """What conditions keep for this request: the runtime's values by set of variables."""
-        if self._activations is None:
-            self._activations = {}
-        return self._activations
+    def conditions(self) -> ConditionMemory:
+        """What conditions keep for this request."""
+        if self._conditions is None:
+            self._conditions = ConditionMemory()
+        return self._conditions
+
+    def charge_conditions_to(self, other: Inputs) -> None:
+        """Count what conditions cost here together with what they cost on `other`, of the same request."""
+        if other._conditions is not None:
+            self.conditions.units = other._conditions.units
+
+    def restore_condition_units(self) -> None:
+        """Let conditions cost again what they may cost at first."""
+        if self._conditions is not None:
+            self._conditions.units = MAX_UNITS
+
+    def any_header_unclear(self) -> bool:
+        """Whether any header is as `header_unclear` says."""
+        memory = self.conditions
+        if memory.header_unclear is None:
+            memory.header_unclear = any(self.header_unclear(name) for name in self.header_names())
+        return memory.header_unclear
+
+    def header_unclear(self, name: str) -> bool:
+        """Whether a header has several values, or may have: a value with blanks around it counts as two."""
+        return len(self.trimmed_header(name)) > 1 or self.ambiguous_header(name)
 
     @property
     def port(self) -> int:

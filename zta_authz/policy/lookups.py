@@ -92,7 +92,7 @@ class Entries:
                 for any_part in self.every:
                     bound = any_part.first(inputs, deny, bound)
             return bound
-        for value in values:
+        for value in values if len(values) < 2 else dict.fromkeys(values):
             part = self.exact.get(value)
             if part is not None and part.lowest < bound:
                 bound = part.first(inputs, deny, bound)
@@ -122,8 +122,8 @@ class Entries:
         return bound
 
     def _segments(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
-        segments = value.split("/")
-        for marker, segment in pairwise(segments):
+        # Each pair once: a name may repeat `/ns/a` hundreds of times.
+        for marker, segment in dict.fromkeys(pairwise(value.split("/"))):
             part: Part | None = None
             if marker == "ns":
                 part = self.namespaces.get(segment)

@@ -208,4 +208,4 @@ def test_conditions_over_the_same_variables_share_their_values() -> None:
     one = inputs()
     assert Condition("claims.sub == 'alice'").evaluate(one)
     assert Condition("claims.level == 3").evaluate(one)
-    assert list(one.activations) == [("claims",)]
+    assert list(one.conditions.activations) == [("claims",)]

@@ -1,0 +1,149 @@
+"""Attacks on what compares texts: conditions, patterns of namespaces, `Explain`. Cost stays bounded, honest twins pass.
+
+What is measured is the CPU time of deciding in this process, the best of some runs; the controls show that each attack
+would cost far more without the bound, or that the harmless twin of the request is decided as ever.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from zta_authz._proto import admin_pb2
+from zta_authz.admin.service import MAX_HEADERS, readable_request
+from zta_authz.errors import Refused
+from zta_authz.model.identity import Identity, Peer, PeerTrust
+from zta_authz.model.options import Options
+from zta_authz.model.request import NO_EVIDENCE, Headers, RequestAttributes
+from zta_authz.model.spiffe import SpiffeId
+from zta_authz.pdp.decide import decide
+from zta_authz.pdp.explain import explain
+from zta_authz.pdp.snapshot import SourceText, compile_snapshot
+from zta_authz.policy.cel import evaluate_text
+from zta_authz.policy.identity_matchers import ServiceAccount, namespace_matcher
+from zta_authz.policy.inputs import Inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.pdp.snapshot import Snapshot
+
+MOST_SECONDS = 0.1
+HEAD = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: %s}\nspec:\n  action: %s\n  rules:\n"
+LONG = "".join(random.Random(7).choices("ab", k=60_000))  # no period, so that automata meet ever new states
+
+
+def seconds(run: Callable[[], object], runs: int = 3) -> float:
+    """CPU seconds of the fastest of some runs."""
+    best = float("inf")
+    for _ in range(runs):
+        started = time.process_time()
+        run()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+def snapshot(condition: str, action: str, copies: int = 1) -> Snapshot:
+    rules = f'  - condition: "{condition}"\n' * copies
+    texts = [SourceText("a.yaml", HEAD % ("a", action) + rules)]
+    if action == "DENY":
+        texts.append(SourceText("b.yaml", HEAD % ("b", "ALLOW") + "  - {}\n"))
+    return compile_snapshot(texts, Options())
+
+
+def request(value: str, fillers: int = 90) -> RequestAttributes:
+    headers = {f"x-{number}": ("v",) for number in range(fillers)} | {"x-long": (value,)}
+    return RequestAttributes(method="GET", path="/", headers=Headers(headers, exact=True))
+
+
+CONDITIONS = {
+    "a pattern for each header": "request.headers.exists(h, request.headers['x-long'].matches('a+c'))",
+    "an automaton of many states": "request.headers['x-long'].matches('(a|b)*a(a|b){20}c')",
+    "a large pattern": "request.headers['x-long'].matches('(.*a.{500})c')",
+    "a search for itself": "request.headers['x-long'].contains(request.headers['x-long'] + 'c')",
+}
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+@pytest.mark.parametrize("attack", CONDITIONS)
+def test_a_long_header_makes_no_condition_expensive_and_widens_nothing(attack: str, action: str) -> None:
+    rules = snapshot(CONDITIONS[attack], action, copies=100)
+    decision = decide(rules, request(LONG), NO_EVIDENCE, 0.0)
+    assert not decision.allowed
+    assert seconds(lambda: decide(rules, request(LONG), NO_EVIDENCE, 0.0)) < MOST_SECONDS
+    honest = decide(rules, request("hats"), NO_EVIDENCE, 0.0)
+    assert honest.allowed is (action == "DENY")  # false is told, so no DENY rule holds and no ALLOW rule either
+
+
+def test_control_such_a_condition_would_take_long_without_the_bound() -> None:
+    inputs = Inputs(request(LONG), Identity(), Options())
+    text = CONDITIONS["an automaton of many states"]
+    assert seconds(lambda: evaluate_text(text, inputs), runs=1) > 2 * MOST_SECONDS / 10  # one of the hundred
+
+
+NAME = "spiffe://td" + "/ns/a" * 400
+
+
+def test_a_namespace_pattern_takes_time_linear_in_the_name() -> None:
+    matcher = namespace_matcher("*a*a*a*b")
+    assert not matcher.matches(NAME)
+    assert matcher.matches(NAME + "/ns/aaab/x")
+    assert seconds(lambda: [matcher.matches(NAME) for _ in range(100)]) < MOST_SECONDS
+
+
+def test_control_the_expression_takes_far_longer() -> None:
+    expression = re.compile(".*/ns/.*a.*a.*a.*b/.*")
+    name = NAME[:300]
+    assert seconds(lambda: expression.fullmatch(name), runs=1) > MOST_SECONDS / 10
+
+
+def test_a_service_account_takes_time_linear_in_the_name() -> None:
+    matcher = ServiceAccount("a", "b")
+    name = NAME + "/sa/bx" * 400
+    assert not matcher.matches(name)
+    assert matcher.matches(name + "/sa/b")
+    assert seconds(lambda: [matcher.matches(name) for _ in range(100)]) < MOST_SECONDS
+
+
+def test_a_name_that_repeats_a_namespace_is_looked_up_once() -> None:
+    rules = "".join(f"  - from: [{{source: {{namespaces: [a], notPrincipals: ['x{n}']}}}}]\n" for n in range(8))
+    deny = compile_snapshot(
+        [SourceText("a.yaml", HEAD % ("a", "DENY") + rules * 20)], Options()
+    ).table.default_view.deny
+    name = "spiffe://td" + "/ns/b" * 400
+    peer = Peer((name,), SpiffeId.parse(name), PeerTrust.CERTIFICATE)
+    inputs = Inputs(request(""), Identity(peer), Options())
+    assert deny.first(inputs) is None
+    assert seconds(lambda: deny.first(inputs)) < MOST_SECONDS
+
+
+def repeated(count: int) -> admin_pb2.Request:
+    asked = admin_pb2.Request(method="GET", path="/")
+    for number in range(count):
+        asked.headers.add(name="x-a", value=str(number))
+    return asked
+
+
+def test_repeated_headers_are_read_in_linear_time_and_bounded() -> None:
+    with pytest.raises(Refused, match="more than"):
+        readable_request(repeated(MAX_HEADERS + 1))
+    few, many = repeated(MAX_HEADERS // 8), repeated(MAX_HEADERS)
+    attributes, _ = readable_request(many)
+    assert len(attributes.headers.all("x-a")) == MAX_HEADERS
+    assert seconds(lambda: readable_request(many), 9) < 24 * seconds(lambda: readable_request(few), 9)  # 64: quadratic
+
+
+def test_an_explanation_of_a_long_request_is_short_and_quick() -> None:
+    rules = "".join(
+        f"  - when: [{{key: 'request.headers[x-long]', values: ['v{n}']}}]\n    condition: request.path == '/{n}'\n"
+        for n in range(500)
+    )
+    table = compile_snapshot([SourceText("a.yaml", HEAD % ("a", "ALLOW") + rules)], Options())
+    found = explain(table, request(LONG), NO_EVIDENCE, 0.0)
+    assert len(found.nearest) == 3
+    assert sum(len(text) for miss in found.nearest for text in miss.failed) < 10_000
+    assert seconds(lambda: explain(table, request(LONG), NO_EVIDENCE, 0.0)) < 5 * MOST_SECONDS
