@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zta_authz.model.changed_headers import removable, removed_upstream, set_upstream
 from zta_authz.model.decision import NO_RESPONSE
 from zta_authz.model.identity import NO_CHANGES
 from zta_authz.model.request import RequestAttributes
@@ -108,15 +109,13 @@ def take_note(
 
 
 def obligations_of(decision: Decision) -> Obligations:
-    """What the answer changes on the request; nothing for a denial, which passes no request on."""
+    """What the answer changes on the request in fact; nothing for a denial, which passes no request on."""
     response, changes = decision.response, decision.identity.changes
     if (response is NO_RESPONSE and changes is NO_CHANGES) or not decision.allowed:
         return NO_OBLIGATIONS
-    return Obligations(
-        tuple([name for name, _ in changes.set_headers + response.set_headers]),
-        changes.remove_headers + response.remove_headers,
-        changes.remove_query,
-    )
+    to_set = set_upstream(changes, response)
+    removed = [name for name in removable(removed_upstream(changes, response)) if name not in to_set]
+    return Obligations(tuple(to_set), tuple(removed), tuple(dict.fromkeys(changes.remove_query)))
 
 
 class ShadowRecord(msgspec.Struct, frozen=True):

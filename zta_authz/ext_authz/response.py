@@ -15,7 +15,6 @@ protobuf itself would write.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,19 +23,26 @@ from msgspec import structs
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Answer, Reason
+from zta_authz.model.changed_headers import (
+    PRINCIPAL_HEADER,
+    is_ours_on_denials,
+    removable,
+    removed_upstream,
+    sendable,
+    set_upstream,
+)
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
 from zta_authz.model.identity import NO_CHANGES, Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from google.protobuf.struct_pb2 import Struct
 
     from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
     from zta_authz.model.request import RequestAttributes
 
-PRINCIPAL_HEADER = "x-zta-principal"
 DECISION_ID_HEADER = "x-zta-decision-id"
 OWN_PREFIX = "x-zta-"
 NO_NAMES: frozenset[str] = frozenset()
@@ -49,9 +55,7 @@ _PROBLEM_JSON = "application/problem+json"  # RFC 9457
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 500: 13, 503: 14}
 _PERMISSION_DENIED = 7
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
-_UNTOUCHABLE = frozenset({"host"})  # rules have matched it; Envoy refuses to remove it
+_GRPC_STATUSES = frozenset({400, 401, 403, 404, 429, 502, 503, 504})  # to Envoy all others are UNKNOWN
 
 _ID_LENGTH = 32
 _PLACEHOLDER = secrets.token_hex(_ID_LENGTH // 2)  # never sent; nobody can put it into a header on purpose
@@ -193,36 +197,20 @@ def _encode_allow(said: _Allow) -> list[bytes]:
     message.status.code = 0
     message.status.SetInParent()  # present although it is zero: an allow that was meant
     ok = message.ok_response
-    to_set = dict(_sendable(said.wanted_headers()))
-    to_set.pop(PRINCIPAL_HEADER, None)
+    to_set = set_upstream(said.changes, said.response)
     to_set[DECISION_ID_HEADER] = _PLACEHOLDER
     if said.principal:
         to_set[PRINCIPAL_HEADER] = said.principal
-    _set_headers(ok, to_set)
-    unset = (name for name, _ in said.wanted_headers())  # what could not be set must not pass in from the client either
-    to_remove = _removable((*said.spoofed, *said.changes.remove_headers, *said.response.remove_headers, *unset))
+    _set_headers(ok, to_set.items())
+    to_remove = removable((*said.spoofed, *removed_upstream(said.changes, said.response)))
     ok.headers_to_remove.extend(name for name in to_remove if name not in to_set)
     ok.query_parameters_to_remove.extend(dict.fromkeys(said.changes.remove_query))
     _describe(message.dynamic_metadata, said)
     return message.SerializeToString().split(_PLACEHOLDER.encode())
 
 
-def _sendable(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Headers that may be set, names in lower case; what could break or split a request is left out."""
+def _set_headers(where: OkHttpResponse | DeniedHttpResponse, headers: Iterable[tuple[str, str]]) -> None:
     for name, value in headers:
-        lower = name.lower()
-        if _NAME.fullmatch(lower) and lower not in _UNTOUCHABLE and is_header_value(value):
-            yield lower, value
-
-
-def _removable(names: Iterable[str]) -> dict[str, None]:
-    """Names in lower case that Envoy lets us remove, once each, in order."""
-    lower = (name.lower() for name in names)
-    return {name: None for name in lower if _NAME.fullmatch(name) and name not in _UNTOUCHABLE}
-
-
-def _set_headers(where: OkHttpResponse | DeniedHttpResponse, headers: dict[str, str]) -> None:
-    for name, value in headers.items():
         option = where.headers.add()
         option.header.key = name
         option.header.value = value
@@ -264,18 +252,31 @@ def _deny(decision: Decision, decision_id: str, request: RequestAttributes | Non
     reason, response = decision.reason, decision.response
     if reason not in ANSWERS:
         reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is told as one
-    headers = tuple(_sendable(response.set_headers))
-    redirects = response.status in _REDIRECTS and any(name == "location" for name, _ in headers)
-    status = response.status
-    if not (redirects or 400 <= status <= 599):
-        status = ANSWERS[reason].status  # Envoy would send a 200 as it is
+    headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_ours_on_denials(name))
+    grpc = request is not None and _speaks_grpc(request)
+    if grpc:
+        headers = tuple((name, value) for name, value in headers if name != "location")
+    status = _denied_status(reason, response.status, headers, grpc=grpc)
     principal = decision.identity.principal
     if len(principal) > _CACHED_BYTES or not is_header_value(principal):
         principal = ""
-    grpc = request is not None and _speaks_grpc(request)
     said = _Deny(reason, decision.policy, decision.rule, principal, status, response.message, headers, grpc)
     small = sum(len(value) for _, value in headers) <= _CACHED_BYTES
     return _joined((_encode_deny if small else _encode_deny.__wrapped__)(said), decision_id)
+
+
+def _denied_status(reason: Reason, wanted: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:
+    """The policy's status where a denial can have it, else the reason's: Envoy would send a 200 as it is.
+
+    Callers that speak gRPC get only what Envoy has a gRPC status for; they can't be sent elsewhere.
+    """
+    if grpc:
+        fits = wanted in _GRPC_STATUSES
+    elif wanted in _REDIRECTS:
+        fits = any(name == "location" for name, _ in headers)
+    else:
+        fits = 400 <= wanted <= 599
+    return wanted if fits else ANSWERS[reason].status
 
 
 def _speaks_grpc(request: RequestAttributes) -> bool:
@@ -291,19 +292,28 @@ def _encode_deny(said: _Deny) -> list[bytes]:
     message.status.message = said.reason.value
     denied = message.denied_response
     denied.status.code = said.status
-    headers = {**dict(said.headers), DECISION_ID_HEADER: _PLACEHOLDER, "cache-control": "no-store"}
+    if said.grpc:
+        text = f": {said.text}" if said.text else ""
+        denied.body = f"{said.reason.value}{text} (decision {_PLACEHOLDER})"
+    else:
+        denied.body = _problem(said)
+    written = {name for name, _ in said.headers}
+    usual = ((name, value) for name, value in _usual_headers(said).items() if name not in written)
+    _set_headers(denied, (*usual, *said.headers, (DECISION_ID_HEADER, _PLACEHOLDER)))
+    _describe(message.dynamic_metadata, said)
+    return message.SerializeToString().split(_PLACEHOLDER.encode())
+
+
+def _usual_headers(said: _Deny) -> dict[str, str]:
+    """What a denial says unless the policy has a word of its own for it."""
+    headers = {"cache-control": "no-store"}
     if said.status == 401:
         headers["www-authenticate"] = _challenge(ANSWERS[said.reason])
     if said.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
-    if said.grpc:
-        denied.body = f"{said.reason.value} (decision {_PLACEHOLDER})"
-    else:
+    if not said.grpc:
         headers["content-type"] = _PROBLEM_JSON
-        denied.body = _problem(said)
-    _set_headers(denied, headers)
-    _describe(message.dynamic_metadata, said)
-    return message.SerializeToString().split(_PLACEHOLDER.encode())
+    return headers
 
 
 def _challenge(answer: Answer) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority
 from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.response import TOKEN_DENIALS
 
 if TYPE_CHECKING:
+    from zta_authz.model.options import Workload
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
@@ -34,26 +38,55 @@ def decide(
     not count as the one use that a DPoP proof is good for. `stages` notes when the identity was verified.
     """
     options = snapshot.options
+    workload: Workload | None = None
     try:
         workload = snapshot.workloads.resolve(request, caller) if options.shared else None
         identity = snapshot.verifier.verify(request, evidence, now, workload, trial=trial)
     except Refused as refused:
-        return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
+        denial = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
+        return _answered(snapshot, workload, denial, Inputs(request, denial.identity, options, now))
     if stages is not None:
         stages.identified = stages.clock()
     inputs = Inputs(request, identity, options, now, stages)
+    unclear = _unclear(inputs)
+    if unclear is not None:
+        reason, detail = unclear
+        return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
+    return combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
+
+
+def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:
+    return snapshot.table.default_view if workload is None else snapshot.table.view(workload)
+
+
+def _unclear(inputs: Inputs) -> tuple[Reason, str] | None:
+    """Why no rule is asked: two parties may read the request differently, or reading it costs too much. Else None."""
+    request = inputs.request
     if inputs.strict and not plain_authority(request.host):
-        return Decision(Verdict.DENY, Reason.HOST_AMBIGUOUS, identity=identity, detail="not a name with a port")
+        return Reason.HOST_AMBIGUOUS, "not a name with a port"
     path = request.path.partition("?")[0]
     if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
-        detail = f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"
-        return Decision(Verdict.DENY, Reason.PATH_TOO_LONG, identity=identity, detail=detail)
-    if not options.accept_ambiguous_paths:
+        return Reason.PATH_TOO_LONG, f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"
+    if not inputs.options.accept_ambiguous_paths:
         what = ambiguous(path, request.method)
         if what:
-            return Decision(Verdict.DENY, Reason.PATH_AMBIGUOUS, identity=identity, detail=what)
-    view = snapshot.table.default_view if workload is None else snapshot.table.view(workload)
-    return combine(view, inputs, default_allow=options.default_allow)
+            return Reason.PATH_AMBIGUOUS, what
+    return None
+
+
+def _answered(snapshot: Snapshot, workload: Workload | None, denial: Decision, inputs: Inputs) -> Decision:
+    """`denial` with the answer of the DENY rule that asks to give it for the denial's reason, if one matches.
+
+    The rule is asked as though the request had come without the token. The denial stays what it is.
+    """
+    if denial.reason not in TOKEN_DENIALS:
+        return denial
+    answers = _view(snapshot, workload).answers.get(denial.reason)
+    rule = None if answers is None or _unclear(inputs) is not None else answers.first(inputs)
+    if rule is None or rule.response is None:
+        return denial
+    detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.number}"
+    return structs.replace(denial, detail=detail, response=rule.response.resolve(inputs))
 
 
 def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decision:

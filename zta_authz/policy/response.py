@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.errors import Reason
+from zta_authz.model.changed_headers import is_ours_on_denials
 from zta_authz.model.decision import Response
 from zta_authz.policy.header_names import read_changed_header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
     from zta_authz.policy.inputs import Inputs
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-_DENIAL_FIELDS: Final = ("status", "redirect", "message")
+_DENIAL_FIELDS: Final = ("status", "redirect", "message", "tokenDenials")
 _ANSWER_HEADERS: Final = frozenset(("location", "retry-after", "set-cookie", "www-authenticate"))
+_REPEATED: Final = frozenset(("link", "set-cookie", "vary", "www-authenticate"))
 MAX_MESSAGE: Final = 512
+TOKEN_DENIALS: Final = frozenset(reason for reason in Reason if reason.startswith("token_"))
+"""Why a request is denied for its token, before any rule is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,16 @@ class HeaderSource:
 
 @dataclass(frozen=True, slots=True)
 class ResponseTemplate:
-    """The answer's parts; claims are filled in for each request."""
+    """The answer's parts; claims are filled in for each request.
+
+    Requests that are denied for their token get this answer too where `token_denials` has the reason.
+    """
 
     headers: tuple[HeaderSource, ...] = ()
     remove: tuple[str, ...] = ()
     status: int = 0
     message: str = ""
+    token_denials: frozenset[Reason] = frozenset()
 
     def resolve(self, inputs: Inputs) -> Response:
         """The response for one request.
@@ -60,7 +69,7 @@ class ResponseTemplate:
 
 
 def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate | None:
-    """`response` with `headers`, `status`, `redirect` and `message`; None, and faults, where it is not one.
+    """`response` with `headers` and what denials have; None, and faults, where it is not one.
 
     `action` is the policy's. A field that it never uses is a fault.
     """
@@ -83,7 +92,27 @@ def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate |
         headers.append(HeaderSource("location", location))
     message = mapping.get("message")
     text = None if message is None else _text(reader, message, "message", MAX_MESSAGE)
-    return ResponseTemplate(tuple(headers), tuple(remove), code, text or "")
+    denials = _token_denials(reader, mapping)
+    return ResponseTemplate(tuple(headers), tuple(remove), code, text or "", denials)
+
+
+def _token_denials(reader: Reader, response: Mapping) -> frozenset[Reason]:
+    """The reasons in `tokenDenials`, where `*` stands for all that a token can be denied for."""
+    node = response.get("tokenDenials")
+    if node is None:
+        return frozenset()
+    if len(response.entries) == 1:
+        reader.fault(node, "`tokenDenials` alone changes no answer", "add `redirect`, `status`, `headers` or `message`")
+    found: set[Reason] = set()
+    for item in reader.strings(node, "tokenDenials"):
+        if item.value == "*":
+            found |= TOKEN_DENIALS
+        elif item.value in TOKEN_DENIALS:
+            found.add(Reason(item.value))
+        else:
+            hint = f'write `"*"` or one of {", ".join(sorted(TOKEN_DENIALS))}'
+            reader.fault(item, f"`{item.value}` is not a reason to deny a token", hint)
+    return frozenset(found)
 
 
 def _check_action(reader: Reader, response: Mapping, action: str) -> None:
@@ -113,17 +142,19 @@ def _headers(reader: Reader, node: Node | None, action: str) -> tuple[list[Heade
 
 
 def _check_set(reader: Reader, headers: list[tuple[Node, HeaderSource]], action: str) -> None:
-    """Note names that stand twice, and headers of answers that would be set on the request."""
+    """Note names that stand twice, headers of answers that would be set on the request, and such as are not sent."""
     seen: set[str] = set()
     for node, header in headers:
-        if header.name in seen:
-            reader.fault(node, f"header `{header.name}` is set twice, and only one value can be sent", "remove one")
-        seen.add(header.name)
-        if action == "ALLOW" and header.name in _ANSWER_HEADERS:
-            message = (
-                f"`{header.name}` is a header of answers, and a policy with action ALLOW sets headers of the request"
-            )
+        name = header.name
+        if name in seen and not (action == "DENY" and name in _REPEATED):
+            reader.fault(node, f"header `{name}` is set twice, and only one value can be sent", "remove one")
+        seen.add(name)
+        if action == "ALLOW" and name in _ANSWER_HEADERS:
+            message = f"`{name}` is a header of answers, and a policy with action ALLOW sets headers of the request"
             reader.fault(node, message, "remove it, or use action DENY")
+        if action == "DENY" and is_ours_on_denials(name):
+            message = f"`{name}` of a denial is not a policy's to set: its body is always `application/problem+json`"
+            reader.fault(node, message, "remove it; what the caller should read belongs into `message`")
 
 
 def _removed(reader: Reader, node: Node, found: list[HeaderSource], action: str) -> list[str]:

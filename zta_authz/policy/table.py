@@ -10,8 +10,9 @@ from zta_authz.policy.index import build_index
 from zta_authz.policy.lookups import NO_RULE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from zta_authz.errors import Reason
     from zta_authz.model.documents import Selector
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.pace import Pause
@@ -57,10 +58,27 @@ class RuleIndex:
         return None if found == NO_RULE else self.rules[found]
 
 
-class WorkloadView:
-    """The rules that select one workload. `has_allow` also counts ALLOW policies without rules."""
+def _answers(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, RuleIndex]:
+    """By reason the rules that answer for it. Reasons with the same rules share an index."""
+    answering = [rule for rule in rules if rule.response is not None and rule.response.token_denials]
+    indexes: dict[tuple[int, ...], RuleIndex] = {}
+    found: dict[Reason, RuleIndex] = {}
+    for reason in {reason for rule in answering if rule.response for reason in rule.response.token_denials}:
+        chosen = [rule for rule in answering if rule.response and reason in rule.response.token_denials]
+        key = tuple(rule.id for rule in chosen)
+        if key not in indexes:
+            indexes[key] = RuleIndex(chosen, deny=True, pause=pause)
+        found[reason] = indexes[key]
+    return found
 
-    __slots__ = ("allow", "audit", "deny", "dry_run_allow", "dry_run_deny", "has_allow", "has_shadows")
+
+class WorkloadView:
+    """The rules that select one workload. `has_allow` also counts ALLOW policies without rules.
+
+    `answers` has the DENY rules whose answer requests get that are denied for their token, by the reason.
+    """
+
+    __slots__ = ("allow", "answers", "audit", "deny", "dry_run_allow", "dry_run_deny", "has_allow", "has_shadows")
 
     def __init__(self, policies: list[CompiledPolicy], pause: Pause = no_pause) -> None:
         def index(action: str, dry_run: bool) -> RuleIndex:
@@ -73,6 +91,7 @@ class WorkloadView:
         self.dry_run_deny = index("DENY", True)
         self.dry_run_allow = index("ALLOW", True)
         self.has_allow = any(p.ref.action == "ALLOW" and not p.ref.dry_run for p in policies)
+        self.answers = _answers(self.deny.rules, pause)
         self.has_shadows = bool(self.audit.rules or self.dry_run_deny.rules or self.dry_run_allow.rules)
 
 

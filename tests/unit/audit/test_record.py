@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
+from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
     DecisionRecord,
@@ -19,6 +20,7 @@ from zta_authz.audit.record import (
     take_note,
 )
 from zta_authz.errors import Reason
+from zta_authz.ext_authz.response import answer
 from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
@@ -93,6 +95,16 @@ def test_what_an_allow_changes_on_the_request_is_recorded_by_name_only() -> None
     assert found.obligations == Obligations(("x-user", "x-tier"), ("authorization", "x-debug"), ("access_token",))
     assert b"alice" not in encode_line(found)
     assert b"gold" not in encode_line(found)
+
+
+def test_only_what_is_sent_is_recorded_as_set() -> None:
+    changes = Changes((("x-user", "alice\n"), ("x-zta-principal", "me"), ("X-Team", "hats")), ("host", "x-team"))
+    response = Response((("x-team", "caps"), ("bad name", "a"), ("host", "other")))
+    decision = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, identity=Identity(changes=changes), response=response)
+    assert noted(attributes(), decision).obligations == Obligations(("x-team",), ("x-user", "x-zta-principal"))
+    answered = CheckResponse.FromString(answer(decision, "0" * 32, attributes())).ok_response
+    assert [option.header.key for option in answered.headers] == ["x-team", "x-zta-decision-id"]
+    assert list(answered.headers_to_remove) == ["x-user", "x-zta-principal"]
 
 
 def test_a_denial_changes_no_request() -> None:

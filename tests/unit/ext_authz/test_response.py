@@ -271,6 +271,56 @@ def test_a_policy_may_send_a_caller_elsewhere() -> None:
     assert message.status.code != 0
 
 
+def denied_lines(message: CheckResponse) -> list[tuple[str, str]]:
+    return [(option.header.key, option.header.value) for option in message.denied_response.headers]
+
+
+def test_the_headers_of_a_denial_are_the_policys_where_it_has_them() -> None:
+    wanted = (
+        ("cache-control", "max-age=60"),
+        ("retry-after", "120"),
+        ("set-cookie", "session=; Max-Age=0"),
+        ("www-authenticate", 'Bearer realm="shop"'),
+        ("set-cookie", "back=/orders"),
+        ("www-authenticate", "DPoP"),
+    )
+    for status in (401, 503):
+        lines = denied_lines(told(deny(response=Response(set_headers=wanted, status=status))))
+        assert lines == [
+            ("content-type", "application/problem+json"),
+            *wanted,
+            ("x-zta-decision-id", DECISION_ID),
+        ]
+
+
+@pytest.mark.parametrize("name", ["content-type", "Content-Encoding", "trailer", "grpc-status", "grpc-message"])
+def test_what_frames_a_denial_is_never_a_policys(name: str) -> None:
+    message = told(deny(response=Response(set_headers=((name, "0"),))))
+    assert denied_headers(message).get(name.lower()) in (None, "application/problem+json")
+
+
+def test_a_grpc_caller_gets_the_policys_message() -> None:
+    asked = attributes(**{"content-type": "application/grpc"})
+    message = told(deny(response=Response(message="ask the hatters")), asked)
+    assert message.denied_response.body == f"deny_policy: ask the hatters (decision {DECISION_ID})"
+
+
+@pytest.mark.parametrize(("reason", "status"), [(Reason.DENY_POLICY, 403), (Reason.TOKEN_EXPIRED, 401)])
+def test_a_grpc_caller_is_sent_nowhere(reason: Reason, status: int) -> None:
+    response = Response(set_headers=(("location", "https://login.example/"), ("x-why", "a")), status=302)
+    message = told(deny(reason, response=response), attributes(**{"content-type": "application/grpc"}))
+    assert message.denied_response.status.code == status
+    assert "location" not in denied_headers(message)
+    assert denied_headers(message)["x-why"] == "a"
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(429, 429), (401, 401), (404, 404), (451, 403), (500, 403), (418, 403)])
+def test_a_grpc_caller_gets_no_status_that_envoy_knows_no_grpc_status_for(wanted: int, given: int) -> None:
+    asked = attributes(**{"content-type": "application/grpc"})
+    assert told(deny(response=Response(status=wanted)), asked).denied_response.status.code == given
+    assert told(deny(response=Response(status=wanted))).denied_response.status.code == wanted
+
+
 def test_headers_of_an_allow_that_turned_into_a_denial_are_not_told_to_the_caller() -> None:
     decision = Decision(Verdict.ALLOW, Reason.DENY_POLICY, response=Response(set_headers=(("x-team", "hats"),)))
     message = told(decision)

@@ -113,7 +113,7 @@ kind: AccessPolicy
 metadata: {name: deny}
 spec:
   action: DENY
-  response: {headers: {set: [{name: content-type, value: text/plain}]}}
+  response: {headers: {set: [{name: retry-after, value: "9"}]}}
   rules: [{to: [{operation: {paths: [/x]}}]}]
 """
     snapshot = compile_snapshot([SourceText("open.yaml", OPEN), SourceText("deny.yaml", deny)], Options())

@@ -210,6 +210,20 @@ def test_a_wrong_policy_says_where_and_why(spec: str, fault: str) -> None:
             "`set-cookie` is a header of answers",
         ),
         ("  rules: [{}]\n  response: {}\n", "`response` asks for nothing"),
+        (DENY + "  response: {headers: {set: [{name: Content-Type, value: a/b}]}}\n", "`content-type` of a denial"),
+        (DENY + "  response: {headers: {set: [{name: grpc-status, value: '0'}]}}\n", "`grpc-status` of a denial"),
+        (DENY + "  response: {headers: {set: [{name: server, value: a}]}}\n", "`server` of a denial"),
+        (
+            DENY + "  response: {headers: {set: [{name: retry-after, value: '1'}, {name: retry-after, value: '2'}]}}\n",
+            "header `retry-after` is set twice",
+        ),
+        (
+            '  rules: [{}]\n  response: {headers: {remove: [a]}, tokenDenials: ["*"]}\n',
+            "`tokenDenials` is for denials",
+        ),
+        (DENY + '  response: {tokenDenials: ["*"]}\n', "`tokenDenials` alone changes no answer"),
+        (DENY + "  response: {status: 401, tokenDenials: [peer_revoked]}\n", "not a reason to deny a token"),
+        (DENY + "  response: {status: 401, tokenDenials: []}\n", "`tokenDenials`"),
         ("  rules: [{}]\n  response: {headers: {}}\n", "`headers` asks for nothing"),
         (
             "  rules: [{response: {headers: {remove: [a]}}}]\n  response: {headers: {remove: [b]}}\n",
@@ -232,6 +246,8 @@ def test_a_field_that_the_policys_action_never_uses_is_a_fault(spec: str, fault:
     [
         DENY + "  response: {status: 401, message: log in, headers: {set: [{name: x-why, value: a}]}}\n",
         DENY + "  response: {headers: {set: [{name: location, value: /b}]}}\n",
+        DENY + "  response: {headers: {set: [{name: set-cookie, value: a=b}, {name: Set-Cookie, value: c=d}]}}\n",
+        DENY + "  response: {status: 401, tokenDenials: [token_expired, token_revoked]}\n",
         "  rules: [{}]\n  response: {headers: {set: [{name: a, value: x}, {name: b, claim: sub}], remove: [c]}}\n",
         "  rules: [{}, {response: {headers: {remove: [a]}}}]\n  response: {headers: {remove: [b]}}\n",
         "  action: AUDIT\n  rules: [{require: {token: {bound: true}}}]\n",
