@@ -28,13 +28,25 @@ def read_plainly(payload: bytes) -> dict[str, object] | None:
     lines = [(line.key, line.raw_value, line.value) for line in http.header_map.headers]
     pairs = [(key, raw.decode("utf-8", "surrogateescape") or value) for key, raw, value in lines]
     headers = _grouped(pairs or http.headers.items())
-    pseudo = {name: headers.pop(name)[0] for name in _PSEUDO if name in headers}
-    if pseudo.get(":authority") == "":
+    said = {"host": headers.get("host"), **{name: headers.pop(name, None) for name in _PSEUDO}}
+    meant = {
+        ":authority": http.host,
+        ":method": http.method,
+        ":path": http.path,
+        ":scheme": http.scheme,
+        "host": http.host,
+    }
+    if http.headers and http.HasField("header_map"):
+        return None
+    for name, values in said.items():
+        if values is not None and values != [meant.get(name, values[0])]:
+            return None
+    if said[":authority"] == [""]:
         headers["host"] = [""]
     return {
-        "method": http.method or pseudo.get(":method", ""),
-        "path": http.path or pseudo.get(":path", ""),
-        "host": http.host or pseudo.get(":authority", ""),
+        "method": http.method,
+        "path": http.path,
+        "host": http.host,
         "scheme": http.scheme,
         "protocol": http.protocol,
         "headers": headers,

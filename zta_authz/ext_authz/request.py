@@ -116,30 +116,30 @@ def request_time(payload: bytes) -> float | None:
 def _attributes(
     attributes: Any, http: AttributeContext.HttpRequest, method: str, source: _Peer, destination: _Peer
 ) -> RequestAttributes:
-    lines = http.header_map.headers
-    values, listing = lines_by_name(lines) if lines else (_joined_headers(http.headers), "")
-    path, host = http.path, http.host
+    lines, joined = http.header_map.headers, http.headers
+    if joined and http.HasField("header_map"):
+        raise Refused(Reason.REQUEST_MALFORMED, "the CheckRequest has both `headers` and `header_map`")
+    values, listing = lines_by_name(lines) if lines else (_joined_headers(joined), "")
+    path, host, scheme = http.path, http.host, http.scheme
     take = values.pop
-    own_method, own_path, authority = take(":method", None), take(":path", None), take(":authority", None)
-    take(":scheme", None)  # with `:protocol` all pseudo-headers of RFC 9113 section 8.3.1 and RFC 8441
-    take(":protocol", None)
-    if own_method is not None and not method:
-        method = first_text(own_method)
-    if own_path is not None and not path:
-        path = first_text(own_path)
-    if authority is not None:
-        text = first_text(authority)
-        host = host or text
-        if not text:
-            values["host"] = ("",)  # there, but empty: not the same as absent
+    authority, protocol = take(":authority", None), take(":protocol", None)
+    _check_agreement(":method", take(":method", None), method)
+    _check_agreement(":path", take(":path", None), path)
+    _check_agreement(":authority", authority, host)
+    _check_agreement(":scheme", take(":scheme", None), scheme)
+    _check_agreement("host", values.get("host"), host)
+    if protocol is not None:  # RFC 8441: no attribute says the same
+        _check_agreement(":protocol", protocol, first_text(protocol))
+    if authority is not None and not host:
+        values["host"] = ("",)  # there, but empty: not the same as absent
     extensions = attributes.context_extensions
     return RequestAttributes(
         method,
         path,
         host,
-        http.scheme,
+        scheme,
         http.protocol,
-        HeaderLines(values, listing) if lines else Headers(cast("Joined", values), exact=not http.headers),
+        HeaderLines(values, listing) if lines else Headers(cast("Joined", values), exact=not joined),
         source.address,
         destination.address,
         destination.evidence.principal,
@@ -148,6 +148,20 @@ def _attributes(
         dict(extensions) if extensions else _NOTHING,
         _metadata(attributes) if attributes.HasField("metadata_context") else _NO_METADATA,
     )
+
+
+def _check_agreement(name: str, value: Value | None, attribute: str) -> None:
+    """Raises `Refused` where the header `name` comes more than once, or says something else than the attribute.
+
+    Envoy fills both from one place, whatever the protocol; `allowed_headers` and `disallowed_headers` only leave
+    headers out. What differs was not written by Envoy, and nobody can tell which of the two the upstream sees.
+    """
+    if value is None:
+        return
+    if isinstance(value, tuple) and len(value) > 1:
+        raise Refused(Reason.REQUEST_MALFORMED, f"`{name}` comes {len(value)} times")
+    if first_text(value) != attribute:
+        raise Refused(Reason.REQUEST_MALFORMED, f"the header `{name}` and the request's attribute differ")
 
 
 def _joined_headers(headers: Mapping[str, str]) -> dict[str, Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.support.check_requests import FRONTEND, check_request
@@ -10,6 +12,9 @@ from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz import request as request_module
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, Address, RequestAttributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def parsed(message: CheckRequest) -> RequestAttributes:
@@ -68,11 +73,22 @@ def test_joined_headers_are_known_to_be_joined() -> None:
     assert sorted(headers.all("x-b")) == ["3", "4"]
 
 
-def test_header_lines_win_over_joined_headers() -> None:
+def malformed(message: CheckRequest) -> str:
+    """Why the request is refused as malformed."""
+    with pytest.raises(Refused) as refused:
+        parsed(message)
+    assert refused.value.reason is Reason.REQUEST_MALFORMED
+    return refused.value.detail
+
+
+def test_header_lines_beside_joined_headers_are_malformed() -> None:
     message = check_request([("x-a", b"line")])
     message.attributes.request.http.headers["x-a"] = "joined"
-    headers = parsed(message).headers
-    assert (headers.exact, headers.all("x-a")) == (True, ("line",))
+    assert malformed(message) == "the CheckRequest has both `headers` and `header_map`"
+    del message.attributes.request.http.header_map.headers[:]  # there, but empty
+    assert malformed(message) == "the CheckRequest has both `headers` and `header_map`"
+    message.attributes.request.http.ClearField("header_map")
+    assert parsed(message).headers.all("x-a") == ("joined",)
 
 
 def test_a_request_without_headers_hides_no_repeats() -> None:
@@ -80,23 +96,85 @@ def test_a_request_without_headers_hides_no_repeats() -> None:
     assert (len(headers), headers.exact) == (0, True)
 
 
-@pytest.mark.parametrize("raw", [True, False])
-def test_pseudo_headers_are_no_headers_but_fill_empty_fields(raw: bool) -> None:
+SAID = {":method": "PUT", ":path": "/p?x", ":authority": "shop", ":scheme": "https"}
+
+
+def described(headers: dict[str, str], *, raw: bool, **attributes: str) -> CheckRequest:
+    """A request with these attributes, and headers in either form."""
     message = CheckRequest()
     http = message.attributes.request.http
-    for name, value in {":method": "PUT", ":path": "/p", ":authority": "shop", ":scheme": "https", "a": "1"}.items():
+    http.method, http.path, http.host, http.scheme = "PUT", "/p?x", "shop", "https"
+    for name, value in attributes.items():
+        setattr(http, name, value)
+    for name, value in headers.items():
         if raw:
             http.header_map.headers.add(key=name, raw_value=value.encode())
         else:
             http.headers[name] = value
+    return message
+
+
+either_form = pytest.mark.parametrize("raw", [True, False], ids=["raw", "joined"])
+
+
+@either_form
+def test_pseudo_headers_that_agree_with_the_attributes_are_no_headers(raw: bool) -> None:
+    said = {**SAID, ":protocol": "websocket", "host": "shop", "a": "1"}
+    request = parsed(described(said, raw=raw))
+    assert (request.method, request.path, request.host, request.scheme) == ("PUT", "/p?x", "shop", "https")
+    assert sorted(request.headers.names()) == ["a", "host"]
+
+
+@either_form
+@pytest.mark.parametrize("left_out", [*SAID, *SAID.items()], ids=str)
+def test_headers_that_the_filter_does_not_send_are_not_missed(left_out: str | tuple[str, str], raw: bool) -> None:
+    """`allowed_headers` and `disallowed_headers` leave out what they please."""
+    kept = dict([left_out]) if isinstance(left_out, tuple) else {n: v for n, v in SAID.items() if n != left_out}
+    request = parsed(described(kept, raw=raw))
+    assert (request.method, request.path, request.host, request.scheme) == ("PUT", "/p?x", "shop", "https")
+
+
+@either_form
+@pytest.mark.parametrize(
+    ("name", "attribute"), [*zip(SAID, ("method", "path", "host", "scheme"), strict=True), ("host", "host")]
+)
+@pytest.mark.parametrize("said", ["", "other"])
+def test_a_pseudo_header_and_an_attribute_that_differ_are_malformed(
+    name: str, attribute: str, said: str, raw: bool
+) -> None:
+    """One of the two was decided on, and the upstream might have seen the other."""
+    expected = f"the header `{name}` and the request's attribute differ"
+    headers = {**SAID, "host": "shop"}
+    assert malformed(described({**headers, name: said}, raw=raw)) == expected
+    del headers["host" if name == ":authority" else ":authority"]
+    assert malformed(described(headers, raw=raw, **{attribute: said})) == expected
+
+
+@pytest.mark.parametrize("name", [*SAID, ":protocol", "host"])
+@pytest.mark.parametrize("again", [str.lower, str.upper])
+def test_a_pseudo_header_that_comes_twice_is_malformed(name: str, again: Callable[[str], str]) -> None:
+    message = described({**SAID, ":protocol": "websocket", "host": "shop"}, raw=True)
+    lines = message.attributes.request.http.header_map.headers
+    value = next(line.raw_value for line in lines if line.key == name)
+    lines.add(key=again(name), raw_value=value)
+    assert malformed(message) == f"`{name}` comes 2 times"
+
+
+def test_joined_pseudo_headers_that_differ_in_case_only_are_malformed() -> None:
+    assert malformed(described({**SAID, ":Path": "/p?x"}, raw=False)) == "`:path` comes 2 times"
+
+
+def test_connect_has_neither_path_nor_scheme() -> None:
+    message = described(
+        {":method": "CONNECT", ":authority": "shop:443"},
+        raw=True,
+        method="CONNECT",
+        host="shop:443",
+        path="",
+        scheme="",
+    )
     request = parsed(message)
-    assert (request.method, request.path, request.host) == ("PUT", "/p", "shop")
-    assert list(request.headers.names()) == ["a"]
-
-
-def test_the_proxys_own_fields_win_over_pseudo_headers() -> None:
-    request = parsed(check_request([(":path", b"/admin"), (":method", b"DELETE")], path="/orders"))
-    assert (request.method, request.path) == ("GET", "/orders")
+    assert (request.method, request.path, request.host, request.scheme) == ("CONNECT", "", "shop:443", "")
 
 
 def test_a_unix_socket_has_no_address() -> None:
