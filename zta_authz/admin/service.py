@@ -18,6 +18,7 @@ from zta_authz.admin.state import KeyKind, KeyStatus
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.request import Address, Evidence, Headers, RequestAttributes
 from zta_authz.pdp.explain import Explanation, explain
+from zta_authz.policy.schedule import END_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -72,6 +73,8 @@ class AdminService:
         asked = admin_pb2.ExplainRequest.FromString(payload)
         request, evidence = self._subject(asked)
         at = asked.at_seconds if asked.HasField("at_seconds") else now
+        if not 0 <= at < END_OF_TIME:  # NaN is refused too
+            raise Refused(Reason.REQUEST_MALFORMED, "at_seconds is not in the years 1970 to 9998")
         explanation = explain(snapshot, request, evidence, at, asked.caller)
         return explanation_message(explanation, snapshot.digest).SerializeToString()
 

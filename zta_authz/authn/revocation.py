@@ -77,19 +77,34 @@ class Revocations:
 
     def check_token(self, authority: str, token: VerifiedToken, now: float) -> None:
         """Raises `Refused` where `token`, its key or its subject is revoked at `now`; `authority` vouches for it."""
-        issued = token.issued_at
+        kids: tuple[str, ...] = (token.key.kid,)
+        if token.kid != token.key.kid:  # Istio's reading tries keys without `kid` for a token that names one
+            kids = (token.key.kid, token.kid)
+        self.check_claims(authority, token.subject, token.token_id, token.issued_at, now, kids)
+
+    def check_claims(
+        self, authority: str, subject: str, token_id: str, issued: float | None, now: float, kids: tuple[str, ...] = ()
+    ) -> None:
+        """As `check_token`, for a token of which only these claims are known, and the names of its key."""
         named = (
-            (Revoked.TOKEN, authority, token.token_id),
-            (Revoked.TOKEN, "", token.token_id),
-            (Revoked.KEY, authority, token.key.kid),
-            (Revoked.SUBJECT, authority, token.subject),
+            (Revoked.TOKEN, authority, token_id),
+            (Revoked.TOKEN, "", token_id),
+            (Revoked.SUBJECT, authority, subject),
+            *((Revoked.KEY, authority, kid) for kid in kids),
         )
         for key in named:
             self._refuse(key, issued, now, Reason.TOKEN_REVOKED)
-        if token.kid != token.key.kid:  # Istio's reading tries keys without `kid` for a token that names one
-            self._refuse((Revoked.KEY, authority, token.kid), issued, now, Reason.TOKEN_REVOKED)
-        if token.subject.startswith(SCHEME):
-            self._check_id(token.subject, issued, now, Reason.TOKEN_REVOKED)
+        if subject.startswith(SCHEME):
+            self._check_id(subject, issued, now, Reason.TOKEN_REVOKED)
+
+    def says_of_keys(self, authority: str) -> bool:
+        """Whether keys of `authority` are revoked."""
+        return any(what is Revoked.KEY and issuer == authority for what, issuer, _ in self._entries)
+
+    def says_of_earlier(self, spiffe_id: str) -> bool:
+        """Whether some of what was issued to `spiffe_id` is revoked, by the time when it was issued."""
+        keys = [(Revoked.SPIFFE_ID, "", spiffe_id), *(key for key in self._prefixes if spiffe_id.startswith(key[2]))]
+        return any(entry.before < float("inf") for key in keys for entry in self._entries.get(key, ()))
 
     def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
         """Raises `Refused` where one of the peer's `names`, or a certificate of its chain, is revoked at `now`.

@@ -80,6 +80,11 @@ class RuleBook:
         return tuple(dict.fromkeys(rule.keys for rule in self.rules if isinstance(rule.keys, KeySlot)))
 
     @property
+    def revocations(self) -> Revocations:
+        """What is revoked."""
+        return self._common.revocations
+
+    @property
     def look_ups(self) -> tuple[int, int]:
         """Tokens that were known, and those that were not."""
         return self._common.cache.hits, self._common.cache.misses

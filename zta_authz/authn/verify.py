@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zta_authz.authn.bundles import BundleSlot, compile_bundles, expiry
 from zta_authz.authn.limits import warn_of_strangers
 from zta_authz.authn.peers import PeerVerifier
-from zta_authz.authn.revocation import Revocations, RevocationSlot
+from zta_authz.authn.revocation import Revocations
 from zta_authz.authn.rulebook import compile_rules
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class IdentityVerifier:
         self._book.take_over(before._book)
 
     @property
-    def revocations(self) -> Revocations | RevocationSlot:
+    def revocations(self) -> Revocations:
         """What is revoked before its time."""
-        return self._peers.revocations
+        return self._book.revocations
 
     @property
     def bundle_expiry(self) -> Mapping[str, float]:

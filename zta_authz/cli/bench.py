@@ -16,6 +16,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.identity import Token
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.request import NO_EVIDENCE, Evidence
+from zta_authz.model.spiffe import SCHEME
 from zta_authz.pdp.decide import decide
 from zta_authz.pdp.explain import explain
 from zta_authz.policy.documents import read_all
@@ -60,6 +61,7 @@ class AssumingVerifier:
     ) -> None:
         """`spaced` gives, for a workload, the claims that rules read as lists split on spaces."""
         self._verifier = verifier
+        self._trusts_proxy = options.trust_proxy
         believing = replace(options, trust_proxy=True, verify_certificate=CertificateCheck.WHEN_PRESENT)
         self._by_word = PeerVerifier(BundleSlot(), believing)
         self._subject = subject
@@ -74,22 +76,32 @@ class AssumingVerifier:
         *,
         trial: bool = False,
     ) -> Identity:
-        """As `IdentityVerifier.verify`. Raises `Refused` for what is presented and does not hold."""
-        assumed = self._subject
+        """As `IdentityVerifier.verify`. Raises `Refused` for what is presented and does not hold, or is revoked."""
+        assumed, revocations = self._subject, self._verifier.revocations
         if assumed.principal:
             peer = self._by_word.verify(Evidence(assumed.principal), request.headers, now)
+            issued = None if self._trusts_proxy else now
+            revocations.check_peer((assumed.principal,), (), issued, now)
             identity = replace(self._verifier.verify(request, NO_EVIDENCE, now, workload, trial=trial), peer=peer)
         else:
             identity = self._verifier.verify(request, evidence, now, workload, trial=trial)
         if assumed.claims is None:
             return identity
         issuer, subject = str(assumed.claims.get("iss", "")), str(assumed.claims.get("sub", ""))
-        issued = assumed.claims.get("iat")
-        issued_at = float(issued) if isinstance(issued, (int, float)) and not isinstance(issued, bool) else None
+        issued_at = assumed.claims.get("iat")
+        authority = authority_of(issuer, subject, self._verifier)
+        revocations.check_claims(authority, subject, str(assumed.claims.get("jti", "")), issued_at, now)
         token = Token(
             issuer, subject, assumed.claims, space_delimited_claims=self._spaced(workload), issued_at=issued_at
         )
         return replace(identity, token=token, tokens=(token,))
+
+
+def authority_of(issuer: str, subject: str, verifier: IdentityVerifier) -> str:
+    """Who vouches for a token with this issuer and subject: a trust domain where no JWT rule is for the issuer."""
+    if issuer in verifier.issuers or not subject.startswith(SCHEME):
+        return issuer
+    return SCHEME + subject.removeprefix(SCHEME).partition("/")[0]
 
 
 class Bench:
@@ -115,7 +127,7 @@ class Bench:
 
     def notes(self, subject: Subject, decision: Decision) -> tuple[str, ...]:
         """What an operator should know of this decision beside its reason."""
-        found = []
+        found = list(self.unjudged(subject))
         if subject.claims is not None and subject.claims.get("iss") not in self.snapshot.verifier.issuers:
             issuer = subject.claims.get("iss", "")
             found.append(f"no RequestAuthentication here is for issuer `{issuer}`: a real token of it is not verified")
@@ -124,6 +136,27 @@ class Bench:
             workload = self._options.workload
             labels = ", ".join(f"{key}={value}" for key, value in sorted(workload.labels.items())) or "none"
             found.append(f"no ALLOW rule is for this workload (namespace `{workload.namespace}`, labels: {labels})")
+        return tuple(found)
+
+    def unjudged(self, subject: Subject) -> tuple[str, ...]:
+        """Which revocations could not be judged, because what they name is assumed."""
+        verifier, found = self.snapshot.verifier, []
+        if subject.principal and verifier.revocations.of_certificates:
+            found.append("not judged: revocations by serial number or SHA-256, because there is no `certificate`")
+        if (
+            subject.principal
+            and not self._options.trust_proxy
+            and verifier.revocations.says_of_earlier(subject.principal)
+        ):
+            found.append(
+                f"not judged: certificates of `{subject.principal}` issued before a time are revoked, and the assumed "
+                "one counts as issued at the time of the decision"
+            )
+        if subject.claims is not None:
+            issuer = str(subject.claims.get("iss", ""))
+            authority = authority_of(issuer, str(subject.claims.get("sub", "")), verifier)
+            if verifier.revocations.says_of_keys(authority):
+                found.append(f"not judged: keys of `{authority}` are revoked, and assumed claims are signed by none")
         return tuple(found)
 
     @cached_property

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from zta_authz.authn.limits import MAX_TIME
 from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
 from zta_authz.policy.fields import Reader, entries, with_article
+from zta_authz.policy.schedule import END_OF_TIME
 from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, Scalar, read_documents, to_plain
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ FIELDS: Final = (
 )  # fmt: skip
 _TEXTS: Final = {"method": "GET", "path": "/", "host": "", "scheme": "", "sni": "", "destinationPrincipal": ""}
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
+_TIME_CLAIMS: Final = ("iat", "nbf", "exp")
 _PEM: Final = "-----BEGIN "
 _MAX_PEM_BYTES: Final = 64 * 1024
 # A CheckRequest of an HTTP request holds the tag 0x12; YAML holds no control characters but these.
@@ -120,6 +123,8 @@ def parse_time(text: str) -> float:
         moment = None
     if moment is None or moment.tzinfo is None or "T" not in text:
         raise ValueError("write a time with its offset (RFC 3339), like 2027-01-31T18:00:00Z")
+    if not 0 <= moment.timestamp() < END_OF_TIME:  # in some time zone the others are in no year that can be written
+        raise ValueError("write a time of the years 1970 to 9998")
     return moment.timestamp()
 
 
@@ -174,11 +179,16 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
     if not isinstance(node, MappingNode):
         reader.fault(node, f"`claims` is {with_article(node.kind)} where a mapping is meant", "write `name: value`")
         return None
-    for name in ("iss", "sub"):
+    for name in ("iss", "sub", "jti"):
         value = node.get(name)
         if value is not None:
             reader.string(value, f"claims.{name}", empty=True)
     plain: dict[str, Any] = to_plain(node)
+    for name in _TIME_CLAIMS:
+        value = plain.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MAX_TIME:
+            hint = "write seconds since the epoch: such a token is refused"
+            reader.fault(node.get(name) or node, f"`claims.{name}` is not a time", hint)
     return plain
 
 

@@ -90,12 +90,19 @@ def _print_json(results: Results) -> None:
 
 
 def _print_text(results: Results) -> None:
-    from zta_authz.cli.output import stdout_console
+    from zta_authz.cli.output import one_line, stdout_console
 
     console = stdout_console()
     for suite, outcomes in results:
         for outcome in outcomes:
             _print_outcome(console, suite, outcome)
+    for note in dict.fromkeys(
+        note
+        for suite, outcomes in results
+        for outcome in outcomes
+        for note in suite.bench.unjudged(outcome.case.subject)
+    ):
+        console.print(f"note: {one_line(note)}", soft_wrap=True, markup=False, highlight=False)
     counts = _counts(results)
     style = "bold red" if counts["failed"] else "bold green"
     console.print(f"{counts['tests']} tests: {counts['passed']} passed, {counts['failed']} failed", style=style)

@@ -210,7 +210,7 @@ def _text(reader: Reader, node: Node, name: str, limit: int) -> str | None:
 
 def _status(reader: Reader, node: Node, allowed: range | tuple[int, ...], what: str) -> int:
     text = node.value if isinstance(node, Scalar) and node.kind == "integer" else ""
-    if not text.isdigit() or int(text) not in allowed:
+    if not text.isdigit() or len(text) > 3 or int(text) not in allowed:
         reader.fault(node, f"`status` is not {what}", "write it as a number")
         return 0
     return int(text)

@@ -20,6 +20,9 @@ DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MINUTES_A_DAY: Final = 1440
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
+END_OF_TIME: Final = 253_370_764_800.0
+"""The year 9999 (seconds since the epoch): later times are, in some time zone, in no year that can be written."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeeklyWindow:

@@ -151,3 +151,11 @@ async def test_nothing_can_be_explained_before_rules_are_loaded() -> None:
 async def test_text_that_is_not_utf8_is_shown_as_far_as_it_can_be() -> None:
     message = check_request([("x-a", b"\xff")], method="GET", path="/").SerializeToString()
     assert (await explain(check_request=message)).allowed
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -1.0, 1e300, 253_402_300_799.0])
+async def test_a_time_that_no_calendar_has_is_refused_and_not_an_error_of_ours(at: float) -> None:
+    with pytest.raises(Aborted) as caught:
+        await explain(request=admin_pb2.Request(method="GET"), at_seconds=at)
+    assert caught.value.args[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await explain(request=admin_pb2.Request(method="GET"), at_seconds=4e9)).reason

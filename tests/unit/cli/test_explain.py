@@ -302,3 +302,116 @@ def test_text_tells_detail_token_and_notes(
     Path("r.yaml").write_text(json.dumps({"principal": "x"}))
     assert main(["explain", "--policies", "p.yaml", "--request", "r.yaml"]) == 1
     assert "because a SPIFFE ID starts with" in capsys.readouterr().out
+
+
+def revoking(**entries: Any) -> dict[str, Any]:
+    return {"apiVersion": "zta.dev/v1", "kind": "RevocationList", "metadata": {"name": "incident"}, "spec": entries}
+
+
+TOKENS_OF_ISS = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "RequestAuthentication",
+    "metadata": {"name": "tokens"},
+    "spec": {"jwtRules": [{"issuer": ANN["iss"], "jwks": jwks()}]},
+}
+EVERYBODY = policy("everybody", {})
+OLD, NEW = "2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+REVOCATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
+    "a SPIFFE ID": (
+        {"principal": FRONTEND},
+        revoking(spiffeIds=[{"id": FRONTEND}]),
+        revoking(spiffeIds=[{"id": FRONTEND + "2"}]),
+        "peer_revoked",
+    ),
+    "a prefix": (
+        {"principal": FRONTEND},
+        revoking(spiffeIds=[{"prefix": "spiffe://cluster.local/ns/default/"}]),
+        revoking(spiffeIds=[{"prefix": "spiffe://cluster.local/ns/other/"}]),
+        "peer_revoked",
+    ),
+    "a SPIFFE ID, whenever its certificate was issued": (
+        {"principal": FRONTEND},
+        revoking(spiffeIds=[{"id": FRONTEND, "before": NEW}]),
+        revoking(spiffeIds=[{"id": FRONTEND, "before": OLD}]),
+        "peer_revoked",
+    ),
+    "a jti": (
+        {"claims": {**ANN, "jti": "t1"}},
+        revoking(tokens=[{"id": "t1"}]),
+        revoking(tokens=[{"id": "t1", "issuer": "https://other"}]),
+        "token_revoked",
+    ),
+    "a subject": (
+        {"claims": ANN},
+        revoking(subjects=[{"subject": "ann", "issuer": ANN["iss"]}]),
+        revoking(subjects=[{"subject": "ann", "issuer": "https://other"}]),
+        "token_revoked",
+    ),
+    "a subject's older tokens": (
+        {"claims": {**ANN, "iat": 1000}},
+        revoking(subjects=[{"subject": "ann", "issuer": ANN["iss"], "before": OLD}]),
+        revoking(subjects=[{"subject": "ann", "issuer": ANN["iss"], "before": "1970-01-01T00:00:00Z"}]),
+        "token_revoked",
+    ),
+    "a workload by its JWT-SVID": (
+        {"claims": {"iss": "spire", "sub": FRONTEND}},
+        revoking(subjects=[{"subject": FRONTEND, "issuer": "spiffe://cluster.local"}]),
+        revoking(subjects=[{"subject": FRONTEND, "issuer": "spire"}]),
+        "token_revoked",
+    ),
+    "from now on": (
+        {"principal": FRONTEND},
+        revoking(spiffeIds=[{"id": FRONTEND, "effectiveFrom": time_text(NOW)}]),
+        revoking(spiffeIds=[{"id": FRONTEND, "effectiveFrom": time_text(NOW + 1)}]),
+        "peer_revoked",
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "bad", "good", "reason"), REVOCATIONS.values(), ids=REVOCATIONS.keys())
+def test_what_is_assumed_is_revoked_as_the_service_would(
+    explain: Any, asked: dict[str, Any], bad: dict[str, Any], good: dict[str, Any], reason: str
+) -> None:
+    status, answer = explain(asked, EVERYBODY, TOKENS_OF_ISS, bad, arguments=tuple(AT))
+    assert (status, answer["reason"]) == (1, reason)
+    assert "default/incident" in answer["detail"]
+    assert explain(asked, EVERYBODY, TOKENS_OF_ISS, good, arguments=tuple(AT))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "document", "note"),
+    [
+        ({"principal": FRONTEND}, revoking(certificates=[{"serial": "01"}]), "by serial number or SHA-256"),
+        ({"principal": FRONTEND}, revoking(spiffeIds=[{"id": FRONTEND, "before": OLD}]), "issued before a time"),
+        ({"claims": ANN}, revoking(keys=[{"id": "k1", "issuer": ANN["iss"]}]), "keys of `https://iss` are revoked"),
+    ],
+    ids=["serial numbers", "older certificates", "keys"],
+)
+def test_revocations_that_nothing_assumed_can_show_are_named(
+    explain: Any, asked: dict[str, Any], document: dict[str, Any], note: str
+) -> None:
+    def notes(*documents: dict[str, Any]) -> list[str]:
+        found = explain(asked, EVERYBODY, TOKENS_OF_ISS, *documents, arguments=tuple(AT))[1]["notes"]
+        return [each for each in found if each.startswith("not judged")]
+
+    (found,) = notes(document)
+    assert note in found
+    assert notes(revoking(spiffeIds=[{"id": FRONTEND + "2", "before": OLD}])) == []
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"])
+def test_a_time_that_is_in_no_year_somewhere_is_refused(at: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "--request", "-", "--at", at])
+    assert ended.value.code == 2
+    assert "1970 to 9998" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "-1", ".nan", ".inf", "true", "soon"])
+@pytest.mark.parametrize("name", ["iat", "nbf", "exp"])
+def test_an_assumed_claim_that_is_no_time_is_a_fault(explain: Any, name: str, value: str) -> None:
+    written = f"claims: {{iss: a, sub: ann, {name}: {value}}}"
+    status, answer = explain(written, EVERYBODY)
+    (fault,) = answer["faults"]
+    assert (status, fault["line"], fault["message"]) == (2, 1, f"`claims.{name}` is not a time")
+    assert explain(written.replace(value, "1000.5"), EVERYBODY)[0] == 0

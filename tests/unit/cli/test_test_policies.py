@@ -228,3 +228,21 @@ def test_faults_of_all_files_are_told_together(write: Any, capsys: pytest.Captur
     assert main(["test", "."]) == 2
     err = capsys.readouterr().err
     assert all(name in err for name in ("a_test.yaml:", "broken.yaml:1:1", "c_test.yaml:1:1: the file is not UTF-8"))
+
+
+def test_a_revoked_principal_is_denied_in_tests_too_and_what_is_not_judged_is_said(
+    write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def revoke(*ids: str) -> None:
+        spec = {"spiffeIds": [{"id": each} for each in ids], "certificates": [{"serial": "01"}]}
+        document = {"apiVersion": "zta.dev/v1", "kind": "RevocationList", "metadata": {"name": "list"}, "spec": spec}
+        Path("policies.yaml").write_text("\n---\n".join(map(json.dumps, (SHOP, document))))
+
+    write(GET, {**GET, "name": "again"})
+    revoke(FRONTEND + "2")
+    assert main(["test", "."]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: not judged")]
+    assert len(notes) == 1, "for both tests together"
+    revoke(FRONTEND)
+    assert main(["test", "."]) == 1
+    assert "peer_revoked" in capsys.readouterr().out

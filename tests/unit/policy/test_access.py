@@ -264,3 +264,10 @@ def test_a_dry_run_of_a_kind_that_would_be_enforced_is_a_fault(kind: str) -> Non
     head = f"apiVersion: zta.dev/v1\nkind: {kind}\nmetadata: {{name: a, annotations: {{istio.io/dry-run: 'true'}}}}\n"
     with pytest.raises(DocumentErrors, match="dry-run`: it would be enforced"):
         compile_snapshot([SourceText("a.yaml", f"{head}spec: {spec}\n")], Options())
+
+
+@pytest.mark.parametrize("digits", [4, 400, 5000])
+def test_a_status_of_many_digits_is_a_fault_like_any_other(digits: int) -> None:
+    with pytest.raises(DocumentErrors) as caught:
+        snapshot(f"{DENY}  response: {{status: {'4' * digits}}}\n")
+    assert caught.value.faults[0].message.startswith("`status` is not ")
