@@ -63,6 +63,7 @@ class Reason(StrEnum):
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"
     TOKEN_EXPIRY_MISSING = "token_expiry_missing"
     TOKEN_TOO_MANY = "token_too_many"
+    TOKEN_MISSING = "token_missing"
     TOKEN_REVOKED = "token_revoked"
     TOKEN_BINDING = "token_binding"
     TOKEN_TOO_OLD = "token_too_old"
@@ -117,6 +118,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),
     Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
     Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,
+    Reason.TOKEN_MISSING: Answer(401, "An access token is required"),
     Reason.API_KEY_INVALID: Answer(401, "The API key is not valid"),
     Reason.API_KEY_EXPIRED: Answer(401, "The API key has expired"),
     Reason.NOT_READY: _UNAVAILABLE,

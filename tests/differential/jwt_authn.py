@@ -21,29 +21,38 @@ def jwt_filters(policies: PolicySet) -> list[Json]:
     ]
     if not rules:
         return []
-    rules.sort(key=lambda rule: str(rule["issuer"]))
+    rules.sort(key=lambda rule: str(rule.get("issuer", "")))
     names = [f"origins-{number}" for number in range(len(rules))]
     config = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
         "providers": {name: _provider(rule) for name, rule in zip(names, rules, strict=True)},
-        "rules": [{"match": {"prefix": "/"}, "requires": _requirement(names)}],
+        "rules": [{"match": {"prefix": "/"}, "requires": _requirement(rules, names)}],
         "bypass_cors_preflight": True,
     }
     return [{"name": "envoy.filters.http.jwt_authn", "typed_config": config}]
 
 
-def _requirement(names: list[str]) -> Json:
-    """{P1, P2 .., AND of {P1 or missing, P2 or missing ..}}: one valid token is enough, no invalid one alone is."""
-    each = [{"requires_any": {"requirements": [{"provider_name": name}, {"allow_missing": {}}]}} for name in names]
+def _requirement(rules: list[Json], names: list[str]) -> Json:
+    """What Istio asks of a request, as its pilot writes it.
+
+    With one rule {P, or missing}; with more {P1, P2 .., AND of {P1 or missing, P2 or missing ..}}: one valid token is
+    enough, no invalid one alone is. Once a rule has `presence: REQUIRED`, the AND alone, in which it stands bare.
+    """
+    required = [rule.get("presence") == "REQUIRED" for rule in rules]
+    providers: list[Json] = [{"provider_name": name} for name in names]
+    each = [
+        provider if bare else {"requires_any": {"requirements": [provider, {"allow_missing": {}}]}}
+        for provider, bare in zip(providers, required, strict=True)
+    ]
     if len(each) == 1:
         return each[0]
-    providers: list[Json] = [{"provider_name": name} for name in names]
-    return {"requires_any": {"requirements": [*providers, {"requires_all": {"requirements": each}}]}}
+    everything: Json = {"requires_all": {"requirements": each}}
+    return everything if any(required) else {"requires_any": {"requirements": [*providers, everything]}}
 
 
 def _provider(rule: Json) -> Json:
     provider: Json = {
-        "issuer": rule["issuer"],
+        "issuer": rule.get("issuer", ""),
         "audiences": rule.get("audiences", []),
         "forward": rule.get("forwardOriginalToken", False),
         "forward_payload_header": rule.get("outputPayloadToHeader", ""),

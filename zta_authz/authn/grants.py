@@ -177,12 +177,13 @@ class TokenCache(BoundedCache[bytes, Cached]):
 class Common:
     """What the verifiers of all workloads share. `strip` are the headers that clients may not send.
 
-    `svids` is None where JWT-SVIDs are not taken.
+    `svids` is None where JWT-SVIDs are not taken. `limits` are those of each issuer, for rules that name none.
     """
 
     strict: bool
     strip: frozenset[str]
     revocations: Revocations
     svids: SvidRules | None = None
+    limits: Mapping[str, IssuerLimits] = field(default_factory=dict)
     cache: TokenCache = field(default_factory=TokenCache)
     replays: Replays = field(default_factory=ReplayMemory)

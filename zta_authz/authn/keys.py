@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509 import load_pem_x509_certificate
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
@@ -46,6 +50,8 @@ _VERIFIERS: Final[Mapping[str, Algorithm]] = {
     name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS
 }
 _NUMBERS: Final = ("n", "e", "x", "y")
+_JWK_EXPONENTS: Final = (3, 65537)
+_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+\n-----END CERTIFICATE-----\n")
 _PUBLIC_MEMBERS: Final = ("kty", "crv", *_NUMBERS)
 _SINGLE_VALUES: Final = ("kid", "alg", "use")
 
@@ -151,6 +157,8 @@ class _BadKey(Exception):
 def parse_jwks(text: str, *, allow_private: bool = False) -> tuple[KeySet, tuple[str, ...]]:
     """The usable keys of a JWKS document, and everything wrong with it in words.
 
+    An object without `keys` whose members are certificates is one too, as for Envoy: each is the certificate (PEM) of
+    an RSA key, under its `kid`. Only the key is taken from it; that a certificate has expired says nothing of it.
     Keys of a type, curve, use or algorithm that can't verify tokens here are passed over, as RFC 7517 section 5 asks;
     a key that claims a known type and is malformed, too short or (unless `allow_private`) private is a fault.
     """
@@ -160,10 +168,43 @@ def parse_jwks(text: str, *, allow_private: bool = False) -> tuple[KeySet, tuple
         document = json_object(text.encode("utf-8"))
     except ValueError as error:
         return NO_KEYS, (f"the key set is not a JWKS document: {error}",)
+    if document and "keys" not in document and all(document) and all(map(_is_certificate, document.values())):
+        return _read_certificates(document)
     keys, wrong = read_jwks(document, allow_private=allow_private)
     if not keys.keys and not wrong:
         wrong = ("the key set has no key that can verify tokens",)
     return keys, wrong
+
+
+def _is_certificate(value: Any) -> bool:
+    return isinstance(value, str) and _CERTIFICATE.fullmatch(value) is not None
+
+
+def _read_certificates(document: Mapping[str, str]) -> tuple[KeySet, tuple[str, ...]]:
+    """All of them or none, as in Envoy."""
+    if len(document) > MAX_KEYS:
+        return NO_KEYS, (f"the key set has {len(document)} certificates, more than {MAX_KEYS}",)
+    keys: list[Key] = []
+    wrong: list[str] = []
+    for number, (kid, pem) in enumerate(document.items(), 1):
+        try:
+            keys.append(Key(kid, _RSA_ALGORITHMS, _certified_key(pem)))
+        except _BadKey as error:
+            wrong.append(f"certificate {number} of the key set {error}")
+    return (NO_KEYS if wrong else KeySet(tuple(keys))), tuple(wrong)
+
+
+def _certified_key(pem: str) -> RSAPublicKey:
+    try:
+        key = load_pem_x509_certificate(pem.encode("ascii")).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise _BadKey("is not one") from None
+    if not isinstance(key, RSAPublicKey):
+        raise _BadKey("is not of an RSA key, and Envoy takes no other from a certificate")
+    wrong = rsa_weakness(key.key_size, key.public_numbers().e)
+    if wrong:
+        raise _BadKey(f"is of {wrong}")
+    return key
 
 
 def read_jwks(
@@ -276,3 +317,5 @@ def _check_rsa(numbers: Mapping[str, bytes]) -> None:
     wrong = rsa_weakness(modulus.bit_length(), exponent)
     if wrong:
         raise _BadKey(f"is {wrong}")
+    if exponent not in _JWK_EXPONENTS:
+        raise _BadKey("is an RSA key whose exponent is neither 3 nor 65537, and Envoy takes no other")

@@ -91,10 +91,13 @@ def token_type(text: str) -> str:
 def warn_of_strangers(
     policies: Iterable[IssuerPolicy], authentications: Iterable[RequestAuthentication], warnings: list[Fault]
 ) -> None:
-    """Warn of each policy whose issuer no JWT rule names: a slip of the pen in it would limit nobody, unnoticed."""
+    """Warn of each policy whose issuer no JWT rule names: a slip of the pen in it would limit nobody, unnoticed.
+
+    A rule without issuer may meet any.
+    """
     issuers = {rule.issuer for document in authentications for rule in document.rules}
     for policy in policies:
-        if policy.issuer not in issuers and not policy.issuer.startswith(SCHEME):
+        if issuers.isdisjoint((policy.issuer, "")) and not policy.issuer.startswith(SCHEME):
             at, name = policy.position, f"{policy.namespace}/{policy.name}"
             message = f"IssuerPolicy `{name}` is for `{policy.issuer}`, which no RequestAuthentication names"
             warnings.append(

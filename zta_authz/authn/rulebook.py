@@ -8,6 +8,7 @@ a token's signature is shared, because it depends on the token and the key alone
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.api_keys import ApiKeys, ApiKeyVerifier, check_key_sets
@@ -23,19 +24,23 @@ from zta_authz.authn.rules import TokenVerifier
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zta_authz.authn.bundles import BundleSlot
     from zta_authz.authn.dpop import Replays
     from zta_authz.authn.grants import TokenRule
     from zta_authz.authn.jwt_svid import SvidRules
     from zta_authz.authn.keys import KeySet
+    from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.revocation import Revocations
     from zta_authz.model.documents import ApiKeySet, IssuerPolicy, JwtRule, RequestAuthentication, Selector, TrustBundle
     from zta_authz.model.options import Options, Workload
 
 MAX_VIEWS: Final = 1024
 """Workloads, and sets of rules, whose verifiers are kept; the longest unused are made again when they come back."""
+
+NO_ISSUERS: Final[Mapping[str, IssuerLimits]] = MappingProxyType({})
+"""Nothing is asked of any issuer."""
 
 Verifier = TokenVerifier | ApiKeyVerifier
 _WorkloadKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -64,12 +69,13 @@ class RuleBook:
         options: Options,
         revocations: Revocations,
         svids: SvidRules | None = None,
+        limits: Mapping[str, IssuerLimits] = NO_ISSUERS,
     ) -> None:
         self._documents = tuple(documents)
         self._options = options
         self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
         self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
-        self._common = Common(options.strict, self.strip_headers, revocations, svids)
+        self._common = Common(options.strict, self.strip_headers, revocations, svids, limits)
         self._by_workload: BoundedCache[_WorkloadKey, Verifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], Verifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
@@ -161,12 +167,13 @@ def compile_rules(
     svids = None
     if options.strict and slot is not None:
         svids = compile_svid_rules(bundles, policies, limits, slot, places.bearer) or None
-    return RuleBook(documents, options, revocations, svids)
+    return RuleBook(documents, options, revocations, svids, limits)
 
 
 def _slot(rule: JwtRule, keys: KeySet) -> KeySlot:
     fetched = rule.jwks is None
-    return KeySlot(rule.issuer, rule.jwks_uri, keys, fetched=fetched, timeout_seconds=rule.timeout_seconds)
+    named = rule.issuer or rule.jwks_uri or ""  # what logs and metrics call it
+    return KeySlot(named, rule.jwks_uri, keys, fetched=fetched, timeout_seconds=rule.timeout_seconds)
 
 
 def _keys(rule: JwtRule, known: dict[str, KeySet], options: Options, faults: list[Fault]) -> KeySet:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.grants import Common, Failure, Grant, TokenRule
     from zta_authz.authn.jwt import UnverifiedToken
     from zta_authz.authn.keys import KeySet
+    from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Found, Presented
     from zta_authz.model.identity import Binding, Peer
     from zta_authz.model.request import RequestAttributes
@@ -69,6 +70,7 @@ class TokenVerifier:
         if self._others_place is not None:
             places.append(self._others_place)
         self._reads_tokens = bool(places)
+        self._required = tuple(rule for rule in self.rules if rule.source.required)
         self._finder = TokenFinder(places, strict=strict)
         # not bound: a method of our own would be a cycle, and what is frozen after a reload ends by counting only
         self._accept = TokenVerifier._accept_strictly if strict else TokenVerifier._accept_as_istio
@@ -88,8 +90,10 @@ class TokenVerifier:
             return Identity(peer, changes=self._no_token)
         found = self._finder.find(request)
         if not found:
+            if self._required:
+                raise Refused(Reason.TOKEN_MISSING, "no token, and a rule requires one")
             return Identity(peer, changes=self._no_token)
-        if len(found) == 1 and self._strict and found[0].place is not self._others_place:
+        if len(found) == 1 and self._strict and found[0].place is not self._others_place and not self._required:
             presented = found[0]
             return self._identify(
                 self._accept_one(presented, self.rules, now), request, presented.text, peer, now, trial
@@ -137,8 +141,12 @@ class TokenVerifier:
             binding = judge_binding(grant.verified, peer, proof.thumbprint, strict=True)
             if not trial:
                 self._common.replays.remember(proof, now)
-        grant.rule.limits.judge_binding(binding)
+        self._limits(grant.rule, grant.verified).judge_binding(binding)
         return binding
+
+    def _limits(self, rule: TokenRule, token: VerifiedToken) -> IssuerLimits:
+        """What `rule` asks of the issuer; of one that it does not name, what is asked of it by name."""
+        return rule.limits if rule.source.issuer else self._common.limits.get(token.issuer, NO_LIMITS)
 
     def _accept_strictly(self, found: Found, now: float) -> _Accepted:
         if self._others_place is not None:  # no JWT rule reads there: what is no JWT-SVID is not for us
@@ -148,7 +156,22 @@ class TokenVerifier:
             order = {rule: number for number, rule in enumerate(self.rules)}
             last = len(order)  # JWT-SVIDs; else stable: within a rule the places keep their order
             grants.sort(key=lambda each: order.get(each[0].rule, last))
+        for rule in self._required:
+            if not any(grant.rule is rule for grant, _ in grants):
+                self._require(rule, found, now)
         return grants, None
+
+    def _require(self, rule: TokenRule, found: Found, now: float) -> None:
+        """Raises `Refused` unless `rule` accepts one of the tokens, which another rule of its issuer has taken."""
+        missing = Refused(Reason.TOKEN_MISSING, f"no token for {_name(rule)}, which requires one")
+        for presented in found:
+            if presented.place in rule.places:
+                try:
+                    self._accept_one(presented, (rule,), now)
+                except Refused:
+                    continue
+                return
+        raise missing
 
     def _accept_as_istio(self, found: Found, now: float) -> _Accepted:
         """jwt_authn's requirement as Istio writes it: any of {P1, P2, .., all of {P1 or missing, P2 or missing, ..}}.
@@ -159,6 +182,8 @@ class TokenVerifier:
         may find less. Measured, Envoy 1.40.
         """
         run = _Attempts(found)
+        if self._required:
+            return self._attempt_each(run, now)
         refused: Refused | None = None
         for last in (False, True):
             for rule in self.rules:
@@ -174,6 +199,13 @@ class TokenVerifier:
                         return run.grants[::-1], run.headers if len(run.grants) > 1 else None
             if refused is None:
                 break
+        return run.grants[::-1], run.headers
+
+    def _attempt_each(self, run: _Attempts, now: float) -> _Accepted:
+        """Where a rule requires a token, Istio writes: all of {P1, P2 or missing, ..}; one alone is never enough."""
+        for rule in self.rules:
+            if not self._attempt(rule, run, now) and rule.source.required:
+                raise Refused(Reason.TOKEN_MISSING, f"no token for {_name(rule)}, which requires one")
         return run.grants[::-1], run.headers
 
     def _attempt(self, rule: TokenRule, run: _Attempts, now: float) -> bool:
@@ -243,7 +275,11 @@ class TokenVerifier:
         rule, token = grant.rule, grant.verified
         if rule.svid or self._reading.lenient:
             return None
-        plain = rule.limits is NO_LIMITS and not self._common.revocations.of_tokens and token.expires is not None
+        plain = (
+            self._limits(rule, token) is NO_LIMITS
+            and not self._common.revocations.of_tokens
+            and token.expires is not None
+        )
         begins = max(token.not_before, token.issued_at or 0.0)
         return Warm(rules, keys, grant, plain, begins, (token.expires or 0.0) + self._reading.leeway)
 
@@ -267,13 +303,16 @@ class TokenVerifier:
         return grant
 
     def _rules_for(self, token: Cached, rules: Sequence[TokenRule]) -> Sequence[TokenRule]:
-        """Those of `rules` that are for the token's issuer; where there are none, its trust domain's, if it has one."""
+        """Those of `rules` that are for the token's issuer; where there are none, its trust domain's, if it has one.
+
+        Else those that name no issuer: an issuer with rules of its own is not vouched for by the keys of another.
+        """
         found = [rule for rule in rules if rule.source.issuer == token.issuer]
         if not found and self._svids is not None:
             svid_rule = self._svids.rule_for(token.subject)
             if svid_rule is not None:
                 return (svid_rule,)
-        return found
+        return found or [rule for rule in rules if not rule.source.issuer]
 
     def _verify(self, unverified: UnverifiedToken, keys: KeySet) -> VerifiedToken | Failure:
         try:
@@ -285,7 +324,7 @@ class TokenVerifier:
         """The token, judged as it is on every call, whatever is known of it. Raises `Refused`."""
         if isinstance(token, tuple):
             raise Refused(*token)
-        limits, revocations = rule.limits, self._common.revocations
+        limits, revocations = self._limits(rule, token), self._common.revocations
         judge_times(token, self._reading, now, needs_expiry=not limits.allow_missing_exp)
         if limits is not NO_LIMITS:
             limits.judge(token, now)
@@ -294,8 +333,13 @@ class TokenVerifier:
         elif rule.audiences and rule.audiences.isdisjoint(token.audiences):
             raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
         if revocations.of_tokens:
-            revocations.check_token(rule.source.issuer, token, now)
+            revocations.check_token(rule.source.issuer or token.issuer, token, now)
         return token
+
+
+def _name(rule: TokenRule) -> str:
+    issuer = rule.source.issuer
+    return f"issuer `{issuer}`" if issuer else "the rule without issuer"
 
 
 def _jwt_authn_skips(request: RequestAttributes) -> bool:

@@ -128,7 +128,8 @@ class Bench:
     def notes(self, subject: Subject, decision: Decision) -> tuple[str, ...]:
         """What an operator should know of this decision beside its reason."""
         found = list(self.unjudged(subject))
-        if subject.claims is not None and subject.claims.get("iss") not in self.snapshot.verifier.issuers:
+        issuers = self.snapshot.verifier.issuers
+        if subject.claims is not None and subject.claims.get("iss") not in issuers and "" not in issuers:
             issuer = subject.claims.get("iss", "")
             found.append(f"no RequestAuthentication here is for issuer `{issuer}`: a real token of it is not verified")
         view = self.snapshot.table.default_view
@@ -192,7 +193,7 @@ class Bench:
             for document in self._spacing
             if document.selector.selects(of.namespace, of.labels, root)
             for rule in document.rules
-            if rule.issuer == issuer
+            if rule.issuer in ("", issuer)
             for name in rule.space_delimited_claims
         )
 

@@ -58,8 +58,9 @@ class ClaimToHeader:
 class JwtRule:
     """One entry of `RequestAuthentication.spec.jwtRules`.
 
-    `jwks` is the text of the inline key set, None where `jwks_uri` or discovery is to give it.
-    `jwks_position` is where the key set stands; `policy` is `namespace/name`.
+    `issuer` "" takes tokens whatever their `iss` is. `jwks` is the text of the inline key set, None where `jwks_uri` or
+    discovery is to give it. `jwks_position` is where the key set stands; `policy` is `namespace/name`. `required` is
+    `presence: REQUIRED`: no request passes without a token that this rule accepts.
     """
 
     policy: str
@@ -77,6 +78,7 @@ class JwtRule:
     forward_original_token: bool = False
     space_delimited_claims: tuple[str, ...] = ()
     timeout_seconds: float = 5.0
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 MAX_JWT_RULES: Final = 4096
 _ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
 _OUTPUT_CLAIM: Final = re.compile(r"[A-Za-z0-9_:/.\-]+")
+_PRESENCE: Final = ("OPTIONAL", "REQUIRED")
 _RULE_FIELDS: Final = (
     "issuer", "audiences", "jwksUri", "jwks_uri", "jwks", "fromHeaders", "fromParams", "fromCookies",
     "outputPayloadToHeader", "forwardOriginalToken", "outputClaimToHeaders", "timeout", "spaceDelimitedClaims",
+    "presence",
 )  # fmt: skip
 
 
@@ -54,13 +56,14 @@ def read_request_authentication(header: Header, documents: DocumentSet, warnings
 def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
     reader = header.reader
     rule = reader.mapping(node, "a JWT rule", _RULE_FIELDS)
-    issuer_node = None if rule is None else reader.required(rule, "issuer", "a JWT rule")
-    if rule is None or issuer_node is None:
+    if rule is None:
         return None
-    issuer = reader.string(issuer_node, "issuer")
+    issuer = optional_text(reader, rule, "issuer")
     jwks, uri = optional_text(reader, rule, "jwks"), _jwks_uri(reader, rule)
     if jwks is not None and uri is not None:
         reader.fault(rule, "a JWT rule has both `jwks` and `jwksUri`", "remove one of the two")
+    if rule.get("issuer") is None and jwks is None and uri is None:
+        reader.fault(rule, "a JWT rule without `issuer` has no keys", "add `issuer`, or `jwksUri` to take any issuer")
     jwks_node = rule.get("jwks")
     return JwtRule(
         policy=f"{header.namespace}/{header.name}",
@@ -78,7 +81,16 @@ def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
         forward_original_token=flag(reader, rule, "forwardOriginalToken"),
         space_delimited_claims=texts(reader, rule, "spaceDelimitedClaims"),
         timeout_seconds=duration(reader, rule, "timeout", 5.0),
+        required=_is_required(reader, rule),
     )
+
+
+def _is_required(reader: Reader, rule: Mapping) -> bool:
+    """`presence`, an enumeration of Istio's: OPTIONAL where it is not there."""
+    text, node = optional_text(reader, rule, "presence"), rule.get("presence")
+    if text is not None and node is not None and text not in _PRESENCE:
+        reader.fault(node, f"`presence` is not `{text}`", "write `REQUIRED` or `OPTIONAL`")
+    return text == "REQUIRED"
 
 
 def _unused(reader: Reader, rule: Mapping) -> Iterator[Fault]:

@@ -45,6 +45,7 @@ def test_every_reason_that_evidence_is_refused_for_has_a_case() -> None:
     of_evidence = {reason for reason in Reason if reason.startswith(("token_", "dpop_", "api_key_", "peer_"))}
     elsewhere = {  # in tests of their own, as they take more than one credential, or none
         Reason.TOKEN_TOO_MANY,
+        Reason.TOKEN_MISSING,
         Reason.TOKEN_REVOKED,
         Reason.PEER_REVOKED,
         Reason.DPOP_REPLAYED,

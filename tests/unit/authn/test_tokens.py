@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.pki import AUDIENCE, HOUR, ISSUER, NOW, Signer, b64, default_claims, jwks
+from tests.support.pki import AUDIENCE, HOUR, ISSUER, NOW, Signer, b64, default_claims, jwks, private_key, root
 from tests.unit.authn.support import ISTIO, STRICT, accept, authentication, bearer, refusal, request, rule, verifier
 from zta_authz.authn.jwt import ISTIO as ISTIO_READING, STRICT as STRICT_READING
 from zta_authz.authn.verify import compile_verifier
@@ -458,6 +458,31 @@ BAD_KEY_SETS = {
     "too many keys": jwks([KEY] * 101),
     "too much text": jwks([KEY]) + " " * 1_100_000,
 }
+
+
+CERTIFIED = root(key=RSA.key)
+BAD_KEY_SETS |= {
+    "an RSA exponent that Envoy does not take": jwks([RSA.jwk(e="EQ")]),
+    "a number of 400 digits": jwks([KEY])[:-1] + ', "x": ' + "9" * 400 + "}",
+    "a certificate without name": json.dumps({"": CERTIFIED.pem}),
+    "a certificate of an EC key": json.dumps({"r1": CERTIFIED.pem, "k1": root().pem}),
+    "a certificate of a small key": json.dumps({"r1": root(key=private_key("RSA-1024")).pem}),
+    "a certificate that is none": json.dumps({"r1": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}),
+    "a certificate beside text": json.dumps({"r1": CERTIFIED.pem, "x": "y"}),
+    "too many certificates": json.dumps({f"r{number}": CERTIFIED.pem for number in range(101)}),
+}
+
+
+@pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
+def test_a_key_set_may_be_certificates_by_their_kid(reading: Options) -> None:
+    text = json.dumps({"other": root(key=private_key("RSA-2048", 7)).pem, "r1": CERTIFIED.pem})
+    subject = verifier(rule(jwks=text), options=reading)
+    assert accept(subject, bearer(RSA.token())).token is not None
+    assert refusal(subject, bearer(RSA.token({"kid": "other"}))) is Reason.TOKEN_SIGNATURE
+    assert refusal(subject, bearer(RSA.token({"kid": "r2"}))) is Reason.TOKEN_KEY_UNKNOWN
+    expired = root(key=RSA.key, not_before=NOW - 2 * HOUR, not_after=NOW - HOUR)
+    of_old = verifier(rule(jwks=json.dumps({"r1": expired.pem})), options=reading)
+    assert accept(of_old, bearer(RSA.token())).token is not None
 
 
 @pytest.mark.parametrize("text", BAD_KEY_SETS.values(), ids=BAD_KEY_SETS.keys())

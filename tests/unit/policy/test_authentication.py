@@ -67,6 +67,16 @@ def test_every_field_of_a_jwt_rule_is_read() -> None:
     assert (first.position.line, second.position.line) == (7, 18)
 
 
+def test_a_rule_may_require_its_token_and_may_name_no_issuer() -> None:
+    for text, required in (("presence: REQUIRED", True), ("presence: OPTIONAL", False), ("audiences: [a]", False)):
+        rule, found = jwt_rule(text)
+        assert rule is not None
+        assert (rule.required, found) == (required, [])
+    for rules in ("{jwksUri: https://x/}", f"{{jwks: '{KEYS}'}}"):
+        (authentication,), _, found = documents(f"{TOP}spec: {{jwtRules: [{rules}]}}\n")
+        assert ([rule.issuer for rule in authentication.rules], found) == ([""], [])
+
+
 def test_without_rules_a_document_only_names_itself() -> None:
     (authentication,), _, found = documents(f"{TOP}spec: {{}}\n")
     assert (authentication.rules, found) == ((), [])
@@ -126,6 +136,11 @@ _NAME = "is not a header name; use letters, digits and `-`"
             "forwardOriginalToken: yes",
             "5:25: `forwardOriginalToken` is a boolean where `true` or `false` is meant; write `true` or `false`",
         ),
+        ("presence: MANDATORY", "5:13: `presence` is not `MANDATORY`; write `REQUIRED` or `OPTIONAL`"),
+        (
+            "presence: true",
+            '5:13: `presence` has the boolean `true` where a string is meant; write it in quotes: "true"',
+        ),
         ("timeout: 5", '5:12: `timeout` has the integer `5` where a string is meant; write it in quotes: "5"'),
         ("timeout: 5x", "5:12: `timeout` is `5x`, not a duration from 1ms to 1h; write it like `5s`"),
         ("timeout: 2h", "5:12: `timeout` is `2h`, not a duration from 1ms to 1h; write it like `5s`"),
@@ -148,7 +163,10 @@ def test_a_wrong_field_of_a_jwt_rule_is_said_with_its_place_and_the_mend(text: s
             "{jwtRules: [x]}",
             "4:19: `a JWT rule` is a string where a mapping of fields is meant; write a mapping of fields",
         ),
-        ("{jwtRules: [{audiences: [a]}]}", "4:19: a JWT rule has no `issuer`; add `issuer`"),
+        (
+            "{jwtRules: [{audiences: [a]}]}",
+            "4:19: a JWT rule without `issuer` has no keys; add `issuer`, or `jwksUri` to take any issuer",
+        ),
         ("{jwtRules: [{issuer: ''}]}", "4:28: `issuer` is empty; write a value or remove the field"),
     ],
 )

@@ -38,7 +38,9 @@ def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
     for each in installation.authorizers:
         policies = {policy.issuer for policy in each.documents.issuer_policies if policy.audiences}
         for rule, at in jwt_rules(each):
-            if not rule.audiences and rule.issuer not in policies:
+            if not rule.issuer:
+                yield Gap("tokens are taken whatever issuer they name", "name the `issuer`", at)
+            elif not rule.audiences and rule.issuer not in policies:
                 yield Gap("tokens for any audience are taken", "list `audiences`", at)
             elif not rule.issuer.startswith("https://") and rule.jwks is None:
                 yield Gap(f"issuer `{rule.issuer}` is no https URL", "name it by its https URL, or give `jwks`", at)
@@ -72,7 +74,7 @@ def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Find
                 what = "requireBound" if limit.require_bound else f"maxTokenAge {limit.max_token_age:g} s"
                 yield Found(each.place(limit.position.source, limit.position.line, name), what)
             elif not always:
-                message = f"a stolen token of {rule.issuer} is good for as long as its issuer says"
+                message = f"a stolen token of {rule.issuer or 'any issuer'} is good for as long as its issuer says"
                 yield Gap(message, "add an IssuerPolicy with `maxTokenAge` or `requireBound` for this issuer", at)
 
 
