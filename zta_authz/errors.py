@@ -31,6 +31,7 @@ class Reason(StrEnum):
     PATH_AMBIGUOUS = "path_ambiguous"
     PATH_TOO_LONG = "path_too_long"
     HOST_AMBIGUOUS = "host_ambiguous"
+    METHOD_AMBIGUOUS = "method_ambiguous"
 
     # the peer's certificate (X.509-SVID) or what the proxy said of it
     PEER_CERTIFICATE_MISSING = "peer_certificate_missing"
@@ -116,6 +117,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
     Reason.PATH_TOO_LONG: Answer(414, "The request path is too long"),
     Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),
+    Reason.METHOD_AMBIGUOUS: Answer(400, "The request's method is ambiguous"),
     Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
     Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,
     Reason.TOKEN_MISSING: Answer(401, "An access token is required"),

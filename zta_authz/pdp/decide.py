@@ -9,7 +9,7 @@ from msgspec import structs
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
-from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority
+from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
 from zta_authz.policy.inputs import Inputs
 from zta_authz.policy.response import TOKEN_DENIALS
 
@@ -64,6 +64,8 @@ def _unclear(inputs: Inputs) -> tuple[Reason, str] | None:
     request = inputs.request
     if inputs.strict and not plain_authority(request.host):
         return Reason.HOST_AMBIGUOUS, "not a name with a port"
+    if inputs.strict and not plain_method(request.method):
+        return Reason.METHOD_AMBIGUOUS, "not a token without lower-case letters"
     path = request.path.partition("?")[0]
     if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
         return Reason.PATH_TOO_LONG, f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"

@@ -1,4 +1,4 @@
-"""Paths and hosts that two parties may read differently: refused before any rule is asked.
+"""Paths, hosts and methods that two parties may read differently: refused before any rule is asked.
 
 An operator may accept such paths (`paths.ambiguous`).
 
@@ -46,6 +46,19 @@ _ESCAPES: Final = (
     # RFC 3986 section 6.2.2.2: what is left means the same decoded, so one reader decodes it and another does not.
     (re.compile(r"%"), "an encoded character that needs no encoding"),
 )
+
+
+_USUAL_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")  # RFC 9110 section 5.6.2, token, without lower-case letters
+
+
+def plain_method(method: str) -> bool:
+    """True for a token without lower-case letters.
+
+    Methods are case-sensitive (RFC 9110 section 9.1) and all that are registered are in upper case. HTTP/2 carries
+    `delete` through Envoy to applications that take it for `DELETE`, and no rule on `DELETE` sees it.
+    """
+    return method in _USUAL_METHODS or _METHOD.fullmatch(method) is not None
 
 
 _USUAL_AUTHORITY: Final = 255  # no name is longer (RFC 1035, section 2.3.4)

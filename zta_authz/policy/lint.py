@@ -4,6 +4,8 @@ never_matches    nothing satisfies the rule: clauses that contradict each other,
 shadowed         a DENY rule matches whatever this ALLOW rule matches, so the ALLOW rule never decides
 duplicate        another rule of the same action already matches the same requests for the same workloads
 unauthenticated  an ALLOW rule asks for no identity at all (information), or only excludes some (warning)
+method_case      a rule names a method in lower case, which no honest client sends
+method_override  a DENY rule on methods that a header may get round, if the application honours one (information)
 
 Cost grows with the number of rules, not with its square: rules are hashed by what they ask for, and each is compared
 with at most `MAX_COMPARED` others. What lies beyond that bound is not found, never wrongly reported.
@@ -23,6 +25,7 @@ from zta_authz.policy.dimensions import PATH, PEER, SNI
 from zta_authz.policy.extra_clauses import TimeClause
 from zta_authz.policy.implication import contradict, key_of
 from zta_authz.policy.matchers import Exact, Prefix, Suffix, ascii_lower
+from zta_authz.policy.method_lint import OVERRIDE_HEADERS, lower_case_methods, overridable
 from zta_authz.policy.shadows import DenyRules, Placed
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ class Kind(StrEnum):
     SHADOWED = "shadowed"
     DUPLICATE = "duplicate"
     UNAUTHENTICATED = "unauthenticated"
+    METHOD_CASE = "method_case"
+    METHOD_OVERRIDE = "method_override"
 
 
 class Level(StrEnum):
@@ -86,7 +91,27 @@ def lint(
     findings += _duplicates(living, table.options.root_namespace)
     findings += _shadowed(living, table)
     findings += _unauthenticated(living, table.options.root_namespace)
+    findings += _on_methods(placed, table.options.strict)
     return sorted(findings)
+
+
+def _on_methods(placed: list[Placed], strict: bool) -> list[Finding]:
+    refused = "; requests with a method in lower case are refused before any rule is asked" if strict else ""
+    findings = [
+        _finding(
+            each,
+            Kind.METHOD_CASE,
+            f"methods are compared as they are written{refused}",
+            f"write `{meant}` for `{value}`",
+        )
+        for each, value, meant in lower_case_methods(placed)
+    ]
+    open_to_override = overridable(placed)
+    if open_to_override is not None:
+        message = f"an application that honours `{OVERRIDE_HEADERS[0]}` runs another method than the one this rule sees"
+        hint = "if yours may, let the proxy remove such headers, or deny requests that have one"
+        findings.append(_finding(open_to_override, Kind.METHOD_OVERRIDE, message, hint, Level.INFO))
+    return findings
 
 
 def _finding(at: Placed, kind: Kind, message: str, hint: str, level: Level = Level.WARNING) -> Finding:

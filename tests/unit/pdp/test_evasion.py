@@ -53,6 +53,29 @@ def test_a_plain_authority_is_taken(host: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "method", ["delete", "Delete", "dELETE", "DELETe", "DELETE ", "DEL\u00c9TE", "DELETE\n", "GET,DELETE", ""]
+)
+def test_a_method_in_lower_case_reaches_no_rule(method: str) -> None:
+    """Frameworks that write methods in upper case would run what the rule denies."""
+    rule = "{to: [{operation: {methods: [DELETE]}}]}"
+    asked = RequestAttributes(method, "/", "shop.example.com")
+    refused = decide(denying(rule), asked, Evidence(), 0.0)
+    assert (refused.allowed, refused.reason) == (False, Reason.METHOD_AMBIGUOUS)
+    assert decide(denying(rule, Options.istio()), asked, Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["GET", "OPTIONS", "CONNECT", "TRACE", "PROPFIND", "M-SEARCH", "VERSION-CONTROL", "BASELINE-CONTROL", "X_1"],
+)
+def test_every_method_in_upper_case_reaches_the_rules(method: str) -> None:
+    asked = RequestAttributes(method, "/", "shop.example.com")
+    for value, wanted in ((method, Reason.DENY_POLICY), ("DELETE", Reason.ALLOW_POLICY)):
+        rule = f"{{to: [{{operation: {{methods: [{value}]}}}}]}}"
+        assert decide(denying(rule), asked, Evidence(), 0.0).reason is wanted
+
+
+@pytest.mark.parametrize(
     "path", ["/v1/things%3Adelete", "/v1/things:delete", "/v1/things:delete%20", "/v1/%74hings:delete"]
 )
 def test_a_denied_path_cannot_be_reached_by_encoding_it(path: str) -> None:

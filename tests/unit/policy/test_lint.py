@@ -436,3 +436,41 @@ def test_cost_grows_with_the_number_of_rules_not_with_its_square() -> None:
 def test_messages_name_no_internal_types() -> None:
     documents = [policy("p", *CONTRADICTIONS.values()), policy("d", {}, action="DENY")]
     assert [f.message for f in lint(table(documents)) if re.search(r"Clause|Matcher|object at", f.message)] == []
+
+
+@pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+@pytest.mark.parametrize(
+    ("rule", "meant"),
+    [
+        (operation(methods=["GET", "delete"]), "write `DELETE` for `delete`"),
+        (operation(notMethods=["Post"]), "write `POST` for `Post`"),
+        (operation(methods=["p*"]), "write `P*` for `p*`"),
+        (operation(methods=["*ete"]), "write `*ETE` for `*ete`"),
+        (both(operation(methods=["GET"]), operation(methods=["get"])), "write `GET` for `get`"),
+        (when("request.headers[:method]", "delete"), "write `DELETE` for `delete`"),
+    ],
+)
+def test_a_method_in_lower_case_is_warned_of(rule: Rule, meant: str, action: str, options: Options) -> None:
+    warned = found(policy("p", rule, action=action), options=options, kind=Kind.METHOD_CASE)
+    assert [(finding.level, finding.hint) for finding in warned] == [(Level.WARNING, meant)]
+
+
+@pytest.mark.parametrize("methods", [["GET", "*"], ["M-SEARCH", "P*"]])
+def test_methods_in_upper_case_are_not_warned_of(methods: list[str]) -> None:
+    assert found(policy("p", operation(methods=methods)), kind=Kind.METHOD_CASE) == []
+
+
+def test_a_denial_by_method_that_an_override_gets_round_is_noted_once() -> None:
+    denied = policy("d", operation(methods=["DELETE"]), operation(methods=["PUT"]), action="DENY")
+    assert [f.level for f in found(denied, kind=Kind.METHOD_OVERRIDE)] == [Level.INFO]
+    for other in (
+        policy("a", operation(methods=["DELETE"])),
+        policy("d", operation(methods=["DELETE", "POST"]), action="DENY"),
+        policy("d", operation(methods=["*"]), action="DENY"),
+        policy("d", operation(notMethods=["GET"]), action="DENY"),
+        policy("d", operation(paths=["/x"]), action="DENY"),
+    ):
+        assert found(other, kind=Kind.METHOD_OVERRIDE) == []
+    overrides = policy("o", when("request.headers[x-http-method-override]", "*"), action="DENY")
+    assert found(denied, overrides, kind=Kind.METHOD_OVERRIDE) == []
