@@ -4,6 +4,7 @@ r"""The hash chain of a decision log's files: each line has a number and the SHA
 
 Files are segments of one chain. The first line of each is an `open` event that names the segment before and its last
 line's hash; the last line of a finished one is a `seal` event; a `resume` event is where a process went on with a file.
+Events name the log by an id that it was given when it began: those of two workers are two logs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Link(msgspec.Struct, frozen=True):
     head: str = ""
     torn_bytes: int = 0
     torn_sha256: str = ""
+    log: str = ""
 
     @property
     def is_event(self) -> bool:

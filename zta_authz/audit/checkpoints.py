@@ -13,7 +13,7 @@ import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,6 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from zta_authz.audit.chain import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CHECKPOINT_SCHEMA: Final = "zta.dev/audit-checkpoint/v1"
 INTERVAL_SECONDS: Final = 60.0
@@ -32,7 +35,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The log's line `seq` has the hash `head`, and stands in `segment`. `number` counts checkpoints from 1."""
+    """The line `seq` of the log `log` has the hash `head`, and stands in `segment`. `number` counts checkpoints from 1.
+
+    `first_segment` is the oldest that is kept: the service itself removes those before it. In checkpoints of earlier
+    versions `log` is "" and `first_segment` 0.
+    """
 
     schema: str
     number: int
@@ -40,6 +47,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     segment: int
     seq: int
     head: str
+    log: str = ""
+    first_segment: int = 0
 
 
 class BadCheckpoint(ValueError):
@@ -70,6 +79,15 @@ def read_checkpoint(line: bytes, key: Ed25519PublicKey) -> Checkpoint:
     return checkpoint
 
 
+def checkpoint_log(lines: Iterable[bytes]) -> str:
+    """The log that the newest of these lines says it is of, whoever signed it; "" where none says."""
+    log = ""
+    for line in lines:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            log = msgspec.json.decode(line, type=Checkpoint).log or log
+    return log
+
+
 def load_signing_key(pem: bytes) -> Ed25519PrivateKey:
     """The Ed25519 private key in PEM (PKCS #8, not encrypted). Raises ValueError."""
     try:
@@ -93,17 +111,21 @@ def load_public_key(pem: bytes) -> Ed25519PublicKey:
 
 
 class CheckpointWriter:
-    """Appends checkpoints to a file. Where it can't, that is said and tried again; the log goes on."""
+    """Appends checkpoints to a file. Where it can't, that is said and tried again; the log goes on.
+
+    `last` is the newest checkpoint, None without any; `failure` says why the last attempt failed, "" where it did not.
+    """
 
     def __init__(self, path: str, key: Ed25519PrivateKey, interval_seconds: float = INTERVAL_SECONDS) -> None:
         """Go on with the file, or begin it. Raises OSError, and ValueError where it holds none of this key."""
         self._key = key
         self._interval = interval_seconds
         self._signed = Position()
+        self.failure = ""
         self._next_at = time.monotonic() + interval_seconds
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
-            self._number = self._last_number()
+            self.last = self._read_last()
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -116,13 +138,16 @@ class CheckpointWriter:
         """The log is not on the disk: the next checkpoint is due in an interval from now."""
         self._next_at = time.monotonic() + self._interval
 
-    def write(self, position: Position, segment: int) -> None:
+    def write(self, position: Position, segment: int, log: str = "", first_segment: int = 0) -> None:
         """Sign `position`, unless that was done already."""
         self.postpone()
         if position == self._signed:
             return
-        said = datetime.now(UTC).isoformat(timespec="microseconds")
-        checkpoint = Checkpoint(CHECKPOINT_SCHEMA, self._number + 1, said, segment, position.seq, position.head)
+        time_ = datetime.now(UTC).isoformat(timespec="microseconds")
+        number = 1 if self.last is None else self.last.number + 1
+        checkpoint = Checkpoint(
+            CHECKPOINT_SCHEMA, number, time_, segment, position.seq, position.head, log, first_segment
+        )
         line = sign_checkpoint(checkpoint, self._key)
         before = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
@@ -132,17 +157,17 @@ class CheckpointWriter:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, before)
-            _LOG.error("a checkpoint of the decision log can't be written: %s", error.strerror)
+            self.failure = error.strerror or type(error).__name__
+            _LOG.error("a checkpoint of the decision log can't be written: %s", self.failure)
             return
-        self._number += 1
-        self._signed = position
+        self.last, self._signed, self.failure = checkpoint, position, ""
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
 
-    def _last_number(self) -> int:
-        """The newest checkpoint's number, 0 without any; a line that a crash has torn was never signed whole."""
+    def _read_last(self) -> Checkpoint | None:
+        """The newest checkpoint, None without any; a line that a crash has torn was never signed whole."""
         size = os.fstat(self._descriptor).st_size
         data = os.pread(self._descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         whole, newline, torn = data.rpartition(b"\n")
@@ -150,11 +175,11 @@ class CheckpointWriter:
             if not torn.startswith(_BEGINNING[: len(torn)]):
                 raise ValueError("holds something else than checkpoints")
             os.ftruncate(self._descriptor, 0)
-            return 0
+            return None
         try:
             last = read_checkpoint(whole.rpartition(b"\n")[2], self._key.public_key())
         except BadCheckpoint as error:
             raise ValueError(f"ends in a line that is no checkpoint of this key: {error}") from None
         if torn:
             os.ftruncate(self._descriptor, size - len(torn))
-        return last.number
+        return last

@@ -1,5 +1,6 @@
 """The decision log as files that show tampering: one chain of hashes through all of them.
 
+A log has an id from its beginning on, which events and checkpoints repeat: files of two logs are told apart by it.
 PATH is the segment that is written; a finished one ends in a seal and becomes PATH.00000001 and so on. Nothing that was
 written is ever changed: a line that a crash has torn stays where it is, and the next line says how long it is.
 """
@@ -10,6 +11,7 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ _MODE = 0o640
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _TAIL_BYTES = 1024 * 1024  # no line is longer
 _SEGMENT_DIGITS = 8
+_ID_BYTES = 16
 _BEGINNING = b'{"seq":'
 _LOG = logging.getLogger(__name__)
 
@@ -74,11 +77,14 @@ class SegmentedLog:
         self._checkpoints = checkpoints
         self._position = Position()
         self._segment = self._lines = self._size = 0
+        self._log = ""
+        self._first = 1
         self._flush_due: float | None = None
         self._lock = _lock(self._path)
         self._descriptor = -1
         try:
             self._go_on()
+            self._go_on_signing()
         except BaseException:
             self._release()
             raise
@@ -127,6 +133,7 @@ class SegmentedLog:
             os.close(self._descriptor)
             self._descriptor = -1
             self._take(tail)
+            self._log = _log_id(self._path)
             if self._finished_name(tail.link.segment).exists():
                 raise LogFileError(f"`{self._finished_name(tail.link.segment).name}` exists already")
             self._begin_after(tail.link.segment)
@@ -142,7 +149,19 @@ class SegmentedLog:
             _LOG.warning("the decision log ends in a torn line of %d bytes", len(tail.torn))
             torn = {"torn_bytes": len(tail.torn), "torn_sha256": digest(tail.torn)}
             self._write(b"\n")
-        self._append([event_line(Event.RESUME, self._segment, time.time(), **torn)])
+        self._append([self._event(Event.RESUME, **torn)])
+
+    def _go_on_signing(self) -> None:
+        """Which segments were removed, the newest checkpoint says: whatever stands in files here may be forged."""
+        last = None if self._checkpoints is None else self._checkpoints.last
+        if last is None:
+            return
+        if last.log != self._log and last.log:
+            _LOG.error("the newest checkpoint of the decision log is of another log: was the log replaced?")
+        elif last.seq > self._position.seq:
+            _LOG.error("the decision log ends before record %d, which a checkpoint saw: it was cut", last.seq)
+        if last.log == self._log:
+            self._first = max(last.first_segment, 1)
 
     def _first_line(self, tail: _Tail) -> None:
         """Open an empty file: the first of all, or the one after the newest finished one."""
@@ -161,6 +180,7 @@ class SegmentedLog:
             if last.link is None:
                 raise LogFileError(f"`{finished[-1].name}` is no segment of a decision log")
             self._take(last)
+            self._log = _log_id(finished[-1])
         self._open_event(int(finished[-1].suffix[1:]) if finished else 0)
 
     def _take(self, tail: _Tail) -> None:
@@ -173,13 +193,20 @@ class SegmentedLog:
             first = read_link(file.readline(_TAIL_BYTES).rstrip(b"\n"))
             if first is None or first.event != Event.OPEN:
                 raise LogFileError("it does not begin as a segment of a decision log; move it away")
+        self._log = first.log
         return first.segment, self._position.seq - first.seq + 1
 
     def _open_event(self, previous: int) -> None:
         self._segment, self._lines = previous + 1, 0
+        self._log = self._log or secrets.token_hex(_ID_BYTES)  # those of earlier versions have none
         name = self._finished_name(previous).name if previous else None
-        self._append([event_line(Event.OPEN, self._segment, time.time(), previous_file=name)])
+        self._append([self._event(Event.OPEN, previous_file=name)])
         self._flush()
+
+    def _event(self, event: Event, **fields: str | int | None) -> bytes:
+        if self._log:
+            fields["log"] = self._log
+        return event_line(event, self._segment, time.time(), **fields)
 
     def _append(self, lines: Sequence[bytes]) -> None:
         position, linked = append(self._position, *lines)
@@ -194,8 +221,7 @@ class SegmentedLog:
             self._flush_due = time.monotonic() + self._flush_seconds
 
     def _rotate(self) -> None:
-        sealed = event_line(Event.SEAL, self._segment, time.time(), count=self._lines, head=self._position.head)
-        self._append([sealed])
+        self._append([self._event(Event.SEAL, count=self._lines, head=self._position.head)])
         self._sign()
         os.close(self._descriptor)
         self._descriptor = -1
@@ -220,9 +246,21 @@ class SegmentedLog:
         self._size = 0
         self._open_event(segment)
         _sync_directory(self._path.parent)
-        for old in _finished(self._path)[: -self._max_files]:
+        self._remove_old(segment - self._max_files)
+
+    def _remove_old(self, newest: int) -> None:
+        """Remove the segments up to this number, once a checkpoint says that they are.
+
+        The number comes from counting, never from files: who can write those must not get a missing one signed for.
+        """
+        if newest < self._first:
+            return
+        self._first = newest + 1
+        if self._checkpoints is not None:
+            self._sign()
+        for file in [file for file in _finished(self._path) if int(file.suffix[1:]) <= newest]:
             try:
-                old.unlink()
+                file.unlink()
             except OSError as error:
                 _LOG.error("an old decision log can't be removed: %s", error.strerror)
 
@@ -249,7 +287,7 @@ class SegmentedLog:
         if self._checkpoints is None:
             return
         if flushed:
-            self._checkpoints.write(self._position, self._segment)
+            self._checkpoints.write(self._position, self._segment, self._log, self._first)
         else:
             self._checkpoints.postpone()
 
@@ -279,6 +317,21 @@ def _read_tail(descriptor: int) -> _Tail:
     if link is None:
         raise LogFileError("its last line is no record of a decision log; verify it, then move it away")
     return _Tail(link, digest(line), torn)
+
+
+def _first_link(path: Path) -> Link | None:
+    """The first line of a segment; None where there is none to read."""
+    try:
+        with path.open("rb") as file:
+            return read_link(file.readline(_TAIL_BYTES).rstrip(b"\n"))
+    except OSError:
+        return None
+
+
+def _log_id(path: Path) -> str:
+    """The log that the segment is of, "" where it does not say."""
+    first = _first_link(path)
+    return "" if first is None else first.log
 
 
 def _finished(path: Path) -> list[Path]:

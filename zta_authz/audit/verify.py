@@ -34,6 +34,8 @@ class Kind(StrEnum):
     SEGMENT_MISSING = "segment_missing"
     RECOMPUTED = "recomputed"  # the chain holds together, but a checkpoint saw another
     CUT = "cut"  # a checkpoint saw lines after the last one
+    HEAD_MISSING = "head_missing"  # the first records are not there, and no checkpoint says that retention removed them
+    ANOTHER_LOG = "another_log"  # a file or checkpoint of one log among those of another
     CHECKPOINT = "checkpoint"  # not signed by the key, or its number is not in its place
 
 
@@ -59,7 +61,10 @@ class Note:
 
 @dataclass(slots=True)
 class Report:
-    """What verification found. `first_seq` and `last_seq` are None for an empty log; `findings` has the first ones."""
+    """What verification found. `first_seq` and `last_seq` are None for an empty log; `findings` has the first ones.
+
+    `log` is the log's id, "" where it has none (earlier versions gave none).
+    """
 
     findings: list[Finding] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
@@ -69,6 +74,7 @@ class Report:
     last_seq: int | None = None
     head: str = GENESIS
     checkpoints: int = 0
+    log: str = ""
 
     @property
     def ok(self) -> bool:
@@ -93,8 +99,12 @@ class _Torn:
 class LogVerifier:
     """Reads segments, oldest first, and compares with checkpoints, which are read before."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_record: int = 1) -> None:
+        """`first_record` is the one that the log is known to begin with, where older ones are kept elsewhere."""
         self.report = Report()
+        self._first_record = first_record
+        self._first_kept = 0
+        self._logs: set[str] = set()
         self._checkpoints: dict[int, list[Checkpoint]] = {}
         self._file, self._line = "", 0
         self._segment = 0
@@ -117,6 +127,7 @@ class LogVerifier:
                 self.report.find(file, line, checkpoint.seq, Kind.CHECKPOINT, told)
             number = checkpoint.number
             self._checkpoints.setdefault(checkpoint.seq, []).append(checkpoint)
+            self._first_kept = max(self._first_kept, checkpoint.first_segment)
             self.report.checkpoints += 1
         if not line:
             self.report.find(file, 0, None, Kind.CHECKPOINT, "there is no checkpoint")
@@ -146,8 +157,11 @@ class LogVerifier:
             self._settle_torn(None)
         last = report.last_seq or 0
         for seq in sorted(self._checkpoints):
-            number = self._checkpoints[seq][0].number
-            if seq > last:
+            number, log = self._checkpoints[seq][0].number, self._checkpoints[seq][0].log
+            if self._logs and log not in self._logs and (log or seq >= (report.first_seq or 0)):
+                told = f"checkpoint {number} is of the log {log or 'without an id'}, not of this one"
+                report.find(self._file, 0, seq, Kind.ANOTHER_LOG, told)
+            elif seq > last:
                 told = f"the log ends with record {last}, but checkpoint {number} saw record {seq}"
                 report.find(self._file, self._line, last, Kind.CUT, told)
             elif report.first_seq is not None and seq >= report.first_seq:
@@ -181,8 +195,7 @@ class LogVerifier:
         report = self.report
         if report.last_seq is None:
             report.first_seq = link.seq
-            if link.prev != GENESIS or link.seq != 1:
-                report.notes.append(Note(self._file, self._line, f"the log is read from record {link.seq} on"))
+            self._check_beginning(link)
             return
         expected = report.last_seq + 1
         if link.seq < expected:
@@ -194,6 +207,24 @@ class LogVerifier:
             report.find(self._file, self._line, link.seq, Kind.REMOVED, told)
         elif link.prev != report.head:
             self._find_change(link)
+
+    def _check_beginning(self, link: Link) -> None:
+        """The log begins with its first record, unless retention has removed that, as only a checkpoint can show."""
+        if link.seq == 1:
+            if link.prev != GENESIS:
+                told = "the first record follows another, which it can't"
+                self.report.find(self._file, self._line, link.seq, Kind.CHANGED, told)
+        elif link.seq == self._first_record:
+            self.report.notes.append(Note(self._file, self._line, f"the log is read from record {link.seq} on"))
+        elif link.event == Event.OPEN and link.is_event and link.segment <= self._first_kept:
+            told = f"the log begins with record {link.seq}: retention has removed older ones, as a checkpoint says"
+            self.report.notes.append(Note(self._file, self._line, told))
+        else:
+            told = (
+                f"the log begins with record {link.seq}, and no checkpoint says that retention removed those before "
+                f"(if you have them elsewhere: --first-record {link.seq})"
+            )
+            self.report.find(self._file, self._line, link.seq, Kind.HEAD_MISSING, told)
 
     def _find_change(self, link: Link) -> None:
         told = f"record {link.seq - 1} is not the one that record {link.seq} follows: one of the two was changed"
@@ -214,6 +245,13 @@ class LogVerifier:
                 told = f"segment {link.segment} follows segment {self._segment}"
                 self.report.find(self._file, self._line, link.seq, Kind.SEGMENT_MISSING, told)
             self._segment, self._first_in_file = link.segment, link.seq
+            if not self.report.log:  # logs of earlier versions get their id with the next segment
+                self.report.log = link.log
+        if link.is_event:
+            self._logs.add(link.log)
+            if link.log != self.report.log:
+                told = f"it is of the log {link.log or 'without an id'}, not of {self.report.log}"
+                self.report.find(self._file, self._line, link.seq, Kind.ANOTHER_LOG, told)
         elif self._last is not None and self._last.is_event and self._last.event == Event.SEAL:
             self.report.find(self._file, self._line, link.seq, Kind.MOVED, "it stands after the seal of its segment")
         if link.is_event and link.event == Event.SEAL:
@@ -225,7 +263,12 @@ class LogVerifier:
         """Go on from this line, whatever was wrong with it, to find what else is."""
         report = self.report
         for checkpoint in self._checkpoints.pop(link.seq, ()):
-            if checkpoint.head != head:
+            if checkpoint.log not in self._logs:
+                told = (
+                    f"checkpoint {checkpoint.number} is of the log {checkpoint.log or 'without an id'}, not of this one"
+                )
+                report.find(self._file, self._line, link.seq, Kind.ANOTHER_LOG, told)
+            elif checkpoint.head != head:
                 told = f"record {link.seq} is not the one that checkpoint {checkpoint.number} saw"
                 report.find(self._file, self._line, link.seq, Kind.RECOMPUTED, told)
         report.decisions += not link.is_event
@@ -250,3 +293,33 @@ def _unreadable(data: bytes) -> str:
     if data.startswith(_UNCHAINED):
         return "a decision without its place in a chain: only `audit.sink: file` makes chains, or it was taken out"
     return "it is no record of a decision log"
+
+
+def logs_of(first_lines: Sequence[tuple[str, bytes]]) -> list[list[tuple[str, bytes]]]:
+    """Files by the logs that they are of, which their first lines name; those that name none go by their names."""
+    found: dict[str, list[tuple[str, bytes]]] = {}
+    named: dict[str, str] = {}
+    ids = {name: _log_of(line) for name, line in first_lines}
+    for name, log in ids.items():
+        if log:
+            named.setdefault(_base_name(name), log)
+    for name, line in first_lines:
+        key = ids[name] or named.get(_base_name(name)) or _base_name(name)
+        found.setdefault(key, []).append((name, line))
+    return list(found.values())
+
+
+def log_id(segments: Sequence[tuple[str, bytes]]) -> str:
+    """The id of the log that these files are of, by their first lines; "" where none says."""
+    return next((log for _, line in segments if (log := _log_of(line))), "")
+
+
+def _log_of(first_line: bytes) -> str:
+    link = read_link(first_line.rstrip(b"\n"))
+    return link.log if link is not None and link.is_event else ""
+
+
+def _base_name(file: str) -> str:
+    """The name without a finished segment's number."""
+    base, dot, number = file.rpartition(".")
+    return base if dot and number.isdigit() else file

@@ -1,28 +1,32 @@
-"""`zta-authz audit verify FILE…`: whether a decision log is as it was written.
+"""`zta-authz audit verify FILE…`: whether decision logs are as they were written.
 
+Files of several logs, those of several workers say, are verified log by log; which is which, they say themselves.
 Exit status: 0 it is, 1 it is not, 2 files or keys can't be read.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import argparse
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.audit.checkpoints import load_public_key
-from zta_authz.audit.verify import LogVerifier, segment_order
+from zta_authz.audit.checkpoints import checkpoint_log, load_public_key
+from zta_authz.audit.verify import Kind, LogVerifier, log_id, logs_of, segment_order
 from zta_authz.cli.output import add_output_argument, one_line, print_json
 from zta_authz.errors import Fault, FaultsError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
     from typing import BinaryIO
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from zta_authz.audit.verify import Report
 
 EXIT_TAMPERED: Final = 1
 _MAX_LINE_BYTES = 4 * 1024 * 1024
+_MAX_DIGITS = 18
 _MAX_KEY_BYTES = 64 * 1024
 
 
@@ -33,58 +37,142 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     verify = actions.add_parser(
         "verify",
         help="find lines that were changed, removed, moved, cut off or computed anew",
-        description="Exit with 0 if the files are one log as it was written, 1 if not, 2 if they can't be read.",
+        description="Exit with 0 if each log is as it was written, 1 if one is not, 2 if files can't be read.",
     )
-    verify.add_argument("files", nargs="+", metavar="FILE", help="segments of one log, in any order")
-    verify.add_argument("--checkpoints", metavar="FILE", help="the log's signed checkpoints")
+    verify.add_argument("files", nargs="+", metavar="FILE", help="files of one or several logs, in any order")
+    verify.add_argument(
+        "--checkpoints", metavar="FILE", action="append", default=[], help="a log's signed checkpoints; repeatable"
+    )
     verify.add_argument("--public-key", metavar="FILE", help="the Ed25519 key (PEM) that they are verified with")
+    verify.add_argument(
+        "--first-record",
+        metavar="NUMBER",
+        type=_number,
+        help="the record that the log begins with, where you have older ones elsewhere",
+    )
     add_output_argument(verify)
     verify.set_defaults(run=run)
 
 
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= _MAX_DIGITS:
+        raise argparse.ArgumentTypeError("not the number of a record")
+    return int(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Verify. Raises `FaultsError` where a file can't be read."""
-    verifier = LogVerifier()
-    if (arguments.checkpoints is None) != (arguments.public_key is None):
-        told = "--checkpoints and --public-key go together"
-        raise FaultsError([Fault("command line", 0, 0, told, "give both or none")])
-    if arguments.checkpoints is not None:
-        try:
-            key = load_public_key(_read(arguments.public_key, _MAX_KEY_BYTES))
-        except ValueError as error:
-            hint = "`openssl pkey -in KEY -pubout -out FILE` makes it"
-            raise FaultsError([Fault(arguments.public_key, 0, 0, str(error), hint)]) from error
-        verifier.read_checkpoints(arguments.checkpoints, _lines(arguments.checkpoints), key)
-    firsts = [(name, _read(name, _MAX_LINE_BYTES).partition(b"\n")[0]) for name in dict.fromkeys(arguments.files)]
-    for name in segment_order(firsts):
-        verifier.read_segment(name, _lines(name))
-    report = verifier.finish()
-    if report.ok and report.last_seq is None:  # a log begins with a record of its own: to verify nothing proves nothing
-        told = "there are no records"
+    key = _public_key(arguments)
+    firsts = [
+        (name, _read(name, _MAX_LINE_BYTES).partition(b"\n")[0])
+        for name in dict.fromkeys(arguments.files)
+        if not _is_lock(name)
+    ]
+    logs = logs_of(firsts)
+    if arguments.first_record is not None and len(logs) != 1:
+        told = f"--first-record is for one log, and these are files of {len(logs)}"
+        raise FaultsError([Fault("command line", 0, 0, told, "verify them one by one")])
+    first = 1 if arguments.first_record is None else arguments.first_record
+    signed = _checkpoints_by_log(arguments.checkpoints, logs)
+    verified = []
+    for number, files in enumerate(logs):
+        verifier = LogVerifier(first)
+        if key is not None:
+            for checkpoints in signed[number]:
+                verifier.read_checkpoints(checkpoints, _lines(checkpoints), key)
+            if not signed[number]:
+                told = "none of the checkpoints is of this log"
+                verifier.report.find(files[0][0], 0, None, Kind.CHECKPOINT, told)
+        for name in segment_order(files):
+            verifier.read_segment(name, _lines(name))
+        verified.append(_Verified(verifier.finish(), len(files)))
+    if not verified or any(each.report.ok and each.report.last_seq is None for each in verified):
+        told = "there are no records"  # a log begins with one of its own: to verify nothing proves nothing
         raise FaultsError([Fault(" ".join(arguments.files), 0, 0, told, "is it the right file?")])
     if arguments.output == "json":
-        print_json("AuditVerification", _fields(report, len(firsts)))
+        print_json("AuditVerification", _fields(verified))
     else:
-        _print(report, len(firsts))
-    return 0 if report.ok else EXIT_TAMPERED
+        for each in verified:
+            _print(each.report, each.files, several=len(verified) > 1)
+    return 0 if all(each.report.ok for each in verified) else EXIT_TAMPERED
 
 
-def _fields(report: Report, files: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What was found in one log, and of how many files it is."""
+
+    report: Report
+    files: int
+
+
+def _is_lock(name: str) -> bool:
+    """Whether it is the empty file that the writing process holds: `decisions.jsonl*` names it too."""
+    path = Path(name)
+    return path.suffix == ".lock" and path.is_file() and not path.stat().st_size
+
+
+def _public_key(arguments: argparse.Namespace) -> Ed25519PublicKey | None:
+    if bool(arguments.checkpoints) != (arguments.public_key is not None):
+        told = "--checkpoints and --public-key go together"
+        raise FaultsError([Fault("command line", 0, 0, told, "give both or none")])
+    if arguments.public_key is None:
+        return None
+    try:
+        return load_public_key(_read(arguments.public_key, _MAX_KEY_BYTES))
+    except ValueError as error:
+        hint = "`openssl pkey -in KEY -pubout -out FILE` makes it"
+        raise FaultsError([Fault(arguments.public_key, 0, 0, str(error), hint)]) from error
+
+
+def _checkpoints_by_log(files: list[str], logs: list[list[tuple[str, bytes]]]) -> list[list[str]]:
+    """For each log the files of checkpoints that name it. With one log they are all its own: others are findings."""
+    if len(logs) <= 1:
+        return [list(files) for _ in logs]
+    found: list[list[str]] = [[] for _ in logs]
+    ids = [log_id(segments) for segments in logs]
+    for file in files:
+        log = checkpoint_log(_lines(file))
+        if not log or log not in ids:
+            told = "these checkpoints are of none of the logs" if log else "these checkpoints do not say of which log"
+            raise FaultsError([Fault(file, 0, 0, told, "name all files of that log, or verify the logs one by one")])
+        found[ids.index(log)].append(file)
+    return found
+
+
+def _fields(verified: list[_Verified]) -> dict[str, Any]:
+    """One log's fields stand at the top; of several the numbers are added up there, and each has its own in `logs`."""
+    reports = [each.report for each in verified]
+    only = reports[0] if len(reports) == 1 else None
+    findings = [finding for report in reports for finding in report.findings]
     return {
-        "ok": report.ok,
-        "files": files,
-        "decisions": report.decisions,
-        "firstSeq": report.first_seq,
-        "lastSeq": report.last_seq,
-        "head": report.head,
-        "checkpoints": report.checkpoints,
-        "findingCount": report.finding_count,
-        "findings": [asdict(finding) | {"line": finding.line or None} for finding in report.findings],
-        "notes": [asdict(note) for note in report.notes],
+        "ok": all(report.ok for report in reports),
+        "files": sum(each.files for each in verified),
+        "decisions": sum(report.decisions for report in reports),
+        "firstSeq": only and only.first_seq,
+        "lastSeq": only and only.last_seq,
+        "head": only and only.head,
+        "checkpoints": sum(report.checkpoints for report in reports),
+        "findingCount": sum(report.finding_count for report in reports),
+        "findings": [asdict(finding) | {"line": finding.line or None} for finding in findings],
+        "notes": [asdict(note) for report in reports for note in report.notes],
+        "logs": [
+            {
+                "log": each.report.log,
+                "ok": each.report.ok,
+                "files": each.files,
+                "decisions": each.report.decisions,
+                "firstSeq": each.report.first_seq,
+                "lastSeq": each.report.last_seq,
+                "head": each.report.head,
+                "checkpoints": each.report.checkpoints,
+                "findingCount": each.report.finding_count,
+            }
+            for each in verified
+        ],
     }
 
 
-def _print(report: Report, files: int) -> None:
+def _print(report: Report, files: int, *, several: bool) -> None:
     for note in report.notes:
         print(one_line(f"{note.file}:{note.line}: note: {note.message}"))
     for finding in report.findings:
@@ -94,7 +182,9 @@ def _print(report: Report, files: int) -> None:
         print(f"and {report.finding_count - len(report.findings)} more")
     state = "ok" if report.ok else "NOT AS IT WAS WRITTEN"
     numbers = "no records" if report.last_seq is None else f"records {report.first_seq} to {report.last_seq}"
-    print(f"{state}: {numbers}, {report.decisions} decisions, files: {files}, checkpoints: {report.checkpoints}")
+    which = f"log {report.log or 'without an id'}: " if several else ""
+    counts = f"{report.decisions} decisions, files: {files}, checkpoints: {report.checkpoints}"
+    print(one_line(f"{which}{state}: {numbers}, {counts}"))
 
 
 def _lines(name: str) -> Iterator[bytes]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.audit_logs import KEY, open_log, read_lines, record_line, segments, verify, write_log
-from zta_authz.audit.chain import GENESIS, digest
+from zta_authz.audit.chain import GENESIS, Event, Position, append, digest, event_line
 from zta_authz.audit.checkpoints import CheckpointWriter
 from zta_authz.audit.segments import SegmentedLog
+from zta_authz.audit.verify import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +50,77 @@ def test_a_full_file_is_sealed_and_the_next_begins_where_it_ended(tmp_path: Path
 
 
 def test_only_so_many_finished_files_are_kept(tmp_path: Path) -> None:
-    log = open_log(tmp_path, max_bytes=4096, max_files=2)
+    log = open_log(tmp_path, max_bytes=4096, max_files=2, signed=True)
     for number in range(40):
         log.write([record_line(number)])
     log.close()
     assert len(segments(tmp_path)) == 3
-    assert verify(tmp_path).ok
+    report = verify(tmp_path, signed=True)
+    assert report.ok
+    assert "retention has removed older ones" in report.notes[0].message
+    assert {finding.kind for finding in verify(tmp_path).findings} == {Kind.HEAD_MISSING}
+
+
+def test_more_than_retention_removed_is_missing_also_after_restarts(tmp_path: Path) -> None:
+    def write(count: int) -> None:
+        log = open_log(tmp_path, max_bytes=4096, max_files=4, signed=True)
+        for number in range(count):
+            log.write([record_line(number)])
+        log.close()
+
+    write(40)
+    for file in segments(tmp_path)[:2]:
+        file.unlink()
+    write(1)  # a restart signs for nothing that it finds missing
+    assert [finding.kind for finding in verify(tmp_path, signed=True).findings] == [Kind.HEAD_MISSING]
+    write(40)  # and retention has removed that now
+    assert verify(tmp_path, signed=True).ok
+
+
+def test_a_log_keeps_its_id_over_restarts_and_files(tmp_path: Path) -> None:
+    for _ in range(3):
+        log = open_log(tmp_path, max_bytes=2048)
+        for number in range(5):
+            log.write([record_line(number)])
+        log.close()
+    found = events(tmp_path)
+    assert len(found) > 5
+    assert len({event["log"] for event in found}) == 1
+    assert len(found[0]["log"]) == 32
+    other = tmp_path / "other"
+    other.mkdir()
+    write_log(other, 1)
+    assert json.loads(read_lines(other / "decisions.jsonl")[0])["log"] != found[0]["log"]
+
+
+def test_a_log_without_an_id_gets_one_with_its_next_file(tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    first, position = b"", Position()
+    opened = event_line(Event.OPEN, 1, 0.0, previous_file=None)
+    for line in (opened, *map(record_line, range(12))):
+        position, linked = append(position, line)
+        first += linked
+    (tmp_path / "decisions.jsonl").write_bytes(first)
+    log = open_log(tmp_path, max_bytes=2048, signed=True)
+    for number in range(12):
+        log.write([record_line(number)])
+    log.close()
+    assert len(segments(tmp_path)) > 2
+    report = verify(tmp_path, signed=True)
+    assert (report.findings, len(report.log)) == ([], 32)
+
+
+def test_a_log_that_was_replaced_or_cut_while_the_service_was_down_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_log(tmp_path, 3, signed=True)
+    file = tmp_path / "decisions.jsonl"
+    file.write_bytes(b"".join(read_lines(file)[:2]))
+    open_log(tmp_path, signed=True).close()
+    assert "it was cut" in caplog.text
+    file.unlink()
+    open_log(tmp_path, signed=True).close()
+    assert "was the log replaced" in caplog.text
 
 
 def test_a_restart_goes_on_with_the_chain(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support.audit_logs import KEY, OTHER_KEY, read_lines, recompute, segments, verify, write_log
 from zta_authz.audit.chain import digest
 from zta_authz.audit.checkpoints import CHECKPOINT_SCHEMA, Checkpoint, sign_checkpoint
-from zta_authz.audit.verify import MAX_FINDINGS, Kind, LogVerifier
+from zta_authz.audit.verify import MAX_FINDINGS, Kind, LogVerifier, logs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,13 +153,54 @@ def test_files_are_one_chain_in_whatever_order_they_are_named(rotated: Path) -> 
     assert (report.ok, report.notes, report.decisions) == (True, [], 40)
 
 
-def test_a_missing_file_is_found_unless_it_is_the_oldest(rotated: Path) -> None:
+def test_a_missing_file_is_found(rotated: Path) -> None:
     files = segments(rotated)
     found = {kind for _, kind in kinds(verify(rotated, files=[files[0], *files[2:]]))}
     assert found == {Kind.SEGMENT_MISSING, Kind.REMOVED}
-    report = verify(rotated, files=files[1:], signed=True)
-    assert report.ok
-    assert "is read from record" in report.notes[0].message
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_missing_head_is_found_where_no_checkpoint_says_that_retention_took_it(rotated: Path, signed: bool) -> None:
+    files = segments(rotated)
+    assert kinds(verify(rotated, files=files[1:], signed=signed)) == [(1, Kind.HEAD_MISSING)]
+    tail = read_lines(files[0])[3:]
+    files[0].write_bytes(b"".join(tail))
+    found = {kind for _, kind in kinds(verify(rotated, signed=signed))}
+    assert Kind.HEAD_MISSING in found
+
+
+def test_a_missing_head_that_is_known_to_be_elsewhere_is_no_finding(rotated: Path) -> None:
+    lines = read_lines(segments(rotated)[1])
+    first = json.loads(lines[0])["seq"]
+    for known, ok in ((first, True), (first - 1, False)):
+        verifier = LogVerifier(first_record=known)
+        verifier.read_segment("a", lines)
+        assert verifier.finish().ok is ok
+
+
+def test_a_log_or_checkpoints_of_another_worker_are_found(tmp_path: Path) -> None:
+    """Also where all of the other's checkpoints are of records before the first one that is there."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_log(tmp_path / name, 30, max_bytes=4096, signed=True)
+    one, two = segments(tmp_path / "one"), segments(tmp_path / "two")
+    for files in (two, two[-1:]):
+        report = verify(tmp_path / "one", files=files, signed=True)
+        assert Kind.ANOTHER_LOG in {finding.kind for finding in report.findings}
+    mixed = verify(tmp_path / "one", files=[one[0], *two[1:]])
+    assert Kind.ANOTHER_LOG in {finding.kind for finding in mixed.findings}
+
+
+def test_files_are_told_apart_by_the_logs_that_they_are_of(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_log(tmp_path / name, 20, max_bytes=4096)
+    firsts = [
+        (f"{name}/{file.name}", read_lines(file)[0]) for name in ("one", "two") for file in segments(tmp_path / name)
+    ]
+    found = logs_of(sorted(firsts, key=lambda first: first[0].partition("/")[2]))
+    assert sorted({name.partition("/")[0] for name, _ in log} for log in found) == [{"one"}, {"two"}]
+    assert logs_of([("a.1", b"{}"), ("b", b""), ("a", b"")]) == [[("a.1", b"{}"), ("a", b"")], [("b", b"")]]
 
 
 def test_a_missing_newest_file_is_found_by_checkpoints(rotated: Path) -> None:

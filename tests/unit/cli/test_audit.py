@@ -95,3 +95,67 @@ def test_what_stands_in_names_does_not_steer_the_terminal(log: Path, capsys: pyt
     hostile.write_bytes(b"x\n")
     assert main(["audit", "verify", hostile.name]) == 1
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The signed logs of two workers, side by side as `workers: 2` writes them."""
+    for number in (1, 2):
+        own = tmp_path / f"own{number}"
+        own.mkdir()
+        write_log(own, 10 * number, max_bytes=4096, signed=True)
+        for file in own.iterdir():
+            name = file.name.replace("decisions.", f"decisions.worker{number}.")
+            file.rename(tmp_path / name.replace("checkpoints.", f"checkpoints.worker{number}."))
+        own.rmdir()
+    (tmp_path / "public.pem").write_bytes(PUBLIC_PEM)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(directory: Path, pattern: str) -> list[str]:
+    return sorted(file.name for file in directory.glob(pattern))
+
+
+def test_what_the_shell_makes_of_a_star_can_be_verified(log: Path) -> None:
+    assert (log.parent / "decisions.jsonl.lock").exists()
+    assert main(["audit", "verify", *names(log.parent, "decisions.jsonl*"), *SIGNED]) == 0
+    assert main(["audit", "verify", "decisions.jsonl.lock"]) == 2
+
+
+def test_a_lock_that_is_not_empty_is_looked_at(log: Path) -> None:
+    (log.parent / "decisions.jsonl.lock").write_bytes(b"hidden\n")
+    assert main(["audit", "verify", *names(log.parent, "decisions.jsonl*")]) == 1
+
+
+def test_the_logs_of_several_workers_are_verified_one_by_one(workers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = names(workers, "decisions.*")
+    signed = [f"--checkpoints={name}" for name in names(workers, "checkpoints.*")]
+    assert main(["audit", "verify", *files]) == 0
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok"]
+    assert main(["audit", "verify", *files, *signed, "--public-key=public.pem", "--output=json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["decisions"], sorted(log["decisions"] for log in said["logs"])) == (30, [10, 20])
+    assert all(log["checkpoints"] and log["ok"] for log in said["logs"])
+    assert main(["audit", "verify", *files, signed[0], "--public-key=public.pem"]) == 1
+    assert "none of the checkpoints is of this log" in capsys.readouterr().out
+
+
+def test_one_workers_log_in_anothers_place_is_found(workers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = names(workers, "decisions.worker2.*")
+    checkpoints = ["--checkpoints=checkpoints.worker1.jsonl", "--public-key=public.pem"]
+    assert main(["audit", "verify", *second, *checkpoints]) == 1
+    assert main(["audit", "verify", second[-2], *checkpoints]) == 1
+    assert "another_log" in capsys.readouterr().out
+
+
+def test_a_cut_head_is_found_unless_the_operator_has_it_elsewhere(
+    workers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = names(workers, "decisions.worker2.*")
+    files.remove("decisions.worker2.jsonl.00000001")
+    assert main(["audit", "verify", *files]) == 1
+    first = capsys.readouterr().out.partition("--first-record ")[2].partition(")")[0]
+    assert main(["audit", "verify", *files, f"--first-record={first}"]) == 0
+    assert main(["audit", "verify", *files, f"--first-record={int(first) + 1}"]) == 1
+    assert main(["audit", "verify", *names(workers, "decisions.*"), "--first-record=2"]) == 2
