@@ -176,9 +176,13 @@ class Fault:
     message: str
     hint: str = ""
 
+    @property
+    def place(self) -> str:
+        """Where it is, as `file:line:column`, or the source alone where no line is known."""
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
     def __str__(self) -> str:
-        place = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
-        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        return f"{self.place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
 
 
 class FaultsError(ZtaError):

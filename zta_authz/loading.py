@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import FaultsError
@@ -11,6 +10,7 @@ from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.keys.http import trusted_authorities
 from zta_authz.keys.trust import TrustKeeper
 from zta_authz.policy_sources.files import load_snapshot
+from zta_authz.policy_sources.reloader import log_remarks
 from zta_authz.settings.trust import trust_sources
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from zta_authz.keys.outcomes import Outcome
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.settings import Settings
-
-_LOG = logging.getLogger(__name__)
 
 
 def load(
@@ -38,8 +36,7 @@ def load(
     authorities: ssl.SSLContext | None = None
     try:
         snapshot = load_snapshot(settings.policies, settings.options())
-        for warning in snapshot.warnings:
-            _LOG.warning("%s", warning)
+        log_remarks(snapshot)
     except FaultsError as error:
         errors.append(error)
     try:

@@ -39,7 +39,7 @@ class ConfigMapMount:
             if not (self.path / name).is_symlink():
                 (self.path / name).symlink_to(f"..data/{name}")
         for entry in self.path.iterdir():
-            if not entry.name.startswith("..") and entry.name not in files:
+            if entry.is_symlink() and entry.name != "..data" and entry.name not in files:
                 entry.unlink()
         if before is not None:
             shutil.rmtree(before)

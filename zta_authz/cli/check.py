@@ -81,7 +81,7 @@ def _summary(snapshot: Snapshot, findings: list[Finding]) -> dict[str, int]:
         "policies": len(snapshot.table.policies),
         "rules": snapshot.table.rule_count,
         "warnings": warnings,
-        "notes": len(findings) + len(snapshot.warnings) - warnings,
+        "notes": len(findings) + len(snapshot.warnings) + len(snapshot.notes) - warnings,
     }
 
 
@@ -91,8 +91,9 @@ def _print_json(faults: tuple[Fault, ...], snapshot: Snapshot | None, findings: 
     fields: dict[str, Any] = {"ok": not faults, "faults": [fault_fields(fault) for fault in faults], "warnings": []}
     if snapshot is not None:
         fields["warnings"] = [
-            {"kind": "document", "level": "warning", "policy": None, "rule": None, **fault_fields(fault)}
-            for fault in sorted(snapshot.warnings)
+            {"kind": kind, "level": level, "policy": None, "rule": None, **fault_fields(fault)}
+            for kind, level, found in (("document", "warning", snapshot.warnings), ("skipped", "info", snapshot.notes))
+            for fault in sorted(found)
         ]
         fields["warnings"] += [
             {
@@ -119,7 +120,8 @@ def _print_text(snapshot: Snapshot, findings: list[Finding]) -> None:
     from zta_authz.cli.output import one_line, stdout_console
 
     console = stdout_console()
-    lines = [(f"{w.source}:{w.line}:{w.column}", "warning", w.message, w.hint) for w in sorted(snapshot.warnings)]
+    lines = [(each.place, "warning", each.message, each.hint) for each in sorted(snapshot.warnings)]
+    lines += [(each.place, "info", each.message, each.hint) for each in sorted(snapshot.notes)]
     for finding in findings:
         message = f"rule {finding.rule} of `{finding.policy}`: {finding.message} [{finding.kind.value}]"
         lines.append((f"{finding.source}:{finding.line}", finding.level.value, message, finding.hint))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "zta.dev/v1"
 KIND: Final = "PolicyTest"
-SUFFIXES: Final = ("_test.yaml", "_test.yml")
+SUFFIXES: Final = ("_test.yaml", "_test.yml", "_test.json")
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 _FIELDS: Final = ("apiVersion", "kind", "policies", "options", "at", "tests")
 _TEST_FIELDS: Final = ("name", "request", "at", "expect")
@@ -100,7 +100,8 @@ def find_files(paths: Sequence[str], faults: list[Fault]) -> list[str]:
         if not os.path.isdir(path):
             found.setdefault(path)
             continue
-        below = sorted(str(file) for file in Path(path).rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+        there = (file for file in Path(path).rglob("*") if file.is_file())
+        below = sorted(str(file) for file in there if file.name.lower().endswith(SUFFIXES))
         if not below:
             faults.append(Fault(path, 0, 0, "there are no tests below it", "name them `*_test.yaml`"))
         for file in below:

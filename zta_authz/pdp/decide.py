@@ -126,8 +126,8 @@ def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shado
 
 
 def _shadows(view: WorkloadView, inputs: Inputs) -> tuple[Shadow, ...]:
-    """What matched of the rules that never decide: the first of AUDIT, of dry-run DENY and of dry-run ALLOW."""
-    found = [index.first(inputs) for index in (view.audit, view.dry_run_deny, view.dry_run_allow)]
+    """What matched of the rules that never decide: the first of AUDIT and of each kind of dry run."""
+    found = [index.first(inputs) for index in view.shadows]
     inputs.restore_condition_units()  # what never decides must not cost the rules that do
     return tuple(
         Shadow(rule.policy.action, rule.policy.name, rule.number, rule.policy.dry_run)

@@ -35,7 +35,7 @@ class SourceText:
 class Snapshot:
     """Immutable. `digest` is SHA-256 (hex) over the options and the sources' texts; `sources` are their names.
 
-    `warnings` are faults that do not keep the documents from being taken.
+    `warnings` are faults that do not keep the documents from being taken; `notes` say what was skipped, and why.
     """
 
     table: RuleTable
@@ -45,12 +45,16 @@ class Snapshot:
     digest: str
     sources: tuple[str, ...]
     warnings: tuple[Fault, ...] = ()
+    notes: tuple[Fault, ...] = ()
 
 
-def compile_snapshot(sources: Iterable[SourceText], options: Options, pause: Pause = no_pause) -> Snapshot:
+def compile_snapshot(
+    sources: Iterable[SourceText], options: Options, pause: Pause = no_pause, notes: Iterable[Fault] = ()
+) -> Snapshot:
     """Compile all documents into one snapshot, or raise `DocumentErrors` with every fault of every file.
 
-    `pause` is called between pieces of the work, for whoever compiles beside deciding.
+    `pause` is called between pieces of the work, for whoever compiles beside deciding. `notes` say what was skipped
+    when the sources were read.
     """
     texts = list(sources)
     faults: list[Fault] = []
@@ -73,7 +77,9 @@ def compile_snapshot(sources: Iterable[SourceText], options: Options, pause: Pau
     table = compiler.table()
     names = tuple(source.name for source in texts)
     resolver = WorkloadResolver(options)
-    return Snapshot(table, verifier, options, resolver, sources_digest(texts, options), names, tuple(warnings))
+    digest = sources_digest(texts, options)
+    told = (*notes, *documents.notes)
+    return Snapshot(table, verifier, options, resolver, digest, names, tuple(warnings), told)
 
 
 def sources_digest(sources: Iterable[SourceText], options: Options) -> str:

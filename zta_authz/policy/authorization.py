@@ -24,6 +24,9 @@ RULE_FIELDS: Final = ("from", "to", "when")
 TIME_FIELDS: Final = ("effectiveFrom", "expiresAt", "schedule")
 RULE_EXTRAS: Final = ("condition", "require", "response", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
+# What Go's strconv.ParseBool, and so Istio, takes for true and for false.
+_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _SPEC_FIELDS: Final = ("selector", "targetRef", "targetRefs", "action", "provider", "rules")
 
 
@@ -61,7 +64,7 @@ def read_authorization_policy(header: Header, documents: DocumentSet, warnings: 
     documents.policies.append(
         PolicySpec(
             "AuthorizationPolicy", header.name, header.namespace, action or "ALLOW", selector, rules,
-            _dry_run(header, action), header.document, reader,
+            _dry_run(header, action, warnings), header.document, reader,
         )
     )  # fmt: skip
 
@@ -78,17 +81,20 @@ def _action(reader: Reader, spec: Mapping) -> str | None:
     return action
 
 
-def _dry_run(header: Header, action: str | None) -> bool:
+def _dry_run(header: Header, action: str | None, warnings: list[Fault]) -> bool:
+    """Whether it is one, as Istio reads the annotation (`isDryRun` in pilot/pkg/security/authz/builder)."""
     value = header.annotations.get(DRY_RUN_ANNOTATION)
     if value is None:
         return False
     metadata = header.document.get("metadata")
     node = metadata if metadata is not None else header.document
-    if value not in ("true", "false"):
+    if value not in _TRUE | _FALSE:
         header.reader.fault(node, f"annotation `{DRY_RUN_ANNOTATION}` is `{value}`", 'write "true" or "false"')
-    elif value == "true" and action == "AUDIT":
-        header.reader.fault(node, "a dry run goes with action ALLOW or DENY", "remove the annotation")
-    return value == "true"
+    elif value in _TRUE and action == "AUDIT":
+        at = header.reader.position(node)
+        message = "a dry run of an AUDIT policy has no effect in Istio; here, too, its matches are only recorded"
+        warnings.append(Fault(at.source, at.line, at.column, message, "remove the annotation: AUDIT never decides"))
+    return value in _TRUE
 
 
 def targets(spec: Mapping) -> str:

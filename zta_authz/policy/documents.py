@@ -1,11 +1,11 @@
 """Sources to documents: every YAML document of every file, ConfigMaps and Lists unwrapped.
 
-Nothing is skipped in silence: an unknown kind is a fault, a kind that is not ours to enforce a warning.
+Nothing is skipped in silence: a document of a kind that is others' business leaves a note, a kind that is nearly one of
+ours is a fault, a policy that is not ours to enforce a warning.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault
@@ -14,6 +14,7 @@ from zta_authz.policy.authentication import read_request_authentication, read_tr
 from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.credentials import read_api_key_set, read_issuer_policy
 from zta_authz.policy.fields import Reader, entries, with_article
+from zta_authz.policy.foreign import Wrong, judge
 from zta_authz.policy.revocations import read_revocation_list
 from zta_authz.policy.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, iter_documents
@@ -113,18 +114,14 @@ class DocumentReader:
         value = reader.required(node, field, "the document")
         return None if value is None else reader.string(value, field)
 
-    @staticmethod
-    def _unknown_kind(reader: Reader, node: Mapping, version: str, kind: str) -> None:
-        kinds = sorted({name for _, name in KINDS} | {"ConfigMap"})
-        versions = [known for known, name in KINDS if name == kind]
-        if versions:
-            at, message = "apiVersion", f"unknown apiVersion `{version}` for {kind}"
-            hint = f"write `{versions[0]}`"
-        else:
-            at, message = "kind", f"unknown kind `{kind}` (apiVersion `{version}`)"
-            near = get_close_matches(kind, kinds, 1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known kinds: {', '.join(kinds)}"
-        reader.fault(node.get(at) or node, message, hint)
+    def _unknown_kind(self, reader: Reader, node: Mapping, version: str, kind: str) -> None:
+        found = judge(version, kind, (*KINDS, ("v1", "ConfigMap")))
+        if isinstance(found, Wrong):
+            reader.fault(node.get(found.field) or node, found.message, found.hint)
+            return
+        at = reader.position(node)
+        message = f"{kind} (apiVersion `{version}`) is not read: {found}"
+        self.documents.notes.append(Fault(at.source, at.line, at.column, message))
 
     def _header(self, reader: Reader, node: Mapping, version: str, kind: str) -> Header | None:
         reader.mapping(node, kind, _TOP_FIELDS)
@@ -153,11 +150,11 @@ class DocumentReader:
             reader.fault(metadata, f"`metadata.name` `{name}` has a `/`", "use a Kubernetes object name")
         namespace_node = metadata.get("namespace")
         namespace: str | None = self._default_namespace
-        if namespace_node is not None:
+        if namespace_node is not None and not _is_null(namespace_node):
             namespace = reader.string(namespace_node, "metadata.namespace")
         for field in ("labels", "annotations"):
             value = metadata.get(field)
-            if value is not None:
+            if value is not None and not _is_null(value):
                 reader.string_map(value, f"metadata.{field}")
         annotations_node = metadata.get("annotations")
         annotations: dict[str, str] = {}
@@ -212,6 +209,11 @@ class DocumentReader:
         self._faults += [
             Fault(f.source, f.line + line_shift, f.column + column_shift, f.message, f.hint) for f in found
         ]
+
+
+def _is_null(node: Node) -> bool:
+    """Whether a field is there without a value, which Kubernetes takes as absent."""
+    return isinstance(node, Scalar) and node.kind == "null"
 
 
 def _block_indent(text: str, at: Position) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zta_authz.errors import Fault
     from zta_authz.model.documents import (
         ApiKeySet,
         IssuerPolicy,
@@ -95,6 +96,8 @@ class DocumentSet:
     revocations: list[RevocationList] = field(default_factory=list)
     issuer_policies: list[IssuerPolicy] = field(default_factory=list)
     api_keys: list[ApiKeySet] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+    """Documents that are not read, and why."""
 
 
 @dataclass(frozen=True, slots=True)

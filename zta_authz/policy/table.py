@@ -75,10 +75,11 @@ def _answers(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, RuleIndex
 class WorkloadView:
     """The rules that select one workload. `has_allow` also counts ALLOW policies without rules.
 
-    `answers` has the DENY rules whose answer requests get that are denied for their token, by the reason.
+    `shadows` are the rules that never decide: of AUDIT and, each apart, of policies in dry run. `answers` has the DENY
+    rules whose answer requests get that are denied for their token, by the reason.
     """
 
-    __slots__ = ("allow", "answers", "audit", "deny", "dry_run_allow", "dry_run_deny", "has_allow", "has_shadows")
+    __slots__ = ("allow", "answers", "deny", "has_allow", "has_shadows", "shadows")
 
     def __init__(self, policies: list[CompiledPolicy], pause: Pause = no_pause) -> None:
         def index(action: str, dry_run: bool) -> RuleIndex:
@@ -87,12 +88,10 @@ class WorkloadView:
 
         self.deny = index("DENY", False)
         self.allow = index("ALLOW", False)
-        self.audit = index("AUDIT", False)
-        self.dry_run_deny = index("DENY", True)
-        self.dry_run_allow = index("ALLOW", True)
+        self.shadows = (index("AUDIT", False), *(index(action, True) for action in ("AUDIT", "DENY", "ALLOW")))
         self.has_allow = any(p.ref.action == "ALLOW" and not p.ref.dry_run for p in policies)
         self.answers = _answers(self.deny.rules, pause)
-        self.has_shadows = bool(self.audit.rules or self.dry_run_deny.rules or self.dry_run_allow.rules)
+        self.has_shadows = any(index.rules for index in self.shadows)
 
 
 class RuleTable:

@@ -1,9 +1,4 @@
-"""Policy files from disk: files and directories to `SourceText`s, and whole sets of them to snapshots.
-
-A directory gives its `*.yaml` and `*.yml`, sorted by name, not those of directories below. Where kubelet mounted a
-ConfigMap, each name is a link to `..data/NAME` and `..data` a link that one rename swaps; it is resolved once, so that
-all files come from one version of the ConfigMap.
-"""
+"""Policy files from disk: what `walk` finds to `SourceText`s, and whole sets of them to snapshots."""
 
 from __future__ import annotations
 
@@ -11,11 +6,11 @@ import gc
 import os
 import stat
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import DocumentErrors, Fault
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
+from zta_authz.policy_sources.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,9 +18,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
 
 MAX_FILE_BYTES: Final = 32 * 1024 * 1024
-SUFFIXES: Final = (".yaml", ".yml")
 _MIB: Final = 1024 * 1024
-KUBELET_DATA: Final = "..data"
 
 
 class SnapshotHolder:
@@ -50,10 +43,11 @@ class SnapshotHolder:
 def load_snapshot(paths: Iterable[str], options: Options) -> Snapshot:
     """Compile every document under `paths`, all or none. Raises `DocumentErrors` with every fault of every file."""
     faults: list[Fault] = []
-    sources = read_sources(paths, faults)
+    notes: list[Fault] = []
+    sources = read_sources(paths, faults, notes)
     try:
         with _no_collections():
-            snapshot = compile_snapshot(sources, options)
+            snapshot = compile_snapshot(sources, options, notes=notes)
     except DocumentErrors as error:
         raise DocumentErrors([*faults, *error.faults]) from None
     if faults:
@@ -73,12 +67,15 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def read_sources(paths: Iterable[str], faults: list[Fault]) -> list[SourceText]:
-    """The text of every policy file under `paths`, each file once. What can't be read goes to `faults`."""
+def read_sources(paths: Iterable[str], faults: list[Fault], notes: list[Fault] | None = None) -> list[SourceText]:
+    """The text of every policy file under `paths`, each file once.
+
+    What can't be read goes to `faults`, what is skipped to `notes`.
+    """
     sources: list[SourceText] = []
     seen: set[str] = set()
     for path in paths:
-        for name, file in _files_of(path, faults):
+        for name, file in _files_of(path, faults, [] if notes is None else notes):
             real = os.path.realpath(file)
             if real in seen:
                 continue
@@ -89,28 +86,27 @@ def read_sources(paths: Iterable[str], faults: list[Fault]) -> list[SourceText]:
     return sources
 
 
-def _files_of(path: str, faults: list[Fault]) -> Iterator[tuple[str, Path]]:
+def _files_of(path: str, faults: list[Fault], notes: list[Fault]) -> list[tuple[str, str]]:
     """What to call each file of `path`, and where to read it."""
+    walk = Walk()
     try:
-        if not stat.S_ISDIR(os.stat(path).st_mode):
-            yield path, Path(path)
-            return
-        data = Path(path, KUBELET_DATA)
-        base = data.resolve() if data.is_dir() else Path(path)
-        names = sorted(name for name in os.listdir(base) if name.endswith(SUFFIXES) and not name.startswith("."))
+        walk.look(path)
     except FileNotFoundError:
-        faults.append(Fault(path, 0, 0, "there is no such file or directory", "create it, or mend `policies`"))
-        return
+        faults.append(Fault(path, 0, 0, "there is no such file or directory", "create it, or correct `policies`"))
+        return []
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         faults.append(Fault(path, 0, 0, f"cannot be read: {reason}", "let this service's user read it"))
-        return
-    if not names:
-        faults.append(Fault(path, 0, 0, "the directory holds no policy files", "put *.yaml or *.yml files there"))
-    yield from ((str(Path(path, name)), base / name) for name in names)
+        return []
+    notes += walk.notes()
+    faults += walk.faults
+    if not walk.files and not walk.faults:
+        hint = "put *.yaml, *.yml or *.json files there, or into directories below it"
+        faults.append(Fault(path, 0, 0, "the directory holds no policy files", hint))
+    return walk.files
 
 
-def _read(name: str, file: Path, faults: list[Fault]) -> str | None:
+def _read(name: str, file: str, faults: list[Fault]) -> str | None:
     """The text of one file; its size is judged before anything is read."""
 
     def refuse(message: str, hint: str) -> None:

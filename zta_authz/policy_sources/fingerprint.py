@@ -1,17 +1,16 @@
 """What tells that policy files changed, without reading them: names, inodes, sizes and times.
 
-Where kubelet mounted a ConfigMap, the target of `..data` says it all, because kubelet writes each version to a new
-directory and then swaps that link in one rename. Plain files are told apart by inode (editors replace a file by
-renaming another over it), size, and the times of their content and of their inode, to the nanosecond.
+The files are those that are read (`walk`), in directories below as well. Where kubelet mounted a ConfigMap, they lie
+in a directory that it makes anew for each version. Files are told apart by inode (editors replace a file by renaming
+another over it), size, and the times of their content and of their inode, to the nanosecond.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
-from zta_authz.policy_sources.files import KUBELET_DATA, SUFFIXES
+from zta_authz.policy_sources.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,17 +24,13 @@ def fingerprint(paths: Iterable[str]) -> Fingerprint:
 
 
 def _of_path(path: str) -> tuple[object, ...]:
+    walk = Walk()
     try:
-        found = os.stat(path)
-        if not stat.S_ISDIR(found.st_mode):
-            return (path, _of_stat(found))
-        data = os.path.join(path, KUBELET_DATA)
-        base = os.path.realpath(data) if os.path.isdir(data) else path
-        with os.scandir(base) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIXES))
+        walk.look(path)
     except (OSError, ValueError) as error:
         return (path, type(error).__name__, getattr(error, "errno", None))
-    return (path, base, *((name, _of_file(os.path.join(base, name))) for name in names if not name.startswith(".")))
+    files = ((name, file, _of_file(file)) for name, file in walk.files)
+    return (path, *walk.roots, *((fault.source, fault.message) for fault in walk.faults), *files)
 
 
 def _of_file(path: str) -> tuple[object, ...]:

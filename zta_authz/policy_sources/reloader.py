@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zta_authz.policy_sources.workshop import Workshop
 
 LOGGED_FAULTS: Final = 100
+LOGGED_NOTES: Final = 20
 """Of a refused set; the admin API has them all."""
 
 _LOG = logging.getLogger(__name__)
@@ -133,13 +134,14 @@ class PolicyReloader:
         faults: list[Fault] = []
         digest = ""
         try:
-            sources = read_sources(self._policies.paths, faults)
+            notes: list[Fault] = []
+            sources = read_sources(self._policies.paths, faults, notes)
             digest = sources_digest(sources, self._options)
             if not faults and before is not None and digest == before.digest:
                 return _Outcome(digest)
             if not faults and self._refused is not None and digest == self._refused.digest:
                 return self._refused
-            snapshot = self._compile(sources, faults, before)
+            snapshot = self._compile(sources, faults, before, notes)
         except DocumentErrors as error:
             # what could not be read is not in the digest, so that it says nothing then
             return _Outcome("" if faults else digest, None, (*faults, *error.faults))
@@ -149,10 +151,12 @@ class PolicyReloader:
             return _Outcome("", None, (*faults, Fault(self._policies.name, 0, 0, message, "please report this")))
         return _Outcome(digest, snapshot, (), time.perf_counter() - started)
 
-    def _compile(self, sources: list[SourceText], faults: list[Fault], before: Snapshot | None) -> Snapshot:
+    def _compile(
+        self, sources: list[SourceText], faults: list[Fault], before: Snapshot | None, notes: list[Fault]
+    ) -> Snapshot:
         """The snapshot of `sources`, with the views that the one `before` has. Raises `DocumentErrors`."""
         pause = self._workshop.pause
-        snapshot = compile_snapshot(sources, self._options, pause)
+        snapshot = compile_snapshot(sources, self._options, pause, notes)
         if faults:
             raise DocumentErrors([])
         if before is not None:
@@ -177,8 +181,7 @@ class PolicyReloader:
 
     @staticmethod
     def _tell_taken(snapshot: Snapshot, seconds: float, details: dict[str, object]) -> None:
-        for warning in snapshot.warnings:
-            _LOG.warning("%s", warning)
+        log_remarks(snapshot)
         details |= {
             "table_digest": snapshot.digest,
             "files": len(snapshot.sources),
@@ -192,3 +195,14 @@ class PolicyReloader:
         for fault in faults[:LOGGED_FAULTS]:
             _LOG.error("%s", fault, extra=details)
         _LOG.error("policy_reload_failed", extra={**details, "faults": len(faults)})
+
+
+def log_remarks(snapshot: Snapshot) -> None:
+    """Log the warnings of a set that is taken, and what of its paths and documents is not in it."""
+    for warning in snapshot.warnings:
+        _LOG.warning("%s", warning)
+    for note in snapshot.notes[:LOGGED_NOTES]:
+        _LOG.info("%s", note)
+    more = len(snapshot.notes) - LOGGED_NOTES
+    if more > 0:
+        _LOG.info("%d more documents and names are not read; `zta-authz check` names them", more)

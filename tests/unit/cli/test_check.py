@@ -150,3 +150,20 @@ def test_what_policies_say_can_not_steer_the_terminal(folder: Path, capsys: pyte
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "/[red]\\x1b[2J?" in out
+
+
+def test_what_is_not_read_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "team").mkdir()
+    write(folder, "team/a.YAML", GOOD, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}})
+    (folder / "team" / "b.txt").write_text("b")
+    assert main(["check", "--strict-warnings", "."]) == 0
+    foreign, skipped, summary = capsys.readouterr().out.splitlines()
+    assert "team/a.YAML:" in foreign
+    assert "info: Service (apiVersion `v1`) is not read" in foreign
+    assert skipped.startswith(
+        "team/b.txt: info: is not read as policies: its name does not end in .yaml, .yml or .json"
+    )
+    assert summary == "ok (files: 1, policies: 1, rules: 1, warnings: 0, notes: 2)"
+    assert main(["check", "--output", "json", "."]) == 0
+    found = json.loads(capsys.readouterr().out)["warnings"]
+    assert [(each["kind"], each["level"]) for each in found] == [("skipped", "info")] * 2

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.policies import faults, snapshot, warnings
+from tests.support.policies import STRICT, faults, request, snapshot, warnings
+from zta_authz.model.identity import Identity
+from zta_authz.pdp.decide import combine
+from zta_authz.policy.inputs import Inputs
 
 TOP = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
 HEAD = f"{TOP}metadata: {{name: p}}\n"
@@ -223,11 +226,6 @@ def test_a_wrong_selector_is_said_with_its_place_and_the_mend(selector: str, exp
     [
         ("'yes'", "{}", '3:11: annotation `istio.io/dry-run` is `yes`; write "true" or "false"'),
         (
-            "'true'",
-            "{action: AUDIT, rules: [{}]}",
-            "3:11: a dry run goes with action ALLOW or DENY; remove the annotation",
-        ),
-        (
             "true",
             "{}",
             (
@@ -296,3 +294,38 @@ def test_an_allow_that_callers_without_identity_meet_is_warned_of(fields: str, f
 )
 def test_no_warning_where_an_identity_is_asked_for_or_the_policy_denies(text: str) -> None:
     assert warnings(text) == []
+
+
+def dry_run(value: str, action: str) -> str:
+    return (
+        f"{TOP}metadata: {{name: p, annotations: {{istio.io/dry-run: '{value}'}}}}\n"
+        f"spec: {{action: {action}, rules: [{{}}]}}\n"
+    )
+
+
+@pytest.mark.parametrize("value", ["1", "t", "T", "TRUE", "true", "True"])
+def test_a_dry_run_is_what_go_takes_for_true(value: str) -> None:
+    assert snapshot(dry_run(value, "DENY")).table.policies[0].ref.dry_run
+
+
+@pytest.mark.parametrize("value", ["0", "f", "F", "FALSE", "false", "False"])
+def test_it_is_none_where_go_takes_the_annotation_for_false(value: str) -> None:
+    assert not snapshot(dry_run(value, "DENY")).table.policies[0].ref.dry_run
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "tRUE", "", "2"])
+def test_any_other_value_is_a_fault(value: str) -> None:
+    assert len(faults(dry_run(value, "DENY"))) == 1
+
+
+def test_a_dry_run_of_audit_never_decides_and_is_said_to_have_no_effect_in_istio() -> None:
+    """Istio builds it as shadow rules of a LOG filter (pilot/pkg/security/authz/builder), which change nothing."""
+    allow = f"{TOP}metadata: {{name: a}}\nspec: {{rules: [{{}}]}}\n"
+    audit = dry_run("false", "AUDIT").replace("name: p", "name: b")
+    (warning,) = warnings(allow, audit, dry_run("true", "AUDIT"))
+    assert "no effect in Istio" in warning
+    view = snapshot(allow, audit, dry_run("true", "AUDIT")).table.default_view
+    decision = combine(view, Inputs(request(), Identity(), STRICT), default_allow=False)
+    assert decision.allowed
+    found = [(each.action, each.policy, each.dry_run) for each in decision.shadows]
+    assert found == [("AUDIT", "default/b", False), ("AUDIT", "default/p", True)]

@@ -35,7 +35,10 @@ def policies(*texts: str) -> list[str]:
             '2:7: `kind` has the integer `7` where a string is meant; write it in quotes: "7"',
         ),
         ("apiVersion: v1\nkind: ''\n", "2:7: `kind` is empty; write a value or remove the field"),
-        ("apiVersion: v1\nkind: Secret\n", f"2:7: unknown kind `Secret` (apiVersion `v1`); known kinds: {KNOWN}"),
+        (
+            "apiVersion: zta.dev/v1\nkind: Secret\n",
+            f"2:7: unknown kind `Secret` (apiVersion `zta.dev/v1`); known kinds: {KNOWN}",
+        ),
         (
             "apiVersion: security.istio.io/v1\nkind: AuthorisationPolicy\n",
             "2:7: unknown kind `AuthorisationPolicy` (apiVersion `security.istio.io/v1`); did you mean `AuthorizationPolicy`?",
@@ -155,8 +158,8 @@ def test_a_fault_in_a_quoted_value_of_a_config_map_names_the_key_instead(value: 
 
 
 def test_a_folded_value_of_a_config_map_names_the_key_instead() -> None:
-    found = faults(f"{CONFIG_MAP}data:\n  one.yaml: >\n    {{apiVersion: v1,\n    kind: Secret}}\n")
-    assert found == [f"a.yaml[one.yaml]:1:24: unknown kind `Secret` (apiVersion `v1`); known kinds: {KNOWN}"]
+    found = faults(f"{CONFIG_MAP}data:\n  one.yaml: >\n    {{apiVersion: zta.dev/v1,\n    kind: Secret}}\n")
+    assert found == [f"a.yaml[one.yaml]:1:32: unknown kind `Secret` (apiVersion `zta.dev/v1`); known kinds: {KNOWN}"]
 
 
 @pytest.mark.parametrize(
@@ -193,8 +196,8 @@ def test_a_list_is_unwrapped_and_its_faults_stand_in_the_file() -> None:
     items[0] |= {"metadata": {"name": "p"}, "spec": {}}
     listed = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}
     assert policies(json.dumps(listed)) == ["default/p"]
-    assert faults("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod}\n") == [
-        f"a.yaml:4:26: unknown kind `Pod` (apiVersion `v1`); known kinds: {KNOWN}"
+    assert faults("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: zta.dev/v1, kind: Pod}\n") == [
+        f"a.yaml:4:34: unknown kind `Pod` (apiVersion `zta.dev/v1`); known kinds: {KNOWN}"
     ]
     assert faults("apiVersion: v1\nkind: List\n") == ["a.yaml:1:1: List has no `items`; add `items`"]
     assert faults("apiVersion: v1\nkind: List\nitems: []\n") == [
@@ -217,3 +220,67 @@ def test_a_config_map_in_a_list_names_its_key() -> None:
     inner = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": BAD}}
     found = faults(json.dumps({"apiVersion": "v1", "kind": "List", "items": [inner]}))
     assert found == ["a.yaml[k]:4:8: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"]
+
+
+def notes(*texts: str) -> list[str]:
+    return [str(note) for note in snapshot(*texts).notes]
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("security.istio.io/v1", "PeerAuthentication"),
+        ("networking.istio.io/v1", "DestinationRule"),
+        ("networking.istio.io/v1", "Gateway"),
+        ("networking.istio.io/v1alpha3", "EnvoyFilter"),
+        ("gateway.networking.k8s.io/v1", "Gateway"),
+        ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("trust.cert-manager.io/v1alpha1", "Bundle"),
+        ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"),
+        ("cert-manager.io/v1", "Issuer"),
+        ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
+        ("apps/v1", "Deployment"),
+        ("v1", "Service"),
+        ("v1", "Secret"),
+        ("v1", "ServiceAccount"),
+        ("zta.dev/v1", "PolicyTest"),
+    ],
+)
+def test_a_kind_that_is_others_business_is_noted_and_left(version: str, kind: str) -> None:
+    foreign = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: 7\nwhatever: []\n"
+    assert policies(foreign, GOOD) == ["default/p"]
+    (note,) = notes(f"---\n{foreign}", GOOD)
+    assert note.startswith(f"a.yaml:2:1: {kind} (apiVersion `{version}`) is not read: ")
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "hint"),
+    [
+        ("security.istio.io/v1", "AuthorisationPolicy", "did you mean `AuthorizationPolicy`?"),
+        ("security.istio.io/v1", "Authorization", "did you mean `AuthorizationPolicy`?"),
+        ("security.istio.io/v1", "PeerAuthentications", "known kinds: "),
+        ("security.istio.io/v1", "RequestAuthentications", "did you mean `RequestAuthentication`?"),
+        ("networking.istio.io/v1", "AuthorizationPolicy", "write `security.istio.io/v1`, or keep"),
+        ("networking.istio.io/v1", "AuthorizationPolcy", "did you mean `AuthorizationPolicy`?"),
+        ("security.istio.io", "authorizationpolicy", "did you mean `AuthorizationPolicy`?"),
+        ("v1", "AuthorizationPolicy", "write `security.istio.io/v1`"),
+        ("v1", "Configmap", "did you mean `ConfigMap`?"),
+        ("zta.dev/v1", "TrustBundel", "did you mean `TrustBundle`?"),
+        ("zta.dev/v2", "RevocationList", "write `zta.dev/v1`"),
+        ("zta.dev/v1", "Whatever", "known kinds: "),
+        ("zta.dv/v1", "Whatever", "did you mean `zta.dev`?"),
+        ("securty.istio.io/v1", "Policies", "did you mean `security.istio.io`?"),
+        ("rbac.istio.io/v1alpha1", "ServiceRole", "write an AuthorizationPolicy"),
+        ("authentication.istio.io/v1alpha1", "Policy", "write an AuthorizationPolicy"),
+    ],
+)
+def test_a_kind_that_is_nearly_one_of_ours_or_of_istios_security_is_a_fault(version: str, kind: str, hint: str) -> None:
+    (fault,) = faults(f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n")
+    assert hint in fault
+
+
+def test_fields_of_metadata_without_a_value_are_as_if_they_were_not_there() -> None:
+    assert policies(f"{TOP}metadata:\n  name: p\n  namespace:\n  labels:\n  annotations: null\nspec: {{}}\n") == [
+        "default/p"
+    ]

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.configmap import ConfigMapMount
 from zta_authz.errors import DocumentErrors, Fault
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.snapshot import SourceText
+from zta_authz.policy_sources import walk
 from zta_authz.policy_sources.files import MAX_FILE_BYTES, SnapshotHolder, load_snapshot, read_sources
+from zta_authz.policy_sources.walk import MAX_DEPTH, SHOWN_SKIPPED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,15 +41,112 @@ def faults_of(*paths: Path | str) -> list[Fault]:
     return faults
 
 
-def test_a_directory_gives_its_yaml_files_by_name(tmp_path: Path) -> None:
-    for name in ("b.yaml", "a.yml", "c.txt", ".hidden.yaml"):
-        (tmp_path / name).write_text(name)
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "d.yaml").write_text("d")
-    assert read(tmp_path) == [
-        SourceText(str(tmp_path / "a.yml"), "a.yml"),
-        SourceText(str(tmp_path / "b.yaml"), "b.yaml"),
+def notes_of(*paths: Path | str) -> list[Fault]:
+    notes: list[Fault] = []
+    read_sources([str(path) for path in paths], [], notes)
+    return notes
+
+
+def names(folder: Path) -> list[str]:
+    return [os.path.relpath(source.name, folder) for source in read(folder)]
+
+
+def make(folder: Path, *files: str) -> None:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_a_directory_gives_its_policy_files_and_those_below_in_the_order_of_their_names(tmp_path: Path) -> None:
+    make(tmp_path, "b.yaml", "a.yml", "c.json", "D.YAML", "e.Yml", "f.JSON", "b/z.yaml", "b/a/d.yaml", "team-a/x.yaml")
+    assert names(tmp_path) == [
+        *("D.YAML", "a.yml", "b/a/d.yaml", "b/z.yaml", "b.yaml", "c.json", "e.Yml", "f.JSON", "team-a/x.yaml"),
     ]
+
+
+def test_what_is_skipped_is_said_with_the_reason(tmp_path: Path) -> None:
+    make(tmp_path, "a.yaml", "c.txt", ".hidden.yaml", ".git/x.yaml", "b/kustomization.yaml", "b/README", "b/p.yaml.bak")
+    (tmp_path / "lost+found").mkdir()
+    assert names(tmp_path) == ["a.yaml"]
+    said = {os.path.relpath(note.source, tmp_path): note.message.partition(": ")[2] for note in notes_of(tmp_path)}
+    ending = "its name does not end in .yaml, .yml or .json"
+    assert said == {
+        ".git": "its name begins with a dot",
+        ".hidden.yaml": "its name begins with a dot",
+        "b/README": ending,
+        "b/kustomization.yaml": "it is kustomize's own",
+        "b/p.yaml.bak": ending,
+        "c.txt": ending,
+        "lost+found": "it is the file system's own",
+    }
+
+
+def test_many_skipped_names_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, "a.yaml", *(f"{number:03}.txt" for number in range(SHOWN_SKIPPED + 7)))
+    notes = notes_of(tmp_path)
+    assert len(notes) == SHOWN_SKIPPED + 1
+    assert notes[-1].message == "7 more names are not read as policies"
+
+
+def test_links_that_lead_in_a_circle_end_and_a_linked_directory_is_read_once(tmp_path: Path) -> None:
+    make(tmp_path, "set/a.yaml", "elsewhere/b.yaml")
+    (tmp_path / "set" / "loop").symlink_to("..")
+    (tmp_path / "set" / "self").symlink_to(".")
+    (tmp_path / "set" / "more").symlink_to("../elsewhere")
+    assert names(tmp_path / "set") == ["a.yaml", "loop/elsewhere/b.yaml"]
+    assert [note.message for note in notes_of(tmp_path / "set")] == [
+        "is not read as policies: it is a link to a directory that is read already"
+    ] * 3
+
+
+def test_how_deep_directories_go_is_bounded(tmp_path: Path) -> None:
+    make(tmp_path, "a.yaml", "/".join(["d"] * (MAX_DEPTH + 1)) + "/x.yaml")
+    (fault,) = faults_of(tmp_path)
+    assert fault.message == f"directories go deeper than {MAX_DEPTH}"
+
+
+def test_how_many_names_are_looked_at_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "MAX_ENTRIES", 20)
+    make(tmp_path, *(f"{folder}/{number}.yaml" for folder in "abc" for number in range(9)))
+    (fault,) = faults_of(tmp_path)
+    assert fault.message == "holds more than 20 names"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_directory_below_that_can_not_be_read_is_a_fault(tmp_path: Path) -> None:
+    make(tmp_path, "a.yaml", "b/c.yaml")
+    (tmp_path / "b").chmod(0)
+    try:
+        (fault,) = faults_of(tmp_path)
+    finally:
+        (tmp_path / "b").chmod(0o700)
+    assert fault.source == str(tmp_path / "b")
+
+
+def test_a_link_that_leads_nowhere_may_be_a_directory_of_policies_and_is_a_fault(tmp_path: Path) -> None:
+    make(tmp_path, "a.yaml")
+    (tmp_path / "team").symlink_to("not-mounted")
+    (fault,) = faults_of(tmp_path)
+    assert (fault.source, fault.message) == (str(tmp_path / "team"), "cannot be read: No such file or directory")
+
+
+def test_config_maps_mounted_below_each_other_are_all_read(tmp_path: Path) -> None:
+    outer = ConfigMapMount(tmp_path / "policies", {"z.yaml": "1", "gone.yaml": "1"})
+    (outer.path / "team").mkdir()
+    inner = ConfigMapMount(outer.path / "team" / "orders", {"o.json": "1"})
+    assert names(outer.path) == ["gone.yaml", "team/orders/o.json", "z.yaml"]
+    outer.update({"z.yaml": "2"})
+    inner.update({"o.json": "2", "p.yaml": "2"})
+    assert names(outer.path) == ["team/orders/o.json", "team/orders/p.yaml", "z.yaml"]
+    assert {source.text for source in read(outer.path)} == {"2"}
+    assert notes_of(outer.path) == []
+
+
+def test_the_directories_of_a_config_map_with_paths_are_read_in_the_version_that_holds(tmp_path: Path) -> None:
+    make(tmp_path, "..2026_1/sub/a.yaml", "..2026_2/sub/b.yaml")
+    (tmp_path / "..data").symlink_to("..2026_2")
+    (tmp_path / "sub").symlink_to("..data/sub")
+    assert names(tmp_path) == ["sub/b.yaml"]
 
 
 def test_a_file_is_read_whatever_its_name(tmp_path: Path) -> None:
@@ -127,7 +227,7 @@ def test_a_good_set_becomes_a_snapshot(tmp_path: Path) -> None:
 
 
 def test_faults_of_reading_and_of_compiling_are_reported_together(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("kind: Nonsense\napiVersion: v1\n")
+    (tmp_path / "a.yaml").write_text("kind: Nonsense\napiVersion: zta.dev/v1\n")
     with pytest.raises(DocumentErrors) as caught:
         load_snapshot([str(tmp_path), str(tmp_path / "none")], Options())
     assert {fault.source for fault in caught.value.faults} == {str(tmp_path / "a.yaml"), str(tmp_path / "none")}

@@ -27,6 +27,14 @@ def test_nothing_changed_is_the_same_fingerprint(tmp_path: Path) -> None:
         lambda folder: (folder / "a.yaml").write_text("other"),
         lambda folder: (folder / "a.yaml").write_text("b"),  # as long as before
         lambda folder: (folder / "b.yml").write_text("new"),
+        lambda folder: (folder / "b.JSON").write_text("new"),
+        lambda folder: (folder / "below" / "deep" / "d.yaml").write_text("other"),
+        lambda folder: (folder / "below" / "deep" / "e.yml").write_text("new"),
+        lambda folder: (folder / "below" / "deep" / "d.yaml").unlink(),
+        lambda folder: shutil.rmtree(folder / "below"),
+        lambda folder: (folder / "below").rename(folder / "above"),
+        lambda folder: (folder / "link.yaml").symlink_to("below/deep/d.yaml"),
+        lambda folder: (folder / "nowhere").symlink_to("x"),
         lambda folder: (folder / "a.yaml").unlink(),
         lambda folder: (folder / "a.yaml").rename(folder / "c.yaml"),
         lambda folder: replace_by_rename(folder / "a.yaml", "a"),
@@ -37,7 +45,8 @@ def test_nothing_changed_is_the_same_fingerprint(tmp_path: Path) -> None:
 )
 def test_every_change_in_a_directory_is_another_fingerprint(tmp_path: Path, change: Callable[[Path], object]) -> None:
     folder = tmp_path / "policies"
-    folder.mkdir()
+    (folder / "below" / "deep").mkdir(parents=True)
+    (folder / "below" / "deep" / "d.yaml").write_text("d")
     (folder / "a.yaml").write_text("a")
     before = fingerprint([str(folder)])
     change(folder)

@@ -113,6 +113,22 @@ async def test_files_that_come_and_go_in_a_directory_are_taken(tmp_path: Path) -
         await it.until(lambda: not it.allows("/a"))
 
 
+async def test_files_that_come_in_a_directory_below_are_taken_and_what_is_skipped_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
+    async with kept(tmp_path) as it:
+        (tmp_path / "team").mkdir()
+        (tmp_path / "team" / "b.txt").write_text(allow_path("c", "/c"))
+        (tmp_path / "team" / "b.JSON").write_text(allow_path("b", "/b"))
+        await it.until(lambda: it.allows("/b"))
+        assert not it.allows("/c")
+        assert any(f"{tmp_path}/team/b.txt: is not read as policies" in message for message in caplog.messages)
+        (tmp_path / "team" / "b.JSON").write_text(allow_path("b", "/d"))
+        await it.until(lambda: it.allows("/d"))
+
+
 async def test_a_broken_version_changes_nothing_and_the_mended_one_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

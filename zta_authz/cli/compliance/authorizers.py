@@ -11,7 +11,8 @@ from zta_authz.errors import Fault, FaultsError
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 from zta_authz.policy.documents import read_all
 from zta_authz.policy.yaml_reader import read_documents
-from zta_authz.policy_sources.files import SUFFIXES, read_sources
+from zta_authz.policy_sources.files import read_sources
+from zta_authz.policy_sources.walk import is_policy_path
 from zta_authz.settings import Settings, load_settings, parse_settings
 from zta_authz.settings.environment import PREFIX, variable_of
 
@@ -210,10 +211,11 @@ class AuthorizerReader:
         found = []
         for path in settings.policies:
             held = mounts.files(path)
-            if not held:
-                unread.append(
-                    (f"policies in {path}: no ConfigMap of the manifests holds them; or use --policies", None)
-                )
+            unknown = mounts.unknown(path) if held else [path]
+            unread += [
+                (f"policies in {each}: no ConfigMap of the manifests holds them; or use --policies", None)
+                for each in unknown
+            ]
             for each in held:
                 inner = inners.add(inner_of(*each, self._lines))
                 found.append(SourceText(inner.name, inner.text))
@@ -233,38 +235,58 @@ class Mounts:
         self._maps = maps
         self._namespace = "" if workload is None else workload.namespace
         volumes = {} if pod is None else {each.text("name"): each for each in pod.items("spec", "volumes")}
+        self._files: dict[str, tuple[Document, str, Value]] = {}
+        self._unknown: list[str] = []
         mounts = [] if container is None else container.items("volumeMounts")
-        self._volumes = {
-            each.text("mountPath").rstrip("/"): volumes[each.text("name")]
-            for each in mounts
-            if each.text("name") in volumes
-        }
+        for mount in sorted(mounts, key=lambda each: each.text("mountPath")):  # the outer first: the inner hides it
+            self._add(mount.text("mountPath").rstrip("/"), mount.text("subPath"), volumes.get(mount.text("name")))
+
+    def _add(self, place: str, sub_path: str, volume: Value | None) -> None:
+        self._files = {name: held for name, held in self._files.items() if not _is_below(name, place)}
+        held = None if volume is None else self._held(volume)
+        if held is None:
+            self._unknown.append(place)
+            return
+        for name, each in held.items():
+            if not sub_path:
+                self._files[f"{place}/{name}"] = each
+            elif _is_below(name, sub_path):
+                self._files[place + name[len(sub_path) :]] = each
 
     def files(self, path: str) -> list[tuple[Document, str, Value]]:
-        """The YAML files of a mounted directory, or the one file."""
+        """The policy files of a mounted directory and of those below it, as `serve` finds them, or the one file."""
         folder = path.rstrip("/")
-        if folder not in self._volumes:
-            held = self.file(path)
-            return [] if held is None else [held]
-        held_there = self._held(folder)
-        return [held_there[name] for name in sorted(held_there) if name.endswith(SUFFIXES)]
+        if folder in self._files:
+            return [self._files[folder]]
+        below = [
+            (name[len(folder) + 1 :].split("/"), held)
+            for name, held in self._files.items()
+            if name.startswith(f"{folder}/")
+        ]
+        return [held for names, held in sorted(below, key=lambda each: each[0]) if is_policy_path(names)]
+
+    def unknown(self, path: str) -> list[str]:
+        """The mounts at or below `path` whose content is not in the manifests."""
+        return [place for place in self._unknown if _is_below(place, path.rstrip("/"))]
 
     def file(self, path: str) -> tuple[Document, str, Value] | None:
         """One mounted file: its ConfigMap, key and value."""
-        folder, _, name = path.rpartition("/")
-        return self._held(folder).get(name)
+        return self._files.get(path)
 
-    def _held(self, folder: str) -> dict[str, tuple[Document, str, Value]]:
-        volume = self._volumes.get(folder)
-        name = "" if volume is None else volume.text("configMap", "name")
-        holder = self._maps.get((self._namespace, name))
-        if holder is None or volume is None:
-            return {}
+    def _held(self, volume: Value) -> dict[str, tuple[Document, str, Value]] | None:
+        """The files of a volume by their names in it; None where they are not known."""
+        holder = self._maps.get((self._namespace, volume.text("configMap", "name")))
+        if holder is None:
+            return None
         data = {key: (holder, key, value) for key, value in holder.root.fields("data").items()}
         items = volume.items("configMap", "items")
         if not items:
             return data
         return {each.text("path"): data[each.text("key")] for each in items if each.text("key") in data}
+
+
+def _is_below(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(f"{folder}/")
 
 
 def _value_of(variable: Value, workload: Document | None) -> str:

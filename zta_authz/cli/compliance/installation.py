@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from zta_authz.cli.compliance.authorizers import Authorizer, AuthorizerReader, Given, containers_of, pods_of
 from zta_authz.cli.compliance.inner import Inners, inner_of
-from zta_authz.cli.compliance.sources import ENVOY_CONFIG, MESH_VALUES, SUFFIXES, read_documents, read_texts
+from zta_authz.cli.compliance.sources import ENVOY_CONFIG, MESH_VALUES, read_documents, read_texts
 from zta_authz.cli.compliance.values import Document, Value, matches
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.policy.yaml_reader import Mapping, iter_documents
+from zta_authz.policy_sources.walk import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -165,7 +166,7 @@ def load_installation(paths: Sequence[str], given: Given, now: float) -> Install
     lines = {each.source: each.text.split("\n") for each in texts}
     authorizers = AuthorizerReader(documents, lines, given, faults).read()
     envoy = [(each, each.root) for each in documents if each.kind == ENVOY_CONFIG]
-    envoy += _written_in(documents, lines, faults, lambda key, text: _ENVOY_MARK in text and key.endswith(SUFFIXES))
+    envoy += _written_in(documents, lines, faults, _holds_envoy)
     meshes = [each.root.get("meshConfig") for each in documents if each.kind == MESH_VALUES]
     meshes += [each.root.get("spec", "meshConfig") for each in documents if each.kind == "IstioOperator"]
     meshes += [value for _, value in _written_in(documents, lines, faults, lambda key, _: key == "mesh")]
@@ -173,6 +174,10 @@ def load_installation(paths: Sequence[str], given: Given, now: float) -> Install
         raise FaultsError(dict.fromkeys(faults))
     known = tuple(each for each in meshes if each is not None)
     return Installation(tuple(documents), tuple(authorizers), tuple(envoy), known, now)
+
+
+def _holds_envoy(key: str, text: str) -> bool:
+    return _ENVOY_MARK in text and key.lower().endswith(SUFFIXES)
 
 
 def _written_in(

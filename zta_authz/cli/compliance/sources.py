@@ -13,6 +13,7 @@ from zta_authz.errors import Fault
 from zta_authz.policy.fields import with_article
 from zta_authz.policy.yaml_reader import Mapping, Node, Sequence, iter_documents
 from zta_authz.policy_sources.files import MAX_FILE_BYTES, read_sources
+from zta_authz.policy_sources.walk import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,6 @@ MAX_FILES: Final = 4096
 MAX_TOTAL_CHARACTERS: Final = 64 * 1024 * 1024
 MAX_DOCUMENTS: Final = 20_000
 _MAX_LISTS: Final = 3
-SUFFIXES: Final = (".yaml", ".yml", ".json")
 STDIN_NAME: Final = "<stdin>"
 MESH_VALUES: Final = "MeshConfigValues"
 """What documents with `meshConfig` and no kind are called: values for istiod's Helm chart."""

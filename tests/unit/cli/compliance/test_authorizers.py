@@ -125,6 +125,52 @@ def test_keys_of_a_config_map_are_found_under_the_names_they_are_mounted_as(
     assert check_of(report(tmp_path, capsys, text), "callers-verified")["status"] == "satisfied"
 
 
+@pytest.mark.parametrize(
+    "mounted",
+    [
+        "mountPath: /etc/policies/team/shop}",
+        "mountPath: /etc/policies/team/shop.yaml, subPath: rules.yaml}",
+        "mountPath: /etc/policies/}",
+    ],
+)
+@pytest.mark.parametrize(
+    "named", ["", ", items: [{key: rules.yaml, path: rules.yaml}, {key: rules.yaml, path: a/R.YAML}]"]
+)
+def test_policies_are_found_below_the_path_as_serve_finds_them(
+    mounted: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = installation().replace("mountPath: /etc/policies}", mounted)
+    if "a/R.YAML" in named and "subPath" not in mounted:
+        named = named.replace("{key: rules.yaml, path: rules.yaml}, ", "")
+    text = text.replace("configMap: {name: rules}", f"configMap: {{name: rules{named}}}")
+    (found,) = check_of(report(tmp_path, capsys, text), "dynamic-policy")["satisfied"]
+    assert found["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
+
+
+def test_a_mount_below_the_path_whose_content_is_elsewhere_is_said_to_be_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = installation().replace(
+        "mountPath: /etc/policies}", "mountPath: /etc/policies}\n        - {name: more, mountPath: /etc/policies/more}"
+    )
+    text = text.replace(
+        "configMap: {name: rules}}", "configMap: {name: rules}}\n      - {name: more, secret: {secretName: x}}"
+    )
+    answer = report(tmp_path, capsys, text)
+    assert "/etc/policies/more" in check_of(answer, "decisions-known")["cannotBeSeen"][0]["message"]
+
+
+@pytest.mark.parametrize("name", [".rules.yaml", "rules.txt", "kustomization.yaml"])
+def test_keys_that_serve_would_skip_are_no_policies(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = installation().replace(
+        "configMap: {name: rules}", f"configMap: {{name: rules, items: [{{key: rules.yaml, path: {name}}}]}}"
+    )
+    answer = report(tmp_path, capsys, text)
+    assert "/etc/policies" in check_of(answer, "decisions-known")["cannotBeSeen"][0]["message"]
+
+
 @pytest.mark.parametrize("written", ["data", "operator", "values"])
 def test_the_provider_is_found_wherever_the_mesh_configuration_stands(
     written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
