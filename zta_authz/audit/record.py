@@ -7,7 +7,6 @@ character or line separator of any alphabet can break a line or forge another.
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from zta_authz.model.changed_headers import removable, removed_upstream, set_ups
 from zta_authz.model.decision import NO_RESPONSE
 from zta_authz.model.identity import NO_CHANGES
 from zta_authz.model.request import RequestAttributes
+from zta_authz.model.trace_context import TraceParent, call_parent, parse_trace_parent
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision, Disagreement
@@ -31,10 +31,6 @@ _NOTHING_READ = RequestAttributes()
 MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
 
-_TRACE_PARENT = re.compile(
-    r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII
-)  # W3C Trace Context
-_NO_TRACE = "0" * 32
 _MICROSECONDS = 1e6
 
 
@@ -52,7 +48,7 @@ NO_OBLIGATIONS = Obligations()
 class Note(msgspec.Struct, frozen=True, gc=False):
     """What a record is made of, taken while the caller waits.
 
-    `path` still has its query; `trace_parent` is the call's or the request's header, not looked at; `now` and `ended`
+    `path` still has its query; `trace_parent` is the call's, or the request's header, not looked at; `now` and `ended`
     are seconds since the epoch. It keeps the decision alive, claims included, so none waits for long.
     """
 
@@ -65,7 +61,7 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     source: Address
     destination: Address
     request_id: str
-    trace_parent: str
+    trace_parent: TraceParent | str
     ended: float
     table_digest: str
 
@@ -85,13 +81,7 @@ def take_note(
     """
     if request is None:
         request = _NOTHING_READ
-    trace_parent: str | None
-    for name, value in metadata:  # of the proxy's own span where it says so, as our span's parent is
-        if name == "traceparent" and isinstance(value, str):
-            trace_parent = value
-            break
-    else:  # the client's word
-        trace_parent = request.headers.joined("traceparent")
+    parent = call_parent(metadata)  # the proxy's own span where it says so, as our span's parent is
     return Note(
         decision_id,
         now,
@@ -102,7 +92,7 @@ def take_note(
         request.source,
         request.destination,
         request.request_id,
-        trace_parent or "",
+        parent or request.headers.joined("traceparent") or "",  # else the client's word
         ended,
         table_digest,
     )
@@ -216,14 +206,10 @@ def _disagreement(found: Disagreement | None) -> DisagreementRecord | None:
     return DisagreementRecord(found.verdict, found.reason, found.policy, found.rule)
 
 
-def trace_id(trace_parent: str) -> str:
-    """The trace that the request is part of, "" where its header is none (W3C Trace Context, 3.2)."""
-    if not trace_parent:
-        return ""
-    found = _TRACE_PARENT.fullmatch(trace_parent)
-    if found is None or found[1] == _NO_TRACE or trace_parent.startswith("ff"):
-        return ""
-    return found[1]
+def trace_id(trace_parent: TraceParent | str) -> str:
+    """The trace that the request is part of, "" where its header is not valid."""
+    parent = parse_trace_parent(trace_parent) if isinstance(trace_parent, str) else trace_parent
+    return "" if parent is None else parent.trace_id
 
 
 def time_text(now: float) -> str:

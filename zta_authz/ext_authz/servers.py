@@ -34,11 +34,14 @@ Unary = Callable[[bytes, Any, str], Awaitable[bytes]]
 Methods = Mapping[str, Mapping[str, Unary]]
 """Methods by name, by their service's full name."""
 
+_MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
+"""Metadata may hold what a proxy's client sent, and past this gRPC fails the call: Envoy takes 8 MiB at the most."""
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # bytes; a CheckRequest with the largest headers and body
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
-    ("grpc.max_metadata_size", 32 * 1024),
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", 8192),  # a connection; near the limit gRPC refuses streams, and a proxy sees errors
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),

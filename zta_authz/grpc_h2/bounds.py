@@ -28,9 +28,9 @@ class Bounds:
     """Limits of one connection. Bytes, seconds, or frames an `interval_seconds`; the defaults are safe."""
 
     max_concurrent_streams: int = 1024
-    max_header_list_bytes: int = 32 * KIB  # decoded, 32 added for each field (RFC 9113, section 6.5.2)
-    max_header_block_bytes: int = 128 * KIB  # encoded; past it the connection ends, because HPACK's state is lost
-    max_continuation_frames: int = 16  # in one header block
+    max_header_list_bytes: int = 32 * KIB  # decoded, 32 added for each field; past it metadata is left out
+    max_header_block_bytes: int = 16 * MIB  # encoded; past it the connection ends, because HPACK's state is lost
+    max_continuation_frames: int = 16  # in one header block, besides one for each 4 KiB of it
     header_table_bytes: int = MIN_TABLE_BYTES
     max_frame_bytes: int = MIN_FRAME_BYTES
     max_message_bytes: int = 4 * MIB

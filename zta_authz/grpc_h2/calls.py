@@ -96,7 +96,10 @@ class Calls:
             (frames.SETTINGS_MAX_CONCURRENT_STREAMS, bounds.max_concurrent_streams),
             (frames.SETTINGS_INITIAL_WINDOW_SIZE, self._inbound.stream_room),
             (frames.SETTINGS_MAX_FRAME_SIZE, bounds.max_frame_bytes),
-            (frames.SETTINGS_MAX_HEADER_LIST_SIZE, bounds.max_header_list_bytes),
+            (
+                frames.SETTINGS_MAX_HEADER_LIST_SIZE,
+                bounds.max_header_block_bytes,
+            ),  # past the list's, fields are left out
         )
         wider = window - frames.DEFAULT_WINDOW
         return frames.settings(ours) + (frames.window_update(0, wider) if wider else b"")
@@ -137,8 +140,8 @@ class Calls:
         if not streams.takes(number, Received.HEADERS):
             self._tally.count(Costly.OTHER, self.now)
             return
-        if fields is None or not flags & END_STREAM:
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers that are too large, or do not end their stream")
+        if not flags & END_STREAM:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers that do not end their stream")
         check_trailers(fields)
         self._on_end(number, streams.live[number], b"")
 

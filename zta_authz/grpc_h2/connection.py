@@ -197,10 +197,11 @@ class Connection:
 
     @property
     def held_bytes(self) -> int:
-        """What is kept for the peer: incomplete calls, answers that wait, and what came of an incomplete frame."""
+        """What is kept for the peer: incomplete calls, frames and header blocks, and answers that wait."""
         if self.fault is not None:
             return 0
-        return self._calls.buffered_bytes + self._out.unsent_bytes + self._reader.pending_bytes
+        begun = self._reader.pending_bytes + self._headers.pending_bytes
+        return self._calls.buffered_bytes + self._out.unsent_bytes + begun
 
     # time
 

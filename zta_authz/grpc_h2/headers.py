@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode
 from zta_authz.grpc_h2.hpack import Decoder
-from zta_authz.grpc_h2.request import Failed, Head, head_of
+from zta_authz.grpc_h2.request import PROTOCOL_NAMES, Head, head_of
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.bounds import Bounds
     from zta_authz.grpc_h2.hpack import Field
+    from zta_authz.grpc_h2.request import Failed
 
 _KEPT_HEADS: Final = 16
 _KEPT_BLOCK_BYTES: Final = 2048
+_SMALLEST_FRAME_BYTES: Final = 4096
+"""A block may take as many frames of that size as it needs, besides those that it may take in any case."""
 
 
 class HeaderReader:
@@ -28,7 +31,6 @@ class HeaderReader:
         "_decoder",
         "_frames",
         "_heads",
-        "_oversized",
         "_parts",
         "flags",
         "since",
@@ -37,15 +39,17 @@ class HeaderReader:
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes)
+        self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes, PROTOCOL_NAMES)
         self._heads: dict[bytes, Head] = {}
         self._parts = bytearray()
         self._frames = 0
-        self._oversized = Failed(
-            Status.RESOURCE_EXHAUSTED, f"the metadata is larger than {bounds.max_header_list_bytes} bytes"
-        )
         self.stream = self.flags = 0
         self.since: float | None = None
+
+    @property
+    def pending_bytes(self) -> int:
+        """What came of a block that is not whole yet."""
+        return len(self._parts)
 
     def begin(self, stream: int, flags: int, fragment: bytes, now: float) -> None:
         """Keep the first fragment of a block that CONTINUATION frames go on with, and the HEADERS frame's flags."""
@@ -61,7 +65,7 @@ class HeaderReader:
         self._check()
 
     def _check(self) -> None:
-        if self._frames > self._bounds.max_continuation_frames:
+        if self._frames > self._bounds.max_continuation_frames + len(self._parts) // _SMALLEST_FRAME_BYTES:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
         if len(self._parts) > self._bounds.max_header_block_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
@@ -73,8 +77,8 @@ class HeaderReader:
         self.since = None
         return block
 
-    def fields(self, block: bytes) -> list[Field] | None:
-        """The block's fields, None if they are past the bound. Raises `ConnectionFault` for a malformed block."""
+    def fields(self, block: bytes) -> list[Field]:
+        """The block's fields, without those past a bound. Raises `ConnectionFault` for a malformed or costly block."""
         before = self._decoder.version
         fields = self._decoder.decode(block)
         if self._decoder.version != before:
@@ -83,13 +87,13 @@ class HeaderReader:
 
     def head(self, block: bytes) -> Head:
         """The call that the block begins. Raises as `fields`, and `StreamFault` for a malformed request."""
-        known = self._heads.get(block)
+        short = len(block) <= _KEPT_BLOCK_BYTES
+        known = self._heads.get(block) if short else None
         if known is not None:
             return known
         before = self._decoder.version
-        fields = self.fields(block)
-        head = Head("", refusal=self._oversized) if fields is None else head_of(fields)
-        if self._decoder.version == before and len(block) <= _KEPT_BLOCK_BYTES:
+        head = head_of(self.fields(block))
+        if short and self._decoder.version == before:
             if len(self._heads) >= _KEPT_HEADS:
                 self._heads.clear()
             self._heads[block] = head
@@ -111,6 +115,6 @@ class UnreadHeaders:
         """A call that has failed."""
         return self._head
 
-    def fields(self, _block: bytes) -> list[Field] | None:
+    def fields(self, _block: bytes) -> list[Field]:
         """No fields: trailers that say nothing."""
         return []

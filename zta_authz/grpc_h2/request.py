@@ -2,6 +2,10 @@
 
 A request that is malformed as HTTP/2 ends its stream; one that is well-formed but not gRPC is answered, in HTTP or in
 gRPC, once it is complete.
+
+Metadata is not the caller's word only: a proxy copies into some of it (`tracestate`) what its client sent, and a client
+must not be able to make a call fail. So blanks around a value are taken off, and a field that is malformed all the same
+is left out, and no more.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +61,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
 """A field name (RFC 9110, section 5.6.2) without capitals (RFC 9113, section 8.2.1)."""
 _VALUE: Final = re.compile(r"(?![ \t])[^\0\r\n]*(?<![ \t])", re.DOTALL)
 """A field value (RFC 9113, section 8.2.1)."""
+_UNSOUND: Final = re.compile(r"[\0\r\n]")
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -70,7 +76,8 @@ _OURS: Final = frozenset(
     ("te", "content-type", "content-length", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "host")
 )
 """Fields of the protocol; the rest is the caller's metadata."""
-_USUAL_NAMES: Final = _PSEUDO | _OURS | {"user-agent", "traceparent", "tracestate", "baggage", "x-request-id"}
+PROTOCOL_NAMES: Final = _PSEUDO | _OURS
+_USUAL_NAMES: Final = PROTOCOL_NAMES | {"user-agent", "traceparent", "tracestate", "baggage", "x-request-id"}
 """Known to be well-formed: no need to look again."""
 
 
@@ -84,16 +91,19 @@ def head_of(fields: Iterable[Field]) -> Head:
     special: dict[str, str] = {}
     metadata: list[tuple[str, str | bytes]] = []
     for name, value in fields:
-        check_field(name, value)
         if name in _PSEUDO:
+            check_field(name, value)
             if name in pseudo or special or metadata:
                 raise _malformed("a pseudo-header field that is repeated or comes late")
             pseudo[name] = value
         elif name in _OURS:
+            check_field(name, value)
             if special.setdefault(name, value) != value:
                 raise _malformed("a field that is repeated with another value")
         else:
-            _add_metadata(name, value, metadata)
+            _check_name(name)
+            if value.isprintable() or _UNSOUND.search(value) is None:
+                _add_metadata(name, value.strip(" \t"), metadata)
     _check_pseudo(pseudo, special)
     timeout, refusal = _judge(pseudo[":method"], special)
     return Head(pseudo[":path"], tuple(metadata), timeout, _content_length(special), refusal)
@@ -101,12 +111,16 @@ def head_of(fields: Iterable[Field]) -> Head:
 
 def check_field(name: str, value: str) -> None:
     """Raise `StreamFault` for a name or a value that HTTP/2 forbids, pseudo-header fields aside."""
-    if name not in _USUAL_NAMES and (_TOKEN.fullmatch(name) is None or name in _CONNECTION_SPECIFIC):
-        raise _malformed("a field name that HTTP/2 forbids")
+    _check_name(name)
     if not (value.isprintable() and value == value.strip()) and _VALUE.fullmatch(value) is None:
         raise _malformed("a field value that HTTP/2 forbids")
     if name == "te" and value != "trailers":
         raise _malformed("te other than trailers")
+
+
+def _check_name(name: str) -> None:
+    if name not in _USUAL_NAMES and (_TOKEN.fullmatch(name) is None or name in _CONNECTION_SPECIFIC):
+        raise _malformed("a field name that HTTP/2 forbids")
 
 
 def check_trailers(fields: Iterable[Field]) -> None:
@@ -118,14 +132,13 @@ def check_trailers(fields: Iterable[Field]) -> None:
 
 
 def _add_metadata(name: str, value: str, metadata: list[tuple[str, str | bytes]]) -> None:
+    """Add a field, or each part of a binary one that is base64."""
     if not name.endswith("-bin"):
         metadata.append((name, value))
         return
     for part in value.split(","):  # repeats may arrive joined
-        try:
+        with suppress(binascii.Error, ValueError):
             metadata.append((name, base64.b64decode(part + "=" * (-len(part) % 4), validate=True)))
-        except (binascii.Error, ValueError):
-            raise _malformed("binary metadata that is not base64") from None
 
 
 def _check_pseudo(pseudo: dict[str, str], special: dict[str, str]) -> None:

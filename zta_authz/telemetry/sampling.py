@@ -5,11 +5,11 @@ Source: W3C Trace Context (traceparent); OpenTelemetry's ParentBased sampler.
 
 from __future__ import annotations
 
-import re
 from random import random as _chance  # from 0, and below 1
 from typing import TYPE_CHECKING, Final, Literal
 
 from zta_authz.errors import ANSWERS
+from zta_authz.model.trace_context import call_parent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -21,7 +21,6 @@ Keep = Literal["denials", "errors"]
 KEPT_PER_SECOND: Final = 1000
 """Spans that are kept although not sampled: a flood of denials must not become a flood of spans."""
 
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
 _NANOSECONDS: Final = 1_000_000_000
 _SERVER_FAULT: Final = 500
 
@@ -45,11 +44,9 @@ class Sampling:
 
     def samples(self, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         """Whether the call with this metadata is sampled: as its parent was, by chance where it has none."""
-        for name, value in metadata:
-            if name == "traceparent" and isinstance(value, str):
-                parent = _TRACEPARENT.fullmatch(value)
-                if parent is not None:
-                    return int(parent[1], 16) & 1 == 1
+        parent = call_parent(metadata)
+        if parent is not None:
+            return parent.sampled
         return _chance() < self.ratio  # noqa: S311  chance, not secrecy
 
     def keeps(self, event: CheckEvent) -> bool:

@@ -7,35 +7,27 @@ Source: opentelemetry-proto 1.x, trace.proto.
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.context import Context
-from opentelemetry.trace import get_current_span
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
 from zta_authz.errors import Reason
+from zta_authz.model.trace_context import call_parent, call_state, parse_trace_parent
 from zta_authz.otlp.wire import field, varint
 from zta_authz.telemetry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from opentelemetry.trace import SpanContext
+    from collections.abc import Iterable, Iterator, Mapping
 
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
+    from zta_authz.model.trace_context import TraceParent
     from zta_authz.ports import CheckEvent
 
 ATTRIBUTE_CHARACTERS: Final = 1024
 _KNOWN_ATTRIBUTES: Final = 1024
 _SPAN_DIGITS: Final = 16
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
-_PROPAGATOR: Final = TraceContextTextMapPropagator()
-_NO_CONTEXT: Final = Context()
-logging.getLogger("opentelemetry.trace").setLevel(logging.CRITICAL)  # it quotes a tracestate that is none, each time
 
 # tags of fields: the field's number, and in the last three bits how it is written; 2 is "with its length before it"
 _TRACE_ID, _SPAN_ID, _TRACE_STATE, _PARENT_ID, _NAME, _ATTRIBUTE = 0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x4A
@@ -68,13 +60,13 @@ def encode_request(parts: tuple[bytes, bytes], spans: Iterable[bytes]) -> bytes:
 
 def encode_span(event: CheckEvent) -> bytes:
     """The span, as it stands among others in a request."""
-    parent = _parent(event.metadata)
+    parent = call_parent(event.metadata)
     stages, decision_id = event.stages, event.decision_id
     failed = event.decision.reason is Reason.INTERNAL_ERROR
     said = [
-        field(_TRACE_ID, bytes.fromhex(decision_id) if parent is None else parent.trace_id.to_bytes(16, "big")),
+        field(_TRACE_ID, bytes.fromhex(decision_id) if parent is None else bytes.fromhex(parent.trace_id)),
         field(_SPAN_ID, bytes.fromhex(decision_id[-_SPAN_DIGITS:])),  # random too, and known to the decision's record
-        b"" if parent is None else _parent_fields(parent),
+        b"" if parent is None else _parent_fields(parent, call_state(event.metadata)),
         _CALL,
         _TIMES.pack(_START, event.started_ns, _END, max(event.started_ns, event.ended_ns)),
         *_attributes(event),
@@ -112,32 +104,19 @@ _RPC: Final = b"".join(
 _CALL: Final = field(_NAME, names.CHECK_SPAN.encode()) + _KIND_SERVER
 
 
-def _parent(metadata: Sequence[tuple[str, str | bytes]]) -> SpanContext | None:
-    """The parent, None where the metadata has no valid `traceparent`."""
-    carrier = {name: value for name, value in metadata if name in ("traceparent", "tracestate")}
-    return _extract(carrier) if "traceparent" in carrier else None
-
-
-def _parent_fields(parent: SpanContext) -> bytes:
-    state = ",".join([f"{key}={value}" for key, value in parent.trace_state.items()])
+def _parent_fields(parent: TraceParent, state: str) -> bytes:
     told = field(_TRACE_STATE, state.encode()) if state else b""
-    return told + field(_PARENT_ID, parent.span_id.to_bytes(8, "big"))
+    return told + field(_PARENT_ID, bytes.fromhex(parent.span_id))
 
 
 def _client_link(request: RequestAttributes | None) -> bytes:
     if request is None or "traceparent" not in request.headers:
         return b""
-    context = _extract({"traceparent": request.headers.joined("traceparent") or ""})
-    if context is None:
+    parent = parse_trace_parent(request.headers.joined("traceparent") or "")
+    if parent is None:
         return b""
-    trace, span = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    trace, span = bytes.fromhex(parent.trace_id), bytes.fromhex(parent.span_id)
     return field(_LINK, field(_TRACE_ID, trace) + field(_SPAN_ID, span) + _LINK_FLAGS)
-
-
-def _extract(carrier: Mapping[str, str | bytes]) -> SpanContext | None:
-    text = {name: value for name, value in carrier.items() if isinstance(value, str) and value.isascii()}
-    context = get_current_span(_PROPAGATOR.extract(text, context=_NO_CONTEXT)).get_span_context()
-    return context if context.is_valid else None
 
 
 def _stage_events(stages: Stages, event: CheckEvent) -> Iterator[bytes]:

@@ -129,6 +129,7 @@ def test_a_clock_that_went_back_gives_no_negative_latency() -> None:
     [
         (f"00-{'a1' * 16}-{'b' * 16}-01", "a1" * 16),
         (f"01-{'a1' * 16}-{'b' * 16}-01-more", "a1" * 16),
+        (f"00-{'a1' * 16}-{'b' * 16}-01-more", ""),
         (f"00-{'0' * 32}-{'b' * 16}-01", ""),
         (f"ff-{'a1' * 16}-{'b' * 16}-01", ""),
         ("00-secret", ""),
@@ -204,7 +205,8 @@ def test_nothing_is_left_out_where_there_is_nothing_to_say() -> None:
         ((), "c" * 32),
         ((("x", "y"), ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")), "a" * 32),
         ((("traceparent", b"00"),), "c" * 32),
-        ((("traceparent", "nonsense"),), ""),
+        ((("traceparent", "nonsense"),), "c" * 32),
+        ((("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),) * 2, "c" * 32),
     ],
 )
 def test_the_trace_is_that_of_the_proxys_own_span_before_the_clients_word(metadata: Metadata, trace: str) -> None:

@@ -116,6 +116,13 @@ def test_continuation_without_end_ends_the_connection_by_its_frames() -> None:
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_a_large_block_may_take_the_frames_that_it_needs_and_counts_as_held() -> None:
+    peer = RawPeer(Bounds(max_continuation_frames=4))
+    peer.send(HeadersFrame(1, data=b"\x82"), *[ContinuationFrame(1, data=bytes(16_384))] * 100)
+    assert peer.connection.fault is None
+    assert peer.connection.held_bytes > 100 * 16_384
+
+
 def test_continuation_without_end_ends_the_connection_by_its_bytes() -> None:
     peer = RawPeer(Bounds(max_header_block_bytes=30_000, max_continuation_frames=1000))
     peer.send(HeadersFrame(1, data=bytes(16_000)), ContinuationFrame(1, data=bytes(16_000)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame
+from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, RstStreamFrame
 
-from tests.support.h2_peer import PATH, ProperPeer, RawPeer, block, call_with, message
+from tests.support.h2_peer import CALL, PATH, ProperPeer, RawPeer, block, call_with, message
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Cancelled, ErrorCode, Request, Status
 
@@ -203,11 +203,44 @@ def test_a_message_that_says_it_is_too_large_is_refused_before_it_came() -> None
     assert peer.connection.held_bytes == 0
 
 
-def test_metadata_past_the_bound_fails_its_call_and_no_other() -> None:
-    peer = RawPeer(Bounds(max_header_list_bytes=1000))
-    fields, _ = answer_to(peer, sent(fields=call_with(("tracestate", "x" * 1000))))
-    assert fields["grpc-status"] == str(int(Status.RESOURCE_EXHAUSTED))
-    assert len(peer.send(*sent(stream=3))) == 1
+IGNORED: dict[str, tuple[tuple[str, str], ...]] = {
+    "a line feed": (("tracestate", "x\ny"),),
+    "NUL": (("tracestate", "x\0y"),),
+    "binary metadata that is not base64": (("a-bin", "!"),),
+    "a value past the table's size": (("tracestate", "x" * 5000),),
+    "a value that takes many frames": (("baggage", "x" * 300_000),),
+    "a name past the table's size": (("x" * 5000, "1"),),
+}
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_metadata_that_can_not_be_taken_is_left_out_and_its_call_goes_on(name: str) -> None:
+    """A proxy copies into it what its client sent: a client must not make calls fail."""
+    fields = call_with(("traceparent", "00-1"), *IGNORED[name], ("x", "y"))
+    data = block(fields)
+    pieces = [data[at : at + 16_384] for at in range(0, len(data), 16_384)]
+    frames: list[Frame] = [HeadersFrame(1, data=pieces[0])]
+    frames += [ContinuationFrame(1, data=piece) for piece in pieces[1:]]
+    frames[-1].flags.add("END_HEADERS")
+    (request,) = RawPeer().send(*frames, DataFrame(1, data=message(b"x"), flags=["END_STREAM"]))
+    assert isinstance(request, Request)
+    assert request.metadata == (("traceparent", "00-1"), ("x", "y"))
+
+
+@pytest.mark.parametrize("value", [" a=b", "a=b\t", " \t a=b "])
+def test_blanks_around_metadata_are_no_part_of_it(value: str) -> None:
+    (request,) = RawPeer().send(*sent(fields=call_with(("tracestate", value))))
+    assert isinstance(request, Request)
+    assert request.metadata == (("tracestate", "a=b"),)
+
+
+def test_metadata_past_the_lists_bound_is_left_out_and_the_protocols_fields_are_not() -> None:
+    """Whatever comes first: a deadline that is overlooked would be a call that nobody waits for."""
+    fields = [*CALL[:4], *[("x", "y" * 100)] * 10, *CALL[4:], ("grpc-timeout", "1S")]
+    (request,) = RawPeer(Bounds(max_header_list_bytes=1000)).send(*sent(fields=fields))
+    assert isinstance(request, Request)
+    assert 1 < len(request.metadata) < 10
+    assert request.timeout == 1.0
 
 
 def test_a_call_without_content_has_no_message() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hpack.hpack import encode_integer
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from zta_authz.grpc_h2 import huffman
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode
@@ -128,10 +131,59 @@ def test_malformed_blocks_end_the_connection(name: str) -> None:
     assert caught.value.code is ErrorCode.COMPRESSION_ERROR
 
 
-def test_a_list_past_its_bound_is_read_to_its_end_but_not_kept() -> None:
+def test_fields_past_the_lists_bound_are_left_out_but_change_the_table() -> None:
     made = decoder(fields=100)
-    assert made.decode(b"\x00\x01a\x64" + b"x" * 100 + b"\x40\x01b\x011") is None
+    assert made.decode(b"\x00\x01a\x64" + b"x" * 100 + b"\x40\x01b\x011") == []
     assert made.decode(b"\xbe") == [("b", "1")]
+
+
+def test_a_name_that_is_needed_is_kept_past_the_lists_bound() -> None:
+    made = Decoder(4096, 50, ["te"])
+    assert made.decode(b"\x00\x01a\x14" + b"x" * 20 + b"\x00\x02te\x011" + b"\x00\x01b\x011") == [("te", "1")]
+
+
+def coded(text: bytes) -> bytes:
+    raw = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(text)
+    length = encode_integer(len(raw), 7)
+    length[0] |= 0x80
+    return bytes(length) + raw
+
+
+@pytest.mark.parametrize("first", [b"\x00", b"\x40", b"\x10"])
+@pytest.mark.parametrize("text", [b"0" * 4097, b"\xff" * 4097, b"0" * 60_000])
+@pytest.mark.parametrize("as_name", [False, True])
+def test_a_string_that_the_table_has_no_room_for_is_left_out_and_empties_it(
+    first: bytes, text: bytes, *, as_name: bool
+) -> None:
+    made = decoder()
+    made.decode(b"\x40\x01a\x011")
+    data = first + (coded(text) + b"\x011" if as_name else b"\x01b" + coded(text)) + b"\x00\x01c\x011"
+    assert made.decode(data) == [("c", "1")]
+    if first == b"\x40":
+        with pytest.raises(ConnectionFault, match="an index without an entry"):
+            made.decode(b"\xbe")
+    else:
+        assert made.decode(b"\xbe") == [("a", "1")]
+
+
+@pytest.mark.parametrize("text", [b"0" * 4096, b"\xff" * 4000])
+def test_a_string_that_the_table_might_have_room_for_is_decoded(text: bytes) -> None:
+    assert decoder(fields=10_000).decode(b"\x00\x01a" + coded(text)) == [("a", text.decode("latin-1"))]
+
+
+def test_no_more_than_so_much_huffman_coding_is_decoded_of_a_block() -> None:
+    made = decoder(fields=1_000_000)
+    field = b"\x00\x01a" + coded(b"0" * 4000)
+    assert len(made.decode(field * 50)) == 32 * 1024 // (4000 * 5 // 8)
+    assert len(made.decode(field)) == 1
+    with pytest.raises(ConnectionFault, match="too much Huffman coding"):
+        made.decode((b"\x40" + field[1:]) * 50)
+
+
+def test_a_block_of_very_many_fields_ends_the_connection() -> None:
+    assert len(decoder(fields=1_000_000).decode(b"\x82" * 4096)) == 4096
+    with pytest.raises(ConnectionFault, match="too many fields"):
+        decoder().decode(b"\x82" * 4097)
 
 
 def test_bytes_that_are_no_ascii_are_kept() -> None:
@@ -139,4 +191,4 @@ def test_bytes_that_are_no_ascii_are_kept() -> None:
 
 
 def test_an_empty_huffman_string_is_empty() -> None:
-    assert huffman.decode(b"") == b""
+    assert huffman.decode(b"", 0) == b""
