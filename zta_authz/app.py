@@ -37,7 +37,7 @@ from zta_authz.reloading import Reloading
 from zta_authz.serving import Servers
 from zta_authz.settings.live import LiveSettings
 from zta_authz.telemetry.logs import configure_logging
-from zta_authz.telling import Figures, new_origin, open_push, open_telling
+from zta_authz.telling import Figures, audit_status, new_origin, open_push, open_telling
 
 if TYPE_CHECKING:
     import ssl
@@ -125,6 +125,7 @@ class Service:
         snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
         origin = new_origin()
         self._audit, self._observer = open_telling(settings, origin)
+        self.state.audit = lambda: audit_status(self._audit, clock())
         metrics = self._observer.metrics
         self._jwks = self._build_jwks(authorities)
         self._figures = Figures(settings, metrics, self.state, self._snapshots, self._trust, self._jwks)

@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from zta_authz import __version__
+from zta_authz.admin.state import AuditStatus
 from zta_authz.ext_authz.own_certificate import file_ends_at
 from zta_authz.otlp.messages import Origin, Signal
 from zta_authz.settings.audit import open_audit
@@ -50,7 +51,16 @@ def open_telling(settings: Settings, origin: Origin) -> tuple[LineSink | NullSin
         instance=origin.instance,
     )
     observer.metrics.watch_audit(lambda: audit.dropped, lambda: audit.queued, lambda: audit.unsampled)
+    observer.metrics.watch_audit_sink(
+        lambda: bool(audit.failing), lambda: audit_status(audit, time.time()).oldest_unwritten_seconds
+    )
     return audit, observer
+
+
+def audit_status(audit: LineSink | NullSink, now: float) -> AuditStatus:
+    """How the decision log does at `now`, seconds since the epoch."""
+    oldest = audit.oldest_unwritten
+    return AuditStatus(audit.failing, audit.queued, 0.0 if oldest is None else max(0.0, round(now - oldest, 3)))
 
 
 def _span_exporter(wanted: CollectorSettings) -> SpanExporter:

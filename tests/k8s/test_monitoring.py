@@ -29,6 +29,7 @@ NEEDED = {
     "ZtaOwnCertificateExpires",
     "ZtaReloadFailing",
     "ZtaAuditDrops",
+    "ZtaAuditSinkFailing",
     "ZtaTrafficDoubled",
     "ZtaSlow",
 }

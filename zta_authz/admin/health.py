@@ -12,7 +12,7 @@ import json
 import logging
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -176,6 +176,7 @@ class HealthServer:
             "load_errors": len(state.load_errors),
             "warnings": len(snapshot.warnings) if snapshot is not None else 0,
             "issuers_without_keys": state.issuers_without_keys()[:MAX_ISSUERS],
+            "audit": asdict(state.audit()),
         }
         status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Page(status, _JSON, _to_json(detail))

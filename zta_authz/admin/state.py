@@ -42,10 +42,21 @@ class KeyStatus:
     expires_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AuditStatus:
+    """How the decision log does: why it can't be written ("" while it can), and how long what is queued has waited."""
+
+    failing: str = ""
+    queued: int = 0
+    oldest_unwritten_seconds: float = 0.0
+
+
 class ServiceState:
     """Read by the health listener and the admin API, written by `app`."""
 
-    __slots__ = ("_clock", "_keys", "_needs", "_snapshots", "load_errors", "loaded_at", "phase", "started_at")
+    __slots__ = (
+        "_clock", "_keys", "_needs", "_snapshots", "audit", "load_errors", "loaded_at", "phase", "started_at",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,6 +74,8 @@ class ServiceState:
         self.started_at = clock()
         self.loaded_at = 0.0
         self.load_errors: tuple[Fault, ...] = ()
+        self.audit: Callable[[], AuditStatus] = AuditStatus
+        """How the decision log does; set by whoever opens it."""
 
     @property
     def version(self) -> str:

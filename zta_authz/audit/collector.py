@@ -130,6 +130,7 @@ class CollectorOutput:
     def __init__(self, export: Export, *, traced: bool = False) -> None:
         """`traced`: spans are made of checks, and their ids are shown."""
         self.lost = 0
+        self.held_since: float | None = None
         self._export = export
         self._traced = traced
         self._entries: list[bytes] = []
@@ -139,6 +140,11 @@ class CollectorOutput:
         self._deadline: float | None = None
         self._failing = False
         self._quiet_until = 0.0
+
+    @property
+    def failing(self) -> str:
+        """Whether the collector took the last batch; what it said is in our log."""
+        return "the collector takes no records" if self._failing else ""
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Encode the lines, and send what is enough for a batch."""
@@ -158,6 +164,7 @@ class CollectorOutput:
             return
         if not self._entries:
             self._due = time.monotonic() + BATCH_SECONDS
+            self.held_since = now
         self._entries.append(entry)
         self._bytes += len(entry)
 
@@ -189,6 +196,7 @@ class CollectorOutput:
             self._send_until_taken(entries)
         except Exception as error:  # noqa: BLE001
             self._lose(len(entries), f"they could not be sent: {type(error).__qualname__}")
+        self.held_since = None
 
     def _send_until_taken(self, entries: Sequence[bytes]) -> None:
         pause = FIRST_PAUSE_SECONDS

@@ -22,6 +22,16 @@ class Output(Protocol):
 
     lost: int
 
+    @property
+    def failing(self) -> str:
+        """Why it can't write at the moment, in a few words; "" while it can."""
+        ...
+
+    @property
+    def held_since(self) -> float | None:
+        """When the oldest record came that was written and has not left us (epoch seconds); None without any."""
+        ...
+
     def write(self, lines: Sequence[bytes]) -> None:
         r"""Write lines, each with its `\n`, in this order."""
         ...
@@ -43,16 +53,32 @@ class Output(Protocol):
         ...
 
 
+class Trouble:
+    """What keeps an output from writing, for others to read; "" where nothing does."""
+
+    __slots__ = ("said",)
+
+    def __init__(self) -> None:
+        self.said = ""
+
+
 class PlainOutput:
     """Lines to a file descriptor, which is closed with it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._trouble = Trouble()
         self.lost = 0
+        self.held_since: float | None = None
+
+    @property
+    def failing(self) -> str:
+        """What the system said of the last attempt."""
+        return self._trouble.said
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write them, however often it takes."""
-        write_all(self._descriptor, b"".join(lines))
+        write_all(self._descriptor, b"".join(lines), self._trouble)
 
     def patience(self) -> float | None:
         """Nothing is ever due."""
@@ -69,7 +95,7 @@ class PlainOutput:
         os.close(self._descriptor)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes, trouble: Trouble) -> None:
     """Write all of `data`, however often it takes; a reader that is gone or a full disk is waited for."""
     rest = memoryview(data)
 
@@ -78,19 +104,19 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
         return not rest
 
-    until_done(write_some)
+    until_done(write_some, trouble)
 
 
-def until_done(step: Callable[[], bool]) -> None:
+def until_done(step: Callable[[], bool], trouble: Trouble) -> None:
     """Repeat `step` until it returns True; while it raises OSError, say so once and wait between attempts."""
-    failing = False
     while True:
         try:
             if step():
-                return
-            failing = False
+                break
+            trouble.said = ""
         except OSError as error:
-            if not failing:
+            if not trouble.said:
                 _LOG.error("the decision log can't be written: %s", error.strerror)
-            failing = True
+            trouble.said = error.strerror or type(error).__name__
             threading.Event().wait(_RETRY_SECONDS)
+    trouble.said = ""

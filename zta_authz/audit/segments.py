@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.audit.chain import Event, Link, Position, append, digest, event_line, read_link
-from zta_authz.audit.outputs import until_done, write_all
+from zta_authz.audit.outputs import Trouble, until_done, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,8 @@ class SegmentedLog:
     ) -> None:
         """Go on with the log at `path`, or begin it. Raises OSError where it can't be."""
         self.lost = 0
+        self.held_since: float | None = None
+        self._trouble, self._flush_trouble = Trouble(), Trouble()
         self._path = Path(path)
         self._max_bytes, self._max_files = max_bytes, max_files
         self._flush_seconds = flush_seconds
@@ -88,6 +90,12 @@ class SegmentedLog:
         except BaseException:
             self._release()
             raise
+
+    @property
+    def failing(self) -> str:
+        """What keeps records from the disk, or checkpoints from being signed."""
+        unsigned = "" if self._checkpoints is None else self._checkpoints.failure
+        return self._trouble.said or self._flush_trouble.said or (unsigned and f"checkpoints: {unsigned}")
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Append the records to the chain, and begin a new segment where this one is full."""
@@ -215,7 +223,7 @@ class SegmentedLog:
         self._lines += len(lines)
 
     def _write(self, data: bytes) -> None:
-        write_all(self._descriptor, data)
+        write_all(self._descriptor, data, self._trouble)
         self._size += len(data)
         if self._flush_due is None:
             self._flush_due = time.monotonic() + self._flush_seconds
@@ -241,8 +249,8 @@ class SegmentedLog:
             self._descriptor = os.open(self._path, _FLAGS | os.O_EXCL, _MODE)
             return True
 
-        until_done(rename)
-        until_done(open_next)
+        until_done(rename, self._trouble)
+        until_done(open_next, self._trouble)
         self._size = 0
         self._open_event(segment)
         _sync_directory(self._path.parent)
@@ -273,9 +281,11 @@ class SegmentedLog:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
+            self._flush_trouble.said = error.strerror or type(error).__name__
             _LOG.error("the decision log can't be flushed: %s", error.strerror)
             self._flush_due = time.monotonic() + self._flush_seconds
             return False
+        self._flush_trouble.said = ""
         return True
 
     def _checkpoint_due(self) -> float | None:

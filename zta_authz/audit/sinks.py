@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from enum import StrEnum
 from time import time
 from typing import TYPE_CHECKING
@@ -62,6 +63,8 @@ class NullSink:
 
     dropped = 0
     queued = 0
+    failing = ""
+    oldest_unwritten: float | None = None
     unsampled = 0
     table_digest = ""
 
@@ -133,6 +136,8 @@ class LineSink:
         self._on_full = on_full
         self._notes: deque[Note] = deque()
         self._lines: deque[list[bytes]] = deque()
+        self._since: deque[float] = deque()  # for each list in `_lines`, when its oldest decision was made
+        self._batch_since: float | None = None
         self._making = threading.Lock()
         # each count has one writer, so that none needs a lock: the caller's thread, who holds `_making`, our thread
         self._refused = self._taken = 0
@@ -153,6 +158,25 @@ class LineSink:
     def queued(self) -> int:
         """Records that wait to be written."""
         return self._taken - self._unmade - self._begun
+
+    @property
+    def failing(self) -> str:
+        """Why nothing can be written at the moment, in a few words; "" while it can."""
+        return self._output.failing
+
+    @property
+    def oldest_unwritten(self) -> float | None:
+        """When the oldest decision was made whose record has not been written (epoch seconds); None without any."""
+        with suppress(IndexError):  # the other thread took the last one while we looked
+            if (held := self._output.held_since) is not None:
+                return held
+            if (since := self._batch_since) is not None:
+                return since
+            if self._since:
+                return self._since[0]
+            if self._notes:
+                return self._notes[0].now
+        return None
 
     def record(
         self,
@@ -219,7 +243,9 @@ class LineSink:
             lines = self._lines_of(notes)
             self._unmade += len(notes) - len(lines)
             self._queued_bytes += _memory(lines)
-            self._lines.append(lines)
+            if notes:
+                self._since.append(notes[0].now)
+                self._lines.append(lines)
         finally:
             self._making.release()
 
@@ -269,6 +295,9 @@ class LineSink:
         batch: list[bytes] = []
         while self._lines and len(batch) < WRITTEN_RECORDS:
             batch += self._lines.popleft()
+            since = self._since.popleft()
+            if self._batch_since is None:
+                self._batch_since = since
         self._begun += len(batch)
         try:
             self._output.write(batch)
@@ -278,6 +307,7 @@ class LineSink:
             _LOG.error("%d decision records are lost: %s", len(batch), type(error).__qualname__)
         finally:
             self._done_bytes += _memory(batch)
+            self._batch_since = None
         self._guard(self._output.tend)
 
 

@@ -159,6 +159,12 @@ class Metrics:
         self._readings.counter(names.AUDIT_UNSAMPLED, unsampled_help, unsampled)
         self._readings.gauge(names.AUDIT_QUEUE, "Decision records that wait to be written.", queued)
 
+    def watch_audit_sink(self, failing: Callable[[], bool], oldest: Callable[[], float]) -> None:
+        """Show whether the decision log can be written, and how many seconds the oldest unwritten record has waited."""
+        failing_help = "1 while the decision log, or its checkpoints, can't be written."
+        self._readings.gauge(names.AUDIT_FAILING, failing_help, failing)
+        self._readings.gauge(names.AUDIT_OLDEST, "Age of the oldest decision record that is not written.", oldest)
+
     def watch_spans(
         self, exported: Callable[[], int], dropped: Callable[[], Mapping[str, int]], queued: Callable[[], int]
     ) -> None:

@@ -14,7 +14,7 @@ from tests.fakes.snapshots import FixedSnapshot, hatshop
 from zta_authz import __version__
 from zta_authz.admin import health
 from zta_authz.admin.health import HealthServer
-from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
+from zta_authz.admin.state import AuditStatus, KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.errors import Fault, SettingsErrors
 
 if TYPE_CHECKING:
@@ -74,7 +74,22 @@ async def test_a_serving_process_is_alive_and_ready() -> None:
         "load_errors": 0,
         "warnings": 0,
         "issuers_without_keys": [],
+        "audit": {"failing": "", "queued": 0, "oldest_unwritten_seconds": 0.0},
     }
+
+
+async def test_a_decision_log_that_can_not_be_written_is_said_on_both_pages() -> None:
+    state = serving_state()
+    state.audit = lambda: AuditStatus("No space left on device", 12, 3.5)
+    async with running(state) as port:
+        pages = [await get(port, "/readyz"), await get(port, "/healthz")]
+    for status, _, body in pages:
+        assert status == 200
+        assert json.loads(body)["audit"] == {
+            "failing": "No space left on device",
+            "queued": 12,
+            "oldest_unwritten_seconds": 3.5,
+        }
 
 
 async def test_issuers_without_keys_are_named_and_keep_nobody_from_being_ready() -> None:

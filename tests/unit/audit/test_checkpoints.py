@@ -98,7 +98,9 @@ def test_a_checkpoint_that_can_not_be_written_is_said_and_its_number_used_later(
         patch.setattr("zta_authz.audit.checkpoints.os.fsync", fail)
         writer.write(Position(5, "a" * 64), 1)
     assert "No space left on device" in caplog.text
+    assert writer.failure == "No space left on device"
     writer.write(Position(5, "a" * 64), 1)
+    assert writer.failure == ""
     writer.close()
     assert [read_checkpoint(line.rstrip(b"\n"), KEY.public_key()).number for line in read_lines(path)] == [1]
 

@@ -151,7 +151,14 @@ def test_a_batch_that_is_not_taken_is_sent_again_until_it_is_and_said_once(caplo
     output = CollectorOutput(export)
     began = time.monotonic()
     output.write([line()])
-    output.close()
+    assert output.held_since is not None
+    closing = threading.Thread(target=output.close)
+    closing.start()
+    while not output.failing:
+        time.sleep(0.001)
+    assert output.held_since is not None
+    closing.join()
+    assert (output.failing, output.held_since) == ("", None)
     assert time.monotonic() - began >= 0.3
     assert (len(export.tries), len(export.taken), output.lost) == (4, 1, 0)
     assert [record.getMessage() for record in caplog.records] == [

@@ -279,3 +279,22 @@ def test_the_lock_is_given_back_where_the_log_can_not_be_opened(tmp_path: Path) 
     with pytest.raises(OSError, match="move it away"):
         open_log(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_keeps_records_from_the_disk_is_said_while_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log(tmp_path, signed=True)
+    assert log.failing == ""
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zta_authz.audit.segments.os.fsync", fail)
+        log.write([record_line(1)])
+        log._sign()
+    assert log.failing == "Input/output error"
+    log._sign()
+    assert log.failing == ""
+    log.close()

@@ -129,6 +129,35 @@ def test_a_full_queue_refuses_without_blocking(stuck_pipe: tuple[int, int]) -> N
     drain(reader, sink)
 
 
+def test_a_reader_that_stands_still_shows_in_the_age_of_the_oldest_record(stuck_pipe: tuple[int, int]) -> None:
+    reader, writer = stuck_pipe
+    sink = LineSink(PlainOutput(writer), capacity=8)
+    assert sink.oldest_unwritten is None
+    wait_until_stuck(sink)
+    oldest = sink.oldest_unwritten
+    assert oldest is not None
+    record(sink, allow())
+    assert sink.oldest_unwritten == oldest
+    assert sink.failing == ""
+    drain(reader, sink)
+    assert sink.oldest_unwritten is None
+
+
+def test_a_full_disk_is_said_while_it_lasts() -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    sink = LineSink(PlainOutput(descriptor))
+    assert sink.failing == ""
+    record(sink, allow())
+    wait_for(lambda: bool(sink.failing))
+    assert (sink.failing, sink.oldest_unwritten is not None) == ("No space left on device", True)
+    room = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(room, descriptor)
+    os.close(room)
+    wait_for(lambda: sink.written == 1)
+    assert (sink.failing, sink.oldest_unwritten) == ("", None)
+    sink.close()
+
+
 def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
     sink = LineSink(PlainOutput(writer), capacity=8)

@@ -57,6 +57,7 @@ def full() -> Metrics:
     for event in EVENTS:
         metrics.count(event)
     metrics.watch_audit(lambda: 1, lambda: 1, lambda: 1)
+    metrics.watch_audit_sink(lambda: False, lambda: 0.0)
     metrics.watch_observer(lambda: 1)
     metrics.watch_spans(lambda: 1, lambda: {"queue_full": 1, "export_failed": 1, "rate": 1}, lambda: 1)
     metrics.watch_caches(lambda: {"peers": 1}, lambda: {"peers": 1})

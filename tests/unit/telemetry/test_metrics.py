@@ -79,11 +79,14 @@ def test_no_call_that_waits_to_be_counted_keeps_its_request_alive() -> None:
 def test_the_decision_logs_and_telemetrys_own_troubles_show() -> None:
     metrics = Metrics("1")
     metrics.watch_audit(dropped=lambda: 7, queued=lambda: 5, unsampled=lambda: 2)
+    metrics.watch_audit_sink(failing=lambda: True, oldest=lambda: 12.5)
     metrics.watch_observer(errors=lambda: 3)
     found = samples(metrics)
     assert found["zta_audit_dropped_total", ()] == 7
     assert found["zta_audit_queue_records", ()] == 5
     assert found["zta_audit_unsampled_total", ()] == 2
+    assert found["zta_audit_sink_failing", ()] == 1
+    assert found["zta_audit_oldest_unwritten_seconds", ()] == 12.5
     assert found["zta_observer_errors_total", ()] == 3
 
 
