@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+
+_QUOTED = 4
+_QUOTED_CHARACTERS = 80
 
 
 class Reason(StrEnum):
@@ -161,6 +166,17 @@ class Refused(ZtaError):
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
+
+
+def quoted(values: Iterable[object]) -> str:
+    """A few of the values, each cut short and on one line, for details: what was seen, or what was wanted."""
+    texts = [str(value) for value in islice(values, _QUOTED + 1)]
+    shown = [f"`{_one_line(text[:_QUOTED_CHARACTERS])}{'…' * (len(text) > _QUOTED_CHARACTERS)}`" for text in texts]
+    return ", ".join((*shown[:_QUOTED], *("…" for _ in shown[_QUOTED:]))) or "none"
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @dataclass(frozen=True, slots=True, order=True)

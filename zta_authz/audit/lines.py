@@ -37,6 +37,7 @@ _STAMP_DIGITS: Final = 16  # of microseconds since the epoch: from 2001 to 2286
 _VERDICT: Final = (
     *("verdict", "reason", "policy", "rule", "detail", "principal", "token_subject", "token_issuer", "method", "host"),
 )
+_NOTHING_CLAIMED: Final = {"claimed_subject": "", "claimed_issuer": ""}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -62,6 +63,7 @@ class LineMaker:
             or decision.shadows
             or decision.response is not NO_RESPONSE
             or decision.disagreement is not None
+            or decision.refused_token is not None
             or identity.api_client is not None
             or identity.binding is not None
             or self._masks
@@ -133,7 +135,9 @@ class LineMaker:
     def _tail(self, note: Note, key: tuple[object, ...]) -> tuple[bytes, *tuple[object, ...]]:
         """What follows the latency. What is to be changed on requests is one object for many of them."""
         wanted = obligations_of(note.decision)
-        members = _members({"table_digest": note.table_digest, "obligations": wanted, "shadow": None})
+        members = _members(
+            {"table_digest": note.table_digest, "obligations": wanted, "shadow": None} | _NOTHING_CLAIMED
+        )
         found = b",%b}\n" % members, note.decision.identity.changes
         if len(members) <= MAX_TEXT_CHARACTERS:
             _learn(self._tails, key, found)

@@ -33,6 +33,8 @@ class Maskable(StrEnum):
     PRINCIPAL = "principal"
     TOKEN_SUBJECT = "token_subject"  # noqa: S105  a field's name
     TOKEN_ISSUER = "token_issuer"  # noqa: S105
+    CLAIMED_SUBJECT = "claimed_subject"
+    CLAIMED_ISSUER = "claimed_issuer"
     API_CLIENT = "api_client"
     HOST = "host"
     PATH = "path"
@@ -46,6 +48,13 @@ class How(StrEnum):
     DROP = "drop"
     HASH = "hash"
     TRUNCATE = "truncate"
+
+
+_CLAIMED: Final = {
+    Maskable.TOKEN_SUBJECT.value: Maskable.CLAIMED_SUBJECT.value,
+    Maskable.TOKEN_ISSUER.value: Maskable.CLAIMED_ISSUER.value,
+}
+"""Who masks the one masks the other: the same people are named in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,9 @@ class Masker:
             raise ValueError(f"a key for hashes has at least {KEY_BYTES} bytes")
         self._key = key
         self._masks: dict[str, Callable[[str], str]] = {str(rule.field): self._mask(rule) for rule in rules}
+        for verified, claimed in _CLAIMED.items():
+            if verified in self._masks:
+                self._masks.setdefault(claimed, self._masks[verified])
         if self._masks:
             self._masks.setdefault(Maskable.DETAIL.value, _drop)
 

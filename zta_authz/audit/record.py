@@ -21,6 +21,7 @@ from zta_authz.model.trace_context import TraceParent, call_parent, parse_trace_
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision, Disagreement
+    from zta_authz.model.identity import NamedToken, Token
     from zta_authz.model.request import Address
     from zta_authz.ports import Metadata
 
@@ -132,7 +133,8 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     `time` is RFC 3339 in UTC; `source` and `destination` are `address:port`; `request_id` is Envoy's stream id.
     `trace_id` is of the call's `traceparent`, else of the request's; `latency_us` is from reading it to this record;
     `binding` says what ties the token to the caller; `table_digest` is SHA-256 (hex) of the rules in force.
-    `shadow` is null where the shadow policies agree, or there are none.
+    `shadow` is null where the shadow policies agree, or there are none. `claimed_subject` and `claimed_issuer` are what
+    a token says that was refused before its signature held: anybody may have written them.
     """
 
     schema: str
@@ -160,13 +162,19 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     table_digest: str
     obligations: Obligations
     shadow: DisagreementRecord | None
+    claimed_subject: str
+    claimed_issuer: str
 
 
 def make_record(note: Note) -> DecisionRecord:
     """The record of one decision, each text at most `MAX_TEXT_CHARACTERS` long."""
     decision = note.decision
     identity = decision.identity
-    token, client, shadows = identity.token, identity.api_client, decision.shadows
+    client, shadows = identity.api_client, decision.shadows
+    token: Token | NamedToken | None = identity.token
+    claimed = decision.refused_token
+    if claimed is not None and claimed.verified:
+        token, claimed = claimed, None
     return DecisionRecord(
         SCHEMA,
         time_text(note.now),
@@ -193,6 +201,8 @@ def make_record(note: Note) -> DecisionRecord:
         note.table_digest,
         obligations_of(decision),
         _disagreement(decision.disagreement),
+        _cut(claimed.subject) if claimed is not None else "",
+        _cut(claimed.issuer) if claimed is not None else "",
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, Reason, Refused
-from zta_authz.model.identity import ApiClient, Changes, Identity
+from zta_authz.model.identity import ApiClient, Changes, Identity, RefusedCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -107,7 +107,10 @@ class ApiKeyVerifier:
     def verify(self, request: RequestAttributes, peer: Peer | None, now: float, *, trial: bool = False) -> Identity:
         """The identity of `peer` with the tokens and the API key of `request`. Raises `Refused` for what is bad."""
         client, consumed = self._keys.find(request.headers, now)
-        identity = self.tokens.verify(request, peer, now, trial=trial)
+        try:
+            identity = self.tokens.verify(request, peer, now, trial=trial)
+        except Refused as refused:
+            raise RefusedCaller(refused, api_client=client) from None
         if client is None:
             return identity
         changes = identity.changes

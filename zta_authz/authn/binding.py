@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.authn.encoding import base64url_decode, base64url_encode
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.identity import Binding
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def _contradiction(confirmation: Confirmation, peer: Peer | None, proved: str) -
         if presented is None:
             return "the token is bound to a certificate, and none was verified"
         if not hmac.compare_digest(digest, presented):
-            return "the token is bound to another certificate"
+            bound, shown = (quoted((base64url_encode(each),)) for each in (digest, presented))
+            return f"the token is bound to the certificate {bound}, and the peer has {shown}"
     if thumbprint and not hmac.compare_digest(thumbprint.encode(), proved.encode()):
         return "the token is bound to another key than the DPoP proof's" if proved else "there is no DPoP proof"
     return ""

@@ -17,7 +17,7 @@ from zta_authz.authn.dpop_shares import BUCKET_SECONDS, SHARES_BYTES, KeyShares
 from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
 from zta_authz.authn.keys import ASYMMETRIC, key_thumbprint, read_jwks
 from zta_authz.authn.limits import MAX_TIME, token_type
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Reason, Refused, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,7 +176,8 @@ def _read_claims(claims: Mapping[str, Any]) -> tuple[str, float]:
 def _check_purpose(claims: Mapping[str, Any], request: RequestAttributes, token: str) -> None:
     """Raises `Refused` unless the proof was made for this method, this address and this token."""
     if claims.get("htm") != request.method:
-        raise Refused(Reason.DPOP_MISMATCH, "`htm` is not the request's method")
+        seen = quoted((claims.get("htm"),))
+        raise Refused(Reason.DPOP_MISMATCH, f"`htm` is {seen}, and the request's method is {quoted((request.method,))}")
     target = claims.get("htu")
     if not isinstance(target, str) or len(request.path.partition("?")[0]) > 3 * len(target):
         # No spelling of one address is more than three times as long as another, and a long one takes long to read.

@@ -14,7 +14,7 @@ from zta_authz.authn.binding import Confirmation, read_confirmation
 from zta_authz.authn.encoding import ENVOY_JSON_DEPTH, MAX_JSON_DEPTH, base64url_decode, json_object
 from zta_authz.authn.keys import ALGORITHMS
 from zta_authz.authn.limits import MAX_TIME, token_type
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Reason, Refused, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -130,7 +130,8 @@ def _object(segment: str, name: str, reading: Reading) -> dict[str, Any]:
 def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise Refused(Reason.TOKEN_ALGORITHM, "`alg` is absent or not an algorithm we accept")
+        seen = quoted((algorithm,)) if algorithm is not None else "absent"
+        raise Refused(Reason.TOKEN_ALGORITHM, f"`alg` is {seen}, not an algorithm we accept")
     if "crit" in header:
         raise Refused(Reason.TOKEN_HEADER, "`crit` asks for an extension, and we know none")
     if header.get("b64", True) is not True:
@@ -146,7 +147,7 @@ def _type(header: Mapping[str, Any], reading: Reading) -> str:
     text = header.get("typ", "")
     kind = token_type(text) if isinstance(text, str) else ""
     if not reading.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
-        raise Refused(Reason.TOKEN_HEADER, "`typ` is not that of an access token")
+        raise Refused(Reason.TOKEN_HEADER, f"`typ` is {quoted((text,))}, not that of an access token")
     return kind
 
 

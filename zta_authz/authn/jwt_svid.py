@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.authn.encoding import base64url_decode
 from zta_authz.authn.grants import TokenRule
 from zta_authz.authn.keys import ASYMMETRIC, NO_KEYS
-from zta_authz.authn.limits import NO_LIMITS, raw_audiences
-from zta_authz.errors import Reason, Refused
+from zta_authz.authn.limits import NO_LIMITS, raw_audiences, wrong_audience
+from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.documents import JwtRule
 from zta_authz.model.spiffe import SCHEME, SpiffeId
 
@@ -73,7 +73,7 @@ class SvidRules:
         try:
             spiffe_id = SpiffeId.parse(subject)
         except ValueError:
-            raise Refused(Reason.TOKEN_CLAIM_INVALID, "`sub` is not a SPIFFE ID") from None
+            raise Refused(Reason.TOKEN_CLAIM_INVALID, f"`sub` is {quoted((subject,))}, not a SPIFFE ID") from None
         if not spiffe_id.path:
             raise Refused(Reason.TOKEN_CLAIM_INVALID, "`sub` is the SPIFFE ID of a trust domain, not of a workload")
         return self._rules.get(spiffe_id.trust_domain.name)
@@ -110,13 +110,13 @@ def judge_svid(token: VerifiedToken, rule: TokenRule) -> None:
     if token.algorithm not in ALGORITHMS:
         raise Refused(Reason.TOKEN_ALGORITHM, f"`{token.algorithm}` is not for JWT-SVIDs")
     if token.type not in _TYPES:
-        raise Refused(Reason.TOKEN_HEADER, "`typ` is not that of a JWT-SVID")
+        raise Refused(Reason.TOKEN_HEADER, f"`typ` is {quoted((token.type,))}, not that of a JWT-SVID")
     if not token.kid:
         raise Refused(Reason.TOKEN_HEADER, "a JWT-SVID without `kid`")
     if token.expires is None:
         raise Refused(Reason.TOKEN_EXPIRY_MISSING, "a JWT-SVID without `exp`")
     if rule.audiences.isdisjoint(raw_audiences(token)):
-        raise Refused(Reason.TOKEN_AUDIENCE, "none of the JWT-SVID's audiences is ours")
+        raise Refused(Reason.TOKEN_AUDIENCE, wrong_audience(raw_audiences(token), rule.audiences, "trust domain"))
 
 
 def looks_like_svid(text: str) -> bool:

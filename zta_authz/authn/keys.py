@@ -22,7 +22,7 @@ from jwt.exceptions import PyJWTError
 
 from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
 from zta_authz.authn.rsa_bounds import rsa_weakness
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Reason, Refused, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,9 @@ class KeySet:
 
     keys: tuple[Key, ...] = ()
 
+    def _no_such_kid(self, kid: str) -> str:
+        return f"`kid` is {quoted((kid,))}, and the issuer's keys have {quoted(key.kid for key in self.keys)}"
+
     def choose_strictly(self, algorithm: str, kid: str) -> tuple[Key, ...]:
         """The keys that may have signed: those named by `kid`, or without one the only key that fits.
 
@@ -90,10 +93,10 @@ class KeySet:
             raise Refused(Reason.TOKEN_KEY_UNKNOWN, "there are no keys for the issuer yet")
         named = tuple(key for key in self.keys if key.kid == kid) if kid else self.keys
         if not named:
-            raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
+            raise Refused(Reason.TOKEN_KEY_UNKNOWN, self._no_such_kid(kid))
         fitting = tuple(key for key in named if algorithm in key.algorithms)
         if not fitting:
-            raise Refused(Reason.TOKEN_ALGORITHM, f"`{algorithm}` does not fit the issuer's key")
+            raise Refused(Reason.TOKEN_ALGORITHM, _does_not_fit(algorithm, named))
         if not kid and len(fitting) > 1:
             raise Refused(Reason.TOKEN_KEY_UNKNOWN, f"no `kid`, and {len(fitting)} keys fit")
         return fitting
@@ -106,13 +109,18 @@ class KeySet:
         """
         named = tuple(key for key in self.keys if not kid or not key.kid or key.kid == kid)
         if not named:
-            raise Refused(Reason.TOKEN_KEY_UNKNOWN, "no key has the token's `kid`")
+            raise Refused(Reason.TOKEN_KEY_UNKNOWN, self._no_such_kid(kid))
         if signature_bytes != _ED25519_SIGNATURE_BYTES:
             named = tuple(takewhile(lambda key: key.names_algorithm or _ED25519 not in key.algorithms, named))
         fitting = tuple(key for key in named if algorithm in key.algorithms)
         if not fitting:
-            raise Refused(Reason.TOKEN_ALGORITHM, f"`{algorithm}` does not fit the issuer's key")
+            raise Refused(Reason.TOKEN_ALGORITHM, _does_not_fit(algorithm, named))
         return fitting
+
+
+def _does_not_fit(algorithm: str, keys: tuple[Key, ...]) -> str:
+    fitting = sorted({name for key in keys for name in key.algorithms})
+    return f"`alg` is {quoted((algorithm,))}, and the issuer's key is for {quoted(fitting)}"
 
 
 NO_KEYS: Final = KeySet()

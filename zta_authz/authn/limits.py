@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.errors import Fault, Reason, Refused
+from zta_authz.errors import Fault, Reason, Refused, quoted
 from zta_authz.model.spiffe import SCHEME
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ class IssuerLimits:
     def judge(self, token: VerifiedToken, now: float) -> None:
         """Raises `Refused` unless the token keeps to all limits but that of binding."""
         if self.algorithms is not None and token.algorithm not in self.algorithms:
-            raise Refused(Reason.TOKEN_ALGORITHM, f"`{token.algorithm}` is not allowed to this issuer")
+            raise Refused(Reason.TOKEN_ALGORITHM, f"`alg` is {_told(token.algorithm, self.algorithms)}")
         if self.types is not None and token.type not in self.types:
-            raise Refused(Reason.TOKEN_HEADER, "`typ` is not one that this issuer's tokens may have")
+            raise Refused(Reason.TOKEN_HEADER, f"`typ` is {_told(token.type, self.types)}")
         if self.require_kid and not token.kid:
             raise Refused(Reason.TOKEN_HEADER, "no `kid`, which this issuer's tokens must have")
         if self.audiences is not None and self.audiences.isdisjoint(raw_audiences(token)):
-            raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is its issuer's policy's")
+            raise Refused(Reason.TOKEN_AUDIENCE, wrong_audience(raw_audiences(token), self.audiences, "IssuerPolicy"))
         if self.max_age < float("inf"):
             if token.issued_at is None:
                 raise Refused(Reason.TOKEN_TOO_OLD, "no `iat`, so that its age can't be told")
@@ -69,6 +69,15 @@ class IssuerLimits:
 
 
 NO_LIMITS: Final = IssuerLimits()
+
+
+def _told(seen: str, wanted: frozenset[str]) -> str:
+    return f"{quoted((seen,))}, and the issuer's IssuerPolicy has {quoted(sorted(wanted))}"
+
+
+def wrong_audience(seen: Iterable[str], wanted: Iterable[str], whose: str) -> str:
+    """What the token has and what `whose` rule wants."""
+    return f"the audience is {quoted(sorted(seen))}, and the {whose} has {quoted(sorted(wanted))}"
 
 
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:

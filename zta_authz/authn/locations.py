@@ -57,6 +57,9 @@ class Place:
     name: str
     prefix: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind.name.lower()} {self.name}"
+
 
 class Places:
     """All places of all rules, each once."""

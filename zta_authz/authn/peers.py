@@ -25,8 +25,8 @@ from zta_authz.authn.chain import find_path
 from zta_authz.authn.names import envoy_names, subject_name, uri_names
 from zta_authz.authn.revocation import NOTHING_REVOKED, Mark
 from zta_authz.authn.svid import check_leaf, claimed_ids, svid_id, workload_id
-from zta_authz.errors import Reason, Refused
-from zta_authz.model.identity import Peer, PeerTrust
+from zta_authz.errors import Reason, Refused, quoted
+from zta_authz.model.identity import Peer, PeerTrust, RefusedCaller
 from zta_authz.model.options import CertificateCheck, ChainSource
 from zta_authz.model.spiffe import MAX_SPIFFE_ID_BYTES, SpiffeId
 
@@ -116,13 +116,13 @@ class PeerVerifier:
     def _by_word(self, principal: str, now: float) -> Peer | None:
         if not principal or not self._believes_proxy:
             return None
-        if self.revocations.of_peers:
-            self.revocations.check_peer((principal,), (), None, now)
         peer = self._told.get(principal)
         if peer is None:
             spiffe_id = workload_id(principal) if self._strict else _first_id((principal,))
             peer = Peer((principal,), spiffe_id, PeerTrust.PROXY)
             self._told.put(principal, peer, len(principal))
+        if self.revocations.of_peers:
+            self._check_revoked(peer, (), None, now)
         return peer
 
     def _check_unread(self, text: str, now: float) -> None:
@@ -144,8 +144,14 @@ class PeerVerifier:
         else:
             known = self._look_up(evidence, headers, bundles, now)
         if self.revocations.of_peers:
-            self.revocations.check_peer(known.peer.names, known.marks, known.issued, now)
+            self._check_revoked(known.peer, known.marks, known.issued, now)
         return known.peer
+
+    def _check_revoked(self, peer: Peer, marks: tuple[Mark, ...], issued: float | None, now: float) -> None:
+        try:
+            self.revocations.check_peer(peer.names, marks, issued, now)
+        except Refused as refused:
+            raise RefusedCaller(refused, peer=peer) from None
 
     def _look_up(self, evidence: Evidence, headers: Headers, bundles: Bundles, now: float) -> _Known:
         """What is known of the certificate, and agrees with what the proxy says. Raises `Refused`."""
@@ -157,7 +163,8 @@ class PeerVerifier:
             known = self._examine(digest, text, chain, known, bundles, now)
         principal = evidence.principal
         if principal and known.principals and principal not in known.principals:
-            raise Refused(Reason.PEER_SAN_MISMATCH, "the certificate does not have the name that the proxy says")
+            detail = f"the proxy says {quoted((principal,))}, the certificate has {quoted(known.principals)}"
+            raise RefusedCaller(Refused(Reason.PEER_SAN_MISMATCH, detail), peer=known.peer)
         if not self._chains:
             self._warm.put(evidence, known, len(text) + len(principal))
         return known
@@ -220,7 +227,9 @@ class PeerVerifier:
             raise Refused(Reason.PEER_SAN_COUNT, "SPIFFE IDs of several trust domains")
         trusted = [found for name in domains or bundles if (found := bundles.get(name)) is not None]
         if not any(authorities.anchors for authorities in trusted):
-            raise Refused(Reason.PEER_TRUST_DOMAIN_UNKNOWN, f"no authorities for `{', '.join(domains)}`")
+            have = [name for name, found in bundles.items() if found.anchors]
+            detail = f"no authorities for {quoted(domains)}; there are some for {quoted(have)}"
+            raise Refused(Reason.PEER_TRUST_DOMAIN_UNKNOWN, detail)
         check_leaf(leaf, needs_key_usage=self._strict)
         Window.of(leaf).check(now, "the leaf")
         if ChainSource.BUNDLE in self._chain_from:

@@ -7,6 +7,7 @@ accepts. Istio: as jwt_authn tries the requirement that Istio writes for them.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.binding import judge_binding
@@ -21,11 +22,11 @@ from zta_authz.authn.jwt import (
     verify_signature,
 )
 from zta_authz.authn.jwt_svid import judge_svid, looks_like_svid
-from zta_authz.authn.limits import NO_LIMITS
+from zta_authz.authn.limits import NO_LIMITS, wrong_audience
 from zta_authz.authn.locations import Kind, TokenFinder
 from zta_authz.authn.outputs import changes_for, headers_set_by
-from zta_authz.errors import Reason, Refused
-from zta_authz.model.identity import NO_CHANGES, Identity
+from zta_authz.errors import Reason, Refused, quoted
+from zta_authz.model.identity import NO_CHANGES, Identity, NamedToken, RefusedCaller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.jwt import UnverifiedToken
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.limits import IssuerLimits
-    from zta_authz.authn.locations import Found, Presented
+    from zta_authz.authn.locations import Found, Place, Presented
     from zta_authz.model.identity import Binding, Peer
     from zta_authz.model.request import RequestAttributes
 
@@ -131,6 +132,15 @@ class TokenVerifier:
         self, grant: Grant, request: RequestAttributes, text: str, peer: Peer | None, now: float, trial: bool
     ) -> Binding | None:
         """What ties the token to its presenter. Raises `Refused` where it is tied to another, or should be tied."""
+        try:
+            return self._bound(grant, request, text, peer, now, trial)
+        except Refused as refused:
+            issuer, subject = grant.token.issuer, grant.token.subject
+            raise RefusedCaller(refused, token=NamedToken(issuer, subject, verified=True)) from None
+
+    def _bound(
+        self, grant: Grant, request: RequestAttributes, text: str, peer: Peer | None, now: float, trial: bool
+    ) -> Binding | None:
         if not grant.dpop:
             binding = judge_binding(grant.verified, peer, "", strict=self._common.strict)
         else:
@@ -248,6 +258,28 @@ class TokenVerifier:
         if cached is None:
             unverified = parse_token(presented.text, self._reading)
             cached = Cached(unverified.issuer, unverified.claims.get("sub", ""))
+        try:
+            return self._granted(presented, rules, now, digest, cached, unverified)
+        except Refused as refused:
+            named = NamedToken(cached.issuer, cached.subject, self._held(cached, rules))
+            raise RefusedCaller(refused, token=named) from None
+
+    def _held(self, token: Cached, rules: Sequence[TokenRule]) -> bool:
+        """Whether the signature is by a key that these rules have for the issuer: another workload's do not count."""
+        with suppress(Refused):
+            own = self._rules_for(token, rules)
+            return any(isinstance(token.results.get(rule.keys.current), VerifiedToken) for rule in own)
+        return False
+
+    def _granted(
+        self,
+        presented: Presented,
+        rules: Sequence[TokenRule],
+        now: float,
+        digest: bytes,
+        cached: Cached,
+        unverified: UnverifiedToken | None,
+    ) -> Grant:
         refused: Refused | None = None
         for rule in self._rules_for(cached, rules):
             if presented.place not in rule.places:
@@ -268,7 +300,7 @@ class TokenVerifier:
                 if error.reason is Reason.TOKEN_KEY_UNKNOWN:
                     rule.keys.key_unknown()
                 refused = refused or error
-        raise refused or Refused(Reason.TOKEN_ISSUER_UNKNOWN, "no rule for this issuer has a token in this place")
+        raise refused or Refused(Reason.TOKEN_ISSUER_UNKNOWN, _not_accepted(cached.issuer, presented.place, rules))
 
     def _warm(self, grant: Grant, rules: Sequence[TokenRule], keys: KeySet) -> Warm | None:
         """What `_accept_again` needs to accept the token again without looking for it."""
@@ -331,7 +363,7 @@ class TokenVerifier:
         if rule.svid:
             judge_svid(token, rule)
         elif rule.audiences and rule.audiences.isdisjoint(token.audiences):
-            raise Refused(Reason.TOKEN_AUDIENCE, "none of the token's audiences is the rule's")
+            raise Refused(Reason.TOKEN_AUDIENCE, wrong_audience(token.audiences, rule.audiences, "rule"))
         if revocations.of_tokens:
             revocations.check_token(rule.source.issuer or token.issuer, token, now)
         return token
@@ -340,6 +372,15 @@ class TokenVerifier:
 def _name(rule: TokenRule) -> str:
     issuer = rule.source.issuer
     return f"issuer `{issuer}`" if issuer else "the rule without issuer"
+
+
+def _not_accepted(issuer: str, place: Place, rules: Sequence[TokenRule]) -> str:
+    """Why no rule is for the token: its issuer has none, or stands elsewhere."""
+    seen = f"the token in {place} is of issuer {quoted((issuer,))}"
+    elsewhere = [each for rule in rules if rule.source.issuer == issuer for each in rule.places]
+    if elsewhere:
+        return f"{seen}, whose tokens are taken from {quoted(elsewhere)}"
+    return f"{seen}, and rules here are for {quoted(dict.fromkeys(rule.source.issuer or 'any' for rule in rules))}"
 
 
 def _jwt_authn_skips(request: RequestAttributes) -> bool:

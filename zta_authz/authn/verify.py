@@ -13,6 +13,8 @@ from zta_authz.authn.limits import warn_of_strangers
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.authn.revocation import Revocations
 from zta_authz.authn.rulebook import compile_rules
+from zta_authz.errors import Refused
+from zta_authz.model.identity import RefusedCaller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.rulebook import RuleBook
     from zta_authz.errors import Fault
     from zta_authz.model.documents import ApiKeySet, IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
-    from zta_authz.model.identity import Identity
+    from zta_authz.model.identity import Identity, Peer
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import Evidence, RequestAttributes
 
@@ -95,7 +97,15 @@ class IdentityVerifier:
         request that is only explained: it neither asks nor notes whether a DPoP proof was used before.
         """
         tokens = self._book.default if workload is None else self._book.verifier(workload)
-        return tokens.verify(request, self._peers.verify(evidence, request.headers, now), now, trial=trial)
+        peer = self._peers.verify(evidence, request.headers, now)
+        try:
+            return tokens.verify(request, peer, now, trial=trial)
+        except Refused as refused:
+            raise RefusedCaller(refused, peer=peer) from None
+
+    def peer(self, request: RequestAttributes, evidence: Evidence, now: float) -> Peer | None:
+        """Only the verified peer behind `request`. Raises `Refused`."""
+        return self._peers.verify(evidence, request.headers, now)
 
 
 def compile_verifier(

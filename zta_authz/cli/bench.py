@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.requests import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.model.documents import RequestAuthentication
-    from zta_authz.model.identity import Identity
+    from zta_authz.model.identity import Identity, Peer
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.explain import Explanation
@@ -96,10 +96,16 @@ class AssumingVerifier:
         )
         return replace(identity, token=token, tokens=(token,))
 
+    def peer(self, request: RequestAttributes, evidence: Evidence, now: float) -> Peer | None:
+        """As `IdentityVerifier.peer`."""
+        if self._subject.principal:
+            return self._by_word.verify(Evidence(self._subject.principal), request.headers, now)
+        return self._verifier.peer(request, evidence, now)
+
 
 def authority_of(issuer: str, subject: str, verifier: IdentityVerifier) -> str:
     """Who vouches for a token with this issuer and subject: a trust domain where no JWT rule is for the issuer."""
-    if issuer in verifier.issuers or not subject.startswith(SCHEME):
+    if not {issuer, ""}.isdisjoint(verifier.issuers) or not subject.startswith(SCHEME):
         return issuer
     return SCHEME + subject.removeprefix(SCHEME).partition("/")[0]
 

@@ -12,6 +12,7 @@ from zta_authz.model.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
     from zta_authz.errors import Reason
+    from zta_authz.model.identity import NamedToken
 
 
 class Verdict(StrEnum):
@@ -58,6 +59,7 @@ class Disagreement(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
 
+    `identity` is what was verified, whatever the verdict; `refused_token` is whom a token names that was refused.
     `detail` is for the decision log and spans only: it may name what an attacker would like to know.
     """
 
@@ -70,6 +72,7 @@ class Decision(msgspec.Struct, frozen=True):
     response: Response = NO_RESPONSE
     shadows: tuple[Shadow, ...] = ()
     disagreement: Disagreement | None = None
+    refused_token: NamedToken | None = None
 
     @property
     def allowed(self) -> bool:

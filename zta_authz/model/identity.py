@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from zta_authz.errors import Refused
 from zta_authz.model.claims import claim_at, claim_text
 
 if TYPE_CHECKING:
@@ -125,3 +126,31 @@ class Identity:
 
 
 ANONYMOUS = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class NamedToken:
+    """Whom a token that was refused names; `verified` where its signature held, so that its issuer said it."""
+
+    issuer: str
+    subject: str
+    verified: bool
+
+
+class RefusedCaller(Refused):
+    """`Refused`, with what is known of the caller all the same: for the decision log, never for a decision."""
+
+    def __init__(
+        self,
+        refused: Refused,
+        *,
+        peer: Peer | None = None,
+        token: NamedToken | None = None,
+        api_client: ApiClient | None = None,
+    ) -> None:
+        """What `refused` says already of the caller stays; the rest is added."""
+        super().__init__(refused.reason, refused.detail)
+        said = refused if isinstance(refused, RefusedCaller) else None
+        self.peer: Peer | None = (said.peer if said is not None else None) or peer
+        self.token: NamedToken | None = (said.token if said is not None else None) or token
+        self.api_client: ApiClient | None = (said.api_client if said is not None else None) or api_client

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
+from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
 from zta_authz.policy.inputs import Inputs
 from zta_authz.policy.response import TOKEN_DENIALS
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rule import Rule
     from zta_authz.policy.table import WorkloadView
+
+_BEFORE_THE_PEER: Final = frozenset((Reason.WORKLOAD_UNKNOWN, Reason.CALLER_NOT_ALLOWED))
+"""Why the workload can't be told, which is asked first: the peer is verified for the decision log only then."""
 
 
 def decide(
@@ -43,7 +48,7 @@ def decide(
         workload = snapshot.workloads.resolve(request, caller) if options.shared else None
         identity = snapshot.verifier.verify(request, evidence, now, workload, trial=trial)
     except Refused as refused:
-        denial = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
+        denial = _refused(snapshot, request, evidence, now, refused)
         return _answered(snapshot, workload, denial, Inputs(request, denial.identity, options, now))
     if stages is not None:
         stages.identified = stages.clock()
@@ -53,6 +58,19 @@ def decide(
         reason, detail = unclear
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
     return combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
+
+
+def _refused(
+    snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float, refused: Refused
+) -> Decision:
+    """The denial, which names the caller as far as it was verified, and whom a refused token names."""
+    identity, token = ANONYMOUS, None
+    if isinstance(refused, RefusedCaller):
+        identity, token = Identity(refused.peer, api_client=refused.api_client), refused.token
+    elif refused.reason in _BEFORE_THE_PEER:
+        with suppress(Refused):
+            identity = Identity(snapshot.verifier.peer(request, evidence, now))
+    return Decision(Verdict.DENY, refused.reason, identity=identity, detail=refused.detail, refused_token=token)
 
 
 def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:

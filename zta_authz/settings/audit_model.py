@@ -19,6 +19,8 @@ class MaskSettings(Section):
         "detail",
         "principal",
         "token_subject",
+        "claimed_subject",
+        "claimed_issuer",
         "token_issuer",
         "api_client",
         "host",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 
+import msgspec
+import pytest
 from cryptography.hazmat.primitives import hashes
 
 from tests.support.pki import AUDIENCE, FRONTEND, ISSUER, NOW, Signer, b64, jwks, presented, private_key, root
 from zta_authz.authn.keys import key_thumbprint
-from zta_authz.model.options import Options
+from zta_authz.errors import Reason
+from zta_authz.model.options import NamedWorkload, Options, Workload
 from zta_authz.model.request import NO_EVIDENCE, Evidence, Headers, RequestAttributes
 from zta_authz.pdp.decide import decide
 from zta_authz.pdp.explain import explain
@@ -149,3 +154,97 @@ def test_to_explain_a_request_uses_its_proof_up_neither_before_nor_after() -> No
     assert told(rules, asked) == "allow_policy 0"
     assert explain(rules, asked, NO_EVIDENCE, NOW).decision.allowed
     assert told(rules, asked) == "dpop_replayed"
+
+
+STRANGER = Signer(number=4242)
+REVOKED = document("RevocationList", "list", tokens=[{"id": "gone"}], spiffeIds=[{"id": FRONTEND + "-gone"}])
+GONE = Evidence(FRONTEND + "-gone", presented(ROOT.issue(uris=(FRONTEND + "-gone",))))
+JOHN = {"iss": ISSUER, "sub": "john"}
+
+
+@dataclass(frozen=True)
+class Denial:
+    """A token that is refused, and how the record names its subject."""
+
+    token: str
+    reason: Reason
+    verified: bool
+    detail: str
+
+
+DENIALS = {
+    "another's signature": Denial(STRANGER.token(**JOHN), Reason.TOKEN_SIGNATURE, verified=False, detail=""),
+    "an unknown kid": Denial(
+        Signer(kid="k9").token(**JOHN), Reason.TOKEN_KEY_UNKNOWN, verified=False, detail="`k9`, .* have `k1`"
+    ),
+    "an unknown issuer": Denial(
+        Signer().token(sub="john", iss="https://elsewhere"),
+        Reason.TOKEN_ISSUER_UNKNOWN,
+        verified=False,
+        detail=f"header authorization is of issuer `https://elsewhere`, .* for `{ISSUER}`",
+    ),
+    "revoked": Denial(Signer().token(jti="gone", **JOHN), Reason.TOKEN_REVOKED, verified=True, detail="default/list"),
+    "expired": Denial(Signer().token(exp=NOW - 100, **JOHN), Reason.TOKEN_EXPIRED, verified=True, detail="100 s ago"),
+    "too old": Denial(Signer().token(iat=NOW - 3601, **JOHN), Reason.TOKEN_TOO_OLD, verified=True, detail="3601 s"),
+    "bound to another certificate": Denial(
+        Signer().token(cnf={"x5t#S256": b64(bytes(32))}, **JOHN),
+        Reason.TOKEN_BINDING,
+        verified=True,
+        detail=f"`{b64(bytes(32))}`, and the peer has `{b64(LEAF.fingerprint(hashes.SHA256()))}`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DENIALS.values(), ids=DENIALS.keys())
+def test_a_denial_for_a_bad_token_names_the_caller_and_whom_the_token_names(case: Denial) -> None:
+    held = snapshot(REVOKED)
+    for evidence, principal in ((PEER, FRONTEND), (PEER, FRONTEND), (NO_EVIDENCE, "")):  # twice: warm too
+        if not principal and case.reason is Reason.TOKEN_BINDING:
+            continue
+        decision = decide(held, asking(authorization=f"Bearer {case.token}"), evidence, NOW)
+        assert (decision.reason, decision.identity.principal) == (case.reason, principal)
+        assert decision.identity.token is None, "no rule may take it for accepted"
+        assert decision.refused_token is not None
+        assert (decision.refused_token.subject, decision.refused_token.verified) == ("john", case.verified)
+        assert re.search(case.detail, decision.detail), decision.detail
+        assert case.token not in decision.detail
+
+
+def test_a_token_that_can_t_be_read_names_nobody_but_its_bearer() -> None:
+    decision = decide(snapshot(), asking(authorization="Bearer a.b.c"), PEER, NOW)
+    assert (decision.reason, decision.identity.principal) == (Reason.TOKEN_MALFORMED, FRONTEND)
+    assert decision.refused_token is None
+
+
+def test_a_denial_of_a_peer_that_was_verified_names_it() -> None:
+    held = snapshot(REVOKED)
+    revoked = decide(held, asking(), GONE, NOW)
+    assert (revoked.reason, revoked.identity.principal) == (Reason.PEER_REVOKED, FRONTEND + "-gone")
+    other = decide(held, asking(), Evidence(FRONTEND + "-gone", PEER.certificate), NOW)
+    assert (other.reason, other.identity.principal) == (Reason.PEER_SAN_MISMATCH, FRONTEND)
+    assert other.detail == f"the proxy says `{FRONTEND}-gone`, the certificate has `{FRONTEND}`"
+    forged = decide(held, asking(), Evidence(FRONTEND, presented(root("other").issue())), NOW)
+    assert (forged.reason, forged.identity.principal) == (Reason.PEER_CERTIFICATE_UNTRUSTED, "")
+
+
+def test_a_denial_before_the_workload_is_known_names_the_peer_too() -> None:
+    shared = Options(workloads=(NamedWorkload("spiffe://cluster.local/ns/a/sa/proxy", Workload("a")),))
+    held = compile_snapshot([SourceText(f"{number}.yaml", text) for number, text in enumerate(POLICIES)], shared)
+    asked = msgspec.structs.replace(asking(), destination_principal="spiffe://cluster.local/ns/b/sa/other")
+    for evidence, principal in ((PEER, FRONTEND), (Evidence(FRONTEND, presented(root("other").issue())), "")):
+        decision = decide(held, asked, evidence, NOW)
+        assert (decision.reason, decision.identity.principal) == (Reason.WORKLOAD_UNKNOWN, principal)
+
+
+def test_a_denial_for_a_bad_token_names_the_client_whose_api_key_came_along() -> None:
+    decision = decide(snapshot(), asking(authorization="Bearer a.b.c", x_api_key=KEY), PEER, NOW)
+    assert decision.identity.api_client is not None
+    assert (decision.identity.api_client.name, decision.identity.principal) == ("acme", FRONTEND)
+
+
+def test_the_audience_that_was_seen_and_those_that_were_wanted_are_told() -> None:
+    rules = [{"issuer": ISSUER, "jwks": jwks(), "audiences": ["orders", "bills"]}]
+    wanting = document("RequestAuthentication", "jwt", "security.istio.io/v1", jwtRules=rules)
+    held = compile_snapshot([SourceText("a.yaml", wanting)], Options())
+    decision = decide(held, asking(authorization=f"Bearer {Signer().token(aud=['mail', 'x' * 500])}"), NO_EVIDENCE, NOW)
+    assert decision.detail == f"the audience is `mail`, `{'x' * 80}…`, and the rule has `bills`, `orders`"
