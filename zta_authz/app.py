@@ -19,8 +19,8 @@ from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.ext_authz.guarded_names import OWN_NAMES, GuardedNames
 from zta_authz.ext_authz.listeners import Endpoint
-from zta_authz.ext_authz.response import spoof_name
 from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, ServerGroup
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.keys.addresses import AddressRules
@@ -120,7 +120,7 @@ class Service:
         self._settings = settings
         self._snapshots = SnapshotHolder()
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
-        self._output_headers: frozenset[str] = frozenset()
+        self._guarded_names = OWN_NAMES
         self._telling: set[asyncio.Task[None]] = set()
         snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
         origin = new_origin()
@@ -144,9 +144,10 @@ class Service:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force."""
-        self._output_headers = frozenset(
-            name.replace("-", "_") for name in snapshot.verifier.read_headers if "-" in name
-        ).union(spoof_name(name) for name in snapshot.verifier.strip_headers | snapshot.table.output_headers)
+        verifier = snapshot.verifier
+        self._guarded_names = GuardedNames(
+            verifier.strip_headers | snapshot.table.output_headers, verifier.read_headers
+        )
         self._trust.bind(snapshot.verifier.bundle_slot)
         if self._tls is not None:
             self._tls.revocations.current = snapshot.verifier.revocations
@@ -220,7 +221,7 @@ class Service:
 
     def _build_servicer(self) -> CheckServicer:
         authorizer = Authorizer(self._snapshots, self._audit, self._shadow)
-        servicer = CheckServicer(authorizer, self._observer, lambda: self._output_headers)
+        servicer = CheckServicer(authorizer, self._observer, lambda: self._guarded_names)
         self._observer.metrics.watch_observer(lambda: servicer.observer_errors)
         return servicer
 

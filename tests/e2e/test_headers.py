@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from envoy.demo.client import Request
 from envoy.demo.identities import spiffe_id
-from envoy.demo.stack import StackOptions, running
+from envoy.demo.stack import Stack, StackOptions, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from envoy.demo.stack import Stack
 
 FORGED = "forged-by-the-client"
 SPELLINGS = (
@@ -27,6 +27,9 @@ SPELLINGS = (
     "x_zta_decision_id",
     "x-zta-made-up",
     "x_zta_made_up",
+    "x.zta.principal",
+    "x-zta.principal",
+    "x~zta~principal",
 )
 
 
@@ -49,7 +52,9 @@ def test_a_header_of_ours_from_the_client_never_reaches_the_upstream(stack: Stac
 def test_many_forged_headers_at_once_leave_only_the_verified_principal(stack: Stack) -> None:
     headers = tuple((name, FORGED) for name in SPELLINGS * 3)
     answer = stack.send("frontend", Request(path="/orders", headers=headers))
-    ours = {name: value for name, value in answer.upstream_headers() if name.replace("_", "-").startswith("x-zta-")}
+    ours = {
+        name: value for name, value in answer.upstream_headers() if re.sub("[^a-z0-9]", "-", name).startswith("x-zta-")
+    }
     assert set(ours) == {"x-zta-principal", "x-zta-decision-id"}
     assert ours["x-zta-principal"] == spiffe_id("frontend")
     assert len(ours["x-zta-decision-id"]) == 32
@@ -61,3 +66,46 @@ def test_other_headers_arrive_as_they_were_sent(stack: Stack) -> None:
     assert [value for name, value in seen if name == "x-colour"] == ["red", "blue"]
     assert ("hat_size", "58") in seen
     assert ("x-empty", "") in seen
+
+
+OPEN = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: open, namespace: default}
+spec:
+  rules:
+    - to: [{operation: {paths: ["/open"]}}]
+    - to: [{operation: {paths: ["/team"]}}]
+      response: {headers: {set: [{name: x-team, value: hats}]}}
+"""
+
+
+class ShowsLittle(Stack):
+    """An Envoy whose filter sends us one header only."""
+
+    def write_bootstrap(self) -> Path:
+        """Envoy's configuration with `allowed_headers`."""
+        file = super().write_bootstrap()
+        text = file.read_text()
+        shown = '"encode_raw_headers": true'
+        assert text.count(shown) == 1
+        only = json.dumps({"patterns": [{"exact": "content-type"}]})
+        file.write_text(text.replace(shown, f'{shown}, "allowed_headers": {only}'))
+        return file
+
+
+def test_what_the_filter_does_not_show_us_does_not_reach_the_upstream_either(
+    envoy_binary: Path, tmp_path: Path
+) -> None:
+    """Of what we never saw we remove the names that are ours or that some policy sets."""
+    policy = tmp_path / "open.yaml"
+    policy.write_text(OPEN)
+    settings = {"policies": [str(policy)], "peer": {"verify_certificate": "when_present"}}
+    options = StackOptions(envoy=envoy_binary, settings=settings)
+    forged = tuple((name, FORGED) for name in ("x-zta-principal", "x-zta-decision-id", "x-team", "x-other"))
+    with running(tmp_path / "stack", options, kind=ShowsLittle) as stack:
+        seen = dict(stack.send(None, Request(path="/open", headers=forged)).upstream_headers())
+        team = dict(stack.send(None, Request(path="/team", headers=forged)).upstream_headers())
+    assert [name for name, value in seen.items() if value == FORGED] == ["x-other"]
+    assert (seen.get("x-team"), team.get("x-team")) == (None, "hats")
+    assert len(seen["x-zta-decision-id"]) == 32

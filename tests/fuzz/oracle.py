@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz import material
@@ -43,7 +44,9 @@ def read_answer(payload: bytes, request: RequestAttributes | None) -> bool:
     assert which == "ok_response"
     assert request is not None
     handled = {option.header.key for option in answer.ok_response.headers} | set(answer.ok_response.headers_to_remove)
-    ours = [header for header in request.headers.names() if header.replace("_", "-").startswith("x-zta-")]
+    ours = [
+        header for header in request.headers.names() if re.sub("[^a-z0-9]", "-", header.lower()).startswith("x-zta-")
+    ]
     sendable = [
         header
         for header in ours

@@ -4,8 +4,8 @@ An absent or zero `status` means "let it through" to Envoy, whatever else the me
 explicit code, and an allow is written only for a decision whose verdict and reason both say so.
 
 What Envoy does with the answer (measured with Envoy 1.40): a header needs `value` and `append: false` to overwrite;
-removal comes last, so that a header both set and removed is gone; a denied body becomes `grpc-message` for gRPC
-callers.
+removal comes last, so that a header both set and removed is gone (here no name is ever both); a denied body becomes
+`grpc-message` for gRPC callers.
 
 Speed: nearly all answers differ only in their decision id, which is always 32 characters. An answer is encoded once
 with a placeholder in its place, cut there, and from then on joined around each new id; the bytes are those that
@@ -23,6 +23,7 @@ from msgspec import structs
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Answer, Reason
+from zta_authz.ext_authz.guarded_names import DECISION_ID_HEADER, OWN_NAMES
 from zta_authz.model.changed_headers import (
     PRINCIPAL_HEADER,
     is_ours_on_denials,
@@ -41,11 +42,8 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
     from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
+    from zta_authz.ext_authz.guarded_names import GuardedNames
     from zta_authz.model.request import RequestAttributes
-
-DECISION_ID_HEADER = "x-zta-decision-id"
-OWN_PREFIX = "x-zta-"
-NO_NAMES: frozenset[str] = frozenset()
 
 _REALM = "zta-authz"
 _RETRY_AFTER_SECONDS = "1"
@@ -63,11 +61,6 @@ _CACHED_ANSWERS = 2048
 _CACHED_BYTES = 4096  # an answer with more in its headers is encoded each time, which bounds the cache's memory
 
 
-def spoof_name(name: str) -> str:
-    """The form in which header names are compared: CGI and WSGI upstreams read `_` and `-` as one character."""
-    return name.lower().replace("_", "-")
-
-
 def settle(decision: Decision) -> Decision:
     """The decision that is told: an allow that contradicts itself or names a caller no header can name is a denial."""
     if decision.verdict is not Verdict.ALLOW:
@@ -83,39 +76,39 @@ def settle(decision: Decision) -> Decision:
 
 
 def answer(
-    decision: Decision, decision_id: str, request: RequestAttributes | None, output_headers: frozenset[str] = NO_NAMES
+    decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
 ) -> bytes:
     """The CheckResponse for `decision`; as `told`."""
-    return told(decision, decision_id, request, output_headers)[1]
+    return told(decision, decision_id, request, guarded)[1]
 
 
 def told(
-    decision: Decision, decision_id: str, request: RequestAttributes | None, output_headers: frozenset[str] = NO_NAMES
+    decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
 ) -> tuple[Decision, bytes]:
     """`decision` as it is told (`settle`), and its CheckResponse.
 
     Raises ValueError where `decision_id` is not 32 letters and digits.
-    `request` is None where the bytes did not parse. `output_headers` are the names, as `spoof_name` gives them, that
-    policies and tokens set upstream: they are removed from the request, in any spelling, unless they are set here. A
-    name with `_` for each `-` stands for its other spellings only: what is verified here in one must not come in
-    another.
+    `request` is None where the bytes did not parse. `guarded` are the names that no client may send: they are removed
+    from the request unless they are set here.
     """
-    spoofed = _spoofed(request, output_headers) if request is not None else ()
+    spoofed = guarded.spoofed(request.headers) if request is not None else ()
     identity = decision.identity
     usual = None if spoofed else _usual.get((decision.policy, decision.rule, identity.principal))
-    if usual is not None and usual.fits(decision):
+    if usual is not None and usual.fits(decision, guarded):
         return decision, _joined(usual.parts, decision_id)
     decision = settle(decision)
     if decision.verdict is not Verdict.ALLOW:
         return decision, _deny(decision, decision_id, request)
     principal, changes, response = identity.principal, identity.changes, decision.response
-    said = _Allow(decision.reason, decision.policy, decision.rule, principal, changes, response, spoofed)
+    said = _Allow(
+        decision.reason, decision.policy, decision.rule, principal, changes, response, spoofed, guarded.listed
+    )
     if not said.is_small():
         return decision, _joined(_encode_allow.__wrapped__(said), decision_id)
     parts = _encode_allow(said)
     if len(_usual) >= _CACHED_ANSWERS:
         _usual.clear()
-    _usual[said.policy, said.rule, principal] = _Usual(said.reason, changes, response, parts)
+    _usual[said.policy, said.rule, principal] = _Usual(said.reason, changes, response, guarded, parts)
     return decision, _joined(parts, decision_id)
 
 
@@ -123,22 +116,6 @@ def _joined(parts: list[bytes], decision_id: str) -> bytes:
     if len(decision_id) != _ID_LENGTH or not decision_id.isalnum() or not decision_id.isascii():
         raise ValueError(f"a decision id is {_ID_LENGTH} letters and digits")
     return decision_id.encode().join(parts)
-
-
-def _spoofed(request: RequestAttributes, output_headers: frozenset[str]) -> tuple[str, ...]:
-    """Inbound names that the upstream could take for ours."""
-    names = request.headers.names()
-    text = request.headers.listing()
-    if "zta" not in text and "_" not in text and not (output_headers and not output_headers.isdisjoint(names)):
-        return ()  # the usual case, settled without looking at each name
-
-    def ours(name: str) -> bool:
-        folded = spoof_name(name)
-        if folded.startswith(OWN_PREFIX) or folded in output_headers:
-            return True
-        return name != folded and folded.replace("-", "_") in output_headers
-
-    return tuple(name for name in names if ours(name))
 
 
 # --- allow ---
@@ -154,6 +131,7 @@ class _Allow(NamedTuple):
     changes: Changes
     response: Response
     spoofed: tuple[str, ...]
+    listed: tuple[str, ...]
 
     def is_small(self) -> bool:
         """False where a caller could fill the cache with what it sends."""
@@ -174,15 +152,17 @@ class _Usual(NamedTuple):
     reason: Reason
     changes: Changes
     response: Response
+    guarded: GuardedNames
     parts: list[bytes]
 
-    def fits(self, decision: Decision) -> bool:
+    def fits(self, decision: Decision, guarded: GuardedNames) -> bool:
         """Whether `decision` is settled by being the same again. What is compared by identity is immutable."""
         return (
             decision.verdict is Verdict.ALLOW
             and decision.reason is self.reason
             and decision.identity.changes is self.changes
             and decision.response is self.response
+            and guarded is self.guarded
         )
 
 
@@ -202,7 +182,7 @@ def _encode_allow(said: _Allow) -> list[bytes]:
     if said.principal:
         to_set[PRINCIPAL_HEADER] = said.principal
     _set_headers(ok, to_set.items())
-    to_remove = removable((*said.spoofed, *removed_upstream(said.changes, said.response)))
+    to_remove = removable((*said.listed, *said.spoofed, *removed_upstream(said.changes, said.response)))
     ok.headers_to_remove.extend(name for name in to_remove if name not in to_set)
     ok.query_parameters_to_remove.extend(dict.fromkeys(said.changes.remove_query))
     _describe(message.dynamic_metadata, said)

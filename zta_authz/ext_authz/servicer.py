@@ -14,8 +14,9 @@ import traceback
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Reason, Refused
+from zta_authz.ext_authz.guarded_names import OWN_NAMES
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import NO_NAMES, answer, told
+from zta_authz.ext_authz.response import answer, told
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.ports import CheckEvent
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zta_authz.authorizer import Authorizer
+    from zta_authz.ext_authz.guarded_names import GuardedNames
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.ports import Observer
@@ -44,29 +46,29 @@ def new_decision_id() -> str:
     return _ids.pop()
 
 
-def no_output_headers() -> frozenset[str]:
+def only_own_names() -> GuardedNames:
     """For a service whose policies and tokens set no headers."""
-    return NO_NAMES
+    return OWN_NAMES
 
 
 class CheckServicer:
     """Answers Check calls with what the authorizer decides.
 
-    `output_headers` gives the names that policies and tokens in force set upstream (`response.spoof_name` form); it is
-    asked on every allow and must be one attribute read. `internal_errors` and `observer_errors` count since the start.
+    `guarded_names` gives the header names that no client may send, by the policies and tokens in force; it is asked on
+    every allow and must be one attribute read. `internal_errors` and `observer_errors` count since the start.
     """
 
-    __slots__ = ("_authorizer", "_observer", "_output_headers", "_quiet_until", "internal_errors", "observer_errors")
+    __slots__ = ("_authorizer", "_guarded_names", "_observer", "_quiet_until", "internal_errors", "observer_errors")
 
     def __init__(
         self,
         authorizer: Authorizer,
         observer: Observer,
-        output_headers: Callable[[], frozenset[str]] = no_output_headers,
+        guarded_names: Callable[[], GuardedNames] = only_own_names,
     ) -> None:
         self._authorizer = authorizer
         self._observer = observer
-        self._output_headers = output_headers
+        self._guarded_names = guarded_names
         self._quiet_until = 0.0
         self.internal_errors = 0
         self.observer_errors = 0
@@ -92,7 +94,7 @@ class CheckServicer:
             if stages is not None:
                 stages.parsed = stages.clock()
             decided = await self._authorizer.authorize(request, evidence, now, caller, stages)
-            decision, response = told(decided, decision_id, request, self._output_headers())
+            decision, response = told(decided, decision_id, request, self._guarded_names())
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
             response = answer(decision, decision_id, request)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PRINCIPAL_HEADER = "x-zta-principal"
 
+_FOLDED = re.compile(r"[^a-z0-9]")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
 _UNTOUCHABLE = frozenset({"host"})  # rules have matched it; Envoy refuses to remove it
 
@@ -26,6 +27,14 @@ _OURS_ON_DENIALS = frozenset(
     )
 )  # fmt: skip
 _GRPC = "grpc-"  # `grpc-status: 0` would tell a caller that was refused that its call went well
+
+
+def folded_name(name: str) -> str:
+    """The form in which header names are compared: CGI, WSGI and PHP upstreams read all but letters and digits as one.
+
+    Source: RFC 3875 section 4.1.18 for `-`; servers and languages do the same with `_`, `.` and the rest.
+    """
+    return _FOLDED.sub("-", name.lower())
 
 
 def is_ours_on_denials(name: str) -> bool:

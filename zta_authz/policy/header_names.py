@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.changed_headers import folded_name
+
 if TYPE_CHECKING:
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.yaml_reader import Node
@@ -31,7 +33,7 @@ def read_changed_header(reader: Reader, node: Node, field: str) -> str | None:
     name = read_header_name(reader, node, field)
     if name is None:
         return None
-    folded = name.replace("_", "-")
+    folded = folded_name(name)
     if folded in _RESERVED or folded.startswith(_OWN):
         reader.fault(node, f"header `{name}` is not a policy's to change", "use a name of your own")
         return None

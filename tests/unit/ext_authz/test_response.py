@@ -11,15 +11,15 @@ from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attribute
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.ext_authz import response as response_module
-from zta_authz.ext_authz.response import answer, settle, spoof_name
+from zta_authz.ext_authz.guarded_names import GuardedNames
+from zta_authz.ext_authz.response import answer, settle
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.identity import Changes
 from zta_authz.model.request import Headers, RequestAttributes
 
 
 def told(decision: Decision, request: RequestAttributes | None = None, *names: str) -> CheckResponse:
-    outputs = frozenset(spoof_name(name) for name in names)
-    return CheckResponse.FromString(answer(decision, DECISION_ID, request or attributes(), outputs))
+    return CheckResponse.FromString(answer(decision, DECISION_ID, request or attributes(), GuardedNames(names)))
 
 
 def set_upstream(message: CheckResponse) -> dict[str, str]:
@@ -68,10 +68,60 @@ def test_every_header_overwrites_what_the_client_sent() -> None:
 
 
 def test_inbound_headers_of_ours_are_removed_in_every_spelling() -> None:
-    request = with_headers("x_zta_principal", "x-zta_principal", "x_zta-anything", "x-zta-role", "x-user_id", "x-ztax")
-    message = told(allow(), request, "X-User-Id")
-    removed = set(message.ok_response.headers_to_remove)
-    assert removed == {"x_zta_principal", "x-zta_principal", "x_zta-anything", "x-zta-role", "x-user_id"}
+    spelled = {"x_zta_principal", "x-zta_principal", "x_zta-anything", "x-zta-role", "x-user_id"}
+    message = told(allow(), with_headers(*spelled, "x-ztax", "xzta-role"), "X-User-Id")
+    assert set(message.ok_response.headers_to_remove) == {*spelled, "x-user-id"}
+
+
+@pytest.mark.parametrize("character", "!#$%&'*+.^_`|~")
+def test_every_character_that_cgi_folds_counts_as_a_dash(character: str) -> None:
+    """PHP gives an application `HTTP_X_ZTA_PRINCIPAL` for `x.zta.principal` too."""
+    spelled = {name.replace("-", character) for name in ("x-zta-principal", "x-zta-made-up", "x-user")}
+    removed = set(told(allow(), with_headers(*spelled, f"x{character}custom"), "x-user").ok_response.headers_to_remove)
+    assert removed == {*spelled, "x-user"}
+
+
+def test_a_name_with_odd_characters_is_guarded_in_its_plain_spelling_too() -> None:
+    removed = set(told(allow(), with_headers("x-user", "x_user"), "X.User").ok_response.headers_to_remove)
+    assert removed == {"x-user", "x_user", "x.user"}
+    changes = Changes(set_headers=(("x.user", "alice"),))
+    message = told(allow(changes), with_headers("x-user", "x.user"), "x.user")
+    assert set(message.ok_response.headers_to_remove) == {"x-user"}
+    assert set_upstream(message)["x.user"] == "alice"
+
+
+def read_from(*names: str, sent: tuple[str, ...]) -> set[str]:
+    """What is removed of `sent`, where credentials are read from `names`."""
+    guarded = GuardedNames((), names)
+    message = CheckResponse.FromString(answer(allow(), DECISION_ID, with_headers(*sent), guarded))
+    return set(message.ok_response.headers_to_remove)
+
+
+def test_a_credential_is_not_passed_on_in_a_spelling_that_was_not_verified() -> None:
+    spellings = ("x-token", "x_token", "x.token", "authorization", "accept")
+    assert read_from("x-token", "authorization", sent=spellings) == {"x_token", "x.token"}
+    assert read_from("x_token", sent=spellings) == {"x-token", "x.token"}
+    assert read_from("x_token", "x.token", sent=spellings) == {"x-token"}
+    assert read_from("x_token", sent=("x-token",)) == {"x-token"}
+
+
+def test_what_the_proxy_did_not_show_us_is_removed_unless_it_is_set() -> None:
+    """`allowed_headers` may leave out what the client sent."""
+    nobody = Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT)
+    for request in (None, with_headers(), with_headers("x-user", "x-zta-principal")):
+        answered = answer(nobody, DECISION_ID, request, GuardedNames(["x-user", "X_Team"]))
+        removed = list(CheckResponse.FromString(answered).ok_response.headers_to_remove)
+        assert sorted(removed) == ["x-team", "x-user", "x-zta-principal", "x_team"]
+    changes = Changes(set_headers=(("x-user", "alice"), ("x_team", "hats")))
+    message = told(allow(changes), with_headers(), "x-user", "X_Team")
+    assert list(message.ok_response.headers_to_remove) == ["x-team"]
+
+
+def test_an_answer_is_not_known_from_other_names() -> None:
+    first, second = GuardedNames(["x-user"]), GuardedNames(["x-team"])
+    for guarded, wanted in ((first, ["x-user"]), (second, ["x-team"]), (first, ["x-user"])):
+        answered = CheckResponse.FromString(answer(allow(), DECISION_ID, None, guarded))
+        assert list(answered.ok_response.headers_to_remove) == wanted
 
 
 def test_an_output_header_that_no_token_set_is_removed() -> None:
@@ -80,7 +130,7 @@ def test_an_output_header_that_no_token_set_is_removed() -> None:
 
 def test_headers_of_others_pass() -> None:
     request = with_headers("accept", "x_custom", "authorization", "zta", "my-x-zta-principal")
-    assert list(told(allow(), request, "x-user").ok_response.headers_to_remove) == []
+    assert list(told(allow(), request, "x-user").ok_response.headers_to_remove) == ["x-user"]
 
 
 def test_what_is_set_is_never_removed_as_well() -> None:
@@ -241,9 +291,9 @@ def test_detail_policy_and_principal_are_in_no_header_and_no_body_of_a_denial() 
 
 
 def test_a_bad_token_is_challenged_without_saying_which_check_failed() -> None:
-    challenges = {
-        denied_headers(told(deny(reason)))["www-authenticate"] for reason in Reason if reason.startswith("token_")
-    }
+    bad = {reason for reason in Reason if reason.startswith("token_")} - {Reason.TOKEN_MISSING}
+    challenges = {denied_headers(told(deny(reason)))["www-authenticate"] for reason in bad}
+    assert denied_headers(told(deny(Reason.TOKEN_MISSING)))["www-authenticate"] == 'Bearer realm="zta-authz"'
     assert challenges == {'Bearer realm="zta-authz", error="invalid_token"'}
     assert "www-authenticate" not in denied_headers(told(deny(Reason.DENY_POLICY)))
 
@@ -346,5 +396,5 @@ def test_a_sound_decision_is_settled_as_it_is() -> None:
 
 def test_other_spellings_of_a_header_that_is_read_here_are_removed_and_its_own_is_kept() -> None:
     asked = attributes(**{"x-jwt": "good", "x_jwt": "forged", "x_other": "kept"})
-    message = CheckResponse.FromString(answer(allow(), DECISION_ID, asked, frozenset({"x_jwt"})))
+    message = CheckResponse.FromString(answer(allow(), DECISION_ID, asked, GuardedNames((), ["x-jwt"])))
     assert list(message.ok_response.headers_to_remove) == ["x_jwt"]
