@@ -33,6 +33,7 @@ from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.pacing import settle_in
 from zta_authz.policy_sources.reloader import PolicySet
 from zta_authz.policy_sources.shadow import SET as SHADOW_SET, ShadowPolicies
+from zta_authz.readiness import Outlook, ReadinessWatch
 from zta_authz.reloading import Reloading
 from zta_authz.serving import Servers
 from zta_authz.settings.live import LiveSettings
@@ -119,7 +120,7 @@ class Service:
         """Load rules and certificates, and build the rest. Raises `FaultsError` with everything that is wrong."""
         self._settings = settings
         self._snapshots = SnapshotHolder()
-        self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing)
+        self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing, self._denied)
         self._guarded_names = OWN_NAMES
         self._telling: set[asyncio.Task[None]] = set()
         snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
@@ -128,6 +129,8 @@ class Service:
         self.state.audit = lambda: audit_status(self._audit, clock())
         metrics = self._observer.metrics
         self._jwks = self._build_jwks(authorities)
+        self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock)
+        self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
         self._figures = Figures(settings, metrics, self.state, self._snapshots, self._trust, self._jwks)
         self._push = open_push(settings, origin, self._figures.families)
         if self._push is not None:
@@ -272,6 +275,7 @@ class Service:
             self._push.start()
         self.state.phase = Phase.SERVING
         await self._health.set_serving(self.state.ready)
+        self._watch.start()
         snapshot = self._snapshots.current()
         _LOG.info(
             "serving",
@@ -285,10 +289,13 @@ class Service:
         )
 
     def _missing(self) -> tuple[str, ...]:
-        return self._trust.obstacles()
+        return self._outlook.obstacles()
+
+    def _denied(self) -> tuple[str, ...]:
+        return self._outlook.blanket_denials()
 
     def _readiness_changed(self) -> None:
-        """Our SVID came, changed or went: say so where readiness is asked for."""
+        """Something that readiness depends on came, changed or went: say so where it is asked for."""
         if self.state.phase is Phase.SERVING:
             telling = asyncio.get_running_loop().create_task(self._health.set_serving(self.state.ready))
             self._telling.add(telling)
@@ -318,6 +325,7 @@ class Service:
         """Stop in order. What calls leave of `grace` seconds is the decision log's, and a little in any case."""
         until = time.monotonic() + grace
         await self._reloading.close()
+        await self._watch.close()
         await self._servers.stop(grace)
         await self._jwks.close()
         await self._trust.close()

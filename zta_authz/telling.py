@@ -116,6 +116,7 @@ class Figures:
 
     def _look(self) -> None:
         metrics, now = self._metrics, self._state.now
+        metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({each.trust_domain: now - each.since for each in self._trust.status()})

@@ -1,8 +1,8 @@
 """HTTP/1.1 for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`; one request a connection.
 
 Small on purpose: it reads one bounded request head within a bounded time, ignores any body, answers and closes. It
-says nothing of policies, principals or requests, because anybody who reaches it may ask; only the issuers whose keys
-are missing are named.
+says nothing of policies, principals or requests, because anybody who reaches it may ask; only issuers, trust domains
+and workloads for which something is missing are named.
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ class HealthServer:
         detail = {
             "ready": state.ready,
             "obstacles": state.obstacles(),
+            "blanket_denials": state.blanket_denials(),
             "phase": state.phase.value,
             "table_digest": snapshot.digest if snapshot is not None else "",
             "table_age_seconds": max(0.0, round(state.now - state.loaded_at, 3)) if snapshot is not None else None,

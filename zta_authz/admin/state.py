@@ -55,8 +55,17 @@ class ServiceState:
     """Read by the health listener and the admin API, written by `app`."""
 
     __slots__ = (
-        "_clock", "_keys", "_needs", "_snapshots", "audit", "load_errors", "loaded_at", "phase", "started_at",
-    )  # fmt: skip
+        "_clock",
+        "_keys",
+        "_needs",
+        "_snapshots",
+        "audit",
+        "blanket_denials",
+        "load_errors",
+        "loaded_at",
+        "phase",
+        "started_at",
+    )
 
     def __init__(
         self,
@@ -64,12 +73,17 @@ class ServiceState:
         clock: Clock,
         keys: Callable[[Snapshot], Sequence[KeyStatus]] = lambda _: (),
         needs: Callable[[], Sequence[str]] = lambda: (),
+        blanket_denials: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """`keys` gives the keys in force; `needs` what else is missing before calls can be served, in words."""
+        """`keys` gives the keys in force, `needs` what else is missing before calls can be served, in words.
+
+        `blanket_denials` says what is denied whatever else a request carries.
+        """
         self._snapshots = snapshots
         self._clock = clock
         self._keys = keys
         self._needs = needs
+        self.blanket_denials = blanket_denials
         self.phase = Phase.STARTING
         self.started_at = clock()
         self.loaded_at = 0.0

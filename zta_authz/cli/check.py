@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.lint import Finding
+    from zta_authz.settings import Settings
 
 EXIT_WARNINGS: Final = 1
 EXIT_FAULTS: Final = 2
@@ -50,12 +51,24 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         _print_json(error.faults, None, [])
         return EXIT_FAULTS
+    snapshot = _with_outlook(settings, snapshot, whole=not arguments.paths)
     findings = _lint(snapshot, options)
     if arguments.output == "json":
         _print_json((), snapshot, findings)
     else:
         _print_text(snapshot, findings)
     return EXIT_WARNINGS if arguments.strict_warnings and _warnings(snapshot, findings) else 0
+
+
+def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Snapshot:
+    """The same with warnings of what lets nobody through."""
+    import time
+    from dataclasses import replace
+
+    from zta_authz.cli.outlook import outlook_warnings
+
+    found = outlook_warnings(settings, snapshot, time.time(), whole=whole)
+    return replace(snapshot, warnings=(*snapshot.warnings, *found))
 
 
 def _lint(snapshot: Snapshot, options: Options) -> list[Finding]:

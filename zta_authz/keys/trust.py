@@ -110,7 +110,10 @@ class TrustKeeper:
         svid = self.svid.current
         if svid is None:
             return ("no SVID from the Workload API",)
-        return ("our SVID has expired",) if svid.window.not_after < self._clock() else ()
+        now = self._clock()
+        if now < svid.window.not_before:
+            return ("our SVID is not valid yet",)
+        return ("our SVID has expired",) if svid.window.not_after < now else ()
 
     def status(self) -> list[BundleStatus]:
         """The trust bundles in force."""

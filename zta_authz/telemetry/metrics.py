@@ -104,6 +104,10 @@ class Metrics:
             names.BUNDLE_AGE, "Time since a trust domain's bundle was taken.", ("trust_domain",), registry=registry
         )
         self._own_expiry = Gauge(names.OWN_EXPIRY, "When our own certificate ends.", ("source",), registry=registry)
+        self._obstacles = Gauge(names.OBSTACLES, "What keeps the service from being ready.", registry=registry)
+        self._denials = Gauge(
+            names.BLANKET_DENIALS, "What is denied whatever else a request carries.", registry=registry
+        )
         self.policies = PolicyMetrics(registry)
         build = Info(names.BUILD, "What is running.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
@@ -234,6 +238,11 @@ class Metrics:
         self._own_expiry.clear()
         for source, until in own.items():
             self._own_expiry.labels(source).set(until)
+
+    def show_outlook(self, obstacles: int, blanket_denials: int) -> None:
+        """How many things keep the service from being ready, and how many deny requests whatever they carry."""
+        self._obstacles.set(obstacles)
+        self._denials.set(blanket_denials)
 
     def show_bundle_ages(self, ages: Mapping[str, float]) -> None:
         """How old the trust bundles in force are, in seconds by trust domain."""

@@ -1,0 +1,87 @@
+"""What of the settings' trust would let nobody through, for `zta-authz check`: told before the service is started.
+
+Only what is here is looked at: what is fetched or streamed can't be known, and files that are not on this machine may
+be on the one that serves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zta_authz.authn.certificates import Window
+from zta_authz.errors import Fault, FaultsError
+from zta_authz.ext_authz.own_certificate import CertificateFiles
+from zta_authz.keys.bundle_files import BundleFile, read_bundle_file
+from zta_authz.model.options import CertificateCheck, ChainSource
+from zta_authz.model.spiffe import TrustDomain
+from zta_authz.readiness import without_allow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.authn.chain import Authorities
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.settings import Settings
+
+
+def outlook_warnings(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool) -> list[Fault]:
+    """Warnings about trust and certificates; `whole`: `snapshot` is of all policies of the service."""
+    found = [*_certificates(settings, now), *_bundles(settings, snapshot, now, whole=whole)]
+    for workload in without_allow(snapshot) if whole else ():
+        labels = ", ".join(f"{key}: {value}" for key, value in sorted(workload.labels.items())) or "no labels"
+        message = f"no ALLOW rule selects the workload in namespace `{workload.namespace}` with {labels}: all is denied"
+        found.append(
+            Fault("workload", 0, 0, message, "compare `workload` in the settings with the policies' selectors")
+        )
+    return found
+
+
+def _certificates(settings: Settings, now: float) -> Iterator[Fault]:
+    tls = settings.tls
+    if tls is None or tls.cert_file is None or tls.client_ca_file is None:
+        return
+    for message in CertificateFiles(tls.cert_file, tls.client_ca_file).wrong(now):
+        yield Fault("tls", 0, 0, f"{message}: no proxy can connect", "renew it")
+
+
+def _bundles(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool) -> Iterator[Fault]:
+    known = dict(snapshot.verifier.bundle_slot.documents)
+    for bundle in settings.bundles:
+        if bundle.file is not None and bundle.trust_domain not in known:
+            try:
+                read = read_bundle_file(BundleFile(TrustDomain(bundle.trust_domain), bundle.file))
+            except FaultsError:
+                continue  # `serve` says what is wrong; here it may just not be there
+            known[bundle.trust_domain] = read.authorities
+    lasting = {each.trust_domain for each in settings.bundles if each.url is None} | set(
+        snapshot.verifier.bundle_slot.documents
+    )
+    over = {name for name, authorities in known.items() if not _is_valid(authorities, now)}
+    for name in sorted(over & lasting):
+        message = f"no authority in the trust bundle of `{name}` is valid now: its peers are denied"
+        yield Fault("trust bundle", 0, 0, message, "renew it")
+    may_come = settings.takes_agent_bundles or bool({each.trust_domain for each in settings.bundles} - over)
+    required = snapshot.options.verify_certificate is CertificateCheck.REQUIRED
+    if whole and required and not may_come and not known.keys() - over:
+        message = "`required`, and no trust bundle has a valid authority: everybody is denied"
+        hint = "add a TrustBundle to the policies, or `bundles` or `workload_api` to the settings"
+        yield Fault("peer.verify_certificate", 0, 0, message, hint)
+    yield from _intermediates(snapshot, known)
+
+
+def _intermediates(snapshot: Snapshot, known: dict[str, Authorities]) -> Iterator[Fault]:
+    """Bundles with intermediates show that leaves are not signed by authorities: they change, and proxies know them."""
+    options = snapshot.options
+    if options.verify_certificate is CertificateCheck.NEVER or ChainSource.XFCC in options.chain_from:
+        return
+    for name in sorted(name for name, authorities in known.items() if authorities.intermediates):
+        message = (
+            f"intermediates sign the SVIDs of `{name}`: a peer under one that is not in the bundle (yet) is denied, "
+            "because proxies send the leaf alone in `source.certificate`"
+        )
+        hint = "add `xfcc` to `peer.chain_from`, and let Envoy write the chain as `zta-authz envoy-config` then does"
+        yield Fault("peer.chain_from", 0, 0, message, hint)
+
+
+def _is_valid(authorities: Authorities, now: float) -> bool:
+    return any(each.not_before <= now <= each.not_after for each in map(Window.of, authorities.anchors))
