@@ -297,7 +297,9 @@ class Service:
     def _readiness_changed(self) -> None:
         """Something that readiness depends on came, changed or went: say so where it is asked for."""
         if self.state.phase is Phase.SERVING:
-            telling = asyncio.get_running_loop().create_task(self._health.set_serving(self.state.ready))
+            ready = self.state.ready
+            self._health.note_serving(ready)  # a health check may be read before the task has its turn
+            telling = asyncio.get_running_loop().create_task(self._health.set_serving(ready))
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
 

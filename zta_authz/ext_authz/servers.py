@@ -117,9 +117,13 @@ class Health:
         """What was told last; None for a service that is not ours."""
         return self._serving if service in self._services else None
 
+    def note_serving(self, serving: bool) -> None:
+        """What `is_serving` says from now on; `set_serving` is to follow."""
+        self._serving = serving
+
     async def set_serving(self, serving: bool) -> None:
         """Say SERVING or NOT_SERVING for the whole server and each service."""
-        self._serving = serving
+        self.note_serving(serving)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:
             await self.servicer.set(service, status)

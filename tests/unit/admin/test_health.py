@@ -67,6 +67,7 @@ async def test_a_serving_process_is_alive_and_ready() -> None:
     assert json.loads(body) == {
         "ready": True,
         "obstacles": [],
+        "blanket_denials": [],
         "phase": "serving",
         "table_digest": state.snapshot.digest,
         "table_age_seconds": 7.0,
