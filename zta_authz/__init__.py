@@ -21,6 +21,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     reloading       what is read again while serving
     serving         its servers
     telling         its decision log, spans and metrics
+    readiness       what keeps anybody from being allowed
     workers/        several processes behind one supervisor
     cli/            the operator's commands, also run by __main__
 """
