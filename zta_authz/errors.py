@@ -33,6 +33,7 @@ class Reason(StrEnum):
 
     # the request itself
     REQUEST_MALFORMED = "request_malformed"
+    REQUEST_TOO_LARGE = "request_too_large"
     PATH_AMBIGUOUS = "path_ambiguous"
     PATH_TOO_LONG = "path_too_long"
     HOST_AMBIGUOUS = "host_ambiguous"
@@ -119,6 +120,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.DENY_POLICY: _FORBIDDEN,
     Reason.NO_MATCHING_POLICY: _FORBIDDEN,
     Reason.REQUEST_MALFORMED: Answer(400, "The request is malformed"),
+    Reason.REQUEST_TOO_LARGE: Answer(503, "The request is too large to be decided"),
     Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
     Reason.PATH_TOO_LONG: Answer(414, "The request path is too long"),
     Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),

@@ -10,10 +10,10 @@ from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.servers import GrpcServer, authorization_methods
+from zta_authz.ext_authz.servers import GrpcServer, authorization_methods, record_oversized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.ext_authz.servers import Health, Methods, Server
@@ -39,13 +39,13 @@ class Servers:
     def build(self, servicer: CheckServicer, metrics: Metrics, state: ServiceState) -> Iterator[Server]:
         """All of them; `metrics` is to show what they hold, `state` is what operators ask about."""
         settings, tls = self._settings, self._tls
-        methods = self._methods(servicer, metrics)
+        methods, oversized = self._methods(servicer, metrics), record_oversized(servicer)
         endpoints = settings.endpoints()
         plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]
         secured = [endpoint for endpoint in endpoints if endpoint not in plain]
         for group, group_tls in ((plain, None), (secured, tls)):
             if group:
-                yield self._for_proxies(methods, group, group_tls)
+                yield self._for_proxies(methods, oversized, group, group_tls)
         if settings.admin.listen is not None:
             yield self._for_operators(Endpoint.parse(settings.admin.listen), state)
 
@@ -58,7 +58,13 @@ class Servers:
         metrics.watch_deadlines(lambda: deadlines.late_answers)
         return authorization_methods(servicer, limit, deadlines)
 
-    def _for_proxies(self, methods: Methods, endpoints: Sequence[Endpoint], tls: MutualTls | SvidTls | None) -> Server:
+    def _for_proxies(
+        self,
+        methods: Methods,
+        oversized: Callable[[str], None],
+        endpoints: Sequence[Endpoint],
+        tls: MutualTls | SvidTls | None,
+    ) -> Server:
         settings = self._settings
         access = settings.socket_access()
         if settings.transport == "fast":
@@ -72,6 +78,7 @@ class Servers:
                 limits=settings.http2.limits(),
                 peer_uids=settings.socket.peer_uids,
                 shared_ports=self._shared_ports,
+                oversized=oversized,
             )
         return GrpcServer(
             methods,

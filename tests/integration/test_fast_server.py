@@ -16,12 +16,12 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from tests.integration.test_servers import EchoingChecks, ask, names_in, replace_with_a_file
 from tests.support.h2_peer import PATH, block, call_with, frames_of, message
-from zta_authz.errors import SettingsErrors
+from zta_authz.errors import Reason, SettingsErrors
 from zta_authz.ext_authz.fast_connection import FastConnection
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods
+from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods, record_oversized
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Connection, ErrorCode, Event
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
@@ -49,6 +49,21 @@ async def serving(
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Endpoint:
     return Endpoint(path=str(tmp_path / "authz.sock"))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["sent whole", "announced only"])
+async def test_a_check_that_is_too_large_leaves_a_record(endpoint: Endpoint, whole: bool) -> None:
+    checks = EchoingChecks()
+    bounds = Bounds(max_message_bytes=1000)
+    async with serving(checks, endpoint, bounds=bounds, oversized=record_oversized(checks)), connected(endpoint) as raw:
+        content = message(b"x" * 1001)
+        head = PREFACE + settings(()) + frame(1, 4, 1, block())
+        raw.writer.write(head + (frame(0, 1, 1, content) if whole else frame(0, 0, 1, content[:5])))
+        other = frame(1, 4, 3, block(call_with((":path", "/grpc.health.v1.Health/Check")))) + frame(0, 1, 3, content)
+        raw.writer.write(other + whole_call(5))
+        async with asyncio.timeout(10):
+            await checks.entered.wait()
+    assert checks.reasons == [Reason.REQUEST_TOO_LARGE]
 
 
 class Raw:

@@ -41,6 +41,7 @@ class EchoingChecks:
         self.gate.set()
         self.entered = asyncio.Event()
         self.metadata: list[Sequence[tuple[str, str | bytes]]] = []
+        self.reasons: list[Reason] = []
 
     async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str = "") -> bytes:
         self.metadata.append(metadata)
@@ -49,6 +50,7 @@ class EchoingChecks:
         return b"echo " + payload
 
     def refuse(self, reason: Reason) -> bytes:
+        self.reasons.append(reason)
         return b"refused " + reason.value.encode()
 
 

@@ -78,7 +78,7 @@ class FastConnection(asyncio.Protocol):
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._loop = serving.loop
-        self._connection = Connection(serving.bounds, self._loop.time())
+        self._connection = Connection(serving.bounds, self._loop.time(), serving.too_large)
         self._caller: Caller | None = None
         self._name = ""
         self._leaves_at: float | None = None  # a peer that may not ask: until when it is told so

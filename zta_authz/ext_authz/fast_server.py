@@ -29,7 +29,7 @@ from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.grpc_h2.connection import Bounds, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zta_authz.ext_authz.fast_tls import TlsListener
     from zta_authz.ext_authz.servers import Health, Methods
@@ -54,8 +54,13 @@ class FastServer:
         limits: Limits = Limits(),  # noqa: B008  so is it
         peer_uids: Sequence[int] = (),
         shared_ports: bool = False,
+        oversized: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out."""
+        """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out.
+
+        `oversized` is called with the method's path for each call that is refused for its size.
+        """
+        self._oversized = oversized
         self._methods = dict(methods) if health is None else {**methods, **health_methods(health)}
         self._endpoints = tuple(endpoints)
         self._access = access
@@ -74,7 +79,7 @@ class FastServer:
     async def start(self) -> None:
         """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
         gate = Gate(self._peer_uids, None if self._tls is None else listener_of(self._tls))
-        serving = self._serving = Serving(self._methods, self._bounds, self._limits, gate)
+        serving = self._serving = Serving(self._methods, self._bounds, self._limits, gate, self._oversized)
         want_descriptors(self._limits.max_connections + self._limits.max_handshakes)
         try:
             self.addresses = await self._listen_all(serving)

@@ -105,6 +105,17 @@ def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadli
     return {AUTHORIZATION_SERVICE: {"Check": check}}
 
 
+def record_oversized(checks: Checks) -> Callable[[str], None]:
+    """What to do about a call that was refused for its size: a check leaves a record, as each denial does."""
+    path = f"/{AUTHORIZATION_SERVICE}/Check"
+
+    def record(called: str) -> None:
+        if called == path:
+            checks.refuse(Reason.REQUEST_TOO_LARGE)
+
+    return record
+
+
 class Health:
     """The gRPC health service's state, shared by all servers; NOT_SERVING until told otherwise."""
 

@@ -16,6 +16,8 @@ from zta_authz.grpc_h2.states import Received, State
 from zta_authz.grpc_h2.streams import Stream, Streams
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zta_authz.grpc_h2.bounds import Bounds, Tally
     from zta_authz.grpc_h2.headers import HeaderReader
     from zta_authz.grpc_h2.outbound import Outbound
@@ -47,13 +49,18 @@ _USELESS_BYTES: Final = 1024
 
 
 class Calls:
-    """The calls of one connection. `now` is the time of what is being dealt with; `events` is what comes of it."""
+    """The calls of one connection. `now` is the time of what is being dealt with; `events` is what comes of it.
+
+    `oversized` is called with the method's path of each call that is refused because it, or all that is not complete,
+    is too large.
+    """
 
     __slots__ = (
         "_bounds",
         "_headers",
         "_inbound",
         "_out",
+        "_oversized",
         "_streams",
         "_tally",
         "events",
@@ -62,10 +69,19 @@ class Calls:
         "refusing",
     )
 
-    def __init__(self, bounds: Bounds, headers: HeaderReader, out: Outbound, tally: Tally, now: float) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        headers: HeaderReader,
+        out: Outbound,
+        tally: Tally,
+        now: float,
+        oversized: Callable[[str], None],
+    ) -> None:
         self._bounds = bounds
         self._headers: HeaderReader | UnreadHeaders = headers
         self._out = out
+        self._oversized = oversized
         self._tally = tally
         self._streams = Streams(bounds.max_concurrent_streams)
         self._inbound = Inbound(bounds)
@@ -166,6 +182,7 @@ class Calls:
                 self._tally.count(Costly.OTHER, self.now)
             failed = self._inbound.gather(stream, payload)
             if failed is not None:
+                self._oversized(stream.head.path)
                 self._refuse_early(number, failed)
         else:
             self._tally.count(Costly.EMPTY, self.now)
@@ -193,6 +210,8 @@ class Calls:
             return
         message = self._inbound.message_of(content)
         if isinstance(message, Failed):
+            if message.status is Status.RESOURCE_EXHAUSTED:
+                self._oversized(head.path)
             self._refuse(number, stream, message)
         else:
             stream.called = True

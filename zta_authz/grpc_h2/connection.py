@@ -38,6 +38,10 @@ _NOTICE_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
 
+def _nothing(_path: str) -> None:
+    """For owners that keep no record of calls that are refused for their size."""
+
+
 class Connection:
     """The server's side of one connection. Times are seconds of any clock that never goes back."""
 
@@ -59,14 +63,15 @@ class Connection:
         "fault",
     )
 
-    def __init__(self, bounds: Bounds, now: float) -> None:
+    def __init__(self, bounds: Bounds, now: float, oversized: Callable[[str], None] = _nothing) -> None:
+        """`oversized` is called with the method's path for each call that is refused for its size."""
         self._bounds = bounds
         self._opened = now
         self._reader = FrameReader(bounds.max_frame_bytes)
         self._headers = HeaderReader(bounds)
         self._tally = Tally(bounds, now)
         self._out = Outbound(bounds.max_unsent_bytes)
-        self._calls = Calls(bounds, self._headers, self._out, self._tally, now)
+        self._calls = Calls(bounds, self._headers, self._out, self._tally, now, oversized)
         self._last_stream = frames.STREAM_MASK
         self._last_call: float | None = None  # when a drain was announced; `_NEVER` once no new stream is taken
         self._peer_going = False
