@@ -26,11 +26,14 @@ from tests.support.check_requests import check_request
 from tests.support.pki import FRONTEND, Authority, Signer, pem, presented, private_key, root
 from tests.support.service import RunningService
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.authn.own_svid import SvidSlot
 from zta_authz.authn.verify import IdentityVerifier, compile_verifier
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.ext_authz.svid_tls import SvidTls
+from zta_authz.keys.bundle_store import BundleStore
 from zta_authz.keys.trust import TrustKeeper, TrustSources
+from zta_authz.keys.workload_api import WorkloadApi
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, RequestAttributes
 
@@ -261,6 +264,26 @@ async def test_our_svid_comes_rotates_goes_with_the_agents_word_and_not_with_the
         await until(lambda: here.trust.current_svid() is None)
         assert here.trust.obstacles() == ("no SVID from the Workload API",)
         assert here.changes[-1] == here.trust.obstacles()
+
+
+async def test_streams_that_wait_try_at_once_when_another_is_answered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the entry of our identity comes to be: each stream would find out by itself, seconds apart."""
+    monkeypatch.setattr("zta_authz.keys.workload_api.MAX_RETRY_SECONDS", 60.0)
+    async with FakeWorkloadApi(tmp_path / "agent.sock") as agent:
+        slot, store = SvidSlot(), BundleStore({})
+        api = WorkloadApi(agent.address, bundles=store, svid=slot, retry_seconds=60.0)
+        running = asyncio.create_task(api.run())
+        await until(lambda: min(agent.calls.values()) == 1)
+        agent.say("FetchX509Bundles", bundles(ROOTS[0]))
+        agent.say("FetchX509SVID", svid(ROOTS[0]))
+        api._failures["FetchX509SVID"] = 1
+        api._hear("FetchX509SVID")  # as its next try, a minute later, would
+        await until(lambda: bool(store.slot.current) and slot.current is not None)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
 
 
 async def test_an_svid_that_is_not_renewed_is_an_obstacle_when_it_expires(tmp_path: Path) -> None:

@@ -110,3 +110,35 @@ def test_an_authorities_file_that_can_not_be_read_is_a_fault_in_its_name(tmp_pat
     with pytest.raises(SettingsErrors) as caught:
         trust_sources(settings)
     assert [(fault.source, fault.hint) for fault in caught.value.faults] == [("/none", "mend `ca_file` in `bundles`")]
+
+
+STANDARD = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent.sock"}
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "socket"),
+    [
+        (f"{TCP}{OURS}", STANDARD, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
+        ("workload_api: {}\n", STANDARD, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
+        ("", STANDARD | {"ZTA_WORKLOAD_API__BUNDLES": "true"}, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
+        ("workload_api: {socket: 'unix:/own.sock'}\n", STANDARD, "unix:/own.sock"),
+        ("workload_api: {socket: null}\n", STANDARD, None),
+        ("", STANDARD, None),
+        ("workload_api: {}\n", {"SPIFFE_ENDPOINT_SOCKET": ""}, None),
+    ],
+    ids=["our SVID", "a section", "a variable", "a setting", "none", "not wanted", "empty"],
+)
+def test_the_standard_variable_is_the_fallback_for_the_workload_apis_address(
+    tmp_path: Path, text: str, environ: dict[str, str], socket: str | None
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    assert load_settings(str(file), environ).workload_api.socket == socket
+
+
+def test_a_standard_variable_that_is_no_unix_socket_is_a_fault_in_its_name() -> None:
+    with pytest.raises(SettingsErrors) as caught:
+        load_settings(None, {"SPIFFE_ENDPOINT_SOCKET": "tcp://127.0.0.1:8081", "ZTA_WORKLOAD_API__BUNDLES": "true"})
+    (fault,) = caught.value.faults
+    assert fault.source == "environment variable SPIFFE_ENDPOINT_SOCKET"
+    assert "Unix socket" in fault.message

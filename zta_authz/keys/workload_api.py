@@ -11,6 +11,7 @@ import hashlib
 import logging
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
@@ -43,7 +44,8 @@ METADATA: Final = (("workload.spiffe.io", "true"),)
 """SPIFFE Workload Endpoint, section 5: shows that the caller was not tricked into the call (SSRF)."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 0.5
-MAX_RETRY_SECONDS: Final = 30.0
+MAX_RETRY_SECONDS: Final = 5.0
+"""An agent is on this machine: to ask it costs little, and an SVID may live for a minute only."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.use_local_subchannel_pool", 1),  # else a new connection would inherit the waiting time of the one that broke
@@ -124,6 +126,8 @@ class WorkloadApi:
         self._clock = clock
         self._retry = retry_seconds
         self._last: dict[str, bytes] = {}
+        self._failures: dict[str, int] = {}
+        self._answered = asyncio.Event()
         self.tried = {"FetchX509Bundles": asyncio.Event(), "FetchX509SVID": asyncio.Event()}
         """Set when the stream has given something or failed for the first time; at once if it is not asked for."""
         for method, wanted in (("FetchX509Bundles", bundles), ("FetchX509SVID", svid)):
@@ -140,11 +144,9 @@ class WorkloadApi:
                 group.create_task(self._follow("FetchJWTBundles", self._take_jwt))
 
     async def _follow(self, method: str, take: Callable[[bytes], Awaitable[None]]) -> None:
-        failures = 0
         while True:
             try:
-                if await self._stream(method, take):
-                    failures = 0
+                await self._stream(method, take)
                 why = "the agent ended the stream"
             except grpc.aio.AioRpcError as error:
                 why = error.code().name
@@ -153,8 +155,9 @@ class WorkloadApi:
             except Exception:  # noqa: BLE001 - a bug in one message must not end the rotation of keys
                 _LOG.exception("a Workload API stream failed", extra={"method": method})
                 why = "a fault of ours"
+            failures = self._failures.get(method, 0)
             wait = min(self._retry * 2.0 ** min(failures, 16), MAX_RETRY_SECONDS) * _random.uniform(0.5, 1.0)
-            failures += 1
+            self._failures[method] = failures = failures + 1
             level = logging.INFO if method == "FetchJWTBundles" else logging.WARNING  # agents may not serve that one
             _LOG.log(
                 level,
@@ -162,10 +165,24 @@ class WorkloadApi:
                 extra={"method": method, "why": why, "failures": failures, "retry_in_seconds": round(wait, 1)},
             )
             self._was_tried(method)
-            await asyncio.sleep(wait)
+            await self._rest(wait)
 
-    async def _stream(self, method: str, take: Callable[[bytes], Awaitable[None]]) -> bool:
-        """Take messages until the stream ends; whether there was any. Raises `AioRpcError`."""
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but no longer than until another stream is answered again: then the agent is there, and knows us."""
+        answered = self._answered
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await answered.wait()
+
+    def _hear(self, method: str) -> None:
+        """A stream gives something. After failures of its own, the others try again now and begin their waits anew."""
+        if self._failures.pop(method, 0):
+            self._failures.clear()
+            answered, self._answered = self._answered, asyncio.Event()
+            answered.set()
+
+    async def _stream(self, method: str, take: Callable[[bytes], Awaitable[None]]) -> None:
+        """Take messages until the stream ends. Raises `AioRpcError`."""
         came = False
         async with grpc.aio.insecure_channel(self._address, options=_OPTIONS) as channel:
             ask: Any = channel.unary_stream(SERVICE + method)  # bytes in, bytes out
@@ -173,11 +190,11 @@ class WorkloadApi:
             try:
                 async for payload in call:
                     came = True
+                    self._hear(method)
                     await self._take(method, payload, take)
             except grpc.aio.AioRpcError as error:
                 if not came or error.code() is grpc.StatusCode.PERMISSION_DENIED:
                     raise
-        return came
 
     async def _take(self, method: str, payload: bytes, take: Callable[[bytes], Awaitable[None]]) -> None:
         """Take a message. The same bytes again change nothing, and what was verified stays."""

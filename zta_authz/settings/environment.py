@@ -25,6 +25,9 @@ PREFIX: Final = "ZTA_"
 FOREIGN: Final = frozenset(("ZTA_ENVOY",))
 """Variables of this project that are not settings: which Envoy binary the development tools use."""
 Path = tuple[str | int, ...]
+AGENT_SOCKET: Final[Path] = ("workload_api", "socket")
+AGENT_SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
+"""Where workloads find the Workload API (SPIFFE Workload Endpoint, section 4), unless our settings say it."""
 
 _SERVICE_LINK = re.compile(
     r"ZTA(?:_[A-Z0-9_]+)?_"
@@ -69,6 +72,19 @@ def read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[Pa
         elif not _SERVICE_LINK.fullmatch(name):
             faults.append(Fault(source_of(name), 0, 0, "is not a setting", _did_you_mean(name, leaves)))
     return values
+
+
+def agent_socket(given: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+    """The Workload API's address from its standard variable, None unless the settings `given` want it from there.
+
+    They want the Workload API where they have its section, or our certificate from it; and an address of their own
+    comes first. The variable alone changes nothing: whom we trust must not depend on what else runs on a node.
+    """
+    section, tls = given.get("workload_api"), given.get("tls")
+    wanted = isinstance(section, dict) or (isinstance(tls, dict) and tls.get("source") == "workload_api")
+    if not wanted or (isinstance(section, dict) and "socket" in section):
+        return None
+    return environ.get(AGENT_SOCKET_VARIABLE) or None
 
 
 def _leaves(model: type[BaseModel], path: Path) -> Iterator[tuple[Path, Any]]:

@@ -13,7 +13,16 @@ from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.policy.fields import with_article
 from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, locate, read_documents, to_plain
 from zta_authz.settings.consistency import inconsistencies
-from zta_authz.settings.environment import Path, read_environment, section_of, source_of, variable_of
+from zta_authz.settings.environment import (
+    AGENT_SOCKET,
+    AGENT_SOCKET_VARIABLE,
+    Path,
+    agent_socket,
+    read_environment,
+    section_of,
+    source_of,
+    variable_of,
+)
 from zta_authz.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -49,8 +58,13 @@ def parse_settings(source: str, text: str, environ: Mapping[str, str]) -> Settin
 
 def _settings_of(source: str, node: MappingNode | None, environ: Mapping[str, str], faults: list[Fault]) -> Settings:
     overrides = read_environment(environ, faults)
-    places = _Places(source, node, overrides)
     merged = _merge(node, overrides)
+    socket = agent_socket(merged, environ)
+    if socket is not None:
+        overrides[AGENT_SOCKET] = socket
+        merged = _merge(node, overrides)
+    names = {} if socket is None else {AGENT_SOCKET: AGENT_SOCKET_VARIABLE}
+    places = _Places(source, node, overrides, names)
     settings, wrong = _validate(merged, places, faults)
     faults.extend(
         places.fault(conflict.path, conflict.message, conflict.hint)
@@ -125,7 +139,11 @@ def _merge(node: MappingNode | None, overrides: Mapping[Path, Any]) -> dict[str,
 class _Places:
     """Where each value came from, to put a fault there."""
 
-    def __init__(self, file: str, node: MappingNode | None, overrides: Mapping[Path, Any]) -> None:
+    def __init__(
+        self, file: str, node: MappingNode | None, overrides: Mapping[Path, Any], names: Mapping[Path, str]
+    ) -> None:
+        """`names` are variables that are not called after their field."""
+        self._names = names
         self._file = file
         self._node = node
         self._overrides = overrides
@@ -133,7 +151,8 @@ class _Places:
     def fault(self, path: Path, message: str, hint: str, *, at_key: bool = False) -> Fault:
         for end in range(len(path), 0, -1):
             if path[:end] in self._overrides:
-                return Fault(source_of(variable_of(path[:end])), 0, 0, message, hint)
+                name = self._names.get(path[:end]) or variable_of(path[:end])
+                return Fault(source_of(name), 0, 0, message, hint)
         name = ".".join(str(step) for step in path)
         message = message if at_key or not name else f"`{name}`: {message}"
         if self._node is None:

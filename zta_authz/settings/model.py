@@ -44,7 +44,7 @@ def _tcp(text: str) -> str:
 
 
 def _unix(text: str) -> str:
-    if not Endpoint.parse(_endpoint(text)).is_unix:
+    if not text.startswith("unix:") or not Endpoint.parse(_endpoint(text)).is_unix:
         raise wrong("the Workload API is on a Unix socket", "write for example `unix:/run/spire/agent.sock`")
     return text
 

@@ -50,7 +50,10 @@ def _tls(settings: Settings) -> Iterator[Inconsistency]:
     depends: tuple[Path, ...] = (("tls",), ("workload_api",))
     if settings.workload_api.socket is None:
         yield Inconsistency(
-            ("tls", "source"), "the Workload API's socket is not known", "set `workload_api.socket`", depends
+            ("tls", "source"),
+            "the Workload API's socket is not known",
+            "set `workload_api.socket`, or the variable SPIFFE_ENDPOINT_SOCKET",
+            depends,
         )
 
 
