@@ -63,6 +63,11 @@ class SvidRules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """What rules call the issuers of these tokens."""
+        return tuple(f"{SCHEME}{domain}" for domain in self._rules)
+
     def rule_for(self, subject: str) -> TokenRule | None:
         """The rule of the subject's trust domain, None where it has none or is no workload's SPIFFE ID at all.
 

@@ -53,6 +53,8 @@ class SelectedRules:
     selector: Selector
     rules: tuple[TokenRule, ...] = ()
     keys: ApiKeySet | None = None
+    sources: tuple[JwtRule, ...] = ()
+    """All JWT rules of the document as written, those too that can't apply here."""
 
 
 class RuleBook:
@@ -79,6 +81,16 @@ class RuleBook:
         self._by_workload: BoundedCache[_WorkloadKey, Verifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], Verifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
+
+    @property
+    def documents(self) -> tuple[SelectedRules, ...]:
+        """What each document lets callers prove."""
+        return self._documents
+
+    @property
+    def svid_issuers(self) -> tuple[str, ...]:
+        """The issuers whose JWT-SVIDs every workload takes, `spiffe://` and a trust domain each."""
+        return self._common.svids.issuers if self._common.svids is not None else ()
 
     @property
     def key_slots(self) -> tuple[KeySlot, ...]:
@@ -161,7 +173,7 @@ def compile_rules(
                 place = slots.setdefault(source, _slot(rule, keys))
                 limit = limits.get(rule.issuer, NO_LIMITS)
                 rules.append(compile_rule(rule, place, places, limit, strict=options.strict))
-        documents.append(SelectedRules(document.selector, tuple(rules)))
+        documents.append(SelectedRules(document.selector, tuple(rules), sources=document.rules))
     check_key_sets(key_sets, faults)
     documents += [SelectedRules(each.selector, keys=each) for each in key_sets]
     svids = None

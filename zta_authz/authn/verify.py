@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.dpop import Replays
     from zta_authz.authn.keys import KeySlot
-    from zta_authz.authn.rulebook import RuleBook
+    from zta_authz.authn.rulebook import RuleBook, SelectedRules
     from zta_authz.errors import Fault
     from zta_authz.model.documents import ApiKeySet, IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
     from zta_authz.model.identity import Identity, Peer
@@ -57,6 +57,16 @@ class IdentityVerifier:
         self.strip_headers: frozenset[str] = book.strip_headers
         self.read_headers = read_headers
         self.key_slots: tuple[KeySlot, ...] = book.key_slots
+
+    @property
+    def documents(self) -> tuple[SelectedRules, ...]:
+        """What each document lets callers prove, for whoever looks for mistakes in policies."""
+        return self._book.documents
+
+    @property
+    def svid_issuers(self) -> tuple[str, ...]:
+        """The issuers whose JWT-SVIDs every workload takes."""
+        return self._book.svid_issuers
 
     @property
     def look_ups(self) -> Mapping[str, tuple[int, int]]:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import argparse
 
     from zta_authz.errors import Fault
-    from zta_authz.model.options import Options
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.lint import Finding
     from zta_authz.settings import Settings
@@ -39,20 +38,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Check. Raises `FaultsError` where text is wanted and something is wrong."""
+    import time
+
     from zta_authz.cli.loading import read_settings
+    from zta_authz.cli.mistakes import findings_of
     from zta_authz.policy_sources.files import load_snapshot
 
     try:
         settings = read_settings(arguments)
-        options = settings.options()
-        snapshot = load_snapshot(arguments.paths or settings.policies, options)
+        snapshot = load_snapshot(arguments.paths or settings.policies, settings.options())
     except FaultsError as error:
         if arguments.output != "json":
             raise
         _print_json(error.faults, None, [])
         return EXIT_FAULTS
     snapshot = _with_outlook(settings, snapshot, whole=not arguments.paths)
-    findings = _lint(snapshot, options)
+    findings = findings_of(snapshot, time.time())
     if arguments.output == "json":
         _print_json((), snapshot, findings)
     else:
@@ -65,22 +66,11 @@ def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Sna
     import time
     from dataclasses import replace
 
+    from zta_authz.cli.mistakes import unreachable_keys
     from zta_authz.cli.outlook import outlook_warnings
 
     found = outlook_warnings(settings, snapshot, time.time(), whole=whole)
-    return replace(snapshot, warnings=(*snapshot.warnings, *found))
-
-
-def _lint(snapshot: Snapshot, options: Options) -> list[Finding]:
-    import time
-
-    from zta_authz.pdp.paths import ambiguous
-    from zta_authz.policy.lint import lint
-
-    def refused(path: str) -> str:
-        return "" if options.accept_ambiguous_paths else ambiguous(path, "GET")
-
-    return lint(snapshot.table, now=time.time(), refused_path=refused)
+    return replace(snapshot, warnings=(*snapshot.warnings, *found, *unreachable_keys(snapshot, settings)))
 
 
 def _warnings(snapshot: Snapshot, findings: list[Finding]) -> int:

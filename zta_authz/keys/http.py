@@ -74,6 +74,32 @@ def trusted_authorities(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+def checked_address(address: str, rules: AddressRules, *, allow_http: bool) -> URL:
+    """The address, if it is one that may be asked; names are checked again as they are resolved.
+
+    Raises `FetchFailed`.
+    """
+    schemes = ("https", "http") if allow_http else ("https",)
+    if len(address) > MAX_ADDRESS:
+        raise FetchFailed(Outcome.REFUSED_URL, f"an address of more than {MAX_ADDRESS} characters")
+    try:
+        url = URL(address)
+        host = url.raw_host  # as it is looked up and connected to
+        port = url.port
+    except ValueError:
+        raise FetchFailed(Outcome.REFUSED_URL, "not an address") from None
+    if url.scheme not in schemes:
+        raise FetchFailed(Outcome.REFUSED_URL, f"only {' and '.join(schemes)} may be used")
+    if not host or not port or url.raw_user is not None or url.raw_password is not None:
+        raise FetchFailed(Outcome.REFUSED_URL, "an address has a host and no user")
+    literal = literal_address(host)
+    if literal is None and not _NAME.fullmatch(host):
+        raise FetchFailed(Outcome.REFUSED_URL, "the host is neither a name nor a plain address")
+    if literal is not None and not rules.permit(host, literal):
+        raise FetchFailed(Outcome.REFUSED_ADDRESS, "the host is an address that may not be asked")
+    return url
+
+
 class HttpClient:
     """Fetches small documents. `resolve` (name and port to addresses) is the system's where none is given."""
 
@@ -86,7 +112,7 @@ class HttpClient:
         resolve: Resolve | None = None,
     ) -> None:
         self._rules = rules
-        self._schemes = ("https", "http") if allow_http else ("https",)
+        self._allow_http = allow_http
         self._tls = tls
         self._lookups = ThreadPoolExecutor(MAX_LOOKUPS, "key-lookup")
         self._resolve = resolve or self._ask_system
@@ -100,7 +126,7 @@ class HttpClient:
 
     async def get(self, address: str) -> HttpDocument:
         """The document at `address`. Raises `FetchFailed`; the caller limits the time."""
-        url = self._checked(address)
+        url = self._check(address)
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 async with AsyncExitStack() as stack:
@@ -113,26 +139,8 @@ class HttpClient:
             raise _failure(error) from error
         raise FetchFailed(Outcome.REFUSED_REDIRECT, f"more than {MAX_REDIRECTS} redirects")
 
-    def _checked(self, address: str) -> URL:
-        """The address, if it is one that may be asked; names are checked again as they are resolved."""
-        if len(address) > MAX_ADDRESS:
-            raise FetchFailed(Outcome.REFUSED_URL, f"an address of more than {MAX_ADDRESS} characters")
-        try:
-            url = URL(address)
-            host = url.raw_host  # as it is looked up and connected to
-            port = url.port
-        except ValueError:
-            raise FetchFailed(Outcome.REFUSED_URL, "not an address") from None
-        if url.scheme not in self._schemes:
-            raise FetchFailed(Outcome.REFUSED_URL, f"only {' and '.join(self._schemes)} may be used")
-        if not host or not port or url.raw_user is not None or url.raw_password is not None:
-            raise FetchFailed(Outcome.REFUSED_URL, "an address has a host and no user")
-        literal = literal_address(host)
-        if literal is None and not _NAME.fullmatch(host):
-            raise FetchFailed(Outcome.REFUSED_URL, "the host is neither a name nor a plain address")
-        if literal is not None and not self._rules.permit(host, literal):
-            raise FetchFailed(Outcome.REFUSED_ADDRESS, "the host is an address that may not be asked")
-        return url
+    def _check(self, address: str) -> URL:
+        return checked_address(address, self._rules, allow_http=self._allow_http)
 
     def _redirected(self, url: URL, location: str) -> URL:
         if len(location) > MAX_ADDRESS:
@@ -144,7 +152,7 @@ class HttpClient:
             raise FetchFailed(Outcome.REFUSED_REDIRECT, "redirected to what is no address") from None
         if elsewhere:
             raise FetchFailed(Outcome.REFUSED_REDIRECT, "redirected to another host, port or scheme")
-        return self._checked(str(target))
+        return self._check(str(target))
 
     async def _open_session(self) -> aiohttp.ClientSession:
         # in a thread: the system's authorities take longer to read than a request may wait

@@ -1,6 +1,8 @@
 """Warnings about rules that compile but can't mean what was meant. Only what can be proved is reported.
 
 never_matches    nothing satisfies the rule: clauses that contradict each other, values that no request has
+never_matches_as_written   a value matches nothing, or only its own odd characters: what was meant is said
+always_unknown   a part of a condition can't be told for any request: an ALLOW does not match, a DENY does
 shadowed         a DENY rule matches whatever this ALLOW rule matches, so the ALLOW rule never decides
 duplicate        another rule of the same action already matches the same requests for the same workloads
 unauthenticated  an ALLOW rule asks for no identity at all (information), or only excludes some (warning)
@@ -13,27 +15,28 @@ with at most `MAX_COMPARED` others. What lies beyond that bound is not found, ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.model.spiffe import SCHEME, SpiffeId
 from zta_authz.policy.anonymous import asks_for_identity, excludes_identities
-from zta_authz.policy.clauses import TextClause
-from zta_authz.policy.dimensions import PATH, PEER, SNI
-from zta_authz.policy.extra_clauses import TimeClause
+from zta_authz.policy.cel_doubts import ConditionDoubt, condition_doubts
+from zta_authz.policy.clauses import shortened
+from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.implication import contradict, key_of
-from zta_authz.policy.matchers import Exact, Prefix, Suffix, ascii_lower
 from zta_authz.policy.method_lint import OVERRIDE_HEADERS, lower_case_methods, overridable
 from zta_authz.policy.shadows import DenyRules, Placed
+from zta_authz.policy.unmatchable import Reach, doubts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
+    from zta_authz.model.options import Options
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.rule import Rule
     from zta_authz.policy.table import RuleTable
+    from zta_authz.policy.unmatchable import CredentialSource, Doubt
 
 MAX_COMPARED: Final = 32
 """Rules that one rule is compared with, and clauses of one rule that are compared with each other."""
@@ -43,6 +46,8 @@ class Kind(StrEnum):
     """What a finding is about. Closed list; values are stable."""
 
     NEVER_MATCHES = "never_matches"
+    NEVER_MATCHES_AS_WRITTEN = "never_matches_as_written"
+    ALWAYS_UNKNOWN = "always_unknown"
     SHADOWED = "shadowed"
     DUPLICATE = "duplicate"
     UNAUTHENTICATED = "unauthenticated"
@@ -72,22 +77,30 @@ class Finding:
 
 
 def lint(
-    table: RuleTable, *, now: float | None = None, refused_path: Callable[[str], str] = lambda _: ""
+    table: RuleTable,
+    *,
+    now: float | None = None,
+    refused_path: Callable[[str], str] = lambda _: "",
+    refused_host: Callable[[str], bool] = lambda _: False,
+    sources: Iterable[CredentialSource] | None = None,
 ) -> list[Finding]:
     """Everything provable about the rules of `table`, in order of place.
 
     `now` (seconds since the epoch) finds rules whose time is over. `refused_path` says why requests for a path are
-    refused before any rule is asked, "" where they are not.
+    refused before any rule is asked, "" where they are not; `refused_host` whether those for an authority are.
+    `sources` are all documents that let callers prove something, None where that is not known.
     """
-    judge = _Judge(table.options.strict, now, refused_path)
+    reaches = Reaches(table.options, refused_path, refused_host, sources)
+    judge = _Judge(table.options.strict, now, reaches)
     placed = [Placed(policy, rule) for policy in table.policies for rule in policy.rules]
-    dead = {id(each.rule): why for each in placed if (why := judge.never(each.rule, deny=each.action == "DENY"))}
+    dead = {id(each.rule): why for each in placed if (why := judge.never(each)) is not None}
     findings = [
-        _finding(each, Kind.NEVER_MATCHES, f"it never matches: {dead[id(each.rule)]}", "mend or remove the rule")
+        _finding(each, Kind.NEVER_MATCHES, f"it never matches: {dead[id(each.rule)][0]}", dead[id(each.rule)][1])
         for each in placed
         if id(each.rule) in dead
     ]
     living = [each for each in placed if id(each.rule) not in dead]
+    findings += [finding for each in living for finding in _doubtful(each, judge)]
     findings += _duplicates(living, table.options.root_namespace)
     findings += _shadowed(living, table)
     findings += _unauthenticated(living, table.options.root_namespace)
@@ -114,78 +127,101 @@ def _on_methods(placed: list[Placed], strict: bool) -> list[Finding]:
     return findings
 
 
+class Reaches:
+    """What can reach the rules of each policy, made once for each selector."""
+
+    def __init__(
+        self,
+        options: Options,
+        refused_path: Callable[[str], str],
+        refused_host: Callable[[str], bool],
+        sources: Iterable[CredentialSource] | None,
+    ) -> None:
+        self._root = options.root_namespace
+        self._all = Reach(options.strict, refused_path, refused_host, None if sources is None else tuple(sources))
+        self._made: dict[Hashable, Reach] = {}
+
+    def of(self, each: Placed) -> Reach:
+        """What can reach this rule."""
+        key = each.selector_key
+        found = self._made.get(key)
+        if found is None:
+            every = self._all.sources
+            some = None if every is None else tuple(s for s in every if s.concerns(each.policy.selector, self._root))
+            found = self._made[key] = replace(self._all, sources=some)
+        return found
+
+
+def _doubtful(each: Placed, judge: _Judge) -> Iterator[Finding]:
+    """A finding for each value, and for each clause of a condition, that is not as it was meant."""
+    for doubt in judge.doubts(each):
+        kind = Kind.NEVER_MATCHES_AS_WRITTEN
+        says = "never matches as written"
+        if not doubt.certain:
+            says += ", but in a request that has these very characters"
+        elif isinstance(doubt, ConditionDoubt):
+            says = {None: "is Unknown", True: "is true", False: "is false"}[doubt.comes_to] + " for every request"
+            kind = Kind.ALWAYS_UNKNOWN if doubt.comes_to is None else kind
+        yield _finding(each, kind, f"`{doubt.label}`: `{shortened(doubt.value)}` {says}: {doubt.reason}", doubt.hint)
+
+
 def _finding(at: Placed, kind: Kind, message: str, hint: str, level: Level = Level.WARNING) -> Finding:
     ref = at.policy.ref
     return Finding(ref.position.source, at.rule.line, ref.name, at.rule.number, kind, level, message, hint)
 
 
 class _Judge:
-    """Finds what keeps a rule from ever matching."""
+    """Finds what keeps a rule, or a value of it, from ever matching."""
 
-    def __init__(self, strict: bool, now: float | None, refused_path: Callable[[str], str]) -> None:
+    def __init__(self, strict: bool, now: float | None, reaches: Reaches) -> None:
         self._strict = strict
         self._now = now
-        self._refused_path = refused_path
+        self._reaches = reaches
 
-    def never(self, rule: Rule, *, deny: bool) -> str:
-        """Why nothing satisfies the rule, "" where that can't be proved."""
-        why = self._conjunction(rule.clauses, deny)
+    def never(self, each: Placed) -> tuple[str, str] | None:
+        """Why nothing satisfies the rule, and what to do; None where that can't be proved."""
+        rule, deny, reach = each.rule, each.action == "DENY", self._reaches.of(each)
+        why = self._conjunction(rule.clauses, deny, reach)
         for group in rule.groups:
-            if why:
+            if why is not None:
                 break
-            dead = [self._conjunction((*alternative, *rule.clauses), deny) for alternative in group]
-            why = dead[0] if all(dead) else ""
+            dead = [self._conjunction((*alternative, *rule.clauses), deny, reach) for alternative in group]
+            why = dead[0] if None not in dead else None
         return why
 
-    def _conjunction(self, clauses: tuple[Clause, ...], deny: bool) -> str:
+    def doubts(self, each: Placed) -> Iterator[Doubt]:
+        """Each doubtful value of the rule, and each clause of a condition that always comes out the same."""
+        deny, reach = each.action == "DENY", self._reaches.of(each)
+        for clause in chain(each.rule.clauses, *chain.from_iterable(each.rule.groups)):
+            if isinstance(clause, ConditionClause):
+                yield from condition_doubts(clause.condition.text, reach)[0]
+            else:
+                yield from (doubt for doubt in doubts(clause, reach, deny=deny) if doubt is not None)
+
+    def _conjunction(self, clauses: tuple[Clause, ...], deny: bool, reach: Reach) -> tuple[str, str] | None:
         for clause in clauses:
-            why = "" if clause.negated else self._impossible(clause)
-            if why:
-                return f"`{clause.label}`: {why}"
+            why = None if clause.negated else self._impossible(clause, deny, reach)
+            if why is not None:
+                return f"`{clause.label}`: {why[0]}", f"{why[1]}, or remove the rule"
         for one, other in combinations(clauses[:MAX_COMPARED], 2):
             if contradict(one, other, strict=self._strict, deny=deny):
-                return f"`{one.label}` and `{other.label}` contradict each other"
-        return ""
+                return f"`{one.label}` and `{other.label}` contradict each other", "correct or remove the rule"
+        return None
 
-    def _impossible(self, clause: Clause) -> str:
+    def _impossible(self, clause: Clause, deny: bool, reach: Reach) -> tuple[str, str] | None:
         """Why no request satisfies `clause`: the first value's reason, where every value has one."""
         if isinstance(clause, TimeClause):
-            return "its time is over" if self._now is not None and clause.times.end <= self._now else ""
-        if not isinstance(clause, TextClause):
-            return ""
-        reasons = []
-        for matcher in clause.matchers:
-            why = self._impossible_text(clause.dimension, matcher)
-            if not why:
-                return ""
-            reasons.append(why)
-        return reasons[0]
-
-    def _impossible_text(self, dimension: object, matcher: object) -> str:
-        if not isinstance(matcher, (Exact, Prefix, Suffix)):
-            return ""
-        value = matcher.value
-        if dimension is PATH and ("?" in value or "#" in value):
-            return f"paths are compared without query and fragment, `{matcher.text}` has one"
-        if dimension is PATH and isinstance(matcher, Exact):
-            refused = self._refused_path(value)
-            return f"requests for `{value}` are refused before any rule is asked: {refused}" if refused else ""
-        if dimension is SNI and ascii_lower(value) != value:
-            return f"server names are compared in lower case, `{matcher.text}` is not"
-        if dimension is PEER and self._strict and isinstance(matcher, Exact):
-            return _no_spiffe_id(value)
-        return ""
-
-
-def _no_spiffe_id(value: str) -> str:
-    """Why a peer can't have the name `value` in strict reading."""
-    try:
-        SpiffeId.parse(value)
-    except ValueError:
-        shown = value.removeprefix(SCHEME)
-        hint = " (a principal is written without `spiffe://`)" if shown.startswith(SCHEME) else ""
-        return f"`{shown}` is no valid SPIFFE ID{hint}"
-    return ""
+            over = self._now is not None and clause.times.end <= self._now
+            return ("its time is over", "move `expiresAt`") if over else None
+        if isinstance(clause, ConditionClause):
+            found, possible = condition_doubts(clause.condition.text, reach)
+            holds = True in possible or (deny and None in possible)
+            return None if holds or not found else (f"`{found[0].value}`: {found[0].reason}", found[0].hint)
+        values = doubts(clause, reach, deny=deny)
+        if not values or not all(doubt is not None and doubt.certain for doubt in values):
+            return None
+        first = next(doubt for doubt in values if doubt is not None)
+        return f"`{shortened(first.value)}`: {first.reason}", first.hint
 
 
 def _rule_key(each: Placed) -> Hashable:

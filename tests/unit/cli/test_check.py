@@ -167,3 +167,41 @@ def test_what_is_not_read_is_named(folder: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", "--output", "json", "."]) == 0
     found = json.loads(capsys.readouterr().out)["warnings"]
     assert [(each["kind"], each["level"]) for each in found] == [("skipped", "info")] * 2
+
+
+AUTHENTICATION = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "RequestAuthentication",
+    "metadata": {"name": "jwt"},
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"issuer": "https://iss.example", "jwksUri": "http://iss.example/keys"}, "only https may be used"),
+        ({"issuer": "https://iss.example", "jwksUri": "https://10.1.2.3/keys"}, "an address that may not be asked"),
+        ({"issuer": "iss"}, "discovery at issuer `iss`"),
+        ({"issuer": "https://iss.example", "jwksUri": "https://iss.example/keys"}, None),
+        ({"issuer": "https://iss.example"}, None),
+    ],
+)
+def test_keys_that_the_settings_never_let_us_fetch_are_warned_of(
+    folder: Path, capsys: pytest.CaptureFixture[str], rule: dict[str, Any], message: str | None
+) -> None:
+    write(folder, "a.yaml", GOOD, {**AUTHENTICATION, "spec": {"jwtRules": [rule]}})
+    assert main(["check", "--strict-warnings", "a.yaml"]) == (0 if message is None else 1)
+    assert (message or "ok (") in capsys.readouterr().out
+
+
+def test_settings_may_allow_keys_over_http(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = {"issuer": "https://iss.example", "jwksUri": "http://iss.example/keys"}
+    write(folder, "a.yaml", GOOD, {**AUTHENTICATION, "spec": {"jwtRules": [rule]}})
+    (folder / "settings.yaml").write_text("jwks: {allow_http: true}\n")
+    assert main(["check", "--strict-warnings", "--config", "settings.yaml", "a.yaml"]) == 0, capsys.readouterr().out
+
+
+def test_a_rule_on_tokens_that_nothing_verifies_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "a.yaml", policy("p", source(requestPrincipals=["*"])))
+    assert main(["check", "a.yaml"]) == 0
+    assert "no RequestAuthentication is for these workloads" in capsys.readouterr().out

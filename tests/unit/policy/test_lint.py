@@ -115,13 +115,13 @@ def test_a_host_with_a_port_satisfies_a_deny_rule_that_contradicts_itself() -> N
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (operation(paths=["/a?x=1", "/b#top"]), "without query and fragment, `/a?x=1` has one"),
+        (operation(paths=["/a?x=1", "/b#top"]), "`/a?x=1`: paths are compared without query and fragment"),
         (operation(paths=["/a?*"]), "without query and fragment"),
         (operation(paths=["admin"]), "refused before any rule is asked: it does not start with `/`"),
         (operation(paths=["/a//b"]), "an empty segment"),
-        (when("connection.sni", "API.example.com"), "compared in lower case, `API.example.com` is not"),
+        (when("connection.sni", "API.example.com"), "`API.example.com`: server names are compared in lower case"),
         (source(principals=["cluster.local/ns/default/sa/web x"]), "no valid SPIFFE ID"),
-        (source(principals=["spiffe://td/x"]), "a principal is written without `spiffe://`"),
+        (source(principals=["spiffe://td/x"]), "no valid SPIFFE ID"),
     ],
 )
 def test_values_that_no_request_has_are_found(rule: Rule, message: str) -> None:
@@ -192,9 +192,10 @@ def test_a_deny_rule_must_be_in_force_whenever_the_allow_rule_is(since: str, unt
 
 def test_lists_too_long_to_compare_prove_nothing() -> None:
     many = [f"/a/{number}*" for number in range(200)]
+    names = [f"a{number}*" for number in range(200)]
     assert never(operation(paths=many, notPaths=[f"/a*{number}" for number in range(200)])) == ""
     assert never(operation(paths=many, notPaths=many))
-    assert never(both(source(principals=many), when("source.principal", *(f"b{text}" for text in many)))) == ""
+    assert never(both(source(principals=names), when("source.principal", *(f"b{text}" for text in names)))) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""What `zta-authz check` knows of mistakes: the lint of the rules, told what is refused before them, and keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.errors import Fault
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.lint import Finding
+    from zta_authz.policy.unmatchable import CredentialSource
+    from zta_authz.settings import Settings
+
+
+def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
+    """The findings about the rules of `snapshot` at `now`, seconds since the epoch."""
+    from zta_authz.pdp.paths import ambiguous, plain_authority
+    from zta_authz.policy.lint import lint
+
+    options = snapshot.options
+
+    def refused_path(path: str) -> str:
+        return "" if options.accept_ambiguous_paths else ambiguous(path, "GET")
+
+    def refused_host(host: str) -> bool:
+        return options.strict and not plain_authority(host)
+
+    sources = list(_sources(snapshot))
+    return lint(snapshot.table, now=now, refused_path=refused_path, refused_host=refused_host, sources=sources)
+
+
+def _sources(snapshot: Snapshot) -> Iterator[CredentialSource]:
+    from zta_authz.model.documents import Selector
+    from zta_authz.policy.unmatchable import CredentialSource
+
+    for document in snapshot.verifier.documents:
+        clients = document.keys.clients if document.keys is not None else ()
+        yield CredentialSource(
+            document.selector,
+            tuple(rule.issuer for rule in document.sources),
+            tuple(client.name for client in clients),
+            tuple(scope for client in clients for scope in client.scopes),
+        )
+    yield CredentialSource(Selector(snapshot.options.root_namespace, {}), snapshot.verifier.svid_issuers)
+
+
+def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
+    """A warning for each JWT rule whose keys the settings never let us fetch: none of its tokens is ever accepted."""
+    from zta_authz.errors import Fault
+    from zta_authz.keys.addresses import AddressRules
+    from zta_authz.keys.discovery import metadata_url
+    from zta_authz.keys.http import checked_address
+    from zta_authz.keys.outcomes import FetchFailed
+
+    jwks = settings.jwks
+    rules = AddressRules(jwks.allow_private_addresses, frozenset(jwks.private_hosts))
+    found = []
+    for rule in (rule for document in snapshot.verifier.documents for rule in document.sources if rule.jwks is None):
+        try:
+            checked_address(rule.jwks_uri or metadata_url(rule.issuer), rules, allow_http=jwks.allow_http)
+        except FetchFailed as failed:
+            what = f"`{rule.jwks_uri}`" if rule.jwks_uri else f"discovery at issuer `{rule.issuer}`"
+            message = f"keys are never fetched from {what}, so no token of it is accepted: {failed}"
+            hint = (
+                "use https and a public host, or inline `jwks`; `jwks.allow_http` and `jwks.private_hosts` allow more"
+            )
+            found.append(Fault(rule.position.source, rule.position.line, rule.position.column, message, hint))
+    return found
