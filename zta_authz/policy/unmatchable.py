@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from zta_authz.model.spiffe import SCHEME, SpiffeId
 from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.identity_matchers import RequestPrincipal
     from zta_authz.policy.matchers import Matcher
 
-_SAFE: Final = "/!$&'()*+,;:@=~\\\"<>[]^`{|}"
-"""What `quote` leaves: all of ASCII that can stand in a path as it is."""
+_ENCODED: Final = re.compile(r"[^!-~]|[%?#]")
+"""What can't stand in a path as it is."""
 _DOMAIN: Final = re.compile(r"[a-z0-9._-]*")
 _ID_PATH: Final = re.compile(r"[A-Za-z0-9._/-]*")
 _REGULAR: Final = re.compile(r"\A\^|\$\Z|\.[*+]|\\[dwsDWS.]|\[[^\]/]*-[^\]/]*\]|\([^()]*\|[^()]*\)|\[\^/\]")
@@ -197,7 +196,7 @@ def _refusal(matcher: Matcher, value: str, reach: Reach, *, wide: bool) -> str:
 
 
 def _encoded(path: str) -> str:
-    return quote(path, safe=_SAFE, errors="replace")
+    return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), path)
 
 
 def meant_path(value: str) -> str:
