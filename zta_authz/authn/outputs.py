@@ -44,7 +44,10 @@ def compile_outputs(rule: JwtRule, *, strict: bool) -> Outputs:
 
 
 def headers_from(payload_header: str, outputs: Outputs, token: VerifiedToken) -> tuple[tuple[str, str], ...]:
-    """The (name, value) pairs set from `token`; claims without a value fit for a header are left out."""
+    """The (name, value) pairs set from `token`; claims without a value are left out.
+
+    A value may have control characters: rules compare it, and the answer to the proxy leaves it out.
+    """
     headers: list[tuple[str, str]] = []
     if payload_header:
         headers.append((payload_header.lower(), token.payload))

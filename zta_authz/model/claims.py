@@ -2,13 +2,14 @@
 
 It is Envoy's (its `jwt_authn` filter, measured with Envoy 1.40), and docs/policies.md has it:
 
-    text                  itself; none where it is empty or has a control character other than a tab
+    text                  itself; none where it is empty
     true, false           `true`, `false`
     number                as a double: whole from 0 to below 2**64 as digits, else with six digits behind a point
     list, object          base64 of its JSON, as protobuf writes JSON; an object's members are sorted by name
     null, absent          none
 
-Envoy writes the members of an object in random order, which JSON gives no meaning.
+Envoy writes the members of an object in random order, which JSON gives no meaning. A text with a control character
+other than a tab (`is_header_value`) is what rules compare, as in Envoy, and is never sent.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def claim_at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def claim_text(value: Any) -> str:
-    """A claim's value (as JSON is read) as a header's value; "" where it has none."""
+    """A claim's value (as JSON is read) as a header's value, sendable or not; "" where it has none."""
     if isinstance(value, str):
-        return value if is_header_value(value) else ""
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):

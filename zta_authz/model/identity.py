@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from zta_authz.errors import Refused
-from zta_authz.model.claims import claim_at, claim_text
+from zta_authz.model.claims import claim_at, claim_text, is_header_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,10 +69,14 @@ class Token:
     _texts: dict[tuple[str, ...], str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def header_text(self, path: tuple[str, ...]) -> str:
-        """The claim at `path` as a header's value, "" where it has none; made once: policies ask with each request."""
+        """The claim at `path` as a header's value, "" where it has none that can be sent.
+
+        Made once: policies ask with each request.
+        """
         text = self._texts.get(path)
         if text is None:
-            text = self._texts[path] = claim_text(claim_at(self.claims, path))
+            text = claim_text(claim_at(self.claims, path))
+            text = self._texts[path] = text if is_header_value(text) else ""
         return text
 
     def __post_init__(self) -> None:

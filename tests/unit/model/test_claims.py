@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zta_authz.model.claims import claim_at, claim_text
+from zta_authz.model.claims import claim_at, claim_text, is_header_value
 from zta_authz.model.identity import Token
 
 TEXTS: list[tuple[Any, str]] = [
@@ -68,8 +68,10 @@ def test_a_list_or_object_is_base64_of_the_json_that_envoy_writes(value: Any, js
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\x00b", "a\x7f", "\x85", "\ud800"])
-def test_a_text_with_a_control_character_is_never_sent(value: str) -> None:
-    assert claim_text(value) == ""
+def test_a_text_with_a_control_character_is_compared_and_never_sent(value: str) -> None:
+    assert claim_text(value) == value
+    assert not is_header_value(value)
+    assert Token("i", "s", {"x": value}).header_text(("x",)) == ""
 
 
 def test_a_path_leads_through_nested_objects_only() -> None:
