@@ -14,7 +14,7 @@ from tests.differential import vocabulary as words
 from tests.differential.credentials import ISSUERS
 from tests.differential.draft import Draft
 from tests.differential.meet import Meet
-from tests.differential.mutations import Change, mutate
+from tests.differential.mutations import Change, mutate, mutate_token
 from tests.differential.rbac import selected
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ Json = dict[str, Any]
 _MOST_CONNECTIONS = 6
 _NEGATED_MET = 0.4
 _AT_AN_EDGE = 0.65
+_SIGNED_IN = 0.5
+_TOKEN_AT_AN_EDGE = 0.4
 
 
 def requests_for(policies: PolicySet, seed: int, count: int) -> list[Request]:
@@ -53,9 +55,9 @@ class _Aim:
         return [self._request() for _ in range(count)]
 
     def _request(self) -> Request:
-        draft = Draft(self._rng, sorted({rule["issuer"] for rule in self._jwt_rules}))
+        draft = Draft(self._rng, sorted({rule["issuer"] for rule in self._jwt_rules if "issuer" in rule}))
         edges: list[Change] = []
-        if self._rng.random() < 0.2:
+        if self._rng.random() < (_SIGNED_IN if self._jwt_rules else 0.2):
             draft.claims = self._claims()
         if self._rules:
             edges = self._meet_rule(draft, *self._rng.choice(self._rules))
@@ -64,6 +66,8 @@ class _Aim:
                 self._rng.choice(edges)(draft, self._rng)
             else:
                 mutate(draft, self._rng)
+        if self._jwt_rules and draft.claims is not None and self._rng.random() < _TOKEN_AT_AN_EDGE:
+            mutate_token(draft, self._rng)
         draft.place_token(self._jwt_rules)
         return replace(draft.request(), connection=self._connection(draft))
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
 
 _SETS_AT_ONCE = 12
+_TOKEN_REFUSED = 401
 REFUSED = "refused"
 """What stands for our reason where the documents do not load."""
 
@@ -53,8 +54,15 @@ class Result:
 
     @property
     def agrees(self) -> bool:
-        """Whether both said the same, or Envoy did not come to a verdict."""
-        return self.outcome.allowed is None or (self.outcome.allowed == self.ours and not self.wrong_headers)
+        """Whether both said the same, or Envoy did not come to a verdict.
+
+        Where Envoy's 401 speaks of a token, so must our reason. The other way it need not: Envoy says 403 of audiences.
+        """
+        if self.outcome.allowed is None:
+            return True
+        if self.outcome.status == _TOKEN_REFUSED and not self.reason.startswith(("token_", "peer_")):
+            return False
+        return self.outcome.allowed == self.ours and not self.wrong_headers
 
     @property
     def signature(self) -> tuple[bool | None, str]:

@@ -70,10 +70,16 @@ def rsa_jwk() -> dict[str, Any]:
 @cache
 def jwks(name: str) -> str:
     """The key set `name` (one of `KEY_SETS`) as JSON text: the issuer's letter, and what is special about the set."""
-    return json.dumps({"keys": KEY_SETS[name]()})
+    keys = KEY_SETS[name]()
+    return json.dumps(keys if isinstance(keys, dict) else {"keys": keys})
 
 
-KEY_SETS: dict[str, Callable[[], list[Any]]] = {
+def _rsa_certificate() -> str:
+    builder = _builder(_name((("CN", "issuer b"),))).public_key(_rsa_key().public_key())
+    return _pem(builder.sign(_ec_key("ca"), hashes.SHA256()))
+
+
+KEY_SETS: dict[str, Callable[[], list[Any] | dict[str, str]]] = {
     "a": lambda: [{**ec_jwk("a"), "kid": "key-a"}],
     "a-no-kid": lambda: [ec_jwk("a")],
     "a-alg": lambda: [{**ec_jwk("a"), "kid": "key-a", "alg": "ES256", "use": "sig", "key_ops": ["verify"]}],
@@ -92,6 +98,7 @@ KEY_SETS: dict[str, Callable[[], list[Any]]] = {
     "b-behind-okp-alg": lambda: [{**ed25519_jwk(), "alg": "EdDSA"}, rsa_jwk()],
     "b-before-okp": lambda: [rsa_jwk(), ed25519_jwk()],
     "b-behind-ec": lambda: [ec_jwk("a"), rsa_jwk()],
+    "b-certificates": lambda: {"key-b": _rsa_certificate(), "key-c": _rsa_certificate()},
 }
 
 
@@ -107,8 +114,12 @@ def sign(token: dict[str, Any]) -> str:
 
     `key` is whose key signs; `header` is merged into the header (null removes); `claims` is the payload, in which
     `{"now": N}` stands for the time of signing plus N seconds; `text` is the whole token as it is; `damage` is
-    "signature" or "truncated". `header_json` and `claims_json` are the JSON instead, as it is written: characters stand
-    for bytes (latin-1). `tails` are put behind the three segments, the signature being made over what stands there.
+    "signature" or "truncated".
+
+    How the JSON is written: `header_json` and `claims_json` are it instead; `header_more` and `claims_more` are members
+    put behind the others, `header_frame` and `claims_frame` two texts around it; `style` is "escaped", "spaced" or
+    "utf-8". In all of these characters stand for bytes (latin-1). `tails` are put behind the three segments, the
+    signature being made over what stands there.
     """
     if "text" in token:
         return str(token["text"])
@@ -119,15 +130,42 @@ def sign(token: dict[str, Any]) -> str:
     claims = token.get("claims", {})
     if isinstance(claims, dict):
         claims = {name: _at(value) for name, value in claims.items()}
-    segments = [token.get("header_json", json.dumps(head)), token.get("claims_json", json.dumps(claims))]
     tails = token.get("tails", ("", "", ""))
-    signed = ".".join(_b64(text.encode("latin-1")) + tail for text, tail in zip(segments, tails[:2], strict=True))
+    texts = (_written(token, "header", head), _written(token, "claims", claims))
+    signed = ".".join(_b64(text.encode("latin-1")) + tail for text, tail in zip(texts, tails[:2], strict=True))
     signature = bytearray(_signature(key, signed.encode()))
     if token.get("damage") == "signature":
         signature[-5] ^= 1
     if token.get("damage") == "truncated":
         return signed
     return f"{signed}.{_b64(bytes(signature))}{tails[2]}"
+
+
+def _written(token: dict[str, Any], part: str, value: Any) -> str:
+    """The JSON of one part as text whose characters stand for bytes."""
+    style = token.get("style")
+    blanks = (" ,\t", "\r\n: ") if style == "spaced" else None
+    text = (
+        _escaped(value) if style == "escaped" else json.dumps(value, separators=blanks, ensure_ascii=style != "utf-8")
+    )
+    text = str(token.get(f"{part}_json", text.encode().decode("latin-1")))
+    more = token.get(f"{part}_more")
+    if more and text.endswith("}"):
+        text = f"{text[:-1]}{'' if text == '{}' else ','}{more}}}"
+    before, behind = token.get(f"{part}_frame", ("", ""))
+    return f"{before}{text}{behind}"
+
+
+def _escaped(value: Any) -> str:
+    """`value` as JSON in which each character of each text is an escape."""
+    if isinstance(value, str):
+        units = value.encode("utf-16-be", "surrogatepass").hex()
+        return '"' + "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)) + '"'
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_escaped(name)}:{_escaped(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_escaped, value)) + "]"
+    return json.dumps(value)
 
 
 def _at(value: Any) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import copy
+import urllib.parse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format, struct_pb2
 
+from tests.differential import vocabulary as words
 from tests.differential.case import Connection, Request
 from tests.differential.credentials import ISSUERS
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Json = dict[str, Any]
+_SPELT_OTHERWISE = 0.15
+"""How many tokens are not written where they stand as everybody writes them."""
 
 
 class Draft:
@@ -65,7 +69,7 @@ class Draft:
         if self.claims is None and "text" not in self.token:
             return
         issuer = (self.claims or {}).get("iss")
-        rule = next((rule for rule in rules if rule["issuer"] == issuer), self._rng.choice(rules or [{}]))
+        rule = next((rule for rule in rules if rule.get("issuer") == issuer), self._rng.choice(rules or [{}]))
         if rule.get("audiences") and self.claims is not None and self._rng.random() < 0.8:
             self.claims.setdefault("aud", self._rng.choice(rule["audiences"]))
         key = next((name for name, text in ISSUERS.items() if text == issuer), "a")
@@ -81,11 +85,27 @@ class Draft:
             places = [(entry["name"], entry.get("prefix", "")) for entry in rule.get("fromHeaders", ())]
             places += [("?", parameter) for parameter in rule.get("fromParams", ())]
             places += [("cookie", cookie + "=") for cookie in rule.get("fromCookies", ())]
-        where, prefix = places[0] if self._rng.random() < 0.75 else self._rng.choice(places)
+        where, prefix = places[0] if self._rng.random() < 0.6 else self._rng.choice(places)
+        before = behind = ""
+        if self._rng.random() < _SPELT_OTHERWISE:
+            before, behind = self._rng.choice(words.BETWEEN), self._rng.choice(words.BEHIND)
         if where == "?":
-            self.path += ("&" if "?" in self.path else "?") + f"{prefix}={text}"
+            self._place_in_query(prefix, text)
+        elif where == "cookie":
+            self.headers.append(("cookie", self._cookie(prefix, text, before, behind)))
         else:
-            self.headers.append((where, prefix + text))
+            self.headers.append((where, f"{prefix}{before}{text}{behind}"))
+
+    def _place_in_query(self, name: str, text: str) -> None:
+        name = urllib.parse.quote(name, safe="")
+        if self._rng.random() < _SPELT_OTHERWISE:
+            name = self._rng.choice((name, name.replace("t", "%74"), name.upper(), f"{name}=&{name}", f"x=1&{name}"))
+            text = self._rng.choice((text, f"{text}&{name}=x", f"{text}%3D", f"{text}%00", f"%2E{text}", f"{text}#f"))
+        self.path += ("&" if "?" in self.path else "?") + f"{name}={text}"
+
+    def _cookie(self, name: str, text: str, before: str, behind: str) -> str:
+        forms = (f"{name}{before}{text}{behind}", f'{name}"{text}"', f"a=b; {name}{text}", f"{name}{text}; {name}x")
+        return self._rng.choice(forms) if before or behind else f"{name}{text}"
 
     def request(self) -> Request:
         """The request as it stands."""

@@ -41,7 +41,7 @@ class _Sets:
         self._plain = rng.random() < _PLAIN_SETS
         counts = (1,) if self._plain else (1, 2, 2, 3, 4)
         documents = [self._policy(number) for number in range(rng.choice(counts))]
-        if rng.random() < (0.9 if _reads_tokens(documents) else 0.3):
+        if rng.random() < (0.95 if _reads_tokens(documents) else 0.5):
             documents += [self._authentication(number) for number in range(rng.choice((1, 1, 1, 2)))]
         rng.shuffle(documents)
         return PolicySet(
@@ -191,7 +191,10 @@ class _Sets:
         name = self._rng.choice(words.RARE_HEADERS if self._chance(0.25) else words.HEADERS)
         draws |= {claim: lambda: self._some(words.CLAIM_VALUES)}
         header = f"request.headers[{name}]"
-        draws |= {header: lambda: self._some(words.HEADER_VALUES)}
+        values = words.HEADER_VALUES
+        if name.startswith("x-jwt"):
+            values = (*words.HEADER_VALUES, *words.CLAIM_HEADER_VALUES)
+        draws |= {header: lambda: self._some(values)}
         key = self._rng.choices((claim, header, self._rng.choice(sorted(draws))), (3, 3, 8))[0]
         condition: Json = {"key": key}
         form = self._rng.choices(("is", "not", "both"), (7, 2, 1))[0]
@@ -213,29 +216,43 @@ class _Sets:
         }
 
     def _jwt_rule(self, issuer: str) -> Json:
-        rule: Json = {"issuer": ISSUERS[issuer], "jwks": f"{{jwks:{issuer}}}"}
+        keys = self._rng.choice(words.ISSUER_KEY_SETS[issuer]) if self._chance(0.4) else issuer
+        rule: Json = {"issuer": ISSUERS[issuer], "jwks": f"{{jwks:{keys}}}"}
+        if self._chance(0.06):
+            del rule["issuer"]
         if self._chance(0.3):
             rule["audiences"] = self._some(words.AUDIENCES)
-        if self._chance(0.2):
-            headers: tuple[Json, ...] = (
-                {"name": "x-token"},
-                {"name": "x-token", "prefix": "Token "},
-                {"name": "Authorization", "prefix": "Bearer "},
-            )
-            rule["fromHeaders"] = self._rng.sample(headers, self._rng.choice((1, 1, 2)))
-        if self._chance(0.15):
-            rule["fromParams"] = self._rng.choice((["token"], ["token", "access_token"]))
-        if self._chance(0.1):
-            rule["fromCookies"] = ["session"]
+        if self._chance(0.12):
+            rule["presence"] = self._rng.choice(("REQUIRED", "REQUIRED", "OPTIONAL"))
+        self._places(rule)
         if self._chance(0.2):
             rule["outputPayloadToHeader"] = "x-jwt-payload"
-        if self._chance(0.3):
-            rule["outputClaimToHeaders"] = [{"header": "x-jwt-sub", "claim": "sub"}]
+        outputs = [{"header": "x-jwt-sub", "claim": "sub"}] if self._chance(0.3) else []
+        if self._chance(0.35):
+            outputs.append({"header": "x-jwt-claim", "claim": self._rng.choice(words.CLAIM_OUTPUTS)})
+        if outputs:
+            rule["outputClaimToHeaders"] = outputs
         if self._chance(0.3):
             rule["forwardOriginalToken"] = self._chance(0.8)
         if self._chance(0.15):
             rule["spaceDelimitedClaims"] = ["roles"]
         return rule
+
+    def _places(self, rule: Json) -> None:
+        """Where the rule's tokens stand, where it says so."""
+        if self._chance(0.3):
+            headers: tuple[Json, ...] = (
+                {"name": "x-token"},
+                {"name": "x-token", "prefix": self._rng.choice(words.PREFIXES)},
+                {"name": "x-token", "prefix": self._rng.choice(words.PREFIXES)},
+                {"name": "Authorization", "prefix": self._rng.choice(words.PREFIXES)},
+                {"name": "Authorization", "prefix": "Bearer "},
+            )
+            rule["fromHeaders"] = self._rng.sample(headers, self._rng.choice((1, 1, 2)))
+        if self._chance(0.15):
+            rule["fromParams"] = self._some(words.PARAMS, 2)
+        if self._chance(0.12):
+            rule["fromCookies"] = self._some(words.COOKIES, 2)
 
 
 def _reads_tokens(documents: list[Document]) -> bool:

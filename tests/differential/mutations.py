@@ -189,7 +189,7 @@ def _token(draft: Draft, rng: random.Random) -> None:
         {"text": "e30.e30."},
     )
     if rng.random() < 0.5:
-        draft.token = rng.choice(changes)
+        draft.token = dict(rng.choice(changes))
         return
     if rng.random() < 0.2:
         issuer = rng.choice(words.ISSUER_NAMES)
@@ -208,15 +208,44 @@ def _token(draft: Draft, rng: random.Random) -> None:
         -1,
         None,
     )
-    times += (1e12, 4102444800.5, True, [1])
+    times += (1e12, 4102444800.5, True, [1], 18446744073709551615, 18446744073709549568, 2**53 + 1, -0.5, 1e300)
     draft.claim([rng.choice(("exp", "exp", "nbf", "nbf", "iat"))], rng.choice(times))
     if rng.random() < 0.1:
         draft.claim(["iss"], rng.choice((7, None, ["x"], "https://nobody.example", ISSUERS["a"] + "/")))
 
 
+def _json(draft: Draft, rng: random.Random) -> None:
+    """The token's JSON, written otherwise: much of it Envoy does not take."""
+    if draft.claims is None:
+        draft.claim(["iss"], rng.choice((*ISSUERS.values(), "https://nobody.example")))
+    part = rng.choice(("claims", "claims", "claims", "header"))
+    form = rng.random()
+    if form < 0.5:
+        draft.token[f"{part}_more"] = rng.choice(words.JSON_MEMBERS if part == "claims" else words.HEADER_MEMBERS)
+    elif form < 0.65:
+        draft.token[f"{part}_frame"] = rng.choice(words.JSON_FRAMES)
+    elif form < 0.8:
+        draft.token["style"] = rng.choice(words.JSON_STYLES)
+    else:
+        tail = rng.choice(words.TAILS)
+        behind_signature = rng.choice(words.SIGNATURE_TAILS)
+        draft.token["tails"] = rng.choice(((tail, "", ""), ("", tail, ""), ("", "", behind_signature)))
+
+
 def _authorization(draft: Draft, rng: random.Random) -> None:
     """Another way to write (or not) credentials."""
-    changes = ("Bearer", "Bearer ", "bearer x", "Basic eDp5", "Bearer a.b.c", "", "x Bearer a.b.c", "Bearera.b.c")
+    changes = (
+        "Token=a.b.c",
+        "Token",
+        "Bearer",
+        "Bearer ",
+        "bearer x",
+        "Basic eDp5",
+        "Bearer a.b.c",
+        "",
+        "x Bearer a.b.c",
+        "Bearera.b.c",
+    )
     draft.headers.append((rng.choice(("authorization", "authorization", "x-token")), rng.choice(changes)))
 
 
@@ -245,6 +274,7 @@ _CHANGES: tuple[Change, ...] = (
     *(_forwarded,) * 2,
     *(_claim,) * 3,
     *(_token,) * 2,
+    *(_json,) * 3,
     _authorization,
     _facts,
     _preflight,
@@ -270,6 +300,11 @@ CROSSINGS: dict[str, Change] = {
 def mutate(draft: Draft, rng: random.Random) -> None:
     """Change one thing about the draft."""
     rng.choice(_CHANGES)(draft, rng)
+
+
+def mutate_token(draft: Draft, rng: random.Random) -> None:
+    """Change one thing about the draft's token."""
+    rng.choice((_json, _json, _token, _claim))(draft, rng)
 
 
 def claim_crossing(path: list[str]) -> Change:

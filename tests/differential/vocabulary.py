@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.differential.credentials import ISSUERS
+from tests.differential.credentials import ISSUERS, KEY_SETS
 
 NAMESPACES = ("foo", "bar", "foo-prod", "istio-system")
 ACCOUNTS = ("sleep", "sleep-x", "web.app", "admin")
@@ -134,6 +134,18 @@ CLAIMS: tuple[object, ...] = (
     "read\twrite",
     "read  write ",
     10**30,
+    -7,
+    0.0000001,
+    -1e30,
+    1e300,
+    2**53 + 1,
+    18446744073709551615,
+    "x" * 9000,
+    " admin ",
+    "a\u00a0b",
+    ["<a>&'\"\\", "\u2028\ufeff\u0001", "caf\u00e9"],
+    [1e20, 1e-7, 123456789012345678, -0.0, 0.1],
+    {"b": {"c": [True, None]}, "a": "x"},
     {"roles": ["admin"], "deep": {"name": "read"}},
     {"roles": "admin", "deep": []},
 )
@@ -193,7 +205,18 @@ TEMPLATES = (
     "/$x/{*}",
 )
 PORTS = ("47080", "47443", "80", "0", "65535")
-HEADERS = ("x-a", "X-Mixed", "x_under", "user-agent", "cookie", "x-jwt-sub", "x-jwt-payload", "accept", "host")
+HEADERS = (
+    "x-a",
+    "X-Mixed",
+    "x_under",
+    "user-agent",
+    "cookie",
+    "x-jwt-sub",
+    "x-jwt-claim",
+    "x-jwt-payload",
+    "accept",
+    "host",
+)
 RARE_HEADERS = (
     "authorization",
     "x-token",
@@ -205,6 +228,23 @@ RARE_HEADERS = (
     "content-type",
     "referer",
 )
+CLAIM_HEADER_VALUES = (
+    "*",
+    "admin",
+    "adm*",
+    "7",
+    "7.500000",
+    "-7.000000",
+    "true",
+    "read write",
+    "caf\u00e9",
+    "WyJhZG1pbiIsInJlYWQiXQ==",
+    "W10=",
+    "W*",
+    "*=",
+    "eyJhZG1pbiI6ImFkbWluIn0=",
+)
+"""What headers from claims are compared with, beside `HEADER_VALUES`."""
 HEADER_VALUES = ("v1", "v2", "v*", "*1", "*", "v1,v2", "caf\u00e9", "alice", "/api")
 SENT_HEADER_VALUES = ("v1", "v2", "v11", "V1", "", "v1,v2", "v1, v2", " v1 ", "x", "caf\u00c3\u00a9", "caf\u00e9", "1")
 SNIS = ("api.example.com", "*.example.com", "api*", "*", "API.example.com", "other.test")
@@ -257,3 +297,133 @@ SENT_VALUES: tuple[object, ...] = (
 )
 """What the fact that is a Value may hold besides texts."""
 LABELS: tuple[dict[str, str], ...] = ({"app": "web"}, {"app": "web", "version": "v1"}, {"app": "other"}, {"tier": "x"})
+
+CLAIM_OUTPUTS = ("groups", "level", "scope", "realm.roles", "realm", "a.b", "aud", "realm.deep.name", "none")
+"""Claims for `outputClaimToHeaders`, beside `sub`."""
+ISSUER_KEY_SETS = {
+    issuer: tuple(name for name in KEY_SETS if name.partition("-")[0] == issuer and name != issuer)
+    for issuer in ISSUERS
+}
+"""Key sets beside the usual one of each issuer."""
+PREFIXES = ("Token ", "Token", "Token=", "Bearer ", "Bearer", "jwt:", "=", " ")
+PARAMS = ("token", "access_token", "t k", "a%b")
+COOKIES = ("session", "SESSION", "__Host-jwt")
+BETWEEN = ("", "", " ", "  ", "=", "= ", '"', ":", "!@#", "\t", ".", "-", "x", "\xe9")
+"""What stands between a header's prefix and a token."""
+BEHIND = ("", "", "", " ", ",", ";", '"', "=", "==", ".", ", x", "%")
+"""What stands behind a token."""
+TAILS = ("=", "==", "===", ".", "A", "AA", "_", "%")
+"""What is put behind header or payload before they are signed."""
+SIGNATURE_TAILS = ("=", "==", "===", ".", "%", ".A", "=A")
+"""What is put behind a signature; not a byte more, see `docs/differential.md`."""
+JSON_MEMBERS = (
+    '"x":1',
+    '"x":1,"x":2',
+    '"sub":"bob"',
+    '"s\\u0075b":"bob"',
+    '"iss":"issuer-b"',
+    '"iss":"https://issuer-a.example"',
+    '"aud":"aud-a"',
+    '"groups":"admin"',
+    '"groups":"admin","groups":"none"',
+    '"x":{"a":1,"a":1}',
+    '"x":[{"a":{"b":1,"\\u0062":1}}]',
+    '"x":{"a":1,"A":1}',
+    '"level":' + "9" * 308,
+    '"level":' + "9" * 309,
+    '"level":-' + "1" * 400,
+    '"level":1.7976931348623157e308',
+    '"level":1.7976931348623159e308',
+    '"level":1e400',
+    '"level":1e-400',
+    '"level":-0',
+    '"level":0.1e+1',
+    '"level":1E5',
+    '"level":01',
+    '"level":1.',
+    '"level":.5',
+    '"level":+1',
+    '"level":1e',
+    '"level":0x10',
+    '"level":NaN',
+    '"level":Infinity',
+    '"level":0.' + "3" * 1000,
+    '"exp":18446744073709551615',
+    '"exp":18446744073709549568',
+    '"nbf":0.5',
+    '"nbf":1e3',
+    '"iat":1e30',
+    '"x":' + "[" * 40 + "]" * 40,
+    '"x":' + "[" * 99 + "]" * 99,
+    '"x":' + "[" * 100 + "]" * 100,
+    '"x":' + '{"a":' * 99 + "1" + "}" * 99,
+    '"x":' + '{"a":' * 100 + "1" + "}" * 100,
+    '"groups":"\\u0061dmin"',
+    '"groups":"\\ud83d\\ude00"',
+    '"groups":"\\ud800"',
+    '"groups":"\\udc00\\ud800"',
+    '"groups":"\\u0000admin"',
+    '"groups":"admin\\/\\b\\f\\n\\r\\t\\\\\\""',
+    '"groups":"\\x61"',
+    '"groups":"caf\xc3\xa9"',
+    '"groups":"caf\xe9"',
+    '"groups":"\xed\xa0\x80"',
+    '"groups":"\xc0\x80"',
+    '"groups":"\xf4\x90\x80\x80"',
+    '"groups":"\xff"',
+    '"groups":"\x7f"',
+    '"\xc3\xa9":1',
+    '"\xe9":1',
+    '"":1',
+    '"a.b":"admin"',
+    '"realm.roles":"admin"',
+    '"x":tru',
+    '"x":TRUE',
+    '"x":nul',
+    '"x"',
+    '"x":',
+    '"x" "y"',
+    '"x":1 "y":2',
+    '"x":[1 2]',
+    '"x":[,1]',
+    '"x":/**/1',
+)
+"""Members that are put behind those of a token's JSON, as text; characters stand for bytes."""
+JSON_FRAMES = (
+    (" \t\r\n", " \t\r\n"),
+    ("\xef\xbb\xbf", ""),
+    ("\x0b", ""),
+    ("\xc2\xa0", ""),
+    ("", "\x0c"),
+    ("", "\x00"),
+    ("", "{}"),
+    ("", "x"),
+    ("", "}"),
+    ("[", "]"),
+    ("//\n", ""),
+)
+"""What is put before and behind a token's JSON."""
+JSON_STYLES = ("escaped", "spaced", "utf-8")
+HEADER_MEMBERS = (
+    '"kid":"key-a"',
+    '"kid":"other"',
+    '"alg":"ES256"',
+    '"alg":"RS256"',
+    '"\\u0061lg":"none"',
+    '"x":1,"x":1',
+    '"x":{"a":1,"\\u0061":1}',
+    '"x":' + "9" * 309,
+    '"x":' + "9" * 308,
+    '"x":' + "[" * 99 + "]" * 99,
+    '"x":' + "[" * 100 + "]" * 100,
+    '"jwk":{"kty":"oct","k":"AAAA"}',
+    '"jku":"https://nobody.example"',
+    '"x5c":["AAAA"]',
+    '"cty":"JWT"',
+    '"zip":"DEF"',
+    '"typ":"JWT"',
+    '"typ":{}',
+    '"x":"\xe9"',
+    '"x":"\\ud800"',
+    '"x":01',
+)
