@@ -90,6 +90,7 @@ KEY_SETS: dict[str, Callable[[], list[Any] | dict[str, str]]] = {
     "a-x5c": lambda: [{**ec_jwk("a"), "kid": "key-a", "x5c": ["AAAA"], "x5t": "AAAA"}],
     "a-padded": lambda: [{**ec_jwk("a"), "kid": "key-a", "x": ec_jwk("a")["x"] + "="}],
     "a-all-types": lambda: [ed25519_jwk(), rsa_jwk(), ec_jwk("other"), ec_jwk("a")],
+    "enc": lambda: [{**ec_jwk("a"), "kid": "key-a", "use": "enc"}, {**ec_jwk("other"), "kid": "key-o"}],
     "b": lambda: [rsa_jwk()],
     "b-kid": lambda: [{**rsa_jwk(), "kid": "key-b"}],
     "b-alg": lambda: [{**rsa_jwk(), "alg": "RS256"}],
