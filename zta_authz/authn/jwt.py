@@ -65,7 +65,8 @@ class VerifiedToken:
     """A token whose signature was verified with a key of `keys`; its times and audience are judged on each use.
 
     `key` is that key, `kid` and `type` are what its header says. `audiences` are normalised as `normal_audience` does;
-    `payload` is the token's middle segment as it came, base64url. `issued_at` and `expires` are None where the token does not say.
+    `payload` is the token's middle segment as it came, base64url. `issued_at` and `expires` are None where the token
+    does not say.
     """
 
     keys: KeySet
