@@ -306,6 +306,26 @@ async def test_the_intermediates_of_our_svid_complete_chains_of_which_proxies_se
         await until(lambda: here.outcome(asked) is None)
 
 
+async def test_former_intermediates_of_our_svid_count_until_they_expire(tmp_path: Path) -> None:
+    """Peers are renewed when their own time has come, not when ours has."""
+    before = [ROOTS[0].intermediate(f"before {number}", **VALID) for number in range(3)]
+    brief = ROOTS[0].intermediate("brief", not_before=NOW - 60, not_after=time.time() + 2)
+    key = private_key("P-256", 950)
+    async with place(tmp_path, svid=True) as here:
+        for middle in (*before, brief, ROOTS[0].intermediate("now", **VALID)):
+            ours = middle.issue(uris=(US,), key=key, **VALID)
+            here.agent.say("FetchX509SVID", svid_response(US, key, ours, middle.certificate))
+            await until(
+                lambda middle=middle: middle.certificate in here.trust.store.slot.current["cluster.local"].intermediates
+            )
+        assert [here.outcome(evidence(middle)) for middle in before] == [None, None, None]
+        await asyncio.sleep(2)
+        ours = before[0].issue(uris=(US,), key=key, **VALID)
+        here.agent.say("FetchX509SVID", svid_response(US, key, ours, before[0].certificate))
+        await until(lambda: brief.certificate not in here.trust.store.slot.current["cluster.local"].intermediates)
+        assert [here.outcome(evidence(middle)) for middle in before] == [None, None, None]
+
+
 async def test_nothing_of_the_key_gets_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with place(tmp_path, svid=True) as here:

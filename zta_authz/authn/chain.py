@@ -79,7 +79,7 @@ def find_path(
         raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the leaf can't be read") from None
     if path is not None:
         return path.below(leaf)
-    raise search.failure()
+    raise search.failure(leaf)
 
 
 class _Search:
@@ -109,14 +109,16 @@ class _Search:
                 return path.below(helper)
         return None
 
-    def failure(self) -> Refused:
+    def failure(self, leaf: Certificate) -> Refused:
         """Why there is no path. A failure of time comes first, because it must not be remembered for good."""
         for error in self._failures:
             if error.reason in _TIME_REASONS:
                 return error
         if self._failures:
             return self._failures[0]
-        return Refused(Reason.PEER_CERTIFICATE_UNTRUSTED, "no path to an authority of the trust domain")
+        known = {each.subject for each in (*self._anchors, *self._helpers)}
+        why = "" if leaf.issuer in known else ": its issuer is neither one nor a known intermediate"
+        return Refused(Reason.PEER_CERTIFICATE_UNTRUSTED, f"no path to an authority of the trust domain{why}")
 
     def _issued(self, issuer: Certificate, certificate: Certificate) -> bool:
         if issuer is certificate or issuer.subject != certificate.issuer:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 
+from zta_authz.authn.certificates import Window
 from zta_authz.authn.chain import Authorities
 from zta_authz.authn.keys import NO_KEYS
 from zta_authz.keys.bundle_store import BundleSource
@@ -42,6 +43,8 @@ _LOG = logging.getLogger(__name__)
 SERVICE: Final = "/SpiffeWorkloadAPI/"
 METADATA: Final = (("workload.spiffe.io", "true"),)
 """SPIFFE Workload Endpoint, section 5: shows that the caller was not tricked into the call (SSRF)."""
+MAX_HELPERS: Final = 16
+"""Intermediates that are kept for our trust domain, the newest first; each may cost a signature for each new peer."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 0.5
 MAX_RETRY_SECONDS: Final = 5.0
@@ -60,8 +63,9 @@ T = TypeVar("T")
 class WorkloadBundles:
     """What the agent says of trust domains, joined from its X.509 and JWT streams into the store."""
 
-    def __init__(self, store: BundleStore) -> None:
+    def __init__(self, store: BundleStore, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._x509: dict[str, tuple[Certificate, ...]] = {}
         self._jwt: dict[str, JwtAuthorities] = {}
         self._helpers: dict[str, tuple[Certificate, ...]] = {}
@@ -81,8 +85,17 @@ class WorkloadBundles:
         self._publish()
 
     def take_helpers(self, svid: OwnSvid) -> None:
-        """Take our SVID's intermediates to complete our trust domain's chains, of which proxies send only the leaf."""
-        self._helpers = {svid.spiffe_id.trust_domain.name: svid.intermediates}
+        """Take our SVID's intermediates to complete our trust domain's chains, of which proxies send only the leaf.
+
+        Former ones stay until they expire: whoever was signed by one of them is renewed later than we are.
+        """
+        name, now = svid.spiffe_id.trust_domain.name, self._clock()
+        former = (
+            each
+            for each in self._helpers.get(name, ())
+            if each not in svid.intermediates and Window.of(each).not_after > now
+        )
+        self._helpers = {name: (*svid.intermediates, *former)[:MAX_HELPERS]}
         self._publish()
 
     def _publish(self) -> None:
@@ -120,7 +133,7 @@ class WorkloadApi:
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._address = address
-        self._bundles = None if bundles is None else WorkloadBundles(bundles)
+        self._bundles = None if bundles is None else WorkloadBundles(bundles, clock)
         self._svid = svid
         self._changed = changed
         self._clock = clock
@@ -234,6 +247,8 @@ class WorkloadApi:
         self._svid.current = found
         if self._bundles is not None:
             self._bundles.take_helpers(found)
+        if found.intermediates:
+            _LOG.info("our SVID is signed by an intermediate: peers under others need `xfcc` in `peer.chain_from`")
         details = {"spiffe_id": str(found.spiffe_id), "seconds_left": round(found.window.not_after - self._clock())}
         _LOG.info("our SVID taken", extra=details)
         self._changed()

@@ -26,6 +26,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManager,
     HttpConnectionManagerForwardClientCertDetails,
     HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerSetCurrentClientCertDetails,
     HttpConnectionManagerTracing,
     HttpFilter,
 )
@@ -121,12 +122,18 @@ def _tracing(tracing: Tracing | None) -> HttpConnectionManagerTracing | None:
 
 def _connection_manager(options: Options) -> HttpConnectionManager:
     """HTTP as the listener reads it: one spelling of each path, no doubtful header names, no forged XFCC."""
+    forwarding = HttpConnectionManagerForwardClientCertDetails
     return HttpConnectionManager(
         stat_prefix="ingress",
         route_config=_routes(),
         use_remote_address=options.use_remote_address,
         xff_num_trusted_hops=options.xff_num_trusted_hops,
-        forward_client_cert_details=HttpConnectionManagerForwardClientCertDetails.SANITIZE,
+        forward_client_cert_details=forwarding.SANITIZE_SET if options.client_chain else forwarding.SANITIZE,
+        set_current_client_cert_details=(
+            HttpConnectionManagerSetCurrentClientCertDetails(uri=True, cert=True, chain=True)
+            if options.client_chain
+            else None
+        ),
         normalize_path=True,
         merge_slashes=False,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,

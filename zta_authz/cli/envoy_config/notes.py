@@ -25,6 +25,7 @@ ORDER: Final[dict[str, tuple[str, ...]]] = {
         "use_remote_address",
         "xff_num_trusted_hops",
         "forward_client_cert_details",
+        "set_current_client_cert_details",
         "normalize_path",
         "merge_slashes",
         "path_with_escaped_slashes_action",
@@ -149,6 +150,14 @@ def annotations_for(plan: Plan) -> Annotations:
         f"{_AUTHZ}.load_assignment": _authz_note(plan),
         f"Cluster[{UPSTREAM_CLUSTER}]": where[0].upper() + where[1:] + ".",
     }
+    if options.client_chain:
+        own[f"{_MANAGER}.forward_client_cert_details"] = (
+            "X-Forwarded-Client-Cert from outside is replaced by what this connection's client showed."
+        )
+        own[f"{_MANAGER}.set_current_client_cert_details"] = (
+            "zta-authz finds the intermediates above the client's certificate there (`peer.chain_from: xfcc`): "
+            "besides, Envoy sends only the leaf. Your application sees this header, too."
+        )
     if target.mtls:
         own["UpstreamTlsContext.common_tls_context.tls_certificates"] = _caller_note(plan)
     return Annotations({**_NOTES, **own}, ORDER)
@@ -198,11 +207,15 @@ def _bootstrap_header(plan: Plan) -> str:
 
 
 def _filter_header(plan: Plan) -> str:
+    forwarding = "SANITIZE"
+    if plan.options.client_chain:
+        forwarding = "SANITIZE_SET, set_current_client_cert_details: {uri: true, cert: true, chain: true}"
     return (
         f"{_made(plan)}: the HTTP filter that asks. Put it first in `http_filters` of your HttpConnectionManager (in "
         f"an Istio EnvoyFilter: INSERT_FIRST), and its cluster `{AUTHZ_CLUSTER}` (--part cluster) beside your own. It "
         "relies on what its connection manager does; --part bootstrap says why:\n"
-        "  forward_client_cert_details: SANITIZE, normalize_path: true, merge_slashes: false,\n"
+        f"  forward_client_cert_details: {forwarding},\n"
+        "  normalize_path: true, merge_slashes: false,\n"
         "  path_with_escaped_slashes_action: REJECT_REQUEST,\n"
         "  common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST, max_stream_duration: 900s}\n"
     )

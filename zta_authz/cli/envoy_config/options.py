@@ -63,6 +63,7 @@ class Options:
     `try_limit`: Envoy takes the longest back-off of a retry policy like ours for the time that one try may take.
     `body_bytes`: how much of a body is sent along; 0 sends none and never waits for one.
     `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or foreign client certificate.
+    `client_chain`: Envoy writes the client's chain into X-Forwarded-Client-Cert, where zta-authz finds intermediates.
     `reject_underscores`: False lets header names with `_` through (Envoy's own default), for tests of stripping.
     """
 
@@ -78,4 +79,5 @@ class Options:
     xff_num_trusted_hops: int = 0
     tracing: Tracing | None = None
     clients_verified_by_envoy: bool = True
+    client_chain: bool = False
     reject_underscores: bool = True

@@ -23,6 +23,7 @@ from zta_authz.cli.envoy_config.places import Place, check_path, parse_place, tc
 from zta_authz.cli.envoy_config.targets import SIDECAR, authz_places, style_of
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.model.options import ChainSource
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class _Reader:
             use_remote_address=remote,
             xff_num_trusted_hops=client.xff_num_trusted_hops,
             tracing=self._tracing(given.otlp),
+            client_chain=ChainSource.XFCC in settings.peer.chain_from,
         )
         options = replace(options, try_limit=options.authz_timeout)
         self._collisions(options)

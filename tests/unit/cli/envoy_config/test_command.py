@@ -246,3 +246,17 @@ def test_the_other_commands_do_not_load_envoys_messages() -> None:
         "sys.exit(any(name.partition('.')[0] in ('envoy_data_plane', 'betterproto2') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_clients_chain_is_sent_where_the_settings_look_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = manager(printed(capsys))
+    assert found["forward_client_cert_details"] == "SANITIZE"
+    assert "set_current_client_cert_details" not in found
+    config = settings_file(tmp_path, "peer: {chain_from: [certificate, xfcc]}\n")
+    found = manager(printed(capsys, "--config", config))
+    assert found["forward_client_cert_details"] == "SANITIZE_SET"
+    assert found["set_current_client_cert_details"] == {"uri": True, "cert": True, "chain": True}
+    assert main(["envoy-config", "--part", "filter", "--config", config]) == 0
+    assert "forward_client_cert_details: SANITIZE_SET" in capsys.readouterr().out
