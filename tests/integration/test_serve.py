@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import stat
 import time
 import urllib.error
@@ -327,6 +328,12 @@ def test_proxies_and_operators_over_tcp_need_certificates_of_their_own_lists(pla
                 ("status", admin_target, ADMIN + "GetStatus", b""),
             )
         }
+        with socket.create_connection(("127.0.0.1", int(admin_target.rpartition(":")[2]))) as stranger:
+            stranger.sendall(b"no TLS\r\n" * 10)
+            stranger.recv(100)  # the handshake failed: gRPC would say so in lines of its own
+        service.signal(signal.SIGTERM)
+        said = service.wait()[2]
+    assert [line for line in said.splitlines() if not line.startswith("{")] == []
     assert outcomes == {
         ("proxy", "check"): grpc.StatusCode.OK,
         ("proxy", "status"): grpc.StatusCode.PERMISSION_DENIED,

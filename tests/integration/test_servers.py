@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -258,3 +258,29 @@ async def test_a_message_past_the_bound_is_refused_and_the_server_goes_on(endpoi
             await ask(endpoint, bytes(5 * 1024 * 1024))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await ask(endpoint) == b"echo x"
+
+
+@pytest.mark.parametrize(("pings", "seconds", "ends"), [(8, 0.25, False), (60, 0.001, True)])
+async def test_an_idle_connection_may_be_looked_after_but_not_flooded(pings: int, seconds: float, ends: bool) -> None:
+    """Envoy's `connection_keepalive` sends a PING now and then without any call (frames of RFC 9113)."""
+    ping, pong, goaway = b"\0\0\x08\6\0\0\0\0\0" + bytes(8), 6, 7
+    kinds: list[int] = []
+
+    async def read(reader: asyncio.StreamReader) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while kinds.count(pong) < pings and goaway not in kinds:
+                header = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(header[:3], "big"))
+                kinds.append(header[3])
+
+    async with serving(EchoingChecks(), Endpoint(host="127.0.0.1")) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        reading = asyncio.create_task(read(reader))
+        for _ in range(pings):
+            if not reading.done():
+                writer.write(ping)
+                await asyncio.sleep(seconds)
+        await reading
+        writer.close()
+    assert (kinds.count(pong) < pings) is ends

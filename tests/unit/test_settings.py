@@ -264,8 +264,14 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name() -> None:
     assert fault.hint == "did you mean ZTA_WORKLOAD__NAMESPACE?"
 
 
-def test_an_empty_variable_clears_a_field_that_may_be_null() -> None:
-    assert load_settings(None, {"ZTA_HEALTH__LISTEN": ""}).health.listen is None
+@pytest.mark.parametrize("text", ["", "null"])
+def test_an_empty_variable_and_null_clear_a_field_that_may_be_null(text: str) -> None:
+    settings = load_settings(None, {"ZTA_HEALTH__LISTEN": text, "ZTA_PEER__TRUST_PROXY": text, "ZTA_SERVER": text})
+    assert (settings.health.listen, settings.peer.trust_proxy, settings.server) == (None, None, None)
+
+
+def test_null_is_a_text_where_a_field_can_not_be_null() -> None:
+    assert load_settings(None, {"ZTA_WORKLOAD__NAMESPACE": "null"}).workload.namespace == "null"
 
 
 def test_what_kubernetes_injects_for_a_service_of_our_name_is_no_setting() -> None:

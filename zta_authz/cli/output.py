@@ -6,12 +6,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
-from rich.text import Text
-
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
+
+    from rich.console import Console
+    from rich.text import Text
 
     from zta_authz.errors import Fault
 
@@ -27,6 +27,8 @@ def add_output_argument(command: argparse.ArgumentParser) -> None:
 
 def stdout_console() -> Console:
     """Standard output. What is printed is text of others: no markup, no emoji codes; tables are wide in pipes."""
+    from rich.console import Console
+
     console = Console(markup=False, emoji=False, highlight=False)
     return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=_PLAIN_WIDTH)
 
@@ -49,6 +51,8 @@ def fault_fields(fault: Fault) -> dict[str, Any]:
 
 def print_faults(faults: Iterable[Fault]) -> None:
     """Each fault as one line on standard error."""
+    from rich.console import Console
+
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for fault in faults:
         if console.is_terminal:
@@ -64,6 +68,8 @@ def one_line(text: str) -> str:
 
 
 def _coloured(fault: Fault) -> Text:
+    from rich.text import Text
+
     place = f"{fault.source}:{fault.line}:{fault.column}" if fault.line else fault.source
     line = Text(one_line(place), style="bold")
     line.append(": ", style="not bold")

@@ -25,6 +25,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve. Raises `FaultsError` if settings or documents are wrong; the process does not start half-configured."""
+    # gRPC's own lines are no JSON, and nothing can make them. Before it is imported; for whoever looks for them, they
+    # are there as before with GRPC_VERBOSITY=ERROR.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from zta_authz.app import serve
     from zta_authz.settings import load_settings
 

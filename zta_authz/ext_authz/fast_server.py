@@ -24,7 +24,14 @@ from zta_authz.ext_authz.fast_connection import Abort, FastConnection
 from zta_authz.ext_authz.fast_serving import Gate, Limits, Serving
 from zta_authz.ext_authz.fast_svid_tls import SvidListener
 from zta_authz.ext_authz.fast_tls import FilesListener
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, refuse, umask_for_bind
+from zta_authz.ext_authz.listeners import (
+    Endpoint,
+    SocketAccess,
+    SocketClaim,
+    cannot_listen,
+    refuse,
+    umask_for_bind,
+)
 from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.grpc_h2.connection import Bounds, Status
 
@@ -187,7 +194,7 @@ def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:
         made.listen(_BACKLOG)  # else two could be bound to one port, and only one hear of it later
     except OSError as error:
         made.close()
-        raise refuse(endpoint, f"cannot listen: {error.strerror}", "choose another address or stop its user") from error
+        raise cannot_listen(endpoint, error) from error
     return made
 
 

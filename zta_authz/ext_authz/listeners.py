@@ -33,6 +33,11 @@ left: whichever a proxy opens a connection with, it comes back with the next one
 _UNIX: Final = "unix:"
 _PRIVATE_NAME_BYTES: Final = 6
 _CONNECT_SECONDS: Final = 1.0
+_HINTS: Final = {
+    errno.EADDRINUSE: "stop what listens there, or choose another address",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose one that it has",
+    errno.EACCES: "ports below 1024 need the capability NET_BIND_SERVICE: choose a higher one",
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -123,9 +128,13 @@ def probe_tcp(endpoint: Endpoint) -> None:
             probe.bind((endpoint.host, endpoint.port))
             probe.listen(1)
         except OSError as error:
-            raise refuse(
-                endpoint, f"cannot listen: {error.strerror}", "choose another address or stop its user"
-            ) from error
+            raise cannot_listen(endpoint, error) from error
+
+
+def cannot_listen(endpoint: Endpoint, error: OSError) -> SettingsErrors:
+    """The error for a TCP address that the system does not let us have."""
+    hint = _HINTS.get(error.errno or 0, "choose another address")
+    return refuse(endpoint, f"cannot listen: {error.strerror}", hint)
 
 
 class SocketClaim:
@@ -145,10 +154,7 @@ class SocketClaim:
 
     def take(self) -> None:
         """Take the lock and see that nobody listens on the path. Raises `SettingsErrors`; takes nothing then."""
-        if not self._path.parent.is_dir():
-            raise refuse(
-                self.endpoint, f"the directory {self._path.parent} does not exist", "create it, owned by our user"
-            )
+        self._check_directory()
         self._warn_of_directory()
         self._lock = self._take_lock()
         try:
@@ -156,6 +162,20 @@ class SocketClaim:
         except SettingsErrors:
             self.release()
             raise
+
+    def _check_directory(self) -> None:
+        directory = self._path.parent
+        try:
+            is_directory = stat.S_ISDIR(os.stat(directory).st_mode)
+        except FileNotFoundError:
+            raise refuse(
+                self.endpoint, f"the directory {directory} does not exist", "create it, owned by our user"
+            ) from None
+        except OSError as error:
+            hint = "let this service's user look into the directories above it"
+            raise refuse(self.endpoint, f"the directory {directory} can't be seen: {error.strerror}", hint) from error
+        if not is_directory:
+            raise refuse(self.endpoint, f"{directory} is not a directory", "name a path in a directory")
 
     def _warn_of_directory(self) -> None:
         """Whoever can rename files beside the socket can take its place and answer for us."""
@@ -170,21 +190,32 @@ class SocketClaim:
             try:
                 lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             except OSError as error:
-                raise refuse(
-                    self.endpoint,
-                    f"cannot create the lock file {self._lock_path}: {error.strerror}",
-                    "let this service's user write to the directory",
-                ) from error
+                raise self._no_lock_file(error) from error
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(lock)
-                raise refuse(
-                    self.endpoint, "another server holds this socket", "stop it, or listen on another path"
-                ) from error
+                raise self._not_locked(error) from error
             if _same_file(lock, self._lock_path):
                 return lock
             os.close(lock)  # the former holder unlinked it between our open and our lock
+
+    def _no_lock_file(self, error: OSError) -> SettingsErrors:
+        path, why = self._lock_path, error.strerror
+        if os.path.lexists(path):
+            hint = "it is not ours: remove it, if no other server listens on this path"
+            return refuse(self.endpoint, f"the lock file {path} can't be opened: {why}", hint)
+        hint = "let this service's user write to the directory"
+        if error.errno == errno.EROFS:
+            hint = "mount something writable there, such as an emptyDir"
+        return refuse(self.endpoint, f"the lock file {path} can't be created: {why}", hint)
+
+    def _not_locked(self, error: OSError) -> SettingsErrors:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            hint = "stop it or let it drain, or listen on another path"
+            return refuse(self.endpoint, f"another server holds this socket, by its lock file {self._lock_path}", hint)
+        hint = "use a file system with locks, such as a tmpfs"
+        return refuse(self.endpoint, f"the lock file {self._lock_path} can't be locked: {error.strerror}", hint)
 
     def _check_path(self) -> None:
         try:
@@ -196,22 +227,26 @@ class SocketClaim:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(_CONNECT_SECONDS)
             code = probe.connect_ex(str(self._path))
-        if code not in (errno.ECONNREFUSED, errno.ENOENT):
-            raise refuse(self.endpoint, "another program listens on this socket", "stop it, or listen on another path")
+        if code in (errno.ECONNREFUSED, errno.ENOENT):
+            return
+        if code in (errno.EACCES, errno.EPERM):
+            told = f"a socket of user {found.st_uid} stands there, and we may not ask whether anybody listens on it"
+            raise refuse(self.endpoint, told, "remove it if nobody does, or listen on another path")
+        raise refuse(self.endpoint, "another program listens on this socket", "stop it, or listen on another path")
 
     def publish(self) -> None:
         """Give the bound private file its group, mode and name, over a stale socket. Raises `SettingsErrors`."""
+        group = self._access.group
+        step, hint = f"be given to group {group}", "let this service's user be a member of `socket.group`"
         try:
             os.chown(self.private_path, -1, self._access.group_id())
+            step, hint = f"have mode {self._access.mode:04o}", "use a file system with modes, such as a tmpfs"
             os.chmod(self.private_path, self._access.mode)
             made = os.lstat(self.private_path)
+            step, hint = "be put in place", "what stands at this path? Move it away"
             os.rename(self.private_path, self._path)
         except OSError as error:
-            raise refuse(
-                self.endpoint,
-                f"cannot give the socket its group, mode and name: {error.strerror}",
-                "let this service's user be a member of socket.group",
-            ) from error
+            raise refuse(self.endpoint, f"the socket can't {step}: {error.strerror}", hint) from error
         self._published = (made.st_dev, made.st_ino)
 
     def release(self) -> None:

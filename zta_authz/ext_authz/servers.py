@@ -45,7 +45,11 @@ _OPTIONS: Final = (
     ("grpc.max_concurrent_streams", 8192),  # a connection; near the limit gRPC refuses streams, and a proxy sees errors
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # A proxy that looks after an idle connection (Envoy's `connection_keepalive`, each second at the shortest) is no
+    # attacker: without the first, gRPC ends its connection after a few pings in two hours.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 200),
+    ("grpc.http2.max_ping_strikes", 20),
     ("grpc.server_handshake_timeout_ms", 10_000),
     *BACKLOG_OPTIONS,
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: a proxy compresses nothing, a bomb would be

@@ -1,7 +1,8 @@
 """`ZTA_` environment variables to values by path: `ZTA_WORKLOAD__NAMESPACE` sets `workload.namespace`.
 
 A list is written as YAML or JSON, or with commas; a mapping as YAML or JSON, or as `key=value` with commas; the empty
-text clears a field that may be null. What Kubernetes injects for a Service whose name starts with `zta` is not ours.
+text or `null` clears a field that may be null. What Kubernetes injects for a Service whose name starts with `zta` is
+not ours.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ Path = tuple[str | int, ...]
 AGENT_SOCKET: Final[Path] = ("workload_api", "socket")
 AGENT_SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 """Where workloads find the Workload API (SPIFFE Workload Endpoint, section 4), unless our settings say it."""
+
+_NULL: Final = ("", "null")
 
 _SERVICE_LINK = re.compile(
     r"ZTA(?:_[A-Z0-9_]+)?_"
@@ -105,7 +108,8 @@ def _read_value(name: str, text: str, annotation: Any, path: Path, values: dict[
     kind = _kind_of(annotation)
     try:
         text.encode("utf-8")
-        values[path] = None if text == "" and type(None) in _choices(annotation) else _READERS[kind](text)
+        clears = text in _NULL and type(None) in _choices(annotation)
+        values[path] = None if clears else _READERS[kind](text)
     except UnicodeEncodeError:
         return Fault(source_of(name), 0, 0, "is not UTF-8", "write it as UTF-8 text")
     except ValueError:

@@ -21,7 +21,8 @@ class LiveSettings:
     """`read` gives the settings as they stand now, `apply` puts the live ones of them in force."""
 
     def __init__(self, settings: Settings, read: Callable[[], Settings], apply: Callable[[Settings], None]) -> None:
-        self._current = settings
+        self._started = settings
+        self._last = settings
         self._read = read
         self._apply = apply
 
@@ -34,16 +35,23 @@ class LiveSettings:
                 _LOG.error("%s", fault)
             _LOG.error("settings refused, those of before stay", extra={"faults": len(error.faults)})
             return False
-        changed = _changed(self._current, settings)
+        changed = _changed(self._last, settings)
         applied = [name for name in changed if name in LIVE]
-        waiting = [name for name in changed if name not in LIVE]
         if applied:
             self._apply(settings)
             _LOG.info("settings taken", extra={"settings": applied})
+        if len(changed) > len(applied):
+            self._tell_of_restart(settings)
+        self._last = settings
+        return True
+
+    def _tell_of_restart(self, settings: Settings) -> None:
+        """Settings changed that are not live: name all that differ from what the service started with."""
+        waiting = [name for name in _changed(self._started, settings) if name not in LIVE]
         if waiting:
             _LOG.warning("changed settings need a restart", extra={"settings": waiting})
-        self._current = settings
-        return True
+        else:
+            _LOG.info("the settings are those in force again; no restart is needed")
 
 
 def _changed(before: Settings, after: Settings) -> list[str]:

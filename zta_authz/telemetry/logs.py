@@ -31,12 +31,34 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Log lines for people. Control characters are escaped, so that nobody's input steers the terminal."""
+    """Log lines for people: the message, then the record's own fields as `name=value`.
+
+    Control characters and line ends are escaped, so that nobody's input steers the terminal or begins a line of its
+    own. Only a stack takes lines of its own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The lines of a record."""
-        text = super().format(record)
-        return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = f"{time} {record.levelname} {record.name}: {record.getMessage()}"
+        for name, value in vars(record).items():
+            if name not in _STANDARD:
+                line += f" {name}={_shown(value)}"
+        lines = [_printable(line)]
+        if record.exc_info:
+            lines += [_printable(each) for each in self.formatException(record.exc_info).split("\n")]
+        return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    """A field's value: a word as it is, all else as JSON."""
+    if isinstance(value, str) and value and not set(value) & set(' "=\n'):
+        return value
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None, *, for_people: bool = False) -> None:
@@ -45,8 +67,7 @@ def configure_logging(level: str = "info", stream: TextIO | None = None, *, for_
     In JSON, or as text `for_people`. Replaces the root logger's handlers. Raises ValueError for an unknown level.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    text = TextLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(text if for_people else JsonLines())
+    handler.setFormatter(TextLines() if for_people else JsonLines())
     root = logging.getLogger()
     root.setLevel(level.upper())
     root.handlers[:] = [handler]

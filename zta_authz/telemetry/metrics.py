@@ -7,8 +7,9 @@ from collections import Counter as Tally
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Verdict
@@ -53,6 +54,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=registry)
         decisions = Counter(names.DECISIONS, "Check calls answered.", ("verdict", "reason"), registry=registry)
         self._decisions = {
             (verdict, reason): decisions.labels(verdict.value, reason.value)
@@ -264,7 +266,20 @@ class Metrics:
     def render(self) -> bytes:
         """The metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""
         self._fold()
-        return generate_latest(self.registry)
+        return generate_latest(_Page(self.registry))
+
+
+class _Page(Collector):
+    """What a page shows of a registry: all but when each counter began, a series more for each that nothing reads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, which are made anew each time."""
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
 def _stages(stages: Stages, started: int, ended: int) -> Iterator[tuple[str, int, int]]:

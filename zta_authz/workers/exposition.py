@@ -19,7 +19,7 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and its labels."""
 
 _ADDED: Final = frozenset(("counter", "histogram", "summary"))
-_EARLIEST: Final = ("_timestamp_seconds", "_created")
+_EARLIEST: Final = ("_timestamp_seconds", "_start_time_seconds")
 _HELD: Final = ("_records", "_in_flight", "_bytes", "_connections", "_entries")
 
 

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.ext_authz.listeners import Endpoint, probe_tcp, refuse
+from zta_authz.ext_authz.listeners import Endpoint, cannot_listen, probe_tcp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,9 +82,7 @@ class Ports:
         try:
             held.bind((endpoint.host, endpoint.port))  # never listened on: it gets no connections
         except OSError as error:
-            raise refuse(
-                endpoint, f"cannot listen: {error.strerror}", "choose another address or stop its user"
-            ) from error
+            raise cannot_listen(endpoint, error) from error
         return str(Endpoint(host=endpoint.host, port=held.getsockname()[1]))
 
     def close(self) -> None:

@@ -1,19 +1,29 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import socket
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from zta_authz.errors import SettingsErrors
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, umask_for_bind
+from zta_authz.ext_authz.listeners import (
+    Endpoint,
+    SocketAccess,
+    SocketClaim,
+    cannot_listen,
+    probe_tcp,
+    umask_for_bind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -209,3 +219,86 @@ def test_a_tcp_port_in_use_is_refused_with_the_systems_reason() -> None:
 )
 def test_only_unix_sockets_and_loopback_are_local(text: str, local: bool) -> None:
     assert Endpoint.parse(text).is_local is local
+
+
+def test_a_directory_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert f"{tmp_path}/file is not a directory" in refusal(claim_of(tmp_path / "file" / "authz.sock"))
+    assert "can't be seen: Not a directory" in refusal(claim_of(tmp_path / "file" / "below" / "authz.sock"))
+
+
+def test_a_lock_file_that_is_not_ours_is_told_from_a_directory_that_is_not(path: Path) -> None:
+    lock = path.parent / "authz.sock.lock"
+    lock.mkdir()
+    told = refusal(claim_of(path))
+    assert f"the lock file {lock} can't be opened: Is a directory; it is not ours: remove it" in told
+    lock.rmdir()
+    for number, hint in ((errno.EACCES, "let this service's user write"), (errno.EROFS, "mount something writable")):
+        error = claim_of(path)._no_lock_file(OSError(number, os.strerror(number)))
+        assert f"can't be created: {os.strerror(number)}; {hint}" in str(error)
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_server(path: Path) -> None:
+    told = str(claim_of(path)._not_locked(OSError(errno.ENOLCK, "No locks available")))
+    assert "can't be locked: No locks available; use a file system with locks" in told
+    assert "another server" not in told
+
+
+@pytest.fixture
+def others(bound: list[socket.socket]) -> Iterator[Path]:
+    """A path in a directory of another user."""
+    assert bound == []  # closed after the directory is gone
+    directory = Path(tempfile.mkdtemp())
+    os.chown(directory, 12345, -1)
+    yield directory / "authz.sock"
+    shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
+def test_a_socket_that_we_may_not_ask_is_not_said_to_be_listened_on(others: Path, bound: list[socket.socket]) -> None:
+    path = others
+    listen(str(path), bound)
+    path.chmod(0o600)
+    os.seteuid(12345)
+    try:
+        told = refusal(claim_of(path))
+    finally:
+        os.seteuid(0)
+    assert "a socket of user 0 stands there, and we may not ask whether anybody listens on it" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
+def test_a_group_that_we_are_no_member_of_is_named(others: Path, bound: list[socket.socket]) -> None:
+    os.seteuid(12345)
+    try:
+        claim = claim_of(others, group="1")
+        claim.take()
+        listen(claim.private_path, bound)
+        with pytest.raises(SettingsErrors, match="the socket can't be given to group 1: Operation not permitted; let"):
+            claim.publish()
+        claim.release()
+    finally:
+        os.seteuid(0)
+
+
+def test_a_path_where_a_directory_came_to_stand_is_said_to_be_that(path: Path, bound: list[socket.socket]) -> None:
+    claim = claim_of(path)
+    claim.take()
+    listen(claim.private_path, bound)
+    path.mkdir()
+    with pytest.raises(SettingsErrors, match="the socket can't be put in place: Is a directory; what stands at"):
+        claim.publish()
+    claim.release()
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EADDRINUSE, "stop what listens there"),
+        (errno.EADDRNOTAVAIL, "no such address"),
+        (errno.EACCES, "below 1024"),
+        (errno.ENOBUFS, "choose another address"),
+    ],
+)
+def test_why_an_address_can_not_be_had_comes_with_what_to_do(number: int, hint: str) -> None:
+    assert hint in str(cannot_listen(Endpoint(host="127.0.0.1", port=1), OSError(number, os.strerror(number))))

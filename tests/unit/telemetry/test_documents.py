@@ -90,7 +90,14 @@ def test_each_metric_is_documented_with_its_type_and_labels_and_no_other() -> No
 
 def test_each_metric_is_of_our_names() -> None:
     ours = {value for name, value in vars(names).items() if name.isupper() and value.startswith("zta_")}
-    assert {family.name for family in full().registry.collect()} == ours - {names.INSTRUMENTATION}
+    shown = {family.name for family in full().registry.collect()}
+    assert {name for name in shown if not name.startswith("process_")} == ours - {names.INSTRUMENTATION}
+
+
+def test_the_page_shows_what_the_process_takes_and_not_when_each_counter_began() -> None:
+    series = {line.split("{")[0].split(" ")[0] for line in full().render().decode().splitlines() if line[0] != "#"}
+    assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"} <= series
+    assert not {name for name in series if name.endswith("_created")}
 
 
 def exported() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zta_authz.telemetry.logs import JsonLines, configure_logging
+from zta_authz.telemetry.logs import JsonLines, TextLines, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,34 @@ def test_a_stack_is_a_field() -> None:
     except ValueError as error:
         found = line(msg="m", exc_info=(type(error), error, error.__traceback__))
     assert found["stack"].endswith("ValueError: wrong")
+
+
+def text(**fields: Any) -> str:
+    return TextLines().format(logging.makeLogRecord({"name": "zta", "levelname": "INFO", "created": 0.5, **fields}))
+
+
+def test_a_line_for_people_has_all_fields() -> None:
+    record = {"msg": "taken %d", "args": (3,), "file": "a.yaml", "names": ["a", "b c"], "what": 'say "x"', "none": None}
+    assert text(**record) == (
+        '1970-01-01T00:00:00.500+00:00 INFO zta: taken 3 file=a.yaml names=["a", "b c"] what="say \\"x\\"" none=null'
+    )
+
+
+@pytest.mark.parametrize("nasty", ["a\n2026 ERROR forged", "a\r\x00\x1b[0m", "\u2028\x85", "\udcff"])
+@pytest.mark.parametrize("where", ["msg", "field"])
+def test_no_text_can_begin_a_line_for_people_or_steer_their_terminal(nasty: str, where: str) -> None:
+    line = text(**({"msg": nasty} if where == "msg" else {"msg": "m", "field": nasty}))
+    assert line.isprintable()
+
+
+def test_a_stack_has_lines_of_its_own() -> None:
+    try:
+        raise ValueError("wrong\x1b")
+    except ValueError as error:
+        first, *others = text(msg="m", exc_info=(type(error), error, error.__traceback__), n=1).split("\n")
+    assert first.endswith("zta: m n=1")
+    assert others[0].startswith("Traceback")
+    assert others[-1] == "ValueError: wrong\\x1b"
 
 
 @pytest.mark.usefixtures("restored_root")

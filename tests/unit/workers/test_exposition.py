@@ -53,6 +53,22 @@ def test_what_an_ended_process_counted_stays_and_its_gauges_do_not() -> None:
     assert {"zta_failed 0.0", "zta_queue_records 2.0", "zta_end_timestamp_seconds 100.0"} <= shown
 
 
+def test_of_the_processes_themselves_the_sum_the_most_and_the_oldest_are_shown() -> None:
+    one = (
+        b"# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 10\n"
+        b"# TYPE process_open_fds gauge\nprocess_open_fds 7\n"
+        b"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 100\n"
+        b"# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 1\n"
+    )
+    other = one.replace(b"seconds 100", b"seconds 200").replace(b"fds 7", b"fds 9")
+    assert lines(merged([one, other], Exposition())) == {
+        "process_resident_memory_bytes 20.0",
+        "process_open_fds 9.0",
+        "process_start_time_seconds 100.0",
+        "process_cpu_seconds_total 2.0",
+    }
+
+
 def test_the_metrics_of_one_worker_are_shown_as_they_are() -> None:
     text = Metrics("1.0").render()
     assert lines(merged([text], Exposition())) == {

@@ -1,0 +1,30 @@
+"""What a command imports: nothing that it does not need, so that it answers quickly and can set things up before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from zta_authz.cli.main import _COMMANDS, parser
+
+HEAVY = {"grpc", "google", "pydantic", "aiohttp", "cryptography", "rich", "yaml", "opentelemetry", "prometheus_client"}
+LOOK = "import sys; from zta_authz.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: print(*sys.modules)"
+
+
+def imported(*arguments: str) -> set[str]:
+    answer = subprocess.run([sys.executable, "-c", LOOK, *arguments], capture_output=True, text=True, check=True)
+    return {name for name in answer.stdout.split() if name.isidentifier()}
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("serve", "--help")])
+def test_what_needs_nothing_imports_nothing(arguments: tuple[str, ...]) -> None:
+    assert imported(*arguments) & HEAVY == set()
+
+
+def test_each_command_is_registered_by_the_name_it_is_found_under() -> None:
+    for name in _COMMANDS:
+        with pytest.raises(SystemExit) as caught:
+            parser((name,)).parse_args([name, "--help"])
+        assert caught.value.code == 0
