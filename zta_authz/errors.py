@@ -120,7 +120,7 @@ _ANSWERS: dict[Reason, Answer] = {
     Reason.DENY_POLICY: _FORBIDDEN,
     Reason.NO_MATCHING_POLICY: _FORBIDDEN,
     Reason.REQUEST_MALFORMED: Answer(400, "The request is malformed"),
-    Reason.REQUEST_TOO_LARGE: Answer(503, "The request is too large to be decided"),
+    Reason.REQUEST_TOO_LARGE: Answer(413, "The request is too large"),
     Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
     Reason.PATH_TOO_LONG: Answer(414, "The request path is too long"),
     Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),

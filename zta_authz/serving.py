@@ -10,10 +10,10 @@ from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.servers import GrpcServer, authorization_methods, record_oversized
+from zta_authz.ext_authz.servers import MAX_CHECK_BYTES, GrpcServer, authorization_methods, unread_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.ext_authz.servers import Health, Methods, Server
@@ -39,29 +39,30 @@ class Servers:
     def build(self, servicer: CheckServicer, metrics: Metrics, state: ServiceState) -> Iterator[Server]:
         """All of them; `metrics` is to show what they hold, `state` is what operators ask about."""
         settings, tls = self._settings, self._tls
-        methods, oversized = self._methods(servicer, metrics), record_oversized(servicer)
+        methods, unread = self._methods(servicer, metrics), unread_checks(servicer)
         endpoints = settings.endpoints()
         plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]
         secured = [endpoint for endpoint in endpoints if endpoint not in plain]
         for group, group_tls in ((plain, None), (secured, tls)):
             if group:
-                yield self._for_proxies(methods, oversized, group, group_tls)
+                yield self._for_proxies(methods, unread, group, group_tls)
         if settings.admin.listen is not None:
             yield self._for_operators(Endpoint.parse(settings.admin.listen), state)
 
     def _methods(self, servicer: CheckServicer, metrics: Metrics) -> Methods:
         limit = self._settings.max_concurrent_checks
-        deadlines = Deadlines()
+        deadlines, max_bytes = Deadlines(), self._settings.http2.max_message_bytes
         if self._settings.transport == "grpcio":
             deadlines = backlog = Backlog(limit)
+            max_bytes = MAX_CHECK_BYTES
             metrics.watch_calls(backlog.unfinished, backlog.failed)
         metrics.watch_deadlines(lambda: deadlines.late_answers)
-        return authorization_methods(servicer, limit, deadlines)
+        return authorization_methods(servicer, limit, deadlines, max_bytes)
 
     def _for_proxies(
         self,
         methods: Methods,
-        oversized: Callable[[str], None],
+        unread: Mapping[str, Callable[[bool], bytes]],
         endpoints: Sequence[Endpoint],
         tls: MutualTls | SvidTls | None,
     ) -> Server:
@@ -78,7 +79,7 @@ class Servers:
                 limits=settings.http2.limits(),
                 peer_uids=settings.socket.peer_uids,
                 shared_ports=self._shared_ports,
-                oversized=oversized,
+                unread=unread,
             )
         return GrpcServer(
             methods,

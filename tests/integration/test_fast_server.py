@@ -21,7 +21,7 @@ from zta_authz.ext_authz.fast_connection import FastConnection
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods, record_oversized
+from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods, unread_checks
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Connection, ErrorCode, Event
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
@@ -46,16 +46,11 @@ async def serving(
         await server.stop(0)
 
 
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Endpoint:
-    return Endpoint(path=str(tmp_path / "authz.sock"))
-
-
 @pytest.mark.parametrize("whole", [True, False], ids=["sent whole", "announced only"])
 async def test_a_check_that_is_too_large_leaves_a_record(endpoint: Endpoint, whole: bool) -> None:
     checks = EchoingChecks()
     bounds = Bounds(max_message_bytes=1000)
-    async with serving(checks, endpoint, bounds=bounds, oversized=record_oversized(checks)), connected(endpoint) as raw:
+    async with serving(checks, endpoint, bounds=bounds, unread=unread_checks(checks)), connected(endpoint) as raw:
         content = message(b"x" * 1001)
         head = PREFACE + settings(()) + frame(1, 4, 1, block())
         raw.writer.write(head + (frame(0, 1, 1, content) if whole else frame(0, 0, 1, content[:5])))
@@ -64,6 +59,26 @@ async def test_a_check_that_is_too_large_leaves_a_record(endpoint: Endpoint, who
         async with asyncio.timeout(10):
             await checks.entered.wait()
     assert checks.reasons == [Reason.REQUEST_TOO_LARGE]
+
+
+@pytest.mark.parametrize("size", [5 * 1024 * 1024, 40 * 1024 * 1024])
+async def test_a_message_past_the_bound_is_a_denial_and_the_server_goes_on(endpoint: Endpoint, size: int) -> None:
+    checks = EchoingChecks()
+    async with serving(checks, endpoint, unread=unread_checks(checks)):
+        assert await ask(endpoint, bytes(size)) == b"refused request_too_large"
+        assert await ask(endpoint) == b"echo x"
+
+
+async def test_a_streaming_method_is_unimplemented_at_once(endpoint: Endpoint) -> None:
+    """Its client says nothing and waits."""
+    async with serving(EchoingChecks(), endpoint), grpc.aio.insecure_channel(f"unix:{endpoint.path}") as channel:
+        call = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(timeout=5)
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Endpoint:
+    return Endpoint(path=str(tmp_path / "authz.sock"))
 
 
 class Raw:

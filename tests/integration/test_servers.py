@@ -252,10 +252,11 @@ async def test_a_group_of_servers_starts_all_or_none_and_says_every_fault(tmp_pa
     assert names_in(tmp_path) == []
 
 
-async def test_a_message_past_the_bound_is_refused_and_the_server_goes_on(endpoint: Endpoint) -> None:
+async def test_a_message_past_the_bound_is_a_denial_and_the_server_goes_on(endpoint: Endpoint) -> None:
     async with serving(EchoingChecks(), endpoint):
+        assert await ask(endpoint, bytes(5 * 1024 * 1024)) == b"refused request_too_large"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await ask(endpoint, bytes(5 * 1024 * 1024))
+            await ask(endpoint, bytes(17 * 1024 * 1024))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await ask(endpoint) == b"echo x"
 

@@ -70,8 +70,15 @@ def frames_of(data: bytes) -> list[Frame]:
 class RawPeer:
     """Writes what it likes to a connection of ours, and reads the frames that come back."""
 
-    def __init__(self, bounds: Bounds | None = None, *, greet: bool = True, now: float = 0.0) -> None:
-        self.connection = Connection(bounds or Bounds(), now)
+    def __init__(
+        self,
+        bounds: Bounds | None = None,
+        *,
+        greet: bool = True,
+        now: float = 0.0,
+        served: Sequence[str] | None = None,
+    ) -> None:
+        self.connection = Connection(bounds or Bounds(), now, served)
         self.now = now
         self._decoder = hpack.Decoder()
         if greet:

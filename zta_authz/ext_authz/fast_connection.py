@@ -15,14 +15,14 @@ from zta_authz.errors import Reason
 from zta_authz.ext_authz.arrivals import Arrivals
 from zta_authz.ext_authz.deadlines import MARGIN_SECONDS
 from zta_authz.ext_authz.fast_tls import NotAllowed, NotHttp2
-from zta_authz.grpc_h2.connection import Connection, ErrorCode, Request, Status
+from zta_authz.grpc_h2.connection import Cancelled, Connection, ErrorCode, Request, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.ext_authz.fast_serving import Serving
     from zta_authz.ext_authz.fast_tls import Caller
-    from zta_authz.grpc_h2.connection import Event
+    from zta_authz.grpc_h2.connection import Event, Unread
     from zta_authz.grpc_h2.request import Metadata
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class FastConnection(asyncio.Protocol):
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._loop = serving.loop
-        self._connection = Connection(serving.bounds, self._loop.time(), serving.too_large)
+        self._connection = Connection(serving.bounds, self._loop.time(), serving.methods)
         self._caller: Caller | None = None
         self._name = ""
         self._leaves_at: float | None = None  # a peer that may not ask: until when it is told so
@@ -255,7 +255,7 @@ class FastConnection(asyncio.Protocol):
 
     def _begin(self, event: Event, now: float) -> None:
         if not isinstance(event, Request):
-            self._cancel(event.stream)
+            self._begin_other(event, now)
             return
         if self._connection.fault is not None:
             return
@@ -281,6 +281,16 @@ class FastConnection(asyncio.Protocol):
                 timer = self._loop.call_later(left, self._expire, number)
             self._tasks[number] = (outcome, timer)
             outcome.add_done_callback(partial(self._done, number))
+
+    def _begin_other(self, event: Cancelled | Unread, now: float) -> None:
+        if isinstance(event, Cancelled):
+            self._cancel(event.stream)
+        elif self._connection.fault is None:
+            refuse = self._serving.unread.get(event.path)
+            if refuse is None:
+                self._connection.fail(event.stream, Status.RESOURCE_EXHAUSTED, "the request is too large")
+            else:
+                self._connection.respond(event.stream, refuse(event.too_much), now)
 
     def _fail(self, number: int, error: BaseException) -> None:
         if isinstance(error, Abort):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -36,7 +37,7 @@ from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.grpc_h2.connection import Bounds, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from zta_authz.ext_authz.fast_tls import TlsListener
     from zta_authz.ext_authz.servers import Health, Methods
@@ -61,13 +62,13 @@ class FastServer:
         limits: Limits = Limits(),  # noqa: B008  so is it
         peer_uids: Sequence[int] = (),
         shared_ports: bool = False,
-        oversized: Callable[[str], None] = lambda _: None,
+        unread: Mapping[str, Callable[[bool], bytes]] = MappingProxyType({}),
     ) -> None:
         """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out.
 
-        `oversized` is called with the method's path for each call that is refused for its size.
+        `unread` answers calls whose message is too large, by path; without it they fail with RESOURCE_EXHAUSTED.
         """
-        self._oversized = oversized
+        self._unread = unread
         self._methods = dict(methods) if health is None else {**methods, **health_methods(health)}
         self._endpoints = tuple(endpoints)
         self._access = access
@@ -86,7 +87,7 @@ class FastServer:
     async def start(self) -> None:
         """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
         gate = Gate(self._peer_uids, None if self._tls is None else listener_of(self._tls))
-        serving = self._serving = Serving(self._methods, self._bounds, self._limits, gate, self._oversized)
+        serving = self._serving = Serving(self._methods, self._bounds, self._limits, gate, self._unread)
         want_descriptors(self._limits.max_connections + self._limits.max_handshakes)
         try:
             self.addresses = await self._listen_all(serving)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from zta_authz.ext_authz.arrivals import Rounds
@@ -19,15 +20,10 @@ if TYPE_CHECKING:
     from zta_authz.grpc_h2.connection import Bounds
 
     Method = Callable[[bytes, Any, str], Coroutine[Any, Any, bytes]]
-    Oversized = Callable[[str], None]
 
 _LOG = logging.getLogger(__name__)
 _LOG_INTERVAL_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
-
-
-def _nothing(_path: str) -> None:
-    """For servers that keep no record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +50,21 @@ class Serving:
     """What the connections of one server share."""
 
     def __init__(
-        self, methods: Methods, bounds: Bounds, limits: Limits, gate: Gate, oversized: Oversized = _nothing
+        self,
+        methods: Methods,
+        bounds: Bounds,
+        limits: Limits,
+        gate: Gate,
+        unread: Mapping[str, Callable[[bool], bytes]] = MappingProxyType({}),
     ) -> None:
-        """`oversized` is called with the method's path for each call that is refused for its size."""
+        """`unread` answers calls whose message was not read, by path: it is told whether they are too many at once."""
+        self.unread = unread
         self.methods: Mapping[str, Method] = {
             f"/{service}/{name}": cast("Method", call)  # each is an async function
             for service, calls in methods.items()
             for name, call in calls.items()
         }
         self.bounds = bounds
-        self._oversized = oversized
         self.limits = limits
         self.gate = gate
         self.loop = asyncio.get_running_loop()
@@ -119,15 +120,6 @@ class Serving:
         if self._held_bytes > self.limits.max_held_bytes:
             self.refused("all connections together hold too much; the one that holds the most ends")
             max(self.connections, key=lambda each: each.weight).relieve()
-
-    def too_large(self, path: str) -> None:
-        """A call of ours was refused for its size."""
-        if path not in self.methods:
-            return
-        try:
-            self._oversized(path)
-        except Exception as error:  # noqa: BLE001  the call was answered; the connection must go on
-            _LOG.error("a call that is too large could not be recorded: %s", type(error).__qualname__)
 
     def refused(self, why: str) -> None:
         """Log it, once a second at most."""

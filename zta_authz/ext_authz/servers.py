@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from zta_authz.ext_authz.tls import MutualTls
 
 AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
+CHECK: Final = "Check"
 
 Unary = Callable[[bytes, Any, str], Awaitable[bytes]]
 """One method: (request bytes, `grpc.aio.ServicerContext`, the caller's SPIFFE ID) to response bytes."""
 Methods = Mapping[str, Mapping[str, Unary]]
 """Methods by name, by their service's full name."""
 
+MAX_CHECK_BYTES: Final = 4 * 1024 * 1024
+"""A CheckRequest with the largest headers and body; one that is larger is denied."""
 _MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
 """Metadata may hold what a proxy's client sent, and past this gRPC fails the call: Envoy takes 8 MiB at the most."""
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # bytes; a CheckRequest with the largest headers and body
+    ("grpc.max_receive_message_length", 4 * MAX_CHECK_BYTES),  # past it gRPC fails the call, and nothing is recorded
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
@@ -76,9 +79,21 @@ class Checks(Protocol):
         ...
 
 
-def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadlines | None = None) -> Methods:
+def unread_checks(checks: Checks) -> Mapping[str, Callable[[bool], bytes]]:
+    """Answers to Check calls whose message a server did not read: one was too large, or (true) too many at once."""
+    return {
+        f"/{AUTHORIZATION_SERVICE}/{CHECK}": lambda too_much: checks.refuse(
+            Reason.OVERLOADED if too_much else Reason.REQUEST_TOO_LARGE
+        )
+    }
+
+
+def authorization_methods(
+    checks: Checks, max_concurrent: int, deadlines: Deadlines | None = None, max_bytes: int = MAX_CHECK_BYTES
+) -> Methods:
     """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue.
 
+    A message of more than `max_bytes` is denied unread.
     `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided. A
     call that is cancelled because its time is over is denied too.
     """
@@ -90,6 +105,8 @@ def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadli
         nonlocal in_flight
         if in_flight >= max_concurrent:
             return checks.refuse(Reason.OVERLOADED)
+        if len(payload) > max_bytes:
+            return checks.refuse(Reason.REQUEST_TOO_LARGE)
         refusal = judge(context)
         if refusal is not None:
             return checks.refuse(refusal)
@@ -106,18 +123,7 @@ def authorization_methods(checks: Checks, max_concurrent: int, deadlines: Deadli
         answered(context)
         return answer
 
-    return {AUTHORIZATION_SERVICE: {"Check": check}}
-
-
-def record_oversized(checks: Checks) -> Callable[[str], None]:
-    """What to do about a call that was refused for its size: a check leaves a record, as each denial does."""
-    path = f"/{AUTHORIZATION_SERVICE}/Check"
-
-    def record(called: str) -> None:
-        if called == path:
-            checks.refuse(Reason.REQUEST_TOO_LARGE)
-
-    return record
+    return {AUTHORIZATION_SERVICE: {CHECK: check}}
 
 
 class Health:

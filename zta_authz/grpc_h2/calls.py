@@ -9,15 +9,13 @@ from zta_authz.grpc_h2.bounds import Costly
 from zta_authz.grpc_h2.errors import ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import END_STREAM
 from zta_authz.grpc_h2.headers import UnreadHeaders
-from zta_authz.grpc_h2.inbound import Inbound, take_room
+from zta_authz.grpc_h2.inbound import TOO_MUCH, Inbound, take_room
 from zta_authz.grpc_h2.messages import NOT_GRPC_TEXT, failure_block, http_block
 from zta_authz.grpc_h2.request import Failed, NotGrpc, check_trailers
 from zta_authz.grpc_h2.states import Received, State
 from zta_authz.grpc_h2.streams import Stream, Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from zta_authz.grpc_h2.bounds import Bounds, Tally
     from zta_authz.grpc_h2.headers import HeaderReader
     from zta_authz.grpc_h2.outbound import Outbound
@@ -40,7 +38,18 @@ class Cancelled(NamedTuple):
     stream: int
 
 
-Event = Request | Cancelled
+class Unread(NamedTuple):
+    """A call whose message is larger than may be, or, with `too_much`, one more than is kept. Answer it, too.
+
+    Its client may still send; that is dropped.
+    """
+
+    stream: int
+    path: str
+    too_much: bool
+
+
+Event = Request | Cancelled | Unread
 
 _SMALL_BYTES: Final = 64
 """Content in pieces smaller than that, its last one aside, costs us more than it brings: such a frame counts too."""
@@ -49,18 +58,13 @@ _USELESS_BYTES: Final = 1024
 
 
 class Calls:
-    """The calls of one connection. `now` is the time of what is being dealt with; `events` is what comes of it.
-
-    `oversized` is called with the method's path of each call that is refused because it, or all that is not complete,
-    is too large.
-    """
+    """The calls of one connection. `now` is the time of what is being dealt with; `events` is what comes of it."""
 
     __slots__ = (
         "_bounds",
         "_headers",
         "_inbound",
         "_out",
-        "_oversized",
         "_streams",
         "_tally",
         "events",
@@ -69,19 +73,10 @@ class Calls:
         "refusing",
     )
 
-    def __init__(
-        self,
-        bounds: Bounds,
-        headers: HeaderReader,
-        out: Outbound,
-        tally: Tally,
-        now: float,
-        oversized: Callable[[str], None],
-    ) -> None:
+    def __init__(self, bounds: Bounds, headers: HeaderReader, out: Outbound, tally: Tally, now: float) -> None:
         self._bounds = bounds
         self._headers: HeaderReader | UnreadHeaders = headers
         self._out = out
-        self._oversized = oversized
         self._tally = tally
         self._streams = Streams(bounds.max_concurrent_streams)
         self._inbound = Inbound(bounds)
@@ -115,7 +110,7 @@ class Calls:
             (
                 frames.SETTINGS_MAX_HEADER_LIST_SIZE,
                 bounds.max_header_block_bytes,
-            ),  # past the list's, fields are left out
+            ),  # more than is kept: the rest is dropped
         )
         wider = window - frames.DEFAULT_WINDOW
         return frames.settings(ours) + (frames.window_update(0, wider) if wider else b"")
@@ -151,6 +146,8 @@ class Calls:
             stream = streams.live[number] = Stream(head, self._inbound.stream_room, self.now)
             if flags & END_STREAM:
                 self._on_end(number, stream, b"")
+            elif isinstance(head.refusal, Failed):
+                self._refuse(number, stream, head.refusal)  # at once: a stream's client might wait for us to begin
             return
         fields = self._headers.fields(block)
         if not streams.takes(number, Received.HEADERS):
@@ -168,8 +165,9 @@ class Calls:
         if reopened:
             self._out.frames.append(reopened)
         stream = self._streams.live.get(number)
-        if stream is None or stream.state is not State.OPEN:
-            if not self._streams.takes(number, Received.DATA) and size < _USELESS_BYTES:
+        if stream is None or stream.state is not State.OPEN or stream.unread:
+            self._streams.takes(number, Received.DATA)  # or it raises
+            if size < _USELESS_BYTES:
                 self._tally.count(Costly.OTHER, self.now)
             return
         take_room(stream, size)
@@ -182,8 +180,7 @@ class Calls:
                 self._tally.count(Costly.OTHER, self.now)
             failed = self._inbound.gather(stream, payload)
             if failed is not None:
-                self._oversized(stream.head.path)
-                self._refuse_early(number, failed)
+                self._hand_over_unread(number, stream, failed)
         else:
             self._tally.count(Costly.EMPTY, self.now)
 
@@ -199,6 +196,8 @@ class Calls:
     def _on_end(self, number: int, stream: Stream, content: bytes) -> None:
         """The client has said all: judge the call, and hand it over if it is one."""
         stream.state = State.HALF_CLOSED
+        if stream.unread:
+            return
         if stream.body:
             content = bytes(stream.body + content)
             self._inbound.release(stream)
@@ -209,13 +208,18 @@ class Calls:
             self._refuse(number, stream, head.refusal)
             return
         message = self._inbound.message_of(content)
-        if isinstance(message, Failed):
-            if message.status is Status.RESOURCE_EXHAUSTED:
-                self._oversized(head.path)
+        if message is self._inbound.too_large:
+            self._hand_over_unread(number, stream, message)
+        elif isinstance(message, Failed):
             self._refuse(number, stream, message)
         else:
             stream.called = True
             self.events.append(Request(number, head.path, head.metadata, message, head.timeout))
+
+    def _hand_over_unread(self, number: int, stream: Stream, why: Failed) -> None:
+        self._inbound.release(stream)
+        stream.called = stream.unread = True
+        self.events.append(Unread(number, stream.head.path, why is TOO_MUCH))
 
     def on_rst_stream(self, _flags: int, number: int, payload: bytes) -> None:
         """The client gives up."""
@@ -234,7 +238,7 @@ class Calls:
         if increment == 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
         if self._out.open_stream_window(number, increment):
-            del self._streams.live[number]
+            self._over(number)
 
     # what becomes of a call
 
@@ -246,7 +250,7 @@ class Calls:
         stream.called = False
         self._tally.answered += 1
         if self._out.answer(number, message, self.now):
-            del self._streams.live[number]
+            self._over(number)
 
     def fail(self, number: int, status: Status, message: str) -> None:
         """Answer with a status other than OK; as `respond`."""
@@ -264,12 +268,17 @@ class Calls:
             self._out.head_only(number, failure_block(refusal))
             done = True
         if done:
-            del self._streams.live[number]
+            self._over(number)
 
-    def _refuse_early(self, number: int, failed: Failed) -> None:
-        """Answer a client that still sends, and tell it to stop (RFC 9113, section 8.1)."""
-        self._out.head_only(number, failure_block(failed))
-        self.reset(number, ErrorCode.NO_ERROR)
+    def _over(self, number: int) -> None:
+        """The answer is out. A client that still sends is told to stop (RFC 9113, section 8.1)."""
+        stream = self._streams.live[number]
+        if stream.state is State.OPEN:
+            self._streams.abandon(number)
+            self._inbound.release(stream)
+            self._out.frames.append(frames.rst_stream(number, ErrorCode.NO_ERROR))
+        else:
+            del self._streams.live[number]
 
     def reset(self, number: int, code: ErrorCode) -> None:
         """End the stream. It counts as a reset: whoever makes us reset streams costs as much as one who resets them."""
@@ -288,7 +297,7 @@ class Calls:
     def sent(self, numbers: list[int]) -> None:
         """These streams' answers are out."""
         for number in numbers:
-            del self._streams.live[number]
+            self._over(number)
 
     def reset_slow(self, before: float) -> None:
         """Reset the streams that were opened before that time and are not complete."""

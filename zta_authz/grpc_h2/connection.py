@@ -8,12 +8,12 @@ Nothing here raises for anything that the peer sends: what it did wrong goes bac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.grpc_h2 import frames
 from zta_authz.grpc_h2.bounds import Bounds, Costly, Tally
-from zta_authz.grpc_h2.calls import Calls, Cancelled, Event, Request
+from zta_authz.grpc_h2.calls import Calls, Cancelled, Event, Request, Unread
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import ACK, END_HEADERS
 from zta_authz.grpc_h2.headers import HeaderReader
@@ -25,7 +25,7 @@ from zta_authz.grpc_h2.request import Failed
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.errors import ProtocolError
 
-__all__ = ["Bounds", "Cancelled", "Connection", "ErrorCode", "Event", "Request", "Status"]
+__all__ = ["Bounds", "Cancelled", "Connection", "ErrorCode", "Event", "Request", "Status", "Unread"]
 
 Handler = Callable[[int, int, bytes], None]
 """Deals with a frame: (flags, stream, payload)."""
@@ -36,10 +36,6 @@ _NOTICE: Final = b"zta-gone"
 """The PING after the first GOAWAY of a drain: its answer says that the peer has read both."""
 _NOTICE_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
-
-
-def _nothing(_path: str) -> None:
-    """For owners that keep no record of calls that are refused for their size."""
 
 
 class Connection:
@@ -63,15 +59,15 @@ class Connection:
         "fault",
     )
 
-    def __init__(self, bounds: Bounds, now: float, oversized: Callable[[str], None] = _nothing) -> None:
-        """`oversized` is called with the method's path for each call that is refused for its size."""
+    def __init__(self, bounds: Bounds, now: float, served: Container[str] | None = None) -> None:
+        """`served` are the paths of methods that there are: others are refused before their content comes."""
         self._bounds = bounds
         self._opened = now
         self._reader = FrameReader(bounds.max_frame_bytes)
-        self._headers = HeaderReader(bounds)
+        self._headers = HeaderReader(bounds, served)
         self._tally = Tally(bounds, now)
         self._out = Outbound(bounds.max_unsent_bytes)
-        self._calls = Calls(bounds, self._headers, self._out, self._tally, now, oversized)
+        self._calls = Calls(bounds, self._headers, self._out, self._tally, now)
         self._last_stream = frames.STREAM_MASK
         self._last_call: float | None = None  # when a drain was announced; `_NEVER` once no new stream is taken
         self._peer_going = False

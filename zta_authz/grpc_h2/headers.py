@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status
 from zta_authz.grpc_h2.hpack import Decoder
-from zta_authz.grpc_h2.request import PROTOCOL_NAMES, Head, head_of
+from zta_authz.grpc_h2.request import PROTOCOL_NAMES, Failed, Head, head_of
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from zta_authz.grpc_h2.bounds import Bounds
     from zta_authz.grpc_h2.hpack import Field
-    from zta_authz.grpc_h2.request import Failed
 
+_UNKNOWN: Final = Failed(Status.UNIMPLEMENTED, "Method not found!")
 _KEPT_HEADS: Final = 16
 _KEPT_BLOCK_BYTES: Final = 2048
 _SMALLEST_FRAME_BYTES: Final = 4096
@@ -32,13 +34,16 @@ class HeaderReader:
         "_frames",
         "_heads",
         "_parts",
+        "_served",
         "flags",
         "since",
         "stream",
     )
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, served: Container[str] | None = None) -> None:
+        """`served` are the paths of methods that there are; None: their owner knows."""
         self._bounds = bounds
+        self._served = served
         self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes, PROTOCOL_NAMES)
         self._heads: dict[bytes, Head] = {}
         self._parts = bytearray()
@@ -93,6 +98,8 @@ class HeaderReader:
             return known
         before = self._decoder.version
         head = head_of(self.fields(block))
+        if self._served is not None and head.refusal is None and head.path not in self._served:
+            head = Head(head.path, content_length=head.content_length, refusal=_UNKNOWN)
         if short and self._decoder.version == before:
             if len(self._heads) >= _KEPT_HEADS:
                 self._heads.clear()

@@ -17,13 +17,13 @@ _CARDINALITY: Final = Failed(Status.UNIMPLEMENTED, "a unary call has exactly one
 _COMPRESSED: Final = Failed(Status.UNIMPLEMENTED, "compressed messages are not supported")
 _TRUNCATED: Final = Failed(Status.INTERNAL, "the message is shorter than its length says")
 _MALFORMED: Final = Failed(Status.INTERNAL, "a message's first byte is 0 or 1")
-_BUFFERED: Final = Failed(Status.RESOURCE_EXHAUSTED, "too many bytes of calls that are not complete")
+TOO_MUCH: Final = Failed(Status.RESOURCE_EXHAUSTED, "too many bytes of calls that are not complete")
 
 
 class Inbound:
     """One connection's way in. `buffered` is the content of calls that are not complete, in bytes."""
 
-    __slots__ = ("_low", "_max_buffered", "_max_message", "_too_large", "_window", "buffered", "stream_room", "window")
+    __slots__ = ("_low", "_max_buffered", "_max_message", "_window", "buffered", "stream_room", "too_large", "window")
 
     def __init__(self, bounds: Bounds) -> None:
         self.window = max(DEFAULT_WINDOW, bounds.receive_window_bytes)
@@ -33,7 +33,7 @@ class Inbound:
         self._low = self.window // 2
         self._max_buffered = bounds.max_buffered_bytes
         self._max_message = bounds.max_message_bytes
-        self._too_large = Failed(
+        self.too_large = Failed(
             Status.RESOURCE_EXHAUSTED, f"the message is larger than {bounds.max_message_bytes} bytes"
         )
 
@@ -52,7 +52,7 @@ class Inbound:
         return window_update(0, increment)
 
     def gather(self, stream: Stream, content: bytes) -> Failed | None:
-        """Keep a part of an incomplete call's content; why the call already failed, if it did."""
+        """Keep a part of an incomplete call's content; why it is not read any further, if so."""
         if stream.head.refusal is not None:
             return None  # it will be answered without being read
         if stream.body:
@@ -63,10 +63,10 @@ class Inbound:
             stream.body = content
         self.buffered += len(content)
         if self.buffered > self._max_buffered:
-            return _BUFFERED
+            return TOO_MUCH
         body = stream.body
         if len(body) >= PREFIX_BYTES and int.from_bytes(body[1:PREFIX_BYTES], "big") > self._max_message:
-            return self._too_large
+            return self.too_large
         return None
 
     def release(self, stream: Stream) -> None:
@@ -86,7 +86,7 @@ class Inbound:
         if content[0] > 1:
             return _MALFORMED
         if declared > self._max_message:
-            return self._too_large
+            return self.too_large
         if content[0] == 1:
             return _COMPRESSED
         return _TRUNCATED if declared > size else _CARDINALITY

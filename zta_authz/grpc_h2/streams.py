@@ -18,7 +18,7 @@ _REMEMBERED: Final = 2
 class Stream:
     """A call under way. `body` is what came of an incomplete one; `room` is what its window still lets come."""
 
-    __slots__ = ("body", "called", "head", "opened", "received", "room", "state")
+    __slots__ = ("body", "called", "head", "opened", "received", "room", "state", "unread")
 
     def __init__(self, head: Head, room: int, opened: float) -> None:
         self.head = head
@@ -30,6 +30,7 @@ class Stream:
         self.room = room
         self.opened = opened
         self.called = False  # handed over, and neither answered nor given up
+        self.unread = False  # what comes of its content is dropped
 
 
 class Streams:

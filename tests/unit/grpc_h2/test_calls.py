@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, RstStreamFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from tests.support.h2_peer import CALL, PATH, ProperPeer, RawPeer, block, call_with, message
 from zta_authz.grpc_h2.bounds import Bounds
-from zta_authz.grpc_h2.connection import Cancelled, ErrorCode, Request, Status
+from zta_authz.grpc_h2.connection import Cancelled, ErrorCode, Request, Status, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,7 +180,6 @@ WRONG_MESSAGES = {
     "two": (message(b"a") + message(b"b"), Status.UNIMPLEMENTED),
     "half a prefix": (b"\0\0", Status.INTERNAL),
     "shorter than it says": (message(b"x", length=5), Status.INTERNAL),
-    "larger than we take": (message(b"x" * 101), Status.RESOURCE_EXHAUSTED),
 }
 
 
@@ -192,15 +199,60 @@ def test_an_encoding_that_is_only_announced_does_not_matter() -> None:
     assert len(RawPeer().send(*sent(fields=call_with(("grpc-encoding", "gzip"))))) == 1
 
 
-def test_a_message_that_says_it_is_too_large_is_refused_before_it_came() -> None:
+def test_a_message_that_is_too_large_is_handed_over_unread() -> None:
+    peer = RawPeer(Bounds(max_message_bytes=100))
+    assert peer.send(*sent(message(b"x" * 101))) == [Unread(1, PATH, too_much=False)]
+    peer.connection.respond(1, b"no", 0.0)
+    assert [type(reply) for reply in peer.replies()] == [HeadersFrame, DataFrame, HeadersFrame]
+    assert peer.connection.held_bytes == 0
+
+
+def test_a_message_that_says_it_is_too_large_is_handed_over_before_it_came() -> None:
     peer = RawPeer(Bounds(max_message_bytes=100))
     head, _ = sent()
-    assert peer.send(head, DataFrame(1, data=message(b"", length=101) + b"x")) == []
-    answer, reset = peer.replies()
-    assert peer.fields(answer)["grpc-status"] == str(int(Status.RESOURCE_EXHAUSTED))
+    begun = DataFrame(1, data=message(b"", length=101) + b"x")
+    assert peer.send(head, begun, DataFrame(1, data=b"more")) == [Unread(1, PATH, too_much=False)]
+    assert peer.connection.held_bytes == 0
+    peer.connection.respond(1, b"no", 0.0)
+    *answer, reset = peer.replies()
+    assert [type(reply) for reply in answer] == [HeadersFrame, DataFrame, HeadersFrame]
     assert isinstance(reset, RstStreamFrame)
     assert reset.error_code == ErrorCode.NO_ERROR
-    assert peer.connection.held_bytes == 0
+    assert peer.send(DataFrame(1, data=b"and more", flags=["END_STREAM"]), *sent(stream=3))
+    assert peer.connection.fault is None
+
+
+def test_an_answer_to_a_message_that_is_too_large_may_have_to_wait() -> None:
+    peer = RawPeer(Bounds(max_message_bytes=100))
+    head, _ = sent()
+    peer.send(SettingsFrame(0, settings={4: 0}), head, DataFrame(1, data=message(b"", length=101) + b"x"))
+    peer.connection.respond(1, b"no", 0.0)
+    peer.replies()
+    peer.send(WindowUpdateFrame(1, 100))
+    data, trailers, reset = peer.replies()
+    assert (type(data), type(trailers), type(reset)) == (DataFrame, HeadersFrame, RstStreamFrame)
+    assert peer.send(DataFrame(1, data=b"and more", flags=["END_STREAM"]), *sent(stream=3))
+
+
+def test_an_unknown_method_is_unimplemented_before_its_client_says_anything() -> None:
+    """A client of a stream may wait for us to begin: `grpcurl list` did so until its deadline."""
+    peer = RawPeer(served=[PATH])
+    unknown = HeadersFrame(1, data=block(call_with((":path", "/a.B/Stream"))), flags=["END_HEADERS"])
+    assert peer.send(unknown) == []
+    answer, reset = peer.replies()
+    assert peer.fields(answer)["grpc-status"] == str(int(Status.UNIMPLEMENTED))
+    assert isinstance(reset, RstStreamFrame)
+    assert reset.error_code == ErrorCode.NO_ERROR
+    late = (DataFrame(1, data=b"late"), DataFrame(1, data=b"later", flags=["END_STREAM"]))
+    (request,) = peer.send(*late, *sent(stream=3))
+    assert request.stream == 3
+
+
+def test_many_calls_of_unknown_methods_end_no_connection() -> None:
+    peer = RawPeer(Bounds(max_resets=5, max_other_frames=5), served=[])
+    for number in range(1, 201, 2):
+        peer.send(*sent(stream=number))
+    assert peer.connection.fault is None
 
 
 IGNORED: dict[str, tuple[tuple[str, str], ...]] = {
