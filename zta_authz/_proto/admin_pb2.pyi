@@ -119,7 +119,7 @@ class Request(_message.Message):
     def __init__(self, method: _Optional[str] = ..., path: _Optional[str] = ..., host: _Optional[str] = ..., scheme: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[Request.Header, _Mapping]]] = ..., source_ip: _Optional[str] = ..., source_port: _Optional[int] = ..., destination_ip: _Optional[str] = ..., destination_port: _Optional[int] = ..., principal: _Optional[str] = ..., certificate: _Optional[str] = ..., sni: _Optional[str] = ..., destination_principal: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("allowed", "reason", "policy", "rule", "principal", "request_principal", "detail", "nearest", "table_digest")
+    __slots__ = ("allowed", "reason", "policy", "rule", "principal", "request_principal", "detail", "nearest", "table_digest", "matched")
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class ExplainResponse(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     NEAREST_FIELD_NUMBER: _ClassVar[int]
     TABLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
     allowed: bool
     reason: str
     policy: str
@@ -138,7 +139,8 @@ class ExplainResponse(_message.Message):
     detail: str
     nearest: _containers.RepeatedCompositeFieldContainer[Miss]
     table_digest: str
-    def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[int] = ..., principal: _Optional[str] = ..., request_principal: _Optional[str] = ..., detail: _Optional[str] = ..., nearest: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., table_digest: _Optional[str] = ...) -> None: ...
+    matched: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[int] = ..., principal: _Optional[str] = ..., request_principal: _Optional[str] = ..., detail: _Optional[str] = ..., nearest: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., table_digest: _Optional[str] = ..., matched: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Miss(_message.Message):
     __slots__ = ("policy", "rule", "failed", "line")

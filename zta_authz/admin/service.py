@@ -161,6 +161,7 @@ def explanation_message(explanation: Explanation, digest: str) -> admin_pb2.Expl
         request_principal=_text(f"{token.issuer}/{token.subject}") if token is not None else "",
         detail=_text(decision.detail),
         table_digest=digest,
+        matched=[_text(text) for text in explanation.matched],
     )
     for miss in explanation.nearest:
         failed = [_text(text) for text in miss.failed]

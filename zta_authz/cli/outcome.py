@@ -36,6 +36,7 @@ def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) ->
         "policy": decision.policy or None,
         "rule": decision.rule,
         "places": [_place_fields(place) for place in _places(bench, decision)],
+        "matched": list(explanation.matched),
         "identity": _identity_fields(subject, decision),
         "nearest": [
             {
@@ -84,6 +85,8 @@ def print_lines(bench: Bench, subject: Subject, explanation: Explanation) -> Ite
         yield _row("because", decision.detail)
     if decision.policy:
         yield _row("policy", f"{decision.policy}, rule {decision.rule}{_at(_places(bench, decision))}")
+    for line in explanation.matched:
+        yield _row("matched", line)
     yield _row("peer", _peer(subject, decision))
     yield _row("token", _token(subject, decision))
     for each in decision.shadows:

@@ -12,6 +12,7 @@ from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
+from zta_authz.policy.extra_clauses import ConditionClause
 from zta_authz.policy.inputs import Inputs
 from zta_authz.policy.response import TOKEN_DENIALS
 
@@ -140,7 +141,20 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
 
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shadows: tuple[Shadow, ...]) -> Decision:
     response = NO_RESPONSE if rule.response is None else rule.response.resolve(inputs)
-    return Decision(verdict, reason, rule.policy.name, rule.number, inputs.identity, "", response, shadows)
+    detail = _unknown(rule, inputs) if verdict is Verdict.DENY else ""
+    return Decision(verdict, reason, rule.policy.name, rule.number, inputs.identity, detail, response, shadows)
+
+
+def _unknown(rule: Rule, inputs: Inputs) -> str:
+    """That a DENY rule matched by a condition that could not be told, "" where it was told. Values are not named."""
+    last = rule.clauses[-1] if rule.clauses else None  # a condition costs most, so it is tried last
+    if not isinstance(last, ConditionClause):
+        return ""
+    inputs.restore_condition_units()
+    value = last.condition.evaluate(inputs)
+    if value is None:
+        return "its condition is Unknown: it could not be evaluated on this request"
+    return "" if value else "its condition is Unknown: the conditions of this request cost too much together"
 
 
 def _shadows(view: WorkloadView, inputs: Inputs) -> tuple[Shadow, ...]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.pdp.decide import decide
+from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
+    from zta_authz.model.identity import Token
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.clauses import Clause
     from zta_authz.policy.rule import Rule
+    from zta_authz.policy.table import RuleIndex
 
 _NEAREST: Final = 3
 
@@ -33,10 +36,14 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The decision and, where no ALLOW rule matched, the nearest of them, nearest first."""
+    """The decision and, where no ALLOW rule matched, the nearest of them, nearest first.
+
+    `matched` says of the rule that decided how its conditions and times came out, and what of a DENY could not be told.
+    """
 
     decision: Decision
     nearest: tuple[Miss, ...] = ()
+    matched: tuple[str, ...] = ()
 
 
 def explain(
@@ -47,16 +54,46 @@ def explain(
     Looks at every ALLOW rule of the workload: for operators, not for the request path.
     """
     decision = decide(snapshot, request, evidence, now, caller, trial=True)
-    if decision.reason is not Reason.NO_MATCHING_POLICY:
+    if decision.rule is None and decision.reason is not Reason.NO_MATCHING_POLICY:
         return Explanation(decision)
     try:
         workload = snapshot.workloads.resolve(request, caller)
     except Refused:  # cannot be: `decide` has just resolved the same
         return Explanation(decision)
     inputs = Inputs(request, decision.identity, snapshot.options, now)
-    rules = snapshot.table.view(workload).allow.rules
-    nearest = nsmallest(_NEAREST, rules, key=lambda rule: len(_failing(rule, inputs)))
+    view = snapshot.table.view(workload)
+    if decision.rule is not None:
+        return Explanation(decision, matched=_matched(view.allow if decision.allowed else view.deny, decision, inputs))
+    nearest = nsmallest(_NEAREST, view.allow.rules, key=lambda rule: len(_failing(rule, inputs)))
     return Explanation(decision, tuple(_miss(rule, inputs) for rule in nearest))
+
+
+def _matched(index: RuleIndex, decision: Decision, inputs: Inputs) -> tuple[str, ...]:
+    """What is to be said of the clauses of the rule that decided, for whichever token it did."""
+    rules = [rule for rule in index.rules if (rule.policy.name, rule.number) == (decision.policy, decision.rule)]
+    tokens = inputs.identity.tokens if index.deny and inputs.strict else ()
+    ways = [inputs, *(_with_token(inputs, token) for token in tokens)]
+    for rule in rules:
+        for way in ways:
+            way.restore_condition_units()
+            if rule.holds(way, index.deny):
+                held = (clause for clause in rule.holding(way, index.deny))
+                return tuple(line for clause in held if (line := _held(clause, way, index.deny)))
+    return ()
+
+
+def _with_token(inputs: Inputs, token: Token) -> Inputs:
+    return Inputs(inputs.request, replace(inputs.identity, token=token), inputs.options, inputs.now)
+
+
+def _held(clause: Clause, inputs: Inputs, deny: bool) -> str:
+    """How a clause that held came out, "" where there is nothing to explain."""
+    inputs.restore_condition_units()
+    certain = not deny or clause.holds(inputs, False)
+    if certain and not isinstance(clause, (ConditionClause, TimeClause)):
+        return ""
+    told = f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}"
+    return told if certain else f"{told}; this can't be told for certain, and a DENY takes it for a match"
 
 
 def _failing(rule: Rule, inputs: Inputs) -> list[list[Clause]]:

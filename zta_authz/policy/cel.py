@@ -182,6 +182,21 @@ class Condition:
         except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
             return None
 
+    def kept_from(self, inputs: Inputs) -> str:
+        """Why the condition is Unknown without being evaluated, "" where it is evaluated."""
+        if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
+            names = inputs.header_names() if self._headers is None else self._headers
+            unclear = sorted(name for name in names if inputs.header_unclear(name))
+            return f"header `{unclear[0]}` has several values, or blanks around one"
+        try:
+            activation = _activation(self.variables, inputs)
+            if self._cost is not None and self._cost.units(_sizes(self.variables, self._headers, inputs)) > MAX_UNITS:
+                return "it would cost too much on what it reads"
+        except Exception as error:  # noqa: BLE001 - as above
+            return f"the runtime can't hold what it reads: {error}"
+        del activation
+        return ""
+
     def _repeated(self, inputs: Inputs) -> bool:
         """Whether a header it may look at has several values: rules judge each on its own, an expression can't.
 
@@ -205,6 +220,11 @@ class Condition:
 def variables_in(text: str) -> tuple[str, ...]:
     """The variables that an expression names, in order of the alphabet."""
     return tuple(sorted({"".join(name.split()) for name in _NAMES.findall(without_strings(text))}))
+
+
+def evaluate_part(text: str, inputs: Inputs) -> Any:
+    """The runtime's value of an expression that is part of a compiled condition."""
+    return _ENV.compile(text).eval(_activation(variables_in(text), inputs))
 
 
 def evaluate_text(text: str, inputs: Inputs) -> bool | None:

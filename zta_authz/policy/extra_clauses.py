@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from zta_authz.policy.cel_account import account
+
 if TYPE_CHECKING:
     from zta_authz.policy.cel import Condition
     from zta_authz.policy.inputs import Inputs
@@ -39,9 +41,9 @@ class ConditionClause:
         return None
 
     def seen(self, inputs: Inputs) -> str:
-        """Its value."""
-        value = self.condition.evaluate(inputs)
-        return "an error in evaluation (Unknown)" if value is None else str(value).lower()
+        """Its value, and each clause's with what it reads."""
+        inputs.restore_condition_units()
+        return account(self.condition, inputs)
 
     @property
     def wanted(self) -> str:
@@ -68,8 +70,10 @@ class TimeClause:
         return None
 
     def seen(self, inputs: Inputs) -> str:
-        """The time of the decision, UTC."""
-        return f"`{datetime.fromtimestamp(inputs.now, UTC):%Y-%m-%dT%H:%M:%SZ %a}`"
+        """The time of the decision in UTC and, where there are weekly windows, on their zone's clock."""
+        zone = self.times.zone
+        local = "" if zone is None else f" (`{datetime.fromtimestamp(inputs.now, zone):%a %H:%M}` in {zone.key})"
+        return f"`{datetime.fromtimestamp(inputs.now, UTC):%Y-%m-%dT%H:%M:%SZ %a}`{local}"
 
     @property
     def wanted(self) -> str:

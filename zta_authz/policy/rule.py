@@ -59,6 +59,13 @@ class Rule:
                 return False
         return True
 
+    def holding(self, inputs: Inputs, deny: bool) -> list[Clause]:
+        """The clauses by which a rule that matches does: all of its own, and of each group the first alternative's."""
+        found = list(self.clauses)
+        for group in self.groups:
+            found += next((each for each in group if all(clause.holds(inputs, deny) for clause in each)), ())
+        return found
+
     def failing(self, inputs: Inputs, deny: bool) -> list[list[Clause]]:
         """What keeps the rule from matching: one list a failing part, holding its nearest alternative's clauses."""
         missing = [[clause] for clause in self.clauses if not clause.holds(inputs, deny)]

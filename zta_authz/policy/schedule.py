@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MINUTES_A_DAY: Final = 1440
+_SHOWN: Final = 7
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
 END_OF_TIME: Final = 253_370_764_800.0
@@ -37,6 +38,11 @@ class WeeklyWindow:
         if self.start < self.end:
             return day in self.days and self.start <= minute < self.end
         return (day in self.days and minute >= self.start) or ((day - 1) % 7 in self.days and minute < self.end)
+
+    def __str__(self) -> str:
+        days = "every day" if len(self.days) == len(DAYS) else ",".join(DAYS[day] for day in sorted(self.days))
+        start, end = (f"{minutes // 60:02}:{minutes % 60:02}" for minutes in (self.start, self.end))
+        return f"{days} {start}-{end}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,10 @@ def read_times(reader: Reader, node: Mapping) -> TimeWindow | None:
     zone, windows = (None, ()) if schedule is None else _schedule(reader, schedule)
     parts = [f"{name} {value.value}" for name, value in (("from", first), ("until", last)) if isinstance(value, Scalar)]
     if schedule is not None:
-        parts.append(f"weekly windows in {zone.key if zone else '?'}")
+        shown = "; ".join(map(str, windows[:_SHOWN])) + (
+            f"; {len(windows) - _SHOWN} more" if len(windows) > _SHOWN else ""
+        )
+        parts.append(f"{shown} in {zone.key if zone else '?'}")
     return TimeWindow(start, end, zone, windows, ", ".join(parts))
 
 

@@ -109,3 +109,95 @@ def test_istios_reading_is_explained_by_istios_reading() -> None:
     assert failed(when("request.headers[x]", "1"), asked=joined, options=ISTIO) == (
         "request.headers[x]: saw `1,2`, rule has `1`",
     )
+
+
+def access(action: str, condition: str, **beside: str) -> str:
+    head = (
+        f"apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {{name: {action.lower()}}}\nspec:\n  action: {action}\n"
+    )
+    rest = "".join(f"    {name}: {value}\n" for name, value in beside.items())
+    return f"{head}  rules:\n  - condition: {json.dumps(condition)}\n{rest}"
+
+
+def conditioned(action: str, condition: str, asked: RequestAttributes | None = None, **beside: str) -> Explanation:
+    texts = [access(action, condition, **beside)]
+    if action == "DENY":
+        texts.append(access("ALLOW", "true"))
+    return explain(snapshot(*texts, options=TRUSTING), asked or request(), NO_EVIDENCE, 0.0)
+
+
+def test_a_denial_by_a_condition_that_is_unknown_says_so_with_the_error_and_the_value() -> None:
+    found = conditioned("DENY", "request.method == 'GET' && int(request.headers['x-level']) < 3",
+                        request(headers={"x-level": "high"}))  # fmt: skip
+    (line,) = found.matched
+    assert found.decision.reason is Reason.DENY_POLICY
+    assert line == (
+        "condition: saw Unknown: `request.method == 'GET'` is true (`request.method` is `\"GET\"`); "
+        "`int(request.headers['x-level']) < 3` is Unknown (cannot convert string to int, "
+        "`request.headers['x-level']` is `\"high\"`), "
+        "rule has `request.method == 'GET' && int(request.headers['x-level']) < 3`; "
+        "this can't be told for certain, and a DENY takes it for a match"
+    )
+    assert found.decision.detail == "its condition is Unknown: it could not be evaluated on this request"
+
+
+def test_a_denial_by_a_condition_that_is_true_shows_its_clauses() -> None:
+    found = conditioned("DENY", "request.method in ['GET', 'HEAD'] && !(request.path == '/x')")
+    (line,) = found.matched
+    assert line.startswith(
+        "condition: saw true: `request.method in ['GET', 'HEAD']` is true (`request.method` is `\"GET\"`); "
+        "`request.path == '/x'` is false (`request.path` is `\"/\"`), rule has"
+    )
+    assert "certain" not in line
+    assert found.decision.detail == ""
+
+
+def test_a_condition_that_was_not_evaluated_says_why() -> None:
+    repeated = request(headers={"x-a": ["1", "2"]})
+    assert (
+        "header `x-a` has several values" in conditioned("DENY", "request.headers['x-a'] == '1'", repeated).matched[0]
+    )
+    long = request(headers={"x-a": "a" * 60_000})
+    found = conditioned("DENY", "request.headers['x-a'].matches('(a|b)*a[ab]{30}')", long)
+    assert "it would cost too much" in found.matched[0]
+    assert found.decision.reason is Reason.DENY_POLICY
+
+
+def test_a_value_that_is_not_there_and_secrets_are_not_shown() -> None:
+    asked = request(headers={"cookie": "session=1234", "x-a": "v"})
+    (miss,) = conditioned("ALLOW", "request.headers['cookie'] == 'a' || claims.level > 3", asked).nearest
+    assert "1234" not in miss.failed[0]
+    assert "`request.headers['cookie']` is not shown" in miss.failed[0]
+    assert (
+        '`claims.level > 3` is Unknown (Key not found in map : "level", `claims.level` is not there)' in miss.failed[0]
+    )
+
+
+def test_long_values_are_cut_and_whole_maps_are_counted() -> None:
+    asked = request(path="/" + "a" * 5000, headers={"x-a": "v" * 50_000})
+    (miss,) = conditioned("ALLOW", "request.path == '/' || request.headers.exists(h, h == 'x-b')", asked).nearest
+    assert "`request.headers` is 1 entries" in miss.failed[0]
+    assert len(miss.failed[0]) < 800
+
+
+def test_an_allow_shows_its_condition_and_its_times() -> None:
+    found = conditioned("ALLOW", "request.method == 'GET'", expiresAt="2030-01-01T00:00:00Z")
+    assert [line.partition(":")[0] for line in found.matched] == ["time", "condition"]
+
+
+def test_a_denial_for_a_header_that_can_not_be_told_says_so() -> None:
+    rules = json.dumps(policy("p", when("request.headers[x]", "a"), action="DENY"))
+    found = explain(snapshot(rules), request(headers={"x": "b,c"}, exact=False), NO_EVIDENCE, 0.0)
+    assert found.matched == (
+        (
+            "request.headers[x]: saw repeated values joined into one, rule has `a`; "
+            "this can't be told for certain, and a DENY takes it for a match"
+        ),
+    )
+
+
+def test_the_nearest_rules_are_found_although_their_conditions_cost_much_together() -> None:
+    rule = access("ALLOW", "request.path.matches('^/[a-z]{20}x')")
+    text = rule + "".join(f"  - condition: request.path.matches('^/[a-z]{{20}}{n}')\n" for n in range(50))
+    found = explain(snapshot(text, options=TRUSTING), request(path="/" + "a" * 3000), NO_EVIDENCE, 0.0)
+    assert all("saw false" in miss.failed[0] for miss in found.nearest)

@@ -126,6 +126,22 @@ def test_a_denial_may_redirect() -> None:
     assert response.message == "please log in"
 
 
+def test_an_explanation_shows_weekly_windows_and_the_local_time() -> None:
+    spec = """
+  schedule:
+    timeZone: Europe/Berlin
+    windows: [{days: [Mon, Fri], from: "09:00", to: "17:00"}, {from: "22:00", to: "23:30"}]
+  rules: [{}]
+"""
+    found = explain(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-20T16:30:00Z"))
+    assert found.nearest[0].failed == (
+        (
+            "time: saw `2026-11-20T16:30:00Z Fri` (`Fri 17:30` in Europe/Berlin), "
+            "rule has `Mon,Fri 09:00-17:00; every day 22:00-23:30 in Europe/Berlin`"
+        ),
+    )
+
+
 def test_an_explanation_shows_conditions_and_times() -> None:
     spec = """
   rules:
@@ -135,7 +151,10 @@ def test_an_explanation_shows_conditions_and_times() -> None:
     found = explain(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-21T00:00:00Z"))
     assert found.nearest[0].failed == (
         "time: saw `2026-11-21T00:00:00Z Sat`, rule has `until 2020-01-01T00:00:00Z`",
-        "condition: saw false, rule has `request.method == 'PUT'`",
+        (
+            "condition: saw false: `request.method == 'PUT'` is false (`request.method` is `\"GET\"`), "
+            "rule has `request.method == 'PUT'`"
+        ),
     )
 
 
