@@ -18,6 +18,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     settings        file and environment -> Settings
     app             builds and joins everything
     loading         what a service begins with
+    preflight       what else keeps one from starting
     reloading       what is read again while serving
     serving         its servers
     telling         its decision log, spans and metrics

@@ -18,7 +18,7 @@ from zta_authz import __version__
 from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.authorizer import Authorizer
-from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.guarded_names import OWN_NAMES, GuardedNames
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, ServerGroup
@@ -33,6 +33,7 @@ from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.pacing import settle_in
 from zta_authz.policy_sources.reloader import PolicySet
 from zta_authz.policy_sources.shadow import SET as SHADOW_SET, ShadowPolicies
+from zta_authz.preflight import other_faults
 from zta_authz.readiness import Outlook, ReadinessWatch
 from zta_authz.reloading import Reloading
 from zta_authz.serving import Servers
@@ -96,7 +97,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
-    service = Service(settings, shared_ports=as_worker is not None, replays=replays)
+    service = _build(settings, as_worker is not None, replays)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
     await service.start()
     service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
@@ -104,6 +105,14 @@ async def _serve(
         as_worker(service)
     await stopping.wait()
     await service.stop(again)
+
+
+def _build(settings: Settings, shared_ports: bool, replays: Replays | None) -> Service:
+    """The service. Raises `FaultsError` with everything that keeps it from starting."""
+    try:
+        return Service(settings, shared_ports=shared_ports, replays=replays)
+    except FaultsError as error:
+        raise FaultsError([*error.faults, *other_faults(settings, shared_ports=shared_ports)]) from error
 
 
 class Service:

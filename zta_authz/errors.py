@@ -6,6 +6,7 @@ denied body use these codes, so they are stable: new ones are added, none is ren
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -13,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 _QUOTED = 4
@@ -209,6 +210,15 @@ class FaultsError(ZtaError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = tuple(sorted(set(faults)))
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+@contextmanager
+def collected(faults: list[Fault]) -> Iterator[None]:
+    """Add the faults that are raised inside to `faults` and go on behind, so that what follows is looked at, too."""
+    try:
+        yield
+    except FaultsError as error:
+        faults.extend(error.faults)
 
 
 class DocumentErrors(FaultsError):

@@ -223,6 +223,29 @@ def test_faults_of_policies_and_certificates_are_reported_together(place: Place)
     assert len(ended.stderr.splitlines()) == 4
 
 
+def test_all_that_keeps_it_from_starting_is_told_at_once_and_leaves_nothing(place: Place) -> None:
+    place.write_policy("kind: [\n")
+    place.write_config(
+        "audit: {sink: file, path: /none/a.log, checkpoint: {path: /none/c, key_file: /none/k},\n"
+        "  mask: [{field: path, how: hash}], mask_key_file: /none/m}\n"
+        "tracing: {otlp_endpoint: 'https://localhost:1', headers_file: /none/h, ca_file: /none/ca}\n"
+        "metrics: {otlp: {endpoint: 'https://localhost:1', cert_file: /none/c1, key_file: /none/k1}}\n"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        variables = {"ZTA_LISTEN": f"unix:/none/b.sock,{address}", "ZTA_ADMIN__LISTEN": "unix:/none/admin.sock"}
+        ended = run_cli("serve", "--config", str(place.config), variables=variables)
+    assert ended.returncode == 2
+    lines = ended.stderr.splitlines()
+    places = ("/none/a.log", "/none/c", "/none/k", "/none/m", "/none/h", "/none/ca", "/none/c1", "/none/k1")
+    for where in (*places, "listener unix:/none/b.sock", f"listener {address}", "listener unix:/none/admin.sock"):
+        assert [line for line in lines if line.startswith(f"{where}: ")], (where, lines)
+    assert [line for line in lines if "hatshop.yaml:" in line]
+    assert place.left() == set()
+
+
 def test_a_decision_log_that_can_not_be_opened_ends_it_with_status_2(place: Place) -> None:
     place.write_config("audit: {sink: file, path: /none/decisions.log}\n")
     ended = run_cli("serve", "--config", str(place.config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.segments import SegmentedLog
 from zta_authz.audit.sinks import LineSink, NullSink, OnFull
-from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.errors import Fault, SettingsErrors, collected
 from zta_authz.otlp.messages import Origin, Signal
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.otlp import connect
@@ -20,6 +21,8 @@ from zta_authz.telemetry.names import SERVICE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from zta_authz.audit.outputs import Output
     from zta_authz.settings.audit_model import AuditSettings
@@ -83,6 +86,42 @@ def open_audit(wanted: AuditSettings, origin: Origin | None = None, *, traced: b
     return LineSink(output, on_full=OnFull(wanted.on_full), masker=masker, sample_allows=wanted.sample_allows)
 
 
+def audit_faults(wanted: AuditSettings) -> list[Fault]:
+    """All that would keep `open_audit` from opening a file, found without opening it for writing."""
+    faults: list[Fault] = []
+    with collected(faults):
+        _masker(wanted)
+    checkpoint = wanted.checkpoint
+    if checkpoint is not None:
+        with collected(faults):
+            _signing_key(checkpoint.key_file)
+    signed = None if checkpoint is None else checkpoint.path
+    for path, setting in ((wanted.path, "audit.path"), (signed, "audit.checkpoint.path")):
+        why = "" if path is None else _unwritable(path)
+        if path is not None and why:
+            faults.append(_no_file(path, why, setting))
+    return faults
+
+
+def _unwritable(path: str) -> str:
+    """Why a file can't be written at `path`, "" where it can."""
+    place, wanted = path, os.W_OK
+    if not os.path.lexists(path):
+        place, wanted = os.path.dirname(path) or os.curdir, os.W_OK | os.X_OK
+    try:
+        os.stat(place)
+    except OSError as error:
+        return error.strerror or ""
+    if place == path and os.path.isdir(path):
+        return os.strerror(errno.EISDIR)
+    return "" if os.access(place, wanted) else os.strerror(errno.EACCES)
+
+
+def _no_file(path: str, why: str | None, setting: str) -> Fault:
+    hint = f"correct `{setting}`, or let this service's user write there"
+    return Fault(path, 0, 0, f"cannot be written: {why}", hint)
+
+
 def _output(wanted: AuditSettings, origin: Origin, *, traced: bool) -> Output:
     if wanted.path is not None:
         return _files(wanted, wanted.path)
@@ -117,28 +156,30 @@ def _files(wanted: AuditSettings, path: str) -> SegmentedLog:
             checkpoints=checkpoints,
         )
     except OSError as error:
-        fault = Fault(path, 0, 0, f"cannot be written: {error.strerror}", "mend `audit.path` or its directory")
-        raise SettingsErrors([fault]) from error
+        raise SettingsErrors([_no_file(path, error.strerror, "audit.path")]) from error
 
 
 def _checkpoints(wanted: AuditSettings) -> CheckpointWriter | None:
     if wanted.checkpoint is None:
         return None
-    source = wanted.checkpoint.key_file
-    pem = _read_key(source, "audit.checkpoint.key_file")
-    try:
-        key = load_signing_key(pem)
-    except ValueError as error:
-        hint = "make one: `openssl genpkey -algorithm ed25519 -out FILE`"
-        raise SettingsErrors([Fault(source, 0, 0, str(error), hint)]) from error
+    key = _signing_key(wanted.checkpoint.key_file)
     path = wanted.checkpoint.path
     hint = "mend `audit.checkpoint.path`, or give it a new file"
     try:
         return CheckpointWriter(path, key, wanted.checkpoint.interval_seconds)
     except OSError as error:
-        raise SettingsErrors([Fault(path, 0, 0, f"cannot be written: {error.strerror}", hint)]) from error
+        raise SettingsErrors([_no_file(path, error.strerror, "audit.checkpoint.path")]) from error
     except ValueError as error:
         raise SettingsErrors([Fault(path, 0, 0, str(error), hint)]) from error
+
+
+def _signing_key(source: str) -> Ed25519PrivateKey:
+    pem = _read_key(source, "audit.checkpoint.key_file")
+    try:
+        return load_signing_key(pem)
+    except ValueError as error:
+        hint = "make one: `openssl genpkey -algorithm ed25519 -out FILE`"
+        raise SettingsErrors([Fault(source, 0, 0, str(error), hint)]) from error
 
 
 def _read_key(path: str, setting: str) -> bytes:

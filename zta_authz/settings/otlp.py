@@ -13,7 +13,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.errors import Fault, SettingsErrors, collected
 from zta_authz.otlp.messages import Target
 from zta_authz.settings.inconsistency import Inconsistency
 
@@ -64,24 +64,44 @@ def connect(
     wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str] = os.environ
 ) -> Transport:
     """The way to the collector of the section `setting`, not connected yet. Raises `SettingsErrors`."""
-    target = _target(wanted, signal, setting, environ)
+    faults: list[Fault] = []
+    target = _target(wanted, signal, setting, environ, faults)
     from zta_authz.otlp.transports import open_transport  # noqa: PLC0415  megabytes that only those who send need
 
     try:
-        return open_transport(target, signal)
+        transport = open_transport(target, signal)
     except OSError as error:  # ssl.SSLError is one
-        files = [path for path in (target.ca_file, target.cert_file, target.key_file) if path is not None]
-        place = next((path for path in files if not os.access(path, os.R_OK)), files[0] if files else setting)
-        said = "can't be used as PEM" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
-        hint = f"mend `{setting}.ca_file`, `cert_file` and `key_file`"
-        raise SettingsErrors([Fault(str(place), 0, 0, said, hint)]) from error
+        raise SettingsErrors([*faults, *_of_files(target, setting, error)]) from error
+    if faults:
+        transport.close()
+        raise SettingsErrors(faults)
+    return transport
 
 
-def _target(wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str]) -> Target:
-    if wanted.headers_file is not None:
-        headers = _headers_of_file(wanted.headers_file, setting)
-    else:
-        headers = _headers_of_variable(*_said(environ, f"{_VARIABLES}{signal.name}_HEADERS", HEADERS_VARIABLE))
+def _of_files(target: Target, setting: str, error: OSError) -> list[Fault]:
+    """What is wrong with the PEM files of a collector: each that can't be read, else that they are of no use."""
+    hint = f"correct `{setting}.ca_file`, `cert_file` and `key_file`"
+    files = [path for path in (target.ca_file, target.cert_file, target.key_file) if path is not None]
+    found: list[Fault] = []
+    for path in files:
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as wrong:
+            found.append(Fault(path, 0, 0, f"cannot be read: {wrong.strerror}", hint))
+    said = "can't be used as PEM" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+    return found or [Fault(files[0] if files else setting, 0, 0, said, hint)]
+
+
+def _target(
+    wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str], faults: list[Fault]
+) -> Target:
+    headers: tuple[Header, ...] = ()
+    with collected(faults):
+        if wanted.headers_file is not None:
+            headers = _headers_of_file(wanted.headers_file, setting)
+        else:
+            headers = _headers_of_variable(*_said(environ, f"{_VARIABLES}{signal.name}_HEADERS", HEADERS_VARIABLE))
     ca_file = wanted.ca_file
     if ca_file is None and wanted.endpoint.startswith("https://"):
         ca_file = _said(environ, f"{_VARIABLES}{signal.name}_CERTIFICATE", CA_VARIABLE)[1] or None
