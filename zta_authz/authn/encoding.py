@@ -15,8 +15,8 @@ MAX_JSON_DEPTH: Final = 32
 """Levels of nesting that a token's JSON may have in the strict reading; real tokens have 4."""
 ENVOY_JSON_DEPTH: Final = 100
 """The same for Envoy's JSON reader, which is protobuf's (measured with Envoy 1.40)."""
-MAX_DOUBLE_DIGITS: Final = 308
-"""Any integer of so many digits is a finite double (IEEE 754); of the longer ones most are not."""
+_MAX_DOUBLE_BITS: Final = 1023
+"""Any integer of so many bits is a finite double (IEEE 754)."""
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _BASE64URL_PADDED = re.compile(r"[A-Za-z0-9_-]*={0,2}")
@@ -57,7 +57,6 @@ def json_object(data: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, An
             data.decode("utf-8"),
             parse_constant=_no_constant,
             parse_float=_finite,
-            parse_int=_integer,
             object_pairs_hook=_unique,
         )
     except RecursionError:
@@ -79,12 +78,6 @@ def _finite(text: str) -> float:
     return number
 
 
-def _integer(text: str) -> int:
-    if len(text) > MAX_DOUBLE_DIGITS:
-        _finite(text)
-    return int(text)
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -97,6 +90,8 @@ def _check_values(value: Any, levels: int) -> None:
         value.encode("utf-8")  # a lone surrogate has no encoding: UnicodeEncodeError is a ValueError
         return
     if not isinstance(value, (dict, list)):
+        if isinstance(value, int) and value.bit_length() > _MAX_DOUBLE_BITS:
+            _check_finite(value)
         return
     if not levels:
         raise ValueError("JSON is nested too deeply")
@@ -105,6 +100,13 @@ def _check_values(value: Any, levels: int) -> None:
             name.encode("utf-8")
     for item in value.values() if isinstance(value, dict) else value:
         _check_values(item, levels - 1)
+
+
+def _check_finite(value: int) -> None:
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError("a JSON number is too large") from None
 
 
 def percent_decode_strict(data: bytes) -> bytes:
