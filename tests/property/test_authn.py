@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from tests.differential.vocabulary import HEADER_MEMBERS, JSON_MEMBERS
 from tests.support.pki import FRONTEND, HERE, NOW, Signer, default_claims, presented, root
 from tests.unit.authn.support import ISTIO, STRICT, bundle, request, rule, verifier
 from zta_authz.authn.dpop import normal_target
@@ -17,6 +19,9 @@ from zta_authz.errors import Refused
 from zta_authz.model.documents import ApiKey, ApiKeyClient, ApiKeySet, FromHeader, Selector
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 from zta_authz.model.spiffe import SpiffeId
+
+if TYPE_CHECKING:
+    from zta_authz.authn.verify import IdentityVerifier
 
 TOKEN = Signer().token()
 ROOT = root()
@@ -48,6 +53,30 @@ def test_a_token_cut_off_or_lengthened_never_verifies(length: int) -> None:
     for changed in (TOKEN[:length], TOKEN + TOKEN[:length] + "A"):
         with pytest.raises(Refused):
             PLAIN.verify(request(authorization=f"Bearer {changed}"), NO_EVIDENCE, NOW)
+
+
+READINGS = [verifier(rule(), options=options) for options in (STRICT, ISTIO)]
+
+
+@given(st.lists(st.sampled_from(JSON_MEMBERS), max_size=3), st.lists(st.sampled_from(HEADER_MEMBERS), max_size=2))
+def test_whatever_json_is_signed_strict_reading_takes_none_that_istios_refuses(
+    claims: list[str], members: list[str]
+) -> None:
+    payload = ",".join((json.dumps(default_claims())[:-1], *claims)) + "}"
+    header = ",".join(('{"alg":"ES256"', *members)) + "}"
+    token = Signer().compact(header.encode("latin-1"), payload.encode("latin-1"))
+    strict, istio = (is_taken(subject, token) for subject in READINGS)
+    assert istio or not strict
+    if not claims and not members:
+        assert strict
+
+
+def is_taken(subject: IdentityVerifier, token: str) -> bool:
+    try:
+        subject.verify(request(authorization=f"Bearer {token}"), NO_EVIDENCE, NOW)
+    except Refused:
+        return False
+    return True
 
 
 @given(ANYTHING, ANYTHING, ANYTHING, ANYTHING)

@@ -291,7 +291,7 @@ class Signer:
         body = {claim: value for claim, value in (default_claims() | claims).items() if value is not None}
         return self.compact(header, json.dumps(body))
 
-    def compact(self, header: str, payload: str) -> str:
+    def compact(self, header: str | bytes, payload: str | bytes) -> str:
         """The token of these very texts, signed."""
         message = f"{b64(header)}.{b64(payload)}"
         return f"{message}.{b64(self.sign(message.encode()))}"
