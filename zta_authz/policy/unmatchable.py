@@ -315,7 +315,8 @@ def _request_principal(label: str, matcher: RequestPrincipal, reach: Reach) -> D
     if not reach.has_tokens:
         return _no_tokens(label, text)
     issuers = reach.issuers
-    if reach.sources is not None and not any(matcher.issuer.matches(issuer) for issuer in issuers):
+    named = "" not in issuers  # else a rule takes tokens of any issuer
+    if reach.sources is not None and named and not any(matcher.issuer.matches(issuer) for issuer in issuers):
         return Doubt(label, text, *_split(text, matcher, issuers), certain=True)
     if isinstance(matcher.subject, Exact) and matcher.subject.value in ("", "*"):
         issuer = text.rpartition("/")[0] or text

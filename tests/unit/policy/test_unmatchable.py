@@ -218,3 +218,10 @@ def test_clauses_that_may_come_out_either_way_are_left_alone(condition: str) -> 
 )
 def test_nothing_is_guessed_where_nobody_can_tell(written: str, meant: str) -> None:
     assert meant_path(written) == meant
+
+
+def test_where_a_jwt_rule_names_no_issuer_any_issuer_may_match() -> None:
+    anybodys = (CredentialSource(Selector("default", {"app": "web"}), ("", *ISSUERS)),)
+    rule = policy("p", source(requestPrincipals=["https://wrong.example/alice"]))
+    assert found(rule, sources=anybodys) == []
+    assert [f.kind for f in found(rule)] == [Kind.NEVER_MATCHES]
