@@ -148,13 +148,14 @@ def authz_cluster(target: AuthzTarget) -> Cluster:
     )
 
 
-def upstream_cluster(place: Place) -> Cluster:
-    """The application behind Envoy, over plain HTTP."""
+def upstream_cluster(place: Place, *, http2: bool = False) -> Cluster:
+    """The application behind Envoy, over plain HTTP/1.1 or HTTP/2."""
     return Cluster(
         name=UPSTREAM_CLUSTER,
         type=_discovery([place]),
         connect_timeout=timedelta(seconds=1),
         load_assignment=_endpoints(UPSTREAM_CLUSTER, [place]),
+        typed_extension_protocol_options=_http2() if http2 else {},
     )
 
 

@@ -46,7 +46,7 @@ def _add_service(group: argparse._ArgumentGroup) -> None:
     identity.add_argument("--authz-id", metavar="SPIFFE_ID", help="mtls: whom Envoy asks, and nobody else")
     identity.add_argument("--trust-domain", metavar="NAME", help="mtls: of that SPIFFE ID, the rest as in k8s/")
     group.add_argument("--timeout", metavar="TIME", help="for a decision, retries included (default: 200ms)")
-    group.add_argument("--body-bytes", metavar="N", help="how much of a body is sent along (default: 8192; 0: none)")
+    group.add_argument("--body-bytes", metavar="N", help="how much of a body is sent along (default: 0; none)")
 
 
 def _add_envoy(group: argparse._ArgumentGroup) -> None:
@@ -54,6 +54,13 @@ def _add_envoy(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--upstream", metavar="ADDRESS", help="your application (default: 127.0.0.1:8080)")
     group.add_argument("--admin", metavar="ADDRESS", help="Envoy's own, on loopback, or off (default: 127.0.0.1:9901)")
     group.add_argument("--tls-dir", metavar="DIR", help="where its certificates lie (default: /etc/envoy/tls)")
+    group.add_argument(
+        "--upstream-protocol", choices=("http1", "http2"), default="http1", help="http2 for gRPC (default: http1)"
+    )
+    group.add_argument("--websocket", action="store_true", help="let WebSocket connections through")
+    group.add_argument(
+        "--cors-origin", metavar="ORIGIN", action="append", default=[], help="pages that may call; may be repeated"
+    )
     group.add_argument("--otlp", metavar="HOST:PORT", help="trace, and send the spans to this collector (gRPC)")
 
 

@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.route.v3 import Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost
 from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import BufferSettings, ExtAuthz
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -28,6 +29,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerPathWithEscapedSlashesAction,
     HttpConnectionManagerSetCurrentClientCertDetails,
     HttpConnectionManagerTracing,
+    HttpConnectionManagerUpgradeConfig,
     HttpFilter,
 )
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
@@ -39,6 +41,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     TlsParameters,
     TlsParametersTlsProtocol,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
@@ -46,8 +49,11 @@ from zta_authz.cli.envoy_config.clusters import address, certificate, file_sourc
 from zta_authz.cli.envoy_config.options import AUTHZ_CLUSTER, COLLECTOR_CLUSTER, TRACED_AS, UPSTREAM_CLUSTER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zta_authz.cli.envoy_config.options import Options, Tracing
 
+_CORS = "envoy.filters.http.cors"
 _RETRY_BASE = timedelta(milliseconds=5)
 
 
@@ -101,10 +107,34 @@ def _protocol_options(options: Options) -> HttpProtocolOptions:
     )
 
 
-def _routes() -> RouteConfiguration:
-    route = Route(match=RouteMatch(prefix="/"), route=RouteAction(cluster=UPSTREAM_CLUSTER))
-    host = VirtualHost(name=UPSTREAM_CLUSTER, domains=["*"], routes=[route])
+def _routes(options: Options) -> RouteConfiguration:
+    timeout = timedelta(0) if options.streams else None  # Envoy's default of 15 s would end streams
+    route = Route(match=RouteMatch(prefix="/"), route=RouteAction(cluster=UPSTREAM_CLUSTER, timeout=timeout))
+    host = VirtualHost(
+        name=UPSTREAM_CLUSTER, domains=["*"], routes=[route], typed_per_filter_config=_cors_policy(options.cors_origins)
+    )
     return RouteConfiguration(name="local", virtual_hosts=[host])
+
+
+def _cors_policy(origins: Sequence[str]) -> dict[str, Any]:
+    """What pages of these origins may do: call, and read the answer, with credentials."""
+    if not origins:
+        return {}
+    policy = CorsPolicy(
+        allow_origin_string_match=[StringMatcher(exact=origin) for origin in origins],
+        allow_methods="GET, HEAD, POST, PUT, PATCH, DELETE",
+        allow_headers="authorization, content-type",
+        expose_headers="x-zta-decision-id",
+        max_age="600",
+        allow_credentials=True,
+    )
+    return {_CORS: Any.pack(policy)}
+
+
+def _filters(options: Options) -> list[HttpFilter]:
+    cors = HttpFilter(name=_CORS, typed_config=Any.pack(Cors()))
+    router = HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
+    return [*([cors] if options.cors_origins else []), authz_filter(options), router]
 
 
 def _tracing(tracing: Tracing | None) -> HttpConnectionManagerTracing | None:
@@ -125,7 +155,7 @@ def _connection_manager(options: Options) -> HttpConnectionManager:
     forwarding = HttpConnectionManagerForwardClientCertDetails
     return HttpConnectionManager(
         stat_prefix="ingress",
-        route_config=_routes(),
+        route_config=_routes(options),
         use_remote_address=options.use_remote_address,
         xff_num_trusted_hops=options.xff_num_trusted_hops,
         forward_client_cert_details=forwarding.SANITIZE_SET if options.client_chain else forwarding.SANITIZE,
@@ -141,10 +171,8 @@ def _connection_manager(options: Options) -> HttpConnectionManager:
         http2_protocol_options=Http2ProtocolOptions(max_concurrent_streams=100),
         request_headers_timeout=timedelta(seconds=10),
         tracing=_tracing(options.tracing),
-        http_filters=[
-            authz_filter(options),
-            HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router())),
-        ],
+        upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")] if options.websocket else [],
+        http_filters=_filters(options),
     )
 
 

@@ -90,6 +90,9 @@ _NOTES: Final[dict[str, str]] = {
         "A stream is asked about once, when it opens. This bounds how long an allow can outlive its reasons."
     ),
     f"{_MANAGER}.tracing": "Envoy's spans; with them on, its questions to zta-authz carry a `traceparent`.",
+    f"{_MANAGER}.upgrade_configs": (
+        "A WebSocket is asked about once, as the GET that opens it; `max_stream_duration` ends it too."
+    ),
     f"{_MANAGER}.http_filters": (
         "Asking comes first: nothing may act on a request before it is allowed, and nothing after it may change the "
         "path or the headers that were decided on."
@@ -114,8 +117,8 @@ _NOTES: Final[dict[str, str]] = {
     ),
     "ExtAuthz.validate_mutations": "A header that Envoy could not write is an error, not skipped.",
     "ExtAuthz.with_request_body": (
-        "The first bytes of the body, as bytes (text would be mangled). Envoy waits for them: --body-bytes 0 where no "
-        "rule reads bodies, and always on routes with streaming gRPC calls."
+        "The first bytes of the body, as bytes (text would be mangled). No rule reads them, and Envoy waits for them: "
+        "streaming gRPC calls hang until the client has sent so much or all."
     ),
     f"{_AUTHZ}.typed_extension_protocol_options": "The keepalive finds a peer that is gone without a word.",
     "UpstreamTlsContext.common_tls_context.tls_params": "zta-authz refuses anything older.",
@@ -139,6 +142,13 @@ _NOTES: Final[dict[str, str]] = {
 }
 
 
+_CORS_FIRST: Final = (
+    "CORS comes first: a browser's preflight carries no credentials, so Envoy answers it from the policy above. All "
+    "but preflights of these origins are asked about. Nothing after asking may change the path or the headers that "
+    "were decided on."
+)
+
+
 def annotations_for(plan: Plan) -> Annotations:
     """Comments and order for what is built from `plan`."""
     options, target = plan.options, plan.options.authz
@@ -158,6 +168,8 @@ def annotations_for(plan: Plan) -> Annotations:
             "zta-authz finds the intermediates above the client's certificate there (`peer.chain_from: xfcc`): "
             "besides, Envoy sends only the leaf. Your application sees this header, too."
         )
+    if options.cors_origins:
+        own[f"{_MANAGER}.http_filters"] = _CORS_FIRST
     if target.mtls:
         own["UpstreamTlsContext.common_tls_context.tls_certificates"] = _caller_note(plan)
     return Annotations({**_NOTES, **own}, ORDER)

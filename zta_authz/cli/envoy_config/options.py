@@ -15,7 +15,8 @@ COLLECTOR_CLUSTER: Final = "otlp_collector"
 TRACED_AS: Final = "envoy"
 TLS_DIRECTORY: Final = "/etc/envoy/tls"
 TIMEOUT: Final = timedelta(milliseconds=200)
-BODY_BYTES: Final = 8192
+BODY_BYTES: Final = 0
+"""No rule reads bodies, and Envoy would keep each request back until it has so much of its body, or all."""
 AUTHZ_ACCOUNT: Final = "ns/zta-system/sa/zta-authz"
 """The path of zta-authz's SPIFFE ID where nobody says otherwise: as `k8s/` installs it."""
 
@@ -64,6 +65,8 @@ class Options:
     `body_bytes`: how much of a body is sent along; 0 sends none and never waits for one.
     `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or foreign client certificate.
     `client_chain`: Envoy writes the client's chain into X-Forwarded-Client-Cert, where zta-authz finds intermediates.
+    `upstream_http2`: the application speaks HTTP/2, as gRPC needs it. `websocket`: WebSockets are let through.
+    `cors_origins`: pages of these origins may call (CORS); Envoy answers their preflights itself.
     `reject_underscores`: False lets header names with `_` through (Envoy's own default), for tests of stripping.
     """
 
@@ -81,3 +84,11 @@ class Options:
     clients_verified_by_envoy: bool = True
     client_chain: bool = False
     reject_underscores: bool = True
+    upstream_http2: bool = False
+    websocket: bool = False
+    cors_origins: tuple[str, ...] = ()
+
+    @property
+    def streams(self) -> bool:
+        """Whether an answer may last as long as its connection."""
+        return self.upstream_http2 or self.websocket

@@ -31,7 +31,7 @@ _VERIFICATION: Final = "trust_chain_verification"
 
 def bootstrap(options: Options) -> Bootstrap:
     """One listener, ext_authz in front of one upstream."""
-    clusters = [authz_cluster(options.authz), upstream_cluster(options.upstream)]
+    clusters = [authz_cluster(options.authz), upstream_cluster(options.upstream, http2=options.upstream_http2)]
     if options.tracing is not None:
         clusters.append(collector_cluster(options.tracing.collector))
     return Bootstrap(

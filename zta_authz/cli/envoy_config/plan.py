@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _OFF: Final = "off"
 _TIMEOUT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s)\Z")
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")  # RFC 6454, section 6.2
 _SHORTEST, _LONGEST = timedelta(milliseconds=1), timedelta(seconds=60)
 
 
@@ -83,6 +84,9 @@ class _Reader:
             xff_num_trusted_hops=client.xff_num_trusted_hops,
             tracing=self._tracing(given.otlp),
             client_chain=ChainSource.XFCC in settings.peer.chain_from,
+            upstream_http2=given.upstream_protocol == "http2",
+            websocket=given.websocket,
+            cors_origins=self._origins(given.cors_origin),
         )
         options = replace(options, try_limit=options.authz_timeout)
         self._collisions(options)
@@ -155,10 +159,17 @@ class _Reader:
             self._fault("--body-bytes", "not a number of bytes", "write for example `8192`, or `0` to send no bodies")
             return BODY_BYTES
         value = BODY_BYTES if text is None else int(text)
-        if value and value >= limit:
+        if value >= limit:
             hint = "send less, or raise the setting"
             self._fault("--body-bytes", f"zta-authz takes at most {limit} bytes, headers and all", hint)
         return value
+
+    def _origins(self, texts: list[str]) -> tuple[str, ...]:
+        for text in texts:
+            if not _ORIGIN.fullmatch(text):
+                hint = "write for example `https://shop.example`, without a path; `*` would let each page in"
+                self._fault("--cors-origin", f"`{text}` is not the origin of pages", hint)
+        return tuple(dict.fromkeys(texts))
 
     def _tls_directory(self, text: str | None) -> str:
         try:

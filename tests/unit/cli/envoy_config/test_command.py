@@ -131,10 +131,44 @@ def test_the_timeout_bounds_all_tries_and_each(capsys: pytest.CaptureFixture[str
 def test_bodies_are_sent_as_far_as_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     sent = printed(capsys, "--part", "filter", "--body-bytes", "100")["typed_config"]["with_request_body"]
     assert sent == {"max_request_bytes": 100, "allow_partial_message": True, "pack_as_bytes": True}
-    assert "with_request_body" not in printed(capsys, "--part", "filter", "--body-bytes", "0")["typed_config"]
+    for none in ([], ["--body-bytes", "0"]):
+        assert "with_request_body" not in printed(capsys, "--part", "filter", *none)["typed_config"]
 
 
 # Envoy itself
+
+
+def test_streams_and_websockets_are_let_through_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = printed(capsys)
+    route = manager(plain)["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
+    assert ("upgrade_configs" in manager(plain), "timeout" in route) == (False, False)
+    assert "typed_extension_protocol_options" not in clusters(plain)["application"]
+    streaming = printed(capsys, "--websocket", "--upstream-protocol=http2")
+    route = manager(streaming)["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
+    assert manager(streaming)["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+    assert route["timeout"] == "0s"
+    assert manager(streaming)["common_http_protocol_options"]["max_stream_duration"] == "900s"
+    assert "http2_protocol_options" in json.dumps(clusters(streaming)["application"])
+
+
+def test_cors_comes_before_asking_and_names_its_origins(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--cors-origin", "https://shop.example", "--cors-origin", "http://localhost:3000"]
+    config = manager(printed(capsys, *arguments))
+    names = [each["name"].rpartition(".")[2] for each in config["http_filters"]]
+    assert names == ["cors", "ext_authz", "router"]
+    host = config["route_config"]["virtual_hosts"][0]
+    policy = host["typed_per_filter_config"]["envoy.filters.http.cors"]
+    assert policy["allow_origin_string_match"] == [
+        {"exact": "https://shop.example"},
+        {"exact": "http://localhost:3000"},
+    ]
+    assert [each["name"].rpartition(".")[2] for each in manager(printed(capsys))["http_filters"]] == names[1:]
+
+
+@pytest.mark.parametrize("origin", ["*", "https://shop.example/", "shop.example", "https://Shop.example", "null", ""])
+def test_what_is_not_an_origin_is_refused(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envoy-config", f"--cors-origin={origin}"]) == 2
+    assert "is not the origin of pages" in capsys.readouterr().err
 
 
 def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +251,8 @@ def test_yaml_and_json_say_the_same(arguments: list[str], capsys: pytest.Capture
 def test_every_comment_finds_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     from zta_authz.cli.envoy_config.notes import _NOTES
 
-    assert main(["envoy-config", "--style", "mtls", "--otlp", "127.0.0.1:4317"]) == 0
+    more = ["--otlp", "127.0.0.1:4317", "--websocket", "--body-bytes", "100"]
+    assert main(["envoy-config", "--style", "mtls", *more]) == 0
     shown = " ".join(line.strip().removeprefix("# ") for line in capsys.readouterr().out.splitlines())
     hidden = [path for path, note in _NOTES.items() if note not in shown]
     assert hidden == []

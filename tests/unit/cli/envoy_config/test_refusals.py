@@ -89,7 +89,7 @@ def _joined(arguments: list[str]) -> list[str]:
         ('listen: ["0.0.0.0:9191"]' + TLS, [], "does not say where Envoy reaches zta-authz"),
         ('listen: ["127.0.0.1:0"]' + TLS, [], "port 0"),
         ('listen: ["unix:/a/../b"]', [], "`..`"),
-        ("http2: {max_message_bytes: 8192}", [], "at most 8192 bytes"),
+        ("http2: {max_message_bytes: 8192}", ["--body-bytes", "8192"], "at most 8192 bytes"),
     ],
 )
 def test_settings_that_envoy_could_not_agree_with_are_refused(
