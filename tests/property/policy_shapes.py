@@ -44,7 +44,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     ),
     "ipBlocks": (
         "10.0.0.0/8", "10.0.0.1", "10.1.0.0/16", "10.1.2.3/24", "0.0.0.0/0", "::/0", "2001:db8::/32", "2001:db8::1",
-        "::ffff:10.0.0.1", "192.0.2.7/31",
+        "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "192.0.2.7/31",
     ),
     "ports": ("80", "8080", "443", "0", "65535"),
     "hosts": (
@@ -198,11 +198,15 @@ class Shapes:
             exact=self.chance(0.6), port=r.choice((80, 8080, 0)), sni=r.choice(("", "example.com", "API.example.com")),
         )  # fmt: skip
         for end in ("source", "destination"):
-            draft.ips[end] = r.choice(("10.0.0.1", "10.1.2.9", "2001:db8::1", "::ffff:10.0.0.1", "", "x"))
+            draft.ips[end] = r.choice(
+                ("10.0.0.1", "10.1.2.9", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a01:203::1", "", "x")
+            )
         for name in r.sample(_NAMES, r.choice((0, 1, 3))):
             draft.headers[name] = [r.choice((*_TEXTS, "", "v")) for _ in range(r.choice((1, 1, 2)))]
         if self.chance(0.3):
-            draft.headers["x-forwarded-for"] = [r.choice(("10.0.0.1", "1.1.1.1, 10.1.2.3", "10.0.0.1:80", "", "a,,"))]
+            draft.headers["x-forwarded-for"] = [
+                r.choice(("10.0.0.1", "1.1.1.1, 10.1.2.3", "10.0.0.1:80", "", "a,,", "::ffff:10.1.2.3"))
+            ]
         if self.chance(0.7):
             draft.names = [f"spiffe://{self._spiffe()}"]
             if not self.strict and self.chance(0.4):

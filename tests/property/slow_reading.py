@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -127,7 +127,7 @@ def _settled(met: bool | None, negated: bool, deny: bool) -> bool:
 def _met(key: str, values: list[str], case: Case, namespace: str, *, wide: bool) -> bool | None:
     """Whether any value is met by what the request has under `key`; None where that can't be told."""
     if key in ("source.ip", "remote.ip", "destination.ip"):
-        return _in_blocks(_address(key, case), values, case)
+        return _in_blocks(_address(key, case), values, case, wide)
     if key == "destination.port":
         return any(int(value) == case.request.destination.port for value in values)
     if key == "request.auth.principal":
@@ -331,8 +331,11 @@ def _address(key: str, case: Case) -> str:
     hops = case.options.xff_num_trusted_hops
     if key == "source.ip" or (case.options.use_remote_address and hops == 0):
         return request.source.ip
-    entries = ",".join(request.headers.all("x-forwarded-for")).split(",")
+    forwarded = request.headers.all("x-forwarded-for")
+    entries = ",".join(forwarded).split(",") if forwarded else []
     entry = entries[-1 - hops].strip(" ") if len(entries) > hops else ""
+    if case.options.semantics == "strict" and (forwarded or hops):
+        return entry
     return entry if _is_address(entry) else request.source.ip
 
 
@@ -344,13 +347,35 @@ def _is_address(text: str) -> bool:
     return "%" not in text
 
 
-def _in_blocks(text: str, blocks: list[str], case: Case) -> bool | None:
+def _in_blocks(text: str, blocks: list[str], case: Case, wide: bool) -> bool | None:
+    strict = case.options.semantics == "strict"
     if not _is_address(text):
-        return None if case.options.semantics == "strict" else False
-    address = ip_address(text)
-    for block in blocks:
-        network = ip_network(block, strict=False)
-        bits = network.max_prefixlen - network.prefixlen
-        if address.version == network.version and int(address) >> bits == int(network.network_address) >> bits:
-            return True
+        return None if strict else False
+    both = wide and strict
+    addresses = [ip_address(text), *(_stands_for(text) if both else ())]
+    networks = [ip_network(block, strict=False) for block in blocks]
+    for network in list(networks) if both else ():
+        if str(network.network_address).startswith("::ffff:") and network.prefixlen >= 96:
+            tail = int(network.network_address) & 0xFFFFFFFF
+            networks.append(ip_network((tail, network.prefixlen - 96)))
+    for address in addresses:
+        for network in networks:
+            bits = network.max_prefixlen - network.prefixlen
+            if address.version == network.version and int(address) >> bits == int(network.network_address) >> bits:
+                return True
     return False
+
+
+def _stands_for(text: str) -> list[IPv4Address]:
+    """By the standard library, and for what it does not know by the spelling."""
+    address = ip_address(text)
+    if address.version == 4:
+        return []
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
+    groups = address.exploded.split(":")
+    if groups[:6] in (["0064", "ff9b", *["0000"] * 4], ["0000"] * 6, [*["0000"] * 4, "ffff", "0000"]):
+        return [last] if int(address) > 1 else []
+    if groups[:3] == ["0064", "ff9b", "0001"]:
+        return [last]
+    found = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+    return [found] if found else []

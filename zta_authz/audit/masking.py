@@ -9,10 +9,12 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+from zta_authz.model.addresses import readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,10 +119,13 @@ def _beginning(text: str) -> str:
 
 
 def _network(endpoint: str) -> str:
-    """`10.1.2.0/24` of `10.1.2.3:4567`, `2001:db8::/48` of an IPv6 one; nothing of what is no address."""
-    address = endpoint.rpartition(":")[0].strip("[]")
+    """`10.1.2.0/24` of `10.1.2.3:4567`, `2001:db8::/48` of an IPv6 one; nothing of what is no address.
+
+    An IPv6 address that stands for an IPv4 address is masked as that one, which its first 48 bits may hold.
+    """
+    text = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
     try:
-        version = 6 if ":" in address else 4
-        return str(ip_network(f"{address.partition('%')[0]}/{_NETWORK_BITS[version]}", strict=False))
+        address = readings(ip_address(text))[-1]
+        return str(ip_network(f"{address}/{_NETWORK_BITS[address.version]}", strict=False))
     except ValueError:
         return ""

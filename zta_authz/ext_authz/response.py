@@ -182,7 +182,7 @@ def _encode_allow(said: _Allow) -> list[bytes]:
     if said.principal:
         to_set[PRINCIPAL_HEADER] = said.principal
     _set_headers(ok, to_set.items())
-    to_remove = removable((*said.listed, *said.spoofed, *removed_upstream(said.changes, said.response)))
+    to_remove = removable((*said.spoofed, *removed_upstream(said.changes, said.response), *said.listed))
     ok.headers_to_remove.extend(name for name in to_remove if name not in to_set)
     ok.query_parameters_to_remove.extend(dict.fromkeys(said.changes.remove_query))
     _describe(message.dynamic_metadata, said)

@@ -13,10 +13,37 @@ from dataclasses import dataclass
 from typing import Final
 
 from zta_authz.keys.outcomes import FetchFailed, Outcome
+from zta_authz.model.addresses import Ip, readings
 
-Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are the IPv4 address that is meant
+# Never asked, whatever the operator says: nobody keeps keys there, and clouds keep credentials.
+_NEVER: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/32", "169.254.0.0/16", "224.0.0.0/4",  # unspecified, link-local, multicast
+        "::/128", "fe80::/10", "ff00::/8",
+        "100.100.100.200/32",  # metadata: Alibaba Cloud
+        "168.63.129.16/32",  # Azure's platform, within every machine
+        "192.0.0.192/32",  # metadata: Oracle Cloud, Classic
+        "fd00:ec2::/32",  # metadata and credentials: AWS
+        "fd20:ce::/64",  # metadata: Google Cloud
+        "fd00:42::/64",  # metadata: Scaleway
+        "fd00:a9fe:a9fe::/64",  # metadata: Akamai (Linode)
+    )
+)  # fmt: skip
+# IANA's special-purpose address registries (RFC 6890 and what was added since), whether or not an entry is reachable
+# from elsewhere: no issuer lives at a relay, an anycast service or a sink. Multicast and link-local are above.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+        "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15",
+        "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+        "2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20",
+    )
+)  # fmt: skip
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # RFC 4291 section 2.4: all that IANA has given out so far
+# What an address of these means is an IPv4 address, and that one is judged.
+_TRANSLATED: Final = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96", "2002::/16")))
 _ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 
 
@@ -42,23 +69,20 @@ class AddressRules:
 
     def permit(self, host: str, address: Ip) -> bool:
         """Whether `host` may be asked at `address`."""
-        address = _meant(address)
-        if address.is_multicast or address.is_unspecified or address.is_link_local:
+        both = readings(address)
+        if any(each in network for each in both for network in _NEVER):
             return False
-        site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-        if address.is_global and not address.is_reserved and not site_local:
-            return True
-        return self.allow_private or host.lower().rstrip(".") in self.private_hosts
+        return _is_public(both) or self.allow_private or host.lower().rstrip(".") in self.private_hosts
 
 
 PUBLIC_ONLY: Final = AddressRules()
 
 
-def _meant(address: Ip) -> Ip:
-    """The IPv4 address inside an IPv6 address that stands for one, else the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    inside = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-    return inside if inside is not None else address
+def _is_public(both: tuple[Ip, ...]) -> bool:
+    """Whether an address, and the one it stands for, are of the public internet."""
+    if isinstance(both[0], ipaddress.IPv6Address):
+        if any(both[0] in network for network in _TRANSLATED):
+            both = both[1:]
+        elif len(both) > 1 or both[0] not in _UNICAST:
+            return False
+    return not any(each in network for each in both for network in _SPECIAL)

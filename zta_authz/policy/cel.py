@@ -13,122 +13,25 @@ the bound a condition is Unknown without being evaluated.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cel_expr_python import cel
 
 from zta_authz.policy.cel_cost import COMPREHENSIONS, FREE_UNITS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
 from zta_authz.policy.cel_tokens import closing, tokens_of, without_strings
+from zta_authz.policy.cel_variables import VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from zta_authz.policy.cel_cost import Cost
     from zta_authz.policy.inputs import Inputs
 
 MAX_LENGTH: Final = 2048
-_KUBERNETES: Final = re.compile(r"/ns/([^/]+)/sa/([^/]+)")
 _TYPE: Final = cel.Type
 _BOOL: Final = _TYPE.BOOL
-_STRINGS: Final = _TYPE.Map(_TYPE.STRING, _TYPE.STRING)
 
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One variable of conditions: its CEL type and how it is read."""
-
-    type: Any
-    read: Callable[[Inputs], Any]
-    doc: str
-
-
-def _kubernetes(place: int) -> Callable[[Inputs], str]:
-    """A segment of the peer's SPIFFE ID where its path is Kubernetes' form `/ns/NS/sa/SA`, else ""."""
-
-    def read(inputs: Inputs) -> str:
-        peer = inputs.identity.peer
-        path = peer.spiffe_id.path if peer is not None and peer.spiffe_id is not None else ""
-        found = _KUBERNETES.fullmatch(path)
-        return found[place] if found is not None else ""
-
-    return read
-
-
-def _principal(inputs: Inputs) -> str:
-    peer = inputs.identity.peer
-    return peer.principal if peer is not None else ""
-
-
-def _trust_domain(inputs: Inputs) -> str:
-    peer = inputs.identity.peer
-    return peer.spiffe_id.trust_domain.name if peer is not None and peer.spiffe_id is not None else ""
-
-
-def _headers(inputs: Inputs) -> dict[str, str]:
-    return {name: ",".join(values) for name in inputs.header_names() if (values := inputs.header(name))}
-
-
-def _subject(inputs: Inputs) -> str:
-    return inputs.identity.token.subject if inputs.identity.token is not None else ""
-
-
-def _issuer(inputs: Inputs) -> str:
-    return inputs.identity.token.issuer if inputs.identity.token is not None else ""
-
-
-def _client_name(inputs: Inputs) -> str:
-    client = inputs.identity.api_client
-    return client.name if client is not None else ""
-
-
-def _client_scopes(inputs: Inputs) -> list[str]:
-    client = inputs.identity.api_client
-    return list(client.scopes) if client is not None else []
-
-
-def _now(inputs: Inputs) -> datetime:
-    return datetime.fromtimestamp(inputs.now, UTC)
-
-
-VARIABLES: Final[Mapping[str, Variable]] = {
-    "request.method": Variable(_TYPE.STRING, lambda i: i.method, "HTTP method"),
-    "request.path": Variable(_TYPE.STRING, lambda i: i.path, "path without query"),
-    "request.query": Variable(_TYPE.STRING, lambda i: i.request.path.partition("?")[2], "query, as it came"),
-    "request.host": Variable(_TYPE.STRING, lambda i: i.host or "", "authority in lower case, with its port"),
-    "request.scheme": Variable(_TYPE.STRING, lambda i: i.request.scheme, "`http` or `https`"),
-    "request.headers": Variable(_STRINGS, _headers, "header values by lower-case name, repeats joined by `,`"),
-    "source.principal": Variable(_TYPE.STRING, _principal, 'verified SPIFFE ID of the peer, "" without one'),
-    "source.trustDomain": Variable(_TYPE.STRING, _trust_domain, "its trust domain"),
-    "source.namespace": Variable(_TYPE.STRING, _kubernetes(1), "NS where its path is `/ns/NS/sa/SA`"),
-    "source.serviceAccount": Variable(_TYPE.STRING, _kubernetes(2), "SA where its path is `/ns/NS/sa/SA`"),
-    "source.ip": Variable(_TYPE.STRING, lambda i: i.request.source.ip, "address of the proxy's direct peer"),
-    "source.port": Variable(_TYPE.INT, lambda i: i.request.source.port, "its port"),
-    "remote.ip": Variable(_TYPE.STRING, lambda i: str(i.remote_ip or ""), "client address, from trusted hops"),
-    "destination.ip": Variable(_TYPE.STRING, lambda i: i.request.destination.ip, "the proxy's local address"),
-    "destination.port": Variable(_TYPE.INT, lambda i: i.port, "its port"),
-    "destination.principal": Variable(
-        _TYPE.STRING, lambda i: i.request.destination_principal, "the proxy's own SPIFFE ID, in its own words"
-    ),
-    "connection.sni": Variable(_TYPE.STRING, lambda i: i.sni, "server name of the TLS session, in lower case"),
-    "claims": Variable(
-        _TYPE.Map(_TYPE.STRING, _TYPE.DYN), lambda i: dict(i.claims or {}), "payload of the verified token, else empty"
-    ),
-    "token.subject": Variable(_TYPE.STRING, _subject, 'subject of the verified token, "" without one'),
-    "token.issuer": Variable(_TYPE.STRING, _issuer, "its issuer"),
-    "apiClient.name": Variable(
-        _TYPE.STRING, _client_name, 'name of the client whose API key was presented, "" without'
-    ),
-    "apiClient.scopes": Variable(_TYPE.List(_TYPE.STRING), _client_scopes, "its scopes"),
-    "context": Variable(
-        _STRINGS, lambda i: dict(i.request.context_extensions), "context extensions of the proxy's route"
-    ),
-    "now": Variable(_TYPE.TIMESTAMP, _now, "time of the decision, UTC"),
-}
-"""Every variable a condition may use, with its type: the documented contract."""
 
 _ENV: Final = cel.NewEnv(variables={name: variable.type for name, variable in VARIABLES.items()})
+_ADDRESSES: Final = frozenset(("source.ip", "remote.ip", "destination.ip"))
 _NAMES: Final = re.compile(
     "|".join(
         r"(?<![\w.])" + r"\s*\.\s*".join(name.split(".")) + r"(?!\w)"
@@ -151,9 +54,13 @@ class ConditionError(ValueError):
 
 
 class Condition:
-    """A compiled expression of type bool. In strict reading, looking at a header with several values is Unknown."""
+    """A compiled expression of type bool.
 
-    __slots__ = ("_cost", "_expression", "_headers", "text", "variables")
+    In strict reading two things are Unknown: looking at a header with several values, and what depends on whether an
+    IPv6 address or the IPv4 address that it stands for is looked at.
+    """
+
+    __slots__ = ("_cost", "_expression", "_headers", "_reads_addresses", "text", "variables")
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ConditionError."""
@@ -169,12 +76,23 @@ class Condition:
             raise ConditionError(f"the condition is of type {result.name()}, not bool", hint)
         self.variables = variables_in(text)
         self._headers = _headers_named(text) if "request.headers" in self.variables else frozenset()
+        self._reads_addresses = not _ADDRESSES.isdisjoint(self.variables)
         self._cost = cost_of(text, variables_in, literal_value)
 
     def evaluate(self, inputs: Inputs) -> bool | None:
         """True, false, or None where it can't be told."""
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             return None
+        value = self._value(inputs)
+        meant = inputs.as_meant() if self._reads_addresses and inputs.strict else None
+        if meant is None or value is None:
+            return value
+        meant.charge_conditions_to(inputs)
+        same = self._value(meant) is value
+        inputs.charge_conditions_to(meant)
+        return value if same else None
+
+    def _value(self, inputs: Inputs) -> bool | None:
         try:
             if self._cost is not None and not self._affordable(self._cost, inputs):
                 return None
@@ -308,7 +226,7 @@ def _activation(variables: tuple[str, ...], inputs: Inputs) -> Any:
     found = inputs.conditions.activations.get(variables)
     if found is None:
         found = inputs.conditions.activations[variables] = _ENV.Activation(
-            {name: _value(name, inputs) for name in variables}
+            {name: value for name in variables if (value := _value(name, inputs)) is not None}
         )
     return found
 

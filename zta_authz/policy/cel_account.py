@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.policy.cel import VARIABLES, evaluate_part
+from zta_authz.policy.cel import evaluate_part
 from zta_authz.policy.cel_tokens import closing, outline, tokens_of
+from zta_authz.policy.cel_variables import VARIABLES
 
 if TYPE_CHECKING:
     import re

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from zta_authz.model.addresses import mapped_network
 from zta_authz.policy.dimensions import PORT, REQUEST_PRINCIPAL, request_principal_texts
 from zta_authz.policy.matchers import Exact, IndexKey
 
@@ -181,20 +182,34 @@ class PortClause:
 
 @dataclass(frozen=True, slots=True)
 class AddressClause:
-    """`ipBlocks` and its like; an address of the other family never matches."""
+    """`ipBlocks` and its like; an address of the other family never matches, unless it stands for one of this family.
+
+    `mapped` are the IPv4 blocks that some of `networks` stand for, by IPv4-mapped addresses: compared where the clause
+    is read widely.
+    """
 
     dimension: AddressDimension
     networks: tuple[IPv4Network | IPv6Network, ...]
     negated: bool
     label: str
     cost: int = 3
+    mapped: tuple[IPv4Network, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = (mapped_network(network) for network in self.networks)
+        object.__setattr__(self, "mapped", tuple(network for network in found if network is not None))
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """Membership in any block, negated for `not…`; an address that is not there is in no block, or undecidable."""
-        address = self.dimension.read(inputs)
-        if address is None:
+        wide = deny is not self.negated
+        addresses = self.dimension.values(inputs, wide)
+        if addresses is None:
             return deny if inputs.strict else self.negated
-        return any(address in network for network in self.networks) is not self.negated
+        networks = (*self.networks, *self.mapped) if self.mapped and wide and inputs.strict else self.networks
+        for address in addresses:
+            if any(address in network for network in networks):
+                return not self.negated
+        return self.negated
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
         """Lookups on the network of each block's length."""
@@ -202,13 +217,12 @@ class AddressClause:
             return None
         return self.dimension, tuple(
             IndexKey(f"cidr{network.version}/{network.prefixlen}", str(int(network.network_address)))
-            for network in self.networks
+            for network in (*self.networks, *self.mapped)
         )
 
     def seen(self, inputs: Inputs) -> str:
-        """The address."""
-        address = self.dimension.read(inputs)
-        return f"`{address}`" if address is not None else "no address"
+        """The address, and what it stands for."""
+        return " for ".join(f"`{address}`" for address in self.dimension.read(inputs)) or "no address"
 
     @property
     def wanted(self) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zta_authz.policy.inputs import Inputs, Ip
+    from zta_authz.model.addresses import Ip
+    from zta_authz.policy.inputs import Inputs
 
 AUTHORITY_HEADERS: Final = frozenset((":authority", "host"))
 _NONE: Final[tuple[str, ...]] = ()
@@ -148,13 +149,20 @@ PORT: Final = Simple("port", 0, lambda inputs, _: (str(inputs.port),))
 
 @dataclass(frozen=True, slots=True)
 class AddressDimension:
-    """One of the addresses of a connection."""
+    """One of the addresses of a connection. `read` gives it, and the IPv4 address that it stands for."""
 
     name: str
-    read: Callable[[Inputs], Ip | None]
+    read: Callable[[Inputs], tuple[Ip, ...]]
     cost: int = 3
 
+    def values(self, inputs: Inputs, wide: bool) -> tuple[Ip, ...] | None:
+        """The address; with `wide` in strict reading also the IPv4 address it stands for; None where it is unclear."""
+        found = self.read(inputs)
+        if not found:
+            return None
+        return found if wide and inputs.strict else found[:1]
 
-SOURCE_IP: Final = AddressDimension("source.ip", lambda inputs: inputs.source_ip)
-REMOTE_IP: Final = AddressDimension("remote.ip", lambda inputs: inputs.remote_ip)
-DESTINATION_IP: Final = AddressDimension("destination.ip", lambda inputs: inputs.destination_ip)
+
+SOURCE_IP: Final = AddressDimension("source.ip", lambda inputs: inputs.source_ips)
+REMOTE_IP: Final = AddressDimension("remote.ip", lambda inputs: inputs.remote_ips)
+DESTINATION_IP: Final = AddressDimension("destination.ip", lambda inputs: inputs.destination_ips)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from zta_authz.model.addresses import readings
 from zta_authz.model.percent import percent_decoded, utf8_bytes
 from zta_authz.policy.cel_cost import MAX_UNITS
 from zta_authz.policy.matchers import ascii_lower
@@ -12,15 +13,15 @@ from zta_authz.policy.matchers import ascii_lower
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from zta_authz.model.addresses import Ip
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.policy.cel_cost import Sizes
 
-Ip = IPv4Address | IPv6Address
-_UNSET: Final = object()
 _NONE: Final[tuple[str, ...]] = ()
+_NO_ADDRESSES: Final[tuple[Ip, ...]] = ()
 PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
 # Envoy joins repeats of these before any filter or upstream sees them: one value, whoever reads it.
 _JOINED_BY_ENVOY: Final = frozenset(
@@ -57,8 +58,8 @@ class Inputs:
     """
 
     __slots__ = (
-        "_claims", "_conditions", "_destination_ip", "_forwarded_path", "_hosts", "_paths", "_remote_ip", "_source_ip",
-        "_trimmed", "claims", "host", "identity", "method", "names", "now", "options", "path", "request",
+        "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths", "_remote_ips",
+        "_source_ips", "_trimmed", "claims", "host", "identity", "method", "names", "now", "options", "path", "request",
         "request_principal", "stages", "strict",
     )  # fmt: skip
 
@@ -95,9 +96,10 @@ class Inputs:
         self._forwarded_path: str | None = None
         self._trimmed: dict[str, tuple[str, ...]] = {}
         self._claims: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._source_ip: Any = _UNSET
-        self._remote_ip: Any = _UNSET
-        self._destination_ip: Any = _UNSET
+        self._source_ips: tuple[Ip, ...] | None = None
+        self._remote_ips: tuple[Ip, ...] | None = None
+        self._destination_ips: tuple[Ip, ...] | None = None
+        self._meant: Inputs | None = None
 
     @property
     def conditions(self) -> ConditionMemory:
@@ -263,37 +265,59 @@ class Inputs:
             value = value.get(step) if hasattr(value, "get") else None
         return value
 
+    # Each address as it came and, where it stands for an IPv4 address, that one; () where it is not there, or unclear.
+
     @property
-    def source_ip(self) -> Ip | None:
+    def source_ips(self) -> tuple[Ip, ...]:
         """The direct peer of the proxy."""
-        if self._source_ip is _UNSET:
-            self._source_ip = parse_ip(self.request.source.ip)
-        return self._source_ip  # type: ignore[no-any-return]
+        if self._source_ips is None:
+            self._source_ips = _readings(self.request.source.ip)
+        return self._source_ips
 
     @property
-    def destination_ip(self) -> Ip | None:
+    def destination_ips(self) -> tuple[Ip, ...]:
         """The proxy's local address."""
-        if self._destination_ip is _UNSET:
-            self._destination_ip = parse_ip(self.request.destination.ip)
-        return self._destination_ip  # type: ignore[no-any-return]
+        if self._destination_ips is None:
+            self._destination_ips = _readings(self.request.destination.ip)
+        return self._destination_ips
 
     @property
-    def remote_ip(self) -> Ip | None:
-        """The client as Envoy's connection manager derives it from `x-forwarded-for`."""
-        if self._remote_ip is _UNSET:
-            self._remote_ip = self._derive_remote_ip()
-        return self._remote_ip  # type: ignore[no-any-return]
+    def remote_ips(self) -> tuple[Ip, ...]:
+        """The client as Envoy's connection manager derives it from `x-forwarded-for`.
 
-    def _derive_remote_ip(self) -> Ip | None:
+        Where the entry that counts is unreadable or missing Envoy takes the direct peer, a proxy of one's own perhaps;
+        in strict reading nobody can tell then.
+        """
+        if self._remote_ips is None:
+            self._remote_ips = self._derive_remote_ips()
+        return self._remote_ips
+
+    def _derive_remote_ips(self) -> tuple[Ip, ...]:
         hops = self.options.xff_num_trusted_hops
         if self.options.use_remote_address and hops == 0:
-            return self.source_ip
+            return self.source_ips
         joined = self.request.headers.joined("x-forwarded-for")
+        if joined is None and hops == 0:
+            return self.source_ips
         entries = joined.rsplit(",", hops + 1) if joined else []
         # With use_remote_address Envoy has already appended the peer's own address, so both count alike.
         index = len(entries) - 1 - hops
-        found = parse_ip(entries[index].strip(" \t\v\f")) if index >= 0 else None
-        return self.source_ip if found is None else found
+        found = _readings(entries[index].strip(" \t\v\f")) if index >= 0 else _NO_ADDRESSES
+        return found if found or self.strict else self.source_ips
+
+    def take_addresses(self, source: tuple[Ip, ...], remote: tuple[Ip, ...], destination: tuple[Ip, ...]) -> None:
+        """Take these for the request's addresses."""
+        self._source_ips, self._remote_ips, self._destination_ips = source, remote, destination
+
+    def as_meant(self) -> Inputs | None:
+        """The same with IPv4 addresses for IPv6 addresses that stand for them; None where there are none."""
+        found = (self.source_ips, self.remote_ips, self.destination_ips)
+        if all(len(each) < 2 for each in found):
+            return None
+        if self._meant is None:
+            self._meant = Inputs(self.request, self.identity, self.options, self.now, self.stages)
+            self._meant.take_addresses(*(each[-1:] for each in found))
+        return self._meant
 
 
 def cut_query(path: str) -> str:
@@ -332,6 +356,11 @@ def host_variants(host: str) -> tuple[str, ...]:
         if candidate not in variants:
             variants.append(candidate)
     return tuple(variants)
+
+
+def _readings(text: str) -> tuple[Ip, ...]:
+    address = parse_ip(text)
+    return _NO_ADDRESSES if address is None else readings(address)
 
 
 def parse_ip(text: str) -> Ip | None:

@@ -146,18 +146,19 @@ class Blocks:
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
         """See the module."""
-        address = self.dimension.read(inputs)
-        if address is None:
+        addresses = self.dimension.values(inputs, deny)
+        if addresses is None:
             if deny:
                 for any_part in self.every:
                     bound = any_part.first(inputs, deny, bound)
             return bound
-        number = int(address)
-        for version, cut, table in self.tables:
-            if version == address.version:
-                part = table.get(number >> cut << cut)
-                if part is not None and part.lowest < bound:
-                    bound = part.first(inputs, deny, bound)
+        for address in addresses:
+            number = int(address)
+            for version, cut, table in self.tables:
+                if version == address.version:
+                    part = table.get(number >> cut << cut)
+                    if part is not None and part.lowest < bound:
+                        bound = part.first(inputs, deny, bound)
         return bound
 
 

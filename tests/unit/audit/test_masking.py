@@ -46,7 +46,14 @@ def test_a_truncated_text_keeps_its_beginning() -> None:
 
 @pytest.mark.parametrize(
     ("ip", "network"),
-    [("10.1.2.3", "10.1.2.0/24"), ("2001:db8:1:2::3", "2001:db8:1::/48"), ("fe80::1%eth0", "fe80::/48"), ("x", "")],
+    [
+        ("10.1.2.3", "10.1.2.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/48"),
+        ("::ffff:10.1.2.3", "10.1.2.0/24"),
+        ("2002:a01:203::7", "10.1.2.0/24"),  # whose first 48 bits are all of the client's address
+        ("x", ""),
+    ],
 )
 def test_of_an_address_the_network_is_kept(ip: str, network: str) -> None:
     assert masked(Maskable.SOURCE, How.TRUNCATE, record(source=ip)).source == network

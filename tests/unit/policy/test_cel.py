@@ -8,7 +8,8 @@ from zta_authz.model.identity import ANONYMOUS, Changes, Identity, Peer, PeerTru
 from zta_authz.model.options import Options
 from zta_authz.model.request import Address, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
-from zta_authz.policy.cel import MAX_LENGTH, VARIABLES, Condition, ConditionError
+from zta_authz.policy.cel import MAX_LENGTH, Condition, ConditionError
+from zta_authz.policy.cel_variables import VARIABLES
 from zta_authz.policy.inputs import Inputs
 
 FRONTEND = "spiffe://cluster.local/ns/shop/sa/frontend"
@@ -123,6 +124,41 @@ def test_a_header_with_blanks_around_its_value_is_unknown_because_the_upstream_m
     condition = Condition("request.headers['x-role'] == 'admin'")
     assert condition.evaluate(Inputs(request, Identity(), Options())) is None
     assert condition.evaluate(Inputs(request, Identity(), Options.istio())) is False
+
+
+def addressed(source: str = "10.0.0.1", forwarded: str | None = None, options: Options | None = None) -> Inputs:
+    headers = {} if forwarded is None else {"x-forwarded-for": (forwarded,)}
+    request = RequestAttributes(
+        "GET", headers=Headers(headers, exact=True), source=Address(source, 1), destination=Address(source, 2)
+    )
+    return Inputs(request, Identity(), options or Options())
+
+
+@pytest.mark.parametrize("name", ["source.ip", "destination.ip", "remote.ip"])
+@pytest.mark.parametrize("ip", ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::"])
+def test_what_depends_on_which_of_two_addresses_is_meant_is_unknown(name: str, ip: str) -> None:
+    """As for blocks: a DENY on `10.` must not be evaded, an ALLOW not be met."""
+    for text in (f"{name} == '10.0.0.1'", f"!{name}.startsWith('10.')", f"{name}.contains(':')"):
+        assert Condition(text).evaluate(addressed(ip)) is None, text
+    for text in (f"{name} != ''", f"{name} == '10.0.0.1' || request.method == 'GET'"):
+        assert Condition(text).evaluate(addressed(ip)) is True, text
+    assert Condition(f"{name} == '192.0.2.1'").evaluate(addressed(ip)) is False
+
+
+def test_addresses_are_spelled_in_one_way() -> None:
+    assert Condition("source.ip == '2001:db8::1'").evaluate(addressed("2001:DB8:0::1%3")) is True
+    assert Condition("remote.ip == '2001:db8::1'").evaluate(addressed(forwarded="2001:0db8::0001")) is True
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("source.ip", addressed("fe80::1%eth0")), ("remote.ip", addressed(forwarded="10.0.0.1:80"))],
+)
+def test_an_address_that_cannot_be_read_is_unknown_where_the_condition_hangs_on_it(name: str, asked: Inputs) -> None:
+    assert Condition(f"{name} == '10.0.0.1'").evaluate(asked) is None
+    assert Condition(f"{name} != '10.0.0.1'").evaluate(asked) is None
+    assert Condition(f"request.method == 'PUT' && {name} == ''").evaluate(asked) is False
+    assert Condition(f"{name} == ''").evaluate(addressed("")) is True  # a Unix socket has none
 
 
 def test_headers_set_from_a_verified_token_are_seen() -> None:

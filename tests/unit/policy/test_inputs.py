@@ -105,8 +105,46 @@ def test_the_remote_address_is_what_envoy_derives_from_x_forwarded_for(
 ) -> None:
     asked = request(headers={"x-forwarded-for": forwarded} if forwarded else {}, source_ip="9.9.9.9")
     settings = replace(options, xff_num_trusted_hops=hops, use_remote_address=remote)
-    assert str(Inputs(asked, identity(), settings).remote_ip) == expected
+    fallen_back = expected == "9.9.9.9" and forwarded is not None and not (remote and hops == 0)
+    if options.strict and fallen_back:
+        assert Inputs(asked, identity(), settings).remote_ips == ()
+        return
+    assert str(Inputs(asked, identity(), settings).remote_ips[0]) == expected
     assert matches(when("remote.ip", expected), asked, options=settings)
+
+
+UNREADABLE = [
+    "1.1.1.1:80",
+    "[2001:db8::1]:80",
+    "203.0.113.07",
+    "",
+    "unknown",
+    "10.0.0.1,",
+    "_hidden",
+    '"10.0.0.1"',
+    "fe80::1%eth0",
+]
+
+
+@pytest.mark.parametrize("forwarded", UNREADABLE)
+def test_strict_takes_an_unreadable_client_address_for_no_allow_and_for_every_deny(forwarded: str) -> None:
+    """Envoy takes the direct peer for it: a proxy of one's own, with an address that internal rules allow."""
+    asked = request(headers={"x-forwarded-for": [forwarded]}, source_ip="10.0.0.9")
+    for value in ("10.0.0.0/8", "192.0.2.0/24", "::/0"):
+        for rule in (when("remote.ip", value), when("remote.ip", negated=[value])):
+            assert not matches(rule, asked, options=STRICT), (rule, forwarded)
+            assert matches(rule, asked, options=STRICT, deny=True), (rule, forwarded)
+        assert matches(when("remote.ip", value), asked, options=ISTIO) is (value == "10.0.0.0/8")
+    assert matches(when("source.ip", "10.0.0.0/8"), asked, options=STRICT)  # which does not come from a header
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_strict_can_not_tell_a_client_address_from_fewer_proxies_than_are_trusted(remote: bool) -> None:
+    settings = replace(STRICT, xff_num_trusted_hops=2, use_remote_address=remote)
+    for headers in ({}, {"x-forwarded-for": ["1.1.1.1, 2.2.2.2"]}):
+        assert Inputs(request(headers=headers, source_ip="10.0.0.9"), identity(), settings).remote_ips == ()
+    enough = request(headers={"x-forwarded-for": ["1.1.1.1, 2.2.2.2, 3.3.3.3"]}, source_ip="10.0.0.9")
+    assert str(Inputs(enough, identity(), settings).remote_ips[0]) == "1.1.1.1"
 
 
 _JOINED = request(headers={"x-a": "v1,v2", "x-b": "v1"}, exact=False)
