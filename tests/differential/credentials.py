@@ -1,14 +1,17 @@
 """Keys, tokens and certificates of the differential test, made when it runs: nothing secret is stored.
 
-Issuer `a` signs with ES256 and gives its key a `kid`, issuer `b` with RS256 and gives none.
+Issuer `a` signs with ES256 and gives its key a `kid`, issuer `b` with RS256 and gives none. In some of `a`'s key sets are
+keys of other types, which then may sign, too.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime
+import hmac
 import ipaddress
 import json
+import secrets
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -36,9 +39,22 @@ def _number(value: int, size: int) -> str:
     return _b64(value.to_bytes(size, "big"))
 
 
+_CURVES: dict[str, tuple[str, type[ec.EllipticCurve]]] = {"c": ("P-384", ec.SECP384R1), "d": ("P-521", ec.SECP521R1)}
+
+
 @cache
 def _ec_key(name: str) -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
+    return ec.generate_private_key(_CURVES.get(name, ("P-256", ec.SECP256R1))[1]())
+
+
+@cache
+def _ed25519_key() -> ed25519.Ed25519PrivateKey:
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+@cache
+def _secret() -> bytes:
+    return secrets.token_bytes(64)
 
 
 @cache
@@ -48,16 +64,28 @@ def _rsa_key() -> rsa.RSAPrivateKey:
 
 @cache
 def ed25519_jwk() -> dict[str, Any]:
-    """An Ed25519 key, without `kid` and `alg`; nobody here signs with it."""
-    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    """The public Ed25519 key, without `kid` and `alg`."""
+    public = _ed25519_key().public_key()
     return {"kty": "OKP", "crv": "Ed25519", "x": _b64(public.public_bytes_raw())}
 
 
 @cache
 def ec_jwk(name: str) -> dict[str, Any]:
-    """The public P-256 key `name`, without `kid` and `alg`."""
-    point = _ec_key(name).public_key().public_numbers()
-    return {"kty": "EC", "crv": "P-256", "x": _number(point.x, 32), "y": _number(point.y, 32)}
+    """The public elliptic curve key `name` (P-256, or the curve of `_CURVES`), without `kid` and `alg`."""
+    private = _ec_key(name)
+    point, size = private.public_key().public_numbers(), (private.key_size + 7) // 8
+    curve = _CURVES.get(name, ("P-256",))[0]
+    return {"kty": "EC", "crv": curve, "x": _number(point.x, size), "y": _number(point.y, size)}
+
+
+def _every_key() -> list[dict[str, Any]]:
+    """A key of each type and curve, all with `kid` but the RSA key."""
+    return [
+        rsa_jwk(),
+        *({**ec_jwk(name), "kid": f"key-{name}"} for name in "acd"),
+        {"kty": "oct", "k": _b64(_secret()), "kid": "key-h"},
+        {**ed25519_jwk(), "kid": "key-o"},
+    ]
 
 
 @cache
@@ -89,6 +117,10 @@ KEY_SETS: dict[str, Callable[[], list[Any] | dict[str, str]]] = {
     "a-unknown-types": lambda: [{"kty": "LMS", "kid": "key-a"}, {**ec_jwk("a"), "kid": "key-a", "x-more": {"y": [1]}}],
     "a-x5c": lambda: [{**ec_jwk("a"), "kid": "key-a", "x5c": ["AAAA"], "x5t": "AAAA"}],
     "a-padded": lambda: [{**ec_jwk("a"), "kid": "key-a", "x": ec_jwk("a")["x"] + "="}],
+    "a-every-key": _every_key,
+    "a-every-key-without-kid": lambda: [
+        {name: value for name, value in key.items() if name != "kid"} for key in _every_key()
+    ],
     "a-all-types": lambda: [ed25519_jwk(), rsa_jwk(), ec_jwk("other"), ec_jwk("a")],
     "enc": lambda: [{**ec_jwk("a"), "kid": "key-a", "use": "enc"}, {**ec_jwk("other"), "kid": "key-o"}],
     "b": lambda: [rsa_jwk()],
@@ -103,19 +135,39 @@ KEY_SETS: dict[str, Callable[[], list[Any] | dict[str, str]]] = {
 }
 
 
-def _signature(key: str, signed: bytes) -> bytes:
-    if key == "a":
-        r, s = decode_dss_signature(_ec_key("a").sign(signed, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-    return _rsa_key().sign(signed, padding.PKCS1v15(), hashes.SHA256())
+_SIGNERS: dict[str, tuple[str, str | None]] = {
+    "a": ("ES256", "key-a"),
+    "b": ("RS256", None),
+    "c": ("ES384", "key-c"),
+    "d": ("ES512", "key-d"),
+    "h": ("HS256", "key-h"),
+    "o": ("EdDSA", "key-o"),
+}
+"""Who signs: by its letter, the algorithm and the `kid` that its tokens name."""
+_HASHES = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
+
+
+def _signature(key: str, algorithm: str, signed: bytes) -> bytes:
+    digest = _HASHES.get(algorithm[2:], hashes.SHA256)()
+    if key == "o":
+        return _ed25519_key().sign(signed)
+    if key == "h":
+        return hmac.digest(_secret(), signed, digest.name)
+    if key == "b":
+        pss = padding.PSS(padding.MGF1(digest), digest.digest_size)
+        return _rsa_key().sign(signed, pss if algorithm.startswith("PS") else padding.PKCS1v15(), digest)
+    private = _ec_key(key)
+    r, s = decode_dss_signature(private.sign(signed, ec.ECDSA(digest)))
+    size = (private.key_size + 7) // 8
+    return r.to_bytes(size, "big") + s.to_bytes(size, "big")
 
 
 def sign(token: dict[str, Any]) -> str:
     """The JWT that `token` describes.
 
-    `key` is whose key signs; `header` is merged into the header (null removes); `claims` is the payload, in which
-    `{"now": N}` stands for the time of signing plus N seconds; `text` is the whole token as it is; `damage` is
-    "signature" or "truncated".
+    `key` is whose key signs, `alg` with which algorithm where it is not the usual one; `header` is merged into the
+    header (null removes); `claims` is the payload, in which `{"now": N}` stands for the time of signing plus N seconds;
+    `text` is the whole token as it is; `damage` is "signature" or "truncated".
 
     How the JSON is written: `header_json` and `claims_json` are it instead; `header_more` and `claims_more` are members
     put behind the others, `header_frame` and `claims_frame` two texts around it; `style` is "escaped", "spaced" or
@@ -125,7 +177,9 @@ def sign(token: dict[str, Any]) -> str:
     if "text" in token:
         return str(token["text"])
     key = token.get("key", "a")
-    head: dict[str, Any] = {"alg": "ES256", "kid": "key-a"} if key == "a" else {"alg": "RS256"}
+    usual, kid = _SIGNERS[key]
+    algorithm = token.get("alg", usual)
+    head: dict[str, Any] = {"alg": algorithm, "kid": kid}
     head.update(token.get("header", {}))
     head = {name: value for name, value in head.items() if value is not None}
     claims = token.get("claims", {})
@@ -134,7 +188,7 @@ def sign(token: dict[str, Any]) -> str:
     tails = token.get("tails", ("", "", ""))
     texts = (_written(token, "header", head), _written(token, "claims", claims))
     signed = ".".join(_b64(text.encode("latin-1")) + tail for text, tail in zip(texts, tails[:2], strict=True))
-    signature = bytearray(_signature(key, signed.encode()))
+    signature = bytearray(_signature(key, algorithm, signed.encode()))
     if token.get("damage") == "signature":
         signature[-5] ^= 1
     if token.get("damage") == "truncated":

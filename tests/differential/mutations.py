@@ -169,6 +169,10 @@ def _token(draft: Draft, rng: random.Random) -> None:
     changes: tuple[dict[str, Any], ...] = (
         {"key": "a"},
         {"key": "b"},
+        *({"key": signer} for signer in "abcdho"),
+        *({"key": "b", "alg": f"{family}{bits}"} for family in ("RS", "PS") for bits in (256, 384, 512)),
+        {"key": "h", "alg": "HS512"},
+        {"key": "c", "header": {"kid": None}},
         {"damage": "signature"},
         {"damage": "truncated"},
         {"header": {"kid": None}},

@@ -235,7 +235,7 @@ def _after_scheme(value: str, scheme: str) -> str | None:
 def _envoy_headers(place: Place, values: tuple[str, ...]) -> Found:
     """What follows the prefix in each value that holds it, in order; without a prefix every value, empty or not."""
     if not place.prefix:
-        return [Presented(place, value) for value in values]
+        return [Presented(place, value.rstrip(_BLANKS)) for value in values]
     return [
         Presented(place, _envoy_token(value, at + len(place.prefix)))
         for value in values

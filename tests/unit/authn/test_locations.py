@@ -118,6 +118,9 @@ def test_a_token_in_a_cookie_is_found_as_each_reading_says(
 CUSTOM: dict[str, tuple[str, str | tuple[str, ...], Any, Any]] = {
     "without prefix": ("", TOKEN, FOUND, FOUND),
     "without prefix, but presented with one": ("", f"Bearer {TOKEN}", BAD, BAD),
+    "without prefix, blanks before it, as HTTP/2 carries them": ("", f" {TOKEN}", FOUND, BAD),
+    "without prefix, blanks behind it": ("", f"{TOKEN} ", FOUND, FOUND),
+    "with its prefix, blanks behind it": ("Tok-", f"Tok-{TOKEN} ", FOUND, FOUND),
     "without prefix, empty": ("", "", BAD, BAD),
     "with its prefix": ("Tok-", f"Tok-{TOKEN}", FOUND, FOUND),
     "its prefix, then what no token has": ("Tok", f'Tok= "{TOKEN}', BAD, FOUND),
