@@ -59,7 +59,7 @@ def test_an_empty_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_fresh_services")
 def test_a_client_s_header_of_ours_that_passes_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zta_authz.ext_authz.response._spoofed", lambda *_: ())
+    monkeypatch.setattr("zta_authz.ext_authz.guarded_names.GuardedNames.spoofed", lambda *_: ())
     _fails("check_request", "forged-headers")
 
 

@@ -83,14 +83,17 @@ class Condition:
         """True, false, or None where it can't be told."""
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             return None
-        value = self._value(inputs)
+        return None if self._hangs_on_reading(inputs) else self._value(inputs)
+
+    def _hangs_on_reading(self, inputs: Inputs) -> bool:
+        """Whether it makes a difference that an address is compared as it came, and not as what it stands for."""
         meant = inputs.as_meant() if self._reads_addresses and inputs.strict else None
-        if meant is None or value is None:
-            return value
+        if meant is None:
+            return False
         meant.charge_conditions_to(inputs)
-        same = self._value(meant) is value
+        other = self._value(meant)
         inputs.charge_conditions_to(meant)
-        return value if same else None
+        return self._value(inputs) is not other
 
     def _value(self, inputs: Inputs) -> bool | None:
         try:
@@ -106,6 +109,8 @@ class Condition:
             names = inputs.header_names() if self._headers is None else self._headers
             unclear = sorted(name for name in names if inputs.header_unclear(name))
             return f"header `{unclear[0]}` has several values, or blanks around one"
+        if self._hangs_on_reading(inputs):
+            return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
         try:
             activation = _activation(self.variables, inputs)
             if self._cost is not None and self._cost.units(_sizes(self.variables, self._headers, inputs)) > MAX_UNITS:

@@ -222,7 +222,7 @@ class AddressClause:
 
     def seen(self, inputs: Inputs) -> str:
         """The address, and what it stands for."""
-        return " for ".join(f"`{address}`" for address in self.dimension.read(inputs)) or "no address"
+        return ", which stands for ".join(f"`{address}`" for address in self.dimension.read(inputs)) or "no address"
 
     @property
     def wanted(self) -> str:

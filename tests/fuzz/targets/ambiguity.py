@@ -1,7 +1,7 @@
 """Strict never allows a path, host or header in one spelling that a DENY policy denies in another an upstream may read.
 
 Each request is read again as common servers and frameworks read it (decoded once and twice, `//` made one, dot segments
-resolved, `;` parameters cut, and so on, in any order): where the slow reading of the rules denies what comes out, the
+resolved, `;` parameters cut, methods written in upper case, and so on, in any order): where the slow reading of the rules denies what comes out, the
 request as it came must not be allowed. Case counts in paths, as it does for Istio, and is not among the readings.
 """
 
@@ -44,6 +44,11 @@ spec: {rules: [{}]}
 """
 
 
+_REFUSALS = (
+    Reason.DENY_POLICY, Reason.PATH_AMBIGUOUS, Reason.PATH_TOO_LONG, Reason.HOST_AMBIGUOUS, Reason.METHOD_AMBIGUOUS,
+)  # fmt: skip
+
+
 @functools.cache
 def _in_force() -> tuple[Snapshot, list[dict[str, Any]]]:
     snapshot = compile_snapshot([SourceText("rules.yaml", _RULES)], Options())
@@ -62,7 +67,7 @@ def check(data: bytes) -> None:
         for other in _readings(request):
             assert not _denied(other), f"allowed, but an upstream may read {other}, which is denied"
     else:
-        assert decision.reason in (Reason.DENY_POLICY, Reason.PATH_AMBIGUOUS, Reason.HOST_AMBIGUOUS)
+        assert decision.reason in _REFUSALS
 
 
 def _headers(lines: list[str], *, exact: bool) -> Headers:
@@ -83,6 +88,7 @@ def _denied(request: RequestAttributes) -> bool:
 def _readings(request: RequestAttributes) -> list[RequestAttributes]:
     found = [structs.replace(request, path=path) for path in spellings(request.path)]
     found += [structs.replace(request, host=host) for host in spellings(request.host, HOST_READERS)]
+    found.append(structs.replace(request, method=request.method.strip().upper()))
     found += [structs.replace(request, headers=headers) for headers in _header_readings(request.headers)]
     return found
 
@@ -118,11 +124,13 @@ def seeds() -> dict[str, bytes]:
         "x-role:admin\t",
         "x-role:user, root",
     )
+    methods = ("DELETE", "delete", "Delete", "DELETE ", "\u017f", "")
     return {
         **{f"path-{n}": f"GET\n{path}\nexample.com".encode() for n, path in enumerate(paths)},
         **{f"host-{n}": f"GET\n/\n{host}".encode() for n, host in enumerate(hosts)},
         **{f"header-{n}": f"GET\n/\nexample.com\n{lines}".encode() for n, lines in enumerate(headers)},
         **{f"joined-{n}": f"!GET\n/\nexample.com\n{lines}".encode() for n, lines in enumerate(headers)},
+        **{f"method-{n}": f"{method}\n/\nexample.com".encode() for n, method in enumerate(methods)},
         "connect": b"CONNECT\n\nsecret.example.com:443",
     }
 
@@ -131,7 +139,7 @@ WORDS = (
     b"/admin", b"/vault/", b".secret", b"/a/x/keys", b"//", b"/./", b"/../", b"/..", b"%2e", b"%2E", b"%2f", b"%5c", b"\\",
     b"%25", b"%252e", b";", b"%3b", b"#", b"?", b"%3f", b"%23", b"%00", b"%20", b"%0a", b"%09", b"%c0%ae", b"%e0%80%af",
     b"%u002e", b"\xc0\xaf", b"\xe2\x84\xaa", b"\xef\xbc\x8f", b"secret.example.com", b".internal", b":80", b":", b".", b"@",
-    b"[2001:db8::1]", b",", b"x-role:admin", b"x-role:root", b"%61", b"%7e", b"*", b"http://", b"CONNECT", b"OPTIONS", b"\x7f",
+    b"[2001:db8::1]", b",", b"x-role:admin", b"x-role:root", b"%61", b"%7e", b"*", b"http://", b"CONNECT", b"OPTIONS", b"\x7f", b"delete",
 )  # fmt: skip
 
 TARGET = Target("ambiguity", INVARIANT, check, seeds, WORDS)

@@ -78,6 +78,10 @@ def test_a_miss_says_where_nobody_can_tell_what_was_seen() -> None:
     assert failed(when("request.headers[x]", "1"), asked=joined) == (
         "request.headers[x]: saw repeated values joined into one, rule has `1`",
     )
+    mapped = request(source_ip="::ffff:10.0.0.1")
+    assert failed(source(ipBlocks=["10.0.0.0/8"]), asked=mapped) == (
+        "ipBlocks: saw `::ffff:a00:1`, which stands for `10.0.0.1`, rule has `10.0.0.0/8`",
+    )
     unix = request(source_ip="")
     assert failed(source(ipBlocks=["10.0.0.0/8"]), asked=unix) == ("ipBlocks: saw no address, rule has `10.0.0.0/8`",)
 
