@@ -14,7 +14,7 @@ from zta_authz.policy.authentication import read_request_authentication, read_tr
 from zta_authz.policy.authorization import read_authorization_policy
 from zta_authz.policy.credentials import read_api_key_set, read_issuer_policy
 from zta_authz.policy.fields import Reader, entries, with_article
-from zta_authz.policy.foreign import Wrong, judge
+from zta_authz.policy.foreign import Wrong, judge, looks_foreign, may_hold_documents
 from zta_authz.policy.revocations import read_revocation_list
 from zta_authz.policy.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
 from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, iter_documents
@@ -119,9 +119,12 @@ class DocumentReader:
         if isinstance(found, Wrong):
             reader.fault(node.get(found.field) or node, found.message, found.hint)
             return
+        self._note(reader, node, f"{kind} (apiVersion `{version}`)", f": {found}")
+
+    def _note(self, reader: Reader, node: Node, what: str, why: str = "") -> None:
+        """Note that `what` is not read."""
         at = reader.position(node)
-        message = f"{kind} (apiVersion `{version}`) is not read: {found}"
-        self.documents.notes.append(Fault(at.source, at.line, at.column, message))
+        self.documents.notes.append(Fault(at.source, at.line, at.column, f"{what} is not read{why}"))
 
     def _header(self, reader: Reader, node: Mapping, version: str, kind: str) -> Header | None:
         reader.mapping(node, kind, _TOP_FIELDS)
@@ -202,8 +205,14 @@ class DocumentReader:
         found: list[Fault] = []
         count = 0
         for node in iter_documents(source, inner, found):
-            self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
             count += 1
+            if looks_foreign(node):
+                self._note(reader, value, f"`data.{key}`: a document that is none of a policy set")
+                continue
+            self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
+        if count == 0 and found and not may_hold_documents(key, inner):
+            self._note(reader, value, f"`data.{key}`, which is no YAML,")
+            return
         if count == 0 and not found:
             reader.fault(value, f"`data.{key}` holds no document", "add a policy or remove the key")
         self._faults += [

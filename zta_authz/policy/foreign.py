@@ -1,8 +1,8 @@
 """Kinds that are not read: those that are others' business, and those that are misspelt.
 
-A policy set may hold what else belongs to an application (Services, Gateways, PeerAuthentication): it is left to
-whoever reads it. But what was meant to be enforced here must never be passed over: a document that has an API group of
-ours or of Istio's security, or a kind or group that is nearly one, stays a fault.
+A policy set may hold what else belongs to an application (Services, Gateways, PeerAuthentication, its own values in a
+ConfigMap): it is left to whoever reads it. But what was meant to be enforced here must never be passed over: a document
+that has an API group of ours or of Istio's security, or a kind or group that is nearly one, stays a fault.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz.policy.spec import ISTIO_VERSIONS, ZTA_VERSION
+from zta_authz.policy.yaml_reader import Mapping, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from zta_authz.policy.yaml_reader import Node
 
 _ZTA: Final = ZTA_VERSION.rpartition("/")[0]
 _SECURITY: Final = ISTIO_VERSIONS[0].rpartition("/")[0]
@@ -23,6 +26,9 @@ _LEFT: Final = {
     (_SECURITY, "PeerAuthentication"): "Istio enforces it in the proxies; what is believed of a peer is in `peer`",
     (_ZTA, "PolicyTest"): "`zta-authz test` reads it",
 }
+_SUFFIXES: Final = (".yaml", ".yml", ".json")
+_HEADINGS: Final = ("apiVersion", "kind", "metadata", "spec", "selector", "rules", "action")
+_MAX_FIELDS: Final = 64
 _NEAR: Final = 0.8
 """How alike two names are, from 0 to 1, for one to be taken for the other misspelt (`difflib`)."""
 
@@ -58,6 +64,20 @@ def judge(version: str, kind: str, known: Collection[tuple[str, str]]) -> Wrong 
     if nearly:
         return Wrong("apiVersion", f"unknown API group `{group}`", f"did you mean `{nearly}`?")
     return "it is not a policy of this service or of Istio's security"
+
+
+def looks_foreign(node: Node) -> bool:
+    """Whether a value of a ConfigMap is an application's own: a text, or fields that no document has, or nearly has."""
+    if isinstance(node, Scalar):
+        return node.kind != "null" and not may_hold_documents("", node.value)
+    if not isinstance(node, Mapping) or len(node.entries) > _MAX_FIELDS:
+        return False
+    return not any(_near(key, _HEADINGS) for key in node.entries)
+
+
+def may_hold_documents(key: str, text: str) -> bool:
+    """Whether a value of a ConfigMap that is no YAML was meant to hold documents, by its key or by what it says."""
+    return key.lower().endswith(_SUFFIXES) or any(field.lower() in text.lower() for field in _HEADINGS[:2])
 
 
 def _near(word: str, words: Collection[str]) -> str:

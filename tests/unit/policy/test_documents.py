@@ -280,6 +280,44 @@ def test_a_kind_that_is_nearly_one_of_ours_or_of_istios_security_is_a_fault(vers
     assert hint in fault
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("app.properties", "a=b"),
+        ("nginx.conf", "server {\n  listen 80;\n}\n"),
+        ("application.yaml", "spring: {port: 80}\nlogging: {level: info}\n"),
+        ("LEVEL", "info"),
+        ("feature.json", '{"enabled": true}'),
+    ],
+)
+def test_an_applications_own_config_map_beside_the_policies_is_noted_and_left(key: str, value: str) -> None:
+    text = f"{CONFIG_MAP}data: {{{key}: {json.dumps(value)}}}\n"
+    assert policies(text, GOOD) == ["default/p"]
+    (note,) = notes(text, GOOD)
+    assert note.startswith("a.yaml:4:")
+    assert f"`data.{key}`" in note
+    assert " is not read" in note
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("policy", "kind: AuthorizationPolicy\nspec: {}\n"),
+        ("policy", "apiversion: security.istio.io/v1\nknd: AuthorizationPolicy\nspce: {}\n"),
+        ("policy", "metadat: {name: p}\nspecs: {rules: [{}]}\n"),
+        ("policy", "rules: [{}]\n"),
+        ("policy", "- apiVersion: security.istio.io/v1\n  kind: AuthorizationPolicy\n"),
+        ("policy", "apiVersion: security.istio.io/v1\nkind: [\n"),
+        ("policy.yaml", "a: [\n"),
+        ("policy.yaml", "# nothing\n"),
+        ("policy", "~"),
+        ("policy", '"apiVersion: security.istio.io/v1"'),
+    ],
+)
+def test_a_value_that_was_meant_to_be_a_policy_stays_a_fault(key: str, value: str) -> None:
+    assert faults(f"{CONFIG_MAP}data: {{{key}: {json.dumps(value)}}}\n")
+
+
 def test_fields_of_metadata_without_a_value_are_as_if_they_were_not_there() -> None:
     assert policies(f"{TOP}metadata:\n  name: p\n  namespace:\n  labels:\n  annotations: null\nspec: {{}}\n") == [
         "default/p"
