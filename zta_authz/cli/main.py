@@ -87,12 +87,21 @@ def _run(arguments: argparse.Namespace) -> int:
             _do_without_stdout(arguments.command)
         status: int = arguments.run(arguments)
     except FaultsError as error:
+        faults = [_with_directory(fault) for fault in error.faults]
         if getattr(arguments, "output", "text") == "json":
-            print_json("Faults", {"faults": [fault_fields(fault) for fault in error.faults]})
+            print_json("Faults", {"faults": [fault_fields(fault) for fault in faults]})
         else:
-            print_faults(error.faults)
+            print_faults(faults)
         return EXIT_FAULTS
     return status
+
+
+def _with_directory(fault: Fault) -> Fault:
+    """`fault`, with the directory that its path counts from where a relative path leads nowhere."""
+    if "o such file" not in fault.message or os.path.isabs(fault.source):
+        return fault
+    hint = f"{fault.hint}; a relative path counts from {Path.cwd()}".removeprefix("; ")
+    return Fault(fault.source, fault.line, fault.column, fault.message, hint)
 
 
 def _do_without_stdout(command: str) -> None:

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from zta_authz.app import serve
     from zta_authz.settings import load_settings
+    from zta_authz.telemetry.logs import log_what_python_says
 
     def read() -> Settings:
         return load_settings(arguments.config, os.environ)
@@ -37,9 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.worker is not None:
         from zta_authz.workers.worker import run_worker
 
+        log_what_python_says()
         run_worker(arguments.worker)
         return 0
     settings = read()
+    log_what_python_says()
     if settings.workers > 1:
         from zta_authz.workers.supervisor import supervise
 

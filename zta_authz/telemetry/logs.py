@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -71,3 +75,19 @@ def configure_logging(level: str = "info", stream: TextIO | None = None, *, for_
     root = logging.getLogger()
     root.setLevel(level.upper())
     root.handlers[:] = [handler]
+
+
+def log_what_python_says() -> None:
+    """Let Python's own warnings and exceptions that nothing catches be log lines, too, in whatever format."""
+    log = logging.getLogger("python")
+    logging.captureWarnings(capture=True)
+
+    def uncaught(kind: type[BaseException], error: BaseException | None, stack: TracebackType | None) -> None:
+        if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+            sys.__excepthook__(kind, error or kind(), stack)
+        else:
+            log.critical("an exception that nothing caught", exc_info=(kind, error, stack))
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda told: uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.unraisablehook = lambda told: uncaught(told.exc_type, told.exc_value, told.exc_traceback)

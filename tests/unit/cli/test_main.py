@@ -54,6 +54,17 @@ def test_faults_end_with_status_2_and_a_line_each(tmp_path: Path, capsys: pytest
     ]
 
 
+def test_a_relative_path_that_leads_nowhere_is_told_with_the_directory_it_counts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").write_text("policies: [nowhere, /none]\n")
+    assert main(["check", "--config", "settings.yaml"]) == 2
+    absolute, relative = capsys.readouterr().err.splitlines()
+    assert relative.endswith(f"; a relative path counts from {tmp_path}")
+    assert "counts from" not in absolute
+
+
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, output: str) -> None:
     rules = [{"to": [{"operation": {"paths": [f"/{number}"]}}]} for number in range(500)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,3 +102,23 @@ def test_the_configured_level_and_stream_are_used() -> None:
 def test_a_level_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="LOUD"):
         configure_logging("loud")
+
+
+def test_what_python_itself_says_is_lines_of_the_log() -> None:
+    program = (
+        "import threading, warnings\n"
+        "from zta_authz.telemetry.logs import configure_logging, log_what_python_says\n"
+        "configure_logging(); log_what_python_says()\n"
+        "warnings.warn('old', UserWarning)\n"
+        "class Bad:\n    def __del__(self): raise KeyError('unraisable')\n"
+        "Bad()\n"
+        "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n"
+        "raise ValueError('last')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["logger"] for line in lines] == ["py.warnings", "python", "python", "python"]
+    assert ["KeyError" in lines[1]["stack"], "ZeroDivision" in lines[2]["stack"], "last" in lines[3]["stack"]] == [
+        True
+    ] * 3
+    assert ended.returncode == 1
