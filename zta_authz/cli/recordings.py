@@ -19,7 +19,7 @@ _VARINT_BYTES: Final = 5
 
 
 def find_recordings(names: list[str]) -> list[Path]:
-    """The files that `names` stand for, those of directories sorted by name. Raises `FaultsError`."""
+    """The files that `names` stand for, those in and below directories sorted by path. Raises `FaultsError`."""
     found: list[Path] = []
     faults: list[Fault] = []
     for name in names:
@@ -29,7 +29,7 @@ def find_recordings(names: list[str]) -> list[Path]:
                 path.stat()
                 found.append(path)
                 continue
-            inside = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+            inside = sorted(each for each in path.rglob("*") if each.is_file() and not _is_hidden(each, path))
         except (OSError, ValueError) as error:
             faults.append(Fault(name, 0, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}", _HINT))
             continue
@@ -39,6 +39,10 @@ def find_recordings(names: list[str]) -> list[Path]:
     if faults:
         raise FaultsError(faults)
     return found
+
+
+def _is_hidden(file: Path, below: Path) -> bool:
+    return any(name.startswith(".") for name in file.relative_to(below).parts)
 
 
 def is_log(path: Path) -> bool:

@@ -215,16 +215,19 @@ def delimited(*payloads: bytes) -> bytes:
     return b"".join(varint(len(payload)) + payload for payload in payloads)
 
 
-@pytest.mark.parametrize("form", ["directory", "delimited", "single"])
+@pytest.mark.parametrize("form", ["directory", "below", "delimited", "single"])
 def test_check_requests_are_decided_by_both_sets(files: Files, capsys: pytest.CaptureFixture[str], form: str) -> None:
     payloads = [check_request(path=path).SerializeToString() for path in ("/a", "/b")]
     (files.directory / "old.yaml").write_text(allow_path("old", "/a"))
     files.policies(to("/b"))
     recorded = files.directory / "recorded"
-    if form == "directory":
-        recorded.mkdir()
+    if form in ("directory", "below"):
+        folder = recorded if form == "directory" else recorded / "monday" / "morning"
+        (recorded / ".hidden").mkdir(parents=True)
+        (recorded / ".hidden" / "x").write_bytes(b"x")
+        folder.mkdir(parents=True, exist_ok=True)
         for number, payload in enumerate(payloads):
-            (recorded / f"{number}.bin").write_bytes(payload)
+            (folder / f"{number}.bin").write_bytes(payload)
     else:
         recorded.write_bytes(delimited(*payloads) if form == "delimited" else payloads[0])
     status, said = files.json(capsys, str(recorded))

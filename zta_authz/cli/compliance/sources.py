@@ -73,7 +73,8 @@ def _files_of(path: str, faults: list[Fault]) -> list[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         if any(name in _KUSTOMIZATIONS for name in names):
             sources.append(folder)
-        files += [os.path.join(folder, each) for each in sorted(names) if each.lower().endswith(SUFFIXES)]
+        shown = (each for each in sorted(names) if each.lower().endswith(SUFFIXES) and not each.startswith("."))
+        files += [os.path.join(folder, each) for each in shown]
         if len(files) > MAX_FILES:
             break
     faults += [Fault(str(each.filename), 0, 0, f"cannot be read: {each.strerror}", "") for each in failed]

@@ -88,6 +88,7 @@ def test_a_directory_is_read_with_all_below_it_but_hidden_ones(
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "broken.yaml").write_text("a: [")
+    (tmp_path / ".broken.yaml").write_text("a: [")
     (tmp_path / "notes.txt").write_text("a: [")
     documents = installation().split("---\napiVersion")
     for number, each in enumerate(documents):
