@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from zta_authz.model.options import DocumentScope
 from zta_authz.policy_sources.reloader import PolicyReloader
+from zta_authz.policy_sources.shadow import SET as SHADOW_SET
 from zta_authz.policy_sources.watcher import Watcher, WatchTiming
 from zta_authz.policy_sources.workshop import Workshop
 
@@ -27,7 +30,12 @@ class Reloading:
         self._workshop = Workshop()
         self._watches = settings.reload.enabled
         self._timing = WatchTiming(settings.reload.poll_seconds, settings.reload.debounce_seconds)
-        self._reloaders = [PolicyReloader(each, settings.options(), self._timing, self._workshop) for each in sets]
+        options = settings.options()
+        beside = replace(options, root_documents=DocumentScope())  # shadow policies verify nobody
+        self._reloaders = [
+            PolicyReloader(each, beside if each.name == SHADOW_SET else options, self._timing, self._workshop)
+            for each in sets
+        ]
         self._config: Watcher | None = None
         self._live: asyncio.Task[None] | None = None
 

@@ -84,7 +84,7 @@ def trust_bundle(ca: CertificateAuthority) -> dict[str, object]:
     return {
         "apiVersion": "zta.dev/v1",
         "kind": "TrustBundle",
-        "metadata": {"name": "cluster-local"},
+        "metadata": {"name": "cluster-local", "namespace": "istio-system"},
         "spec": {"trustDomain": TRUST_DOMAIN, "x509Authorities": ca.certificate.decode()},
     }
 

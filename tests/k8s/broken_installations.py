@@ -267,7 +267,11 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
     "keys without TLS": ("istio", "tokens-for-us", swap("jwksUri: https://", "jwksUri: http://")),
     "http allowed": ("istio", "tokens-for-us", swap(AUDIT, f"{AUDIT}\n    jwks: {{allow_http: true}}")),
     "old tokens": ("istio", "tokens-bounded", swap("maxTokenAge: 1h", "maxTokenAge: 48h")),
-    "no revocations": ("istio", "revocation", cut(r"^ +- /etc/zta-authz/policies/revocations\n")),
+    "no revocations": (
+        "istio",
+        "revocation",
+        cut(r"^ +- /etc/zta-authz/policies/revocations\n|, /etc/zta-authz/policies/revocations(?=\])"),
+    ),
     "static rules": ("istio", "dynamic-policy", cut(r"^ +- /etc/zta-authz/policies/(?:hatshop|payments)\n")),
     "no reload": ("istio", "changes-effective", swap(AUDIT, f"{AUDIT}\n    reload: {{enabled: false}}")),
     "slow reload": ("istio", "changes-effective", swap(AUDIT, f"{AUDIT}\n    reload: {{poll_seconds: 3600}}")),

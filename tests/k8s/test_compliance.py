@@ -172,7 +172,7 @@ def test_evidence_stands_in_the_line_that_is_named(reporter: Reporter) -> None:
     assert len(places) > 30
     exact = [each for each in places if each[2] in lines[each[1] - 1]]
     assert {"false", "true", "ISTIO_MUTUAL", "required", "restricted"} <= {value.split()[0] for _, _, value in exact}
-    (rule,) = [line for field, line, _ in places if field.startswith("IssuerPolicy hatshop/login")]
+    (rule,) = [line for field, line, _ in places if field.startswith("IssuerPolicy istio-system/login")]
     assert "zta.dev/v1" in lines[rule - 1]
 
 

@@ -40,13 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Check. Raises `FaultsError` where text is wanted and something is wrong."""
     import time
 
-    from zta_authz.cli.loading import read_settings
+    from zta_authz.cli.loading import options_for, read_settings
     from zta_authz.cli.mistakes import findings_of
     from zta_authz.policy_sources.files import load_snapshot
 
     try:
         settings = read_settings(arguments)
-        snapshot = load_snapshot(arguments.paths or settings.policies, settings.options())
+        snapshot = load_snapshot(arguments.paths or settings.policies, options_for(settings, arguments.paths))
     except FaultsError as error:
         if arguments.output != "json":
             raise

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     import time
 
     from zta_authz.cli.bench import Bench
-    from zta_authz.cli.loading import read_settings
+    from zta_authz.cli.loading import options_for, read_settings
     from zta_authz.cli.outcome import decision_fields, print_lines, time_text
     from zta_authz.cli.output import print_json, stdout_console
     from zta_authz.cli.requests import load_request
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     except FaultsError as error:
         faults += error.faults
     try:
-        bench = Bench(arguments.policies or settings.policies, settings.options())
+        bench = Bench(arguments.policies or settings.policies, options_for(settings, arguments.policies))
     except FaultsError as error:
         faults += error.faults
     if bench is None or subject is None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.model.options import Semantics
 from zta_authz.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zta_authz.model.options import Options
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 STDIN: Final = "-"
@@ -48,6 +53,17 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     if arguments.root_namespace:
         update["root_namespace"] = arguments.root_namespace
     return settings.model_copy(update=update)
+
+
+def options_for(settings: Settings, paths: Sequence[str]) -> Options:
+    """The settings' options, for policies at `paths` where there are any.
+
+    Where files stand is then no matter: those that the settings name are others, or the same in another place.
+    """
+    if not paths:
+        return settings.options()
+    said = settings.root_documents.model_copy(update={"paths": None})
+    return settings.model_copy(update={"policies": tuple(paths), "root_documents": said}).options()
 
 
 def read_small_file(name: str, hint: str, limit: int = MAX_REQUEST_BYTES) -> bytes:

@@ -108,14 +108,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Replay. Raises `FaultsError` with everything that is wrong with settings, policies and recordings."""
     from pathlib import Path
 
-    from zta_authz.cli.loading import read_settings
+    from zta_authz.cli.loading import options_for, read_settings
     from zta_authz.cli.recordings import find_recordings, is_log
     from zta_authz.errors import Fault, FaultsError
     from zta_authz.policy_sources.files import load_snapshot
 
     settings = read_settings(arguments)
     files = find_recordings(arguments.recordings)
-    options = settings.options()
+    options = options_for(settings, arguments.policies)
     snapshot = load_snapshot(arguments.policies, options)
     logs = [file for file in files if is_log(file)]
     requests = [file for file in files if file not in logs]

@@ -70,12 +70,25 @@ UNIX_CALLER: Final = "unix"
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentScope:
+    """Which namespaces and files may hold documents that count for every workload; None: any.
+
+    `paths` are files or directories, without `/` at the end. `chosen`: False where the operator did not say.
+    """
+
+    namespaces: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+    chosen: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How documents are read and requests decided.
 
     `default_allow`: a request that no policy speaks of is allowed, if no ALLOW policy selects the workload.
     `accept_ambiguous_paths`: paths that two parties may read differently are matched as they are.
     `bundles_from_elsewhere`: trust bundles come from the settings' sources too, whether or not they are there yet.
+    `root_documents`: who may say what counts for every workload.
     `workloads` and `gateways`: where one of them is given, each request says whose it is, else it is `workload`'s.
     """
 
@@ -92,6 +105,7 @@ class Options:
     workloads: tuple[NamedWorkload, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     bundles_from_elsewhere: bool = False
+    root_documents: DocumentScope = field(default=DocumentScope(), repr=False, compare=False)
     shared: bool = field(init=False, repr=False, compare=False)
     """True where requests say whose they are."""
     strict: bool = field(init=False, repr=False, compare=False)

@@ -11,6 +11,7 @@ from zta_authz.errors import DocumentErrors
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents import read_all
+from zta_authz.policy.scope import ScopeCheck
 from zta_authz.policy.workloads import WorkloadResolver
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def compile_snapshot(
     warnings: list[Fault] = []
     compiler = TableCompiler(options, warnings, pause)
     namespace = options.workload.namespace
-    documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take)
+    scope = ScopeCheck(options.root_documents, options.root_namespace, warnings)
+    documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take, scope)
     verifier = compile_verifier(
         documents.authentications,
         documents.bundles,

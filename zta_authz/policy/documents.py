@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from zta_authz.model.documents import Position
+    from zta_authz.policy.scope import ScopeCheck
     from zta_authz.policy.spec import PolicySpec
 
 _MAX_WRAPPING: Final = 3
@@ -54,7 +55,11 @@ class DocumentReader:
         faults: list[Fault],
         warnings: list[Fault],
         take_policy: Callable[[PolicySpec], None],
+        scope: ScopeCheck | None = None,
     ) -> None:
+        """`scope` judges which documents may count for every workload; without it all may."""
+        self._scope = scope
+        self._may_be_root = True
         self.documents = DocumentSet()
         self._take_policy = take_policy
         self._default_namespace = default_namespace
@@ -65,6 +70,7 @@ class DocumentReader:
     def read(self, source: str, text: str) -> None:
         """Read every document of one source. A source without any is a fault."""
         before, count = len(self._faults), 0
+        self._may_be_root = self._scope is None or self._scope.allows(source)
         for node in iter_documents(source, text, self._faults):
             self._read_document(Reader(source, self._faults), node, text, 0)
             count += 1
@@ -97,6 +103,8 @@ class DocumentReader:
         header = self._header(reader, node, version, kind)
         if header is not None:
             self._check_dry_run(header)
+            if self._scope is not None:
+                self._scope.judge(header, allowed=self._may_be_root)
             read(header, self.documents, self._warnings)
             while self.documents.policies:  # taken at once, so that a large set's nodes are not held together
                 self._take_policy(self.documents.policies.pop())
@@ -242,12 +250,13 @@ def read_all(
     faults: list[Fault],
     warnings: list[Fault],
     take_policy: Callable[[PolicySpec], None],
+    scope: ScopeCheck | None = None,
 ) -> DocumentSet:
     """Every document of all (name, text) sources. What is wrong goes to `faults`, all of it.
 
     Each authorization policy is handed to `take_policy` as soon as it is read; the rest is in the result.
     """
-    reader = DocumentReader(default_namespace, faults, warnings, take_policy)
+    reader = DocumentReader(default_namespace, faults, warnings, take_policy, scope)
     for name, text in sources:
         reader.read(name, text)
     return reader.documents

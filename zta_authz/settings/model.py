@@ -24,6 +24,7 @@ from zta_authz.model.options import (
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 from zta_authz.settings.audit_model import AuditSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
+from zta_authz.settings.root_documents_model import RootDocumentsSettings
 from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct, wrong
 
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-:")
@@ -309,6 +310,7 @@ class Settings(Section):
     workloads: Annotated[tuple[NamedWorkloadSettings, ...], Field(max_length=1024)] = ()
     gateways: Annotated[tuple[GatewaySettings, ...], Field(max_length=1024)] = ()
     root_namespace: Text = "istio-system"
+    root_documents: RootDocumentsSettings = RootDocumentsSettings()
     peer: PeerSettings = PeerSettings()
     client_address: ClientAddressSettings = ClientAddressSettings()
     paths: PathsSettings = PathsSettings()
@@ -342,6 +344,7 @@ class Settings(Section):
             workloads=tuple(NamedWorkload(named.principal, self._workload(named)) for named in self.workloads),
             gateways=tuple(Gateway(gateway.spiffe_id, gateway.namespaces) for gateway in self.gateways),
             root_namespace=self.root_namespace,
+            root_documents=self.root_documents.scope(self.policies, self.root_namespace),
             verify_certificate=self.peer.verify_certificate,
             trust_proxy=istio if trust_proxy is None else trust_proxy,
             chain_from=self.peer.chain_from,

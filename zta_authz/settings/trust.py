@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
@@ -25,6 +26,7 @@ _FILES: Final = ("cert_file", "key_file", "client_ca_file")
 def trust_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     """What does not go together."""
     yield from _tls(settings)
+    yield from _root_documents(settings)
     seen: set[str] = set()
     for index, bundle in enumerate(settings.bundles):
         yield from _bundle(bundle, ("bundles", index))
@@ -32,6 +34,22 @@ def trust_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
             path: Path = ("bundles", index, "trust_domain")
             yield Inconsistency(path, "two bundles of one trust domain", "leave one of the two", (("bundles",),))
         seen.add(bundle.trust_domain)
+
+
+def _root_documents(settings: Settings) -> Iterator[Inconsistency]:
+    """What is below a path is told by its name, so names must be plain and paths must be of `policies`."""
+    policies = [os.path.normpath(path) for path in settings.policies]
+    depends: tuple[Path, ...] = (("policies",), ("root_documents",))
+    for index, path in enumerate(settings.root_documents.paths or ()):
+        wanted = os.path.normpath(path)
+        if not any(wanted == each or wanted.startswith(f"{each}/") for each in policies):
+            message = "names nothing of `policies`"
+            hint = "write the path as in `policies`, or one below it"
+            yield Inconsistency(("root_documents", "paths", index), message, hint, depends)
+        elif ".." in "/".join((*settings.policies, path)).split("/"):
+            message = "can't be told apart from paths with `..`"
+            hint = "write the paths of `policies` without `..`"
+            yield Inconsistency(("root_documents", "paths", index), message, hint, depends)
 
 
 def _tls(settings: Settings) -> Iterator[Inconsistency]:

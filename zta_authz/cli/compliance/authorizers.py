@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.compliance.inner import Inners, inner_of
 from zta_authz.cli.compliance.values import Document, Place, Value
+from zta_authz.cli.loading import options_for
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 from zta_authz.policy.documents import read_all
@@ -134,7 +135,7 @@ class AuthorizerReader:
             settings, config = self._settings(container, mounts, environ, inners, unread)
             settings_known = not unread
             sources = self._policies(settings, mounts, inners, unread)
-            options = settings.options()
+            options = options_for(settings, settings.policies)  # files have other names here
             snapshot = compile_snapshot(sources, options)
         except FaultsError as error:
             self._faults += inners.faults(error.faults)

@@ -1,0 +1,141 @@
+"""Who may write what counts for every workload: namespaces and files, and what holds where nobody said."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.pki import root
+from tests.support.policies import policy
+from zta_authz.cli import main
+from zta_authz.errors import DocumentErrors
+from zta_authz.model.options import DocumentScope, Options
+from zta_authz.pdp.snapshot import SourceText, compile_snapshot
+from zta_authz.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zta_authz.errors import Fault
+    from zta_authz.pdp.snapshot import Snapshot
+
+SPECS: dict[str, dict[str, Any]] = {
+    "TrustBundle": {"trustDomain": "evil.example", "x509Authorities": root().pem},
+    "RevocationList": {"spiffeIds": [{"prefix": "spiffe://cluster.local/"}]},
+    "IssuerPolicy": {"issuer": "spiffe://cluster.local", "requireKid": True},
+    "ApiKeySet": {"clients": [{"name": "me", "keys": [{"hash": f"sha256:{'ab' * 32}"}]}]},
+}
+KINDS = pytest.mark.parametrize("kind", SPECS)
+
+
+def document(kind: str, namespace: str | None = None, name: str = "d") -> str:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return json.dumps({"apiVersion": "zta.dev/v1", "kind": kind, "metadata": metadata, "spec": SPECS[kind]})
+
+
+def compiled(scope: DocumentScope, *texts: str, source: str = "/p/team/x.yaml") -> Snapshot:
+    options = Options(root_documents=scope)
+    return compile_snapshot([SourceText(source, "\n---\n".join(texts))], options)
+
+
+def faults(scope: DocumentScope, *texts: str, source: str = "/p/team/x.yaml") -> list[Fault]:
+    try:
+        compiled(scope, *texts, source=source)
+    except DocumentErrors as error:
+        return list(error.faults)
+    return []
+
+
+@KINDS
+def test_a_document_in_another_namespace_is_a_fault_that_says_where_it_belongs(kind: str) -> None:
+    scope = DocumentScope(namespaces=("istio-system", "security"))
+    for namespace in ("shop", None):
+        (fault,) = faults(scope, document(kind, namespace))
+        assert f"no {kind} in namespace `{namespace or 'default'}`" in fault.message
+        assert "`istio-system`, `security`" in fault.message
+        assert "namespace: istio-system" in fault.hint
+        assert (fault.source, fault.line) == ("/p/team/x.yaml", 1)
+    for namespace in ("istio-system", "security"):
+        assert faults(scope, document(kind, namespace)) == []
+
+
+@KINDS
+def test_a_document_in_another_file_is_a_fault_whatever_namespace_it_claims(kind: str) -> None:
+    scope = DocumentScope(namespaces=("istio-system",), paths=("/p/platform", "/p/one.yaml"))
+    text = document(kind, "istio-system")
+    for source in ("/p/team/x.yaml", "/p/platform2/x.yaml", "/p/platform.yaml", "/p/one.yaml2", "p/platform/x.yaml"):
+        (fault,) = faults(scope, text, source=source)
+        assert fault.message.startswith(f"no {kind} here")
+    for source in ("/p/platform/x.yaml", "/p/platform/deep/x.yaml", "/p/one.yaml"):
+        assert faults(scope, text, source=source) == []
+
+
+@KINDS
+def test_a_config_map_or_list_around_it_changes_nothing(kind: str) -> None:
+    scope = DocumentScope(paths=("/p/platform", "/p/one.yaml"))
+    inner = document(kind, "istio-system")
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a.yaml": inner}}
+    wrapped = (json.dumps(config_map), json.dumps({"apiVersion": "v1", "kind": "List", "items": [json.loads(inner)]}))
+    for text in wrapped:
+        assert [fault.message[:7] for fault in faults(scope, text)] == [f"no {kind}"[:7]]
+        assert faults(scope, text, source="/p/one.yaml") == []
+
+
+def test_policies_in_the_root_namespace_must_come_from_those_files_too() -> None:
+    """They hold for every workload as well, and a namespace is only what the document says."""
+    scope = DocumentScope(paths=("/p/platform",))
+    rooted, own = (json.dumps(policy("p", {}, namespace=name)) for name in ("istio-system", "shop"))
+    (fault,) = faults(scope, rooted)
+    assert fault.message.startswith("no document in the root namespace `istio-system` here")
+    assert faults(scope, own) == []
+    assert faults(scope, rooted, source="/p/platform/x.yaml") == []
+
+
+def test_where_nobody_chose_one_warning_says_so_and_only_where_it_matters() -> None:
+    scope = DocumentScope(chosen=False)
+    both = compiled(scope, document("TrustBundle"), document("RevocationList"))
+    assert [warning.message for warning in both.warnings] == [
+        "TrustBundle `default/d` counts for every workload, and is taken because `policies` names one source only"
+    ]
+    assert compiled(scope, document("TrustBundle", "istio-system")).warnings == ()
+    assert compiled(scope, json.dumps(policy("p", {}))).warnings == ()
+    assert compiled(DocumentScope(), document("TrustBundle")).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "scope"),
+    [
+        ("policies: [/p]", DocumentScope(chosen=False)),
+        ("policies: [/p, /q]", DocumentScope(namespaces=("istio-system",))),
+        ("policies: [/p, /q]\nroot_namespace: mesh", DocumentScope(namespaces=("mesh",))),
+        ("policies: [/p, /q]\nroot_documents: {namespaces: ['*']}", DocumentScope()),
+        ("policies: [/p]\nroot_documents: {namespaces: [a, b]}", DocumentScope(namespaces=("a", "b"))),
+        ("policies: [/p, /q/]\nroot_documents: {paths: [/p/x/, /q]}", DocumentScope(paths=("/p/x", "/q"))),
+        ("policies: [/p]\nroot_documents: {paths: []}", DocumentScope(paths=())),
+    ],
+)
+def test_settings_say_it_and_their_defaults_depend_on_how_many_sources_there_are(
+    tmp_path: Path, text: str, scope: DocumentScope
+) -> None:
+    (tmp_path / "settings.yaml").write_text(text)
+    assert load_settings(str(tmp_path / "settings.yaml"), {}).options().root_documents == scope
+
+
+def test_check_judges_the_files_it_is_given_by_namespace_and_those_of_the_settings_by_path_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "platform").mkdir()
+    (tmp_path / "team").mkdir()
+    (tmp_path / "platform" / "a.yaml").write_text(document("TrustBundle", "istio-system"))
+    (tmp_path / "team" / "b.yaml").write_text(document("RevocationList", "istio-system"))
+    config = tmp_path / "settings.yaml"
+    config.write_text(
+        f"policies: [{tmp_path}/platform, {tmp_path}/team]\nroot_documents: {{paths: [{tmp_path}/platform]}}\n"
+    )
+    assert main(["check", "--config", str(config)]) == 2
+    assert "no RevocationList here" in capsys.readouterr().err
+    assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 0
+    (tmp_path / "team" / "b.yaml").write_text(document("RevocationList", "team"))
+    assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 2

@@ -1,0 +1,27 @@
+"""Which documents may count for every workload, as operators set it."""
+
+from __future__ import annotations
+
+import os.path
+
+from zta_authz.model.options import DocumentScope
+from zta_authz.settings.values import Section, Text
+
+
+class RootDocumentsSettings(Section):
+    """Which namespaces and files may hold documents that count for every workload; null: not said.
+
+    `namespaces` are those of TrustBundle, RevocationList, IssuerPolicy and ApiKeySet, `*` any. `paths` are files and
+    directories of `policies`; documents in the root namespace must come from them too.
+    """
+
+    namespaces: tuple[Text, ...] | None = None
+    paths: tuple[Text, ...] | None = None
+
+    def scope(self, policies: tuple[str, ...], root_namespace: str) -> DocumentScope:
+        """What follows. Where nothing is said, one source may hold all, and of several the root namespace."""
+        if self.namespaces is None and self.paths is None:
+            return DocumentScope(chosen=False) if len(policies) == 1 else DocumentScope(namespaces=(root_namespace,))
+        named = None if self.namespaces is None or "*" in self.namespaces else self.namespaces
+        paths = None if self.paths is None else tuple(map(os.path.normpath, self.paths))
+        return DocumentScope(named, paths)
