@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.differential.case import Case
-from tests.differential.envoy_config import output_headers
+from tests.differential.envoy_config import TOKEN_HEADERS, output_headers
 from tests.differential.envoy_runner import running
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import DocumentErrors
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tests.differential.case import PolicySet, Request
     from tests.differential.envoy_runner import Envoy, Outcome
+    from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
 
 _SETS_AT_ONCE = 12
@@ -119,22 +120,31 @@ def _judge(
         decision = decide(snapshot, asked, evidence, *more, now)
         detail = f"{decision.policy} rule {decision.rule}: {decision.detail}"
         wrong: tuple[str, ...] = ()
-        if outcome.allowed and decision.allowed and len(decision.identity.tokens) < 2:
-            wrong = _wrong_headers(filled, told(decision, "0" * 32, asked)[1], outcome)
+        if outcome.allowed and decision.allowed:
+            names = output_headers(filled) if len(decision.identity.tokens) < 2 else []
+            wrong = _wrong_headers(names, asked, told(decision, "0" * 32, asked)[1], outcome)
         reason = f"{decision.reason} {wrong}" if wrong else str(decision.reason)
         results.append(Result(case, outcome, decision.allowed, reason, detail, wrong))
     return results
 
 
-def _wrong_headers(policies: PolicySet, answer: bytes, outcome: Outcome) -> tuple[str, ...]:
-    """The headers set from the token whose values differ. Where nothing is set, clients' own are gone, too."""
-    headers = CheckResponse.FromString(answer).ok_response.headers
-    ours = {option.header.key: option.header.value.encode().decode("latin-1") for option in headers}
-    return tuple(
+def _wrong_headers(names: Sequence[str], asked: RequestAttributes, answer: bytes, outcome: Outcome) -> tuple[str, ...]:
+    """Those of `names`, which the token sets, whose values differ, and headers whose token only one side takes out.
+
+    Where nothing is set, clients' own are gone, too.
+    """
+    ok = CheckResponse.FromString(answer).ok_response
+    ours = {option.header.key: option.header.value.encode().decode("latin-1") for option in ok.headers}
+    wrong = [
         name
-        for name in output_headers(policies)
+        for name in names
         if _meaning(ours.get(name, "")) != _meaning(outcome.seen.get(name, "")) and not _control_in(outcome, name)
-    )
+    ]
+    for name in TOKEN_HEADERS:
+        goes_on = bool(asked.headers.all(name) and asked.headers.all(name)[0]) and name not in ok.headers_to_remove
+        if goes_on != (name in outcome.seen):
+            wrong.append(name)
+    return tuple(wrong)
 
 
 def _control_in(outcome: Outcome, name: str) -> bool:

@@ -92,7 +92,8 @@ def _manager(policies: PolicySet) -> Json:
         "match": {"prefix": ""},
         "direct_response": {"status": 200, "body": {"inline_string": "allowed"}},
         "response_headers_to_add": [
-            {"header": {"key": SEEN_PREFIX + name, "value": f"%REQ({name})%"}} for name in output_headers(policies)
+            {"header": {"key": SEEN_PREFIX + name, "value": f"%REQ({name})%"}}
+            for name in (*output_headers(policies), *TOKEN_HEADERS)
         ],
     }
     return {
@@ -170,6 +171,9 @@ def metadata_key(key: str) -> str:
 
 SEEN_PREFIX = "seen-"
 """Before a request header's name: the response header that says what the upstream would have seen in it."""
+
+TOKEN_HEADERS = ("authorization", "x-token")
+"""Headers that tokens stand in, and are taken out of unless they are to go on."""
 
 IDENTIFIER = re.compile(rb"differential-\d{12}")
 """What the runner puts into `x-request-id` to find the CheckRequest of a request again."""
