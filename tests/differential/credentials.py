@@ -144,6 +144,7 @@ _SIGNERS: dict[str, tuple[str, str | None]] = {
     "o": ("EdDSA", "key-o"),
 }
 """Who signs: by its letter, the algorithm and the `kid` that its tokens name."""
+_BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _HASHES = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
 
 
@@ -172,7 +173,8 @@ def sign(token: dict[str, Any]) -> str:
     How the JSON is written: `header_json` and `claims_json` are it instead; `header_more` and `claims_more` are members
     put behind the others, `header_frame` and `claims_frame` two texts around it; `style` is "escaped", "spaced" or
     "utf-8". In all of these characters stand for bytes (latin-1). `tails` are put behind the three segments, the
-    signature being made over what stands there.
+    signature being made over what stands there; in the segments of `slack` (numbers) the bits that are left over in the
+    last character are set.
     """
     if "text" in token:
         return str(token["text"])
@@ -185,15 +187,25 @@ def sign(token: dict[str, Any]) -> str:
     claims = token.get("claims", {})
     if isinstance(claims, dict):
         claims = {name: _at(value) for name, value in claims.items()}
-    tails = token.get("tails", ("", "", ""))
+    tails, slack = token.get("tails", ("", "", "")), token.get("slack", ())
     texts = (_written(token, "header", head), _written(token, "claims", claims))
-    signed = ".".join(_b64(text.encode("latin-1")) + tail for text, tail in zip(texts, tails[:2], strict=True))
+    segments = [_b64(text.encode("latin-1")) for text in texts]
+    segments = [_with_slack(each) if number in slack else each for number, each in enumerate(segments)]
+    signed = ".".join(segment + tail for segment, tail in zip(segments, tails[:2], strict=True))
     signature = bytearray(_signature(key, algorithm, signed.encode()))
     if token.get("damage") == "signature":
         signature[-5] ^= 1
     if token.get("damage") == "truncated":
         return signed
-    return f"{signed}.{_b64(bytes(signature))}{tails[2]}"
+    last = _b64(bytes(signature))
+    return f"{signed}.{_with_slack(last) if 2 in slack else last}{tails[2]}"
+
+
+def _with_slack(segment: str) -> str:
+    """The same bytes in base64url, with the left-over bits of the last character set; as it is where there are none."""
+    spare = {2: 15, 3: 3}.get(len(segment) % 4, 0)
+    last = _BASE64URL.index(segment[-1]) | spare if segment else 0
+    return segment[:-1] + _BASE64URL[last] if segment else segment
 
 
 def _written(token: dict[str, Any], part: str, value: Any) -> str:

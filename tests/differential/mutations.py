@@ -230,6 +230,8 @@ def _json(draft: Draft, rng: random.Random) -> None:
         draft.token[f"{part}_frame"] = rng.choice(words.JSON_FRAMES)
     elif form < 0.8:
         draft.token["style"] = rng.choice(words.JSON_STYLES)
+    elif form < 0.86:
+        draft.token["slack"] = rng.sample((0, 1, 2), rng.choice((1, 1, 2)))
     else:
         tail = rng.choice(words.TAILS)
         behind_signature = rng.choice(words.SIGNATURE_TAILS)
