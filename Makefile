@@ -87,8 +87,8 @@ test-load: $(STAMP) $(ENVOY_READY) ## what killing and replacing processes under
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
 	@exec $(BIN)/python -m tests.differential.run $(ARGS)
 
-test-spire: $(STAMP) ## with SPIRE's server and agent, installed by `go install`; says why where they can't be had
-	@exec env SPIRE_TESTS=install $(BIN)/python -m pytest -rs tests/spire $(ARGS)
+test-spire: $(STAMP) $(ENVOY_READY) ## with SPIRE's server and agent in SPIRE_BIN, or installed by `go install`; LAB_SECONDS=600 for each lab
+	@exec env SPIRE_TESTS=install $(BIN)/python -m pytest -rs -s tests/spire $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(FUZZ_STAMP) ## look for inputs that break an invariant, FUZZ_SECONDS=80 of CPU time for each target

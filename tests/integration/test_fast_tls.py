@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from cryptography import x509
 from hyperframe.frame import GoAwayFrame, RstStreamFrame
 
 from tests.integration.test_fast_server import connected, serving, whole_call
 from tests.integration.test_servers import EchoingChecks
 from tests.integration.test_tls import ENVOY, OTHER, Files, key_pem, root
 from tests.support.h2_peer import PATH, frames_of
-from tests.support.pki import pem, private_key
+from tests.support.pki import HERE, pem, private_key
+from zta_authz.authn.revocation import Revocations
 from zta_authz.ext_authz.fast_accept import TlsAcceptor
 from zta_authz.ext_authz.fast_serving import Limits
 from zta_authz.ext_authz.fast_tls import FilesListener
@@ -25,6 +27,7 @@ from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.grpc_h2.errors import ErrorCode
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 from zta_authz.grpc_h2.messages import whole_answer
+from zta_authz.model.documents import Revocation, RevocationList, Revoked
 
 if TYPE_CHECKING:
     import socket
@@ -235,6 +238,28 @@ async def test_a_caller_whose_certificate_has_expired_is_not_heard_and_may_ask_a
     resets = [(reply.stream_id, reply.error_code) for reply in replies if isinstance(reply, RstStreamFrame)]
     assert resets == [(3, ErrorCode.REFUSED_STREAM)]
     assert len(checks.metadata) == 1
+
+
+@pytest.mark.parametrize("what", [Revoked.SPIFFE_ID, Revoked.SERIAL])
+async def test_a_caller_that_a_revocation_list_names_is_not_heard_from_then_on(files: Files, what: Revoked) -> None:
+    checks, tls = EchoingChecks(), files.mutual_tls(ENVOY)
+    leaf = files.issue(ENVOY, 2)
+    serial = str(x509.load_pem_x509_certificate(leaf.encode()).serial_number)
+    entry = Revocation(what, ENVOY if what is Revoked.SPIFFE_ID else serial)
+    async with serving(checks, Endpoint(host="127.0.0.1"), tls=tls) as server:
+        endpoint, context = server.addresses[0], client_context(files, leaf)
+        async with connected(endpoint, context) as peer:
+            peer.writer.write(PREFACE + settings(()) + whole_call(1))
+            await asyncio.wait_for(peer.reader.readuntil(b"echo x"), 5)
+            tls.revocations.current = Revocations([RevocationList("l", "n", HERE, (entry,))])
+            peer.writer.write(whole_call(3))
+            replies = frames_of((await asyncio.wait_for(peer.reader.read(), 10))[len(AFTER_ECHO) :])
+        resets = [(reply.stream_id, reply.error_code) for reply in replies if isinstance(reply, RstStreamFrame)]
+        assert resets == [(3, ErrorCode.REFUSED_STREAM)]
+        assert b"caller_not_allowed" in await ask_secured(endpoint, context)
+        tls.revocations.current = Revocations()
+        assert b"echo x" in await ask_secured(endpoint, context)
+    assert len(checks.metadata) == 2
 
 
 async def test_changed_certificates_are_taken_for_new_connections(files: Files) -> None:

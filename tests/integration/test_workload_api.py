@@ -23,10 +23,11 @@ from tests.fakes.snapshots import HATSHOP
 from tests.fakes.workload_api import FakeWorkloadApi, bundles_response, der, jwt_response, svid_response
 from tests.integration.conformance.servers import KINDS, server_class
 from tests.support.check_requests import check_request
-from tests.support.pki import FRONTEND, Authority, Signer, pem, presented, private_key, root
+from tests.support.pki import FRONTEND, HERE, Authority, Signer, pem, presented, private_key, root
 from tests.support.service import RunningService
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authn.own_svid import SvidSlot
+from zta_authz.authn.revocation import Revocations, RevocationSlot
 from zta_authz.authn.verify import IdentityVerifier, compile_verifier
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
@@ -34,6 +35,7 @@ from zta_authz.ext_authz.svid_tls import SvidTls
 from zta_authz.keys.bundle_store import BundleStore
 from zta_authz.keys.trust import TrustKeeper, TrustSources
 from zta_authz.keys.workload_api import WorkloadApi
+from zta_authz.model.documents import Revocation, RevocationList, Revoked
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, RequestAttributes
 
@@ -392,11 +394,17 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def listening(kind: str, here: Place, *allowed: str, clock: Clock = time.time) -> AsyncIterator[str]:
+async def listening(
+    kind: str,
+    here: Place,
+    *allowed: str,
+    clock: Clock = time.time,
+    revocations: RevocationSlot | None = None,
+) -> AsyncIterator[str]:
     async def echo(payload: bytes, _context: Any, caller: str) -> bytes:
         return payload + b" from " + caller.encode()
 
-    tls = SvidTls(here.trust.svid, here.trust.store.slot, allowed, clock)
+    tls = SvidTls(here.trust.svid, here.trust.store.slot, allowed, clock, revocations=revocations)
     server = server_class(kind)({"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
     await server.start()
     try:
@@ -466,6 +474,35 @@ async def test_a_caller_is_judged_on_every_call_against_its_own_domains_bundle(k
                 assert await say(standing) is grpc.StatusCode.UNAVAILABLE  # the connection ended, no handshake succeeds
             async with channel(address, partner) as fresh:
                 assert await say(fresh) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_caller_that_a_revocation_list_names_may_not_ask_until_the_list_is_gone(
+    kind: str, tmp_path: Path
+) -> None:
+    slot = RevocationSlot()
+    expected = b"x from " + PROXY.encode()
+    async with place(tmp_path, svid=True) as here:
+        here.agent.say("FetchX509SVID", svid(ROOTS[0]))
+        await until(lambda: here.trust.svid.current is not None)
+        async with listening(kind, here, PROXY, revocations=slot) as address:
+            credentials = client_credentials(ROOTS[0], PROXY, ROOTS[0])
+            async with channel(address, credentials) as on:
+                assert await say(on) == expected
+                entry = Revocation(Revoked.SPIFFE_PREFIX, "spiffe://cluster.local/")
+                slot.current = Revocations([RevocationList("l", "n", HERE, (entry,))])
+                assert await say_until(on, grpc.StatusCode.PERMISSION_DENIED)  # on `fast` within a second
+            slot.current = Revocations()
+            async with channel(address, credentials) as on:
+                assert await say(on) == expected
+
+
+async def say_until(on: Any, wanted: bytes | grpc.StatusCode) -> bool:
+    """Whether it comes to that once a connection that is over is left behind."""
+    for _ in range(40):
+        if await say(on) == wanted:
+            return True
+        await asyncio.sleep(0.1)
+    return False
 
 
 @pytest.mark.parametrize("levels", [1, 2])

@@ -28,8 +28,8 @@ server {{
   trust_domain = "{domain}"
   data_dir = "{directory}"
   log_level = "WARN"
-  ca_ttl = "1h"
-  default_x509_svid_ttl = "1m"
+  ca_ttl = "{ca_ttl}"
+  default_x509_svid_ttl = "{svid_ttl}"
   federation {{
     bundle_endpoint {{
       address = "127.0.0.1"
@@ -42,10 +42,14 @@ plugins {{
   DataStore "sql" {{
     plugin_data {{ database_type = "sqlite3", connection_string = "{directory}/datastore.sqlite3" }}
   }}
-  KeyManager "memory" {{ plugin_data {{}} }}
+  KeyManager "disk" {{ plugin_data {{ keys_path = "{directory}/keys.json" }} }}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
+  {upstream}
 }}
 """
+_UPSTREAM = """UpstreamAuthority "disk" {{
+    plugin_data {{ cert_file_path = "{0}", key_file_path = "{1}" }}
+  }}"""
 
 _AGENT = """
 agent {{
@@ -104,13 +108,16 @@ class Spire:
     domain: str
     port: int = field(default_factory=free_port)
     endpoint_port: int = field(default_factory=free_port)
+    ca_ttl: str = "1h"
+    svid_ttl: str = "1m"
+    upstream: tuple[Path, Path] | None = None
+    """The certificate and the key of an authority above the server's own, which is an intermediate then."""
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __enter__(self) -> Spire:
         try:
-            self.directory.mkdir(mode=0o700)
-            self._start("spire-server", _SERVER, "run")
-            self._wait(lambda: self.server("healthcheck", check=False).returncode == 0)
+            self.directory.mkdir(mode=0o711)
+            self.start_server()
         except BaseException:
             self.end()
             raise
@@ -131,6 +138,18 @@ class Spire:
                 process.wait()
         self._running.clear()
 
+    def start_server(self) -> None:
+        """Start the server, also one that was killed."""
+        self._start("spire-server", _SERVER, "run")
+        self._wait(lambda: self.server("healthcheck", check=False).returncode == 0)
+
+    def kill(self, program: str) -> None:
+        """Kill the server or the agent, as a lack of memory does."""
+        for process in [each for each in self._running if program in str(each.args)]:
+            process.kill()
+            process.wait()
+            self._running.remove(process)
+
     def server(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of `spire-server` against this server."""
         return subprocess.run(
@@ -145,6 +164,7 @@ class Spire:
         """Start an agent, attested with a join token; its Workload API's address."""
         said = self.server("token", "generate", "-spiffeID", f"spiffe://{self.domain}/agent").stdout
         token = said.split("Token:", 1)[1].split()[0]
+        (self.directory / "agent.sock").unlink(missing_ok=True)
         self._start("spire-agent", _AGENT, "run", "-joinToken", token)
         self._wait((self.directory / "agent.sock").exists)
         return f"unix:{self.directory}/agent.sock"
@@ -153,7 +173,13 @@ class Spire:
         config = self.directory / f"{program}.conf"
         config.write_text(
             configuration.format(
-                directory=self.directory, domain=self.domain, port=self.port, endpoint_port=self.endpoint_port
+                directory=self.directory,
+                domain=self.domain,
+                port=self.port,
+                endpoint_port=self.endpoint_port,
+                ca_ttl=self.ca_ttl,
+                svid_ttl=self.svid_ttl,
+                upstream="" if self.upstream is None else _UPSTREAM.format(*self.upstream),
             )
         )
         with (self.directory / f"{program}.log").open("wb") as log:

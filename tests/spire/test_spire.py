@@ -10,12 +10,11 @@ import asyncio
 import json
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.spire.real import NotToBeHad, Spire, install
+from tests.spire.real import Spire
 from zta_authz.authn.bundle_formats import read_spiffe_text
 from zta_authz.keys.bundle_endpoint import BundleEndpoint, fetch_bundle
 from zta_authz.keys.trust import TrustKeeper, TrustSources
@@ -23,26 +22,11 @@ from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(900)
 OURS, PARTNER = "zta.test", "partner.test"
 US = f"spiffe://{OURS}/authz"
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with SPIRE's programs."""
-    given = os.environ.get("SPIRE_BIN")
-    if given:
-        return Path(given)
-    if os.environ.get("SPIRE_TESTS") != "install":
-        pytest.skip("installs SPIRE: run `make test-spire`")
-    directory = tmp_path_factory.mktemp("bin")
-    try:
-        install(directory)
-    except NotToBeHad as error:
-        pytest.skip(str(error))
-    return directory
 
 
 @pytest.fixture(scope="module")
