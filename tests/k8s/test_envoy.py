@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +16,10 @@ from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 
 from envoy.demo import identities
-from envoy.demo.envoyproc import NOT_FOUND, find_envoy, validate
-from tests.k8s.manifests import K8S, ROOT, Manifest, of_kind, render
+from envoy.demo.client import Request, send, tls_context
+from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy, validate
+from envoy.demo.processes import wait_until
+from tests.k8s.manifests import K8S, OVERLAYS, ROOT, Manifest, of_kind, render
 from zta_authz.cli import main
 
 if TYPE_CHECKING:
@@ -108,10 +112,44 @@ def said(binary: Path, config: Any, minted: identities.Layout, folder: Path) -> 
     return validate(binary, file)
 
 
-def test_the_sidecars_envoy_is_configured_as_the_file_to_copy() -> None:
-    ours = K8S / "components" / "sidecar-envoy" / "envoy.yaml"
-    hint = "run: cp envoy/bootstrap-uds.yaml k8s/components/sidecar-envoy/envoy.yaml"
-    assert ours.read_text(encoding="utf-8") == BOOTSTRAP.read_text(encoding="utf-8"), hint
+def sidecars_files(kubectl: Path) -> dict[str, str]:
+    """The sidecar's Envoy configuration and what it is told by SDS, by file name."""
+    (holder,) = [each for each in of_kind(render(kubectl, "sidecar"), "ConfigMap") if "envoy.yaml" in each["data"]]
+    found: dict[str, str] = holder["data"]
+    return found
+
+
+def written(files: dict[str, str], folder: Path) -> Path:
+    """Write the files into `folder`, with the places that they name in a pod moved there; the configuration."""
+    for name, text in files.items():
+        moved = text.replace("/etc/envoy-config", str(folder)).replace("/etc/envoy/tls", str(folder / "tls"))
+        (folder / name).write_text(moved)
+    return folder / "envoy.yaml"
+
+
+def mount(minted: identities.Layout, folder: Path, number: int) -> None:
+    """Certificates as the kubelet mounts a Secret: a folder that a symbolic link is moved to, all at once."""
+    version = folder / f"..version-{number}"
+    version.mkdir(parents=True)
+    for name, ours in {"server.pem": "server.pem", "server.key": "server.key", "client-ca.pem": "ca.pem"}.items():
+        shutil.copyfile(minted.root / "tls" / ours, version / name)
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..data_tmp").symlink_to(version.name)
+    (folder / "..data_tmp").rename(folder / "..data")
+
+
+def test_the_sidecars_envoy_is_configured_as_the_file_to_copy_but_for_its_certificates() -> None:
+    ours = yaml.safe_load((K8S / "components" / "sidecar-envoy" / "envoy.yaml").read_text(encoding="utf-8"))
+    copied = bootstrap()
+    assert ours.pop("node") == {"id": "sidecar", "cluster": "sidecar"}
+    for config in (ours, copied):
+        (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
+        tls = chain["transport_socket"]["typed_config"]["common_tls_context"]
+        for name in [name for name in tls if "certificate" in name or "validation" in name]:
+            del tls[name]
+        assert sorted(tls) == ["alpn_protocols", "tls_params"]
+    assert ours == copied, "carry the change of envoy/bootstrap-uds.yaml over"
 
 
 def test_the_sidecars_envoy_asks_as_the_settings_beside_it_say(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,19 +165,71 @@ def test_the_sidecars_envoy_finds_its_files(kubectl: Path) -> None:
     assert envoy["args"][:2] == ["-c", f"{mounts['envoy-config']}/envoy.yaml"]
     (secret,) = [each["secret"] for each in pod["volumes"] if each["name"] == "envoy-tls"]
     named = {f"{mounts['envoy-tls']}/{item['path']}" for item in secret["items"]}
-    text = BOOTSTRAP.read_text(encoding="utf-8")
+    files = sidecars_files(kubectl)
+    text = "".join(files.values())
     assert all(path in text for path in named)
     assert text.count("/etc/envoy/tls/") == len(named)
+    assert {f"{mounts['envoy-config']}/{name}" for name in files if name != "envoy.yaml"} == {
+        path for path in re.findall(r"path: (/[^}]+)}", files["envoy.yaml"]) if path.startswith("/etc/envoy-config")
+    }
+
+
+def test_a_service_names_no_port_of_a_native_sidecar(kubectl: Path) -> None:
+    """Kubernetes before 1.32 finds no endpoints for such a name."""
+    for overlay in OVERLAYS:
+        manifests = render(kubectl, overlay)
+        pods = [each["spec"]["template"]["spec"] for each in of_kind(manifests, "Deployment")]
+        sidecars = {
+            port["name"] for pod in pods for each in pod.get("initContainers", ()) for port in each.get("ports", ())
+        }
+        named = {port.get("targetPort") for each in of_kind(manifests, "Service") for port in each["spec"]["ports"]}
+        assert not named & sidecars, overlay
+    (service,) = of_kind(render(kubectl, "sidecar"), "Service")
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == [8443]
 
 
 def test_envoy_takes_the_sidecars_configuration(
     kubectl: Path, envoy_binary: Path, minted: identities.Layout, tmp_path: Path
 ) -> None:
-    (holder,) = [each for each in of_kind(render(kubectl, "sidecar"), "ConfigMap") if "envoy.yaml" in each["data"]]
-    config = yaml.safe_load(holder["data"]["envoy.yaml"])
-    assert said(envoy_binary, config, minted, tmp_path) == ""
-    filter_of(config)["typed_config"]["failure_mode_deny"] = True
-    assert "failure_mode_deny" in said(envoy_binary, config, minted, tmp_path)
+    mount(minted, tmp_path / "tls", 1)
+    files = sidecars_files(kubectl)
+    assert validate(envoy_binary, written(files, tmp_path)) == ""
+    files["envoy.yaml"] = files["envoy.yaml"].replace("failure_mode_allow: false", "failure_mode_deny: true")
+    assert "failure_mode_deny" in validate(envoy_binary, written(files, tmp_path))
+
+
+def test_envoy_takes_a_renewed_certificate_and_new_authorities_without_a_restart(
+    kubectl: Path, envoy_binary: Path, tmp_path: Path
+) -> None:
+    layouts = [
+        identities.mint(tmp_path / f"minted-{number}") for number in range(2)
+    ]  # each has an authority of its own
+    mount(layouts[0], tmp_path / "tls", 1)
+    files = sidecars_files(kubectl)
+    files["envoy.yaml"] = (
+        files["envoy.yaml"]
+        .replace("{address: 0.0.0.0, port_value: 8443}", "{address: 127.0.0.1, port_value: 0}")
+        .replace("socket_address: {address: 127.0.0.1, port_value: 9901}", f"pipe: {{path: {tmp_path}/admin.sock}}")
+    )
+    envoy = Envoy(envoy_binary, written(files, tmp_path), admin=tmp_path / "admin.sock")
+
+    def accepted(layout: identities.Layout) -> bool:
+        """Whether Envoy shows this authority's certificate, and takes a client's of it."""
+        context = tls_context(layout.ca, (layout.certificate("frontend"), layout.key("frontend")))
+        try:
+            return send(envoy.port(), context, Request()).status == 503  # there is nobody to ask
+        except OSError:
+            return False
+
+    try:
+        envoy.wait_ready()
+        wait_until(lambda: accepted(layouts[0]), envoy.child)
+        assert not accepted(layouts[1])
+        mount(layouts[1], tmp_path / "tls", 2)
+        wait_until(lambda: accepted(layouts[1]), envoy.child)
+        assert not accepted(layouts[0])
+    finally:
+        envoy.child.stop()
 
 
 @pytest.mark.parametrize("overlay", ["istio", "istio-spire", "istio-sidecar"])

@@ -24,6 +24,7 @@ RUNBOOK = ROOT / "docs" / "runbook.md"
 STORIES = ("rules_test.yaml", "rules_days_test.yaml")
 NEEDED = {
     "ZtaDenialsJump",
+    "ZtaInstanceDown",
     "ZtaUnauthorizedAccess",
     "ZtaTrustBundleExpires",
     "ZtaOwnCertificateExpires",

@@ -25,7 +25,9 @@ CONNECTION_MANAGER: Final = (
 DOWNSTREAM_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 FILTER_CONFIG: Final = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _T = TypeVar("_T")
-_ENVOY_MARK: Final = "static_resources"
+SDS_RESOURCE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+"""What Envoy reads from a file of its own where its certificates are renewed (SDS)."""
+_ENVOY_MARKS: Final = ("static_resources", SDS_RESOURCE)
 _MAX_INNER_CHARACTERS: Final = 16 * 1024 * 1024
 
 
@@ -177,7 +179,7 @@ def load_installation(paths: Sequence[str], given: Given, now: float) -> Install
 
 
 def _holds_envoy(key: str, text: str) -> bool:
-    return _ENVOY_MARK in text and key.lower().endswith(SUFFIXES)
+    return any(mark in text for mark in _ENVOY_MARKS) and key.lower().endswith(SUFFIXES)
 
 
 def _written_in(

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from zta_authz.cli.compliance.askers import custom_policies, security_policies, service_names
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap
-from zta_authz.cli.compliance.installation import DOWNSTREAM_TLS, EXT_AUTHZ, Installation
+from zta_authz.cli.compliance.installation import DOWNSTREAM_TLS, EXT_AUTHZ, SDS_RESOURCE, Installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,8 @@ def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
     yield from _gateway_clients(installation)
     for tls in installation.messages(DOWNSTREAM_TLS):
         yield from _downstream(tls.value)
+    for secret in installation.messages(SDS_RESOURCE):
+        yield from _verification(secret.value.get("validation_context"))
     yield from _plain_listeners(installation)
 
 
@@ -84,10 +86,15 @@ def _downstream(tls: Value) -> Iterator[Finding]:
         yield Gap("clients need no certificate", "write `require_client_certificate: true`", (required or tls).place)
     else:
         yield Found(required.place, "true")
-    trust = tls.get("common_tls_context", "validation_context", "trust_chain_verification")
+    for path in (("validation_context",), ("combined_validation_context", "default_validation_context")):
+        yield from _verification(tls.get("common_tls_context", *path))
+    yield from _version(tls.get("common_tls_context", "tls_params", "tls_minimum_protocol_version"))
+
+
+def _verification(context: Value | None) -> Iterator[Finding]:
+    trust = None if context is None else context.get("trust_chain_verification")
     if trust is not None and trust.text() == "ACCEPT_UNTRUSTED":
         yield Gap("any certificate is taken", "write `VERIFY_TRUST_CHAIN`", trust.place)
-    yield from _version(tls.get("common_tls_context", "tls_params", "tls_minimum_protocol_version"))
 
 
 def _plain_listeners(installation: Installation) -> Iterator[Finding]:
