@@ -180,7 +180,7 @@ class Shapes:
     def _key(self) -> tuple[str, str]:
         match self.random.randrange(4):
             case 0:
-                name = self.random.choice((*_NAMES[:4], "X-H1", ":path", "host", ":method"))
+                name = self.random.choice((*_NAMES[:4], "X-H1", "x_h1", ":path", "host", ":method"))
                 return f"request.headers[{name}]", "header"
             case 1:
                 nested = self.random.choice(("[realm][roles]", "[realm]", "[a.b]", "[a]b]", "[a]]]", ""))
@@ -202,7 +202,8 @@ class Shapes:
                 ("10.0.0.1", "10.1.2.9", "2001:db8::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a01:203::1", "", "x")
             )
         for name in r.sample(_NAMES, r.choice((0, 1, 3))):
-            draft.headers[name] = [r.choice((*_TEXTS, "", "v")) for _ in range(r.choice((1, 1, 2)))]
+            spelled = name.replace("-", r.choice(("-", "-", "-", "_", ".")))
+            draft.headers[spelled] = [r.choice((*_TEXTS, "", "v")) for _ in range(r.choice((1, 1, 2)))]
         if self.chance(0.3):
             draft.headers["x-forwarded-for"] = [
                 r.choice(("10.0.0.1", "1.1.1.1, 10.1.2.3", "10.0.0.1:80", "", "a,,", "::ffff:10.1.2.3"))

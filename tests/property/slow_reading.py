@@ -134,12 +134,9 @@ def _met(key: str, values: list[str], case: Case, namespace: str, *, wide: bool)
         return any(_request_principal(value, case) for value in values)
     pattern: Callable[[str], str]
     if key.startswith("request.headers["):
-        name = key[len("request.headers[") : -1].lower()
-        texts = _header(name, case)
+        texts = _header_texts(key[len("request.headers[") : -1].lower(), case, wide)
         if texts is None:
             return None
-        if wide and case.options.semantics == "strict":  # HTTP/2 carries blanks around values, HTTP/1 drops them
-            texts = [*texts, *(text.strip(" \t") for text in texts)]
         return any(value == "*" or _full(_generic(value), text) for value in values for text in texts)
     if key.startswith("experimental."):
         return any(_metadata(key, value, case) for value in values)
@@ -273,6 +270,27 @@ def _header(name: str, case: Case) -> list[str] | None:
     if case.options.semantics == "strict" and not request.headers.exact and any("," in value for value in values):
         return None
     return values
+
+
+def _header_texts(name: str, case: Case, wide: bool) -> list[str] | None:
+    texts = _header(name, case)
+    if texts is None or not (wide and case.options.semantics == "strict"):
+        return texts
+    for other in _other_spellings(name, case):
+        more = _header(other, case)
+        if more is None:
+            return None
+        texts = [*texts, *more]
+    return [*texts, *(text.strip(" \t") for text in texts)]  # HTTP/2 carries blanks around values, HTTP/1 drops them
+
+
+def _other_spellings(name: str, case: Case) -> list[str]:
+    """Headers that CGI, WSGI or PHP applications read as the same, unless authentication sets or removes it."""
+    changes = case.identity.changes
+    if name in (*(header for header, _ in changes.set_headers), *changes.remove_headers, "host") or name[0] == ":":
+        return []
+    folded = re.sub("[^a-z0-9]", "-", name)
+    return [o for o in case.request.headers.names() if o != name and re.sub("[^a-z0-9]", "-", o) == folded]
 
 
 def _claim_texts(key: str, case: Case) -> list[str]:

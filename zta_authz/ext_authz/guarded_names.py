@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.model.changed_headers import PRINCIPAL_HEADER, folded_name, removable
+from zta_authz.model.changed_headers import PRINCIPAL_HEADER, folded_name, has_odd_names, removable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 DECISION_ID_HEADER: Final = "x-zta-decision-id"
 OWN_PREFIX: Final = "x-zta-"
 _OWN_MARK: Final = "zta"
-_PLAIN: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-:\n"
 
 
 class GuardedNames:
@@ -46,8 +45,7 @@ class GuardedNames:
         """The names among `headers` that the upstream could take for one of these, or for one of ours."""
         names = headers.names()
         text = headers.listing()
-        odd = text.encode("utf-8", "surrogatepass").translate(None, _PLAIN)
-        if not odd and _OWN_MARK not in text and self._watched.isdisjoint(names):
+        if not has_odd_names(text) and _OWN_MARK not in text and self._watched.isdisjoint(names):
             return ()  # the usual case, settled without looking at each name
         return tuple(name for name in names if self._is_guarded(name))
 

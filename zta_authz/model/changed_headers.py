@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PRINCIPAL_HEADER = "x-zta-principal"
 
+_PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-:\n"
 _FOLDED = re.compile(r"[^a-z0-9]")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
 _UNTOUCHABLE = frozenset({"host"})  # rules have matched it; Envoy refuses to remove it
@@ -35,6 +36,11 @@ def folded_name(name: str) -> str:
     Source: RFC 3875 section 4.1.18 for `-`; servers and languages do the same with `_`, `.` and the rest.
     """
     return _FOLDED.sub("-", name.lower())
+
+
+def has_odd_names(listing: str) -> bool:
+    """Whether a name in `listing`, a line each in lower case, has characters that `folded_name` may change."""
+    return bool(listing.encode("utf-8", "surrogatepass").translate(None, _PLAIN))
 
 
 def is_ours_on_denials(name: str) -> bool:

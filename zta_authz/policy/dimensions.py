@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from zta_authz.model.changed_headers import folded_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -89,22 +91,35 @@ API_SCOPES: Final = Simple("API scopes", 1, _api_scopes)
 
 
 class HeaderDimension:
-    """The values of one request header, each on its own."""
+    """The values of one request header, each on its own. `folded` is its name as applications may read it."""
 
-    __slots__ = ("cost", "header", "name")
+    __slots__ = ("cost", "folded", "header", "name")
 
     def __init__(self, header: str) -> None:
         self.header = header
+        self.folded = folded_name(header)
         self.name = f"header {header}"
         self.cost = 2
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The header's values; None where repeats were joined. The authority is widened as `hosts` is."""
+        """The header's values; None where repeats were joined.
+
+        With `wide` in strict reading the authority is widened as `hosts` is, other headers by the spellings of their
+        names that applications may take for the same.
+        """
         if wide and self.header in AUTHORITY_HEADERS:
             return (*inputs.header(self.header), *inputs.hosts(wide))
         if inputs.ambiguous_header(self.header):
             return None
-        return inputs.trimmed_header(self.header) if wide and inputs.strict else inputs.header(self.header)
+        if not (wide and inputs.strict):
+            return inputs.header(self.header)
+        values = inputs.trimmed_header(self.header)
+        others = inputs.other_spellings(self.header, self.folded)
+        if not others:
+            return values
+        if any(inputs.ambiguous_header(other) for other in others):
+            return None
+        return (*values, *(value for other in others for value in inputs.trimmed_header(other)))
 
 
 class ClaimDimension:

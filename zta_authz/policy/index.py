@@ -115,14 +115,16 @@ def _build(filed: list[tuple[Rule, int]], work: _Work) -> Part:
 
 def _gather(entries: list[Entries | Blocks]) -> tuple[Entries | Blocks | Named, ...]:
     """Lookups on many headers or claims as one, which asks only for those the request has."""
-    headers = {e.dimension.header: [e] for e in entries if isinstance(e, Entries) and _plain_header(e.dimension)}
+    headers: dict[str, list[Entries]] = {}
     claims: dict[str, list[Entries]] = {}
     for entry in entries:
+        if isinstance(entry, Entries) and _plain_header(entry.dimension):
+            headers.setdefault(entry.dimension.folded, []).append(entry)
         if isinstance(entry.dimension, ClaimDimension) and isinstance(entry, Entries):
             claims.setdefault(entry.dimension.path[0], []).append(entry)
     gathered: list[Entries | Blocks | Named] = []
     if len(headers) > _SMALL:
-        gathered.append(Named(Inputs.header_names, headers))
+        gathered.append(Named(Inputs.folded_header_names, headers))
         entries = [e for e in entries if not _plain_header(e.dimension)]
     if len(claims) > _SMALL:
         gathered.append(Named(_claim_names, claims))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.model.addresses import readings
+from zta_authz.model.changed_headers import folded_name, has_odd_names
 from zta_authz.model.percent import percent_decoded, utf8_bytes
 from zta_authz.policy.cel_cost import MAX_UNITS
 from zta_authz.policy.matchers import ascii_lower
+from zta_authz.policy.spellings import (
+    NO_ADDRESSES,
+    address_readings,
+    cut_query,
+    host_variants,
+    odd_spellings,
+    without_parameter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
     from zta_authz.policy.cel_cost import Sizes
 
 _NONE: Final[tuple[str, ...]] = ()
-_NO_ADDRESSES: Final[tuple[Ip, ...]] = ()
 PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
 # Envoy joins repeats of these before any filter or upstream sees them: one value, whoever reads it.
 _JOINED_BY_ENVOY: Final = frozenset(
@@ -59,8 +65,8 @@ class Inputs:
 
     __slots__ = (
         "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths", "_remote_ips",
-        "_source_ips", "_trimmed", "claims", "host", "identity", "method", "names", "now", "options", "path", "request",
-        "request_principal", "stages", "strict",
+        "_source_ips", "_spellings", "_trimmed", "claims", "host", "identity", "method", "names", "now", "options",
+        "path", "request", "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +100,7 @@ class Inputs:
         self._hosts: tuple[str, ...] | None = None
         self._paths: tuple[str, ...] | None = None
         self._forwarded_path: str | None = None
+        self._spellings: dict[str, tuple[str, ...]] | None = None
         self._trimmed: dict[str, tuple[str, ...]] = {}
         self._claims: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._source_ips: tuple[Ip, ...] | None = None
@@ -127,7 +134,9 @@ class Inputs:
 
     def header_unclear(self, name: str) -> bool:
         """Whether a header has several values, or may have: a value with blanks around it counts as two."""
-        return len(self.trimmed_header(name)) > 1 or self.ambiguous_header(name)
+        if len(self.trimmed_header(name)) > 1 or self.ambiguous_header(name):
+            return True
+        return bool(self.other_spellings(name, folded_name(name)))
 
     @property
     def port(self) -> int:
@@ -189,6 +198,25 @@ class Inputs:
             self._trimmed[name] = found
         return found
 
+    def other_spellings(self, name: str, folded: str) -> tuple[str, ...]:
+        """The request's headers that an application may take for `name`: `x_role` and `x.role` for `x-role`.
+
+        `folded` is `folded_name(name)`. What authentication sets or removes is not taken for another: where it goes on,
+        other spellings are removed.
+        """
+        if self._spellings is None:
+            self._spellings = odd_spellings(self.request.headers)
+        found = self._spellings.get(folded, _NONE)
+        if name != folded and folded in self.request.headers:
+            found = (*found, folded)
+        if not found or name in PSEUDO_HEADERS or self._is_replaced(name):
+            return _NONE
+        return tuple(other for other in found if other != name)
+
+    def _is_replaced(self, name: str) -> bool:
+        changes = self.identity.changes
+        return name in changes.remove_headers or any(header == name for header, _ in changes.set_headers)
+
     def ambiguous_header(self, name: str) -> bool:
         """True where repeats may have been joined, so that nobody can tell what the values were (strict reading).
 
@@ -202,15 +230,20 @@ class Inputs:
             or not any("," in value for value in headers.all(name))
         ):
             return False
-        changes = self.identity.changes
-        replaced = name in changes.remove_headers or any(header == name for header, _ in changes.set_headers)
-        return not replaced and name not in PSEUDO_HEADERS
+        return not self._is_replaced(name) and name not in PSEUDO_HEADERS
 
     def header_names(self) -> Iterable[str]:
         """Every header that goes on after authentication; those it removes may be among them."""
         changed = self.identity.changes.set_headers
         names = self.request.headers.names()
         return {*names, *(name for name, _ in changed)} if changed else names
+
+    def folded_header_names(self) -> Iterable[str]:
+        """The names of `header_names`, each as an application may read it."""
+        names = self.header_names()
+        if not self.identity.changes.set_headers and not has_odd_names(self.request.headers.listing()):
+            return names
+        return {folded_name(name) for name in names}
 
     def _pseudo_header(self, name: str) -> tuple[str, ...]:
         request = self.request
@@ -271,14 +304,14 @@ class Inputs:
     def source_ips(self) -> tuple[Ip, ...]:
         """The direct peer of the proxy."""
         if self._source_ips is None:
-            self._source_ips = _readings(self.request.source.ip)
+            self._source_ips = address_readings(self.request.source.ip)
         return self._source_ips
 
     @property
     def destination_ips(self) -> tuple[Ip, ...]:
         """The proxy's local address."""
         if self._destination_ips is None:
-            self._destination_ips = _readings(self.request.destination.ip)
+            self._destination_ips = address_readings(self.request.destination.ip)
         return self._destination_ips
 
     @property
@@ -302,7 +335,7 @@ class Inputs:
         entries = joined.rsplit(",", hops + 1) if joined else []
         # With use_remote_address Envoy has already appended the peer's own address, so both count alike.
         index = len(entries) - 1 - hops
-        found = _readings(entries[index].strip(" \t\v\f")) if index >= 0 else _NO_ADDRESSES
+        found = address_readings(entries[index].strip(" \t\v\f")) if index >= 0 else NO_ADDRESSES
         return found if found or self.strict else self.source_ips
 
     def take_addresses(self, source: tuple[Ip, ...], remote: tuple[Ip, ...], destination: tuple[Ip, ...]) -> None:
@@ -318,61 +351,3 @@ class Inputs:
             self._meant = Inputs(self.request, self.identity, self.options, self.now, self.stages)
             self._meant.take_addresses(*(each[-1:] for each in found))
         return self._meant
-
-
-def cut_query(path: str) -> str:
-    """The path without query and fragment."""
-    if "?" in path:
-        path = path[: path.index("?")]
-    return path[: path.index("#")] if "#" in path else path
-
-
-def without_parameter(path: str, name: str) -> str:
-    """The path as Envoy writes it when it takes the query parameter `name` out: the others decoded and sorted by name.
-
-    Source: Envoy `Utility::QueryParamsMulti`.
-    """
-    before, mark, query = path.partition("?")
-    if not mark:
-        return path
-    kept: dict[str, list[str]] = {}
-    for field in query.removesuffix("&").split("&"):
-        key, _, value = field.partition("=")
-        kept.setdefault(_percent_decoded(key), []).append(_percent_decoded(value))
-    pairs = [f"{key}={value}" for key in sorted(kept) if key != name for value in kept[key]]
-    return f"{before}?{'&'.join(pairs)}" if pairs else before
-
-
-def _percent_decoded(text: str) -> str:
-    return percent_decoded(utf8_bytes(text)).decode("utf-8", "surrogateescape") if "%" in text else text
-
-
-def host_variants(host: str) -> tuple[str, ...]:
-    """A host in every form that may mean the same server: as it is, without port, without the trailing dot."""
-    variants = [host]
-    name, colon, port = host.rpartition(":")
-    bare = name if colon and (not port or port.isdigit()) and (not name.count(":") or name.endswith("]")) else host
-    for candidate in (bare, bare.rstrip("."), bare.rstrip(".") + host[len(bare) :]):
-        if candidate not in variants:
-            variants.append(candidate)
-    return tuple(variants)
-
-
-def _readings(text: str) -> tuple[Ip, ...]:
-    address = parse_ip(text)
-    return _NO_ADDRESSES if address is None else readings(address)
-
-
-def parse_ip(text: str) -> Ip | None:
-    """The address, None for anything that is not exactly one.
-
-    An IPv6 address may have a numeric zone (RFC 4007 section 11), which changes nothing. A zone by name is only known
-    to the host the proxy runs on: None.
-    """
-    bare, percent, zone = text.partition("%")
-    if percent and not (":" in bare and zone.isascii() and zone.isdigit() and len(zone) < 10):
-        return None
-    try:
-        return ip_address(bare) if bare else None
-    except ValueError:
-        return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from zta_authz.errors import Reason
-from zta_authz.model.identity import Identity, Token
+from zta_authz.model.identity import Changes, Identity, Token
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
 from zta_authz.pdp.decide import combine, decide
 from zta_authz.pdp.paths import plain_authority
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
+from zta_authz.policy.cel import Condition
 from zta_authz.policy.inputs import Inputs
 
 OPEN = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: open}, spec: {rules: [{}]}}\n"
@@ -149,3 +150,68 @@ def test_a_star_is_one_line_to_envoy_and_any_text_to_a_strict_deny(options: Opti
     token = Token("https://a", "bob\n", {"iss": "https://a", "sub": "bob\n"})
     inputs = Inputs(RequestAttributes("GET", "/"), Identity(token=token, tokens=(token,)), options)
     assert combine(snapshot.table.default_view, inputs, default_allow=False).allowed is not denied
+
+
+def sent(lines: dict[str, str], *, exact: bool = True) -> RequestAttributes:
+    headers = Headers({name: (value,) for name, value in lines.items()}, exact=exact)
+    return RequestAttributes("GET", "/", "shop.example.com", headers=headers)
+
+
+BANNED = '{when: [{key: "request.headers[x-role]", values: [banned]}]}'
+
+
+@pytest.mark.parametrize("name", ["x_role", "x.role", "x~role", "x-role"])
+def test_a_denied_header_is_denied_in_every_spelling_that_applications_take_for_it(name: str) -> None:
+    """WSGI and PHP give an application `HTTP_X_ROLE` for each of these."""
+    snapshot = denying(BANNED)
+    for value, wanted in (
+        ("banned", Reason.DENY_POLICY),
+        (" banned ", Reason.DENY_POLICY),
+        ("user", Reason.ALLOW_POLICY),
+    ):
+        for lines in ({name: value}, {"x-role": "user", name: value}):
+            assert decide(snapshot, sent(lines), Evidence(), 0.0).reason is wanted, lines
+    joined = decide(snapshot, sent({name: "user,banned"}, exact=False), Evidence(), 0.0)
+    assert joined.reason is Reason.DENY_POLICY
+    istio = decide(denying(BANNED, Options.istio()), sent({name: "banned"}), Evidence(), 0.0)
+    assert istio.reason is (Reason.DENY_POLICY if name == "x-role" else Reason.ALLOW_POLICY)
+
+
+def test_a_denied_header_with_an_odd_name_is_denied_in_its_plain_spelling_too() -> None:
+    snapshot = denying(BANNED.replace("x-role", "x_role"))
+    assert decide(snapshot, sent({"x-role": "banned"}), Evidence(), 0.0).reason is Reason.DENY_POLICY
+    assert decide(snapshot, sent({"x-roles": "banned"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+
+
+def test_among_many_headers_other_spellings_are_found_as_well() -> None:
+    rules = ", ".join(BANNED.replace("x-role", f"x-h{number}") for number in range(40))
+    for snapshot in (denying(rules), denying(f"{rules}, {BANNED}")):
+        for name in ("x_h33", "x.h33", "x-h33"):
+            assert decide(snapshot, sent({name: "banned"}), Evidence(), 0.0).reason is Reason.DENY_POLICY
+        assert decide(snapshot, sent({"x_h33": "user", "x_other": "banned"}), Evidence(), 0.0).allowed
+
+
+def test_an_allow_is_met_by_the_name_as_it_is_written_only() -> None:
+    allow = OPEN.replace("rules: [{}]", 'rules: [{when: [{key: "request.headers[x-role]", values: [admin]}]}]')
+    snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
+    assert decide(snapshot, sent({"x-role": "admin"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+    assert decide(snapshot, sent({"x_role": "admin"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
+    excluding = compile_snapshot(
+        [SourceText("a.yaml", allow.replace("values: [admin]", "notValues: [banned]"))], Options()
+    )
+    assert decide(excluding, sent({}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+    assert decide(excluding, sent({"x_role": "banned"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
+
+
+def test_a_condition_on_a_header_is_unknown_where_another_spelling_is_there() -> None:
+    condition = Condition("'x-role' in request.headers && request.headers['x-role'] == 'banned'")
+    for lines in ({"x_role": "banned"}, {"x-role": "user", "x.role": "banned"}):
+        assert condition.evaluate(Inputs(sent(lines), Identity(), Options())) is None
+    assert condition.evaluate(Inputs(sent({"x-role": "user", "x_other": "a"}), Identity(), Options())) is False
+
+
+def test_what_a_token_sets_has_no_other_spelling() -> None:
+    """Where it goes on, the client's other spellings are removed."""
+    identity = Identity(changes=Changes(set_headers=(("x-role", "user"),)))
+    inputs = Inputs(sent({"x_role": "banned"}), identity, Options())
+    assert not combine(denying(BANNED).table.default_view, inputs, default_allow=False).policy.endswith("deny")

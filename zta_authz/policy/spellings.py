@@ -1,0 +1,88 @@
+"""One text in the spellings that other readers may give it: paths, hosts, addresses, names of headers."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.model.addresses import readings
+from zta_authz.model.changed_headers import folded_name, has_odd_names
+from zta_authz.model.percent import percent_decoded, utf8_bytes
+
+if TYPE_CHECKING:
+    from zta_authz.model.addresses import Ip
+    from zta_authz.model.request import Headers
+
+NO_ADDRESSES: Final[tuple[Ip, ...]] = ()
+_NO_SPELLINGS: Final[dict[str, tuple[str, ...]]] = {}
+
+
+def odd_spellings(headers: Headers) -> dict[str, tuple[str, ...]]:
+    """Names with other characters than letters, digits and `-`, by what an application may read for them."""
+    if not has_odd_names(headers.listing()):
+        return _NO_SPELLINGS
+    found: dict[str, tuple[str, ...]] = {}
+    for name in headers.names():
+        folded = folded_name(name)
+        if folded != name:
+            found[folded] = (*found.get(folded, ()), name)
+    return found
+
+
+def cut_query(path: str) -> str:
+    """The path without query and fragment."""
+    if "?" in path:
+        path = path[: path.index("?")]
+    return path[: path.index("#")] if "#" in path else path
+
+
+def without_parameter(path: str, name: str) -> str:
+    """The path as Envoy writes it when it takes the query parameter `name` out: the others decoded and sorted by name.
+
+    Source: Envoy `Utility::QueryParamsMulti`.
+    """
+    before, mark, query = path.partition("?")
+    if not mark:
+        return path
+    kept: dict[str, list[str]] = {}
+    for field in query.removesuffix("&").split("&"):
+        key, _, value = field.partition("=")
+        kept.setdefault(_percent_decoded(key), []).append(_percent_decoded(value))
+    pairs = [f"{key}={value}" for key in sorted(kept) if key != name for value in kept[key]]
+    return f"{before}?{'&'.join(pairs)}" if pairs else before
+
+
+def _percent_decoded(text: str) -> str:
+    return percent_decoded(utf8_bytes(text)).decode("utf-8", "surrogateescape") if "%" in text else text
+
+
+def host_variants(host: str) -> tuple[str, ...]:
+    """A host in every form that may mean the same server: as it is, without port, without the trailing dot."""
+    variants = [host]
+    name, colon, port = host.rpartition(":")
+    bare = name if colon and (not port or port.isdigit()) and (not name.count(":") or name.endswith("]")) else host
+    for candidate in (bare, bare.rstrip("."), bare.rstrip(".") + host[len(bare) :]):
+        if candidate not in variants:
+            variants.append(candidate)
+    return tuple(variants)
+
+
+def address_readings(text: str) -> tuple[Ip, ...]:
+    """The address in `text` and, where it stands for an IPv4 address, that one; () for anything else."""
+    address = parse_ip(text)
+    return NO_ADDRESSES if address is None else readings(address)
+
+
+def parse_ip(text: str) -> Ip | None:
+    """The address, None for anything that is not exactly one.
+
+    An IPv6 address may have a numeric zone (RFC 4007 section 11), which changes nothing. A zone by name is only known
+    to the host the proxy runs on: None.
+    """
+    bare, percent, zone = text.partition("%")
+    if percent and not (":" in bare and zone.isascii() and zone.isdigit() and len(zone) < 10):
+        return None
+    try:
+        return ip_address(bare) if bare else None
+    except ValueError:
+        return None
