@@ -162,10 +162,11 @@ def explanation_message(explanation: Explanation, digest: str) -> admin_pb2.Expl
         detail=_text(decision.detail),
         table_digest=digest,
         matched=[_text(text) for text in explanation.matched],
+        rule_name=decision.rule_name,
     )
     for miss in explanation.nearest:
         failed = [_text(text) for text in miss.failed]
-        message.nearest.add(policy=miss.policy, rule=miss.rule, failed=failed, line=miss.line)
+        message.nearest.add(policy=miss.policy, rule=miss.rule, failed=failed, line=miss.line, rule_name=miss.rule_name)
     return message
 
 

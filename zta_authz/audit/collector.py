@@ -67,6 +67,7 @@ class _Line(msgspec.Struct, frozen=True):
     reason: str = ""
     policy: str = ""
     rule: int | None = None
+    rule_name: str = ""
     principal: str = ""
     api_client: str = ""
     method: str = ""
@@ -102,6 +103,7 @@ def _attributes(said: _Line) -> list[tuple[str, str | int]]:
         ("zta.verdict", said.verdict),
         ("zta.reason", said.reason),
         ("zta.policy", said.policy),
+        ("zta.rule_name", said.rule_name),
         ("zta.principal", said.principal),
         ("zta.api_client", said.api_client),
         ("http.request.method", said.method),

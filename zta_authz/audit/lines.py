@@ -35,7 +35,8 @@ MAX_KNOWN: Final = 1024
 _MICROSECONDS: Final = 1e6
 _STAMP_DIGITS: Final = 16  # of microseconds since the epoch: from 2001 to 2286
 _VERDICT: Final = (
-    *("verdict", "reason", "policy", "rule", "detail", "principal", "token_subject", "token_issuer", "method", "host"),
+    *("verdict", "reason", "policy", "rule", "rule_name", "detail", "principal", "token_subject"),
+    *("token_issuer", "method", "host"),
 )
 _NOTHING_CLAIMED: Final = {"claimed_subject": "", "claimed_issuer": ""}
 _encode: Final = msgspec.json.Encoder().encode
@@ -84,7 +85,8 @@ class LineMaker:
     def _joined(self, note: Note, decision: Decision, identity: Identity, stamp: str) -> bytes:
         source, destination, path = note.source, note.destination, note.path
         peer, token, method, host = identity.peer, identity.token, note.method, note.host
-        key = (decision.reason, decision.policy, decision.rule, decision.verdict, id(peer), id(token), method, host)
+        rule = (decision.policy, decision.rule, decision.rule_name)
+        key = (decision.reason, *rule, decision.verdict, id(peer), id(token), method, host)
         said = self._verdicts.get(key) or self._verdict(note, key, peer, token)
         ends = self._ends.get((id(source), id(destination))) or self._both_ends(source, destination)
         last = (decision.verdict, note.table_digest, id(identity.changes))

@@ -116,6 +116,7 @@ class ShadowRecord(msgspec.Struct, frozen=True):
     policy: str
     rule: int
     dry_run: bool
+    rule_name: str
 
 
 class DisagreementRecord(msgspec.Struct, frozen=True):
@@ -125,6 +126,7 @@ class DisagreementRecord(msgspec.Struct, frozen=True):
     reason: str
     policy: str
     rule: int | None
+    rule_name: str
 
 
 class DecisionRecord(msgspec.Struct, frozen=True):
@@ -144,6 +146,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     reason: str
     policy: str
     rule: int | None
+    rule_name: str
     detail: str
     principal: str
     token_subject: str
@@ -183,6 +186,7 @@ def make_record(note: Note) -> DecisionRecord:
         decision.reason,
         decision.policy,
         decision.rule,
+        decision.rule_name,
         _cut(decision.detail),
         _cut(identity.principal),
         _cut(token.subject) if token is not None else "",
@@ -193,7 +197,7 @@ def make_record(note: Note) -> DecisionRecord:
         endpoint(note.source),
         endpoint(note.destination),
         _cut(note.request_id),
-        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run) for s in shadows) if shadows else (),
+        tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run, s.rule_name) for s in shadows) if shadows else (),
         trace_id(note.trace_parent),
         _cut(client.name) if client is not None else "",
         identity.binding or "",
@@ -213,7 +217,7 @@ def _cut(text: str) -> str:
 def _disagreement(found: Disagreement | None) -> DisagreementRecord | None:
     if found is None:
         return None
-    return DisagreementRecord(found.verdict, found.reason, found.policy, found.rule)
+    return DisagreementRecord(found.verdict, found.reason, found.policy, found.rule, found.rule_name)
 
 
 def trace_id(trace_parent: TraceParent | str) -> str:

@@ -94,7 +94,7 @@ def _print_json(faults: tuple[Fault, ...], snapshot: Snapshot | None, findings: 
     fields: dict[str, Any] = {"ok": not faults, "faults": [fault_fields(fault) for fault in faults], "warnings": []}
     if snapshot is not None:
         fields["warnings"] = [
-            {"kind": kind, "level": level, "policy": None, "rule": None, **fault_fields(fault)}
+            {"kind": kind, "level": level, "policy": None, "rule": None, "ruleName": None, **fault_fields(fault)}
             for kind, level, found in (("document", "warning", snapshot.warnings), ("skipped", "info", snapshot.notes))
             for fault in sorted(found)
         ]
@@ -104,6 +104,7 @@ def _print_json(faults: tuple[Fault, ...], snapshot: Snapshot | None, findings: 
                 "level": finding.level.value,
                 "policy": finding.policy,
                 "rule": finding.rule,
+                "ruleName": finding.rule_name or None,
                 "source": finding.source,
                 "line": finding.line,
                 "column": None,
@@ -121,12 +122,14 @@ def _print_text(snapshot: Snapshot, findings: list[Finding]) -> None:
     from rich.text import Text
 
     from zta_authz.cli.output import one_line, stdout_console
+    from zta_authz.policy.rule import shown_rule
 
     console = stdout_console()
     lines = [(each.place, "warning", each.message, each.hint) for each in sorted(snapshot.warnings)]
     lines += [(each.place, "info", each.message, each.hint) for each in sorted(snapshot.notes)]
     for finding in findings:
-        message = f"rule {finding.rule} of `{finding.policy}`: {finding.message} [{finding.kind.value}]"
+        rule = shown_rule(finding.rule, finding.rule_name)
+        message = f"rule {rule} of `{finding.policy}`: {finding.message} [{finding.kind.value}]"
         lines.append((f"{finding.source}:{finding.line}", finding.level.value, message, finding.hint))
     for place, level, message, hint in lines:
         line = Text(one_line(place), style="bold").append(": ")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from zta_authz.cli.output import one_line
 from zta_authz.model.identity import PeerTrust
+from zta_authz.policy.rule import shown_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) ->
         "detail": decision.detail,
         "policy": decision.policy or None,
         "rule": decision.rule,
+        "ruleName": decision.rule_name or None,
         "places": [_place_fields(place) for place in _places(bench, decision)],
         "matched": list(explanation.matched),
         "identity": _identity_fields(subject, decision),
@@ -42,13 +44,20 @@ def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) ->
             {
                 "policy": miss.policy,
                 "rule": miss.rule,
+                "ruleName": miss.rule_name or None,
                 "places": [_place_fields(place) for place in bench.places(miss.policy, miss.rule, "ALLOW")],
                 "failed": list(miss.failed),
             }
             for miss in explanation.nearest
         ],
         "matchedWithoutDeciding": [
-            {"action": each.action, "policy": each.policy, "rule": each.rule, "dryRun": each.dry_run}
+            {
+                "action": each.action,
+                "policy": each.policy,
+                "rule": each.rule,
+                "ruleName": each.rule_name or None,
+                "dryRun": each.dry_run,
+            }
             for each in decision.shadows
         ],
         "notes": list(bench.notes(subject, decision)),
@@ -84,14 +93,19 @@ def print_lines(bench: Bench, subject: Subject, explanation: Explanation) -> Ite
     if decision.detail:
         yield _row("because", decision.detail)
     if decision.policy:
-        yield _row("policy", f"{decision.policy}, rule {decision.rule}{_at(_places(bench, decision))}")
+        yield _row(
+            "policy",
+            f"{decision.policy}, rule {shown_rule(decision.rule, decision.rule_name)}{_at(_places(bench, decision))}",
+        )
     for line in explanation.matched:
         yield _row("matched", line)
     yield _row("peer", _peer(subject, decision))
     yield _row("token", _token(subject, decision))
     for each in decision.shadows:
         how = "dry run" if each.dry_run else "never decides"
-        yield _row("also", f"{each.action} policy {each.policy}, rule {each.rule} matched ({how})")
+        yield _row(
+            "also", f"{each.action} policy {each.policy}, rule {shown_rule(each.rule, each.rule_name)} matched ({how})"
+        )
     for note in bench.notes(subject, decision):
         yield _row("note", note)
     yield from nearest_lines(bench, explanation.nearest)
@@ -103,7 +117,7 @@ def nearest_lines(bench: Bench, nearest: Sequence[Miss]) -> Iterator[Text]:
         yield Text("nearest ALLOW rules:")
     for miss in nearest:
         at = _at(bench.places(miss.policy, miss.rule, "ALLOW"))
-        yield Text(one_line(f"  {miss.policy}, rule {miss.rule}{at}"), style="bold")
+        yield Text(one_line(f"  {miss.policy}, rule {shown_rule(miss.rule, miss.rule_name)}{at}"), style="bold")
         for failed in miss.failed:
             yield Text(one_line(f"    {failed}"))
 

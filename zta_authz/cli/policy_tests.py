@@ -81,6 +81,8 @@ def run_case(suite: Suite, case: Case, now: float) -> Outcome:
     """Decide the case's request; at `now` where the case names no time."""
     explanation = suite.bench.explain(case.subject, now if case.at is None else case.at)
     got = _outcome(explanation.decision)
+    if isinstance(case.expected.get("rule"), str):
+        got["rule"] = explanation.decision.rule_name or explanation.decision.rule
     return Outcome(case, {name: got[name] for name in case.expected}, explanation)
 
 
@@ -256,10 +258,12 @@ class _SuiteReader:
             found["policy"] = text
 
     def _rule(self, found: dict[str, str | int], expect: Mapping, node: Node) -> None:
-        number: Any = to_plain(node)
-        if type(number) is not int or number < 0:
-            self._reader.fault(node, "`rule` is not the number of a rule", "write a number, the first rule is 0")
+        which: Any = to_plain(node)
+        named = isinstance(which, str) and which
+        if not named and (type(which) is not int or which < 0):
+            hint = "write its name, or its number: the first rule is 0"
+            self._reader.fault(node, "`rule` is not the name or number of a rule", hint)
         elif expect.get("policy") is None:
             self._reader.fault(node, "`rule` says nothing without `policy`", "add `policy`")
         else:
-            found["rule"] = number
+            found["rule"] = which

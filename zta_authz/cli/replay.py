@@ -61,6 +61,8 @@ class Change(NamedTuple):
     new: str
     new_policy: str
     new_rule: int | None
+    old_rule_name: str = ""
+    new_rule_name: str = ""
 
 
 @dataclass(slots=True)
@@ -85,13 +87,13 @@ class Findings:
         """All that were looked at."""
         return self.same + self.refused + self.undecidable + self.changed
 
-    def compare(self, old: tuple[str, str, int | None], new: Decision, example: dict[str, Any]) -> None:
-        """Count one request; `old` is its verdict, policy and rule."""
+    def compare(self, old: tuple[str, str, int | None, str], new: Decision, example: dict[str, Any]) -> None:
+        """Count one request; `old` is its verdict, policy, rule and the rule's name."""
         verdict = new.verdict.value
         if old[0] == verdict:
             self.same += 1
             return
-        change = Change(*old, verdict, new.policy, new.rule)
+        change = Change(*old[:3], verdict, new.policy, new.rule, old[3], new.rule_name)
         self.changes[change] = self.changes.get(change, 0) + 1
         examples = self.examples.setdefault(change, [])
         if len(examples) < EXAMPLES:
@@ -166,7 +168,7 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
             findings.cannot_tell(found.missing)
             continue
         fields = logged.fields
-        old = (fields["verdict"], fields["policy"], fields.get("rule"))
+        old = (fields["verdict"], fields["policy"], fields.get("rule"), fields.get("rule_name", ""))
         names = ("time", "decision_id", "method", "host", "path", "principal")
         findings.compare(old, found.decision, {name: fields[name] for name in names})
 
@@ -195,7 +197,7 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
             "path": request.path.partition("?")[0],
             "principal": new.identity.principal or old.identity.principal,
         }
-        findings.compare((old.verdict.value, old.policy, old.rule), new, example)
+        findings.compare((old.verdict.value, old.policy, old.rule, old.rule_name), new, example)
 
 
 def _wants_fetched_keys(decision: Decision, snapshot: Snapshot) -> bool:
@@ -230,8 +232,8 @@ def _print_json(findings: Findings) -> None:
 
     changes = [
         {
-            "from": {"verdict": change.old, "policy": change.old_policy or None, "rule": change.old_rule},
-            "to": {"verdict": change.new, "policy": change.new_policy or None, "rule": change.new_rule},
+            "from": _side(change.old, change.old_policy, change.old_rule, change.old_rule_name),
+            "to": _side(change.new, change.new_policy, change.new_rule, change.new_rule_name),
             "count": count,
             "examples": findings.examples[change],
         }
@@ -251,7 +253,8 @@ def _print_text(findings: Findings) -> None:
     for change, count in _by_count(findings):
         line = Text(f"{count:>6}  {change.old} -> ", style="bold")
         line.append(change.new, style="bold green" if change.new == "allow" else "bold red")
-        old, new = _by(change.old_policy, change.old_rule), _by(change.new_policy, change.new_rule)
+        old = _by(change.old_policy, change.old_rule, change.old_rule_name)
+        new = _by(change.new_policy, change.new_rule, change.new_rule_name)
         line.append(one_line(f"  {new}; was {old}"), style="not bold default")
         console.print(line, soft_wrap=True)
         for each in findings.examples[change]:
@@ -272,5 +275,11 @@ def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _by(policy: str, rule: int | None) -> str:
-    return f"by {policy}, rule {rule}" if policy else "no policy matches"
+def _side(verdict: str, policy: str, rule: int | None, name: str) -> dict[str, Any]:
+    return {"verdict": verdict, "policy": policy or None, "rule": rule, "ruleName": name or None}
+
+
+def _by(policy: str, rule: int | None, name: str) -> str:
+    from zta_authz.policy.rule import shown_rule
+
+    return f"by {policy}, rule {shown_rule(rule, name)}" if policy else "no policy matches"

@@ -45,19 +45,23 @@ class Shadow:
     policy: str
     rule: int
     dry_run: bool
+    rule_name: str = ""
 
 
 class Disagreement(msgspec.Struct, frozen=True):
-    """What the shadow policies say where that is another verdict; `policy` and `rule` are as in a `Decision`."""
+    """What the shadow policies say where that is another verdict; policy and rule are as in a `Decision`."""
 
     verdict: Verdict
     reason: Reason
     policy: str = ""
     rule: int | None = None
+    rule_name: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True):
     """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
+
+    `rule_name` is what the policy calls that rule, "" where it does not: numbers shift with each insertion.
 
     `identity` is what was verified, whatever the verdict; `refused_token` is whom a token names that was refused.
     `detail` is for the decision log and spans only: it may name what an attacker would like to know.
@@ -73,6 +77,7 @@ class Decision(msgspec.Struct, frozen=True):
     shadows: tuple[Shadow, ...] = ()
     disagreement: Disagreement | None = None
     refused_token: NamedToken | None = None
+    rule_name: str = ""
 
     @property
     def allowed(self) -> bool:

@@ -106,7 +106,7 @@ def _answered(snapshot: Snapshot, workload: Workload | None, denial: Decision, i
     rule = None if answers is None or _unclear(inputs) is not None else answers.first(inputs)
     if rule is None or rule.response is None:
         return denial
-    detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.number}"
+    detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.shown}"
     return structs.replace(denial, detail=detail, response=rule.response.resolve(inputs))
 
 
@@ -142,7 +142,9 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shadows: tuple[Shadow, ...]) -> Decision:
     response = NO_RESPONSE if rule.response is None else rule.response.resolve(inputs)
     detail = _unknown(rule, inputs) if verdict is Verdict.DENY else ""
-    return Decision(verdict, reason, rule.policy.name, rule.number, inputs.identity, detail, response, shadows)
+    return Decision(
+        verdict, reason, rule.policy.name, rule.number, inputs.identity, detail, response, shadows, rule_name=rule.name
+    )
 
 
 def _unknown(rule: Rule, inputs: Inputs) -> str:
@@ -162,7 +164,7 @@ def _shadows(view: WorkloadView, inputs: Inputs) -> tuple[Shadow, ...]:
     found = [index.first(inputs) for index in view.shadows]
     inputs.restore_condition_units()  # what never decides must not cost the rules that do
     return tuple(
-        Shadow(rule.policy.action, rule.policy.name, rule.number, rule.policy.dry_run)
+        Shadow(rule.policy.action, rule.policy.name, rule.number, rule.policy.dry_run, rule.name)
         for rule in found
         if rule is not None
     )

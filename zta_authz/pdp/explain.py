@@ -32,6 +32,7 @@ class Miss:
     failed: tuple[str, ...]
     line: int = 0
     """Where the rule starts in its file, from 1."""
+    rule_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +108,4 @@ def _miss(rule: Rule, inputs: Inputs) -> Miss:
         "; ".join(f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}" for clause in part)
         for part in _failing(rule, inputs)
     )
-    return Miss(rule.policy.name, rule.number, failed, rule.line)
+    return Miss(rule.policy.name, rule.number, failed, rule.line, rule.name)

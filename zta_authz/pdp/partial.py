@@ -88,4 +88,4 @@ def _all(clauses: Iterable[Clause], inputs: Inputs, known: Known, *, deny: bool)
 
 
 def _decision(verdict: Verdict, reason: Reason, rule: Rule) -> Decision:
-    return Decision(verdict, reason, rule.policy.name, rule.number)
+    return Decision(verdict, reason, rule.policy.name, rule.number, rule_name=rule.name)

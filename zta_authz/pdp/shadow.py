@@ -41,4 +41,4 @@ def disagreement(decided: Decision, other: Decision) -> Disagreement | None:
     """What `other` says where that is not the verdict that was `decided`; None where they agree."""
     if other.verdict is decided.verdict:
         return None
-    return Disagreement(other.verdict, other.reason, other.policy, other.rule)
+    return Disagreement(other.verdict, other.reason, other.policy, other.rule, other.rule_name)

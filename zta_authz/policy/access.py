@@ -1,11 +1,12 @@
 """Reading `zta.dev/v1` AccessPolicy: Istio's shape, and per policy or rule what Istio can't say.
 
-Beyond `AuthorizationPolicy`: `condition` (CEL) on a rule; `require`, `response`, `effectiveFrom`, `expiresAt` and
-`schedule` on the policy or on a rule; a rule's `response` is used before its policy's.
+Beyond `AuthorizationPolicy`: `name` and `condition` (CEL) of a rule; `require`, `response`, `effectiveFrom`,
+`expiresAt` and `schedule` on the policy or on a rule; a rule's `response` is used before its policy's.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.authorization import TIME_FIELDS, read_rules, read_selector, without_rules
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.spec import DocumentSet, Header, RuleSpec
+    from zta_authz.policy.yaml_reader import Node
 
 _SPEC_FIELDS: Final = ("selector", "action", "rules", "response", "require", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 
 
 def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -36,6 +39,7 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
         return _extras(reader, node, action)
 
     rules = None if rules_node is None else read_rules(reader, rules_node, extras)
+    _check_names(reader, rules or [])
     if without_rules(rules_node):
         _check_without_rules(reader, spec, action)
     elif rules and (shared := spec.get("response")) is not None and all(_has_response(rule) for rule in rules):
@@ -47,6 +51,18 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
             header.document, reader, extras(reader, spec),
         )
     )  # fmt: skip
+
+
+def _check_names(reader: Reader, rules: list[RuleSpec]) -> None:
+    """Note names that more than one rule has."""
+    first: dict[str, int] = {}
+    for rule in rules:
+        name = rule.extras.name if rule.extras is not None else ""
+        if name in first:
+            message = f"duplicate rule name `{name}` (first at line {first[name]})"
+            reader.fault(rule.node, message, "give each rule of a policy a name of its own")
+        elif name:
+            first[name] = reader.position(rule.node).line
 
 
 def _has_response(rule: RuleSpec) -> bool:
@@ -78,10 +94,23 @@ def _check_without_rules(reader: Reader, spec: Mapping, action: str) -> None:
                 )
 
 
+def _rule_name(reader: Reader, node: Node | None) -> str:
+    """A rule's name; "", and a fault where it is wrong."""
+    name = None if node is None else reader.string(node, "name")
+    if node is None or name is None:
+        return ""
+    if not _NAME.fullmatch(name):
+        hint = "start with a letter; letters, digits, `-`, `_` and `.` may follow, at most 63 characters"
+        reader.fault(node, f"`{name[:80]}` is not a rule's name", hint)
+        return ""
+    return name
+
+
 def _extras(reader: Reader, node: Mapping, action: str) -> Extras:
     """The fields of a policy or rule that go beyond Istio's."""
     extras = Extras(times=read_times(reader, node))
     condition, response, require = node.get("condition"), node.get("response"), node.get("require")
+    extras.name = _rule_name(reader, node.get("name"))
     if condition is not None and reader.string(condition, "condition") and isinstance(condition, Scalar):
         extras.condition = condition
     if response is not None:

@@ -22,7 +22,7 @@ MAX_RULES: Final = 512
 MAX_SERVICE_ACCOUNTS: Final = 16
 RULE_FIELDS: Final = ("from", "to", "when")
 TIME_FIELDS: Final = ("effectiveFrom", "expiresAt", "schedule")
-RULE_EXTRAS: Final = ("condition", "require", "response", *TIME_FIELDS)
+RULE_EXTRAS: Final = ("name", "condition", "require", "response", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 # What Go's strconv.ParseBool, and so Istio, takes for true and for false.
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))

@@ -72,7 +72,9 @@ class TableCompiler:
             clauses += self._extras(spec, more)
         response = next((more.response for more in extras if more.response is not None), None)
         clauses.sort(key=lambda clause: clause.cost)
-        return Rule(ref, number, spec.reader.position(rule.node).line, tuple(clauses), tuple(groups), response)
+        name = rule.extras.name if rule.extras is not None else ""
+        line = spec.reader.position(rule.node).line
+        return Rule(ref, number, line, tuple(clauses), tuple(groups), response, name=name)
 
     def _when(self, spec: PolicySpec, when: WhenSpec) -> list[Clause]:
         sides = [(values, negated) for values, negated in ((when.values, False), (when.not_values, True)) if values]

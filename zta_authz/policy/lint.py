@@ -74,6 +74,7 @@ class Finding:
     level: Level
     message: str
     hint: str
+    rule_name: str = ""
 
 
 def lint(
@@ -167,7 +168,9 @@ def _doubtful(each: Placed, judge: _Judge) -> Iterator[Finding]:
 
 def _finding(at: Placed, kind: Kind, message: str, hint: str, level: Level = Level.WARNING) -> Finding:
     ref = at.policy.ref
-    return Finding(ref.position.source, at.rule.line, ref.name, at.rule.number, kind, level, message, hint)
+    return Finding(
+        ref.position.source, at.rule.line, ref.name, at.rule.number, kind, level, message, hint, at.rule.name
+    )
 
 
 class _Judge:

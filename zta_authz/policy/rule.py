@@ -27,6 +27,11 @@ class PolicyRef:
     dry_run: bool = False
 
 
+def shown_rule(number: int | None, name: str) -> str:
+    """A rule's number, and its name where it has one, for people."""
+    return f"{number} `{name}`" if name else f"{number}"
+
+
 @dataclass(slots=True, eq=False)
 class Rule:
     """Holds where every clause holds and every group has an alternative whose clauses all hold.
@@ -42,6 +47,13 @@ class Rule:
     groups: tuple[Alternatives, ...] = ()
     response: ResponseTemplate | None = None
     id: int = -1
+    name: str = ""
+    """What the operator calls it, "" where it has no name."""
+
+    @property
+    def shown(self) -> str:
+        """Its number, and its name where it has one."""
+        return shown_rule(self.number, self.name)
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """Whether the rule matches; `deny` is the side on which undecidable values fall."""

@@ -51,6 +51,7 @@ class Extras:
     condition: Scalar | None = None
     times: TimeWindow | None = None
     response: ResponseTemplate | None = None
+    name: str = ""
     require: tuple[Clause, ...] = ()
 
 

@@ -97,4 +97,4 @@ class ShadowPolicies:
             return
         self._logged.add(which)
         details = {"verdict": found.verdict.value, "reason": found.reason.value, "policy": found.policy}
-        _LOG.warning("shadow policies disagree", extra={**details, "rule": found.rule})
+        _LOG.warning("shadow policies disagree", extra={**details, "rule": found.rule, "rule_name": found.rule_name})

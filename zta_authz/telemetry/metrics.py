@@ -39,9 +39,11 @@ OTHER_HOSTS = "other"
 MAX_POLICIES = 200
 """Policies with series of their own: the first that decide. All others together are `OTHER_POLICIES`."""
 OTHER_POLICIES = "other"
+MAX_RULES = 500
+"""Named rules with series of their own, as with policies."""
 PUSHES_HELP = "Pushes of metrics that the collector took whole."
 PUSH_FAILURES_HELP = "Pushes of metrics that the collector did not take, or not all of."
-_KIND, _DURATION = itemgetter(0, 1, 2), itemgetter(3)
+_KIND, _DURATION = itemgetter(0, 1, 2, 3), itemgetter(4)
 STAGES = ("parse", "identity", "match", "answer")
 
 
@@ -68,7 +70,14 @@ class Metrics:
             registry=registry,
         )
         self._policies: set[str] = set()
-        self._calls: list[tuple[Verdict, Reason, str, int]] = []
+        self._by_rule = Counter(
+            names.RULE_DECISIONS,
+            "Check calls that a rule with a name decided.",
+            ("verdict", "reason", "policy", "rule"),
+            registry=registry,
+        )
+        self._rules: set[tuple[str, str]] = set()
+        self._calls: list[tuple[Verdict, Reason, str, str, int]] = []
         self._staged: list[tuple[Stages, int, int]] = []
         self._durations = Durations(names.CHECK_DURATION, "Time from a CheckRequest to its answer.", DURATION_BUCKETS)
         registry.register(self._durations)
@@ -117,7 +126,8 @@ class Metrics:
     def count(self, event: CheckEvent) -> None:
         """Count one answered call and its time. A clock set back counts as no time."""
         decision, calls = event.decision, self._calls
-        calls.append((decision.verdict, decision.reason, decision.policy, event.ended_ns - event.started_ns))
+        took = event.ended_ns - event.started_ns
+        calls.append((decision.verdict, decision.reason, decision.policy, decision.rule_name, took))
         stages = event.stages
         if stages is not None:  # without the event, which keeps a whole request in memory that the next could use
             self._staged.append((stages, event.started_ns, event.ended_ns))
@@ -127,12 +137,14 @@ class Metrics:
     def _fold(self) -> None:
         """Count what was noted."""
         calls, self._calls = self._calls, []
-        for (verdict, reason, policy), number in Tally(map(_KIND, calls)).items():
+        for (verdict, reason, policy, rule), number in Tally(map(_KIND, calls)).items():
             child = self._decisions.get((verdict, reason))
             if child is not None:
                 child.inc(number)
                 if policy:
                     self._by_policy.labels(verdict.value, reason.value, self._policy(policy)).inc(number)
+                if rule:
+                    self._by_rule.labels(verdict.value, reason.value, *self._rule(policy, rule)).inc(number)
             if reason is Reason.INTERNAL_ERROR:
                 self._internal_errors.inc(number)
         self._durations.add(map(_DURATION, calls))
@@ -154,6 +166,12 @@ class Metrics:
             return OTHER_POLICIES
         self._policies.add(name)
         return name
+
+    def _rule(self, policy: str, rule: str) -> tuple[str, str]:
+        if (policy, rule) not in self._rules and len(self._rules) >= MAX_RULES:
+            return OTHER_POLICIES, OTHER_POLICIES
+        self._rules.add((policy, rule))
+        return policy, rule
 
     def watch_audit(self, dropped: Callable[[], int], queued: Callable[[], int], unsampled: Callable[[], int]) -> None:
         """Show how the decision log keeps up: records it `dropped` since the start, and those that are `queued`.

@@ -150,6 +150,8 @@ def _attributes(event: CheckEvent) -> Iterator[bytes]:
         yield _known(names.POLICY, decision.policy)
     if decision.rule is not None:
         yield _known(names.RULE, decision.rule)
+    if decision.rule_name:
+        yield _known(names.RULE_NAME, decision.rule_name)
     if decision.identity.principal:
         yield _known(names.PRINCIPAL, _encodable(decision.identity.principal))
     if event.request is not None:

@@ -159,3 +159,19 @@ async def test_a_time_that_no_calendar_has_is_refused_and_not_an_error_of_ours(a
         await explain(request=admin_pb2.Request(method="GET"), at_seconds=at)
     assert caught.value.args[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert (await explain(request=admin_pb2.Request(method="GET"), at_seconds=4e9)).reason
+
+
+async def test_rules_are_called_by_their_names_and_conditions_are_explained() -> None:
+    text = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: p}
+spec:
+  rules:
+  - {name: reads, condition: "request.method == 'GET'"}
+"""
+    allowed = await explain(hatshop(text), request=admin_pb2.Request(method="GET", path="/", host="shop"))
+    assert (allowed.policy, allowed.rule, allowed.rule_name) == ("default/p", 0, "reads")
+    assert allowed.matched[0].startswith("condition: saw true: `request.method == 'GET'` is true")
+    denied = await explain(hatshop(text), request=admin_pb2.Request(method="PUT", path="/", host="shop"))
+    assert (denied.rule_name, denied.nearest[0].rule_name) == ("", "reads")

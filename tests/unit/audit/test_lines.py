@@ -41,6 +41,7 @@ decisions = st.builds(
     reason=st.sampled_from([Reason.ALLOW_POLICY, Reason.DENY_POLICY, Reason.TOKEN_EXPIRED]),
     policy=st.sampled_from(["", "default/a", "default/é"]),
     rule=st.sampled_from([None, 0, 1]),
+    rule_name=st.sampled_from(["", "", "by-name", "other-name"]),
     identity=identities,
     detail=st.sampled_from(["", "", "", "detail"]),
     response=st.sampled_from([NO_RESPONSE, Response((("x-tier", "gold"),), ("x-debug",))]),

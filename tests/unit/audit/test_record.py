@@ -56,6 +56,7 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "reason": "deny_policy",
         "policy": "default/secret-policy",
         "rule": 1,
+        "rule_name": "",
         "detail": "secret detail",
         "principal": FRONTEND,
         "token_subject": "",
@@ -84,10 +85,11 @@ def noted(request: RequestAttributes, decision: Decision, ended: float = 0.0) ->
 
 
 def test_what_the_shadow_policies_say_is_recorded_beside_what_was_decided() -> None:
-    found = Disagreement(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/new", 3)
+    found = Disagreement(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/new", 3, "new-rule")
     record = line(attributes(), msgspec.structs.replace(deny(), disagreement=found))
     assert record["verdict"] == "deny"
-    assert record["shadow"] == {"verdict": "allow", "reason": "allow_policy", "policy": "default/new", "rule": 3}
+    told = {"verdict": "allow", "reason": "allow_policy", "policy": "default/new", "rule": 3, "rule_name": "new-rule"}
+    assert record["shadow"] == told
 
 
 def test_what_an_allow_changes_on_the_request_is_recorded_by_name_only() -> None:
@@ -150,9 +152,11 @@ def test_the_time_is_what_a_datetime_would_say(now: float) -> None:
 
 
 def test_rules_that_matched_without_deciding_are_recorded() -> None:
-    shadow = Shadow("DENY", "default/tr\udc80ied", 2, dry_run=True)
+    shadow = Shadow("DENY", "default/tr\udc80ied", 2, dry_run=True, rule_name="x")
     found = line(attributes(), Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, shadows=(shadow,)))
-    assert found["shadows"] == [{"action": "DENY", "policy": "default/tr\\udc80ied", "rule": 2, "dry_run": True}]
+    assert found["shadows"] == [
+        {"action": "DENY", "policy": "default/tr\\udc80ied", "rule": 2, "dry_run": True, "rule_name": "x"}
+    ]
 
 
 def test_a_token_is_named_by_subject_and_issuer_only() -> None:

@@ -237,7 +237,7 @@ def test_rules_that_match_without_deciding_are_told(explain: Any) -> None:
     audit = policy("watch", operation(methods=["GET"]), action="AUDIT")
     _, answer = explain({"principal": FRONTEND}, SHOP, audit)
     assert answer["matchedWithoutDeciding"] == [
-        {"action": "AUDIT", "policy": "default/watch", "rule": 0, "dryRun": False}
+        {"action": "AUDIT", "policy": "default/watch", "rule": 0, "ruleName": None, "dryRun": False}
     ]
 
 

@@ -106,13 +106,13 @@ def test_changes_are_grouped_by_verdicts_and_policies_and_end_with_1(
     }  # fmt: skip
     assert [(each["from"], each["to"], each["count"]) for each in said["changes"]] == [
         (
-            {"verdict": "allow", "policy": "default/old", "rule": 2},
-            {"verdict": "deny", "policy": None, "rule": None},
+            {"verdict": "allow", "policy": "default/old", "rule": 2, "ruleName": None},
+            {"verdict": "deny", "policy": None, "rule": None, "ruleName": None},
             5,
         ),
         (
-            {"verdict": "deny", "policy": None, "rule": None},
-            {"verdict": "allow", "policy": "default/new", "rule": 1},
+            {"verdict": "deny", "policy": None, "rule": None, "ruleName": None},
+            {"verdict": "allow", "policy": "default/new", "rule": 1, "ruleName": None},
             1,
         ),
     ]

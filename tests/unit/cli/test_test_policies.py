@@ -205,7 +205,7 @@ def test_each_test_can_have_its_own_time(write: Any) -> None:
             "`policy` is `shop`, without its namespace; write `default/shop`",
         ),
         ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": 0}}]}, "`rule` says nothing without `policy`"),
-        ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": -1}}]}, "`rule` is not the number of a rule"),
+        ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": -1}}]}, "`rule` is not the name or number of a rule"),
         ({"tests": [{**GET, "request": {"path": 7}}]}, "`path` has the integer `7` where a string is meant"),
     ],
 )
@@ -246,3 +246,26 @@ def test_a_revoked_principal_is_denied_in_tests_too_and_what_is_not_judged_is_sa
     revoke(FRONTEND)
     assert main(["test", "."]) == 1
     assert "peer_revoked" in capsys.readouterr().out
+
+
+NAMED = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: shop}
+spec:
+  rules:
+  - {name: writes, to: [{operation: {methods: [PUT]}}]}
+  - {name: reads, to: [{operation: {methods: [GET]}}]}
+"""
+
+
+@pytest.mark.parametrize(("rule", "status"), [("reads", 0), (1, 0), ("writes", 1), (0, 1)])
+def test_a_rule_is_expected_by_its_name_or_its_number(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str | int, status: int
+) -> None:
+    write({**GET, "expect": {"verdict": "allow", "policy": "default/shop", "rule": rule}})
+    (tmp_path / "policies.yaml").write_text(NAMED)
+    assert main(["test", ".", "--output", "json"]) == status
+    (test,) = json.loads(capsys.readouterr().out)["tests"]
+    assert test["got"]["rule"] == ("reads" if isinstance(rule, str) else 1)
+    assert test["decision"]["ruleName"] == "reads"

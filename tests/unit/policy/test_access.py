@@ -290,3 +290,40 @@ def test_a_status_of_many_digits_is_a_fault_like_any_other(digits: int) -> None:
     with pytest.raises(DocumentErrors) as caught:
         snapshot(f"{DENY}  response: {{status: {'4' * digits}}}\n")
     assert caught.value.faults[0].message.startswith("`status` is not ")
+
+
+def test_a_rule_may_have_a_name_which_decisions_and_their_shadows_carry() -> None:
+    named = snapshot("  rules: [{name: reads, to: [{operation: {methods: [GET]}}]}, {}]\n")
+    get = decide(named, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0)
+    put = decide(named, RequestAttributes(method="PUT", path="/"), FRONTEND, 0.0)
+    assert [(each.rule, each.rule_name) for each in (get, put)] == [(0, "reads"), (1, "")]
+    audit = snapshot("  action: AUDIT\n  rules: [{name: all.of_it-2}]\n")
+    (shadow,) = decide(audit, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).shadows
+    assert shadow.rule_name == "all.of_it-2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ("  rules: [{name: a}, {name: b}, {name: a}]\n", "duplicate rule name `a` (first at line 5)"),
+        ("  rules: [{name: 1}]\n", "`name` has the integer `1` where a string is meant"),
+        ("  rules: [{name: '1'}]\n", "`1` is not a rule's name"),
+        ("  rules: [{name: 'a b'}]\n", "`a b` is not a rule's name"),
+        ("  rules: [{name: a/b}]\n", "`a/b` is not a rule's name"),
+        (f"  rules: [{{name: {'a' * 64}}}]\n", "is not a rule's name"),
+        ("  rules: [{name: ''}]\n", "`name` is empty"),
+        ("  name: a\n  rules: [{}]\n", "unknown field `name` in AccessPolicy.spec"),
+    ],
+)
+def test_a_wrong_name_of_a_rule_is_a_fault(spec: str, fault: str) -> None:
+    with pytest.raises(DocumentErrors) as error:
+        snapshot(spec)
+    assert [fault in str(found) for found in error.value.faults] == [True]
+
+
+def test_rules_of_istios_policies_have_no_names() -> None:
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {rules: [{name: x}]}\n"
+    )
+    with pytest.raises(DocumentErrors, match="unknown field `name` in a rule"):
+        compile_snapshot([SourceText("a.yaml", text)], Options())

@@ -44,10 +44,11 @@ def staged() -> Stages:
     return stages
 
 
+NAMED = Decision(Verdict.DENY, Reason.DENY_POLICY, "default/p", 0, rule_name="no-robots")
 EVENTS = tuple(
     CheckEvent((), request, decision, DECISION_ID, 1, 5, staged())
     for request in (attributes(), RequestAttributes(method="BREW"))
-    for decision in (allow(), deny(), Decision(Verdict.DENY, Reason.INTERNAL_ERROR))
+    for decision in (allow(), deny(), NAMED, Decision(Verdict.DENY, Reason.INTERNAL_ERROR))
 )
 
 

@@ -12,7 +12,7 @@ from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
-from zta_authz.telemetry.metrics import FOLDED_CALLS, MAX_HOSTS, STAGES, Metrics
+from zta_authz.telemetry.metrics import FOLDED_CALLS, MAX_HOSTS, MAX_RULES, STAGES, Metrics
 from zta_authz.telemetry.observer import TelemetryObserver, build_observer
 
 
@@ -161,3 +161,19 @@ def test_two_observers_do_not_share_a_registry() -> None:
     first, second = TelemetryObserver(Metrics("1")), TelemetryObserver(Metrics("2"))
     assert first.metrics.registry is not second.metrics.registry
     assert 'version="2"' in second.metrics.render().decode()
+
+
+def by_name(name: str) -> Decision:
+    return Decision(Verdict.DENY, Reason.DENY_POLICY, "default/p", 0, rule_name=name)
+
+
+def test_rules_with_names_are_counted_by_them_up_to_a_bound() -> None:
+    found = samples(observed(by_name("a"), by_name("a"), by_name("b"), deny()))
+    labels = (("policy", "default/p"), ("reason", "deny_policy"))
+    assert found["zta_rule_decisions_total", (*labels, ("rule", "a"), ("verdict", "deny"))] == 2
+    assert found["zta_rule_decisions_total", (*labels, ("rule", "b"), ("verdict", "deny"))] == 1
+    assert sum(number for (name, _), number in found.items() if name == "zta_rule_decisions_total") == 3
+    many = samples(observed(*(by_name(f"r{number}") for number in range(MAX_RULES + 20))))
+    series = {labels: number for (name, labels), number in many.items() if name == "zta_rule_decisions_total"}
+    assert len(series) == MAX_RULES + 1
+    assert next(number for labels, number in series.items() if ("rule", "other") in labels) == 20
