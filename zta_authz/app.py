@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-    from zta_authz.admin.health import Page
+    from zta_authz.admin.http import Page
     from zta_authz.authn.dpop import Replays
     from zta_authz.authn.keys import KeySlot
     from zta_authz.keys.outcomes import Outcome

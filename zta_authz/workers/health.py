@@ -7,7 +7,8 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
-from zta_authz.admin.health import HealthServer, Page
+from zta_authz.admin.health import FRESH_SECONDS, HealthServer
+from zta_authz.admin.http import Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from zta_authz.admin.state import ServiceState
     from zta_authz.workers.process import Report, WorkerProcess
 
-FRESH_SECONDS: Final = 0.1
-"""Pages that are asked for within this time of each other are made of the same reports."""
+ASK_SECONDS: Final = 0.4
+"""For all that is asked of one worker: the kubelet's own patience is a second."""
+_OF_WORKERS: Final = frozenset((b"/healthz", b"/readyz", b"/metrics"))
 
 
 class Fleet(Protocol):
@@ -44,23 +46,38 @@ class FleetHealth(HealthServer):
         super().__init__(host, port, state, fleet.metrics)
         self._fleet = fleet
         self._reports: dict[int, Report | None] = {}
+        self._asking: asyncio.Task[None] | None = None
         self._asked_at = float("-inf")
-        self._asking = asyncio.Lock()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> tuple[Page, bool]:
-        await self._ask()
-        return await super()._answer(reader)
+    async def prepare(self, path: bytes) -> None:
+        """Ask the workers, at most once at a time for all who ask us. `/version` needs none of them."""
+        if path not in _OF_WORKERS:
+            return
+        loop = asyncio.get_running_loop()
+        if self._asking is None:
+            if loop.time() - self._asked_at < FRESH_SECONDS:
+                return
+            self._asking = loop.create_task(self._ask())
+        await asyncio.shield(self._asking)  # whoever hangs up ends its own wait only
 
     async def _ask(self) -> None:
-        async with self._asking:
-            now = asyncio.get_running_loop().time()
-            if now - self._asked_at < FRESH_SECONDS:
-                return
-            workers = self._fleet.workers
-            await asyncio.gather(*(worker.page(b"/metrics", 0.4) for worker in workers))
-            reports = await asyncio.gather(*(worker.page(b"/readyz", 0.4) for worker in workers))
-            self._reports = {worker.number: report for worker, report in zip(workers, reports, strict=True)}
-            self._asked_at = now
+        try:
+            await asyncio.gather(*(self._ask_one(worker) for worker in self._fleet.workers))
+            numbers = {worker.number for worker in self._fleet.workers}
+            self._reports = {number: report for number, report in self._reports.items() if number in numbers}
+        finally:
+            self._asked_at = asyncio.get_running_loop().time()
+            self._asking = None
+
+    async def _ask_one(self, worker: WorkerProcess) -> None:
+        """Learn what a worker says; one that still owes an answer is not waited for."""
+        if worker.is_late:
+            self._reports[worker.number] = None
+            return
+        until = asyncio.get_running_loop().time() + ASK_SECONDS
+        await worker.page(b"/metrics", ASK_SECONDS)
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        self._reports[worker.number] = await worker.page(b"/readyz", left)
 
     def _readiness(self) -> Page:
         states = {str(number): _state(report) for number, report in sorted(self._reports.items())}
@@ -74,5 +91,8 @@ def _state(report: Report | None) -> dict[str, object]:
     """What a worker says of itself."""
     if report is None:
         return {"ready": False, "obstacles": ["starting, or it does not answer"]}
-    state: dict[str, object] = json.loads(report.body)
+    try:
+        state: dict[str, object] = json.loads(report.body)
+    except ValueError:  # its page failed, and it says why in its log
+        return {"ready": False, "obstacles": ["it can't tell"]}
     return state

@@ -55,6 +55,7 @@ class WorkerProcess:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._asking = asyncio.Lock()
         self._late: asyncio.Future[bytes] | None = None
+        self._gave_up = False
         self.heard_at = asyncio.get_running_loop().time()
         self.serving = False
         self.metrics = b""
@@ -79,6 +80,11 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether it still owes the answer to a question that was given up."""
+        return self._gave_up and self._late is not None and not self._late.done()
+
     async def page(self, path: bytes, seconds: float = ANSWER_SECONDS) -> Report | None:
         """What its health listener would answer for `path`; None if it says nothing in time.
 
@@ -89,10 +95,13 @@ class WorkerProcess:
                 if self._late is not None:
                     await asyncio.shield(self._late)
                 self._late = asyncio.ensure_future(self._ask(path))
+                self._late.add_done_callback(_look_at)
                 content = await asyncio.shield(self._late)
                 self._late = None
         except (TimeoutError, OSError, EOFError, ValueError):
+            self._gave_up = True
             return None
+        self._gave_up = False
         self.heard_at = asyncio.get_running_loop().time()
         self.serving = True
         report = Report(int.from_bytes(content[:2], "big"), content[2:])
@@ -106,6 +115,12 @@ class WorkerProcess:
         reader, writer = self._streams
         writer.write(frame(path))
         return await read_frame(reader)
+
+
+def _look_at(answer: asyncio.Future[bytes]) -> None:
+    """One that nobody waits for any more may fail: its worker ended, which is said elsewhere."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _relay(source: IO[bytes]) -> None:

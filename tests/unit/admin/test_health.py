@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.snapshots import FixedSnapshot, hatshop
 from zta_authz import __version__
-from zta_authz.admin import health
+from zta_authz.admin import http
 from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import AuditStatus, KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.errors import Fault, SettingsErrors
@@ -196,7 +196,7 @@ async def test_whatever_else_is_sent_gets_an_error_status(request_bytes: bytes, 
 
 @pytest.mark.parametrize("bound", ["TIMEOUT_SECONDS", "HEAD_SECONDS"])
 async def test_a_slow_client_is_hung_up_on(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, bound, 0.05)
+    monkeypatch.setattr(http, bound, 0.05)
     async with running(serving_state()) as port:
         assert await exchange(port, b"GET /healthz HTTP/1.1\r\n") == b""
 
@@ -204,9 +204,9 @@ async def test_a_slow_client_is_hung_up_on(bound: str, monkeypatch: pytest.Monke
 async def test_clients_that_say_nothing_keep_nobody_out_and_the_oldest_goes_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(health, "HEAD_SECONDS", 60)
-    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 60)
-    monkeypatch.setattr(health, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
     async with running(serving_state()) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         idle[3][1].write(b"GET /healthz HTTP/1.1\r\n")  # not a whole head either
@@ -221,17 +221,76 @@ async def test_clients_that_say_nothing_keep_nobody_out_and_the_oldest_goes_firs
             writer.close()
 
 
-async def test_a_client_too_many_is_hung_up_on_where_each_other_has_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
-    async with running(serving_state(), lambda: (bytes(20_000_000), "text/plain")) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
-        assert (await reader.read(100)).startswith(b"HTTP/1.1 200 ")  # and reads no further
-        with suppress(ConnectionResetError):
-            assert await exchange(port, b"") == b""
+LARGE = (bytes(20_000_000), "text/plain")
+
+
+async def reading_nothing(port: int, path: str = "/metrics") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that asks and reads the beginning of its answer only."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=100)
+    writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    assert (await reader.readexactly(9)).startswith(b"HTTP/1.1 ")
+    return reader, writer
+
+
+async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing alone would wait for it for ever, with its descriptor and its answer."""
+    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.2)
+    server = HealthServer("127.0.0.1", 0, serving_state(), lambda: LARGE)
+    port = int((await server.start()).rpartition(":")[2])
+    try:
+        _, writer = await reading_nothing(port)
+        assert len(server.listener.connections) == 1
+        await asyncio.wait_for(server.listener.empty.wait(), 5)
         writer.close()
+        assert (await get(port, "/version"))[0] == 200  # the control: one that reads gets its answer
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize("kind", ["that read nothing", "that were refused", "that say nothing"])
+async def test_clients_do_not_keep_a_probe_out(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(http, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60)
+    async with running(serving_state(), lambda: LARGE) as port:
+        there = []
+        for _ in range(6):
+            if kind == "that say nothing":
+                there.append(await asyncio.open_connection("127.0.0.1", port))
+            else:
+                there.append(await reading_nothing(port, "/metrics" if kind == "that read nothing" else "/nothing"))
+        for _ in range(3):
+            assert (await get(port, "/healthz"))[0] == 200
+        for _, writer in there:
+            writer.transport.abort()
+
+
+async def test_those_of_one_address_go_before_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http, "HEAD_SECONDS", 60)
+    async with running(serving_state()) as port:
+        probe = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
         await asyncio.sleep(0.05)
-        assert (await get(port, "/healthz"))[0] == 200
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        probe[1].write(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert (await asyncio.wait_for(probe[0].read(), 5)).startswith(b"HTTP/1.1 200 ")
+        for _, writer in [probe, *crowd]:
+            writer.transport.abort()
+
+
+async def test_many_who_ask_for_metrics_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.admin.health.FRESH_SECONDS", 5.0)
+    made = []
+
+    def metrics() -> tuple[bytes, str]:
+        made.append(1)
+        return METRICS
+
+    async with running(serving_state(), metrics) as port:
+        bodies = [(await get(port, "/metrics"))[2] for _ in range(5)]
+    assert (len(made), set(bodies)) == (1, {METRICS[0]})
 
 
 async def test_a_page_that_fails_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:

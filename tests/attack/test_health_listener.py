@@ -1,0 +1,96 @@
+"""Attacks on the health listener, which everybody in the cluster may reach: probes go on, and nothing stays behind."""
+
+from __future__ import annotations
+
+import socket
+import time
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes.snapshots import HATSHOP
+from tests.support.service import RunningService
+from zta_authz.admin.http import MAX_CONNECTIONS, TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROBES_PATIENCE_SECONDS = 1.0
+"""The kubelet's own, unless told otherwise."""
+ATTACKERS = 3 * MAX_CONNECTIONS
+
+
+class Listening:
+    """The service, and the address of its health listener."""
+
+    def __init__(self, address: str, pid: int) -> None:
+        host, _, port = address.rpartition(":")
+        self._place = (host, int(port))
+        self._pid = pid
+
+    def connect(self) -> socket.socket:
+        """A connection that takes in as little as can be."""
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        made.settimeout(5)
+        made.connect(self._place)
+        return made
+
+    def probe(self) -> float:
+        """How long an honest probe takes. Raises OSError where it fails, or takes too long."""
+        begun = time.monotonic()
+        url = f"http://{self._place[0]}:{self._place[1]}/readyz"
+        with urllib.request.urlopen(url, timeout=PROBES_PATIENCE_SECONDS) as answer:
+            assert answer.status == 200
+        return time.monotonic() - begun
+
+    @property
+    def descriptors(self) -> int:
+        """How many files and sockets the process has open (proc(5), fd)."""
+        return len(list(Path(f"/proc/{self._pid}/fd").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    directory = tmp_path_factory.mktemp("listening")
+    (directory / "policies").mkdir()
+    (directory / "policies" / "hatshop.yaml").write_text(HATSHOP)
+    (directory / "settings.yaml").write_text(
+        f'listen: ["unix:{directory}/authz.sock"]\n'
+        f"policies: [{directory}/policies]\n"
+        "workload: {labels: {app: hatshop}}\n"
+        "peer: {trust_proxy: true}\n"
+        "health: {listen: '127.0.0.1:0'}\n"
+        f"audit: {{sink: file, path: {directory}/decisions.jsonl}}\n"
+    )
+    with RunningService(directory / "settings.yaml") as service:
+        yield Listening(service.wait_for("serving")["health"], service.process.pid)
+
+
+WAYS = {
+    "says nothing": b"",
+    "says half of a request": b"GET /metrics HTTP/1.1\r\n",
+    "reads nothing of its metrics": b"GET /metrics HTTP/1.1\r\n\r\n",
+    "is refused and stays": b"POST /metrics HTTP/1.1\r\n\r\n",
+    "is refused and goes on sending": b"POST /metrics HTTP/1.1\r\n\r\n" + bytes(64_000),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_crowd_keeps_no_probe_out_and_leaves_nothing_behind(listening: Listening, way: str) -> None:
+    assert listening.probe() < PROBES_PATIENCE_SECONDS  # the control: nobody else is there
+    before = listening.descriptors
+    with ExitStack() as stack:
+        for _ in range(ATTACKERS):
+            stack.enter_context(attacker := listening.connect())
+            attacker.sendall(WAYS[way])
+        for _ in range(5):
+            assert listening.probe() < PROBES_PATIENCE_SECONDS
+        assert listening.descriptors <= before + MAX_CONNECTIONS + 1
+        until = time.monotonic() + TIMEOUT_SECONDS + 3
+        while listening.descriptors > before and time.monotonic() < until:
+            time.sleep(0.05)
+        assert listening.descriptors <= before  # they are all still there, and none is served any more
