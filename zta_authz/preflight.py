@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.errors import collected
 from zta_authz.ext_authz.listeners import Endpoint, SocketClaim, probe_tcp
+from zta_authz.loading import load
 from zta_authz.otlp.messages import Signal
 from zta_authz.settings.audit import audit_faults
 from zta_authz.settings.otlp import connect
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from zta_authz.ext_authz.listeners import SocketAccess
     from zta_authz.settings import Settings
     from zta_authz.settings.otlp_model import CollectorSettings
+
+
+def all_faults(settings: Settings) -> list[Fault]:
+    """Everything that would keep a service with these settings from starting."""
+    faults: list[Fault] = []
+    with collected(faults):
+        load(settings, lambda: None, lambda _host, _outcome: None)
+    return faults + other_faults(settings, shared_ports=False)
 
 
 def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:

@@ -20,8 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from zta_authz.admin.state import ServiceState
 from zta_authz.app import start_log
+from zta_authz.errors import FaultsError
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.policy_sources.files import SnapshotHolder
+from zta_authz.preflight import all_faults
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
 from zta_authz.telling import new_origin, open_push
@@ -67,7 +69,11 @@ class Patience:
 def supervise(settings: Settings, config: str | None) -> int:
     """Serve with `settings.workers` processes until SIGTERM or SIGINT; the exit status. Raises `SettingsErrors`."""
     start_log(settings)
-    return asyncio.run(Supervisor(settings, config).run())
+    try:
+        supervisor = Supervisor(settings, config)
+    except FaultsError as error:
+        raise FaultsError([*error.faults, *all_faults(settings)]) from error
+    return asyncio.run(supervisor.run())
 
 
 class Supervisor:
