@@ -104,11 +104,19 @@ class ApiKeyVerifier:
         self.tokens = tokens
         self._keys = keys
 
-    def verify(self, request: RequestAttributes, peer: Peer | None, now: float, *, trial: bool = False) -> Identity:
+    def verify(
+        self,
+        request: RequestAttributes,
+        peer: Peer | None,
+        now: float,
+        *,
+        trial: bool = False,
+        assumed_issuer: str | None = None,
+    ) -> Identity:
         """The identity of `peer` with the tokens and the API key of `request`. Raises `Refused` for what is bad."""
         client, consumed = self._keys.find(request.headers, now)
         try:
-            identity = self.tokens.verify(request, peer, now, trial=trial)
+            identity = self.tokens.verify(request, peer, now, trial=trial, assumed_issuer=assumed_issuer)
         except Refused as refused:
             raise RefusedCaller(refused, api_client=client) from None
         if client is None:

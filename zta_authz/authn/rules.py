@@ -80,18 +80,30 @@ class TokenVerifier:
         self._strip = common.strip if strict else own  # all rules' headers; as Istio does, those of these rules
         self._no_token = changes_for((), (), self._strip) if self._strip else NO_CHANGES
 
-    def verify(self, request: RequestAttributes, peer: Peer | None, now: float, *, trial: bool = False) -> Identity:
+    def verify(
+        self,
+        request: RequestAttributes,
+        peer: Peer | None,
+        now: float,
+        *,
+        trial: bool = False,
+        assumed_issuer: str | None = None,
+    ) -> Identity:
         """The identity of `peer` with the tokens of `request`. Raises `Refused` for a token that does not hold.
 
-        A `trial` neither asks nor notes whether a DPoP proof was seen before.
+        A `trial` neither asks nor notes whether a DPoP proof was seen before. Of `assumed_issuer` no token is required:
+        an explanation assumes one.
         """
         if not self._reads_tokens:
             return Identity(peer, changes=self._no_token)
         if not self._strict and _jwt_authn_skips(request):
             return Identity(peer, changes=self._no_token)
         found = self._finder.find(request)
+        required = self._required
+        if assumed_issuer is not None:
+            required = tuple(rule for rule in required if rule.source.issuer not in ("", assumed_issuer))
         if not found:
-            if self._required:
+            if required:
                 raise Refused(Reason.TOKEN_MISSING, "no token, and a rule requires one")
             return Identity(peer, changes=self._no_token)
         if len(found) == 1 and self._strict and found[0].place is not self._others_place and not self._required:
@@ -99,7 +111,7 @@ class TokenVerifier:
             return self._identify(
                 self._accept_one(presented, self.rules, now), request, presented.text, peer, now, trial
             )
-        grants, headers = self._accept(self, found, now)
+        grants, headers = self._accept(self, found, now, required)
         if not grants:
             return Identity(peer, changes=self._no_token)
         grant = grants[0][0]
@@ -158,7 +170,7 @@ class TokenVerifier:
         """What `rule` asks of the issuer; of one that it does not name, what is asked of it by name."""
         return rule.limits if rule.source.issuer else self._common.limits.get(token.issuer, NO_LIMITS)
 
-    def _accept_strictly(self, found: Found, now: float) -> _Accepted:
+    def _accept_strictly(self, found: Found, now: float, required: Sequence[TokenRule]) -> _Accepted:
         if self._others_place is not None:  # no JWT rule reads there: what is no JWT-SVID is not for us
             found = [each for each in found if each.place is not self._others_place or looks_like_svid(each.text)]
         grants = [(self._accept_one(presented, self.rules, now), presented.text) for presented in found]
@@ -166,24 +178,21 @@ class TokenVerifier:
             order = {rule: number for number, rule in enumerate(self.rules)}
             last = len(order)  # JWT-SVIDs; else stable: within a rule the places keep their order
             grants.sort(key=lambda each: order.get(each[0].rule, last))
-        for rule in self._required:
+        for rule in required:
             if not any(grant.rule is rule for grant, _ in grants):
                 self._require(rule, found, now)
         return grants, None
 
     def _require(self, rule: TokenRule, found: Found, now: float) -> None:
         """Raises `Refused` unless `rule` accepts one of the tokens, which another rule of its issuer has taken."""
-        missing = Refused(Reason.TOKEN_MISSING, f"no token for {_name(rule)}, which requires one")
         for presented in found:
             if presented.place in rule.places:
-                try:
+                with suppress(Refused):
                     self._accept_one(presented, (rule,), now)
-                except Refused:
-                    continue
-                return
-        raise missing
+                    return
+        raise Refused(Reason.TOKEN_MISSING, f"no token for {_name(rule)}, which requires one")
 
-    def _accept_as_istio(self, found: Found, now: float) -> _Accepted:
+    def _accept_as_istio(self, found: Found, now: float, required: Sequence[TokenRule]) -> _Accepted:
         """jwt_authn's requirement as Istio writes it: any of {P1, P2, .., all of {P1 or missing, P2 or missing, ..}}.
 
         Envoy tries it in this order with side effects that stay whatever comes of the attempt: a rule strips the
@@ -193,7 +202,7 @@ class TokenVerifier:
         """
         run = _Attempts(found)
         if self._required:
-            return self._attempt_each(run, now)
+            return self._attempt_each(run, now, required)
         refused: Refused | None = None
         for last in (False, True):
             for rule in self.rules:
@@ -211,10 +220,10 @@ class TokenVerifier:
                 break
         return run.grants[::-1], run.headers
 
-    def _attempt_each(self, run: _Attempts, now: float) -> _Accepted:
+    def _attempt_each(self, run: _Attempts, now: float, required: Sequence[TokenRule]) -> _Accepted:
         """Where a rule requires a token, Istio writes: all of {P1, P2 or missing, ..}; one alone is never enough."""
         for rule in self.rules:
-            if not self._attempt(rule, run, now) and rule.source.required:
+            if not self._attempt(rule, run, now) and rule in required:
                 raise Refused(Reason.TOKEN_MISSING, f"no token for {_name(rule)}, which requires one")
         return run.grants[::-1], run.headers
 

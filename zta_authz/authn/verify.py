@@ -100,16 +100,18 @@ class IdentityVerifier:
         workload: Workload | None = None,
         *,
         trial: bool = False,
+        assumed_issuer: str | None = None,
     ) -> Identity:
         """The verified identity behind `request` at `now`. Raises `Refused`; never returns an unverified one.
 
         The rules are those that select `workload`, None for the one that the options name. A `trial` answers for a
-        request that is only explained: it neither asks nor notes whether a DPoP proof was used before.
+        request that is only explained: it neither asks nor notes whether a DPoP proof was used before. A token of
+        `assumed_issuer` need not be there.
         """
         tokens = self._book.default if workload is None else self._book.verifier(workload)
         peer = self._peers.verify(evidence, request.headers, now)
         try:
-            return tokens.verify(request, peer, now, trial=trial)
+            return tokens.verify(request, peer, now, trial=trial, assumed_issuer=assumed_issuer)
         except Refused as refused:
             raise RefusedCaller(refused, peer=peer) from None
 

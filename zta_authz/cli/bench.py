@@ -78,16 +78,18 @@ class AssumingVerifier:
     ) -> Identity:
         """As `IdentityVerifier.verify`. Raises `Refused` for what is presented and does not hold, or is revoked."""
         assumed, revocations = self._subject, self._verifier.revocations
+        issuer = None if assumed.claims is None else str(assumed.claims.get("iss", ""))
+        verify = partial(self._verifier.verify, request, trial=trial, assumed_issuer=issuer)
         if assumed.principal:
             peer = self._by_word.verify(Evidence(assumed.principal), request.headers, now)
             issued = None if self._trusts_proxy else now
             revocations.check_peer((assumed.principal,), (), issued, now)
-            identity = replace(self._verifier.verify(request, NO_EVIDENCE, now, workload, trial=trial), peer=peer)
+            identity = replace(verify(NO_EVIDENCE, now, workload), peer=peer)
         else:
-            identity = self._verifier.verify(request, evidence, now, workload, trial=trial)
-        if assumed.claims is None:
+            identity = verify(evidence, now, workload)
+        if assumed.claims is None or issuer is None:
             return identity
-        issuer, subject = str(assumed.claims.get("iss", "")), str(assumed.claims.get("sub", ""))
+        subject = str(assumed.claims.get("sub", ""))
         issued_at = assumed.claims.get("iat")
         authority = authority_of(issuer, subject, self._verifier)
         revocations.check_claims(authority, subject, str(assumed.claims.get("jti", "")), issued_at, now)

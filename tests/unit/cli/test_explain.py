@@ -165,6 +165,16 @@ def test_claims_are_assumed_to_be_verified_and_marked(explain: Any) -> None:
     assert (answer["identity"]["assumed"], answer["notes"]) == (["claims"], [])
 
 
+@pytest.mark.parametrize("semantics", ["strict", "istio"])
+def test_assumed_claims_stand_for_the_token_that_their_issuers_rule_requires(explain: Any, semantics: str) -> None:
+    required = authentication(presence="REQUIRED")
+    arguments = ("--semantics", semantics)
+    assert explain({"claims": ANN}, BY_TOKEN, required, arguments=arguments)[0] == 0
+    for request in ({"method": "GET"}, {"claims": {"iss": "https://other", "sub": "ann"}}):
+        status, answer = explain(request, BY_TOKEN, required, arguments=arguments)
+        assert (status, answer["reason"]) == (1, "token_missing")
+
+
 def test_claims_of_an_issuer_that_nothing_verifies_get_a_note(explain: Any) -> None:
     _, answer = explain({"claims": ANN}, BY_TOKEN)
     assert "no RequestAuthentication here is for issuer `https://iss`" in answer["notes"][0]
