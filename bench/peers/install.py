@@ -1,6 +1,7 @@
 """Builds the peers that are Go programs, with Go's own client, and says of each that is missing why.
 
-Usage: `python -m bench.peers.install`; what is built goes to `build/peers`.
+Usage: `python -m bench.peers.install`; what is built goes to `build/peers`. `OPA_ENVOY_SOURCE` names a checkout of
+OPA-Envoy to build in place of what Go's client installs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def install() -> dict[str, Built]:
     built = {
         "goauthz": _go("goauthz", ["build", "-o", str(BINARIES / "goauthz"), "."], HERE / "goauthz"),
         "opaauthz": _go("opaauthz", ["build", "-o", str(BINARIES / "opaauthz"), "."], HERE / "opaauthz"),
-        "opa-envoy-plugin": _go("opa-envoy-plugin", ["install", f"{OPA_ENVOY}@latest"], BINARIES),
+        "opa-envoy-plugin": _opa_envoy(os.environ.get("OPA_ENVOY_SOURCE", "")),
     }
     reasons = {name: each.reason for name, each in built.items()}
     (BINARIES / "reasons.json").write_text(json.dumps(reasons, indent=2))
@@ -48,6 +49,13 @@ def found() -> dict[str, Built]:
     except OSError:
         return {name: Built(None, "run `make bench-peers`") for name in ("goauthz", "opaauthz", "opa-envoy-plugin")}
     return {name: Built(None if reason else BINARIES / name, reason) for name, reason in reasons.items()}
+
+
+def _opa_envoy(source: str) -> Built:
+    name = "opa-envoy-plugin"
+    if source:
+        return _go(name, ["build", "-o", str(BINARIES / name), f"./cmd/{name}"], Path(source))
+    return _go(name, ["install", f"{OPA_ENVOY}@latest"], BINARIES)
 
 
 def _go(name: str, arguments: list[str], directory: Path) -> Built:

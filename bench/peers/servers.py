@@ -31,12 +31,16 @@ _NULL: Final = Path(os.devnull)
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server: `command` starts it on a socket; `decides`: not the empty one; `tokens`: it verifies them."""
+    """A server: `command` starts it on a socket; `decides`: not the empty one; `tokens`: it verifies them.
+
+    `log_on_stderr`: its decision log goes there, and is thrown away as that of the others.
+    """
 
     name: str
     command: Callable[[Path], Sequence[str]]
     decides: bool = True
     tokens: bool = False
+    log_on_stderr: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,17 @@ def prepare(case: str, rules: int, directory: Path, wanted: Sequence[str]) -> Tr
         (directory / f"{form}.rego").write_text(module)
         (directory / f"{form}.json").write_text(data)
     peers = [peer for peer in _peers(case, directory, made.config) if peer.name in wanted]
-    return Trial(case, rules, made.request, tuple(peers))
+    return Trial(case, rules, joined_headers(made.request), tuple(peers))
+
+
+def joined_headers(request: bytes) -> bytes:
+    """The CheckRequest as Envoy sends it with `encode_raw_headers: false`: OPA-Envoy reads no other headers."""
+    message = CheckRequest.FromString(request)
+    http = message.attributes.request.http
+    for header in http.header_map.headers:
+        http.headers[header.key] = header.raw_value.decode()
+    http.ClearField("header_map")
+    return message.SerializeToString(deterministic=True)
 
 
 def _peers(case: str, directory: Path, config: Path) -> list[Peer]:
@@ -97,7 +111,9 @@ def _peers(case: str, directory: Path, config: Path) -> list[Peer]:
         if tokens:
             peers.append(_opa(opa, "rules", OPA_UNCACHED, directory, "--no-token-cache", tokens=True))
     if opa_envoy:
-        peers.append(Peer(OPA_ENVOY, lambda socket: _opa_envoy(opa_envoy, directory, socket), tokens=tokens))
+        peers.append(
+            Peer(OPA_ENVOY, lambda socket: _opa_envoy(opa_envoy, directory, socket), tokens=tokens, log_on_stderr=True)
+        )
     return peers
 
 
@@ -110,9 +126,10 @@ def _opa(program: Path, form: str, name: str, directory: Path, *options: str, to
 
 
 def _opa_envoy(program: Path, directory: Path, socket: Path) -> list[str]:
-    """OPA-Envoy's own server, with its decision log to stdout, as ours writes one."""
+    """OPA-Envoy's own server, with a decision log, as ours writes one, and told to keep verified tokens."""
     plugin = "plugins.envoy_ext_authz_grpc"
-    options = (f"{plugin}.addr=unix://{socket}", f"{plugin}.path=authz/allow", "decision_logs.console=true")
+    kept = "caching.inter_query_builtin_value_cache.named.io_jwt.max_num_entries=1024"
+    options = (f"{plugin}.addr=unix://{socket}", f"{plugin}.path=authz/allow", "decision_logs.console=true", kept)
     flags = [part for option in options for part in ("--set", option)]
     files = [str(directory / "rules.rego"), str(directory / "rules.json")]
     return [str(program), "run", "--server", "--addr=127.0.0.1:0", "--log-level=info", *flags, *files]
@@ -137,7 +154,8 @@ def started(peers: Sequence[Peer], directory: Path, cpu: int) -> Iterator[list[R
         for number, peer in enumerate(peers):
             socket = directory / f"{number}.sock"
             with on_cpu(cpu):
-                child = Child(peer.name, peer.command(socket), stdout=_NULL, stderr=directory / f"{number}.log")
+                told = _NULL if peer.log_on_stderr else directory / f"{number}.log"
+                child = Child(peer.name, peer.command(socket), stdout=_NULL, stderr=told)
             running.append(Running(peer, socket, child))
             wait_until(socket.exists, child, seconds=180)
         yield running
@@ -191,7 +209,19 @@ def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
 
 
 def _break_token(request: CheckRequest) -> None:
-    for header in request.attributes.request.http.header_map.headers:
+    """In whichever of the two places of headers it stands. Raises SystemExit where there is none to break."""
+    http = request.attributes.request.http
+    broken = 0
+    if "authorization" in http.headers:
+        http.headers["authorization"] = _broken(http.headers["authorization"])
+        broken += 1
+    for header in http.header_map.headers:
         if header.key == "authorization":
-            text = header.raw_value.decode()
-            header.raw_value = (text[:-20] + ("A" if text[-20] != "A" else "B") + text[-19:]).encode()
+            header.raw_value = _broken(header.raw_value.decode()).encode()
+            broken += 1
+    if not broken:
+        raise SystemExit("the request has no token whose signature could be broken")
+
+
+def _broken(token: str) -> str:
+    return token[:-20] + ("A" if token[-20] != "A" else "B") + token[-19:]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import scenario
-from bench.peers import policy
+from bench.peers import policy, servers
 from bench.peers.paced import PacedClient, header_block
 from bench.peers.report import overheads, ratio
+from zta_authz._proto.ext_authz_pb2 import CheckRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,3 +91,27 @@ def test_ratios_and_overheads_compare_within_a_round() -> None:
     slow, fast = [{"x": 4.0}, {"x": 40.0}, {"x": 8.0}], [{"x": 2.0}, {"x": 20.0}, {"x": 2.0}]
     assert ratio(slow, fast, "x") == 2.0
     assert overheads({"no check": fast, "check": slow}, "check", "x") == [2.0, 20.0, 6.0]
+
+
+def test_all_peers_get_headers_where_opa_envoy_reads_them(tmp_path: Path) -> None:
+    made = scenario.build("token", 2, tmp_path).request
+    raw, joined = (
+        CheckRequest.FromString(request).attributes.request.http for request in (made, servers.joined_headers(made))
+    )
+    assert dict(joined.headers) == {each.key: each.raw_value.decode() for each in raw.header_map.headers}
+    assert not joined.header_map.headers
+    assert "authorization" in joined.headers
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["headers", "header_map"])
+def test_a_token_is_broken_wherever_it_stands(tmp_path: Path, joined: bool) -> None:
+    made = scenario.build("token", 2, tmp_path).request
+    request = CheckRequest.FromString(servers.joined_headers(made) if joined else made)
+    before = request.SerializeToString(deterministic=True)
+    servers._break_token(request)
+    assert request.SerializeToString(deterministic=True) != before
+    other = tmp_path / "other"
+    other.mkdir()
+    none = CheckRequest.FromString(scenario.build("principal", 2, other).request)
+    with pytest.raises(SystemExit, match="no token"):
+        servers._break_token(none)
