@@ -88,10 +88,11 @@ class WorkloadView:
 
         self.deny = index("DENY", False)
         self.allow = index("ALLOW", False)
-        self.shadows = (index("AUDIT", False), *(index(action, True) for action in ("AUDIT", "DENY", "ALLOW")))
+        never = (index("AUDIT", False), *(index(action, True) for action in ("AUDIT", "DENY", "ALLOW")))
+        self.shadows = tuple(each for each in never if each.rules)
         self.has_allow = any(p.ref.action == "ALLOW" and not p.ref.dry_run for p in policies)
         self.answers = _answers(self.deny.rules, pause)
-        self.has_shadows = any(index.rules for index in self.shadows)
+        self.has_shadows = bool(self.shadows)
 
 
 class RuleTable:
