@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zta_authz.authn.jwt import VerifiedToken
-    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication
+    from zta_authz.model.documents import IssuerPolicy, RequestAuthentication, RevocationList
     from zta_authz.model.identity import Binding
 
 MAX_TIME: Final = 2.0**64
@@ -98,17 +98,25 @@ def token_type(text: str) -> str:
 
 
 def warn_of_strangers(
-    policies: Iterable[IssuerPolicy], authentications: Iterable[RequestAuthentication], warnings: list[Fault]
+    policies: Iterable[IssuerPolicy],
+    authentications: Iterable[RequestAuthentication],
+    warnings: list[Fault],
+    revocations: Iterable[RevocationList] = (),
 ) -> None:
-    """Warn of each policy whose issuer no JWT rule names: a slip of the pen in it would limit nobody, unnoticed.
+    """Warn of each policy and list with an issuer that no JWT rule names: it would limit nobody, or revoke nothing.
 
     A rule without issuer may meet any.
     """
     issuers = {rule.issuer for document in authentications for rule in document.rules}
-    for policy in policies:
-        if issuers.isdisjoint((policy.issuer, "")) and not policy.issuer.startswith(SCHEME):
-            at, name = policy.position, f"{policy.namespace}/{policy.name}"
-            message = f"IssuerPolicy `{name}` is for `{policy.issuer}`, which no RequestAuthentication names"
+    named: list[tuple[str, IssuerPolicy | RevocationList, str]]
+    named = [("IssuerPolicy", policy, policy.issuer) for policy in policies]
+    for revoked in revocations:
+        of = dict.fromkeys(entry.issuer for entry in revoked.entries if entry.issuer)
+        named += [("RevocationList", revoked, issuer) for issuer in of]
+    for kind, document, issuer in named:
+        if issuers.isdisjoint((issuer, "")) and not issuer.startswith(SCHEME):
+            at, name = document.position, f"{document.namespace}/{document.name}"
+            message = f"{kind} `{name}` is for `{issuer}`, which no RequestAuthentication names"
             warnings.append(
                 Fault(at.source, at.line, at.column, message, "compare letter by letter: a final `/` counts")
             )

@@ -132,9 +132,10 @@ def compile_verifier(
     warnings: list[Fault] | None = None,
 ) -> IdentityVerifier:
     """The verifier for the workloads of `options`. Everything wrong with a key set or certificate goes to `faults`."""
-    revoked = Revocations(revocations)
+    lists = tuple(revocations)
+    revoked = Revocations(lists)
     if warnings is not None:
-        warn_of_strangers(issuer_policies, authentications, warnings)
+        warn_of_strangers(issuer_policies, authentications, warnings, lists)
     slot = BundleSlot(compile_bundles(bundles, faults))
     return IdentityVerifier(
         PeerVerifier(slot, options, revoked),

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from zta_authz.cli.decision_logs import Logged
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.inputs import Inputs
     from zta_authz.settings import Settings
 
 EXIT_CHANGES: Final = 1
@@ -162,15 +164,43 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
             findings.cannot_tell(("whose request it was (`workloads`, `gateways`)",))
             continue
         inputs = logged.inputs(options, at)
+        revoked = _revoked(logged, inputs, snapshot)
+        if revoked is not None:
+            findings.compare(_old(logged), revoked, _example(logged))
+            continue
         view = snapshot.table.default_view
         found = outlook(view, inputs, logged.known(inputs), default_allow=options.default_allow)
         if found.decision is None:
             findings.cannot_tell(found.missing)
             continue
-        fields = logged.fields
-        old = (fields["verdict"], fields["policy"], fields.get("rule"), fields.get("rule_name", ""))
-        names = ("time", "decision_id", "method", "host", "path", "principal")
-        findings.compare(old, found.decision, {name: fields[name] for name in names})
+        findings.compare(_old(logged), found.decision, _example(logged))
+
+
+def _old(logged: Logged) -> tuple[str, str, int | None, str]:
+    fields = logged.fields
+    return fields["verdict"], fields["policy"], fields.get("rule"), fields.get("rule_name", "")
+
+
+def _example(logged: Logged) -> dict[str, Any]:
+    return {name: logged.fields[name] for name in ("time", "decision_id", "method", "host", "path", "principal")}
+
+
+def _revoked(logged: Logged, inputs: Inputs, snapshot: Snapshot) -> Decision | None:
+    """The denial, where what is recorded of the caller is revoked for sure: whenever it was issued before the call."""
+    from zta_authz.cli.bench import authority_of
+    from zta_authz.errors import Refused
+    from zta_authz.model.decision import Decision, Verdict
+
+    identity, verifier, now = inputs.identity, snapshot.verifier, inputs.now
+    try:
+        if identity.peer is not None and "principal" not in logged.unknown:
+            verifier.revocations.check_peer(identity.peer.names, (), now, now)
+        if identity.token is not None and logged.unknown.isdisjoint(("token_issuer", "token_subject")):
+            issuer, subject = identity.token.issuer, identity.token.subject
+            verifier.revocations.check_claims(authority_of(issuer, subject, verifier), subject, "", now, now)
+    except Refused as refused:
+        return Decision(Verdict.DENY, refused.reason, detail=refused.detail)
+    return None
 
 
 def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: float | None, findings: Findings) -> None:

@@ -33,6 +33,8 @@ from zta_authz.model.request import NO_EVIDENCE, Evidence
 
 if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
+    from zta_authz.errors import Fault
+    from zta_authz.model.documents import JwtRule
 
 ROOT = root()
 MIDDLE = ROOT.intermediate("middle")
@@ -262,3 +264,17 @@ def test_a_key_without_a_name_is_revoked_by_the_name_that_its_tokens_give_it() -
     revoked = (listed(entry(K, "k1", issuer=ISSUER)),)
     assert refusal(verifier(nameless, options=ISTIO, revocations=revoked), bearer(TOKEN)) is Reason.TOKEN_REVOKED
     assert accept(verifier(nameless, options=ISTIO), bearer(TOKEN)).token is not None
+
+
+def test_a_list_for_an_issuer_that_nobody_names_revokes_nothing_and_a_warning_says_so() -> None:
+    def warned(*entries: Revocation, rules: JwtRule | None = None) -> list[str]:
+        warnings: list[Fault] = []
+        verifier(rules or rule(), revocations=(listed(*entries),), warnings=warnings)
+        return [warning.message for warning in warnings]
+
+    strange = entry(S, "alice", issuer=ISSUER + "/")
+    assert warned(strange, strange) == [
+        f"RevocationList `shop/incident` is for `{ISSUER}/`, which no RequestAuthentication names"
+    ]
+    assert warned(entry(S, "alice", issuer=ISSUER), entry(T, "t1"), entry(ID, FRONTEND)) == []
+    assert warned(entry(S, FRONTEND, issuer="spiffe://cluster.local")) == []

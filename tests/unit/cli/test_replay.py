@@ -290,3 +290,25 @@ def test_broken_policies_and_absent_files_end_with_2(files: Files, capsys: pytes
     files.new.write_text("kind: Nonsense\n")
     assert files.replay() == 2
     assert "new.yaml:1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("entries", "token", "changes"),
+    [
+        ({"spiffeIds": [{"id": FRONTEND}]}, False, True),
+        ({"spiffeIds": [{"id": FRONTEND + "2"}]}, False, False),
+        ({"spiffeIds": [{"id": FRONTEND, "before": "2000-01-01T00:00:00Z"}]}, False, False),
+        ({"subjects": [{"subject": "alice", "issuer": "https://login.example"}]}, True, True),
+        ({"subjects": [{"subject": "alice", "issuer": "https://login.example"}]}, False, False),
+        ({"subjects": [{"subject": "alice", "issuer": "https://other.example"}]}, True, False),
+    ],
+)
+def test_what_is_recorded_of_a_caller_is_revoked_by_the_new_set(
+    files: Files, capsys: pytest.CaptureFixture[str], entries: dict[str, Any], token: bool, changes: bool
+) -> None:
+    files.log.write_bytes(line("/a", token=token))
+    files.policies(to("/a"))
+    revoking = {"apiVersion": "zta.dev/v1", "kind": "RevocationList", "metadata": {"name": "l"}, "spec": entries}
+    files.new.write_text(f"{files.new.read_text()}---\n{json.dumps(revoking)}\n")
+    status, said = files.json(capsys)
+    assert (status, said["summary"]["changed"]) == (int(changes), int(changes))
