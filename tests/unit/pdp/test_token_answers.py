@@ -116,6 +116,13 @@ def test_the_first_rule_that_lists_the_reason_answers() -> None:
     assert found(asked(path="/orders2"), text).response.status == 418
 
 
+@pytest.mark.parametrize(("account", "status"), [("gateway", 302), ("other", 0)])
+def test_the_rule_sees_the_verified_peer_and_no_token(account: str, status: int) -> None:
+    principal = f"cluster.local/ns/shop/sa/{account}"
+    text = PAGES.replace('notRequestPrincipals: ["*"]', f'notRequestPrincipals: ["*"], principals: ["{principal}"]')
+    assert found(asked(), text).response.status == status
+
+
 def test_nothing_but_the_answer_differs() -> None:
     """Whatever the policy says, verdict and reason are those without it."""
     plain = PAGES.replace("    tokenDenials: [token_malformed, token_expired]\n", "")
