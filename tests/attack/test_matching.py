@@ -16,11 +16,11 @@ import pytest
 from zta_authz._proto import admin_pb2
 from zta_authz.admin.service import MAX_HEADERS, readable_request
 from zta_authz.errors import Refused
-from zta_authz.model.identity import Identity, Peer, PeerTrust
+from zta_authz.model.identity import Identity, Peer, PeerTrust, Token
 from zta_authz.model.options import Options
 from zta_authz.model.request import NO_EVIDENCE, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import combine, decide
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.cel import evaluate_text
@@ -147,3 +147,29 @@ def test_an_explanation_of_a_long_request_is_short_and_quick() -> None:
     assert len(found.nearest) == 3
     assert sum(len(text) for miss in found.nearest for text in miss.failed) < 10_000
     assert seconds(lambda: explain(table, request(LONG), NO_EVIDENCE, 0.0)) < 5 * MOST_SECONDS
+
+
+COSTLY = "request.headers['x-long'].matches('[ab]*c[ab]{20}')"
+
+
+def test_policies_that_never_decide_can_not_use_up_what_those_that_do_may_cost() -> None:
+    asked = request("ab" * 15_000)
+    audit = HEAD % ("audit", "AUDIT") + f'  - condition: "{COSTLY}"\n' * 9
+    allow = HEAD % ("allow", "ALLOW") + f'  - condition: "!{COSTLY}"\n'
+    for texts in ([allow], [audit, allow]):
+        rules = compile_snapshot([SourceText(f"{n}.yaml", text) for n, text in enumerate(texts)], Options())
+        assert decide(rules, asked, NO_EVIDENCE, 0.0).allowed
+    ten = HEAD % ("ten", "DENY") + f'  - condition: "{COSTLY}"\n' * 9  # control: rules that decide do share it
+    rules = compile_snapshot([SourceText("a.yaml", allow), SourceText("b.yaml", ten)], Options())
+    denied = decide(rules, asked, NO_EVIDENCE, 0.0)
+    assert (denied.allowed, "cost too much together" in denied.detail) == (False, True)
+
+
+def test_several_tokens_share_what_the_conditions_of_their_request_may_cost() -> None:
+    deny = compile_snapshot([SourceText("a.yaml", HEAD % ("a", "DENY") + f'  - condition: "{COSTLY}"\n')], Options())
+    tokens = tuple(Token("iss", str(number), {"sub": str(number)}) for number in range(8))
+    inputs = Inputs(request("ab" * 15_000), Identity(token=tokens[0], tokens=tokens), Options())
+    found = combine(deny.table.default_view, inputs, default_allow=True)
+    assert not found.allowed
+    one = Inputs(request("ab" * 15_000), Identity(token=tokens[0], tokens=tokens[:1]), Options())
+    assert combine(deny.table.default_view, one, default_allow=True).allowed

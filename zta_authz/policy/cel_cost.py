@@ -28,7 +28,8 @@ MAX_UNITS: Final = 1_000_000
 FREE_UNITS: Final = 16_384
 COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
 _OPERATORS: Final = frozenset(("in", "+", "==", "!=", "<", "<=", ">", ">="))
-_COSTLY: Final = COMPREHENSIONS | {"matches", "contains", "size", "bytes", "string"}
+_COSTLY: Final = COMPREHENSIONS | {"matches", "contains", "size", "bytes", "string", "+"}
+_COPIES: Final = 8  # passes that a `+` counts for: what it joins is copied again by each `+` after it
 _SMALL_PATTERN: Final = 12  # at most 2**12 states, which RE2 keeps
 _REPETITION: Final = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
 _GROUP: Final = re.compile(r"\((?:\?(?:P?<[^>]*>|[A-Za-z-]*:|(?P<flags>[A-Za-z-]*\))))?")
@@ -101,7 +102,7 @@ def cost_of(text: str, variables_in: Callable[[str], Iterable[str]], literal: Ca
     `variables_in` gives the variables that a text names, `literal` the value of a string literal.
     """
     tokens = tokens_of(text)
-    if not any(token.lastgroup == "name" and token.group() in _COSTLY for token in tokens):
+    if not any(token.lastgroup != "string" and token.group() in _COSTLY for token in tokens):
         return None
     scopes = [scope for at in range(len(tokens)) if (scope := _scope(text, tokens, at, variables_in)) is not None]
     once, each, crossed = Calls(), Calls(), Calls()
@@ -110,7 +111,7 @@ def cost_of(text: str, variables_in: Callable[[str], Iterable[str]], literal: Ca
         calls = once if scope is None else crossed if scope.crossed else each
         word = token.group()
         if not _called(tokens, at):
-            calls.passes += word in _OPERATORS
+            calls.passes += _COPIES if word == "+" else word in _OPERATORS
         elif word == "matches":
             size = pattern_size(literal(tokens[closing(tokens, at + 1) - 1].group()))
             calls.patterns += 1 if size <= _SMALL_PATTERN else size

@@ -101,7 +101,11 @@ def lint(
         if id(each.rule) in dead
     ]
     living = [each for each in placed if id(each.rule) not in dead]
-    findings += [finding for each in living for finding in _doubtful(each, judge)]
+    findings += [
+        finding
+        for each in placed
+        for finding in _doubtful(each, judge, dead[id(each.rule)][0] if id(each.rule) in dead else "")
+    ]
     findings += _duplicates(living, table.options.root_namespace)
     findings += _shadowed(living, table)
     findings += _unauthenticated(living, table.options.root_namespace)
@@ -153,13 +157,18 @@ class Reaches:
         return found
 
 
-def _doubtful(each: Placed, judge: _Judge) -> Iterator[Finding]:
-    """A finding for each value, and for each clause of a condition, that is not as it was meant."""
+def _doubtful(each: Placed, judge: _Judge, known: str) -> Iterator[Finding]:
+    """A finding for each value, and for each clause of a condition, that is not as it was meant.
+
+    `known` is why the rule never matches, "" where it may: that is not said again.
+    """
     for doubt in judge.doubts(each):
+        if doubt.reason in known:
+            continue
         kind = Kind.NEVER_MATCHES_AS_WRITTEN
         says = "never matches as written"
         if not doubt.certain:
-            says += ", but in a request that has these very characters"
+            says += ", except in a request that has these very characters"
         elif isinstance(doubt, ConditionDoubt):
             says = {None: "is Unknown", True: "is true", False: "is false"}[doubt.comes_to] + " for every request"
             kind = Kind.ALWAYS_UNKNOWN if doubt.comes_to is None else kind
@@ -205,7 +214,7 @@ class _Judge:
         for clause in clauses:
             why = None if clause.negated else self._impossible(clause, deny, reach)
             if why is not None:
-                return f"`{clause.label}`: {why[0]}", f"{why[1]}, or remove the rule"
+                return f"`{clause.label}`: {why[0]}", why[1] if "remove" in why[1] else f"{why[1]}, or remove the rule"
         for one, other in combinations(clauses[:MAX_COMPARED], 2):
             if contradict(one, other, strict=self._strict, deny=deny):
                 return f"`{one.label}` and `{other.label}` contradict each other", "correct or remove the rule"

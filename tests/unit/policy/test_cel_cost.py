@@ -72,6 +72,7 @@ def test_a_pattern_that_is_too_large_is_refused_when_loaded() -> None:
         "size(claims.groups) < 100 && request.path.contains('/admin')",
         "['GET', 'HEAD'].exists(m, m == request.method)",
         "string(destination.port) == '8080'",
+        "request.path == '/users/' + claims.sub && destination.port + 1 > 80",
     ],
 )
 def test_usual_conditions_on_usual_requests_are_free(text: str) -> None:
@@ -99,6 +100,7 @@ MANY = {"groups": [f"g{number}" for number in range(3000)], "other": [f"h{number
         ("claims.groups.exists(g, g.matches('[a-z]{100}b'))", inputs(claims=MANY)),
         ("[1, 2, 3, 4, 5, 6, 7, 8, 9].exists(n, request.path.matches('[ab]*a[ab]{20}c'))", inputs("/" + LONG)),
         ("request.path.contains(request.query)", inputs("/" + LONG + "?" + LONG)),
+        (" || ".join(["request.path + request.path == 'x'"] * 30) + " && true", inputs("/" + LONG)),
         ("[request.path, request.path].exists(p, p.matches('[ab]*a[ab]{20}c'))", inputs("/" + LONG)),
     ],
 )

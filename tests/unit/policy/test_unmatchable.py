@@ -225,3 +225,12 @@ def test_where_a_jwt_rule_names_no_issuer_any_issuer_may_match() -> None:
     rule = policy("p", source(requestPrincipals=["https://wrong.example/alice"]))
     assert found(rule, sources=anybodys) == []
     assert [f.kind for f in found(rule)] == [Kind.NEVER_MATCHES]
+
+
+def test_a_rule_that_never_matches_for_one_value_is_told_its_other_values_too() -> None:
+    rule = operation(paths=["/admin/**", "/x"], hosts=["https://a.example"], methods=["GET"])
+    findings = found(policy("p", rule))
+    assert {(f.kind, f.hint) for f in findings} == {
+        (Kind.NEVER_MATCHES, "write `a.example`, or remove the rule"),
+        (Kind.NEVER_MATCHES_AS_WRITTEN, "write `/admin/{**}`"),
+    }
