@@ -237,7 +237,9 @@ async def test_jwt_authorities_join_their_domains_bundle_and_the_same_again_chan
         assert here.trust.store.slot.current["cluster.local"] is found
 
 
-async def test_our_svid_comes_rotates_goes_with_the_agents_word_and_not_with_the_agent(tmp_path: Path) -> None:
+async def test_our_svid_comes_rotates_goes_with_the_agents_word_and_not_with_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with place(tmp_path, svid=True) as here:
         assert here.trust.obstacles() == ("no SVID from the Workload API",)
         here.agent.say("FetchX509SVID", svid(ROOTS[0], 1))
@@ -263,6 +265,10 @@ async def test_our_svid_comes_rotates_goes_with_the_agents_word_and_not_with_the
 
         here.agent.say("FetchX509SVID", grpc.StatusCode.PERMISSION_DENIED)
         await here.agent.start()
+        before = here.agent.calls["FetchX509SVID"]
+        await until(lambda: here.agent.calls["FetchX509SVID"] >= before + 3)
+        assert here.trust.current_svid() is second  # an agent that was just started knows nobody
+        monkeypatch.setattr("zta_authz.keys.workload_api.DENIED_SECONDS", 0.0)
         await until(lambda: here.trust.current_svid() is None)
         assert here.trust.obstacles() == ("no SVID from the Workload API",)
         assert here.changes[-1] == here.trust.obstacles()
@@ -277,7 +283,8 @@ async def test_streams_that_wait_try_at_once_when_another_is_answered_again(
         slot, store = SvidSlot(), BundleStore({})
         api = WorkloadApi(agent.address, bundles=store, svid=slot, retry_seconds=60.0)
         running = asyncio.create_task(api.run())
-        await until(lambda: min(agent.calls.values()) == 1)
+        await until(lambda: len(api._failures) == 3)  # all wait
+        await asyncio.sleep(0.05)
         agent.say("FetchX509Bundles", bundles(ROOTS[0]))
         agent.say("FetchX509SVID", svid(ROOTS[0]))
         api._failures["FetchX509SVID"] = 1
@@ -286,6 +293,14 @@ async def test_streams_that_wait_try_at_once_when_another_is_answered_again(
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
+
+
+async def test_an_identity_that_is_withdrawn_on_a_stream_that_gave_it_goes_at_once(tmp_path: Path) -> None:
+    async with place(tmp_path, svid=True) as here:
+        here.agent.say("FetchX509SVID", svid(ROOTS[0], 1))
+        await until(lambda: here.trust.svid.current is not None)
+        here.agent.say("FetchX509SVID", grpc.StatusCode.PERMISSION_DENIED)
+        await until(lambda: here.trust.svid.current is None, seconds=5)
 
 
 async def test_an_svid_that_is_not_renewed_is_an_obstacle_when_it_expires(tmp_path: Path) -> None:

@@ -157,6 +157,13 @@ class Lab:
         context.load_cert_chain(file)
         return context
 
+    def summary(self) -> str:
+        """What was wrong, how often, and in which seconds."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for at, workload, status in self.wrong:
+            found.setdefault((workload, status), []).append(at)
+        return "; ".join(f"{who}: {len(at)} times {what}, {at[0]} to {at[-1]} s" for (who, what), at in found.items())
+
     def log(self) -> str:
         """The end of what zta-authz said."""
         return (self.root / "authz.log").read_text()[-4000:]

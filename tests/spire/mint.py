@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AUTHORITY_SECONDS = 3600.0
+IGNORANT_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,12 @@ class Mint:
         self._loop.close()
 
     def start_agent(self) -> None:
-        self.tell()
+        """As a SPIRE agent does, it knows nobody until it has heard from its server."""
+        for method in ("FetchX509SVID", "FetchX509Bundles"):
+            self._say(method, grpc.StatusCode.PERMISSION_DENIED)
         self._run(self._agent.start())
+        time.sleep(IGNORANT_SECONDS)
+        self.tell()
 
     def kill_agent(self) -> None:
         self._run(self._agent.stop())
@@ -160,7 +166,7 @@ class Mint:
         trusted = "".join(each.pem for known in self.domains.values() for each in known.authorities)
         return Issued(pem(leaf, *above), secret, trusted, time.time() + self.ours.ttl / 2)
 
-    def _say(self, method: str, answer: bytes) -> None:
+    def _say(self, method: str, answer: bytes | grpc.StatusCode) -> None:
         def say() -> None:
             self._agent.say(method, answer)
 

@@ -80,7 +80,7 @@ def test_no_answer_is_wrong_whatever_rotates_and_dies(
             lab.run(TTL / 2)
         while time.monotonic() < until:
             issuance.rotate_intermediate(lab.run)
-        assert lab.wrong == [], lab.log()
+        assert lab.wrong == [], f"{lab.summary()}\n{lab.log()}"
         assert min(lab.answers[name] for name in EXPECTED) > LAB_SECONDS
         told = dict(lab.answers)
         issuance.forget_partner()

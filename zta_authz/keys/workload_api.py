@@ -47,6 +47,8 @@ MAX_HELPERS: Final = 16
 """Intermediates that are kept for our trust domain, the newest first; each may cost a signature for each new peer."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 RETRY_SECONDS: Final = 0.5
+DENIED_SECONDS: Final = 15.0
+"""How long an agent that we have just found may say that we have no identity, before the one we had goes."""
 MAX_RETRY_SECONDS: Final = 5.0
 """An agent is on this machine: to ask it costs little, and an SVID may live for a minute only."""
 _OPTIONS: Final = (
@@ -140,6 +142,7 @@ class WorkloadApi:
         self._retry = retry_seconds
         self._last: dict[str, bytes] = {}
         self._failures: dict[str, int] = {}
+        self._denied_since: float | None = None
         self._answered = asyncio.Event()
         self.tried = {"FetchX509Bundles": asyncio.Event(), "FetchX509SVID": asyncio.Event()}
         """Set when the stream has given something or failed for the first time; at once if it is not asked for."""
@@ -163,8 +166,6 @@ class WorkloadApi:
                 why = "the agent ended the stream"
             except grpc.aio.AioRpcError as error:
                 why = error.code().name
-                if error.code() is grpc.StatusCode.PERMISSION_DENIED and method == "FetchX509SVID":
-                    self._drop_svid()
             except Exception:  # noqa: BLE001 - a bug in one message must not end the rotation of keys
                 _LOG.exception("a Workload API stream failed", extra={"method": method})
                 why = "a fault of ours"
@@ -206,7 +207,10 @@ class WorkloadApi:
                     self._hear(method)
                     await self._take(method, payload, take)
             except grpc.aio.AioRpcError as error:
-                if not came or error.code() is grpc.StatusCode.PERMISSION_DENIED:
+                denied = error.code() is grpc.StatusCode.PERMISSION_DENIED
+                if denied and method == "FetchX509SVID":
+                    self._deny_svid(at_once=came)
+                if denied or not came:
                     raise
 
     async def _take(self, method: str, payload: bytes, take: Callable[[bytes], Awaitable[None]]) -> None:
@@ -245,6 +249,7 @@ class WorkloadApi:
         if found.window.not_after <= self._clock():
             raise Malformed("an SVID that has expired")
         self._svid.current = found
+        self._denied_since = None
         if self._bundles is not None:
             self._bundles.take_helpers(found)
         if found.intermediates:
@@ -253,8 +258,18 @@ class WorkloadApi:
         _LOG.info("our SVID taken", extra=details)
         self._changed()
 
+    def _deny_svid(self, *, at_once: bool) -> None:
+        """The agent says that we have no identity: `at_once` where it had just given us one on this stream.
+
+        An agent that has just been started says so too, until it has heard from its server.
+        """
+        now = time.monotonic()
+        self._denied_since = now if self._denied_since is None else self._denied_since
+        if at_once or now - self._denied_since >= DENIED_SECONDS:
+            self._drop_svid()
+
     def _drop_svid(self) -> None:
-        """The agent says that we have no identity: stop using the one we had (section 5.2.1)."""
+        """Stop using the identity we had (section 5.2.1)."""
         self._last.pop("FetchX509SVID", None)
         if self._svid is not None and self._svid.current is not None:
             self._svid.current = None
