@@ -13,20 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import SignatureAlgorithmOID
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-_ECDSA: Final = frozenset(
-    (
-        SignatureAlgorithmOID.ECDSA_WITH_SHA1,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA224,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
-    )
-)
 # The orders n of P-224, P-256, P-384 and P-521 (SEC 2). A certificate does not say which curve its issuer's key is on.
 _ORDERS: Final = (
     0xFFFFFFFFFFFFFFFFFFFFFFFFFFFF16A2E0B8F03E13DD29455C5C2A3D,
@@ -53,11 +43,9 @@ def is_canonical(certificate: Certificate) -> bool:
 def _equivalents(certificate: Certificate) -> tuple[bytes, ...]:
     """The certificate's signature, and others over the same bytes by the same key that anybody can derive from it."""
     signature = certificate.signature
-    if certificate.signature_algorithm_oid not in _ECDSA:
-        return (signature,)
     try:
         r, s = decode_dss_signature(signature)
-    except ValueError:  # no signature at all, which verifies under no spelling
+    except ValueError:  # not ECDSA's two numbers, with whatever hash
         return (signature,)
     return (signature, *(encode_dss_signature(r, order - s) for order in _ORDERS if r < order and 0 < s < order))
 

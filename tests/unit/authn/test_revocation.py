@@ -222,6 +222,16 @@ def test_a_fingerprint_is_that_of_the_certificate_whatever_key_signed_it(kind: s
     assert accept(verifier(bundles=bundles), request(), evidence).principal == FRONTEND
 
 
+@pytest.mark.parametrize(
+    "digest", [hashes.SHA256(), hashes.SHA512(), hashes.SHA3_256()], ids=lambda digest: digest.name
+)
+def test_the_twin_is_revoked_whatever_hash_was_signed(digest: Any) -> None:
+    leaf = MIDDLE.issue(digest=digest)
+    shown = Evidence(FRONTEND, presented(twin(leaf), *MIDDLE.above))
+    assert accept(subject(), request(), shown).principal == FRONTEND, "the control: it is as valid"
+    assert refusal(subject(entry(Revoked.SHA256, sha256(leaf))), request(), shown) is Reason.PEER_REVOKED
+
+
 def test_a_signature_with_unused_bits_is_no_certificate_in_leaf_or_intermediate() -> None:
     """Each number of such bits would be another fingerprint."""
     leaf = next(each for each in iter(MIDDLE.issue, None) if each.signature[-1] % 2 == 0)
