@@ -38,6 +38,7 @@ from zta_authz.readiness import Outlook, ReadinessWatch
 from zta_authz.reloading import Reloading
 from zta_authz.serving import Servers
 from zta_authz.settings.live import LiveSettings
+from zta_authz.signals import ignore_all, reload_was_asked
 from zta_authz.telemetry.logs import configure_logging
 from zta_authz.telling import Figures, audit_status, new_origin, open_push, open_telling
 
@@ -78,7 +79,10 @@ def serve(
     where they all remember used DPoP proofs.
     """
     start_log(settings)
-    uvloop.run(_serve(settings, config, read, as_worker, replays))
+    try:
+        uvloop.run(_serve(settings, config, read, as_worker, replays))
+    finally:
+        ignore_all()
 
 
 async def _serve(
@@ -95,12 +99,15 @@ async def _serve(
         (again if stopping.is_set() else stopping).set()
 
     loop = asyncio.get_running_loop()
+    service = _build(settings, as_worker is not None, replays)  # takes its time, in which a signal ends us at once
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
-    service = _build(settings, as_worker is not None, replays)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
+    loop.add_signal_handler(signal.SIGUSR2, _LOG.info, "SIGUSR2 replaces workers, and this process has none")
     await service.start()
     service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
+    if reload_was_asked():  # what was read since may be older than that
+        service.reload()
     if as_worker is not None:
         as_worker(service)
     await stopping.wait()

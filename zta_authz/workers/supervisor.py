@@ -24,6 +24,7 @@ from zta_authz.errors import FaultsError
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.preflight import all_faults
+from zta_authz.signals import ignore_all
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
 from zta_authz.telling import new_origin, open_push
@@ -73,7 +74,10 @@ def supervise(settings: Settings, config: str | None) -> int:
         supervisor = Supervisor(settings, config)
     except FaultsError as error:
         raise FaultsError([*error.faults, *all_faults(settings)]) from error
-    return asyncio.run(supervisor.run())
+    try:
+        return asyncio.run(supervisor.run())
+    finally:
+        ignore_all()
 
 
 class Supervisor:
