@@ -65,8 +65,8 @@ class Inputs:
 
     __slots__ = (
         "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths", "_remote_ips",
-        "_source_ips", "_spellings", "_trimmed", "claims", "host", "identity", "method", "names", "now", "options",
-        "path", "request", "request_principal", "stages", "strict",
+        "_sni", "_source_ips", "_spellings", "_trimmed", "claims", "host", "identity", "method", "names", "now",
+        "options", "path", "request", "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,7 @@ class Inputs:
         self._hosts: tuple[str, ...] | None = None
         self._paths: tuple[str, ...] | None = None
         self._forwarded_path: str | None = None
+        self._sni: str | None = None
         self._spellings: dict[str, tuple[str, ...]] | None = None
         self._trimmed: dict[str, tuple[str, ...]] = {}
         self._claims: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -146,7 +147,9 @@ class Inputs:
     @property
     def sni(self) -> str:
         """The server name of the TLS session, in lower case."""
-        return ascii_lower(self.request.sni)
+        if self._sni is None:
+            self._sni = ascii_lower(self.request.sni)
+        return self._sni
 
     def hosts(self, wide: bool) -> tuple[str, ...]:
         """The authority as it came; with `wide` in strict reading also without port and trailing dot."""

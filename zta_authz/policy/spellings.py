@@ -21,12 +21,12 @@ def odd_spellings(headers: Headers) -> dict[str, tuple[str, ...]]:
     """Names with other characters than letters, digits and `-`, by what an application may read for them."""
     if not has_odd_names(headers.listing()):
         return _NO_SPELLINGS
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
     for name in headers.names():
         folded = folded_name(name)
         if folded != name:
-            found[folded] = (*found.get(folded, ()), name)
-    return found
+            found.setdefault(folded, []).append(name)
+    return {folded: tuple(names) for folded, names in found.items()}
 
 
 def cut_query(path: str) -> str:

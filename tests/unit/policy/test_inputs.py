@@ -271,7 +271,7 @@ def test_istio_takes_blanks_around_a_header_as_part_of_it() -> None:
 
 def test_what_many_rules_ask_for_is_transformed_once_a_request() -> None:
     """58 kB of `%20`, decoded anew for each DENY rule, took a second with fifty rules."""
-    asked = request(path="/a%20b?t=x&u=%41", headers={"x-a": " v "})
+    asked = request(path="/a%20b?t=x&u=%41", headers={"x-a": " v "}, sni="A.Example")
     caller = identity(claims={"scope": "a b", "groups": ["a", 7]}, changes=Changes(remove_query=("t",)))
     inputs = Inputs(asked, caller, STRICT)
     for read in (
@@ -279,6 +279,7 @@ def test_what_many_rules_ask_for_is_transformed_once_a_request() -> None:
         lambda: inputs.hosts(True),
         lambda: inputs.trimmed_header("x-a"),
         lambda: inputs.header(":path")[0],
+        lambda: inputs.sni,
         lambda: inputs.claim(("scope",)),
         lambda: inputs.claim(("groups",)),
     ):
