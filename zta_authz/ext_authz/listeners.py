@@ -32,6 +32,7 @@ left: whichever a proxy opens a connection with, it comes back with the next one
 
 _UNIX: Final = "unix:"
 _PRIVATE_NAME_BYTES: Final = 6
+_MAX_ID: Final = 2**32 - 2
 _CONNECT_SECONDS: Final = 1.0
 _HINTS: Final = {
     errno.EADDRINUSE: "stop what listens there, or choose another address",
@@ -107,6 +108,8 @@ class SocketAccess:
         if self.group is None:
             return -1
         if self.group.isascii() and self.group.isdigit():
+            if int(self.group) > _MAX_ID:
+                raise ValueError(f"a group's number is at most {_MAX_ID}")
             return int(self.group)
         try:
             return grp.getgrnam(self.group).gr_gid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -51,8 +52,12 @@ def _unix(text: str) -> str:
 
 
 def _https(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.hostname or parts.username is not None or parts.fragment:
+    known = False
+    with suppress(ValueError):  # brackets that don't close, a port that is none
+        parts = urlsplit(text)
+        plain = parts.username is None and not parts.fragment and parts.port != 0
+        known = parts.scheme == "https" and bool(parts.hostname) and plain
+    if not known or not text.isprintable() or " " in text:
         raise wrong(
             "a bundle endpoint is an https URL without user", "write for example `https://spire.example/bundle`"
         )

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
+
+def _without_controls(text: str) -> str:
+    """`text`, which a path or a name may be; no file system takes a NUL, and no line of a log a line end."""
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+        raise wrong("holds a control character", "write the value without it")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_without_controls)]
 PositiveSeconds = Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)]
 
 
