@@ -178,3 +178,13 @@ def test_several_tokens_share_what_the_conditions_of_their_request_may_cost() ->
     assert not found.allowed
     one = Inputs(request("ab" * 15_000), Identity(token=tokens[0], tokens=tokens[:1]), Options())
     assert combine(deny.table.default_view, one, default_allow=True).allowed
+
+
+def test_what_all_conditions_cost_an_explanation_is_bounded() -> None:
+    text = CONDITIONS["an automaton of many states"]
+    allow = HEAD % ("a", "ALLOW") + "".join(f'  - condition: "{text} && {number} > 0"\n' for number in range(200))
+    rules = compile_snapshot([SourceText("a.yaml", allow)], Options())
+    asked = request(LONG[:8000])
+    assert len(explain(rules, asked, NO_EVIDENCE, 0.0).nearest) == 3
+    cost = seconds(lambda: evaluate_text(text, Inputs(asked, Identity(), Options())))
+    assert seconds(lambda: explain(rules, asked, NO_EVIDENCE, 0.0), runs=1) < 100 * cost  # of 200

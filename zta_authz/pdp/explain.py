@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.pdp.decide import decide
+from zta_authz.policy.cel_cost import MAX_UNITS
 from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.inputs import Inputs
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.table import RuleIndex
 
 _NEAREST: Final = 3
+MOST_UNITS: Final = 20 * MAX_UNITS
+"""What the conditions of all rules that are looked at may cost together, half a second or so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,17 @@ def explain(
     view = snapshot.table.view(workload)
     if decision.rule is not None:
         return Explanation(decision, matched=_matched(view.allow if decision.allowed else view.deny, decision, inputs))
-    nearest = nsmallest(_NEAREST, view.allow.rules, key=lambda rule: len(_failing(rule, inputs)))
+    units = MOST_UNITS
+
+    def missing(rule: Rule) -> int:
+        """How much of the rule fails; one rule's conditions may cost what a request's may, all rules' `MOST_UNITS`."""
+        nonlocal units
+        granted = inputs.grant_condition_units(units)
+        found = len(rule.failing(inputs, deny=False))
+        units -= granted - inputs.conditions.units
+        return found
+
+    nearest = nsmallest(_NEAREST, view.allow.rules, key=missing)
     return Explanation(decision, tuple(_miss(rule, inputs) for rule in nearest))
 
 
@@ -97,15 +110,10 @@ def _held(clause: Clause, inputs: Inputs, deny: bool) -> str:
     return told if certain else f"{told}; this can't be told for certain, and a DENY takes it for a match"
 
 
-def _failing(rule: Rule, inputs: Inputs) -> list[list[Clause]]:
-    """What fails in the rule; conditions may cost as much as if it were the only rule."""
-    inputs.restore_condition_units()
-    return rule.failing(inputs, deny=False)
-
-
 def _miss(rule: Rule, inputs: Inputs) -> Miss:
+    inputs.restore_condition_units()
     failed = tuple(
         "; ".join(f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}" for clause in part)
-        for part in _failing(rule, inputs)
+        for part in rule.failing(inputs, deny=False)
     )
     return Miss(rule.policy.name, rule.number, failed, rule.line, rule.name)

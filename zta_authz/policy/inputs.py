@@ -53,7 +53,7 @@ class ConditionMemory:
         self.values: dict[str, Any] = {}
         self.sizes: dict[tuple[tuple[str, ...], frozenset[str] | None], Sizes] = {}
         self.header_unclear: bool | None = None
-        self.units: float = MAX_UNITS
+        self.units = MAX_UNITS
 
 
 class Inputs:
@@ -125,6 +125,11 @@ class Inputs:
         """Let conditions cost again what they may cost at first."""
         if self._conditions is not None:
             self._conditions.units = MAX_UNITS
+
+    def grant_condition_units(self, most: int) -> int:
+        """Let conditions cost again what they may at first, but no more than `most`; gives what that is."""
+        self.conditions.units = granted = min(MAX_UNITS, most)
+        return granted
 
     def any_header_unclear(self) -> bool:
         """Whether any header is as `header_unclear` says."""
