@@ -42,6 +42,7 @@ def _sources(snapshot: Snapshot) -> Iterator[CredentialSource]:
             tuple(rule.issuer for rule in document.sources),
             tuple(client.name for client in clients),
             tuple(scope for client in clients for scope in client.scopes),
+            any(rule.required for rule in document.sources),
         )
     yield CredentialSource(Selector(snapshot.options.root_namespace, {}), snapshot.verifier.svid_issuers)
 

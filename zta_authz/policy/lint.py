@@ -91,6 +91,7 @@ def lint(
     refused before any rule is asked, "" where they are not; `refused_host` whether those for an authority are.
     `sources` are all documents that let callers prove something, None where that is not known.
     """
+    sources = None if sources is None else tuple(sources)
     reaches = Reaches(table.options, refused_path, refused_host, sources)
     judge = _Judge(table.options.strict, now, reaches)
     placed = [Placed(policy, rule) for policy in table.policies for rule in policy.rules]
@@ -108,9 +109,18 @@ def lint(
     ]
     findings += _duplicates(living, table.options.root_namespace)
     findings += _shadowed(living, table)
-    findings += _unauthenticated(living, table.options.root_namespace)
+    findings += _unauthenticated(_without_required_token(living, table, sources or ()), table.options.root_namespace)
     findings += _on_methods(placed, table.options.strict)
     return sorted(findings)
+
+
+def _without_required_token(
+    living: list[Placed], table: RuleTable, sources: Iterable[CredentialSource]
+) -> list[Placed]:
+    """The rules that requests reach without a token. Istio's reading lets preflights past `presence: REQUIRED`."""
+    root = table.options.root_namespace
+    requiring = [each for each in sources if each.requires_token] if table.options.strict else []
+    return [each for each in living if not any(one.covers(each.policy.selector, root) for one in requiring)]
 
 
 def _on_methods(placed: list[Placed], strict: bool) -> list[Finding]:

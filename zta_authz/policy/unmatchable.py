@@ -50,12 +50,21 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class CredentialSource:
-    """What one document lets callers prove: tokens of `issuers`, and API keys of `clients` with `scopes`."""
+    """What one document lets callers prove: tokens of `issuers`, and API keys of `clients` with `scopes`.
+
+    `requires_token`: without one of its tokens no request passes.
+    """
 
     selector: Selector
     issuers: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
+    requires_token: bool = False
+
+    def covers(self, selector: Selector, root: str) -> bool:
+        """Whether this document is for every workload that a policy with `selector` is for."""
+        mine = self.selector
+        return mine.namespace in (selector.namespace, root) and mine.labels.items() <= selector.labels.items()
 
     def concerns(self, selector: Selector, root: str) -> bool:
         """Whether there may be a workload that both this document and a policy with `selector` are for."""

@@ -234,3 +234,27 @@ def test_a_rule_that_never_matches_for_one_value_is_told_its_other_values_too() 
         (Kind.NEVER_MATCHES, "write `a.example`, or remove the rule"),
         (Kind.NEVER_MATCHES_AS_WRITTEN, "write `/admin/{**}`"),
     }
+
+
+@pytest.mark.parametrize(
+    ("selector", "options", "named"),
+    [
+        (Selector("default", {}), STRICT, False),
+        (Selector("istio-system", {}), STRICT, False),
+        (Selector("default", {"app": "web"}), STRICT, False),
+        (Selector("default", {"app": "web", "tier": "x"}), STRICT, True),
+        (Selector("other", {}), STRICT, True),
+        (Selector("default", {}), ISTIO, True),  # CORS preflights pass without a token
+    ],
+)
+def test_a_rule_behind_a_required_token_is_not_named_as_asking_for_no_identity(
+    selector: Selector, options: Options, named: bool
+) -> None:
+    document = policy("p", operation(paths=["/a"]))
+    document["spec"]["selector"] = {"matchLabels": {"app": "web"}}
+
+    def kinds(source: CredentialSource) -> list[Kind]:
+        return [each.kind for each in lint(table([document], options), sources=[source])]
+
+    assert kinds(CredentialSource(selector, ISSUERS, requires_token=True)) == [Kind.UNAUTHENTICATED] * named
+    assert kinds(CredentialSource(selector, ISSUERS)) == [Kind.UNAUTHENTICATED]
