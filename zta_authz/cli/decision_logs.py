@@ -122,7 +122,8 @@ def _is_masked(text: str) -> bool:
 
 def _address(text: str) -> Address:
     ip, _, port = text.rpartition(":")
-    return Address(ip.strip("[]"), int(port)) if ip and port.isdigit() else NO_ADDRESS
+    known = ip and port.isascii() and port.isdigit() and len(port) <= 5
+    return Address(ip.strip("[]"), int(port)) if known else NO_ADDRESS
 
 
 def _spiffe_id(text: str) -> SpiffeId | None:

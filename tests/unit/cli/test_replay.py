@@ -312,3 +312,12 @@ def test_what_is_recorded_of_a_caller_is_revoked_by_the_new_set(
     files.new.write_text(f"{files.new.read_text()}---\n{json.dumps(revoking)}\n")
     status, said = files.json(capsys)
     assert (status, said["summary"]["changed"]) == (int(changes), int(changes))
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "\u00b2", "-1", ""])
+def test_a_recorded_port_that_is_none_is_no_address(
+    files: Files, capsys: pytest.CaptureFixture[str], port: str
+) -> None:
+    files.log.write_bytes(line("/a", source=f"10.0.0.1:{port}"))
+    files.policies(to("/a"))
+    assert files.json(capsys)[1]["summary"]["same"] == 1
