@@ -252,7 +252,9 @@ def test_inline_keys_that_can_verify_nothing_are_a_fault_where_they_stand() -> N
     assert found[0].startswith("a.yaml:4:37: the key set has no key that can verify tokens")
 
 
-@pytest.mark.parametrize("name", ["x_zta_principal", "X-Zta-Team", "content-length", "Host"])
+@pytest.mark.parametrize(
+    "name", ["x_zta_principal", "x.zta.principal", "X-Zta-Team", "content-length", "content.length", "Host"]
+)
 def test_a_token_may_not_set_headers_that_are_not_a_policys_to_change(name: str) -> None:
     text = f"""
 apiVersion: security.istio.io/v1
