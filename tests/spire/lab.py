@@ -30,7 +30,7 @@ from zta_authz.cli.envoy_config.parts import bootstrap, to_mapping
 from zta_authz.cli.envoy_config.places import pipe, tcp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.spire.mint import Issued
 
@@ -82,6 +82,7 @@ class Lab:
     def start(self, envoy: Path, server: str, cleanup: contextlib.ExitStack) -> None:
         """Start everything, and begin to send."""
         self.renew()
+        self._run(self._keep, cleanup)
         port = free_port()
         upstream = self._start_upstream(cleanup)
         self.authz = self._start_authz(port, server, cleanup)
@@ -91,10 +92,14 @@ class Lab:
         upstream.check()
         self.port = proxy.port()
         self._wait_until_all_is_right()
-        for run in (self._keep, *(self._sending(name) for name in EXPECTED)):
-            thread = threading.Thread(target=run)
-            thread.start()
-            cleanup.callback(thread.join, 30)
+        for name in EXPECTED:
+            self._run(self._sending(name), cleanup)
+        cleanup.callback(self._over.set)  # first of all, before what they ask goes
+
+    def _run(self, what: Callable[[], None], cleanup: contextlib.ExitStack) -> None:
+        thread = threading.Thread(target=what)
+        thread.start()
+        cleanup.callback(thread.join, 30)
         cleanup.callback(self._over.set)
 
     def run(self, seconds: float) -> None:
@@ -133,7 +138,7 @@ class Lab:
             self.issuance.tend()
             self.renew()
 
-    def _sending(self, workload: str) -> Any:
+    def _sending(self, workload: str) -> Callable[[], None]:
         def run() -> None:
             while not self._over.wait(0.01):
                 status = self.status(workload)
