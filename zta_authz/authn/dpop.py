@@ -113,7 +113,8 @@ def verify_proof(request: RequestAttributes, token: str, bound_to: str, now: flo
     _check_purpose(claims, request, token)
     thumbprint = _thumbprint(jwk)
     if not hmac.compare_digest(thumbprint, bound_to):
-        raise Refused(Reason.TOKEN_BINDING, "the token is bound to another key than the DPoP proof's")
+        bound, proved = quoted((bound_to,)), quoted((thumbprint,))
+        raise Refused(Reason.TOKEN_BINDING, f"the token is bound to the key {bound}, and the DPoP proof is by {proved}")
     if not _key(jwk, algorithm).verifies(algorithm, f"{head}.{body}".encode("ascii"), signature):
         raise Refused(Reason.DPOP_INVALID, "the signature does not fit the proof's key")
     return Proof(thumbprint, identifier, issued_at)
@@ -184,7 +185,8 @@ def _check_purpose(claims: Mapping[str, Any], request: RequestAttributes, token:
         raise Refused(Reason.DPOP_MISMATCH, "`htu` is not the request's address")
     asked = normal_target(f"{request.scheme}://{request.host}{request.path or '/'}")
     if asked is None or normal_target(target) != asked:
-        raise Refused(Reason.DPOP_MISMATCH, "`htu` is not the request's address")
+        seen = quoted((target.partition("?")[0],))  # a query may hold tokens
+        raise Refused(Reason.DPOP_MISMATCH, f"`htu` is {seen}, and the request's address is {quoted((asked,))}")
     if claims.get("ath") != base64url_encode(hashlib.sha256(token.encode("ascii")).digest()):
         raise Refused(Reason.DPOP_MISMATCH, "`ath` is not the token's digest")
 

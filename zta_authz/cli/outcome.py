@@ -139,7 +139,10 @@ def _peer(subject: Subject, decision: Decision) -> str:
 
 
 def _token(subject: Subject, decision: Decision) -> str:
-    token = decision.identity.token
+    token, refused = decision.identity.token, decision.refused_token
+    if refused is not None:
+        how = "its signature held" if refused.verified else "not verified"
+        return f"refused; it names issuer `{refused.issuer}`, subject `{refused.subject}` ({how})"
     if token is None:
         return "none"
     how = "assumed" if subject.claims is not None else f"verified by {token.policy}" if token.policy else "verified"

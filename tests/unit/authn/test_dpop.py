@@ -368,3 +368,27 @@ def test_callers_are_told_to_bring_a_proof() -> None:
     for reason in (reason for reason in Reason if reason.startswith("dpop_")):
         answer = ANSWERS[reason]
         assert (answer.status, answer.scheme, answer.bearer_error) == (401, "DPoP", "invalid_dpop_proof")
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail"),
+    [
+        (asking(proof(htm="POST")), "`htm` is `POST`, and the request's method is `GET`"),
+        (
+            asking(proof(htu="https://evil.example/?access_token=secret")),
+            f"`htu` is `https://evil.example/`, and the request's address is `{TARGET}`",
+        ),
+        (
+            asking(proof(OTHER)),
+            (
+                f"the token is bound to the key `{key_thumbprint(CLIENT.jwk())}`, "
+                f"and the DPoP proof is by `{key_thumbprint(OTHER.jwk())}`"
+            ),
+        ),
+    ],
+    ids=["method", "address", "key"],
+)
+def test_what_a_proof_was_made_for_and_what_it_was_shown_for_are_told(asked: RequestAttributes, detail: str) -> None:
+    with pytest.raises(Refused) as caught:
+        subject().verify(asked, NO_EVIDENCE, NOW)
+    assert caught.value.detail == detail

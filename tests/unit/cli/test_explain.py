@@ -425,3 +425,17 @@ def test_an_assumed_claim_that_is_no_time_is_a_fault(explain: Any, name: str, va
     (fault,) = answer["faults"]
     assert (status, fault["line"], fault["message"]) == (2, 1, f"`claims.{name}` is not a time")
     assert explain(written.replace(value, "1000.5"), EVERYBODY)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("signer", "how"), [(Signer(), "its signature held"), (Signer(number=77), "not verified")], ids=["ours", "forged"]
+)
+def test_whom_a_refused_token_names_is_said_with_what_that_is_worth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], signer: Signer, how: str
+) -> None:
+    token = signer.token(iss=ANN["iss"], sub="ann", exp=NOW - 100)
+    (tmp_path / "request.yaml").write_text(json.dumps({"token": token}))
+    (tmp_path / "policies.yaml").write_text(json.dumps(TOKENS_OF_ISS))
+    files = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request.yaml")]
+    assert main(["explain", *files, *AT]) == 1
+    assert f"refused; it names issuer `https://iss`, subject `ann` ({how})" in capsys.readouterr().out
