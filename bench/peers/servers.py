@@ -185,6 +185,7 @@ def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
     def changed(change: Callable[[CheckRequest], object]) -> bytes:
         request = CheckRequest.FromString(trial.request)
         change(request)
+        agree(request)
         return request.SerializeToString()
 
     def team(number: int, path: str) -> bytes:
@@ -206,6 +207,18 @@ def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
         yield "a DENY rule's caller", team(5, "/team-5/x"), False
     if peer.tokens:
         yield "a token with a broken signature", changed(_break_token), False
+
+
+def agree(request: CheckRequest) -> None:
+    """Let the pseudo headers say what the attributes say, as they do in what Envoy sends."""
+    http = request.attributes.request.http
+    said = {":method": http.method, ":path": http.path}
+    for name, value in said.items():
+        if name in http.headers:
+            http.headers[name] = value
+    for header in http.header_map.headers:
+        if header.key in said:
+            header.raw_value = said[header.key].encode()
 
 
 def _break_token(request: CheckRequest) -> None:

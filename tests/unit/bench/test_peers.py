@@ -16,6 +16,7 @@ from bench.peers import policy, servers
 from bench.peers.paced import PacedClient, header_block
 from bench.peers.report import overheads, ratio
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
+from zta_authz.ext_authz.request import parse_check_request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,3 +116,14 @@ def test_a_token_is_broken_wherever_it_stands(tmp_path: Path, joined: bool) -> N
     none = CheckRequest.FromString(scenario.build("principal", 2, other).request)
     with pytest.raises(SystemExit, match="no token"):
         servers._break_token(none)
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["headers", "header_map"])
+def test_a_changed_question_is_one_that_envoy_could_ask(tmp_path: Path, joined: bool) -> None:
+    made = scenario.build("principal", 2, tmp_path).request
+    request = CheckRequest.FromString(servers.joined_headers(made) if joined else made)
+    http = request.attributes.request.http
+    http.method, http.path = "POST", "/else"
+    servers.agree(request)
+    seen, _ = parse_check_request(request.SerializeToString())
+    assert (seen.method, seen.path) == ("POST", "/else")
