@@ -107,7 +107,14 @@ class TableCompiler:
 
     def _fields(self, spec: PolicySpec, party: list[FieldSpec]) -> list[Clause]:
         found = [
-            self._factory.field(spec.reader, field.name, field.negated, field.values, spec.namespace)
+            self._factory.field(
+                spec.reader,
+                field.name,
+                field.negated,
+                field.values,
+                spec.namespace,
+                wide=(spec.action == "DENY") is not field.negated,
+            )
             for field in party
             if field.values
         ]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from zta_authz.model.percent import percent_decoded, utf8_bytes
 from zta_authz.policy import identity_matchers as idm, matchers as m
 from zta_authz.policy.clauses import AddressClause, Clause, PortClause, RequestPrincipalClause, TextClause
 from zta_authz.policy.dimensions import (
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _PRESENT: Final = m.Present()
 _ONE_LINE: Final = m.Present(one_line=True)
 _HEADER_NAME: Final = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# What is another path once decoded, and what means something else in a value of a rule.
+_NEVER_DECODED: Final = re.compile(r"%(?:2[35AaFf]|3[BbFf]|5[Cc]|7[BbDd]|[01][0-9A-Fa-f]|7[Ff]|(?![0-9A-Fa-f]{2}))")
 _KEYED: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)(.*)", re.DOTALL)
 REJECTED_KEYS: Final = ("destination.labels", "destination.name", "destination.namespace", "destination.user")
 
@@ -65,9 +68,20 @@ class ClauseFactory:
         return found
 
     def field(
-        self, reader: Reader, name: str, negated: bool, values: list[Scalar], namespace: str, label: str = ""
+        self,
+        reader: Reader,
+        name: str,
+        negated: bool,
+        values: list[Scalar],
+        namespace: str,
+        label: str = "",
+        *,
+        wide: bool = False,
     ) -> Clause | None:
-        """The clause of a source's or operation's field; None, and faults, where a value is wrong."""
+        """The clause of a source's or operation's field; None, and faults, where a value is wrong.
+
+        A `wide` one must not be evaded by another spelling of the same path.
+        """
         label = label or (f"not{name[0].upper()}{name[1:]}" if negated else name)
         match name:
             case "requestPrincipals":
@@ -85,6 +99,8 @@ class ClauseFactory:
             case "trustDomains":
                 return self._trust_domains(reader, values, negated, label)
         dimension, make = _TEXT_FIELDS[name]
+        if name == "paths" and wide and self._strict:
+            return self._texts(reader, dimension, _every_spelling, values, negated, label)
         return self._texts(reader, dimension, make, values, negated, label)
 
     def condition(
@@ -115,14 +131,15 @@ class ClauseFactory:
         return self._texts(reader, CLIENT_KEYS[key.value], m.string_matcher, values, negated, label)
 
     def _texts(
-        self, reader: Reader, dimension: Dimension, make: Callable[[str], m.Matcher], values: list[Scalar],
-        negated: bool, label: str,
+        self, reader: Reader, dimension: Dimension, make: Callable[[str], m.Matcher | tuple[m.Matcher, ...]],
+        values: list[Scalar], negated: bool, label: str,
     ) -> Clause | None:  # fmt: skip
         found: list[m.Matcher] = []
         good = True
         for value in values:
             try:
-                found.append(self.intern((make, value.value), partial(make, value.value)))
+                made = self.intern((make, value.value), partial(make, value.value))
+                found += made if isinstance(made, tuple) else (made,)
             except ValueError as error:
                 reader.fault(value, f"`{value.value}` in `{label}`: {error}", "mend the value; it is not skipped")
                 good = False
@@ -266,6 +283,18 @@ class ClauseFactory:
         dimension = self.intern(key, lambda: MetadataDimension(filter_name, path, in_list))
         make = _in_list if in_list else m.string_matcher
         return self._texts(reader, dimension, make, values, negated, label)
+
+
+def _every_spelling(value: str) -> tuple[m.Matcher, ...]:
+    """The path as written and, where it is percent-encoded, decoded, as requests are seen too (`Inputs.paths`)."""
+    written = path_matcher(value)
+    if "%" not in value or _NEVER_DECODED.search(value):
+        return (written,)
+    decoded = percent_decoded(utf8_bytes(value)).decode("utf-8", "surrogateescape")
+    try:
+        return (written, path_matcher(decoded))
+    except ValueError:  # a template can't hold what it decodes to
+        return (written,)
 
 
 def _in_list(value: str) -> m.Matcher:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.percent import utf8_bytes
 from zta_authz.model.spiffe import SCHEME, SpiffeId
 from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
 from zta_authz.policy.dimensions import API_CLIENT, API_SCOPES, HOST, PATH, PEER, SNI, ClaimDimension
@@ -205,7 +206,7 @@ def _refusal(matcher: Matcher, value: str, reach: Reach, *, wide: bool) -> str:
 
 
 def _encoded(path: str) -> str:
-    return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), path)
+    return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in utf8_bytes(found[0])), path)
 
 
 def meant_path(value: str) -> str:

@@ -215,3 +215,39 @@ def test_what_a_token_sets_has_no_other_spelling() -> None:
     identity = Identity(changes=Changes(set_headers=(("x-role", "user"),)))
     inputs = Inputs(sent({"x_role": "banned"}), identity, Options())
     assert not combine(denying(BANNED).table.default_view, inputs, default_allow=False).policy.endswith("deny")
+
+
+SPELLINGS = [
+    ("/caf%C3%A9", "/caf%c3%a9"),
+    ("/caf%c3%a9/*", "/caf%C3%A9/x"),
+    ("/a%28b", "/a(b"),
+    ("/a%28b", "/a%28b"),
+    ("*%C3%A9", "/x/%c3%a9"),
+    ("/x%28/{*}", "/x(/1"),
+]
+
+
+@pytest.mark.parametrize(("value", "path"), SPELLINGS)
+def test_a_denied_path_that_is_written_encoded_is_denied_in_every_spelling(value: str, path: str) -> None:
+    assert reason(denying(f"{{to: [{{operation: {{paths: ['{value}']}}}}]}}"), path) is Reason.DENY_POLICY
+    but = OPEN.replace("[{}]", f"[{{to: [{{operation: {{notPaths: ['{value}']}}}}]}}]")
+    rules = compile_snapshot([SourceText("but.yaml", but)], Options())
+    assert reason(rules, path) is Reason.NO_MATCHING_POLICY
+    assert reason(rules, "/else") is Reason.ALLOW_POLICY
+
+
+def test_an_allowed_path_is_allowed_as_it_is_written_only() -> None:
+    allow = OPEN.replace("[{}]", "[{to: [{operation: {paths: ['/a%28b']}}]}]")
+    rules = compile_snapshot([SourceText("open.yaml", allow)], Options())
+    assert [reason(rules, path) for path in ("/a%28b", "/a(b")] == [Reason.ALLOW_POLICY, Reason.NO_MATCHING_POLICY]
+
+
+@pytest.mark.parametrize(("value", "path"), [("/a%2Fb", "/a/b"), ("/a%2A", "/abc"), ("/a%3Bb", "/a")])
+def test_a_denied_path_is_not_decoded_into_another_one(value: str, path: str) -> None:
+    assert reason(denying(f"{{to: [{{operation: {{paths: ['{value}']}}}}]}}"), path) is Reason.ALLOW_POLICY
+
+
+def test_istios_reading_compares_encoded_paths_as_they_are() -> None:
+    rules = denying("{to: [{operation: {paths: ['/caf%C3%A9']}}]}", Options.istio())
+    assert reason(rules, "/caf%c3%a9") is Reason.ALLOW_POLICY
+    assert reason(rules, "/caf%C3%A9") is Reason.DENY_POLICY
