@@ -21,6 +21,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     preflight       what else keeps one from starting
     reloading       what is read again while serving
     serving         its servers
+    warmup          its first check, before it is ready
     signals         what they do before the event loop takes them
     sockets         the TCP sockets that all listen on
     telling         its decision log, spans and metrics

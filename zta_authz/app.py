@@ -41,6 +41,7 @@ from zta_authz.settings.live import LiveSettings
 from zta_authz.signals import ignore_all, reload_was_asked
 from zta_authz.telemetry.logs import configure_logging
 from zta_authz.telling import Figures, audit_status, new_origin, open_push, open_telling
+from zta_authz.warmup import warm_up
 
 if TYPE_CHECKING:
     import ssl
@@ -112,6 +113,13 @@ async def _serve(
         as_worker(service)
     await stopping.wait()
     await service.stop(again)
+
+
+async def _warm_up() -> None:
+    try:
+        await warm_up()
+    except Exception as error:  # noqa: BLE001  the first check is slow then, and right
+        _LOG.warning("warming up failed", extra={"error": type(error).__qualname__})
 
 
 def _build(settings: Settings, shared_ports: bool, replays: Replays | None) -> Service:
@@ -274,6 +282,7 @@ class Service:
         faults: list[Fault] = []
         await self._health.set_serving(False)
         await asyncio.gather(self._jwks.start(KEYS_PATIENCE_SECONDS), self._trust.start(KEYS_PATIENCE_SECONDS))
+        await _warm_up()
         health = ""
         addresses: tuple[Endpoint, ...] = ()
         try:
