@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zta_authz.authn.verify import compile_verifier
-from zta_authz.errors import DocumentErrors
+from zta_authz.errors import DocumentErrors, Fault, quoted
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents import read_all
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zta_authz.authn.verify import IdentityVerifier
-    from zta_authz.errors import Fault
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
     from zta_authz.policy.table import RuleTable
@@ -80,8 +79,23 @@ def compile_snapshot(
     names = tuple(source.name for source in texts)
     resolver = WorkloadResolver(options)
     digest = sources_digest(texts, options)
-    told = (*notes, *documents.notes)
+    told = (*notes, *documents.notes, *_idle(table))
     return Snapshot(table, verifier, options, resolver, digest, names, tuple(warnings), told)
+
+
+def _idle(table: RuleTable) -> list[Fault]:
+    """What to tell of policies that select no workload of the settings."""
+    idle = table.idle()
+    if not idle:
+        return []
+    at, options = idle[0].ref.position, table.options
+    labels = ", ".join(f"{name}={value}" for name, value in sorted(options.workload.labels.items())) or "no labels"
+    named = f"namespace `{options.workload.namespace}`, {labels}"
+    whose = "those of `workloads`" if options.workloads else named
+    names = quoted(policy.ref.name for policy in idle)
+    told = f"{len(idle)} of {len(table.policies)} policies select no workload of the settings ({whose})"
+    hint = "say whose requests these are: `workload` or `workloads`"
+    return [Fault(at.source, at.line, at.column, f"{told} and decide nothing: {names}", hint)]
 
 
 def sources_digest(sources: Iterable[SourceText], options: Options) -> str:

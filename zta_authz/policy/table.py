@@ -127,6 +127,16 @@ class RuleTable:
         view = self._views.get(key)
         return self._make_view(key, workload, pause) if view is None else view
 
+    def idle(self) -> list[CompiledPolicy]:
+        """Policies that select no workload of the settings, and so decide nothing. Asked once the table is made.
+
+        None where gateways may name any workload.
+        """
+        if self.options.gateways:
+            return []
+        selected = {number for chosen in self._shared for number in chosen}
+        return [policy for number, policy in enumerate(self.policies) if number not in selected]
+
     def make_views_of(self, other: RuleTable, pause: Pause = no_pause) -> None:
         """Make the views that `other` has, so that the first request of each workload need not wait for its view."""
         for namespace, labels in list(other._views):

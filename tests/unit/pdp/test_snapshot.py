@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.policies import ISTIO, STRICT, operation, policy, snapshot
 from zta_authz.errors import DocumentErrors
-from zta_authz.model.options import Workload
+from zta_authz.model.options import Gateway, NamedWorkload, Options, Workload
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 
 ONE = json.dumps(policy("one", operation(methods=["GET"]), {}))
@@ -61,3 +61,30 @@ def test_warnings_do_not_keep_a_set_from_being_taken() -> None:
 def test_no_sources_make_an_empty_snapshot() -> None:
     taken = compile_snapshot([], STRICT)
     assert (taken.table.rule_count, taken.sources) == (0, ())
+
+
+ELSEWHERE = (
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: elsewhere}\n"
+    "spec: {action: DENY, rules: [{}]}\n---\n"
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: b, namespace: shop}\n"
+    "spec: {selector: {matchLabels: {app: orders}}, rules: [{}]}\n"
+)
+ORDERS = Workload("shop", {"app": "orders"})
+
+
+@pytest.mark.parametrize(
+    ("options", "idle"),
+    [
+        (Options(), "2 of 2 policies select no workload of the settings (namespace `default`, no labels)"),
+        (Options(workload=ORDERS), "1 of 2 policies select no workload of the settings (namespace `shop`, app=orders)"),
+        (
+            Options(workloads=(NamedWorkload("spiffe://td/x", ORDERS),)),
+            "1 of 2 policies select no workload of the settings (those of `workloads`)",
+        ),
+        (Options(gateways=(Gateway("unix", ("*",)),)), ""),
+        (Options(workload=ORDERS, root_namespace="elsewhere"), ""),
+    ],
+)
+def test_policies_that_decide_nothing_here_are_named(options: Options, idle: str) -> None:
+    notes = compile_snapshot([SourceText("p.yaml", ELSEWHERE)], options).notes
+    assert [note.message.partition(" and decide nothing: ")[0] for note in notes] == ([idle] if idle else [])
