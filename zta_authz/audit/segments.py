@@ -33,6 +33,7 @@ _MODE = 0o640
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _TAIL_BYTES = 1024 * 1024  # no line is longer
 _SEGMENT_DIGITS = 8
+_LOCK_SUFFIX = ".lock"
 _ID_BYTES = 16
 _BEGINNING = b'{"seq":'
 _LOG = logging.getLogger(__name__)
@@ -304,13 +305,18 @@ class SegmentedLog:
 
 def _lock(path: Path) -> int:
     """Hold the path's lock. Raises OSError where another process does."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    descriptor = os.open(f"{path}{_LOCK_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise LogFileError("another process writes this decision log") from None
     return descriptor
+
+
+def is_lock_file(path: Path) -> bool:
+    """Whether it is the empty file that whoever writes a log holds: `decisions.jsonl*` names it too."""
+    return path.suffix == _LOCK_SUFFIX and path.is_file() and not path.stat().st_size
 
 
 def _read_tail(descriptor: int) -> _Tail:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.audit.checkpoints import checkpoint_log, load_public_key
+from zta_authz.audit.segments import is_lock_file
 from zta_authz.audit.verify import Kind, LogVerifier, log_id, logs_of, segment_order
 from zta_authz.cli.output import add_output_argument, one_line, print_json
 from zta_authz.errors import Fault, FaultsError
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     firsts = [
         (name, _read(name, _MAX_LINE_BYTES).partition(b"\n")[0])
         for name in dict.fromkeys(arguments.files)
-        if not _is_lock(name)
+        if not is_lock_file(Path(name))
     ]
     logs = logs_of(firsts)
     if arguments.first_record is not None and len(logs) != 1:
@@ -103,12 +104,6 @@ class _Verified:
 
     report: Report
     files: int
-
-
-def _is_lock(name: str) -> bool:
-    """Whether it is the empty file that the writing process holds: `decisions.jsonl*` names it too."""
-    path = Path(name)
-    return path.suffix == ".lock" and path.is_file() and not path.stat().st_size
 
 
 def _public_key(arguments: argparse.Namespace) -> Ed25519PublicKey | None:

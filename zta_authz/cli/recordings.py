@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.audit.segments import is_lock_file
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 
@@ -19,7 +20,10 @@ _VARINT_BYTES: Final = 5
 
 
 def find_recordings(names: list[str]) -> list[Path]:
-    """The files that `names` stand for, those in and below directories sorted by path. Raises `FaultsError`."""
+    """The files that `names` stand for, those in and below directories sorted by path. Raises `FaultsError`.
+
+    Locks of decision logs are passed over.
+    """
     found: list[Path] = []
     faults: list[Fault] = []
     for name in names:
@@ -27,9 +31,11 @@ def find_recordings(names: list[str]) -> list[Path]:
         try:
             if not path.is_dir():
                 path.stat()
-                found.append(path)
+                if not is_lock_file(path):
+                    found.append(path)
                 continue
             inside = sorted(each for each in path.rglob("*") if each.is_file() and not _is_hidden(each, path))
+            inside = [each for each in inside if not is_lock_file(each)]
         except (OSError, ValueError) as error:
             faults.append(Fault(name, 0, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}", _HINT))
             continue

@@ -321,3 +321,14 @@ def test_a_recorded_port_that_is_none_is_no_address(
     files.log.write_bytes(line("/a", source=f"10.0.0.1:{port}"))
     files.policies(to("/a"))
     assert files.json(capsys)[1]["summary"]["same"] == 1
+
+
+def test_the_lock_beside_a_log_is_passed_over(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell names it too: `replay decisions.jsonl*`."""
+    lock = files.log.with_name(files.log.name + ".lock")
+    lock.touch()
+    files.log.write_bytes(line("/a"))
+    files.policies(to("/a"))
+    assert files.replay(str(files.log), str(lock)) == 0
+    assert files.replay(str(lock)) == 2
+    assert "holds no decisions" in capsys.readouterr().err
