@@ -22,11 +22,17 @@ from zta_authz.policy.cel_tokens import closing, tokens_of, without_strings
 from zta_authz.policy.cel_variables import VARIABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from zta_authz.policy.cel_cost import Cost
     from zta_authz.policy.inputs import Inputs
 
+Names = frozenset[str] | None
+"""Fields of a variable; None for all of them."""
+
 MAX_LENGTH: Final = 2048
 _TYPE: Final = cel.Type
+_TEXTS: Final = frozenset((str,))
 _BOOL: Final = _TYPE.BOOL
 
 
@@ -60,7 +66,7 @@ class Condition:
     IPv6 address or the IPv4 address that it stands for is looked at.
     """
 
-    __slots__ = ("_cost", "_expression", "_headers", "_reads_addresses", "text", "variables")
+    __slots__ = ("_cost", "_expression", "_headers", "_reads", "_reads_addresses", "text", "variables")
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ConditionError."""
@@ -76,6 +82,11 @@ class Condition:
             raise ConditionError(f"the condition is of type {result.name()}, not bool", hint)
         self.variables = variables_in(text)
         self._headers = _headers_named(text) if "request.headers" in self.variables else frozenset()
+        self._reads = (
+            self.variables,
+            self._headers,
+            _claims_named(text) if "claims" in self.variables else frozenset(),
+        )
         self._reads_addresses = not _ADDRESSES.isdisjoint(self.variables)
         self._cost = cost_of(text, variables_in, literal_value)
 
@@ -113,7 +124,7 @@ class Condition:
             return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
         try:
             activation = _activation(self.variables, inputs)
-            if self._cost is not None and self._cost.units(_sizes(self.variables, self._headers, inputs)) > MAX_UNITS:
+            if self._cost is not None and self._cost.units(_sizes(self._reads, inputs)) > MAX_UNITS:
                 return "it would cost too much on what it reads"
         except Exception as error:  # noqa: BLE001 - as above
             return f"the runtime can't hold what it reads: {error}"
@@ -131,7 +142,7 @@ class Condition:
 
     def _affordable(self, cost: Cost, inputs: Inputs) -> bool:
         """Whether the request's conditions may cost that much too; what is costly is taken from what they may."""
-        units = cost.units(_sizes(self.variables, self._headers, inputs))
+        units = cost.units(_sizes(self._reads, inputs))
         if units <= FREE_UNITS:
             return True
         if units > MAX_UNITS or units - FREE_UNITS > inputs.conditions.units:
@@ -162,36 +173,44 @@ def _truth(expression: Any, activation: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _sizes(variables: tuple[str, ...], headers: frozenset[str] | None, inputs: Inputs) -> Sizes:
-    """The sizes of what a condition reads, measured once a request; `headers` are those it looks at, None for all."""
-    key = (variables, headers)
-    found = inputs.conditions.sizes.get(key)
+def _sizes(reads: tuple[tuple[str, ...], Names, Names], inputs: Inputs) -> Sizes:
+    """The sizes of what a condition reads, measured once a request: variables, and of two the fields, None for all."""
+    found = inputs.conditions.sizes.get(reads)
     if found is None:
-        values = [
-            {name: inputs.header(name) for name in headers} if name == "request.headers" and headers is not None
-            else _value(name, inputs)
-            for name in variables
-        ]  # fmt: skip
-        found = inputs.conditions.sizes[key] = _measured(values)
+        variables, headers, claims = reads
+        values: list[Any] = []
+        for name in variables:
+            if name == "request.headers" and headers is not None:
+                values += (",".join(inputs.header(each)) for each in headers)
+            elif name == "claims" and claims is not None:
+                given = inputs.claims or {}
+                values += (given[each] for each in claims if each in given)
+            else:
+                values.append(_value(name, inputs))
+        found = inputs.conditions.sizes[reads] = _measured(values)
     return found
 
 
 def _measured(values: list[Any]) -> Sizes:
     """The sizes of these values and of all that is in them, names of fields included."""
     characters = longest = elements = 0
-    rest = values
+    rest: list[Collection[Any]] = [values]
     while rest:
-        value = rest.pop()
-        if isinstance(value, str):
-            characters += len(value)
-            longest = max(longest, len(value))
-        elif isinstance(value, dict):
-            elements = max(elements, len(value))
-            rest += value.keys()
-            rest += value.values()
-        elif isinstance(value, (list, tuple)):
-            elements = max(elements, len(value))
-            rest += value
+        some = rest.pop()
+        if not _TEXTS.issuperset(map(type, some)):
+            for value in some:
+                kind = type(value)
+                if kind is dict:
+                    elements = max(elements, len(value))
+                    rest += (value.keys(), value.values())
+                elif kind is list or kind is tuple:
+                    elements = max(elements, len(value))
+                    rest.append(value)
+            some = [value for value in some if type(value) is str]
+        if some:  # nearly always all of them: measured in C
+            lengths = list(map(len, some))
+            characters += sum(lengths)
+            longest = max(longest, *lengths)
     return Sizes(characters, longest, elements)
 
 
@@ -207,6 +226,24 @@ def literal_value(text: str) -> str:
     """The value of a literal, as the runtime reads it."""
     value = _ENV.compile(text).eval(_ENV.Activation({})).value()
     return value if isinstance(value, str) else ""
+
+
+def _claims_named(text: str) -> Names:
+    """The claims an expression can look at; None where it may look at any."""
+    tokens = tokens_of(text)
+    words = [token.group() for token in tokens]
+    found: set[str] = set()
+    for at, word in enumerate(words):
+        if word != "claims" or tokens[at].lastgroup != "name" or words[at - 1 : at] == ["."]:
+            continue
+        follows = words[at + 1 : at + 4]
+        if follows[:1] == ["."] and len(follows) > 1 and follows[2:] != ["("]:
+            found.add(follows[1])
+        elif len(follows) == 3 and follows[0] == "[" and follows[2] == "]" and tokens[at + 2].lastgroup == "string":
+            found.add(literal_value(follows[1]))
+        else:
+            return None
+    return frozenset(found)
 
 
 def _headers_named(text: str) -> frozenset[str] | None:

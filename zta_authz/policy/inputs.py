@@ -51,7 +51,7 @@ class ConditionMemory:
     def __init__(self) -> None:
         self.activations: dict[tuple[str, ...], Any] = {}
         self.values: dict[str, Any] = {}
-        self.sizes: dict[tuple[tuple[str, ...], frozenset[str] | None], Sizes] = {}
+        self.sizes: dict[object, Sizes] = {}
         self.header_unclear: bool | None = None
         self.units = MAX_UNITS
 

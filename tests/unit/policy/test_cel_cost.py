@@ -139,3 +139,24 @@ def test_an_element_that_is_looked_up_by_its_name_is_no_other_text() -> None:
     assert other is not None
     sizes = Sizes(10_000, 9_000, 100)
     assert own.units(sizes) * 10 < other.units(sizes)
+
+
+def test_a_long_claim_costs_nothing_to_conditions_on_other_claims() -> None:
+    claims = {"groups": GROUPS, "x": {"groups": list(MANY["groups"])}, "picture": LONG}
+    for text in (
+        "claims.groups.exists(g, g.matches('^group-4[0-9]$'))",
+        "claims['groups'].exists(g, g.matches('^group-4[0-9]$'))",
+    ):
+        assert Condition(text).evaluate(inputs(claims=claims)) is True
+    for text in (
+        "claims.x.groups.exists(g, g.matches('^group-4[0-9]{30}$'))",
+        "claims.all(c, size(claims.picture) < 9)",
+    ):
+        assert Condition(text).evaluate(inputs(claims=claims | {"picture": LONG * 9})) is None
+
+
+def test_repeated_headers_count_as_long_as_they_are_together_where_they_are_joined() -> None:
+    headers = Headers({"x-a": ("a" * 60,) * 1000}, exact=True)
+    asked = Inputs(RequestAttributes(headers=headers), Identity(), Options.istio())
+    assert Condition("request.headers['x-a'].matches('(a|b)*a[ab]{30}c')").evaluate(asked) is None
+    assert Condition("request.headers['x-a'].matches('a+,')").evaluate(asked) is True
