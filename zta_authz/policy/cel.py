@@ -96,15 +96,22 @@ class Condition:
             return None
         return None if self._hangs_on_reading(inputs) else self._value(inputs)
 
-    def _hangs_on_reading(self, inputs: Inputs) -> bool:
-        """Whether it makes a difference that an address is compared as it came, and not as what it stands for."""
-        meant = inputs.as_meant() if self._reads_addresses and inputs.strict else None
-        if meant is None:
-            return False
-        meant.charge_conditions_to(inputs)
-        other = self._value(meant)
-        inputs.charge_conditions_to(meant)
-        return self._value(inputs) is not other
+    def _hangs_on_reading(self, inputs: Inputs) -> str:
+        """What makes a difference: an address for another, or the path decoded, as an upstream may read it."""
+        if not inputs.strict:
+            return ""
+        meant = inputs.as_meant() if self._reads_addresses else None
+        if meant is not None and self._differs(inputs, meant):
+            return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
+        if "request.path" in self.variables and any(self._differs(inputs, other) for other in inputs.respelled()):
+            return "the path is encoded, and the condition is not the same for the path decoded"
+        return ""
+
+    def _differs(self, inputs: Inputs, other: Inputs) -> bool:
+        other.charge_conditions_to(inputs)
+        value = self._value(other)
+        inputs.charge_conditions_to(other)
+        return self._value(inputs) is not value
 
     def _value(self, inputs: Inputs) -> bool | None:
         try:
@@ -120,8 +127,9 @@ class Condition:
             names = inputs.header_names() if self._headers is None else self._headers
             unclear = sorted(name for name in names if inputs.header_unclear(name))
             return f"header `{unclear[0]}` has several values, or blanks around one"
-        if self._hangs_on_reading(inputs):
-            return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
+        reading = self._hangs_on_reading(inputs)
+        if reading:
+            return reading
         try:
             activation = _activation(self.variables, inputs)
             if self._cost is not None and self._cost.units(_sizes(self._reads, inputs)) > MAX_UNITS:

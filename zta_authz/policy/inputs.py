@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.changed_headers import folded_name, has_odd_names
@@ -37,6 +38,7 @@ _JOINED_BY_ENVOY: Final = frozenset(
     )
 )  # fmt: skip
 _BLANKS: Final = " \t"
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # what was not UTF-8, which no condition can hold
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 
 
@@ -65,6 +67,7 @@ class Inputs:
 
     __slots__ = (
         "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths", "_remote_ips",
+        "_respelled",
         "_sni", "_source_ips", "_spellings", "_trimmed", "claims", "host", "identity", "method", "names", "now",
         "options", "path", "request", "request_principal", "stages", "strict",
     )  # fmt: skip
@@ -108,6 +111,7 @@ class Inputs:
         self._remote_ips: tuple[Ip, ...] | None = None
         self._destination_ips: tuple[Ip, ...] | None = None
         self._meant: Inputs | None = None
+        self._respelled: tuple[Inputs, ...] | None = None
 
     @property
     def conditions(self) -> ConditionMemory:
@@ -359,3 +363,15 @@ class Inputs:
             self._meant = Inputs(self.request, self.identity, self.options, self.now, self.stages)
             self._meant.take_addresses(*(each[-1:] for each in found))
         return self._meant
+
+    def respelled(self) -> tuple[Inputs, ...]:
+        """The same for each path that an upstream may read in strict reading, decoded, besides the one that came."""
+        if self._respelled is None:
+            paths = [path for path in self.paths(True)[1:] if not _SURROGATE.search(path)]
+            self._respelled = tuple(self._with_path(path) for path in paths)
+        return self._respelled
+
+    def _with_path(self, path: str) -> Inputs:
+        made = Inputs(self.request, self.identity, self.options, self.now, self.stages)
+        made.path = path
+        return made

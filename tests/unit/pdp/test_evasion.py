@@ -251,3 +251,37 @@ def test_istios_reading_compares_encoded_paths_as_they_are() -> None:
     rules = denying("{to: [{operation: {paths: ['/caf%C3%A9']}}]}", Options.istio())
     assert reason(rules, "/caf%c3%a9") is Reason.ALLOW_POLICY
     assert reason(rules, "/caf%C3%A9") is Reason.DENY_POLICY
+
+
+def conditional(text: str, action: str, options: Options | None = None) -> Snapshot:
+    policy = f"""
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {{name: p}}
+spec: {{action: {action}, rules: [{{condition: "{text}"}}]}}
+"""
+    texts = [SourceText("p.yaml", policy)] + ([SourceText("open.yaml", OPEN)] if action == "DENY" else [])
+    return compile_snapshot(texts, options or Options())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/things:delete", "/v1/things%3Adelete", "/v1/things%3adelete", "/v1/things:delete%20", "/caf%E9:delete"],
+)
+def test_a_path_that_a_condition_denies_is_denied_decoded_too(path: str) -> None:
+    denied = conditional("request.path.endsWith(':delete')", "DENY")
+    assert reason(denied, path) is Reason.DENY_POLICY
+    assert reason(denied, "/v1/things%3Aget") is Reason.ALLOW_POLICY
+    assert reason(conditional("request.query.endsWith(':delete')", "DENY"), path) is Reason.ALLOW_POLICY
+    istio = conditional("request.path.endsWith(':delete')", "DENY", Options.istio())
+    assert (reason(istio, path) is Reason.DENY_POLICY) is path.endswith(":delete")
+
+
+def test_a_path_that_a_condition_allows_is_allowed_only_where_all_readings_of_it_are() -> None:
+    for text, other in (("request.path.endsWith(':delete')", "get"), ("!request.path.endsWith(':delete')", "delete")):
+        allowing = conditional(text, "ALLOW")
+        good = "get" if other == "delete" else "delete"
+        assert reason(allowing, f"/v1/things:{good}") is Reason.ALLOW_POLICY
+        assert reason(allowing, f"/v1/things:{other}") is Reason.NO_MATCHING_POLICY
+        assert reason(allowing, "/v1/things%3Adelete") is Reason.NO_MATCHING_POLICY
+    assert reason(conditional("request.path.startsWith('/caf')", "ALLOW"), "/caf%C3%A9/a%20b") is Reason.ALLOW_POLICY
