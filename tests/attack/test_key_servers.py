@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     Fetch = Callable[[], Awaitable[object]]
 
-MOST_SECONDS = 0.1
-"""Half of what the proxy waits for an answer."""
+MOST_SECONDS = 0.2
+"""What the proxy waits for an answer."""
 TICK_SECONDS = 0.002
 ROOM = MAX_BYTES - 4096
 
