@@ -64,6 +64,7 @@ def _first(rules: Iterable[Rule], inputs: Inputs, known: Known, *, deny: bool) -
 
 def _needs(rule: Rule, inputs: Inputs, known: Known, *, deny: bool) -> set[str] | None:
     """What must be known to tell whether `rule` holds: nothing where it surely does; None where it surely does not."""
+    inputs.restore_condition_units()  # every rule is looked at here, not only those that an index finds
     needs = _all(rule.clauses, inputs, known, deny=deny)
     if needs is None:
         return None

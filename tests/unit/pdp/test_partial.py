@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.support.policies import STRICT, identity, operation, policy, request, table, when
+from tests.support.policies import STRICT, identity, operation, policy, request, snapshot, table, when
 from zta_authz.pdp.decide import combine
 from zta_authz.pdp.partial import outlook
 from zta_authz.policy.inputs import Inputs
@@ -113,3 +113,17 @@ def test_what_nothing_is_known_of_is_open(action: str) -> None:
     found = outlook(view, inputs, lambda _: False, default_allow=False)
     assert found.decision is None
     assert "paths" in found.missing
+
+
+def test_what_the_conditions_of_many_rules_cost_together_leaves_each_rule_decided() -> None:
+    """Replay looks at every rule, where a request is asked only of those that an index finds."""
+    head = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: a}\nspec:\n  rules:\n"
+    rules = (
+        "".join(f"  - condition: request.path.matches('^/[a-z]{{20}}{n}')\n" for n in range(60))
+        + "  - condition: request.path.matches('^/[a-z]{20}a')\n"
+    )
+    view = snapshot(head + rules).table.default_view
+    inputs = Inputs(request(path="/" + "a" * 3000), identity(), STRICT)
+    found = outlook(view, inputs, lambda _: True, default_allow=False)
+    assert found.decision is not None
+    assert found.decision.rule == 60
