@@ -145,6 +145,8 @@ CLAUSES = (
     "request.headers['X-A'] == 'v'", "'X-A' in request.headers", "request.headers['x-a'] == 'v'", "request.host == 'A.b'",
     "request.host == 'a.b'", "request.path == '/a?b'", "request.path == '/a'", "source.principal == 'td/a'",
     "source.principal == 'spiffe://td/a'", "claims.role == 'x'", "has(claims.role)", "token.subject == ''",
+    "(request.path == '/a' ? request.headers['X-A'] : 'b') == 'b'", "(has(claims.a) ? claims.a : 'x') == 'x'",
+    "(request.path == '/b' || request.headers['X-A'] == 'v') == true", "(claims.a == 1 && false) == false",
     "token.subject == 'alice'", "request.headers[':path'] == '/a'",
 )  # fmt: skip
 HEAD = (

@@ -31,8 +31,8 @@ _IDENTITY: Final = frozenset(
         "token.subject", "token.issuer", "apiClient.name", "apiClient.scopes",
     )
 )  # fmt: skip
-ABSORBING: Final = frozenset(("has", "exists", "exists_one", "all"))
-"""Calls that can turn a missing claim into true or false."""
+ABSORBING: Final = frozenset(("has", "exists", "exists_one", "all", "?", "&&", "||"))
+"""Calls, and operators within a clause, that can turn what is missing into true or false."""
 
 
 def asks_for_identity(clause: Clause) -> bool:
@@ -64,7 +64,7 @@ def _clause_outcomes(text: str) -> Outcomes:
     variables = set(variables_in(text))
     if variables <= _IDENTITY:
         return frozenset((evaluate_text(text, Inputs(RequestAttributes(), ANONYMOUS, Options())),))
-    words = {token.group() for token in tokens_of(text) if token.lastgroup == "name"}
+    words = {token.group() for token in tokens_of(text)}
     if reads_claim(text) and not words & ABSORBING:
         return UNKNOWN  # the claim is not there, and nothing in the clause asks whether it is
     return ANY
