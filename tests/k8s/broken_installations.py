@@ -136,7 +136,7 @@ FRONTEND = """      - from:
             paths: ["/orders", "/orders/*", "/account", "/account/*"]
 """
 AUDIT = "audit: {sink: stdout, on_full: deny}"
-HEALTH = 'health: {listen: "0.0.0.0:9192"}'
+HEALTH = 'health: {listen: "[::]:9192"}'
 
 BROKEN: dict[str, tuple[str, str, Break]] = {
     "no zta-authz": ("istio", "decisions-known", drop("Deployment")),

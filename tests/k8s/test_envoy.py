@@ -143,6 +143,9 @@ def test_the_sidecars_envoy_is_configured_as_the_file_to_copy_but_for_its_certif
     ours = yaml.safe_load((K8S / "components" / "sidecar-envoy" / "envoy.yaml").read_text(encoding="utf-8"))
     copied = bootstrap()
     assert ours.pop("node") == {"id": "sidecar", "cluster": "sidecar"}
+    pods = ours["static_resources"]["listeners"][0]["address"]["socket_address"]  # of either family, or of both
+    assert (pods["address"], pods.pop("ipv4_compat")) == ("::", True)
+    pods["address"] = "0.0.0.0"
     for config in (ours, copied):
         (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
         tls = chain["transport_socket"]["typed_config"]["common_tls_context"]
@@ -208,7 +211,7 @@ def test_envoy_takes_a_renewed_certificate_and_new_authorities_without_a_restart
     files = sidecars_files(kubectl)
     files["envoy.yaml"] = (
         files["envoy.yaml"]
-        .replace("{address: 0.0.0.0, port_value: 8443}", "{address: 127.0.0.1, port_value: 0}")
+        .replace('{address: "::", ipv4_compat: true, port_value: 8443}', "{address: 127.0.0.1, port_value: 0}")
         .replace("socket_address: {address: 127.0.0.1, port_value: 9901}", f"pipe: {{path: {tmp_path}/admin.sock}}")
     )
     envoy = Envoy(envoy_binary, written(files, tmp_path), admin=tmp_path / "admin.sock")

@@ -35,6 +35,7 @@ from zta_authz.ext_authz.listeners import (
 )
 from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.grpc_h2.connection import Bounds, Status
+from zta_authz.sockets import bound_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -187,11 +188,11 @@ def listener_of(tls: MutualTls | SvidTls) -> TlsListener:
 
 
 def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-        made.bind((endpoint.host, endpoint.port))
+        made = bound_socket(endpoint.host, endpoint.port, shared=shared)
+    except OSError as error:
+        raise cannot_listen(endpoint, error) from error
+    try:
         made.listen(_BACKLOG)  # else two could be bound to one port, and only one hear of it later
     except OSError as error:
         made.close()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.sockets import bound_socket
 
 MAX_UNIX_PATH_BYTES: Final = 107
 """`sun_path` of unix(7) has 108 bytes, the last of them NUL."""
@@ -124,14 +125,11 @@ def refuse(endpoint: Endpoint, message: str, hint: str = "") -> SettingsErrors:
 
 def probe_tcp(endpoint: Endpoint) -> None:
     """Raise `SettingsErrors` with the system's own reason if the address can't be bound (gRPC would not say)."""
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((endpoint.host, endpoint.port))
+    try:
+        with bound_socket(endpoint.host, endpoint.port) as probe:
             probe.listen(1)
-        except OSError as error:
-            raise cannot_listen(endpoint, error) from error
+    except OSError as error:
+        raise cannot_listen(endpoint, error) from error
 
 
 def cannot_listen(endpoint: Endpoint, error: OSError) -> SettingsErrors:

@@ -7,13 +7,13 @@ worker's lines in order.
 
 from __future__ import annotations
 
-import socket
 from contextlib import ExitStack
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.ext_authz.listeners import Endpoint, cannot_listen, probe_tcp
+from zta_authz.sockets import bound_socket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,13 +74,8 @@ class Ports:
 
     def _hold(self, endpoint: Endpoint) -> str:
         probe_tcp(endpoint)  # the one that follows would be let in beside another service's
-        held = self._held.enter_context(
-            socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_STREAM)
-        )
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            held.bind((endpoint.host, endpoint.port))  # never listened on: it gets no connections
+        try:  # never listened on: it gets no connections
+            held = self._held.enter_context(bound_socket(endpoint.host, endpoint.port, shared=True))
         except OSError as error:
             raise cannot_listen(endpoint, error) from error
         return str(Endpoint(host=endpoint.host, port=held.getsockname()[1]))

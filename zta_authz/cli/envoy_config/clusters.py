@@ -58,7 +58,8 @@ def address(place: Place) -> Address:
     """`place` as Envoy has it."""
     if place.is_unix:
         return Address(pipe=Pipe(path=place.path))
-    return Address(socket_address=SocketAddress(address=place.host, port_value=place.port))
+    both = place.host == "::"  # where one listens: IPv4 too
+    return Address(socket_address=SocketAddress(address=place.host, port_value=place.port, ipv4_compat=both))
 
 
 def file_source(path: str) -> DataSource:

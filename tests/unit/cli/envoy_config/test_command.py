@@ -61,6 +61,21 @@ def test_each_worker_of_the_settings_has_an_endpoint(tmp_path: Path, capsys: pyt
     assert cluster["type"] == "STATIC"
 
 
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("[::]:8443", {"address": "::", "port_value": 8443, "ipv4_compat": True}),
+        ("[::1]:8443", {"address": "::1", "port_value": 8443}),
+        ("0.0.0.0:8443", {"address": "0.0.0.0", "port_value": 8443}),
+    ],
+)
+def test_it_listens_on_both_families_where_told_to(
+    listen: str, address: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = printed(capsys, "--listen", listen)["static_resources"]["listeners"][0]["address"]["socket_address"]
+    assert found == address
+
+
 def test_the_environment_overrides_the_settings_as_it_does_for_serve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +190,7 @@ def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixtu
     arguments = ["--listen", "[::]:444", "--upstream", "unix:/run/app.sock", "--admin", "[::1]:9", "--tls-dir", "/tls"]
     config = printed(capsys, *arguments)
     (listener,) = config["static_resources"]["listeners"]
-    assert listener["address"] == {"socket_address": {"address": "::", "port_value": 444}}
+    assert listener["address"] == {"socket_address": {"address": "::", "port_value": 444, "ipv4_compat": True}}
     assert config["admin"]["address"] == {"socket_address": {"address": "::1", "port_value": 9}}
     assert pipes(clusters(config)["application"]) == ["/run/app.sock"]
     text = json.dumps(config)
