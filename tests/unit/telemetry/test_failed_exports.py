@@ -32,7 +32,8 @@ def span() -> memoryview:
 
 @pytest.fixture
 def cleared() -> Iterator[None]:
-    """No garbage of others, and nothing frozen afterwards."""
+    """No garbage of others, frozen or not, and nothing frozen afterwards."""
+    gc.unfreeze()
     gc.collect()
     yield
     gc.set_debug(0)
