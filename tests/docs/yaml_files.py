@@ -89,10 +89,45 @@ def _policy_tests(file: Path, text: str, folder: Path) -> None:
 def _envoy(file: Path, text: str, _folder: Path) -> None:
     """What `zta-authz envoy-config` prints, word for word; tests/e2e and tests/k8s give it to the real Envoy."""
     style = "mtls" if "mtls-tcp" in file.name else "sidecar"
-    listen = ("--listen", "[::]:8443") if "k8s" in file.parts else ()  # pods have addresses of either family
-    status, said = checks.run("envoy-config", "--style", style, *listen, "--output", "json")
+    status, said = checks.run("envoy-config", "--style", style, "--output", "json")
     assert status == 0, said
     assert Bootstrap.from_dict(yaml.safe_load(text)) == Bootstrap.from_dict(json.loads(said))
+
+
+def _sidecars_envoy(_file: Path, text: str, _folder: Path) -> None:
+    """The same for pods, which have addresses of either family, and certificates that are renewed."""
+    status, said = checks.run("envoy-config", "--style", "sidecar", "--listen", "[::]:8443", "--output", "json")
+    assert status == 0, said
+    expected = json.loads(said)
+    expected["node"] = {"id": "sidecar", "cluster": "sidecar"}
+    (chain,) = expected["static_resources"]["listeners"][0]["filter_chains"]
+    tls = chain["transport_socket"]["typed_config"]["common_tls_context"]
+    for name in [name for name in tls if "certificate" in name or "validation" in name]:
+        del tls[name]
+    tls["tls_certificate_sds_secret_configs"] = [_secret("server")]
+    tls["validation_context_sds_secret_config"] = _secret("clients")
+    assert Bootstrap.from_dict(yaml.safe_load(text)) == Bootstrap.from_dict(expected)
+
+
+def _secret(name: str) -> dict[str, Any]:
+    source = {"path": f"/etc/envoy-config/sds-{name}.yaml"}
+    return {"name": name, "sds_config": {"path_config_source": source, "resource_api_version": "V3"}}
+
+
+def _secrets(_file: Path, text: str, _folder: Path) -> None:
+    """tests/k8s gives it to the real Envoy; here each field must be one that Envoy's secrets have."""
+    (secret,) = yaml.safe_load(text)["resources"]
+    assert secret.pop("@type").endswith(".tls.v3.Secret")
+    assert secret.pop("name") in {"server", "clients"}
+    ((kind, fields),) = secret.items()
+    known = {
+        "tls_certificate": {"certificate_chain", "private_key", "watched_directory"},
+        "validation_context": {"trusted_ca", "watched_directory", "trust_chain_verification"},
+    }
+    assert set(fields) == known[kind]
+    for each in (value for value in fields.values() if isinstance(value, dict)):
+        assert set(each) <= {"filename", "path"}
+        assert all(value.startswith("/etc/envoy/tls") for value in each.values())
 
 
 def _overlay_of(file: Path) -> str:
@@ -185,7 +220,8 @@ REGISTRY: dict[str, Callable[[Path, str, Path], None]] = {
     "k8s/*-patch.yaml": _kustomized,
     "k8s/policies/*.yaml": _policies,
     "k8s/*/config.yaml": _settings,
-    "k8s/components/sidecar-envoy/envoy.yaml": _envoy,
+    "k8s/components/sidecar-envoy/envoy.yaml": _sidecars_envoy,
+    "k8s/components/sidecar-envoy/sds-*.yaml": _secrets,
     "k8s/istio/meshconfig.values.yaml": lambda _file, text, folder: checks.mesh(text, folder),
     "k8s/monitoring/rules*.yaml": _promtool,
     "k8s/*.yaml": _manifests,
