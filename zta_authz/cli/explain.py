@@ -9,7 +9,9 @@ from zta_authz.cli.times import time_argument
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
+    from zta_authz.cli.requests import Subject
     from zta_authz.errors import Fault
 
 EXIT_DENY: Final = 1
@@ -18,18 +20,21 @@ EXIT_DENY: Final = 1
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     from zta_authz.cli.loading import add_settings_arguments
+    from zta_authz.cli.request_arguments import add_request_arguments
 
     command = subparsers.add_parser(
         "explain",
         help="decide one request and say why",
         description="Decide one request on the same core that serves, and say why it comes out so.",
         epilog="Exit status: 0 allow, 1 deny, 2 policies or request can't be read.",
+        usage="zta-authz explain (METHOD [PATH] [request options] | --request FILE) [options]",
     )
+    add_request_arguments(command)
     command.add_argument(
         "--policies", metavar="PATH", nargs="+", default=[], help="files or directories (default: the settings')"
     )
     command.add_argument(
-        "--request", metavar="FILE", required=True, help="a request in YAML, or a recorded CheckRequest; - reads stdin"
+        "--request", metavar="FILE", help="a request in YAML, or a recorded CheckRequest; - reads stdin"
     )
     command.add_argument("--binary", action="store_true", help="the request is a CheckRequest, whatever it looks like")
     command.add_argument(
@@ -43,7 +48,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_output_argument(command)
     add_settings_arguments(command)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, usage_error=command.error)
 
 
 def _caller(text: str) -> str:
@@ -57,36 +62,53 @@ def _caller(text: str) -> str:
         raise ArgumentTypeError(str(error)) from None
 
 
+def _subject_reader(arguments: argparse.Namespace) -> Callable[[], Subject]:
+    """What reads the request that is asked about. Ends the process with status 2 where there is none, or two."""
+    from zta_authz.cli.request_arguments import given_fields, read_arguments
+    from zta_authz.cli.requests import load_request
+
+    fields, caller = given_fields(arguments), arguments.caller or ""
+    if arguments.request and fields:
+        arguments.usage_error(f"--request has the whole request: leave out {', '.join(fields)}, or leave out --request")
+    if not arguments.request and arguments.binary:
+        arguments.usage_error("--binary goes with --request FILE")
+    if arguments.request:
+        return lambda: load_request(arguments.request, binary=arguments.binary, caller=caller)
+    if arguments.method is None:
+        arguments.usage_error("name a request first, like `explain GET /orders`, or a file: `explain --request FILE`")
+    return lambda: read_arguments(fields, caller)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Explain. Raises `FaultsError` with everything that is wrong with settings, policies and request."""
     import time
 
-    from zta_authz.cli.bench import Bench
     from zta_authz.cli.loading import options_for, read_settings
     from zta_authz.cli.outcome import decision_fields, print_lines, time_text
     from zta_authz.cli.output import print_json, stdout_console
-    from zta_authz.cli.requests import load_request
+    from zta_authz.cli.policy_evaluator import PolicyEvaluator
     from zta_authz.errors import FaultsError
 
+    read_subject = _subject_reader(arguments)
     settings = read_settings(arguments)
     faults: list[Fault] = []
-    bench = subject = None
+    evaluator = subject = None
     try:
-        subject = load_request(arguments.request, binary=arguments.binary, caller=arguments.caller or "")
+        subject = read_subject()
     except FaultsError as error:
         faults += error.faults
     try:
-        bench = Bench(arguments.policies or settings.policies, options_for(settings, arguments.policies))
+        evaluator = PolicyEvaluator(arguments.policies or settings.policies, options_for(settings, arguments.policies))
     except FaultsError as error:
         faults += error.faults
-    if bench is None or subject is None:
+    if evaluator is None or subject is None:
         raise FaultsError(faults)
     at = time.time() if arguments.at is None else arguments.at
-    explanation = bench.explain(subject, at)
+    explanation = evaluator.explain(subject, at)
     if arguments.output == "json":
-        print_json("Explanation", {"at": time_text(at), **decision_fields(bench, subject, explanation)})
+        print_json("Explanation", {"at": time_text(at), **decision_fields(evaluator, subject, explanation)})
     else:
         console = stdout_console()
-        for line in print_lines(bench, subject, explanation):
+        for line in print_lines(evaluator, subject, explanation):
             console.print(line, soft_wrap=True)
     return 0 if explanation.decision.allowed else EXIT_DENY

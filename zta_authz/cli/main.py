@@ -29,7 +29,7 @@ _COMMANDS: Final = {
     "serve": "zta_authz.cli.serve",
     "check": "zta_authz.cli.check",
     "explain": "zta_authz.cli.explain",
-    "test": "zta_authz.cli.test_policies",
+    "test": "zta_authz.cli.policy_test_command",
     "replay": "zta_authz.cli.replay",
     "compliance": "zta_authz.cli.compliance",
     "audit": "zta_authz.cli.audit",

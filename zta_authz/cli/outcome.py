@@ -14,7 +14,7 @@ from zta_authz.policy.rule import shown_rule
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from zta_authz.cli.bench import Bench, Place
+    from zta_authz.cli.policy_evaluator import Place, PolicyEvaluator
     from zta_authz.cli.requests import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.explain import Explanation, Miss
@@ -27,7 +27,7 @@ def time_text(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
-def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) -> dict[str, Any]:
+def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: Explanation) -> dict[str, Any]:
     """The decision in JSON; `policy`, `rule` and parts of `identity` are null where there is none."""
     decision = explanation.decision
     return {
@@ -37,7 +37,7 @@ def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) ->
         "policy": decision.policy or None,
         "rule": decision.rule,
         "ruleName": decision.rule_name or None,
-        "places": [_place_fields(place) for place in _places(bench, decision)],
+        "places": [_place_fields(place) for place in _places(evaluator, decision)],
         "matched": list(explanation.matched),
         "identity": _identity_fields(subject, decision),
         "nearest": [
@@ -45,7 +45,7 @@ def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) ->
                 "policy": miss.policy,
                 "rule": miss.rule,
                 "ruleName": miss.rule_name or None,
-                "places": [_place_fields(place) for place in bench.places(miss.policy, miss.rule, "ALLOW")],
+                "places": [_place_fields(place) for place in evaluator.places(miss.policy, miss.rule, "ALLOW")],
                 "failed": list(miss.failed),
             }
             for miss in explanation.nearest
@@ -60,7 +60,7 @@ def decision_fields(bench: Bench, subject: Subject, explanation: Explanation) ->
             }
             for each in decision.shadows
         ],
-        "notes": list(bench.notes(subject, decision)),
+        "notes": list(evaluator.notes(subject, decision)),
     }
 
 
@@ -68,10 +68,10 @@ def _place_fields(place: Place) -> dict[str, Any]:
     return {"source": place.source, "line": place.line}
 
 
-def _places(bench: Bench, decision: Decision) -> tuple[Place, ...]:
+def _places(evaluator: PolicyEvaluator, decision: Decision) -> tuple[Place, ...]:
     if decision.rule is None:
         return ()
-    return bench.places(decision.policy, decision.rule, decision.verdict.value.upper())
+    return evaluator.places(decision.policy, decision.rule, decision.verdict.value.upper())
 
 
 def _identity_fields(subject: Subject, decision: Decision) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _identity_fields(subject: Subject, decision: Decision) -> dict[str, Any]:
     }
 
 
-def print_lines(bench: Bench, subject: Subject, explanation: Explanation) -> Iterator[Text]:
+def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Explanation) -> Iterator[Text]:
     """The decision in lines for people."""
     decision = explanation.decision
     style = "bold green" if decision.allowed else "bold red"
@@ -93,10 +93,8 @@ def print_lines(bench: Bench, subject: Subject, explanation: Explanation) -> Ite
     if decision.detail:
         yield _row("because", decision.detail)
     if decision.policy:
-        yield _row(
-            "policy",
-            f"{decision.policy}, rule {shown_rule(decision.rule, decision.rule_name)}{_at(_places(bench, decision))}",
-        )
+        rule, at = shown_rule(decision.rule, decision.rule_name), _at(_places(evaluator, decision))
+        yield _row("policy", f"{decision.policy}, rule {rule}{at}")
     for line in explanation.matched:
         yield _row("matched", line)
     yield _row("peer", _peer(subject, decision))
@@ -106,17 +104,17 @@ def print_lines(bench: Bench, subject: Subject, explanation: Explanation) -> Ite
         yield _row(
             "also", f"{each.action} policy {each.policy}, rule {shown_rule(each.rule, each.rule_name)} matched ({how})"
         )
-    for note in bench.notes(subject, decision):
+    for note in evaluator.notes(subject, decision):
         yield _row("note", note)
-    yield from nearest_lines(bench, explanation.nearest)
+    yield from nearest_lines(evaluator, explanation.nearest)
 
 
-def nearest_lines(bench: Bench, nearest: Sequence[Miss]) -> Iterator[Text]:
+def nearest_lines(evaluator: PolicyEvaluator, nearest: Sequence[Miss]) -> Iterator[Text]:
     """The ALLOW rules that nearly matched, each with what failed in it."""
     if nearest:
         yield Text("nearest ALLOW rules:")
     for miss in nearest:
-        at = _at(bench.places(miss.policy, miss.rule, "ALLOW"))
+        at = _at(evaluator.places(miss.policy, miss.rule, "ALLOW"))
         yield Text(one_line(f"  {miss.policy}, rule {shown_rule(miss.rule, miss.rule_name)}{at}"), style="bold")
         for failed in miss.failed:
             yield Text(one_line(f"    {failed}"))

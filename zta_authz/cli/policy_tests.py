@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from zta_authz.cli.bench import Bench
 from zta_authz.cli.loading import as_text, read_small_file
+from zta_authz.cli.policy_evaluator import PolicyEvaluator
 from zta_authz.cli.requests import parse_time, read_request
 from zta_authz.errors import Fault, FaultsError, Reason
 from zta_authz.model.decision import Verdict
@@ -59,7 +59,7 @@ class Suite:
     """The tests of one document, and the policies they are about."""
 
     source: str
-    bench: Bench
+    evaluator: PolicyEvaluator
     cases: tuple[Case, ...]
 
 
@@ -79,7 +79,7 @@ class Outcome:
 
 def run_case(suite: Suite, case: Case, now: float) -> Outcome:
     """Decide the case's request; at `now` where the case names no time."""
-    explanation = suite.bench.explain(case.subject, now if case.at is None else case.at)
+    explanation = suite.evaluator.explain(case.subject, now if case.at is None else case.at)
     got = _outcome(explanation.decision)
     if isinstance(case.expected.get("rule"), str):
         got["rule"] = explanation.decision.rule_name or explanation.decision.rule
@@ -155,11 +155,11 @@ class _SuiteReader:
         if options is None or not paths:
             return None
         try:
-            bench = Bench(paths, options)
+            evaluator = PolicyEvaluator(paths, options)
         except FaultsError as error:
             reader.faults.extend(error.faults)
             return None
-        return Suite(reader.source, bench, tuple(cases)) if len(reader.faults) == before else None
+        return Suite(reader.source, evaluator, tuple(cases)) if len(reader.faults) == before else None
 
     def _paths(self, document: Mapping) -> list[str]:
         node = self._reader.required(document, "policies", KIND)

@@ -187,7 +187,7 @@ def _example(logged: Logged) -> dict[str, Any]:
 
 def _revoked(logged: Logged, inputs: Inputs, snapshot: Snapshot) -> Decision | None:
     """The denial, where what is recorded of the caller is revoked for sure: whenever it was issued before the call."""
-    from zta_authz.cli.bench import authority_of
+    from zta_authz.cli.policy_evaluator import authority_of
     from zta_authz.errors import Refused
     from zta_authz.model.decision import Decision, Verdict
 

@@ -7,7 +7,7 @@ which only `assumed` turns into one, and which every output marks as assumed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -67,9 +67,15 @@ def load_request(name: str, *, binary: bool, caller: str = "") -> Subject:
         except Refused as error:
             raise FaultsError([Fault(name, 0, 0, error.detail, "record what the proxy sends to `Check`")]) from None
         return Subject(request, evidence, caller)
+    subject = request_in(name, as_text(name, content))
+    return replace(subject, caller=caller or subject.caller)
+
+
+def request_in(name: str, text: str) -> Subject:
+    """The request that `text` of file `name` describes in YAML. Raises `FaultsError` with all that is wrong with it."""
     faults: list[Fault] = []
     reader = Reader(name, faults)
-    documents = read_documents(name, as_text(name, content), faults)
+    documents = read_documents(name, text, faults)
     subject = None
     if len(documents) == 1:
         folder = Path() if name == STDIN else Path(name).parent
@@ -79,7 +85,7 @@ def load_request(name: str, *, binary: bool, caller: str = "") -> Subject:
         faults.append(Fault(name, 1, 1, message, "write the request's fields, like `method: GET`"))
     if faults or subject is None:
         raise FaultsError(faults)
-    return Subject(subject.request, subject.evidence, caller or subject.caller, subject.principal, subject.claims)
+    return subject
 
 
 def _is_binary(content: bytes) -> bool:

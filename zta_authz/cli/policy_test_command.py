@@ -81,7 +81,7 @@ def _print_json(results: Results) -> None:
             "passed": not outcome.differences,
             "expected": outcome.case.expected,
             "got": outcome.got,
-            "decision": decision_fields(suite.bench, outcome.case.subject, outcome.explanation),
+            "decision": decision_fields(suite.evaluator, outcome.case.subject, outcome.explanation),
         }
         for suite, outcomes in results
         for outcome in outcomes
@@ -100,7 +100,7 @@ def _print_text(results: Results) -> None:
         note
         for suite, outcomes in results
         for outcome in outcomes
-        for note in suite.bench.unjudged(outcome.case.subject)
+        for note in suite.evaluator.unjudged(outcome.case.subject)
     ):
         console.print(f"note: {one_line(note)}", soft_wrap=True, markup=False, highlight=False)
     counts = _counts(results)
@@ -122,7 +122,7 @@ def _print_outcome(console: Console, suite: Suite, outcome: Outcome) -> None:
     if not failed:
         return
     console.print(Padding(_diff(outcome), (0, 0, 0, 6), expand=False))
-    for each in print_lines(suite.bench, outcome.case.subject, outcome.explanation):
+    for each in print_lines(suite.evaluator, outcome.case.subject, outcome.explanation):
         console.print(Text("      ").append_text(each), soft_wrap=True)
 
 
@@ -149,5 +149,5 @@ def _failure_text(suite: Suite, outcome: Outcome) -> str:
     from zta_authz.cli.outcome import print_lines
 
     lines = [f"{name}: expected {outcome.case.expected[name]}, got {outcome.got[name]}" for name in outcome.differences]
-    lines += [line.plain for line in print_lines(suite.bench, outcome.case.subject, outcome.explanation)]
+    lines += [line.plain for line in print_lines(suite.evaluator, outcome.case.subject, outcome.explanation)]
     return "\n".join(lines)

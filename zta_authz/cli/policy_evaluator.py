@@ -112,7 +112,7 @@ def authority_of(issuer: str, subject: str, verifier: IdentityVerifier) -> str:
     return SCHEME + subject.removeprefix(SCHEME).partition("/")[0]
 
 
-class Bench:
+class PolicyEvaluator:
     """Decides requests by the policies under `paths`. Raises `DocumentErrors` with every fault of every file."""
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
