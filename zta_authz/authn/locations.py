@@ -34,7 +34,7 @@ MAX_TOKENS: Final = 8
 MAX_QUERY_PARAMS: Final = 1000
 """Query parameters looked at; what follows can hide no token, because a longer query is refused in strict reading."""
 MAX_COOKIES: Final = 1000
-"""Cookies that one header may hold in strict reading, where tokens are looked for in them."""
+"""Cookies that a request may hold in strict reading, in all lines together, where tokens are looked for in them."""
 _BEARER = "bearer"
 _DPOP = "dpop"
 _BLANKS = " \t"
@@ -165,9 +165,11 @@ class TokenFinder:
 
     def _find_cookies(self, headers: Headers, found: Found) -> None:
         values: dict[Place, str] = {}
+        left = MAX_COOKIES
         for header in headers.all("cookie"):
-            fields = header.split(";", MAX_COOKIES if self._strict else -1)
-            if self._strict and len(fields) > MAX_COOKIES:
+            fields = header.split(";", left if self._strict else -1)
+            left -= len(fields)
+            if self._strict and left < 0:
                 raise Refused(Reason.REQUEST_MALFORMED, f"more than {MAX_COOKIES} cookies")
             for field in fields:
                 name, equals, value = field.partition("=")

@@ -17,6 +17,7 @@ PRINCIPAL_HEADER = "x-zta-principal"
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-:\n"
 _FOLDED = re.compile(r"[^a-z0-9]")
+_FOLDS = bytes(octet if chr(octet) in "abcdefghijklmnopqrstuvwxyz0123456789" else ord("-") for octet in range(256))
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
 _UNTOUCHABLE = frozenset({"host"})  # rules have matched it; Envoy refuses to remove it
 
@@ -35,7 +36,10 @@ def folded_name(name: str) -> str:
 
     Source: RFC 3875 section 4.1.18 for `-`; servers and languages do the same with `_`, `.` and the rest.
     """
-    return _FOLDED.sub("-", name.lower())
+    lower = name.lower()
+    if lower.isascii():  # all that a proxy sends; a name may have tens of thousands of characters
+        return lower.encode().translate(_FOLDS).decode()
+    return _FOLDED.sub("-", lower)
 
 
 def has_odd_names(listing: str) -> bool:

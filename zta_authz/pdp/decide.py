@@ -126,17 +126,22 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
 
 def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
     """The DENY rule that holds; in strict reading each token that was presented is asked about, not only the first."""
+    first = inputs.identity.token
+    others = [token for token in inputs.identity.tokens if token is not first] if inputs.strict else []
+    if others:
+        inputs.conditions.told = {}
     rule = view.deny.first(inputs)
-    if rule is None and inputs.strict and len(inputs.identity.tokens) > 1:
-        for token in inputs.identity.tokens:
-            identity = replace(inputs.identity, token=token)
-            again = Inputs(inputs.request, identity, inputs.options, inputs.now, inputs.stages)
-            again.charge_conditions_to(inputs)
-            rule = view.deny.first(again)
-            inputs.charge_conditions_to(again)
-            if rule is not None:
-                break
-    return rule
+    if rule is not None:
+        return rule
+    for token in others:
+        again = Inputs(inputs.request, replace(inputs.identity, token=token), inputs.options, inputs.now, inputs.stages)
+        again.follow_conditions_of(inputs, len(others))
+        again.conditions.told = inputs.conditions.told
+        rule = view.deny.first(again)
+        inputs.charge_conditions_to(again)
+        if rule is not None:
+            return rule
+    return None
 
 
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shadows: tuple[Shadow, ...]) -> Decision:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cel_expr_python import cel
 
-from zta_authz.policy.cel_cost import COMPREHENSIONS, FREE_UNITS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
+from zta_authz.policy.cel_cost import COMPREHENSIONS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
 from zta_authz.policy.cel_tokens import closing, tokens_of, without_strings
-from zta_authz.policy.cel_variables import VARIABLES
+from zta_authz.policy.cel_variables import OF_TOKENS, VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,7 +66,7 @@ class Condition:
     IPv6 address or the IPv4 address that it stands for is looked at.
     """
 
-    __slots__ = ("_cost", "_expression", "_headers", "_reads", "_reads_addresses", "text", "variables")
+    __slots__ = ("_cost", "_expression", "_headers", "_reads", "_reads_addresses", "_reads_token", "text", "variables")
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ConditionError."""
@@ -88,30 +88,46 @@ class Condition:
             _claims_named(text) if "claims" in self.variables else frozenset(),
         )
         self._reads_addresses = not _ADDRESSES.isdisjoint(self.variables)
+        self._reads_token = not OF_TOKENS.isdisjoint(self.variables)
         self._cost = cost_of(text, variables_in, literal_value)
 
     def evaluate(self, inputs: Inputs) -> bool | None:
         """True, false, or None where it can't be told."""
+        told = inputs.conditions.told
+        if told is None or self._reads_token:
+            return self._evaluate(inputs)
+        value = told.get(self)
+        if value is None:
+            value = self._evaluate(inputs)
+            if value is not None:
+                told[self] = value
+        return value
+
+    def _evaluate(self, inputs: Inputs) -> bool | None:
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             return None
-        return None if self._hangs_on_reading(inputs) else self._value(inputs)
+        value = self._value(inputs)
+        return None if value is None or self._hangs_on_reading(inputs, value) else value
 
-    def _hangs_on_reading(self, inputs: Inputs) -> str:
-        """What makes a difference: an address for another, or the path decoded, as an upstream may read it."""
+    def _hangs_on_reading(self, inputs: Inputs, value: bool | None) -> str:
+        """What gives another value than `value`: another form of an address, or the path decoded as upstreams may."""
         if not inputs.strict:
             return ""
         meant = inputs.as_meant() if self._reads_addresses else None
-        if meant is not None and self._differs(inputs, meant):
+        if meant is not None and self._differs(inputs, (meant,), value):
             return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
-        if "request.path" in self.variables and any(self._differs(inputs, other) for other in inputs.respelled()):
+        if "request.path" in self.variables and self._differs(inputs, inputs.respelled(), value):
             return "the path is encoded, and the condition is not the same for the path decoded"
         return ""
 
-    def _differs(self, inputs: Inputs, other: Inputs) -> bool:
-        other.charge_conditions_to(inputs)
-        value = self._value(other)
-        inputs.charge_conditions_to(other)
-        return self._value(inputs) is not value
+    def _differs(self, inputs: Inputs, others: tuple[Inputs, ...], value: bool | None) -> bool:
+        for other in others:
+            other.follow_conditions_of(inputs, len(others))
+            found = self._value(other)
+            inputs.charge_conditions_to(other)
+            if found is not value:
+                return True
+        return False
 
     def _value(self, inputs: Inputs) -> bool | None:
         try:
@@ -127,7 +143,7 @@ class Condition:
             names = inputs.header_names() if self._headers is None else self._headers
             unclear = sorted(name for name in names if inputs.header_unclear(name))
             return f"header `{unclear[0]}` has several values, or blanks around one"
-        reading = self._hangs_on_reading(inputs)
+        reading = self._hangs_on_reading(inputs, self._value(inputs))
         if reading:
             return reading
         try:
@@ -151,11 +167,12 @@ class Condition:
     def _affordable(self, cost: Cost, inputs: Inputs) -> bool:
         """Whether the request's conditions may cost that much too; what is costly is taken from what they may."""
         units = cost.units(_sizes(self._reads, inputs))
-        if units <= FREE_UNITS:
+        memory = inputs.conditions
+        if units <= memory.free:
             return True
-        if units > MAX_UNITS or units - FREE_UNITS > inputs.conditions.units:
+        if units > MAX_UNITS or units - memory.free > memory.units:
             return False
-        inputs.conditions.units -= units - FREE_UNITS
+        memory.units -= units - memory.free
         return True
 
 

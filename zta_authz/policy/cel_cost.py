@@ -26,6 +26,7 @@ MAX_PATTERN: Final = 2048
 MAX_UNITS: Final = 1_000_000
 """What one condition may cost, and what all conditions of a request may cost together beyond `FREE_UNITS` each."""
 FREE_UNITS: Final = 16_384
+"""What each condition may cost besides; further looks at the same request, for other tokens say, share it again."""
 COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
 _OPERATORS: Final = frozenset(("in", "+", "==", "!=", "<", "<=", ">", ">="))
 _COSTLY: Final = COMPREHENSIONS | {"matches", "contains", "size", "bytes", "string", "+"}

@@ -132,3 +132,6 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "now": Variable(_TYPE.TIMESTAMP, _now, "time of the decision, UTC"),
 }
 """Every variable a condition may use, with its type: the documented contract."""
+
+OF_TOKENS: Final = frozenset(("claims", "token.subject", "token.issuer"))
+"""Those that differ between the tokens of one request."""

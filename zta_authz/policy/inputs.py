@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.changed_headers import folded_name, has_odd_names
 from zta_authz.model.percent import percent_decoded, utf8_bytes
-from zta_authz.policy.cel_cost import MAX_UNITS
+from zta_authz.policy.cel_cost import FREE_UNITS, MAX_UNITS
 from zta_authz.policy.matchers import ascii_lower
 from zta_authz.policy.spellings import (
     NO_ADDRESSES,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
+    from zta_authz.policy.cel import Condition
     from zta_authz.policy.cel_cost import Sizes
 
 _NONE: Final[tuple[str, ...]] = ()
@@ -45,10 +46,11 @@ _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 class ConditionMemory:
     """What the conditions of one request share: values of variables by name, the runtime's by set of variables, sizes.
 
-    `units` is what they may still cost together (`cel_cost`).
+    `units` is what they may still cost together, `free` what each may cost besides (`cel_cost`). `told` has values of
+    conditions that read no token, None where one token at most is asked about.
     """
 
-    __slots__ = ("activations", "header_unclear", "sizes", "units", "values")
+    __slots__ = ("activations", "free", "header_unclear", "sizes", "told", "units", "values")
 
     def __init__(self) -> None:
         self.activations: dict[tuple[str, ...], Any] = {}
@@ -56,6 +58,8 @@ class ConditionMemory:
         self.sizes: dict[object, Sizes] = {}
         self.header_unclear: bool | None = None
         self.units = MAX_UNITS
+        self.free = FREE_UNITS
+        self.told: dict[Condition, bool] | None = None
 
 
 class Inputs:
@@ -124,6 +128,11 @@ class Inputs:
         """Count what conditions cost here together with what they cost on `other`, of the same request."""
         if other._conditions is not None:
             self.conditions.units = other._conditions.units
+
+    def follow_conditions_of(self, other: Inputs, looks: int) -> None:
+        """Let conditions judge one of `looks` further looks at `other`'s request, within what is left of their cost."""
+        self.charge_conditions_to(other)
+        self.conditions.free = other.conditions.free // looks
 
     def restore_condition_units(self) -> None:
         """Let conditions cost again what they may cost at first."""

@@ -319,5 +319,6 @@ def test_more_than_a_thousand_cookies_are_too_many_for_strict_where_tokens_are_l
     many = "; ".join(["a=b"] * 1000)
     assert accept(verifier(cookies), request(cookie=many)).tokens == ()
     assert refusal(verifier(cookies), request(cookie=f"{many}; session={TOKEN}")) is Reason.REQUEST_MALFORMED
+    assert refusal(verifier(cookies), request(cookie=(many, f"session={TOKEN}"))) is Reason.REQUEST_MALFORMED
     assert accept(verifier(cookies, options=ISTIO), request(cookie=f"{many}; session={TOKEN}")).tokens
     assert accept(DEFAULT, request(cookie=f"{many}; a=b")).tokens == ()
