@@ -33,12 +33,27 @@ _MAX_KEY_BYTES = 64 * 1024
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
-    command = subparsers.add_parser("audit", help="verify a decision log", description="Work on decision logs.")
+    from zta_authz.cli.argument_parser import epilog
+
+    status = "0 each log is as it was written, 1 one is not, 2 files or keys can't be read"
+    page, example = "decision-log.md#verifying", "zta-authz audit verify decisions.jsonl"
+    command = subparsers.add_parser(
+        "audit",
+        help="verify a decision log",
+        description="Work on decision logs.",
+        epilog=epilog(status, page, example),
+    )
     actions = command.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     verify = actions.add_parser(
         "verify",
         help="find lines that were changed, removed, moved, cut off or computed anew",
-        description="Exit with 0 if each log is as it was written, 1 if one is not, 2 if files can't be read.",
+        description="Verify that decision logs are as they were written.",
+        epilog=epilog(
+            status,
+            page,
+            example,
+            f"{example} --checkpoints checkpoints.jsonl --public-key audit.pub.pem -o json",
+        ),
     )
     verify.add_argument("files", nargs="+", metavar="FILE", help="files of one or several logs, in any order")
     verify.add_argument(

@@ -21,13 +21,20 @@ EXIT_FAULTS: Final = 2
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
     from zta_authz.cli.loading import add_settings_arguments
 
     command = subparsers.add_parser(
         "check",
         help="validate policies, and warn of rules that can't mean what was meant",
         description="Load policies exactly as `serve` does, print every fault as file:line:column, then warnings.",
-        epilog="Exit status: 0 nothing wrong (there may be warnings), 1 warnings with --strict-warnings, 2 faults.",
+        epilog=epilog(
+            "0 nothing wrong (there may be warnings), 1 warnings with --strict-warnings, 2 faults",
+            "cli.md#check",
+            "zta-authz check policies/",
+            "zta-authz check policies/ --strict-warnings -n shop -l app=orders",
+            "zta-authz check --config settings.yaml -o json",
+        ),
     )
     command.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (default: the settings')")
     command.add_argument("--strict-warnings", action="store_true", help="end with status 1 if there is any warning")

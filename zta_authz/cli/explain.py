@@ -19,6 +19,7 @@ EXIT_DENY: Final = 1
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
     from zta_authz.cli.loading import add_settings_arguments
     from zta_authz.cli.request_arguments import add_request_arguments
 
@@ -26,7 +27,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "explain",
         help="decide one request and say why",
         description="Decide one request on the same core that serves, and say why it comes out so.",
-        epilog="Exit status: 0 allow, 1 deny, 2 policies or request can't be read.",
+        epilog=epilog(
+            "0 allow, 1 deny, 2 policies or request can't be read",
+            "cli.md#explain",
+            "zta-authz explain GET /orders --principal spiffe://cluster.local/ns/default/sa/frontend",
+            "zta-authz explain POST /orders --claim iss=https://issuer.example --claim sub=ann --header x-team=a",
+            "zta-authz explain --request request.yaml --policies policies/ -l app=orders -o json",
+        ),
         usage="zta-authz explain (METHOD [PATH] [request options] | --request FILE) [options]",
     )
     add_request_arguments(command)

@@ -25,9 +25,9 @@ def add_settings_arguments(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("how policies are read (default: as `serve` with these settings reads them)")
     group.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
     group.add_argument("--semantics", choices=[str(each) for each in Semantics], help="which reading decides")
-    group.add_argument("--namespace", metavar="NS", help="the workload's namespace")
+    group.add_argument("-n", "--namespace", metavar="NS", help="the workload's namespace")
     group.add_argument(
-        "--label", metavar="KEY=VALUE", action="append", default=[], type=_label, help="a label of the workload"
+        "-l", "--label", metavar="KEY=VALUE", action="append", default=[], type=_label, help="a label of the workload"
     )
     group.add_argument("--root-namespace", metavar="NS", help="the namespace whose policies are for every workload")
 

@@ -1,12 +1,10 @@
 """`zta-authz COMMAND`: argument parsing, and faults as lines on standard error.
 
-Exit status: 0 done, 1 an unexpected failure, output that can't be written, or what the command says,
-2 wrong usage, settings or documents.
+Exit status: see "Exit status" in docs/cli.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import os
@@ -16,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
+from zta_authz.cli.argument_parser import DOCS, ArgumentParser
 from zta_authz.cli.output import fault_fields, print_faults, print_json
 from zta_authz.errors import Fault, FaultsError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Sequence
 
 EXIT_FAULTS: Final = 2
@@ -37,11 +37,19 @@ _COMMANDS: Final = {
 }
 """Each command and its module, which is imported where it is asked for: all of them together take half a second."""
 
+_EXAMPLES: Final = """\
+Examples:
+  zta-authz check policies/
+  zta-authz explain GET /orders --principal spiffe://cluster.local/ns/default/sa/frontend --policies policies/
+  zta-authz serve --config settings.yaml"""
+
 
 def parser(commands: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
     """The command line's grammar, with these commands."""
-    root = argparse.ArgumentParser(
-        prog="zta-authz", description="Zero-trust external authorization for Envoy and Istio."
+    root = ArgumentParser(
+        prog="zta-authz",
+        description="Zero-trust external authorization for Envoy and Istio.",
+        epilog=f"{_EXAMPLES}\n\nMore: {DOCS}cli.md, and `zta-authz COMMAND --help`",
     )
     root.add_argument("--version", action="version", version=f"zta-authz {__version__}")
     subparsers = root.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")

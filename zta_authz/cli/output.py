@@ -22,7 +22,9 @@ _PLAIN_WIDTH: Final = 200
 
 def add_output_argument(command: argparse.ArgumentParser) -> None:
     """`--output`."""
-    command.add_argument("--output", choices=("text", "json"), default="text", help="what to print (default: text)")
+    command.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help="what to print (default: text)"
+    )
 
 
 def stdout_console() -> Console:

@@ -22,11 +22,18 @@ EXIT_FAILURES: Final = 1
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
+
     command = subparsers.add_parser(
         "test",
         help="run policy tests",
         description="Run the tests of PolicyTest documents: files, and every *_test.yaml below directories.",
-        epilog="Exit status: 0 all passed, 1 a test failed, 2 tests or policies have faults, or there are no tests.",
+        epilog=epilog(
+            "0 all passed, 1 a test failed, 2 tests or policies have faults, or there are no tests",
+            "policy-tests.md",
+            "zta-authz test tests/",
+            "zta-authz test tests/ --junit report.xml",
+        ),
     )
     command.add_argument("paths", metavar="PATH", nargs="+", help="test files, or directories to look for them in")
     command.add_argument("--junit", metavar="FILE", help="write a JUnit XML report too")

@@ -24,6 +24,7 @@ EXAMPLES: Final = 3
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
     from zta_authz.cli.loading import add_settings_arguments
     from zta_authz.cli.times import time_argument
 
@@ -31,7 +32,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "replay",
         help="decide recorded requests by other policies",
         description="Decide recorded requests by the policies of --policies and say which verdicts change, grouped.",
-        epilog="Exit status: 0 no verdict changes, 1 some do, 2 recordings or policies can't be read.",
+        epilog=epilog(
+            "0 no verdict changes, 1 some do, 2 recordings or policies can't be read",
+            "shadow.md#replay",
+            "zta-authz replay decisions.jsonl --policies new-policies/",
+            "zta-authz replay requests/ --policies new-policies/ --against policies/ -o json",
+        ),
     )
     command.add_argument(
         "recordings", metavar="LOG", nargs="+", help="decision logs, recorded CheckRequests, or directories of them"

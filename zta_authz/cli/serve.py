@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
+
     command = subparsers.add_parser(
         "serve",
         help="answer Envoy's authorization checks",
         description="Answer Envoy's authorization checks until SIGTERM or SIGINT, then drain and exit with status 0.",
-        epilog="Every setting can also be given as an environment variable: ZTA_WORKLOAD__NAMESPACE=orders.",
+        epilog=epilog(
+            "0 stopped by a signal, 2 settings or documents have faults",
+            "settings.md",
+            "zta-authz serve --config settings.yaml",
+            "ZTA_WORKLOAD__NAMESPACE=orders zta-authz serve    # every setting can be an environment variable",
+        ),
     )
     command.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
     command.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # how a supervisor starts its workers

@@ -25,15 +25,22 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
+
     command = subparsers.add_parser(
         "compliance",
-        help="what an installation's files show of NIST SP 800-207 and of AC-4, SC-7, SC-8",
+        help="report evidence for NIST SP 800-207 and controls AC-4, SC-7, SC-8",
         description=(
             "Read manifests, settings and policies, and report what in them is evidence for the tenets of NIST SP "
             "800-207 and for controls AC-4, SC-7 and SC-8 of SP 800-53 Rev. 5, by file and field, or what is missing. "
             "kustomize's sources are rendered first: kubectl kustomize DIRECTORY | zta-authz compliance -"
         ),
-        epilog="Exit status: 0 nothing is missing, 1 something is, 2 wrong input.",
+        epilog=epilog(
+            "0 nothing is missing, 1 something is, 2 wrong input",
+            "compliance.md",
+            "kubectl kustomize k8s/overlays/istio | zta-authz compliance -",
+            "zta-authz compliance manifests/ --strict --quiet -o json",
+        ),
     )
     command.add_argument("paths", metavar="PATH", nargs="+", help="manifests: files, directories, - for standard input")
     command.add_argument("--config", metavar="FILE", default="", help="settings (default: from the ConfigMaps)")

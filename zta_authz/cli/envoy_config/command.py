@@ -23,15 +23,24 @@ EXTRA: Final = "pip install 'zta-authz[envoy]'"
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
+
     command = subparsers.add_parser(
         "envoy-config",
         help="print what Envoy needs to ask zta-authz",
-        description="Print Envoy's side: the ext_authz filter, its cluster, or a whole bootstrap to start Envoy with.",
-        epilog="Addresses, workers and the like are taken from zta-authz's own settings; options override them. "
-        "Exit status: 0 printed, 2 faults.",
+        description="Print Envoy's side: the ext_authz filter, its cluster, or a whole bootstrap to start Envoy with. "
+        "Addresses, workers and the like are taken from zta-authz's own settings; options override them.",
+        epilog=epilog(
+            "0 printed, 2 faults",
+            "envoy-config.md",
+            "zta-authz envoy-config --config settings.yaml > envoy.yaml",
+            "zta-authz envoy-config --part filter -o json",
+        ),
     )
     command.add_argument("--part", choices=PARTS, default="bootstrap", help="what to print (default: bootstrap)")
-    command.add_argument("--output", choices=("yaml", "json"), default="yaml", help="yaml has comments (default: yaml)")
+    command.add_argument(
+        "-o", "--output", choices=("yaml", "json"), default="yaml", help="yaml has comments (default: yaml)"
+    )
     command.add_argument("--config", metavar="FILE", help="zta-authz's settings; without it, defaults and environment")
     _add_service(command.add_argument_group("how Envoy reaches zta-authz (default: as the settings say)"))
     _add_envoy(command.add_argument_group("Envoy itself"))

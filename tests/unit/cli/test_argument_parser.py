@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zta_authz.cli import main
+from zta_authz.cli.main import _COMMANDS, parser
+
+ROOT = Path(__file__).resolve().parents[3]
+ALL = [*([name] for name in _COMMANDS), ["audit", "verify"]]
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("command", [[], *ALL], ids=" ".join)
+def test_every_help_text_has_examples_that_can_be_typed(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    shown = help_of(capsys, *command).partition("Examples:\n")[2].partition("\n\n")[0]
+    examples = [line.strip() for line in shown.splitlines()]
+    assert examples
+    for example in examples:
+        typed = re.split(r"zta-authz ", example, maxsplit=1)[1].partition(" >")[0]
+        words = shlex.split(typed, comments=True)
+        parser().parse_args(words)
+        assert words[: len(command)] == command
+
+
+@pytest.mark.parametrize("command", [[], *ALL], ids=" ".join)
+def test_every_help_text_names_a_page_that_exists(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    found = re.search(r"^More: (docs/[\w-]+\.md)(?:#([\w-]+))?", help_of(capsys, *command), re.MULTILINE)
+    assert found is not None
+    page = ROOT / found[1]
+    assert page.is_file()
+    assert found[2] is None or found[2] in anchors(page)
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_help_text_has_the_exit_statuses_that_are_documented(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    said = re.search(r"^Exit status: ([^.]+)\.", help_of(capsys, *command), re.MULTILINE)
+    assert said is not None
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    name = "audit verify" if command[0] == "audit" else command[0]
+    row = re.search(rf"^\| \[?`zta-authz {name}`[^|]*\|[^|]*\|([^|]+)\|$", text, re.MULTILINE)
+    assert row is not None
+    assert re.findall(r"\b\d\b", said[1]) == re.findall(r"\b\d\b", row[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["exlain"], "`exlain` is not one of its values; did you mean `explain`?"),
+        (["audit", "verfy"], "did you mean `verify`?"),
+        (["check", "--lable", "app=x"], "unrecognized arguments: --lable; did you mean `--label`?"),
+        (["check", "--lable=app=x"], "did you mean `--label`?"),
+        (["envoy-config", "--parts", "filter"], "did you mean `--part`?"),
+        (["check", "-o", "jsn"], "argument -o/--output: `jsn` is not one of its values; did you mean `json`?"),
+        (["check", "--semantics", "x"], "`x` is not one of its values; choose from strict, istio"),
+    ],
+)
+def test_what_is_misspelt_gets_the_nearest_that_exists(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    shown = capsys.readouterr().err
+    assert (ended.value.code, shown.splitlines()[-1][-7:]) == (2, "--help)")
+    assert said in shown
+
+
+def test_an_option_far_from_all_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "--zzz\x1b[2J"])
+    said = capsys.readouterr().err
+    assert "did you mean" not in said
+    assert "\x1b" not in said, "arguments can't steer the terminal"
+
+
+def test_short_options_are_the_long_ones() -> None:
+    short = parser().parse_args(["check", "-o", "json", "-n", "shop", "-l", "app=x"])
+    long = parser().parse_args(["check", "--output", "json", "--namespace", "shop", "--label", "app=x"])
+    assert vars(short) == vars(long)
