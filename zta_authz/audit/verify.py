@@ -156,6 +156,7 @@ class LogVerifier:
         else:
             self._settle_torn(None)
         last = report.last_seq or 0
+        self._check_hidden()
         for seq in sorted(self._checkpoints):
             number, log = self._checkpoints[seq][0].number, self._checkpoints[seq][0].log
             if self._logs and log not in self._logs and (log or seq >= (report.first_seq or 0)):
@@ -225,6 +226,17 @@ class LogVerifier:
                 f"(if you have them elsewhere: --first-record {link.seq})"
             )
             self.report.find(self._file, self._line, link.seq, Kind.HEAD_MISSING, told)
+
+    def _check_hidden(self) -> None:
+        """No checkpoint saw a record before the first one in a segment that retention has kept."""
+        report, first = self.report, self.report.first_seq
+        if first is None or self._first_record != 1 or any(each.kind is Kind.HEAD_MISSING for each in report.findings):
+            return
+        seen = [each for seq, signed in self._checkpoints.items() if seq < first for each in signed]
+        hidden = [each for each in seen if each.segment >= self._first_kept > 0 and each.log in self._logs]
+        if hidden:
+            told = f"the log begins with record {first}, but checkpoint {hidden[0].number} saw record {hidden[0].seq}"
+            report.find(self._file, 0, first, Kind.HEAD_MISSING, f"{told}, which retention has not removed")
 
     def _find_change(self, link: Link) -> None:
         told = f"record {link.seq - 1} is not the one that record {link.seq} follows: one of the two was changed"

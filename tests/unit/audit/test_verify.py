@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.support.audit_logs import KEY, OTHER_KEY, read_lines, recompute, segments, verify, write_log
-from zta_authz.audit.chain import digest
+from tests.support.audit_logs import (
+    KEY,
+    OTHER_KEY,
+    open_log,
+    read_lines,
+    recompute,
+    record_line,
+    segments,
+    verify,
+    write_log,
+)
+from zta_authz.audit.chain import GENESIS, Event, Position, append, digest, event_line, read_link
 from zta_authz.audit.checkpoints import CHECKPOINT_SCHEMA, Checkpoint, sign_checkpoint
 from zta_authz.audit.verify import MAX_FINDINGS, Kind, LogVerifier, logs_of
 
@@ -167,6 +177,26 @@ def test_a_missing_head_is_found_where_no_checkpoint_says_that_retention_took_it
     files[0].write_bytes(b"".join(tail))
     found = {kind for _, kind in kinds(verify(rotated, signed=signed))}
     assert Kind.HEAD_MISSING in found
+
+
+@pytest.mark.parametrize("max_files", [2, 100])
+def test_a_forged_beginning_hides_no_record_that_a_checkpoint_saw(tmp_path: Path, max_files: int) -> None:
+    """With and without retention: what was written since the last checkpoint can be forged, but nothing before it."""
+    written = open_log(tmp_path, max_bytes=4096, max_files=max_files, signed=True)
+    for number in range(40):
+        written.write([record_line(number)])
+    written.close()
+    last = read_link(read_lines(tmp_path / "decisions.jsonl")[-1].rstrip(b"\n"))
+    opened = read_link(read_lines(segments(tmp_path)[0])[0].rstrip(b"\n"))
+    assert last is not None
+    assert opened is not None
+    forged = event_line(Event.OPEN, opened.segment, 0.0, previous_file=None, log=opened.log)
+    lines = append(Position(last.seq, GENESIS), forged, record_line(1))[1]
+    verifier = LogVerifier()
+    verifier.read_checkpoints("c", read_lines(tmp_path / "checkpoints.jsonl"), KEY.public_key())
+    verifier.read_segment("a", lines.splitlines(keepends=True))
+    assert [finding.kind for finding in verifier.finish().findings] == [Kind.HEAD_MISSING]
+    assert verify(tmp_path, signed=True).ok  # as it was written
 
 
 def test_a_missing_head_that_is_known_to_be_elsewhere_is_no_finding(rotated: Path) -> None:
