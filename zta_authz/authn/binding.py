@@ -8,28 +8,20 @@ proxy has proved that the peer holds its certificate's key, so equality is enoug
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.authn.encoding import base64url_decode, base64url_encode
+from zta_authz.authn.token import Confirmation
 from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.identity import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.identity import Peer
 
 _SHA256_BYTES: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """The `cnf` claim (RFC 7800), as far as it is understood; both empty where it names only what is not."""
-
-    certificate_sha256: bytes = b""
-    key_thumbprint: str = ""
 
 
 def read_confirmation(claims: Mapping[str, Any]) -> Confirmation | None:

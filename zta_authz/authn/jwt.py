@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.authn.binding import Confirmation, read_confirmation
+from zta_authz.authn.binding import read_confirmation
 from zta_authz.authn.encoding import ENVOY_JSON_DEPTH, MAX_JSON_DEPTH, base64url_decode, json_object
 from zta_authz.authn.keys import ALGORITHMS
 from zta_authz.authn.limits import MAX_TIME, token_type
+from zta_authz.authn.token import Confirmation, VerifiedToken
 from zta_authz.errors import Reason, Refused, quoted
 
 if TYPE_CHECKING:
@@ -58,32 +59,6 @@ class UnverifiedToken:
     payload: str = field(repr=False)
     message: bytes = field(repr=False)
     signature: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VerifiedToken:
-    """A token whose signature was verified with a key of `keys`; its times and audience are judged on each use.
-
-    `key` is that key, `kid` and `type` are what its header says. `audiences` are normalised as `normal_audience` does;
-    `payload` is the token's middle segment as it came, base64url. `issued_at` and `expires` are None where the token
-    does not say.
-    """
-
-    keys: KeySet
-    key: Key
-    algorithm: str
-    kid: str
-    type: str
-    issuer: str
-    subject: str
-    audiences: frozenset[str]
-    not_before: float
-    expires: float | None
-    issued_at: float | None
-    token_id: str
-    confirmation: Confirmation | None
-    claims: Mapping[str, Any] = field(repr=False)
-    payload: str = field(repr=False)
 
 
 def parse_token(text: str, reading: Reading) -> UnverifiedToken:

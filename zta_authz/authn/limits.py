@@ -11,7 +11,7 @@ from zta_authz.model.spiffe import SCHEME
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.documents import IssuerPolicy, RequestAuthentication, RevocationList
     from zta_authz.model.identity import Binding
 

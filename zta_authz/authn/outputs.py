@@ -15,7 +15,7 @@ from zta_authz.model.identity import Changes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.documents import JwtRule
 
 Outputs = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]

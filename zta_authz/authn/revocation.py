@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import Certificate
 
-    from zta_authz.authn.jwt import VerifiedToken
+    from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.documents import RevocationList
 
 _OF_TOKENS: Final = frozenset((Revoked.TOKEN, Revoked.KEY, Revoked.SUBJECT, Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX))

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.authn.accepted_tokens import Common
 from zta_authz.authn.api_keys import ApiKeys, ApiKeyVerifier, check_key_sets
 from zta_authz.authn.cache import BoundedCache
-from zta_authz.authn.grants import Common, compile_rule
 from zta_authz.authn.jwt_svid import compile_svid_rules
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
 from zta_authz.authn.limits import NO_LIMITS, compile_limits
@@ -21,6 +21,7 @@ from zta_authz.authn.locations import Places
 from zta_authz.authn.outputs import headers_set_by
 from zta_authz.authn.revocation import NOTHING_REVOKED
 from zta_authz.authn.rules import TokenVerifier
+from zta_authz.authn.token_rule import compile_rule
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.bundles import BundleSlot
     from zta_authz.authn.dpop import Replays
-    from zta_authz.authn.grants import TokenRule
     from zta_authz.authn.jwt_svid import SvidRules
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.revocation import Revocations
+    from zta_authz.authn.token_rule import TokenRule
     from zta_authz.model.documents import ApiKeySet, IssuerPolicy, JwtRule, RequestAuthentication, Selector, TrustBundle
     from zta_authz.model.options import Options, Workload
 

@@ -10,13 +10,12 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.authn.accepted_tokens import Cached, Warm, joint_changes
 from zta_authz.authn.binding import judge_binding
 from zta_authz.authn.dpop import verify_proof
-from zta_authz.authn.grants import Cached, Warm, joint_changes
 from zta_authz.authn.jwt import (
     ISTIO,
     STRICT,
-    VerifiedToken,
     judge_times,
     parse_token,
     verify_signature,
@@ -25,17 +24,19 @@ from zta_authz.authn.jwt_svid import judge_svid, looks_like_svid
 from zta_authz.authn.limits import NO_LIMITS, wrong_audience
 from zta_authz.authn.locations import Kind, TokenFinder
 from zta_authz.authn.outputs import changes_for, headers_set_by
+from zta_authz.authn.token import VerifiedToken
 from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.identity import NO_CHANGES, Identity, NamedToken, RefusedCaller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from zta_authz.authn.grants import Common, Failure, Grant, TokenRule
+    from zta_authz.authn.accepted_tokens import Common, Failure, Grant
     from zta_authz.authn.jwt import UnverifiedToken
     from zta_authz.authn.keys import KeySet
     from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Found, Place, Presented
+    from zta_authz.authn.token_rule import TokenRule
     from zta_authz.model.identity import Binding, Peer
     from zta_authz.model.request import RequestAttributes
 

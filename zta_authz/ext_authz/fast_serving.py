@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from zta_authz.ext_authz.arrivals import Rounds
 from zta_authz.ext_authz.eager import EagerRunner
@@ -14,7 +14,6 @@ from zta_authz.ext_authz.eager import EagerRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from zta_authz.ext_authz.fast_connection import FastConnection
     from zta_authz.ext_authz.fast_tls import TlsListener
     from zta_authz.ext_authz.servers import Methods
     from zta_authz.grpc_h2.connection import Bounds
@@ -46,6 +45,28 @@ class Gate:
     tls: TlsListener | None = None
 
 
+class ServedConnection(Protocol):
+    """A connection as its server sees it. `weight` is what `weigh` last counted for it, in bytes."""
+
+    weight: int
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of incomplete calls, and of answers that wait for flow control."""
+
+    def tick(self, now: float) -> None:
+        """End what has taken too long by `now`, in the event loop's time."""
+
+    def relieve(self) -> None:
+        """End, because too much is held for the peer."""
+
+    def drain(self) -> None:
+        """Take no new calls, and end once those in flight have ended."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
 class Serving:
     """What the connections of one server share."""
 
@@ -70,9 +91,9 @@ class Serving:
         self.loop = asyncio.get_running_loop()
         self.runner = EagerRunner(self.loop)
         self.rounds = Rounds(self.loop)
-        self.connections: set[FastConnection] = set()
+        self.connections: set[ServedConnection] = set()
         self.stopping = False
-        self._strangers: dict[FastConnection, None] = {}  # the oldest first
+        self._strangers: dict[ServedConnection, None] = {}  # the oldest first
         self._held_bytes = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -83,7 +104,7 @@ class Serving:
         """Whether one connection more would be too many."""
         return len(self.connections) >= self.limits.max_connections
 
-    def add(self, connection: FastConnection) -> bool:
+    def add(self, connection: ServedConnection) -> bool:
         """Take a connection; False past the limit, and for one that was still shaking hands when we stopped."""
         if self.stopping:
             return False
@@ -94,7 +115,7 @@ class Serving:
         self._empty.clear()
         return True
 
-    def remove(self, connection: FastConnection) -> None:
+    def remove(self, connection: ServedConnection) -> None:
         """A connection is over."""
         self.connections.discard(connection)
         self._strangers.pop(connection, None)
@@ -103,14 +124,14 @@ class Serving:
         if not self.connections:
             self._empty.set()
 
-    def strange(self, connection: FastConnection, why: str) -> None:
+    def strange(self, connection: ServedConnection, why: str) -> None:
         """A connection's peer may not ask. It is told so for a while, unless too many others are."""
         self.refused(why)
         self._strangers[connection] = None
         if len(self._strangers) > self.limits.max_strangers:
             next(iter(self._strangers)).abort()
 
-    def weigh(self, connection: FastConnection) -> None:
+    def weigh(self, connection: ServedConnection) -> None:
         """Look at what is held for a connection's peer. If all hold too much together, the heaviest ends."""
         weight = connection.held_bytes
         if weight == connection.weight or connection not in self.connections:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.pki import AUDIENCE, ISSUER, NOW, Signer, jwks
 from tests.unit.authn.support import STRICT, authentication, bearer, request, rule
 from zta_authz.authn import rules
-from zta_authz.authn.grants import MAX_CACHED_RESULTS
+from zta_authz.authn.accepted_tokens import MAX_CACHED_RESULTS
 from zta_authz.authn.keys import KeySet
 from zta_authz.authn.rulebook import MAX_VIEWS, compile_rules
 from zta_authz.authn.verify import compile_verifier

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives import hashes
 
 from tests.support.pki import b64
 from tests.unit.authn.support import ISTIO, accept, bearer, refusal, rule, verifier
-from zta_authz.authn.binding import Confirmation, judge_binding, read_confirmation
+from zta_authz.authn.binding import judge_binding, read_confirmation
 from zta_authz.authn.dpop import verify_proof
 from zta_authz.authn.encoding import base64url_decode, json_object
 from zta_authz.authn.keys import key_thumbprint, read_jwks
+from zta_authz.authn.token import Confirmation
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import Binding, Peer, PeerTrust
 from zta_authz.model.request import Headers, RequestAttributes

@@ -13,7 +13,7 @@ import pytest
 from tests.support.pki import NOW, Signer
 from tests.support.policies import ISTIO, STRICT, operation, policy, table
 from tests.unit.authn.support import accept, bearer, rule, verifier
-from zta_authz.authn.grants import Cached, TokenCache
+from zta_authz.authn.accepted_tokens import Cached, TokenCache
 from zta_authz.authn.rules import TokenVerifier
 from zta_authz.model.pace import no_pause
 from zta_authz.policy_sources.pacing import FEW_BLOCKS, Slices, beside_deciding, dismantle, settle_in

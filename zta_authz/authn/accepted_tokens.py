@@ -1,4 +1,4 @@
-"""JWT rules made ready, and what one accepted token grants: its claims to rules, and changes to the request."""
+"""What one accepted token gives: claims for the rules and changes to the request; and the cache of verified tokens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.dpop import HEADER as PROOF_HEADER, ReplayMemory
-from zta_authz.authn.jwt import normal_audiences
-from zta_authz.authn.outputs import changes_for, compile_outputs, headers_from
+from zta_authz.authn.outputs import changes_for
 from zta_authz.errors import Reason
 from zta_authz.model.identity import Token
 
@@ -17,14 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from zta_authz.authn.dpop import Replays
-    from zta_authz.authn.jwt import VerifiedToken
-    from zta_authz.authn.jwt_svid import SvidRules, TrustDomainKeys
-    from zta_authz.authn.keys import KeySet, KeySlot
+    from zta_authz.authn.jwt_svid import SvidRules
+    from zta_authz.authn.keys import KeySet
     from zta_authz.authn.limits import IssuerLimits
-    from zta_authz.authn.locations import Place, Places, Presented
-    from zta_authz.authn.outputs import Outputs
+    from zta_authz.authn.locations import Place, Presented
     from zta_authz.authn.revocation import Revocations
-    from zta_authz.model.documents import JwtRule
+    from zta_authz.authn.token import VerifiedToken
+    from zta_authz.authn.token_rule import TokenRule
     from zta_authz.model.identity import Changes, Identity
 
 MAX_CACHED_TOKENS: Final = 8192
@@ -37,32 +35,6 @@ MAX_CACHED_GRANTS: Final = 16
 
 Failure = tuple[Reason, str]
 """Why a signature did not verify: reason and detail."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenRule:
-    """One compiled entry of `jwtRules`, with its issuer's limits. Without `audiences` (normalised) any will do.
-
-    `svid` marks the rule of a trust domain, which is for JWT-SVIDs: its `audiences` are compared as they are.
-    """
-
-    source: JwtRule
-    audiences: frozenset[str]
-    keys: KeySlot | TrustDomainKeys
-    places: tuple[Place, ...]
-    limits: IssuerLimits
-    svid: bool = False
-    outputs: Outputs = ()
-
-    def headers(self, token: VerifiedToken) -> tuple[tuple[str, str], ...]:
-        """The (name, value) pairs that the rule sets from `token`."""
-        return headers_from(self.source.output_payload_to_header, self.outputs, token)
-
-
-def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits, *, strict: bool) -> TokenRule:
-    """The rule with its audiences, places and headers made ready."""
-    outputs = compile_outputs(rule, strict=strict)
-    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits, outputs=outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
