@@ -13,8 +13,8 @@ Reading order, from the nouns to the process (imports point the other way round,
     otlp/           OpenTelemetry's protocol, knowing nothing of authorization
     ext_authz/      Envoy's protocol: CheckRequest and CheckResponse, the gRPC servers
     policy_sources/ policy files from disk                keys/   key material that is fetched
-    audit/          the decision log                      facts/  what policies may ask about
-    telemetry/      spans, metrics, logs                  admin/  health, status, explain
+    audit/          the decision log                      admin/  health, status, explain
+    telemetry/      spans, metrics, logs
     settings        file and environment -> Settings
     app             builds and joins everything
     loading         what a service begins with

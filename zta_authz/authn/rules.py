@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.authn.accepted_tokens import Cached, Warm, joint_changes
 from zta_authz.authn.binding import judge_binding
 from zta_authz.authn.dpop import verify_proof
-from zta_authz.authn.jwt import (
-    ISTIO,
-    STRICT,
-    judge_times,
-    parse_token,
-    verify_signature,
-)
+from zta_authz.authn.jwt import ISTIO, STRICT, judge_times, parse_token, verify_signature
 from zta_authz.authn.jwt_svid import judge_svid, looks_like_svid
 from zta_authz.authn.limits import NO_LIMITS, wrong_audience
 from zta_authz.authn.locations import Kind, TokenFinder

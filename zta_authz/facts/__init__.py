@@ -1,1 +1,0 @@
-"""What policies may ask about beyond the request (a policy information point)."""
