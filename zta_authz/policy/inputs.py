@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
-    from zta_authz.policy.cel import Condition
     from zta_authz.policy.cel_cost import Sizes
 
 _NONE: Final[tuple[str, ...]] = ()
@@ -59,7 +58,7 @@ class ConditionMemory:
         self.header_unclear: bool | None = None
         self.units = MAX_UNITS
         self.free = FREE_UNITS
-        self.told: dict[Condition, bool] | None = None
+        self.told: dict[object, bool] | None = None  # by `cel.Condition`
 
 
 class Inputs:
