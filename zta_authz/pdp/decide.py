@@ -84,7 +84,8 @@ def _unclear(inputs: Inputs) -> tuple[Reason, str] | None:
     if inputs.strict and not plain_authority(request.host):
         return Reason.HOST_AMBIGUOUS, "not a name with a port"
     if inputs.strict and not plain_method(request.method):
-        return Reason.METHOD_AMBIGUOUS, "not a token without lower-case letters"
+        lower = plain_method(request.method.upper())
+        return Reason.METHOD_AMBIGUOUS, "the method has a lower-case letter" if lower else "the method is not a token"
     path = request.path.partition("?")[0]
     if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
         return Reason.PATH_TOO_LONG, f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"

@@ -101,13 +101,14 @@ class Reader:
         return value
 
     def _wrong_kind(self, node: Node, name: str, wanted: str) -> None:
+        what = name if "`" in name else f"`{name}`"
         if isinstance(node, Scalar) and node.kind == "null":
-            self.fault(node, f"`{name}` has no value where {wanted} is meant", "write the value or remove the field")
+            self.fault(node, f"{what} has no value where {wanted} is meant", "write the value or remove the field")
         elif isinstance(node, Scalar) and node.kind != "string" and wanted == "a string":
-            message = f"`{name}` has the {node.kind} `{_shown(node.value)}` where a string is meant"
+            message = f"{what} has the {node.kind} `{_shown(node.value)}` where a string is meant"
             self.fault(node, message, f'write it in quotes: "{_shown(node.value)}"')
         else:
-            self.fault(node, f"`{name}` is {with_article(node.kind)} where {wanted} is meant", f"write {wanted}")
+            self.fault(node, f"{what} is {with_article(node.kind)} where {wanted} is meant", f"write {wanted}")
 
 
 def entries(node: Mapping) -> Iterator[tuple[str, Node]]:
@@ -122,4 +123,4 @@ def _shown(text: str) -> str:
 
 def with_article(kind: str) -> str:
     """`a string`, `an integer`."""
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"

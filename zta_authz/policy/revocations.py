@@ -112,7 +112,8 @@ def _check_prefix(text: str) -> None:
 def _one_of(reader: Reader, entry: Mapping, first: str, second: str) -> str | None:
     given = [name for name in (first, second) if entry.get(name) is not None]
     if len(given) != 1:
-        reader.fault(entry, f"an entry has {'both' if given else 'neither'} `{first}` and `{second}`", "name one")
+        has = f"both `{first}` and `{second}`" if given else f"neither `{first}` nor `{second}`"
+        reader.fault(entry, f"an entry has {has}", "write one of the two")
         return None
     return given[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault
+from zta_authz.policy.fields import with_article
 from zta_authz.policy.spec import ZTA_VERSION
 
 if TYPE_CHECKING:
@@ -46,21 +47,23 @@ class ScopeCheck:
             self._warn(header)
 
     def _refuse_file(self, header: Header, *, rooted: bool) -> None:
-        what = f"{header.kind} here" if rooted else f"document in the root namespace `{self._root}` here"
+        what = f"{with_article(header.kind)}" if rooted else f"a document in the root namespace `{self._root}`"
         where = ", ".join(f"`{path}`" for path in self._scope.paths or ()) or "no file"
         header.reader.fault(
             header.document,
-            f"no {what}: it counts for every workload, and `root_documents.paths` has {where}",
-            "move it there, or list this file",
+            f"{what} may not stand in this file: it counts for every workload, "
+            f"and `root_documents.paths` names {where}",
+            "move it there, or list this file" if self._scope.paths else "list this file in `root_documents.paths`",
         )
 
     def _refuse_namespace(self, header: Header, named: tuple[str, ...]) -> None:
-        where = ", ".join(f"`{name}`" for name in named) or "no namespace"
+        where = "only " + ", ".join(f"`{name}`" for name in named) if named else "no namespace"
+        move = f"write `namespace: {named[0]}`, or add" if named else "add"
         header.reader.fault(
             header.document.get("metadata") or header.document,
-            f"no {header.kind} in namespace `{header.namespace}`: "
-            f"it counts for every workload, and may stand in {where}",
-            f"write `namespace: {named[0] if named else self._root}`, or set `root_documents.namespaces`",
+            f"{with_article(header.kind)} may not stand in namespace `{header.namespace}`: "
+            f"it counts for every workload, and the settings allow {where}",
+            f"{move} this namespace to `root_documents.namespaces`",
         )
 
     def _warn(self, header: Header) -> None:

@@ -32,6 +32,8 @@ _DATA: Final = "..data"
 _KUBELET: Final = ".."
 _KUSTOMIZATIONS: Final = frozenset(("kustomization.yaml", "kustomization.yml"))
 _LOST: Final = "lost+found"
+_HIDDEN: Final = "its name begins with a dot"
+_ENDING: Final = "its name does not end in .yaml, .yml or .json"
 
 
 def why_skipped(name: str) -> str | None:
@@ -39,10 +41,10 @@ def why_skipped(name: str) -> str | None:
     if name.startswith(_KUBELET):
         return None
     if name.startswith("."):
-        return "its name begins with a dot"
+        return _HIDDEN
     if name.lower() in _KUSTOMIZATIONS:
         return "it is kustomize's own"
-    return "" if name.lower().endswith(SUFFIXES) else "its name does not end in .yaml, .yml or .json"
+    return "" if name.lower().endswith(SUFFIXES) else _ENDING
 
 
 def is_policy_path(path: Iterable[str]) -> bool:
@@ -67,8 +69,11 @@ class Walk:
 
     def notes(self) -> list[Fault]:
         """What to tell of the names that are skipped."""
-        hint = "policy files are *.yaml, *.yml and *.json below it"
-        notes = [Fault(name, 0, 0, f"is not read as policies: {why}", hint) for name, why in self.skipped]
+        hint = "if it holds policies, rename it: names end in .yaml, .yml or .json and do not begin with a dot"
+        notes = [
+            Fault(name, 0, 0, f"is not read as policies: {why}", hint if why in (_HIDDEN, _ENDING) else "")
+            for name, why in self.skipped
+        ]
         more = len(notes) - SHOWN_SKIPPED
         if more > 0:
             del notes[SHOWN_SKIPPED:]
@@ -112,8 +117,7 @@ class Walk:
                 return
         except OSError as error:
             if not name.startswith("."):
-                message = f"cannot be read: {error.strerror}"
-                self.faults.append(Fault(shown, 0, 0, message, "let this service's user read it, or remove it"))
+                self.faults.append(_unreadable(shown, real, error))
             return
         if why == "" and not is_directory:
             self.files.append((shown, real))
@@ -121,6 +125,13 @@ class Walk:
             self.skipped.append((shown, why if name.startswith(".") else "it is the file system's own"))
         else:
             self.skipped.append((shown, why))
+
+
+def _unreadable(shown: str, real: str, error: OSError) -> Fault:
+    if isinstance(error, FileNotFoundError) and os.path.islink(real):
+        message = f"is a link to `{os.readlink(real)}`, which is not there: policies may be missing"
+        return Fault(shown, 0, 0, message, "mount or create what it leads to, or remove the link")
+    return Fault(shown, 0, 0, f"cannot be read: {error.strerror}", "let this service's user read it, or remove it")
 
 
 def _entries(folder: str) -> dict[str, str]:

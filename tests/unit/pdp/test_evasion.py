@@ -62,6 +62,8 @@ def test_a_method_in_lower_case_reaches_no_rule(method: str) -> None:
     asked = RequestAttributes(method, "/", "shop.example.com")
     refused = decide(denying(rule), asked, Evidence(), 0.0)
     assert (refused.allowed, refused.reason) == (False, Reason.METHOD_AMBIGUOUS)
+    lower = "the method has a lower-case letter"
+    assert refused.detail == (lower if method.upper() == "DELETE" else "the method is not a token")
     assert decide(denying(rule, Options.istio()), asked, Evidence(), 0.0).reason is Reason.ALLOW_POLICY
 
 

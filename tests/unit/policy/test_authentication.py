@@ -116,7 +116,7 @@ _NAME = "is not a header name; use letters, digits and `-`"
         ("fromHeaders: [{name: ''}]", "5:24: `name` is empty; write a value or remove the field"),
         (
             "fromHeaders: [x]",
-            "5:17: `an entry of `fromHeaders`` is a string where a mapping of fields is meant; write a mapping of fields",
+            "5:17: an entry of `fromHeaders` is a string where a mapping of fields is meant; write a mapping of fields",
         ),
         ("outputPayloadToHeader: 'x:'", f"5:26: `x:` in `outputPayloadToHeader` {_NAME}"),
         ("outputClaimToHeaders: [{header: x}]", "5:26: an entry of `outputClaimToHeaders` has no `claim`; add `claim`"),

@@ -59,7 +59,7 @@ def test_every_section_is_read() -> None:
         ("  tokens: [{id: x, effectiveFrom: tomorrow}]\n", "`effectiveFrom` is not a time"),
         ("  keys: [{id: k}]\n", "an entry of `keys` has no `issuer`"),
         ("  subjects: [{subject: s}]\n", "an entry of `subjects` has no `issuer`"),
-        ("  certificates: [{}]\n", "neither `serial` and `sha256`"),
+        ("  certificates: [{}]\n", "neither `serial` nor `sha256`"),
         ('  certificates: [{serial: "1", sha256: "2"}]\n', "both `serial` and `sha256`"),
         ('  certificates: [{serial: "0x1"}]\n', "`serial` is not 1 to 40 hex digits"),
         (f'  certificates: [{{serial: "{"1" * 41}"}}]\n', "`serial` is not 1 to 40 hex digits"),

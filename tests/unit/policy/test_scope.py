@@ -53,12 +53,21 @@ def test_a_document_in_another_namespace_is_a_fault_that_says_where_it_belongs(k
     scope = DocumentScope(namespaces=("istio-system", "security"))
     for namespace in ("shop", None):
         (fault,) = faults(scope, document(kind, namespace))
-        assert f"no {kind} in namespace `{namespace or 'default'}`" in fault.message
+        assert f" {kind} may not stand in namespace `{namespace or 'default'}`" in fault.message
         assert "`istio-system`, `security`" in fault.message
         assert "namespace: istio-system" in fault.hint
         assert (fault.source, fault.line) == ("/p/team/x.yaml", 1)
     for namespace in ("istio-system", "security"):
         assert faults(scope, document(kind, namespace)) == []
+
+
+def test_where_no_namespace_may_hold_them_the_advice_is_not_to_move_them_into_one() -> None:
+    (fault,) = faults(DocumentScope(namespaces=()), document("IssuerPolicy", "istio-system"))
+    assert fault.message == (
+        "an IssuerPolicy may not stand in namespace `istio-system`: it counts for every workload, and the settings "
+        "allow no namespace"
+    )
+    assert fault.hint == "add this namespace to `root_documents.namespaces`"
 
 
 @KINDS
@@ -67,7 +76,7 @@ def test_a_document_in_another_file_is_a_fault_whatever_namespace_it_claims(kind
     text = document(kind, "istio-system")
     for source in ("/p/team/x.yaml", "/p/platform2/x.yaml", "/p/platform.yaml", "/p/one.yaml2", "p/platform/x.yaml"):
         (fault,) = faults(scope, text, source=source)
-        assert fault.message.startswith(f"no {kind} here")
+        assert f" {kind} may not stand in this file" in fault.message
     for source in ("/p/platform/x.yaml", "/p/platform/deep/x.yaml", "/p/one.yaml"):
         assert faults(scope, text, source=source) == []
 
@@ -79,7 +88,7 @@ def test_a_config_map_or_list_around_it_changes_nothing(kind: str) -> None:
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a.yaml": inner}}
     wrapped = (json.dumps(config_map), json.dumps({"apiVersion": "v1", "kind": "List", "items": [json.loads(inner)]}))
     for text in wrapped:
-        assert [fault.message[:7] for fault in faults(scope, text)] == [f"no {kind}"[:7]]
+        assert [f" {kind} may not stand in this file" in fault.message for fault in faults(scope, text)] == [True]
         assert faults(scope, text, source="/p/one.yaml") == []
 
 
@@ -88,7 +97,7 @@ def test_policies_in_the_root_namespace_must_come_from_those_files_too() -> None
     scope = DocumentScope(paths=("/p/platform",))
     rooted, own = (json.dumps(policy("p", {}, namespace=name)) for name in ("istio-system", "shop"))
     (fault,) = faults(scope, rooted)
-    assert fault.message.startswith("no document in the root namespace `istio-system` here")
+    assert fault.message.startswith("a document in the root namespace `istio-system` may not stand in this file")
     assert faults(scope, own) == []
     assert faults(scope, rooted, source="/p/platform/x.yaml") == []
 
@@ -135,7 +144,7 @@ def test_check_judges_the_files_it_is_given_by_namespace_and_those_of_the_settin
         f"policies: [{tmp_path}/platform, {tmp_path}/team]\nroot_documents: {{paths: [{tmp_path}/platform]}}\n"
     )
     assert main(["check", "--config", str(config)]) == 2
-    assert "no RevocationList here" in capsys.readouterr().err
+    assert "a RevocationList may not stand in this file" in capsys.readouterr().err
     assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 0
     (tmp_path / "team" / "b.yaml").write_text(document("RevocationList", "team"))
     assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 2

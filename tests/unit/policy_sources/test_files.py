@@ -88,6 +88,13 @@ def test_many_skipped_names_are_counted(tmp_path: Path) -> None:
     assert notes[-1].message == "7 more names are not read as policies"
 
 
+def test_only_what_renaming_would_make_a_policy_file_is_advised_to_be_renamed(tmp_path: Path) -> None:
+    make(tmp_path, "a.yaml", ".b.yaml", "c.txt", "kustomization.yaml", "lost+found/d.yaml")
+    (tmp_path / "again").symlink_to(".")
+    advised = [os.path.basename(note.source) for note in notes_of(tmp_path) if "rename" in note.hint]
+    assert advised == [".b.yaml", "c.txt"]
+
+
 def test_links_that_lead_in_a_circle_end_and_a_linked_directory_is_read_once(tmp_path: Path) -> None:
     make(tmp_path, "set/a.yaml", "elsewhere/b.yaml")
     (tmp_path / "set" / "loop").symlink_to("..")
@@ -127,7 +134,9 @@ def test_a_link_that_leads_nowhere_may_be_a_directory_of_policies_and_is_a_fault
     make(tmp_path, "a.yaml")
     (tmp_path / "team").symlink_to("not-mounted")
     (fault,) = faults_of(tmp_path)
-    assert (fault.source, fault.message) == (str(tmp_path / "team"), "cannot be read: No such file or directory")
+    assert fault.source == str(tmp_path / "team")
+    assert fault.message == "is a link to `not-mounted`, which is not there: policies may be missing"
+    assert fault.hint == "mount or create what it leads to, or remove the link"
 
 
 def test_config_maps_mounted_below_each_other_are_all_read(tmp_path: Path) -> None:

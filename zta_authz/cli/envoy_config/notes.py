@@ -148,6 +148,11 @@ _CORS_FIRST: Final = (
     "were decided on."
 )
 
+_CORS_CERTIFICATE: Final = (
+    "No certificate, no connection. CHANGE to `false` for browsers: they send preflights without a client certificate "
+    "(Fetch standard). zta-authz then denies all other requests without one, with `peer.verify_certificate: required`."
+)
+
 
 def annotations_for(plan: Plan) -> Annotations:
     """Comments and order for what is built from `plan`."""
@@ -170,6 +175,7 @@ def annotations_for(plan: Plan) -> Annotations:
         )
     if options.cors_origins:
         own[f"{_MANAGER}.http_filters"] = _CORS_FIRST
+        own["DownstreamTlsContext.require_client_certificate"] = _CORS_CERTIFICATE
     if target.mtls:
         own["UpstreamTlsContext.common_tls_context.tls_certificates"] = _caller_note(plan)
     return Annotations({**_NOTES, **own}, ORDER)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _OFF: Final = "off"
 _TIMEOUT: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s)\Z")
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")  # RFC 6454, section 6.2
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_MAX_PORT: Final = 65535
 _SHORTEST, _LONGEST = timedelta(milliseconds=1), timedelta(seconds=60)
 
 
@@ -90,9 +92,22 @@ class _Reader:
         )
         options = replace(options, try_limit=options.authz_timeout)
         self._collisions(options)
+        self._unprinted()
         workers = given.workers or settings.workers
         allowed = settings.tls.allowed_spiffe_ids if settings.tls is not None else ()
         return Plan(self._style, options, workers, tuple(allowed), settings.socket.peer_uids)
+
+    def _unprinted(self) -> None:
+        """Options that change Envoy's connection manager or routes, where only other parts are printed."""
+        given = self._given
+        changing = {
+            "--cors-origin": bool(given.cors_origin),
+            "--websocket": given.websocket,
+            "--upstream-protocol": given.upstream_protocol is not None,
+        }
+        for flag in (flag for flag, is_given in changing.items() if is_given and given.part in ("filter", "cluster")):
+            hint = "print `--part bootstrap` and copy it from there, or leave the option out"
+            self._fault(flag, f"changes nothing of the {given.part}", hint)
 
     def _fault(self, where: str, message: str, hint: str) -> None:
         self.faults.append(Fault(where, 0, 0, message, hint))
@@ -166,9 +181,14 @@ class _Reader:
 
     def _origins(self, texts: list[str]) -> tuple[str, ...]:
         for text in texts:
-            if not _ORIGIN.fullmatch(text):
+            scheme, _, rest = text.partition("://")
+            port = rest.rpartition("]")[2].partition(":")[2]
+            if not _ORIGIN.fullmatch(text) or (port and int(port) > _MAX_PORT):
                 hint = "write for example `https://shop.example`, without a path; `*` would let each page in"
                 self._fault("--cors-origin", f"`{text}` is not the origin of pages", hint)
+            elif port == _DEFAULT_PORTS[scheme]:
+                hint = f"write `{text.removesuffix(f':{port}')}`"
+                self._fault("--cors-origin", f"browsers leave out the port {port} of `{text}`", hint)
         return tuple(dict.fromkeys(texts))
 
     def _tls_directory(self, text: str | None) -> str:

@@ -180,7 +180,38 @@ def test_cors_comes_before_asking_and_names_its_origins(capsys: pytest.CaptureFi
     assert [each["name"].rpartition(".")[2] for each in manager(printed(capsys))["http_filters"]] == names[1:]
 
 
-@pytest.mark.parametrize("origin", ["*", "https://shop.example/", "shop.example", "https://Shop.example", "null", ""])
+def test_cors_says_that_preflights_come_without_a_client_certificate(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "send preflights without a client certificate"
+    for arguments, times in (["--cors-origin=https://shop.example"], 1), ([], 0):
+        assert main(["envoy-config", *arguments]) == 0
+        assert " ".join(capsys.readouterr().out.replace("#", "").split()).count(told) == times
+
+
+@pytest.mark.parametrize("part", ["filter", "cluster"])
+def test_an_option_that_changes_nothing_of_what_is_printed_is_a_fault(
+    part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--cors-origin=https://shop.example", "--websocket", "--upstream-protocol=http1"]
+    assert main(["envoy-config", "--part", part, *options]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["--cors-origin", "--upstream-protocol", "--websocket"]
+    assert all(f"changes nothing of the {part}" in line for line in told)
+    assert main(["envoy-config", "--part", "all", *options]) == 0
+
+
+@pytest.mark.parametrize("origin", ["https://shop.example:443", "http://[::1]:80"])
+def test_an_origin_with_a_port_that_browsers_leave_out_is_refused(
+    origin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["envoy-config", f"--cors-origin={origin}"]) == 2
+    assert f"write `{origin.rpartition(':')[0]}`" in capsys.readouterr().err
+    assert main(["envoy-config", f"--cors-origin={origin}0"]) == 0
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://shop.example:65536", "*", "https://shop.example/", "shop.example", "https://Shop.example", "null", ""],
+)
 def test_what_is_not_an_origin_is_refused(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envoy-config", f"--cors-origin={origin}"]) == 2
     assert "is not the origin of pages" in capsys.readouterr().err
