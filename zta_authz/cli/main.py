@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, "output", "text") == "json":
             print_json("Faults", {"faults": [fault_fields(fault) for fault in faults]})
         else:
-            print_faults(faults)
+            print_faults(faults, excerpts=arguments.command != "serve")  # a service's log is read by machines
         return EXIT_FAULTS
     return status
 

@@ -51,16 +51,22 @@ def fault_fields(fault: Fault) -> dict[str, Any]:
     }
 
 
-def print_faults(faults: Iterable[Fault]) -> None:
-    """Each fault as one line on standard error."""
+def print_faults(faults: Iterable[Fault], *, excerpts: bool = False) -> None:
+    """Each fault as one line on standard error; with `excerpts`, the line of its file below it."""
     from rich.console import Console
+    from rich.text import Text
 
+    from zta_authz.cli.excerpt import Excerpts
+
+    sources = Excerpts()
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for fault in faults:
         if console.is_terminal:
             console.print(_coloured(fault))
         else:
             print(one_line(str(fault)), file=sys.stderr)
+        for line in sources.of(fault) if excerpts else ():
+            console.print(Text(line, style="dim"))
 
 
 def one_line(text: str) -> str:
