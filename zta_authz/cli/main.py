@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
 from zta_authz.cli.argument_parser import DOCS, ArgumentParser
-from zta_authz.cli.output import fault_fields, print_faults, print_json
+from zta_authz.cli.fault_lines import print_faults
+from zta_authz.cli.output import fault_fields, print_json
 from zta_authz.errors import Fault, FaultsError
 
 if TYPE_CHECKING:

@@ -1,17 +1,14 @@
-"""What commands print: one fault a line, JSON as documented in docs/cli.md, colours only where a person looks at it."""
+"""What commands print: JSON as documented in docs/cli.md, colours only where a person looks at it."""
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
 
     from rich.console import Console
-    from rich.text import Text
 
     from zta_authz.errors import Fault
 
@@ -51,38 +48,7 @@ def fault_fields(fault: Fault) -> dict[str, Any]:
     }
 
 
-def print_faults(faults: Iterable[Fault], *, excerpts: bool = False) -> None:
-    """Each fault as one line on standard error; with `excerpts`, the line of its file below it."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from zta_authz.cli.excerpt import Excerpts
-
-    sources = Excerpts()
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for fault in faults:
-        if console.is_terminal:
-            console.print(_coloured(fault))
-        else:
-            print(one_line(str(fault)), file=sys.stderr)
-        for line in sources.of(fault) if excerpts else ():
-            console.print(Text(line, style="dim"))
-
-
 def one_line(text: str) -> str:
     """`text` without line ends and control characters: file names and keys could otherwise steer the terminal."""
     shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return "".join(shown).encode("utf-8", "backslashreplace").decode()
-
-
-def _coloured(fault: Fault) -> Text:
-    from rich.text import Text
-
-    place = f"{fault.source}:{fault.line}:{fault.column}" if fault.line else fault.source
-    line = Text(one_line(place), style="bold")
-    line.append(": ", style="not bold")
-    line.append(one_line(fault.message), style="not bold red")
-    if fault.hint:
-        line.append("; ", style="not bold")
-        line.append(one_line(fault.hint), style="not bold green")
-    return line

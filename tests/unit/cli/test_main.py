@@ -10,7 +10,8 @@ import pytest
 
 from zta_authz import __version__
 from zta_authz.cli import main
-from zta_authz.cli.output import one_line, print_faults
+from zta_authz.cli.fault_lines import print_faults
+from zta_authz.cli.output import one_line
 from zta_authz.errors import Fault
 
 _POLICY = """\
