@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
 
+from zta_authz.model.claims import claim_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -114,8 +116,22 @@ def _condition_holds(condition: Mapping[str, Any], case: Case, namespace: str, d
             return False
     if "notValues" in condition:
         met = _met(key, condition["notValues"], case, namespace, wide=not deny)
+        if met and deny and case.options.semantics == "strict" and _is_plain_header(key):
+            texts = _header_texts(key[len("request.headers[") : -1].lower(), case, True)
+            met = None if texts is None else all(_matches_header(condition["notValues"], text) for text in texts)
         return _settled(met, True, deny)
     return True
+
+
+def _is_plain_header(key: str) -> bool:
+    return key.startswith("request.headers[") and key.lower() not in (
+        "request.headers[host]",
+        "request.headers[:authority]",
+    )
+
+
+def _matches_header(values: list[str], text: str) -> bool:
+    return any(value == "*" or _full(_generic(value), text) for value in values)
 
 
 def _settled(met: bool | None, negated: bool, deny: bool) -> bool:
@@ -137,7 +153,7 @@ def _met(key: str, values: list[str], case: Case, namespace: str, *, wide: bool)
         texts = _header_texts(key[len("request.headers[") : -1].lower(), case, wide)
         if texts is None:
             return None
-        return any(value == "*" or _full(_generic(value), text) for value in values for text in texts)
+        return any(_matches_header(values, text) for text in texts)
     if key.startswith("experimental."):
         return any(_metadata(key, value, case) for value in values)
     texts, pattern = _texts(key, case, namespace, wide)
@@ -168,7 +184,7 @@ def _texts(key: str, case: Case, namespace: str, wide: bool) -> tuple[list[str],
             return _paths(case, wide), _path
         case "connection.sni":
             return [_lower(request.sni)], _generic
-    return _claim_texts(key, case), _generic
+    return _claim_texts(key, case, wide and case.options.semantics == "strict"), _generic
 
 
 def _full(pattern: str, text: str) -> bool:
@@ -293,7 +309,7 @@ def _other_spellings(name: str, case: Case) -> list[str]:
     return [o for o in case.request.headers.names() if o != name and re.sub("[^a-z0-9]", "-", o) == folded]
 
 
-def _claim_texts(key: str, case: Case) -> list[str]:
+def _claim_texts(key: str, case: Case, wide: bool) -> list[str]:
     path = {"request.auth.audiences": ["aud"], "request.auth.presenter": ["azp"]}.get(key)
     if path is None:
         path = _claim_path(key.removeprefix("request.auth.claims"))
@@ -304,7 +320,17 @@ def _claim_texts(key: str, case: Case) -> list[str]:
     spaced = _SPACED + (token.space_delimited_claims if token is not None else ())
     if isinstance(value, str):
         return [part for part in value.split(" ") if part] if len(path) == 1 and path[0] in spaced else [value]
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    items = value if isinstance(value, list) else [value]
+    return [
+        item if isinstance(item, str) else claim_text(item)
+        for item in items
+        if isinstance(item, str) or _shows(item, wide)
+    ]
+
+
+def _shows(item: object, wide: bool) -> bool:
+    """Whether what is no string is compared, as a header would show it."""
+    return wide and item is not None
 
 
 def _claim_path(brackets: str) -> list[str]:

@@ -54,6 +54,12 @@ def claim_text(value: Any) -> str:
     return ""
 
 
+def other_texts(value: Any) -> tuple[str, ...]:
+    """The texts of what is no string: of a claim's value or, where it is a list, of what is in it."""
+    items = value if isinstance(value, list) else (value,)
+    return tuple(text for item in items if not isinstance(item, str) and (text := claim_text(item)))
+
+
 def _number(value: float) -> str:
     if 0 <= value < _FIRST_TOO_LARGE and value.is_integer():
         return str(int(value))

@@ -20,6 +20,7 @@ from cel_expr_python import cel
 from zta_authz.policy.cel_cost import COMPREHENSIONS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
 from zta_authz.policy.cel_tokens import closing, tokens_of, without_strings
 from zta_authz.policy.cel_variables import OF_TOKENS, VARIABLES
+from zta_authz.policy.spellings import Respelled
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -45,6 +46,7 @@ _NAMES: Final = re.compile(
     )
 )
 _LITERAL: Final = re.compile(r"[bBrR]{0,2}[\"']+(.*?)[\"']+", re.DOTALL)
+_WITH_PORT: Final = re.compile(r":(?!//)")
 _BUILDING: Final = frozenset(("map", "filter"))
 _PLACE: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
@@ -62,11 +64,15 @@ class ConditionError(ValueError):
 class Condition:
     """A compiled expression of type bool.
 
-    In strict reading two things are Unknown: looking at a header with several values, and what depends on whether an
-    IPv6 address or the IPv4 address that it stands for is looked at.
+    In strict reading three things are Unknown: looking at a header with several values; what depends on whether an
+    IPv6 address or the IPv4 address that it stands for is looked at; and what depends on whether path, query and host
+    are looked at as they came, or as an upstream may read them.
     """
 
-    __slots__ = ("_cost", "_expression", "_headers", "_reads", "_reads_addresses", "_reads_token", "text", "variables")
+    __slots__ = (
+        "_cost", "_expression", "_headers", "_reads", "_reads_addresses", "_reads_token", "_respelled", "text",
+        "variables",
+    )  # fmt: skip
 
     def __init__(self, text: str) -> None:
         """Compile `text`. Raises ConditionError."""
@@ -89,6 +95,7 @@ class Condition:
         )
         self._reads_addresses = not _ADDRESSES.isdisjoint(self.variables)
         self._reads_token = not OF_TOKENS.isdisjoint(self.variables)
+        self._respelled = _respelled(self.variables, text)
         self._cost = cost_of(text, variables_in, literal_value)
 
     def evaluate(self, inputs: Inputs) -> bool | None:
@@ -110,14 +117,15 @@ class Condition:
         return None if value is None or self._hangs_on_reading(inputs, value) else value
 
     def _hangs_on_reading(self, inputs: Inputs, value: bool | None) -> str:
-        """What gives another value than `value`: another form of an address, or the path decoded as upstreams may."""
+        """What makes `value` another: an address for another, or what an upstream may read for path, query or host."""
         if not inputs.strict:
             return ""
         meant = inputs.as_meant() if self._reads_addresses else None
         if meant is not None and self._differs(inputs, (meant,), value):
             return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
-        if "request.path" in self.variables and self._differs(inputs, inputs.respelled(), value):
-            return "the path is encoded, and the condition is not the same for the path decoded"
+        what = self._respelled
+        if what is not None and self._differs(inputs, inputs.respelled(what), value):
+            return "the path, query or host may be read in other ways, and the condition is not the same for all"
         return ""
 
     def _differs(self, inputs: Inputs, others: tuple[Inputs, ...], value: bool | None) -> bool:
@@ -174,6 +182,15 @@ class Condition:
             return False
         memory.units -= units - memory.free
         return True
+
+
+def _respelled(variables: tuple[str, ...], text: str) -> Respelled | None:
+    """What of a condition an upstream may read otherwise. A port is not cut off where a literal has one."""
+    path, query, host = (name in variables for name in ("request.path", "request.query", "request.host"))
+    if not (path or query or host):
+        return None
+    port = not any(token.lastgroup == "string" and _WITH_PORT.search(token.group()) for token in tokens_of(text))
+    return Respelled(path, query, host, port and host)
 
 
 def variables_in(text: str) -> tuple[str, ...]:

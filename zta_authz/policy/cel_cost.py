@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from zta_authz.policy.cel_tokens import closing, tokens_of
 
@@ -51,6 +51,25 @@ class Sizes(NamedTuple):
     characters: int = 0
     longest: int = 0
     elements: int = 0
+
+
+class ConditionMemory:
+    """What the conditions of one request share: values of variables by name, the runtime's by set of variables, sizes.
+
+    `units` is what they may still cost together, `free` what each may cost besides. `told` has values of
+    conditions that read no token, None where one token at most is asked about.
+    """
+
+    __slots__ = ("activations", "free", "header_unclear", "sizes", "told", "units", "values")
+
+    def __init__(self) -> None:
+        self.activations: dict[tuple[str, ...], Any] = {}
+        self.values: dict[str, Any] = {}
+        self.sizes: dict[object, Sizes] = {}
+        self.header_unclear: bool | None = None
+        self.units = MAX_UNITS
+        self.free = FREE_UNITS
+        self.told: dict[object, bool] | None = None  # by `cel.Condition`
 
 
 @dataclass(slots=True)

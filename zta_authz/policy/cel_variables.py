@@ -100,7 +100,7 @@ def _remote(inputs: Inputs) -> str | None:
 VARIABLES: Final[Mapping[str, Variable]] = {
     "request.method": Variable(_TYPE.STRING, lambda i: i.method, "HTTP method"),
     "request.path": Variable(_TYPE.STRING, lambda i: i.path, "path without query"),
-    "request.query": Variable(_TYPE.STRING, lambda i: i.request.path.partition("?")[2], "query, as it came"),
+    "request.query": Variable(_TYPE.STRING, lambda i: i.query, "query, as it came"),
     "request.host": Variable(_TYPE.STRING, lambda i: i.host or "", "authority in lower case, with its port"),
     "request.scheme": Variable(_TYPE.STRING, lambda i: i.request.scheme, "`http` or `https`"),
     "request.headers": Variable(_STRINGS, _headers, "header values by lower-case name, repeats joined by `,`"),

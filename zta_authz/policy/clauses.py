@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.model.addresses import mapped_network
-from zta_authz.policy.dimensions import PORT, REQUEST_PRINCIPAL, request_principal_texts
+from zta_authz.policy.dimensions import PORT, REQUEST_PRINCIPAL, HeaderDimension, request_principal_texts
 from zta_authz.policy.matchers import Exact, IndexKey
 
 if TYPE_CHECKING:
@@ -85,13 +85,28 @@ class TextClause:
         values = self.dimension.values(inputs, deny is not negated)
         if values is None:
             return deny
+        if not self._meets_any(values):
+            return negated
+        return not negated or (deny and self._other_readings_differ(inputs))
+
+    def _meets_any(self, values: tuple[str, ...]) -> bool:
         if self.only is not None:
-            return (self.only in values) is not negated
+            return self.only in values
         for value in values:
             for matcher in self.matchers:
                 if matcher.matches(value):
-                    return not negated
-        return negated
+                    return True
+        return False
+
+    def _other_readings_differ(self, inputs: Inputs) -> bool:
+        """Whether an application may read a value of the header that no matcher meets.
+
+        `x-role: user` beside `x-role: admin` must not pass a DENY of all that is not `user` (strict reading).
+        """
+        if not (inputs.strict and isinstance(self.dimension, HeaderDimension) and self.dimension.is_read_in_ways):
+            return False
+        values = self.dimension.values(inputs, wide=True)
+        return values is None or not all(self._meets_any((value,)) for value in values)
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
         """Every matcher's lookup, if each has one."""

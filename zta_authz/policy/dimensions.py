@@ -101,6 +101,11 @@ class HeaderDimension:
         self.name = f"header {header}"
         self.cost = 2
 
+    @property
+    def is_read_in_ways(self) -> bool:
+        """Whether a request may hold several values, of which an application reads any: all but the authority."""
+        return self.header not in AUTHORITY_HEADERS
+
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
         """The header's values; None where repeats were joined.
 
@@ -133,9 +138,8 @@ class ClaimDimension:
         self.cost = 2
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The claim's strings."""
-        del wide
-        return inputs.claim(self.path)
+        """The claim's strings; with `wide` in strict reading also numbers, `true` and `false`, as text."""
+        return inputs.claim_as_text(self.path) if wide and inputs.strict else inputs.claim(self.path)
 
 
 class MetadataDimension:

@@ -202,7 +202,7 @@ def _one_value(clause: Clause, *, strict: bool) -> bool:
 def _always_told(clause: Clause) -> bool:
     """Whether both sides see the same values in every request."""
     dimension = clause.dimension if isinstance(clause, TextClause) else dimension_of(clause)
-    return dimension in _ALWAYS_TOLD or isinstance(dimension, (ClaimDimension, MetadataDimension))
+    return dimension in _ALWAYS_TOLD or isinstance(dimension, MetadataDimension)
 
 
 def _all_covered(narrow: Collection[Member], wide: Collection[Member]) -> bool:

@@ -217,6 +217,8 @@ def _atoms(clause: Clause, shared: dict[tuple[object, ...], Clause]) -> list[Cla
     """A negation of several values as negations of one each, which other rules may share; else the clause."""
     if not (clause.negated and isinstance(clause, TextClause) and 1 < len(clause.matchers) <= _MAX_SPLIT_VALUES):
         return [clause]
+    if isinstance(clause.dimension, HeaderDimension):  # each of several values may be met by another matcher
+        return [clause]
     atoms: list[Clause] = []
     for matcher in clause.matchers:
         key = (clause.dimension, matcher)

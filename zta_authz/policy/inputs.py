@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import re
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.changed_headers import folded_name, has_odd_names
+from zta_authz.model.claims import claim_at, other_texts
 from zta_authz.model.percent import percent_decoded, utf8_bytes
-from zta_authz.policy.cel_cost import FREE_UNITS, MAX_UNITS
+from zta_authz.policy.cel_cost import MAX_UNITS, ConditionMemory
 from zta_authz.policy.matchers import ascii_lower
 from zta_authz.policy.spellings import (
     NO_ADDRESSES,
     address_readings,
     cut_query,
+    encodable,
+    host_readings,
     host_variants,
     odd_spellings,
+    query_readings,
     without_parameter,
 )
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
-    from zta_authz.policy.cel_cost import Sizes
+    from zta_authz.policy.spellings import Respelled
 
 _NONE: Final[tuple[str, ...]] = ()
 PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
@@ -38,27 +42,7 @@ _JOINED_BY_ENVOY: Final = frozenset(
     )
 )  # fmt: skip
 _BLANKS: Final = " \t"
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # what was not UTF-8, which no condition can hold
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
-
-
-class ConditionMemory:
-    """What the conditions of one request share: values of variables by name, the runtime's by set of variables, sizes.
-
-    `units` is what they may still cost together, `free` what each may cost besides (`cel_cost`). `told` has values of
-    conditions that read no token, None where one token at most is asked about.
-    """
-
-    __slots__ = ("activations", "free", "header_unclear", "sizes", "told", "units", "values")
-
-    def __init__(self) -> None:
-        self.activations: dict[tuple[str, ...], Any] = {}
-        self.values: dict[str, Any] = {}
-        self.sizes: dict[object, Sizes] = {}
-        self.header_unclear: bool | None = None
-        self.units = MAX_UNITS
-        self.free = FREE_UNITS
-        self.told: dict[object, bool] | None = None  # by `cel.Condition`
 
 
 class Inputs:
@@ -69,10 +53,9 @@ class Inputs:
     """
 
     __slots__ = (
-        "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths", "_remote_ips",
-        "_respelled",
-        "_sni", "_source_ips", "_spellings", "_trimmed", "claims", "host", "identity", "method", "names", "now",
-        "options", "path", "request", "request_principal", "stages", "strict",
+        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths",
+        "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed", "claims", "host",
+        "identity", "method", "names", "now", "options", "path", "request", "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -110,11 +93,13 @@ class Inputs:
         self._spellings: dict[str, tuple[str, ...]] | None = None
         self._trimmed: dict[str, tuple[str, ...]] = {}
         self._claims: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._claim_texts: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._source_ips: tuple[Ip, ...] | None = None
         self._remote_ips: tuple[Ip, ...] | None = None
         self._destination_ips: tuple[Ip, ...] | None = None
         self._meant: Inputs | None = None
-        self._respelled: tuple[Inputs, ...] | None = None
+        self._query: str | None = None
+        self._respelled: dict[Respelled, tuple[Inputs, ...]] = {}
 
     @property
     def conditions(self) -> ConditionMemory:
@@ -155,6 +140,11 @@ class Inputs:
         if len(self.trimmed_header(name)) > 1 or self.ambiguous_header(name):
             return True
         return bool(self.other_spellings(name, folded_name(name)))
+
+    @property
+    def query(self) -> str:
+        """What follows the first `?` of the path, as it came."""
+        return self.request.path.partition("?")[2] if self._query is None else self._query
 
     @property
     def port(self) -> int:
@@ -307,6 +297,14 @@ class Inputs:
             return tuple(item for item in value if isinstance(item, str))
         return _NONE
 
+    def claim_as_text(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """As `claim`, and what is no string as a header would show it: `true` and 7 are read by applications too."""
+        found = self._claim_texts.get(path)
+        if found is None:
+            others = other_texts(claim_at(self.claims or {}, path))
+            found = self._claim_texts[path] = (*self.claim(path), *others)
+        return found
+
     def _spaced(self) -> tuple[str, ...]:
         token = self.identity.token
         return token.space_delimited_claims if token is not None else _NONE
@@ -372,14 +370,19 @@ class Inputs:
             self._meant.take_addresses(*(each[-1:] for each in found))
         return self._meant
 
-    def respelled(self) -> tuple[Inputs, ...]:
-        """The same for each path that an upstream may read in strict reading, decoded, besides the one that came."""
-        if self._respelled is None:
-            paths = [path for path in self.paths(True)[1:] if not _SURROGATE.search(path)]
-            self._respelled = tuple(self._with_path(path) for path in paths)
-        return self._respelled
+    def respelled(self, what: Respelled) -> tuple[Inputs, ...]:
+        """The same in each other way in which an upstream may read `what` in strict reading: decoded, without port."""
+        found = self._respelled.get(what)
+        if found is None:
+            came = (self.path, self.query, self.host)
+            paths = encodable(self.paths(True)) if what.path else came[:1]
+            queries = encodable(query_readings(self.query)) if what.query else came[1:2]
+            hosts = host_readings(self.host, what.port) if what.host and self.host else came[2:]
+            ways = product(paths, queries, hosts)
+            found = self._respelled[what] = tuple(self._read_as(way) for way in ways if way != came)
+        return found
 
-    def _with_path(self, path: str) -> Inputs:
+    def _read_as(self, way: tuple[str, str, str | None]) -> Inputs:
         made = Inputs(self.request, self.identity, self.options, self.now, self.stages)
-        made.path = path
+        made.path, made._query, made.host = way
         return made

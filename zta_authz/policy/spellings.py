@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz.model.addresses import readings
 from zta_authz.model.changed_headers import folded_name, has_odd_names
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from zta_authz.model.request import Headers
 
 NO_ADDRESSES: Final[tuple[Ip, ...]] = ()
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NO_SPELLINGS: Final[dict[str, tuple[str, ...]]] = {}
 
 
@@ -59,12 +61,44 @@ def _percent_decoded(text: str) -> str:
 def host_variants(host: str) -> tuple[str, ...]:
     """A host in every form that may mean the same server: as it is, without port, without the trailing dot."""
     variants = [host]
-    name, colon, port = host.rpartition(":")
-    bare = name if colon and (not port or port.isdigit()) and (not name.count(":") or name.endswith("]")) else host
+    bare = _without_port(host)
     for candidate in (bare, bare.rstrip("."), bare.rstrip(".") + host[len(bare) :]):
         if candidate not in variants:
             variants.append(candidate)
     return tuple(variants)
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and (not port or port.isdigit()) and (not name.count(":") or name.endswith("]")) else host
+
+
+class Respelled(NamedTuple):
+    """What a condition looks at that an upstream may read otherwise; `port` where it does not name ports itself."""
+
+    path: bool
+    query: bool
+    host: bool
+    port: bool
+
+
+def host_readings(host: str, port: bool) -> tuple[str, ...]:
+    """A host as it came, and without the trailing dot; where `port` is true, without its port too."""
+    bare = _without_port(host)
+    plain = bare.rstrip(".") + ("" if port else host[len(bare) :])
+    return (host,) if plain == host else (host, plain)
+
+
+def query_readings(query: str) -> tuple[str, ...]:
+    """A query as it came, and decoded, with `+` as it is (RFC 3986) and as a blank (forms; WHATWG URL, section 5)."""
+    if "%" not in query and "+" not in query:
+        return (query,)
+    return tuple(dict.fromkeys((query, _percent_decoded(query), _percent_decoded(query.replace("+", " ")))))
+
+
+def encodable(texts: tuple[str, ...]) -> list[str]:
+    """Those of `texts` that a condition can hold: without what was not UTF-8."""
+    return [text for text in texts if not _SURROGATE.search(text)]
 
 
 def address_readings(text: str) -> tuple[Ip, ...]:

@@ -287,3 +287,104 @@ def test_a_path_that_a_condition_allows_is_allowed_only_where_all_readings_of_it
         assert reason(allowing, f"/v1/things:{other}") is Reason.NO_MATCHING_POLICY
         assert reason(allowing, "/v1/things%3Adelete") is Reason.NO_MATCHING_POLICY
     assert reason(conditional("request.path.startsWith('/caf')", "ALLOW"), "/caf%C3%A9/a%20b") is Reason.ALLOW_POLICY
+
+
+@pytest.mark.parametrize(
+    "query", ["role=admin", "r%6fle=admin", "role=%61dmin", "%72%6F%6C%65%3Dadmin", "a=1&role=admin%20"]
+)
+def test_a_query_that_a_condition_denies_is_denied_decoded_too(query: str) -> None:
+    denied = conditional("request.query.contains('role=admin')", "DENY")
+    assert reason(denied, f"/?{query}") is Reason.DENY_POLICY
+    assert reason(denied, "/?role=%75ser+1") is Reason.ALLOW_POLICY
+    istio = conditional("request.query.contains('role=admin')", "DENY", Options.istio())
+    assert (reason(istio, f"/?{query}") is Reason.DENY_POLICY) is ("role=admin" in query)
+
+
+@pytest.mark.parametrize("plus", ["+", "%20"])
+def test_a_blank_in_a_query_is_a_blank_however_it_is_written(plus: str) -> None:
+    assert reason(conditional("request.query == 'q=a b'", "DENY"), f"/?q=a{plus}b") is Reason.DENY_POLICY
+
+
+def test_path_and_query_of_a_condition_are_decoded_at_once() -> None:
+    denied = conditional("request.path == '/é' && request.query == 'é'", "DENY")
+    assert reason(denied, "/%C3%A9?%C3%A9") is Reason.DENY_POLICY
+    assert reason(denied, "/%C3%A9?e") is Reason.ALLOW_POLICY
+
+
+@pytest.mark.parametrize(
+    "host", ["secret.example.com", "secret.example.com.", "secret.example.com:80", "SECRET.example.com.:1"]
+)
+def test_a_host_that_a_condition_denies_is_denied_with_port_and_trailing_dot(host: str) -> None:
+    for text in (
+        "request.host == 'secret.example.com'",
+        "request.host.endsWith('t.example.com') && token.issuer != 'https://a'",
+    ):
+        assert reason(conditional(text, "DENY"), host=host) is Reason.DENY_POLICY
+        assert reason(conditional(text, "DENY"), host="shop.example.com:80") is Reason.ALLOW_POLICY
+    but = conditional("request.host != 'secret.example.com'", "ALLOW")
+    assert reason(but, host=host) is Reason.NO_MATCHING_POLICY
+    assert reason(but, host="shop.example.com.:80") is Reason.ALLOW_POLICY
+
+
+def test_a_condition_that_names_a_port_sees_it() -> None:
+    text = "request.host == 'secret.example.com:8443'"
+    assert reason(conditional(text, "ALLOW"), host="secret.example.com:8443") is Reason.ALLOW_POLICY
+    assert reason(conditional(text, "DENY"), host="secret.example.com.:8443") is Reason.DENY_POLICY
+    assert reason(conditional(text, "DENY"), host="secret.example.com:80") is Reason.ALLOW_POLICY
+
+
+USER = ["user"]
+DENIED_UNLESS_USER = [
+    ({"x-role": ("user", "admin")}, USER, True),
+    ({"x-role": ("admin", "user")}, USER, True),
+    ({"x-role": ("user",), "x_role": ("admin",)}, USER, True),
+    ({"x-role": ("user",), "x.role": ("a,user",)}, USER, True),
+    ({"x-role": ("user ",)}, ["user "], True),  # to HTTP/1 it is `user`
+    ({"x-role": ()}, USER, True),
+    ({"x_role": ("user",)}, USER, True),
+    ({"x-role": ("user",)}, USER, False),
+    ({"x-role": ("user", "user")}, USER, False),
+    ({"x-role": ("user",), "x_role": ("user",)}, USER, False),
+    ({"x-role": ("user", "guest")}, ["user", "gue*"], False),
+]
+
+
+@pytest.mark.parametrize(("headers", "values", "denied"), DENIED_UNLESS_USER)
+@pytest.mark.parametrize("others", [0, 20])
+def test_a_deny_of_all_but_some_values_of_a_header_looks_at_each_value(
+    headers: dict[str, tuple[str, ...]], values: list[str], denied: bool, others: int
+) -> None:
+    """An application may take the first, the last or any of them, and another spelling of the name."""
+    unless = [f"{{when: [{{key: 'request.headers[x-role]', notValues: {values}}}]}}"]
+    unless += [
+        unless[0].replace("}]}", f"}}, {{key: 'request.headers[x-{n}]', values: [a]}}]}}") for n in range(others)
+    ]
+    sent = Headers({name: value for name, value in headers.items() if value}, exact=True)
+    asked = RequestAttributes("GET", "/", "a", headers=sent)
+    decided = decide(denying(", ".join(unless)), asked, Evidence(), 0.0)
+    assert (decided.reason is Reason.DENY_POLICY) is denied, decided
+    istio = decide(denying(", ".join(unless), Options.istio()), asked, Evidence(), 0.0)
+    assert (istio.reason is Reason.DENY_POLICY) is not bool(set(values).intersection(headers.get("x-role", ())))
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "denied"),
+    [
+        (True, "true", True), (False, "false", True), (7, "7", True), (-7, "-7.000000", True), (["a", 7], "7", True),
+        ({"sub": "x"}, "*", True), ([{"sub": "x"}], "*", True), ([True], "true", True), ("true", "true", True),
+        (None, "*", False), ([], "*", False), ([None], "*", False), (True, "false", False), (7, "77", False),
+    ],
+)  # fmt: skip
+def test_a_deny_sees_claims_that_are_no_strings(claim: object, value: str, denied: bool) -> None:
+    """A DENY of `blocked: "true"` must not be passed because the issuer writes the boolean."""
+    token = Token("https://i", "s", {"iss": "https://i", "sub": "s", "c": {"d": claim}})
+    asked = RequestAttributes("GET", "/", "a")
+    for options in (Options(), Options.istio()):
+        rules = denying(f"{{when: [{{key: 'request.auth.claims[c][d]', values: ['{value}']}}]}}", options)
+        inputs = Inputs(asked, Identity(token=token, tokens=(token,)), options, 0.0)
+        found = combine(rules.table.default_view, inputs, default_allow=False)
+        assert (found.reason is Reason.DENY_POLICY) is (denied and (options.strict or claim == value))
+    but = OPEN.replace("[{}]", f"[{{when: [{{key: 'request.auth.claims[c][d]', notValues: ['{value}']}}]}}]")
+    allow = compile_snapshot([SourceText("but.yaml", but)], Options())
+    inputs = Inputs(asked, Identity(token=token, tokens=(token,)), Options(), 0.0)
+    assert combine(allow.table.default_view, inputs, default_allow=False).allowed is not denied
