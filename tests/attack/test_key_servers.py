@@ -7,6 +7,7 @@ least of three tries: machines that test are slow and shared.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import ssl
@@ -26,7 +27,7 @@ from zta_authz.keys.outcomes import FetchFailed
 from zta_authz.model.spiffe import TrustDomain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.support.issuer import IssuerServer
 
@@ -171,3 +172,46 @@ async def test_the_measure_sees_a_stall_and_none_in_the_usual_fetch() -> None:
         time.sleep(2 * MOST_SECONDS)  # noqa: ASYNC251  on purpose
 
     assert await least_stall(hold_up) > MOST_SECONDS
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+PATIENCE_SECONDS = 20.0
+
+
+@contextlib.asynccontextmanager
+async def sending(first: bytes, again: bytes = b"") -> AsyncIterator[str]:
+    """The address of a server that sends `first`, then `again` without end."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first)
+            while again:
+                writer.write(again)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [(b"", EARLY * 100), (CHUNKED, b"1\r\n \r\n" * 100), (CHUNKED, b"1;" + b"a" * 4000 + b"\r\n \r\n")],
+    ids=["answers before the answer", "tiny chunks", "long extensions of chunks"],
+)
+async def test_what_is_sent_around_the_content_has_an_end(first: bytes, again: bytes) -> None:
+    async with sending(first, again) as address:
+        got = client()
+        with pytest.raises(FetchFailed):  # not TimeoutError, as without a bound
+            await asyncio.wait_for(got.get(address), PATIENCE_SECONDS)
+        await got.close()
+
+
+async def test_control_an_answer_may_have_some_before_it() -> None:
+    body = jwks().encode()
+    async with sending(EARLY * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as address:
+        got = client()
+        assert (await got.get(address)).body == body
+        await got.close()

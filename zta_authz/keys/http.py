@@ -7,6 +7,7 @@ address in between (DNS rebinding) changes nothing. Proxies, cookies and credent
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import ssl
@@ -28,9 +29,13 @@ from zta_authz.keys.outcomes import FetchFailed, Outcome
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from _typeshed import WriteableBuffer
+
     Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 MAX_BYTES: Final = 256 * 1024
+MAX_WIRE_BYTES: Final = 2 * MAX_BYTES
+"""Of one connection, whatever they are: answers before the answer (1xx), and what frames content, have no end else."""
 MAX_SECONDS: Final = 60.0
 MAX_REDIRECTS: Final = 3
 MAX_ADDRESS: Final = 2048
@@ -40,6 +45,8 @@ MAX_HOST_ADDRESSES: Final = 64
 MAX_LOOKUPS: Final = 4
 """Name look-ups at once. They block a thread each, for as long as the system's resolver likes."""
 
+_PIECE_BYTES: Final = 8 * 1024
+"""What is read at once: nothing else runs while it is parsed."""
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _HEADERS: Final = {
@@ -164,6 +171,7 @@ class HttpClient:
                 ssl=self._tls,
                 use_dns_cache=False,
                 force_close=True,
+                socket_factory=_bounded_socket,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -195,6 +203,34 @@ class HttpClient:
 def _look_up(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return [str(entry[4][0]) for entry in found]
+
+
+class _BoundedSocket(socket.socket):
+    """Reads in small pieces, and `MAX_WIRE_BYTES` at most; more is an OSError."""
+
+    _left = MAX_WIRE_BYTES
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """As a socket."""
+        data = super().recv(min(bufsize, _PIECE_BYTES), flags)
+        self._count(len(data))
+        return data
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0, /) -> int:
+        """As a socket."""
+        size = super().recv_into(buffer, min(nbytes or memoryview(buffer).nbytes, _PIECE_BYTES), flags)
+        self._count(size)
+        return size
+
+    def _count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise OSError(errno.EMSGSIZE, f"more than {MAX_WIRE_BYTES // 1024} KiB were sent")
+
+
+def _bounded_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    return _BoundedSocket(family, kind, protocol)
 
 
 class _CheckingResolver(AbstractResolver):
@@ -252,6 +288,8 @@ def _failure(error: Exception) -> FetchFailed:
         return FetchFailed(Outcome.REFUSED_URL, "not an address")
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         return FetchFailed(Outcome.UNREACHABLE, "the host's name does not resolve")
+    if isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
+        return FetchFailed(Outcome.TOO_LARGE, f"more than {MAX_WIRE_BYTES // 1024} KiB were sent")
     if isinstance(error, OSError) and error.strerror:
         return FetchFailed(Outcome.UNREACHABLE, f"no connection: {error.strerror}")
     return FetchFailed(Outcome.UNREACHABLE, f"the connection broke, or it is not HTTP ({type(error).__name__})")
