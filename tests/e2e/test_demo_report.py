@@ -1,0 +1,50 @@
+"""What `make run` prints fits the screens that people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from envoy.demo.client import Answer
+from envoy.demo.identities import Layout
+from envoy.demo.play import Logged, Outcome
+from envoy.demo.report import MIN_WIDTH, commands, table
+from envoy.demo.story import STORY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STORY_AS_EXPECTED = [Outcome(row, Answer(row.status, {}, b""), Logged(row.policy, 0, row.reason)) for row in STORY]
+
+
+def lines(outcomes: Sequence[Outcome], width: int) -> list[str]:
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(table(outcomes, width))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(80, "peer_certificate_untrusted"), (120, "certificate of another CA"), (MIN_WIDTH, "default/payments-policy #0")],
+)
+def test_the_table_fits_the_screen_with_one_line_a_request(width: int, shown: str) -> None:
+    printed = lines(STORY_AS_EXPECTED, width)
+    assert len([line for line in printed if line.endswith(" ok")]) == len(STORY)
+    assert max(map(len, printed)) <= width
+    assert any(shown in line for line in printed)
+
+
+def test_a_row_that_is_wrong_says_so_on_a_narrow_screen_too() -> None:
+    wrong = Outcome(STORY[0], Answer(403, {}, b""), Logged(), ("status 403, not 200",))
+    printed = lines([wrong], 80)
+    assert max(map(len, printed)) <= 80
+    assert " ok" not in "".join(printed)
+
+
+def test_each_line_of_the_curl_commands_fits_80_columns() -> None:
+    shown = commands(65535, Layout(Path(".run")), Path())
+    assert max(len(line) for _, command in shown for line in command.splitlines()) <= 80
