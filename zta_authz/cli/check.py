@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.cli.output import add_output_argument
-from zta_authz.errors import FaultsError
+from zta_authz.errors import Fault, FaultsError
 
 if TYPE_CHECKING:
     import argparse
 
-    from zta_authz.errors import Fault
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.lint import Finding
     from zta_authz.settings import Settings
@@ -69,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Snapshot:
-    """The same with warnings of what lets nobody through."""
+    """The same with warnings of what lets nobody through, and a note of what is not judged of files named here."""
     import time
     from dataclasses import replace
 
@@ -77,6 +76,10 @@ def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Sna
     from zta_authz.cli.outlook import outlook_warnings
 
     found = outlook_warnings(settings, snapshot, time.time(), whole=whole)
+    if not whole and settings.root_documents.paths is not None:
+        told = "`root_documents.paths` is not held against files that the command line names"
+        note = Fault("root_documents", 0, 0, told, "leave them out, and the settings' own files are judged by it")
+        snapshot = replace(snapshot, notes=(*snapshot.notes, note))
     return replace(snapshot, warnings=(*snapshot.warnings, *found, *unreachable_keys(snapshot, settings)))
 
 
