@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA = ROOT / "docs" / "decision-record.schema.json"
 ANSWERS_OF_COMMANDS = {"CheckResult", "Explanation", "PolicyTestResult", "ReplayResult", "Faults", "ComplianceReport"}
-"""Their fields are compared with real answers, one by one, in tests/unit/cli/test_documents.py."""
+"""Their fields are compared with real answers, one by one, in tests/docs/test_cli.py."""
 _PLACEHOLDER = re.compile(r"( *)-----BEGIN CERTIFICATE-----\s+\.\.\.(\s+-----END CERTIFICATE-----)?")
 
 

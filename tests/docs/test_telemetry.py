@@ -24,7 +24,7 @@ from zta_authz.telemetry.spans import Spans
 if TYPE_CHECKING:
     from zta_authz.telemetry.push import MetricsPush
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def rows(document: str) -> list[list[str]]:

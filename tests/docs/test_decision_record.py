@@ -18,7 +18,7 @@ from zta_authz.model.decision import Decision, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "docs" / "decision-record.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 RICH = Decision(

@@ -18,7 +18,7 @@ from zta_authz.policy.yaml_reader import MAX_DEPTH
 if TYPE_CHECKING:
     import pytest
 
-DOCS = Path(__file__).resolve().parents[4] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "compliance.md").read_text(encoding="utf-8")
 
 

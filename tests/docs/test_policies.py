@@ -13,7 +13,7 @@ from zta_authz.policy.cel_variables import VARIABLES
 from zta_authz.policy.conditions import CLIENT_KEYS, KNOWN_KEYS
 from zta_authz.policy.documents import KINDS
 
-TEXT = Path(__file__, "../../../../docs/policies.md").resolve().read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
 
 
 def test_every_example_loads() -> None:

@@ -16,7 +16,7 @@ from zta_authz.settings import Settings
 if TYPE_CHECKING:
     import pytest
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 CLI = (DOCS / "cli.md").read_text(encoding="utf-8")
 TESTS = (DOCS / "policy-tests.md").read_text(encoding="utf-8")
 

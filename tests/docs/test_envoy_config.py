@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zta_authz.cli.envoy_config.command import PARTS, register
 
-PAGE = (Path(__file__).resolve().parents[4] / "docs" / "envoy-config.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "envoy-config.md").read_text(encoding="utf-8")
 
 
 def command() -> argparse.ArgumentParser:
