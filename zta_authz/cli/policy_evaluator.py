@@ -148,7 +148,7 @@ class PolicyEvaluator:
         return tuple(found)
 
     def unjudged(self, subject: Subject) -> tuple[str, ...]:
-        """Which revocations could not be judged, because what they name is assumed."""
+        """What could not be judged, because what it asks about is assumed."""
         verifier, found = self.snapshot.verifier, []
         if subject.principal and verifier.revocations.of_certificates:
             found.append("not judged: revocations by serial number or SHA-256, because there is no `certificate`")
@@ -166,6 +166,8 @@ class PolicyEvaluator:
             authority = authority_of(issuer, str(subject.claims.get("sub", "")), verifier)
             if verifier.revocations.says_of_keys(authority):
                 found.append(f"not judged: keys of `{authority}` are revoked, and assumed claims are signed by none")
+            if self._options.strict and "cnf" in subject.claims:
+                found.append("not judged: whether the caller holds what `cnf` ties the token to")
         return tuple(found)
 
     @cached_property

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import ip_address
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -34,6 +35,7 @@ _TEXTS: Final = {"method": "GET", "path": "/", "host": "", "scheme": "", "sni": 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _TIME_CLAIMS: Final = ("iat", "nbf", "exp")
 _PEM: Final = "-----BEGIN "
+_TOO_LARGE: Final = 1 << 1023
 _MAX_PEM_BYTES: Final = 64 * 1024
 # A CheckRequest of an HTTP request holds the tag 0x12; YAML holds no control characters but these.
 _TEXT_CONTROLS: Final = frozenset(b"\t\n\r")
@@ -195,7 +197,24 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MAX_TIME:
             hint = "write seconds since the epoch: such a token is refused"
             reader.fault(node.get(name) or node, f"`claims.{name}` is not a time", hint)
+    for name, value in plain.items():
+        if name not in _TIME_CLAIMS and not _is_json(value):
+            hint = "write a number that a double can hold: such a token is refused"
+            reader.fault(node.get(name) or node, f"`claims.{name}` has a number that no token has", hint)
+    audience = plain.get("aud", "")
+    if not all(isinstance(each, str) for each in (audience if isinstance(audience, list) else [audience])):
+        hint = "write a string, or a list of strings: such a token is refused"
+        reader.fault(node.get("aud") or node, "`claims.aud` is not an audience", hint)
     return plain
+
+
+def _is_json(value: Any) -> bool:
+    """Whether each number in `value` is one that JSON has and a double can hold."""
+    if isinstance(value, (dict, list)):
+        return all(map(_is_json, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, float):
+        return isfinite(value)
+    return not isinstance(value, int) or abs(value) < _TOO_LARGE
 
 
 def _certificate(reader: Reader, fields: MappingNode, folder: Path) -> str:

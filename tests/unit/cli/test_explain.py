@@ -427,6 +427,31 @@ def test_an_assumed_claim_that_is_no_time_is_a_fault(explain: Any, name: str, va
     assert explain(written.replace(value, "1000.5"), EVERYBODY)[0] == 0
 
 
+@pytest.mark.parametrize("value", ["9" * 400, "-1" + "0" * 309, ".nan", ".inf", "[1, {b: .nan}]"])
+def test_an_assumed_claim_with_a_number_that_no_token_has_is_a_fault(explain: Any, value: str) -> None:
+    """It ended in a traceback where a rule or a header read the claim."""
+    written = f"claims: {{iss: a, sub: ann, n: {value}}}"
+    status, answer = explain(written, EVERYBODY)
+    (fault,) = answer["faults"]
+    assert (status, fault["line"], fault["message"]) == (2, 1, "`claims.n` has a number that no token has")
+    assert explain(written.replace(value, "1.5e300"), EVERYBODY)[0] == 0
+
+
+@pytest.mark.parametrize("value", ["3", "true", "[a, 3]", "{a: b}"])
+def test_an_assumed_audience_is_a_string_or_a_list_of_strings(explain: Any, value: str) -> None:
+    status, answer = explain(f"claims: {{iss: a, sub: ann, aud: {value}}}", EVERYBODY)
+    assert (status, answer["faults"][0]["message"]) == (2, "`claims.aud` is not an audience")
+    assert explain("claims: {iss: a, sub: ann, aud: [a, b]}", EVERYBODY)[0] == 0
+
+
+def test_a_binding_that_nothing_assumed_can_show_is_named(explain: Any) -> None:
+    def notes(**claims: Any) -> list[str]:
+        return [n for n in explain({"claims": {**ANN, **claims}}, EVERYBODY)[1]["notes"] if n.startswith("not judged")]
+
+    assert notes(cnf={"jkt": "x"}) == ["not judged: whether the caller holds what `cnf` ties the token to"]
+    assert notes() == []
+
+
 @pytest.mark.parametrize(
     ("signer", "how"), [(Signer(), "its signature held"), (Signer(number=77), "not verified")], ids=["ours", "forged"]
 )
