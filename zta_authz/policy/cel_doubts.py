@@ -99,7 +99,7 @@ def _compared(text: str, reach: Reach) -> _Judged:
 
 def _never_is(name: str, value: str, reach: Reach) -> tuple[str, str] | None:
     match name:
-        case "request.path" if re.search(r"[?#]", value):
+        case "request.path" if re.search(r"[?#]", value) and not (reach.strict and not reach.refused_path("/%3F")):
             return "`request.path` is without query and fragment", "compare `request.query` apart"
         case "request.method" if reach.strict and re.search(r"[a-z]", value):
             return "methods in lower case are refused before any rule is asked", f"write `{value.upper()}`"

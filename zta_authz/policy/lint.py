@@ -27,7 +27,7 @@ from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.implication import contradict, key_of
 from zta_authz.policy.method_lint import OVERRIDE_HEADERS, lower_case_methods, overridable
 from zta_authz.policy.shadows import DenyRules, Placed
-from zta_authz.policy.unmatchable import Reach, doubts
+from zta_authz.policy.unmatchable import Reach, doubts, may_come_encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -226,7 +226,7 @@ class _Judge:
             if why is not None:
                 return f"`{clause.label}`: {why[0]}", why[1] if "remove" in why[1] else f"{why[1]}, or remove the rule"
         for one, other in combinations(clauses[:MAX_COMPARED], 2):
-            if contradict(one, other, strict=self._strict, deny=deny):
+            if contradict(one, other, strict=self._strict, deny=deny) and not (deny and may_come_encoded(one, reach)):
                 return f"`{one.label}` and `{other.label}` contradict each other", "correct or remove the rule"
         return None
 

@@ -209,6 +209,14 @@ def _encoded(path: str) -> str:
     return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in utf8_bytes(found[0])), path)
 
 
+def may_come_encoded(clause: Clause, reach: Reach) -> bool:
+    """Whether a path that the clause means may reach the rules in another spelling, which a DENY's `notPaths` misses."""
+    if not (reach.strict and isinstance(clause, TextClause) and clause.dimension is PATH):
+        return False
+    characters = set("".join(matcher.text for matcher in clause.matchers)).difference("/*{}")
+    return any(not reach.refused_path("/" + "".join(f"%{b:02X}" for b in utf8_bytes(each))) for each in characters)
+
+
 def meant_path(value: str) -> str:
     """The path value that was probably meant by `value`, "" where nobody can tell."""
     text = re.sub(r"\A[a-z]+://[^/]*", "", value)

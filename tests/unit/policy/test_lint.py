@@ -107,6 +107,27 @@ def test_a_joined_header_satisfies_a_deny_rule_that_contradicts_itself() -> None
     assert never(rule, ISTIO, action="DENY")
 
 
+@pytest.mark.parametrize(("path", "dead"), [("/admin/*", True), ("/a:delete", False), ("/caf\u00e9", False)])
+def test_an_encoded_path_satisfies_a_deny_rule_that_contradicts_itself(path: str, dead: bool) -> None:
+    """A DENY sees the path decoded in `paths`, and as it came in `notPaths`."""
+    rule = operation(paths=[path], notPaths=[path])
+    assert bool(never(rule, action="DENY")) is dead
+    assert never(rule)
+    assert never(rule, ISTIO, action="DENY")
+
+
+def test_a_claim_that_is_no_string_satisfies_a_deny_rule_that_contradicts_itself() -> None:
+    rule = when("request.auth.claims[blocked]", "true", negated=["true"])
+    assert (never(rule, action="DENY"), bool(never(rule))) == ("", True)
+
+
+def test_a_condition_on_a_path_with_a_query_is_always_false_only_where_no_encoded_one_is_let_through() -> None:
+    rule = {"condition": "request.path == '/a?b'"}
+    document = {**policy("p", rule, action="DENY"), "apiVersion": "zta.dev/v1", "kind": "AccessPolicy"}
+    assert kinds(document) == ["never_matches"]
+    assert lint(table([document], STRICT)) == []
+
+
 def test_a_host_with_a_port_satisfies_a_deny_rule_that_contradicts_itself() -> None:
     rule = operation(hosts=["a"], notHosts=["a"])
     assert (bool(never(rule)), never(rule, action="DENY")) == (True, "")
