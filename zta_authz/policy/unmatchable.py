@@ -210,7 +210,7 @@ def _encoded(path: str) -> str:
 
 
 def may_come_encoded(clause: Clause, reach: Reach) -> bool:
-    """Whether a path that the clause means may reach the rules in another spelling, which a DENY's `notPaths` misses."""
+    """Whether a path that the clause means may come in another spelling, which a DENY's `notPaths` misses."""
     if not (reach.strict and isinstance(clause, TextClause) and clause.dimension is PATH):
         return False
     characters = set("".join(matcher.text for matcher in clause.matchers)).difference("/*{}")
