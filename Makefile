@@ -28,7 +28,7 @@ define pip_install
 	Collecting*) found=$$((found + 1)); [ $$((found % 10)) -ne 0 ] || echo "  $$found packages found";; \
 	Downloading*" MB)"*) echo "  $$line";; \
 	Building*) echo "  $$line";; \
-	Installing*) echo "  installing $$found packages";; \
+	Installing*) echo "  installing what was found";; \
 	esac; done; } >&2; } 3>&1); exit $$status
 endef
 

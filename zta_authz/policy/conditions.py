@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,10 +120,7 @@ class ClauseFactory:
             return self._addresses(reader, DESTINATION_IP, values, negated, label)
         if name.startswith(("request.headers", "request.auth.claims", "experimental.envoy.filters.")):
             return self._keyed(reader, key, values, negated, label)
-        message = f"unknown condition key `{name}`"
-        if name.startswith(REJECTED_KEYS):
-            message = f"condition key `{name}` is not supported by Istio either"
-        reader.fault(key, message, f"known keys: {', '.join(KNOWN_KEYS)}")
+        _refuse_key(reader, key)
         return None
 
     def client_condition(self, reader: Reader, key: Scalar, values: list[Scalar], negated: bool) -> Clause | None:
@@ -255,7 +253,7 @@ class ClauseFactory:
             dimension = self.intern((ClaimDimension, path), lambda: ClaimDimension(path))
             return self._texts(reader, dimension, m.string_matcher, values, negated, label)
         if not name.startswith("experimental.envoy.filters."):
-            reader.fault(key, f"unknown condition key `{key.value}`", f"known keys: {', '.join(KNOWN_KEYS)}")
+            _refuse_key(reader, key)
             return None
         # Istio never nests here: `[a][b]` is the key `a][b`.
         return self._metadata(reader, name.removeprefix("experimental."), (whole,), values, negated, label)
@@ -295,6 +293,23 @@ def _every_spelling(value: str) -> tuple[m.Matcher, ...]:
         return (written, path_matcher(decoded))
     except ValueError:  # a template can't hold what it decodes to
         return (written,)
+
+
+def _refuse_key(reader: Reader, key: Scalar) -> None:
+    """A fault for a key that this kind of policy does not have."""
+    name = key.value
+    if name in CLIENT_KEYS:
+        hint = "write this policy as an AccessPolicy (`apiVersion: zta.dev/v1`): Istio's kinds know no API keys"
+        reader.fault(key, f"condition key `{name}` is for AccessPolicy only", hint)
+        return
+    near = get_close_matches(name, (*KNOWN_KEYS, *CLIENT_KEYS), 1, 0.88)
+    hint = f"known keys: {', '.join(KNOWN_KEYS)}; in an AccessPolicy also {', '.join(CLIENT_KEYS)}"
+    message = f"unknown condition key `{name}`"
+    if name.startswith(REJECTED_KEYS):
+        message = f"condition key `{name}` is not supported by Istio either"
+    elif near:
+        hint = f"did you mean `{near[0]}`? {hint}"
+    reader.fault(key, message, hint)
 
 
 def _in_list(value: str) -> m.Matcher:

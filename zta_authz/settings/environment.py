@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from zta_authz.errors import Fault
 from zta_authz.policy.yaml_reader import read_documents, to_plain
 from zta_authz.settings.model import Settings
+from zta_authz.settings.units import number_without_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +114,8 @@ def _read_value(name: str, text: str, annotation: Any, path: Path, values: dict[
     except UnicodeEncodeError:
         return Fault(source_of(name), 0, 0, "is not UTF-8", "write it as UTF-8 text")
     except ValueError:
-        return Fault(source_of(name), 0, 0, f"cannot be read as {_NAMES[kind]}", f"write {_EXAMPLES[kind]}")
+        hint = number_without_unit(str(path[-1]), text) or f"write {_EXAMPLES[kind]}"
+        return Fault(source_of(name), 0, 0, f"cannot be read as {_NAMES[kind]}", hint)
     return None
 
 

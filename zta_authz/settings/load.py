@@ -24,6 +24,7 @@ from zta_authz.settings.environment import (
     variable_of,
 )
 from zta_authz.settings.model import Settings
+from zta_authz.settings.units import number_without_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,7 +181,7 @@ def _validate(merged: dict[str, Any], places: _Places, faults: list[Fault]) -> t
 
 def _errors_of(error: ValidationError) -> list[tuple[Path, ErrorDetails]]:
     """Each error and its place, without lists that are "too short" only because their items are wrong."""
-    found = [(tuple(each["loc"]), each) for each in error.errors(include_url=False, include_input=False)]
+    found = [(tuple(each["loc"]), each) for each in error.errors(include_url=False)]
     places = [path for path, _ in found]
 
     def follows_from_items(path: Path, detail: ErrorDetails) -> bool:
@@ -223,7 +224,8 @@ def _fault_of(path: Path, detail: ErrorDetails, places: _Places) -> Fault:
             return places.fault(path, "not one of the values this field can have", f"write {context['expected']}")
     known = _PLAIN_WORDS.get(detail["type"])
     if known is not None:
-        return places.fault(path, *known)
+        message, hint = known
+        return places.fault(path, message, number_without_unit(str(path[-1]), detail.get("input")) or hint)
     return places.fault(path, detail["msg"][:1].lower() + detail["msg"][1:], "see the settings' reference")
 
 

@@ -10,7 +10,8 @@ HEAD = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {
 KNOWN = (
     "known keys: source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, source.trustDomain, "
     "request.auth.principal, destination.port, connection.sni, request.auth.audiences, request.auth.presenter, "
-    "destination.ip, request.headers[name], request.auth.claims[name], experimental.envoy.filters.NAME[key]"
+    "destination.ip, request.headers[name], request.auth.claims[name], experimental.envoy.filters.NAME[key]; "
+    "in an AccessPolicy also zta.apiClient, zta.apiScopes"
 )
 _PORT = 'a port is a decimal number from 0 to 65535; write it like "8080"'
 _IP = "write it like `10.0.0.0/8`, `192.0.2.1` or `2001:db8::/32`"
@@ -86,10 +87,24 @@ def test_a_wrong_value_of_a_source_is_refused(field: str, value: str, fault: str
 @pytest.mark.parametrize(
     ("key", "fault"),
     [
+        (
+            "zta.apiClient",
+            (
+                "condition key `zta.apiClient` is for AccessPolicy only; write this policy as an AccessPolicy "
+                "(`apiVersion: zta.dev/v1`): Istio's kinds know no API keys"
+            ),
+        ),
+        ("zta.apiclient", f"unknown condition key `zta.apiclient`; did you mean `zta.apiClient`? {KNOWN}"),
         ("source.port", f"unknown condition key `source.port`; {KNOWN}"),
         ("", "`key` is empty; write a value or remove the field"),
-        ("request.headersx[a]", f"unknown condition key `request.headersx[a]`; {KNOWN}"),
-        ("request.auth.claimsx[a]", f"unknown condition key `request.auth.claimsx[a]`; {KNOWN}"),
+        (
+            "request.headersx[a]",
+            f"unknown condition key `request.headersx[a]`; did you mean `request.headers[name]`? {KNOWN}",
+        ),
+        (
+            "request.auth.claimsx[a]",
+            f"unknown condition key `request.auth.claimsx[a]`; did you mean `request.auth.claims[name]`? {KNOWN}",
+        ),
         *(
             (key, f"condition key `{key}` is not supported by Istio either; {KNOWN}")
             for key in ("destination.labels[app]", "destination.name", "destination.namespace", "destination.user")

@@ -134,6 +134,18 @@ def test_all_faults_of_file_and_environment_are_reported_at_once_each_in_its_pla
         ("health: {address: a}", "unknown field `address`", "fields here are listen"),
         ("semantics: Strict", "`semantics`: not one of the values this field can have", "write 'strict' or 'istio'"),
         ("insecure: 'true'", "`insecure`: must be true or false", "write `true` or `false`, without quotes"),
+        ("drain_seconds: 1m", "`drain_seconds`: must be a number", "write `60`: seconds, as a number without a unit"),
+        ("drain_seconds: 2w", "`drain_seconds`: must be a number", "write a number, without quotes"),
+        (
+            "http2: {max_held_bytes: 8MiB}",
+            "`http2.max_held_bytes`: must be a whole number",
+            "write `8388608`: bytes, as a number without a unit",
+        ),
+        (
+            "audit: {flush_ms: 1 s}",
+            "`audit.flush_ms`: must be a whole number",
+            "write `1000`: milliseconds, as a number without a unit",
+        ),
         ("drain_seconds: .nan", "`drain_seconds`: input should be a finite number", "see the settings' reference"),
         ("policies: a", "`policies`: must be a list", "write it as `[a, b]`"),
         ('policies: ["a\\0b"]', "`policies.0`: holds a control character", "write the value without it"),
@@ -345,3 +357,9 @@ def test_settings_for_fetched_keys_are_checked(write: Callable[[str], str], jwks
 def test_hosts_with_private_addresses_are_names_or_addresses() -> None:
     settings = load_settings(None, {"ZTA_JWKS__PRIVATE_HOSTS": "login.auth.svc,10.0.0.1,fd00::1"})
     assert settings.jwks.private_hosts == ("login.auth.svc", "10.0.0.1", "fd00::1")
+
+
+def test_a_unit_in_an_environment_variable_is_answered_with_the_number_to_write() -> None:
+    with pytest.raises(SettingsErrors) as caught:
+        load_settings(None, {"ZTA_DRAIN_SECONDS": "1.5m"})
+    assert [fault.hint for fault in caught.value.faults] == ["write `90`: seconds, as a number without a unit"]

@@ -164,7 +164,8 @@ class _Reader:
         found = _TIMEOUT.match(text)
         value = timedelta(**{"milliseconds" if found[2] == "ms" else "seconds": float(found[1])}) if found else None
         if value is None or not _SHORTEST <= value <= _LONGEST:
-            self._fault("--timeout", "not a time from 1ms to 60s", "write for example `200ms` or `1.5s`")
+            hint = "write milliseconds or seconds, for example `200ms` or `1.5s`; a minute is `60s`"
+            self._fault("--timeout", "not a time from 1ms to 60s", hint)
             return TIMEOUT
         return value
 
