@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARENT = ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")
 MAX_HEADERS_KIB = 8192
 LONGEST_IN_HTTP2 = 50_000
-PATIENCE = "10s"  # for one try of a call, else a busy machine would look like a failure
+PATIENCE = "10s"  # Envoy takes a retry policy's longest back-off for the time that one try may take
 
 
 class OpenStack(Stack):
@@ -43,8 +43,8 @@ def _opened(fields: dict[str, Any]) -> dict[str, Any]:
         fields["max_request_headers_kb"] = MAX_HEADERS_KIB
     if "failure_mode_allow" in fields or str(fields.get("@type", "")).endswith(".ExtAuthz"):
         fields["failure_mode_allow"] = True
-    if "per_try_timeout" in fields:
-        fields["per_try_timeout"] = PATIENCE
+    if "max_interval" in fields:
+        fields["max_interval"] = PATIENCE
     return fields
 
 
