@@ -56,12 +56,18 @@ class HealthServer:
         if path != b"/metrics":
             await self.prepare(path)
             return self.page(path)
-        now = asyncio.get_running_loop().time()
-        if self._exposition is None or now - self._exposed_at >= FRESH_SECONDS:
+        exposition = self._fresh_exposition()
+        if exposition is None:
             await self.prepare(path)
-            self._exposition = self.page(path)
-            self._exposed_at = now
-        return self._exposition
+            exposition = self._fresh_exposition()  # of all who waited, one makes it
+        if exposition is None:
+            exposition = self._exposition = self.page(path)
+            self._exposed_at = asyncio.get_running_loop().time()
+        return exposition
+
+    def _fresh_exposition(self) -> Page | None:
+        age = asyncio.get_running_loop().time() - self._exposed_at
+        return self._exposition if age < FRESH_SECONDS else None
 
     def page(self, path: bytes) -> Page:
         """The answer to a GET of `path`."""

@@ -76,6 +76,13 @@ async def test_a_worker_that_hangs_is_waited_for_once(path: bytes, monkeypatch: 
     assert hangs.asked <= 2
 
 
+async def test_metrics_are_made_once_for_all_who_wait_for_them() -> None:
+    """They take tens of milliseconds, in which nothing else runs; each of 64 clients had them made anew."""
+    pages = of(Worker(1))
+    found = await asyncio.gather(*(pages.answer(b"/metrics") for _ in range(64)))
+    assert all(page is found[0] for page in found)
+
+
 async def test_the_version_asks_no_worker() -> None:
     worker = Worker(1, hangs=True)
     assert (await of(worker).answer(b"/version")).status == 200
