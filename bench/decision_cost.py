@@ -23,11 +23,13 @@ from bench import scenario
 from zta_authz.audit.record import encode_line, make_record, take_note
 from zta_authz.authorizer import Authorizer
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import answer
+from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.pdp.decide import combine, decide
 from zta_authz.policy.inputs import Inputs
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.settings import load_settings
+from zta_authz.telemetry.observer import build_observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,7 @@ class _Recorder:
         decision_id: str,
         now: float,
         metadata: Metadata = (),
+        table_digest: str = "",
     ) -> bool:
         """Build what a real sink would write."""
         return bool(encode_line(make_record(take_note(request, decision, decision_id, now))))
@@ -76,7 +79,8 @@ def measure(case: str, policies: int) -> dict[str, float]:
         snapshot = load_snapshot(settings.policies, settings.options())
     holder = SnapshotHolder()
     holder.publish(snapshot)
-    authorizer = Authorizer(holder, _Recorder())
+    authorizer = Authorizer(parse_check_request, encode_response, holder, _Recorder(), build_observer())
+    servicer = CheckServicer(authorizer)
     gc.collect()
     gc.freeze()
     request, evidence = parse_check_request(found.request)
@@ -86,15 +90,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
         raise SystemExit(f"the scenario is broken: {decision}")
 
     def whole() -> bytes:
-        parsed, presented = parse_check_request(found.request)
-        moment = time.time()
-        step = authorizer.authorize(parsed, presented, moment)
-        try:
-            step.send(None)
-        except StopIteration as done:
-            authorizer.account(parsed, done.value, _ID, moment)
-            return answer(done.value, _ID, parsed)
-        raise AssertionError("the authorizer waits for something")
+        return servicer.check(found.request)
 
     view = snapshot.table.default_view
     return {
@@ -107,7 +103,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
         "decide": _median_us(lambda: decide(snapshot, request, evidence, now)),
         "audit note": _median_us(lambda: take_note(request, decision, _ID, now)),
         "audit record": _median_us(lambda: encode_line(make_record(take_note(request, decision, _ID, now)))),
-        "answer": _median_us(lambda: answer(decision, _ID, request)),
+        "answer": _median_us(lambda: encode_response(decision, _ID, request)),
     }
 
 

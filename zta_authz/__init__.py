@@ -8,7 +8,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     policy/         documents -> rule table: YAML reader, matchers, compiler, index                    [pure]
     pdp/            the decision: snapshot of rules and keys, decide, explain                          [pure]
     ports           what the authorizer needs from the world
-    authorizer      the data path, one coroutine
+    authorizer      the data path, one plain call
     grpc_h2/        HTTP/2 and unary gRPC without I/O, knowing nothing of authorization                [pure]
     otlp/           OpenTelemetry's protocol, knowing nothing of authorization
     ext_authz/      Envoy's protocol: CheckRequest and CheckResponse, the gRPC servers
@@ -24,6 +24,7 @@ Reading order, from the nouns to the process (imports point the other way round,
     warmup          its first check, before it is ready
     signals         what they do before the event loop takes them
     sockets         the TCP sockets that all listen on
+    failure_log     exceptions that were survived
     telling         its decision log, spans and metrics
     readiness       what keeps anybody from being allowed
     workers/        several processes behind one supervisor

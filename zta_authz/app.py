@@ -19,8 +19,9 @@ from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
-from zta_authz.ext_authz.guarded_names import OWN_NAMES, GuardedNames
 from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import encode_response
 from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, ServerGroup
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.keys.addresses import AddressRules
@@ -115,9 +116,9 @@ async def _serve(
     await service.stop(again)
 
 
-async def _warm_up() -> None:
+def _warm_up() -> None:
     try:
-        await warm_up()
+        warm_up()
     except Exception as error:  # noqa: BLE001  the first check is slow then, and right
         _LOG.warning("warming up failed", extra={"error": type(error).__qualname__})
 
@@ -145,7 +146,6 @@ class Service:
         self._settings = settings
         self._snapshots = SnapshotHolder()
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing, self._denied)
-        self._guarded_names = OWN_NAMES
         self._telling: set[asyncio.Task[None]] = set()
         snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
         origin = new_origin()
@@ -171,16 +171,11 @@ class Service:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force."""
-        verifier = snapshot.verifier
-        self._guarded_names = GuardedNames(
-            verifier.strip_headers | snapshot.table.output_headers, verifier.read_headers
-        )
         self._trust.bind(snapshot.verifier.bundle_slot)
         if self._tls is not None:
             self._tls.revocations.current = snapshot.verifier.revocations
         self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
         at_start = self._snapshots.current() is None
-        self._audit.table_digest = snapshot.digest
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)
@@ -247,10 +242,10 @@ class Service:
         return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
 
     def _build_servicer(self) -> CheckServicer:
-        authorizer = Authorizer(self._snapshots, self._audit, self._shadow)
-        servicer = CheckServicer(authorizer, self._observer, lambda: self._guarded_names)
-        self._observer.metrics.watch_observer(lambda: servicer.observer_errors)
-        return servicer
+        authorizer = Authorizer(
+            parse_check_request, encode_response, self._snapshots, self._audit, self._observer, self._shadow
+        )
+        return CheckServicer(authorizer, wants_metadata=self._observer.traces)
 
     def _build_probes(self) -> HealthServer | None:
         if self._settings.health.listen is None:
@@ -282,7 +277,7 @@ class Service:
         faults: list[Fault] = []
         await self._health.set_serving(False)
         await asyncio.gather(self._jwks.start(KEYS_PATIENCE_SECONDS), self._trust.start(KEYS_PATIENCE_SECONDS))
-        await _warm_up()
+        _warm_up()
         health = ""
         addresses: tuple[Endpoint, ...] = ()
         try:

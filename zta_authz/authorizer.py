@@ -1,69 +1,122 @@
-"""THE DATA PATH: one request in, one decision out.
+"""THE DATA PATH: one Check call in, one answer out, as plain calls in this order.
 
-    snapshot and time -> verified identity -> candidate rules -> facts -> decision -> obligations and audit
+    snapshot -> parse -> decide (identify, then ask the rules) -> finalize -> record -> encode -> observe
 
-The first five are `pdp.decide`, which is pure; this module adds the world: the snapshot in force, and the record.
+Nothing here waits: no step is a coroutine, and both servers call the same function. `pdp.decide` is pure; this module
+adds the snapshot in force, the shadow policies, the decision log and telemetry. It knows no wire format: whoever builds
+it hands in `parse` and `encode` (`ext_authz.request` and `ext_authz.response` for Envoy), so that protobuf stays at the
+edge. What fails raises, and `ext_authz.servicer` makes a denial of it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
-from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Verdict
+from msgspec import structs
+
+from zta_authz.errors import ANSWERS, Reason, Refused
+from zta_authz.model.claims import is_header_value
+from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
+from zta_authz.model.guarded_names import OWN_NAMES
 from zta_authz.pdp.decide import decide
 
 if TYPE_CHECKING:
-    from zta_authz.model.request import Evidence, RequestAttributes
-    from zta_authz.model.stages import Stages
-    from zta_authz.ports import AuditSink, Metadata, ShadowPolicies, SnapshotSource
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.ports import AuditSink, CheckEvent, Encode, Observer, Parse, ShadowPolicies, SnapshotSource
 
-_NOT_READY = Decision(Verdict.DENY, Reason.NOT_READY)
+NANOSECONDS: Final = 1e9
+_NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
 
 
 class Authorizer:
-    """Decides requests with whatever snapshot is in force when they arrive, and accounts for what is answered."""
+    """Answers Check calls by whatever snapshot is in force when they arrive."""
 
-    __slots__ = ("_audit", "_shadow", "_snapshots")
+    __slots__ = ("_audit", "_encode", "_observer", "_parse", "_shadow", "_snapshots")
 
-    def __init__(self, snapshots: SnapshotSource, audit: AuditSink, shadow: ShadowPolicies | None = None) -> None:
-        """`shadow` is asked about each decision, and changes none."""
+    def __init__(
+        self,
+        parse: Parse,
+        encode: Encode,
+        snapshots: SnapshotSource,
+        audit: AuditSink,
+        observer: Observer,
+        shadow: ShadowPolicies | None = None,
+    ) -> None:
+        """`shadow` is asked about each decision, and changes none. `observer` must not raise."""
+        self._parse = parse
+        self._encode = encode
         self._snapshots = snapshots
-        self._shadow = shadow
         self._audit = audit
+        self._observer = observer
+        self._shadow = shadow
 
-    async def authorize(
-        self,
-        request: RequestAttributes,
-        evidence: Evidence,
-        now: float,
-        caller: str = "",
-        stages: Stages | None = None,
-    ) -> Decision:
-        """Decide one request at `now`, seconds since the epoch; a bug raises, and the servicer denies.
+    def check(self, call: CheckEvent, payload: bytes, caller: str = "") -> bytes:
+        """The response to the request in `payload`; `call` is filled in on the way. A bug raises.
 
-        `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket; `stages` notes the times.
+        `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
         """
+        now = call.started_ns / NANOSECONDS
+        stages = call.stages = self._observer.begin(call.metadata)
         snapshot = self._snapshots.current()
-        if snapshot is None:
-            return _NOT_READY
-        decision = decide(snapshot, request, evidence, now, caller, stages=stages)
-        if stages is not None:
-            stages.decided = stages.clock()
-        return decision if self._shadow is None else self._shadow.compare(request, decision, now, caller)
+        try:
+            call.request, evidence = self._parse(payload)
+            if stages is not None:
+                stages.parsed = stages.clock()
+            decision = (
+                _NOT_READY if snapshot is None else decide(snapshot, call.request, evidence, now, caller, stages=stages)
+            )
+            if stages is not None:
+                stages.decided = stages.clock()
+            if self._shadow is not None and snapshot is not None:
+                decision = self._shadow.compare(call.request, decision, now, caller)
+        except Refused as refused:
+            decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
+        return self._answer(call, decision, snapshot)
 
-    def account(
-        self,
-        request: RequestAttributes | None,
-        decision: Decision,
-        decision_id: str,
-        now: float,
-        metadata: Metadata = (),
-    ) -> Decision:
-        """Record what is about to be answered; an allow that can't be recorded becomes a denial.
+    def refuse(self, call: CheckEvent, denial: Decision) -> bytes:
+        """The response to a call that is denied without asking the rules, or that failed on its way."""
+        if call.stages is None:
+            call.stages = self._observer.begin(call.metadata)
+        return self._answer(call, denial, self._snapshots.current())
 
-        `request` is None where its bytes were not read; `metadata` is the gRPC call's.
-        """
-        if self._audit.record(request, decision, decision_id, now, metadata) or not decision.allowed:
-            return decision
-        return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)
+    def reply(self, call: CheckEvent, snapshot: Snapshot | None = None) -> bytes:
+        """The response that says what `call` was decided, which telemetry hears of."""
+        guarded = OWN_NAMES if snapshot is None else snapshot.guarded_names
+        response = self._encode(call.decision, call.decision_id, call.request, guarded)
+        call.ended_ns = time.time_ns()
+        self._observer.observe(call)
+        return response
+
+    def _answer(self, call: CheckEvent, decision: Decision, snapshot: Snapshot | None) -> bytes:
+        """The last steps, which every answer takes: the record says what the proxy is told."""
+        decision = finalize(decision)
+        digest = "" if snapshot is None else snapshot.digest
+        now = call.started_ns / NANOSECONDS
+        recorded = self._audit.record(call.request, decision, call.decision_id, now, call.metadata, digest)
+        call.decision = decision if recorded or not decision.allowed else _unrecorded(decision)
+        return self.reply(call, snapshot)
+
+
+def finalize(decision: Decision) -> Decision:
+    """The decision that is answered: an allow that can't be carried out as it stands becomes a denial.
+
+    That is one whose reason is a denial's (a bug), and one for a caller that no header can name.
+    """
+    if decision.verdict is not Verdict.ALLOW:
+        return decision
+    if decision.reason in ANSWERS:
+        return _denied(decision, Reason.INTERNAL_ERROR)
+    principal = decision.identity.principal
+    if (principal.isascii() and principal.isprintable()) or is_header_value(principal):
+        return decision
+    return _denied(decision, Reason.PEER_CERTIFICATE_MALFORMED)
+
+
+def _denied(decision: Decision, reason: Reason) -> Decision:
+    return structs.replace(decision, verdict=Verdict.DENY, reason=reason, response=NO_RESPONSE)
+
+
+def _unrecorded(decision: Decision) -> Decision:
+    """The denial that an allow becomes whose record can't be kept."""
+    return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zta_authz.model.decision import Decision
-    from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.guarded_names import GuardedNames
+    from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
 
     Metadata = Sequence[tuple[str, str | bytes]]
+    Parse = Callable[[bytes], tuple[RequestAttributes, Evidence]]
+    """Reads a request and what was presented with it. Raises `Refused` for bytes that hold none."""
+    Encode = Callable[[Decision, str, RequestAttributes | None, GuardedNames], bytes]
+    """Writes a final decision: (decision, its id, the request if it was read, names that no client may send)."""
 
 
 class SnapshotSource(Protocol):
@@ -43,11 +48,13 @@ class AuditSink(Protocol):
         decision_id: str,
         now: float,
         metadata: Metadata = (),
+        table_digest: str = "",
     ) -> bool:
         """Take the record without blocking. False: it could not be kept, and an allow must not stand.
 
         `request` is None where its bytes were not read; `now` is in seconds since the epoch. `metadata` is the call's,
-        where it is looked at: the trace that the proxy's call is part of is in it.
+        where it is looked at: the trace that the proxy's call is part of is in it. `table_digest` names the rules in
+        force.
         """
         ...
 
@@ -60,8 +67,8 @@ class Clock(Protocol):
         ...
 
 
-class CheckEvent(msgspec.Struct, frozen=True):
-    """One answered Check call. `request` is None where the bytes did not parse.
+class CheckEvent(msgspec.Struct):
+    """One Check call, filled in on its way and then observed. `request` is None where the bytes did not parse.
 
     `metadata` is the gRPC call's (names in lower case); times are nanoseconds since the epoch. `stages` are there for
     calls that the observer wanted timed.
@@ -72,17 +79,12 @@ class CheckEvent(msgspec.Struct, frozen=True):
     decision: Decision
     decision_id: str
     started_ns: int
-    ended_ns: int
+    ended_ns: int = 0
     stages: Stages | None = None
 
 
 class Observer(Protocol):
     """Telemetry. It hears of each answer after it was made, and can change nothing."""
-
-    @property
-    def traces(self) -> bool:
-        """True where it makes spans, whose parents are in the calls' metadata."""
-        ...
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
         """A call comes in: where to note its stages if it is to be timed, else None. Must not raise and not block."""

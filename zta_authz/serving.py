@@ -10,7 +10,7 @@ from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.servers import MAX_CHECK_BYTES, GrpcServer, authorization_methods, unread_checks
+from zta_authz.ext_authz.servers import MAX_CHECK_BYTES, GrpcServer, as_async, authorization_methods, unread_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,14 +50,13 @@ class Servers:
             yield self._for_operators(Endpoint.parse(settings.admin.listen), state)
 
     def _methods(self, servicer: CheckServicer, metrics: Metrics) -> Methods:
-        limit = self._settings.max_concurrent_checks
         deadlines, max_bytes = Deadlines(), self._settings.http2.max_message_bytes
         if self._settings.transport == "grpcio":
-            deadlines = backlog = Backlog(limit)
+            deadlines = backlog = Backlog(self._settings.max_concurrent_checks)
             max_bytes = MAX_CHECK_BYTES
             metrics.watch_calls(backlog.unfinished, backlog.failed)
         metrics.watch_deadlines(lambda: deadlines.late_answers)
-        return authorization_methods(servicer, limit, deadlines, max_bytes)
+        return authorization_methods(servicer, deadlines, max_bytes)
 
     def _for_proxies(
         self,
@@ -82,7 +81,7 @@ class Servers:
                 unread=unread,
             )
         return GrpcServer(
-            methods,
+            as_async(methods),
             endpoints,
             access,
             health=self._health,

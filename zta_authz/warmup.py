@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.authn.encoding import base64url_encode
 from zta_authz.authorizer import Authorizer
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import encode_response
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
@@ -62,8 +64,6 @@ spec:
 class _Nobody:
     """Neither records nor observes."""
 
-    traces = True
-
     def record(
         self,
         request: RequestAttributes | None,
@@ -71,6 +71,7 @@ class _Nobody:
         decision_id: str,
         now: float,
         metadata: Metadata = (),
+        table_digest: str = "",
     ) -> bool:
         """As if it were recorded."""
         return True
@@ -152,11 +153,11 @@ class _Made:
         yield b"\xff"
 
 
-async def warm_up() -> list[bytes]:
+def warm_up() -> list[bytes]:
     """Make the first checks; their answers. Takes some 20 ms of a warm machine. Raises what a bug in it raises."""
     made, nobody = _Made(), _Nobody()
-    servicer = CheckServicer(Authorizer(made, nobody), nobody)
-    return [await servicer.check(asked) for asked in made.requests()]
+    servicer = CheckServicer(Authorizer(parse_check_request, encode_response, made, nobody, nobody))
+    return [servicer.check(asked) for asked in made.requests()]
 
 
 def _pem(certificate: x509.Certificate) -> str:

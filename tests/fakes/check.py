@@ -1,4 +1,4 @@
-"""An authorizer that says what it is told to, and an observer that remembers, both easy to make fail."""
+"""Ports of the data path that say what they are told to and remember what they hear, all easy to make fail."""
 
 from __future__ import annotations
 
@@ -8,58 +8,56 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.model.decision import Decision
-    from zta_authz.model.request import Evidence, RequestAttributes
+    from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent, Metadata
 
 
-class ScriptedAuthorizer:
-    """Returns `outcome`, or raises it where it is an exception; `asked` holds what it was asked."""
+class ScriptedDecision:
+    """Stands where shadow policies do, and has the last word: `outcome`, raised where it is an exception."""
 
-    def __init__(self, outcome: Decision | BaseException) -> None:
+    def __init__(self, outcome: Decision | Exception) -> None:
         self.outcome = outcome
-        self.asked: list[tuple[RequestAttributes, Evidence, float]] = []
-        self.recorded: list[tuple[RequestAttributes | None, Decision, str]] = []
-        self.accounts: Decision | Exception | None = None
 
-    async def authorize(
-        self,
-        request: RequestAttributes,
-        evidence: Evidence,
-        now: float,
-        caller: str = "",
-        stages: Stages | None = None,
-    ) -> Decision:
+    def compare(self, request: RequestAttributes, decision: Decision, now: float, caller: str = "") -> Decision:
         """The scripted outcome."""
-        self.asked.append((request, evidence, now))
-        if isinstance(self.outcome, BaseException):
+        del request, decision, now, caller
+        if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
 
-    def account(
+
+class RecordingSink:
+    """Remembers each record and says whether it keeps it: `keeps`, raised where it is an exception."""
+
+    def __init__(self, keeps: bool | Exception = True) -> None:
+        self.keeps = keeps
+        self.records: list[tuple[RequestAttributes | None, Decision, str]] = []
+        self.digests: list[str] = []
+
+    def record(
         self,
         request: RequestAttributes | None,
         decision: Decision,
         decision_id: str,
         now: float,
         metadata: Metadata = (),
-    ) -> Decision:
-        """Remember what is answered; give or raise `accounts` instead, where it is set."""
+        table_digest: str = "",
+    ) -> bool:
+        """Keep the record."""
         del now, metadata
-        self.recorded.append((request, decision, decision_id))
-        if isinstance(self.accounts, Exception):
-            raise self.accounts
-        return decision if self.accounts is None else self.accounts
+        self.records.append((request, decision, decision_id))
+        self.digests.append(table_digest)
+        if isinstance(self.keeps, Exception):
+            raise self.keeps
+        return self.keeps
 
 
 class RecordingObserver:
-    """Keeps every event; raises `failure` after keeping it, where there is one."""
+    """Keeps every event."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
+    def __init__(self) -> None:
         self.events: list[CheckEvent] = []
-        self._failure = failure
-
-    traces = True
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
         """No call is timed."""
@@ -69,5 +67,3 @@ class RecordingObserver:
     def observe(self, event: CheckEvent) -> None:
         """Keep the event."""
         self.events.append(event)
-        if self._failure is not None:
-            raise self._failure

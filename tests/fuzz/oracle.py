@@ -12,7 +12,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.identity import PeerTrust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 _BY_RULES = (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT, Reason.DENY_POLICY, Reason.NO_MATCHING_POLICY)
 _SEGMENTS_DROPPED = ("", ".")
-
-
-def finish(coroutine: Coroutine[Any, Any, bytes]) -> bytes:
-    """What a coroutine that waits for nothing returns."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        value: bytes = done.value
-        return value
-    raise AssertionError("deciding waited for something")
 
 
 def read_answer(payload: bytes, request: RequestAttributes | None) -> bool:

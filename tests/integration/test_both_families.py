@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from zta_authz import sockets
 from zta_authz.admin.health import HealthServer
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer, authorization_methods
+from zta_authz.ext_authz.servers import GrpcServer, as_async, authorization_methods
 from zta_authz.sockets import bound_socket
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
@@ -40,7 +41,9 @@ async def answers(target: str) -> bytes:
 @pytest.mark.parametrize("kind", [FastServer, GrpcServer])
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "one of several workers"])
 async def test_checks_are_answered_on_both(kind: type[FastServer | GrpcServer], *, shared: bool) -> None:
-    methods = authorization_methods(EchoingChecks(), 10)
+    methods: Any = authorization_methods(EchoingChecks())
+    if kind is GrpcServer:
+        methods = as_async(methods)
     server = kind(methods, [Endpoint.parse("[::]:0")], SocketAccess(), shared_ports=shared)
     await server.start()
     try:

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def serving(
-    checks: EchoingChecks, *endpoints: Endpoint, limit: int = 10, **options: Any
-) -> AsyncIterator[FastServer]:
-    server = FastServer(authorization_methods(checks, limit), endpoints, SocketAccess(), **options)
+async def serving(checks: EchoingChecks, *endpoints: Endpoint, **options: Any) -> AsyncIterator[FastServer]:
+    server = FastServer(authorization_methods(checks), endpoints, SocketAccess(), **options)
     await server.start()
     try:
         yield server
@@ -187,18 +185,6 @@ async def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collec
 # calls
 
 
-async def test_past_the_limit_a_call_is_answered_at_once_with_a_denial(endpoint: Endpoint) -> None:
-    checks = EchoingChecks()
-    checks.gate.clear()
-    async with serving(checks, endpoint, limit=1):
-        first = asyncio.create_task(ask(endpoint, b"1"))
-        await checks.entered.wait()
-        assert await ask(endpoint, b"2") == b"refused overloaded"
-        checks.gate.set()
-        assert await first == b"echo 1"
-        assert await ask(endpoint, b"3") == b"echo 3"
-
-
 async def test_the_calls_metadata_reaches_the_servicer(endpoint: Endpoint) -> None:
     checks = EchoingChecks()
     async with serving(checks, endpoint):
@@ -228,6 +214,23 @@ async def test_thousands_of_calls_in_one_piece_are_all_answered(endpoint: Endpoi
             while answer.count(b"grpc-status\x010") < count:
                 answer += await peer.reader.read(1 << 16)
     assert answer.count(b"echo x") == count
+
+
+async def test_stopping_answers_what_was_read_before_it(endpoint: Endpoint) -> None:
+    count = 1000
+    checks = EchoingChecks()
+    async with serving(checks, endpoint) as server, connected(endpoint) as peer:
+        hello = PREFACE + settings(((4, 2**30),)) + frame(8, 0, 0, (2**30).to_bytes(4, "big"))
+        peer.writer.write(hello + b"".join(whole_call(2 * number + 1) for number in range(count)))
+        await checks.entered.wait()
+        assert len(checks.metadata) < count
+        stopping = asyncio.create_task(server.stop(10))
+        answer = b""
+        async with asyncio.timeout(30):
+            while more := await peer.reader.read(1 << 16):
+                answer += more
+            await stopping
+    assert answer.count(b"echo x") == answer.count(b"grpc-status\x010") == count
 
 
 async def test_a_large_piece_of_input_is_read_in_turns(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,9 +86,9 @@ async def test_a_caller_of_the_list_is_served_over_mutual_tls_and_named(files: F
     named = []
 
     class Naming(EchoingChecks):
-        async def check(self, payload: bytes, metadata: Any, caller: str = "") -> bytes:
+        def check(self, payload: bytes, metadata: Any, caller: str = "") -> bytes:
             named.append(caller)
-            return await super().check(payload, metadata, caller)
+            return super().check(payload, metadata, caller)
 
     async with secured(files, Naming()) as endpoint:
         assert b"echo x" in await ask_secured(endpoint, client_context(files, files.issue(ENVOY, 2)))

@@ -19,7 +19,7 @@ from zta_authz.ext_authz.backlog import Backlog, failed_calls, unfinished_calls
 from zta_authz.ext_authz.deadlines import Deadlines
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, GrpcServer, authorization_methods
+from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, GrpcServer, as_async, authorization_methods
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class BusyChecks:
         self.decided = 0
         self.refused = Counter[str]()
 
-    async def check(self, _payload: bytes, _metadata: Sequence[tuple[str, str | bytes]], _caller: str) -> bytes:
+    def check(self, _payload: bytes, _metadata: Sequence[tuple[str, str | bytes]], _caller: str) -> bytes:
         self.decided += 1
         until = time.perf_counter() + self.busy
         while time.perf_counter() < until:
@@ -78,25 +78,17 @@ class BusyChecks:
         return reason.value.encode()
 
 
-class WaitingChecks(BusyChecks):
-    """Waits for something that does not come."""
-
-    async def check(self, _payload: bytes, _metadata: Sequence[tuple[str, str | bytes]], _caller: str) -> bytes:
-        await asyncio.sleep(60)
-        return b"allowed"
-
-
 @asynccontextmanager
 async def serving(
     path: Path, checks: BusyChecks, limit: int, server: str, deadlines: Deadlines | None = None
 ) -> AsyncIterator[Endpoint]:
     endpoint = Endpoint(path=str(path / "authz.sock"))
     if server == "fast":
-        methods = authorization_methods(checks, limit, deadlines or Deadlines())
+        methods = authorization_methods(checks, deadlines)
         running: FastServer | GrpcServer = FastServer(methods, [endpoint], SocketAccess())
     else:
-        methods = authorization_methods(checks, limit, deadlines or Backlog(limit))
-        running = GrpcServer(methods, [endpoint], SocketAccess())
+        methods = authorization_methods(checks, deadlines or Backlog(limit))
+        running = GrpcServer(as_async(methods), [endpoint], SocketAccess())
     await running.start()
     try:
         yield endpoint
@@ -212,16 +204,6 @@ async def test_an_idle_connection_does_not_make_its_next_call_late(tmp_path: Pat
     assert answers == Counter({"allowed": 201})
 
 
-async def test_a_call_that_waits_until_its_deadline_is_denied_before_it(tmp_path: Path) -> None:
-    checks = WaitingChecks()
-    async with serving(tmp_path, checks, 1000, "fast") as endpoint:
-        began = time.monotonic()
-        answers = await asked(endpoint, [call(0, milliseconds=200)], 1)
-        assert time.monotonic() - began < 5
-    assert answers == Counter({LATE: 1})
-    assert checks.refused == {LATE: 1}
-
-
 def call(number: int, *, milliseconds: int | None = None) -> bytes:
     """A whole call on the `number`th stream. Its peer reads on after the deadline, as no client does."""
     timeout = () if milliseconds is None else (("grpc-timeout", f"{milliseconds}m"),)
@@ -250,10 +232,10 @@ async def test_calls_that_grpc_holds_back_are_counted(tmp_path: Path) -> None:
     seen: list[int] = []
 
     class Looking(BusyChecks):
-        async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
+        def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
             if self.decided % 100 == 0:
                 seen.append(unfinished_calls())
-            return await super().check(payload, metadata, caller)
+            return super().check(payload, metadata, caller)
 
     async with flooded(tmp_path, Looking(), limit=2 * CALLS, seconds=60):
         pass

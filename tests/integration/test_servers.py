@@ -17,6 +17,7 @@ from zta_authz.ext_authz.servers import (
     GrpcServer,
     Health,
     ServerGroup,
+    as_async,
     authorization_methods,
 )
 
@@ -32,21 +33,18 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class EchoingChecks:
-    """Answers with what was asked, once `gate` is open."""
+    """Answers with what was asked."""
 
     wants_metadata = True
 
     def __init__(self) -> None:
-        self.gate = asyncio.Event()
-        self.gate.set()
         self.entered = asyncio.Event()
         self.metadata: list[Sequence[tuple[str, str | bytes]]] = []
         self.reasons: list[Reason] = []
 
-    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str = "") -> bytes:
+    def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str = "") -> bytes:
         self.metadata.append(metadata)
         self.entered.set()
-        await self.gate.wait()
         return b"echo " + payload
 
     def refuse(self, reason: Reason) -> bytes:
@@ -55,10 +53,8 @@ class EchoingChecks:
 
 
 @asynccontextmanager
-async def serving(
-    checks: EchoingChecks, *endpoints: Endpoint, limit: int = 10, **options: Any
-) -> AsyncIterator[GrpcServer]:
-    server = GrpcServer(authorization_methods(checks, limit), endpoints, SocketAccess(), **options)
+async def serving(checks: EchoingChecks, *endpoints: Endpoint, **options: Any) -> AsyncIterator[GrpcServer]:
+    server = GrpcServer(as_async(authorization_methods(checks)), endpoints, SocketAccess(), **options)
     await server.start()
     try:
         yield server
@@ -117,34 +113,6 @@ async def test_an_unknown_method_is_unimplemented(endpoint: Endpoint) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_past_the_limit_a_call_is_answered_at_once_with_a_denial(endpoint: Endpoint) -> None:
-    checks = EchoingChecks()
-    checks.gate.clear()
-    async with serving(checks, endpoint, limit=1):
-        first = asyncio.create_task(ask(endpoint, b"1"))
-        await checks.entered.wait()
-        assert await ask(endpoint, b"2") == b"refused overloaded"
-        checks.gate.set()
-        assert await first == b"echo 1"
-        assert await ask(endpoint, b"3") == b"echo 3"
-
-
-async def test_a_call_that_its_caller_gives_up_frees_its_place(endpoint: Endpoint) -> None:
-    checks = EchoingChecks()
-    checks.gate.clear()
-    async with serving(checks, endpoint, limit=1):
-        first = asyncio.create_task(ask(endpoint, b"1"))
-        await checks.entered.wait()
-        first.cancel()
-        await asyncio.wait([first])
-        checks.gate.set()
-        for _ in range(50):
-            if await ask(endpoint, b"2") == b"echo 2":
-                return
-            await asyncio.sleep(0.05)
-    pytest.fail("the place was never freed")
-
-
 async def test_health_says_what_it_was_told_for_server_and_service(endpoint: Endpoint) -> None:
     health = Health((AUTHORIZATION_SERVICE,))
     await health.set_serving(False)
@@ -176,33 +144,6 @@ async def reflected_services(endpoint: Endpoint) -> list[str]:
         async for response in call:
             return [service.name for service in response.list_services_response.service]
     return []
-
-
-async def test_stopping_lets_a_call_in_flight_end_and_takes_no_new_one(endpoint: Endpoint) -> None:
-    checks = EchoingChecks()
-    checks.gate.clear()
-    async with serving(checks, endpoint) as server:
-        first = asyncio.create_task(ask(endpoint, b"1"))
-        await checks.entered.wait()
-        stopping = asyncio.create_task(server.stop(10))
-        await asyncio.sleep(0.1)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await ask(endpoint, b"2")
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        checks.gate.set()
-        assert await first == b"echo 1"
-        await stopping
-
-
-async def test_stopping_does_not_wait_longer_than_its_grace(endpoint: Endpoint) -> None:
-    checks = EchoingChecks()
-    checks.gate.clear()
-    async with serving(checks, endpoint) as server:
-        first = asyncio.create_task(ask(endpoint, b"1"))
-        await checks.entered.wait()
-        await asyncio.wait_for(server.stop(0.1), 5)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await first
 
 
 async def test_a_second_server_on_a_live_socket_is_refused_and_the_first_goes_on(endpoint: Endpoint) -> None:
@@ -243,7 +184,7 @@ async def test_stopping_leaves_a_file_that_replaced_our_socket(endpoint: Endpoin
 
 async def test_a_group_of_servers_starts_all_or_none_and_says_every_fault(tmp_path: Path) -> None:
     def make(path: Path) -> GrpcServer:
-        return GrpcServer(authorization_methods(EchoingChecks(), 1), [Endpoint(path=str(path))], SocketAccess())
+        return GrpcServer(as_async(authorization_methods(EchoingChecks())), [Endpoint(path=str(path))], SocketAccess())
 
     group = ServerGroup([make(tmp_path / "a"), make(tmp_path / "x" / "b"), make(tmp_path / "y" / "c")])
     with pytest.raises(SettingsErrors) as caught:

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2
 
 from tests.fakes.snapshots import HATSHOP
 from tests.fakes.workload_api import FakeWorkloadApi, bundles_response, der, jwt_response, svid_response
-from tests.integration.conformance.servers import KINDS, server_class
+from tests.integration.conformance.servers import KINDS
 from tests.support.check_requests import check_request
 from tests.support.pki import FRONTEND, HERE, Authority, Signer, pem, presented, private_key, root
 from tests.support.service import RunningService
@@ -30,7 +30,9 @@ from zta_authz.authn.own_svid import SvidSlot
 from zta_authz.authn.revocation import Revocations, RevocationSlot
 from zta_authz.authn.verify import IdentityVerifier, compile_verifier
 from zta_authz.errors import Reason, Refused
+from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.ext_authz.servers import GrpcServer, Server, as_async
 from zta_authz.ext_authz.svid_tls import SvidTls
 from zta_authz.keys.bundle_store import BundleStore
 from zta_authz.keys.trust import TrustKeeper, TrustSources
@@ -416,11 +418,16 @@ async def listening(
     clock: Clock = time.time,
     revocations: RevocationSlot | None = None,
 ) -> AsyncIterator[str]:
-    async def echo(payload: bytes, _context: Any, caller: str) -> bytes:
+    def echo(payload: bytes, _context: Any, caller: str) -> bytes:
         return payload + b" from " + caller.encode()
 
     tls = SvidTls(here.trust.svid, here.trust.store.slot, allowed, clock, revocations=revocations)
-    server = server_class(kind)({"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls)
+    methods, here_only = {"test.Echo": {"Say": echo}}, [Endpoint(host="127.0.0.1")]
+    server: Server = (
+        FastServer(methods, here_only, SocketAccess(), tls=tls)
+        if kind == "fast"
+        else GrpcServer(as_async(methods), here_only, SocketAccess(), tls=tls)
+    )
     await server.start()
     try:
         yield str(server.addresses[0])

@@ -9,16 +9,15 @@ from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.service.auth import v3 as envoy
 from hypothesis import given, settings, strategies as st
 
-from tests.support.check_requests import DECISION_ID, allow, deny
+from tests.support.check_requests import DECISION_ID, allow, answer, deny
 from tests.support.plain_request import as_plain, read_plainly
 from zta_authz._proto.ext_authz_pb2 import AttributeContext, CheckResponse
 from zta_authz.errors import ANSWERS, Reason, Refused
-from zta_authz.ext_authz.guarded_names import GuardedNames
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import answer
 from zta_authz.ext_authz.wire import LEFT_AS_BYTES, Parts
 from zta_authz.model.changed_headers import folded_name
 from zta_authz.model.decision import Decision, Response, Verdict
+from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.identity import Changes, Identity, Peer, PeerTrust
 from zta_authz.model.request import Headers, RequestAttributes
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
+from zta_authz.authorizer import finalize
 from zta_authz.errors import Reason
+from zta_authz.ext_authz.response import encode_response
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
+from zta_authz.model.guarded_names import OWN_NAMES, GuardedNames
 from zta_authz.model.identity import NO_CHANGES, Changes, Identity, Peer, PeerTrust
 from zta_authz.model.request import Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
@@ -59,3 +62,10 @@ def allow(changes: Changes = NO_CHANGES, response: Response = NO_RESPONSE, princ
 def deny(reason: Reason = Reason.DENY_POLICY, response: Response = NO_RESPONSE) -> Decision:
     """A denial by the second rule of a policy, with a detail that must not reach the caller."""
     return Decision(Verdict.DENY, reason, "default/secret-policy", 1, identity(), "secret detail", response)
+
+
+def answer(
+    decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
+) -> bytes:
+    """The bytes that `decision` is answered with."""
+    return encode_response(finalize(decision), decision_id, request, guarded)

@@ -1,77 +1,118 @@
-"""The data path: nothing without a snapshot, nothing allowed without a record."""
+"""The data path: nothing without a snapshot, nothing allowed without a record, and the record says what is answered."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from zta_authz.authorizer import Authorizer
-from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Verdict
+from tests.fakes.check import RecordingObserver, RecordingSink, ScriptedDecision
+from tests.fakes.snapshots import FixedSnapshot
+from tests.support.check_requests import DECISION_ID, allow, check_request, deny
+from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.authorizer import Authorizer, finalize
+from zta_authz.errors import ANSWERS, Reason
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import encode_response
+from zta_authz.model.decision import UNDECIDED, Decision, Verdict
 from zta_authz.model.options import Options
-from zta_authz.model.request import Evidence, RequestAttributes
-from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
-
-if TYPE_CHECKING:
-    from zta_authz.ports import Metadata
+from zta_authz.pdp.snapshot import SourceText, compile_snapshot
+from zta_authz.ports import CheckEvent
 
 OPEN = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a}, spec: {rules: [{}]}}"
-REQUEST = RequestAttributes(method="GET", path="/")
-ALLOW = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY)
-DENY = Decision(Verdict.DENY, Reason.DENY_POLICY)
+SETTING = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: a}
+spec: {response: {headers: {set: [{name: x-team, value: hats}]}}, rules: [{}]}
+"""
+RULES = compile_snapshot([SourceText("a.yaml", OPEN)], Options(trust_proxy=True))
 
 
-class Snapshots:
-    def __init__(self, snapshot: Snapshot | None) -> None:
-        self.snapshot = snapshot
+class Path:
+    """The data path between a source of snapshots, a decision log and an observer, and what they saw."""
 
-    def current(self) -> Snapshot | None:
-        return self.snapshot
+    def __init__(self, outcome: Decision | None = None, *, keeps: bool = True) -> None:
+        self.snapshots = FixedSnapshot(RULES)
+        self.sink = RecordingSink(keeps)
+        self.observer = RecordingObserver()
+        scripted = None if outcome is None else ScriptedDecision(outcome)
+        self.authorizer = Authorizer(
+            parse_check_request, encode_response, self.snapshots, self.sink, self.observer, scripted
+        )
 
+    def check(self, payload: bytes | None = None) -> CheckResponse:
+        call = CheckEvent((), None, UNDECIDED, DECISION_ID, 1_000_000_000)
+        payload = check_request().SerializeToString() if payload is None else payload
+        return CheckResponse.FromString(self.authorizer.check(call, payload))
 
-class Sink:
-    def __init__(self, takes: bool) -> None:
-        self.takes = takes
-        self.records: list[tuple[RequestAttributes | None, Decision, str, float]] = []
+    @property
+    def observed(self) -> Decision:
+        [event] = self.observer.events
+        return event.decision
 
-    def record(
-        self,
-        request: RequestAttributes | None,
-        decision: Decision,
-        decision_id: str,
-        now: float,
-        metadata: Metadata = (),
-    ) -> bool:
-        self.records.append((request, decision, decision_id, now))
-        return self.takes
-
-
-async def test_without_a_snapshot_everything_is_denied() -> None:
-    decision = await Authorizer(Snapshots(None), Sink(True)).authorize(REQUEST, Evidence(), 1.0)
-    assert (decision.verdict, decision.reason) == (Verdict.DENY, Reason.NOT_READY)
+    @property
+    def recorded(self) -> Decision:
+        [(_, decision, _)] = self.sink.records
+        return decision
 
 
-async def test_the_snapshot_in_force_decides() -> None:
-    snapshots = Snapshots(compile_snapshot([SourceText("a.yaml", OPEN)], Options()))
-    authorizer = Authorizer(snapshots, Sink(True))
-    assert (await authorizer.authorize(REQUEST, Evidence(), 1.0)).allowed
-    snapshots.snapshot = compile_snapshot([], Options())
-    assert not (await authorizer.authorize(REQUEST, Evidence(), 1.0)).allowed
+def test_without_a_snapshot_everything_is_denied() -> None:
+    path = Path()
+    path.snapshots.snapshot = None
+    assert path.check().denied_response.status.code == 503
+    assert (path.recorded.verdict, path.recorded.reason) == (Verdict.DENY, Reason.NOT_READY)
+
+
+def test_the_snapshot_in_force_decides_and_is_named_in_the_record() -> None:
+    path = Path()
+    assert path.check().HasField("ok_response")
+    path.snapshots.snapshot = compile_snapshot([], Options())
+    assert path.check().denied_response.status.code == 403
+    assert path.sink.digests == [RULES.digest, path.snapshots.snapshot.digest]
+
+
+def test_the_snapshot_says_which_headers_no_client_may_send() -> None:
+    path = Path()
+    path.snapshots.snapshot = compile_snapshot([SourceText("a.yaml", SETTING)], Options(trust_proxy=True))
+    message = path.check(check_request([("x_team", b"forged")]).SerializeToString())
+    assert "x_team" in message.ok_response.headers_to_remove
 
 
 @pytest.mark.parametrize(
-    ("decision", "takes", "answered"),
+    ("decision", "keeps", "answered"),
     [
-        (ALLOW, True, Reason.ALLOW_POLICY),
-        (ALLOW, False, Reason.AUDIT_UNAVAILABLE),
-        (DENY, True, Reason.DENY_POLICY),
-        (DENY, False, Reason.DENY_POLICY),
+        (allow(), True, Reason.ALLOW_POLICY),
+        (allow(), False, Reason.AUDIT_UNAVAILABLE),
+        (deny(), True, Reason.DENY_POLICY),
+        (deny(), False, Reason.DENY_POLICY),
     ],
 )
-def test_only_an_allow_needs_its_record(decision: Decision, takes: bool, answered: Reason) -> None:
-    sink = Sink(takes)
-    found = Authorizer(Snapshots(None), sink).account(REQUEST, decision, "id", 2.0)
-    assert found.reason is answered
-    assert found.allowed is (answered is Reason.ALLOW_POLICY)
-    assert sink.records == [(REQUEST, decision, "id", 2.0)]
+def test_only_an_allow_needs_its_record(decision: Decision, keeps: bool, answered: Reason) -> None:
+    path = Path(decision, keeps=keeps)
+    message = path.check()
+    assert path.observed.reason is answered
+    assert message.HasField("ok_response") is path.observed.allowed is (answered is Reason.ALLOW_POLICY)
+    assert path.recorded == decision
+    if answered is Reason.AUDIT_UNAVAILABLE:
+        assert (message.denied_response.status.code, path.observed.identity) == (503, decision.identity)
+
+
+def test_bytes_that_hold_no_request_are_denied_and_recorded() -> None:
+    path = Path()
+    assert path.check(b"\xff").denied_response.status.code == 400
+    assert path.observed.reason is path.recorded.reason is Reason.REQUEST_MALFORMED
+    assert path.sink.digests == [RULES.digest]
+
+
+def test_an_allow_is_final_only_with_a_reason_that_allows_and_a_caller_that_a_header_can_name() -> None:
+    for decision in (allow(), deny()):
+        assert finalize(decision) is decision
+    for reason in ANSWERS:
+        assert finalize(Decision(Verdict.ALLOW, reason)) == Decision(Verdict.DENY, Reason.INTERNAL_ERROR)
+    unnamed = finalize(allow(principal="a\nb"))
+    assert (unnamed.verdict, unnamed.reason) == (Verdict.DENY, Reason.PEER_CERTIFICATE_MALFORMED)
+
+
+def test_the_record_says_what_the_decision_became() -> None:
+    path = Path(Decision(Verdict.ALLOW, Reason.DENY_POLICY))
+    assert path.check().denied_response.status.code == 500
+    assert path.recorded == path.observed == Decision(Verdict.DENY, Reason.INTERNAL_ERROR)

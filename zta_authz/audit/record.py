@@ -82,7 +82,7 @@ def take_note(
     """
     if request is None:
         request = _NOTHING_READ
-    parent = call_parent(metadata)  # the proxy's own span where it says so, as our span's parent is
+    parent = call_parent(metadata) if metadata else None  # the proxy's own span, as our span's parent is
     return Note(
         decision_id,
         now,

@@ -66,7 +66,6 @@ class NullSink:
     failing = ""
     oldest_unwritten: float | None = None
     unsampled = 0
-    table_digest = ""
 
     def record(
         self,
@@ -75,6 +74,7 @@ class NullSink:
         decision_id: str,
         now: float,
         metadata: Metadata = (),
+        table_digest: str = "",
     ) -> bool:
         """True."""
         return True
@@ -106,10 +106,7 @@ def _remarkable(decision: Decision) -> bool:
 
 
 class LineSink:
-    """Hands records as lines to an output. `written` counts the lines since the start, `unsampled` the allows left out.
-
-    `table_digest` is set by whoever puts rules in force.
-    """
+    """Hands records as lines to an output. `written` counts lines since the start, `unsampled` the allows left out."""
 
     def __init__(
         self,
@@ -127,7 +124,6 @@ class LineSink:
         """
         self.written = 0
         self.unsampled = 0
-        self.table_digest = ""
         self._output = output
         self._make = LineMaker(masker).line
         self._sampled_below = sampled_below(sample_allows)
@@ -185,6 +181,7 @@ class LineSink:
         decision_id: str,
         now: float,
         metadata: Metadata = (),
+        table_digest: str = "",
     ) -> bool:
         """Queue the record. False where there is no room, unless the operator chose to drop and count.
 
@@ -204,7 +201,7 @@ class LineSink:
             self._refused += 1
             return self._on_full is OnFull.DROP_AND_COUNT
         notes = self._notes
-        note = take_note(request, decision, decision_id, now, time(), self.table_digest, metadata)
+        note = take_note(request, decision, decision_id, now, time(), table_digest, metadata)
         notes.append(note)
         self._taken += 1
         texts = len(note.path) + len(note.host) + len(note.method) + len(note.request_id) + len(note.trace_parent)

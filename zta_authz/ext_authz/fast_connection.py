@@ -8,12 +8,10 @@ import socket
 import struct
 import time
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from zta_authz.errors import Reason
 from zta_authz.ext_authz.arrivals import Arrivals
-from zta_authz.ext_authz.deadlines import MARGIN_SECONDS
 from zta_authz.ext_authz.fast_tls import NotAllowed, NotHttp2
 from zta_authz.grpc_h2.connection import Cancelled, Connection, ErrorCode, Request, Status
 
@@ -84,8 +82,6 @@ class FastConnection(asyncio.Protocol):
         self._leaves_at: float | None = None  # a peer that may not ask: until when it is told so
         self.weight = 0
         """`held_bytes`, when `Serving` last looked."""
-        self._tasks: dict[int, tuple[asyncio.Task[bytes], asyncio.TimerHandle | None]] = {}
-        self._expired: set[int] = set()
         self._backlog: deque[Event] = deque()
         self._unread = bytearray()
         self._has_turn = False
@@ -182,13 +178,11 @@ class FastConnection(asyncio.Protocol):
             self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody waits for the calls in work."""
+        """Nobody waits for the calls that were not begun."""
         del exc
         self._closed_at = self._loop.time()
         self._backlog.clear()
         self._unread.clear()
-        for number in list(self._tasks):
-            self._cancel(number)
         self._connection.let_go()
         self._serving.remove(self)
 
@@ -266,68 +260,27 @@ class FastConnection(asyncio.Protocol):
             return
         deadline = None if timeout is None else self._arrivals.at + timeout
         try:
-            outcome = self._serving.runner.start(
-                method(event.message, CallContext(event.metadata, deadline), self._name)
-            )
+            answer = method(event.message, CallContext(event.metadata, deadline), self._name)
         except Exception as error:  # noqa: BLE001  a method's failure is its caller's to know, not the connection's end
             self._fail(number, error)
-            return
-        if isinstance(outcome, bytes):
-            self._connection.respond(number, outcome, now)
         else:
-            timer = None
-            if deadline is not None:
-                left = max(0.0, deadline - MARGIN_SECONDS / 2 - time.monotonic())  # late by then, and not yet over
-                timer = self._loop.call_later(left, self._expire, number)
-            self._tasks[number] = (outcome, timer)
-            outcome.add_done_callback(partial(self._done, number))
+            self._connection.respond(number, answer, now)
 
     def _begin_other(self, event: Cancelled | Unread, now: float) -> None:
-        if isinstance(event, Cancelled):
-            self._cancel(event.stream)
-        elif self._connection.fault is None:
+        """A call that was given up needs nothing: it is answered already, or its answer goes nowhere."""
+        if not isinstance(event, Cancelled) and self._connection.fault is None:
             refuse = self._serving.unread.get(event.path)
             if refuse is None:
                 self._connection.fail(event.stream, Status.RESOURCE_EXHAUSTED, "the request is too large")
             else:
                 self._connection.respond(event.stream, refuse(event.too_much), now)
 
-    def _fail(self, number: int, error: BaseException) -> None:
+    def _fail(self, number: int, error: Exception) -> None:
         if isinstance(error, Abort):
             self._connection.fail(number, error.status, error.message)
         else:
             _LOG.error("a method failed: %s", type(error).__qualname__)
             self._connection.fail(number, Status.UNKNOWN, "internal error")
-
-    def _done(self, number: int, task: asyncio.Task[bytes]) -> None:
-        _, timer = self._tasks.pop(number, (None, None))
-        if timer is not None:
-            timer.cancel()
-        late = number in self._expired
-        self._expired.discard(number)
-        if task.cancelled():  # this is told where nobody else has answered
-            status = Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
-            self._connection.fail(number, status, "Deadline Exceeded" if late else "the call was given up")
-        else:
-            error = task.exception()
-            if error is None:
-                self._connection.respond(number, task.result(), self._loop.time())
-            else:
-                self._fail(number, error)
-        if self._closed_at is None:
-            self._flush()
-
-    def _expire(self, number: int) -> None:
-        """Its time is over: the method may still say so in an answer of its own."""
-        self._expired.add(number)
-        self._tasks[number][0].cancel()
-
-    def _cancel(self, number: int) -> None:
-        task, timer = self._tasks.pop(number, (None, None))
-        if timer is not None:
-            timer.cancel()
-        if task is not None:
-            task.cancel()
 
     # what the server says
 
@@ -387,8 +340,6 @@ class FastConnection(asyncio.Protocol):
         self._closed_at = self._loop.time()
         self._backlog.clear()
         self._unread.clear()
-        for number in list(self._tasks):
-            self._cancel(number)
         if self._connection.fault is None or not self._transport.can_write_eof():
             self._transport.close()  # TLS can't be half-closed; its shutdown reads what comes
         elif not self._transport.is_closing():

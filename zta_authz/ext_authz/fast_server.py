@@ -165,8 +165,6 @@ class FastServer:
             self._claims.clear()
             if self._ticking is not None:
                 self._ticking.cancel()
-            if serving is not None:
-                serving.runner.close()
             self._serving = None
 
     async def _end_connections(self, serving: Serving, grace: float) -> None:
@@ -203,7 +201,7 @@ def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:
 def health_methods(health: Health) -> Methods:
     """The unary part of gRPC's health service (grpc/doc/health-checking.md)."""
 
-    async def check(payload: bytes, _context: Any, _caller: str) -> bytes:
+    def check(payload: bytes, _context: Any, _caller: str) -> bytes:
         try:
             service = health_pb2.HealthCheckRequest.FromString(payload).service
         except DecodeError:

@@ -6,19 +6,16 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.ext_authz.arrivals import Rounds
-from zta_authz.ext_authz.eager import EagerRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Mapping
 
     from zta_authz.ext_authz.fast_tls import TlsListener
-    from zta_authz.ext_authz.servers import Methods
+    from zta_authz.ext_authz.servers import Methods, Unary
     from zta_authz.grpc_h2.connection import Bounds
-
-    Method = Callable[[bytes, Any, str], Coroutine[Any, Any, bytes]]
 
 _LOG = logging.getLogger(__name__)
 _LOG_INTERVAL_SECONDS: Final = 1.0
@@ -80,16 +77,13 @@ class Serving:
     ) -> None:
         """`unread` answers calls whose message was not read, by path: it is told whether they are too many at once."""
         self.unread = unread
-        self.methods: Mapping[str, Method] = {
-            f"/{service}/{name}": cast("Method", call)  # each is an async function
-            for service, calls in methods.items()
-            for name, call in calls.items()
+        self.methods: Mapping[str, Unary] = {
+            f"/{service}/{name}": call for service, calls in methods.items() for name, call in calls.items()
         }
         self.bounds = bounds
         self.limits = limits
         self.gate = gate
         self.loop = asyncio.get_running_loop()
-        self.runner = EagerRunner(self.loop)
         self.rounds = Rounds(self.loop)
         self.connections: set[ServedConnection] = set()
         self.stopping = False

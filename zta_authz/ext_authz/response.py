@@ -19,11 +19,8 @@ import secrets
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import structs
-
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Answer, Reason
-from zta_authz.ext_authz.guarded_names import DECISION_ID_HEADER, OWN_NAMES
 from zta_authz.model.changed_headers import (
     PRINCIPAL_HEADER,
     is_ours_on_denials,
@@ -34,6 +31,7 @@ from zta_authz.model.changed_headers import (
 )
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
+from zta_authz.model.guarded_names import DECISION_ID_HEADER, OWN_NAMES
 from zta_authz.model.identity import NO_CHANGES, Changes
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
     from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
-    from zta_authz.ext_authz.guarded_names import GuardedNames
+    from zta_authz.model.guarded_names import GuardedNames
     from zta_authz.model.request import RequestAttributes
 
 _REALM = "zta-authz"
@@ -61,55 +59,35 @@ _CACHED_ANSWERS = 2048
 _CACHED_BYTES = 4096  # an answer with more in its headers is encoded each time, which bounds the cache's memory
 
 
-def settle(decision: Decision) -> Decision:
-    """The decision that is told: an allow that contradicts itself or names a caller no header can name is a denial."""
-    if decision.verdict is not Verdict.ALLOW:
-        return decision
-    if decision.reason in ANSWERS:
-        return structs.replace(decision, verdict=Verdict.DENY, reason=Reason.INTERNAL_ERROR, response=NO_RESPONSE)
-    principal = decision.identity.principal
-    if (principal.isascii() and principal.isprintable()) or is_header_value(principal):
-        return decision
-    return structs.replace(
-        decision, verdict=Verdict.DENY, reason=Reason.PEER_CERTIFICATE_MALFORMED, response=NO_RESPONSE
-    )
-
-
-def answer(
+def encode_response(
     decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
 ) -> bytes:
-    """The CheckResponse for `decision`; as `told`."""
-    return told(decision, decision_id, request, guarded)[1]
+    """The CheckResponse for `decision`, which is final (`authorizer.finalize`).
 
-
-def told(
-    decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
-) -> tuple[Decision, bytes]:
-    """`decision` as it is told (`settle`), and its CheckResponse.
-
-    Raises ValueError where `decision_id` is not 32 letters and digits.
+    Raises ValueError for an allow that is not, and where `decision_id` is not 32 letters and digits.
     `request` is None where the bytes did not parse. `guarded` are the names that no client may send: they are removed
     from the request unless they are set here.
     """
-    spoofed = guarded.spoofed(request.headers) if request is not None else ()
-    identity = decision.identity
-    usual = None if spoofed else _usual.get((decision.policy, decision.rule, identity.principal))
-    if usual is not None and usual.fits(decision, guarded):
-        return decision, _joined(usual.parts, decision_id)
-    decision = settle(decision)
     if decision.verdict is not Verdict.ALLOW:
-        return decision, _deny(decision, decision_id, request)
-    principal, changes, response = identity.principal, identity.changes, decision.response
+        return _deny(decision, decision_id, request)
+    spoofed = guarded.spoofed(request.headers) if request is not None else ()
+    principal, changes = decision.identity.principal, decision.identity.changes
+    usual = None if spoofed else _usual.get((decision.policy, decision.rule, principal))
+    if usual is not None and usual.fits(decision, guarded):
+        return _joined(usual.parts, decision_id)
+    if decision.reason in ANSWERS or not is_header_value(principal):
+        raise ValueError("this allow is not final")
+    response = decision.response
     said = _Allow(
         decision.reason, decision.policy, decision.rule, principal, changes, response, spoofed, guarded.listed
     )
     if not said.is_small():
-        return decision, _joined(_encode_allow.__wrapped__(said), decision_id)
+        return _joined(_encode_allow.__wrapped__(said), decision_id)
     parts = _encode_allow(said)
     if len(_usual) >= _CACHED_ANSWERS:
         _usual.clear()
     _usual[said.policy, said.rule, principal] = _Usual(said.reason, changes, response, guarded, parts)
-    return decision, _joined(parts, decision_id)
+    return _joined(parts, decision_id)
 
 
 def _joined(parts: list[bytes], decision_id: str) -> bytes:
@@ -156,10 +134,9 @@ class _Usual(NamedTuple):
     parts: list[bytes]
 
     def fits(self, decision: Decision, guarded: GuardedNames) -> bool:
-        """Whether `decision` is settled by being the same again. What is compared by identity is immutable."""
+        """Whether `decision`, an allow, is the same again. What is compared by identity is immutable."""
         return (
-            decision.verdict is Verdict.ALLOW
-            and decision.reason is self.reason
+            decision.reason is self.reason
             and decision.identity.changes is self.changes
             and decision.response is self.response
             and guarded is self.guarded

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 AUTHORIZATION_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK: Final = "Check"
 
-Unary = Callable[[bytes, Any, str], Awaitable[bytes]]
-"""One method: (request bytes, `grpc.aio.ServicerContext`, the caller's SPIFFE ID) to response bytes."""
+Unary = Callable[[bytes, Any, str], bytes]
+"""One method: (request bytes, the call's context, the caller's SPIFFE ID) to response bytes. It waits for nothing."""
 Methods = Mapping[str, Mapping[str, Unary]]
 """Methods by name, by their service's full name."""
+AsyncUnary = Callable[[bytes, Any, str], Awaitable[bytes]]
+AsyncMethods = Mapping[str, Mapping[str, AsyncUnary]]
+"""The same as coroutine functions, which `grpc.aio` wants: others it would run in threads."""
 
 MAX_CHECK_BYTES: Final = 4 * 1024 * 1024
 """A CheckRequest with the largest headers and body; one that is larger is denied."""
@@ -70,7 +73,7 @@ class Checks(Protocol):
         """True where the calls' metadata is looked at."""
         ...
 
-    async def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
+    def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
         """The CheckResponse to a CheckRequest that `caller` (a SPIFFE ID, "" on a Unix socket) sends."""
         ...
 
@@ -89,41 +92,39 @@ def unread_checks(checks: Checks) -> Mapping[str, Callable[[bool], bytes]]:
 
 
 def authorization_methods(
-    checks: Checks, max_concurrent: int, deadlines: Deadlines | None = None, max_bytes: int = MAX_CHECK_BYTES
+    checks: Checks, deadlines: Deadlines | None = None, max_bytes: int = MAX_CHECK_BYTES
 ) -> Methods:
-    """Envoy's `Check`, at most `max_concurrent` at a time; past it the answer is a denial (503) at once, no queue.
+    """Envoy's `Check`. A message of more than `max_bytes` is denied unread.
 
-    A message of more than `max_bytes` is denied unread.
-    `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided. A
-    call that is cancelled because its time is over is denied too.
+    `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided.
     """
-    in_flight = 0
     deadlines = deadlines or Deadlines()
     judge, answered = deadlines.judge, deadlines.answered
 
-    async def check(payload: bytes, context: Any, caller: str) -> bytes:
-        nonlocal in_flight
-        if in_flight >= max_concurrent:
-            return checks.refuse(Reason.OVERLOADED)
+    def check(payload: bytes, context: Any, caller: str) -> bytes:
         if len(payload) > max_bytes:
             return checks.refuse(Reason.REQUEST_TOO_LARGE)
         refusal = judge(context)
         if refusal is not None:
             return checks.refuse(refusal)
-        in_flight += 1
-        try:
-            metadata = context.invocation_metadata() if checks.wants_metadata else ()
-            answer = await checks.check(payload, metadata, caller)
-        except asyncio.CancelledError:
-            if not deadlines.is_late(context):
-                raise  # its caller gave up
-            return checks.refuse(Reason.DEADLINE_EXCEEDED)
-        finally:
-            in_flight -= 1
+        metadata = context.invocation_metadata() if checks.wants_metadata else ()
+        answer = checks.check(payload, metadata, caller)
         answered(context)
         return answer
 
     return {AUTHORIZATION_SERVICE: {CHECK: check}}
+
+
+def as_async(methods: Methods) -> AsyncMethods:
+    """`methods` for `GrpcServer`."""
+    return {service: {name: _as_async(call) for name, call in calls.items()} for service, calls in methods.items()}
+
+
+def _as_async(call: Unary) -> AsyncUnary:
+    async def run(payload: bytes, context: Any, caller: str) -> bytes:
+        return call(payload, context, caller)
+
+    return run
 
 
 class Health:
@@ -155,7 +156,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        methods: Methods,
+        methods: AsyncMethods,
         endpoints: Sequence[Endpoint],
         access: SocketAccess,
         *,
@@ -268,7 +269,7 @@ def _age_options(tls: MutualTls | SvidTls | None) -> tuple[tuple[str, int], ...]
     return (("grpc.max_connection_age_ms", age), ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS))
 
 
-def _unguarded(call: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _unguarded(call: AsyncUnary) -> Callable[[bytes, Any], Awaitable[bytes]]:
     """`call` for whoever can reach the socket: they have no SPIFFE ID."""
 
     async def unguarded(payload: bytes, context: Any) -> bytes:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zta_authz.errors import Reason
 from zta_authz.model.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
-    from zta_authz.errors import Reason
     from zta_authz.model.identity import NamedToken
 
 
@@ -83,3 +83,7 @@ class Decision(msgspec.Struct, frozen=True):
     def allowed(self) -> bool:
         """True only for an explicit allow."""
         return self.verdict is Verdict.ALLOW
+
+
+UNDECIDED = Decision(Verdict.DENY, Reason.INTERNAL_ERROR)
+"""What a call is answered that nothing has decided yet."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors, Fault, quoted
+from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents import read_all
@@ -35,6 +36,7 @@ class SourceText:
 class Snapshot:
     """Immutable. `digest` is SHA-256 (hex) over the options and the sources' texts; `sources` are their names.
 
+    `guarded_names` are the headers that no client may send, because tokens or policies set them.
     `warnings` are faults that do not keep the documents from being taken; `notes` say what was skipped, and why.
     """
 
@@ -44,6 +46,7 @@ class Snapshot:
     workloads: WorkloadResolver
     digest: str
     sources: tuple[str, ...]
+    guarded_names: GuardedNames
     warnings: tuple[Fault, ...] = ()
     notes: tuple[Fault, ...] = ()
 
@@ -80,7 +83,8 @@ def compile_snapshot(
     resolver = WorkloadResolver(options)
     digest = sources_digest(texts, options)
     told = (*notes, *documents.notes, *_idle(table))
-    return Snapshot(table, verifier, options, resolver, digest, names, tuple(warnings), told)
+    guarded = GuardedNames(verifier.strip_headers | table.output_headers, verifier.read_headers)
+    return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), told)
 
 
 def _idle(table: RuleTable) -> list[Fault]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final
 
 from zta_authz import __version__
+from zta_authz.failure_log import FailureLog
 from zta_authz.model.decision import Verdict
 from zta_authz.model.stages import Stages
 from zta_authz.telemetry.metrics import Metrics
@@ -18,17 +20,21 @@ if TYPE_CHECKING:
     from zta_authz.telemetry.sampling import Keep
     from zta_authz.telemetry.spans import RequestExporter
 
+_LOG = logging.getLogger(__name__)
 TIMED_CALLS: Final = 64
 """One call in so many has its stages timed, besides those that are traced: enough for a histogram."""
 
 
 class TelemetryObserver:
-    """Counts each answered call in `metrics` and, with `spans`, makes its span."""
+    """Counts each answered call in `metrics` and, with `spans`, makes its span. `errors` counts failures of either."""
 
-    __slots__ = ("_count", "_record", "_samples", "_spans", "_until_timed", "metrics", "traces")
+    __slots__ = ("_count", "_failures", "_record", "_samples", "_spans", "_until_timed", "errors", "metrics", "traces")
 
     def __init__(self, metrics: Metrics, spans: Spans | None = None) -> None:
         self.metrics = metrics
+        self.errors = 0
+        metrics.watch_observer(lambda: self.errors)
+        self._failures = FailureLog(_LOG)
         self._spans = spans
         self._until_timed = 1
         self.traces = spans is not None
@@ -51,7 +57,11 @@ class TelemetryObserver:
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
         """Where the call notes its stages: each that is sampled, and now and then another."""
-        sampled = self._samples is not None and self._samples(metadata)
+        try:
+            sampled = self._samples is not None and self._samples(metadata)
+        except Exception as error:  # noqa: BLE001  deciding goes on, and only its span is missing
+            self._failed(error, "")
+            return None
         self._until_timed -= 1
         if sampled or self._until_timed <= 0:
             self._until_timed = TIMED_CALLS
@@ -60,9 +70,16 @@ class TelemetryObserver:
 
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
-        self._count(event)
-        if self._record is not None and (event.stages is not None or event.decision.verdict is not Verdict.ALLOW):
-            self._record(event)  # no other is sampled or kept
+        try:
+            self._count(event)
+            if self._record is not None and (event.stages is not None or event.decision.verdict is not Verdict.ALLOW):
+                self._record(event)  # no other is sampled or kept
+        except Exception as error:  # noqa: BLE001  the answer is made; telemetry can't change it
+            self._failed(error, event.decision_id)
+
+    def _failed(self, error: Exception, decision_id: str) -> None:
+        self.errors += 1
+        self._failures.error("telemetry failed, the answer stands", error, decision_id)
 
     def hurry(self) -> None:
         """The end is wanted at once: spans that are not sent by now are dropped."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from zta_authz.ext_authz.fast_server import FastServer
 from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer, Health
+from zta_authz.ext_authz.servers import GrpcServer, Health, as_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from zta_authz.ext_authz.servers import Methods, Server
+    from zta_authz.ext_authz.servers import AsyncMethods, Methods, Server
     from zta_authz.ext_authz.tls import MutualTls
 
 SERVICE = "test.Conformance"
@@ -22,7 +22,10 @@ KINDS = ("grpcio", "fast")
 
 
 class Conformance:
-    """Answers, waits and fails as it is asked to; `given_up` is set when a waiting call is cancelled."""
+    """Answers and fails as it is asked to and, where the server lets it, waits.
+
+    `given_up` is set when a waiting call is cancelled.
+    """
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -33,10 +36,13 @@ class Conformance:
         self.metadata: list[tuple[str, str | bytes]] = []
 
     def methods(self) -> Methods:
-        calls = {"Echo": self.echo, "Wait": self.wait, "Fail": self.fail, "Give": self.give, "Nap": self.nap}
-        return {SERVICE: calls}
+        return {SERVICE: {"Echo": self.echo, "Fail": self.fail, "Give": self.give}}
 
-    async def echo(self, payload: bytes, context: Any, _caller: str) -> bytes:
+    def async_methods(self) -> AsyncMethods:
+        """The same for grpcio's server, and one that waits."""
+        return {SERVICE: {**as_async(self.methods())[SERVICE], "Wait": self.wait}}
+
+    def echo(self, payload: bytes, context: Any, _caller: str) -> bytes:
         self.metadata = [(name, value) for name, value in context.invocation_metadata()]
         return payload
 
@@ -59,19 +65,11 @@ class Conformance:
         async with self._changed:
             await self._changed.wait_for(lambda: self.waiting >= number)
 
-    async def nap(self, payload: bytes, _context: Any, _caller: str) -> bytes:
-        await asyncio.sleep(0)
-        return payload
-
-    async def fail(self, _payload: bytes, _context: Any, _caller: str) -> bytes:
+    def fail(self, _payload: bytes, _context: Any, _caller: str) -> bytes:
         raise RuntimeError
 
-    async def give(self, payload: bytes, _context: Any, _caller: str) -> bytes:
+    def give(self, payload: bytes, _context: Any, _caller: str) -> bytes:
         return bytes(int(payload))
-
-
-def server_class(kind: str) -> type[FastServer | GrpcServer]:
-    return FastServer if kind == "fast" else GrpcServer
 
 
 class Serving:
@@ -81,8 +79,11 @@ class Serving:
         self.service = Conformance()
         self.health = Health((SERVICE,))
         wanted = Endpoint(host="127.0.0.1") if tcp else Endpoint(path=str(directory / "server.sock"))
-        methods = self.service.methods()
-        self.server: Server = server_class(kind)(methods, [wanted], SocketAccess(), health=self.health, tls=tls)
+        self.server: Server = (
+            FastServer(self.service.methods(), [wanted], SocketAccess(), health=self.health, tls=tls)
+            if kind == "fast"
+            else GrpcServer(self.service.async_methods(), [wanted], SocketAccess(), health=self.health, tls=tls)
+        )
 
     @property
     def target(self) -> str:

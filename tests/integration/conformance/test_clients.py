@@ -28,6 +28,13 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
+@pytest.fixture(params=[False, True], ids=["unix", "tcp"])
+async def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Serving]:
+    """Only grpcio's server has methods that wait."""
+    async with serving("grpcio", tmp_path, tcp=request.param) as made:
+        yield made
+
+
 def channel_to(server: Serving, **options: Any) -> grpc.aio.Channel:
     limits = (
         ("grpc.max_receive_message_length", -1),
@@ -59,10 +66,6 @@ async def test_a_message_of_any_size_comes_back(server: Serving, size: int) -> N
     assert await ask(server, "Echo", bytes(size)) == bytes(size)
 
 
-async def test_a_call_that_waits_a_moment_is_answered(server: Serving) -> None:
-    assert await ask(server, "Nap", b"later") == b"later"
-
-
 async def test_a_message_past_the_bound_is_resource_exhausted_and_the_server_goes_on(server: Serving) -> None:
     assert await code_of(server, "Echo", bytes(4 * MIB + 1)) is Code.RESOURCE_EXHAUSTED
     assert await ask(server, "Echo") == b"x"
@@ -86,43 +89,43 @@ async def test_a_method_that_raises_is_unknown_and_the_server_goes_on(server: Se
     assert await ask(server, "Echo") == b"x"
 
 
-async def test_past_its_deadline_a_call_ends_and_its_work_is_dropped(server: Serving) -> None:
-    assert await code_of(server, "Wait", timeout=0.3) is Code.DEADLINE_EXCEEDED
-    await asyncio.wait_for(server.service.given_up.wait(), 5)
-    assert server.service.waiting == 0
+async def test_past_its_deadline_a_call_ends_and_its_work_is_dropped(waiting: Serving) -> None:
+    assert await code_of(waiting, "Wait", timeout=0.3) is Code.DEADLINE_EXCEEDED
+    await asyncio.wait_for(waiting.service.given_up.wait(), 5)
+    assert waiting.service.waiting == 0
 
 
-async def test_a_deadline_that_is_not_reached_does_no_harm(server: Serving) -> None:
-    async with channel_to(server) as channel:
+async def test_a_deadline_that_is_not_reached_does_no_harm(waiting: Serving) -> None:
+    async with channel_to(waiting) as channel:
         call = channel.unary_unary(method("Wait"))(b"x", timeout=20)
-        await server.service.entered.wait()
-        server.service.gate.set()
+        await waiting.service.entered.wait()
+        waiting.service.gate.set()
         assert await call == b"x"
 
 
-async def test_a_call_that_its_client_cancels_is_dropped(server: Serving) -> None:
-    async with channel_to(server) as channel:
+async def test_a_call_that_its_client_cancels_is_dropped(waiting: Serving) -> None:
+    async with channel_to(waiting) as channel:
         call = channel.unary_unary(method("Wait"))(b"x", timeout=20)
-        await server.service.entered.wait()
+        await waiting.service.entered.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(server.service.given_up.wait(), 5)
+        await asyncio.wait_for(waiting.service.given_up.wait(), 5)
         assert await channel.unary_unary(method("Echo"))(b"x", timeout=20) == b"x"
 
 
-async def test_a_client_that_goes_away_has_its_calls_dropped(server: Serving) -> None:
-    channel = channel_to(server)
+async def test_a_client_that_goes_away_has_its_calls_dropped(waiting: Serving) -> None:
+    channel = channel_to(waiting)
     call = channel.unary_unary(method("Wait"))(b"x", timeout=20)
-    await server.service.entered.wait()
+    await waiting.service.entered.wait()
     await channel.close()
     await asyncio.wait([asyncio.ensure_future(call)]) if not call.done() else None
-    await asyncio.wait_for(server.service.given_up.wait(), 5)
+    await asyncio.wait_for(waiting.service.given_up.wait(), 5)
 
 
 async def test_many_calls_at_once_are_answered_each_with_its_own(server: Serving) -> None:
     async with channel_to(server) as channel:
-        echo = channel.unary_unary(method("Nap"))
+        echo = channel.unary_unary(method("Echo"))
         payloads = [str(number).encode() * 50 for number in range(500)]
         assert await asyncio.gather(*(echo(payload, timeout=30) for payload in payloads)) == payloads
 
@@ -134,13 +137,13 @@ async def test_many_large_calls_at_once_are_answered(server: Serving) -> None:
         assert await asyncio.gather(*(echo(payload, timeout=30) for payload in payloads)) == payloads
 
 
-async def test_calls_in_work_do_not_hold_up_others(server: Serving) -> None:
-    async with channel_to(server) as channel:
-        waiting = [channel.unary_unary(method("Wait"))(b"x", timeout=20) for _ in range(20)]
-        await server.service.wait_for(20)
+async def test_calls_in_work_do_not_hold_up_others(waiting: Serving) -> None:
+    async with channel_to(waiting) as channel:
+        calls = [channel.unary_unary(method("Wait"))(b"x", timeout=20) for _ in range(20)]
+        await waiting.service.wait_for(20)
         assert await channel.unary_unary(method("Echo"))(b"y", timeout=20) == b"y"
-        server.service.gate.set()
-        assert await asyncio.gather(*waiting) == [b"x"] * 20
+        waiting.service.gate.set()
+        assert await asyncio.gather(*calls) == [b"x"] * 20
 
 
 @pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate])
@@ -223,23 +226,23 @@ async def test_health_of_another_service_is_not_found(server: Serving) -> None:
     assert caught.value.code() is Code.NOT_FOUND
 
 
-async def test_stopping_sends_goaway_answers_what_is_in_work_and_takes_nothing_new(server: Serving) -> None:
-    async with channel_to(server) as channel:
+async def test_stopping_sends_goaway_answers_what_is_in_work_and_takes_nothing_new(waiting: Serving) -> None:
+    async with channel_to(waiting) as channel:
         call = channel.unary_unary(method("Wait"))(b"x", timeout=20)
-        await server.service.entered.wait()
-        stopping = asyncio.create_task(server.server.stop(10))
+        await waiting.service.entered.wait()
+        stopping = asyncio.create_task(waiting.server.stop(10))
         await asyncio.sleep(0.3)
-        assert await code_of(server, "Echo", timeout=5) is Code.UNAVAILABLE
-        server.service.gate.set()
+        assert await code_of(waiting, "Echo", timeout=5) is Code.UNAVAILABLE
+        waiting.service.gate.set()
         assert await call == b"x"
         await asyncio.wait_for(stopping, 8)
 
 
-async def test_stopping_does_not_wait_longer_than_its_grace(server: Serving) -> None:
-    async with channel_to(server) as channel:
+async def test_stopping_does_not_wait_longer_than_its_grace(waiting: Serving) -> None:
+    async with channel_to(waiting) as channel:
         call = channel.unary_unary(method("Wait"))(b"x", timeout=20)
-        await server.service.entered.wait()
-        await asyncio.wait_for(server.server.stop(0.2), 5)
+        await waiting.service.entered.wait()
+        await asyncio.wait_for(waiting.server.stop(0.2), 5)
         with pytest.raises(grpc.aio.AioRpcError):
             await call
-    await asyncio.wait_for(server.service.given_up.wait(), 5)
+    await asyncio.wait_for(waiting.service.given_up.wait(), 5)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
+from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.record import (
@@ -21,7 +21,6 @@ from zta_authz.audit.record import (
     take_note,
 )
 from zta_authz.errors import Reason
-from zta_authz.ext_authz.response import answer
 from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, NamedToken, Token
 from zta_authz.model.request import Address, RequestAttributes

@@ -386,8 +386,7 @@ def test_the_record_names_the_rules_in_force_when_it_was_made(tmp_path: Path) ->
     path = tmp_path / "decisions.jsonl"
     sink = file_sink(path)
     for digest in ("a" * 64, "b" * 64):
-        sink.table_digest = digest
-        record(sink, deny())
+        sink.record(REQUEST, deny(), DECISION_ID, 0.0, (), digest)
     sink.close()
     assert [each["table_digest"] for each in decisions(path)] == ["a" * 64, "b" * 64]
     assert all(each["latency_us"] > 0 for each in decisions(path))

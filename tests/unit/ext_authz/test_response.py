@@ -7,13 +7,13 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
+from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.ext_authz import response as response_module
-from zta_authz.ext_authz.guarded_names import GuardedNames
-from zta_authz.ext_authz.response import answer, settle
+from zta_authz.ext_authz.response import encode_response
 from zta_authz.model.decision import Decision, Response, Verdict
+from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.identity import Changes
 from zta_authz.model.request import Headers, RequestAttributes
 
@@ -389,9 +389,10 @@ def test_a_decision_id_of_another_form_is_a_bug(decision_id: str) -> None:
         answer(allow(), decision_id, attributes())
 
 
-def test_a_sound_decision_is_settled_as_it_is() -> None:
-    for decision in (allow(), deny()):
-        assert settle(decision) is decision
+@pytest.mark.parametrize("decision", [Decision(Verdict.ALLOW, Reason.DENY_POLICY), allow(principal="a\nb")])
+def test_an_allow_that_is_not_final_is_never_written(decision: Decision) -> None:
+    with pytest.raises(ValueError, match="not final"):
+        encode_response(decision, DECISION_ID, attributes())
 
 
 def test_other_spellings_of_a_header_that_is_read_here_are_removed_and_its_own_is_kept() -> None:

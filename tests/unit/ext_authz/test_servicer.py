@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fakes.check import RecordingObserver, ScriptedAuthorizer
-from tests.support.check_requests import FRONTEND, allow, check_request, deny
+from tests.fakes.check import RecordingObserver, RecordingSink, ScriptedDecision
+from tests.fakes.snapshots import FixedSnapshot, hatshop
+from tests.support.check_requests import allow, check_request, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.authorizer import Authorizer
 from zta_authz.errors import ANSWERS, Reason, Refused
-from zta_authz.ext_authz.guarded_names import GuardedNames
+from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.response import encode_response
 from zta_authz.ext_authz.servicer import CheckServicer, new_decision_id
 from zta_authz.model.decision import Decision, Verdict
 
-GUARDED = GuardedNames(["x-user"])
+if TYPE_CHECKING:
+    from zta_authz.model.guarded_names import GuardedNames
+    from zta_authz.model.request import RequestAttributes
+    from zta_authz.ports import Encode
 
 SECRET = "eyJhbGciOi.secret.token"
+SNAPSHOT = hatshop()
 
 
-def servicer(outcome: Decision | BaseException, observer: RecordingObserver | None = None) -> CheckServicer:
+def servicer(
+    outcome: Decision | Exception,
+    observer: RecordingObserver | None = None,
+    sink: RecordingSink | None = None,
+    encode: Encode = encode_response,
+) -> CheckServicer:
     return CheckServicer(
-        ScriptedAuthorizer(outcome),  # type: ignore[arg-type]  # answers like an Authorizer
-        observer or RecordingObserver(),
-        lambda: GUARDED,
+        Authorizer(
+            parse_check_request,
+            encode,
+            FixedSnapshot(SNAPSHOT),
+            sink or RecordingSink(),
+            observer or RecordingObserver(),
+            ScriptedDecision(outcome),
+        )
     )
 
 
-async def told(check: CheckServicer, payload: bytes | None = None) -> CheckResponse:
-    return CheckResponse.FromString(
-        await check.check(check_request().SerializeToString() if payload is None else payload)
-    )
+def answered(check: CheckServicer, payload: bytes | None = None) -> CheckResponse:
+    return CheckResponse.FromString(check.check(check_request().SerializeToString() if payload is None else payload))
 
 
 def decision_id(message: CheckResponse) -> str:
     return message.dynamic_metadata.fields["decision_id"].string_value
 
 
-async def test_an_allow_goes_through_with_the_decision_id_of_its_record() -> None:
-    authorizer = ScriptedAuthorizer(allow())
-    check = CheckServicer(authorizer, RecordingObserver())  # type: ignore[arg-type]
-    message = await told(check)
+def test_an_allow_goes_through_with_the_decision_id_of_its_record() -> None:
+    sink = RecordingSink()
+    message = answered(servicer(allow(), sink=sink))
     assert message.HasField("ok_response")
-    [(request, evidence, _)] = authorizer.asked
-    assert (request.host, evidence.principal) == ("orders:8080", FRONTEND)
-    assert authorizer.recorded == [(request, allow(), decision_id(message))]
+    [(request, decision, recorded_id)] = sink.records
+    assert request is not None
+    assert (request.host, decision, recorded_id) == ("orders:8080", allow(), decision_id(message))
 
 
 @pytest.mark.parametrize(
@@ -58,43 +72,63 @@ async def test_an_allow_goes_through_with_the_decision_id_of_its_record() -> Non
         (None, deny(), Reason.DENY_POLICY),
     ],
 )
-async def test_the_record_says_what_the_proxy_is_told(
+def test_the_record_says_what_the_proxy_is_told(
     payload: bytes | None, outcome: Decision | Exception, reason: Reason
 ) -> None:
-    authorizer = ScriptedAuthorizer(outcome)
-    message = await told(CheckServicer(authorizer, RecordingObserver()), payload)  # type: ignore[arg-type]
-    [(_, recorded, recorded_id)] = authorizer.recorded
+    sink = RecordingSink()
+    message = answered(servicer(outcome, sink=sink), payload)
+    [(request, recorded, recorded_id)] = sink.records
     assert (recorded.verdict, recorded.reason, recorded_id) == (Verdict.DENY, reason, decision_id(message))
+    assert (request is None) is (payload is not None)
 
 
-@pytest.mark.parametrize(
-    ("accounts", "status"),
-    [(Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE), 503), (RuntimeError("disk"), 500)],
-)
-async def test_an_allow_that_cannot_be_recorded_is_a_denial(accounts: Decision | Exception, status: int) -> None:
-    authorizer, observer = ScriptedAuthorizer(allow()), RecordingObserver()
-    authorizer.accounts = accounts
-    message = await told(CheckServicer(authorizer, observer))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("keeps", "status"), [(False, 503), (RuntimeError("disk"), 500)])
+def test_an_allow_that_cannot_be_recorded_is_a_denial(keeps: bool | Exception, status: int) -> None:
+    observer = RecordingObserver()
+    message = answered(servicer(allow(), observer, RecordingSink(keeps)))
     assert message.denied_response.status.code == status
-    assert not observer.events[0].decision.allowed
+    assert [event.decision.allowed for event in observer.events] == [False]
 
 
-async def test_a_call_that_is_turned_away_is_recorded() -> None:
-    authorizer = ScriptedAuthorizer(allow())
-    CheckServicer(authorizer, RecordingObserver()).refuse(Reason.OVERLOADED)  # type: ignore[arg-type]
-    [(request, decision, _)] = authorizer.recorded
+def test_an_allow_that_cannot_be_written_is_denied_and_the_denial_recorded_after_it() -> None:
+    def broken(decision: Decision, number: str, request: RequestAttributes | None, guarded: GuardedNames) -> bytes:
+        if decision.allowed:
+            raise RuntimeError(SECRET)
+        return encode_response(decision, number, request, guarded)
+
+    sink, observer = RecordingSink(), RecordingObserver()
+    check = servicer(allow(), observer, sink, broken)
+    assert answered(check).denied_response.status.code == 500
+    assert [decision.reason for _, decision, _ in sink.records] == [Reason.ALLOW_POLICY, Reason.INTERNAL_ERROR]
+    assert len({number for _, _, number in sink.records}) == 1
+    assert [event.decision.reason for event in observer.events] == [Reason.INTERNAL_ERROR]
+    assert check.internal_errors == 1
+
+
+def test_a_call_that_is_turned_away_is_recorded() -> None:
+    sink = RecordingSink()
+    servicer(allow(), sink=sink).refuse(Reason.OVERLOADED)
+    [(request, decision, _)] = sink.records
     assert request is None
     assert decision.reason is Reason.OVERLOADED
+    assert sink.digests == [SNAPSHOT.digest]
 
 
-async def test_spoofed_output_headers_are_removed() -> None:
-    message = await told(servicer(allow()), check_request([("x_user", b"root")]).SerializeToString())
-    assert list(message.ok_response.headers_to_remove) == ["x_user", "x-user"]
-
-
-async def test_the_observer_hears_of_the_answer_with_the_calls_metadata() -> None:
+def test_a_call_that_is_turned_away_is_answered_though_the_decision_log_fails() -> None:
     observer = RecordingObserver()
-    await servicer(deny(), observer).check(check_request().SerializeToString(), (("traceparent", "00"),))
+    message = CheckResponse.FromString(servicer(allow(), observer, RecordingSink(OSError())).refuse(Reason.OVERLOADED))
+    assert message.denied_response.status.code == 500
+    assert [event.decision.reason for event in observer.events] == [Reason.INTERNAL_ERROR]
+
+
+def test_spoofed_headers_of_ours_are_removed() -> None:
+    message = answered(servicer(allow()), check_request([("x_zta_principal", b"root")]).SerializeToString())
+    assert "x_zta_principal" in message.ok_response.headers_to_remove
+
+
+def test_the_observer_hears_of_the_answer_with_the_calls_metadata() -> None:
+    observer = RecordingObserver()
+    servicer(deny(), observer).check(check_request().SerializeToString(), (("traceparent", "00"),))
     [event] = observer.events
     assert event.metadata == (("traceparent", "00"),)
     assert event.request is not None
@@ -102,9 +136,9 @@ async def test_the_observer_hears_of_the_answer_with_the_calls_metadata() -> Non
     assert 0 < event.started_ns <= event.ended_ns
 
 
-async def test_bytes_that_are_no_request_are_denied_and_observed() -> None:
+def test_bytes_that_are_no_request_are_denied_and_observed() -> None:
     observer = RecordingObserver()
-    message = await told(servicer(allow(), observer), b"\xff\xff")
+    message = answered(servicer(allow(), observer), b"\xff\xff")
     assert (message.status.code, message.denied_response.status.code) == (3, 400)
     assert observer.events[0].request is None
     assert observer.events[0].decision.reason is Reason.REQUEST_MALFORMED
@@ -113,59 +147,43 @@ async def test_bytes_that_are_no_request_are_denied_and_observed() -> None:
 @pytest.mark.parametrize(
     "failure", [RuntimeError(SECRET), KeyError("x"), RecursionError(), MemoryError(), UnicodeError("x"), TimeoutError()]
 )
-async def test_any_exception_is_an_explicit_denial(failure: Exception) -> None:
-    observer = RecordingObserver()
-    check = servicer(failure, observer)
-    message = await told(check)
+def test_any_exception_is_an_explicit_denial(failure: Exception) -> None:
+    observer, sink = RecordingObserver(), RecordingSink()
+    check = servicer(failure, observer, sink)
+    message = answered(check)
     assert (message.status.code, message.denied_response.status.code) == (13, 500)
-    assert observer.events[0].decision.reason is Reason.INTERNAL_ERROR
+    [event] = observer.events
+    assert (event.decision.reason, event.decision.detail) == (Reason.INTERNAL_ERROR, type(failure).__name__)
+    assert [(request, decision) for request, decision, _ in sink.records] == [(event.request, event.decision)]
+    assert event.request is not None
     assert check.internal_errors == 1
 
 
-async def test_a_refusal_raised_by_the_core_keeps_its_reason() -> None:
-    message = await told(servicer(Refused(Reason.TOKEN_EXPIRED)))
+def test_a_refusal_raised_by_the_core_keeps_its_reason() -> None:
+    message = answered(servicer(Refused(Reason.TOKEN_EXPIRED)))
     assert message.denied_response.status.code == 401
 
 
-async def test_something_that_is_no_decision_is_a_denial() -> None:
-    message = await told(servicer(None))  # type: ignore[arg-type]
+def test_something_that_is_no_decision_is_a_denial() -> None:
+    message = answered(servicer(None))  # type: ignore[arg-type]
     assert message.denied_response.status.code == 500
 
 
-async def test_output_headers_that_cannot_be_told_are_a_denial() -> None:
-    def broken() -> GuardedNames:
-        raise RuntimeError(SECRET)
-
-    check = CheckServicer(ScriptedAuthorizer(allow()), RecordingObserver(), broken)  # type: ignore[arg-type]
-    assert (await told(check)).denied_response.status.code == 500
-
-
-async def test_an_allow_that_contradicts_itself_is_observed_as_the_denial_it_became() -> None:
+def test_an_allow_that_contradicts_itself_is_observed_as_the_denial_it_became() -> None:
     observer = RecordingObserver()
-    message = await told(servicer(Decision(Verdict.ALLOW, Reason.DENY_POLICY), observer))
+    message = answered(servicer(Decision(Verdict.ALLOW, Reason.DENY_POLICY), observer))
     assert message.denied_response.status.code == 500
     assert observer.events[0].decision.verdict is Verdict.DENY
 
 
-async def test_cancellation_is_not_answered() -> None:
-    with pytest.raises(asyncio.CancelledError):
-        await told(servicer(asyncio.CancelledError()))
-
-
-async def test_a_failing_observer_changes_nothing_and_is_counted() -> None:
-    check = servicer(allow(), RecordingObserver(RuntimeError("telemetry")))
-    assert (await told(check)).HasField("ok_response")
-    assert check.observer_errors == 1
-
-
-async def test_the_log_has_one_stack_and_nothing_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_one_stack_and_nothing_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
     check = servicer(RuntimeError(SECRET))
     with caplog.at_level(logging.ERROR):
         for _ in range(5):
-            await told(check)
+            answered(check)
     [record] = caplog.records
     assert "RuntimeError" in record.getMessage()
-    assert "in authorize" in record.getMessage()
+    assert "in check" in record.getMessage()
     assert SECRET not in caplog.text
     assert check.internal_errors == 5
 

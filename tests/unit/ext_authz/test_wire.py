@@ -13,11 +13,10 @@ from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.service.auth import v3 as envoy
 from envoy_data_plane.google.protobuf import Struct, Value
 
-from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny
+from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import answer
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.identity import Changes
 from zta_authz.model.request import Address

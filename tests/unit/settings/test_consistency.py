@@ -180,6 +180,7 @@ audit: {{sink: file, path: "{0}/log", checkpoint: {{path: "{0}/c", key_file: "{0
 drain_seconds: 0
 """
 READ_ELSEWHERE = {
+    "Settings.max_concurrent_checks": "only `server: grpcio` has a queue to bound",
     "Settings.insecure": "it permits what the rules above would refuse",
     "Settings.workers": "`serve` reads it before it builds anything",
 }

@@ -109,3 +109,26 @@ def test_the_share_of_traced_calls_can_change_while_it_runs(collector: Collector
     observer.close()
     assert sum(body.count(DECISION_ID.encode()) for _, body in collector.bodies) == 1
     assert b"zta_spans_exported_total 1.0" in observer.metrics.render()
+
+
+def test_a_failure_of_telemetry_reaches_nobody_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    observer = build_observer()
+    observer.observe(msgspec.structs.replace(EVENT, decision=None))
+    check(observer)
+    assert observer.errors == 1
+    assert b"zta_observer_errors_total 1.0" in observer.metrics.render()
+    assert "AttributeError" in caplog.text
+
+
+def test_a_call_whose_sampling_fails_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise RuntimeError
+
+    monkeypatch.setattr("zta_authz.telemetry.sampling.Sampling.samples", fail)
+    observer = build_observer(exporter=exporter_to("http://127.0.0.1:9/", "http/protobuf"))
+    try:
+        assert observer.begin(()) is None
+        assert observer.errors == 1
+    finally:
+        observer.hurry()
+        observer.close()
