@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
@@ -114,9 +114,11 @@ def _answered(snapshot: Snapshot, workload: Workload | None, denial: Decision, i
 def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decision:
     """DENY, then ALLOW, then the default: allow only where it says so and no ALLOW policy selects the workload."""
     shadows = _shadows(view, inputs) if view.has_shadows else ()
-    rule = _first_denial(view, inputs)
-    if rule is not None:
-        return _decided(Verdict.DENY, Reason.DENY_POLICY, rule, inputs, shadows)
+    denial = _first_denial(view, inputs)
+    if denial is not None:
+        rule, asked = denial
+        decision = _decided(Verdict.DENY, Reason.DENY_POLICY, rule, asked, shadows)
+        return decision if asked is inputs else _for_another_token(decision, inputs)
     rule = view.allow.first(inputs)
     if rule is not None:
         return _decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows)
@@ -125,15 +127,15 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
     return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity, shadows=shadows)
 
 
-def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
-    """The DENY rule that holds; in strict reading each token that was presented is asked about, not only the first."""
+def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | None:
+    """The DENY rule that holds, and for what: in strict reading each token is asked about, not only the first."""
     first = inputs.identity.token
     others = [token for token in inputs.identity.tokens if token is not first] if inputs.strict else []
     if others:
         inputs.conditions.told = {}
     rule = view.deny.first(inputs)
     if rule is not None:
-        return rule
+        return rule, inputs
     for token in others:
         again = Inputs(inputs.request, replace(inputs.identity, token=token), inputs.options, inputs.now, inputs.stages)
         again.follow_conditions_of(inputs, len(others))
@@ -141,8 +143,16 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> Rule | None:
         rule = view.deny.first(again)
         inputs.charge_conditions_to(again)
         if rule is not None:
-            return rule
+            return rule, again
     return None
+
+
+def _for_another_token(decision: Decision, inputs: Inputs) -> Decision:
+    """The denial, with the identity as always; the detail says whose token it is for (no subject: logs may mask it)."""
+    token = decision.identity.token
+    whose = "" if token is None else f"for another token, of issuer {quoted((token.issuer,))}"
+    detail = f"{whose}: {decision.detail}" if decision.detail else whose
+    return structs.replace(decision, identity=inputs.identity, detail=detail)
 
 
 def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shadows: tuple[Shadow, ...]) -> Decision:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_CLAUSES: Final = 12
 _MOST_CHARACTERS: Final = 200
+_CANT_HOLD: Final = "something that a condition can't hold"
 _SECRETS: Final = frozenset(("authorization", "cookie", "proxy-authorization", "dpop", "x-api-key", "set-cookie"))
 _WHOLE: Final = frozenset(("request.headers", "claims", "context"))
 
@@ -40,7 +41,9 @@ def _clause(text: str, inputs: Inputs) -> str:
 
 
 def _evaluated(text: str, inputs: Inputs) -> tuple[bool | None, str]:
-    result = evaluate_part(text, inputs)
+    result = _part(text, inputs)
+    if result is None:
+        return None, _CANT_HOLD
     if result.type().name() == "BOOL":
         return result.value() is True, ""
     if result.type().name() == "ERROR":
@@ -48,11 +51,21 @@ def _evaluated(text: str, inputs: Inputs) -> tuple[bool | None, str]:
     return None, f": it is of type {result.type().name()}"
 
 
+def _part(text: str, inputs: Inputs) -> Any:
+    """What the runtime makes of `text`; None where it can't take what the request holds (bytes that are not UTF-8)."""
+    try:
+        return evaluate_part(text, inputs)
+    except Exception:  # noqa: BLE001 - an explanation says so, as the condition is Unknown then
+        return None
+
+
 def _shown(name: str, inputs: Inputs) -> str:
     """What is read by `name`; secrets are not shown, whole maps only by their size."""
     if any(secret in name.lower() for secret in _SECRETS):
         return "not shown"
-    result: Any = evaluate_part(name, inputs)
+    result = _part(name, inputs)
+    if result is None:
+        return _CANT_HOLD
     if result.type().name() == "ERROR":
         return "not there"
     if name in _WHOLE:

@@ -124,6 +124,26 @@ def test_every_token_is_held_against_a_deny_rule_in_strict(options: Options, den
     assert found.allowed is not denied
 
 
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("token.subject == 'mallory'", ""),
+        ("claims.level > 3", ": its condition is Unknown: it could not be evaluated on this request"),
+    ],
+)
+def test_a_denial_for_the_second_token_says_so(condition: str, said: str) -> None:
+    """It was called Unknown, because the condition was looked at again with the first token."""
+    tokens = tuple(
+        Token(issuer, subject, {"iss": issuer, "sub": subject, **more})
+        for issuer, subject, more in (("https://a", "nobody", {"level": 1}), ("https://b", "mallory", {}))
+    )
+    identity = Identity(token=tokens[0], tokens=tokens)
+    inputs = Inputs(RequestAttributes("GET", "/"), identity, Options())
+    found = combine(conditional(condition, "DENY").table.default_view, inputs, default_allow=False)
+    assert (found.reason, found.identity) == (Reason.DENY_POLICY, identity)
+    assert found.detail == f"for another token, of issuer `https://b`{said}"
+
+
 def test_a_users_agent_is_one_value_whatever_commas_it_has() -> None:
     snapshot = denying('{when: [{key: "request.headers[user-agent]", values: [evil*]}]}')
     for agent, wanted in (("Mozilla/5.0 (X11, like Gecko)", Reason.ALLOW_POLICY), ("evil, really", Reason.DENY_POLICY)):

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.policies import FRONTEND, ISTIO, STRICT, operation, policy, request, snapshot, source, when
 from zta_authz.errors import Reason
 from zta_authz.model.request import NO_EVIDENCE, Evidence, RequestAttributes
@@ -175,6 +177,14 @@ def test_a_value_that_is_not_there_and_secrets_are_not_shown() -> None:
     assert (
         '`claims.level > 3` is Unknown (Key not found in map : "level", `claims.level` is not there)' in miss.failed[0]
     )
+
+
+@pytest.mark.parametrize("text", ["request.headers['x-a'] == 'b'", "request.headers['x-a'].matches('b')"])
+def test_a_value_that_no_condition_can_hold_is_explained(text: str) -> None:
+    """Bytes of a recorded request that are no UTF-8 ended the explanation in an exception of the runtime."""
+    asked = request(headers={"x-a": "\udcff"})
+    (line,) = conditioned("DENY", text, asked).matched
+    assert f"`{text}` is Unknown (something that a condition can't hold" in line
 
 
 def test_long_values_are_cut_and_whole_maps_are_counted() -> None:
