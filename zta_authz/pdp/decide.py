@@ -116,8 +116,8 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
     shadows = _shadows(view, inputs) if view.has_shadows else ()
     denial = _first_denial(view, inputs)
     if denial is not None:
-        rule, asked = denial
-        decision = _decided(Verdict.DENY, Reason.DENY_POLICY, rule, asked, shadows)
+        denying, asked = denial
+        decision = _decided(Verdict.DENY, Reason.DENY_POLICY, denying, asked, shadows)
         return decision if asked is inputs else _for_another_token(decision, inputs)
     rule = view.allow.first(inputs)
     if rule is not None:
