@@ -262,7 +262,9 @@ class LogVerifier:
         if link.is_event:
             self._logs.add(link.log)
             if link.log != self.report.log:
-                told = f"it is of the log {link.log or 'without an id'}, not of {self.report.log}"
+                told = (
+                    f"it is of the log {link.log or 'without an id'}, not of {self.report.log or 'one without an id'}"
+                )
                 self.report.find(self._file, self._line, link.seq, Kind.ANOTHER_LOG, told)
         elif self._last is not None and self._last.is_event and self._last.event == Event.SEAL:
             self.report.find(self._file, self._line, link.seq, Kind.MOVED, "it stands after the seal of its segment")
@@ -276,9 +278,8 @@ class LogVerifier:
         report = self.report
         for checkpoint in self._checkpoints.pop(link.seq, ()):
             if checkpoint.log not in self._logs:
-                told = (
-                    f"checkpoint {checkpoint.number} is of the log {checkpoint.log or 'without an id'}, not of this one"
-                )
+                which = "not of this one" if self._logs else "and no line up to here says of which log this file is"
+                told = f"checkpoint {checkpoint.number} is of the log {checkpoint.log or 'without an id'}, {which}"
                 report.find(self._file, self._line, link.seq, Kind.ANOTHER_LOG, told)
             elif checkpoint.head != head:
                 told = f"record {link.seq} is not the one that checkpoint {checkpoint.number} saw"

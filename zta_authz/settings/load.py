@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import ValidationError
 
@@ -246,8 +246,17 @@ _PLAIN_WORDS: Final = {
 def _did_you_mean(path: Path) -> str:
     model: type[BaseModel] | None = Settings
     for step in path[:-1]:
-        field = None if model is None else model.model_fields.get(str(step))
-        model = None if field is None else section_of(field.annotation)
+        if isinstance(step, int):  # an item of the list before
+            continue
+        field = None if model is None else model.model_fields.get(step)
+        model = None if field is None else section_of(field.annotation) or _item_of(field.annotation)
     names = list(model.model_fields) if model is not None else []
     close = difflib.get_close_matches(str(path[-1]), names, 1)
-    return f"did you mean `{close[0]}`?" if close else f"fields here are {', '.join(names)}"
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"fields here are {', '.join(names)}" if names else "see the settings' reference for the fields here"
+
+
+def _item_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a list's items, None where they are none."""
+    return next((found for each in get_args(annotation) if (found := section_of(each) or _item_of(each))), None)

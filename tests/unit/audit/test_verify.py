@@ -55,6 +55,23 @@ def test_a_log_as_it_was_written_is_fine(log: Path) -> None:
     assert report.head == digest(read_lines(log / "decisions.jsonl")[-1].rstrip(b"\n"))
 
 
+def test_where_the_opening_line_is_gone_the_log_is_called_unknown_and_not_another_one(log: Path) -> None:
+    tamper(log, lambda lines: lines[2:])
+    report = verify(log, signed=True)
+    found = {finding.kind: finding.message for finding in report.findings}
+    assert found[Kind.ANOTHER_LOG].endswith(", and no line up to here says of which log this file is")
+    assert not report.ok
+
+
+def test_the_seal_of_a_file_without_its_opening_line_is_told_in_whole_words(tmp_path: Path) -> None:
+    write_log(tmp_path, 30, max_bytes=2048)
+    first = segments(tmp_path)[0]
+    first.write_bytes(b"".join(read_lines(first)[2:]))
+    findings = verify(tmp_path, files=[first]).findings
+    (told,) = [finding.message for finding in findings if finding.kind is Kind.ANOTHER_LOG]
+    assert told.endswith(", not of one without an id")
+
+
 def test_a_changed_line_is_named(log: Path) -> None:
     tamper(log, lambda lines: [*lines[:4], lines[4].replace(b'"deny"', b'"allow"'), *lines[5:]])
     assert kinds(verify(log)) == [(5, Kind.CHANGED)]

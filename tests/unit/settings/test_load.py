@@ -132,6 +132,12 @@ def test_all_faults_of_file_and_environment_are_reported_at_once_each_in_its_pla
         ("policis: [a]", "unknown field `policis`", "did you mean `policies`?"),
         ("workload: {namspace: a}", "unknown field `namspace`", "did you mean `namespace`?"),
         ("health: {address: a}", "unknown field `address`", "fields here are listen"),
+        (
+            "workloads: [{principal: 'spiffe://a/b', namespace: a, id: a}]",
+            "unknown field `id`",
+            "fields here are principal, namespace, labels",
+        ),
+        ("bundles: [{trust_domain: a.b, file: /a, ulr: x}]", "unknown field `ulr`", "did you mean `url`?"),
         ("semantics: Strict", "`semantics`: not one of the values this field can have", "write 'strict' or 'istio'"),
         ("insecure: 'true'", "`insecure`: must be true or false", "write `true` or `false`, without quotes"),
         ("drain_seconds: 1m", "`drain_seconds`: must be a number", "write `60`: seconds, as a number without a unit"),
