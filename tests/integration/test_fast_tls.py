@@ -221,7 +221,8 @@ async def test_before_its_certificate_expires_a_caller_is_asked_to_come_with_ano
 async def test_a_caller_whose_certificate_has_expired_is_not_heard_and_may_ask_again_elsewhere(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zta_authz.ext_authz.fast_connection._RENEW_SECONDS", 0.0)
+    # Not drained before the call: the connection is still open when the certificate has expired.
+    monkeypatch.setattr("zta_authz.ext_authz.fast_connection._RENEW_SECONDS", -60.0)
     short = Files(files.authority, files.directory, files.validity | {"not_after": time.time() + 2})
     checks = EchoingChecks()
     async with (

@@ -200,7 +200,7 @@ async def test_an_idle_connection_does_not_make_its_next_call_late(tmp_path: Pat
     checks = BusyChecks()
     async with serving(tmp_path, checks, 1000, "fast") as endpoint:
         many = b"".join(call(number) for number in range(200))
-        answers = await asked(endpoint, [many, call(200, milliseconds=100)], 201, pause=0.5)
+        answers = await asked(endpoint, [many, call(200, milliseconds=600)], 201, pause=1.0)
     assert answers == Counter({"allowed": 201})
 
 

@@ -136,11 +136,9 @@ async def test_a_connection_whose_caller_was_let_in_and_has_expired_ends_instead
             later = 7200.0
             assert await status_of(standing, method) is grpc.StatusCode.UNAVAILABLE  # what a proxy tries again
             assert "no longer holds" in caplog.text
-            assert (
-                await status_of(standing) is grpc.StatusCode.PERMISSION_DENIED
-            )  # on a new one, with the old certificate
+            assert await status_on_new(standing) is grpc.StatusCode.PERMISSION_DENIED  # with the old certificate
             later = 0.0  # as if it had come with a new certificate
-            assert await status_of(standing) is grpc.StatusCode.OK
+            assert await status_on_new(standing) is grpc.StatusCode.OK
 
 
 async def test_a_caller_that_a_revocation_list_names_may_not_ask_until_the_list_is_gone(files: Files) -> None:
