@@ -116,9 +116,9 @@ class PolicyEvaluator:
     """Decides requests by the policies under `paths`. Raises `DocumentErrors` with every fault of every file."""
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
-        self._paths = tuple(paths)
+        self.paths = tuple(paths)
         self._options = options
-        self.snapshot = load_snapshot(self._paths, options)
+        self.snapshot = load_snapshot(self.paths, options)
 
     def decide(self, subject: Subject, now: float) -> Decision:
         """The decision at `now`, seconds since the epoch."""
@@ -192,7 +192,7 @@ class PolicyEvaluator:
         """The snapshot to verify tokens with where the peer is assumed: it must not ask for a certificate."""
         if self._options.verify_certificate is not CertificateCheck.REQUIRED:
             return self.snapshot
-        return load_snapshot(self._paths, replace(self._options, verify_certificate=CertificateCheck.WHEN_PRESENT))
+        return load_snapshot(self.paths, replace(self._options, verify_certificate=CertificateCheck.WHEN_PRESENT))
 
     def _spaced_claims(self, subject: Subject, workload: Workload | None) -> tuple[str, ...]:
         """What the rules for the claims' issuer say of claims that are lists split on spaces."""
@@ -210,5 +210,5 @@ class PolicyEvaluator:
     @cached_property
     def _spacing(self) -> list[RequestAuthentication]:
         """The RequestAuthentications in sources that speak of such claims; the others need not be read again."""
-        sources = [(each.name, each.text) for each in read_sources(self._paths, []) if _SPACED in each.text]
+        sources = [(each.name, each.text) for each in read_sources(self.paths, []) if _SPACED in each.text]
         return read_all(sources, self._options.workload.namespace, [], [], lambda _: None).authentications

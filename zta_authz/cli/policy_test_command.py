@@ -32,17 +32,58 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "0 all passed, 1 a test failed, 2 tests or policies have faults, or there are no tests",
             "policy-tests.md",
             "zta-authz test tests/",
-            "zta-authz test tests/ --junit report.xml",
+            "zta-authz test tests/ -k frontend --watch",
+            "zta-authz test tests/ --coverage --junit report.xml",
         ),
     )
     command.add_argument("paths", metavar="PATH", nargs="+", help="test files, or directories to look for them in")
     command.add_argument("--junit", metavar="FILE", help="write a JUnit XML report too")
+    command.add_argument(
+        "-k", "--filter", metavar="TEXT", default="", help="only tests with this in their name, or of this pattern"
+    )
+    command.add_argument("--coverage", action="store_true", help="list the rules that no test reaches")
+    command.add_argument("--watch", action="store_true", help="run them again whenever a test or a policy changes")
     add_output_argument(command)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, usage_error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the tests. Raises `FaultsError` with every fault of every file; no test is run then."""
+    from zta_authz.cli.watching import repeat_on_change
+
+    if not arguments.watch:
+        return _run_once(arguments, [])
+    if arguments.output == "json" or arguments.junit:
+        arguments.usage_error("--watch is for people: leave out --output json and --junit")
+    known: dict[str, None] = dict.fromkeys(arguments.paths)
+
+    def run_again() -> list[str]:
+        _watch_once(arguments, known)
+        return list(known)
+
+    repeat_on_change(run_again)
+    return 0
+
+
+def _watch_once(arguments: argparse.Namespace, known: dict[str, None]) -> None:
+    """Run the tests and add the policies that they name to `known`; faults are printed and end nothing."""
+    import sys
+
+    from zta_authz.cli.fault_lines import print_faults
+
+    policies: list[str] = []
+    try:
+        _run_once(arguments, policies)
+    except FaultsError as error:
+        print_faults(error.faults, excerpts=True)
+        policies += [fault.source for fault in error.faults]  # also of policies that could not be loaded
+    known.update(dict.fromkeys(policies))
+    print("watching for changes, Ctrl-C ends", flush=True, file=sys.stderr)
+    sys.stdout.flush()
+
+
+def _run_once(arguments: argparse.Namespace, policies: list[str]) -> int:
+    """The exit status. The paths of policies are added to `policies`."""
     import time
 
     from zta_authz.cli.junit import write_junit
@@ -51,17 +92,29 @@ def run(arguments: argparse.Namespace) -> int:
     now = time.time()
     faults: list[Fault] = []
     suites = _load(arguments.paths, faults)
-    results = [] if faults else [(suite, [run_case(suite, case, now) for case in suite.cases]) for suite in suites]
+    policies += [path for suite in suites for path in suite.evaluator.paths]
+    cases = [(suite, [case for case in suite.cases if _chosen(case.name, arguments.filter)]) for suite in suites]
+    if not faults and not any(chosen for _, chosen in cases):
+        hint = "it is a part of the name in any case, or a pattern with `*`, `?` and `[]` for the whole name"
+        faults.append(Fault("--filter", 0, 0, f"no test is named like `{arguments.filter}`", hint))
+    results = [] if faults else [(suite, [run_case(suite, case, now) for case in chosen]) for suite, chosen in cases]
     if arguments.junit:
         texts = {id(outcome): _failure_text(suite, outcome) for suite, outcomes in results for outcome in outcomes}
         write_junit(arguments.junit, results, texts, faults)
     if faults:
         raise FaultsError(faults)
     if arguments.output == "json":
-        _print_json(results)
+        _print_json(results, coverage=arguments.coverage)
     else:
-        _print_text(results)
+        _print_text(results, coverage=arguments.coverage)
     return EXIT_FAILURES if any(outcome.differences for _, outcomes in results for outcome in outcomes) else 0
+
+
+def _chosen(name: str, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    name, pattern = name.lower(), pattern.lower()
+    return fnmatchcase(name, pattern) if any(char in pattern for char in "*?[") else pattern in name
 
 
 def _load(paths: Sequence[str], faults: list[Fault]) -> list[Suite]:
@@ -76,9 +129,10 @@ def _counts(results: Results) -> dict[str, int]:
     return {"tests": len(outcomes), "passed": len(outcomes) - failed, "failed": failed}
 
 
-def _print_json(results: Results) -> None:
+def _print_json(results: Results, *, coverage: bool) -> None:
     from zta_authz.cli.outcome import decision_fields
     from zta_authz.cli.output import print_json
+    from zta_authz.cli.policy_coverage import coverage_of
 
     tests: list[dict[str, Any]] = [
         {
@@ -93,10 +147,11 @@ def _print_json(results: Results) -> None:
         for suite, outcomes in results
         for outcome in outcomes
     ]
-    print_json("PolicyTestResult", {"summary": _counts(results), "tests": tests})
+    fields = {"coverage": coverage_of(results).fields()} if coverage else {}
+    print_json("PolicyTestResult", {"summary": _counts(results), "tests": tests, **fields})
 
 
-def _print_text(results: Results) -> None:
+def _print_text(results: Results, *, coverage: bool) -> None:
     from zta_authz.cli.output import one_line, stdout_console
 
     console = stdout_console()
@@ -110,9 +165,21 @@ def _print_text(results: Results) -> None:
         for note in suite.evaluator.unjudged(outcome.case.subject)
     ):
         console.print(f"note: {one_line(note)}", soft_wrap=True, markup=False, highlight=False)
+    if coverage:
+        _print_coverage(console, results)
     counts = _counts(results)
     style = "bold red" if counts["failed"] else "bold green"
     console.print(f"{counts['tests']} tests: {counts['passed']} passed, {counts['failed']} failed", style=style)
+
+
+def _print_coverage(console: Console, results: Results) -> None:
+    from zta_authz.cli.output import one_line
+    from zta_authz.cli.policy_coverage import coverage_of
+
+    coverage = coverage_of(results)
+    for missed in coverage.missed:
+        console.print(one_line(str(missed)), soft_wrap=True, style="yellow")
+    console.print(f"{coverage.rules - len(coverage.missed)} of {coverage.rules} rules reached", soft_wrap=True)
 
 
 def _print_outcome(console: Console, suite: Suite, outcome: Outcome) -> None:

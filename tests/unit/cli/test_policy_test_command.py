@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -269,3 +272,43 @@ def test_a_rule_is_expected_by_its_name_or_its_number(
     (test,) = json.loads(capsys.readouterr().out)["tests"]
     assert test["got"]["rule"] == ("reads" if isinstance(rule, str) else 1)
     assert test["decision"]["ruleName"] == "reads"
+
+
+def test_a_filter_runs_only_tests_of_that_name(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write({**GET, "name": "Ann reads"}, {**GET, "name": "bob reads"}, {**PUT, "name": "bob writes"})
+    for pattern, summary in [("ANN", "1 tests: 1"), ("reads", "2 tests: 2"), ("bob r*", "1 tests: 1")]:
+        assert main(["test", ".", "-k", pattern]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{summary} passed")
+    assert main(["test", "."]) == 1
+
+
+def test_a_filter_that_no_test_has_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET)
+    assert main(["test", ".", "--filter", "r*"]) == 2
+    assert "no test is named like `r*`" in capsys.readouterr().err
+
+
+def test_watching_is_not_for_machines(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(GET)
+    with pytest.raises(SystemExit):
+        main(["test", ".", "--watch", "-o", "json"])
+    assert "--watch is for people" in capsys.readouterr().err
+
+
+def test_watching_runs_again_after_a_change_of_policies_also_where_they_were_wrong_at_first(
+    write: Any, tmp_path: Path
+) -> None:
+    write(GET)
+    (tmp_path / "tests").mkdir()
+    test = (tmp_path / "shop_test.yaml").rename(tmp_path / "tests" / "shop_test.yaml")
+    test.write_text(test.read_text().replace("policies.yaml", "../policies.yaml"))
+    (tmp_path / "policies.yaml").write_text("kind: x\n")
+    command = [sys.executable, "-m", "zta_authz", "test", "tests", "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any("watching" in line for line in process.stderr), "faults end nothing"
+        (tmp_path / "policies.yaml").write_text(json.dumps(SHOP))
+        assert next(line for line in process.stdout if "tests:" in line) == "1 tests: 1 passed, 0 failed\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130

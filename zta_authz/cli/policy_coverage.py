@@ -1,0 +1,77 @@
+"""Which rules no policy test reaches: none was decided by them, and none matched them without deciding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zta_authz.policy.rule import shown_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from zta_authz.cli.policy_evaluator import PolicyEvaluator
+    from zta_authz.cli.policy_tests import Outcome, Suite
+
+
+class RulePlace(NamedTuple):
+    """One rule and where it stands."""
+
+    source: str
+    line: int
+    policy: str
+    rule: int
+    name: str
+    action: str
+
+    def __str__(self) -> str:
+        shown = shown_rule(self.rule, self.name)
+        return f"{self.source}:{self.line}: {self.action} policy {self.policy}, rule {shown}: no test reaches it"
+
+
+class Coverage(NamedTuple):
+    """How many rules there are, and those that no test reaches, in order of place."""
+
+    rules: int
+    missed: tuple[RulePlace, ...]
+
+    def fields(self) -> dict[str, Any]:
+        """For JSON."""
+        missed = [
+            {
+                "source": each.source,
+                "line": each.line,
+                "policy": each.policy,
+                "rule": each.rule,
+                "ruleName": each.name or None,
+                "action": each.action,
+            }
+            for each in self.missed
+        ]
+        return {"rules": self.rules, "reached": self.rules - len(self.missed), "notReached": missed}
+
+
+def coverage_of(results: Iterable[tuple[Suite, list[Outcome]]]) -> Coverage:
+    """The coverage of all suites together: a rule counts once, however many documents load it."""
+    rules: set[RulePlace] = set()
+    reached: set[RulePlace] = set()
+    for suite, outcomes in results:
+        own = list(_rules(suite.evaluator))
+        rules.update(own)
+        keys = {key for outcome in outcomes for key in _reached(outcome)}
+        reached.update(rule for rule in own if (rule.policy, rule.rule, rule.action) in keys)
+    return Coverage(len(rules), tuple(sorted(rules - reached)))
+
+
+def _rules(evaluator: PolicyEvaluator) -> Iterator[RulePlace]:
+    for policy in evaluator.snapshot.table.policies:
+        ref = policy.ref
+        for rule in policy.rules:
+            yield RulePlace(ref.position.source, rule.line, ref.name, rule.number, rule.name, ref.action)
+
+
+def _reached(outcome: Outcome) -> Iterator[tuple[str, int, str]]:
+    decision = outcome.explanation.decision
+    if decision.rule is not None:
+        yield decision.policy, decision.rule, decision.verdict.value.upper()
+    for shadow in decision.shadows:
+        yield shadow.policy, shadow.rule, shadow.action
