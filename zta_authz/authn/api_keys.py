@@ -70,16 +70,23 @@ class ApiKeys:
             if not values:
                 continue
             key = _look_up(values, keys)
-            if now >= key.expires:
-                raise Refused(Reason.API_KEY_EXPIRED, f"a key of `{key.client.name}` expired")
-            if now < key.not_before:
-                raise Refused(Reason.API_KEY_INVALID, f"a key of `{key.client.name}` is not valid yet")
+            try:
+                _check_time(key, now)
+            except Refused as refused:
+                raise RefusedCaller(refused, api_client=key.client) from None
             if client is not None and client != key.client:
                 raise Refused(Reason.API_KEY_INVALID, "keys of two clients")
             client = key.client
             if not key.forward:
                 consumed.append(header)
         return client, tuple(consumed)
+
+
+def _check_time(key: _Key, now: float) -> None:
+    if now >= key.expires:
+        raise Refused(Reason.API_KEY_EXPIRED, f"a key of `{key.client.name}` expired")
+    if now < key.not_before:
+        raise Refused(Reason.API_KEY_INVALID, f"a key of `{key.client.name}` is not valid yet")
 
 
 def _look_up(values: tuple[str, ...], keys: Mapping[bytes, _Key]) -> _Key:

@@ -13,7 +13,7 @@ from tests.unit.authn.support import ISTIO, STRICT, accept, refusal, request, ru
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import Fault, Reason, Refused
 from zta_authz.model.documents import ApiKey, ApiKeyClient, ApiKeySet, ClaimToHeader, Position, Selector
-from zta_authz.model.identity import ApiClient
+from zta_authz.model.identity import ApiClient, RefusedCaller
 from zta_authz.model.options import NamedWorkload, Workload
 from zta_authz.model.request import NO_EVIDENCE
 
@@ -171,6 +171,16 @@ def test_a_digest_that_stands_twice_is_a_fault_at_the_second_place() -> None:
     assert [str(fault) for fault in faults] == [
         "other.yaml:3:4: the hash of a key that stands at test.yaml:7 too; make a key for each client and use"
     ]
+
+
+@pytest.mark.parametrize("times", [{"expires": NOW}, {"not_before": NOW + 1}])
+def test_a_key_out_of_its_time_still_names_its_client_for_the_record(times: dict[str, float]) -> None:
+    with pytest.raises(RefusedCaller) as caught:
+        subject(keys(acme(key(**times)))).verify(request(x_api_key=SECRET), NO_EVIDENCE, NOW)
+    assert caught.value.api_client == ACME
+    with pytest.raises(RefusedCaller) as caught:
+        subject().verify(request(x_api_key=OTHERS), NO_EVIDENCE, NOW)
+    assert caught.value.api_client is None
 
 
 def test_no_refusal_tells_of_the_key() -> None:
