@@ -86,8 +86,7 @@ def _dry_run(header: Header, action: str | None, warnings: list[Fault]) -> bool:
     value = header.annotations.get(DRY_RUN_ANNOTATION)
     if value is None:
         return False
-    metadata = header.document.get("metadata")
-    node = metadata if metadata is not None else header.document
+    node = header.annotation(DRY_RUN_ANNOTATION)
     if value not in _TRUE | _FALSE:
         header.reader.fault(node, f"annotation `{DRY_RUN_ANNOTATION}` is `{value}`", 'write "true" or "false"')
     elif value in _TRUE and action == "AUDIT":

@@ -114,7 +114,7 @@ class DocumentReader:
         """Note Istio's annotation for a dry run on a kind that would be enforced all the same."""
         if header.version == ZTA_VERSION and DRY_RUN_ANNOTATION in header.annotations:
             hint = "remove it; for a trial use action AUDIT, an AuthorizationPolicy, or shadow policies"
-            at = header.document.get("metadata") or header.document
+            at = header.annotation(DRY_RUN_ANNOTATION)
             header.reader.fault(at, f"a {header.kind} takes no `{DRY_RUN_ANNOTATION}`: it would be enforced", hint)
 
     @staticmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zta_authz.policy.yaml_reader import Mapping
+
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.model.documents import (
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.fields import Reader
     from zta_authz.policy.response import ResponseTemplate
     from zta_authz.policy.schedule import TimeWindow
-    from zta_authz.policy.yaml_reader import Mapping, Node, Scalar
+    from zta_authz.policy.yaml_reader import Node, Scalar
 
 ISTIO_VERSIONS = ("security.istio.io/v1", "security.istio.io/v1beta1")
 ZTA_VERSION = "zta.dev/v1"
@@ -113,3 +115,13 @@ class Header:
     document: Mapping
     spec: Mapping
     reader: Reader
+
+    def annotation(self, name: str) -> Node:
+        """The node of an annotation's value, or the one nearest above it that is there."""
+        node: Node = self.document
+        for key in ("metadata", "annotations", name):
+            below = node.get(key) if isinstance(node, Mapping) else None
+            if below is None:
+                break
+            node = below
+        return node

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.percent import utf8_bytes
 from zta_authz.model.spiffe import SCHEME, SpiffeId
 from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
-from zta_authz.policy.dimensions import API_CLIENT, API_SCOPES, HOST, PATH, PEER, SNI, ClaimDimension
+from zta_authz.policy.dimensions import API_CLIENT, API_SCOPES, HOST, METHOD, PATH, PEER, SNI, ClaimDimension
 from zta_authz.policy.identity_matchers import Contains, InTrustDomain, Namespaces, ServiceAccount
 from zta_authz.policy.matchers import Exact, Prefix, Suffix, ascii_lower
 from zta_authz.policy.require import BoundClause, MaxAgeClause
@@ -118,6 +118,8 @@ def _text(clause: TextClause, matcher: Matcher, reach: Reach, *, wide: bool) -> 
         found = _path(matcher, reach, wide=wide)
     elif dimension is HOST:
         found = _host(matcher, reach)
+    elif dimension is METHOD:
+        found = _method(matcher, strict=reach.strict)
     elif dimension is PEER:
         found = _peer(matcher, strict=reach.strict)
     elif dimension is SNI:
@@ -244,7 +246,16 @@ def meant_path(value: str) -> str:
     return "" if odd or found == value else found
 
 
-# --- hosts, server names ---
+# --- methods, hosts, server names ---
+
+
+def _method(matcher: Matcher, *, strict: bool) -> tuple[str, str, bool] | None:
+    value = _value(matcher)
+    several = [] if value is None else re.findall(r"[A-Za-z]+", value)
+    if value is None or len(several) < 2 or not re.search(r"[|,;/()\s]", value):
+        return None
+    hint = f"write several values: {', '.join(f'`{each}`' for each in several)}"
+    return "a value is one method", hint, strict and re.search(r"[,;/()\s]", value) is not None
 
 
 def _host(matcher: Matcher, reach: Reach) -> tuple[str, str, bool] | None:

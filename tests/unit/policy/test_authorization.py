@@ -224,7 +224,7 @@ def test_a_wrong_selector_is_said_with_its_place_and_the_mend(selector: str, exp
 @pytest.mark.parametrize(
     ("annotation", "body", "fault"),
     [
-        ("'yes'", "{}", '3:11: annotation `istio.io/dry-run` is `yes`; write "true" or "false"'),
+        ("'yes'", "{}", '3:53: annotation `istio.io/dry-run` is `yes`; write "true" or "false"'),
         (
             "true",
             "{}",

@@ -40,6 +40,8 @@ def found(
 
 
 NEVER = [
+    (operation(methods=["GET|POST"]), "`GET`, `POST`"),
+    (operation(methods=["GET, POST"]), "`GET`, `POST`"),
     (operation(paths=["/admin/**"]), "/admin/{**}"),
     (operation(paths=["/a/*/b"]), "/a/{*}/b"),
     (operation(paths=["/a/**/b"]), "/a/{**}/b"),
@@ -87,6 +89,7 @@ def test_a_value_that_never_matches_as_written_is_found_with_what_was_meant(
 
 
 MAY = [
+    operation(methods=["GET", "M-SEARCH", "VERSION-CONTROL", "X_1", "GET*", "*"]),
     operation(paths=["/admin/*", "/a/{*}/b", "/x/{**}", "*", "*.php", "/.well-known/*", "/odata/Products(1)", "/v1/x:go"]),
     operation(paths=["/.*", "/a$b", "/a+b", "/a.b", "/a%20b"]),
     operation(hosts=["shop.example", "*.shop.example", "shop.example:*", "[2001:db8::1]:80", "API.shop.example", "*"]),
