@@ -37,7 +37,7 @@ ROWS = (
     ("loading",),
     ("settings",),
     ("ext_authz", "keys", "policy_sources", "audit", "telemetry", "admin"),
-    ("authorizer", "grpc_h2", "otlp", "sockets", "signals"),
+    ("authorizer", "grpc_h2", "otlp", "sockets", "signals", "failure_log"),
     ("ports",),
     ("pdp",),
     ("authn", "policy"),
@@ -58,7 +58,7 @@ INPUT_AND_OUTPUT = (
 )  # fmt: skip
 BELOW_NO_CARRIER = ("ports", "pdp", "authn", "policy", "model", "errors", "_proto")
 """What carries bytes must know nothing of authorization, though these stand below it."""
-CARRIERS = ("grpc_h2", "otlp", "sockets", "signals")
+CARRIERS = ("grpc_h2", "otlp", "sockets", "signals", "failure_log")
 MAY_READ_PROTOBUF = ("ext_authz", "admin", "warmup")
 
 TYPES: dict[str, type[Contract]] = {
