@@ -157,7 +157,7 @@ def test_rules_and_conditions_ask_for_the_client_and_its_scopes(client: ApiClien
 
 def test_istios_own_kind_does_not_know_the_clients_keys() -> None:
     text = RULES.replace("zta.dev/v1", "security.istio.io/v1").replace("AccessPolicy", "AuthorizationPolicy")
-    assert "unknown condition key `zta.apiClient`" in "\n".join(faults(text))
+    assert "condition key `zta.apiClient` is for AccessPolicy only" in "\n".join(faults(text))
 
 
 def test_what_was_seen_of_the_client_is_explained() -> None:
