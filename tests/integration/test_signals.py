@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,10 +11,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
+from tests.fakes.snapshots import HATSHOP
 from tests.integration.test_serve import Place, check
 from tests.support.service import RunningService
+from zta_authz.settings import load_settings
+from zta_authz.workers.control import Orders
+from zta_authz.workers.process import WorkerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,3 +134,34 @@ def test_while_it_serves_and_drains_they_do_what_they_are_for(place: Place, work
     assert status == 0
     assert "Traceback" not in err
     assert "never retrieved" not in err
+
+
+def answered(target: str) -> int | None:
+    """The status that a check ends with, None while nobody listens."""
+    try:
+        return check(target).status.code
+    except grpc.RpcError:
+        return None
+
+
+async def test_a_worker_that_is_told_to_reload_before_it_is_known_to_serve_does_so_then(place: Place) -> None:
+    """The signal was dropped: policies stayed in force that the worker had read before."""
+    place.write_config("server: fast\nreload: {enabled: false}\n")
+    orders = Orders(1, str(place.config), load_settings(str(place.config), {}).model_dump_json(), {})
+    worker = WorkerProcess(orders)
+
+    async def until(status: int) -> None:
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(answered, f"unix:{place.socket}.1") != status:  # noqa: ASYNC110  a process
+                await asyncio.sleep(0.05)
+
+    try:
+        worker.reload()  # nothing of its program is imported yet: a signal would end it
+        await until(0)
+        place.write_policy(HATSHOP.replace("spec:", "spec:\n  action: DENY"))
+        worker.reload()
+        assert await worker.page(b"/metrics", 10) is not None
+        await until(7)
+    finally:
+        worker.signal(signal.SIGKILL)
+        await worker.ended()

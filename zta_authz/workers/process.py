@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,7 @@ class WorkerProcess:
         self._late: asyncio.Future[bytes] | None = None
         self._gave_up = False
         self.heard_at = asyncio.get_running_loop().time()
+        self._reload_owed = False
         self.serving = False
         self.metrics = b""
 
@@ -79,6 +81,16 @@ class WorkerProcess:
         """Send it a signal, if it still runs."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def reload(self) -> None:
+        """Have it read everything again; one of which we don't know that it serves, as soon as we do.
+
+        Until then SIGHUP may find no handler, and what it has read may be older than what it is asked for.
+        """
+        if self.serving:
+            self.signal(signal.SIGHUP)
+        else:
+            self._reload_owed = True
 
     @property
     def is_late(self) -> bool:
@@ -104,6 +116,9 @@ class WorkerProcess:
         self._gave_up = False
         self.heard_at = asyncio.get_running_loop().time()
         self.serving = True
+        if self._reload_owed:
+            self._reload_owed = False
+            self.signal(signal.SIGHUP)
         report = Report(int.from_bytes(content[:2], "big"), content[2:])
         if path == b"/metrics" and report.status == 200:
             self.metrics = report.body

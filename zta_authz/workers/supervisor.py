@@ -154,16 +154,15 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_soon)
-        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_all)
         loop.add_signal_handler(signal.SIGUSR2, self._roll_soon)
 
     def _stop_soon(self) -> None:
         (self._again if self.stopping else self._stopping).set()
 
-    def _pass_on(self, number: int) -> None:
+    def _reload_all(self) -> None:
         for worker in self.workers:
-            if worker.serving:  # one that is starting does not take it yet, and reads everything anyway
-                worker.signal(number)
+            worker.reload()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
