@@ -83,7 +83,7 @@ TESTED_THROUGH = {
     "zta_authz/ext_authz/servers.py": "tests/integration/test_servers.py",
     "zta_authz/ext_authz/svid_tls.py": "tests/integration/test_workload_api.py",
     "zta_authz/ext_authz/tls.py": "tests/integration/test_tls.py",
-    "zta_authz/failure_log.py": "tests/unit/test_authorizer.py",
+    "zta_authz/failure_log.py": "tests/unit/ext_authz/test_servicer.py",
     "zta_authz/grpc_h2/errors.py": "tests/unit/grpc_h2/test_hpack.py",
     "zta_authz/grpc_h2/headers.py": "tests/unit/grpc_h2/test_calls.py",
     "zta_authz/grpc_h2/huffman.py": "tests/unit/grpc_h2/test_hpack.py",
