@@ -58,7 +58,7 @@ class Authorizer:
         """
         now = call.started_ns / NANOSECONDS
         stages = call.stages = self._observer.begin(call.metadata)
-        snapshot = self._snapshots.current()
+        snapshot = self._snapshots.snapshot
         try:
             call.request, evidence = self._parse(payload)
             if stages is not None:
@@ -78,7 +78,7 @@ class Authorizer:
         """The response to a call that is denied without asking the rules, or that failed on its way."""
         if call.stages is None:
             call.stages = self._observer.begin(call.metadata)
-        return self._answer(call, denial, self._snapshots.current())
+        return self._answer(call, denial, self._snapshots.snapshot)
 
     def reply(self, call: CheckEvent, snapshot: Snapshot | None = None) -> bytes:
         """The response that says what `call` was decided, which telemetry hears of."""

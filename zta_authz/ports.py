@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class SnapshotSource(Protocol):
     """Where the rules and keys in force come from."""
 
-    def current(self) -> Snapshot | None:
-        """The snapshot in force, None until the first is loaded. One attribute read; never blocks."""
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot in force, None until the first is loaded. A plain attribute: reading it costs nothing."""
         ...
 
 

@@ -81,7 +81,7 @@ class Outlook:
         valid = self._authorities.valid(now)
         if self._callers and not any(valid.get(name) for name in self._callers):
             found.append(_NO_CALLERS)
-        snapshot = self._snapshots.current()
+        snapshot = self._snapshots.snapshot
         required = snapshot is not None and snapshot.options.verify_certificate is CertificateCheck.REQUIRED
         if required and not any(valid.values()):
             found.append(_UNVERIFIED)
@@ -89,7 +89,7 @@ class Outlook:
 
     def blanket_denials(self) -> tuple[str, ...]:
         """What is denied whatever else a request carries; `MAX_TOLD` things at most."""
-        snapshot = self._snapshots.current()
+        snapshot = self._snapshots.snapshot
         if snapshot is None:
             return ()
         now, issuers = self._clock(), frozenset(snapshot.verifier.issuers)

@@ -96,11 +96,7 @@ class _Made:
         rules = _RULES.format(
             domain=_DOMAIN, issuer=_ISSUER, authority=json.dumps(_pem(root)), keys=json.dumps(json.dumps(self._keys()))
         )
-        self.snapshot = compile_snapshot([SourceText("warm", rules)], Options(workload=Workload()))
-
-    def current(self) -> Snapshot:
-        """The rules."""
-        return self.snapshot
+        self.snapshot: Snapshot | None = compile_snapshot([SourceText("warm", rules)], Options(workload=Workload()))
 
     def _certificate(
         self,

@@ -37,7 +37,3 @@ class FixedSnapshot:
 
     def __init__(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot
-
-    def current(self) -> Snapshot | None:
-        """The snapshot, or None as before the first load."""
-        return self.snapshot

@@ -99,7 +99,7 @@ class ServiceState:
     @property
     def snapshot(self) -> Snapshot | None:
         """The rules and keys in force."""
-        return self._snapshots.current()
+        return self._snapshots.snapshot
 
     @property
     def now(self) -> float:

@@ -158,8 +158,11 @@ def _check_agreement(name: str, value: Value | None, attribute: str) -> None:
     """
     if value is None:
         return
-    if isinstance(value, tuple) and len(value) > 1:
-        raise Refused(Reason.REQUEST_MALFORMED, f"`{name}` comes {len(value)} times")
+    if isinstance(value, tuple):
+        if len(value) > 1:
+            raise Refused(Reason.REQUEST_MALFORMED, f"`{name}` comes {len(value)} times")
+    elif (raw := value.raw_value) and raw == attribute.encode("utf-8", "surrogateescape"):
+        return  # as from nearly every proxy
     if first_text(value) != attribute:
         raise Refused(Reason.REQUEST_MALFORMED, f"the header `{name}` and the request's attribute differ")
 

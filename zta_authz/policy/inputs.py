@@ -13,7 +13,6 @@ from zta_authz.policy.matchers import ascii_lower
 from zta_authz.policy.spellings import (
     NO_ADDRESSES,
     address_readings,
-    cut_query,
     encodable,
     host_readings,
     host_variants,
@@ -43,6 +42,13 @@ _JOINED_BY_ENVOY: Final = frozenset(
 )  # fmt: skip
 _BLANKS: Final = " \t"
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
+
+
+def cut_query(path: str) -> str:
+    """The path without query and fragment."""
+    if "?" in path:
+        path = path[: path.index("?")]
+    return path[: path.index("#")] if "#" in path else path
 
 
 class Inputs:

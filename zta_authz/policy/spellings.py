@@ -31,13 +31,6 @@ def odd_spellings(headers: Headers) -> dict[str, tuple[str, ...]]:
     return {folded: tuple(names) for folded, names in found.items()}
 
 
-def cut_query(path: str) -> str:
-    """The path without query and fragment."""
-    if "?" in path:
-        path = path[: path.index("?")]
-    return path[: path.index("#")] if "#" in path else path
-
-
 def without_parameter(path: str, name: str) -> str:
     """The path as Envoy writes it when it takes the query parameter `name` out: the others decoded and sorted by name.
 

@@ -24,20 +24,21 @@ _MIB: Final = 1024 * 1024
 class SnapshotHolder:
     """The snapshot in force. One reference is swapped, so a reader sees the old set or the new one, never a mixture."""
 
-    __slots__ = ("_snapshot",)
+    __slots__ = ("snapshot",)
 
     def __init__(self) -> None:
-        self._snapshot: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
+        """The snapshot in force, None until the first is published."""
 
     def current(self) -> Snapshot | None:
         """The snapshot in force, None until the first is published."""
-        return self._snapshot
+        return self.snapshot
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force; what must outlive a reload it takes over from the one before."""
-        if self._snapshot is not None:
-            snapshot.verifier.take_over(self._snapshot.verifier)
-        self._snapshot = snapshot
+        if self.snapshot is not None:
+            snapshot.verifier.take_over(self.snapshot.verifier)
+        self.snapshot = snapshot
 
 
 def load_snapshot(paths: Iterable[str], options: Options) -> Snapshot:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.policies import ISTIO, STRICT, identity, matches, operation, request, when
 from zta_authz.model.identity import Changes
-from zta_authz.policy.inputs import Inputs
-from zta_authz.policy.spellings import cut_query, host_variants
+from zta_authz.policy.inputs import Inputs, cut_query
+from zta_authz.policy.spellings import host_variants
 
 if TYPE_CHECKING:
     from zta_authz.model.options import Options
