@@ -49,14 +49,39 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("--strict", action="store_true", help="what cannot be seen here counts as missing")
     command.add_argument("--quiet", action="store_true", help="leave out of the table what is satisfied")
+    command.add_argument(
+        "--waive",
+        metavar="CHECK=REASON",
+        action="append",
+        default=[],
+        type=_waiver,
+        help="accept what this check misses; it is still reported, with the reason; may be repeated",
+    )
     command.add_argument("--at", metavar="TIME", type=time_argument, help="judge as of then, RFC 3339 (default: now)")
     add_output_argument(command)
     command.set_defaults(run=run)
 
 
+def _waiver(text: str) -> tuple[str, str]:
+    from argparse import ArgumentTypeError
+
+    from zta_authz.cli.argument_parser import suggestion
+    from zta_authz.cli.compliance.catalogue import CHECKS
+
+    check, _, reason = text.partition("=")
+    known = [each.id for each in CHECKS]
+    if check not in known:
+        hint = suggestion(check, known) or "; docs/compliance.md lists the checks"
+        raise ArgumentTypeError(f"there is no check `{check}`{hint}")
+    if not reason.strip():
+        raise ArgumentTypeError(f"say why, like {check}='partners have API keys'")
+    return check, reason.strip()
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Report. Raises `FaultsError` with all that can't be read, and all that `serve` would refuse."""
     import time
+    from dataclasses import replace
 
     from zta_authz.cli.compliance.authorizers import Given
     from zta_authz.cli.compliance.catalogue import judge
@@ -66,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     now = time.time() if arguments.at is None else arguments.at
     installation = load_installation(arguments.paths, Given(arguments.config, tuple(arguments.policies)), now)
-    evidence = judge(installation)
+    waivers = dict(arguments.waive)
+    evidence = [replace(each, waiver=waivers.get(each.check.id, "")) for each in judge(installation)]
     if arguments.output == "json":
         print_json("ComplianceReport", report_fields(installation, evidence))
     else:

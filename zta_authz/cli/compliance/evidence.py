@@ -73,6 +73,8 @@ class Evidence:
     satisfied: tuple[Found, ...] = ()
     missing: tuple[Gap, ...] = ()
     unseen: tuple[Unseen, ...] = ()
+    waiver: str = ""
+    """Why the operator accepts what is missing, "" where nobody does. It changes the exit status, not the finding."""
 
     @property
     def status(self) -> Status:

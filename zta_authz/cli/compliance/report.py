@@ -34,9 +34,9 @@ _STYLES: Final = {
 
 
 def exit_status(evidence: Sequence[Evidence], *, strict: bool) -> int:
-    """0 no gap, 1 gaps; with `strict` what can't be seen counts as one."""
+    """0 no gap, 1 gaps; with `strict` what can't be seen counts as one. What is waived counts as none."""
     gaps = {Status.MISSING, Status.UNSEEN} if strict else {Status.MISSING}
-    return int(any(each.status in gaps for each in evidence))
+    return int(any(each.status in gaps and not each.waiver for each in evidence))
 
 
 def evidence_for(requirement: Requirement, evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -72,7 +72,12 @@ def _counts(evidence: Sequence[Evidence]) -> dict[str, int]:
         Status.UNSEEN: "cannotBeSeen",
         Status.NOT_APPLICABLE: "notApplicable",
     }
-    return {name: sum(each.status is status for each in evidence) for status, name in names.items()}
+    counts = {name: sum(each.status is status for each in evidence) for status, name in names.items()}
+    return {**counts, "waived": sum(_is_waived(each) for each in evidence)}
+
+
+def _is_waived(evidence: Evidence) -> bool:
+    return bool(evidence.waiver) and evidence.status in (Status.MISSING, Status.UNSEEN)
 
 
 def _check_fields(evidence: Evidence) -> dict[str, Any]:
@@ -82,6 +87,7 @@ def _check_fields(evidence: Evidence) -> dict[str, Any]:
         "title": check.title,
         "requirements": list(check.requirements),
         "status": evidence.status.value,
+        "waiver": evidence.waiver or None,
         "reason": check.absent if evidence.status is Status.NOT_APPLICABLE else "",
         "satisfied": [{**_place_fields(each.place), "value": each.value} for each in evidence.satisfied],
         "missing": [
@@ -112,6 +118,7 @@ def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool)
     console.print(
         f"\n{len(evidence)} checks: {counts['satisfied']} satisfied, {counts['missing']} missing, "
         f"{counts['cannotBeSeen']} cannot be seen here, {counts['notApplicable']} not applicable."
+        + (f" {counts['waived']} waived." if counts["waived"] else "")
     )
     console.print(NOTICE)
 
@@ -165,6 +172,9 @@ def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
 
 
 def _lines(evidence: Evidence, *, quiet: bool) -> Iterator[Text]:
+    if evidence.waiver:
+        how = "waived" if _is_waived(evidence) else "waiver is not needed"
+        yield Text(f"{how}: ", style="magenta").append(one_line(evidence.waiver), style="not magenta")
     for gap in evidence.missing:
         yield _line("missing", Status.MISSING, gap.place, gap.message).append(
             one_line(f"; {gap.mend}"), style="not bold green"

@@ -63,6 +63,11 @@ def _add_envoy(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--upstream", metavar="ADDRESS", help="your application (default: 127.0.0.1:8080)")
     group.add_argument("--admin", metavar="ADDRESS", help="Envoy's own, on loopback, or off (default: 127.0.0.1:9901)")
     group.add_argument("--tls-dir", metavar="DIR", help="where its certificates lie (default: /etc/envoy/tls)")
+    group.add_argument(
+        "--client-certificates",
+        choices=("required", "optional"),
+        help="optional: clients may also have only a token or an API key (default: required)",
+    )
     group.add_argument("--upstream-protocol", choices=("http1", "http2"), help="http2 for gRPC (default: http1)")
     group.add_argument("--websocket", action="store_true", help="let WebSocket connections through")
     group.add_argument(

@@ -180,7 +180,7 @@ def _downstream_tls(options: Options) -> DownstreamTlsContext:
     verification = CertificateValidationContextTrustChainVerification
     verified = options.clients_verified_by_envoy
     return DownstreamTlsContext(
-        require_client_certificate=verified,
+        require_client_certificate=verified and not options.clients_may_be_anonymous,
         common_tls_context=CommonTlsContext(
             tls_params=TlsParameters(tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2),
             alpn_protocols=["h2", "http/1.1"],

@@ -148,9 +148,15 @@ _CORS_FIRST: Final = (
     "were decided on."
 )
 
+_OPTIONAL_CERTIFICATE: Final = (
+    "A client may show no certificate and have a token or an API key instead; one that is shown is verified. zta-authz "
+    "needs rules for such callers: with `peer.verify_certificate: required` it denies them all."
+)
+
 _CORS_CERTIFICATE: Final = (
-    "No certificate, no connection. CHANGE to `false` for browsers: they send preflights without a client certificate "
-    "(Fetch standard). zta-authz then denies all other requests without one, with `peer.verify_certificate: required`."
+    "No certificate, no connection. Say `--client-certificates optional` for browsers: they send preflights without a "
+    "client certificate (Fetch standard). zta-authz then denies all other requests without one, with "
+    "`peer.verify_certificate: required`."
 )
 
 
@@ -176,6 +182,8 @@ def annotations_for(plan: Plan) -> Annotations:
     if options.cors_origins:
         own[f"{_MANAGER}.http_filters"] = _CORS_FIRST
         own["DownstreamTlsContext.require_client_certificate"] = _CORS_CERTIFICATE
+    if options.clients_may_be_anonymous:
+        own["DownstreamTlsContext.require_client_certificate"] = _OPTIONAL_CERTIFICATE
     if target.mtls:
         own["UpstreamTlsContext.common_tls_context.tls_certificates"] = _caller_note(plan)
     return Annotations({**_NOTES, **own}, ORDER)

@@ -64,6 +64,7 @@ class Options:
     `try_limit`: Envoy takes the longest back-off of a retry policy like ours for the time that one try may take.
     `body_bytes`: how much of a body is sent along; 0 sends none and never waits for one.
     `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or foreign client certificate.
+    `clients_may_be_anonymous`: a client may show no certificate, and prove who it is with a token or an API key.
     `client_chain`: Envoy writes the client's chain into X-Forwarded-Client-Cert, where zta-authz finds intermediates.
     `upstream_http2`: the application speaks HTTP/2, as gRPC needs it. `websocket`: WebSockets are let through.
     `cors_origins`: pages of these origins may call (CORS); Envoy answers their preflights itself.
@@ -82,6 +83,7 @@ class Options:
     xff_num_trusted_hops: int = 0
     tracing: Tracing | None = None
     clients_verified_by_envoy: bool = True
+    clients_may_be_anonymous: bool = False
     client_chain: bool = False
     reject_underscores: bool = True
     upstream_http2: bool = False

@@ -85,6 +85,7 @@ class _Reader:
             use_remote_address=remote,
             xff_num_trusted_hops=client.xff_num_trusted_hops,
             tracing=self._tracing(given.otlp),
+            clients_may_be_anonymous=given.client_certificates == "optional",
             client_chain=ChainSource.XFCC in settings.peer.chain_from,
             upstream_http2=given.upstream_protocol == "http2",
             websocket=given.websocket,
@@ -102,6 +103,7 @@ class _Reader:
         given = self._given
         changing = {
             "--cors-origin": bool(given.cors_origin),
+            "--client-certificates": given.client_certificates is not None,
             "--websocket": given.websocket,
             "--upstream-protocol": given.upstream_protocol is not None,
         }

@@ -4,6 +4,7 @@ import io
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 from rich.console import Console
@@ -19,8 +20,6 @@ from zta_authz.errors import FaultsError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 RICH = """\
 apiVersion: networking.istio.io/v1alpha3
@@ -220,3 +219,40 @@ def test_what_does_not_apply_says_why(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_time_of_judgement_is_the_one_that_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(tmp_path, capsys, installation(), "--at", "2030-01-01T00:00:00Z")["at"] == "2030-01-01T00:00:00Z"
+
+
+def test_a_waiver_changes_the_exit_status_and_not_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(installation())
+    found = report(tmp_path, capsys, installation())
+    missing = [each["id"] for each in found["checks"] if each["status"] == "missing"]
+    assert main(["compliance", str(file)]) == 1
+    waivers = [word for name in missing for word in ("--waive", f"{name}=reviewed\x1b by Ann")]
+    assert main(["compliance", str(file), *waivers]) == 0
+    assert main(["compliance", str(file), *waivers[2:]]) == 1
+    shown = capsys.readouterr().out
+    assert "waived: reviewed\\x1b by Ann" in shown
+    waived = report(tmp_path, capsys, installation(), *waivers)
+    assert waived["summary"] == {**found["summary"], "waived": len(missing)}
+    assert waived["requirements"] == found["requirements"]
+    first = check_of(waived, missing[0])
+    assert first == {**check_of(found, missing[0]), "waiver": "reviewed\x1b by Ann"}
+
+
+def test_a_waiver_that_is_not_needed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = report(tmp_path, capsys, installation())
+    good = next(each["id"] for each in found["checks"] if each["status"] == "satisfied")
+    main(["compliance", str(tmp_path / "all.yaml"), "--waive", f"{good}=old"])
+    assert "waiver is not needed: old" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("waiver", "said"),
+    [("client-mtls=x", "did you mean `clients-mtls`?"), ("clients-mtls", "say why"), ("clients-mtls= ", "say why")],
+)
+def test_a_waiver_names_a_check_and_a_reason(capsys: pytest.CaptureFixture[str], waiver: str, said: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["compliance", "x", "--waive", waiver])
+    assert said in capsys.readouterr().err

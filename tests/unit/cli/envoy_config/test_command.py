@@ -341,3 +341,24 @@ def test_the_clients_chain_is_sent_where_the_settings_look_for_it(
     assert found["set_current_client_cert_details"] == {"uri": True, "cert": True, "chain": True}
     assert main(["envoy-config", "--part", "filter", "--config", config]) == 0
     assert "forward_client_cert_details: SANITIZE_SET" in capsys.readouterr().out
+
+
+# Clients without a certificate
+
+
+def test_clients_may_connect_without_a_certificate_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def tls(*arguments: str) -> Any:
+        (chain,) = printed(capsys, *arguments)["static_resources"]["listeners"][0]["filter_chains"]
+        return chain["transport_socket"]["typed_config"]
+
+    required, optional = tls(), tls("--client-certificates", "optional")
+    assert (required["require_client_certificate"], optional["require_client_certificate"]) == (True, False)
+    assert tls("--client-certificates", "required") == required
+    assert optional["common_tls_context"] == required["common_tls_context"], "one that is shown is still verified"
+    assert main(["envoy-config", "--client-certificates", "optional"]) == 0
+    assert "one that is shown is verified" in " ".join(capsys.readouterr().out.replace("#", "").split())
+
+
+def test_client_certificates_are_refused_for_a_part_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envoy-config", "--part", "filter", "--client-certificates", "optional"]) == 2
+    assert "--client-certificates: changes nothing of the filter" in capsys.readouterr().err
