@@ -20,14 +20,16 @@ from enum import StrEnum
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.percent import utf8_bytes
 from zta_authz.policy.anonymous import asks_for_identity, excludes_identities
 from zta_authz.policy.cel_doubts import ConditionDoubt, condition_doubts
-from zta_authz.policy.clauses import shortened
+from zta_authz.policy.clauses import TextClause, shortened
+from zta_authz.policy.dimensions import PATH
 from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.implication import contradict, key_of
 from zta_authz.policy.method_lint import OVERRIDE_HEADERS, lower_case_methods, overridable
 from zta_authz.policy.shadows import DenyRules, Placed
-from zta_authz.policy.unmatchable import Reach, doubts, may_come_encoded
+from zta_authz.policy.unmatchable import Reach, doubts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -226,7 +228,7 @@ class _Judge:
             if why is not None:
                 return f"`{clause.label}`: {why[0]}", why[1] if "remove" in why[1] else f"{why[1]}, or remove the rule"
         for one, other in combinations(clauses[:MAX_COMPARED], 2):
-            if contradict(one, other, strict=self._strict, deny=deny) and not (deny and may_come_encoded(one, reach)):
+            if contradict(one, other, strict=self._strict, deny=deny) and not (deny and _may_come_encoded(one, reach)):
                 return f"`{one.label}` and `{other.label}` contradict each other", "correct or remove the rule"
         return None
 
@@ -244,6 +246,14 @@ class _Judge:
             return None
         first = next(doubt for doubt in values if doubt is not None)
         return f"`{shortened(first.value)}`: {first.reason}", first.hint
+
+
+def _may_come_encoded(clause: Clause, reach: Reach) -> bool:
+    """Whether a path that the clause means may come in another spelling, which a DENY's `notPaths` misses."""
+    if not (reach.strict and isinstance(clause, TextClause) and clause.dimension is PATH):
+        return False
+    characters = set("".join(matcher.text for matcher in clause.matchers)).difference("/*{}")
+    return any(not reach.refused_path("/" + "".join(f"%{b:02X}" for b in utf8_bytes(each))) for each in characters)
 
 
 def _rule_key(each: Placed) -> Hashable:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.clauses import TextClause
 from zta_authz.policy.dimensions import METHOD, HeaderDimension
+from zta_authz.policy.inputs import PSEUDO_HEADERS
 from zta_authz.policy.matchers import Exact, Prefix, Suffix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from zta_authz.policy.clauses import Clause
+    from zta_authz.policy.dimensions import Dimension
+    from zta_authz.policy.matchers import Matcher
     from zta_authz.policy.rule import Rule
     from zta_authz.policy.shadows import Placed
 
@@ -19,11 +23,32 @@ OVERRIDE_HEADERS: Final = ("x-http-method-override", "x-http-method", "x-method-
 """Headers from which frameworks take the method of a POST request, if they are told to or by default."""
 
 
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")  # RFC 9110 section 5.6.2
+
+
+def several_methods(matcher: Matcher, *, strict: bool) -> tuple[str, str, bool] | None:
+    """Why a value that names several methods matches none: the reason, what to write, and whether it is certain."""
+    value = matcher.value if isinstance(matcher, (Exact, Prefix, Suffix)) else None
+    several = [] if value is None else re.findall(r"[A-Za-z]+", value)
+    if value is None or len(several) < 2 or not re.search(r"[|,;/()\s]", value):
+        return None
+    hint = f"write several values: {', '.join(f'`{each}`' for each in several)}"
+    return "a value is one method", hint, strict and re.search(r"[,;/()\s]", value) is not None
+
+
+def unknown_pseudo_header(dimension: object) -> tuple[str, str, bool] | None:
+    """Why a rule on this header matches nothing: the reason, what to write, and that it is certain."""
+    header = dimension.header if isinstance(dimension, HeaderDimension) else ""
+    if not header.startswith(":") or header in PSEUDO_HEADERS:
+        return None
+    return "no request has such a pseudo header", "known: `:authority`, `:method`, `:path`, `:scheme`", True
+
+
 def lower_case_methods(rules: Iterable[Placed]) -> Iterator[tuple[Placed, str, str]]:
     """Each rule with a method in lower case: the rule, the value as written, and the value that was probably meant."""
     for placed in rules:
         for value in _written(placed.rule):
-            if value != value.upper():
+            if value != value.upper() and _TOKEN.fullmatch(value):
                 yield placed, value, value.upper()
                 break
 
@@ -49,9 +74,11 @@ def _clauses(rule: Rule) -> Iterator[Clause]:
 
 
 def _is_on_method(clause: Clause) -> bool:
-    if not isinstance(clause, TextClause):
-        return False
-    dimension = clause.dimension
+    return isinstance(clause, TextClause) and is_method(clause.dimension)
+
+
+def is_method(dimension: Dimension) -> bool:
+    """Whether this is the method, by whichever field it is named."""
     return dimension is METHOD or (isinstance(dimension, HeaderDimension) and dimension.header == ":method")
 
 

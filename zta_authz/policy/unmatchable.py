@@ -17,6 +17,7 @@ from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
 from zta_authz.policy.dimensions import API_CLIENT, API_SCOPES, HOST, METHOD, PATH, PEER, SNI, ClaimDimension
 from zta_authz.policy.identity_matchers import Contains, InTrustDomain, Namespaces, ServiceAccount
 from zta_authz.policy.matchers import Exact, Prefix, Suffix, ascii_lower
+from zta_authz.policy.method_lint import several_methods, unknown_pseudo_header
 from zta_authz.policy.require import BoundClause, MaxAgeClause
 from zta_authz.policy.templates import Template, path_matcher
 
@@ -34,6 +35,7 @@ _DOMAIN: Final = re.compile(r"[a-z0-9._-]*")
 _ID_PATH: Final = re.compile(r"[A-Za-z0-9._/-]*")
 _REGULAR: Final = re.compile(r"\A\^|\$\Z|\.[*+]|\\[dwsDWS.]|\[[^\]/]*-[^\]/]*\]|\([^()]*\|[^()]*\)|\[\^/\]")
 _WHOLE_SEGMENT: Final = re.compile(r"\{\w+\}|:\w+|\*|\[\^/\][*+]|\\[wd][*+]|\.[*+]|\(\.[*+]\)|\[[\w-]+\][*+]|<\w+>")
+_SPACED: Final = (("scope",), ("permission",))
 _NOT_SPECIAL: Final = "a value is compared as text: `*` stands for any text only at its start or end"
 _NO_REGEX: Final = "a value is compared as text, it is no regular expression"
 
@@ -119,7 +121,7 @@ def _text(clause: TextClause, matcher: Matcher, reach: Reach, *, wide: bool) -> 
     elif dimension is HOST:
         found = _host(matcher, reach)
     elif dimension is METHOD:
-        found = _method(matcher, strict=reach.strict)
+        found = several_methods(matcher, strict=reach.strict)
     elif dimension is PEER:
         found = _peer(matcher, strict=reach.strict)
     elif dimension is SNI:
@@ -129,7 +131,9 @@ def _text(clause: TextClause, matcher: Matcher, reach: Reach, *, wide: bool) -> 
     elif isinstance(dimension, ClaimDimension):
         if not reach.has_tokens:
             return _no_tokens(clause.label, matcher.text)
-        found = _claim(dimension)
+        found = _claim(dimension, matcher)
+    else:
+        found = unknown_pseudo_header(dimension)
     if found is None and dimension is not PEER:
         found = _literal(matcher)
     shown = matcher.text.removeprefix(SCHEME) if dimension is PEER else matcher.text
@@ -211,14 +215,6 @@ def _encoded(path: str) -> str:
     return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in utf8_bytes(found[0])), path)
 
 
-def may_come_encoded(clause: Clause, reach: Reach) -> bool:
-    """Whether a path that the clause means may come in another spelling, which a DENY's `notPaths` misses."""
-    if not (reach.strict and isinstance(clause, TextClause) and clause.dimension is PATH):
-        return False
-    characters = set("".join(matcher.text for matcher in clause.matchers)).difference("/*{}")
-    return any(not reach.refused_path("/" + "".join(f"%{b:02X}" for b in utf8_bytes(each))) for each in characters)
-
-
 def meant_path(value: str) -> str:
     """The path value that was probably meant by `value`, "" where nobody can tell."""
     text = re.sub(r"\A[a-z]+://[^/]*", "", value)
@@ -246,16 +242,7 @@ def meant_path(value: str) -> str:
     return "" if odd or found == value else found
 
 
-# --- methods, hosts, server names ---
-
-
-def _method(matcher: Matcher, *, strict: bool) -> tuple[str, str, bool] | None:
-    value = _value(matcher)
-    several = [] if value is None else re.findall(r"[A-Za-z]+", value)
-    if value is None or len(several) < 2 or not re.search(r"[|,;/()\s]", value):
-        return None
-    hint = f"write several values: {', '.join(f'`{each}`' for each in several)}"
-    return "a value is one method", hint, strict and re.search(r"[,;/()\s]", value) is not None
+# --- hosts, server names ---
 
 
 def _host(matcher: Matcher, reach: Reach) -> tuple[str, str, bool] | None:
@@ -271,6 +258,9 @@ def _host(matcher: Matcher, reach: Reach) -> tuple[str, str, bool] | None:
         return _NOT_SPECIAL, "write a `*` at the start only, like `*.example.com`", bool(odd)
     if not value.isascii():
         return "a host is sent in ASCII", "write its Punycode, `xn--…`", bool(odd)
+    if isinstance(matcher, Exact) and not odd and reach.refused_host(value):
+        hint = f"write `[{value}]`" if re.fullmatch("[0-9A-Fa-f:.]+", value) else "write a name, with a port or without"
+        return "requests for such a host are refused before any rule is asked", hint, True
     if odd:
         return f"no host that is let through has `{odd[0]}` in it", "write a name, with a port or without", True
     return None
@@ -315,10 +305,13 @@ def _principal(matcher: Exact | Prefix | Suffix, *, strict: bool) -> tuple[str, 
         hint = "`*` stands at the start or the end only: name `namespaces` or `serviceAccounts` beside"
     if isinstance(matcher, Exact):
         try:
-            SpiffeId.parse(matcher.value)
+            bare = not SpiffeId.parse(matcher.value).path
         except ValueError:
             if strict:
                 return f"`{shown}` is no valid SPIFFE ID", hint, True
+        else:
+            if strict and bare:
+                return "the SPIFFE ID of a trust domain is not a workload's", f"{hint}, or `{shown}/*`", True
     elif strict and not _part_of_id(matcher, rest):
         return "no SPIFFE ID has such a part", hint, True
     return (_NOT_SPECIAL, hint, False) if "*" in rest or rest.startswith(SCHEME) else None
@@ -369,7 +362,9 @@ def _split(text: str, matcher: RequestPrincipal, issuers: Collection[str]) -> tu
     return reason, f"write `{near}/*`; a subject with `/` is compared by `request.auth.claims[sub]`"
 
 
-def _claim(dimension: ClaimDimension) -> tuple[str, str, bool] | None:
+def _claim(dimension: ClaimDimension, matcher: Matcher) -> tuple[str, str, bool] | None:
+    if dimension.path in _SPACED and " " in (_value(matcher) or ""):
+        return "the claim is read as a list, split on spaces", "write each word as a value of its own", False
     if len(dimension.path) == 1 and re.fullmatch(r"\w+(?:\.\w+)+", dimension.path[0]):
         nested = "][".join(dimension.path[0].split("."))
         reason = f"it names one claim `{dimension.path[0]}`, not one within another"

@@ -42,6 +42,11 @@ def found(
 NEVER = [
     (operation(methods=["GET|POST"]), "`GET`, `POST`"),
     (operation(methods=["GET, POST"]), "`GET`, `POST`"),
+    (when("request.headers[:status]", "200"), ":authority"),
+    (operation(hosts=["::1"]), "[::1]"),
+    (operation(hosts=["shop.example:http"]), "a name"),
+    (source(principals=["cluster.local"]), "cluster.local/*"),
+    (when("request.auth.claims[scope]", "orders:read orders:write"), "each word"),
     (operation(paths=["/admin/**"]), "/admin/{**}"),
     (operation(paths=["/a/*/b"]), "/a/{*}/b"),
     (operation(paths=["/a/**/b"]), "/a/{**}/b"),
@@ -102,6 +107,11 @@ MAY = [
     when("request.auth.audiences", "api.*"),
     when("request.headers[user-agent]", "Mozilla/5.0 (X11; Linux)*", "a|b"),
     when("connection.sni", "api.example.com", "*.example.com"),
+    operation(methods=["GET", "PROP*", "*SEARCH", "M-SEARCH", "*"]),
+    when("request.headers[:scheme]", "https"),
+    when("request.auth.claims[scope]", "orders:read", "orders*"),
+    when("request.auth.claims[name]", "a b"),
+    when("request.headers[:method]", "GET"),
 ]  # fmt: skip
 
 
