@@ -32,7 +32,7 @@ from zta_authz.model.changed_headers import (
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
 from zta_authz.model.guarded_names import DECISION_ID_HEADER, OWN_NAMES
-from zta_authz.model.identity import NO_CHANGES, Changes
+from zta_authz.model.identity import NO_CHANGES, ApiClient, Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,15 +78,16 @@ def encode_response(
     if decision.reason in ANSWERS or not is_header_value(principal):
         raise ValueError("this allow is not final")
     response = decision.response
+    client = decision.identity.api_client
     said = _Allow(
-        decision.reason, decision.policy, decision.rule, principal, changes, response, spoofed, guarded.listed
+        decision.reason, decision.policy, decision.rule, principal, client, changes, response, spoofed, guarded.listed
     )
     if not said.is_small():
         return _joined(_encode_allow.__wrapped__(said), decision_id)
     parts = _encode_allow(said)
     if len(_usual) >= _CACHED_ANSWERS:
         _usual.clear()
-    _usual[said.policy, said.rule, principal] = _Usual(said.reason, changes, response, guarded, parts)
+    _usual[said.policy, said.rule, principal] = _Usual(said.reason, client, changes, response, guarded, parts)
     return _joined(parts, decision_id)
 
 
@@ -106,6 +107,7 @@ class _Allow(NamedTuple):
     policy: str
     rule: int | None
     principal: str
+    client: ApiClient | None
     changes: Changes
     response: Response
     spoofed: tuple[str, ...]
@@ -128,6 +130,7 @@ class _Usual(NamedTuple):
     """The last allow of one rule to one principal: what else it depends on, and its bytes."""
 
     reason: Reason
+    client: ApiClient | None
     changes: Changes
     response: Response
     guarded: GuardedNames
@@ -137,6 +140,7 @@ class _Usual(NamedTuple):
         """Whether `decision`, an allow, is the same again. What is compared by identity is immutable."""
         return (
             decision.reason is self.reason
+            and decision.identity.api_client is self.client
             and decision.identity.changes is self.changes
             and decision.response is self.response
             and guarded is self.guarded
@@ -182,6 +186,7 @@ def _describe(metadata: Struct, said: _Allow | _Deny) -> None:
         "policy": said.policy,
         "rule": "" if said.rule is None else str(said.rule),
         "principal": said.principal,
+        "api_client": "" if said.client is None else said.client.name,
         "decision_id": _PLACEHOLDER,
     }
     for name, value in fields.items():
@@ -199,6 +204,7 @@ class _Deny(NamedTuple):
     policy: str
     rule: int | None
     principal: str
+    client: ApiClient | None
     status: int
     text: str
     headers: tuple[tuple[str, str], ...]
@@ -217,7 +223,8 @@ def _deny(decision: Decision, decision_id: str, request: RequestAttributes | Non
     principal = decision.identity.principal
     if len(principal) > _CACHED_BYTES or not is_header_value(principal):
         principal = ""
-    said = _Deny(reason, decision.policy, decision.rule, principal, status, response.message, headers, grpc)
+    client = decision.identity.api_client
+    said = _Deny(reason, decision.policy, decision.rule, principal, client, status, response.message, headers, grpc)
     small = sum(len(value) for _, value in headers) <= _CACHED_BYTES
     return _joined((_encode_deny if small else _encode_deny.__wrapped__)(said), decision_id)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -14,8 +18,11 @@ from zta_authz.ext_authz import response as response_module
 from zta_authz.ext_authz.response import encode_response
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.guarded_names import GuardedNames
-from zta_authz.model.identity import Changes
+from zta_authz.model.identity import ApiClient, Changes, Identity
 from zta_authz.model.request import Headers, RequestAttributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def told(decision: Decision, request: RequestAttributes | None = None, *names: str) -> CheckResponse:
@@ -49,6 +56,34 @@ def test_an_allow_says_so_explicitly_and_who_and_which_decision() -> None:
         "principal": FRONTEND,
         "decision_id": DECISION_ID,
     }
+
+
+def documented_metadata() -> set[str]:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "envoy-config.md").read_text(encoding="utf-8")
+    section = page.partition("## Dynamic metadata")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+
+@pytest.mark.parametrize("decided", [allow, deny])
+def test_every_key_of_the_dynamic_metadata_is_documented_and_no_other(decided: Callable[[], Decision]) -> None:
+    decision = decided()
+    identity = dataclasses.replace(allow().identity, api_client=ApiClient("partner"))
+    message = told(replace(decision, identity=identity, policy="default/a", rule=0))
+    assert set(message.dynamic_metadata.fields) == documented_metadata()
+    assert message.dynamic_metadata.fields["api_client"].string_value == "partner"
+
+
+def test_clients_that_share_a_rule_and_have_no_principal_are_named_each() -> None:
+    """An answer that is known must be none of another client's."""
+    names = ["ann", "bob", "ann", None, "bob"]
+    for verdict, reason in ((Verdict.ALLOW, Reason.ALLOW_POLICY), (Verdict.DENY, Reason.DENY_POLICY)):
+        found = []
+        for name in names:
+            identity = Identity(api_client=None if name is None else ApiClient(name))
+            message = told(Decision(verdict, reason, policy="default/a", rule=0, identity=identity))
+            fields = message.dynamic_metadata.fields
+            found.append(fields["api_client"].string_value if "api_client" in fields else None)
+        assert found == names
 
 
 def test_a_caller_without_a_principal_gets_no_principal_header() -> None:
