@@ -150,6 +150,8 @@ class Condition:
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             names = inputs.header_names() if self._headers is None else self._headers
             unclear = sorted(name for name in names if inputs.header_unclear(name))
+            if not unclear:
+                return "a header has a name that an application may take for another"
             return f"header `{unclear[0]}` has several values, or blanks around one"
         reading = self._hangs_on_reading(inputs, self._value(inputs))
         if reading:

@@ -103,8 +103,8 @@ class HeaderDimension:
 
     @property
     def is_read_in_ways(self) -> bool:
-        """Whether a request may hold several values, of which an application reads any: all but the authority."""
-        return self.header not in AUTHORITY_HEADERS
+        """Whether a request may hold several values, of which an application reads any: no pseudo header can."""
+        return self.header != "host" and not self.header.startswith(":")
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
         """The header's values; None where repeats were joined.

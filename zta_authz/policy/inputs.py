@@ -18,6 +18,7 @@ from zta_authz.policy.spellings import (
     host_variants,
     odd_spellings,
     query_readings,
+    target_readings,
     without_parameter,
 )
 
@@ -135,10 +136,11 @@ class Inputs:
         return granted
 
     def any_header_unclear(self) -> bool:
-        """Whether any header is as `header_unclear` says."""
+        """Whether any header is as `header_unclear` says, or has a name that may be read as another."""
         memory = self.conditions
         if memory.header_unclear is None:
-            memory.header_unclear = any(self.header_unclear(name) for name in self.header_names())
+            odd = has_odd_names(self.request.headers.listing())  # which applications may take for others
+            memory.header_unclear = odd or any(self.header_unclear(name) for name in self.header_names())
         return memory.header_unclear
 
     def header_unclear(self, name: str) -> bool:
@@ -201,7 +203,7 @@ class Inputs:
         return self.request.headers.all(name)
 
     def trimmed_header(self, name: str) -> tuple[str, ...]:
-        """Each value as it goes on, and without the blanks around it.
+        """Each value as it goes on, and without the blanks around it; in strict reading `:path` decoded too.
 
         HTTP/2 carries them through Envoy (measured, 1.40), and an upstream that is asked over HTTP/1 never sees them
         (RFC 9110 section 5.5).
@@ -209,6 +211,8 @@ class Inputs:
         found = self._trimmed.get(name)
         if found is None:
             values = self.header(name)
+            if name == ":path" and self.strict:
+                values = target_readings(values)
             trimmed = tuple(value.strip(_BLANKS) for value in values)
             found = values if trimmed == values else tuple(dict.fromkeys((*values, *trimmed)))
             self._trimmed[name] = found

@@ -89,6 +89,15 @@ def query_readings(query: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((query, _percent_decoded(query), _percent_decoded(query.replace("+", " ")))))
 
 
+def target_readings(targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths with their queries as they came, and decoded: as UTF-8 and as Latin-1."""
+    if not any("%" in target for target in targets):
+        return targets
+    data = [percent_decoded(utf8_bytes(target)) for target in targets]
+    decoded = (each.decode(*how) for each in data for how in (("utf-8", "surrogateescape"), ("latin-1",)))
+    return tuple(dict.fromkeys((*targets, *decoded)))
+
+
 def encodable(texts: tuple[str, ...]) -> list[str]:
     """Those of `texts` that a condition can hold: without what was not UTF-8."""
     return [text for text in texts if not _SURROGATE.search(text)]

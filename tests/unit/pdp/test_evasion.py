@@ -9,6 +9,7 @@ from zta_authz.model.identity import Changes, Identity, Token
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
 from zta_authz.pdp.decide import combine, decide
+from zta_authz.pdp.explain import explain
 from zta_authz.pdp.paths import plain_authority
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 from zta_authz.policy.cel import Condition
@@ -408,3 +409,29 @@ def test_a_deny_sees_claims_that_are_no_strings(claim: object, value: str, denie
     allow = compile_snapshot([SourceText("but.yaml", but)], Options())
     inputs = Inputs(asked, Identity(token=token, tokens=(token,)), Options(), 0.0)
     assert combine(allow.table.default_view, inputs, default_allow=False).allowed is not denied
+
+
+@pytest.mark.parametrize("path", ["/v1/a:delete?x=1", "/v1/a%3Adelete?x=1", "/v1/a%3adelete?%20"])
+def test_a_condition_on_the_path_header_sees_it_decoded_as_paths_do(path: str) -> None:
+    rule = "{when: [{key: 'request.headers[:path]', values: ['/v1/a:delete*']}]}"
+    assert reason(denying(rule), path) is Reason.DENY_POLICY
+    assert reason(denying(rule), "/v1/a%3Aget") is Reason.ALLOW_POLICY
+    assert (reason(denying(rule, Options.istio()), path) is Reason.DENY_POLICY) is ("%3" not in path)
+    unless = f"{{when: [{{key: 'request.headers[:path]', notValues: ['{path}']}}]}}"
+    assert reason(denying(unless), path) is Reason.ALLOW_POLICY
+    allow = OPEN.replace("[{}]", f"[{rule}]")
+    only = compile_snapshot([SourceText("a.yaml", allow)], Options())
+    assert (reason(only, path) is Reason.ALLOW_POLICY) is ("%3" not in path)
+
+
+@pytest.mark.parametrize("name", ["x-role", "x_role", "x.role"])
+def test_a_condition_that_looks_for_a_header_by_its_name_is_unknown_where_a_name_may_be_read_as_another(
+    name: str,
+) -> None:
+    denied = conditional("request.headers.exists(h, h == 'x-role')", "DENY")
+    for sent, wanted in ((name, Reason.DENY_POLICY), ("x-other", Reason.ALLOW_POLICY)):
+        asked = RequestAttributes("GET", "/", "a", headers=Headers({sent: ("admin",)}, exact=True))
+        assert decide(denied, asked, Evidence(), 0.0).reason is wanted
+    asked = RequestAttributes("GET", "/", "a", headers=Headers({name: ("admin",)}, exact=True))
+    (line,) = explain(denied, asked, Evidence(), 0.0).matched
+    assert ("may take for another" in line) is (name != "x-role")
