@@ -81,7 +81,7 @@ def write_settings(what: scenario.Scenario, directory: Path, endpoint: str, part
     )
     settings["log"] = {"level": "error"}
     if "traces" in parts:
-        settings["tracing"] = {"otlp_endpoint": endpoint, "sample_ratio": SAMPLED}
+        settings["tracing"] = {"otlp": {"endpoint": endpoint}, "sample_ratio": SAMPLED}
     config = directory / "config.yaml"
     config.write_text(json.dumps(settings))
     return config, socket

@@ -12,7 +12,7 @@ from zta_authz.ext_authz.listeners import Endpoint, SocketClaim, probe_tcp
 from zta_authz.loading import load
 from zta_authz.otlp.messages import Signal
 from zta_authz.settings.audit import audit_faults
-from zta_authz.settings.otlp import connect
+from zta_authz.settings.otlp import connect, exporter_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,10 @@ def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
     faults = audit_faults(settings.audit)
     for wanted, signal, setting in _collectors(settings):
         with collected(faults):
-            connect(wanted, signal, setting).close()
+            if signal is Signal.LOGS:
+                connect(wanted, signal, setting).close()
+            else:
+                exporter_target(wanted, signal, setting)
     for endpoint in _addresses(settings):
         if endpoint.is_unix or not shared_ports:
             with collected(faults):
@@ -49,7 +52,7 @@ def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
 
 def _collectors(settings: Settings) -> Iterator[tuple[CollectorSettings, Signal, str]]:
     if settings.tracing.collector is not None:
-        yield settings.tracing.collector, Signal.TRACES, "tracing"
+        yield settings.tracing.collector, Signal.TRACES, settings.tracing.collector_section
     if settings.metrics.otlp is not None:
         yield settings.metrics.otlp, Signal.METRICS, "metrics.otlp"
     if settings.audit.otlp is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from typing import TYPE_CHECKING
@@ -11,22 +12,23 @@ from zta_authz.admin.state import AuditStatus
 from zta_authz.ext_authz.own_certificate import file_ends_at
 from zta_authz.otlp.messages import Origin, Signal
 from zta_authz.settings.audit import open_audit
-from zta_authz.settings.otlp import connect
+from zta_authz.settings.otlp import exporter_target
 from zta_authz.telemetry.metrics import CONTENT_TYPE
 from zta_authz.telemetry.names import SERVICE_NAME
 from zta_authz.telemetry.observer import build_observer
 from zta_authz.telemetry.push import MetricsPush
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from opentelemetry.sdk.resources import Resource
     from prometheus_client.metrics_core import Metric
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.audit.sinks import LineSink, NullSink
     from zta_authz.keys.refresher import JwksRefresher
     from zta_authz.keys.trust import TrustKeeper
-    from zta_authz.otlp.spans import SpanExporter
+    from zta_authz.otlp.exporters import Exporter
     from zta_authz.policy_sources.files import SnapshotHolder
     from zta_authz.settings import Settings
     from zta_authz.settings.otlp_model import CollectorSettings
@@ -34,21 +36,24 @@ if TYPE_CHECKING:
     from zta_authz.telemetry.observer import TelemetryObserver
 
 
-def new_origin() -> Origin:
-    """Who tells: this process. Two processes never have the same instance, or collectors would mix their metrics up."""
-    return Origin(SERVICE_NAME, __version__, str(uuid.uuid4()))
+def new_origin(environ: Mapping[str, str] = os.environ) -> Origin:
+    """Who exports: this process, under the name that the environment gives it.
+
+    Two processes never have the same instance, or collectors would mix their metrics up.
+    """
+    return Origin(environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME, __version__, str(uuid.uuid4()))
 
 
 def open_telling(settings: Settings, origin: Origin) -> tuple[LineSink | NullSink, TelemetryObserver]:
     """The decision log and the observer. Raises `SettingsErrors` where one of them can't be."""
     tracing = settings.tracing
-    exporter = None if tracing.collector is None else _span_exporter(tracing.collector)
+    exporter = None if tracing.collector is None else _span_exporter(tracing.collector, tracing.collector_section)
     audit = open_audit(settings.audit, origin, traced=exporter is not None)
     observer = build_observer(
         exporter=exporter,
+        resource=None if exporter is None else _resource(origin),
         sample_ratio=tracing.sample_ratio,
         keep=tracing.keep,
-        instance=origin.instance,
     )
     observer.metrics.watch_audit(lambda: audit.dropped, lambda: audit.queued, lambda: audit.unsampled)
     observer.metrics.watch_audit_sink(
@@ -63,12 +68,18 @@ def audit_status(audit: LineSink | NullSink, now: float) -> AuditStatus:
     return AuditStatus(audit.failing, audit.queued, 0.0 if oldest is None else max(0.0, round(now - oldest, 3)))
 
 
-def _span_exporter(wanted: CollectorSettings) -> SpanExporter:
+def _span_exporter(wanted: CollectorSettings, setting: str) -> Exporter:
     """What sends spans; connects nowhere yet."""
-    transport = connect(wanted, Signal.TRACES, "tracing")
-    from zta_authz.otlp.spans import SpanExporter  # noqa: PLC0415  megabytes that only those who send need
+    target = exporter_target(wanted, Signal.TRACES, setting)
+    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes that only those who send need
 
-    return SpanExporter(transport)
+    return open_exporter(target, Signal.TRACES)
+
+
+def _resource(origin: Origin) -> Resource:
+    from zta_authz.otlp.resources import resource_of  # noqa: PLC0415  megabytes that only those who send need
+
+    return resource_of(origin)
 
 
 def open_push(
@@ -78,10 +89,13 @@ def open_push(
     wanted = settings.metrics.otlp
     if wanted is None:
         return None
-    transport = connect(wanted, Signal.METRICS, "metrics.otlp")
-    from zta_authz.otlp.metrics import MetricsExporter  # noqa: PLC0415  megabytes that only those who send need
+    target = exporter_target(wanted, Signal.METRICS, "metrics.otlp")
+    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes that only those who send need
+    from zta_authz.otlp.metrics import MetricsExporter  # noqa: PLC0415
 
-    return MetricsPush(collect, MetricsExporter(transport, origin, time.time_ns()), wanted.interval_seconds)
+    exporter = open_exporter(target, Signal.METRICS)
+    export = MetricsExporter(exporter, _resource(origin), origin.version, time.time_ns())
+    return MetricsPush(collect, export, wanted.interval_seconds, target.seconds)
 
 
 class Figures:

@@ -89,7 +89,7 @@ def _peers(case: str, directory: Path, config: Path) -> list[Peer]:
     def zta(server: str) -> Callable[[Path], Sequence[str]]:
         def command(socket: Path) -> Sequence[str]:
             settings = json.loads(config.read_text()) | {"server": server, "listen": [f"unix:{socket}"]}
-            settings["tracing"] = {"otlp_endpoint": "http://127.0.0.1:4317", "sample_ratio": 0.0}
+            settings["tracing"] = {"otlp": {"endpoint": "http://127.0.0.1:4317"}, "sample_ratio": 0.0}
             own = directory / f"{server}.yaml"
             own.write_text(json.dumps(settings))
             return [sys.executable, "-m", "zta_authz", "serve", "--config", str(own)]

@@ -91,7 +91,7 @@ def _traced(port: int, spans: SpanFile) -> StackOptions:
     return StackOptions(
         port=port,
         collector_port=spans.port,
-        settings={"tracing": {"otlp_endpoint": spans.endpoint, "keep": ["denials", "errors"]}},
+        settings={"tracing": {"otlp": {"endpoint": spans.endpoint}, "keep": ["denials", "errors"]}},
     )
 
 

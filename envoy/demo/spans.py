@@ -61,7 +61,7 @@ class SpanFile:
 
     @property
     def endpoint(self) -> str:
-        """What `tracing.otlp_endpoint` is set to."""
+        """What `tracing.otlp.endpoint` is set to."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> SpanFile:

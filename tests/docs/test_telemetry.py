@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
-from tests.support.spans import MemoryExporter
+from tests.support.spans import RESOURCE, MemoryExporter
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import RequestAttributes
@@ -104,7 +104,7 @@ def test_the_page_shows_what_the_process_takes_and_not_when_each_counter_began()
 def exported() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """The attributes of all spans with their types, and the events with their attributes."""
     exporter = MemoryExporter()
-    spans = Spans(exporter, 1.0, "1")
+    spans = Spans(exporter, RESOURCE, 1.0, "1")
     for event in EVENTS:
         spans.record(event)
     spans.close()

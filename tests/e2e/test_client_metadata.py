@@ -53,7 +53,7 @@ def stack(
     request: pytest.FixtureRequest, envoy_binary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     with Collector() as collector:
-        tracing = {"otlp_endpoint": collector.endpoint, "sample_ratio": 1.0}
+        tracing = {"otlp": {"endpoint": collector.endpoint}, "sample_ratio": 1.0}
         settings = {"server": request.param, "tracing": tracing}
         patient = timedelta(seconds=10)  # else a busy machine would look like a failure
         options = StackOptions(

@@ -39,7 +39,7 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     """The demo's stack where both trace: Envoy what it is asked to, zta-authz as Envoy does, and denials."""
-    tracing = {"otlp_endpoint": collector.endpoint, "sample_ratio": 0.0, "keep": ["denials"]}
+    tracing = {"otlp": {"endpoint": collector.endpoint}, "sample_ratio": 0.0, "keep": ["denials"]}
     settings = {"server": request.param, "tracing": tracing}
     options = StackOptions(envoy=envoy_binary, collector_port=collector.port, settings=settings)
     with running(tmp_path_factory.mktemp("stack"), options) as started:
@@ -91,7 +91,7 @@ def test_the_record_of_a_decision_is_in_envoys_trace_too(
 ) -> None:
     """Whether the client sends a `traceparent` (`own` is false) or Envoy begins the trace."""
     settings = {
-        "tracing": {"otlp_endpoint": collector.endpoint},
+        "tracing": {"otlp": {"endpoint": collector.endpoint}},
         "audit": {"sink": "otlp", "otlp": {"endpoint": collector.endpoint}},
     }
     trace = uuid4().hex

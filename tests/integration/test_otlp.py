@@ -35,7 +35,7 @@ def service(
     """A service on the fast server that traces every call; its health listener's address last."""
     what = scenario.build("svid", 3, directory, "fast")
     settings = json.loads(what.config.read_text())
-    settings["tracing"] = {"otlp_endpoint": endpoint, "protocol": protocol} | tracing
+    settings["tracing"] = {"otlp": {"endpoint": endpoint, "protocol": protocol} | tracing}
     settings["health"] = {"listen": "127.0.0.1:0"}
     settings["audit"] = {"sink": "none"}
     what.config.write_text(json.dumps(settings))

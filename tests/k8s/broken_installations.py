@@ -311,7 +311,7 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
         "authorizer-verified",
         swap("{pipe: {path: /run/zta-authz/authz.sock}}", "{socket_address: {address: 10.0.0.1, port_value: 9191}}"),
     ),
-    "spans in plaintext": ("istio", "telemetry-encrypted", swap("otlp_endpoint: https://", "otlp_endpoint: http://")),
+    "spans in plaintext": ("istio", "telemetry-encrypted", swap('endpoint: "https://otel', 'endpoint: "http://otel')),
     "no default deny": ("istio", "network-default-deny", drop("NetworkPolicy", "default-deny")),
     "no deny of egress": ("sidecar", "network-default-deny", swap("  - Ingress\n  - Egress\n", "  - Ingress\n")),
     "every port": ("istio", "network-least", cut(r"^    ports:\n    - port: 9191\n      protocol: TCP\n")),
@@ -376,7 +376,7 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
     "no metrics": ("istio", "metrics-read", swap(HEALTH, "health: {listen: null}")),
     "no alerts": ("istio", "alerts", drop("PrometheusRule")),
     "no alert on keys": ("istio", "alerts", swap("zta_keys_missing", "zta_something_else")),
-    "no traces": ("istio", "traces", cut(r"^ +otlp_endpoint: .*\n")),
+    "no traces": ("istio", "traces", cut(r"^ +otlp: \{endpoint: .*\n")),
 }
 """What is done to an overlay, and the check that must notice."""
 

@@ -202,9 +202,9 @@ def test_network_policies_open_the_ports_that_are_used(shared: Installed) -> Non
     policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(shared.manifests, "NetworkPolicy")}
     assert policies["proxies-ask"]["ingress"][0]["ports"][0]["port"] == shared.ports["grpc-authz"]
     assert policies["prometheus-scrapes"]["ingress"][0]["ports"][0]["port"] == shared.ports["http-health"]
-    assert shared.settings.tracing.otlp_endpoint is not None
+    assert shared.settings.tracing.otlp is not None
     collector = str(policies["traces-to-collector"]["egress"][0]["ports"][0]["port"])
-    assert shared.settings.tracing.otlp_endpoint.endswith(f":{collector}")
+    assert shared.settings.tracing.otlp.endpoint.endswith(f":{collector}")
     namespaces = of_kind(shared.manifests, "Namespace")
     assert [each for each in namespaces if each["metadata"]["labels"].get("zta.dev/asks") == "true"]
 

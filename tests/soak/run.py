@@ -69,7 +69,7 @@ class Soak:
         settings = {
             "policies": [str(path) for path in (self.login, self.policies.directory, *given)],
             "reload": {"poll_seconds": 0.2, "debounce_seconds": 0.05},
-            "tracing": {"otlp_endpoint": self.collector.url, "protocol": "http"},
+            "tracing": {"otlp": {"endpoint": self.collector.url, "protocol": "http"}},
             "health": {"listen": "127.0.0.1:0"},
             "jwks": {
                 **dict.fromkeys(("allow_http", "allow_private_addresses"), True),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import time
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,6 +43,7 @@ SERVICES = {
     "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
 }
+EXPANDED: dict[str, Callable[[bytes], bytes]] = {"none": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}
 REJECTED = {"traces": "rejected_spans", "logs": "rejected_log_records", "metrics": "rejected_data_points"}
 
 
@@ -137,7 +140,7 @@ class Collector(Received):
 
     @property
     def endpoint(self) -> str:
-        """What `tracing.otlp_endpoint` and others are set to."""
+        """What `tracing.otlp.endpoint` and others are set to."""
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Collector:
@@ -180,6 +183,7 @@ class HttpCollector(Received):
             def do_POST(self) -> None:
                 collector.paths.append(self.path)
                 payload = self.rfile.read(int(self.headers["Content-Length"]))
+                payload = EXPANDED[self.headers.get("Content-Encoding", "none")](payload)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 answer = collector.take(self.path.rpartition("/")[2], payload, headers)
                 body = b"" if isinstance(answer, Refusal) else answer

@@ -1,6 +1,6 @@
-"""OTLP as the decision log, the metrics and the spans need it: requests, sent over gRPC or HTTP.
+"""OTLP: the SDK's exporters for spans and metrics, and a path of its own for the decision log.
 
-`messages` is what callers say and hear, without wire types. The SDK's own logs exporter is private and may change with
-each of its releases, and its span exporters take nothing but the SDK's spans; the protocol is stable.
+`messages` is what callers say and hear, without wire types. No allow may stand without its record, so records are sent
+until they are taken: the SDK's logs exporter gives up, and its API is private and changes with releases.
 Source: OpenTelemetry Protocol 1.x (opentelemetry.io/docs/specs/otlp).
 """

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final, Literal, NamedTuple
 
 Protocol = Literal["grpc", "http"]
+Compression = Literal["none", "gzip", "deflate"]
 
 MAX_SAID_CHARACTERS: Final = 200
 """Of a collector's own words: they end up in our log."""
@@ -34,7 +35,8 @@ class Signal(Enum):
 class Target:
     """Where to send: an `http` or `https` URL, and what it takes to be let in. Files are PEM.
 
-    Without `ca_file` the usual authorities are trusted. `headers` may be secret: they are in no `repr`.
+    Without `ca_file` the usual authorities are trusted. `headers` may be secret: they are in no `repr`. `seconds` is
+    for one batch with all retries, and it and `compression` are for spans and metrics.
     """
 
     endpoint: str
@@ -43,6 +45,8 @@ class Target:
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    compression: Compression = "none"
+    seconds: float = 5.0
 
     @property
     def secure(self) -> bool:

@@ -1,54 +1,50 @@
-"""Prometheus' metric families to a collector: the same names, labels and numbers as on `/metrics`.
+"""Prometheus' metric families as the SDK's metrics: the same names, labels and numbers as on `/metrics`.
 
     counter             Sum, monotonic and cumulative, since its `_created` or since we began
     histogram           Histogram with explicit bounds, cumulative; counts of each bucket alone
-    summary             Summary
     gauge, info, other  Gauge, one for each name of their samples
 
-`_created` series become start times and are not sent. Source: OpenTelemetry metrics data model; its compatibility with
-Prometheus and OpenMetrics.
+`_created` series become start times and are not sent. The SDK's own instruments would count everything a second time,
+on the path of each check. Source: OpenTelemetry metrics data model; its compatibility with Prometheus and OpenMetrics.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
     Histogram,
     HistogramDataPoint,
     Metric,
+    MetricsData,
     NumberDataPoint,
     ResourceMetrics,
     ScopeMetrics,
     Sum,
-    Summary,
-    SummaryDataPoint,
 )
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from zta_authz.otlp.replies import answer
-from zta_authz.otlp.values import pairs, resource, scope
+from zta_authz.otlp.values import SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from opentelemetry.sdk.resources import Resource
     from prometheus_client.metrics_core import Metric as Family
     from prometheus_client.samples import Sample
 
-    from zta_authz.otlp.messages import Answer, Origin
-    from zta_authz.otlp.transports import Transport
+    from zta_authz.otlp.exporters import Exporter
+    from zta_authz.otlp.messages import Answer
 
 Labels = tuple[tuple[str, str], ...]
-_CUMULATIVE: Final = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 _CREATED: Final = "_created"
 _NANOSECONDS: Final = 1_000_000_000
-_ACCUMULATED: Final = frozenset(("counter", "histogram", "summary"))
+_ACCUMULATED: Final = frozenset(("counter", "histogram"))
+_HAVE_START: Final = _ACCUMULATED | {"summary"}  # which the SDK's data model does not have: its samples become gauges
 
 
 class StartTimes:
@@ -82,25 +78,24 @@ class _Point:
 
     def __init__(self) -> None:
         self.value = self.count = self.sum = 0.0
-        self.bounds: list[tuple[float, float]] = []  # bound or quantile, and its number
+        self.bounds: list[tuple[float, float]] = []  # a bound, and its number
 
 
-def encode_metrics(families: Iterable[Family], origin: Origin, starts: StartTimes, now_ns: int) -> tuple[bytes, int]:
-    """An ExportMetricsServiceRequest of the families as they are at `now_ns`, and how many data points it has."""
+def metrics_data(
+    families: Iterable[Family], resource: Resource, scope: InstrumentationScope, starts: StartTimes, now_ns: int
+) -> tuple[MetricsData, int]:
+    """The families as they are at `now_ns`, for the SDK's exporters, and how many data points they have."""
     families = list(families)
     created = dict(_created(families))
-    accumulated = {family.name for family in families if family.type in _ACCUMULATED}
+    accumulated = {family.name for family in families if family.type in _HAVE_START}
     metrics: list[Metric] = []
     for family in families:
         base = family.name.removesuffix(_CREATED)
         if base == family.name or base not in accumulated:
-            metrics.extend(_encode(family, created, starts, now_ns))
+            metrics.extend(_convert(family, created, starts, now_ns))
     starts.next(now_ns)
-    told = ScopeMetrics(scope=scope(origin), metrics=metrics)
-    request = ExportMetricsServiceRequest(
-        resource_metrics=[ResourceMetrics(resource=resource(origin), scope_metrics=[told])]
-    )
-    return request.SerializeToString(), sum(_points(metric) for metric in metrics)
+    data = MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], "")])
+    return data, sum(len(metric.data.data_points) for metric in metrics)
 
 
 def _created(families: Iterable[Family]) -> Iterator[tuple[tuple[str, Labels], int]]:
@@ -111,7 +106,7 @@ def _created(families: Iterable[Family]) -> Iterator[tuple[tuple[str, Labels], i
                 yield (sample.name.removesuffix(_CREATED), _labels(sample)), round(sample.value * _NANOSECONDS)
 
 
-def _encode(
+def _convert(
     family: Family, created: dict[tuple[str, Labels], int], starts: StartTimes, now_ns: int
 ) -> Iterator[Metric]:
     unit = "s" if family.name.endswith("_seconds") else ""
@@ -130,32 +125,28 @@ def _encode(
         )
         for labels, point in series.items()
     }
-    name = f"{family.name}_total" if family.type == "counter" else family.name
-    metric = Metric(name=name, description=family.documentation, unit=unit)
     if family.type == "counter":
         sums = [_number(labels, point.value, now_ns, since[labels]) for labels, point in series.items()]
-        metric.sum.CopyFrom(Sum(data_points=sums, aggregation_temporality=_CUMULATIVE, is_monotonic=True))
-    elif family.type == "histogram":
-        histograms = [_histogram(labels, point, now_ns, since[labels]) for labels, point in series.items()]
-        metric.histogram.CopyFrom(Histogram(data_points=histograms, aggregation_temporality=_CUMULATIVE))
+        yield Metric(f"{family.name}_total", family.documentation, unit, Sum(sums, _CUMULATIVE, is_monotonic=True))
     else:
-        summaries = [_summary(labels, point, now_ns, since[labels]) for labels, point in series.items()]
-        metric.summary.CopyFrom(Summary(data_points=summaries))
-    yield metric
+        histograms = [_histogram(labels, point, now_ns, since[labels]) for labels, point in series.items()]
+        yield Metric(family.name, family.documentation, unit, Histogram(histograms, _CUMULATIVE))
 
 
 def _gauges(family: Family, unit: str, now_ns: int) -> Iterator[Metric]:
     by_name: dict[str, list[NumberDataPoint]] = {}
     for sample in family.samples:
+        if family.type in _HAVE_START and sample.name.endswith(_CREATED):
+            continue
         by_name.setdefault(sample.name, []).append(_number(_labels(sample), sample.value, now_ns))
     for name, points in by_name.items():
-        yield Metric(name=name, description=family.documentation, unit=unit, gauge=Gauge(data_points=points))
+        yield Metric(name, family.documentation, unit, Gauge(points))
 
 
 def _series(family: Family) -> dict[Labels, _Point]:
-    """The series of a family that adds up, by their labels without those of buckets and quantiles."""
+    """The series of a family that adds up, by their labels without that of buckets."""
     series: dict[Labels, _Point] = {}
-    special = {"histogram": "le", "summary": "quantile"}.get(family.type)
+    special = "le" if family.type == "histogram" else None
     for sample in family.samples:
         if sample.name.endswith(_CREATED):
             continue
@@ -176,58 +167,41 @@ def _labels(sample: Sample, without: str | None = None) -> Labels:
 
 
 def _number(labels: Labels, value: float, now_ns: int, since_ns: int = 0) -> NumberDataPoint:
-    return NumberDataPoint(
-        attributes=pairs(labels), start_time_unix_nano=since_ns, time_unix_nano=now_ns, as_double=value
-    )
+    return NumberDataPoint(dict(labels), since_ns, now_ns, float(value))
 
 
 def _histogram(labels: Labels, point: _Point, now_ns: int, since_ns: int) -> HistogramDataPoint:
     """Prometheus counts what is at most each bound; OTLP what is between it and the one before."""
     upto = sorted(point.bounds)
     counts = [number - before for (_, number), before in zip(upto, [0.0, *(each for _, each in upto)], strict=False)]
+    unknown: Any = None  # the least and the greatest, which Prometheus does not keep and OTLP may leave out
     return HistogramDataPoint(
-        attributes=pairs(labels),
-        start_time_unix_nano=since_ns,
-        time_unix_nano=now_ns,
+        dict(labels),
+        since_ns,
+        now_ns,
         count=int(point.count),
         sum=point.sum,
-        bucket_counts=[int(count) for count in counts],
-        explicit_bounds=[bound for bound, _ in upto if not math.isinf(bound)],
+        bucket_counts=[int(number) for number in counts],
+        explicit_bounds=[bound for bound, _ in upto if math.isfinite(bound)],
+        min=unknown,
+        max=unknown,
     )
-
-
-def _summary(labels: Labels, point: _Point, now_ns: int, since_ns: int) -> SummaryDataPoint:
-    return SummaryDataPoint(
-        attributes=pairs(labels),
-        start_time_unix_nano=since_ns,
-        time_unix_nano=now_ns,
-        count=int(point.count),
-        sum=point.sum,
-        quantile_values=[
-            SummaryDataPoint.ValueAtQuantile(quantile=quantile, value=value) for quantile, value in sorted(point.bounds)
-        ],
-    )
-
-
-def _points(metric: Metric) -> int:
-    data = getattr(metric, metric.WhichOneof("data") or "gauge")
-    return len(data.data_points)
 
 
 class MetricsExporter:
     """Sends families as one request. Blocks; one thread uses it. `began_ns` is when their process did."""
 
-    def __init__(self, transport: Transport, origin: Origin, began_ns: int) -> None:
-        self._transport = transport
-        self._origin = origin
+    def __init__(self, exporter: Exporter, resource: Resource, version: str, began_ns: int) -> None:
+        self._exporter = exporter
+        self._resource = resource
+        self._scope = InstrumentationScope(SCOPE, version)
         self._starts = StartTimes(began_ns)
 
-    def export(self, families: Sequence[Family], now_ns: int, seconds: float) -> Answer:
+    def export(self, families: Sequence[Family], now_ns: int) -> Answer:
         """What the collector made of the families as they were at `now_ns`."""
-        payload, points = encode_metrics(families, self._origin, self._starts, now_ns)
-        reply = self._transport.send(payload, seconds)
-        return answer(reply, ExportMetricsServiceResponse, "rejected_data_points", points)
+        data, points = metrics_data(families, self._resource, self._scope, self._starts, now_ns)
+        return self._exporter.export(data, points)
 
     def close(self) -> None:
-        """Give connections back."""
-        self._transport.close()
+        """End retries and connections."""
+        self._exporter.shutdown()

@@ -72,11 +72,12 @@ class Transport(Protocol):
 
 def open_transport(target: Target, signal: Signal) -> Transport:
     """The transport to `target`. Connects nowhere yet. Raises OSError (`ssl.SSLError` too) for files of no use."""
-    context = _tls(target) if target.secure else None
+    context = tls_context(target) if target.secure else None
     return GrpcTransport(target, signal) if target.protocol == "grpc" else HttpTransport(target, signal, context)
 
 
-def _tls(target: Target) -> ssl.SSLContext:
+def tls_context(target: Target) -> ssl.SSLContext:
+    """TLS to `target`. Raises OSError (`ssl.SSLError` too) for files of no use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if target.ca_file is None:

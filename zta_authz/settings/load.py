@@ -24,6 +24,7 @@ from zta_authz.settings.environment import (
     variable_of,
 )
 from zta_authz.settings.model import Settings
+from zta_authz.settings.otel_environment import collectors_of_environment
 from zta_authz.settings.units import number_without_unit
 
 if TYPE_CHECKING:
@@ -60,11 +61,13 @@ def parse_settings(source: str, text: str, environ: Mapping[str, str]) -> Settin
 def _settings_of(source: str, node: MappingNode | None, environ: Mapping[str, str], faults: list[Fault]) -> Settings:
     overrides = read_environment(environ, faults)
     merged = _merge(node, overrides)
+    standard, names = collectors_of_environment(merged, environ)
     socket = agent_socket(merged, environ)
     if socket is not None:
-        overrides[AGENT_SOCKET] = socket
+        standard[AGENT_SOCKET], names[AGENT_SOCKET] = socket, AGENT_SOCKET_VARIABLE
+    if standard:
+        overrides |= standard
         merged = _merge(node, overrides)
-    names = {} if socket is None else {AGENT_SOCKET: AGENT_SOCKET_VARIABLE}
     places = _Places(source, node, overrides, names)
     settings, wrong = _validate(merged, places, faults)
     faults.extend(

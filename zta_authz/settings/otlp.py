@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from zta_authz.errors import Fault, SettingsErrors, collected
 from zta_authz.otlp.messages import Target
 from zta_authz.settings.inconsistency import Inconsistency
+from zta_authz.settings.otlp_model import OLDER_KEYS, TracingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from zta_authz.otlp.messages import Signal
+    from zta_authz.otlp.messages import Compression, Signal
     from zta_authz.otlp.transports import Transport
     from zta_authz.settings.environment import Path
     from zta_authz.settings.model import Settings
@@ -29,11 +31,15 @@ if TYPE_CHECKING:
 _VARIABLES: Final = "OTEL_EXPORTER_OTLP_"
 HEADERS_VARIABLE: Final = f"{_VARIABLES}HEADERS"
 CA_VARIABLE: Final = f"{_VARIABLES}CERTIFICATE"
+EXPORT_SECONDS: Final = 5.0
+MAX_EXPORT_SECONDS: Final = 60.0
 
 _MAX_FILE_BYTES = 64 * 1024
 _NAME = re.compile(r"(?!.*-bin$)[0-9A-Za-z_.-]+", re.IGNORECASE)  # what gRPC takes with a text (gRPC over HTTP/2)
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _OURS = frozenset(("content-type", "content-length", "host", "te", "user-agent", "transfer-encoding", "connection"))
+
+_COMPRESSIONS: Final[tuple[Compression, ...]] = ("none", "gzip", "deflate")
 
 Header = tuple[str, str]
 
@@ -42,7 +48,21 @@ def otlp_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     """What of the collectors' settings does not go together."""
     yield from _collector(("audit", "otlp"), settings.audit.otlp)
     yield from _collector(("metrics", "otlp"), settings.metrics.otlp)
-    yield from _collector(("tracing",), settings.tracing.collector, "otlp_endpoint")
+    tracing = settings.tracing
+    if tracing.otlp is not None:
+        yield from _collector(("tracing", "otlp"), tracing.otlp)
+        yield from _mixed(tracing)
+    else:
+        yield from _collector(("tracing",), tracing.collector, "otlp_endpoint")
+
+
+def _mixed(tracing: TracingSettings) -> Iterator[Inconsistency]:
+    """Older keys beside the section that took their place: it would be unclear which of them counts."""
+    message, depends = "is the older name of what `tracing.otlp` says", (("tracing",),)
+    for name in OLDER_KEYS:
+        if getattr(tracing, name) != TracingSettings.model_fields[name].default:
+            new = "endpoint" if name == "otlp_endpoint" else name
+            yield Inconsistency(("tracing", name), message, f"write it as `tracing.otlp.{new}`", depends)
 
 
 def _collector(path: Path, wanted: CollectorSettings | None, endpoint: str = "endpoint") -> Iterator[Inconsistency]:
@@ -78,6 +98,60 @@ def connect(
     return transport
 
 
+def exporter_target(
+    wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str] = os.environ
+) -> Target:
+    """Where the SDK's exporter of the section `setting` sends, and how. Raises `SettingsErrors`.
+
+    All that is taken from the environment is in it: the exporter reads nothing there by itself.
+    """
+    faults: list[Fault] = []
+    target = _target(wanted, signal, setting, environ, faults)
+    if target.secure:
+        from zta_authz.otlp.transports import tls_context  # noqa: PLC0415  megabytes that only those who send need
+
+        try:
+            tls_context(target)
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsErrors([*faults, *_of_files(target, setting, error)]) from error
+    with collected(faults):
+        target = replace(target, compression=_compression(signal, environ))
+    with collected(faults):
+        target = replace(target, seconds=_seconds(signal, environ))
+    if faults:
+        raise SettingsErrors(faults)
+    return target
+
+
+def _compression(signal: Signal, environ: Mapping[str, str]) -> Compression:
+    name, text = _said(environ, f"{_VARIABLES}{signal.name}_COMPRESSION", f"{_VARIABLES}COMPRESSION")
+    for known in _COMPRESSIONS:
+        if text.strip().lower() == known:
+            return known
+    if text:
+        raise SettingsErrors([_of_variable(name, "is not a compression", "write `gzip`, `deflate` or `none`")])
+    return "none"
+
+
+def _seconds(signal: Signal, environ: Mapping[str, str]) -> float:
+    """For one batch. Seconds, as OpenTelemetry's exporters for Python read it."""
+    name, text = _said(environ, f"{_VARIABLES}{signal.name}_TIMEOUT", f"{_VARIABLES}TIMEOUT")
+    if not text:
+        return EXPORT_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_EXPORT_SECONDS:
+        what = f"is not a timeout of more than 0 and at most {MAX_EXPORT_SECONDS:.0f} seconds"
+        raise SettingsErrors([_of_variable(name, what, "write a number of seconds, such as `5`")])
+    return seconds
+
+
+def _of_variable(name: str, message: str, hint: str) -> Fault:
+    return Fault(f"environment variable {name}", 0, 0, message, hint)
+
+
 def _of_files(target: Target, setting: str, error: OSError) -> list[Fault]:
     """What is wrong with the PEM files of a collector: each that can't be read, else that they are of no use."""
     hint = f"correct `{setting}.ca_file`, `cert_file` and `key_file`"
@@ -105,7 +179,13 @@ def _target(
     ca_file = wanted.ca_file
     if ca_file is None and wanted.endpoint.startswith("https://"):
         ca_file = _said(environ, f"{_VARIABLES}{signal.name}_CERTIFICATE", CA_VARIABLE)[1] or None
-    return Target(wanted.endpoint, wanted.protocol, headers, ca_file, wanted.cert_file, wanted.key_file)
+    cert_file, key_file = wanted.cert_file, wanted.key_file
+    if cert_file is None and wanted.endpoint.startswith("https://"):
+        cert_file, key_file = (
+            _said(environ, f"{_VARIABLES}{signal.name}_{name}", f"{_VARIABLES}{name}")[1] or None
+            for name in ("CLIENT_CERTIFICATE", "CLIENT_KEY")
+        )
+    return Target(wanted.endpoint, wanted.protocol, headers, ca_file, cert_file, key_file)
 
 
 def _said(environ: Mapping[str, str], first: str, second: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -53,12 +53,18 @@ class MetricsSettings(Section):
     otlp: PushSettings | None = None
 
 
+OLDER_KEYS: Final = ("otlp_endpoint", "protocol", "headers_file", "ca_file", "cert_file", "key_file")
+"""Of `tracing`: what is now in its section `otlp`."""
+
+
 class TracingSettings(Section):
     """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled.
 
-    `keep` names those that are traced although they were not sampled. The files are as in `CollectorSettings`.
+    `keep` names those that are traced although they were not sampled. `otlp_endpoint` and the five fields after it are
+    older names of those in `otlp`.
     """
 
+    otlp: CollectorSettings | None = None
     otlp_endpoint: OtlpEndpoint | None = None
     protocol: Literal["grpc", "http"] = "grpc"
     headers_file: Text | None = None
@@ -70,9 +76,9 @@ class TracingSettings(Section):
 
     @property
     def collector(self) -> CollectorSettings | None:
-        """Where spans go, as other collectors are said; None: nowhere."""
-        if self.otlp_endpoint is None:
-            return None
+        """Where spans go, by whichever names it is set; None: nowhere."""
+        if self.otlp is not None or self.otlp_endpoint is None:
+            return self.otlp
         return CollectorSettings(
             endpoint=self.otlp_endpoint,
             protocol=self.protocol,
@@ -81,3 +87,8 @@ class TracingSettings(Section):
             cert_file=self.cert_file,
             key_file=self.key_file,
         )
+
+    @property
+    def collector_section(self) -> str:
+        """The section that names the collector."""
+        return "tracing" if self.otlp is None else "tracing.otlp"

@@ -19,6 +19,8 @@ from zta_authz.otlp.messages import Answer, Fate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opentelemetry.sdk.trace import ReadableSpan
+
 _LOG = logging.getLogger(__name__)
 BATCH_BYTES: Final = 1024 * 1024
 """And a span more at most, which stays below the 4 MiB that collectors take: callers choose how long a span is."""
@@ -27,18 +29,14 @@ _LOOK_SECONDS: Final = 0.1
 
 
 class BatchExporter(Protocol):
-    """What sends batches. One thread uses it, but for `stop`."""
+    """What sends batches. One thread uses it, but for `shutdown`."""
 
-    def export(self, spans: Sequence[bytes], seconds: float) -> Answer:
-        """What the collector made of these spans. Blocks, and may try again, for about `seconds`."""
+    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> Answer:
+        """What the collector made of these `size` spans. Blocks, and may try again, for its own timeout."""
         ...
 
-    def stop(self) -> None:
-        """Try nothing again. Called by another thread."""
-        ...
-
-    def close(self) -> None:
-        """Give connections back."""
+    def shutdown(self) -> None:
+        """Give up: what is under way ends. Called by another thread, or twice."""
         ...
 
 
@@ -49,14 +47,13 @@ class ExportQueue:
     that `failed` because the collector did not take them, or rejected them of a batch that it took.
     """
 
-    def __init__(self, exporter: BatchExporter, capacity: int, batch: int, interval: float, seconds: float) -> None:
-        """Export when `batch` spans wait, and every `interval` seconds; a batch for `seconds` at most."""
+    def __init__(self, exporter: BatchExporter, capacity: int, batch: int, interval: float) -> None:
+        """Export when `batch` spans wait, and every `interval` seconds."""
         self._exporter = exporter
         self._capacity = capacity
         self._batch = batch
         self._interval = interval
-        self._seconds = seconds
-        self._waiting: deque[bytes] = deque()  # appending and taking are atomic
+        self._waiting: deque[tuple[ReadableSpan, int]] = deque()  # appending and taking are atomic
         self._awake = threading.Event()
         self._closing = False
         self._hurried = False
@@ -73,13 +70,13 @@ class ExportQueue:
         """Spans that wait."""
         return len(self._waiting)
 
-    def put(self, span: bytes) -> None:
-        """Queue a span, or drop it. Never waits."""
+    def put(self, span: ReadableSpan, size: int) -> None:
+        """Queue a span of about `size` bytes, or drop it. Never waits."""
         waiting = len(self._waiting)
         if waiting >= self._capacity or self._closing:
             self.dropped += 1
             return
-        self._waiting.append(span)
+        self._waiting.append((span, size))
         if waiting + 1 >= self._batch:
             self._awake.set()
 
@@ -91,21 +88,26 @@ class ExportQueue:
                 self._export()
         while self._waiting and self._left() > 0:
             self._export()
-        self._exporter.close()
+        self._exporter.shutdown()
 
     def _left(self) -> float:
         """Seconds that are left for exporting."""
         return self._until - time.monotonic()
 
-    def _export(self) -> None:
-        batch: list[bytes] = []
+    def _next_batch(self) -> list[ReadableSpan]:
+        batch: list[ReadableSpan] = []
         size = 0
         with suppress(IndexError):  # none left
             while len(batch) < self._batch and size < BATCH_BYTES:
-                batch.append(self._waiting.popleft())
-                size += len(batch[-1])
+                span, more = self._waiting.popleft()
+                batch.append(span)
+                size += more
+        return batch
+
+    def _export(self) -> None:
+        batch = self._next_batch()
         try:
-            answer = self._exporter.export(batch, max(0.0, min(self._seconds, self._left())))
+            answer = self._exporter.export(batch, len(batch))
         except Exception as error:  # noqa: BLE001  the thread must outlive whatever an exporter does
             answer = Answer(Fate.LATER, said=type(error).__name__)
         self._settle(answer, len(batch))
@@ -134,6 +136,6 @@ class ExportQueue:
         self._awake.set()
         while self._thread.is_alive() and self._left() > 0:  # which `hurry` may shorten
             self._thread.join(min(_LOOK_SECONDS, self._left()))
-        self._exporter.stop()
+        self._exporter.shutdown()
         self.dropped += len(self._waiting)
         self._waiting.clear()

@@ -36,11 +36,6 @@ CONDITIONS_EVENT: Final = "zta.conditions"
 DURATION: Final = "zta.duration_ns"
 CONDITIONS: Final = "zta.conditions"
 
-# resource
-RESOURCE_NAME: Final = "service.name"
-RESOURCE_VERSION: Final = "service.version"
-RESOURCE_INSTANCE: Final = "service.instance.id"
-
 # metrics; Prometheus adds `_total` to counters and `_info` to infos
 DECISIONS: Final = "zta_decisions"
 POLICY_DECISIONS: Final = "zta_policy_decisions"

@@ -11,14 +11,16 @@ from zta_authz.failure_log import FailureLog
 from zta_authz.model.decision import Verdict
 from zta_authz.model.stages import Stages
 from zta_authz.telemetry.metrics import Metrics
-from zta_authz.telemetry.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from opentelemetry.sdk.resources import Resource
+
     from zta_authz.ports import CheckEvent
+    from zta_authz.telemetry.export_queue import BatchExporter
     from zta_authz.telemetry.sampling import Keep
-    from zta_authz.telemetry.spans import RequestExporter
+    from zta_authz.telemetry.spans import Spans
 
 _LOG = logging.getLogger(__name__)
 TIMED_CALLS: Final = 64
@@ -87,24 +89,26 @@ class TelemetryObserver:
             self._spans.hurry()
 
     def close(self) -> None:
-        """Send the spans that are queued. Blocks for the export timeout at most."""
+        """Send the spans that are queued. Blocks for `CLOSE_SECONDS` at most."""
         if self._spans is not None:
             self._spans.close()
 
 
 def build_observer(
     *,
-    exporter: RequestExporter | None = None,
+    exporter: BatchExporter | None = None,
+    resource: Resource | None = None,
     sample_ratio: float = 1.0,
     keep: Collection[Keep] = (),
-    instance: str = "",
 ) -> TelemetryObserver:
     """The observer for these settings. Without `exporter` no span is made and nothing is sent.
 
     `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced; `keep` names those that are
-    traced in any case. `instance` names this process in spans, if it is to be named.
+    traced in any case. `resource` says who makes the spans.
     """
     metrics = Metrics(__version__)
-    if exporter is None:
+    if exporter is None or resource is None:
         return TelemetryObserver(metrics)
-    return TelemetryObserver(metrics, Spans(exporter, sample_ratio, __version__, keep, instance))
+    from zta_authz.telemetry.spans import Spans  # noqa: PLC0415  the SDK: megabytes that only those who trace need
+
+    return TelemetryObserver(metrics, Spans(exporter, resource, sample_ratio, __version__, keep))

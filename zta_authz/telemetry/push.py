@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.otlp.messages import Answer, Fate
@@ -19,21 +22,56 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 PUSH_SECONDS: Final = 5.0
-MAX_ASKED_SECONDS: Final = 300.0
-"""The most that a collector may ask us to wait."""
+"""For the last push, when the service stops: whoever stops it waits no longer."""
+_GRACE_SECONDS: Final = 1.0
+_MAX_WAITING: Final = 2
 _LOG = logging.getLogger(__name__)
 
 
 class Export(Protocol):
     """What sends metrics to the collector."""
 
-    def export(self, families: Sequence[Metric], now_ns: int, seconds: float) -> Answer:
-        """What the collector made of the families as they were at `now_ns`, within about `seconds`."""
+    def export(self, families: Sequence[Metric], now_ns: int) -> Answer:
+        """What the collector made of the families as they were at `now_ns`, after all retries."""
         ...
 
     def close(self) -> None:
-        """Give connections back."""
+        """End retries and connections. Called by another thread."""
         ...
+
+
+class _Thread:
+    """Exports on a daemon thread: neither the event loop nor the end of the process waits for a collector that hangs.
+
+    A call that is cancelled before its turn is skipped, and no more than `_MAX_WAITING` wait for one that never ends.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Answer], Callable[[], Answer]] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="zta-metrics", daemon=True).start()
+
+    def submit(self, call: Callable[[], Answer]) -> Future[Answer]:
+        """The call's future result. Raises TimeoutError where too many wait."""
+        if self._calls.qsize() >= _MAX_WAITING:
+            raise TimeoutError
+        future: Future[Answer] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def end(self) -> None:
+        """No call follows."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (submitted := self._calls.get()) is not None:
+            future, call = submitted
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except Exception as error:  # noqa: BLE001  whoever waits for it is told
+                future.set_exception(error)
+            del submitted, future, call  # keep no metrics until the next push
 
 
 class MetricsPush:
@@ -42,15 +80,23 @@ class MetricsPush:
     `collect` is asked on the event loop, where everything is counted; a thread that nothing waits for sends it.
     """
 
-    def __init__(self, collect: Callable[[], Awaitable[Sequence[Metric]]], export: Export, interval: float) -> None:
+    def __init__(
+        self,
+        collect: Callable[[], Awaitable[Sequence[Metric]]],
+        export: Export,
+        interval: float,
+        seconds: float = PUSH_SECONDS,
+    ) -> None:
+        """`seconds`: what `export` takes at most, as far as it knows; a push that takes longer has failed."""
         self.pushed = 0
         self.failed = 0
         self._collect = collect
         self._export = export
         self._interval = interval
+        self._seconds = seconds
         self._failing = False
         self._task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "zta-metrics")
+        self._thread = _Thread()
 
     def start(self) -> None:
         """Push from now on. On the event loop."""
@@ -61,29 +107,25 @@ class MetricsPush:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            await self._push()
-        self._thread.submit(self._export.close)
-        self._thread.shutdown(wait=False)
+            await self._push(min(self._seconds, PUSH_SECONDS))
+        self._thread.end()
+        self._export.close()
 
     async def _push_often(self) -> None:
-        pause = self._interval
         while True:
-            await asyncio.sleep(pause)
-            answer = await self._push()
-            pause = max(self._interval, min(answer.after or 0.0, MAX_ASKED_SECONDS))
+            await asyncio.sleep(self._interval)
+            await self._push(self._seconds)
 
-    async def _push(self) -> Answer:
+    async def _push(self, seconds: float) -> None:
         """One push. Raises nothing: whatever is wrong with this one, the next may be right."""
         try:
             families = await self._collect()
-            loop = asyncio.get_running_loop()
-            sending = loop.run_in_executor(self._thread, self._export.export, families, time.time_ns(), PUSH_SECONDS)
-            async with asyncio.timeout(PUSH_SECONDS + 1):
-                answer = await sending
+            sending = self._thread.submit(partial(self._export.export, families, time.time_ns()))
+            async with asyncio.timeout(seconds + _GRACE_SECONDS):
+                answer = await asyncio.wrap_future(sending)
         except Exception as error:  # noqa: BLE001
             answer = Answer(Fate.LATER, said=type(error).__qualname__)
         self._settle(answer)
-        return answer
 
     def _settle(self, answer: Answer) -> None:
         """Count, and say once when it begins to fail and when that is over."""

@@ -4,92 +4,71 @@ Envoy puts the `traceparent` of its own egress span into the metadata (measured 
 The `traceparent` header inside the CheckRequest is the client's word: where the metadata has none it is linked, and it
 neither becomes the parent nor makes us sample. Source: W3C Trace Context; OpenTelemetry trace specification.
 
-Without a configured endpoint no span is made. `OTEL_*` variables change neither which spans are made, nor what is in
-them, nor where they go.
+A span is made whole, after the call, and only if the call is sampled or kept: the SDK's tracer takes several times as
+long, for locks and limits that are for spans that grow in many places.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+
+from zta_authz.errors import Reason
+from zta_authz.model.trace_context import call_parent, call_state, parse_trace_parent
 from zta_authz.telemetry import names
 from zta_authz.telemetry.export_queue import ExportQueue
 from zta_authz.telemetry.sampling import Keep, Sampling
-from zta_authz.telemetry.span_bytes import encode_request, encode_span, request_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator
 
-    from zta_authz.otlp.messages import Answer
+    from opentelemetry.sdk.resources import Resource
+
+    from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.stages import Stages
+    from zta_authz.model.trace_context import TraceParent
     from zta_authz.ports import CheckEvent
+    from zta_authz.telemetry.export_queue import BatchExporter
 
-QUEUE_SPANS = 4096
-BATCH_SPANS = 512
-BATCH_SECONDS = 2.0
-EXPORT_SECONDS = 5.0
-"""For one batch, with all tries; and for all that are queued when we close."""
+QUEUE_SPANS: Final = 4096
+BATCH_SPANS: Final = 512
+BATCH_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 5.0
+"""For all spans that are queued when we close."""
+ATTRIBUTE_CHARACTERS: Final = 1024
 
+_SPAN_DIGITS: Final = 16
+_BYTES_OF_REST: Final = 600  # names, numbers and ids of a span, as they are sent
+_SERVICE, _, _METHOD = names.CHECK_SPAN.partition("/")
+_RPC: Final = {names.RPC_SYSTEM: "grpc", names.RPC_SERVICE: _SERVICE, names.RPC_METHOD: _METHOD}
+_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+_FAILED: Final = Status(StatusCode.ERROR)
+_ANSWERED: Final = Status(StatusCode.UNSET)
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_NO_STATE: Final = TraceState()
 
-class RequestExporter(Protocol):
-    """What sends requests of spans to the collector."""
-
-    def export(self, request: bytes, spans: int, seconds: float) -> Answer:
-        """What the collector made of a request of so many `spans`, within about `seconds`."""
-        ...
-
-    def stop(self) -> None:
-        """Try nothing again. Called by another thread."""
-        ...
-
-    def close(self) -> None:
-        """Give connections back."""
-        ...
-
-
-class SpanRequests:
-    """Makes one request of each batch, and sends it with `exporter`."""
-
-    def __init__(self, exporter: RequestExporter, parts: tuple[bytes, bytes]) -> None:
-        """`parts` are what `request_parts` makes."""
-        self._exporter = exporter
-        self._parts = parts
-
-    def export(self, spans: Sequence[bytes], seconds: float) -> Answer:
-        """What became of the request of these spans."""
-        return self._exporter.export(encode_request(self._parts, spans), len(spans), seconds)
-
-    def stop(self) -> None:
-        """Try nothing again."""
-        self._exporter.stop()
-
-    def close(self) -> None:
-        """Nothing more is sent."""
-        self._exporter.close()
+Attributes = dict[str, str | int]
 
 
 class Spans:
-    """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans.
-
-    A span is made whole, after the call, as the bytes that are sent: so it takes no more memory while it waits than on
-    its way, whatever its request held.
-    """
+    """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans."""
 
     def __init__(
         self,
-        exporter: RequestExporter,
+        exporter: BatchExporter,
+        resource: Resource,
         sample_ratio: float,
         version: str,
         keep: Collection[Keep] = (),
-        instance: str = "",
     ) -> None:
-        """`sample_ratio` and `keep` as in `Sampling`; `instance` names this process, if it is to be named."""
+        """`sample_ratio` and `keep` as in `Sampling`; `resource` is who makes the spans."""
         self.sampling = Sampling(sample_ratio, keep)
-        told = {names.RESOURCE_NAME: names.SERVICE_NAME, names.RESOURCE_VERSION: version}
-        parts = request_parts(
-            told | ({names.RESOURCE_INSTANCE: instance} if instance else {}), (names.INSTRUMENTATION, version)
-        )
-        requests = SpanRequests(exporter, parts)
-        self.queue = ExportQueue(requests, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS, EXPORT_SECONDS)
+        self.queue = ExportQueue(exporter, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS)
+        self._resource = resource
+        self._scope = InstrumentationScope(names.INSTRUMENTATION, version)
 
     def record(self, event: CheckEvent) -> None:
         """Make the span of one answered call, if it was sampled or is kept."""
@@ -97,12 +76,126 @@ class Spans:
         sampled = stages is not None and stages.sampled
         if not sampled and not self.sampling.keeps(event):
             return
-        self.queue.put(encode_span(event))
+        parent = call_parent(event.metadata)
+        state = "" if parent is None else call_state(event.metadata)
+        attributes = _attributes(event)
+        span = ReadableSpan(
+            names.CHECK_SPAN,
+            _context(event.decision_id, parent, state),
+            None if parent is None else _remote(parent),
+            self._resource,
+            attributes,
+            () if stages is None else tuple(_stage_events(stages, event)),
+            _client_link(event.request) if parent is None else (),
+            SpanKind.SERVER,
+            status=_FAILED if event.decision.reason is Reason.INTERNAL_ERROR else _ANSWERED,
+            start_time=event.started_ns,
+            end_time=max(event.started_ns, event.ended_ns),
+            instrumentation_scope=self._scope,
+        )
+        self.queue.put(span, _BYTES_OF_REST + len(state) + _text_bytes(attributes))
 
     def hurry(self) -> None:
         """The end is wanted at once."""
         self.queue.hurry()
 
     def close(self) -> None:
-        """Send what is queued, within the export timeout, and stop the thread."""
-        self.queue.close(EXPORT_SECONDS)
+        """Send what is queued, for `CLOSE_SECONDS` at most, and stop the thread."""
+        self.queue.close(CLOSE_SECONDS)
+
+
+def _context(decision_id: str, parent: TraceParent | None, state: str) -> SpanContext:
+    """Of our span: its id is random too, and known to the decision's record."""
+    trace_id = decision_id if parent is None else parent.trace_id
+    return SpanContext(
+        int(trace_id, 16),
+        int(decision_id[-_SPAN_DIGITS:], 16),
+        is_remote=False,
+        trace_flags=_SAMPLED,
+        trace_state=_trace_state(state) if state else _NO_STATE,
+    )
+
+
+def _trace_state(text: str) -> TraceState:
+    """Members that were checked; the SDK logs those that are malformed."""
+    pairs = [member.partition("=") for member in text.split(",")]
+    return TraceState([(key, value) for key, _, value in pairs])
+
+
+def _remote(parent: TraceParent) -> SpanContext:
+    return SpanContext(int(parent.trace_id, 16), int(parent.span_id, 16), is_remote=True, trace_flags=_SAMPLED)
+
+
+def _client_link(request: RequestAttributes | None) -> tuple[Link, ...]:
+    if request is None or "traceparent" not in request.headers:
+        return ()
+    parent = parse_trace_parent(request.headers.joined("traceparent") or "")
+    return () if parent is None else (Link(_remote(parent)),)
+
+
+def _stage_events(stages: Stages, event: CheckEvent) -> Iterator[Event]:
+    """An event at the end of each stage that was reached, with the time it took."""
+    identified = stages.identified or stages.decided  # where identity is refused, that is the decision
+    ends = (
+        (names.PARSE_EVENT, event.started_ns, stages.parsed),
+        (names.IDENTITY_EVENT, stages.parsed, identified),
+        (names.MATCH_EVENT, stages.identified, stages.decided),
+    )
+    for name, begun, ended in ends:
+        if begun and ended:
+            yield Event(name, {names.DURATION: max(0, ended - begun)}, ended)
+    if stages.conditions:
+        details = {names.DURATION: max(0, stages.conditions_ns), names.CONDITIONS: stages.conditions}
+        yield Event(names.CONDITIONS_EVENT, details, stages.decided or event.ended_ns)
+
+
+def _attributes(event: CheckEvent) -> Attributes:
+    decision = event.decision
+    attributes: Attributes = {
+        **_RPC,
+        names.VERDICT: decision.verdict.value,
+        names.REASON: decision.reason.value,
+        names.DECISION_ID: event.decision_id,
+    }
+    if decision.policy:
+        attributes[names.POLICY] = decision.policy
+    if decision.rule is not None:
+        attributes[names.RULE] = decision.rule
+    if decision.rule_name:
+        attributes[names.RULE_NAME] = decision.rule_name
+    if decision.identity.principal:
+        attributes[names.PRINCIPAL] = _encodable(decision.identity.principal)
+    if event.request is not None:
+        _describe_request(attributes, event.request)
+    if decision.reason is Reason.INTERNAL_ERROR:
+        attributes[names.ERROR_TYPE] = decision.reason.value
+    return attributes
+
+
+def _describe_request(attributes: Attributes, request: RequestAttributes) -> None:
+    """Method, path and host; never the query, which may hold tokens."""
+    if request.method in _METHODS:
+        attributes[names.HTTP_REQUEST_METHOD] = request.method
+    else:
+        attributes[names.HTTP_REQUEST_METHOD] = "_OTHER"
+        attributes[names.HTTP_REQUEST_METHOD_ORIGINAL] = _encodable(request.method)
+    attributes[names.URL_PATH] = _encodable(request.path.partition("?")[0].partition("#")[0])
+    name, colon, port = request.host.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and len(port) <= 5):  # no port: a name or `[::1]`
+        attributes[names.SERVER_ADDRESS] = _encodable(request.host)
+        return
+    attributes[names.SERVER_ADDRESS] = _encodable(name)
+    attributes[names.SERVER_PORT] = int(port)
+
+
+def _encodable(text: str) -> str:
+    """`text`, cut, with surrogates escaped: one that reached the exporter would cost its whole batch."""
+    cut = text[:ATTRIBUTE_CHARACTERS]
+    return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()[:ATTRIBUTE_CHARACTERS]
+
+
+def _text_bytes(attributes: Attributes) -> int:
+    """At most so many bytes of UTF-8 are in the attributes' texts."""
+    return sum(
+        len(value) if value.isascii() else 4 * len(value) for value in attributes.values() if isinstance(value, str)
+    )

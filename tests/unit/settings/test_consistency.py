@@ -109,6 +109,9 @@ TABLE: list[tuple[str, str, str]] = [
     ("audit: {mask: [{field: path, how: drop}, {field: path, how: drop}]}", "audit.mask.1.field", "masked twice"),
     ("metrics: {otlp: {endpoint: 'https://a:1', key_file: /a}}", "metrics.otlp.cert_file", "go together"),
     ("tracing: {otlp_endpoint: 'http://a:1', ca_file: /a}", "tracing.ca_file", "there is no TLS"),
+    ("tracing: {otlp: {endpoint: 'http://a:1', ca_file: /a}}", "tracing.otlp.ca_file", "there is no TLS"),
+    ("tracing: {otlp: {endpoint: 'http://a:1'}, headers_file: /a}", "tracing.headers_file", "older name"),
+    ("tracing: {otlp: {endpoint: 'http://a:1'}, otlp_endpoint: 'http://b:1'}", "tracing.otlp_endpoint", "older name"),
 ]
 
 

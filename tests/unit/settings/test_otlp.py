@@ -12,7 +12,7 @@ from zta_authz.errors import FaultsError
 from zta_authz.otlp.messages import Signal
 from zta_authz.settings import load_settings
 from zta_authz.settings.audit import open_audit
-from zta_authz.settings.otlp import CA_VARIABLE, HEADERS_VARIABLE, connect
+from zta_authz.settings.otlp import CA_VARIABLE, HEADERS_VARIABLE, connect, exporter_target
 from zta_authz.settings.otlp_model import CollectorSettings
 
 if TYPE_CHECKING:
@@ -170,3 +170,34 @@ def test_the_environments_authorities_are_taken_where_the_settings_name_none(tmp
     with pytest.raises(FaultsError, match="cannot be read"):
         connect(wanted, Signal.METRICS, "metrics.otlp", {CA_VARIABLE: str(tmp_path / "missing")})
     connect(wanted, Signal.METRICS, "metrics.otlp", {}).close()
+
+
+def test_compression_timeout_and_our_certificate_are_taken_from_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "chain.pem").write_text(root().pem)
+    environ = {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TIMEOUT": "2.5"}
+    target = exporter_target(CollectorSettings(endpoint="http://a"), Signal.TRACES, "tracing.otlp", environ)
+    assert (target.compression, target.seconds) == ("gzip", 2.5)
+    environ |= {"OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "7"}
+    target = exporter_target(CollectorSettings(endpoint="http://a"), Signal.TRACES, "tracing.otlp", environ)
+    assert (target.compression, target.seconds) == ("none", 7)
+    assert exporter_target(CollectorSettings(endpoint="http://a"), Signal.TRACES, "tracing.otlp", {}).seconds == 5
+    client = {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/missing/c", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/missing/k"}
+    with pytest.raises(FaultsError, match="/missing/c: cannot be read"):
+        exporter_target(CollectorSettings(endpoint="https://a"), Signal.TRACES, "tracing.otlp", client)
+    assert exporter_target(CollectorSettings(endpoint="http://a"), Signal.TRACES, "tracing.otlp", client).seconds == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("COMPRESSION", "brotli"),
+        ("TIMEOUT", "soon"),
+        ("TIMEOUT", "0"),
+        ("TIMEOUT", "nan"),
+        ("METRICS_TIMEOUT", "10000"),
+    ],
+)
+def test_a_variable_of_the_exporters_that_is_wrong_is_a_fault_at_start(variable: str, text: str) -> None:
+    name = f"OTEL_EXPORTER_OTLP_{variable}"
+    with pytest.raises(FaultsError, match=name):
+        exporter_target(CollectorSettings(endpoint="http://a"), Signal.METRICS, "metrics.otlp", {name: text})

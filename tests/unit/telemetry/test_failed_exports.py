@@ -6,15 +6,16 @@ import gc
 import time
 import weakref
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
+from zta_authz.otlp.exporters import open_exporter
 from zta_authz.otlp.messages import Signal, Target
-from zta_authz.otlp.spans import SpanExporter
-from zta_authz.otlp.transports import open_transport
 from zta_authz.telemetry.export_queue import ExportQueue
-from zta_authz.telemetry.spans import SpanRequests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +26,10 @@ SECONDS = 2.0
 BATCH = 20
 
 
-def span() -> memoryview:
-    """Bytes that a weak reference can watch."""
-    return memoryview(b"")
+def span() -> ReadableSpan:
+    """A span that can be sent."""
+    context = SpanContext(1, 2, is_remote=False)
+    return ReadableSpan("s", context, resource=Resource({}), start_time=1, end_time=2)
 
 
 @pytest.fixture
@@ -55,13 +57,12 @@ def frozen_garbage() -> list[object]:
 def test_a_batch_that_nobody_took_leaves_nothing_that_a_reload_could_freeze_for_ever(
     protocol: Literal["grpc", "http"],
 ) -> None:
-    exporter = SpanExporter(open_transport(Target(NOBODY, protocol), Signal.TRACES))
-    requests = SpanRequests(exporter, (b"", b""))
-    queue = ExportQueue(requests, capacity=100, batch=BATCH, interval=0.01, seconds=SECONDS)
+    exporter = open_exporter(Target(NOBODY, protocol, seconds=SECONDS), Signal.TRACES)
+    queue = ExportQueue(exporter, capacity=100, batch=BATCH, interval=0.01)
     batch = [span() for _ in range(BATCH)]
     gone = [weakref.ref(each) for each in batch]
     while batch:
-        queue.put(cast("bytes", batch.pop()))
+        queue.put(batch.pop(), 1)
     deadline = time.monotonic() + 5 * SECONDS
     while queue.failed < BATCH:
         assert time.monotonic() < deadline

@@ -10,11 +10,10 @@ import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, allow, attributes
+from tests.support.spans import RESOURCE
+from zta_authz.otlp.exporters import Exporter, open_exporter
 from zta_authz.otlp.messages import Signal, Target
-from zta_authz.otlp.spans import SpanExporter
-from zta_authz.otlp.transports import open_transport
 from zta_authz.ports import CheckEvent
-from zta_authz.telemetry import spans
 from zta_authz.telemetry.observer import TIMED_CALLS, TelemetryObserver, build_observer
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 EVENT = CheckEvent((), attributes(), allow(), DECISION_ID, 1_000_000, 2_000_000)
 
 
-def exporter_to(endpoint: str, protocol: Protocol) -> SpanExporter:
-    return SpanExporter(open_transport(Target(endpoint, protocol), Signal.TRACES))
+def exporter_to(endpoint: str, protocol: Protocol) -> Exporter:
+    return open_exporter(Target(endpoint, protocol, seconds=1.0), Signal.TRACES)
 
 
 def check(observer: TelemetryObserver) -> None:
@@ -67,7 +66,7 @@ def collector() -> Iterator[Collector]:
 
 def test_closing_sends_the_spans_that_are_queued(collector: Collector) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    observer = build_observer(exporter=exporter_to(endpoint, "http"))
+    observer = build_observer(resource=RESOURCE, exporter=exporter_to(endpoint, "http"))
     assert observer.traces
     check(observer)
     observer.close()
@@ -79,16 +78,15 @@ def test_closing_sends_the_spans_that_are_queued(collector: Collector) -> None:
 
 def test_a_sample_ratio_of_nothing_sends_nothing(collector: Collector) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
-    observer = build_observer(exporter=exporter_to(endpoint, "http"), sample_ratio=0.0)
+    observer = build_observer(resource=RESOURCE, exporter=exporter_to(endpoint, "http"), sample_ratio=0.0)
     check(observer)
     observer.close()
     assert collector.bodies == []
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_collector_that_is_gone_harms_nothing(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "EXPORT_SECONDS", 1)
-    observer = build_observer(exporter=exporter_to("http://127.0.0.1:1", protocol))
+def test_a_collector_that_is_gone_harms_nothing(protocol: Protocol) -> None:
+    observer = build_observer(resource=RESOURCE, exporter=exporter_to("http://127.0.0.1:1", protocol))
     check(observer)
     observer.close()
     assert b'zta_decisions_total{reason="allow_policy",verdict="allow"} 1.0' in observer.metrics.render()
@@ -102,7 +100,7 @@ def test_one_call_in_so_many_is_timed_where_nothing_is_traced() -> None:
 
 def test_the_share_of_traced_calls_can_change_while_it_runs(collector: Collector) -> None:
     exporter = exporter_to(f"http://127.0.0.1:{collector.server_port}", "http")
-    observer = build_observer(exporter=exporter, sample_ratio=0.0)
+    observer = build_observer(resource=RESOURCE, exporter=exporter, sample_ratio=0.0)
     check(observer)
     observer.sample(1.0)
     check(observer)
@@ -125,7 +123,7 @@ def test_a_call_whose_sampling_fails_is_not_timed(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError
 
     monkeypatch.setattr("zta_authz.telemetry.sampling.Sampling.samples", fail)
-    observer = build_observer(exporter=exporter_to("http://127.0.0.1:9/", "http/protobuf"))
+    observer = build_observer(resource=RESOURCE, exporter=exporter_to("http://127.0.0.1:9/", "http"))
     try:
         assert observer.begin(()) is None
         assert observer.errors == 1

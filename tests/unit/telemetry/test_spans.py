@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny, identity
-from tests.support.spans import MemoryExporter
+from tests.support.spans import RESOURCE, MemoryExporter
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import Headers, RequestAttributes
@@ -42,7 +42,7 @@ def event(
 
 def exported(*events: CheckEvent, ratio: float = 1.0, keep: Sequence[Keep] = ()) -> tuple[ReadableSpan, ...]:
     exporter = MemoryExporter()
-    spans = Spans(exporter, ratio, "1.2.3", keep)
+    spans = Spans(exporter, RESOURCE, ratio, "1.2.3", keep)
     for each in events:
         stages = each.stages or Stages(time.time_ns, sampled=spans.sampling.samples(each.metadata))
         spans.record(msgspec.structs.replace(each, stages=stages))
@@ -79,7 +79,8 @@ def test_the_parent_is_the_span_in_the_calls_metadata() -> None:
     assert span.parent is not None
     assert f"{span.parent.trace_id:032x}" == TRACE == f"{span.context.trace_id:032x}"
     assert span.context.trace_state.to_header() == "a=b"
-    assert span.links == ()
+    assert span.parent.is_remote
+    assert list(span.links) == []
 
 
 def test_a_parent_that_is_not_sampled_is_followed() -> None:
@@ -102,7 +103,7 @@ def test_a_client_can_not_make_us_sample() -> None:
 def test_a_traceparent_that_is_none_starts_a_trace(value: str | bytes) -> None:
     text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
     [span] = exported(event(allow(), attributes(traceparent=text), (("traceparent", value),)))
-    assert (span.parent, span.links) == (None, ())
+    assert (span.parent, list(span.links)) == (None, [])
 
 
 def staged(**times: int) -> Stages:
@@ -220,20 +221,42 @@ def test_long_texts_are_cut() -> None:
     assert len(str(span.attributes["url.path"])) == 1024
 
 
-@pytest.mark.parametrize(
-    "variable", ["OTEL_TRACES_SAMPLER", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"]
-)
-def test_the_environment_of_the_sdk_changes_no_span(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_RESOURCE_ATTRIBUTES": "a=b"}
-    monkeypatch.setenv(variable, values.get(variable, "1"))
+@pytest.mark.parametrize("variable", ["OTEL_TRACES_SAMPLER", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
+def test_the_environments_samplers_and_limits_change_no_span(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, {"OTEL_TRACES_SAMPLER": "always_off"}.get(variable, "1"))
     [span] = exported(event(allow(), attributes()))
     assert len(span.attributes or {}) == 13
-    assert dict(span.resource.attributes) == {"service.name": "zta-authz", "service.version": "1.2.3"}
+    assert span.resource == RESOURCE
 
 
-def test_without_an_endpoint_no_span_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+def test_what_is_not_sampled_makes_no_span_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.telemetry.spans.ReadableSpan", None)
+    assert exported(event(allow(), attributes()), ratio=0.0) == ()
+    with pytest.raises(TypeError):
+        exported(event(allow(), attributes()))
+
+
+def test_without_an_exporter_no_span_is_made() -> None:
     observer = build_observer()
     observer.observe(event(allow(), attributes()))
     assert observer.traces is False
     observer.close()
+
+
+@pytest.mark.parametrize("clients", [False, True])
+@pytest.mark.parametrize(
+    "state", ["s3cret", "a=s3cret\x7f,b=1", "s3cret" * 5000, ",".join(f"k{i}=s3cret" for i in range(40))]
+)
+def test_a_malformed_trace_state_is_not_logged(caplog: pytest.LogCaptureFixture, state: str, *, clients: bool) -> None:
+    """The SDK quotes it, with each call: whoever sends requests could fill our log, and write what it likes there."""
+    metadata = () if clients else (("traceparent", SAMPLED), ("tracestate", state))
+    request = attributes(traceparent=SAMPLED, tracestate=state) if clients else attributes()
+    [span] = exported(event(allow(), request, metadata))
+    assert dict(span.context.trace_state) == {}
+    assert caplog.messages == []
+
+
+def test_the_sdk_takes_every_trace_state_that_we_do() -> None:
+    members = [*(f"k{number}=v {number}" for number in range(30)), f"{'a' * 241}@{'b' * 14}={'~' * 256}", "z*/-_=!"]
+    [span] = exported(event(allow(), attributes(), (("traceparent", SAMPLED), ("tracestate", ",".join(members)))))
+    assert span.context.trace_state.to_header() == ",".join(members)

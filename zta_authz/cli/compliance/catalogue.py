@@ -100,7 +100,7 @@ CHECKS: Final = (
           "DestinationRule `tls.mode`; BackendTLSPolicy `subjectAltNames`; Envoy's cluster",
           transport.proxies_know_who_answers, "nobody asks"),
     Check("telemetry-encrypted", "Telemetry is sent over TLS", ("T2", "SC-8"),
-          "`tracing.otlp_endpoint` and other endpoints of collectors", transport.telemetry_is_encrypted,
+          "`tracing.otlp.endpoint` and other endpoints of collectors", transport.telemetry_is_encrypted,
           "nothing is sent to a collector"),
     Check("network-default-deny", "Nothing is reached by default", ("T1", "T2", "AC-4", "SC-7"),
           "NetworkPolicy `podSelector`, `policyTypes`", network.nothing_is_reached_by_default,
@@ -129,7 +129,7 @@ CHECKS: Final = (
           records.metrics_are_scraped, "there is no zta-authz"),
     Check("alerts", "Somebody is told", ("T5", "T7", "SC-7"), "PrometheusRule", records.somebody_is_told,
           "there is no zta-authz"),
-    Check("traces", "Requests are traced", ("T7",), "`tracing.otlp_endpoint`", records.requests_are_traced,
+    Check("traces", "Requests are traced", ("T7",), "`tracing.otlp.endpoint`", records.requests_are_traced,
           "there is no zta-authz"),
 )  # fmt: skip
 

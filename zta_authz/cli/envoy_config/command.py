@@ -18,7 +18,7 @@ _ROOTS: Final = {
     "cluster": "Cluster[zta_authz]",
     "bootstrap": "Bootstrap",
 }
-EXTRA: Final = "pip install 'zta-authz[envoy]'"
+INSTALL: Final = "pip install envoy-data-plane"
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -96,8 +96,8 @@ def _built(plan: Plan) -> dict[str, dict[str, Any]]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("envoy_data_plane", "betterproto2"):
             raise
-        what = "envoy-data-plane is not installed: it knows Envoy's messages, and only this command needs it"
-        raise FaultsError([Fault("envoy-config", 0, 0, what, f"run: {EXTRA}")]) from None
+        what = "envoy-data-plane is not installed, though zta-authz is installed with it: it knows Envoy's messages"
+        raise FaultsError([Fault("envoy-config", 0, 0, what, f"run: {INSTALL}")]) from None
     return parts(plan.options)
 
 

@@ -122,8 +122,10 @@ def somebody_is_told(installation: Installation) -> Iterator[Finding]:
 def requests_are_traced(installation: Installation) -> Iterator[Finding]:
     """Checks appear in the traces of the requests they are for."""
     for each in installation.authorizers:
-        at = each.setting("tracing", "otlp_endpoint")
-        if each.settings.tracing.otlp_endpoint is None:
-            yield Gap("checks leave no spans", "set `tracing: {otlp_endpoint: …}`", at)
+        tracing = each.settings.tracing
+        older = tracing.otlp is None and tracing.otlp_endpoint is not None
+        at = each.setting("tracing", "otlp_endpoint") if older else each.setting("tracing", "otlp", "endpoint")
+        if tracing.collector is None:
+            yield Gap("checks leave no spans", "set `tracing: {otlp: {endpoint: …}}`", at)
         else:
-            yield Found(at, each.settings.tracing.otlp_endpoint)
+            yield Found(at, tracing.collector.endpoint)
