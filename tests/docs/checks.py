@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = ROOT / "docs" / "decision-record.schema.json"
-ANSWERS_OF_COMMANDS = {"CheckResult", "Explanation", "PolicyTestResult", "ReplayResult", "Faults", "ComplianceReport"}
+ANSWERS_OF_COMMANDS = {
+    "CheckResult",
+    "Explanation",
+    "PolicyTestResult",
+    "ReplayResult",
+    "Faults",
+    "ComplianceReport",
+    "Status",
+}
 """Their fields are compared with real answers, one by one, in tests/docs/test_cli.py."""
 _PLACEHOLDER = re.compile(r"( *)-----BEGIN CERTIFICATE-----\s+\.\.\.(\s+-----END CERTIFICATE-----)?")
 

@@ -28,6 +28,7 @@ _OTHERS = frozenset(
         "envoy",
         "export",
         "git",
+        "grpcurl",
         "grep",
         "head",
         "helm",

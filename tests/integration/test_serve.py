@@ -8,7 +8,7 @@ import stat
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import grpc
 import pytest
@@ -22,9 +22,7 @@ from tests.support.service import RunningService, run_cli
 from zta_authz import __version__
 from zta_authz._proto import admin_pb2
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from zta_authz.cli import main
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -116,6 +114,28 @@ def test_it_serves_checks_health_status_and_metrics_until_sigterm_and_leaves_not
     assert place.left() == set()
     verdicts = [json.loads(line)["verdict"] for line in out.splitlines()]
     assert verdicts == ["allow", "deny", "allow", "deny"]
+
+
+def test_status_shows_what_is_in_force_and_what_was_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    socket = f"unix:{place.directory}/admin.sock"
+    with RunningService(place.config) as service:
+        digest = service.wait_for("serving")["table_digest"]
+        assert main(["status", "--config", str(place.config), "--output", "json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        (status,) = answer["services"]
+        assert (answer["kind"], status["address"], status["digest"]) == ("Status", socket, digest)
+        assert (status["ready"], status["version"], status["loadErrors"]) == (True, __version__, [])
+        page = (Path(__file__).resolve().parents[2] / "docs" / "admin.md").read_text(encoding="utf-8")
+        (documented,) = json.loads(page.partition("```json")[2].partition("```")[0])["services"]
+        assert list(status) == list(documented)
+        (place.directory / "policies" / "wrong.yaml").write_text("kind: x\n")
+        service.wait_for("policy_reload_failed")
+        assert main(["status", "--admin", socket]) == 1
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"{socket}  ready\n")
+        assert digest[:12] in shown
+        assert "REFUSED   " in shown
+        assert "wrong.yaml:1:1: " in shown
 
 
 def test_the_admin_api_tells_status_and_explains(place: Place) -> None:

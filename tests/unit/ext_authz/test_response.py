@@ -80,7 +80,10 @@ def test_clients_that_share_a_rule_and_have_no_principal_are_named_each() -> Non
         found = []
         for name in names:
             identity = Identity(api_client=None if name is None else ApiClient(name))
-            message = told(Decision(verdict, reason, policy="default/a", rule=0, identity=identity))
+            decision = Decision(verdict, reason, policy="default/a", rule=0, identity=identity)
+            message = CheckResponse.FromString(
+                answer(decision, DECISION_ID, attributes())
+            )  # with the same names each time
             fields = message.dynamic_metadata.fields
             found.append(fields["api_client"].string_value if "api_client" in fields else None)
         assert found == names

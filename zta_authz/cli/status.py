@@ -1,0 +1,122 @@
+"""`zta-authz status`: what a running service has in force, asked over its admin API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.cli.output import add_output_argument
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from zta_authz.admin.client import ServiceStatus
+    from zta_authz.settings import Settings
+
+EXIT_NOT_WELL: Final = 1
+_UNIX: Final = "unix:"
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    from zta_authz.cli.argument_parser import epilog
+
+    command = subparsers.add_parser(
+        "status",
+        help="ask a running service what it has in force",
+        description="Ask the admin API of a running service, over its Unix socket, what it has in force.",
+        epilog=epilog(
+            "0 ready, 1 not ready or the policies on disk are refused, 2 no answer or faults",
+            "admin.md",
+            "zta-authz status --config settings.yaml",
+            "zta-authz status --admin unix:/run/zta-authz/admin.sock -o json",
+        ),
+    )
+    command.add_argument("--config", metavar="FILE", help="the service's settings, with `admin.listen`")
+    command.add_argument("--admin", metavar="unix:/PATH", help="its socket (default: `admin.listen` of the settings)")
+    add_output_argument(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask each worker. Raises `FaultsError` where one does not answer."""
+    import os
+
+    from zta_authz.admin.client import fetch_status
+    from zta_authz.cli.output import print_json, stdout_console
+    from zta_authz.settings import load_settings
+
+    addresses = _addresses(arguments.admin, load_settings(arguments.config, os.environ))
+    found = [(address, fetch_status(address)) for address in addresses]
+    if arguments.output == "json":
+        print_json("Status", {"services": [_fields(address, status) for address, status in found]})
+    else:
+        console = stdout_console()
+        for address, status in found:
+            for line in _lines(address, status):
+                console.print(line, soft_wrap=True)
+    return 0 if all(status.ready and not status.load_errors for _, status in found) else EXIT_NOT_WELL
+
+
+def _addresses(given: str | None, settings: Settings) -> list[str]:
+    """The sockets to ask: one, or one for each worker. Raises `FaultsError` where there is none."""
+    from zta_authz.errors import Fault, FaultsError
+
+    address = given or settings.admin.listen
+    where = "--admin" if given else "admin.listen"
+    if address is None:
+        hint = "set it to a Unix socket, like `unix:/run/zta-authz/admin.sock`, or name the socket with --admin"
+        raise FaultsError([Fault(where, 0, 0, "the admin API is off in these settings", hint)])
+    if not address.startswith(_UNIX):
+        hint = "ask over a Unix socket; docs/admin.md has the calls for other clients"
+        raise FaultsError([Fault(where, 0, 0, f"`{address}` is no Unix socket, and TCP needs mutual TLS", hint)])
+    if given or settings.workers == 1:
+        return [address]
+    return [f"{address}.{number}" for number in range(1, settings.workers + 1)]
+
+
+def _fields(address: str, status: ServiceStatus) -> dict[str, Any]:
+    from zta_authz.cli.outcome import time_text
+    from zta_authz.cli.output import fault_fields
+
+    return {
+        "address": address,
+        "ready": status.ready,
+        "version": status.version,
+        "uptimeSeconds": round(status.uptime, 1),
+        "digest": status.table_digest or None,
+        "loadedAt": time_text(status.loaded_at) if status.loaded_at else None,
+        "sources": list(status.sources),
+        "loadErrors": [fault_fields(fault) for fault in status.load_errors],
+        "warnings": [fault_fields(fault) for fault in status.warnings],
+        "keys": [
+            {
+                "kind": each.keys.kind.value,
+                "name": each.keys.name,
+                "count": each.keys.count,
+                "ageSeconds": round(each.age, 1),
+                "expiresAt": time_text(each.keys.expires_at) if each.keys.expires_at else None,
+            }
+            for each in status.keys
+        ],
+    }
+
+
+def _lines(address: str, status: ServiceStatus) -> Iterator[str]:
+    from zta_authz.cli.outcome import time_text
+    from zta_authz.cli.output import one_line
+
+    yield one_line(f"{address}  {'ready' if status.ready else 'NOT READY'}")
+    yield one_line(f"  version   {status.version}, up for {round(status.uptime)} s")
+    since = f", in force since {time_text(round(status.loaded_at))}" if status.loaded_at else ""
+    yield one_line(f"  policies  {status.table_digest[:12] or 'none loaded'}{since}")
+    for source in status.sources:
+        yield one_line(f"            {source}")
+    for each in status.keys:
+        ends = f", until {time_text(round(each.keys.expires_at))}" if each.keys.expires_at else ""
+        kind = each.keys.kind.value.replace("_", " ")
+        yield one_line(f"  keys      {kind} {each.keys.name}: {each.keys.count}, {round(each.age)} s old{ends}")
+    for fault in status.load_errors:
+        yield one_line(f"  REFUSED   {fault}")
+    for fault in status.warnings:
+        yield one_line(f"  warning   {fault}")
