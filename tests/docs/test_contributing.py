@@ -66,12 +66,22 @@ def test_the_limits_are_those_that_are_checked() -> None:
     assert "JOBS ?= 2" in MAKEFILE
 
 
-def test_the_layers_are_those_of_the_import_contract() -> None:
+def rows_of(drawn: str) -> list[set[str]]:
+    return [{room.strip() for room in row.split("|")} for row in " ".join(drawn.split()).split("->")]
+
+
+def test_the_layers_are_those_of_the_import_contracts() -> None:
     drawn = re.search(r"```text\n(__main__ .*?)```", PAGE, flags=re.DOTALL)
     assert drawn
+    outer, _, inner = drawn[1].partition("\n\n")
+    within = {
+        f"zta_authz.{room}": rows for room, rows in re.findall(r"^within (\w+): (.*)$", inner, flags=re.MULTILINE)
+    }
     contracts = PROJECT["tool"]["importlinter"]["contracts"]
-    (layers,) = (each["layers"] for each in contracts if each.get("containers") == ["zta_authz"])
-    assert [part.strip() for part in " ".join(drawn[1].split()).split("->")] == layers
+    layers = {
+        each["containers"][0]: rows_of("->".join(each["layers"])) for each in contracts if each["type"] == "layers"
+    }
+    assert {room: rows_of(rows) for room, rows in {"zta_authz": outer, **within}.items()} == layers
 
 
 def test_each_folder_of_tests_is_listed() -> None:

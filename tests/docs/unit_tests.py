@@ -17,6 +17,7 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/admin/client.py": "tests/unit/cli/test_status.py",
     "zta_authz/admin/http.py": "tests/unit/admin/test_health.py",
     "zta_authz/admin/state.py": "tests/unit/admin/test_health.py",
     "zta_authz/app.py": "tests/integration/test_serve.py",
