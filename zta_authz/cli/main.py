@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "compliance": "zta_authz.cli.compliance",
     "audit": "zta_authz.cli.audit",
     "envoy-config": "zta_authz.cli.envoy_config.command",
+    "completion": "zta_authz.cli.completion",
 }
 """Each command and its module, which is imported where it is asked for: all of them together take half a second."""
 
