@@ -114,7 +114,7 @@ TESTED_THROUGH = {
     "zta_authz/otlp/http_exporters.py": "tests/unit/otlp/test_exporters.py",
     "zta_authz/otlp/logs.py": "tests/unit/otlp/test_transports.py",
     "zta_authz/otlp/messages.py": "tests/unit/otlp/test_exporters.py",
-    "zta_authz/otlp/replies.py": "tests/unit/otlp/test_exporters.py",
+    "zta_authz/otlp/replies.py": "tests/unit/otlp/test_transports.py",
     "zta_authz/otlp/values.py": "tests/unit/otlp/test_transports.py",
     "zta_authz/policy/anonymous.py": "tests/unit/policy/test_lint.py",
     "zta_authz/policy/cel_account.py": "tests/unit/pdp/test_explain.py",
