@@ -34,8 +34,8 @@ endef
 
 # More arguments for pytest: make test ARGS="-x -k jwt"
 ARGS ?=
-# How many test processes; a file's tests stay together.
-JOBS ?= 2
+# How many test processes: more than cores, because tests wait; a file's tests stay together.
+JOBS ?= 4
 comma := ,
 # 1: `make run` ends after its table, with status 0 only if every row came out as expected.
 ONCE ?=
@@ -57,7 +57,7 @@ PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.
 .PHONY: help setup run test test-load test-quick test-differential test-spire lint format types imports proto proto-check bench clean
 
 help: ## list what can be made
-	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=2] [ZTA_ENVOY=/path/to/envoy]"
+	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=4] [ZTA_ENVOY=/path/to/envoy]"
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the set-up: both environments, the package, its tools, Envoy

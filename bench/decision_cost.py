@@ -20,7 +20,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 from bench import scenario
-from zta_authz.audit.record import encode_line, make_record, take_note
+from zta_authz.audit.record import capture, encode_line, make_record
 from zta_authz.authorizer import Authorizer
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import encode_response
@@ -57,7 +57,7 @@ class _Recorder:
         table_digest: str = "",
     ) -> bool:
         """Build what a real sink would write."""
-        return bool(encode_line(make_record(take_note(request, decision, decision_id, now))))
+        return bool(encode_line(make_record(capture(request, decision, decision_id, now))))
 
 
 def _median_us(call: Callable[[], object]) -> float:
@@ -101,8 +101,8 @@ def measure(case: str, policies: int) -> dict[str, float]:
             lambda: combine(view, Inputs(request, decision.identity, snapshot.options, now), default_allow=False)
         ),
         "decide": _median_us(lambda: decide(snapshot, request, evidence, now)),
-        "audit note": _median_us(lambda: take_note(request, decision, _ID, now)),
-        "audit record": _median_us(lambda: encode_line(make_record(take_note(request, decision, _ID, now)))),
+        "audit note": _median_us(lambda: capture(request, decision, _ID, now)),
+        "audit record": _median_us(lambda: encode_line(make_record(capture(request, decision, _ID, now)))),
         "answer": _median_us(lambda: encode_response(decision, _ID, request)),
     }
 

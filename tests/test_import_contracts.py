@@ -31,11 +31,9 @@ PACKAGE = "zta_authz"
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("workers",),
-    ("app",),
-    ("preflight", "readiness", "reloading", "serving", "telling", "warmup"),
-    ("loading",),
+    ("service",),
     ("settings",),
+    ("servers",),
     ("ext_authz", "keys", "policy_sources", "audit", "telemetry", "admin"),
     ("authorizer", "grpc_h2", "otlp", "sockets", "signals", "failure_log"),
     ("ports",),
@@ -47,7 +45,23 @@ ROWS = (
 )
 """From the top down. A room imports from rows below its own only, and nothing from its neighbours."""
 ROOMS = tuple(room for row in ROWS for room in row)
-INNER: dict[str, tuple[tuple[str, ...], ...]] = {}
+INNER: dict[str, tuple[tuple[str, ...], ...]] = {
+    "service": (
+        ("service.workers",),
+        ("service.app",),
+        (
+            "service.preflight", "service.readiness", "service.reloading", "service.serving", "service.observability",
+            "service.warmup",
+        ),
+        ("service.loading",),
+    ),
+    "servers": (
+        ("servers.fast", "servers.grpcio"),
+        ("servers.group", "servers.health", "servers.methods"),
+        ("servers.deadlines", "servers.descriptors", "servers.svid_tls", "servers.tls", "servers.own_certificate"),
+        ("servers.listeners",),
+    ),
+}  # fmt: skip
 """The same for rooms that have rows of their own: their names are the room's, a dot, and the module's or package's."""
 TABLES = (ROWS, *INNER.values())
 ALL_ROOMS = tuple(room for rows in TABLES for row in rows for room in row)
@@ -63,7 +77,7 @@ INPUT_AND_OUTPUT = (
 BELOW_NO_CARRIER = ("ports", "pdp", "authn", "policy", "model", "errors", "_proto")
 """What carries bytes must know nothing of authorization, though these stand below it."""
 CARRIERS = ("grpc_h2", "otlp", "sockets", "signals", "failure_log")
-MAY_READ_PROTOBUF = ("ext_authz", "admin", "warmup")
+MAY_READ_PROTOBUF = ("ext_authz", "admin", "service.warmup")
 
 TYPES: dict[str, type[Contract]] = {
     "layers": layers.LayersContract,

@@ -11,23 +11,16 @@ Reading order, from the nouns to the process (imports point the other way round,
     authorizer      the data path, one plain call
     grpc_h2/        HTTP/2 and unary gRPC without I/O, knowing nothing of authorization                [pure]
     otlp/           OpenTelemetry's protocol, knowing nothing of authorization
-    ext_authz/      Envoy's protocol: CheckRequest and CheckResponse, the gRPC servers
+    ext_authz/      Envoy's protocol: CheckRequest in, CheckResponse out; the Check method
+    servers/        listeners, TLS and gRPC health; `grpcio` on gRPC's library, `fast` on grpc_h2
     policy_sources/ policy files from disk                keys/   key material that is fetched
-    audit/          the decision log                      admin/  health, status, explain
+    audit/          the decision log                      admin/  health pages, status, explain
     telemetry/      spans, metrics, logs
-    settings        file and environment -> Settings
-    app             builds and joins everything
-    loading         what a service begins with
-    preflight       what else keeps one from starting
-    reloading       what is read again while serving
-    serving         its servers
-    warmup          its first check, before it is ready
+    settings/       file and environment -> Settings
     signals         what they do before the event loop takes them
     sockets         the TCP sockets that all listen on
     failure_log     exceptions that were survived
-    telling         its decision log, spans and metrics
-    readiness       what keeps anybody from being allowed
-    workers/        several processes behind one supervisor
+    service/        the running service: `app` builds and joins everything, `workers` are several processes of it
     cli/            the operator's commands, also run by __main__
 """
 

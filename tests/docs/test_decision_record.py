@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tests.support.audit_logs import read_lines, record_line, segments, write_log
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
-from zta_authz.audit.record import DecisionRecord, encode_line, make_record, stub_line, take_note
+from zta_authz.audit.record import DecisionRecord, capture, encode_line, make_record, stub_line
 from zta_authz.model.decision import Decision, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes
@@ -38,7 +38,7 @@ FULL = RequestAttributes("GET", "/é\udcff", "host", source=ADDRESS, destination
 def lines() -> list[bytes]:
     traced = attributes(traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
     notes = [
-        take_note(request, decision, DECISION_ID, 1.0, 2.0, "d" * 64)
+        capture(request, decision, DECISION_ID, 1.0, 2.0, "d" * 64)
         for request in (None, traced, FULL, replace(FULL, path="\udcff" * 5000))
         for decision in (allow(), deny(), RICH)
     ]

@@ -29,7 +29,9 @@ IN_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 
 def _environment(envoy_binary: Path, directory: Path) -> dict[str, str]:
-    return {**os.environ, BINARY_VARIABLE: str(envoy_binary), DIRECTORY_VARIABLE: str(directory)}
+    """Without `COLUMNS`, to which pytest-xdist sets 80: the table is as wide as it is for a reader without a terminal."""
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return {**kept, BINARY_VARIABLE: str(envoy_binary), DIRECTORY_VARIABLE: str(directory)}
 
 
 def _processes(mark: str) -> list[str]:

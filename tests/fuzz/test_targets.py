@@ -102,7 +102,7 @@ def test_a_signature_that_is_not_checked_and_a_claim_that_is_not_judged_are_noti
     target = TARGETS["tokens"]
     data = target.seeds()[seed].replace(b'"exp": 4102444800', b'"exp": 1700000000')
     target.hold(data)
-    monkeypatch.setattr("zta_authz.authn.rules.judge_times", lambda *_, **__: None)
+    monkeypatch.setattr("zta_authz.authn.token_verifier.judge_times", lambda *_, **__: None)
     monkeypatch.setattr("zta_authz.authn.jwt._check_header", lambda _: ("EdDSA", "k1"))
     with pytest.raises((AssertionError, KeyError)):
         target.hold(data)

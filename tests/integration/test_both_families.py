@@ -13,9 +13,10 @@ from tests.integration.test_servers import EchoingChecks
 from tests.unit.admin.test_health import METRICS, serving_state
 from zta_authz import sockets
 from zta_authz.admin.health import HealthServer
-from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer, as_async, authorization_methods
+from zta_authz.servers.fast.server import FastServer
+from zta_authz.servers.grpcio.server import GrpcServer, as_async
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.methods import authorization_methods
 from zta_authz.sockets import bound_socket
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"

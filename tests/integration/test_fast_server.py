@@ -17,14 +17,15 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame
 from tests.integration.test_servers import EchoingChecks, ask, names_in, replace_with_a_file
 from tests.support.h2_peer import PATH, block, call_with, frames_of, message
 from zta_authz.errors import Reason, SettingsErrors
-from zta_authz.ext_authz.fast_connection import FastConnection
-from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.fast_serving import Limits
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, Health, authorization_methods, unread_checks
 from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Connection, ErrorCode, Event
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
+from zta_authz.servers.fast.connection import FastConnection
+from zta_authz.servers.fast.server import FastServer
+from zta_authz.servers.fast.serving import Limits
+from zta_authz.servers.health import Health
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.methods import AUTHORIZATION_SERVICE, authorization_methods, unread_checks
 
 if TYPE_CHECKING:
     import ssl

@@ -20,14 +20,14 @@ from tests.integration.test_tls import ENVOY, OTHER, Files, key_pem, root
 from tests.support.h2_peer import PATH, frames_of
 from tests.support.pki import HERE, pem, private_key
 from zta_authz.authn.revocation import Revocations
-from zta_authz.ext_authz.fast_accept import TlsAcceptor
-from zta_authz.ext_authz.fast_serving import Limits
-from zta_authz.ext_authz.fast_tls import FilesListener
-from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.grpc_h2.errors import ErrorCode
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 from zta_authz.grpc_h2.messages import whole_answer
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
+from zta_authz.servers.fast.accept import TlsAcceptor
+from zta_authz.servers.fast.serving import Limits
+from zta_authz.servers.fast.tls import FilesListener
+from zta_authz.servers.listeners import Endpoint
 
 if TYPE_CHECKING:
     import socket
@@ -173,7 +173,7 @@ class Exhausted:
 async def test_without_a_file_descriptor_left_it_waits_and_accepts_later(
     files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("zta_authz.ext_authz.fast_accept._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("zta_authz.servers.fast.accept._PAUSE_SECONDS", 0.05)
     async with serving(EchoingChecks(), Endpoint(host="127.0.0.1"), tls=files.mutual_tls(ENVOY)) as server:
         (acceptor,) = server._listeners
         assert isinstance(acceptor, TlsAcceptor)
@@ -222,7 +222,7 @@ async def test_a_caller_whose_certificate_has_expired_is_not_heard_and_may_ask_a
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Not drained before the call: the connection is still open when the certificate has expired.
-    monkeypatch.setattr("zta_authz.ext_authz.fast_connection._RENEW_SECONDS", -60.0)
+    monkeypatch.setattr("zta_authz.servers.fast.connection._RENEW_SECONDS", -60.0)
     short = Files(files.authority, files.directory, files.validity | {"not_after": time.time() + 2})
     checks = EchoingChecks()
     async with (

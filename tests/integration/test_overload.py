@@ -15,12 +15,13 @@ import pytest
 
 from tests.support.h2_peer import PATH, block, call_with, message
 from zta_authz.errors import Reason
-from zta_authz.ext_authz.backlog import Backlog, failed_calls, unfinished_calls
-from zta_authz.ext_authz.deadlines import Deadlines
-from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import AUTHORIZATION_SERVICE, GrpcServer, as_async, authorization_methods
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
+from zta_authz.servers.deadlines import Deadlines
+from zta_authz.servers.fast.server import FastServer
+from zta_authz.servers.grpcio.overload_guard import OverloadGuard, failed_calls, unfinished_calls
+from zta_authz.servers.grpcio.server import GrpcServer, as_async
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.methods import AUTHORIZATION_SERVICE, authorization_methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -87,7 +88,7 @@ async def serving(
         methods = authorization_methods(checks, deadlines)
         running: FastServer | GrpcServer = FastServer(methods, [endpoint], SocketAccess())
     else:
-        methods = authorization_methods(checks, deadlines or Backlog(limit))
+        methods = authorization_methods(checks, deadlines or OverloadGuard(limit))
         running = GrpcServer(as_async(methods), [endpoint], SocketAccess())
     await running.start()
     try:

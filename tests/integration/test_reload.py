@@ -22,11 +22,11 @@ from tests.support.pki import Signer
 from tests.support.policies import STRICT, operation, policy
 from tests.support.service import RunningService
 from zta_authz._proto import admin_pb2
+from zta_authz.policy_sources.compile_executor import CompileExecutor
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
-from zta_authz.policy_sources.pacing import Slices, settle_in
+from zta_authz.policy_sources.pacing import CooperativePause, freeze_gc
 from zta_authz.policy_sources.reloader import PolicyReloader, PolicySet
 from zta_authz.policy_sources.watcher import WatchTiming
-from zta_authz.policy_sources.workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,17 +194,17 @@ async def test_memory_is_flat_over_fifty_reloads(tmp_path: Path) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": version(0)})
     holder = SnapshotHolder()
     holder.publish(load_snapshot([str(mount.path)], STRICT))
-    settle_in(at_start=True)
+    freeze_gc(at_start=True)
 
     reloads = 0
 
     def take(snapshot: object) -> None:
         nonlocal reloads
         holder.publish(snapshot)  # type: ignore[arg-type]
-        settle_in()
+        freeze_gc()
         reloads += 1
 
-    workshop = Workshop(Slices(rest=0.0))
+    workshop = CompileExecutor(CooperativePause(rest=0.0))
     policies = PolicySet("policies", [str(mount.path)], holder.current, take, lambda _: None, lambda: None)
     reloader = PolicyReloader(policies, STRICT, WatchTiming(0.01, 0.01), workshop)
     reloader.start()

@@ -205,7 +205,7 @@ def test_text_logs_are_for_people(place: Place) -> None:
         service.signal(signal.SIGTERM)
         status, _, err = service.wait()
     assert status == 0
-    assert " INFO zta_authz.app: serving" in err
+    assert " INFO zta_authz.service.app: serving" in err
 
 
 def test_wrong_settings_end_it_with_status_2_and_a_line_for_each_fault(place: Place) -> None:

@@ -11,15 +11,11 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from zta_authz.errors import Reason, SettingsErrors
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import (
-    AUTHORIZATION_SERVICE,
-    GrpcServer,
-    Health,
-    ServerGroup,
-    as_async,
-    authorization_methods,
-)
+from zta_authz.servers.group import ServerGroup
+from zta_authz.servers.grpcio.server import GrpcServer, as_async
+from zta_authz.servers.health import Health
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.methods import AUTHORIZATION_SERVICE, authorization_methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -17,9 +17,9 @@ import pytest
 from tests.fakes.snapshots import HATSHOP
 from tests.integration.test_serve import Place, check
 from tests.support.service import RunningService
+from zta_authz.service.workers.control import Orders
+from zta_authz.service.workers.process import WorkerProcess
 from zta_authz.settings import load_settings
-from zta_authz.workers.control import Orders
-from zta_authz.workers.process import WorkerProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,13 +77,13 @@ def test_signals_are_taken_before_anything_is_imported_that_takes_time(number: i
         "import signal, sys\n"
         "class Look:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.startswith(('zta_authz.cli.', 'zta_authz.app')) and signal.getsignal({number}) in"
+        f"        if name.startswith(('zta_authz.cli.', 'zta_authz.service.app')) and signal.getsignal({number}) in"
         " (signal.SIG_DFL, signal.default_int_handler):\n"
         "            print(name)\n"
         "sys.meta_path.insert(0, Look())\n"
         "sys.argv = ['zta-authz', 'serve']\n"
         "import zta_authz.cli\n"
-        "import zta_authz.app\n"
+        "import zta_authz.service.app\n"
     )
     found = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert found.stdout == ""

@@ -19,12 +19,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 from tests.support.pki import HERE, Authority, pem, private_key, root
 from zta_authz.authn.revocation import Revocations
 from zta_authz.errors import SettingsErrors
-from zta_authz.ext_authz.guards import guard
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer, Health
-from zta_authz.ext_authz.standing import Standing
-from zta_authz.ext_authz.tls import MutualTls
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
+from zta_authz.servers.grpcio.guards import guard
+from zta_authz.servers.grpcio.server import GrpcServer
+from zta_authz.servers.grpcio.standing import Standing
+from zta_authz.servers.health import Health
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.tls import MutualTls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,7 +15,7 @@ from envoy.demo import identities
 from tests.support.check_requests import check_request
 from tests.support.service import environment
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
-from zta_authz.warmup import warm_up
+from zta_authz.service.warmup import warm_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 SERVE = """
 import asyncio, sys
-from zta_authz.app import Service
+from zta_authz.service.app import Service
 from zta_authz.settings import load_settings
 
 async def main():

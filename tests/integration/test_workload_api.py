@@ -30,16 +30,16 @@ from zta_authz.authn.own_svid import SvidSlot
 from zta_authz.authn.revocation import Revocations, RevocationSlot
 from zta_authz.authn.verify import IdentityVerifier, compile_verifier
 from zta_authz.errors import Reason, Refused
-from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer, Server, as_async
-from zta_authz.ext_authz.svid_tls import SvidTls
 from zta_authz.keys.bundle_store import BundleStore
 from zta_authz.keys.trust import TrustKeeper, TrustSources
 from zta_authz.keys.workload_api import WorkloadApi
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, RequestAttributes
+from zta_authz.servers.fast.server import FastServer
+from zta_authz.servers.grpcio.server import GrpcServer, as_async
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.svid_tls import SvidTls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from zta_authz.ports import Clock
+    from zta_authz.servers.group import Server
 
 NOW = time.time()
 VALID = {"not_before": NOW - 60, "not_after": NOW + 3600}

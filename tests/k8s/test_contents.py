@@ -25,9 +25,9 @@ from tests.k8s.manifests import (
 )
 from zta_authz.cli.main import main
 from zta_authz.errors import SettingsErrors
-from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.model.options import Workload
 from zta_authz.policy.workloads import LABELS_EXTENSION, NAMESPACE_EXTENSION
+from zta_authz.servers.listeners import Endpoint
 from zta_authz.settings import Settings, load_settings
 
 if TYPE_CHECKING:

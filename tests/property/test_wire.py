@@ -13,8 +13,8 @@ from tests.support.check_requests import DECISION_ID, allow, answer, deny
 from tests.support.plain_request import as_plain, read_plainly
 from zta_authz._proto.ext_authz_pb2 import AttributeContext, CheckResponse
 from zta_authz.errors import ANSWERS, Reason, Refused
+from zta_authz.ext_authz.partial_request import LEFT_AS_BYTES, PartialCheckRequest
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.wire import LEFT_AS_BYTES, Parts
 from zta_authz.model.changed_headers import folded_name
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.guarded_names import GuardedNames
@@ -152,7 +152,7 @@ def test_a_peer_that_was_refused_is_refused_again() -> None:
 
 
 def test_the_fields_of_our_own_type_are_those_of_protobufs() -> None:
-    ours, theirs = Parts.DESCRIPTOR.fields_by_name["attributes"].message_type, AttributeContext.DESCRIPTOR
+    ours, theirs = PartialCheckRequest.DESCRIPTOR.fields_by_name["attributes"].message_type, AttributeContext.DESCRIPTOR
     kept = [name for name, each in theirs.fields_by_name.items() if name not in LEFT_AS_BYTES]
     assert {name: each.number for name, each in ours.fields_by_name.items()} == {
         name: each.number for name, each in theirs.fields_by_name.items()

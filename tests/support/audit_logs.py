@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.support.check_requests import attributes, deny
 from zta_authz.audit.chain import Position, append
 from zta_authz.audit.checkpoints import CheckpointWriter
-from zta_authz.audit.record import encode_line, make_record, take_note
+from zta_authz.audit.record import capture, encode_line, make_record
 from zta_authz.audit.segments import SegmentedLog
 from zta_authz.audit.verify import LogVerifier, segment_order
 
@@ -28,7 +28,7 @@ PUBLIC_PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPub
 
 def record_line(number: int) -> bytes:
     """A decision's line, as it is before it is chained."""
-    return encode_line(make_record(take_note(attributes(), deny(), f"{number:032x}", 1_700_000_000.0)))
+    return encode_line(make_record(capture(attributes(), deny(), f"{number:032x}", 1_700_000_000.0)))
 
 
 def open_log(directory: Path, *, max_bytes: int = 1 << 20, max_files: int = 100, signed: bool = False) -> SegmentedLog:

@@ -14,8 +14,8 @@ import grpc
 import zta_authz
 from bench import scenario
 from tests.support.h2_peer import PATH, block, call_with, message
-from zta_authz.app import Service
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
+from zta_authz.service.app import Service
 from zta_authz.settings import load_settings
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from zta_authz.model.decision import NO_RESPONSE
 
 if TYPE_CHECKING:
     from zta_authz.audit.masking import Masker
-    from zta_authz.audit.record import Note
+    from zta_authz.audit.record import PendingRecord
     from zta_authz.model.decision import Decision
     from zta_authz.model.identity import Identity
     from zta_authz.model.request import Address
@@ -55,7 +55,7 @@ class LineMaker:
         self._second = ""
         self._beginning = b""
 
-    def line(self, note: Note) -> bytes:
+    def line(self, note: PendingRecord) -> bytes:
         r"""The note's record as one line of ASCII JSON with its `\n`."""
         decision = note.decision
         identity = decision.identity
@@ -79,10 +79,10 @@ class LineMaker:
             return self._encoded(note)
         return line if len(line) <= MAX_TEXT_CHARACTERS and line.isascii() else self._encoded(note)
 
-    def _encoded(self, note: Note) -> bytes:
+    def _encoded(self, note: PendingRecord) -> bytes:
         return encode_line(self._masker.mask(make_record(note)))
 
-    def _joined(self, note: Note, decision: Decision, identity: Identity, stamp: str) -> bytes:
+    def _joined(self, note: PendingRecord, decision: Decision, identity: Identity, stamp: str) -> bytes:
         source, destination, path = note.source, note.destination, note.path
         peer, token, method, host = identity.peer, identity.token, note.method, note.host
         rule = (decision.policy, decision.rule, decision.rule_name)
@@ -118,7 +118,9 @@ class LineMaker:
         self._second = second
         return self._beginning
 
-    def _verdict(self, note: Note, key: tuple[object, ...], *kept: object) -> tuple[bytes, *tuple[object, ...]]:
+    def _verdict(
+        self, note: PendingRecord, key: tuple[object, ...], *kept: object
+    ) -> tuple[bytes, *tuple[object, ...]]:
         """From the verdict to the host, and what leads to the path. Who is `kept` is known by its id."""
         said = make_record(note)
         piece = b",%b," % _members({name: getattr(said, name) for name in _VERDICT}) + b'"path":'
@@ -134,7 +136,7 @@ class LineMaker:
             _learn(self._ends, (id(source), id(destination)), found)
         return found
 
-    def _tail(self, note: Note, key: tuple[object, ...]) -> tuple[bytes, *tuple[object, ...]]:
+    def _tail(self, note: PendingRecord, key: tuple[object, ...]) -> tuple[bytes, *tuple[object, ...]]:
         """What follows the latency. What is to be changed on requests is one object for many of them."""
         wanted = obligations_of(note.decision)
         members = _members(

@@ -46,7 +46,7 @@ class Obligations(msgspec.Struct, frozen=True):
 NO_OBLIGATIONS = Obligations()
 
 
-class Note(msgspec.Struct, frozen=True, gc=False):
+class PendingRecord(msgspec.Struct, frozen=True, gc=False):
     """What a record is made of, taken while the caller waits.
 
     `path` still has its query; `trace_parent` is the call's, or the request's header, not looked at; `now` and `ended`
@@ -67,7 +67,7 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     table_digest: str
 
 
-def take_note(
+def capture(
     request: RequestAttributes | None,
     decision: Decision,
     decision_id: str,
@@ -75,7 +75,7 @@ def take_note(
     ended: float = 0.0,
     table_digest: str = "",
     metadata: Metadata = (),
-) -> Note:
+) -> PendingRecord:
     """What is to be recorded of a decision at `now`, seconds since the epoch; `request` is None where it was not read.
 
     `ended` is when it was decided; `table_digest` names the rules in force; `metadata` is the gRPC call's.
@@ -83,7 +83,7 @@ def take_note(
     if request is None:
         request = _NOTHING_READ
     parent = call_parent(metadata) if metadata else None  # the proxy's own span, as our span's parent is
-    return Note(
+    return PendingRecord(
         decision_id,
         now,
         decision,
@@ -169,7 +169,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     claimed_issuer: str
 
 
-def make_record(note: Note) -> DecisionRecord:
+def make_record(note: PendingRecord) -> DecisionRecord:
     """The record of one decision, each text at most `MAX_TEXT_CHARACTERS` long."""
     decision = note.decision
     identity = decision.identity
@@ -238,7 +238,7 @@ def second_text(since_epoch: int) -> str:
     return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def stub_line(note: Note) -> bytes:
+def stub_line(note: PendingRecord) -> bytes:
     """What is kept of a decision whose record can't be made: enough to find it by."""
     said = note.decision
     known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": said.verdict, "reason": said.reason}

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 
 from zta_authz.audit.lines import LineMaker
 from zta_authz.audit.masking import Masker
-from zta_authz.audit.record import MAX_TEXT_CHARACTERS, stub_line, take_note
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, capture, stub_line
 from zta_authz.model.decision import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zta_authz.audit.outputs import Output
-    from zta_authz.audit.record import Note
+    from zta_authz.audit.record import PendingRecord
     from zta_authz.model.decision import Decision
     from zta_authz.model.request import RequestAttributes
     from zta_authz.ports import Metadata
@@ -130,7 +130,7 @@ class LineSink:
         self._room, self._room_of_denials = capacity, int(capacity * DENIAL_SHARE)
         self._room_bytes, self._room_bytes_of_denials = max_bytes, int(max_bytes * DENIAL_SHARE)
         self._on_full = on_full
-        self._notes: deque[Note] = deque()
+        self._notes: deque[PendingRecord] = deque()
         self._lines: deque[list[bytes]] = deque()
         self._since: deque[float] = deque()  # for each list in `_lines`, when its oldest decision was made
         self._batch_since: float | None = None
@@ -201,7 +201,7 @@ class LineSink:
             self._refused += 1
             return self._on_full is OnFull.DROP_AND_COUNT
         notes = self._notes
-        note = take_note(request, decision, decision_id, now, time(), table_digest, metadata)
+        note = capture(request, decision, decision_id, now, time(), table_digest, metadata)
         notes.append(note)
         self._taken += 1
         texts = len(note.path) + len(note.host) + len(note.method) + len(note.request_id) + len(note.trace_parent)
@@ -246,13 +246,13 @@ class LineSink:
         finally:
             self._making.release()
 
-    def _lines_of(self, notes: Sequence[Note]) -> list[bytes]:
+    def _lines_of(self, notes: Sequence[PendingRecord]) -> list[bytes]:
         try:
             return list(map(self._make, notes))
         except Exception:  # noqa: BLE001  one of them can't be made; the others can
             return [line for line in map(self._stub_or_line, notes) if line]
 
-    def _stub_or_line(self, note: Note) -> bytes:
+    def _stub_or_line(self, note: PendingRecord) -> bytes:
         """The line, or what can be said where it can't be made: a bug, but the decision stands. Else b""."""
         try:
             return self._make(note)

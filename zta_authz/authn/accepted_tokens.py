@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from zta_authz.authn.dpop import Replays
+    from zta_authz.authn.jwt_limits import IssuerLimits
     from zta_authz.authn.jwt_svid import SvidRules
     from zta_authz.authn.keys import KeySet
-    from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Place, Presented
     from zta_authz.authn.revocation import Revocations
     from zta_authz.authn.token import VerifiedToken

@@ -18,7 +18,7 @@ from zta_authz.model.identity import ApiClient, Changes, Identity, RefusedCaller
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from zta_authz.authn.rules import TokenVerifier
+    from zta_authz.authn.token_verifier import TokenVerifier
     from zta_authz.model.documents import ApiKeySet, Position
     from zta_authz.model.identity import Peer
     from zta_authz.model.request import Headers, RequestAttributes

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zta_authz.authn.dpop_shares import BUCKET_SECONDS, SHARES_BYTES, KeyShares
 from zta_authz.authn.encoding import base64url_decode, base64url_encode, json_object
+from zta_authz.authn.jwt_limits import MAX_TIME, token_type
 from zta_authz.authn.keys import ASYMMETRIC, key_thumbprint, read_jwks
-from zta_authz.authn.limits import MAX_TIME, token_type
 from zta_authz.errors import Reason, Refused, quoted
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.authn.binding import read_confirmation
 from zta_authz.authn.encoding import ENVOY_JSON_DEPTH, MAX_JSON_DEPTH, base64url_decode, json_object
+from zta_authz.authn.jwt_limits import MAX_TIME, token_type
 from zta_authz.authn.keys import ALGORITHMS
-from zta_authz.authn.limits import MAX_TIME, token_type
 from zta_authz.authn.token import Confirmation, VerifiedToken
 from zta_authz.errors import Reason, Refused, quoted
 

@@ -10,8 +10,8 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.encoding import base64url_decode
+from zta_authz.authn.jwt_limits import NO_LIMITS, raw_audiences, wrong_audience
 from zta_authz.authn.keys import ASYMMETRIC, NO_KEYS
-from zta_authz.authn.limits import NO_LIMITS, raw_audiences, wrong_audience
 from zta_authz.authn.token_rule import TokenRule
 from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.documents import JwtRule
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from zta_authz.authn.bundles import BundleSlot
+    from zta_authz.authn.jwt_limits import IssuerLimits
     from zta_authz.authn.keys import KeySet
-    from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Place
     from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.documents import IssuerPolicy, TrustBundle

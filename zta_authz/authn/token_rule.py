@@ -11,8 +11,8 @@ from zta_authz.authn.outputs import compile_outputs, headers_from
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from zta_authz.authn.jwt_limits import IssuerLimits
     from zta_authz.authn.keys import KeySet, KeySlot
-    from zta_authz.authn.limits import IssuerLimits
     from zta_authz.authn.locations import Place, Places
     from zta_authz.authn.outputs import Outputs
     from zta_authz.authn.token import VerifiedToken

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.authn.bundles import BundleSlot, compile_bundles, expiry
-from zta_authz.authn.limits import warn_of_strangers
+from zta_authz.authn.jwt_limits import warn_of_strangers
+from zta_authz.authn.jwt_registry import compile_rules
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.authn.revocation import Revocations
-from zta_authz.authn.rulebook import compile_rules
 from zta_authz.errors import Refused
 from zta_authz.model.identity import RefusedCaller
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from zta_authz.authn.dpop import Replays
+    from zta_authz.authn.jwt_registry import RuleBook, SelectedRules
     from zta_authz.authn.keys import KeySlot
-    from zta_authz.authn.rulebook import RuleBook, SelectedRules
     from zta_authz.errors import Fault
     from zta_authz.model.documents import ApiKeySet, IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
     from zta_authz.model.identity import Identity, Peer

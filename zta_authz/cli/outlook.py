@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.certificates import Window
 from zta_authz.errors import Fault, FaultsError
-from zta_authz.ext_authz.own_certificate import CertificateFiles
 from zta_authz.keys.bundle_files import BundleFile, read_bundle_file
 from zta_authz.model.options import CertificateCheck, ChainSource
 from zta_authz.model.spiffe import TrustDomain
-from zta_authz.readiness import without_allow
+from zta_authz.servers.own_certificate import CertificateFiles
+from zta_authz.service.readiness import without_allow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from zta_authz.authn.limits import MAX_TIME
+from zta_authz.authn.jwt_limits import MAX_TIME
 from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     # gRPC's own lines are no JSON, and nothing can make them. Before it is imported; for whoever looks for them, they
     # are there as before with GRPC_VERBOSITY=ERROR.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from zta_authz.app import serve
+    from zta_authz.service.app import serve
     from zta_authz.settings import load_settings
     from zta_authz.telemetry.logs import log_what_python_says
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         return load_settings(arguments.config, os.environ)
 
     if arguments.worker is not None:
-        from zta_authz.workers.worker import run_worker
+        from zta_authz.service.workers.worker import run_worker
 
         log_what_python_says()
         run_worker(arguments.worker)
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = read()
     log_what_python_says()
     if settings.workers > 1:
-        from zta_authz.workers.supervisor import supervise
+        from zta_authz.service.workers.supervisor import supervise
 
         return supervise(settings, arguments.config)
     serve(settings, arguments.config, read)

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz.header_lines import HeaderLines, first_text, grouped, lines_by_name
-from zta_authz.ext_authz.wire import Parts
+from zta_authz.ext_authz.partial_request import PartialCheckRequest
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NOTHING: dict[str, str] = {}
 _NO_METADATA: dict[str, object] = {}
 
 _parse = CheckRequest.FromString
-_parse_parts = Parts.FromString
+_parse_parts = PartialCheckRequest.FromString
 
 MAX_KNOWN_PEERS: Final = 4096
 MAX_KNOWN_BYTES: Final = 8 * 1024 * 1024

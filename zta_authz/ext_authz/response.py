@@ -87,7 +87,7 @@ def encode_response(
     parts = _encode_allow(said)
     if len(_usual) >= _CACHED_ANSWERS:
         _usual.clear()
-    _usual[said.policy, said.rule, principal] = _Usual(said.reason, client, changes, response, guarded, parts)
+    _usual[said.policy, said.rule, principal] = _CachedAllow(said.reason, client, changes, response, guarded, parts)
     return _joined(parts, decision_id)
 
 
@@ -126,7 +126,7 @@ class _Allow(NamedTuple):
         return self.changes.set_headers + self.response.set_headers
 
 
-class _Usual(NamedTuple):
+class _CachedAllow(NamedTuple):
     """The last allow of one rule to one principal: what else it depends on, and its bytes."""
 
     reason: Reason
@@ -147,7 +147,7 @@ class _Usual(NamedTuple):
         )
 
 
-_usual: dict[tuple[str, int | None, str], _Usual] = {}
+_usual: dict[tuple[str, int | None, str], _CachedAllow] = {}
 """By policy, rule and principal."""
 
 

@@ -75,7 +75,7 @@ _PER_CALL: Final = (1, 0, 1, 4, 1, 2)
 _NAMES: Final = ("stream resets", "SETTINGS", "PING", "WINDOW_UPDATE", "empty DATA", "useless frames")
 
 
-class Tally:
+class FrameRateLimiter:
     """Counts the frames of the present interval; `answered` is for the connection to count up."""
 
     __slots__ = ("_counts", "_ends", "_interval", "_limits", "answered")

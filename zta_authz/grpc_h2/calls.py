@@ -9,14 +9,14 @@ from zta_authz.grpc_h2.bounds import Costly
 from zta_authz.grpc_h2.errors import ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import END_STREAM
 from zta_authz.grpc_h2.headers import UnreadHeaders
-from zta_authz.grpc_h2.inbound import TOO_MUCH, Inbound, take_room
+from zta_authz.grpc_h2.inbound import TOO_MUCH, Inbound, consume_window
 from zta_authz.grpc_h2.messages import NOT_GRPC_TEXT, failure_block, http_block
 from zta_authz.grpc_h2.request import Failed, NotGrpc, check_trailers
 from zta_authz.grpc_h2.states import Received, State
 from zta_authz.grpc_h2.streams import Stream, Streams
 
 if TYPE_CHECKING:
-    from zta_authz.grpc_h2.bounds import Bounds, Tally
+    from zta_authz.grpc_h2.bounds import Bounds, FrameRateLimiter
     from zta_authz.grpc_h2.headers import HeaderReader
     from zta_authz.grpc_h2.outbound import Outbound
     from zta_authz.grpc_h2.request import Metadata, Refusal
@@ -73,7 +73,9 @@ class Calls:
         "refusing",
     )
 
-    def __init__(self, bounds: Bounds, headers: HeaderReader, out: Outbound, tally: Tally, now: float) -> None:
+    def __init__(
+        self, bounds: Bounds, headers: HeaderReader, out: Outbound, tally: FrameRateLimiter, now: float
+    ) -> None:
         self._bounds = bounds
         self._headers: HeaderReader | UnreadHeaders = headers
         self._out = out
@@ -170,7 +172,7 @@ class Calls:
             if size < _USELESS_BYTES:
                 self._tally.count(Costly.OTHER, self.now)
             return
-        take_room(stream, size)
+        consume_window(stream, size)
         if flags & frames.PADDED:
             payload = self._without_padding(number, stream, payload)
         if flags & END_STREAM:

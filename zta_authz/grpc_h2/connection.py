@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.grpc_h2 import frames
-from zta_authz.grpc_h2.bounds import Bounds, Costly, Tally
+from zta_authz.grpc_h2.bounds import Bounds, Costly, FrameRateLimiter
 from zta_authz.grpc_h2.calls import Calls, Cancelled, Event, Request, Unread
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import ACK, END_HEADERS
@@ -65,7 +65,7 @@ class Connection:
         self._opened = now
         self._reader = FrameReader(bounds.max_frame_bytes)
         self._headers = HeaderReader(bounds, served)
-        self._tally = Tally(bounds, now)
+        self._tally = FrameRateLimiter(bounds, now)
         self._out = Outbound(bounds.max_unsent_bytes)
         self._calls = Calls(bounds, self._headers, self._out, self._tally, now)
         self._last_stream = frames.STREAM_MASK

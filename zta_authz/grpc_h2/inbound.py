@@ -92,7 +92,7 @@ class Inbound:
         return _TRUNCATED if declared > size else _CARDINALITY
 
 
-def take_room(stream: Stream, size: int) -> None:
+def consume_window(stream: Stream, size: int) -> None:
     """Take `size` bytes of the stream's window. Raises `StreamFault` where the peer sent more than it may."""
     stream.room -= size
     stream.received += size

@@ -18,7 +18,15 @@ from zta_authz.model.pace import no_pause
 from zta_authz.policy.clauses import TextClause
 from zta_authz.policy.dimensions import AddressDimension, ClaimDimension, HeaderDimension
 from zta_authz.policy.inputs import PSEUDO_HEADERS, Inputs
-from zta_authz.policy.lookups import Blocks, Entries, Fork, Named, Part, Scan, Shared
+from zta_authz.policy.lookups import (
+    BranchNode,
+    CidrLookup,
+    IndexNode,
+    KeyedLookup,
+    LinearScan,
+    SharedClauseNode,
+    ValueLookup,
+)
 from zta_authz.policy.templates import TemplateTrie
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ class _Work:
     pause: Pause
 
 
-def build_index(rules: list[Rule], pause: Pause = no_pause) -> Part | None:
+def build_index(rules: list[Rule], pause: Pause = no_pause) -> IndexNode | None:
     """The index over `rules`, whose ids are set; None where there are none."""
     return _build([(rule, 0) for rule in rules], _Work({}, pause)) if rules else None
 
@@ -83,10 +91,10 @@ def _group_lookups(group: Iterable[tuple[Clause, ...]]) -> list[_Lookup] | None:
     return found
 
 
-def _build(filed: list[tuple[Rule, int]], work: _Work) -> Part:
+def _build(filed: list[tuple[Rule, int]], work: _Work) -> IndexNode:
     """The part for `filed`: rules, each with the bits of its sections that the way here has used up."""
     if len(filed) <= _SMALL:
-        return Scan([rule for rule, _ in filed])
+        return LinearScan([rule for rule, _ in filed])
     counts: Counter[_Lookup] = Counter()
     sections = [_unused_sections(rule, used, work.pause) for rule, used in filed]
     for parts in sections:
@@ -110,24 +118,24 @@ def _build(filed: list[tuple[Rule, int]], work: _Work) -> Part:
     if not dimensions and tree is not None:
         return tree
     entries = [_entries(dimension, found, work) for dimension, found in dimensions.items()]
-    return Fork(_gather(entries), tree, lowest)
+    return BranchNode(_gather(entries), tree, lowest)
 
 
-def _gather(entries: list[Entries | Blocks]) -> tuple[Entries | Blocks | Named, ...]:
+def _gather(entries: list[ValueLookup | CidrLookup]) -> tuple[ValueLookup | CidrLookup | KeyedLookup, ...]:
     """Lookups on many headers or claims as one, which asks only for those the request has."""
-    headers: dict[str, list[Entries]] = {}
-    claims: dict[str, list[Entries]] = {}
+    headers: dict[str, list[ValueLookup]] = {}
+    claims: dict[str, list[ValueLookup]] = {}
     for entry in entries:
-        if isinstance(entry, Entries) and _plain_header(entry.dimension):
+        if isinstance(entry, ValueLookup) and _plain_header(entry.dimension):
             headers.setdefault(entry.dimension.folded, []).append(entry)
-        if isinstance(entry.dimension, ClaimDimension) and isinstance(entry, Entries):
+        if isinstance(entry.dimension, ClaimDimension) and isinstance(entry, ValueLookup):
             claims.setdefault(entry.dimension.path[0], []).append(entry)
-    gathered: list[Entries | Blocks | Named] = []
+    gathered: list[ValueLookup | CidrLookup | KeyedLookup] = []
     if len(headers) > _SMALL:
-        gathered.append(Named(Inputs.folded_header_names, headers))
+        gathered.append(KeyedLookup(Inputs.folded_header_names, headers))
         entries = [e for e in entries if not _plain_header(e.dimension)]
     if len(claims) > _SMALL:
-        gathered.append(Named(_claim_names, claims))
+        gathered.append(KeyedLookup(_claim_names, claims))
         entries = [e for e in entries if not isinstance(e.dimension, ClaimDimension)]
     return (*gathered, *entries)
 
@@ -140,13 +148,13 @@ def _claim_names(inputs: Inputs) -> Iterable[str]:
     return inputs.claims or ()
 
 
-def _entries(dimension: object, found: _Filed, work: _Work) -> Entries | Blocks:
+def _entries(dimension: object, found: _Filed, work: _Work) -> ValueLookup | CidrLookup:
     parts = {key: _build(filed, work) for key, filed in found.items()}
     if isinstance(dimension, AddressDimension):
         return _blocks(dimension, parts)
-    entries = Entries(dimension)  # type: ignore[arg-type]
-    prefixes: dict[int, dict[str, Part]] = {}
-    suffixes: dict[int, dict[str, Part]] = {}
+    entries = ValueLookup(dimension)  # type: ignore[arg-type]
+    prefixes: dict[int, dict[str, IndexNode]] = {}
+    suffixes: dict[int, dict[str, IndexNode]] = {}
     for key, part in parts.items():
         work.pause()
         match key.form:
@@ -172,26 +180,26 @@ def _entries(dimension: object, found: _Filed, work: _Work) -> Entries | Blocks:
     return entries
 
 
-def _blocks(dimension: AddressDimension, parts: dict[IndexKey, Part]) -> Blocks:
-    tables: dict[tuple[int, int], dict[int, Part]] = {}
+def _blocks(dimension: AddressDimension, parts: dict[IndexKey, IndexNode]) -> CidrLookup:
+    tables: dict[tuple[int, int], dict[int, IndexNode]] = {}
     for key, part in parts.items():
         version, _, length = key.form.removeprefix("cidr").partition("/")
         bits = 32 if version == "4" else 128
         tables.setdefault((int(version), bits - int(length)), {})[int(key.text)] = part
-    blocks = Blocks(dimension)
+    blocks = CidrLookup(dimension)
     blocks.tables = tuple((version, cut, table) for (version, cut), table in sorted(tables.items()))
     blocks.every = tuple(parts.values())
     return blocks
 
 
-def _share(rules: list[Rule], work: _Work) -> Part:
+def _share(rules: list[Rule], work: _Work) -> IndexNode:
     """The tree of common clauses over `rules`."""
     if len(rules) <= _SMALL:
-        return Scan(rules)
+        return LinearScan(rules)
     split = [_rule_atoms(rule, work) for rule in rules]
     counts: Counter[int] = Counter(id(atom) for atoms in split for atom in atoms)
-    root = Shared(None)
-    below: dict[tuple[int, int], Shared] = {}
+    root = SharedClauseNode(None)
+    below: dict[tuple[int, int], SharedClauseNode] = {}
     for rule, atoms in zip(rules, split, strict=True):
         work.pause()
         node = root
@@ -200,7 +208,7 @@ def _share(rules: list[Rule], work: _Work) -> Part:
         for atom in sorted((a for a in atoms if counts[id(a)] > 1), key=lambda a: (-counts[id(a)], a.cost, a.label)):
             child = below.get((id(node), id(atom)))
             if child is None:
-                child = below[id(node), id(atom)] = Shared(atom)
+                child = below[id(node), id(atom)] = SharedClauseNode(atom)
                 node.below.append(child)
             child.lowest = min(child.lowest, rule.id)
             node = child

@@ -22,7 +22,7 @@ NO_RULE: Final = 1 << 62
 """Above every rule's id."""
 
 
-class Scan:
+class LinearScan:
     """A few rules, tried in order."""
 
     __slots__ = ("lowest", "rules")
@@ -41,14 +41,14 @@ class Scan:
         return bound
 
 
-class Shared:
+class SharedClauseNode:
     """Rules with a clause in common: it is tried once for all of them. The root has no clause."""
 
     __slots__ = ("below", "clause", "lowest", "rules")
 
     def __init__(self, clause: Clause | None) -> None:
         self.clause = clause
-        self.below: list[Shared] = []
+        self.below: list[SharedClauseNode] = []
         self.rules: list[Rule] = []
         self.lowest = NO_RULE
 
@@ -69,20 +69,20 @@ class Shared:
         return bound
 
 
-class Entries:
+class ValueLookup:
     """The lookups of one dimension of texts; values are parts of the index."""
 
     __slots__ = ("accounts", "dimension", "every", "exact", "namespaces", "prefixes", "suffixes", "templates")
 
     def __init__(self, dimension: Dimension) -> None:
         self.dimension = dimension
-        self.exact: dict[str, Part] = {}
-        self.prefixes: tuple[tuple[int, dict[str, Part]], ...] = ()
-        self.suffixes: tuple[tuple[int, dict[str, Part]], ...] = ()
-        self.namespaces: dict[str, Part] = {}
-        self.accounts: dict[str, Part] = {}
-        self.templates: TemplateTrie[Part] | None = None
-        self.every: tuple[Part, ...] = ()
+        self.exact: dict[str, IndexNode] = {}
+        self.prefixes: tuple[tuple[int, dict[str, IndexNode]], ...] = ()
+        self.suffixes: tuple[tuple[int, dict[str, IndexNode]], ...] = ()
+        self.namespaces: dict[str, IndexNode] = {}
+        self.accounts: dict[str, IndexNode] = {}
+        self.templates: TemplateTrie[IndexNode] | None = None
+        self.every: tuple[IndexNode, ...] = ()
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
         """See the module."""
@@ -124,7 +124,7 @@ class Entries:
     def _segments(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
         # Each pair once: a name may repeat `/ns/a` hundreds of times.
         for marker, segment in dict.fromkeys(pairwise(value.split("/"))):
-            part: Part | None = None
+            part: IndexNode | None = None
             if marker == "ns":
                 part = self.namespaces.get(segment)
             elif marker == "sa":
@@ -134,15 +134,15 @@ class Entries:
         return bound
 
 
-class Blocks:
+class CidrLookup:
     """The lookups of one address: a dictionary for each version and prefix length."""
 
     __slots__ = ("dimension", "every", "tables")
 
     def __init__(self, dimension: AddressDimension) -> None:
         self.dimension = dimension
-        self.tables: tuple[tuple[int, int, dict[int, Part]], ...] = ()
-        self.every: tuple[Part, ...] = ()
+        self.tables: tuple[tuple[int, int, dict[int, IndexNode]], ...] = ()
+        self.every: tuple[IndexNode, ...] = ()
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
         """See the module."""
@@ -162,12 +162,12 @@ class Blocks:
         return bound
 
 
-class Named:
+class KeyedLookup:
     """The lookups of many headers (or claims), by name: only what the request holds is looked at."""
 
     __slots__ = ("entries", "names")
 
-    def __init__(self, names: Callable[[Inputs], Iterable[str]], entries: dict[str, list[Entries]]) -> None:
+    def __init__(self, names: Callable[[Inputs], Iterable[str]], entries: dict[str, list[ValueLookup]]) -> None:
         self.names = names
         self.entries = entries
 
@@ -179,12 +179,14 @@ class Named:
         return bound
 
 
-class Fork:
+class BranchNode:
     """Rules filed by lookups, and the rest."""
 
     __slots__ = ("entries", "lowest", "rest")
 
-    def __init__(self, entries: tuple[Entries | Blocks | Named, ...], rest: Part | None, lowest: int) -> None:
+    def __init__(
+        self, entries: tuple[ValueLookup | CidrLookup | KeyedLookup, ...], rest: IndexNode | None, lowest: int
+    ) -> None:
         self.entries = entries
         self.rest = rest
         self.lowest = lowest
@@ -199,4 +201,4 @@ class Fork:
         return bound
 
 
-Part = Scan | Shared | Fork
+IndexNode = LinearScan | SharedClauseNode | BranchNode

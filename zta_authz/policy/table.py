@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.pace import Pause
     from zta_authz.policy.inputs import Inputs
-    from zta_authz.policy.lookups import Part
+    from zta_authz.policy.lookups import IndexNode
     from zta_authz.policy.rule import PolicyRef, Rule
 
 
@@ -48,7 +48,7 @@ class RuleIndex:
     def __init__(self, rules: list[Rule], *, deny: bool, pause: Pause = no_pause) -> None:
         self.rules = tuple(_numbered(rules, pause))
         self.deny = deny
-        self._root: Part | None = build_index(list(self.rules), pause)
+        self._root: IndexNode | None = build_index(list(self.rules), pause)
 
     def first(self, inputs: Inputs) -> Rule | None:
         """The first rule that holds; what can't be told counts as holding only for a DENY."""

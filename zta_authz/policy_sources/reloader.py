@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.errors import DocumentErrors, Fault
 from zta_authz.pdp.snapshot import compile_snapshot, sources_digest
 from zta_authz.policy_sources.files import read_sources
-from zta_authz.policy_sources.pacing import dismantle
+from zta_authz.policy_sources.pacing import release_gradually
 from zta_authz.policy_sources.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from zta_authz.model.options import Options
     from zta_authz.pdp.snapshot import Snapshot, SourceText
+    from zta_authz.policy_sources.compile_executor import CompileExecutor
     from zta_authz.policy_sources.watcher import WatchTiming
-    from zta_authz.policy_sources.workshop import Workshop
 
 LOGGED_FAULTS: Final = 100
 LOGGED_NOTES: Final = 20
@@ -71,7 +71,7 @@ class PolicyReloader:
         policies: PolicySet,
         options: Options,
         timing: WatchTiming,
-        workshop: Workshop,
+        workshop: CompileExecutor,
     ) -> None:
         self._policies = policies
         self._options = options
@@ -125,7 +125,7 @@ class PolicyReloader:
             del before
             self._tell(outcome, known)
             del outcome
-            await self._workshop.run(partial(dismantle, old, self._workshop.pause))
+            await self._workshop.run(partial(release_gradually, old, self._workshop.pause))
 
     def _read(self) -> _Outcome:
         """Read and, if that is new, compile. In the workshop's thread; raises nothing."""

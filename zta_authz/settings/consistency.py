@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.servers.listeners import Endpoint
 from zta_authz.settings.audit import audit_inconsistencies
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.otlp import otlp_inconsistencies

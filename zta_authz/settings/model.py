@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from zta_authz.ext_authz.fast_serving import Limits
-from zta_authz.ext_authz.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, SocketAccess
 from zta_authz.grpc_h2.bounds import MAX_FRAME_BYTES, MIB, MIN_FRAME_BYTES, MIN_TABLE_BYTES, Bounds
 from zta_authz.model.options import (
     UNIX_CALLER,
@@ -23,6 +21,8 @@ from zta_authz.model.options import (
     Workload,
 )
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
+from zta_authz.servers.fast.serving import Limits
+from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, SocketAccess
 from zta_authz.settings.audit_model import AuditSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
 from zta_authz.settings.root_documents_model import RootDocumentsSettings

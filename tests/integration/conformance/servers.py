@@ -6,16 +6,19 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
-from zta_authz.ext_authz.servers import GrpcServer, Health, as_async
+from zta_authz.servers.fast.server import FastServer
+from zta_authz.servers.grpcio.server import GrpcServer, as_async
+from zta_authz.servers.health import Health
+from zta_authz.servers.listeners import Endpoint, SocketAccess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from zta_authz.ext_authz.servers import AsyncMethods, Methods, Server
-    from zta_authz.ext_authz.tls import MutualTls
+    from zta_authz.servers.group import Server
+    from zta_authz.servers.grpcio.server import AsyncMethods
+    from zta_authz.servers.methods import Methods
+    from zta_authz.servers.tls import MutualTls
 
 SERVICE = "test.Conformance"
 KINDS = ("grpcio", "fast")

@@ -16,9 +16,9 @@ import pytest
 
 from tests.integration.conformance.servers import Conformance
 from tests.integration.test_tls import Files, root
-from zta_authz.ext_authz import fast_server
-from zta_authz.ext_authz.fast_server import FastServer
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
+from zta_authz.servers.fast import server as fast_server
+from zta_authz.servers.fast.server import FastServer
+from zta_authz.servers.listeners import Endpoint, SocketAccess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

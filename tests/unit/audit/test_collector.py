@@ -15,7 +15,7 @@ from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit import collector
 from zta_authz.audit.collector import CollectorOutput, log_entry
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
-from zta_authz.audit.record import encode_line, make_record, stub_line, take_note
+from zta_authz.audit.record import capture, encode_line, make_record, stub_line
 from zta_authz.audit.sinks import LineSink, OnFull
 from zta_authz.otlp.messages import Answer, Fate, Severity
 
@@ -68,7 +68,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def line(decision_id: str = DECISION_ID, **headers: str) -> bytes:
-    return encode_line(make_record(take_note(attributes(**headers), allow(), decision_id, 1_700_000_000.25)))
+    return encode_line(make_record(capture(attributes(**headers), allow(), decision_id, 1_700_000_000.25)))
 
 
 def wait_for(reached: object, seconds: float = 10.0) -> None:
@@ -106,7 +106,7 @@ def test_without_a_trace_of_the_request_the_ids_are_those_of_our_span_if_one_is_
 
 
 def test_a_denial_is_a_warning_and_so_is_a_record_that_could_not_be_made() -> None:
-    note = take_note(attributes(), deny(), DECISION_ID, 5.0)
+    note = capture(attributes(), deny(), DECISION_ID, 5.0)
     assert log_entry(encode_line(make_record(note))).severity is Severity.WARN
     stub = log_entry(stub_line(note), now=7.0)
     assert (stub.severity, stub.time_ns) == (Severity.WARN, 7_000_000_000)

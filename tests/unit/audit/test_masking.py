@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.check_requests import DECISION_ID, deny
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
-from zta_authz.audit.record import DecisionRecord, make_record, take_note
+from zta_authz.audit.record import DecisionRecord, capture, make_record
 from zta_authz.model.request import Address, RequestAttributes
 
 KEY = bytes(range(32))
@@ -14,7 +14,7 @@ KEY = bytes(range(32))
 
 def record(path: str = "/patients/4711", source: str = "10.1.2.3") -> DecisionRecord:
     request = RequestAttributes(method="GET", host="clinic", path=path, source=Address(source, 40000))
-    return make_record(take_note(request, deny(), DECISION_ID, 0.0))
+    return make_record(capture(request, deny(), DECISION_ID, 0.0))
 
 
 def masked(field: Maskable, how: How, made: DecisionRecord | None = None, key: bytes = KEY) -> DecisionRecord:

@@ -16,9 +16,9 @@ from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
     DecisionRecord,
     Obligations,
+    capture,
     encode_line,
     make_record,
-    take_note,
 )
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def line(request: RequestAttributes, decision: Decision) -> dict[str, Any]:
-    encoded = encode_line(make_record(take_note(request, decision, DECISION_ID, 1_700_000_000.25)))
+    encoded = encode_line(make_record(capture(request, decision, DECISION_ID, 1_700_000_000.25)))
     assert encoded.isascii()
     assert encoded.endswith(b"}\n")
     assert len(encoded.decode().splitlines()) == 1
@@ -80,7 +80,7 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
 
 
 def noted(request: RequestAttributes, decision: Decision, ended: float = 0.0) -> DecisionRecord:
-    return make_record(take_note(request, decision, DECISION_ID, 1_700_000_000.25, ended, "d" * 64))
+    return make_record(capture(request, decision, DECISION_ID, 1_700_000_000.25, ended, "d" * 64))
 
 
 def test_what_the_shadow_policies_say_is_recorded_beside_what_was_decided() -> None:
@@ -146,7 +146,7 @@ def test_the_trace_is_that_of_a_valid_traceparent(header: str, trace_id: str) ->
 
 @pytest.mark.parametrize("now", [0.0, -0.5, 1_700_000_000.9999996, 1_700_000_000.123456, 253_402_300_799.5])
 def test_the_time_is_what_a_datetime_would_say(now: float) -> None:
-    note = take_note(None, deny(), DECISION_ID, now)
+    note = capture(None, deny(), DECISION_ID, now)
     assert make_record(note).time == datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
 
 
@@ -190,7 +190,7 @@ def test_a_line_is_bounded_whatever_the_request_holds() -> None:
     address = Address(endless, 1)
     request = RequestAttributes(endless, endless, endless, source=address, destination=address, request_id=endless)
     identity = Identity(token=Token(endless, endless, {}), api_client=ApiClient(endless))
-    note = take_note(request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, identity, endless), DECISION_ID, 0)
+    note = capture(request, Decision(Verdict.DENY, Reason.DENY_POLICY, "", 0, identity, endless), DECISION_ID, 0)
     assert len(encode_line(make_record(note))) < 300_000
 
 
@@ -217,7 +217,7 @@ def test_nothing_is_left_out_where_there_is_nothing_to_say() -> None:
 )
 def test_the_trace_is_that_of_the_proxys_own_span_before_the_clients_word(metadata: Metadata, trace: str) -> None:
     request = attributes(traceparent=f"00-{'c' * 32}-{'d' * 16}-01")
-    assert make_record(take_note(request, allow(), DECISION_ID, 0.0, metadata=metadata)).trace_id == trace
+    assert make_record(capture(request, allow(), DECISION_ID, 0.0, metadata=metadata)).trace_id == trace
 
 
 @pytest.mark.parametrize("verified", [True, False])

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 
 from tests.support.pki import FRONTEND, HERE, ISSUER, NOW, Signer, b64, presented, private_key, root
 from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, bundle, refusal, request, rule, verifier
-from zta_authz.authn.limits import IssuerLimits, compile_limits
+from zta_authz.authn.jwt_limits import IssuerLimits, compile_limits
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import Fault, Reason
 from zta_authz.model.documents import IssuerPolicy

@@ -10,7 +10,7 @@ from tests.unit.authn.test_dpop import PROOFS
 from tests.unit.authn.test_jwt_svid import SVIDS
 from tests.unit.authn.test_peers import INTERMEDIATES, LEAVES
 from tests.unit.authn.test_revocation import PEERS as REVOKED_PEERS, TOKENS as REVOKED_TOKENS
-from tests.unit.authn.test_rules import TOKENS
+from tests.unit.authn.test_token_verifier import TOKENS
 from zta_authz.errors import Reason
 
 if TYPE_CHECKING:

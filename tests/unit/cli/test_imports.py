@@ -31,7 +31,7 @@ def test_each_command_is_registered_by_the_name_it_is_found_under() -> None:
 
 
 def test_a_service_that_exports_nothing_imports_neither_the_sdk_nor_envoys_messages() -> None:
-    look = "import sys, zta_authz.app, zta_authz.workers.supervisor; print(*sys.modules)"
+    look = "import sys, zta_authz.service.app, zta_authz.service.workers.supervisor; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     heavy = {"opentelemetry.sdk", "opentelemetry.exporter", "requests", "envoy_data_plane", "grpc_tools.protoc"}
     assert heavy & set(answer.stdout.split()) == set()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.check_requests import FRONTEND, check_request
 from tests.support.configmap import allow_path
-from zta_authz.audit.record import encode_line, make_record, take_note
+from zta_authz.audit.record import capture, encode_line, make_record
 from zta_authz.cli import main
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
@@ -45,7 +45,7 @@ def line(
     verdict = Verdict.ALLOW if allowed else Verdict.DENY
     why = reason or (Reason.ALLOW_POLICY if allowed else Reason.NO_MATCHING_POLICY)
     decision = Decision(verdict, why, "default/old" if allowed else "", 2 if allowed else None, who)
-    fields = json.loads(encode_line(make_record(take_note(request, decision, ID, NOW))))
+    fields = json.loads(encode_line(make_record(capture(request, decision, ID, NOW))))
     return json.dumps(fields | more).encode() + b"\n"
 
 

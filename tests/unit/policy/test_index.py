@@ -9,7 +9,7 @@ import pytest
 from tests.support.policies import STRICT, decided, identity, operation, policy, request, source, table, when
 from zta_authz.model.identity import Identity
 from zta_authz.policy.inputs import Inputs
-from zta_authz.policy.lookups import Blocks, Entries, Fork, Named, Scan, Shared
+from zta_authz.policy.lookups import BranchNode, CidrLookup, KeyedLookup, LinearScan, SharedClauseNode, ValueLookup
 from zta_authz.policy.rule import Rule
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_rules_with_nothing_to_look_up_share_their_clauses() -> None:
             for n in range(COUNT)
         )
     )
-    assert isinstance(index._root, Shared)
+    assert isinstance(index._root, SharedClauseNode)
     assert first(index, request(path="/p0", headers={"x": "b"})) == 1
     assert first(index, request(path="/p0", headers={"x": "v1"})) == 2
     assert first(index, request(headers={"x": "a"})) is None
@@ -153,21 +153,21 @@ def test_a_deny_matches_where_an_address_is_not_told_and_an_allow_does_not() -> 
 def parts(part: Any) -> list[Any]:
     """Every part of an index, depth first."""
     below: list[Any] = []
-    if isinstance(part, Fork):
+    if isinstance(part, BranchNode):
         below = [*part.entries, *([part.rest] if part.rest else [])]
-    elif isinstance(part, Named):
+    elif isinstance(part, KeyedLookup):
         below = [entry for entries in part.entries.values() for entry in entries]
-    elif isinstance(part, Entries | Blocks):
+    elif isinstance(part, ValueLookup | CidrLookup):
         below = list(part.every)
-    elif isinstance(part, Shared):
+    elif isinstance(part, SharedClauseNode):
         below = part.below
     return [part, *(found for each in below for found in parts(each))]
 
 
 def test_few_rules_are_scanned_and_many_looked_up() -> None:
     rules = [operation(paths=[f"/p{n}"]) for n in range(9)]
-    assert isinstance(index_of(*rules[:8])._root, Scan)
-    assert isinstance(index_of(*rules)._root, Fork)
+    assert isinstance(index_of(*rules[:8])._root, LinearScan)
+    assert isinstance(index_of(*rules)._root, BranchNode)
     assert table([]).default_view.allow._root is None
 
 
@@ -175,8 +175,8 @@ def test_headers_and_claims_past_a_few_are_looked_up_by_name() -> None:
     for key in ("request.headers[n{}]", "request.auth.claims[n{}]"):
         many = parts(index_of(*(when(key.format(n), "v") for n in range(9)))._root)
         few = parts(index_of(*(when(key.format(n % 8), f"v{n}") for n in range(9)))._root)
-        assert [type(part) for part in many].count(Named) == 1
-        assert [type(part) for part in few].count(Named) == 0
+        assert [type(part) for part in many].count(KeyedLookup) == 1
+        assert [type(part) for part in few].count(KeyedLookup) == 0
 
 
 def test_a_header_that_authentication_sets_is_looked_up_too() -> None:

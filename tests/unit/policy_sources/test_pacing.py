@@ -14,9 +14,9 @@ from tests.support.pki import NOW, Signer
 from tests.support.policies import ISTIO, STRICT, operation, policy, table
 from tests.unit.authn.support import accept, bearer, rule, verifier
 from zta_authz.authn.accepted_tokens import Cached, TokenCache
-from zta_authz.authn.rules import TokenVerifier
+from zta_authz.authn.token_verifier import TokenVerifier
 from zta_authz.model.pace import no_pause
-from zta_authz.policy_sources.pacing import FEW_BLOCKS, Slices, beside_deciding, dismantle, settle_in
+from zta_authz.policy_sources.pacing import FEW_BLOCKS, CooperativePause, beside_deciding, freeze_gc, release_gradually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Clock:
 
 def test_work_rests_after_each_slice_and_only_then() -> None:
     clock = Clock()
-    pause = Slices(0.001, 0.005, clock=clock, sleep=clock.sleep)
+    pause = CooperativePause(0.001, 0.005, clock=clock, sleep=clock.sleep)
     pause()
     assert clock.slept == []
     clock.now += 0.001
@@ -50,7 +50,7 @@ def test_work_rests_after_each_slice_and_only_then() -> None:
 
 def test_work_in_a_hurry_rests_no_more() -> None:
     clock = Clock()
-    pause = Slices(0.001, 0.005, clock=clock, sleep=clock.sleep)
+    pause = CooperativePause(0.001, 0.005, clock=clock, sleep=clock.sleep)
     pause.hurry()
     clock.now += 1
     pause()
@@ -93,7 +93,7 @@ def test_dismantling_ends_everything_in_as_many_steps_as_there_are_objects() -> 
     roots: list[object] = [chain]
     del chain
     pauses: list[int] = []
-    assert dismantle(roots, lambda: pauses.append(1)) >= 1000
+    assert release_gradually(roots, lambda: pauses.append(1)) >= 1000
     assert roots == []
     assert gone() is None
     assert len(pauses) >= 2000
@@ -101,7 +101,7 @@ def test_dismantling_ends_everything_in_as_many_steps_as_there_are_objects() -> 
 
 def test_dismantling_leaves_alone_what_others_hold() -> None:
     shared = {"rule": [1]}
-    dismantle([{"table": shared}], no_pause)
+    release_gradually([{"table": shared}], no_pause)
     assert shared == {"rule": [1]}
 
 
@@ -138,7 +138,7 @@ def old_garbage() -> weakref.ref[Cycle]:
 @pytest.fixture
 def settled() -> Iterator[None]:
     """Everything out of sight, as when the service has started; no collection but those that are asked for."""
-    settle_in(at_start=True)
+    freeze_gc(at_start=True)
     gc.disable()
     yield
     gc.enable()
@@ -152,7 +152,7 @@ def test_a_reload_of_few_rules_leaves_what_is_under_way_to_the_collector() -> No
     for _ in range(20):
         with beside_deciding():
             rules = [[str(number)] for number in range(1000)]
-            settle_in()
+            freeze_gc()
     gone = weakref.ref(under_way)
     del under_way
     assert gc.get_freeze_count() <= frozen
@@ -165,7 +165,7 @@ def test_a_reload_of_few_rules_leaves_what_is_under_way_to_the_collector() -> No
 def test_many_rules_that_settle_in_are_out_of_the_collectors_sight() -> None:
     with beside_deciding():
         rules = [[str(number)] for number in range(FEW_BLOCKS)]
-        settle_in()
+        freeze_gc()
     assert gc.get_freeze_count() > FEW_BLOCKS
     assert len(gc.get_objects()) < 1000
     assert rules
@@ -183,7 +183,7 @@ def test_a_full_collection_never_looks_at_many_rules_that_settle_in() -> None:
     try:
         with beside_deciding():
             rules = [[str(number)] for number in range(FEW_BLOCKS)]
-            settle_in()
+            freeze_gc()
     finally:
         gc.callbacks.remove(look)
     assert looked[-2:] == [0, 0]  # of the young, and of what is left in sight: nothing
@@ -215,7 +215,7 @@ def test_no_verifier_that_has_verified_is_in_a_cycle_so_that_frozen_ones_end_wit
     try:
         roots: list[object] = [made]
         del made
-        dismantle(roots, no_pause)
+        release_gradually(roots, no_pause)
         left = len({id(each) for each in _verifiers()} - {id(each) for each in others})
     finally:
         gc.enable()

@@ -16,11 +16,11 @@ from tests.support.policies import STRICT, request
 from zta_authz.model.request import NO_EVIDENCE
 from zta_authz.pdp.decide import decide
 from zta_authz.policy_sources import reloader as module
+from zta_authz.policy_sources.compile_executor import CompileExecutor
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
-from zta_authz.policy_sources.pacing import Slices
+from zta_authz.policy_sources.pacing import CooperativePause
 from zta_authz.policy_sources.reloader import PolicyReloader, PolicySet
 from zta_authz.policy_sources.watcher import WatchTiming
-from zta_authz.policy_sources.workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -66,7 +66,7 @@ class Kept:
 @asynccontextmanager
 async def kept(*paths: Path, watches: bool = True) -> AsyncIterator[Kept]:
     it = Kept(*paths)
-    workshop = Workshop(Slices(rest=0.0))
+    workshop = CompileExecutor(CooperativePause(rest=0.0))
     policies = PolicySet("policies", it.paths, it.holder.current, it.take, it.refused.append, it.keep)
     it.reloader = PolicyReloader(policies, STRICT, TIMING, workshop)
     it.reloader.start(watches=watches)

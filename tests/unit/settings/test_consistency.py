@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support.audit_logs import KEY_PEM
 from tests.support.pki import pem, private_key, root
-from zta_authz.app import Service, start_log
 from zta_authz.errors import SettingsErrors
+from zta_authz.service.app import Service, start_log
 from zta_authz.settings import audit, consistency, load_settings, otlp, trust
 from zta_authz.settings.audit import open_audit
 from zta_authz.settings.inconsistency import Inconsistency

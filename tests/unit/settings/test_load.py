@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.ext_authz.listeners import Endpoint, SocketAccess
 from zta_authz.model.options import CertificateCheck, ChainSource, Options, Semantics, Workload
+from zta_authz.servers.listeners import Endpoint, SocketAccess
 from zta_authz.settings import Settings, load_settings
 
 if TYPE_CHECKING:

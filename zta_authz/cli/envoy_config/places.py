@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from zta_authz.ext_authz.listeners import Endpoint
+from zta_authz.servers.listeners import Endpoint
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _NAME_LIKE: Final = re.compile(r"[\w.-]*[A-Za-z][\w.-]*\Z")

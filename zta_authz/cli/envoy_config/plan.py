@@ -22,9 +22,9 @@ from zta_authz.cli.envoy_config.options import (
 from zta_authz.cli.envoy_config.places import Place, check_path, parse_place, tcp
 from zta_authz.cli.envoy_config.targets import SIDECAR, authz_places, style_of
 from zta_authz.errors import Fault, FaultsError
-from zta_authz.ext_authz.listeners import Endpoint
 from zta_authz.model.options import ChainSource
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
+from zta_authz.servers.listeners import Endpoint
 
 if TYPE_CHECKING:
     import argparse

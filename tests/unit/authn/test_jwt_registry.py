@@ -1,0 +1,173 @@
+"""Several workloads in one process: a token counts only for those whose rules know its issuer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.pki import AUDIENCE, ISSUER, NOW, Signer, jwks
+from tests.unit.authn.support import STRICT, authentication, bearer, request, rule
+from zta_authz.authn import token_verifier as rules
+from zta_authz.authn.accepted_tokens import MAX_CACHED_RESULTS
+from zta_authz.authn.jwt_registry import MAX_VIEWS, compile_rules
+from zta_authz.authn.keys import KeySet
+from zta_authz.authn.verify import compile_verifier
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.documents import ClaimToHeader
+from zta_authz.model.options import NamedWorkload, Workload
+from zta_authz.model.request import NO_EVIDENCE
+
+if TYPE_CHECKING:
+    from zta_authz.authn.verify import IdentityVerifier
+    from zta_authz.model.identity import Identity
+
+ORDERS = Workload("shop", {"app": "orders"})
+STOCK = Workload("shop", {"app": "stock"})
+OTHER_ISSUER = "https://other.example"
+SHARED = replace(STRICT, workload=ORDERS, workloads=(NamedWorkload("spiffe://cluster.local/ns/shop/sa/stock", STOCK),))
+DOCUMENTS = (
+    authentication(rule(output_claim_to_headers=(ClaimToHeader("x-user", "sub"),)), namespace="shop", app="orders"),
+    authentication(rule(issuer=OTHER_ISSUER, audiences=("stock",)), namespace="shop", app="stock"),
+)
+FIRST, SECOND = Signer().token(), Signer().token(iss=OTHER_ISSUER, aud="stock")
+
+
+@pytest.fixture
+def shared() -> IdentityVerifier:
+    return compile_verifier(DOCUMENTS, (), SHARED, [])
+
+
+def verified(subject: IdentityVerifier, token: str, workload: Workload | None) -> Identity | Reason:
+    try:
+        return subject.verify(bearer(token), NO_EVIDENCE, NOW, workload)
+    except Refused as refused:
+        return refused.reason
+
+
+def subjects(answer: Identity | Reason) -> object:
+    return answer if isinstance(answer, Reason) else [token.issuer for token in answer.tokens]
+
+
+def test_an_issuer_counts_only_where_a_rule_that_selects_the_workload_names_it(shared: IdentityVerifier) -> None:
+    for _ in range(2):  # the second time what was found out about the signatures is kept
+        assert subjects(verified(shared, FIRST, ORDERS)) == [ISSUER]
+        assert subjects(verified(shared, FIRST, STOCK)) is Reason.TOKEN_ISSUER_UNKNOWN
+        assert subjects(verified(shared, SECOND, STOCK)) == [OTHER_ISSUER]
+        assert subjects(verified(shared, SECOND, ORDERS)) is Reason.TOKEN_ISSUER_UNKNOWN
+
+
+def test_a_workload_without_rules_takes_no_token_from_anybody(shared: IdentityVerifier) -> None:
+    for token in (FIRST, SECOND, "garbage"):
+        assert subjects(verified(shared, token, Workload("shop", {"app": "web"}))) == []
+
+
+def test_without_a_workload_the_rules_of_the_settings_own_apply(shared: IdentityVerifier) -> None:
+    assert subjects(verified(shared, FIRST, None)) == [ISSUER]
+    assert subjects(verified(shared, SECOND, None)) is Reason.TOKEN_ISSUER_UNKNOWN
+
+
+def test_one_issuer_may_have_another_audience_for_each_workload() -> None:
+    documents = (
+        authentication(rule(audiences=(AUDIENCE,)), namespace="shop", app="orders"),
+        authentication(rule(audiences=("stock",)), namespace="shop", app="stock"),
+    )
+    subject = compile_verifier(documents, (), SHARED, [])
+    for _ in range(2):
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+        assert subjects(verified(subject, FIRST, STOCK)) is Reason.TOKEN_AUDIENCE
+
+
+def test_a_header_that_one_workloads_rule_sets_is_removed_before_every_workload(shared: IdentityVerifier) -> None:
+    assert shared.strip_headers == {"x-user"}
+    for workload in (ORDERS, STOCK, Workload("elsewhere")):
+        identity = shared.verify(request(x_user="spoofed"), NO_EVIDENCE, NOW, workload)
+        assert identity.changes.remove_headers == ("x-user",)
+
+
+def test_the_keys_of_every_workloads_issuers_are_wanted_only_where_the_process_is_shared() -> None:
+    documents = (*DOCUMENTS, authentication(rule(issuer="https://third", jwks=None), namespace="elsewhere"))
+    shared = compile_verifier(documents, (), SHARED, [])
+    assert shared.issuers == (ISSUER, OTHER_ISSUER, "https://third")
+    assert [(slot.issuer, slot.fetched) for slot in shared.key_slots] == [
+        (ISSUER, False),
+        (OTHER_ISSUER, False),
+        ("https://third", True),
+    ]
+    alone = compile_verifier(documents, (), replace(SHARED, workloads=()), [])
+    assert alone.issuers == (ISSUER,)
+    assert len(alone.key_slots) == 1
+
+
+def test_verifiers_are_shared_by_workloads_with_the_same_rules_and_bounded_in_number() -> None:
+    book = compile_rules(DOCUMENTS, SHARED, [])
+    first = book.verifier(ORDERS)
+    assert book.default is first
+    assert book.verifier(Workload("shop", {"app": "orders", "version": "v1"})) is first
+    assert book.verifier(STOCK) is not first
+    for number in range(3 * MAX_VIEWS):
+        assert book.verifier(Workload(f"team-{number}")).rules == ()
+    assert len(book._by_workload) <= MAX_VIEWS
+
+
+def test_the_key_set_of_a_rule_that_selects_nobody_here_is_checked_all_the_same() -> None:
+    faults: list[object] = []
+    unused = authentication(rule(jwks="{"), namespace="elsewhere")
+    compile_verifier((unused,), (), STRICT, faults)  # type: ignore[arg-type]
+    assert len(faults) == 1
+
+
+def test_two_key_sets_of_one_issuer_never_serve_each_others_tokens() -> None:
+    documents = (
+        authentication(rule(), namespace="shop", app="orders"),
+        authentication(rule(jwks=jwks([Signer(number=2000)])), namespace="shop", app="stock"),
+    )
+    subject = compile_verifier(documents, (), SHARED, [])
+    for _ in range(2):
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+        assert subjects(verified(subject, FIRST, STOCK)) is Reason.TOKEN_SIGNATURE
+
+
+def test_what_was_found_out_with_one_key_set_is_kept_beside_what_was_with_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workloads write one issuer's keys differently: their calls must not undo each other's work."""
+    counted: list[int] = []
+    real = rules.verify_signature
+
+    def counting(*given: Any) -> Any:
+        counted.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(rules, "verify_signature", counting)
+    other_keys = jwks([Signer(), Signer(kid="k9", number=9)])
+    documents = (
+        authentication(rule(), namespace="shop", app="orders"),
+        authentication(rule(jwks=jwks([Signer(number=2000)])), rule(jwks=other_keys), namespace="shop", app="stock"),
+    )
+    subject = compile_verifier(documents, (), SHARED, [])
+    for _ in range(5):
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+        assert subjects(verified(subject, FIRST, STOCK)) == [ISSUER]
+    assert len(counted) == 3
+
+
+def test_a_token_that_never_verified_is_not_kept(shared: IdentityVerifier) -> None:
+    forged = Signer(number=2000).token()
+    for _ in range(3):
+        assert subjects(verified(shared, forged, ORDERS)) is Reason.TOKEN_SIGNATURE
+    assert len(shared._book._common.cache) == 0
+
+
+def test_keys_that_come_and_go_leave_no_results_behind() -> None:
+    subject = compile_verifier(DOCUMENTS[:1], (), SHARED, [])
+    [slot] = subject.key_slots
+    for _ in range(50):
+        slot.current = KeySet(slot.current.keys)
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+        slot.current = KeySet(slot.current.keys)
+        assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
+    [(cached, _)] = subject._book._common.cache._young.values()
+    assert len(cached.results) <= MAX_CACHED_RESULTS
+    assert len(cached.grants) <= 1

@@ -1,0 +1,29 @@
+"""What changed while the service started is found as soon as it watches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from zta_authz.service.reloading import Reloading
+from zta_authz.settings import Settings
+from zta_authz.settings.live import LiveSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_settings_that_changed_between_reading_and_watching_are_taken(tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text("log: {level: debug}\n")
+    before, after = Settings(), Settings.model_validate({"log": {"level": "debug"}})
+    taken: list[str] = []
+    reloading = Reloading(before, [])
+    reloading.start(LiveSettings(before, lambda: after, lambda settings: taken.append(settings.log.level)), str(config))
+    try:
+        async with asyncio.timeout(5):
+            while not taken:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        await reloading.close()
+    assert taken == ["debug"]

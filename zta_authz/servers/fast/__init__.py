@@ -1,0 +1,1 @@
+"""The server on `grpc_h2`, our own transport."""

@@ -1,0 +1,1 @@
+"""The server on gRPC's own library."""

@@ -1,0 +1,159 @@
+"""Mutual TLS of TCP listeners with our own X.509-SVID, as it comes and rotates: nothing of it is ever on disk.
+
+Handshakes use the SVID and the bundles of that moment; connections that stand keep theirs, so a rotation breaks none.
+TLS alone would take any authority for any name, so each call is judged as well: the caller's certificate against the
+bundle of its own trust domain, as that is in force now, and against the time now.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from zta_authz.authn.peers import PeerVerifier
+from zta_authz.authn.revocation import RevocationSlot
+from zta_authz.errors import Refused
+from zta_authz.model.options import CertificateCheck, ChainSource, Options
+from zta_authz.model.request import NO_HEADERS, Evidence
+from zta_authz.model.spiffe import SpiffeId
+from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from zta_authz.authn.bundles import Bundles, BundleSlot
+    from zta_authz.authn.own_svid import OwnSvid, SvidSlot
+    from zta_authz.ports import Clock
+
+_TLS_1_3 = b"TLSv1.3"
+_JUDGE_CALLERS = Options(
+    verify_certificate=CertificateCheck.REQUIRED, chain_from=(ChainSource.CERTIFICATE, ChainSource.BUNDLE)
+)
+
+
+class SvidTls:
+    """Server credentials from `svid` and `bundles`, and who may ask: callers of the list."""
+
+    def __init__(
+        self,
+        svid: SvidSlot,
+        bundles: BundleSlot,
+        allowed: Iterable[str],
+        clock: Clock = time.time,
+        *,
+        max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
+        revocations: RevocationSlot | None = None,
+    ) -> None:
+        """Neither `svid` nor `bundles` has to be there yet: until both are, no handshake comes to its end."""
+        self.max_connection_age = max_connection_age
+        self.revocations = revocations or RevocationSlot()
+        self._svid = svid
+        self._bundles = bundles
+        self._clock = clock
+        self._allowed = frozenset(allowed)
+        self._domains = sorted({SpiffeId.parse(text).trust_domain.name for text in self._allowed})
+        self._callers = PeerVerifier(bundles, _JUDGE_CALLERS, self.revocations)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock()
+
+    @property
+    def bundles(self) -> Bundles:
+        """Those in force; replaced as one whenever anything in them changes."""
+        return self._bundles.current
+
+    @property
+    def svid(self) -> OwnSvid | None:
+        """Ours, None while we have none that holds now."""
+        svid = self._svid.current
+        return None if svid is None or svid.window.not_after < self._clock() else svid
+
+    def allowing(self, allowed: Iterable[str]) -> SvidTls:
+        """The same SVID for another list of callers."""
+        age, revocations = self.max_connection_age, self.revocations
+        return SvidTls(self._svid, self._bundles, allowed, self._clock, max_connection_age=age, revocations=revocations)
+
+    def credentials(self) -> Any:
+        """Credentials that ask each client for a certificate and follow our SVID and the bundles."""
+        nobody = _for_nobody(self._clock())
+        made_from: tuple[OwnSvid | None, Bundles | None] = (None, None)
+
+        def refresh() -> Any:
+            """What new handshakes use, None for no change. gRPC calls it in threads of its own, each handshake."""
+            nonlocal made_from
+            svid, bundles = now = (self.svid, self.bundles)
+            if svid is made_from[0] and bundles is made_from[1]:
+                return None
+            authorities = self.authorities_of(bundles)
+            usable = svid is not None and authorities
+            made = _configure(svid.key_pem, svid.chain_pem, authorities) if svid is not None and usable else nobody
+            made_from = now
+            return made
+
+        return grpc.dynamic_ssl_server_credentials(nobody, refresh, require_client_authentication=True)
+
+    def authorities_of(self, bundles: Bundles) -> bytes:
+        """The X.509 authorities of the allowed callers' trust domains, in PEM."""
+        found = (bundles[name] for name in self._domains if name in bundles)
+        return b"".join(anchor.public_bytes(Encoding.PEM) for each in found for anchor in each.anchors)
+
+    def caller(self, connection: Mapping[str, Any]) -> str | None:
+        """The SPIFFE ID at the other end of a gRPC connection; None unless it may ask now, on TLS 1.3."""
+        if tuple(connection.get("ssl_tls_version", ())) != (_TLS_1_3,):
+            return None
+        leaf, helpers = (b"".join(connection.get(name, ())) for name in ("x509_pem_cert", "x509_pem_cert_chain"))
+        try:
+            return self.judge((leaf + helpers).decode("ascii"), self._clock())  # gRPC's chain is what is above the leaf
+        except UnicodeDecodeError:
+            return None
+
+    def judge(self, certificate: str, now: float) -> str | None:
+        """The SPIFFE ID of a certificate in PEM, None unless it may ask at `now`, by the bundles of this moment.
+
+        The leaf comes first, then whatever intermediates its holder showed.
+        """
+        try:
+            peer = self._callers.verify(Evidence(certificate=certificate), NO_HEADERS, now)
+        except Refused:
+            return None
+        if peer is None or len(peer.names) != 1 or peer.names[0] not in self._allowed:
+            return None
+        return peer.names[0]
+
+
+def _configure(key: bytes, chain: bytes, authorities: bytes) -> Any:
+    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+
+def _for_nobody(now: float) -> Any:
+    """A configuration with which no handshake comes to its end: its authority has signed nobody, and its key is gone.
+
+    gRPC needs one to listen at all, and listening before the first SVID is there lets the listener's address be known.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "no SVID yet")])
+    start = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(minutes=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return _configure(private, certificate, certificate)

@@ -1,0 +1,1 @@
+"""The running service: it joins everything, starts, reloads and stops it."""

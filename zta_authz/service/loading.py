@@ -1,0 +1,68 @@
+"""What a service begins with, read and checked before anything listens: rules, trust, certificates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import FaultsError
+from zta_authz.keys.http import trusted_authorities
+from zta_authz.keys.trust import TrustKeeper
+from zta_authz.policy_sources.files import load_snapshot
+from zta_authz.policy_sources.reloader import log_remarks
+from zta_authz.servers.svid_tls import SvidTls
+from zta_authz.servers.tls import MutualTls
+from zta_authz.settings.trust import trust_sources
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from zta_authz.keys.outcomes import Outcome
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.settings import Settings
+
+
+def load(
+    settings: Settings, changed: Callable[[], None], heard: Callable[[str, Outcome], None]
+) -> tuple[Snapshot, ssl.SSLContext | None, TrustKeeper, MutualTls | SvidTls | None]:
+    """Rules, who signs issuers' servers (None: the system says), trust bundles, our certificate.
+
+    Raises with all their faults.
+    """
+    errors: list[FaultsError] = []
+    snapshot: Snapshot | None = None
+    trust: TrustKeeper | None = None
+    tls: MutualTls | SvidTls | None = None
+    authorities: ssl.SSLContext | None = None
+    try:
+        snapshot = load_snapshot(settings.policies, settings.options())
+        log_remarks(snapshot)
+    except FaultsError as error:
+        errors.append(error)
+    try:
+        trust = TrustKeeper(trust_sources(settings), changed, heard=heard)
+    except FaultsError as error:
+        errors.append(error)
+    try:
+        tls = load_tls(settings, trust)
+    except FaultsError as error:
+        errors.append(error)
+    try:
+        authorities = None if settings.jwks.ca_file is None else trusted_authorities(settings.jwks.ca_file)
+    except FaultsError as error:
+        errors.append(error)
+    if errors or snapshot is None or trust is None:
+        raise FaultsError(fault for error in errors for fault in error.faults)
+    return snapshot, authorities, trust, tls
+
+
+def load_tls(settings: Settings, trust: TrustKeeper | None) -> MutualTls | SvidTls | None:
+    """What our TCP listeners show and ask for; None for plain ones. Raises `SettingsErrors`."""
+    wanted = settings.tls
+    if wanted is None:
+        return None
+    allowed, age = wanted.allowed_spiffe_ids, wanted.max_connection_age_seconds
+    if settings.takes_agent_svid:
+        return None if trust is None else SvidTls(trust.svid, trust.store.slot, allowed, max_connection_age=age)
+    files = (wanted.cert_file or "", wanted.key_file or "", wanted.client_ca_file or "")
+    return MutualTls(*files, allowed, max_connection_age=age)

@@ -1,0 +1,153 @@
+"""What the service tells of itself, as the settings want it: decision log, spans, metrics, and their push."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from zta_authz import __version__
+from zta_authz.admin.state import AuditStatus
+from zta_authz.otlp.messages import Origin, Signal
+from zta_authz.servers.own_certificate import file_ends_at
+from zta_authz.settings.audit import open_audit
+from zta_authz.settings.otlp import exporter_target
+from zta_authz.telemetry.metrics import CONTENT_TYPE
+from zta_authz.telemetry.names import SERVICE_NAME
+from zta_authz.telemetry.observer import build_observer
+from zta_authz.telemetry.push import MetricsPush
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from opentelemetry.sdk.resources import Resource
+    from prometheus_client.metrics_core import Metric
+
+    from zta_authz.admin.state import ServiceState
+    from zta_authz.audit.sinks import LineSink, NullSink
+    from zta_authz.keys.refresher import JwksRefresher
+    from zta_authz.keys.trust import TrustKeeper
+    from zta_authz.otlp.exporters import Exporter
+    from zta_authz.policy_sources.files import SnapshotHolder
+    from zta_authz.settings import Settings
+    from zta_authz.settings.otlp_model import CollectorSettings
+    from zta_authz.telemetry.metrics import Metrics
+    from zta_authz.telemetry.observer import TelemetryObserver
+
+
+def new_origin(environ: Mapping[str, str] = os.environ) -> Origin:
+    """Who exports: this process, under the name that the environment gives it.
+
+    Two processes never have the same instance, or collectors would mix their metrics up.
+    """
+    return Origin(environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME, __version__, str(uuid.uuid4()))
+
+
+def open_observability(settings: Settings, origin: Origin) -> tuple[LineSink | NullSink, TelemetryObserver]:
+    """The decision log and the observer. Raises `SettingsErrors` where one of them can't be."""
+    tracing = settings.tracing
+    exporter = None if tracing.collector is None else _span_exporter(tracing.collector, tracing.collector_section)
+    audit = open_audit(settings.audit, origin, traced=exporter is not None)
+    observer = build_observer(
+        exporter=exporter,
+        resource=None if exporter is None else _resource(origin),
+        sample_ratio=tracing.sample_ratio,
+        keep=tracing.keep,
+    )
+    observer.metrics.watch_audit(lambda: audit.dropped, lambda: audit.queued, lambda: audit.unsampled)
+    observer.metrics.watch_audit_sink(
+        lambda: bool(audit.failing), lambda: audit_status(audit, time.time()).oldest_unwritten_seconds
+    )
+    return audit, observer
+
+
+def audit_status(audit: LineSink | NullSink, now: float) -> AuditStatus:
+    """How the decision log does at `now`, seconds since the epoch."""
+    oldest = audit.oldest_unwritten
+    return AuditStatus(audit.failing, audit.queued, 0.0 if oldest is None else max(0.0, round(now - oldest, 3)))
+
+
+def _span_exporter(wanted: CollectorSettings, setting: str) -> Exporter:
+    """What sends spans; connects nowhere yet."""
+    target = exporter_target(wanted, Signal.TRACES, setting)
+    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes that only those who send need
+
+    return open_exporter(target, Signal.TRACES)
+
+
+def _resource(origin: Origin) -> Resource:
+    from zta_authz.otlp.resources import resource_of  # noqa: PLC0415  megabytes that only those who send need
+
+    return resource_of(origin)
+
+
+def open_push(
+    settings: Settings, origin: Origin, collect: Callable[[], Awaitable[Sequence[Metric]]]
+) -> MetricsPush | None:
+    """What pushes the metrics that `collect` gives, None where the settings want none. Raises `SettingsErrors`."""
+    wanted = settings.metrics.otlp
+    if wanted is None:
+        return None
+    target = exporter_target(wanted, Signal.METRICS, "metrics.otlp")
+    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes that only those who send need
+    from zta_authz.otlp.metrics import MetricsExporter  # noqa: PLC0415
+
+    exporter = open_exporter(target, Signal.METRICS)
+    export = MetricsExporter(exporter, _resource(origin), origin.version, time.time_ns())
+    return MetricsPush(collect, export, wanted.interval_seconds, target.seconds)
+
+
+class MetricsSources:
+    """All metrics as they are when they are asked for: those that are counted, and those that are looked up."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        state: ServiceState,
+        snapshots: SnapshotHolder,
+        trust: TrustKeeper,
+        jwks: JwksRefresher,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._state = state
+        self._snapshots = snapshots
+        self._trust = trust
+        self._jwks = jwks
+        metrics.watch_caches(lambda: self._look_ups(0), lambda: self._look_ups(1))
+
+    def page(self) -> tuple[bytes, str]:
+        """As a text, and its content type."""
+        self._look()
+        return self._metrics.render(), CONTENT_TYPE
+
+    async def families(self) -> list[Metric]:
+        """As families, which nothing changes any more."""
+        self._look()
+        return self._metrics.families()
+
+    def _look(self) -> None:
+        metrics, now = self._metrics, self._state.now
+        metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
+        metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
+        snapshot = self._snapshots.current()
+        metrics.show_bundle_ages({each.trust_domain: now - each.since for each in self._trust.status()})
+        metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())
+
+    def _look_ups(self, which: int) -> dict[str, int]:
+        """Of the caches of the verifier in force: how many look-ups found something (0), or did not (1)."""
+        snapshot = self._snapshots.current()
+        found = {} if snapshot is None else snapshot.verifier.look_ups
+        return {cache: numbers[which] for cache, numbers in found.items()}
+
+    def _own_expiries(self) -> dict[str, float]:
+        """When the certificate that we show to proxies ends, by where it comes from; nothing without one."""
+        tls, svid = self._settings.tls, self._trust.current_svid()
+        until = None
+        if tls is not None and tls.cert_file is not None:
+            until = file_ends_at(tls.cert_file)
+        elif svid is not None:
+            until = svid.window.not_after
+        return {} if tls is None or until is None else {tls.source: until}

@@ -1,0 +1,75 @@
+"""What else keeps a service from starting, once something does: so that all of it is told at once, not fault by fault.
+
+Nothing is left behind: no file is made, no address kept, no collector asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import collected
+from zta_authz.otlp.messages import Signal
+from zta_authz.servers.listeners import Endpoint, SocketClaim, probe_tcp
+from zta_authz.service.loading import load
+from zta_authz.settings.audit import audit_faults
+from zta_authz.settings.otlp import connect, exporter_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zta_authz.errors import Fault
+    from zta_authz.servers.listeners import SocketAccess
+    from zta_authz.settings import Settings
+    from zta_authz.settings.otlp_model import CollectorSettings
+
+
+def all_faults(settings: Settings) -> list[Fault]:
+    """Everything that would keep a service with these settings from starting."""
+    faults: list[Fault] = []
+    with collected(faults):
+        load(settings, lambda: None, lambda _host, _outcome: None)
+    return faults + other_faults(settings, shared_ports=False)
+
+
+def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
+    """Faults of the decision log, of collectors, and of addresses, which are looked at after policies and certificates.
+
+    With `shared_ports` the TCP ports are held by the supervisor that starts us.
+    """
+    faults = audit_faults(settings.audit)
+    for wanted, signal, setting in _collectors(settings):
+        with collected(faults):
+            if signal is Signal.LOGS:
+                connect(wanted, signal, setting).close()
+            else:
+                exporter_target(wanted, signal, setting)
+    for endpoint in _addresses(settings):
+        if endpoint.is_unix or not shared_ports:
+            with collected(faults):
+                _try(endpoint, settings.socket_access())
+    return faults
+
+
+def _collectors(settings: Settings) -> Iterator[tuple[CollectorSettings, Signal, str]]:
+    if settings.tracing.collector is not None:
+        yield settings.tracing.collector, Signal.TRACES, settings.tracing.collector_section
+    if settings.metrics.otlp is not None:
+        yield settings.metrics.otlp, Signal.METRICS, "metrics.otlp"
+    if settings.audit.otlp is not None:
+        yield settings.audit.otlp, Signal.LOGS, "audit.otlp"
+
+
+def _addresses(settings: Settings) -> Iterator[Endpoint]:
+    yield from settings.endpoints()
+    for text in (settings.admin.listen, settings.health.listen):
+        if text is not None:
+            yield Endpoint.parse(text)
+
+
+def _try(endpoint: Endpoint, access: SocketAccess) -> None:
+    if not endpoint.is_unix:
+        probe_tcp(endpoint)
+        return
+    claim = SocketClaim(endpoint, access)
+    claim.take()
+    claim.release()

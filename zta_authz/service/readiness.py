@@ -1,0 +1,175 @@
+"""What keeps everybody, or a kind of caller, from being allowed although the process answers: looked for, and told.
+
+Obstacles make the service not ready: no proxy can connect, or no peer's certificate can be verified. Blanket denials
+are told but change nothing: policies may be meant that way, and whatever is denied must still be recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.authn.certificates import Window
+from zta_authz.model.options import CertificateCheck
+from zta_authz.model.spiffe import SpiffeId
+from zta_authz.servers.own_certificate import CertificateFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zta_authz.authn.bundles import Bundles, BundleSlot
+    from zta_authz.keys.refresher import JwksRefresher
+    from zta_authz.keys.trust import TrustKeeper
+    from zta_authz.model.options import Workload
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.ports import Clock, SnapshotSource
+    from zta_authz.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+LOOK_SECONDS: Final = 1.0
+MAX_TOLD: Final = 20
+_UNVERIFIED: Final = "no trust bundle has a valid authority, and `peer.verify_certificate` is `required`"
+_NO_CALLERS: Final = "no trust bundle has a valid authority for a proxy of `tls.allowed_spiffe_ids`"
+
+
+class Authorities:
+    """When the authorities of each trust domain are valid; read once for each set of bundles."""
+
+    def __init__(self, slot: BundleSlot) -> None:
+        self._slot = slot
+        self._bundles: Bundles | None = None
+        self._windows: dict[str, tuple[Window, ...]] = {}
+
+    def valid(self, now: float) -> dict[str, bool]:
+        """By trust domain, whether one of its authorities is valid at `now`."""
+        bundles = self._slot.current
+        if bundles is not self._bundles:
+            self._windows = {name: tuple(map(Window.of, found.anchors)) for name, found in bundles.items()}
+            self._bundles = bundles
+        return {
+            name: any(window.not_before <= now <= window.not_after for window in windows)
+            for name, windows in self._windows.items()
+        }
+
+
+class Outlook:
+    """Whether anybody can be allowed, by what the settings want and what is in force."""
+
+    def __init__(
+        self, settings: Settings, trust: TrustKeeper, snapshots: SnapshotSource, jwks: JwksRefresher, clock: Clock
+    ) -> None:
+        tls = settings.tls
+        self._trust = trust
+        self._snapshots = snapshots
+        self._jwks = jwks
+        self._clock = clock
+        self._authorities = Authorities(trust.store.slot)
+        self._files: CertificateFiles | None = None
+        self._callers: frozenset[str] = frozenset()
+        if tls is not None and settings.takes_agent_svid:
+            self._callers = frozenset(SpiffeId.parse(text).trust_domain.name for text in tls.allowed_spiffe_ids)
+        elif tls is not None:
+            self._files = CertificateFiles(tls.cert_file or "", tls.client_ca_file or "")
+
+    def obstacles(self) -> tuple[str, ...]:
+        """Why nobody can be allowed; () where somebody may."""
+        now = self._clock()
+        found = list(self._trust.obstacles())
+        if self._files is not None:
+            found += self._files.wrong(now)
+        valid = self._authorities.valid(now)
+        if self._callers and not any(valid.get(name) for name in self._callers):
+            found.append(_NO_CALLERS)
+        snapshot = self._snapshots.snapshot
+        required = snapshot is not None and snapshot.options.verify_certificate is CertificateCheck.REQUIRED
+        if required and not any(valid.values()):
+            found.append(_UNVERIFIED)
+        return tuple(found)
+
+    def blanket_denials(self) -> tuple[str, ...]:
+        """What is denied whatever else a request carries; `MAX_TOLD` things at most."""
+        snapshot = self._snapshots.snapshot
+        if snapshot is None:
+            return ()
+        now, issuers = self._clock(), frozenset(snapshot.verifier.issuers)
+        found = [*self._untrusted(snapshot, now), *self._without_keys(issuers), *_without_rules(snapshot)]
+        return tuple(found[:MAX_TOLD])
+
+    def _untrusted(self, snapshot: Snapshot, now: float) -> Iterator[str]:
+        valid = self._authorities.valid(now)
+        for name in sorted(self._callers - valid.keys()):
+            yield f"proxies of trust domain `{name}`: it has no trust bundle"
+        if snapshot.options.strict and snapshot.options.verify_certificate is not CertificateCheck.NEVER and not valid:
+            yield "every peer with a certificate: there is no trust bundle"
+        for name, holds in sorted(valid.items()):
+            if not holds:
+                yield f"peers of trust domain `{name}`: its bundle has no authority that is valid now"
+
+    def _without_keys(self, issuers: frozenset[str]) -> Iterator[str]:
+        if issuers and issuers <= set(self._jwks.missing()):
+            yield "every token: no issuer's keys are there"
+
+
+def without_allow(snapshot: Snapshot) -> Iterator[Workload]:
+    """The workloads for which no policy can allow anything, as far as the settings name them."""
+    options = snapshot.options
+    if options.gateways:
+        return  # each request names its own
+    for workload in [each.workload for each in options.workloads] or [options.workload]:
+        view = snapshot.table.view(workload)
+        if not view.allow.rules and (view.has_allow or not options.default_allow):
+            yield workload
+
+
+def _without_rules(snapshot: Snapshot) -> Iterator[str]:
+    for workload in without_allow(snapshot):
+        yield f"every request for a workload of namespace `{workload.namespace}`: no ALLOW rule selects it"
+
+
+class ReadinessWatch:
+    """Tells when obstacles or blanket denials change, most of which only time changes."""
+
+    def __init__(
+        self,
+        obstacles: Callable[[], tuple[str, ...]],
+        blanket_denials: Callable[[], tuple[str, ...]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._obstacles = obstacles
+        self._denials = blanket_denials
+        self._changed = changed
+        self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look now and from now on, until `close`."""
+        self.look()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="readiness")
+
+    def look(self) -> None:
+        """Tell what changed since the last look."""
+        before, now = self._told, (self._obstacles(), self._denials())
+        self._told = now
+        if now[0] != before[0]:
+            self._changed()
+            if now[0]:
+                _LOG.warning("not ready", extra={"obstacles": now[0]})
+            else:
+                _LOG.info("ready again")
+        if now[1] != before[1]:
+            _LOG.log(logging.WARNING if now[1] else logging.INFO, "blanket denials", extra={"denied": now[1]})
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - a fault in one look must not end all
+                _LOG.exception("readiness could not be told")
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,72 @@
+"""What is read again while serving: the policies, those beside them, and the few settings that can change live."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from zta_authz.model.options import DocumentScope
+from zta_authz.policy_sources.compile_executor import CompileExecutor
+from zta_authz.policy_sources.reloader import PolicyReloader
+from zta_authz.policy_sources.shadow import SET as SHADOW_SET
+from zta_authz.policy_sources.watcher import Watcher, WatchTiming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.policy_sources.reloader import PolicySet
+    from zta_authz.settings import Settings
+    from zta_authz.settings.live import LiveSettings
+
+
+class Reloading:
+    """Watches all of it from `start` to `close`; all methods are for the event loop's thread.
+
+    The shadow policies are loaded by it, too, and so after the start: they must not hold it up.
+    """
+
+    def __init__(self, settings: Settings, sets: Iterable[PolicySet]) -> None:
+        self._workshop = CompileExecutor()
+        self._watches = settings.reload.enabled
+        self._timing = WatchTiming(settings.reload.poll_seconds, settings.reload.debounce_seconds)
+        options = settings.options()
+        beside = replace(options, root_documents=DocumentScope())  # shadow policies verify nobody
+        self._reloaders = [
+            PolicyReloader(each, beside if each.name == SHADOW_SET else options, self._timing, self._workshop)
+            for each in sets
+        ]
+        self._config: Watcher | None = None
+        self._live: asyncio.Task[None] | None = None
+
+    def start(self, live: LiveSettings | None = None, config: str | None = None) -> None:
+        """Begin. `live` is asked again when the settings file `config` changes."""
+        for reloader in self._reloaders:
+            reloader.start(watches=self._watches)
+        if live is not None:
+            paths = (config,) if config is not None and self._watches else ()
+            self._config = Watcher(paths, self._timing, self._workshop.run)
+            if paths:
+                self._config.ask()  # it may have changed since it was read, while we started
+            self._live = asyncio.get_running_loop().create_task(self._follow(self._config, live), name="live settings")
+
+    def ask(self) -> None:
+        """Read everything again soon."""
+        for reloader in self._reloaders:
+            reloader.ask()
+        if self._config is not None:
+            self._config.ask()
+
+    async def close(self) -> None:
+        """Stop watching."""
+        for reloader in self._reloaders:
+            await reloader.close()
+        if self._live is not None:
+            self._live.cancel()
+            await asyncio.gather(self._live, return_exceptions=True)
+        self._workshop.close()
+
+    async def _follow(self, config: Watcher, live: LiveSettings) -> None:
+        while True:
+            await config.changed()
+            await self._workshop.run(live.reread)

@@ -1,0 +1,329 @@
+"""Starts the workers, replaces those that end, passes signals on, and answers for all of them.
+
+SIGTERM, SIGINT  all drain; again: at once    SIGHUP   all read policies and live settings again
+SIGUSR2          one after the other is replaced by the program as it is installed now
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from zta_authz.admin.state import ServiceState
+from zta_authz.errors import FaultsError
+from zta_authz.policy_sources.files import SnapshotHolder
+from zta_authz.servers.listeners import Endpoint
+from zta_authz.service.app import start_log
+from zta_authz.service.observability import new_origin, open_push
+from zta_authz.service.preflight import all_faults
+from zta_authz.service.workers.control import Orders
+from zta_authz.service.workers.exposition import Exposition, merged
+from zta_authz.service.workers.health import FleetHealth
+from zta_authz.service.workers.places import Ports, worker_settings
+from zta_authz.service.workers.process import WorkerProcess
+from zta_authz.service.workers.replays import new_table
+from zta_authz.signals import ignore_all
+from zta_authz.telemetry import names
+from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from prometheus_client.metrics_core import Metric
+
+    from zta_authz.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_RETRY_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 0.025
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """All in seconds.
+
+    A worker that ends is replaced after `backoff`, twice that each time, `max_backoff` at most, until one has lived for
+    `settled`. They are asked every `poll`; one that served and is `silent` for so long is killed. `start` is what the
+    next one of a rolling restart may take, `between` what passes before the one after it (the shipped proxies leave a
+    process alone for 5 after failures, and look every 2), `end` what a drain may take beyond `drain_seconds`.
+    """
+
+    backoff: float = 0.1
+    max_backoff: float = 10.0
+    settled: float = 30.0
+    poll: float = 2.0
+    silent: float = 30.0
+    start: float = 60.0
+    between: float = 7.0
+    end: float = 10.0
+
+
+def supervise(settings: Settings, config: str | None) -> int:
+    """Serve with `settings.workers` processes until SIGTERM or SIGINT; the exit status. Raises `SettingsErrors`."""
+    start_log(settings)
+    try:
+        supervisor = Supervisor(settings, config)
+    except FaultsError as error:
+        raise FaultsError([*error.faults, *all_faults(settings)]) from error
+    try:
+        return asyncio.run(supervisor.run())
+    finally:
+        ignore_all()
+
+
+class Supervisor:
+    """The process that the operator sees."""
+
+    def __init__(self, settings: Settings, config: str | None, patience: Patience = Patience()) -> None:
+        self._settings = settings
+        self._config = config
+        self._patience = patience
+        self._push = open_push(settings, new_origin(), self.families)
+        self._ports = Ports(settings)
+        self._replays = new_table()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._statuses: dict[int, int] = {}
+        self._planned: set[int] = set()
+        self._ended = Exposition()
+        self._restarts = 0
+        self._delays: dict[int, float] = {}
+        self._up = False
+        self._stopping = asyncio.Event()
+        self._again = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rolling: asyncio.Task[None] | None = None
+
+    @property
+    def workers(self) -> tuple[WorkerProcess, ...]:
+        """The workers that run, by number."""
+        return tuple(worker for _, worker in sorted(self._workers.items()))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the end has been asked for."""
+        return self._stopping.is_set()
+
+    async def families(self) -> list[Metric]:
+        """The metrics of all workers together, as they are now."""
+        await asyncio.gather(*(worker.page(b"/metrics") for worker in self.workers if worker.serving))
+        return list(text_string_to_metric_families(self.metrics()[0].decode()))
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The exposition of all workers together, and its content type."""
+        whole = merged((worker.metrics for worker in self.workers), self._ended)
+        whole.gauge("zta_workers", "Worker processes that serve.", sum(worker.serving for worker in self.workers))
+        whole.gauge("zta_workers_wanted", "Worker processes that should serve.", self._settings.workers)
+        whole.counter("zta_worker_restarts", "Worker processes that ended and were replaced.", self._restarts)
+        if self._push is not None:
+            whole.counter(names.PUSHES, PUSHES_HELP, self._push.pushed)
+            whole.counter(names.PUSH_FAILURES, PUSH_FAILURES_HELP, self._push.failed)
+        return whole.render(), CONTENT_TYPE
+
+    async def run(self) -> int:
+        """From the first worker's start to the last one's end."""
+        self._take_signals()
+        health = None
+        try:
+            status = await self._start_all()
+            if status is not None:
+                return status
+            health = await self._start_health()
+            self._begin(self._poll())
+            if self._push is not None:
+                self._push.start()
+            await self._stopping.wait()
+        finally:
+            statuses, _ = await asyncio.gather(self._stop_all(), self._push_last())
+            if health is not None:
+                await health.stop()
+            self._ports.close()
+            os.close(self._replays)
+        _LOG.info("stopped")
+        return 1 if any(statuses) else 0
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_soon)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_all)
+        loop.add_signal_handler(signal.SIGUSR2, self._roll_soon)
+
+    def _stop_soon(self) -> None:
+        (self._again if self.stopping else self._stopping).set()
+
+    def _reload_all(self) -> None:
+        for worker in self.workers:
+            worker.reload()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # the start
+
+    async def _start_all(self) -> int | None:
+        """Start each worker, the first one first: what is wrong is said once. An exit status if they don't start."""
+        for numbers in (range(1, 2), range(2, self._settings.workers + 1)):
+            for number in numbers:
+                self._spawn(number)
+            for number in numbers:
+                if not await self._serves(self._workers[number]):
+                    return 0 if self.stopping else self._statuses.get(number, 1)
+        self._up = True
+        for number in list(self._statuses):  # it served, and ended before the others did
+            self._spawn(number)
+        return None
+
+    def _listen(self) -> list[str]:
+        """Where the workers listen, what they share once."""
+        each = (worker_settings(self._settings, number, self._ports.addresses) for number in sorted(self._workers))
+        return list(dict.fromkeys(text for settings in each for text in settings.listen))
+
+    def _spawn(self, number: int) -> None:
+        orders = Orders(number, self._config, self._settings.model_dump_json(), self._ports.addresses, self._replays)
+        self._workers[number] = worker = WorkerProcess(orders)
+        self._statuses.pop(number, None)
+        self._begin(self._keep(worker))
+
+    async def _serves(self, worker: WorkerProcess) -> bool:
+        """Wait until it serves; False if it ends before, or the end is asked for."""
+        while self._workers.get(worker.number) is worker and not self.stopping:
+            if worker.number in self._statuses:
+                return False
+            if await worker.page(b"/metrics") is not None:
+                return True
+            await asyncio.sleep(_RETRY_SECONDS)
+        return False
+
+    async def _start_health(self) -> FleetHealth | None:
+        server, where = None, ""
+        if self._settings.health.listen is not None:
+            endpoint = Endpoint.parse(self._settings.health.listen)
+            server = FleetHealth(endpoint.host, endpoint.port, ServiceState(SnapshotHolder(), time.time), self)
+            where = await server.start()
+        pids = [worker.pid for worker in self.workers]
+        _LOG.info("all workers serve", extra={"listen": self._listen(), "health": where, "worker_pids": pids})
+        return server
+
+    # while it runs
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        """Replace the worker when it ends, unless all are to end or not all have started."""
+        began = asyncio.get_running_loop().time()
+        number = worker.number
+        status = await worker.ended()
+        self._statuses[number] = status
+        worker.serving = False
+        with suppress(ValueError):
+            self._ended.add(worker.metrics.decode(), ended=True)
+        worker.metrics = b""
+        if self.stopping or not self._up:
+            return
+        if number in self._planned:
+            self._planned.discard(number)
+        else:
+            await self._wait_before_restart(worker, status, began)
+        if not self.stopping:
+            self._spawn(number)
+            self._begin(self._announce(self._workers[number]))
+
+    async def _wait_before_restart(self, worker: WorkerProcess, status: int, began: float) -> None:
+        patience, number = self._patience, worker.number
+        settled = asyncio.get_running_loop().time() - began >= patience.settled
+        delay = patience.backoff if settled else self._delays.get(number, patience.backoff)
+        self._delays[number] = min(patience.max_backoff, delay * 2)
+        self._restarts += 1
+        details = {"worker": number, "worker_pid": worker.pid, "status": status, "again_in_seconds": delay}
+        _LOG.error("a worker ended", extra=details)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), delay)
+
+    async def _announce(self, worker: WorkerProcess) -> None:
+        if await self._serves(worker):
+            _LOG.info("a worker serves", extra={"worker": worker.number, "worker_pid": worker.pid})
+
+    async def _poll(self) -> None:
+        """Keep what each worker has counted, in case it dies; end one that does not answer any more."""
+        loop, patience = asyncio.get_running_loop(), self._patience
+        while True:
+            await asyncio.sleep(patience.poll)
+            await asyncio.gather(*(worker.page(b"/metrics") for worker in self.workers if worker.serving))
+            for worker in self.workers:
+                if worker.serving and loop.time() - worker.heard_at > patience.silent:
+                    _LOG.error("a worker does not answer", extra={"worker": worker.number, "worker_pid": worker.pid})
+                    worker.signal(signal.SIGKILL)
+
+    def _roll_soon(self) -> None:
+        if self._up and not self.stopping and (self._rolling is None or self._rolling.done()):
+            self._rolling = self._begin(self._roll())
+
+    async def _roll(self) -> None:
+        """Replace one worker after the other; none where the one before it did not come up."""
+        for number in sorted(self._workers):
+            before = self._workers[number]
+            if before.serving:
+                self._planned.add(number)
+                before.signal(signal.SIGTERM)
+            seconds = self._settings.drain_seconds + self._patience.end + self._patience.start
+            try:
+                async with asyncio.timeout(seconds):
+                    await _until(partial(self._replaced, before))
+            except TimeoutError:
+                _LOG.error("the rolling restart ends: a worker did not come up", extra={"worker": number})
+                self._planned.discard(number)
+                return
+            await asyncio.sleep(self._patience.between)
+        _LOG.info("all workers were replaced")
+
+    def _replaced(self, before: WorkerProcess) -> bool:
+        worker = self._workers[before.number]
+        return worker is not before and worker.serving
+
+    # the end
+
+    async def _stop_all(self) -> list[int]:
+        """End all, those that don't within their time by force; their exit statuses."""
+        self._stopping.set()
+        for worker in self.workers:
+            if worker.number not in self._statuses:
+                worker.signal(signal.SIGTERM)
+        waiting = asyncio.create_task(_until(lambda: self._workers.keys() <= self._statuses.keys()))
+        hurry = asyncio.create_task(self._hurry())
+        seconds = self._settings.drain_seconds + self._patience.end
+        await asyncio.wait([waiting], timeout=seconds)
+        hurry.cancel()
+        for worker in self.workers:
+            if worker.number not in self._statuses:
+                _LOG.error("a worker did not end in time", extra={"worker": worker.number})
+                worker.signal(signal.SIGKILL)
+        await waiting
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return [self._statuses[number] for number in self._workers]
+
+    async def _push_last(self) -> None:
+        if self._push is not None:
+            await self._push.close()
+
+    async def _hurry(self) -> None:
+        await self._again.wait()
+        for worker in self.workers:
+            if worker.number not in self._statuses:
+                worker.signal(signal.SIGTERM)
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110  it is about other processes
+        await asyncio.sleep(_LOOK_SECONDS)
