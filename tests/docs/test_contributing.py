@@ -63,7 +63,7 @@ def test_the_limits_are_those_that_are_checked() -> None:
     assert f"at least {PROJECT['tool']['coverage']['report']['fail_under']} %" in PAGE
     assert PROJECT["tool"]["pytest"]["ini_options"]["timeout"] == 120
     assert PROJECT["tool"]["pytest"]["ini_options"]["filterwarnings"][0] == "error"
-    assert "JOBS ?= 2" in MAKEFILE
+    assert "JOBS ?= 4" in MAKEFILE
 
 
 def rows_of(drawn: str) -> list[set[str]]:

@@ -150,7 +150,8 @@ def test_a_collector_that_is_down_at_first_dies_and_returns_gets_every_record(pl
             shown = metrics(service.health)
             status, _, said = service.stop()
     assert status == 0
-    assert ids(first) + ids(second) == asked
+    # A collector that ends before it has answered is taken for one that got nothing: the batch is sent again.
+    assert list(dict.fromkeys(ids(first) + ids(second))) == asked
     assert shown["zta_audit_dropped_total"] == 0
     assert said.count("the collector takes no decision records") == 2
     assert said.count("the collector takes decision records again") == 2

@@ -131,7 +131,8 @@ async def test_reflection_is_off_unless_asked_for(endpoint: Endpoint) -> None:
 
 async def reflected_services(endpoint: Endpoint) -> list[str]:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    async with grpc.aio.insecure_channel(target(endpoint)) as channel:
+    own = (("grpc.use_local_subchannel_pool", 1),)  # not the connection to the server that was here before
+    async with grpc.aio.insecure_channel(target(endpoint), options=own) as channel:
         call = channel.stream_stream(
             REFLECTION,
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
