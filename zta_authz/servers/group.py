@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Server(Protocol):
-    """What serves calls: `GrpcServer`, or `fast_server.FastServer`."""
+    """What serves calls: `grpcio.server.GrpcServer`, or `fast.server.FastServer`."""
 
     addresses: tuple[Endpoint, ...]
 
