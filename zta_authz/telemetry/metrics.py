@@ -87,6 +87,15 @@ class Metrics:
         registry.register(self._stages)
         self._readings = Readings()
         registry.register(self._readings)
+        self._add_loads(registry)
+        self._add_keys(registry)
+        self._add_readiness(registry)
+        self.policies = PolicyMetrics(registry)
+        build = Info(names.BUILD, "What is running.", registry=registry)
+        build.info({"version": version, "python": platform.python_version()})
+
+    def _add_loads(self, registry: CollectorRegistry) -> None:
+        """What became of the policies, and of checks that failed."""
         self._internal_errors = Counter(
             names.INTERNAL_ERRORS, "Check calls denied because deciding failed.", registry=registry
         )
@@ -98,6 +107,9 @@ class Metrics:
             registry=registry,
         )
         self._loaded_at = Gauge(names.POLICY_LOADED_AT, "When the policies in force were taken.", registry=registry)
+
+    def _add_keys(self, registry: CollectorRegistry) -> None:
+        """Keys of token issuers, trust bundles and our own certificate."""
         self._key_fetches = Counter(
             names.KEY_FETCHES, "Attempts to fetch keys of token issuers.", ("host", "outcome"), registry=registry
         )
@@ -115,13 +127,13 @@ class Metrics:
             names.BUNDLE_AGE, "Time since a trust domain's bundle was taken.", ("trust_domain",), registry=registry
         )
         self._own_expiry = Gauge(names.OWN_EXPIRY, "When our own certificate ends.", ("source",), registry=registry)
+
+    def _add_readiness(self, registry: CollectorRegistry) -> None:
+        """What keeps the service from being ready, and what it denies to everybody."""
         self._obstacles = Gauge(names.OBSTACLES, "What keeps the service from being ready.", registry=registry)
         self._denials = Gauge(
             names.BLANKET_DENIALS, "What is denied whatever else a request carries.", registry=registry
         )
-        self.policies = PolicyMetrics(registry)
-        build = Info(names.BUILD, "What is running.", registry=registry)
-        build.info({"version": version, "python": platform.python_version()})
 
     def count(self, event: CheckEvent) -> None:
         """Count one answered call and its time. A clock set back counts as no time."""
