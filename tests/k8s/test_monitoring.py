@@ -34,7 +34,7 @@ NEEDED = {
     "ZtaTrafficDoubled",
     "ZtaSlow",
 }
-PARTS = ("**What it means.**", "**How to confirm.**", "**How to mend.**")
+PARTS = ("**What it means.**", "**What to run.**", "**What to change.**")
 
 
 @cache
