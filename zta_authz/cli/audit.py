@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     logs = logs_of(firsts)
     if arguments.first_record is not None and len(logs) != 1:
-        told = f"--first-record is for one log, and these are files of {len(logs)}"
-        raise FaultsError([Fault("command line", 0, 0, told, "verify them one by one")])
+        message = f"--first-record is for one log, and these are files of {len(logs)}"
+        raise FaultsError([Fault("command line", 0, 0, message, "verify them one by one")])
     first = 1 if arguments.first_record is None else arguments.first_record
     signed = _checkpoints_by_log(arguments.checkpoints, logs)
     verified = []
@@ -97,20 +97,20 @@ def run(arguments: argparse.Namespace) -> int:
             for checkpoints in signed[number]:
                 verifier.read_checkpoints(checkpoints, _lines(checkpoints), key)
             if not signed[number]:
-                told = "none of the checkpoints is of this log"
-                verifier.report.find(files[0][0], 0, None, Kind.CHECKPOINT, told)
+                message = "none of the checkpoints is of this log"
+                verifier.report.find(files[0][0], 0, None, Kind.CHECKPOINT, message)
         for name in segment_order(files):
             verifier.read_segment(name, _lines(name))
         verified.append(_Verified(verifier.finish(), len(files)))
-    if not verified or any(each.report.ok and each.report.last_seq is None for each in verified):
-        told = "there are no records"  # a log begins with one of its own: to verify nothing proves nothing
-        raise FaultsError([Fault(" ".join(arguments.files), 0, 0, told, "is it the right file?")])
+    if not verified or any(log.report.ok and log.report.last_seq is None for log in verified):
+        message = "there are no records"  # a log begins with one of its own: to verify nothing proves nothing
+        raise FaultsError([Fault(" ".join(arguments.files), 0, 0, message, "is it the right file?")])
     if arguments.output == "json":
         print_json("AuditVerification", _fields(verified))
     else:
-        for each in verified:
-            _print(each.report, each.files, several=len(verified) > 1)
-    return 0 if all(each.report.ok for each in verified) else EXIT_TAMPERED
+        for log in verified:
+            _print(log.report, log.files, several=len(verified) > 1)
+    return 0 if all(log.report.ok for log in verified) else EXIT_TAMPERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class _Verified:
 
 def _public_key(arguments: argparse.Namespace) -> Ed25519PublicKey | None:
     if bool(arguments.checkpoints) != (arguments.public_key is not None):
-        told = "--checkpoints and --public-key go together"
-        raise FaultsError([Fault("command line", 0, 0, told, "give both or none")])
+        message = "--checkpoints and --public-key go together"
+        raise FaultsError([Fault("command line", 0, 0, message, "give both or none")])
     if arguments.public_key is None:
         return None
     try:
@@ -138,25 +138,27 @@ def _checkpoints_by_log(files: list[str], logs: list[list[tuple[str, bytes]]]) -
     """For each log the files of checkpoints that name it. With one log they are all its own: others are findings."""
     if len(logs) <= 1:
         return [list(files) for _ in logs]
-    found: list[list[str]] = [[] for _ in logs]
+    by_log: list[list[str]] = [[] for _ in logs]
     ids = [log_id(segments) for segments in logs]
     for file in files:
         log = checkpoint_log(_lines(file))
         if not log or log not in ids:
-            told = "these checkpoints are of none of the logs" if log else "these checkpoints do not say of which log"
-            raise FaultsError([Fault(file, 0, 0, told, "name all files of that log, or verify the logs one by one")])
-        found[ids.index(log)].append(file)
-    return found
+            message = (
+                "these checkpoints are of none of the logs" if log else "these checkpoints do not say of which log"
+            )
+            raise FaultsError([Fault(file, 0, 0, message, "name all files of that log, or verify the logs one by one")])
+        by_log[ids.index(log)].append(file)
+    return by_log
 
 
 def _fields(verified: list[_Verified]) -> dict[str, Any]:
     """One log's fields stand at the top; of several the numbers are added up there, and each has its own in `logs`."""
-    reports = [each.report for each in verified]
+    reports = [log.report for log in verified]
     only = reports[0] if len(reports) == 1 else None
     findings = [finding for report in reports for finding in report.findings]
     return {
         "ok": all(report.ok for report in reports),
-        "files": sum(each.files for each in verified),
+        "files": sum(log.files for log in verified),
         "decisions": sum(report.decisions for report in reports),
         "firstSeq": only and only.first_seq,
         "lastSeq": only and only.last_seq,
@@ -167,17 +169,17 @@ def _fields(verified: list[_Verified]) -> dict[str, Any]:
         "notes": [asdict(note) for report in reports for note in report.notes],
         "logs": [
             {
-                "log": each.report.log,
-                "ok": each.report.ok,
-                "files": each.files,
-                "decisions": each.report.decisions,
-                "firstSeq": each.report.first_seq,
-                "lastSeq": each.report.last_seq,
-                "head": each.report.head,
-                "checkpoints": each.report.checkpoints,
-                "findingCount": each.report.finding_count,
+                "log": log.report.log,
+                "ok": log.report.ok,
+                "files": log.files,
+                "decisions": log.report.decisions,
+                "firstSeq": log.report.first_seq,
+                "lastSeq": log.report.last_seq,
+                "head": log.report.head,
+                "checkpoints": log.report.checkpoints,
+                "findingCount": log.report.finding_count,
             }
-            for each in verified
+            for log in verified
         ],
     }
 

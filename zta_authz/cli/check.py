@@ -75,12 +75,12 @@ def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Sna
     from zta_authz.cli.mistakes import unreachable_keys
     from zta_authz.cli.outlook import outlook_warnings
 
-    found = outlook_warnings(settings, snapshot, time.time(), whole=whole)
+    trust = outlook_warnings(settings, snapshot, time.time(), whole=whole)
     if not whole and settings.root_documents.paths is not None:
-        told = "`root_documents.paths` is not held against files that the command line names"
-        note = Fault("root_documents", 0, 0, told, "leave them out, and the settings' own files are judged by it")
+        message = "`root_documents.paths` is not held against files that the command line names"
+        note = Fault("root_documents", 0, 0, message, "leave them out, and the settings' own files are judged by it")
         snapshot = replace(snapshot, notes=(*snapshot.notes, note))
-    return replace(snapshot, warnings=(*snapshot.warnings, *found, *unreachable_keys(snapshot, settings)))
+    return replace(snapshot, warnings=(*snapshot.warnings, *trust, *unreachable_keys(snapshot, settings)))
 
 
 def _warnings(snapshot: Snapshot, findings: list[Finding]) -> int:
@@ -105,8 +105,8 @@ def _print_json(faults: tuple[Fault, ...], snapshot: Snapshot | None, findings: 
     if snapshot is not None:
         fields["warnings"] = [
             {"kind": kind, "level": level, "policy": None, "rule": None, "ruleName": None, **fault_fields(fault)}
-            for kind, level, found in (("document", "warning", snapshot.warnings), ("skipped", "info", snapshot.notes))
-            for fault in sorted(found)
+            for kind, level, faults in (("document", "warning", snapshot.warnings), ("skipped", "info", snapshot.notes))
+            for fault in sorted(faults)
         ]
         fields["warnings"] += [
             {
@@ -135,8 +135,8 @@ def _print_text(snapshot: Snapshot, findings: list[Finding]) -> None:
     from zta_authz.policy.rule import shown_rule
 
     console = stdout_console()
-    lines = [(each.place, "warning", each.message, each.hint) for each in sorted(snapshot.warnings)]
-    lines += [(each.place, "info", each.message, each.hint) for each in sorted(snapshot.notes)]
+    lines = [(fault.place, "warning", fault.message, fault.hint) for fault in sorted(snapshot.warnings)]
+    lines += [(fault.place, "info", fault.message, fault.hint) for fault in sorted(snapshot.notes)]
     for finding in findings:
         rule = shown_rule(finding.rule, finding.rule_name)
         message = f"rule {rule} of `{finding.policy}`: {finding.message} [{finding.kind.value}]"

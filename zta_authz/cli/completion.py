@@ -67,9 +67,9 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = (), text
         elif not action.option_strings:
             choices += values
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            helps = {str(each.dest): each.help or "" for each in action._choices_actions}  # noqa: SLF001
-            for name, each in action.choices.items():
-                below += _commands(each, (*words, name), helps.get(name, ""))
+            helps = {str(choice.dest): choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
+            for name, subparser in action.choices.items():
+                below += _commands(subparser, (*words, name), helps.get(name, ""))
     yield _Command(words, _plain(text), tuple(options), tuple(choices))
     yield from below
 
@@ -142,7 +142,7 @@ def _fish(commands: list[_Command]) -> str:
 
 
 def _has_commands(command: _Command, commands: list[_Command]) -> bool:
-    return any(each.words[:-1] == command.words for each in commands if each.words)
+    return any(other.words[:-1] == command.words for other in commands if other.words)
 
 
 _SCRIPTS: Final[dict[str, Callable[[list[_Command]], str]]] = {"bash": _bash, "fish": _fish, "zsh": _zsh}

@@ -24,7 +24,7 @@ def add_settings_arguments(command: argparse.ArgumentParser) -> None:
     """`--config` and what overrides it."""
     group = command.add_argument_group("how policies are read (default: as `serve` with these settings reads them)")
     group.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
-    group.add_argument("--semantics", choices=[str(each) for each in Semantics], help="which reading decides")
+    group.add_argument("--semantics", choices=[str(choice) for choice in Semantics], help="which reading decides")
     group.add_argument("-n", "--namespace", metavar="NS", help="the workload's namespace")
     group.add_argument(
         "-l", "--label", metavar="KEY=VALUE", action="append", default=[], type=_label, help="a label of the workload"
@@ -62,8 +62,8 @@ def options_for(settings: Settings, paths: Sequence[str]) -> Options:
     """
     if not paths:
         return settings.options()
-    said = settings.root_documents.model_copy(update={"paths": None})
-    return settings.model_copy(update={"policies": tuple(paths), "root_documents": said}).options()
+    root_documents = settings.root_documents.model_copy(update={"paths": None})
+    return settings.model_copy(update={"policies": tuple(paths), "root_documents": root_documents}).options()
 
 
 def read_small_file(name: str, hint: str, limit: int = MAX_REQUEST_BYTES) -> bytes:

@@ -118,8 +118,8 @@ def _with_directory(fault: Fault) -> Fault:
 def _do_without_stdout(command: str) -> None:
     """Standard output was closed by whoever started this. Raises `FaultsError` for `serve`, which records on it."""
     if command == "serve":  # else records went into whatever gets the free descriptor: a client's connection
-        told = "is closed, and decisions are recorded on it unless `audit.sink` says otherwise"
-        raise FaultsError([Fault("standard output", 0, 0, told, "give it a file, a pipe or /dev/null")])
+        message = "is closed, and decisions are recorded on it unless `audit.sink` says otherwise"
+        raise FaultsError([Fault("standard output", 0, 0, message, "give it a file, a pipe or /dev/null")])
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
 
 

@@ -57,7 +57,7 @@ def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
 
     jwks = settings.jwks
     rules = AddressRules(jwks.allow_private_addresses, frozenset(jwks.private_hosts))
-    found = []
+    faults = []
     for rule in (rule for document in snapshot.verifier.documents for rule in document.sources if rule.jwks is None):
         try:
             checked_address(rule.jwks_uri or metadata_url(rule.issuer), rules, allow_http=jwks.allow_http)
@@ -67,5 +67,5 @@ def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
             hint = (
                 "use https and a public host, or inline `jwks`; `jwks.allow_http` and `jwks.private_hosts` allow more"
             )
-            found.append(Fault(rule.position.source, rule.position.line, rule.position.column, message, hint))
-    return found
+            faults.append(Fault(rule.position.source, rule.position.line, rule.position.column, message, hint))
+    return faults

@@ -52,13 +52,13 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
         ],
         "matchedWithoutDeciding": [
             {
-                "action": each.action,
-                "policy": each.policy,
-                "rule": each.rule,
-                "ruleName": each.rule_name or None,
-                "dryRun": each.dry_run,
+                "action": shadow.action,
+                "policy": shadow.policy,
+                "rule": shadow.rule,
+                "ruleName": shadow.rule_name or None,
+                "dryRun": shadow.dry_run,
             }
-            for each in decision.shadows
+            for shadow in decision.shadows
         ],
         "notes": list(evaluator.notes(subject, decision)),
     }
@@ -99,10 +99,11 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
         yield _row("matched", line)
     yield _row("peer", _peer(subject, decision))
     yield _row("token", _token(subject, decision))
-    for each in decision.shadows:
-        how = "dry run" if each.dry_run else "never decides"
+    for shadow in decision.shadows:
+        how = "dry run" if shadow.dry_run else "never decides"
         yield _row(
-            "also", f"{each.action} policy {each.policy}, rule {shown_rule(each.rule, each.rule_name)} matched ({how})"
+            "also",
+            f"{shadow.action} policy {shadow.policy}, rule {shown_rule(shadow.rule, shadow.rule_name)} matched ({how})",
         )
     for note in evaluator.notes(subject, decision):
         yield _row("note", note)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 def outlook_warnings(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool) -> list[Fault]:
     """Warnings about trust and certificates; `whole`: `snapshot` is of all policies of the service."""
-    found = [*_certificates(settings, now), *_bundles(settings, snapshot, now, whole=whole)]
+    faults = [*_certificates(settings, now), *_bundles(settings, snapshot, now, whole=whole)]
     for workload in without_allow(snapshot) if whole else ():
         labels = ", ".join(f"{key}: {value}" for key, value in sorted(workload.labels.items())) or "no labels"
         message = f"no ALLOW rule selects the workload in namespace `{workload.namespace}` with {labels}: all is denied"
-        found.append(
+        faults.append(
             Fault("workload", 0, 0, message, "compare `workload` in the settings with the policies' selectors")
         )
-    return found
+    return faults
 
 
 def _certificates(settings: Settings, now: float) -> Iterator[Fault]:
@@ -53,14 +53,14 @@ def _bundles(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool)
             except FaultsError:
                 continue  # `serve` says what is wrong; here it may just not be there
             known[bundle.trust_domain] = read.authorities
-    lasting = {each.trust_domain for each in settings.bundles if each.url is None} | set(
+    lasting = {bundle.trust_domain for bundle in settings.bundles if bundle.url is None} | set(
         snapshot.verifier.bundle_slot.documents
     )
     over = {name for name, authorities in known.items() if not _is_valid(authorities, now)}
     for name in sorted(over & lasting):
         message = f"no authority in the trust bundle of `{name}` is valid now: its peers are denied"
         yield Fault("trust bundle", 0, 0, message, "renew it")
-    may_come = settings.takes_agent_bundles or bool({each.trust_domain for each in settings.bundles} - over)
+    may_come = settings.takes_agent_bundles or bool({bundle.trust_domain for bundle in settings.bundles} - over)
     required = snapshot.options.verify_certificate is CertificateCheck.REQUIRED
     if whole and required and not may_come and not known.keys() - over:
         message = "`required`, and no trust bundle has a valid authority: everybody is denied"
@@ -84,4 +84,4 @@ def _intermediates(snapshot: Snapshot, known: dict[str, Authorities]) -> Iterato
 
 
 def _is_valid(authorities: Authorities, now: float) -> bool:
-    return any(each.not_before <= now <= each.not_after for each in map(Window.of, authorities.anchors))
+    return any(window.not_before <= now <= window.not_after for window in map(Window.of, authorities.anchors))

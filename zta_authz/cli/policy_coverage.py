@@ -38,14 +38,14 @@ class Coverage(NamedTuple):
         """For JSON."""
         missed = [
             {
-                "source": each.source,
-                "line": each.line,
-                "policy": each.policy,
-                "rule": each.rule,
-                "ruleName": each.name or None,
-                "action": each.action,
+                "source": rule.source,
+                "line": rule.line,
+                "policy": rule.policy,
+                "rule": rule.rule,
+                "ruleName": rule.name or None,
+                "action": rule.action,
             }
-            for each in self.missed
+            for rule in self.missed
         ]
         return {"rules": self.rules, "reached": self.rules - len(self.missed), "notReached": missed}
 

@@ -135,29 +135,29 @@ class PolicyEvaluator:
 
     def notes(self, subject: Subject, decision: Decision) -> tuple[str, ...]:
         """What an operator should know of this decision beside its reason."""
-        found = list(self.unjudged(subject))
+        notes = list(self.unjudged(subject))
         issuers = self.snapshot.verifier.issuers
         if subject.claims is not None and subject.claims.get("iss") not in issuers and "" not in issuers:
             issuer = subject.claims.get("iss", "")
-            found.append(f"no RequestAuthentication here is for issuer `{issuer}`: a real token of it is not verified")
+            notes.append(f"no RequestAuthentication here is for issuer `{issuer}`: a real token of it is not verified")
         view = self.snapshot.table.default_view
         if decision.reason is Reason.NO_MATCHING_POLICY and not self._options.shared and not view.allow.rules:
             workload = self._options.workload
             labels = ", ".join(f"{key}={value}" for key, value in sorted(workload.labels.items())) or "none"
-            found.append(f"no ALLOW rule is for this workload (namespace `{workload.namespace}`, labels: {labels})")
-        return tuple(found)
+            notes.append(f"no ALLOW rule is for this workload (namespace `{workload.namespace}`, labels: {labels})")
+        return tuple(notes)
 
     def unjudged(self, subject: Subject) -> tuple[str, ...]:
         """What could not be judged, because what it asks about is assumed."""
-        verifier, found = self.snapshot.verifier, []
+        verifier, notes = self.snapshot.verifier, []
         if subject.principal and verifier.revocations.of_certificates:
-            found.append("not judged: revocations by serial number or SHA-256, because there is no `certificate`")
+            notes.append("not judged: revocations by serial number or SHA-256, because there is no `certificate`")
         if (
             subject.principal
             and not self._options.trust_proxy
             and verifier.revocations.says_of_earlier(subject.principal)
         ):
-            found.append(
+            notes.append(
                 f"not judged: certificates of `{subject.principal}` issued before a time are revoked, and the assumed "
                 "one counts as issued at the time of the decision"
             )
@@ -165,19 +165,19 @@ class PolicyEvaluator:
             issuer = str(subject.claims.get("iss", ""))
             authority = authority_of(issuer, str(subject.claims.get("sub", "")), verifier)
             if verifier.revocations.says_of_keys(authority):
-                found.append(f"not judged: keys of `{authority}` are revoked, and assumed claims are signed by none")
+                notes.append(f"not judged: keys of `{authority}` are revoked, and assumed claims are signed by none")
             if self._options.strict and "cnf" in subject.claims:
-                found.append("not judged: whether the caller holds what `cnf` ties the token to")
-        return tuple(found)
+                notes.append("not judged: whether the caller holds what `cnf` ties the token to")
+        return tuple(notes)
 
     @cached_property
     def _places(self) -> dict[tuple[str, int, str], tuple[Place, ...]]:
-        found: dict[tuple[str, int, str], tuple[Place, ...]] = {}
+        places: dict[tuple[str, int, str], tuple[Place, ...]] = {}
         for policy in self.snapshot.table.policies:
             for rule in policy.rules:
                 key = (policy.ref.name, rule.number, policy.ref.action)
-                found[key] = (*found.get(key, ()), Place(policy.ref.position.source, rule.line))
-        return found
+                places[key] = (*places.get(key, ()), Place(policy.ref.position.source, rule.line))
+        return places
 
     def _snapshot_for(self, subject: Subject) -> Snapshot:
         if not subject.assumed:
@@ -210,5 +210,5 @@ class PolicyEvaluator:
     @cached_property
     def _spacing(self) -> list[RequestAuthentication]:
         """The RequestAuthentications in sources that speak of such claims; the others need not be read again."""
-        sources = [(each.name, each.text) for each in read_sources(self.paths, []) if _SPACED in each.text]
+        sources = [(source.name, source.text) for source in read_sources(self.paths, []) if _SPACED in source.text]
         return read_all(sources, self._options.workload.namespace, [], [], lambda _: None).authentications

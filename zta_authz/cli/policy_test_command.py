@@ -196,8 +196,8 @@ def _print_outcome(console: Console, suite: Suite, outcome: Outcome) -> None:
     if not failed:
         return
     console.print(Padding(_diff(outcome), (0, 0, 0, 6), expand=False))
-    for each in print_lines(suite.evaluator, outcome.case.subject, outcome.explanation):
-        console.print(Text("      ").append_text(each), soft_wrap=True)
+    for line in print_lines(suite.evaluator, outcome.case.subject, outcome.explanation):
+        console.print(Text("      ").append_text(line), soft_wrap=True)
 
 
 def _diff(outcome: Outcome) -> Any:
@@ -208,12 +208,12 @@ def _diff(outcome: Outcome) -> Any:
     from zta_authz.cli.output import one_line
 
     table = Table("", "expected", "got", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, wanted in outcome.case.expected.items():
+    for name, expected in outcome.case.expected.items():
         differs = name in outcome.differences
         got = outcome.got[name]
         table.add_row(
             name,
-            Text(one_line(str(wanted)), style="green" if differs else ""),
+            Text(one_line(str(expected)), style="green" if differs else ""),
             Text(one_line("none" if got is None else str(got)), style="red" if differs else ""),
         )
     return table

@@ -74,7 +74,7 @@ class Outcome:
     @property
     def differences(self) -> list[str]:
         """The fields that did not come out as expected."""
-        return [name for name, wanted in self.case.expected.items() if self.got[name] != wanted]
+        return [name for name, expected in self.case.expected.items() if self.got[name] != expected]
 
 
 def run_case(suite: Suite, case: Case, now: float) -> Outcome:
@@ -97,18 +97,18 @@ def _outcome(decision: Decision) -> dict[str, str | int | None]:
 
 def find_files(paths: Sequence[str], faults: list[Fault]) -> list[str]:
     """The files among `paths`, and every `*_test.yaml` below the directories among them, each once, in order."""
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     for path in paths:
         if not os.path.isdir(path):
-            found.setdefault(path)
+            files.setdefault(path)
             continue
         there = (file for file in Path(path).rglob("*") if file.is_file())
         below = sorted(str(file) for file in there if file.name.lower().endswith(SUFFIXES))
         if not below:
             faults.append(Fault(path, 0, 0, "there are no tests below it", "name them `*_test.yaml`"))
         for file in below:
-            found.setdefault(file)
-    return list(found)
+            files.setdefault(file)
+    return list(files)
 
 
 def load_suites(file: str, faults: list[Fault]) -> list[Suite]:
@@ -144,11 +144,11 @@ class _SuiteReader:
         document = reader.mapping(node, KIND, _FIELDS)
         if document is None:
             return None
-        for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        for field, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
             value = reader.required(document, field, "the document")
             text = None if value is None else reader.string(value, field)
-            if value is not None and text is not None and text != wanted:
-                reader.fault(value, f"`{field}` is `{text}`", f"write `{wanted}`")
+            if value is not None and text is not None and text != expected:
+                reader.fault(value, f"`{field}` is `{text}`", f"write `{expected}`")
         paths = self._paths(document)
         options = self._options(document.get("options"))
         cases = list(self._cases(document, self._time(document)))
@@ -175,12 +175,12 @@ class _SuiteReader:
         try:
             settings = Settings.model_validate_json(json.dumps(known))
         except ValidationError as error:
-            for each in error.errors(include_url=False, include_input=False):
-                context = each.get("ctx", {})
-                at = f"options.{'.'.join(str(step) for step in each['loc'])}"
-                message = str(context.get("message") or each["msg"])
+            for problem in error.errors(include_url=False, include_input=False):
+                context = problem.get("ctx", {})
+                at = f"options.{'.'.join(str(step) for step in problem['loc'])}"
+                message = str(context.get("message") or problem["msg"])
                 hint = str(context.get("hint") or "see docs/settings.md for this field")
-                self._reader.fault(locate(mapping, each["loc"]), f"`{at}`: {message}", hint)
+                self._reader.fault(locate(mapping, problem["loc"]), f"`{at}`: {message}", hint)
             return None
         for conflict in inconsistencies(settings):
             self._reader.fault(locate(mapping, conflict.path), conflict.message, conflict.hint)
@@ -228,36 +228,36 @@ class _SuiteReader:
         expect = None if node is None else reader.mapping(node, "expect", _EXPECT_FIELDS)
         if expect is None or reader.required(expect, "verdict", "expect") is None:
             return {}
-        found: dict[str, str | int] = {}
+        expected: dict[str, str | int] = {}
         for name, value in entries(expect):
             match name:
                 case "verdict":
-                    self._word(found, name, value, [str(each) for each in Verdict])
+                    self._word(expected, name, value, [str(verdict) for verdict in Verdict])
                 case "reason":
-                    self._word(found, name, value, [str(each) for each in Reason])
+                    self._word(expected, name, value, [str(reason) for reason in Reason])
                 case "policy":
-                    self._policy(found, value)
+                    self._policy(expected, value)
                 case "rule":
-                    self._rule(found, expect, value)
-        return found
+                    self._rule(expected, expect, value)
+        return expected
 
-    def _word(self, found: dict[str, str | int], name: str, node: Node, known: list[str]) -> None:
+    def _word(self, expected: dict[str, str | int], name: str, node: Node, known: list[str]) -> None:
         text = self._reader.string(node, name)
         if text is not None and text not in known:
             near = get_close_matches(text, known, 1)
             hint = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(known)}"
             self._reader.fault(node, f"unknown {name} `{text}`", hint)
         elif text is not None:
-            found[name] = text
+            expected[name] = text
 
-    def _policy(self, found: dict[str, str | int], node: Node) -> None:
+    def _policy(self, expected: dict[str, str | int], node: Node) -> None:
         text = self._reader.string(node, "policy")
         if text is not None and "/" not in text:
             self._reader.fault(node, f"`policy` is `{text}`, without its namespace", f"write `default/{text}`")
         elif text is not None:
-            found["policy"] = text
+            expected["policy"] = text
 
-    def _rule(self, found: dict[str, str | int], expect: Mapping, node: Node) -> None:
+    def _rule(self, expected: dict[str, str | int], expect: Mapping, node: Node) -> None:
         which: Any = to_plain(node)
         named = isinstance(which, str) and which
         if not named and (type(which) is not int or which < 0):
@@ -266,4 +266,4 @@ class _SuiteReader:
         elif expect.get("policy") is None:
             self._reader.fault(node, "`rule` says nothing without `policy`", "add `policy`")
         else:
-            found["rule"] = which
+            expected["rule"] = which

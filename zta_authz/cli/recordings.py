@@ -24,7 +24,7 @@ def find_recordings(names: list[str]) -> list[Path]:
 
     Locks of decision logs are passed over.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     faults: list[Fault] = []
     for name in names:
         path = Path(name)
@@ -32,19 +32,19 @@ def find_recordings(names: list[str]) -> list[Path]:
             if not path.is_dir():
                 path.stat()
                 if not is_lock_file(path):
-                    found.append(path)
+                    files.append(path)
                 continue
-            inside = sorted(each for each in path.rglob("*") if each.is_file() and not _is_hidden(each, path))
-            inside = [each for each in inside if not is_lock_file(each)]
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+            inside = [file for file in inside if not is_lock_file(file)]
         except (OSError, ValueError) as error:
             faults.append(Fault(name, 0, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}", _HINT))
             continue
         if not inside:
             faults.append(Fault(name, 0, 0, "the directory holds no files", _HINT))
-        found += inside
+        files += inside
     if faults:
         raise FaultsError(faults)
-    return found
+    return files
 
 
 def _is_hidden(file: Path, below: Path) -> bool:
@@ -87,7 +87,7 @@ def check_requests_of(path: Path) -> list[bytes]:
     if _is_check_request(content):
         return [content]
     messages = _delimited(content)
-    if not messages or not all(_is_check_request(each) for each in messages):
+    if not messages or not all(_is_check_request(message) for message in messages):
         raise FaultsError([Fault(str(path), 0, 0, "is neither a decision log nor recorded CheckRequests", _HINT)])
     return messages
 

@@ -110,8 +110,8 @@ class Findings:
     def cannot_tell(self, missing: Collection[str]) -> None:
         """Count one request that can't be decided for want of what is `missing`."""
         self.undecidable += 1
-        for each in missing:
-            self.missing[each] = self.missing.get(each, 0) + 1
+        for need in missing:
+            self.missing[need] = self.missing.get(need, 0) + 1
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -133,9 +133,9 @@ def run(arguments: argparse.Namespace) -> int:
     for log in logs:
         _replay_log(log, snapshot, settings, arguments.at, findings)
     if requests:
-        if not arguments.against and not any(Path(each).exists() for each in settings.policies):
-            told = "recorded requests are compared with the policies in force, and there are none"
-            raise FaultsError([Fault(str(requests[0]), 0, 0, told, "name them: --against DIR, or --config FILE")])
+        if not arguments.against and not any(Path(path).exists() for path in settings.policies):
+            message = "recorded requests are compared with the policies in force, and there are none"
+            raise FaultsError([Fault(str(requests[0]), 0, 0, message, "name them: --against DIR, or --config FILE")])
         against = load_snapshot(arguments.against or settings.policies, options)
         for file in requests:
             _replay_requests(file, against, snapshot, arguments.at, findings)
@@ -175,11 +175,11 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
             findings.compare(_old(logged), revoked, _example(logged))
             continue
         view = snapshot.table.default_view
-        found = outlook(view, inputs, logged.known(inputs), default_allow=options.default_allow)
-        if found.decision is None:
-            findings.cannot_tell(found.missing)
+        partial = outlook(view, inputs, logged.known(inputs), default_allow=options.default_allow)
+        if partial.decision is None:
+            findings.cannot_tell(partial.missing)
             continue
-        findings.compare(_old(logged), found.decision, _example(logged))
+        findings.compare(_old(logged), partial.decision, _example(logged))
 
 
 def _old(logged: Logged) -> tuple[str, str, int | None, str]:
@@ -293,11 +293,11 @@ def _print_text(findings: Findings) -> None:
         new = _by(change.new_policy, change.new_rule, change.new_rule_name)
         line.append(one_line(f"  {new}; was {old}"), style="not bold default")
         console.print(line, soft_wrap=True)
-        for each in findings.examples[change]:
-            who = each["principal"] or "nobody"
-            where = each.get("recording") or f"decision {each['decision_id']}"
-            told = f"{each['method']} {each['host']}{each['path']} by {who}, {each['time']} ({where})"
-            console.print(Text(one_line(f"        {told}"), style="dim"), soft_wrap=True)
+        for example in findings.examples[change]:
+            who = example["principal"] or "nobody"
+            where = example.get("recording") or f"decision {example['decision_id']}"
+            summary = f"{example['method']} {example['host']}{example['path']} by {who}, {example['time']} ({where})"
+            console.print(Text(one_line(f"        {summary}"), style="dim"), soft_wrap=True)
     if findings.missing:
         console.print("can't be told; what rules ask for that the recording does not say:", soft_wrap=True)
         for needs, count in _most_first(findings.missing):

@@ -78,7 +78,7 @@ def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, list[Any]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
-    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+    return {name: given[0] if len(given) == 1 else given for name, given in values.items()}
 
 
 def read_arguments(fields: dict[str, Any], caller: str) -> Subject:

@@ -149,12 +149,12 @@ def _string_map(reader: Reader, fields: MappingNode, name: str) -> dict[str, str
 def _headers(reader: Reader, fields: MappingNode) -> dict[str, tuple[str, ...]]:
     """Values by lower-case name; a list is a header that is repeated."""
     node = fields.get("headers")
-    found: dict[str, tuple[str, ...]] = {}
+    headers: dict[str, tuple[str, ...]] = {}
     if node is None:
-        return found
+        return headers
     if not isinstance(node, MappingNode):
         reader.fault(node, f"`headers` is {with_article(node.kind)} where a mapping is meant", "write `name: value`")
-        return found
+        return headers
     for name, (key, value) in node.entries.items():
         if not _HEADER_NAME.fullmatch(name):
             hint = "write it as `method`, `path`, `host` or `scheme`" if name.startswith(":") else "mend the name"
@@ -163,8 +163,8 @@ def _headers(reader: Reader, fields: MappingNode) -> dict[str, tuple[str, ...]]:
         items = [value] if isinstance(value, Scalar) else reader.items(value, name, "values")
         texts = [text for item in items if (text := reader.string(item, name, empty=True)) is not None]
         if texts:
-            found[name.lower()] = (*found.get(name.lower(), ()), *texts)
-    return found
+            headers[name.lower()] = (*headers.get(name.lower(), ()), *texts)
+    return headers
 
 
 def _add_token(reader: Reader, fields: MappingNode, headers: dict[str, tuple[str, ...]]) -> None:
@@ -202,7 +202,7 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
             hint = "write a number that a double can hold: such a token is refused"
             reader.fault(node.get(name) or node, f"`claims.{name}` has a number that no token has", hint)
     audience = plain.get("aud", "")
-    if not all(isinstance(each, str) for each in (audience if isinstance(audience, list) else [audience])):
+    if not all(isinstance(name, str) for name in (audience if isinstance(audience, list) else [audience])):
         hint = "write a string, or a list of strings: such a token is refused"
         reader.fault(node.get("aud") or node, "`claims.aud` is not an audience", hint)
     return plain
@@ -270,8 +270,8 @@ def _metadata(reader: Reader, fields: MappingNode) -> dict[str, Any]:
             node, f"`metadata` is {with_article(node.kind)} where a mapping is meant", "write `filter: {key: value}`"
         )
         return {}
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for name, value in entries(node):
         if reader.mapping(value, f"metadata.{name}", list(getattr(value, "entries", ()))) is not None:
-            found[name] = to_plain(value)
-    return found
+            metadata[name] = to_plain(value)
+    return metadata

@@ -47,15 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
     from zta_authz.settings import load_settings
 
     addresses = _addresses(arguments.admin, load_settings(arguments.config, os.environ))
-    found = [(address, fetch_status(address)) for address in addresses]
+    statuses = [(address, fetch_status(address)) for address in addresses]
     if arguments.output == "json":
-        print_json("Status", {"services": [_fields(address, status) for address, status in found]})
+        print_json("Status", {"services": [_fields(address, status) for address, status in statuses]})
     else:
         console = stdout_console()
-        for address, status in found:
+        for address, status in statuses:
             for line in _lines(address, status):
                 console.print(line, soft_wrap=True)
-    return 0 if all(status.ready and not status.load_errors for _, status in found) else EXIT_NOT_WELL
+    return 0 if all(status.ready and not status.load_errors for _, status in statuses) else EXIT_NOT_WELL
 
 
 def _addresses(given: str | None, settings: Settings) -> list[str]:
@@ -91,13 +91,13 @@ def _fields(address: str, status: ServiceStatus) -> dict[str, Any]:
         "warnings": [fault_fields(fault) for fault in status.warnings],
         "keys": [
             {
-                "kind": each.keys.kind.value,
-                "name": each.keys.name,
-                "count": each.keys.count,
-                "ageSeconds": round(each.age, 1),
-                "expiresAt": time_text(each.keys.expires_at) if each.keys.expires_at else None,
+                "kind": keys.keys.kind.value,
+                "name": keys.keys.name,
+                "count": keys.keys.count,
+                "ageSeconds": round(keys.age, 1),
+                "expiresAt": time_text(keys.keys.expires_at) if keys.keys.expires_at else None,
             }
-            for each in status.keys
+            for keys in status.keys
         ],
     }
 
@@ -112,10 +112,10 @@ def _lines(address: str, status: ServiceStatus) -> Iterator[str]:
     yield one_line(f"  policies  {status.table_digest[:12] or 'none loaded'}{since}")
     for source in status.sources:
         yield one_line(f"            {source}")
-    for each in status.keys:
-        ends = f", until {time_text(round(each.keys.expires_at))}" if each.keys.expires_at else ""
-        kind = each.keys.kind.value.replace("_", " ")
-        yield one_line(f"  keys      {kind} {each.keys.name}: {each.keys.count}, {round(each.age)} s old{ends}")
+    for keys in status.keys:
+        ends = f", until {time_text(round(keys.keys.expires_at))}" if keys.keys.expires_at else ""
+        kind = keys.keys.kind.value.replace("_", " ")
+        yield one_line(f"  keys      {kind} {keys.keys.name}: {keys.keys.count}, {round(keys.age)} s old{ends}")
     for fault in status.load_errors:
         yield one_line(f"  REFUSED   {fault}")
     for fault in status.warnings:

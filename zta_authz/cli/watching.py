@@ -29,16 +29,16 @@ def repeat_on_change(run: Callable[[], Iterable[str]], sleep: Callable[[float], 
 
 
 def _fingerprint(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
+    fingerprint: dict[str, tuple[int, int]] = {}
     for name in _files(paths):
-        if len(found) >= MAX_FILES:
+        if len(fingerprint) >= MAX_FILES:
             break
         try:
             status = os.stat(name)
         except OSError:  # it is gone, which is a change
             continue
-        found[name] = (status.st_mtime_ns, status.st_size)
-    return found
+        fingerprint[name] = (status.st_mtime_ns, status.st_size)
+    return fingerprint
 
 
 def _files(paths: Iterable[str]) -> Iterator[str]:

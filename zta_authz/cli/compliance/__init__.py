@@ -69,7 +69,7 @@ def _waiver(text: str) -> tuple[str, str]:
     from zta_authz.cli.compliance.catalogue import CHECKS
 
     check, _, reason = text.partition("=")
-    known = [each.id for each in CHECKS]
+    known = [check.id for check in CHECKS]
     if check not in known:
         hint = suggestion(check, known) or "; docs/compliance.md lists the checks"
         raise ArgumentTypeError(f"there is no check `{check}`{hint}")
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     now = time.time() if arguments.at is None else arguments.at
     installation = load_installation(arguments.paths, Given(arguments.config, tuple(arguments.policies)), now)
     waivers = dict(arguments.waive)
-    evidence = [replace(each, waiver=waivers.get(each.check.id, "")) for each in judge(installation)]
+    evidence = [replace(result, waiver=waivers.get(result.check.id, "")) for result in judge(installation)]
     if arguments.output == "json":
         print_json("ComplianceReport", report_fields(installation, evidence))
     else:

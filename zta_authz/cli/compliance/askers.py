@@ -25,28 +25,28 @@ def service_names(installation: Installation) -> set[str]:
     """What the Services are called that lead to zta-authz; its own name where the files hold none."""
     pods = {id(pod): pod for _, pod, container in installation.containers if is_authorizer(container)}
     labels = {tuple(sorted(pod_labels(pod).items())): pod for pod in pods.values()}
-    found = {
+    names = {
         service.name for service in installation.of_kind("Service") for pod in labels.values() if leads_to(service, pod)
     }
-    return found or {NAME}
+    return names or {NAME}
 
 
 def leads_to(service: Document, pod: Value) -> bool:
     """Whether a Service selects the pod."""
-    labels, wanted = pod_labels(pod), service.root.fields("spec", "selector")
-    return bool(wanted) and all(labels.get(key) == value.text() for key, value in wanted.items())
+    labels, selector = pod_labels(pod), service.root.fields("spec", "selector")
+    return bool(selector) and all(labels.get(key) == value.text() for key, value in selector.items())
 
 
 @once
 def _entries(installation: Installation) -> dict[str, Value]:
     """The providers of every mesh configuration by name; the first of a name counts."""
-    found: dict[str, Value] = {}
+    entries: dict[str, Value] = {}
     for mesh in installation.meshes:
-        for each in mesh.items("extensionProviders"):
-            entry = next(filter(None, (each.get(field) for field in _PROVIDER_FIELDS)), None)
+        for provider in mesh.items("extensionProviders"):
+            entry = next(filter(None, (provider.get(field) for field in _PROVIDER_FIELDS)), None)
             if entry is not None:
-                found.setdefault(each.text("name"), entry)
-    return found
+                entries.setdefault(provider.text("name"), entry)
+    return entries
 
 
 def entry_of(installation: Installation, policy: Document) -> Value | None:
@@ -58,35 +58,35 @@ def entry_of(installation: Installation, policy: Document) -> Value | None:
 def custom_policies(installation: Installation) -> list[Document]:
     """Istio policies that send requests to zta-authz: those whose provider is known to be another are left out."""
     names = service_names(installation)
-    found = []
-    for each in installation.of_kind("AuthorizationPolicy"):
-        if each.group != "security.istio.io" or each.root.text("spec", "action") != "CUSTOM":
+    policies = []
+    for policy in installation.of_kind("AuthorizationPolicy"):
+        if policy.group != "security.istio.io" or policy.root.text("spec", "action") != "CUSTOM":
             continue
-        entry = entry_of(installation, each)
+        entry = entry_of(installation, policy)
         service = "" if entry is None else entry.text("service").rpartition("/")[2]
         if entry is None or service.partition(".")[0] in names:
-            found.append(each)
-    return found
+            policies.append(policy)
+    return policies
 
 
 @once
 def security_policies(installation: Installation) -> list[Document]:
     """Envoy Gateway policies that send requests to zta-authz."""
     names = service_names(installation)
-    found = []
-    for each in installation.of_kind("SecurityPolicy"):
-        grpc = each.root.get("spec", "extAuth", "grpc")
+    policies = []
+    for policy in installation.of_kind("SecurityPolicy"):
+        grpc = policy.root.get("spec", "extAuth", "grpc")
         backends = [] if grpc is None else [*grpc.items("backendRefs"), *filter(None, [grpc.get("backendRef")])]
         if any(backend.text("name") in names for backend in backends):
-            found.append(each)
-    return found
+            policies.append(policy)
+    return policies
 
 
 @once
 def asking_filters(installation: Installation) -> list[Document]:
     """EnvoyFilters that put an ext_authz filter into proxies."""
-    found = (each.holder for each in installation.messages(EXT_AUTHZ) if not each.merged)
-    return list({id(each): each for each in found if each.kind == "EnvoyFilter"}.values())
+    holders = (message.holder for message in installation.messages(EXT_AUTHZ) if not message.merged)
+    return list({id(holder): holder for holder in holders if holder.kind == "EnvoyFilter"}.values())
 
 
 def merged_into(installation: Installation, asker: Document, type_url: str) -> list[Value]:
@@ -94,22 +94,22 @@ def merged_into(installation: Installation, asker: Document, type_url: str) -> l
     labels = _workload_labels(asker)
     near = _merged(installation)
     return [
-        each.value
+        message.value
         for namespace in sorted({asker.namespace, *installation.root_namespaces})
-        for each in near.get((type_url, namespace), ())
-        if _workload_labels(each.holder).items() <= labels.items()
+        for message in near.get((type_url, namespace), ())
+        if _workload_labels(message.holder).items() <= labels.items()
     ]
 
 
 @once
 def _merged(installation: Installation) -> dict[tuple[str, str], list[Message]]:
     """Messages that patches merge, by type and namespace of the patch."""
-    found: dict[tuple[str, str], list[Message]] = {}
+    merged: dict[tuple[str, str], list[Message]] = {}
     for type_url in (EXT_AUTHZ, CONNECTION_MANAGER):
-        for each in installation.messages(type_url):
-            if each.merged:
-                found.setdefault((type_url, each.holder.namespace), []).append(each)
-    return found
+        for message in installation.messages(type_url):
+            if message.merged:
+                merged.setdefault((type_url, message.holder.namespace), []).append(message)
+    return merged
 
 
 @once
@@ -125,10 +125,10 @@ def filters_by_namespace(installation: Installation) -> dict[str, list[Document]
 
 
 def _by_namespace(documents: list[Document]) -> dict[str, list[Document]]:
-    found: dict[str, list[Document]] = {}
-    for each in documents:
-        found.setdefault(each.namespace, []).append(each)
-    return found
+    by_namespace: dict[str, list[Document]] = {}
+    for document in documents:
+        by_namespace.setdefault(document.namespace, []).append(document)
+    return by_namespace
 
 
 def _workload_labels(document: Document) -> dict[str, str]:

@@ -107,7 +107,9 @@ class AuthorizerReader:
     ) -> None:
         self._documents = documents
         self._maps = {
-            (each.namespace, each.name): each for each in documents if each.kind == "ConfigMap" and not each.group
+            (document.namespace, document.name): document
+            for document in documents
+            if document.kind == "ConfigMap" and not document.group
         }
         self._lines = lines
         self._given = given
@@ -115,22 +117,22 @@ class AuthorizerReader:
 
     def read(self) -> list[Authorizer]:
         """Those that could be read."""
-        found = [
+        authorizers = [
             self._one(document, pod, container)
             for document, pod in pods_of(self._documents)
             for container in containers_of(pod)
             if is_authorizer(container)
         ]
-        if not found and (self._given.config or self._given.policies):
-            found = [self._one(None, None, None)]
-        return [each for each in found if each is not None]
+        if not authorizers and (self._given.config or self._given.policies):
+            authorizers = [self._one(None, None, None)]
+        return [authorizer for authorizer in authorizers if authorizer is not None]
 
     def _one(self, workload: Document | None, pod: Value | None, container: Value | None) -> Authorizer | None:
         inners = Inners()
         unread: list[tuple[str, Value | None]] = []
         mounts = Mounts(self._maps, workload, pod, container)
         variables = {} if container is None else self._variables(container, unread)
-        environ = {name: _value_of(each, workload) for name, each in variables.items()}
+        environ = {name: _value_of(variable, workload) for name, variable in variables.items()}
         try:
             settings, config = self._settings(container, mounts, environ, inners, unread)
             settings_known = not unread
@@ -155,18 +157,18 @@ class AuthorizerReader:
         )
 
     def _variables(self, container: Value, unread: list[tuple[str, Value | None]]) -> dict[str, Value]:
-        found = {}
-        for each in container.items("env"):
-            name, value = each.text("name"), each.get("value")
+        variables = {}
+        for variable in container.items("env"):
+            name, value = variable.text("name"), variable.get("value")
             if not name.startswith(PREFIX):
                 continue
-            known = value is not None or each.text("valueFrom", "fieldRef", "fieldPath") == "metadata.namespace"
+            known = value is not None or variable.text("valueFrom", "fieldRef", "fieldPath") == "metadata.namespace"
             if known:
-                found[name] = each
+                variables[name] = variable
             else:
-                unread.append((f"environment variable {name}, whose value is not in the manifest", each))
-        unread += [("environment variables from elsewhere", each) for each in container.items("envFrom")]
-        return found
+                unread.append((f"environment variable {name}, whose value is not in the manifest", variable))
+        unread += [("environment variables from elsewhere", source) for source in container.items("envFrom")]
+        return variables
 
     def _settings(
         self,
@@ -209,18 +211,18 @@ class AuthorizerReader:
             if faults:
                 raise FaultsError(faults)
             return sources
-        found = []
+        sources = []
         for path in settings.policies:
             held = mounts.files(path)
             unknown = mounts.unknown(path) if held else [path]
             unread += [
-                (f"policies in {each}: no ConfigMap of the manifests holds them; or use --policies", None)
-                for each in unknown
+                (f"policies in {path}: no ConfigMap of the manifests holds them; or use --policies", None)
+                for path in unknown
             ]
-            for each in held:
-                inner = inners.add(inner_of(*each, self._lines))
-                found.append(SourceText(inner.name, inner.text))
-        return found
+            for file in held:
+                inner = inners.add(inner_of(*file, self._lines))
+                sources.append(SourceText(inner.name, inner.text))
+        return sources
 
 
 class Mounts:
@@ -235,11 +237,11 @@ class Mounts:
     ) -> None:
         self._maps = maps
         self._namespace = "" if workload is None else workload.namespace
-        volumes = {} if pod is None else {each.text("name"): each for each in pod.items("spec", "volumes")}
+        volumes = {} if pod is None else {volume.text("name"): volume for volume in pod.items("spec", "volumes")}
         self._files: dict[str, tuple[Document, str, Value]] = {}
         self._unknown: list[str] = []
         mounts = [] if container is None else container.items("volumeMounts")
-        for mount in sorted(mounts, key=lambda each: each.text("mountPath")):  # the outer first: the inner hides it
+        for mount in sorted(mounts, key=lambda mount: mount.text("mountPath")):  # the outer first: the inner hides it
             self._add(mount.text("mountPath").rstrip("/"), mount.text("subPath"), volumes.get(mount.text("name")))
 
     def _add(self, place: str, sub_path: str, volume: Value | None) -> None:
@@ -248,11 +250,11 @@ class Mounts:
         if held is None:
             self._unknown.append(place)
             return
-        for name, each in held.items():
+        for name, file in held.items():
             if not sub_path:
-                self._files[f"{place}/{name}"] = each
+                self._files[f"{place}/{name}"] = file
             elif _is_below(name, sub_path):
-                self._files[place + name[len(sub_path) :]] = each
+                self._files[place + name[len(sub_path) :]] = file
 
     def files(self, path: str) -> list[tuple[Document, str, Value]]:
         """The policy files of a mounted directory and of those below it, as `serve` finds them, or the one file."""
@@ -264,7 +266,7 @@ class Mounts:
             for name, held in self._files.items()
             if name.startswith(f"{folder}/")
         ]
-        return [held for names, held in sorted(below, key=lambda each: each[0]) if is_policy_path(names)]
+        return [held for names, held in sorted(below, key=lambda item: item[0]) if is_policy_path(names)]
 
     def unknown(self, path: str) -> list[str]:
         """The mounts at or below `path` whose content is not in the manifests."""
@@ -283,7 +285,7 @@ class Mounts:
         items = volume.items("configMap", "items")
         if not items:
             return data
-        return {each.text("path"): data[each.text("key")] for each in items if each.text("key") in data}
+        return {item.text("path"): data[item.text("key")] for item in items if item.text("key") in data}
 
 
 def _is_below(name: str, folder: str) -> bool:
@@ -297,7 +299,7 @@ def _value_of(variable: Value, workload: Document | None) -> str:
 
 
 def _config_argument(container: Value) -> str:
-    words = [each.text() for field in ("command", "args") for each in container.items(field)]
+    words = [word.text() for field in ("command", "args") for word in container.items(field)]
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word == "--config":
             return after
@@ -313,5 +315,5 @@ def _config(source: str, text: str, shift: int, owner: str = "settings") -> Valu
 
 def _documents_of(sources: Sequence[SourceText], options: Options) -> DocumentSet:
     """What is written beside rules: issuers, bundles, revocations. The sources compiled, so they are right."""
-    texts = ((each.name, each.text) for each in sources)
+    texts = ((source.name, source.text) for source in sources)
     return read_all(texts, options.workload.namespace, [], [], lambda _: None)

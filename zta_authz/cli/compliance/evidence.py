@@ -98,13 +98,15 @@ class Requirement:
 
 def gather(check: Check, installation: Installation) -> Evidence:
     """Run one check; what it says twice is kept once."""
-    known = all(each.settings_known for each in installation.authorizers)
-    found = list(dict.fromkeys(each if known else _without_defaults(each) for each in check.run(installation)))
+    known = all(authorizer.settings_known for authorizer in installation.authorizers)
+    findings = list(
+        dict.fromkeys(finding if known else _without_defaults(finding) for finding in check.run(installation))
+    )
     return Evidence(
         check,
-        tuple(each for each in found if isinstance(each, Found)),
-        tuple(each for each in found if isinstance(each, Gap)),
-        tuple(each for each in found if isinstance(each, Unseen)),
+        tuple(finding for finding in findings if isinstance(finding, Found)),
+        tuple(finding for finding in findings if isinstance(finding, Gap)),
+        tuple(finding for finding in findings if isinstance(finding, Unseen)),
     )
 
 
@@ -117,8 +119,8 @@ def _without_defaults(finding: Finding) -> Finding:
 
 def status_of(evidence: list[Evidence]) -> Status:
     """Of a requirement, by its checks: one that is missing makes it missing, one that is satisfied is evidence."""
-    found = {each.status for each in evidence}
+    statuses = {result.status for result in evidence}
     for status in (Status.MISSING, Status.SATISFIED, Status.UNSEEN):
-        if status in found:
+        if status in statuses:
             return status
     return Status.NOT_APPLICABLE

@@ -59,29 +59,31 @@ class Installation:
 
     @cached_property
     def _by_kind(self) -> dict[str, list[Document]]:
-        found: dict[str, list[Document]] = {}
-        for each in self.documents:
-            found.setdefault(each.kind, []).append(each)
-        return found
+        by_kind: dict[str, list[Document]] = {}
+        for document in self.documents:
+            by_kind.setdefault(document.kind, []).append(document)
+        return by_kind
 
     @cached_property
     def _by_namespace(self) -> dict[tuple[str, str], list[Document]]:
-        found: dict[tuple[str, str], list[Document]] = {}
-        for each in self.documents:
-            found.setdefault((each.kind, each.namespace), []).append(each)
-        return found
+        by_namespace: dict[tuple[str, str], list[Document]] = {}
+        for document in self.documents:
+            by_namespace.setdefault((document.kind, document.namespace), []).append(document)
+        return by_namespace
 
     def of_kind(self, *kinds: str) -> list[Document]:
         """The objects of these kinds."""
-        return [each for kind in kinds for each in self._by_kind.get(kind, ())]
+        return [document for kind in kinds for document in self._by_kind.get(kind, ())]
 
     def of_kind_in(self, kind: str, namespaces: Iterable[str]) -> list[Document]:
         """The objects of a kind in these namespaces."""
-        return [each for namespace in sorted(namespaces) for each in self._by_namespace.get((kind, namespace), ())]
+        return [
+            document for namespace in sorted(namespaces) for document in self._by_namespace.get((kind, namespace), ())
+        ]
 
     def named(self, kind: str, name: str, namespace: str = "") -> Document | None:
         """One object."""
-        return next((each for each in self.of_kind_in(kind, [namespace]) if each.name == name), None)
+        return next((document for document in self.of_kind_in(kind, [namespace]) if document.name == name), None)
 
     @cached_property
     def pods(self) -> list[tuple[Document, Value]]:
@@ -95,18 +97,18 @@ class Installation:
 
     @cached_property
     def _messages(self) -> dict[str, list[Message]]:
-        found: dict[str, list[Message]] = {}
+        messages: dict[str, list[Message]] = {}
 
         def add(value: Value | None, holder: Document, merged: bool) -> None:
-            for each in () if value is None else value.below():
-                found.setdefault(each.text("@type"), []).append(Message(each, holder, merged))
+            for node in () if value is None else value.below():
+                messages.setdefault(node.text("@type"), []).append(Message(node, holder, merged))
 
         for document in self.of_kind("EnvoyFilter"):
             for patch in document.root.items("spec", "configPatches"):
                 add(patch.get("patch", "value"), document, patch.text("patch", "operation") == "MERGE")
         for document, value in self.envoy:
             add(value, document, False)
-        return found
+        return messages
 
     def messages(self, type_url: str) -> list[Message]:
         """Every message of a type: in EnvoyFilters' patches and in Envoy's configurations."""
@@ -116,23 +118,23 @@ class Installation:
     def injected_namespaces(self) -> list[Document]:
         """Namespaces whose pods get Istio's sidecar."""
         return [
-            each
-            for each in self.of_kind("Namespace")
-            if each.labels.get("istio-injection") == "enabled" or "istio.io/rev" in each.labels
+            namespace
+            for namespace in self.of_kind("Namespace")
+            if namespace.labels.get("istio-injection") == "enabled" or "istio.io/rev" in namespace.labels
         ]
 
     @cached_property
     def root_namespaces(self) -> set[str]:
         """The namespaces whose policies are for every workload."""
-        return {each.settings.root_namespace for each in self.authorizers} or {"istio-system"}
+        return {authorizer.settings.root_namespace for authorizer in self.authorizers} or {"istio-system"}
 
     @cached_property
     def workloads(self) -> dict[str, list[tuple[Document, Value]]]:
         """The workloads with their pod templates, by namespace."""
-        found: dict[str, list[tuple[Document, Value]]] = {}
+        by_namespace: dict[str, list[tuple[Document, Value]]] = {}
         for document, pod in self.pods:
-            found.setdefault(document.namespace, []).append((document, pod))
-        return found
+            by_namespace.setdefault(document.namespace, []).append((document, pod))
+        return by_namespace
 
 
 def once(function: Callable[[Installation], _T]) -> Callable[[Installation], _T]:
@@ -165,16 +167,16 @@ def load_installation(paths: Sequence[str], given: Given, now: float) -> Install
     documents = read_documents(texts, faults)
     if faults:
         raise FaultsError(faults)
-    lines = {each.source: each.text.split("\n") for each in texts}
+    lines = {text.source: text.text.split("\n") for text in texts}
     authorizers = AuthorizerReader(documents, lines, given, faults).read()
-    envoy = [(each, each.root) for each in documents if each.kind == ENVOY_CONFIG]
+    envoy = [(document, document.root) for document in documents if document.kind == ENVOY_CONFIG]
     envoy += _written_in(documents, lines, faults, _holds_envoy)
-    meshes = [each.root.get("meshConfig") for each in documents if each.kind == MESH_VALUES]
-    meshes += [each.root.get("spec", "meshConfig") for each in documents if each.kind == "IstioOperator"]
+    meshes = [document.root.get("meshConfig") for document in documents if document.kind == MESH_VALUES]
+    meshes += [document.root.get("spec", "meshConfig") for document in documents if document.kind == "IstioOperator"]
     meshes += [value for _, value in _written_in(documents, lines, faults, lambda key, _: key == "mesh")]
     if faults:
         raise FaultsError(dict.fromkeys(faults))
-    known = tuple(each for each in meshes if each is not None)
+    known = tuple(mesh for mesh in meshes if mesh is not None)
     return Installation(tuple(documents), tuple(authorizers), tuple(envoy), known, now)
 
 
@@ -186,16 +188,16 @@ def _written_in(
     documents: Sequence[Document],
     lines: dict[str, list[str]],
     faults: list[Fault],
-    wanted: Callable[[str, str], bool],
+    is_wanted: Callable[[str, str], bool],
 ) -> list[tuple[Document, Value]]:
     """The YAML documents inside ConfigMaps under the keys (with the texts) that are `wanted`."""
-    found: list[tuple[Document, Value]] = []
+    values: list[tuple[Document, Value]] = []
     read = 0
     inners = Inners()
-    for document in (each for each in documents if each.kind == "ConfigMap" and not each.group):
+    for document in (document for document in documents if document.kind == "ConfigMap" and not document.group):
         for key, value in document.root.fields("data").items():
             text = value.text()
-            if not wanted(key, text):
+            if not is_wanted(key, text):
                 continue
             read += len(text)
             if read > _MAX_INNER_CHARACTERS:
@@ -205,10 +207,10 @@ def _written_in(
             inner = inners.add(inner_of(document, key, value, lines))
             wrong: list[Fault] = []
             owner = f'{document.root.owner}: data["{key}"]'
-            found += [
+            values += [
                 (document, Value(inner.shown_source, owner, "", node, inner.shift))
                 for node in iter_documents(inner.name, inner.text, wrong)
                 if isinstance(node, Mapping)
             ]
             faults += inners.faults(wrong)
-    return found
+    return values

@@ -36,12 +36,12 @@ _STYLES: Final = {
 def exit_status(evidence: Sequence[Evidence], *, strict: bool) -> int:
     """0 no gap, 1 gaps; with `strict` what can't be seen counts as one. What is waived counts as none."""
     gaps = {Status.MISSING, Status.UNSEEN} if strict else {Status.MISSING}
-    return int(any(each.status in gaps and not each.waiver for each in evidence))
+    return int(any(result.status in gaps and not result.waiver for result in evidence))
 
 
 def evidence_for(requirement: Requirement, evidence: Sequence[Evidence]) -> list[Evidence]:
     """What speaks for or against one requirement."""
-    return [each for each in evidence if requirement.id in each.check.requirements]
+    return [result for result in evidence if requirement.id in result.check.requirements]
 
 
 def report_fields(installation: Installation, evidence: Sequence[Evidence]) -> dict[str, Any]:
@@ -52,16 +52,16 @@ def report_fields(installation: Installation, evidence: Sequence[Evidence]) -> d
         "summary": _counts(evidence),
         "requirements": [
             {
-                "id": each.id,
-                "source": each.source,
-                "title": each.title,
-                "status": status_of(evidence_for(each, evidence)).value,
-                "checks": [found.check.id for found in evidence_for(each, evidence)],
-                "notShownByManifests": list(each.beyond),
+                "id": requirement.id,
+                "source": requirement.source,
+                "title": requirement.title,
+                "status": status_of(evidence_for(requirement, evidence)).value,
+                "checks": [result.check.id for result in evidence_for(requirement, evidence)],
+                "notShownByManifests": list(requirement.beyond),
             }
-            for each in REQUIREMENTS
+            for requirement in REQUIREMENTS
         ],
-        "checks": [_check_fields(each) for each in evidence],
+        "checks": [_check_fields(result) for result in evidence],
     }
 
 
@@ -72,8 +72,8 @@ def _counts(evidence: Sequence[Evidence]) -> dict[str, int]:
         Status.UNSEEN: "cannotBeSeen",
         Status.NOT_APPLICABLE: "notApplicable",
     }
-    counts = {name: sum(each.status is status for each in evidence) for status, name in names.items()}
-    return {**counts, "waived": sum(_is_waived(each) for each in evidence)}
+    counts = {name: sum(result.status is status for result in evidence) for status, name in names.items()}
+    return {**counts, "waived": sum(_is_waived(result) for result in evidence)}
 
 
 def _is_waived(evidence: Evidence) -> bool:
@@ -89,11 +89,9 @@ def _check_fields(evidence: Evidence) -> dict[str, Any]:
         "status": evidence.status.value,
         "waiver": evidence.waiver or None,
         "reason": check.absent if evidence.status is Status.NOT_APPLICABLE else "",
-        "satisfied": [{**_place_fields(each.place), "value": each.value} for each in evidence.satisfied],
-        "missing": [
-            {**_place_fields(each.place), "message": each.message, "mend": each.mend} for each in evidence.missing
-        ],
-        "cannotBeSeen": [{**_place_fields(each.place), "message": each.message} for each in evidence.unseen],
+        "satisfied": [{**_place_fields(satisfied.place), "value": satisfied.value} for satisfied in evidence.satisfied],
+        "missing": [{**_place_fields(gap.place), "message": gap.message, "mend": gap.mend} for gap in evidence.missing],
+        "cannotBeSeen": [{**_place_fields(unseen.place), "message": unseen.message} for unseen in evidence.unseen],
     }
 
 
@@ -111,9 +109,9 @@ def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool)
         console.print(_summary_table(evidence))
         console.print(_evidence_table(evidence, quiet=quiet))
     console.print(Text("Not shown by manifests", style="bold"))
-    for each in REQUIREMENTS:
-        for beyond in each.beyond:
-            console.print(Text(f"  {each.id}: {beyond}"))
+    for requirement in REQUIREMENTS:
+        for beyond in requirement.beyond:
+            console.print(Text(f"  {requirement.id}: {beyond}"))
     counts = _counts(evidence)
     console.print(
         f"\n{len(evidence)} checks: {counts['satisfied']} satisfied, {counts['missing']} missing, "
@@ -126,24 +124,24 @@ def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool)
 def _print_lines(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
     """What the tables say, where there is no room for their columns."""
     for requirement in REQUIREMENTS:
-        found = evidence_for(requirement, evidence)
-        status = status_of(found)
+        results = evidence_for(requirement, evidence)
+        status = status_of(results)
         line = Text(f"{requirement.id} ", style="bold").append(status.value, style=_STYLES[status])
-        console.print(line.append(f" {requirement.title}: {_tally(found)}", style="not bold default"))
-    for each in _shown(evidence, quiet=quiet):
-        console.print(Text(f"\n{each.check.id} ({', '.join(each.check.requirements)})", style="bold"))
-        for line in _lines(each, quiet=quiet):
+        console.print(line.append(f" {requirement.title}: {_tally(results)}", style="not bold default"))
+    for result in _shown(evidence, quiet=quiet):
+        console.print(Text(f"\n{result.check.id} ({', '.join(result.check.requirements)})", style="bold"))
+        for line in _lines(result, quiet=quiet):
             console.print(line)
     console.print()
 
 
 def _shown(evidence: Sequence[Evidence], *, quiet: bool) -> Iterator[Evidence]:
     good = (Status.SATISFIED, Status.NOT_APPLICABLE)
-    return (each for each in evidence if not (quiet and each.status in good))
+    return (result for result in evidence if not (quiet and result.status in good))
 
 
-def _tally(found: Sequence[Evidence]) -> str:
-    counts = {kind: sum(each.status is kind for each in found) for kind in Status}
+def _tally(results: Sequence[Evidence]) -> str:
+    counts = {kind: sum(result.status is kind for result in results) for kind in Status}
     return ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)
 
 
@@ -151,10 +149,16 @@ def _summary_table(evidence: Sequence[Evidence]) -> Table:
     table = Table(title="Tenets and controls", title_justify="left", expand=False)
     for name in ("", "of", "requirement", "status", "checks"):
         table.add_column(name, overflow="fold")
-    for each in REQUIREMENTS:
-        found = evidence_for(each, evidence)
-        status = status_of(found)
-        table.add_row(each.id, each.source, each.title, Text(status.value, style=_STYLES[status]), _tally(found))
+    for requirement in REQUIREMENTS:
+        results = evidence_for(requirement, evidence)
+        status = status_of(results)
+        table.add_row(
+            requirement.id,
+            requirement.source,
+            requirement.title,
+            Text(status.value, style=_STYLES[status]),
+            _tally(results),
+        )
     return table
 
 
@@ -163,11 +167,11 @@ def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
     for name, width in (("check", 24), ("for", 5), ("status", 14)):
         table.add_column(name, overflow="fold", max_width=width)
     table.add_column("found, or missing and how to mend it", overflow="fold", ratio=1)
-    for each in _shown(evidence, quiet=quiet):
-        check = each.check
+    for result in _shown(evidence, quiet=quiet):
+        check = result.check
         title = Text(check.id, style="bold").append(f"\n{check.title}", style="not bold")
-        status = Text(each.status.value, style=_STYLES[each.status])
-        table.add_row(title, "\n".join(check.requirements), status, Text("\n").join(_lines(each, quiet=quiet)))
+        status = Text(result.status.value, style=_STYLES[result.status])
+        table.add_row(title, "\n".join(check.requirements), status, Text("\n").join(_lines(result, quiet=quiet)))
     return table
 
 
@@ -181,8 +185,8 @@ def _lines(evidence: Evidence, *, quiet: bool) -> Iterator[Text]:
         )
     for unseen in evidence.unseen:
         yield _line("not seen", Status.UNSEEN, unseen.place, unseen.message)
-    for found in () if quiet else evidence.satisfied:
-        yield _line("found", Status.SATISFIED, found.place, found.value)
+    for satisfied in () if quiet else evidence.satisfied:
+        yield _line("found", Status.SATISFIED, satisfied.place, satisfied.value)
     if evidence.status is Status.NOT_APPLICABLE:
         yield Text(evidence.check.absent, style="dim")
 

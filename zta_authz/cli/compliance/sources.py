@@ -47,12 +47,12 @@ def read_texts(paths: Iterable[str], faults: list[Fault]) -> list[Text]:
     total = 0
     for path in paths:
         if path == STDIN:
-            found = [Text(STDIN_NAME, as_text(STDIN_NAME, read_small_file(path, "give less", MAX_FILE_BYTES)))]
+            read = [Text(STDIN_NAME, as_text(STDIN_NAME, read_small_file(path, "give less", MAX_FILE_BYTES)))]
         else:
             names = _files_of(path, faults)
-            found = [Text(each.name, each.text) for each in read_sources(names, faults)]
-        total += sum(len(each.text) for each in found)
-        texts += found
+            read = [Text(source.name, source.text) for source in read_sources(names, faults)]
+        total += sum(len(text.text) for text in read)
+        texts += read
         if total > MAX_TOTAL_CHARACTERS or len(texts) > MAX_FILES:
             limit = f"{MAX_FILES} files and {MAX_TOTAL_CHARACTERS // 1_048_576} MiB"
             faults.append(Fault(path, 0, 0, f"this is more than {limit}", "name the installation's own files only"))
@@ -73,11 +73,11 @@ def _files_of(path: str, faults: list[Fault]) -> list[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         if any(name in _KUSTOMIZATIONS for name in names):
             sources.append(folder)
-        shown = (each for each in sorted(names) if each.lower().endswith(SUFFIXES) and not each.startswith("."))
-        files += [os.path.join(folder, each) for each in shown]
+        shown = (name for name in sorted(names) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        files += [os.path.join(folder, name) for name in shown]
         if len(files) > MAX_FILES:
             break
-    faults += [Fault(str(each.filename), 0, 0, f"cannot be read: {each.strerror}", "") for each in failed]
+    faults += [Fault(str(error.filename), 0, 0, f"cannot be read: {error.strerror}", "") for error in failed]
     if sources:
         roots = sorted(sources, key=lambda folder: ("overlays" not in folder.split(os.sep), folder))
         message = f"holds what kustomize makes manifests of ({len(sources)} kustomizations), not manifests"
@@ -91,15 +91,15 @@ def _files_of(path: str, faults: list[Fault]) -> list[str]:
 def read_documents(texts: Iterable[Text], faults: list[Fault]) -> list[Document]:
     """Every object of all texts, Lists taken apart."""
     documents: list[Document] = []
-    for each in texts:
+    for text in texts:
         before, known = len(documents), len(faults)
-        for number, node in enumerate(iter_documents(each.source, each.text, faults)):
-            documents += _objects(Value(each.source, f"document {number}", "", node), faults, 0)
+        for number, node in enumerate(iter_documents(text.source, text.text, faults)):
+            documents += _objects(Value(text.source, f"document {number}", "", node), faults, 0)
             if len(documents) > MAX_DOCUMENTS:
-                faults.append(Fault(each.source, node.line, node.column, f"more than {MAX_DOCUMENTS} objects", ""))
+                faults.append(Fault(text.source, node.line, node.column, f"more than {MAX_DOCUMENTS} objects", ""))
                 return documents
         if len(documents) == before and len(faults) == known:
-            faults.append(Fault(each.source, 1, 1, "the file holds no manifest", "add one, or leave the file out"))
+            faults.append(Fault(text.source, 1, 1, "the file holds no manifest", "add one, or leave the file out"))
     _refuse_twins(documents, faults)
     return documents
 
@@ -112,7 +112,7 @@ def _objects(value: Value, faults: list[Fault], depth: int) -> list[Document]:
         wrong = node, f"a manifest is a mapping, not {with_article(node.kind)}", "start with `apiVersion:` and `kind:`"
     elif _is_list(value):
         if depth < _MAX_LISTS:
-            return [found for item in value.items("items") for found in _objects(item, faults, depth + 1)]
+            return [document for item in value.items("items") for document in _objects(item, faults, depth + 1)]
         wrong = node, f"lists inside lists go deeper than {_MAX_LISTS} levels", "take them apart"
     elif not value.text("kind") or not version:
         own = _without_kind(value)
@@ -165,11 +165,11 @@ def _without_kind(value: Value) -> Document | None:
 def _refuse_twins(documents: list[Document], faults: list[Fault]) -> None:
     """Of two objects with one name only one is applied: which one, the files do not say."""
     seen: dict[tuple[str, str, str, str], Document] = {}
-    for each in documents:
-        if not each.name:
+    for document in documents:
+        if not document.name:
             continue
-        first = seen.setdefault((each.group, each.kind, each.namespace, each.name), each)
-        if first is not each:
-            node, at = each.root.node, first.root.place
-            message = f"a second {each.root.owner} (the first is at {at.source}:{at.line})"
-            faults.append(Fault(each.root.source, node.line, node.column, message, "leave one of the two"))
+        first = seen.setdefault((document.group, document.kind, document.namespace, document.name), document)
+        if first is not document:
+            node, at = document.root.node, first.root.place
+            message = f"a second {document.root.owner} (the first is at {at.source}:{at.line})"
+            faults.append(Fault(document.root.source, node.line, node.column, message, "leave one of the two"))

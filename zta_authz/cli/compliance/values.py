@@ -55,16 +55,16 @@ class Value:
         """The items of the list at `steps`, [] where there is none."""
         value = self.get(*steps)
         count = len(value.node.items) if value is not None and isinstance(value.node, Sequence) else 0
-        found = (value.get(number) for number in range(count)) if value is not None else ()
-        return [each for each in found if each is not None]
+        items = (value.get(number) for number in range(count)) if value is not None else ()
+        return [item for item in items if item is not None]
 
     def fields(self, *steps: str | int) -> dict[str, Value]:
         """The values of the mapping at `steps` by their names, {} where there is none."""
         value = self.get(*steps)
         if value is None or not isinstance(value.node, Mapping):
             return {}
-        found = ((name, value.get(name)) for name in value.node.entries)
-        return {name: each for name, each in found if each is not None}
+        fields = ((name, value.get(name)) for name in value.node.entries)
+        return {name: value for name, value in fields if value is not None}
 
     def text(self, *steps: str | int) -> str:
         """The scalar at `steps` as it is written, "" where there is none."""
@@ -148,5 +148,5 @@ def matches(selector: Value | None, labels: dict[str, str]) -> bool:
         return True
     if selector.get("matchExpressions") is not None:
         return False
-    wanted = selector.fields("matchLabels")
-    return all(labels.get(key) == value.text() for key, value in wanted.items())
+    required = selector.fields("matchLabels")
+    return all(labels.get(key) == value.text() for key, value in required.items())

@@ -79,7 +79,9 @@ def _endpoints(cluster: str, places: Sequence[Place]) -> ClusterLoadAssignment:
 
 def _discovery(places: Sequence[Place]) -> ClusterDiscoveryType:
     """STATIC takes addresses, not names."""
-    return ClusterDiscoveryType.STRICT_DNS if any(each.is_name for each in places) else ClusterDiscoveryType.STATIC
+    return (
+        ClusterDiscoveryType.STRICT_DNS if any(address.is_name for address in places) else ClusterDiscoveryType.STATIC
+    )
 
 
 def _http2(keepalive: KeepaliveSettings | None = None) -> dict[str, Any]:

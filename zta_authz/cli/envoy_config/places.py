@@ -53,10 +53,10 @@ class Place:
         """Whether both are the same, or can't be listened on side by side."""
         if self.is_unix or other.is_unix:
             return self.path == other.path
-        mine, theirs = _ip(self.host), _ip(other.host)
-        if mine is None or theirs is None or mine.version != theirs.version:
+        own_ip, other_ip = _ip(self.host), _ip(other.host)
+        if own_ip is None or other_ip is None or own_ip.version != other_ip.version:
             return False  # Envoy's `::` is for IPv6 alone
-        return self.port == other.port and (mine == theirs or mine.is_unspecified or theirs.is_unspecified)
+        return self.port == other.port and (own_ip == other_ip or own_ip.is_unspecified or other_ip.is_unspecified)
 
     def __str__(self) -> str:
         if self.is_unix:

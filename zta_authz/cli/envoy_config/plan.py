@@ -163,8 +163,8 @@ class _Reader:
     def _timeout(self, text: str | None) -> timedelta:
         if text is None:
             return TIMEOUT
-        found = _TIMEOUT.match(text)
-        value = timedelta(**{"milliseconds" if found[2] == "ms" else "seconds": float(found[1])}) if found else None
+        match = _TIMEOUT.match(text)
+        value = timedelta(**{"milliseconds" if match[2] == "ms" else "seconds": float(match[1])}) if match else None
         if value is None or not _SHORTEST <= value <= _LONGEST:
             hint = "write milliseconds or seconds, for example `200ms` or `1.5s`; a minute is `60s`"
             self._fault("--timeout", "not a time from 1ms to 60s", hint)

@@ -24,7 +24,7 @@ def style_of(arguments: argparse.Namespace, settings: Settings) -> str:
     """What was asked for; else mutual TLS where zta-authz is said to listen on TCP only."""
     if arguments.style is not None:
         return str(arguments.style)
-    return SIDECAR if any(each.startswith(_UNIX) for each in arguments.authz or settings.listen) else MTLS
+    return SIDECAR if any(address.startswith(_UNIX) for address in arguments.authz or settings.listen) else MTLS
 
 
 def authz_places(
@@ -70,14 +70,14 @@ class _Finder:
         if self._given.workers is not None:
             hint = "leave --workers out; name each process with an --authz of its own"
             self.fault("--workers", "the workers of one process share its TCP port", hint)
-        said = "listen" in self._settings.model_fields_set
-        served = self._listening(unix=False) if said else ()
+        listen_is_set = "listen" in self._settings.model_fields_set
+        served = self._listening(unix=False) if listen_is_set else ()
         if served and self._settings.tls is None:
             hint = "set `tls`, or have it listen on a Unix socket and say --style sidecar"
             self.fault(self._source, "`tls` is not set: zta-authz would not understand Envoy's TLS", hint)
         if self._given.authz:
             return self._named(MTLS)
-        if not said:
+        if not listen_is_set:
             return (parse_place(_DEFAULT_TCP),)
         if served and served[0].is_wildcard:
             hint = f"say --authz HOST:PORT, for example `{_EXAMPLE[MTLS]}`"

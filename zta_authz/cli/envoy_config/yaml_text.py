@@ -43,7 +43,7 @@ def comment(text: str, indent: int = 0) -> list[str]:
     for line in text.splitlines():
         width = _WIDTH - len(start) - 1
         kept = [line] if not line or line.startswith(" ") else _wrapped(line, width)
-        lines += [f"{start} {each}".rstrip() for each in kept]
+        lines += [f"{start} {line}".rstrip() for line in kept]
     return lines
 
 

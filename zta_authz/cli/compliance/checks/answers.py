@@ -42,18 +42,18 @@ def no_answer_is_a_denial(installation: Installation) -> Iterator[Finding]:
 def _patched_open(operation: Value) -> Iterator[Finding]:
     value = operation.get("value")
     named = "failure_mode_allow" in operation.text("path") and operation.flag("value") is not False
-    within = value is not None and any(each.flag("failure_mode_allow") for each in value.below())
+    within = value is not None and any(message.flag("failure_mode_allow") for message in value.below())
     if named or within:
         yield Gap(_OPEN, "take the patch away", operation.place)
 
 
 def _closed(value: Value, field: str) -> Finding:
-    found = value.get(field)
-    if found is None:
+    setting = value.get(field)
+    if setting is None:
         return Found(value.place, f"{field}: false (default)")
-    if found.flag() is False:
-        return Found(found.place, "false")
-    return Gap(_OPEN, f"write `{field}: false`", found.place)
+    if setting.flag() is False:
+        return Found(setting.place, "false")
+    return Gap(_OPEN, f"write `{field}: false`", setting.place)
 
 
 def answers_in_time(installation: Installation) -> Iterator[Finding]:
@@ -76,11 +76,13 @@ def answers_in_time(installation: Installation) -> Iterator[Finding]:
 
 
 def _timed(value: Value, default: str, field: str) -> Finding:
-    mend = f"write `{field}: 200ms`"
-    found = value.get(field)
-    if found is None:
-        return Gap(f"no timeout: {default}", mend, value.place) if default else Found(value.place, "200 ms (default)")
-    seconds = found.seconds()
+    remedy = f"write `{field}: 200ms`"
+    timeout = value.get(field)
+    if timeout is None:
+        return Gap(f"no timeout: {default}", remedy, value.place) if default else Found(value.place, "200 ms (default)")
+    seconds = timeout.seconds()
     if seconds is None or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
-        return Gap(f"the timeout is {found.shown}, more than {MAX_TIMEOUT_SECONDS:g} s or none", mend, found.place)
-    return Found(found.place, found.shown)
+        return Gap(
+            f"the timeout is {timeout.shown}, more than {MAX_TIMEOUT_SECONDS:g} s or none", remedy, timeout.place
+        )
+    return Found(timeout.place, timeout.shown)

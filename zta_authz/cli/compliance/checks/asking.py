@@ -33,15 +33,15 @@ _EXT_AUTHZ_NAME = "envoy.filters.http.ext_authz"
 def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
     """Every workload that the files name is behind a proxy that asks, with no route left out."""
     policies, gateways = custom_policies(installation), security_policies(installation)
-    filters = [each for each in installation.messages(EXT_AUTHZ) if not each.merged]
+    filters = [message for message in installation.messages(EXT_AUTHZ) if not message.merged]
     if not (policies or gateways or filters):
-        mend = "add an AuthorizationPolicy with action CUSTOM, a SecurityPolicy with extAuth, or the filter"
-        yield Gap("no proxy is told to ask zta-authz", mend)
+        remedy = "add an AuthorizationPolicy with action CUSTOM, a SecurityPolicy with extAuth, or the filter"
+        yield Gap("no proxy is told to ask zta-authz", remedy)
         return
     for policy in policies:
         yield from _whole(installation, policy)
-    for each in filters:
-        yield Found(each.value.place, "asks zta-authz")
+    for message in filters:
+        yield Found(message.value.place, "asks zta-authz")
     for namespace in installation.injected_namespaces:
         yield from _namespace_asks(installation, namespace)
     for namespace in installation.of_kind("Namespace"):
@@ -59,8 +59,8 @@ def _whole(installation: Installation, policy: Document) -> Iterator[Finding]:
     if any(not rule.fields() for rule in spec.items("rules")):
         yield Found(at.place, "every request")
     else:
-        mend = "write `rules: [{}]`, and decide in zta-authz's policies"
-        yield Gap("only requests that its `rules` match are put to zta-authz", mend, at.place)
+        remedy = "write `rules: [{}]`, and decide in zta-authz's policies"
+        yield Gap("only requests that its `rules` match are put to zta-authz", remedy, at.place)
     for field in ("targetRefs", "targetRef"):
         target = spec.get(field)
         if target is not None:
@@ -73,7 +73,7 @@ def _whole(installation: Installation, policy: Document) -> Iterator[Finding]:
 def _namespace_asks(installation: Installation, namespace: Document) -> Iterator[Finding]:
     """Every pod of the namespace has a sidecar, and each is selected by something that asks."""
     spaces = {namespace.name, *installation.root_namespaces}
-    asking = [each for space in sorted(spaces) for each in custom_by_namespace(installation).get(space, ())]
+    asking = [policy for space in sorted(spaces) for policy in custom_by_namespace(installation).get(space, ())]
     workloads = installation.workloads.get(namespace.name, [])
     for document, pod in workloads:
         for field in ("labels", "annotations"):
@@ -81,15 +81,17 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
             if opted_out is not None and opted_out.text() == "false":
                 message = f"{document.root.owner} has no sidecar that could ask"
                 yield Gap(message, f"take `{_INJECT}` away", opted_out.place)
-    for each in asking:
-        if not each.root.get("spec", "selector") and not each.root.get("spec", "targetRefs"):
-            yield Found(each.root.place, f"for every workload of namespace {namespace.name}")
+    for policy in asking:
+        if not policy.root.get("spec", "selector") and not policy.root.get("spec", "targetRefs"):
+            yield Found(policy.root.place, f"for every workload of namespace {namespace.name}")
             return
-    filters = [each for space in sorted(spaces) for each in filters_by_namespace(installation).get(space, ())]
+    filters = [
+        envoy_filter for space in sorted(spaces) for envoy_filter in filters_by_namespace(installation).get(space, ())
+    ]
     for document, pod in workloads:
-        if any(selects(each, pod, "spec", "selector") for each in asking):
+        if any(selects(policy, pod, "spec", "selector") for policy in asking):
             yield Found(document.root.place, "is selected by a CUSTOM policy")
-        elif any(_takes(each, pod) for each in filters):
+        elif any(_takes(envoy_filter, pod) for envoy_filter in filters):
             yield Found(document.root.place, "is selected by an EnvoyFilter that asks")
         else:
             message = f"the proxies of {document.root.owner} ask nobody"
@@ -101,24 +103,24 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
 
 def _takes(envoy_filter: Document, pod: Value) -> bool:
     labels = pod_labels(pod)
-    wanted = envoy_filter.root.fields("spec", "workloadSelector", "labels")
-    return all(labels.get(key) == value.text() for key, value in wanted.items())
+    selector = envoy_filter.root.fields("spec", "workloadSelector", "labels")
+    return all(labels.get(key) == value.text() for key, value in selector.items())
 
 
 def _targets(policies: list[Document]) -> dict[tuple[str, str, str], Value]:
     """What policies are for: (namespace, kind, name) to the reference."""
     return {
-        (each.namespace, ref.text("kind"), ref.text("name")): ref
-        for each in policies
-        for ref in [*each.root.items("spec", "targetRefs"), *filter(None, [each.root.get("spec", "targetRef")])]
+        (policy.namespace, ref.text("kind"), ref.text("name")): ref
+        for policy in policies
+        for ref in [*policy.root.items("spec", "targetRefs"), *filter(None, [policy.root.get("spec", "targetRef")])]
     }
 
 
 def _gateway_routes(installation: Installation, policies: list[Document]) -> Iterator[Finding]:
     """Each route is named, itself or by its Gateway. A policy of the route is instead of the Gateway's."""
     asking = _targets(policies)
-    known = {id(each) for each in policies}
-    instead = _targets([each for each in installation.of_kind("SecurityPolicy") if id(each) not in known])
+    known = {id(policy) for policy in policies}
+    instead = _targets([policy for policy in installation.of_kind("SecurityPolicy") if id(policy) not in known])
     for route in installation.of_kind("HTTPRoute", "GRPCRoute") if policies else ():
         own = (route.namespace, route.kind, route.name)
         parents = [
@@ -139,9 +141,9 @@ def _envoy_listeners(installation: Installation) -> Iterator[Finding]:
         for listener in config.items("static_resources", "listeners"):
             if listener.text("traffic_direction") == "OUTBOUND":
                 continue
-            for manager in (each for each in listener.below() if each.text("@type") == CONNECTION_MANAGER):
-                asks = any(each.text("@type") == EXT_AUTHZ for each in manager.below())
-                leads = manager.get("rds") is not None or any(each.get("route") is not None for each in manager.below())
+            for manager in (node for node in listener.below() if node.text("@type") == CONNECTION_MANAGER):
+                asks = any(node.text("@type") == EXT_AUTHZ for node in manager.below())
+                leads = manager.get("rds") is not None or any(node.get("route") is not None for node in manager.below())
                 if leads and not asks:
                     yield Gap("requests to this listener are put to nobody", "add the ext_authz filter", manager.place)
 
@@ -161,5 +163,5 @@ def _exceptions(installation: Installation) -> Iterator[Finding]:
     for document in installation.of_kind("EnvoyFilter"):
         for patch in document.root.items("spec", "configPatches"):
             removed = patch.text("patch", "operation") == "REMOVE"
-            if removed and any(_EXT_AUTHZ_NAME in each.text("name") for each in patch.below()):
+            if removed and any(_EXT_AUTHZ_NAME in node.text("name") for node in patch.below()):
                 yield Gap("a patch takes the filter that asks away", "remove the patch", patch.place)

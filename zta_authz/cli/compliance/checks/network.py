@@ -31,22 +31,22 @@ def nothing_is_reached_by_default(installation: Installation) -> Iterator[Findin
     for namespace in with_pods:
         policies = _policies(installation, namespace)
         for direction, field, _ in _DIRECTIONS:
-            closing = [each for each in policies if _closes(each, direction, field)]
+            closing = [policy for policy in policies if _closes(policy, direction, field)]
             if closing:
                 types = closing[0].root.get("spec", "policyTypes")
                 yield Found((types or closing[0].root).place, f"{direction} of namespace {namespace}")
             else:
                 message = f"nothing denies {direction.lower()} in namespace `{namespace}` by default"
                 yield Gap(message, f"add a NetworkPolicy with `podSelector: {{}}` and `policyTypes: [{direction}]`")
-    for each in installation.injected_namespaces:
-        if each.name not in installation.workloads and not _policies(installation, each.name):
-            message = f"the workloads and network policies of namespace {each.name} are not among the files"
-            yield Unseen(message, each.root.place)
+    for injected in installation.injected_namespaces:
+        if injected.name not in installation.workloads and not _policies(installation, injected.name):
+            message = f"the workloads and network policies of namespace {injected.name} are not among the files"
+            yield Unseen(message, injected.root.place)
 
 
 def _closes(policy: Document, direction: str, field: str) -> bool:
     selector = policy.root.get("spec", "podSelector")
-    types = [each.text() for each in policy.root.items("spec", "policyTypes")] or ["Ingress"]
+    types = [kind.text() for kind in policy.root.items("spec", "policyTypes")] or ["Ingress"]
     everything = selector is not None and not selector.fields()
     return everything and direction in types and not policy.root.items("spec", field)
 
@@ -67,8 +67,8 @@ def only_what_is_needed_is_reached(installation: Installation) -> Iterator[Findi
 def _wide(policy: Document) -> bool:
     """Whether all pods of all namespaces may come."""
     peers = [peer for rule in policy.root.items("spec", "ingress") for peer in rule.items("from")]
-    selectors = [each.get("namespaceSelector") for each in peers if each.get("podSelector") is None]
-    return any(each is not None and not each.fields() for each in selectors)
+    selectors = [peer.get("namespaceSelector") for peer in peers if peer.get("podSelector") is None]
+    return any(selector is not None and not selector.fields() for selector in selectors)
 
 
 def _open_doors(policy: Document, field: str, peers: str) -> Iterator[Gap]:
@@ -80,15 +80,15 @@ def _open_doors(policy: Document, field: str, peers: str) -> Iterator[Gap]:
         for peer in rule.items(peers):
             block = peer.get("ipBlock")
             if block is not None and _reaches_metadata(block):
-                mend = "put private and link-local networks into `except`"
-                yield Gap("the cloud's metadata service is within", mend, block.place)
+                remedy = "put private and link-local networks into `except`"
+                yield Gap("the cloud's metadata service is within", remedy, block.place)
 
 
 def _reaches_metadata(block: Value) -> bool:
     """Whether the block holds the link-local address that hands out a node's credentials."""
     try:
         held = _METADATA_SERVICE in ipaddress.ip_network(block.text("cidr"), strict=False)
-        excepted = [ipaddress.ip_network(each.text(), strict=False) for each in block.items("except")]
+        excepted = [ipaddress.ip_network(network.text(), strict=False) for network in block.items("except")]
     except ValueError:
         return True
     return held and not any(_METADATA_SERVICE in network for network in excepted)

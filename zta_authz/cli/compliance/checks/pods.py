@@ -33,25 +33,25 @@ def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
         for volume in spec.items("volumes"):
             kinds = set(volume.fields()) - {"name"}
             if not kinds <= _VOLUMES:
-                mend = "use a volume that shows nothing of the host"
-                yield Gap(f"a volume of {', '.join(sorted(kinds))}", mend, volume.place)
+                remedy = "use a volume that shows nothing of the host"
+                yield Gap(f"a volume of {', '.join(sorted(kinds))}", remedy, volume.place)
     for _, pod, container in installation.containers:
         yield from _container(pod, container)
 
 
 def _container(pod: Value, container: Value) -> Iterator[Finding]:
     context = container.get("securityContext")
-    wanted: tuple[tuple[tuple[str, ...], Any, bool], ...] = (
+    required: tuple[tuple[tuple[str, ...], Any, bool], ...] = (
         (("runAsNonRoot",), True, True),
         (("readOnlyRootFilesystem",), True, False),
         (("allowPrivilegeEscalation",), False, False),
     )
     gaps = []
-    for path, value, of_pod in wanted:
-        found = _setting(pod, container, path, of_pod)
-        if found is None or found.flag() is not value:
+    for path, value, of_pod in required:
+        setting = _setting(pod, container, path, of_pod)
+        if setting is None or setting.flag() is not value:
             gaps.append(Gap(f"`{path[-1]}` is not {str(value).lower()}", f"write `{path[-1]}: {str(value).lower()}`",
-                            (found or context or container).place))  # fmt: skip
+                            (setting or context or container).place))  # fmt: skip
     seccomp = _setting(pod, container, ("seccompProfile", "type"), True)
     if seccomp is None or seccomp.text() not in _SECCOMP:
         gaps.append(Gap("system calls are not filtered", "write `seccompProfile: {type: RuntimeDefault}`",
@@ -70,13 +70,13 @@ def _container(pod: Value, container: Value) -> Iterator[Finding]:
 
 
 def _setting(pod: Value, container: Value, path: tuple[str, ...], of_pod: bool) -> Value | None:
-    found = container.get("securityContext", *path)
-    return pod.get("spec", "securityContext", *path) if found is None and of_pod else found
+    setting = container.get("securityContext", *path)
+    return pod.get("spec", "securityContext", *path) if setting is None and of_pod else setting
 
 
 def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
     """Namespaces of workloads admit `restricted` pods only."""
-    namespaces = {each.name: each for each in installation.of_kind("Namespace")}
+    namespaces = {namespace.name: namespace for namespace in installation.of_kind("Namespace")}
     for name in sorted(installation.workloads):
         namespace = namespaces.get(name)
         if namespace is None:
@@ -86,21 +86,23 @@ def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
         if label is not None and label.text() == "restricted":
             yield Found(label.place, "restricted")
         else:
-            mend = f"label the namespace `{_ENFORCE}: restricted`"
-            yield Gap(f"namespace `{name}` admits pods that are not restricted", mend, (label or namespace.root).place)
+            remedy = f"label the namespace `{_ENFORCE}: restricted`"
+            yield Gap(
+                f"namespace `{name}` admits pods that are not restricted", remedy, (label or namespace.root).place
+            )
 
 
 def images_are_pinned(installation: Installation) -> Iterator[Finding]:
     """Images are named by digest: a tag can be moved, a digest can't."""
     for _, _, container in installation.containers:
         image = container.get("image")
-        found = None if image is None else _DIGEST.fullmatch(image.text())
-        if image is None or found is None:
-            mend = "name the image by `@sha256:…`"
-            yield Gap("what runs is not fixed by a digest", mend, (image or container).place)
-        elif not found[1].strip("0"):
-            mend = "put the digest of the image that you built there"
-            yield Gap("the digest is a placeholder, so what will run can't be told", mend, image.place)
+        digest = None if image is None else _DIGEST.fullmatch(image.text())
+        if image is None or digest is None:
+            remedy = "name the image by `@sha256:…`"
+            yield Gap("what runs is not fixed by a digest", remedy, (image or container).place)
+        elif not digest[1].strip("0"):
+            remedy = "put the digest of the image that you built there"
+            yield Gap("the digest is a placeholder, so what will run can't be told", remedy, image.place)
         else:
             yield Found(image.place, image.text())
 
@@ -115,7 +117,9 @@ def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
         else:
             at = (token or pod.get("spec") or pod).place
             yield Gap("a token of the API is mounted", "write `automountServiceAccountToken: false`", at)
-        for token in (source for each in pod.items("spec", "volumes") for source in each.items("projected", "sources")):
+        for token in (
+            source for volume in pod.items("spec", "volumes") for source in volume.items("projected", "sources")
+        ):
             given = token.get("serviceAccountToken")
             if given is not None and not given.text("audience"):
                 yield Gap("a volume holds a token of the API", "name its `audience`, or take it away", given.place)

@@ -27,45 +27,51 @@ WATCHED: Final = {
 
 def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
     """Every decision is recorded, and one that can't be is not allowed."""
-    for each in installation.authorizers:
-        audit = each.settings.audit
-        at = each.setting("audit", "sink")
+    for authorizer in installation.authorizers:
+        audit = authorizer.settings.audit
+        at = authorizer.setting("audit", "sink")
         if audit.sink == "none":
             yield Gap("decisions are not recorded", "write `audit: {sink: stdout}`", at)
         else:
             yield Found(at, audit.sink)
         if audit.on_full == "deny":
-            yield Found(each.setting("audit", "on_full"), "deny")
+            yield Found(authorizer.setting("audit", "on_full"), "deny")
         else:
             message = "requests are allowed whose record is lost"
-            yield Gap(message, "write `audit: {on_full: deny}`", each.setting("audit", "on_full"))
+            yield Gap(message, "write `audit: {on_full: deny}`", authorizer.setting("audit", "on_full"))
         if audit.sample_allows < 1:
             message = f"only {audit.sample_allows:.0%} of the allows are recorded"
-            yield Gap(message, "write `audit: {sample_allows: 1}`", each.setting("audit", "sample_allows"))
+            yield Gap(message, "write `audit: {sample_allows: 1}`", authorizer.setting("audit", "sample_allows"))
 
 
 def records_show_tampering(installation: Installation) -> Iterator[Finding]:
     """Files of the decision log are chained by hashes, and signed checkpoints show what was rewritten or cut."""
-    for each in installation.authorizers:
-        audit = each.settings.audit
+    for authorizer in installation.authorizers:
+        audit = authorizer.settings.audit
         if audit.sink == "none":
             continue
         if audit.sink != "file":
             message = f"records leave by {audit.sink}: whether they can be altered later is not shown by manifests"
-            yield Unseen(message, each.setting("audit", "sink"))
+            yield Unseen(message, authorizer.setting("audit", "sink"))
         elif audit.checkpoint is None:
-            yield Gap("the log can be rewritten as a whole", "add `audit.checkpoint`", each.setting("audit", "sink"))
+            yield Gap(
+                "the log can be rewritten as a whole", "add `audit.checkpoint`", authorizer.setting("audit", "sink")
+            )
         else:
-            yield Found(each.setting("audit", "checkpoint"), f"signed every {audit.checkpoint.interval_seconds:g} s")
+            yield Found(
+                authorizer.setting("audit", "checkpoint"), f"signed every {audit.checkpoint.interval_seconds:g} s"
+            )
 
 
 def metrics_are_scraped(installation: Installation) -> Iterator[Finding]:
     """A PodMonitor, ServiceMonitor or annotation has Prometheus read each authorizer's metrics."""
-    for each in installation.authorizers:
-        if each.settings.health.listen is None:
-            yield Gap("there is no page of metrics", "set `health: {listen: …}`", each.setting("health", "listen"))
+    for authorizer in installation.authorizers:
+        if authorizer.settings.health.listen is None:
+            yield Gap(
+                "there is no page of metrics", "set `health: {listen: …}`", authorizer.setting("health", "listen")
+            )
             continue
-        yield from _scraped(installation, each)
+        yield from _scraped(installation, authorizer)
 
 
 def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Finding]:
@@ -82,13 +88,13 @@ def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Fin
     if annotation is not None and annotation.text() == "true":
         yield Found(annotation.place, "true")
         return
-    mend = "add a PodMonitor that selects its pods, as k8s/monitoring does"
-    yield Gap("nobody reads the metrics", mend, workload.root.place)
+    remedy = "add a PodMonitor that selects its pods, as k8s/monitoring does"
+    yield Gap("nobody reads the metrics", remedy, workload.root.place)
 
 
 def _watches(monitor: Document, workload: Document) -> bool:
     """Whether the monitor looks into the workload's namespace."""
-    names = [each.text() for each in monitor.root.items("spec", "namespaceSelector", "matchNames")]
+    names = [name.text() for name in monitor.root.items("spec", "namespaceSelector", "matchNames")]
     everywhere = monitor.root.flag("spec", "namespaceSelector", "any") is True
     return everywhere or workload.namespace in (names or [monitor.namespace])
 
@@ -98,7 +104,7 @@ def _takes(installation: Installation, monitor: Document, workload: Document, po
     if monitor.kind == "PodMonitor":
         return matches(selector, pod_labels(pod))
     services = installation.of_kind_in("Service", [workload.namespace])
-    return any(matches(selector, each.labels) and leads_to(each, pod) for each in services)
+    return any(matches(selector, service.labels) and leads_to(service, pod) for service in services)
 
 
 def somebody_is_told(installation: Installation) -> Iterator[Finding]:
@@ -112,19 +118,23 @@ def somebody_is_told(installation: Installation) -> Iterator[Finding]:
     named = [rule for rule in alerts if rule.get("alert") is not None]
     for metric, what in WATCHED.items():
         recorded = {rule.text("record") for rule in alerts if metric in rule.text("expr")} - {""}
-        found = [rule for rule in named if any(each in rule.text("expr") for each in (metric, *recorded))]
-        if found:
-            yield Found(found[0].place, f"{found[0].text('alert')}: {what}")
+        matching = [rule for rule in named if any(name in rule.text("expr") for name in (metric, *recorded))]
+        if matching:
+            yield Found(matching[0].place, f"{matching[0].text('alert')}: {what}")
         elif installation.authorizers:
             yield Gap(f"nobody is told of {what}", f"add an alert on `{metric}`, as k8s/monitoring does")
 
 
 def requests_are_traced(installation: Installation) -> Iterator[Finding]:
     """Checks appear in the traces of the requests they are for."""
-    for each in installation.authorizers:
-        tracing = each.settings.tracing
+    for authorizer in installation.authorizers:
+        tracing = authorizer.settings.tracing
         older = tracing.otlp is None and tracing.otlp_endpoint is not None
-        at = each.setting("tracing", "otlp_endpoint") if older else each.setting("tracing", "otlp", "endpoint")
+        at = (
+            authorizer.setting("tracing", "otlp_endpoint")
+            if older
+            else authorizer.setting("tracing", "otlp", "endpoint")
+        )
         if tracing.collector is None:
             yield Gap("checks leave no spans", "set `tracing: {otlp: {endpoint: …}}`", at)
         else:

@@ -26,8 +26,8 @@ def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
     for policy in custom_policies(installation):
         near = merged_into(installation, policy, EXT_AUTHZ)
         for field in _EVIDENCE:
-            given = [each for each in near if each.get(field) is not None]
-            yield from (_true(each, field) for each in given)
+            given = [message for message in near if message.get(field) is not None]
+            yield from (_true(message, field) for message in given)
             if not given:
                 message_ = f"the provider has no field for it, and no EnvoyFilter sets `{field}`"
                 yield Gap(message_, "merge it into the filter, as k8s/istio/envoy-filter.yaml does", policy.root.place)
@@ -37,21 +37,21 @@ def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
 
 
 def _true(value: Value, field: str) -> Finding:
-    found = value.get(field)
-    if found is not None and found.flag() is True:
-        return Found(found.place, "true")
-    return Gap(f"`{field}` is not true", f"write `{field}: true`", (found or value).place)
+    setting = value.get(field)
+    if setting is not None and setting.flag() is True:
+        return Found(setting.place, "true")
+    return Gap(f"`{field}` is not true", f"write `{field}: true`", (setting or value).place)
 
 
 def _patched(installation: Installation, policy: Document, ending: str, what: str) -> Iterator[Finding]:
     """An EnvoyPatchPolicy of the namespace that adds the field whose JSON path ends so."""
     for patch in installation.of_kind_in("EnvoyPatchPolicy", [policy.namespace]):
-        for each in patch.root.items("spec", "jsonPatches"):
-            value = each.get("operation", "value")
-            if each.text("operation", "path").endswith(ending) and value:
+        for patch_item in patch.root.items("spec", "jsonPatches"):
+            value = patch_item.get("operation", "value")
+            if patch_item.text("operation", "path").endswith(ending) and value:
                 ok = value.flag() is not False
-                mend = f"write `value: true` for `{what}`"
-                yield Found(value.place, value.shown) if ok else Gap(f"`{what}` is false", mend, value.place)
+                remedy = f"write `value: true` for `{what}`"
+                yield Found(value.place, value.shown) if ok else Gap(f"`{what}` is false", remedy, value.place)
                 return
     message = f"SecurityPolicy has no field for it, and no EnvoyPatchPolicy sets `{what}`"
     yield Gap(message, "patch it, as k8s/overlays/envoy-gateway/evidence.yaml does", policy.root.place)
@@ -59,24 +59,24 @@ def _patched(installation: Installation, policy: Document, ending: str, what: st
 
 def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
     """Proxies refuse what applications read otherwise: `%2F` in paths, `_` in names of headers."""
-    wanted = (
+    required = (
         (("path_with_escaped_slashes_action",), "REJECT_REQUEST"),
         (("common_http_protocol_options", "headers_with_underscores_action"), "REJECT_REQUEST"),
     )
     for holder, managers in _connection_managers(installation):
-        for path, value in wanted:
-            found = next(filter(None, (each.get(*path) for each in managers)), None)
-            if found is not None and found.text() == value:
-                yield Found(found.place, value)
+        for path, value in required:
+            setting = next(filter(None, (manager.get(*path) for manager in managers)), None)
+            if setting is not None and setting.text() == value:
+                yield Found(setting.place, value)
             else:
-                at = found or (managers[0] if managers else holder.root)
+                at = setting or (managers[0] if managers else holder.root)
                 yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", at.place)
     for policy in installation.of_kind("ClientTrafficPolicy"):
         for path, value in ((("path", "escapedSlashesAction"), "RejectRequest"),
                             (("headers", "withUnderscoresAction"), "RejectRequest")):  # fmt: skip
-            found = policy.root.get("spec", *path)
-            if found is not None and found.text() == value:
-                yield Found(found.place, value)
+            setting = policy.root.get("spec", *path)
+            if setting is not None and setting.text() == value:
+                yield Found(setting.place, value)
             else:
                 yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", policy.root.place)
     for authorizer in installation.authorizers:
@@ -91,9 +91,9 @@ def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
 def _connection_managers(installation: Installation) -> Iterator[tuple[Document, list[Value]]]:
     """For each thing that asks through a connection manager, the messages that set it up."""
     managers = installation.messages(CONNECTION_MANAGER)
-    for each in managers:
-        if not each.merged:
-            yield each.holder, [each.value]
+    for message in managers:
+        if not message.merged:
+            yield message.holder, [message.value]
     for holder in custom_policies(installation) or asking_filters(installation):
         yield holder, merged_into(installation, holder, CONNECTION_MANAGER)
 
@@ -102,25 +102,25 @@ def sessions_are_bounded(installation: Installation) -> Iterator[Finding]:
     """A stream is asked about once, when it opens: how long it may last bounds how long an allow holds."""
     path = ("common_http_protocol_options", "max_stream_duration")
     for holder, managers in _connection_managers(installation):
-        yield _bounded([each.get(*path) for each in managers], (managers[0] if managers else holder.root))
+        yield _bounded([manager.get(*path) for manager in managers], (managers[0] if managers else holder.root))
     for policy in security_policies(installation):
         patches = [
-            each.get("operation", "value")
+            patch_item.get("operation", "value")
             for patch in installation.of_kind_in("EnvoyPatchPolicy", [policy.namespace])
-            for each in patch.root.items("spec", "jsonPatches")
-            if each.text("operation", "path").endswith("/max_stream_duration")
+            for patch_item in patch.root.items("spec", "jsonPatches")
+            if patch_item.text("operation", "path").endswith("/max_stream_duration")
         ]
         traffic = [
-            each.root.get("spec", "timeout", "http", "maxStreamDuration")
-            for each in installation.of_kind_in("BackendTrafficPolicy", [policy.namespace])
+            traffic_policy.root.get("spec", "timeout", "http", "maxStreamDuration")
+            for traffic_policy in installation.of_kind_in("BackendTrafficPolicy", [policy.namespace])
         ]
         yield _bounded([*patches, *traffic], policy.root)
 
 
 def _bounded(values: list[Value | None], at: Value) -> Finding:
-    found = next(filter(None, values), None)
-    seconds = None if found is None else found.seconds()
-    if found is None or seconds is None or not 0 < seconds <= MAX_STREAM_SECONDS:
-        message = f"streams may outlive the reasons for their allow ({found.shown if found else 'no bound'})"
-        return Gap(message, "set `max_stream_duration`, for example to 900s", (found or at).place)
-    return Found(found.place, found.shown)
+    duration = next(filter(None, values), None)
+    seconds = None if duration is None else duration.seconds()
+    if duration is None or seconds is None or not 0 < seconds <= MAX_STREAM_SECONDS:
+        message = f"streams may outlive the reasons for their allow ({duration.shown if duration else 'no bound'})"
+        return Gap(message, "set `max_stream_duration`, for example to 900s", (duration or at).place)
+    return Found(duration.place, duration.shown)

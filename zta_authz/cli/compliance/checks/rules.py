@@ -33,31 +33,34 @@ def decisions_are_known(installation: Installation) -> Iterator[Finding]:
     """Settings and policies are among the files, so that everything else can be judged."""
     if not installation.authorizers:
         yield Gap("no container runs zta-authz", "add its Deployment, or name its settings with --config")
-    for each in installation.authorizers:
-        for message, value in each.unread:
+    for authorizer in installation.authorizers:
+        for message, value in authorizer.unread:
             yield Unseen(message, None if value is None else value.place)
-        if each.config is not None:
-            yield Found(each.config.place, f"policies of {len(each.snapshot.sources)} files")
-        elif not each.unread:
-            at = each.setting("semantics")
-            yield Found(each.container.place if each.container is not None else at, "no settings file: defaults hold")
+        if authorizer.config is not None:
+            yield Found(authorizer.config.place, f"policies of {len(authorizer.snapshot.sources)} files")
+        elif not authorizer.unread:
+            at = authorizer.setting("semantics")
+            yield Found(
+                authorizer.container.place if authorizer.container is not None else at,
+                "no settings file: defaults hold",
+            )
 
 
 def denial_is_the_default(installation: Installation) -> Iterator[Finding]:
     """Strict reading, and a request that no rule speaks of is denied."""
-    for each in installation.authorizers:
-        options = each.settings.options()
-        default = each.setting("default_action")
+    for authorizer in installation.authorizers:
+        options = authorizer.settings.options()
+        default = authorizer.setting("default_action")
         if options.default_allow:
             yield Gap("a request that no policy speaks of is allowed", "write `default_action: deny`", default)
         else:
             yield Found(default, "deny")
-        at = each.setting("semantics")
+        at = authorizer.setting("semantics")
         if options.strict:
             yield Found(at, "strict")
         else:
-            mend = "write `semantics: strict`, and see with `zta-authz replay` what changes"
-            yield Gap("Istio's reading lets through what the strict one refuses", mend, at)
+            remedy = "write `semantics: strict`, and see with `zta-authz replay` what changes"
+            yield Gap("Istio's reading lets through what the strict one refuses", remedy, at)
 
 
 def rules_of(authorizer: Authorizer, *actions: str) -> Iterator[tuple[CompiledPolicy, Rule]]:
@@ -76,31 +79,31 @@ def place_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> Plac
 
 def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding]:
     """No ALLOW rule asks for nothing but `*`, and none only excludes; those that ask for no identity are shown."""
-    for each in installation.authorizers:
-        policies = each.snapshot.table.policies
-        if not policies and not each.unread:
-            yield Gap("there are no policies", "write rules for what may be done", each.setting("policies"))
-        if each.unread:
-            yield Unseen("what is not among the files may allow more", each.setting("policies"))
+    for authorizer in installation.authorizers:
+        policies = authorizer.snapshot.table.policies
+        if not policies and not authorizer.unread:
+            yield Gap("there are no policies", "write rules for what may be done", authorizer.setting("policies"))
+        if authorizer.unread:
+            yield Unseen("what is not among the files may allow more", authorizer.setting("policies"))
         open_rules = set()
-        for policy, rule in rules_of(each, "ALLOW"):
+        for policy, rule in rules_of(authorizer, "ALLOW"):
             if _takes_everything(rule):
                 open_rules.add((policy.ref.name, rule.number))
-                mend = "name who may do what, or remove the rule"
-                yield Gap("the rule allows everybody everything", mend, place_of(each, policy, rule))
-        found = 0
-        for finding in lint(each.snapshot.table, now=installation.now, refused_path=_refused(each)):
+                remedy = "name who may do what, or remove the rule"
+                yield Gap("the rule allows everybody everything", remedy, place_of(authorizer, policy, rule))
+        unauthenticated = 0
+        for finding in lint(authorizer.snapshot.table, now=installation.now, refused_path=_refused(authorizer)):
             if finding.kind is not Kind.UNAUTHENTICATED or (finding.policy, finding.rule) in open_rules:
                 continue
-            found += 1
-            at = each.place(finding.source, finding.line, f"{finding.policy}: spec.rules[{finding.rule}]")
+            unauthenticated += 1
+            at = authorizer.place(finding.source, finding.line, f"{finding.policy}: spec.rules[{finding.rule}]")
             if finding.level is Level.WARNING:
                 yield Gap(finding.message, finding.hint, at)
             else:
                 yield Unseen("the rule asks for no identity; whether that is meant (health checks) is not written", at)
-        allows = sum(1 for _ in rules_of(each, "ALLOW"))
-        if policies and not open_rules and not found:
-            yield Found(each.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
+        allows = sum(1 for _ in rules_of(authorizer, "ALLOW"))
+        if policies and not open_rules and not unauthenticated:
+            yield Found(authorizer.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
 
 
 def _takes_everything(rule: Rule) -> bool:
@@ -124,15 +127,15 @@ def _refused(authorizer: Authorizer) -> Callable[[str], str]:
 
 def callers_are_verified(installation: Installation) -> Iterator[Finding]:
     """The peer's certificate is verified here, and the proxy's word for it is not enough."""
-    for each in installation.authorizers:
-        options = each.settings.options()
-        at = each.setting("peer", "verify_certificate")
+    for authorizer in installation.authorizers:
+        options = authorizer.settings.options()
+        at = authorizer.setting("peer", "verify_certificate")
         if options.verify_certificate is CertificateCheck.REQUIRED:
             yield Found(at, "required")
         else:
             message = f"certificates of callers are verified {options.verify_certificate.value.replace('_', ' ')}"
             yield Gap(message, "write `peer: {verify_certificate: required}`", at)
-        at = each.setting("peer", "trust_proxy")
+        at = authorizer.setting("peer", "trust_proxy")
         if options.trust_proxy:
             yield Gap("the proxy's word for the caller is believed", "write `peer: {trust_proxy: false}`", at)
         else:
@@ -172,52 +175,54 @@ def _attribute(clause: Clause) -> str:
 
 def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
     """Rules look at who asks and at the state of the moment: workload, token, claims, time, conditions."""
-    for each in installation.authorizers:
+    for authorizer in installation.authorizers:
         shown: dict[str, Found] = {}
-        for policy, rule in rules_of(each, "ALLOW", "DENY"):
+        for policy, rule in rules_of(authorizer, "ALLOW", "DENY"):
             for clause in clauses_of(rule):
                 what = _attribute(clause)
                 if what and what.partition(":")[0] not in shown:
-                    shown[what.partition(":")[0]] = Found(place_of(each, policy, rule), what)
+                    shown[what.partition(":")[0]] = Found(place_of(authorizer, policy, rule), what)
         yield from list(shown.values())[:_MAX_SHOWN]
-        if not shown and not each.unread:
+        if not shown and not authorizer.unread:
             message = "no rule looks at who asks, the token's claims, the time or any other state of the moment"
             yield Gap(
-                message, "ask for `principals`, `requestPrincipals`, a `condition` or a time", each.setting("policies")
+                message,
+                "ask for `principals`, `requestPrincipals`, a `condition` or a time",
+                authorizer.setting("policies"),
             )
 
 
 def changes_take_effect(installation: Installation) -> Iterator[Finding]:
     """Changed policies come into force without a restart, and soon."""
-    for each in installation.authorizers:
-        reload = each.settings.reload
+    for authorizer in installation.authorizers:
+        reload = authorizer.settings.reload
         if not reload.enabled:
             yield Gap(
                 "changed policies wait for a restart",
                 "write `reload: {enabled: true}`",
-                each.setting("reload", "enabled"),
+                authorizer.setting("reload", "enabled"),
             )
         elif reload.poll_seconds > _MAX_AGE_OF_RULES_SECONDS:
             message = f"files are looked at every {reload.poll_seconds:g} s only"
-            yield Gap(message, "write `reload: {poll_seconds: 1}`", each.setting("reload", "poll_seconds"))
+            yield Gap(message, "write `reload: {poll_seconds: 1}`", authorizer.setting("reload", "poll_seconds"))
         else:
-            yield Found(each.setting("reload", "poll_seconds"), f"looked at every {reload.poll_seconds:g} s")
-        for mount in each.container.items("volumeMounts") if each.container is not None else ():
-            below = any(path.startswith(mount.text("mountPath")) for path in each.settings.policies)
+            yield Found(authorizer.setting("reload", "poll_seconds"), f"looked at every {reload.poll_seconds:g} s")
+        for mount in authorizer.container.items("volumeMounts") if authorizer.container is not None else ():
+            below = any(path.startswith(mount.text("mountPath")) for path in authorizer.settings.policies)
             if mount.get("subPath") is not None and below:
                 yield Gap("the kubelet never updates a subPath", "mount the directory", mount.place)
 
 
 def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
     """A RevocationList is loaded, so that a stolen key or token can be refused within a reload."""
-    for each in installation.authorizers:
-        for revocations in each.documents.revocations:
+    for authorizer in installation.authorizers:
+        for revocations in authorizer.documents.revocations:
             name = f"RevocationList {revocations.namespace}/{revocations.name}"
-            at = each.place(revocations.position.source, revocations.position.line, name)
+            at = authorizer.place(revocations.position.source, revocations.position.line, name)
             yield Found(at, f"{len(revocations.entries)} entries")
-        if not each.documents.revocations:
-            if each.unread:
-                yield Unseen("no RevocationList is among the policies that were given", each.setting("policies"))
+        if not authorizer.documents.revocations:
+            if authorizer.unread:
+                yield Unseen("no RevocationList is among the policies that were given", authorizer.setting("policies"))
                 continue
-            mend = "add a RevocationList to the policies of the platform team, as k8s/policies/revocations does"
-            yield Gap("there is no RevocationList", mend, each.setting("policies"))
+            remedy = "add a RevocationList to the policies of the platform team, as k8s/policies/revocations does"
+            yield Gap("there is no RevocationList", remedy, authorizer.setting("policies"))

@@ -35,9 +35,9 @@ def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, Place]]:
 
 def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
     """Each issuer is an https URL, its keys come over https, and its tokens must name us as their audience."""
-    for each in installation.authorizers:
-        policies = {policy.issuer for policy in each.documents.issuer_policies if policy.audiences}
-        for rule, at in jwt_rules(each):
+    for authorizer in installation.authorizers:
+        policies = {policy.issuer for policy in authorizer.documents.issuer_policies if policy.audiences}
+        for rule, at in jwt_rules(authorizer):
             if not rule.issuer:
                 yield Gap("tokens are taken whatever issuer they name", "name the `issuer`", at)
             elif not rule.audiences and rule.issuer not in policies:
@@ -48,31 +48,33 @@ def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
                 yield Gap("keys are fetched without TLS", "write an https `jwksUri`", at)
             else:
                 yield Found(at, f"issuer {rule.issuer}, audiences {', '.join(rule.audiences) or 'by IssuerPolicy'}")
-        at = each.setting("jwks", "allow_http")
-        if each.settings.jwks.allow_http:
+        at = authorizer.setting("jwks", "allow_http")
+        if authorizer.settings.jwks.allow_http:
             yield Gap("keys may be fetched without TLS", "write `jwks: {allow_http: false}`", at)
 
 
 def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Finding]:
     """A stolen token is useless (bound to its presenter) or soon useless (`maxTokenAge`), by issuer or by rule."""
-    for each in installation.authorizers:
-        limits = {policy.issuer: policy for policy in each.documents.issuer_policies}
+    for authorizer in installation.authorizers:
+        limits = {policy.issuer: policy for policy in authorizer.documents.issuer_policies}
         required = [
-            (clause, place_of(each, policy, rule))
-            for policy, rule in rules_of(each, "ALLOW")
+            (clause, place_of(authorizer, policy, rule))
+            for policy, rule in rules_of(authorizer, "ALLOW")
             for clause in rule.clauses
             if _limits(clause)
         ]
         for clause, at in required:
             yield Found(at, clause.label)
-        readers = [rule for _, rule in rules_of(each, "ALLOW") if any(reads_token(one) for one in clauses_of(rule))]
+        readers = [
+            rule for _, rule in rules_of(authorizer, "ALLOW") if any(reads_token(one) for one in clauses_of(rule))
+        ]
         always = bool(readers) and all(any(_limits(one) for one in rule.clauses) for rule in readers)
-        for rule, at in jwt_rules(each):
+        for rule, at in jwt_rules(authorizer):
             limit = limits.get(rule.issuer)
             if limit is not None and (limit.require_bound or limit.max_token_age <= MAX_TOKEN_AGE_SECONDS):
                 name = f"IssuerPolicy {limit.namespace}/{limit.name}"
                 what = "requireBound" if limit.require_bound else f"maxTokenAge {limit.max_token_age:g} s"
-                yield Found(each.place(limit.position.source, limit.position.line, name), what)
+                yield Found(authorizer.place(limit.position.source, limit.position.line, name), what)
             elif not always:
                 message = f"a stolen token of {rule.issuer or 'any issuer'} is good for as long as its issuer says"
                 yield Gap(message, "add an IssuerPolicy with `maxTokenAge` or `requireBound` for this issuer", at)
@@ -87,24 +89,31 @@ def _limits(clause: Clause) -> bool:
 
 def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
     """There is a trust bundle for callers' certificates, and none of its authorities ends soon."""
-    for each in installation.authorizers:
-        for bundle in each.documents.bundles:
+    for authorizer in installation.authorizers:
+        for bundle in authorizer.documents.bundles:
             name = f"TrustBundle {bundle.namespace}/{bundle.name}"
-            at = each.place(bundle.position.source, bundle.position.line, name)
-            ends = each.snapshot.verifier.bundle_expiry.get(bundle.trust_domain.name)
+            at = authorizer.place(bundle.position.source, bundle.position.line, name)
+            ends = authorizer.snapshot.verifier.bundle_expiry.get(bundle.trust_domain.name)
             yield _lasting(at, ends, installation.now)
-        for number, given in enumerate(each.settings.bundles):
-            at = each.setting("bundles", number)
+        for number, given in enumerate(authorizer.settings.bundles):
+            at = authorizer.setting("bundles", number)
             if given.url is not None:
                 yield Unseen(f"the bundle of {given.trust_domain} is fetched from {given.url} while serving", at)
             elif given.file is not None:
-                yield _file(installation, each, given.trust_domain, given.file, at)
-        if each.settings.takes_agent_bundles:
-            at = each.setting("workload_api", "socket")
+                yield _file(installation, authorizer, given.trust_domain, given.file, at)
+        if authorizer.settings.takes_agent_bundles:
+            at = authorizer.setting("workload_api", "socket")
             yield Unseen("trust bundles come from the Workload API while serving, and rotate there", at)
-        if not (each.documents.bundles or each.settings.bundles or each.settings.takes_agent_bundles or each.unread):
+        if not (
+            authorizer.documents.bundles
+            or authorizer.settings.bundles
+            or authorizer.settings.takes_agent_bundles
+            or authorizer.unread
+        ):
             yield Gap(
-                "no trust bundle: every caller is denied", "add `bundles` or a TrustBundle", each.setting("bundles")
+                "no trust bundle: every caller is denied",
+                "add `bundles` or a TrustBundle",
+                authorizer.setting("bundles"),
             )
 
 
@@ -135,7 +144,7 @@ def _volume(installation: Installation, authorizer: Authorizer, folder: str) -> 
     }
     for workload, pod in installation.pods:
         if workload is authorizer.workload:
-            return next((each for each in pod.items("spec", "volumes") if each.text("name") in names), None)
+            return next((volume for volume in pod.items("spec", "volumes") if volume.text("name") in names), None)
     return None
 
 

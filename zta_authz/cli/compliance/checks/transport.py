@@ -22,29 +22,29 @@ _MTLS_MODES: Final = ("ISTIO_MUTUAL", "MUTUAL")
 
 def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
     """Nobody reaches a protected workload but over mutual TLS."""
-    scopes = {each.name for each in installation.injected_namespaces}
-    scopes |= {each.namespace for each in custom_policies(installation)} - installation.root_namespaces
+    scopes = {space.name for space in installation.injected_namespaces}
+    scopes |= {policy.namespace for policy in custom_policies(installation)} - installation.root_namespaces
     policies = installation.of_kind("PeerAuthentication")
-    for each in policies:
-        mode = each.root.get("spec", "mtls", "mode")
+    for policy in policies:
+        mode = policy.root.get("spec", "mtls", "mode")
         if mode is not None and mode.text() not in ("STRICT", "UNSET"):
             yield Gap(f"mutual TLS is {mode.text()}", "write `mode: STRICT`", mode.place)
-        for port, value in each.root.fields("spec", "portLevelMtls").items():
+        for port, value in policy.root.fields("spec", "portLevelMtls").items():
             if value.text("mode") != "STRICT":
                 yield Gap(f"port {port} is left out of mutual TLS", "write `mode: STRICT`", value.place)
     for namespace in sorted(scopes):
         strict = [
             mode
-            for each in installation.of_kind_in("PeerAuthentication", {namespace, *installation.root_namespaces})
-            if each.root.get("spec", "selector") is None
-            and (mode := each.root.get("spec", "mtls", "mode")) is not None
+            for policy in installation.of_kind_in("PeerAuthentication", {namespace, *installation.root_namespaces})
+            if policy.root.get("spec", "selector") is None
+            and (mode := policy.root.get("spec", "mtls", "mode")) is not None
             and mode.text() == "STRICT"
         ]
         if strict:
             yield Found(strict[0].place, f"STRICT in namespace {namespace}")
         else:
-            mend = "add a PeerAuthentication with `mtls: {mode: STRICT}` and no selector"
-            yield Gap(f"nothing makes mutual TLS strict in namespace {namespace}", mend)
+            remedy = "add a PeerAuthentication with `mtls: {mode: STRICT}` and no selector"
+            yield Gap(f"nothing makes mutual TLS strict in namespace {namespace}", remedy)
     yield from _gateway_clients(installation)
     for tls in installation.messages(DOWNSTREAM_TLS):
         yield from _downstream(tls.value)
@@ -57,13 +57,13 @@ def _gateway_clients(installation: Installation) -> Iterator[Finding]:
     if not security_policies(installation):
         return
     policies = installation.of_kind("ClientTrafficPolicy")
-    for each in policies:
-        validation = each.root.get("spec", "tls", "clientValidation")
+    for policy in policies:
+        validation = policy.root.get("spec", "tls", "clientValidation")
         if validation is None or validation.flag("optional"):
-            yield Gap("clients need no certificate", "add `clientValidation` with `optional: false`", each.root.place)
+            yield Gap("clients need no certificate", "add `clientValidation` with `optional: false`", policy.root.place)
         else:
             yield Found(validation.place, "clients need a certificate")
-        yield from _version(each.root.get("spec", "tls", "minVersion"))
+        yield from _version(policy.root.get("spec", "tls", "minVersion"))
     if not policies:
         yield Gap("clients need no certificate", "add a ClientTrafficPolicy with `clientValidation`")
     for gateway in installation.of_kind("Gateway"):
@@ -102,19 +102,19 @@ def _plain_listeners(installation: Installation) -> Iterator[Finding]:
     for _, config in installation.envoy:
         for listener in config.items("static_resources", "listeners"):
             for chain in listener.items("filter_chains"):
-                asks = any(each.text("@type") == EXT_AUTHZ for each in chain.below())
+                asks = any(node.text("@type") == EXT_AUTHZ for node in chain.below())
                 if asks and chain.get("transport_socket") is None:
                     yield Gap("the listener speaks plaintext", "add a DownstreamTlsContext", chain.place)
 
 
 def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]:
     """zta-authz answers on Unix sockets or over mutual TLS 1.3, never in plaintext to other machines."""
-    for each in installation.authorizers:
-        settings = each.settings
+    for authorizer in installation.authorizers:
+        settings = authorizer.settings
         if settings.insecure:
-            yield Gap("plaintext to other machines is allowed", "take `insecure` away", each.setting("insecure"))
+            yield Gap("plaintext to other machines is allowed", "take `insecure` away", authorizer.setting("insecure"))
         for number, endpoint in enumerate(settings.endpoints()):
-            at = each.setting("listen", number)
+            at = authorizer.setting("listen", number)
             if endpoint.is_unix:
                 yield Found(at, f"a Unix socket, mode {settings.socket.mode}")
             elif settings.tls is not None:
@@ -127,25 +127,27 @@ def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]
 
 def callers_are_named(installation: Installation) -> Iterator[Finding]:
     """Which proxies may ask is listed, and each may ask about its own workloads only."""
-    for each in installation.authorizers:
-        if any(endpoint.is_unix for endpoint in each.settings.endpoints()):
-            yield from _socket(each)
-        if each.settings.tls is None:
+    for authorizer in installation.authorizers:
+        if any(endpoint.is_unix for endpoint in authorizer.settings.endpoints()):
+            yield from _socket(authorizer)
+        if authorizer.settings.tls is None:
             continue
-        names = each.settings.tls.allowed_spiffe_ids
-        at = each.setting("tls", "allowed_spiffe_ids")
+        names = authorizer.settings.tls.allowed_spiffe_ids
+        at = authorizer.setting("tls", "allowed_spiffe_ids")
         yield Found(at, ", ".join(names))
-        if len(names) > 1 and not each.settings.options().shared:
+        if len(names) > 1 and not authorizer.settings.options().shared:
             message = "every caller asks about the same workload, whoever it is"
             yield Gap(message, "list `workloads`, or `gateways` with their namespaces", at)
-        for number, gateway in enumerate(each.settings.gateways):
-            at = each.setting("gateways", number)
+        for number, gateway in enumerate(authorizer.settings.gateways):
+            at = authorizer.setting("gateways", number)
             if "*" in gateway.namespaces:
                 yield Gap("the gateway may name every namespace", "list the namespaces it stands before", at)
             else:
                 yield Found(at, f"{gateway.spiffe_id} may name {', '.join(gateway.namespaces)}")
-        if each.settings.workloads:
-            yield Found(each.setting("workloads"), f"{len(each.settings.workloads)} workloads, each by its proxy")
+        if authorizer.settings.workloads:
+            yield Found(
+                authorizer.setting("workloads"), f"{len(authorizer.settings.workloads)} workloads, each by its proxy"
+            )
 
 
 def _socket(authorizer: Authorizer) -> Iterator[Finding]:
@@ -161,7 +163,7 @@ def _socket(authorizer: Authorizer) -> Iterator[Finding]:
 
 def proxies_know_who_answers(installation: Installation) -> Iterator[Finding]:
     """Proxies verify that what answers them is zta-authz: whoever else answered could allow everything."""
-    listeners = [endpoint for each in installation.authorizers for endpoint in each.settings.endpoints()]
+    listeners = [endpoint for authorizer in installation.authorizers for endpoint in authorizer.settings.endpoints()]
     over_tcp = not listeners or any(not endpoint.is_unix for endpoint in listeners)
     if custom_policies(installation) and over_tcp:
         yield from _destination_rules(installation)
@@ -171,31 +173,34 @@ def proxies_know_who_answers(installation: Installation) -> Iterator[Finding]:
         for message in config.below():
             if message.text("@type") == EXT_AUTHZ:
                 yield _cluster(config, message.text("grpc_service", "envoy_grpc", "cluster_name"), message)
-    for found in installation.messages(EXT_AUTHZ):
-        if found.holder.kind == "EnvoyFilter" and not found.merged:
-            patches = [each.get("patch", "value") for each in found.holder.root.items("spec", "configPatches")]
-            clusters = {each.text("name"): each for each in patches if each is not None}
-            name = found.value.text("grpc_service", "envoy_grpc", "cluster_name")
+    for ext_authz in installation.messages(EXT_AUTHZ):
+        if ext_authz.holder.kind == "EnvoyFilter" and not ext_authz.merged:
+            patches = [
+                config_patch.get("patch", "value")
+                for config_patch in ext_authz.holder.root.items("spec", "configPatches")
+            ]
+            clusters = {cluster.text("name"): cluster for cluster in patches if cluster is not None}
+            name = ext_authz.value.text("grpc_service", "envoy_grpc", "cluster_name")
             if name in clusters:
                 yield _reached(clusters[name])
 
 
 def _destination_rules(installation: Installation) -> Iterator[Finding]:
     rules = [
-        each
-        for each in installation.of_kind("DestinationRule")
-        if each.root.text("spec", "host").partition(".")[0] in service_names(installation)
+        rule
+        for rule in installation.of_kind("DestinationRule")
+        if rule.root.text("spec", "host").partition(".")[0] in service_names(installation)
     ]
     for rule in rules:
         mode = rule.root.get("spec", "trafficPolicy", "tls", "mode")
         if mode is not None and mode.text() in _MTLS_MODES:
             yield Found(mode.place, mode.text())
         else:
-            mend = "write `tls: {mode: ISTIO_MUTUAL}`"
-            yield Gap("proxies do not verify who answers", mend, (mode or rule.root).place)
+            remedy = "write `tls: {mode: ISTIO_MUTUAL}`"
+            yield Gap("proxies do not verify who answers", remedy, (mode or rule.root).place)
     if not rules:
-        mend = "add a DestinationRule for zta-authz's Service with `tls: {mode: ISTIO_MUTUAL}`"
-        yield Gap("proxies do not verify who answers", mend)
+        remedy = "add a DestinationRule for zta-authz's Service with `tls: {mode: ISTIO_MUTUAL}`"
+        yield Gap("proxies do not verify who answers", remedy)
 
 
 def _backend_policies(installation: Installation) -> Iterator[Finding]:
@@ -213,29 +218,29 @@ def _backend_policies(installation: Installation) -> Iterator[Finding]:
 
 def _cluster(config: Value, name: str, message: Value) -> Finding:
     clusters = config.items("static_resources", "clusters")
-    found = next((each for each in clusters if each.text("name") == name), None)
-    if found is None:
+    cluster = next((cluster for cluster in clusters if cluster.text("name") == name), None)
+    if cluster is None:
         return Gap(f"there is no cluster `{name}`", "add it with a pipe, or with TLS", message.place)
-    return _reached(found)
+    return _reached(cluster)
 
 
 def _reached(cluster: Value) -> Finding:
-    endpoints = [each.get("address") for each in cluster.below() if each.get("address") is not None]
-    addresses = [each for each in endpoints if each is not None]
-    if addresses and all(each.get("pipe") is not None for each in addresses):
+    endpoints = [node.get("address") for node in cluster.below() if node.get("address") is not None]
+    addresses = [endpoint for endpoint in endpoints if endpoint is not None]
+    if addresses and all(address.get("pipe") is not None for address in addresses):
         return Found(addresses[0].place, addresses[0].text("pipe", "path"))
-    names = [each for each in cluster.below() if each.get("match_typed_subject_alt_names") is not None]
+    names = [node for node in cluster.below() if node.get("match_typed_subject_alt_names") is not None]
     if cluster.get("transport_socket") is not None and names:
         return Found(names[0].place, "TLS, the name of zta-authz is verified")
-    mend = "add an UpstreamTlsContext with `match_typed_subject_alt_names`, or use a pipe"
-    return Gap("proxies do not verify who answers", mend, cluster.place)
+    remedy = "add an UpstreamTlsContext with `match_typed_subject_alt_names`, or use a pipe"
+    return Gap("proxies do not verify who answers", remedy, cluster.place)
 
 
 def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
     """What is sent to collectors (who called what) goes over TLS unless the collector is in the same pod."""
-    for each in installation.authorizers:
-        for path, url in _collectors(each.settings.model_dump(), ()):
-            at = each.setting(*path)
+    for authorizer in installation.authorizers:
+        for path, url in _collectors(authorizer.settings.model_dump(), ()):
+            at = authorizer.setting(*path)
             host = urlsplit(url).hostname or ""
             if url.startswith("https://") or host in _LOCAL_HOSTS:
                 yield Found(at, url)
