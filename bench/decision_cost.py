@@ -26,7 +26,7 @@ from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import encode_response
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.pdp.decide import combine, decide
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.settings import load_settings
 from zta_authz.telemetry.observer import build_observer

@@ -25,7 +25,7 @@ from zta_authz.model.request import Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
 from zta_authz.pdp.decide import combine
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,9 +24,9 @@ from zta_authz.model.spiffe import SpiffeId
 from zta_authz.pdp.decide import combine, decide
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
-from zta_authz.policy.cel import evaluate_text
-from zta_authz.policy.identity_matchers import ServiceAccount, namespace_matcher
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.cel.condition import evaluate_text
+from zta_authz.policy.rules.identity_matchers import ServiceAccount, namespace_matcher
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from zta_authz.cli.compliance.catalogue import CHECKS, REQUIREMENTS
 from zta_authz.cli.compliance.checks.tokens import SOON_SECONDS
 from zta_authz.cli.compliance.evidence import Status
 from zta_authz.cli.compliance.report import NOTICE
-from zta_authz.policy.yaml_reader import MAX_DEPTH
+from zta_authz.policy.yaml.nodes import MAX_DEPTH
 
 if TYPE_CHECKING:
     import pytest

@@ -8,10 +8,10 @@ from pathlib import Path
 from zta_authz.errors import Reason
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
-from zta_authz.policy.cel import MAX_LENGTH
-from zta_authz.policy.cel_variables import VARIABLES
-from zta_authz.policy.conditions import CLIENT_KEYS, KNOWN_KEYS
-from zta_authz.policy.documents import KINDS
+from zta_authz.policy.cel.condition import MAX_LENGTH
+from zta_authz.policy.cel.variables import VARIABLES
+from zta_authz.policy.documents.reader import KINDS
+from zta_authz.policy.rules.clause_factory import CLIENT_KEYS, KNOWN_KEYS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
 

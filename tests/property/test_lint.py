@@ -10,12 +10,12 @@ import pytest
 from tests.property.policy_shapes import Shapes
 from tests.support.policies import ISTIO, STRICT, table
 from zta_authz.model.spiffe import SpiffeId
-from zta_authz.policy.inputs import Inputs
-from zta_authz.policy.lint import Kind, lint
+from zta_authz.policy.lint.linter import Kind, lint
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.options import Options
-    from zta_authz.policy.rule import Rule
+    from zta_authz.policy.rules.rule import Rule
 
 _SETS = 80
 _REQUESTS = 25

@@ -15,7 +15,7 @@ from tests.property.slow_reading import Case, decide
 from tests.support.policies import ISTIO, STRICT, table
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.decide import combine
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 _SETS = 60
 _REQUESTS = 12

@@ -16,8 +16,8 @@ from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
 from zta_authz.pdp.decide import decide
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
-from zta_authz.policy.inputs import Inputs
-from zta_authz.policy.lint import Kind
+from zta_authz.policy.lint.linter import Kind
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

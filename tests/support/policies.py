@@ -13,14 +13,14 @@ from zta_authz.model.request import Address, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
 from zta_authz.pdp.decide import combine
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.table import RuleTable
+    from zta_authz.policy.rules.table import RuleTable
 
 STRICT = Options()
 ISTIO = Options.istio()

@@ -18,7 +18,7 @@ from zta_authz.admin.state import KeyKind, KeyStatus
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.request import Address, Evidence, Headers, RequestAttributes
 from zta_authz.pdp.explain import Explanation, explain
-from zta_authz.policy.schedule import END_OF_TIME
+from zta_authz.policy.rules.schedule import END_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.lint import Finding
+    from zta_authz.policy.lint.linter import Finding
     from zta_authz.settings import Settings
 
 EXIT_WARNINGS: Final = 1
@@ -132,7 +132,7 @@ def _print_text(snapshot: Snapshot, findings: list[Finding]) -> None:
     from rich.text import Text
 
     from zta_authz.cli.output import one_line, stdout_console
-    from zta_authz.policy.rule import shown_rule
+    from zta_authz.policy.rules.rule import shown_rule
 
     console = stdout_console()
     lines = [(fault.place, "warning", fault.message, fault.hint) for fault in sorted(snapshot.warnings)]

@@ -17,8 +17,8 @@ from zta_authz.model.identity import ApiClient, Binding, Identity, Peer, PeerTru
 from zta_authz.model.request import NO_ADDRESS, Address, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
 from zta_authz.pdp.shadow import BY_POLICY
-from zta_authz.policy.clauses import AddressClause, PortClause, RequestPrincipalClause, TextClause
-from zta_authz.policy.dimensions import (
+from zta_authz.policy.rules.clauses import AddressClause, PortClause, RequestPrincipalClause, TextClause
+from zta_authz.policy.rules.dimensions import (
     API_CLIENT,
     API_SCOPES,
     DESTINATION_IP,
@@ -30,15 +30,15 @@ from zta_authz.policy.dimensions import (
     SOURCE_IP,
     ClaimDimension,
 )
-from zta_authz.policy.extra_clauses import TimeClause
-from zta_authz.policy.inputs import Inputs
-from zta_authz.policy.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.extra_clauses import TimeClause
+from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from zta_authz.model.options import Options
-    from zta_authz.policy.clauses import Clause
+    from zta_authz.policy.rules.clauses import Clause
 
 _HASHED: Final = "hmac-sha256:"
 _CUT: Final = "..."

@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
     from zta_authz.errors import Fault
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.lint import Finding
-    from zta_authz.policy.unmatchable import CredentialSource
+    from zta_authz.policy.lint.linter import Finding
+    from zta_authz.policy.lint.unmatchable import CredentialSource
     from zta_authz.settings import Settings
 
 
 def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
     """The findings about the rules of `snapshot` at `now`, seconds since the epoch."""
     from zta_authz.pdp.paths import ambiguous, plain_authority
-    from zta_authz.policy.lint import lint
+    from zta_authz.policy.lint.linter import lint
 
     options = snapshot.options
 
@@ -33,7 +33,7 @@ def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
 
 def _sources(snapshot: Snapshot) -> Iterator[CredentialSource]:
     from zta_authz.model.documents import Selector
-    from zta_authz.policy.unmatchable import CredentialSource
+    from zta_authz.policy.lint.unmatchable import CredentialSource
 
     for document in snapshot.verifier.documents:
         clients = document.keys.clients if document.keys is not None else ()

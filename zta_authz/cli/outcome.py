@@ -9,7 +9,7 @@ from rich.text import Text
 
 from zta_authz.cli.output import one_line
 from zta_authz.model.identity import PeerTrust
-from zta_authz.policy.rule import shown_rule
+from zta_authz.policy.rules.rule import shown_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zta_authz.policy.rule import shown_rule
+from zta_authz.policy.rules.rule import shown_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,7 +19,7 @@ from zta_authz.model.request import NO_EVIDENCE, Evidence
 from zta_authz.model.spiffe import SCHEME
 from zta_authz.pdp.decide import decide
 from zta_authz.pdp.explain import explain
-from zta_authz.policy.documents import read_all
+from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy_sources.files import load_snapshot, read_sources
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from zta_authz.cli.policy_evaluator import PolicyEvaluator
 from zta_authz.cli.requests import parse_time, read_request
 from zta_authz.errors import Fault, FaultsError, Reason
 from zta_authz.model.decision import Verdict
-from zta_authz.policy.fields import Reader, entries
-from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, locate, read_documents, to_plain
+from zta_authz.policy.yaml.fields import Reader, entries
+from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, locate, read_documents, to_plain
 from zta_authz.settings import Settings
 from zta_authz.settings.consistency import inconsistencies
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.decision_logs import Logged
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.inputs import Inputs
+    from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.settings import Settings
 
 EXIT_CHANGES: Final = 1
@@ -316,6 +316,6 @@ def _side(verdict: str, policy: str, rule: int | None, name: str) -> dict[str, A
 
 
 def _by(policy: str, rule: int | None, name: str) -> str:
-    from zta_authz.policy.rule import shown_rule
+    from zta_authz.policy.rules.rule import shown_rule
 
     return f"by {policy}, rule {shown_rule(rule, name)}" if policy else "no policy matches"

@@ -20,9 +20,9 @@ from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
-from zta_authz.policy.fields import Reader, entries, with_article
-from zta_authz.policy.schedule import END_OF_TIME
-from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, Scalar, read_documents, to_plain
+from zta_authz.policy.rules.schedule import END_OF_TIME
+from zta_authz.policy.yaml.fields import Reader, entries, with_article
+from zta_authz.policy.yaml.nodes import Mapping as MappingNode, Node, Scalar, read_documents, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,17 +12,17 @@ from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
-from zta_authz.policy.extra_clauses import ConditionClause
-from zta_authz.policy.inputs import Inputs
-from zta_authz.policy.response import TOKEN_DENIALS
+from zta_authz.policy.rules.extra_clauses import ConditionClause
+from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.response_template import TOKEN_DENIALS
 
 if TYPE_CHECKING:
     from zta_authz.model.options import Workload
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.rule import Rule
-    from zta_authz.policy.table import WorkloadView
+    from zta_authz.policy.rules.rule import Rule
+    from zta_authz.policy.rules.table import WorkloadView
 
 _BEFORE_THE_PEER: Final = frozenset((Reason.WORKLOAD_UNKNOWN, Reason.CALLER_NOT_ALLOWED))
 """Why the workload can't be told, which is asked first: the peer is verified for the decision log only then."""

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.pdp.decide import decide
-from zta_authz.policy.cel_cost import MAX_UNITS
-from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.cel.cost import MAX_UNITS
+from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
     from zta_authz.model.identity import Token
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.clauses import Clause
-    from zta_authz.policy.rule import Rule
-    from zta_authz.policy.table import RuleIndex
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.rule import Rule
+    from zta_authz.policy.rules.table import RuleIndex
 
 _NEAREST: Final = 3
 MOST_UNITS: Final = 20 * MAX_UNITS

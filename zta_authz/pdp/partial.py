@@ -16,10 +16,10 @@ from zta_authz.model.decision import Decision, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from zta_authz.policy.clauses import Clause
-    from zta_authz.policy.inputs import Inputs
-    from zta_authz.policy.rule import Rule
-    from zta_authz.policy.table import WorkloadView
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.inputs import Inputs
+    from zta_authz.policy.rules.rule import Rule
+    from zta_authz.policy.rules.table import WorkloadView
 
     Known = Callable[[Clause], bool]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import Disagreement
 from zta_authz.pdp.decide import combine
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision

@@ -11,8 +11,8 @@ from zta_authz.errors import DocumentErrors, Fault, quoted
 from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.compile import TableCompiler
-from zta_authz.policy.documents import read_all
-from zta_authz.policy.scope import ScopeCheck
+from zta_authz.policy.documents.reader import read_all
+from zta_authz.policy.documents.scope import ScopeCheck
 from zta_authz.policy.workloads import WorkloadResolver
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
-    from zta_authz.policy.table import RuleTable
+    from zta_authz.policy.rules.table import RuleTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault
 from zta_authz.model.pace import no_pause
-from zta_authz.policy.cel import Condition, ConditionError
-from zta_authz.policy.conditions import CLIENT_KEYS, ClauseFactory
-from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
-from zta_authz.policy.rule import PolicyRef, Rule
-from zta_authz.policy.table import CompiledPolicy, RuleTable
+from zta_authz.policy.cel.condition import Condition, ConditionError
+from zta_authz.policy.rules.clause_factory import CLIENT_KEYS, ClauseFactory
+from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.rules.rule import PolicyRef, Rule
+from zta_authz.policy.rules.table import CompiledPolicy, RuleTable
 
 if TYPE_CHECKING:
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
-    from zta_authz.policy.clauses import Clause
-    from zta_authz.policy.fields import Reader
-    from zta_authz.policy.spec import Extras, FieldSpec, PolicySpec, RuleSpec, WhenSpec
-    from zta_authz.policy.yaml_reader import Scalar
+    from zta_authz.policy.documents.spec import Extras, FieldSpec, PolicySpec, RuleSpec, WhenSpec
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.yaml.fields import Reader
+    from zta_authz.policy.yaml.nodes import Scalar
 
 _ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "trustDomains", "requestPrincipals"))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.options import UNIX_CALLER, Workload
-from zta_authz.policy.matchers import string_matcher
+from zta_authz.policy.rules.matchers import string_matcher
 
 if TYPE_CHECKING:
     from zta_authz.model.options import Options

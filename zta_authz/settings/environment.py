@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel
 
 from zta_authz.errors import Fault
-from zta_authz.policy.yaml_reader import read_documents, to_plain
+from zta_authz.policy.yaml.nodes import read_documents, to_plain
 from zta_authz.settings.model import Settings
 from zta_authz.settings.units import number_without_unit
 

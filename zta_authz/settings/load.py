@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from pydantic import ValidationError
 
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.policy.fields import with_article
-from zta_authz.policy.yaml_reader import Mapping as MappingNode, Node, locate, read_documents, to_plain
+from zta_authz.policy.yaml.fields import with_article
+from zta_authz.policy.yaml.nodes import Mapping as MappingNode, Node, locate, read_documents, to_plain
 from zta_authz.settings.consistency import inconsistencies
 from zta_authz.settings.environment import (
     AGENT_SOCKET,

@@ -21,7 +21,7 @@ from zta_authz.errors import DocumentErrors
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.decide import combine
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 INVARIANT = (
     "any text gives a Snapshot or DocumentErrors whose faults all have a source and a message, in bounded time, and what "

@@ -17,7 +17,7 @@ from zta_authz.model.documents import FromHeader, IssuerPolicy, Revocation, Revo
 from zta_authz.model.identity import Binding
 from zta_authz.model.request import Evidence
 from zta_authz.model.spiffe import TrustDomain
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier

@@ -8,8 +8,8 @@ import pytest
 from zta_authz.cli.requests import Subject, load_request, parse_time, read_request
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.model.request import Address
-from zta_authz.policy.fields import Reader
-from zta_authz.policy.yaml_reader import read_documents
+from zta_authz.policy.yaml.fields import Reader
+from zta_authz.policy.yaml.nodes import read_documents
 
 
 def read(text: str, folder: Path = Path()) -> Subject:

@@ -12,8 +12,8 @@ from zta_authz.pdp.decide import combine, decide
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.paths import plain_authority
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
-from zta_authz.policy.cel import Condition
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.cel.condition import Condition
+from zta_authz.policy.rules.inputs import Inputs
 
 OPEN = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: open}, spec: {rules: [{}]}}\n"
 

@@ -11,10 +11,10 @@ from hypothesis import given, strategies as st
 from tests.support.policies import STRICT, identity, operation, policy, request, snapshot, table, when
 from zta_authz.pdp.decide import combine
 from zta_authz.pdp.partial import outlook
-from zta_authz.policy.inputs import Inputs
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
-    from zta_authz.policy.clauses import Clause
+    from zta_authz.policy.rules.clauses import Clause
 
 
 def known(clause: Clause) -> bool:

@@ -11,7 +11,7 @@ from zta_authz.model.request import Evidence, Headers, RequestAttributes
 from zta_authz.pdp.decide import decide
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
-from zta_authz.policy.table import MAX_VIEWS
+from zta_authz.policy.rules.table import MAX_VIEWS
 from zta_authz.policy.workloads import WorkloadResolver
 
 ORDERS = "spiffe://cluster.local/ns/shop/sa/orders"

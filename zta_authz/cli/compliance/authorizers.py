@@ -10,8 +10,8 @@ from zta_authz.cli.compliance.values import Document, Place, Value
 from zta_authz.cli.loading import options_for
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
-from zta_authz.policy.documents import read_all
-from zta_authz.policy.yaml_reader import read_documents
+from zta_authz.policy.documents.reader import read_all
+from zta_authz.policy.yaml.nodes import read_documents
 from zta_authz.policy_sources.files import read_sources
 from zta_authz.policy_sources.walk import is_policy_path
 from zta_authz.settings import Settings, load_settings, parse_settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from zta_authz.model.options import Options
-    from zta_authz.policy.spec import DocumentSet
+    from zta_authz.policy.documents.spec import DocumentSet
 
 NAME: Final = "zta-authz"
 POD_PATHS: Final = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.cli.compliance.values import Place
 from zta_authz.errors import Fault
-from zta_authz.policy.yaml_reader import Scalar
+from zta_authz.policy.yaml.nodes import Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,7 +11,7 @@ from zta_authz.cli.compliance.inner import Inners, inner_of
 from zta_authz.cli.compliance.sources import ENVOY_CONFIG, MESH_VALUES, read_documents, read_texts
 from zta_authz.cli.compliance.values import Document, Value, matches
 from zta_authz.errors import Fault, FaultsError
-from zta_authz.policy.yaml_reader import Mapping, iter_documents
+from zta_authz.policy.yaml.nodes import Mapping, iter_documents
 from zta_authz.policy_sources.walk import SUFFIXES
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.cli.compliance.values import Document, Value
 from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault
-from zta_authz.policy.fields import with_article
-from zta_authz.policy.yaml_reader import Mapping, Node, Sequence, iter_documents
+from zta_authz.policy.yaml.fields import with_article
+from zta_authz.policy.yaml.nodes import Mapping, Node, Sequence, iter_documents
 from zta_authz.policy_sources.files import MAX_FILE_BYTES, read_sources
 from zta_authz.policy_sources.walk import SUFFIXES
 

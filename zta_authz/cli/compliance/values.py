@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.policy.yaml_reader import Mapping, Node, Scalar, Sequence, to_plain
+from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, Sequence, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.model.options import CertificateCheck
 from zta_authz.pdp.paths import ambiguous
-from zta_authz.policy.clauses import RequestPrincipalClause, TextClause
-from zta_authz.policy.dimensions import PEER, ClaimDimension
-from zta_authz.policy.extra_clauses import ConditionClause, TimeClause
-from zta_authz.policy.lint import Kind, Level, lint
-from zta_authz.policy.require import BoundClause, MaxAgeClause
+from zta_authz.policy.lint.linter import Kind, Level, lint
+from zta_authz.policy.rules.clauses import RequestPrincipalClause, TextClause
+from zta_authz.policy.rules.dimensions import PEER, ClaimDimension
+from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from zta_authz.cli.compliance.authorizers import Authorizer
     from zta_authz.cli.compliance.installation import Installation
     from zta_authz.cli.compliance.values import Place
-    from zta_authz.policy.clauses import Clause
-    from zta_authz.policy.rule import Rule
-    from zta_authz.policy.table import CompiledPolicy
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.rule import Rule
+    from zta_authz.policy.rules.table import CompiledPolicy
 
 _MAX_SHOWN: Final = 5
 """Rules that are shown as evidence of one thing."""

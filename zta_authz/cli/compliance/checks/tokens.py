@@ -10,7 +10,7 @@ from zta_authz.authn.bundles import expiry
 from zta_authz.cli.compliance.checks.rules import clauses_of, place_of, reads_token, rules_of
 from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.model.spiffe import TrustDomain
-from zta_authz.policy.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.compliance.installation import Installation
     from zta_authz.cli.compliance.values import Place, Value
     from zta_authz.model.documents import JwtRule
-    from zta_authz.policy.clauses import Clause
+    from zta_authz.policy.rules.clauses import Clause
 
 SOON_SECONDS: Final = 30 * 86400.0
 MAX_TOKEN_AGE_SECONDS: Final = 24 * 3600.0

@@ -1,0 +1,43 @@
+"""The outline of a condition: the clauses that `&&`, `||`, `!`, `?:` and brackets join."""
+
+from __future__ import annotations
+
+import pytest
+
+from zta_authz.policy.cel.tokens import Outline, outline
+
+
+def shown(part: Outline) -> object:
+    return part.text if not part.parts else (part.op.value, *(shown(each) for each in part.parts))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a", "a"),
+        ("a && b || c", ("||", ("&&", "a", "b"), "c")),
+        ("a && (b || c)", ("&&", "a", ("||", "b", "c"))),
+        ("((a))", "a"),
+        ("!a", ("!", "a")),
+        ("!!a", "a"),
+        ("!(a && b)", ("!", ("&&", "a", "b"))),
+        ("!a == b", "!a == b"),
+        ("!a in b", "!a in b"),
+        ("!a.exists(x, x == 1)", ("!", "a.exists(x, x == 1)")),
+        ("(a).b", "(a).b"),
+        ("(a) == (b)", "(a) == (b)"),
+        ("a ? b : c", ("?:", "a", "b", "c")),
+        ("a || b ? c && d : e ? f : g", ("?:", ("||", "a", "b"), ("&&", "c", "d"), ("?:", "e", "f", "g"))),
+        ("a ? {'x': 1} == b : c", ("?:", "a", "{'x': 1} == b", "c")),
+        ("x == '&& || (' && b", ("&&", "x == '&& || ('", "b")),
+        ("a // && c\n && b", ("&&", "a", "b")),
+        ("x.exists(y, y == 1 || y == 2) && b", ("&&", "x.exists(y, y == 1 || y == 2)", "b")),
+        ('r"\\" && a', ("&&", 'r"\\"', "a")),
+    ],
+)
+def test_an_outline_shows_how_clauses_are_joined(text: str, wanted: object) -> None:
+    assert shown(outline(text)) == wanted
+
+
+def test_the_clauses_come_as_they_stand() -> None:
+    assert [each.text for each in outline("a && (!b || c) ? d : e").clauses()] == ["a", "b", "c", "d", "e"]

@@ -1,0 +1,93 @@
+"""Paths: Istio's string forms, and templates by the regular expression of Envoy's `uri_template`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.policies import ISTIO, STRICT, matches, operation, request
+from zta_authz.policy.rules.path_templates import Template, TemplateTrie, parse_template, path_matcher
+
+_TEMPLATES = [
+    (
+        "/{*}",
+        ["/a", "/*", "/..", "/%2F", "/;v=1", "/a=b"],
+        ["/", "/a/", "/a/b", "", "/a b", "/[", '/"', "/|", "/^", "/é"],
+    ),
+    ("/a/{*}", ["/a/b"], ["/a/", "/a", "/a/b/", "/A/b"]),
+    ("/a/{*}/c", ["/a/b/c"], ["/a//c", "/a/b/c/", "/a/b/x/c"]),
+    ("/{*}/{*}", ["/a/b"], ["/a", "/a/b/c"]),
+    ("/a/{**}", ["/a/", "/a/b", "/a/b/c/", "/a//", "/a/*"], ["/a", "/ab", "/a/b c", "/a/[", ""]),
+    ("/{**}", ["/", "/a/b", "//"], ["", "a", "/{"]),
+    ("/{**}/b", ["//b", "/a/b", "/a/c/b", "/b/b"], ["/b", "/a/b/", "/a/bb"]),
+    ("/{**}/b/c", ["/a/b/c", "//b/c"], ["/b/c", "/a/c"]),
+    ("/a/{**}/", ["/a//", "/a/b/"], ["/a/", "/a/b"]),
+    ("/a/{*}/{**}/d.x", ["/a/b//d.x", "/a/b/c/d.x"], ["/a/b/d.x", "/a/b/c/dxx"]),
+    ("/foo/{**}/", [], ["/foo/bar/baz.txt"]),
+]
+
+
+@pytest.mark.parametrize(("template", "met", "missed"), _TEMPLATES)
+def test_templates_match_as_envoy_does(template: str, met: list[str], missed: list[str]) -> None:
+    for path, wanted in [*((path, True) for path in met), *((path, False) for path in missed)]:
+        assert path_matcher(template).matches(path) is wanted, path
+        for options in (STRICT, ISTIO):
+            assert matches(operation(paths=[template]), request(path=path), options=options) is wanted, path
+            assert matches(operation(notPaths=[template]), request(path=path), options=options) is not wanted, path
+
+
+@pytest.mark.parametrize(
+    ("value", "met", "missed"),
+    [
+        ("/a", ["/a", "/a?b", "/a#b", "/a?#", "/a#?"], ["/a/", "/A", "/a;b", "/a%3Fb"]),
+        ("/a/*", ["/a/", "/a/b?c"], ["/a", "/b/a/"]),
+        ("*.html", ["/x.html", ".html?q=.php"], ["/x.php?.html", "/x.html/"]),
+        ("*", ["/", "x"], ["", "?a", "#"]),
+        ("/a/*/b", ["/a/*/b"], ["/a/x/b"]),
+        ("/{a}", ["/{a}"], ["/a"]),
+    ],
+)
+def test_other_paths_are_strings_compared_with_the_path_without_query_and_fragment(
+    value: str, met: list[str], missed: list[str]
+) -> None:
+    for path, wanted in [*((path, True) for path in met), *((path, False) for path in missed)]:
+        assert matches(operation(paths=[value]), request(path=path)) is wanted, path
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{*}", "a path template starts with `/`"),
+        ("/{*}a", "`{*}a`: `{*}` and `{**}` stand for a whole path segment"),
+        ("/{*}{*}", "`{*}{*}`: `{*}` and `{**}` stand for a whole path segment"),
+        ("/{x}/{*}", "`{x}`: `{*}` and `{**}` stand for a whole path segment"),
+        ("/{**}/{*}", "`{**}` is the last operator of a path template"),
+        ("/{**}/{**}", "`{**}` is the last operator of a path template"),
+        ("/a*/{*}", "`a*` has characters that a path template can't hold"),
+        ("/{*}/é", "`é` has characters that a path template can't hold"),
+    ],
+)
+def test_a_bad_template_says_what_is_wrong(value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_template(value)
+
+
+def test_a_template_shows_itself_as_it_was_written() -> None:
+    template = parse_template("/a/{*}/{**}/b")
+    assert template == Template("/a/{*}/{**}/b", ("", "a", None), "/b")
+    assert template.key is not None
+    assert template.key.form == "template"
+
+
+def test_the_trie_leaves_no_template_out_and_most_others() -> None:
+    texts = [template for template, _, _ in _TEMPLATES]
+    trie: TemplateTrie[str] = TemplateTrie()
+    for text in texts:
+        trie.add(text, text)
+    paths = {path for _, met, missed in _TEMPLATES for path in (*met, *missed)}
+    for path in paths:
+        found = list(trie.find(path))
+        assert {text for text in texts if parse_template(text).matches(path)} <= set(found), path
+    assert set(trie.find("/x/y")) <= {"/{*}/{*}", "/{**}", "/{**}/b"}
+    assert not set(trie.find("z")) - {"/{**}"}

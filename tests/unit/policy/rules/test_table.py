@@ -1,0 +1,68 @@
+"""The rule table: one view for each workload, made once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.policies import STRICT, identity, operation, policy, request, table
+from zta_authz.model.options import Workload
+from zta_authz.policy.rules import table as table_module
+from zta_authz.policy.rules.inputs import Inputs
+
+if TYPE_CHECKING:
+    import pytest
+
+    from zta_authz.policy.rules.table import RuleTable
+
+
+def shops() -> RuleTable:
+    """A policy for each of two namespaces, one for a label, one for all."""
+    labelled = policy("web", operation(paths=["/web"]), namespace="a")
+    labelled["spec"]["selector"] = {"matchLabels": {"app": "web"}}
+    return table(
+        [
+            policy("a", operation(paths=["/a"]), namespace="a"),
+            policy("b", operation(paths=["/b"]), namespace="b"),
+            policy("all", operation(paths=["/all"]), namespace="istio-system"),
+            labelled,
+        ]
+    )
+
+
+def allowed(found: RuleTable, workload: Workload) -> set[str]:
+    view = found.view(workload)
+    paths = ("/a", "/b", "/all", "/web")
+    return {path for path in paths if view.allow.first(Inputs(request(path=path), identity(), STRICT)) is not None}
+
+
+def test_a_view_has_the_policies_that_select_its_workload() -> None:
+    found = shops()
+    assert allowed(found, Workload("a")) == {"/a", "/all"}
+    assert allowed(found, Workload("a", {"app": "web"})) == {"/a", "/all", "/web"}
+    assert allowed(found, Workload("b", {"app": "web"})) == {"/b", "/all"}
+    assert allowed(found, Workload("c")) == {"/all"}
+
+
+def test_policies_are_in_order_of_namespace_and_name_however_they_were_read() -> None:
+    assert [each.ref.name for each in shops().policies] == ["a/a", "a/web", "b/b", "istio-system/all"]
+    unordered = table([policy("a", namespace="n-x"), policy("b", namespace="n")])
+    assert [each.ref.name for each in unordered.policies] == ["n/b", "n-x/a"]
+
+
+def test_a_view_is_made_once_and_shared_by_workloads_that_the_same_policies_select() -> None:
+    found = shops()
+    assert found.view(Workload("a")) is found.view(Workload("a"))
+    assert found.view(Workload("c")) is found.view(Workload("d", {"x": "y"}))
+    assert found.view(Workload("a")) is not found.view(Workload("b"))
+
+
+def test_views_are_bounded_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_module, "MAX_VIEWS", 2)
+    found = shops()
+    first = found.view(Workload("a"))
+    found.view(Workload("b"))
+    found.view(Workload("c"))
+    again = found.view(Workload("a"))
+    assert again is not first
+    assert allowed(found, Workload("a")) == {"/a", "/all"}
+    assert len(found._views) <= 2

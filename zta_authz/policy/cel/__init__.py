@@ -1,0 +1,1 @@
+"""Conditions in CEL: compile, bound, evaluate and explain them."""

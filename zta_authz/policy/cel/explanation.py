@@ -1,0 +1,127 @@
+"""How a condition came to its value on one request, clause by clause, for operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from zta_authz.policy.cel.condition import evaluate_part
+from zta_authz.policy.cel.tokens import closing, outline, tokens_of
+from zta_authz.policy.cel.variables import VARIABLES
+
+if TYPE_CHECKING:
+    import re
+
+    from zta_authz.policy.cel.condition import Condition
+    from zta_authz.policy.rules.inputs import Inputs
+
+_MOST_CLAUSES: Final = 12
+_MOST_CHARACTERS: Final = 200
+_CANT_HOLD: Final = "something that a condition can't hold"
+_SECRETS: Final = frozenset(("authorization", "cookie", "proxy-authorization", "dpop", "x-api-key", "set-cookie"))
+_WHOLE: Final = frozenset(("request.headers", "claims", "context"))
+
+
+def account(condition: Condition, inputs: Inputs) -> str:
+    """The condition's value, then each clause's with what it reads: `false: `a == 1` is false (`a` is `2`)`."""
+    why = condition.kept_from(inputs)
+    if why:
+        return f"Unknown: it is not evaluated, because {why}"
+    value = condition.evaluate(inputs)
+    clauses = outline(condition.text).clauses()
+    parts = [_clause(clause.text, inputs) for clause in clauses[:_MOST_CLAUSES]]
+    more = [f"{len(clauses) - _MOST_CLAUSES} more"] if len(clauses) > _MOST_CLAUSES else []
+    return f"{_word(value)}: {'; '.join([*parts, *more])}"
+
+
+def _clause(text: str, inputs: Inputs) -> str:
+    value, error = _evaluated(text, inputs)
+    told = [error.partition(": ")[2] or error] if error else []
+    told += [f"`{name}` is {_shown(name, inputs)}" for name in readings(text) if name != text]
+    return f"`{' '.join(text.split())}` is {_word(value)}" + (f" ({', '.join(told)})" if told else "")
+
+
+def _evaluated(text: str, inputs: Inputs) -> tuple[bool | None, str]:
+    result = _part(text, inputs)
+    if result is None:
+        return None, _CANT_HOLD
+    if result.type().name() == "BOOL":
+        return result.value() is True, ""
+    if result.type().name() == "ERROR":
+        return None, _cut(str(result.value()))
+    return None, f": it is of type {result.type().name()}"
+
+
+def _part(text: str, inputs: Inputs) -> Any:
+    """What the runtime makes of `text`; None where it can't take what the request holds (bytes that are not UTF-8)."""
+    try:
+        return evaluate_part(text, inputs)
+    except Exception:  # noqa: BLE001 - an explanation says so, as the condition is Unknown then
+        return None
+
+
+def _shown(name: str, inputs: Inputs) -> str:
+    """What is read by `name`; secrets are not shown, whole maps only by their size."""
+    if any(secret in name.lower() for secret in _SECRETS):
+        return "not shown"
+    result = _part(name, inputs)
+    if result is None:
+        return _CANT_HOLD
+    if result.type().name() == "ERROR":
+        return "not there"
+    if name in _WHOLE:
+        return f"{len(result.value())} entries"
+    return f"`{_cut(str(result))}`"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+
+
+def _word(value: bool | None) -> str:
+    return "Unknown" if value is None else "true" if value else "false"
+
+
+def readings(text: str) -> tuple[str, ...]:
+    """What an expression reads: variables, with the fields and elements that it names, each once."""
+    tokens = tokens_of(text)
+    found: dict[str, None] = {}
+    at = 0
+    while at < len(tokens):
+        last = _variable(tokens, at)
+        if last is None:
+            at += 1
+            continue
+        last = _fields(tokens, last)
+        found.setdefault(text[tokens[at].start() : tokens[last].end()])
+        at = last + 1
+    return tuple(found)
+
+
+def _variable(tokens: list[re.Match[str]], at: int) -> int | None:
+    """The last token of the variable that begins at `at`; None where none does."""
+    if tokens[at].lastgroup != "name" or (at and tokens[at - 1].group() == "."):
+        return None
+    for last in (at + 2, at):
+        name = "".join(token.group() for token in tokens[at : last + 1])
+        if last < len(tokens) and name in VARIABLES:
+            return last
+    return None
+
+
+def _fields(tokens: list[re.Match[str]], last: int) -> int:
+    """The last token of the fields and elements that follow: names that are not called, literals in brackets."""
+    while last + 2 < len(tokens):
+        sign, after = tokens[last + 1].group(), tokens[last + 2]
+        called = last + 3 < len(tokens) and tokens[last + 3].group() == "("
+        if sign == "." and after.lastgroup == "name" and not called:
+            last += 2
+        elif sign == "[" and (end := closing(tokens, last + 1)) < len(tokens) and not _reads(tokens[last + 2 : end]):
+            last = end
+        else:
+            break
+    return last
+
+
+def _reads(tokens: list[re.Match[str]]) -> bool:
+    """Whether the tokens in brackets are more than one literal."""
+    return len(tokens) != 1 or (tokens[0].lastgroup != "string" and not tokens[0].group().isdigit())

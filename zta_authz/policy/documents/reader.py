@@ -1,0 +1,262 @@
+"""Sources to documents: every YAML document of every file, ConfigMaps and Lists unwrapped.
+
+Nothing is skipped in silence: a document of a kind that is others' business leaves a note, a kind that is nearly one of
+ours is a fault, a policy that is not ours to enforce a warning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault
+from zta_authz.policy.documents.access_policy import read_access_policy
+from zta_authz.policy.documents.authentication import read_request_authentication, read_trust_bundle
+from zta_authz.policy.documents.authorization_policy import read_authorization_policy
+from zta_authz.policy.documents.credentials import read_api_key_set, read_issuer_policy
+from zta_authz.policy.documents.foreign import Wrong, judge, looks_foreign, may_hold_documents
+from zta_authz.policy.documents.revocation_list import read_revocation_list
+from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
+from zta_authz.policy.yaml.fields import Reader, entries, with_article
+from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, iter_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from zta_authz.model.documents import Position
+    from zta_authz.policy.documents.scope import ScopeCheck
+    from zta_authz.policy.documents.spec import PolicySpec
+
+_MAX_WRAPPING: Final = 3
+_TOP_FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
+# What the Kubernetes API server adds to the metadata of a document that was read back from it.
+_METADATA_FIELDS: Final = (
+    "name", "namespace", "labels", "annotations", "generateName", "uid", "resourceVersion", "generation",
+    "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "finalizers",
+    "managedFields", "selfLink",
+)  # fmt: skip
+
+KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]] = {
+    **{(version, "AuthorizationPolicy"): read_authorization_policy for version in ISTIO_VERSIONS},
+    **{(version, "RequestAuthentication"): read_request_authentication for version in ISTIO_VERSIONS},
+    (ZTA_VERSION, "AccessPolicy"): read_access_policy,
+    (ZTA_VERSION, "TrustBundle"): read_trust_bundle,
+    (ZTA_VERSION, "RevocationList"): read_revocation_list,
+    (ZTA_VERSION, "IssuerPolicy"): read_issuer_policy,
+    (ZTA_VERSION, "ApiKeySet"): read_api_key_set,
+}
+
+
+class DocumentReader:
+    """Collects the documents of many sources; `faults` keep the set from being taken, `warnings` do not."""
+
+    def __init__(
+        self,
+        default_namespace: str,
+        faults: list[Fault],
+        warnings: list[Fault],
+        take_policy: Callable[[PolicySpec], None],
+        scope: ScopeCheck | None = None,
+    ) -> None:
+        """`scope` judges which documents may count for every workload; without it all may."""
+        self._scope = scope
+        self._may_be_root = True
+        self.documents = DocumentSet()
+        self._take_policy = take_policy
+        self._default_namespace = default_namespace
+        self._faults = faults
+        self._warnings = warnings
+        self._seen: dict[tuple[str, str, str], Position] = {}
+
+    def read(self, source: str, text: str) -> None:
+        """Read every document of one source. A source without any is a fault."""
+        before, count = len(self._faults), 0
+        self._may_be_root = self._scope is None or self._scope.allows(source)
+        for node in iter_documents(source, text, self._faults):
+            self._read_document(Reader(source, self._faults), node, text, 0)
+            count += 1
+        if count == 0 and len(self._faults) == before:
+            message = "the file holds no document"
+            self._faults.append(Fault(source, 1, 1, message, "add a policy or remove the file"))
+
+    def _read_document(self, reader: Reader, node: Node, text: str, depth: int) -> None:
+        if not isinstance(node, Mapping):
+            reader.fault(
+                node, f"a document is a mapping, not {with_article(node.kind)}", "start with `apiVersion:` and `kind:`"
+            )
+            return
+        version = self._heading(reader, node, "apiVersion")
+        kind = self._heading(reader, node, "kind")
+        if version is None or kind is None:
+            return
+        if version == "v1" and kind in ("ConfigMap", "List"):
+            if depth >= _MAX_WRAPPING:
+                reader.fault(node, f"{kind} inside {kind} goes deeper than {_MAX_WRAPPING} levels", "unwrap it")
+            elif kind == "ConfigMap":
+                self._read_config_map(reader, node, text, depth)
+            else:
+                self._read_list(reader, node, text, depth)
+            return
+        read = KINDS.get((version, kind))
+        if read is None:
+            self._unknown_kind(reader, node, version, kind)
+            return
+        header = self._header(reader, node, version, kind)
+        if header is not None:
+            self._check_dry_run(header)
+            if self._scope is not None:
+                self._scope.judge(header, allowed=self._may_be_root)
+            read(header, self.documents, self._warnings)
+            while self.documents.policies:  # taken at once, so that a large set's nodes are not held together
+                self._take_policy(self.documents.policies.pop())
+
+    @staticmethod
+    def _check_dry_run(header: Header) -> None:
+        """Note Istio's annotation for a dry run on a kind that would be enforced all the same."""
+        if header.version == ZTA_VERSION and DRY_RUN_ANNOTATION in header.annotations:
+            hint = "remove it; for a trial use action AUDIT, an AuthorizationPolicy, or shadow policies"
+            at = header.annotation(DRY_RUN_ANNOTATION)
+            header.reader.fault(at, f"a {header.kind} takes no `{DRY_RUN_ANNOTATION}`: it would be enforced", hint)
+
+    @staticmethod
+    def _heading(reader: Reader, node: Mapping, field: str) -> str | None:
+        value = reader.required(node, field, "the document")
+        return None if value is None else reader.string(value, field)
+
+    def _unknown_kind(self, reader: Reader, node: Mapping, version: str, kind: str) -> None:
+        found = judge(version, kind, (*KINDS, ("v1", "ConfigMap")))
+        if isinstance(found, Wrong):
+            reader.fault(node.get(found.field) or node, found.message, found.hint)
+            return
+        self._note(reader, node, f"{kind} (apiVersion `{version}`)", f": {found}")
+
+    def _note(self, reader: Reader, node: Node, what: str, why: str = "") -> None:
+        """Note that `what` is not read."""
+        at = reader.position(node)
+        self.documents.notes.append(Fault(at.source, at.line, at.column, f"{what} is not read{why}"))
+
+    def _header(self, reader: Reader, node: Mapping, version: str, kind: str) -> Header | None:
+        reader.mapping(node, kind, _TOP_FIELDS)
+        metadata = reader.required(node, "metadata", kind)
+        spec = reader.required(node, "spec", kind)
+        if metadata is None or spec is None:
+            return None
+        if not isinstance(spec, Mapping):
+            reader.fault(
+                spec, f"`spec` is {with_article(spec.kind)}, not a mapping", "write the fields below it, or `spec: {}`"
+            )
+            return None
+        name, namespace, annotations = self._metadata(reader, metadata)
+        if name is None:
+            return None
+        self._note_name(reader, metadata, kind, namespace, name)
+        return Header(version, kind, name, namespace, annotations, node, spec, reader)
+
+    def _metadata(self, reader: Reader, node: Node) -> tuple[str | None, str, dict[str, str]]:
+        metadata = reader.mapping(node, "metadata", _METADATA_FIELDS)
+        if metadata is None:
+            return None, "", {}
+        name_node = reader.required(metadata, "name", "metadata")
+        name = None if name_node is None else reader.string(name_node, "metadata.name")
+        if name is not None and "/" in name:
+            reader.fault(metadata, f"`metadata.name` `{name}` has a `/`", "use a Kubernetes object name")
+        namespace_node = metadata.get("namespace")
+        namespace: str | None = self._default_namespace
+        if namespace_node is not None and not _is_null(namespace_node):
+            namespace = reader.string(namespace_node, "metadata.namespace")
+        for field in ("labels", "annotations"):
+            value = metadata.get(field)
+            if value is not None and not _is_null(value):
+                reader.string_map(value, f"metadata.{field}")
+        annotations_node = metadata.get("annotations")
+        annotations: dict[str, str] = {}
+        if isinstance(annotations_node, Mapping):
+            annotations = {k: v.value for k, v in entries(annotations_node) if isinstance(v, Scalar)}
+        return name, namespace or "", annotations
+
+    def _note_name(self, reader: Reader, node: Node, kind: str, namespace: str, name: str) -> None:
+        key = (kind, namespace, name)
+        at = reader.position(node.get("name") or node) if isinstance(node, Mapping) else reader.position(node)
+        first = self._seen.setdefault(key, at)
+        if first is not at:
+            message = f"duplicate {kind} `{namespace}/{name}` (first at {first.source}:{first.line})"
+            self._faults.append(Fault(at.source, at.line, at.column, message, "rename or remove one of the two"))
+
+    def _read_list(self, reader: Reader, node: Mapping, text: str, depth: int) -> None:
+        reader.mapping(node, "List", ("apiVersion", "kind", "metadata", "items"))
+        items = reader.required(node, "items", "List")
+        if items is not None:
+            for item in reader.items(items, "items", "documents"):
+                self._read_document(reader, item, text, depth + 1)
+
+    def _read_config_map(self, reader: Reader, node: Mapping, text: str, depth: int) -> None:
+        reader.mapping(node, "ConfigMap", ("apiVersion", "kind", "metadata", "data", "binaryData", "immutable"))
+        binary = node.get("binaryData")
+        if binary is not None:
+            reader.fault(binary, "`binaryData` can't hold policies", "move them to `data`")
+        data = reader.required(node, "data", "ConfigMap")
+        if data is None:
+            return
+        if not isinstance(data, Mapping) or not data.entries:
+            reader.fault(data, "`data` holds no policies", "add a key whose value is a policy document")
+            return
+        for key, value in entries(data):
+            inner = reader.string(value, f"data.{key}")
+            if inner is not None:
+                self._read_value(reader, key, value, inner, text, depth)
+
+    def _read_value(self, reader: Reader, key: str, value: Node, inner: str, text: str, depth: int) -> None:
+        """Read the documents in one value of a ConfigMap, with positions in the file where that can be told."""
+        at = reader.position(value)
+        indent = _block_indent(text, at) if depth == 0 else None
+        source = reader.source if indent is not None else f"{reader.source}[{key}]"
+        line_shift, column_shift = (at.line, indent) if indent is not None else (0, 0)
+        found: list[Fault] = []
+        count = 0
+        for node in iter_documents(source, inner, found):
+            count += 1
+            if looks_foreign(node):
+                self._note(reader, value, f"`data.{key}`: a document that is none of a policy set")
+                continue
+            self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
+        if count == 0 and found and not may_hold_documents(key, inner):
+            self._note(reader, value, f"`data.{key}`, which is no YAML,")
+            return
+        if count == 0 and not found:
+            reader.fault(value, f"`data.{key}` holds no document", "add a policy or remove the key")
+        self._faults += [
+            Fault(f.source, f.line + line_shift, f.column + column_shift, f.message, f.hint) for f in found
+        ]
+
+
+def _is_null(node: Node) -> bool:
+    """Whether a field is there without a value, which Kubernetes takes as absent."""
+    return isinstance(node, Scalar) and node.kind == "null"
+
+
+def _block_indent(text: str, at: Position) -> int | None:
+    """The indentation of a literal block (`|`) whose sign stands at `at`; None for every other style."""
+    lines = text.split("\n", at.line + 64)
+    if not lines[at.line - 1][at.column - 1 :].startswith("|"):
+        return None
+    for line in lines[at.line :]:
+        if line.strip():
+            return len(line) - len(line.lstrip(" "))
+    return None
+
+
+def read_all(
+    sources: Iterable[tuple[str, str]],
+    default_namespace: str,
+    faults: list[Fault],
+    warnings: list[Fault],
+    take_policy: Callable[[PolicySpec], None],
+    scope: ScopeCheck | None = None,
+) -> DocumentSet:
+    """Every document of all (name, text) sources. What is wrong goes to `faults`, all of it.
+
+    Each authorization policy is handed to `take_policy` as soon as it is read; the rest is in the result.
+    """
+    reader = DocumentReader(default_namespace, faults, warnings, take_policy, scope)
+    for name, text in sources:
+        reader.read(name, text)
+    return reader.documents

@@ -1,0 +1,127 @@
+"""Authorization policies as written: shape checked, values not yet compiled. Nodes keep their places for faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from zta_authz.policy.yaml.nodes import Mapping
+
+if TYPE_CHECKING:
+    from zta_authz.errors import Fault
+    from zta_authz.model.documents import (
+        ApiKeySet,
+        IssuerPolicy,
+        RequestAuthentication,
+        RevocationList,
+        Selector,
+        TrustBundle,
+    )
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.response_template import ResponseTemplate
+    from zta_authz.policy.rules.schedule import TimeWindow
+    from zta_authz.policy.yaml.fields import Reader
+    from zta_authz.policy.yaml.nodes import Node, Scalar
+
+ISTIO_VERSIONS = ("security.istio.io/v1", "security.istio.io/v1beta1")
+ZTA_VERSION = "zta.dev/v1"
+DRY_RUN_ANNOTATION = "istio.io/dry-run"
+
+
+@dataclass(slots=True)
+class FieldSpec:
+    """One field of a source or operation with its values: `name` without `not`, `negated` where it had it."""
+
+    name: str
+    negated: bool
+    values: list[Scalar]
+
+
+@dataclass(slots=True)
+class WhenSpec:
+    """One entry of `when`; `values` and `not_values` are both empty only where that was a fault."""
+
+    key: Scalar
+    values: list[Scalar]
+    not_values: list[Scalar]
+
+
+@dataclass(slots=True)
+class Extras:
+    """What an AccessPolicy says beyond Istio's fields, of itself or of one rule."""
+
+    condition: Scalar | None = None
+    times: TimeWindow | None = None
+    response: ResponseTemplate | None = None
+    name: str = ""
+    require: tuple[Clause, ...] = ()
+
+
+@dataclass(slots=True)
+class RuleSpec:
+    """One rule; an empty list stands for an absent section."""
+
+    node: Node
+    sources: list[list[FieldSpec]] = field(default_factory=list)
+    operations: list[list[FieldSpec]] = field(default_factory=list)
+    when: list[WhenSpec] = field(default_factory=list)
+    extras: Extras | None = None
+
+
+@dataclass(slots=True)
+class PolicySpec:
+    """An authorization policy. `rules` is None where the field is absent (`spec: {}`)."""
+
+    kind: str
+    name: str
+    namespace: str
+    action: str
+    selector: Selector
+    rules: list[RuleSpec] | None
+    dry_run: bool
+    node: Node
+    reader: Reader
+    extras: Extras | None = None
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(slots=True)
+class DocumentSet:
+    """Everything read from all sources."""
+
+    policies: list[PolicySpec] = field(default_factory=list)
+    authentications: list[RequestAuthentication] = field(default_factory=list)
+    bundles: list[TrustBundle] = field(default_factory=list)
+    revocations: list[RevocationList] = field(default_factory=list)
+    issuer_policies: list[IssuerPolicy] = field(default_factory=list)
+    api_keys: list[ApiKeySet] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+    """Documents that are not read, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What every document has: its kind, its name, and its nodes."""
+
+    version: str
+    kind: str
+    name: str
+    namespace: str
+    annotations: dict[str, str]
+    document: Mapping
+    spec: Mapping
+    reader: Reader
+
+    def annotation(self, name: str) -> Node:
+        """The node of an annotation's value, or the one nearest above it that is there."""
+        node: Node = self.document
+        for key in ("metadata", "annotations", name):
+            below = node.get(key) if isinstance(node, Mapping) else None
+            if below is None:
+                break
+            node = below
+        return node

@@ -1,0 +1,1 @@
+"""Warn about rules that compile but are probably mistakes."""

@@ -1,0 +1,79 @@
+"""Whether an ALLOW rule lets in callers without any identity, proved from what its clauses require.
+
+A condition in CEL is judged by its outline: clauses on nothing but the caller's identity are evaluated for a caller
+without any, and clauses on the request may come out either way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.model.identity import ANONYMOUS
+from zta_authz.model.options import Options
+from zta_authz.model.request import RequestAttributes
+from zta_authz.policy.cel.condition import evaluate_text, variables_in
+from zta_authz.policy.cel.logic import ANY, UNKNOWN, outcomes
+from zta_authz.policy.cel.tokens import outline, tokens_of
+from zta_authz.policy.lint.implication import members_of
+from zta_authz.policy.rules.clauses import RequestPrincipalClause, TextClause
+from zta_authz.policy.rules.dimensions import API_CLIENT, API_SCOPES, PEER, ClaimDimension, MetadataDimension
+from zta_authz.policy.rules.extra_clauses import ConditionClause
+from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
+
+if TYPE_CHECKING:
+    from zta_authz.policy.cel.logic import Outcomes
+    from zta_authz.policy.rules.clauses import Clause
+
+_IDENTITY: Final = frozenset(
+    (
+        "source.principal", "source.trustDomain", "source.namespace", "source.serviceAccount", "claims",
+        "token.subject", "token.issuer", "apiClient.name", "apiClient.scopes",
+    )
+)  # fmt: skip
+ABSORBING: Final = frozenset(("has", "exists", "exists_one", "all", "?", "&&", "||"))
+"""Calls, and operators within a clause, that can turn what is missing into true or false."""
+
+
+def asks_for_identity(clause: Clause) -> bool:
+    """Whether only a caller with some identity satisfies the clause; filter metadata may stand for one."""
+    if isinstance(clause, ConditionClause):
+        return True not in outcomes(outline(clause.condition.text), _clause_outcomes)
+    if isinstance(clause, (BoundClause, MaxAgeClause)):
+        return True
+    return reads_identity(clause) and not clause.negated
+
+
+def excludes_identities(clause: Clause) -> bool:
+    """Whether the clause holds for every caller without identity because it only excludes some identities."""
+    reads_metadata = isinstance(clause, TextClause) and isinstance(clause.dimension, MetadataDimension)
+    return clause.negated and reads_identity(clause) and not reads_metadata and bool(members_of(clause))
+
+
+def reads_identity(clause: Clause) -> bool:
+    """Whether the clause looks at who calls."""
+    if isinstance(clause, RequestPrincipalClause):
+        return True
+    if not isinstance(clause, TextClause):
+        return False
+    dimension = clause.dimension
+    return dimension in (PEER, API_CLIENT, API_SCOPES) or isinstance(dimension, (ClaimDimension, MetadataDimension))
+
+
+def _clause_outcomes(text: str) -> Outcomes:
+    variables = set(variables_in(text))
+    if variables <= _IDENTITY:
+        return frozenset((evaluate_text(text, Inputs(RequestAttributes(), ANONYMOUS, Options())),))
+    words = {token.group() for token in tokens_of(text)}
+    if reads_claim(text) and not words & ABSORBING:
+        return UNKNOWN  # the claim is not there, and nothing in the clause asks whether it is
+    return ANY
+
+
+def reads_claim(text: str) -> bool:
+    """Whether an expression looks at one claim by its name."""
+    words = [token.group() for token in tokens_of(text)]
+    return any(
+        word == "claims" and words[at - 1 : at] != ["."] and words[at + 1 : at + 2] in (["."], ["["])
+        for at, word in enumerate(words)
+    )

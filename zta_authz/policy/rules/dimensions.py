@@ -1,0 +1,187 @@
+"""Dimensions: what of a request a clause looks at. Equal ones are one object, so that an index can group by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from zta_authz.model.changed_headers import folded_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.model.addresses import Ip
+    from zta_authz.policy.rules.inputs import Inputs
+
+AUTHORITY_HEADERS: Final = frozenset((":authority", "host"))
+_NONE: Final[tuple[str, ...]] = ()
+
+
+class Dimension(Protocol):
+    """Where texts of a request come from. Equal dimensions are one object; `cost` orders clauses, cheap first."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls it."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """What reading it costs, in no unit."""
+        ...
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The texts to compare; None where they can't be told."""
+        ...
+
+
+class Simple:
+    """A dimension read by one function, which is its `values` itself: most rules look at nothing else."""
+
+    __slots__ = ("cost", "name", "values")
+
+    def __init__(self, name: str, cost: int, values: Callable[[Inputs, bool], tuple[str, ...] | None]) -> None:
+        self.name = name
+        self.cost = cost
+        self.values = values
+
+
+class _Paths:
+    name = "path"
+    cost = 1
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        return inputs.paths(wide)
+
+
+class _Hosts:
+    name = "host"
+    cost = 1
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        return inputs.hosts(wide)
+
+
+def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, ...]:
+    """`issuer/subject` of the verified token, for lookups and messages; () without one."""
+    pair = inputs.request_principal
+    return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
+
+
+METHOD: Final = Simple("method", 0, lambda inputs, _: (inputs.method,))
+PATH: Final = _Paths()
+HOST: Final = _Hosts()
+PEER: Final = Simple("principal", 1, lambda inputs, _: inputs.names)
+SNI: Final = Simple("sni", 1, lambda inputs, _: (inputs.sni,))
+REQUEST_PRINCIPAL: Final = Simple("request principal", 2, request_principal_texts)
+
+
+def _api_client(inputs: Inputs, _wide: bool) -> tuple[str, ...]:
+    client = inputs.identity.api_client
+    return (client.name,) if client is not None else _NONE
+
+
+def _api_scopes(inputs: Inputs, _wide: bool) -> tuple[str, ...]:
+    client = inputs.identity.api_client
+    return client.scopes if client is not None else _NONE
+
+
+API_CLIENT: Final = Simple("API client", 1, _api_client)
+API_SCOPES: Final = Simple("API scopes", 1, _api_scopes)
+
+
+class HeaderDimension:
+    """The values of one request header, each on its own. `folded` is its name as applications may read it."""
+
+    __slots__ = ("cost", "folded", "header", "name")
+
+    def __init__(self, header: str) -> None:
+        self.header = header
+        self.folded = folded_name(header)
+        self.name = f"header {header}"
+        self.cost = 2
+
+    @property
+    def is_read_in_ways(self) -> bool:
+        """Whether a request may hold several values, of which an application reads any: no pseudo header can."""
+        return self.header != "host" and not self.header.startswith(":")
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The header's values; None where repeats were joined.
+
+        With `wide` in strict reading the authority is widened as `hosts` is, other headers by the spellings of their
+        names that applications may take for the same.
+        """
+        if wide and self.header in AUTHORITY_HEADERS:
+            return (*inputs.header(self.header), *inputs.hosts(wide))
+        if inputs.ambiguous_header(self.header):
+            return None
+        if not (wide and inputs.strict):
+            return inputs.header(self.header)
+        values = inputs.trimmed_header(self.header)
+        others = inputs.other_spellings(self.header, self.folded)
+        if not others:
+            return values
+        if any(inputs.ambiguous_header(other) for other in others):
+            return None
+        return (*values, *(value for other in others for value in inputs.trimmed_header(other)))
+
+
+class ClaimDimension:
+    """The strings at one path in the verified token's payload."""
+
+    __slots__ = ("cost", "name", "path")
+
+    def __init__(self, path: tuple[str, ...]) -> None:
+        self.path = path
+        self.name = "claim " + "".join(f"[{step}]" for step in path)
+        self.cost = 2
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The claim's strings; with `wide` in strict reading also numbers, `true` and `false`, as text."""
+        return inputs.claim_as_text(self.path) if wide and inputs.strict else inputs.claim(self.path)
+
+
+class MetadataDimension:
+    """Dynamic metadata of one filter; `listed` reads the strings of a list, else one string."""
+
+    __slots__ = ("cost", "filter", "listed", "name", "path")
+
+    def __init__(self, filter_name: str, path: tuple[str, ...], listed: bool) -> None:
+        self.filter = filter_name
+        self.path = path
+        self.listed = listed
+        self.name = f"metadata {filter_name}" + "".join(f"[{step}]" for step in path)
+        self.cost = 3
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The metadata's strings."""
+        del wide
+        value = inputs.metadata(self.filter, self.path)
+        if self.listed:
+            return tuple(v for v in value if isinstance(v, str)) if isinstance(value, (list, tuple)) else _NONE
+        return (value,) if isinstance(value, str) else _NONE
+
+
+PORT: Final = Simple("port", 0, lambda inputs, _: (str(inputs.port),))
+
+
+@dataclass(frozen=True, slots=True)
+class AddressDimension:
+    """One of the addresses of a connection. `read` gives it, and the IPv4 address that it stands for."""
+
+    name: str
+    read: Callable[[Inputs], tuple[Ip, ...]]
+    cost: int = 3
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[Ip, ...] | None:
+        """The address; with `wide` in strict reading also the IPv4 address it stands for; None where it is unclear."""
+        found = self.read(inputs)
+        if not found:
+            return None
+        return found if wide and inputs.strict else found[:1]
+
+
+SOURCE_IP: Final = AddressDimension("source.ip", lambda inputs: inputs.source_ips)
+REMOTE_IP: Final = AddressDimension("remote.ip", lambda inputs: inputs.remote_ips)
+DESTINATION_IP: Final = AddressDimension("destination.ip", lambda inputs: inputs.destination_ips)

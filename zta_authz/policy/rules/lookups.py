@@ -1,0 +1,204 @@
+"""The parts an index is made of: each finds the lowest rule that holds among those it is for.
+
+`first(inputs, deny, bound)` gives the lowest id below `bound` of a rule that holds, else `bound`: what one part has
+found bounds the next. `deny` is the side on which what can't be told falls.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.dimensions import AddressDimension, Dimension
+    from zta_authz.policy.rules.inputs import Inputs
+    from zta_authz.policy.rules.path_templates import TemplateTrie
+    from zta_authz.policy.rules.rule import Rule
+
+NO_RULE: Final = 1 << 62
+"""Above every rule's id."""
+
+
+class LinearScan:
+    """A few rules, tried in order."""
+
+    __slots__ = ("lowest", "rules")
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self.rules = tuple(sorted(rules, key=lambda rule: rule.id))
+        self.lowest = self.rules[0].id
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """See the module."""
+        for rule in self.rules:
+            if rule.id >= bound:
+                break
+            if rule.holds(inputs, deny):
+                return rule.id
+        return bound
+
+
+class SharedClauseNode:
+    """Rules with a clause in common: it is tried once for all of them. The root has no clause."""
+
+    __slots__ = ("below", "clause", "lowest", "rules")
+
+    def __init__(self, clause: Clause | None) -> None:
+        self.clause = clause
+        self.below: list[SharedClauseNode] = []
+        self.rules: list[Rule] = []
+        self.lowest = NO_RULE
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """See the module."""
+        if self.clause is not None and not self.clause.holds(inputs, deny):
+            return bound
+        for rule in self.rules:
+            if rule.id >= bound:
+                break
+            if rule.holds(inputs, deny):
+                bound = rule.id
+                break
+        for node in self.below:  # in order of their lowest rule
+            if node.lowest >= bound:
+                break
+            bound = node.first(inputs, deny, bound)
+        return bound
+
+
+class ValueLookup:
+    """The lookups of one dimension of texts; values are parts of the index."""
+
+    __slots__ = ("accounts", "dimension", "every", "exact", "namespaces", "prefixes", "suffixes", "templates")
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.dimension = dimension
+        self.exact: dict[str, IndexNode] = {}
+        self.prefixes: tuple[tuple[int, dict[str, IndexNode]], ...] = ()
+        self.suffixes: tuple[tuple[int, dict[str, IndexNode]], ...] = ()
+        self.namespaces: dict[str, IndexNode] = {}
+        self.accounts: dict[str, IndexNode] = {}
+        self.templates: TemplateTrie[IndexNode] | None = None
+        self.every: tuple[IndexNode, ...] = ()
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """See the module."""
+        values = self.dimension.values(inputs, deny)
+        if values is None:  # can't be told: a DENY may match any of them, an ALLOW none
+            if deny:
+                for any_part in self.every:
+                    bound = any_part.first(inputs, deny, bound)
+            return bound
+        for value in values if len(values) < 2 else dict.fromkeys(values):
+            part = self.exact.get(value)
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+            if self.prefixes or self.suffixes:
+                bound = self._affixes(value, inputs, deny, bound)
+            if self.templates is not None:
+                for found in self.templates.find(value):
+                    bound = found.first(inputs, deny, bound)
+            if self.namespaces or self.accounts:
+                bound = self._segments(value, inputs, deny, bound)
+        return bound
+
+    def _affixes(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
+        length = len(value)
+        for size, parts in self.prefixes:
+            if size > length:
+                break
+            part = parts.get(value[:size])
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+        for size, parts in self.suffixes:
+            if size > length:
+                break
+            part = parts.get(value[length - size :])
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+        return bound
+
+    def _segments(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
+        # Each pair once: a name may repeat `/ns/a` hundreds of times.
+        for marker, segment in dict.fromkeys(pairwise(value.split("/"))):
+            part: IndexNode | None = None
+            if marker == "ns":
+                part = self.namespaces.get(segment)
+            elif marker == "sa":
+                part = self.accounts.get(segment)
+            if part is not None and part.lowest < bound:
+                bound = part.first(inputs, deny, bound)
+        return bound
+
+
+class CidrLookup:
+    """The lookups of one address: a dictionary for each version and prefix length."""
+
+    __slots__ = ("dimension", "every", "tables")
+
+    def __init__(self, dimension: AddressDimension) -> None:
+        self.dimension = dimension
+        self.tables: tuple[tuple[int, int, dict[int, IndexNode]], ...] = ()
+        self.every: tuple[IndexNode, ...] = ()
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """See the module."""
+        addresses = self.dimension.values(inputs, deny)
+        if addresses is None:
+            if deny:
+                for any_part in self.every:
+                    bound = any_part.first(inputs, deny, bound)
+            return bound
+        for address in addresses:
+            number = int(address)
+            for version, cut, table in self.tables:
+                if version == address.version:
+                    part = table.get(number >> cut << cut)
+                    if part is not None and part.lowest < bound:
+                        bound = part.first(inputs, deny, bound)
+        return bound
+
+
+class KeyedLookup:
+    """The lookups of many headers (or claims), by name: only what the request holds is looked at."""
+
+    __slots__ = ("entries", "names")
+
+    def __init__(self, names: Callable[[Inputs], Iterable[str]], entries: dict[str, list[ValueLookup]]) -> None:
+        self.names = names
+        self.entries = entries
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """See the module."""
+        for name in self.names(inputs):
+            for entry in self.entries.get(name, ()):
+                bound = entry.first(inputs, deny, bound)
+        return bound
+
+
+class BranchNode:
+    """Rules filed by lookups, and the rest."""
+
+    __slots__ = ("entries", "lowest", "rest")
+
+    def __init__(
+        self, entries: tuple[ValueLookup | CidrLookup | KeyedLookup, ...], rest: IndexNode | None, lowest: int
+    ) -> None:
+        self.entries = entries
+        self.rest = rest
+        self.lowest = lowest
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """See the module."""
+        for entries in self.entries:
+            bound = entries.first(inputs, deny, bound)
+        rest = self.rest
+        if rest is not None and rest.lowest < bound:
+            bound = rest.first(inputs, deny, bound)
+        return bound
+
+
+IndexNode = LinearScan | SharedClauseNode | BranchNode

@@ -1,0 +1,103 @@
+"""`require` of an AccessPolicy: what a rule asks of the credentials themselves, beyond what they say.
+
+`token.bound`: the token is tied to whoever presents it (`authn.binding` says how). `token.maxAge`: it was issued no
+longer ago than that. What is not met keeps a rule from matching, so `require` has no place in a DENY.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zta_authz.policy.yaml.values import duration, flag
+
+if TYPE_CHECKING:
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.inputs import Inputs
+    from zta_authz.policy.rules.matchers import IndexKey
+    from zta_authz.policy.yaml.fields import Reader
+    from zta_authz.policy.yaml.nodes import Node
+
+LONGEST_AGE = 366 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class BoundClause:
+    """The verified token is bound to its presenter."""
+
+    negated: bool = False
+    label: str = "require.token.bound"
+    cost: int = 1
+
+    def holds(self, inputs: Inputs, deny: bool) -> bool:
+        """Whether anything binds it; false without a token."""
+        del deny
+        return inputs.identity.binding is not None
+
+    def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
+        """A binding has no lookup."""
+        return None
+
+    def seen(self, inputs: Inputs) -> str:
+        """What binds the token."""
+        identity = inputs.identity
+        if identity.token is None:
+            return "no verified token"
+        return f"`{identity.binding}`" if identity.binding is not None else "a bearer token, which anybody may present"
+
+    @property
+    def wanted(self) -> str:
+        """The ways to bind a token."""
+        return "a token bound to the peer's certificate, to a DPoP key, or to the peer's SPIFFE ID"
+
+
+@dataclass(frozen=True, slots=True)
+class MaxAgeClause:
+    """The verified token was issued at most `seconds` ago."""
+
+    seconds: float
+    negated: bool = False
+    label: str = "require.token.maxAge"
+    cost: int = 1
+
+    def holds(self, inputs: Inputs, deny: bool) -> bool:
+        """Whether `iat` is no further back; false without a token or an `iat`."""
+        del deny
+        token = inputs.identity.token
+        return token is not None and token.issued_at is not None and inputs.now - token.issued_at <= self.seconds
+
+    def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
+        """An age has no lookup."""
+        return None
+
+    def seen(self, inputs: Inputs) -> str:
+        """The token's age."""
+        token = inputs.identity.token
+        if token is None:
+            return "no verified token"
+        return "no `iat`" if token.issued_at is None else f"`{inputs.now - token.issued_at:.0f} s`"
+
+    @property
+    def wanted(self) -> str:
+        """The greatest age."""
+        return f"at most `{self.seconds:g} s`"
+
+
+def read_require(reader: Reader, node: Node) -> tuple[Clause, ...]:
+    """The clauses of `require`; what is wrong with it is a fault."""
+    mapping = reader.mapping(node, "require", ("token",))
+    inner = None if mapping is None else reader.required(mapping, "token", "require")
+    token = None if inner is None else reader.mapping(inner, "require.token", ("bound", "maxAge"))
+    if token is None:
+        return ()
+    clauses: list[Clause] = []
+    bound = token.get("bound")
+    if flag(reader, token, "bound"):
+        clauses.append(BoundClause())
+    elif bound is not None and getattr(bound, "value", "") == "false":
+        reader.fault(bound, "`bound: false` asks for nothing", "write `true`, or remove it")
+    if token.get("maxAge") is not None:
+        clauses.append(MaxAgeClause(duration(reader, token, "maxAge", 0.0, LONGEST_AGE)))
+    if not token.entries:
+        reader.fault(token, "`require.token` asks for nothing", "add `bound: true` or `maxAge: 15m`")
+    return tuple(clauses)

@@ -1,0 +1,74 @@
+"""Optional fields of documents, read to plain values: each gives its value or its default, and notes what is wrong."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.policy.yaml.header_names import read_changed_header
+from zta_authz.policy.yaml.nodes import Scalar
+
+if TYPE_CHECKING:
+    from zta_authz.policy.yaml.fields import Reader
+    from zta_authz.policy.yaml.nodes import Mapping
+
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def optional_text(reader: Reader, node: Mapping, field: str) -> str | None:
+    """A string that is not empty; None without one."""
+    value = node.get(field)
+    return None if value is None else reader.string(value, field)
+
+
+def texts(reader: Reader, node: Mapping, field: str) -> tuple[str, ...]:
+    """A list of strings that is not empty; () without one."""
+    value = node.get(field)
+    return () if value is None else tuple(item.value for item in reader.strings(value, field))
+
+
+def flag(reader: Reader, node: Mapping, field: str) -> bool:
+    """`true` or `false`; false without one."""
+    value = node.get(field)
+    return False if value is None else bool(reader.boolean(value, field))
+
+
+def moment(reader: Reader, node: Mapping, field: str, default: float) -> float:
+    """An RFC 3339 time with its offset, in seconds since the epoch."""
+    value = node.get(field)
+    if value is None:
+        return default
+    text = value.value if isinstance(value, Scalar) else ""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None or "T" not in text:
+        hint = "write it like 2027-01-31T18:00:00Z, with `Z` or an offset"
+        reader.fault(value, f"`{field}` is not a time with its offset (RFC 3339)", hint)
+        return 0.0
+    return time.timestamp()
+
+
+def header_name(reader: Reader, node: Mapping, field: str) -> str:
+    """The name of a header that may be set, in lower case; "" without one."""
+    value = node.get(field)
+    return "" if value is None else read_changed_header(reader, value, field) or ""
+
+
+def duration(reader: Reader, node: Mapping, field: str, default: float, longest: float = 3600.0) -> float:
+    """A duration as Kubernetes writes it (`5s`, `1m30s`, `250ms`), in seconds: from 1 ms to `longest`."""
+    value = node.get(field)
+    text = None if value is None else reader.string(value, field)
+    if value is None or text is None:
+        return default
+    parts = _DURATION_PART.findall(text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0.001 <= seconds <= longest:
+        reader.fault(
+            value, f"`{field}` is `{text}`, not a duration from 1ms to {longest / 3600:.0f}h", "write it like `5s`"
+        )
+        return default
+    return seconds
