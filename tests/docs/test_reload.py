@@ -12,7 +12,7 @@ from zta_authz.settings.live import LIVE
 from zta_authz.settings.model import ReloadSettings
 
 RELOAD = (ROOT / "docs" / "reload.md").read_text(encoding="utf-8")
-SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+SETTINGS = " ".join((ROOT / "docs" / "settings.md").read_text(encoding="utf-8").split())
 
 
 def named(text: str) -> set[str]:
@@ -23,7 +23,7 @@ def named(text: str) -> set[str]:
     "sentence",
     [
         RELOAD.partition("## Settings that change live\n")[2].partition(" are taken when ")[0],
-        SETTINGS.partition("a change needs a restart, except for ")[2].partition(", which are taken ")[0],
+        SETTINGS.partition("a change needs a restart, except for ")[2].partition(", which take effect ")[0],
     ],
     ids=["reload.md", "settings.md"],
 )

@@ -12,7 +12,9 @@ from zta_authz.settings.reference import meanings, reference
 
 TOLD = meanings((ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
 PAGE = reference(TOLD)
-ROWS = re.findall(r"^\| `([a-z0-9_.]+)` \| `(\w+)` \| (.*?) \| (.*?) \| .* \|$", PAGE, re.MULTILINE)
+ROWS = re.findall(
+    r"^- \*\*`([a-z0-9_.]+)`\*\* \(`(\w+)`\): .*(?:\n  .*)*?\n  Value: (.*)\. Default: (.*)\.$", PAGE, re.MULTILINE
+)
 
 
 def test_the_page_is_what_the_model_gives() -> None:
@@ -38,7 +40,7 @@ def test_a_default_that_is_shown_can_be_written_in_the_variable() -> None:
     shown = {
         variable: default.strip("`")
         for name, variable, _, default in ROWS
-        if default not in {"none", "needed"} and not any(name.startswith(f"{each}.") for each in optional_sections())
+        if default not in {"none", "required"} and not any(name.startswith(f"{each}.") for each in optional_sections())
     }
     assert sections <= optional_sections()
     assert len(shown) > 50

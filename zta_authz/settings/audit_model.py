@@ -32,7 +32,7 @@ class MaskSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """Signed checkpoints of the decision log: the file they are appended to, and the Ed25519 key (PEM) they need."""
+    """Signed checkpoints of the decision log: the file they are appended to, and the Ed25519 key (PEM) that signs them."""
 
     path: Text
     key_file: Text
@@ -40,11 +40,10 @@ class CheckpointSettings(Section):
 
 
 class AuditSettings(Section):
-    """Where decisions are recorded, and what an allow becomes if it can't be.
+    """Where decisions are recorded, and what happens to an allow that can't be recorded.
 
-    `path` is the file of sink `file`, `otlp` the collector of sink `otlp`. `max_bytes` is when a file is finished,
-    `max_files` how many finished ones are kept, `flush_ms` how many milliseconds a written record may be missing from
-    the disk.
+    `path` is the file of sink `file`, `otlp` the collector of sink `otlp`. A file is finished at `max_bytes`, and
+    `max_files` finished ones are kept. A written record reaches the disk within `flush_ms` milliseconds.
     """
 
     sink: Literal["stdout", "file", "otlp", "none"] = "stdout"

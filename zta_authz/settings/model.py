@@ -117,7 +117,7 @@ HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 class WorkloadSettings(Section):
-    """Whose requests these are; selectors match against it."""
+    """The workload whose incoming requests are decided; policies' selectors are matched against it."""
 
     namespace: Text = "default"
     labels: dict[str, str] = Field(default_factory=dict)
@@ -141,7 +141,7 @@ class GatewaySettings(Section):
 
 
 class PeerSettings(Section):
-    """What is believed of the peer. `trust_proxy` None: false in strict semantics, true in Istio's."""
+    """How the peer's identity is verified. `trust_proxy` None: false in strict semantics, true in Istio's."""
 
     verify_certificate: CertificateCheck = CertificateCheck.WHEN_PRESENT
     trust_proxy: bool | None = None
@@ -149,20 +149,20 @@ class PeerSettings(Section):
 
 
 class ClientAddressSettings(Section):
-    """The client's address, as in Envoy's connection manager."""
+    """How the client's address is determined, as in Envoy's connection manager."""
 
     use_remote_address: bool = False
     xff_num_trusted_hops: Annotated[int, Field(ge=0, le=100)] = 0
 
 
 class PathsSettings(Section):
-    """Paths that two parties may read differently. None: reject in strict semantics, accept in Istio's."""
+    """Paths that two parties may interpret differently. None: reject in strict semantics, accept in Istio's."""
 
     ambiguous: Literal["reject", "accept"] | None = None
 
 
 class HealthSettings(Section):
-    """The HTTP listener for kubelet and Prometheus; None turns it off."""
+    """The HTTP listener for the kubelet and Prometheus; None turns it off."""
 
     listen: TcpAddress | None = "0.0.0.0:9192"
 
@@ -175,7 +175,7 @@ class AdminSettings(Section):
 
 
 class JwksSettings(Section):
-    """How keys of issuers are fetched, and how long they hold. `private_hosts` may have private addresses."""
+    """How issuers' keys are fetched, and how long they stay valid. `private_hosts` may have private addresses."""
 
     allow_http: bool = False
     allow_private_addresses: bool = False
@@ -189,9 +189,9 @@ class JwksSettings(Section):
 
 
 class SocketSettings(Section):
-    """Mode and group of the Unix sockets that we create, and the users that may ask on those of `listen`.
+    """Mode and group of the Unix sockets that zta-authz creates, and the users that may ask on those of `listen`.
 
-    With no user listed, all may.
+    An empty list of users permits all.
     """
 
     mode: Annotated[str, AfterValidator(_mode)] = "0660"
@@ -207,7 +207,7 @@ Bytes = Annotated[int, Field(ge=1024, le=1024 * 1024 * 1024)]
 
 
 class Http2Settings(Section):
-    """Bounds of the fast server, of all its connections and of one. `*_bytes` are bytes, `*_seconds` seconds."""
+    """Limits of the fast server, for all connections and for each. `*_bytes` are bytes, `*_seconds` seconds."""
 
     max_connections: Count = _LIMITS.max_connections
     max_handshakes: Count = _LIMITS.max_handshakes
@@ -248,10 +248,10 @@ class Http2Settings(Section):
 
 
 class TlsSettings(Section):
-    """Mutual TLS of TCP listeners: our certificate chain and key, who signs callers, and which callers may ask.
+    """Mutual TLS of TCP listeners: certificate chain and key, authorities of callers, and the callers that may ask.
 
-    A connection to `server: grpcio` is replaced when it is as old as `max_connection_age_seconds` (0: never).
-    The three files go with `source: files`; with `workload_api` all that is in them comes from there and the bundles.
+    `server: grpcio` replaces a connection when it is as old as `max_connection_age_seconds` (0: never). The three
+    files are for `source: files`; with `workload_api` their contents come from the agent and the trust bundles.
     """
 
     source: Literal["files", "workload_api"] = "files"
@@ -277,14 +277,14 @@ class BundleSettings(Section):
 
 
 class WorkloadApiSettings(Section):
-    """The SPIFFE Workload API (a SPIRE agent's socket; None: not asked), and whether its trust bundles are taken."""
+    """The SPIFFE Workload API (a SPIRE agent's socket; None: not used), and whether its trust bundles are used."""
 
     socket: Annotated[str, AfterValidator(_unix)] | None = None
     bundles: bool = True
 
 
 class ReloadSettings(Section):
-    """Whether the files of policies are watched, how often they are looked at, how long a change must have settled."""
+    """Whether policy files are watched, how often they are checked, and how long a change must have settled."""
 
     enabled: bool = True
     poll_seconds: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 1.0
@@ -292,7 +292,7 @@ class ReloadSettings(Section):
 
 
 class LogSettings(Section):
-    """The service's own log on stderr (the decision log is `audit`)."""
+    """The service's own log on stderr. (The decision log is `audit`.)"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"

@@ -31,7 +31,7 @@ OtlpEndpoint = Annotated[str, AfterValidator(_otlp)]
 
 
 class CollectorSettings(Section):
-    """Where to send and what it takes to be let in. `headers_file` has a `name: value` a line; the others are PEM."""
+    """The collector and the credentials for it. `headers_file` has one `name: value` per line; the others are PEM."""
 
     endpoint: OtlpEndpoint
     protocol: Literal["grpc", "http"] = "grpc"
@@ -48,7 +48,7 @@ class PushSettings(CollectorSettings):
 
 
 class MetricsSettings(Section):
-    """Metrics besides the page that Prometheus reads."""
+    """Metrics that are pushed, in addition to the page that Prometheus reads."""
 
     otlp: PushSettings | None = None
 
@@ -58,10 +58,10 @@ OLDER_KEYS: Final = ("otlp_endpoint", "protocol", "headers_file", "ca_file", "ce
 
 
 class TracingSettings(Section):
-    """Where spans go (None: nowhere), and how many of the requests whose caller did not decide are sampled.
+    """Where spans are sent (None: nowhere), and the share of checks that is sampled if the proxy does not decide.
 
-    `keep` names those that are traced although they were not sampled. `otlp_endpoint` and the five fields after it are
-    older names of those in `otlp`.
+    `keep` names the checks that are traced even if they were not sampled. `otlp_endpoint` and the five fields after it
+    are older names of the fields in `otlp`.
     """
 
     otlp: CollectorSettings | None = None

@@ -9,10 +9,10 @@ from zta_authz.settings.values import Section, Text
 
 
 class RootDocumentsSettings(Section):
-    """Which namespaces and files may hold documents that count for every workload; null: not said.
+    """Which namespaces and files may contain documents that affect every workload; null: not set.
 
-    `namespaces` are those of TrustBundle, RevocationList, IssuerPolicy and ApiKeySet, `*` any. `paths` are files and
-    directories of `policies`; documents in the root namespace must come from them too.
+    `namespaces` are those permitted for TrustBundle, RevocationList, IssuerPolicy and ApiKeySet; `*` is any namespace.
+    `paths` are files and directories of `policies`; documents in the root namespace must come from them too.
     """
 
     namespaces: tuple[Text, ...] | None = None
