@@ -213,7 +213,9 @@ def test_the_package_map_names_every_module_and_package() -> None:
 def test_every_setting_is_documented_and_no_other() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     reference = text.partition("## All settings")[2]
-    assert sorted(re.findall(r"^- \*\*`([a-z0-9_.]+)`\*\* \(", reference, flags=re.MULTILINE)) == sorted(setting_names())
+    assert sorted(re.findall(r"^- \*\*`([a-z0-9_.]+)`\*\* \(", reference, flags=re.MULTILINE)) == sorted(
+        setting_names()
+    )
 
 
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:

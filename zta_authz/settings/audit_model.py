@@ -32,7 +32,7 @@ class MaskSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """Signed checkpoints of the decision log: the file they are appended to, and the Ed25519 key (PEM) that signs them."""
+    """Signed checkpoints of the decision log: their file, and the Ed25519 key (PEM) that signs them."""
 
     path: Text
     key_file: Text

@@ -292,7 +292,7 @@ class ReloadSettings(Section):
 
 
 class LogSettings(Section):
-    """The service's own log on stderr. (The decision log is `audit`.)"""
+    """The service's own log on stderr, which is not the decision log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
