@@ -20,7 +20,7 @@ import uvloop
 from tests.support.issuer import KEYS, METADATA, issuer_in_thread
 from tests.support.pki import Signer, jwks
 from zta_authz.keys.addresses import AddressRules
-from zta_authz.keys.bundle_endpoint import BundleEndpoint, EndpointKeeper
+from zta_authz.keys.bundle_endpoint import BundleEndpoint, BundleEndpointRefresher
 from zta_authz.keys.bundle_store import BundleStore
 from zta_authz.keys.http import MAX_BYTES, HttpClient
 from zta_authz.keys.jwks import JwksLoader, KeySource
@@ -152,7 +152,9 @@ async def test_key_sets_and_bundles_hold_nobody_up() -> None:
 
     async def try_once() -> None:
         domain = TrustDomain("example.org")
-        keeper = EndpointKeeper(BundleEndpoint(domain, "https://bundles.example"), BundleStore({}), fetch=endpoint)
+        keeper = BundleEndpointRefresher(
+            BundleEndpoint(domain, "https://bundles.example"), BundleStore({}), fetch=endpoint
+        )
         running = asyncio.create_task(keeper.run())
         await keeper.tried.wait()
         running.cancel()

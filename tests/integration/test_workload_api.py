@@ -31,7 +31,7 @@ from zta_authz.authn.revocation import Revocations, RevocationSlot
 from zta_authz.authn.verify import IdentityVerifier, compile_verifier
 from zta_authz.errors import Reason, Refused
 from zta_authz.keys.bundle_store import BundleStore
-from zta_authz.keys.trust import TrustKeeper, TrustSources
+from zta_authz.keys.trust import TrustRefresher, TrustSources
 from zta_authz.keys.workload_api import WorkloadApi
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
 from zta_authz.model.options import Options
@@ -93,7 +93,7 @@ class Place:
     """An agent, what keeps up with it, and a verifier that decides by what it says."""
 
     agent: FakeWorkloadApi
-    trust: TrustKeeper
+    trust: TrustRefresher
     verifier: IdentityVerifier
     changes: list[tuple[str, ...]]
 
@@ -118,7 +118,7 @@ async def place(tmp_path: Path, *, svid: bool = False) -> AsyncIterator[Place]:
     async with FakeWorkloadApi(tmp_path / "agent.sock") as agent:
         agent.say("FetchX509Bundles", bundles(ROOTS[0]))
         sources = TrustSources(agent=agent.address, agent_bundles=True, agent_svid=svid)
-        trust = TrustKeeper(sources, lambda: changes.append(trust.obstacles()))
+        trust = TrustRefresher(sources, lambda: changes.append(trust.obstacles()))
         verifier = compile_verifier([], [], Options(bundles_from_elsewhere=True), [])
         trust.bind(verifier.bundle_slot)
         await trust.start(patience=5)
@@ -208,7 +208,7 @@ async def test_a_message_that_is_no_good_leaves_the_last_good_bundles(
     async with place(tmp_path) as here:
         before = here.trust.store.slot.current
         here.agent.say("FetchX509Bundles", bad)
-        await until(lambda: "is not taken" in caplog.text)
+        await until(lambda: "is refused" in caplog.text)
         assert here.trust.store.slot.current is before
         assert here.outcome(evidence(ROOTS[0])) is None
         await here.said(bundles(ROOTS[1]))  # and the stream goes on
@@ -291,7 +291,7 @@ async def test_streams_that_wait_try_at_once_when_another_is_answered_again(
         agent.say("FetchX509Bundles", bundles(ROOTS[0]))
         agent.say("FetchX509SVID", svid(ROOTS[0]))
         api._failures["FetchX509SVID"] = 1
-        api._hear("FetchX509SVID")  # as its next try, a minute later, would
+        api._stream_answered("FetchX509SVID")  # as its next try, a minute later, would
         await until(lambda: bool(store.slot.current) and slot.current is not None)
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -354,7 +354,7 @@ async def test_nothing_of_the_key_gets_into_the_log(tmp_path: Path, caplog: pyte
         here.agent.say(
             "FetchX509SVID", svid_response(US, private_key("P-256", 901), ROOTS[0].issue(uris=(US,), **VALID))
         )
-        await until(lambda: "is not taken" in caplog.text)
+        await until(lambda: "is refused" in caplog.text)
     key = private_key("P-256", 901).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     said = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
     assert all(line not in said for line in key.splitlines()[1:-1])

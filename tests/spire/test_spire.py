@@ -17,7 +17,7 @@ import pytest
 from tests.spire.real import Spire
 from zta_authz.authn.bundle_formats import read_spiffe_text
 from zta_authz.keys.bundle_endpoint import BundleEndpoint, fetch_bundle
-from zta_authz.keys.trust import TrustKeeper, TrustSources
+from zta_authz.keys.trust import TrustRefresher, TrustSources
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ async def until(is_so: Callable[[], bool], seconds: float) -> None:
 
 
 @asynccontextmanager
-async def following(address: str) -> AsyncIterator[TrustKeeper]:
-    keeper = TrustKeeper(TrustSources(agent=address, agent_bundles=True, agent_svid=True))
+async def following(address: str) -> AsyncIterator[TrustRefresher]:
+    keeper = TrustRefresher(TrustSources(agent=address, agent_bundles=True, agent_svid=True))
     await keeper.start()
     try:
         yield keeper

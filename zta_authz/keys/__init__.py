@@ -1,11 +1,11 @@
-"""Key material that is fetched and refreshed in the background, never on the way of a request.
+"""Fetching and refreshing of key material in the background, never on the request path.
 
-addresses   which hosts and addresses may be asked at all
-outcomes    how a fetch can end
-http        one bounded GET, connecting to checked addresses only
-freshness   how long the answer says that it holds
-schedule    when to fetch next, and until when keys hold
-discovery   an issuer's metadata to the address of its keys
-jwks        one fetch: address or issuer to a key set
-refresher   keeps the key sets of all rules current
+addresses   the hosts and addresses that may be connected to
+outcomes    the ways a fetch can end
+http        one bounded GET that connects to checked addresses only
+freshness   how long a response stays fresh
+schedule    when to fetch next, and when keys expire
+discovery   issuer metadata: finds the address of an issuer's keys
+jwks        one fetch of a key set, by address or by issuer
+refresher   keeps the key sets of all JWT rules current
 """

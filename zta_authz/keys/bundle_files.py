@@ -1,4 +1,4 @@
-"""Trust bundles in files, PEM or SPIFFE bundle: read at start, and again whenever a file changes."""
+"""Trust bundles in files (PEM or SPIFFE bundle format), read at start and whenever a file changes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class BundleFile:
-    """The file with one trust domain's bundle."""
+    """A file with one trust domain's bundle."""
 
     trust_domain: TrustDomain
     path: str
 
 
 class BundleFiles:
-    """Keeps the bundles of `files` in `store`. A file that goes bad changes nothing: its last good bundle stays."""
+    """Keeps the bundles of `files` in `store` current. If a file becomes invalid, its last good bundle stays."""
 
     def __init__(self, files: Sequence[BundleFile], store: BundleStore, poll_seconds: float = POLL_SECONDS) -> None:
         self._files = tuple(files)
@@ -42,7 +42,7 @@ class BundleFiles:
         self._stamps: dict[BundleFile, _Stamp] = {}
 
     def load(self) -> None:
-        """Read every file. Raises `SettingsErrors` with everything that is wrong with them."""
+        """Read every file. Raises `SettingsErrors` with the faults of all files."""
         faults: list[Fault] = []
         for file in self._files:
             self._stamps[file] = _stamp(file.path)
@@ -54,14 +54,14 @@ class BundleFiles:
             raise SettingsErrors(faults)
 
     async def run(self) -> None:
-        """Look for changes until cancelled."""
+        """Poll for changes until cancelled."""
         while self._files:
             await asyncio.sleep(self._poll)
             for file in self._files:
                 await self._refresh(file)
 
     async def _refresh(self, file: BundleFile) -> None:
-        """Take the file if it changed. The stamp is from before reading: what changes meanwhile is read again."""
+        """Load the file if it changed. The stamp is taken before reading, so a change during the read is seen later."""
         stamp = await asyncio.to_thread(_stamp, file.path)
         if stamp == self._stamps.get(file):
             return
@@ -69,17 +69,17 @@ class BundleFiles:
         try:
             bundle = await asyncio.to_thread(read_bundle_file, file)
         except SettingsErrors as error:
-            _LOG.warning("the changed trust bundle is not taken: %s", error, extra={"file": file.path})
+            _LOG.warning("the changed trust bundle is refused: %s", error, extra={"file": file.path})
             return
         self._store.put(BundleSource.FILE, bundle.authorities)
         _LOG.info("trust bundle changed", extra={"trust_domain": file.trust_domain.name, "file": file.path})
 
 
 def read_bundle_file(file: BundleFile) -> Bundle:
-    """The bundle in `file`. Raises `SettingsErrors`."""
-    bundle, wrong = read_bundle(file.trust_domain, _read(file.path))
-    if wrong:
-        raise SettingsErrors(Fault(file.path, 0, 0, each.message, each.hint) for each in wrong)
+    """Read the bundle in `file`. Raises `SettingsErrors`."""
+    bundle, faults = read_bundle(file.trust_domain, _read(file.path))
+    if faults:
+        raise SettingsErrors(Fault(file.path, 0, 0, fault.message, fault.hint) for fault in faults)
     return bundle
 
 
@@ -87,17 +87,17 @@ def _read(path: str) -> bytes:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise SettingsErrors([Fault(path, 0, 0, "is not a regular file", "mend `bundles`")])
+                raise SettingsErrors([Fault(path, 0, 0, "is not a regular file", "correct `bundles`")])
             return stream.read(MAX_BUNDLE_BYTES + 1)
     except OSError as error:
-        fault = Fault(path, 0, 0, f"cannot be read: {error.strerror}", "mend `bundles` or the file's permissions")
+        fault = Fault(path, 0, 0, f"cannot be read: {error.strerror}", "correct `bundles` or the file's permissions")
         raise SettingsErrors([fault]) from error
 
 
 def _stamp(path: str) -> _Stamp:
-    """Changes when the file does, also where a link to it is swapped; zeros for a file that is not there."""
+    """Return inode, modification time (ns) and size of the file behind any links; zeros if it is missing."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return (0, 0, 0)
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

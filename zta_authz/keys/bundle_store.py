@@ -1,7 +1,7 @@
-"""The trust bundles in force: what several sources give, joined into one immutable set and put where verifiers look.
+"""The trust bundles in force: joins the bundles of several sources into one immutable set for the verifiers.
 
-A trust domain belongs to the first source that names it, also while that source has nothing for it: which authorities
-count must not depend on which source happened to be there first.
+A trust domain belongs to the first source that names it, even while that source has no bundle for it. So the
+authorities in force never depend on which source was ready first. The order is:
 
     documents > files > bundle endpoints > Workload API
 """
@@ -29,7 +29,7 @@ MAX_DOMAINS: Final = 10_000
 
 
 class BundleSource(StrEnum):
-    """Where a bundle comes from, the strongest first."""
+    """The source of a bundle, the strongest first."""
 
     DOCUMENTS = "documents"
     FILE = "file"
@@ -42,7 +42,7 @@ _STRENGTH: Final = tuple(BundleSource)
 
 @dataclass(frozen=True, slots=True)
 class BundleStatus:
-    """A trust domain's bundle: where it is from, how many authorities it has, since when it is here (epoch seconds)."""
+    """A trust domain's bundle: its source, its number of authorities, and when it arrived (epoch seconds)."""
 
     trust_domain: str
     source: BundleSource
@@ -51,9 +51,9 @@ class BundleStatus:
 
 
 class BundleStore:
-    """Joins the sources. `claims` says which trust domains belong to files and endpoints by the settings.
+    """Joins the bundles of all sources. `claims` lists the trust domains that the settings give to files and endpoints.
 
-    All methods are for the event loop's thread; `slot` may be read from any.
+    Call all methods in the event loop's thread. Any thread may read `slot`.
     """
 
     def __init__(self, claims: Mapping[str, BundleSource], clock: Clock = time.time) -> None:
@@ -64,28 +64,28 @@ class BundleStore:
         self._warned: set[tuple[str, BundleSource, BundleSource]] = set()
         self._verifiers: BundleSlot | None = None
         self.slot = BundleSlot()
-        """The same bundles as in the verifier's slot, and it stays when the verifier is replaced."""
+        """The same bundles as in the verifier's slot. It stays when the verifier is replaced."""
 
     def bind(self, slot: BundleSlot) -> None:
-        """From now on keep `slot`, and no other, filled; its documents are the strongest source."""
+        """Keep `slot`, and no other, filled from now on. Its documents are the strongest source."""
         self._verifiers = slot
         self._replace(BundleSource.DOCUMENTS, slot.documents)
         slot.current = self.slot.current
 
     def put(self, source: BundleSource, authorities: Authorities) -> None:
-        """Take one trust domain's bundle in place of what `source` gave for it before."""
+        """Store one trust domain's bundle and replace the one that `source` gave for it before."""
         name = authorities.trust_domain.name
         self._replace(source, {**self._given[source], name: authorities})
 
     def put_all(self, source: BundleSource, domains: Mapping[str, Authorities]) -> None:
-        """Take all that `source` gives; a trust domain that is not among them has no bundle of it any more."""
+        """Replace all bundles of `source`. Trust domains that are not in `domains` lose its bundle."""
         self._replace(source, domains)
 
     def status(self) -> list[BundleStatus]:
-        """The bundles in force, by trust domain."""
+        """List the bundles in force, sorted by trust domain."""
         return [
-            BundleStatus(name, source, len(found.anchors), self._since.get((source, name), 0.0))
-            for name, (source, found) in sorted(self._joined().items())
+            BundleStatus(name, source, len(authorities.anchors), self._since.get((source, name), 0.0))
+            for name, (source, authorities) in sorted(self._joined().items())
         ]
 
     def _replace(self, source: BundleSource, domains: Mapping[str, Authorities]) -> None:
@@ -99,9 +99,9 @@ class BundleStore:
         self._publish()
 
     def _joined(self) -> dict[str, tuple[BundleSource, Authorities]]:
-        """By trust domain, the bundle that counts and where it is from."""
+        """Map each trust domain to its bundle in force and the bundle's source."""
         joined: dict[str, tuple[BundleSource, Authorities]] = {}
-        for source in reversed(_STRENGTH):  # the stronger one replaces the weaker
+        for source in reversed(_STRENGTH):  # a stronger source replaces a weaker one
             for name, authorities in self._given[source].items():
                 weaker = joined.get(name)
                 claim = self._claims.get(name)
@@ -114,7 +114,7 @@ class BundleStore:
         return joined
 
     def _publish(self) -> None:
-        bundles: Bundles = MappingProxyType({name: found for name, (_, found) in self._joined().items()})
+        bundles: Bundles = MappingProxyType({name: authorities for name, (_, authorities) in self._joined().items()})
         before = self.slot.current
         if bundles.keys() == before.keys() and all(bundles[name] is before[name] for name in bundles):
             return

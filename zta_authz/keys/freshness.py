@@ -1,4 +1,4 @@
-"""How long an answer says that it holds: `max-age` of `Cache-Control`, less its `Age` (RFC 9111)."""
+"""How long a response stays fresh: `max-age` of `Cache-Control`, less its `Age` (RFC 9111)."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_CHARACTERS: Final = 16 * 1024
-"""Of the header's values together; those of honest servers have about a hundred."""
+"""Limit for all values of the header together. Honest servers send about a hundred characters."""
 
 _ESCAPED: Final = re.compile(r"\\.")
 _SECONDS: Final = re.compile(r'"?([0-9]+)"?')
-_MANY_SECONDS: Final = 2**31  # RFC 9111 section 1.2.2: what a number too large to count with is taken for
+_MANY_SECONDS: Final = 2**31  # RFC 9111 section 1.2.2: the value of a number that is too large
 
 
 def max_age(cache_control: str, age: str = "") -> float | None:
-    """Seconds for which the answer is still fresh, from the values of these headers; None where it does not say.
+    """Return for how many seconds a response with these header values is still fresh; None if they don't say.
 
-    `no-store` and `no-cache` are 0. Of several `max-age` the least counts; one that is no number is passed over, and so
-    is a whole `Cache-Control` of more than `MAX_CHARACTERS`.
+    `no-store` and `no-cache` count as 0. The smallest of several `max-age` counts. A `max-age` that is not a number is
+    ignored, and so is a `Cache-Control` of more than `MAX_CHARACTERS`.
     """
     if len(cache_control) > MAX_CHARACTERS:
         return None
-    found: list[float] = []
+    lifetimes: list[float] = []
     for name, value in _directives(cache_control):
         if name in ("no-store", "no-cache"):
-            found.append(0)
+            lifetimes.append(0)
         elif name == "max-age" and (seconds := _seconds(value)) is not None:
-            found.append(seconds)
-    return max(0, min(found) - (_seconds(age.strip()) or 0)) if found else None
+            lifetimes.append(seconds)
+    return max(0, min(lifetimes) - (_seconds(age.strip()) or 0)) if lifetimes else None
 
 
 def _directives(cache_control: str) -> Iterator[tuple[str, str]]:
-    """Each directive's name in lower case and its value ("" without one): split at the commas outside quotes.
+    """Yield each directive's name in lower case and its value ("" if none), split at commas outside quotes.
 
-    Time is linear in the length, whatever the text: the other side writes it.
+    Takes time linear in the length for any text, because the server controls it.
     """
     parts = _ESCAPED.sub("", cache_control).split('"')
     parts[1::2] = [quoted.replace(",", " ") for quoted in parts[1::2]]

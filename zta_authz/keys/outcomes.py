@@ -1,4 +1,4 @@
-"""How a fetch can end: one closed list, used for logs and as a metric's label."""
+"""The closed list of ways a fetch can end, used in logs and as a metric label."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from enum import StrEnum
 from zta_authz.errors import ZtaError
 
 
-class Outcome(StrEnum):
-    """What came of one fetch. Values are stable: they are labels of metrics."""
+class FetchOutcome(StrEnum):
+    """The result of one fetch. Values are stable because they are metric labels."""
 
     TAKEN = "taken"
     REFUSED_URL = "refused_url"
@@ -22,13 +22,13 @@ class Outcome(StrEnum):
     WRONG_CONTENT = "wrong_content"
     WRONG_ISSUER = "wrong_issuer"
     FAILED = "failed"
-    """A bug of ours; the log has its traceback."""
+    """An internal error. The log has its traceback."""
 
 
 class FetchFailed(ZtaError):
-    """A fetch brought nothing. `detail` is for the log and holds nothing of what the other side sent."""
+    """A fetch failed. `detail` is for the log and contains no data from the server."""
 
-    def __init__(self, outcome: Outcome, detail: str) -> None:
+    def __init__(self, outcome: FetchOutcome, detail: str) -> None:
         super().__init__(f"{outcome}: {detail}")
         self.outcome = outcome
         self.detail = detail

@@ -1,4 +1,4 @@
-"""When to fetch a key set next, and until when the one at hand holds. No clock: every method is told the time."""
+"""When to fetch a key set next, and when the current one expires. Has no clock: callers pass the time."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EARLY: Final = (0.75, 0.9)
-"""Keys are refreshed after this share of their lifetime, so that many services do not ask in the same second."""
+"""Keys are refreshed after a random share of their lifetime, so that services don't all fetch in the same second."""
 _RETRY_SHARE: Final = (0.5, 1.0)
 _MAX_DOUBLINGS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """All in seconds.
+    """Refresh intervals, all in seconds.
 
-    `refresh`: how long keys are fresh where the answer does not say; what it says counts between `min_refresh` and
-    `max_refresh`. `max_stale`: how much longer keys hold when they can't be renewed. `unknown_kid`: how long after one
-    fetch a token with an unknown key may cause the next. `retry`, `max_retry`: first and longest wait after a failure.
+    `refresh`: how long keys are fresh if the response does not say. `min_refresh`, `max_refresh`: bounds for what the
+    response says. `max_stale`: how long keys stay valid after that if they can't be renewed. `unknown_kid`: least time
+    between a fetch and the next one caused by an unknown key ID. `retry`, `max_retry`: first and longest wait after a
+    failure.
     """
 
     refresh: float = 300.0
@@ -36,12 +37,12 @@ DEFAULT_TIMING: Final = Timing()
 
 
 class Schedule:
-    """Of one source of keys. `next_at`: when to fetch; `drop_at`: when its keys no longer hold, None without keys."""
+    """The schedule of one source. `next_at`: when to fetch; `drop_at`: when its keys expire, None without keys."""
 
     __slots__ = ("_jitter", "_started_at", "_timing", "drop_at", "failures", "next_at")
 
     def __init__(self, timing: Timing, now: float, jitter: Callable[[float, float], float]) -> None:
-        """Due at once. `jitter` gives a number between the two that it gets."""
+        """Create a schedule that is due at once. `jitter` returns a number between its two arguments."""
         self._timing = timing
         self._jitter = jitter
         self._started_at = now - timing.unknown_kid
@@ -50,25 +51,25 @@ class Schedule:
         self.failures = 0
 
     def started(self, now: float) -> None:
-        """A fetch begins."""
+        """Record that a fetch starts."""
         self._started_at = now
 
     def succeeded(self, now: float, max_age: float | None) -> None:
-        """It brought keys, whose sender says that they are fresh for `max_age` seconds (None: does not say)."""
+        """Record a fetch of keys that are fresh for `max_age` seconds (None: the server does not say)."""
         timing = self._timing
-        said = timing.refresh if max_age is None else max_age
-        lifetime = min(max(said, timing.min_refresh), timing.max_refresh)
+        stated = timing.refresh if max_age is None else max_age
+        lifetime = min(max(stated, timing.min_refresh), timing.max_refresh)
         self.failures = 0
         self.next_at = now + lifetime * self._jitter(*_EARLY)
         self.drop_at = now + lifetime + timing.max_stale
 
     def failed(self, now: float) -> None:
-        """It brought none: wait twice as long as after the failure before."""
+        """Record a failed fetch and double the wait."""
         timing = self._timing
         wait = min(timing.retry * 2.0 ** min(self.failures, _MAX_DOUBLINGS), timing.max_retry)
         self.failures += 1
         self.next_at = now + wait * self._jitter(*_RETRY_SHARE)
 
     def key_unknown(self, now: float) -> None:
-        """A token named a key that is not there: fetch soon, but not too soon after the last time."""
+        """Move the next fetch forward because a token names an unknown key, within the `unknown_kid` limit."""
         self.next_at = min(self.next_at, max(now, self._started_at + self._timing.unknown_kid))

@@ -1,4 +1,4 @@
-"""Everything that keeps trust bundles and our own SVID current, as one thing to start and stop."""
+"""Starts and stops all sources of trust bundles and of the service's own SVID together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.own_svid import SvidSlot
 from zta_authz.errors import FaultsError, SettingsErrors
-from zta_authz.keys.bundle_endpoint import ENDPOINT_TIMING, BundleEndpoint, EndpointKeeper
+from zta_authz.keys.bundle_endpoint import ENDPOINT_TIMING, BundleEndpoint, BundleEndpointRefresher
 from zta_authz.keys.bundle_files import BundleFile, BundleFiles, read_bundle_file
 from zta_authz.keys.bundle_store import BundleSource, BundleStatus, BundleStore
 from zta_authz.keys.workload_api import WorkloadApi
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from zta_authz.authn.bundles import BundleSlot
     from zta_authz.authn.own_svid import OwnSvid
     from zta_authz.errors import Fault
-    from zta_authz.keys.bundle_endpoint import Heard
+    from zta_authz.keys.bundle_endpoint import FetchObserver
     from zta_authz.keys.schedule import Timing
     from zta_authz.ports import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class TrustSources:
-    """What the settings name. `endpoints` have the file that they begin with, if any.
+    """The configured sources. Each endpoint comes with the file of its first bundle, if any.
 
-    `agent` is the Workload API's address (`unix:/path`, "" for none): `agent_bundles` takes its trust bundles,
-    `agent_svid` our own SVID, without which the service is not ready.
+    `agent` is the Workload API's address (`unix:/path`, "" for none). `agent_bundles` uses its trust bundles;
+    `agent_svid` uses its SVID, without which the service is not ready.
     """
 
     files: tuple[BundleFile, ...] = ()
@@ -40,8 +40,8 @@ class TrustSources:
     agent_svid: bool = False
 
 
-class TrustKeeper:
-    """Builds the sources and runs them. `changed` is called when what `obstacles` says may have changed."""
+class TrustRefresher:
+    """Creates and runs the sources. `changed` is called when the result of `obstacles` may have changed."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class TrustKeeper:
         changed: Callable[[], None] = lambda: None,
         *,
         clock: Clock = time.time,
-        heard: Heard = lambda _host, _outcome: None,
+        on_fetch: FetchObserver = lambda _host, _outcome: None,
         timing: Timing = ENDPOINT_TIMING,
     ) -> None:
-        """Read the files. Raises `SettingsErrors` with everything that is wrong with them."""
+        """Read the files. Raises `SettingsErrors` with the faults of all files."""
         self._clock = clock
         self._changed = changed
         self._needs_svid = sources.agent_svid
@@ -62,12 +62,13 @@ class TrustKeeper:
         self.svid = SvidSlot()
         self._files = BundleFiles(sources.files, self.store)
         self._endpoints = [
-            EndpointKeeper(endpoint, self.store, timing=timing, heard=heard) for endpoint, _ in sources.endpoints
+            BundleEndpointRefresher(endpoint, self.store, timing=timing, on_fetch=on_fetch)
+            for endpoint, _ in sources.endpoints
         ]
         self._agent = self._build_agent(sources)
         self._tasks: list[asyncio.Task[None]] = []
         self._expiry: asyncio.TimerHandle | None = None
-        self._read_files([first for _, first in sources.endpoints])
+        self._read_files([file for _, file in sources.endpoints])
 
     def _build_agent(self, sources: TrustSources) -> WorkloadApi | None:
         if not sources.agent or not (sources.agent_bundles or sources.agent_svid):
@@ -80,31 +81,31 @@ class TrustKeeper:
             clock=self._clock,
         )
 
-    def _read_files(self, firsts: list[BundleFile | None]) -> None:
+    def _read_files(self, seeds: list[BundleFile | None]) -> None:
         faults: list[Fault] = []
         try:
             self._files.load()
         except FaultsError as error:
             faults.extend(error.faults)
-        for keeper, file in zip(self._endpoints, firsts, strict=True):
+        for endpoint, file in zip(self._endpoints, seeds, strict=True):
             try:
                 if file is not None:
-                    keeper.begin_with(read_bundle_file(file))
+                    endpoint.seed(read_bundle_file(file))
             except FaultsError as error:
                 faults.extend(error.faults)
         if faults:
             raise SettingsErrors(faults)
 
     def bind(self, slot: BundleSlot) -> None:
-        """From now on keep the verifier's `slot` filled."""
+        """Keep the verifier's `slot` filled from now on."""
         self.store.bind(slot)
 
     def current_svid(self) -> OwnSvid | None:
-        """Our SVID, None while we have none. From any thread."""
+        """Return the service's SVID, None while it has none. May be called from any thread."""
         return self.svid.current
 
     def obstacles(self) -> tuple[str, ...]:
-        """What keeps the service from being ready; () when nothing does."""
+        """Return the reasons why the service is not ready; () if it is."""
         if not self._needs_svid:
             return ()
         svid = self.svid.current
@@ -116,14 +117,14 @@ class TrustKeeper:
         return ("our SVID has expired",) if svid.window.not_after < now else ()
 
     def status(self) -> list[BundleStatus]:
-        """The trust bundles in force."""
+        """List the trust bundles in force."""
         return self.store.status()
 
     async def start(self, patience: float = 0.0) -> None:
-        """Begin. Returns when each source was tried once, after `patience` seconds at the latest."""
+        """Start all sources. Return when each was tried once, or after `patience` seconds."""
         loop = asyncio.get_running_loop()
-        tried = [keeper.tried for keeper in self._endpoints]
-        self._tasks = [loop.create_task(keeper.run(), name="bundle endpoint") for keeper in self._endpoints]
+        tried = [endpoint.tried for endpoint in self._endpoints]
+        self._tasks = [loop.create_task(endpoint.run(), name="bundle endpoint") for endpoint in self._endpoints]
         self._tasks.append(loop.create_task(self._files.run(), name="bundle files"))
         if self._agent is not None:
             self._tasks.append(loop.create_task(self._agent.run(), name="Workload API"))
@@ -135,7 +136,7 @@ class TrustKeeper:
             task.cancel()
 
     async def close(self) -> None:
-        """Stop. What is in force stays there."""
+        """Stop all sources. Bundles and SVID stay in force."""
         if self._expiry is not None:
             self._expiry.cancel()
         for task in self._tasks:
@@ -144,7 +145,7 @@ class TrustKeeper:
         self._tasks.clear()
 
     def _svid_changed(self) -> None:
-        """Tell it on, and once more when the SVID expires without having been renewed."""
+        """Call `changed` now, and again when the SVID expires without renewal."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

@@ -1,7 +1,8 @@
-"""The SPIFFE Workload API's messages: bytes to what they hold, judged. The only reader of their protobuf types here.
+"""Reads and checks the SPIFFE Workload API's messages. Only this module uses their protobuf types.
 
-A message that can't be read, or lacks what it must have, raises `Malformed` and changes nothing (SPIFFE Workload API,
-section 4.5). Of a map of bundles each is judged by itself: a partner's garbled bundle must not keep ours from rotating.
+A message that can't be read or lacks required fields raises `MalformedMessage` and changes nothing (SPIFFE Workload
+API, section 4.5). Each bundle of a map is checked separately, so a partner's malformed bundle does not keep the others
+from rotating.
 """
 
 from __future__ import annotations
@@ -29,94 +30,94 @@ MAX_TRUST_DOMAINS: Final = 1000
 T = TypeVar("T")
 
 
-class Malformed(ZtaError):
-    """What must not be taken; says why without anything of what was sent."""
+class MalformedMessage(ZtaError):
+    """A message that must not be used. Its text contains no data from the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class DomainMap(Generic[T]):
-    """What a message says of each trust domain: `taken` by name; `garbled` are named but what they have is no good.
+    """The bundles in a message by trust domain: `accepted` ones, and the names of `malformed` ones.
 
-    A trust domain that is in neither is not to be trusted any more (section 4.4). `wrong` tells of what is garbled.
+    A trust domain in neither must not be trusted any more (section 4.4). `faults` describes the malformed bundles.
     """
 
-    taken: dict[str, T] = field(default_factory=dict)
-    garbled: set[str] = field(default_factory=set)
-    wrong: list[str] = field(default_factory=list)
+    accepted: dict[str, T] = field(default_factory=dict)
+    malformed: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class JwtAuthorities:
-    """The keys that sign a trust domain's JWT-SVIDs, and the SHA-256 of the text that they were read from."""
+    """The keys that sign a trust domain's JWT-SVIDs, and the SHA-256 of their text."""
 
     digest: bytes
     keys: KeySet
 
 
 def read_svid_response(payload: bytes) -> OwnSvid:
-    """Our default SVID, which is the first (section 5.3). Raises `Malformed`."""
+    """Read the default SVID, which is the first (section 5.3). Raises `MalformedMessage`."""
     try:
         message = workload_pb2.X509SVIDResponse.FromString(payload)
     except DecodeError:
-        raise Malformed("not an X509SVIDResponse") from None
+        raise MalformedMessage("not an X509SVIDResponse") from None
     if not message.svids:
-        raise Malformed("a response without SVIDs")
+        raise MalformedMessage("a response without SVIDs")
     first = message.svids[0]
     try:
         return read_own_svid(first.spiffe_id, first.x509_svid, first.x509_svid_key)
     except ValueError as error:
-        raise Malformed(f"an SVID that is no good: {error}") from None
+        raise MalformedMessage(f"an invalid SVID: {error}") from None
 
 
 def read_x509_bundles(payload: bytes) -> DomainMap[tuple[Certificate, ...]]:
-    """The X.509 authorities of each trust domain. Raises `Malformed`."""
+    """Read the X.509 authorities of each trust domain. Raises `MalformedMessage`."""
     try:
         message = workload_pb2.X509BundlesResponse.FromString(payload)
     except DecodeError:
-        raise Malformed("not an X509BundlesResponse") from None
+        raise MalformedMessage("not an X509BundlesResponse") from None
     return _by_domain(message.bundles, _certificates)
 
 
 def read_jwt_bundles(payload: bytes) -> DomainMap[JwtAuthorities]:
-    """The keys that sign each trust domain's JWT-SVIDs. Raises `Malformed`."""
+    """Read the keys that sign each trust domain's JWT-SVIDs. Raises `MalformedMessage`."""
     try:
         message = workload_pb2.JWTBundlesResponse.FromString(payload)
     except DecodeError:
-        raise Malformed("not a JWTBundlesResponse") from None
+        raise MalformedMessage("not a JWTBundlesResponse") from None
     return _by_domain(message.bundles, _key_set)
 
 
 def _by_domain(entries: Mapping[str, bytes], read: Callable[[bytes], T]) -> DomainMap[T]:
     if not entries:
-        raise Malformed("a response without bundles")
+        raise MalformedMessage("a response without bundles")
     if len(entries) > MAX_TRUST_DOMAINS:
-        raise Malformed(f"more than {MAX_TRUST_DOMAINS} trust domains")
-    found: DomainMap[T] = DomainMap()
+        raise MalformedMessage(f"more than {MAX_TRUST_DOMAINS} trust domains")
+    domains: DomainMap[T] = DomainMap()
     for key, value in entries.items():
         try:
             domain = TrustDomain.parse(key.removeprefix(SCHEME))
         except ValueError:
-            found.wrong.append("a bundle under what is no trust domain's SPIFFE ID")
+            domains.faults.append("a bundle's key is not the SPIFFE ID of a trust domain")
             continue
         try:
-            found.taken[domain.name] = read(value)
+            domains.accepted[domain.name] = read(value)
         except ValueError as error:
-            found.garbled.add(domain.name)
-            found.wrong.append(f"the bundle of `{domain}`: {error}")
-    if not found.taken:
-        raise Malformed("; ".join(found.wrong[:3]))
-    return found
+            domains.malformed.add(domain.name)
+            domains.faults.append(f"the bundle of `{domain}`: {error}")
+    if not domains.accepted:
+        raise MalformedMessage("; ".join(domains.faults[:3]))
+    return domains
 
 
 def _certificates(der: bytes) -> tuple[Certificate, ...]:
-    certificates, wrong = read_der_authorities(der, "it")
-    if wrong:
-        raise ValueError("; ".join(each.message for each in wrong[:3]))
+    certificates, faults = read_der_authorities(der, "it")
+    if faults:
+        raise ValueError("; ".join(fault.message for fault in faults[:3]))
     return certificates
 
 
 def _key_set(text: bytes) -> JwtAuthorities:
-    keys, wrong = read_jwks(json_object(text), uses=JWT_SVID_USES)
-    if wrong:
-        raise ValueError("; ".join(wrong[:3]))
+    keys, faults = read_jwks(json_object(text), uses=JWT_SVID_USES)
+    if faults:
+        raise ValueError("; ".join(faults[:3]))
     return JwtAuthorities(hashlib.sha256(text).digest(), keys)

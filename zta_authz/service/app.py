@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from zta_authz.admin.http import Page
     from zta_authz.authn.dpop import Replays
     from zta_authz.authn.keys import KeySlot
-    from zta_authz.keys.outcomes import Outcome
+    from zta_authz.keys.outcomes import FetchOutcome
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock
     from zta_authz.settings import Settings
@@ -325,7 +325,7 @@ class Service:
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
 
-    def _key_fetched(self, host: str, outcome: Outcome) -> None:
+    def _key_fetched(self, host: str, outcome: FetchOutcome) -> None:
         self._observer.metrics.keys_fetched(host, outcome)
 
     async def stop(self, at_once: asyncio.Event | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.errors import FaultsError
 from zta_authz.keys.http import trusted_authorities
-from zta_authz.keys.trust import TrustKeeper
+from zta_authz.keys.trust import TrustRefresher
 from zta_authz.policy_sources.files import load_snapshot
 from zta_authz.policy_sources.reloader import log_remarks
 from zta_authz.servers.svid_tls import SvidTls
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from zta_authz.keys.outcomes import Outcome
+    from zta_authz.keys.outcomes import FetchOutcome
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.settings import Settings
 
 
 def load(
-    settings: Settings, changed: Callable[[], None], heard: Callable[[str, Outcome], None]
-) -> tuple[Snapshot, ssl.SSLContext | None, TrustKeeper, MutualTls | SvidTls | None]:
+    settings: Settings, changed: Callable[[], None], on_fetch: Callable[[str, FetchOutcome], None]
+) -> tuple[Snapshot, ssl.SSLContext | None, TrustRefresher, MutualTls | SvidTls | None]:
     """Rules, who signs issuers' servers (None: the system says), trust bundles, our certificate.
 
     Raises with all their faults.
     """
     errors: list[FaultsError] = []
     snapshot: Snapshot | None = None
-    trust: TrustKeeper | None = None
+    trust: TrustRefresher | None = None
     tls: MutualTls | SvidTls | None = None
     authorities: ssl.SSLContext | None = None
     try:
@@ -40,7 +40,7 @@ def load(
     except FaultsError as error:
         errors.append(error)
     try:
-        trust = TrustKeeper(trust_sources(settings), changed, heard=heard)
+        trust = TrustRefresher(trust_sources(settings), changed, on_fetch=on_fetch)
     except FaultsError as error:
         errors.append(error)
     try:
@@ -56,7 +56,7 @@ def load(
     return snapshot, authorities, trust, tls
 
 
-def load_tls(settings: Settings, trust: TrustKeeper | None) -> MutualTls | SvidTls | None:
+def load_tls(settings: Settings, trust: TrustRefresher | None) -> MutualTls | SvidTls | None:
     """What our TCP listeners show and ask for; None for plain ones. Raises `SettingsErrors`."""
     wanted = settings.tls
     if wanted is None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zta_authz.admin.state import ServiceState
     from zta_authz.audit.sinks import LineSink, NullSink
     from zta_authz.keys.refresher import JwksRefresher
-    from zta_authz.keys.trust import TrustKeeper
+    from zta_authz.keys.trust import TrustRefresher
     from zta_authz.otlp.exporters import Exporter
     from zta_authz.policy_sources.files import SnapshotHolder
     from zta_authz.settings import Settings
@@ -107,7 +107,7 @@ class MetricsSources:
         metrics: Metrics,
         state: ServiceState,
         snapshots: SnapshotHolder,
-        trust: TrustKeeper,
+        trust: TrustRefresher,
         jwks: JwksRefresher,
     ) -> None:
         self._settings = settings
@@ -131,7 +131,7 @@ class MetricsSources:
     def _look(self) -> None:
         metrics, now = self._metrics, self._state.now
         metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
-        metrics.show_keys(self._jwks.ages(), len(self._jwks.missing()))
+        metrics.show_keys(self._jwks.ages(), len(self._jwks.missing_issuers()))
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({each.trust_domain: now - each.since for each in self._trust.status()})
         metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.bundles import Bundles, BundleSlot
     from zta_authz.keys.refresher import JwksRefresher
-    from zta_authz.keys.trust import TrustKeeper
+    from zta_authz.keys.trust import TrustRefresher
     from zta_authz.model.options import Workload
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock, SnapshotSource
@@ -57,7 +57,7 @@ class Outlook:
     """Whether anybody can be allowed, by what the settings want and what is in force."""
 
     def __init__(
-        self, settings: Settings, trust: TrustKeeper, snapshots: SnapshotSource, jwks: JwksRefresher, clock: Clock
+        self, settings: Settings, trust: TrustRefresher, snapshots: SnapshotSource, jwks: JwksRefresher, clock: Clock
     ) -> None:
         tls = settings.tls
         self._trust = trust
@@ -107,7 +107,7 @@ class Outlook:
                 yield f"peers of trust domain `{name}`: its bundle has no authority that is valid now"
 
     def _without_keys(self, issuers: frozenset[str]) -> Iterator[str]:
-        if issuers and issuers <= set(self._jwks.missing()):
+        if issuers and issuers <= set(self._jwks.missing_issuers()):
             yield "every token: no issuer's keys are there"
 
 

@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from zta_authz.keys.addresses import PUBLIC_ONLY, AddressRules, literal_address
-from zta_authz.keys.outcomes import FetchFailed, Outcome
+from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 
 PRIVATE = [
     "127.0.0.1",
@@ -114,12 +114,12 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_public_addresses_may_be_asked(text: str) -> None:
+def test_public_addresses_are_permitted(text: str) -> None:
     assert PUBLIC_ONLY.permit("issuer.example", ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_private_addresses_may_be_asked_only_where_the_operator_says_so(text: str) -> None:
+def test_private_addresses_are_permitted_only_if_the_operator_allows_them(text: str) -> None:
     address = ipaddress.ip_address(text)
     assert not PUBLIC_ONLY.permit("issuer.example", address)
     assert AddressRules(allow_private=True).permit("issuer.example", address)
@@ -131,18 +131,18 @@ def test_private_addresses_may_be_asked_only_where_the_operator_says_so(text: st
 
 
 @pytest.mark.parametrize("text", NEVER)
-def test_link_local_multicast_and_unspecified_addresses_may_never_be_asked(text: str) -> None:
+def test_link_local_multicast_and_unspecified_addresses_are_never_permitted(text: str) -> None:
     rules = AddressRules(allow_private=True, private_hosts=frozenset(("issuer.example",)))
     assert not rules.permit("issuer.example", ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize("host", ["issuer.example", "localhost", "a.b.c.svc", "1e100.net", "0x.example", "10.example"])
-def test_a_name_is_no_address(host: str) -> None:
+def test_a_name_is_not_an_address(host: str) -> None:
     assert literal_address(host) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "8.8.8.8"])
-def test_a_plain_address_is_read(host: str) -> None:
+def test_an_address_in_standard_form_is_parsed(host: str) -> None:
     assert literal_address(host) == ipaddress.ip_address(host)
 
 
@@ -150,7 +150,7 @@ def test_a_plain_address_is_read(host: str) -> None:
     "host",
     ["127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "1.2.3.4.5", "a.0x7f", "::1::", "a:b"],
 )
-def test_spellings_that_only_some_take_for_an_address_are_refused(host: str) -> None:
+def test_spellings_that_only_some_parsers_accept_as_an_address_are_refused(host: str) -> None:
     with pytest.raises(FetchFailed) as caught:
         literal_address(host)
-    assert caught.value.outcome is Outcome.REFUSED_URL
+    assert caught.value.outcome is FetchOutcome.REFUSED_URL

@@ -1,4 +1,4 @@
-"""Bundle endpoints: who may answer, what is taken, and what stays when nothing good comes."""
+"""Bundle endpoints: server authentication, accepted bundles, and failed fetches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.issuer import issuer_server
 from tests.support.pki import Authority, pem, private_key, root
 from zta_authz.authn.bundle_formats import Bundle, read_spiffe_bundle
 from zta_authz.authn.chain import Authorities
-from zta_authz.keys.bundle_endpoint import BundleEndpoint, EndpointKeeper, fetch_bundle
+from zta_authz.keys.bundle_endpoint import BundleEndpoint, BundleEndpointRefresher, fetch_bundle
 from zta_authz.keys.bundle_store import BundleSource, BundleStore
 from zta_authz.keys.http import trusted_authorities
-from zta_authz.keys.outcomes import FetchFailed, Outcome
+from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 from zta_authz.keys.schedule import Timing
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
@@ -62,11 +62,11 @@ def server_context(directory: Path, authority: Authority = SERVING, **profile: A
 
 
 def bundles(*authorities: Authority) -> Any:
-    return {DOMAIN.name: Authorities(DOMAIN, tuple(each.certificate for each in authorities))}
+    return {DOMAIN.name: Authorities(DOMAIN, tuple(authority.certificate for authority in authorities))}
 
 
 async def ask(server: IssuerServer, known: Any, endpoint_id: str | None = SERVER_ID, **more: Any) -> str:
-    """What comes of it: the body, or the outcome and why."""
+    """Return the body, or the outcome and the detail of a failed fetch."""
     spiffe_id = None if endpoint_id is None else SpiffeId.parse(endpoint_id)
     try:
         return (await fetch_bundle(BundleEndpoint(DOMAIN, server.url("/b"), spiffe_id, **more), known)).decode()
@@ -74,7 +74,7 @@ async def ask(server: IssuerServer, known: Any, endpoint_id: str | None = SERVER
         return str(error)
 
 
-async def test_https_spiffe_takes_the_svid_that_is_expected_from_the_bundle_in_force(tmp_path: Path) -> None:
+async def test_https_spiffe_accepts_the_expected_svid_verified_with_the_bundle_in_force(tmp_path: Path) -> None:
     async with issuer_server(server_context(tmp_path)) as server:
         server.say("/b", "hello")
         assert await ask(server, bundles(SERVING)) == "hello"
@@ -82,7 +82,7 @@ async def test_https_spiffe_takes_the_svid_that_is_expected_from_the_bundle_in_f
 
 
 @pytest.mark.parametrize(
-    ("profile", "known", "expected", "said"),
+    ("profile", "known", "expected", "message"),
     [
         ({}, bundles(FIRST), SERVER_ID, "does not verify"),
         ({}, bundles(), SERVER_ID, "no bundle of `partner.example` yet"),
@@ -93,18 +93,18 @@ async def test_https_spiffe_takes_the_svid_that_is_expected_from_the_bundle_in_f
         ({"not_after": NOW - 1}, bundles(SERVING), SERVER_ID, "does not verify"),
     ],
 )
-async def test_https_spiffe_asks_nobody_else(
-    tmp_path: Path, profile: dict[str, Any], known: Any, expected: str, said: str
+async def test_https_spiffe_refuses_every_other_server(
+    tmp_path: Path, profile: dict[str, Any], known: Any, expected: str, message: str
 ) -> None:
     async with issuer_server(server_context(tmp_path, **profile)) as server:
         server.say("/b", "hello")
         outcome = await ask(server, known, expected)
     assert outcome.startswith("tls: ")
-    assert said in outcome
+    assert message in outcome
     assert server.asked == []
 
 
-async def test_https_web_wants_the_hosts_name_from_an_authority_that_is_trusted(tmp_path: Path) -> None:
+async def test_https_web_requires_the_host_name_and_a_trusted_authority(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(SERVING.pem)
     authorities = trusted_authorities(str(tmp_path / "ca.pem"))
     context = server_context(tmp_path, uris=(), dns=("localhost",))
@@ -118,7 +118,7 @@ async def test_https_web_wants_the_hosts_name_from_an_authority_that_is_trusted(
 
 
 class FakeEndpoint:
-    """Answers with what `next` is, and remembers with which bundles it was asked."""
+    """Returns `next` (or raises it) and records the bundles of each call."""
 
     def __init__(self, answer: str | FetchFailed) -> None:
         self.next = answer
@@ -131,7 +131,7 @@ class FakeEndpoint:
         return self.next.encode()
 
     async def another(self) -> None:
-        """Wait until a fetch that began after now is over."""
+        """Wait until a fetch that starts after this call is over."""
         wanted = self.fetches + 2
         async with asyncio.timeout(5):
             while self.fetches < wanted:  # noqa: ASYNC110 - the fake counts, it tells nobody
@@ -141,17 +141,17 @@ class FakeEndpoint:
 @asynccontextmanager
 async def keeping(
     endpoint: FakeEndpoint, begin: Bundle | None = None
-) -> AsyncIterator[tuple[BundleStore, list[Outcome]]]:
-    store, heard = BundleStore({DOMAIN.name: BundleSource.ENDPOINT}), list[Outcome]()
-    keeper = EndpointKeeper(
+) -> AsyncIterator[tuple[BundleStore, list[FetchOutcome]]]:
+    store, heard = BundleStore({DOMAIN.name: BundleSource.ENDPOINT}), list[FetchOutcome]()
+    keeper = BundleEndpointRefresher(
         BundleEndpoint(DOMAIN, "https://bundles.partner.example/b"),
         store,
         timing=QUICK,
         fetch=endpoint,
-        heard=lambda host, outcome: heard.append(outcome) if host == "bundles.partner.example" else None,
+        on_fetch=lambda host, outcome: heard.append(outcome) if host == "bundles.partner.example" else None,
     )
     if begin is not None:
-        keeper.begin_with(begin)
+        keeper.seed(begin)
     task = asyncio.create_task(keeper.run())
     try:
         await asyncio.wait_for(keeper.tried.wait(), 5)
@@ -166,7 +166,7 @@ def anchors(store: BundleStore) -> Any:
     return store.slot.current[DOMAIN.name].anchors if DOMAIN.name in store.slot.current else None
 
 
-async def test_a_bundle_is_taken_and_follows_its_endpoint() -> None:
+async def test_a_bundle_is_stored_and_follows_its_endpoint() -> None:
     endpoint = FakeEndpoint(document(FIRST))
     async with keeping(endpoint) as (store, heard):
         assert anchors(store) == (FIRST.certificate,)
@@ -176,13 +176,13 @@ async def test_a_bundle_is_taken_and_follows_its_endpoint() -> None:
         endpoint.next = document(SECOND, FIRST)
         await endpoint.another()
         assert anchors(store) == (SECOND.certificate, FIRST.certificate)
-        assert set(heard) == {Outcome.TAKEN}
+        assert set(heard) == {FetchOutcome.TAKEN}
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        FetchFailed(Outcome.UNREACHABLE, "gone"),
+        FetchFailed(FetchOutcome.UNREACHABLE, "gone"),
         "garbage",
         "{}",
         document(SECOND, root("weak", key=private_key("RSA-1024", 2))),
@@ -191,20 +191,20 @@ async def test_a_bundle_is_taken_and_follows_its_endpoint() -> None:
     ],
     ids=["unreachable", "no json", "no keys", "a weak key", "an older sequence", "no sequence"],
 )
-async def test_what_is_no_good_leaves_the_last_good_bundle_and_is_asked_for_again(bad: str | FetchFailed) -> None:
+async def test_a_failed_fetch_keeps_the_last_good_bundle_and_is_retried(bad: str | FetchFailed) -> None:
     endpoint = FakeEndpoint(document(FIRST, spiffe_sequence=5))
     async with keeping(endpoint) as (store, heard):
         before = store.slot.current
         endpoint.next = bad
         await endpoint.another()
         assert store.slot.current is before
-        assert set(heard) > {Outcome.TAKEN}
+        assert set(heard) > {FetchOutcome.TAKEN}
         endpoint.next = document(SECOND, spiffe_sequence=6)
         await endpoint.another()
         assert anchors(store) == (SECOND.certificate,)
 
 
-async def test_a_domain_that_withdraws_its_keys_has_none() -> None:
+async def test_a_domain_that_withdraws_its_authorities_has_none_in_force() -> None:
     endpoint = FakeEndpoint(document(FIRST))
     async with keeping(endpoint) as (store, _):
         endpoint.next = document()
@@ -212,10 +212,10 @@ async def test_a_domain_that_withdraws_its_keys_has_none() -> None:
         assert anchors(store) == ()
 
 
-async def test_the_operators_bundle_holds_until_the_endpoint_gives_one() -> None:
-    endpoint = FakeEndpoint(FetchFailed(Outcome.UNREACHABLE, "not yet"))
-    begin, wrong = read_spiffe_bundle(DOMAIN, json.loads(document(FIRST)))
-    assert wrong == ()
+async def test_the_operators_bundle_is_in_force_until_the_endpoint_provides_one() -> None:
+    endpoint = FakeEndpoint(FetchFailed(FetchOutcome.UNREACHABLE, "not yet"))
+    begin, faults = read_spiffe_bundle(DOMAIN, json.loads(document(FIRST)))
+    assert faults == ()
     async with keeping(endpoint, begin) as (store, _):
         assert anchors(store) == (FIRST.certificate,)
         endpoint.next = document(SECOND)
@@ -231,11 +231,11 @@ async def test_the_refresh_hint_counts_within_bounds(hint: int, least: int) -> N
     assert (endpoint.fetches == 1) if least == 1 else (2 <= endpoint.fetches <= 20)
 
 
-async def test_a_fault_of_ours_does_not_end_the_fetching() -> None:
+async def test_an_internal_error_does_not_stop_fetching() -> None:
     endpoint = FakeEndpoint(document(FIRST))
     endpoint.next = None  # type: ignore[assignment]
     async with keeping(endpoint) as (store, heard):
-        assert heard[0] is Outcome.FAILED
+        assert heard[0] is FetchOutcome.FAILED
         endpoint.next = document(FIRST)
         await endpoint.another()
         assert anchors(store) == (FIRST.certificate,)

@@ -1,4 +1,4 @@
-"""Bundles in files: all faults at start, the last good bundle afterwards."""
+"""Bundles in files: all faults are reported at start; later the last good bundle stays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_every_wrong_file_is_a_fault_at_start(tmp_path: Path) -> None:
+def test_every_invalid_file_is_a_fault_at_start(tmp_path: Path) -> None:
     (tmp_path / "garbage").write_text("garbage")
     (tmp_path / "leaf").write_text(FIRST.pem + "-----BEGIN")
     os.mkfifo(tmp_path / "pipe")
@@ -40,7 +40,7 @@ def test_every_wrong_file_is_a_fault_at_start(tmp_path: Path) -> None:
     assert {fault.source for fault in caught.value.faults} == {file.path for file in files}
 
 
-async def test_a_changed_file_is_taken_and_a_bad_one_leaves_the_last_good_bundle(tmp_path: Path) -> None:
+async def test_a_changed_file_is_loaded_and_an_invalid_one_keeps_the_last_good_bundle(tmp_path: Path) -> None:
     path = tmp_path / "bundle.pem"
     path.write_text(FIRST.pem)
     store = BundleStore({})

@@ -1,4 +1,4 @@
-"""The bundles in force: one source for each trust domain, whatever comes first."""
+"""The bundles in force: one source for each trust domain, in whatever order bundles arrive."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def authorities(domain: str, label: str = "root") -> Authorities:
     return Authorities(TrustDomain(domain), (root(label).certificate,))
 
 
-def documents(*found: Authorities) -> BundleSlot:
-    return BundleSlot(MappingProxyType({each.trust_domain.name: each for each in found}))
+def documents(*bundles: Authorities) -> BundleSlot:
+    return BundleSlot(MappingProxyType({bundle.trust_domain.name: bundle for bundle in bundles}))
 
 
-def test_what_a_source_gives_is_in_force_at_once_in_the_bound_slot_too() -> None:
+def test_a_new_bundle_is_in_force_at_once_in_the_bound_slot_too() -> None:
     store, slot = BundleStore({}), documents()
     store.bind(slot)
     given = authorities(A)
@@ -35,7 +35,7 @@ def test_what_a_source_gives_is_in_force_at_once_in_the_bound_slot_too() -> None
     assert dict(slot.current) == {A: given}
 
 
-def test_a_new_verifiers_slot_has_the_bundles_that_are_here_already() -> None:
+def test_a_new_verifiers_slot_gets_the_current_bundles() -> None:
     store = BundleStore({})
     given = authorities(A)
     store.put(BundleSource.FILE, given)
@@ -45,7 +45,7 @@ def test_a_new_verifiers_slot_has_the_bundles_that_are_here_already() -> None:
     assert slot.current[A] is given
 
 
-def test_the_stronger_source_counts_whichever_comes_first() -> None:
+def test_the_stronger_source_wins_whichever_comes_first() -> None:
     strengths = list(BundleSource)
     for stronger, weaker in itertools.pairwise(strengths):
         strong, weak = authorities(A, "strong"), authorities(A, "weak")
@@ -56,7 +56,7 @@ def test_the_stronger_source_counts_whichever_comes_first() -> None:
             assert dict(store.slot.current) == {A: strong}
 
 
-def test_a_trust_domain_of_a_file_or_endpoint_gets_nothing_from_a_weaker_source_while_it_has_nothing() -> None:
+def test_a_trust_domain_of_a_file_or_endpoint_without_a_bundle_gets_none_from_a_weaker_source() -> None:
     store = BundleStore({A: BundleSource.ENDPOINT})
     store.put_all(BundleSource.WORKLOAD_API, {A: authorities(A), B: authorities(B)})
     assert store.slot.current.keys() == {B}
@@ -65,7 +65,7 @@ def test_a_trust_domain_of_a_file_or_endpoint_gets_nothing_from_a_weaker_source_
     assert store.slot.current[A] is given
 
 
-def test_a_document_counts_also_where_an_endpoint_is_configured() -> None:
+def test_a_document_wins_over_a_configured_endpoint() -> None:
     store = BundleStore({A: BundleSource.ENDPOINT})
     given = authorities(A)
     store.bind(documents(given))
@@ -73,7 +73,7 @@ def test_a_document_counts_also_where_an_endpoint_is_configured() -> None:
     assert store.slot.current[A] is given
 
 
-def test_a_source_that_no_longer_names_a_domain_takes_its_bundle_away() -> None:
+def test_a_source_that_no_longer_names_a_domain_removes_its_bundle() -> None:
     store = BundleStore({})
     store.put_all(BundleSource.WORKLOAD_API, {A: authorities(A), B: authorities(B)})
     store.put_all(BundleSource.WORKLOAD_API, {A: store.slot.current[A]})
@@ -100,7 +100,7 @@ def test_the_set_in_force_is_the_same_object_while_nothing_changes() -> None:
     assert store.slot.current is not before
 
 
-def test_a_conflict_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_conflict_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     store = BundleStore({})
     for _ in range(3):
         store.put(BundleSource.FILE, authorities(A))
@@ -109,14 +109,14 @@ def test_a_conflict_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     assert (record.__dict__["used"], record.__dict__["ignored"]) == ("file", "Workload API")
 
 
-def test_status_says_where_each_bundle_is_from_and_since_when() -> None:
+def test_status_reports_the_source_and_the_arrival_time_of_each_bundle() -> None:
     times = iter((10.0, 20.0, 30.0))
     store = BundleStore({}, clock=lambda: next(times))
     given = authorities(A)
     store.put(BundleSource.FILE, given)
     store.put(BundleSource.ENDPOINT, authorities(B))
     store.put(BundleSource.FILE, given)
-    assert [(each.trust_domain, each.source, each.authorities, each.since) for each in store.status()] == [
+    assert [(status.trust_domain, status.source, status.authorities, status.since) for status in store.status()] == [
         (A, BundleSource.FILE, 1, 10.0),
         (B, BundleSource.ENDPOINT, 1, 20.0),
     ]

@@ -29,7 +29,7 @@ from zta_authz.keys.freshness import MAX_CHARACTERS, max_age
         ('ext="a\\",max-age=5", max-age = 300', "", 300),
     ],
 )
-def test_what_the_answer_says_counts(cache_control: str, age: str, seconds: float) -> None:
+def test_the_lifetime_comes_from_the_headers(cache_control: str, age: str, seconds: float) -> None:
     assert max_age(cache_control, age) == seconds
 
 
@@ -37,7 +37,7 @@ def test_what_the_answer_says_counts(cache_control: str, age: str, seconds: floa
     "cache_control",
     ["", "public", "max-age", "max-age=", "max-age=-1", "max-age=1.5", "s-maxage=300", "x-max-age=300", '"max-age=300'],
 )
-def test_an_answer_that_says_nothing_of_use_says_nothing(cache_control: str) -> None:
+def test_headers_without_a_usable_max_age_give_no_lifetime(cache_control: str) -> None:
     assert max_age(cache_control) is None
 
 
@@ -48,5 +48,5 @@ def test_time_is_linear_in_the_length(text: str) -> None:
     assert time.process_time() - begun < 0.05
 
 
-def test_values_too_long_to_be_honest_say_nothing() -> None:
+def test_oversized_values_give_no_lifetime() -> None:
     assert max_age("max-age=300" + "," * MAX_CHARACTERS) is None

@@ -1,4 +1,4 @@
-"""The client against real sockets on loopback; names are resolved by a fake."""
+"""The client against real sockets on loopback, with a fake resolver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.issuer import HOST, IssuerServer, issuer_server, server_tls
 from zta_authz.errors import SettingsErrors
 from zta_authz.keys.addresses import PUBLIC_ONLY, AddressRules
 from zta_authz.keys.http import MAX_ADDRESS, MAX_BYTES, HttpClient, HttpDocument, trusted_authorities
-from zta_authz.keys.outcomes import FetchFailed, Outcome
+from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class FakeNames:
-    """A resolver that gives each name the addresses of its next turn; the last turn stays."""
+    """A resolver that returns the next list of `turns` on each call, and repeats the last one."""
 
     def __init__(self, *turns: list[str]) -> None:
         self.turns = list(turns) or [[LOOPBACK]]
@@ -62,7 +62,9 @@ async def test_a_document_comes_with_its_lifetime() -> None:
         assert await asked.get(server.url("/k")) == HttpDocument(b"again", None)
 
 
-async def test_nothing_but_the_question_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_request_contains_nothing_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
@@ -83,7 +85,7 @@ async def test_nothing_but_the_question_is_sent(monkeypatch: pytest.MonkeyPatch,
 
 async def test_plain_http_is_refused_unless_it_is_allowed() -> None:
     async with issuer_server() as server, client(allow_http=False) as asked:
-        assert (await failure(asked, server.url("/k"))).outcome is Outcome.REFUSED_URL
+        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.REFUSED_URL
     assert server.asked == []
 
 
@@ -93,39 +95,39 @@ async def test_plain_http_is_refused_unless_it_is_allowed() -> None:
      "https://me:secret@a.example/", "https://a.example:0/", "https://a.example:99999/", "https://127.1/", "https://[::1/",
      "https://0x7f000001/", "https://2130706433/", "unix:/run/x.sock", "https://a b/", "https://\u0661.1.1.1/"],
 )  # fmt: skip
-async def test_what_is_no_address_to_fetch_from_is_refused_unasked(address: str) -> None:
+async def test_an_unacceptable_url_is_refused_without_a_connection(address: str) -> None:
     names = FakeNames()
     async with client(PUBLIC_ONLY, resolve=names) as asked:
-        assert (await failure(asked, address)).outcome in {Outcome.REFUSED_URL, Outcome.REFUSED_ADDRESS}
+        assert (await failure(asked, address)).outcome in {FetchOutcome.REFUSED_URL, FetchOutcome.REFUSED_ADDRESS}
     assert names.asked == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"])
-async def test_private_addresses_are_refused_as_they_stand(host: str) -> None:
+async def test_private_addresses_as_hosts_are_refused(host: str) -> None:
     async with client(PUBLIC_ONLY) as asked:
-        assert (await failure(asked, f"http://{host}:9/k")).outcome is Outcome.REFUSED_ADDRESS
+        assert (await failure(asked, f"http://{host}:9/k")).outcome is FetchOutcome.REFUSED_ADDRESS
 
 
 async def test_a_name_that_resolves_to_a_private_address_is_refused_before_any_connection() -> None:
     async with issuer_server() as server:
         server.say("/k", "hello")
         async with client(PUBLIC_ONLY, resolve=FakeNames()) as asked:
-            assert (await failure(asked, server.url("/k", HOST))).outcome is Outcome.REFUSED_ADDRESS
+            assert (await failure(asked, server.url("/k", HOST))).outcome is FetchOutcome.REFUSED_ADDRESS
         async with client(PUBLIC_ONLY) as asked:
-            assert (await failure(asked, server.url("/k", "localhost"))).outcome is Outcome.REFUSED_ADDRESS
+            assert (await failure(asked, server.url("/k", "localhost"))).outcome is FetchOutcome.REFUSED_ADDRESS
     assert server.asked == []
 
 
-async def test_a_host_on_the_list_may_have_a_private_address_and_no_other() -> None:
+async def test_only_a_listed_host_may_have_a_private_address() -> None:
     rules = AddressRules(private_hosts=frozenset((HOST,)))
     async with issuer_server() as server, client(rules, resolve=FakeNames()) as asked:
         server.say("/k", "hello")
         assert (await asked.get(server.url("/k", HOST))).body == b"hello"
-        assert (await failure(asked, server.url("/k", "other.test"))).outcome is Outcome.REFUSED_ADDRESS
+        assert (await failure(asked, server.url("/k", "other.test"))).outcome is FetchOutcome.REFUSED_ADDRESS
 
 
-async def test_the_address_that_was_checked_is_the_one_that_is_connected_to() -> None:
-    """A name that answers with the listed host's address first and another later: there is no later."""
+async def test_the_client_connects_to_the_address_that_it_checked() -> None:
+    """The name would resolve to another address on a second look-up; the client looks it up only once."""
     names = FakeNames([LOOPBACK], ["192.0.2.1"])
     async with issuer_server() as server, client(resolve=names) as asked:
         server.say("/k", "hello")
@@ -140,13 +142,13 @@ async def test_of_several_addresses_only_permitted_ones_are_connected_to() -> No
         assert (await asked.get(server.url("/k", HOST))).body == b"hello"
 
 
-async def test_long_addresses_are_refused_unread() -> None:
+async def test_long_urls_are_refused_unparsed() -> None:
     long = "/" + "k" * MAX_ADDRESS
     async with issuer_server() as server, client() as asked:
-        assert (await failure(asked, server.url(long))).outcome is Outcome.REFUSED_URL
+        assert (await failure(asked, server.url(long))).outcome is FetchOutcome.REFUSED_URL
         server.redirect("/k", long)
         refused = await failure(asked, server.url("/k"))
-    assert (refused.outcome, server.asked) == (Outcome.REFUSED_REDIRECT, ["/k"])
+    assert (refused.outcome, server.asked) == (FetchOutcome.REFUSED_REDIRECT, ["/k"])
 
 
 async def test_redirects_within_the_host_are_followed_three_times() -> None:
@@ -157,7 +159,7 @@ async def test_redirects_within_the_host_are_followed_three_times() -> None:
         assert (await asked.get(server.url("/0"))).body == b"hello"
         server.redirect("/3", "/4", 308)
         server.say("/4", "too far")
-        assert (await failure(asked, server.url("/0"))).outcome is Outcome.REFUSED_REDIRECT
+        assert (await failure(asked, server.url("/0"))).outcome is FetchOutcome.REFUSED_REDIRECT
 
 
 async def test_redirects_elsewhere_are_not_followed() -> None:
@@ -174,27 +176,27 @@ async def test_redirects_elsewhere_are_not_followed() -> None:
             "file:///etc/passwd",
         ):
             server.redirect("/k", target)
-            assert (await failure(asked, server.url("/k"))).outcome is Outcome.REFUSED_REDIRECT, target
+            assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.REFUSED_REDIRECT, target
     assert other.asked == []
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 404, 429, 500, 503])
-async def test_any_status_but_200_brings_nothing(status: int) -> None:
+async def test_any_status_but_200_is_a_failure(status: int) -> None:
     async with issuer_server() as server, client() as asked:
         server.say("/k", b"", status)
         failed = await failure(asked, server.url("/k"))
-    assert (failed.outcome, str(status) in failed.detail) == (Outcome.STATUS, True)
+    assert (failed.outcome, str(status) in failed.detail) == (FetchOutcome.STATUS, True)
 
 
-async def test_the_largest_answer_is_taken_and_one_byte_more_is_not() -> None:
+async def test_the_largest_response_is_accepted_and_one_byte_more_is_not() -> None:
     async with issuer_server() as server, client() as asked:
         server.say("/k", b"x" * MAX_BYTES)
         assert len((await asked.get(server.url("/k"))).body) == MAX_BYTES
         server.say("/k", b"x" * (MAX_BYTES + 1))
-        assert (await failure(asked, server.url("/k"))).outcome is Outcome.TOO_LARGE
+        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.TOO_LARGE
 
 
-async def test_an_answer_without_end_is_cut_at_the_limit() -> None:
+async def test_an_endless_response_is_cut_off_at_the_limit() -> None:
     sent = 0
 
     async def endless(request: web.Request) -> web.StreamResponse:
@@ -207,17 +209,17 @@ async def test_an_answer_without_end_is_cut_at_the_limit() -> None:
 
     async with issuer_server() as server, client() as asked:
         server.answers["/k"] = endless
-        assert (await failure(asked, server.url("/k"))).outcome is Outcome.TOO_LARGE
+        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.TOO_LARGE
     assert sent < 64 * MAX_BYTES
 
 
-async def test_what_is_compressed_is_not_unpacked() -> None:
+async def test_a_compressed_response_is_refused() -> None:
     async with issuer_server() as server, client() as asked:
         server.say("/k", gzip.compress(b"x" * 100_000_000, 1)[:100_000], Content_Encoding="gzip")
-        assert (await failure(asked, server.url("/k"))).outcome is Outcome.WRONG_CONTENT
+        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.WRONG_CONTENT
 
 
-async def test_a_server_that_is_not_there_or_speaks_no_http_is_unreachable() -> None:
+async def test_a_server_that_is_down_or_does_not_speak_http_is_unreachable() -> None:
     async def rubbish(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\xffSSH-2.0 secret\r\n\r\n")
         writer.close()
@@ -230,11 +232,11 @@ async def test_a_server_that_is_not_there_or_speaks_no_http_is_unreachable() -> 
             server = await asyncio.start_server(behaviour, LOOPBACK, 0)
             port = server.sockets[0].getsockname()[1]
             failed = await failure(asked, f"http://{LOOPBACK}:{port}/k")
-            assert failed.outcome is Outcome.UNREACHABLE
+            assert failed.outcome is FetchOutcome.UNREACHABLE
             assert "secret" not in str(failed)
             server.close()
             await server.wait_closed()
-        assert (await failure(asked, f"http://{LOOPBACK}:{port}/k")).outcome is Outcome.UNREACHABLE
+        assert (await failure(asked, f"http://{LOOPBACK}:{port}/k")).outcome is FetchOutcome.UNREACHABLE
 
 
 async def test_a_name_that_does_not_resolve_is_unreachable() -> None:
@@ -242,7 +244,7 @@ async def test_a_name_that_does_not_resolve_is_unreachable() -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     async with client(resolve=unknown) as asked:
-        assert (await failure(asked, "https://nowhere.test/k")).outcome is Outcome.UNREACHABLE
+        assert (await failure(asked, "https://nowhere.test/k")).outcome is FetchOutcome.UNREACHABLE
 
 
 async def fetch_over_tls(server: IssuerServer, ca: Path | None, host: str) -> FetchFailed | bytes:
@@ -254,22 +256,22 @@ async def fetch_over_tls(server: IssuerServer, ca: Path | None, host: str) -> Fe
             return failed
 
 
-async def test_the_servers_certificate_must_be_for_the_host_and_from_an_authority_we_trust(tmp_path: Path) -> None:
+async def test_the_servers_certificate_must_be_for_the_host_and_from_a_trusted_authority(tmp_path: Path) -> None:
     context, ca = server_tls(tmp_path)
     async with issuer_server(context) as server:
         server.say("/k", "hello")
         assert await fetch_over_tls(server, ca, HOST) == b"hello"
         for untrusted in (await fetch_over_tls(server, None, HOST), await fetch_over_tls(server, ca, "other.test")):
             assert isinstance(untrusted, FetchFailed)
-            assert untrusted.outcome is Outcome.TLS
+            assert untrusted.outcome is FetchOutcome.TLS
             assert "does not verify" in untrusted.detail
     assert server.asked == ["/k"]
 
 
-async def test_https_to_a_server_without_tls_is_a_failure_of_tls() -> None:
+async def test_https_to_a_server_without_tls_is_a_tls_failure() -> None:
     async with issuer_server() as server, client() as asked:
         failed = await failure(asked, f"https://{LOOPBACK}:{server.port}/k")
-    assert failed.outcome is Outcome.TLS
+    assert failed.outcome is FetchOutcome.TLS
 
 
 def test_tls_can_not_be_turned_off() -> None:

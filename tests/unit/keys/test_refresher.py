@@ -1,4 +1,4 @@
-"""The refresher on real, short times, with a loader that tests program. Tokens are judged at a fixed time."""
+"""The refresher with real, short times and a programmable loader. Tokens are verified at a fixed time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.authn.support import accept, bearer, refusal, rule, verifier
 from zta_authz.errors import Reason
 from zta_authz.keys.http import MAX_SECONDS, HttpDocument
 from zta_authz.keys.jwks import FetchedKeys, KeySource, read_keys
-from zta_authz.keys.outcomes import FetchFailed, Outcome
+from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 from zta_authz.keys.refresher import MAX_FETCHES, JwksRefresher
 from zta_authz.keys.schedule import Timing
 
@@ -33,7 +33,7 @@ OFTEN = Timing(
 
 
 class FakeLoader:
-    """Gives the keys that each address has at the moment; without any, the fetch fails. `hold` keeps fetches waiting."""
+    """Returns the published keys; fails without any. `hold` makes fetches wait."""
 
     def __init__(self, *signers: Signer, max_age: float | None = None) -> None:
         self.texts: dict[str, str] = {URL: jwks(signers)} if signers else {}
@@ -41,7 +41,7 @@ class FakeLoader:
         self.asked: list[tuple[str, float]] = []
         self.hold = asyncio.Event()
         self.hold.set()
-        self.error: Exception = FetchFailed(Outcome.UNREACHABLE, "no connection")
+        self.error: Exception = FetchFailed(FetchOutcome.UNREACHABLE, "no connection")
         self.closed = False
 
     def publish(self, *signers: Signer) -> None:
@@ -90,7 +90,7 @@ def accepts(subject: IdentityVerifier, signer: Signer) -> bool:
     return True
 
 
-async def test_before_keys_are_there_tokens_are_denied_at_once_and_afterwards_they_hold() -> None:
+async def test_tokens_are_denied_at_once_until_keys_arrive_and_accepted_afterwards() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     loader.hold.clear()
     async with refreshing(loader, subject, patience=0):
@@ -107,7 +107,7 @@ async def test_starting_waits_for_keys_but_not_for_an_issuer_that_does_not_answe
     slow, other = FakeLoader(OLD), fetching()
     slow.hold.clear()
     async with asyncio.timeout(2), refreshing(slow, other, patience=0.05) as refresher:
-        assert refresher.missing() == (ISSUER,)
+        assert refresher.missing_issuers() == (ISSUER,)
 
 
 async def test_rules_that_share_an_address_share_one_fetch_and_its_longest_time_limit() -> None:
@@ -122,7 +122,7 @@ async def test_rules_that_share_an_address_share_one_fetch_and_its_longest_time_
         assert len(subject.key_slots) == 3
 
 
-async def test_no_time_limit_is_longer_than_ours() -> None:
+async def test_a_rules_time_limit_is_capped() -> None:
     loader = FakeLoader(OLD)
     async with refreshing(loader, fetching(timeout_seconds=3600.0)):
         assert loader.asked == [(URL, MAX_SECONDS)]
@@ -132,11 +132,11 @@ async def test_inline_keys_are_left_alone() -> None:
     loader, subject = FakeLoader(), verifier(rule())
     before = subject.key_slots[0].current
     async with refreshing(loader, subject) as refresher:
-        assert (loader.asked, subject.key_slots[0].current, refresher.missing()) == ([], before, ())
+        assert (loader.asked, subject.key_slots[0].current, refresher.missing_issuers()) == ([], before, ())
         assert refresher.age_of(subject.key_slots[0]) is None
 
 
-async def test_rotated_keys_take_over_and_those_that_vanished_verify_nothing_any_more() -> None:
+async def test_rotated_keys_replace_the_old_ones_which_verify_nothing_any_more() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=OFTEN):
         assert accepts(subject, OLD)
@@ -149,7 +149,7 @@ async def test_rotated_keys_take_over_and_those_that_vanished_verify_nothing_any
         assert refusal(subject, bearer(OLD.token())) is Reason.TOKEN_KEY_UNKNOWN
 
 
-async def test_the_same_keys_again_keep_what_was_verified() -> None:
+async def test_unchanged_keys_keep_cached_verifications() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=OFTEN):
         before = subject.key_slots[0].current
@@ -157,15 +157,15 @@ async def test_the_same_keys_again_keep_what_was_verified() -> None:
         assert subject.key_slots[0].current is before
 
 
-async def test_during_an_outage_keys_hold_until_they_are_too_old_and_come_back_with_the_issuer() -> None:
+async def test_during_an_outage_keys_stay_until_they_expire_and_return_with_the_issuer() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=OFTEN) as refresher:
         text = loader.texts.pop(URL)
         await until(lambda: len(loader.asked) > 3)
         assert accepts(subject, OLD)
-        assert refresher.missing() == ()
+        assert refresher.missing_issuers() == ()
         await until(lambda: not accepts(subject, OLD))
-        assert refresher.missing() == (ISSUER,)
+        assert refresher.missing_issuers() == (ISSUER,)
         assert (refresher.age_of(subject.key_slots[0]), refresher.ages()) == (None, {})
         loader.texts[URL] = text
         await until(lambda: accepts(subject, OLD))
@@ -178,7 +178,7 @@ async def test_keys_are_dropped_on_time_even_while_a_fetch_hangs() -> None:
         await until(lambda: not accepts(subject, OLD), 2)
 
 
-async def test_an_answer_without_a_usable_key_leaves_the_last_good_ones() -> None:
+async def test_a_response_without_a_usable_key_keeps_the_last_good_keys() -> None:
     loader, subject = FakeLoader(OLD, max_age=1), fetching()
     async with refreshing(loader, subject, timing=Timing(min_refresh=0.01, retry=0.01, unknown_kid=0.01)):
         loader.texts[URL] = '{"keys": []}'
@@ -202,7 +202,7 @@ async def test_a_thousand_tokens_with_unknown_keys_cause_one_fetch() -> None:
         assert len(loader.asked) == 2  # and once for all of them
 
 
-async def test_a_key_that_was_rotated_in_early_is_fetched_for_the_first_token_that_names_it() -> None:
+async def test_a_new_key_is_fetched_for_the_first_token_that_names_it() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=Timing(unknown_kid=0)):
         loader.publish(NEW)
@@ -229,7 +229,7 @@ async def test_tokens_that_fail_otherwise_cause_no_fetch() -> None:
         assert len(loader.asked) == 1
 
 
-async def test_a_new_snapshot_has_the_keys_at_once_without_a_fetch() -> None:
+async def test_a_new_snapshot_gets_the_keys_at_once_without_a_fetch() -> None:
     loader, first, second = FakeLoader(OLD), fetching(), fetching()
     async with refreshing(loader, first) as refresher:
         refresher.bind(second.key_slots)
@@ -238,7 +238,7 @@ async def test_a_new_snapshot_has_the_keys_at_once_without_a_fetch() -> None:
         assert refresher.age_of(second.key_slots[0]) == refresher.age_of(first.key_slots[0])
 
 
-async def test_what_no_rule_needs_any_more_is_not_fetched_any_more_and_what_is_new_is() -> None:
+async def test_sources_without_rules_are_no_longer_fetched_and_new_ones_are() -> None:
     loader, first = FakeLoader(OLD), fetching()
     loader.texts["https://other.example/k"] = jwks([NEW])
     async with refreshing(loader, first, timing=OFTEN) as refresher:
@@ -251,7 +251,7 @@ async def test_what_no_rule_needs_any_more_is_not_fetched_any_more_and_what_is_n
         first.key_slots[0].key_unknown()  # a request that is still decided by the old rules
 
 
-async def test_one_issuer_that_hangs_keeps_no_other_waiting() -> None:
+async def test_an_issuer_that_hangs_does_not_delay_the_others() -> None:
     class OneHangs(FakeLoader):
         async def load(self, source: KeySource, timeout_seconds: float) -> FetchedKeys:
             if source.address != URL:
@@ -265,18 +265,18 @@ async def test_one_issuer_that_hangs_keeps_no_other_waiting() -> None:
 
 
 async def test_a_bug_is_logged_and_counts_as_a_failed_fetch(caplog: pytest.LogCaptureFixture) -> None:
-    heard: list[tuple[str, Outcome]] = []
+    heard: list[tuple[str, FetchOutcome]] = []
     loader, subject = FakeLoader(), fetching()
     loader.error = RuntimeError("a bug")
-    async with refreshing(loader, subject, timing=OFTEN, heard=lambda host, outcome: heard.append((host, outcome))):
+    async with refreshing(loader, subject, timing=OFTEN, on_fetch=lambda host, outcome: heard.append((host, outcome))):
         loader.publish(OLD)
         await until(lambda: accepts(subject, OLD))
-    assert heard[0] == ("keys.example", Outcome.FAILED)
-    assert heard[-1] == ("keys.example", Outcome.TAKEN)
+    assert heard[0] == ("keys.example", FetchOutcome.FAILED)
+    assert heard[-1] == ("keys.example", FetchOutcome.TAKEN)
     assert "a bug" in caplog.text
 
 
-async def test_failures_are_logged_with_what_to_know_and_nothing_of_the_address_but_its_host(
+async def test_failures_are_logged_with_details_and_only_the_host_of_the_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     url = "https://keys.example/k?secret=hush"
@@ -284,14 +284,14 @@ async def test_failures_are_logged_with_what_to_know_and_nothing_of_the_address_
     with caplog.at_level(logging.INFO):
         async with refreshing(loader, subject):
             pass
-    said = next(record for record in caplog.records if record.message == "keys can't be fetched")
-    fields = vars(said)
+    failure = next(record for record in caplog.records if record.message == "keys can't be fetched")
+    fields = vars(failure)
     assert (fields["host"], fields["issuers"], fields["outcome"]) == ("keys.example", [ISSUER], "unreachable")
     assert (fields["failures"], fields["keys_hold_for_seconds"]) == (1, None)
     assert not any("hush" in str(vars(record)) for record in caplog.records)
 
 
-async def test_age_and_end_of_keys_are_told_in_wall_clock_time() -> None:
+async def test_age_and_expiry_of_keys_are_reported_in_wall_clock_time() -> None:
     loader, subject = FakeLoader(OLD, max_age=100), fetching()
     async with refreshing(loader, subject) as refresher:
         age = refresher.age_of(subject.key_slots[0])
@@ -305,4 +305,4 @@ async def test_an_issuer_that_can_not_be_discovered_is_denied_and_named() -> Non
     loader, subject = FakeLoader(), fetching(None, issuer="accounts.example")
     async with refreshing(loader, subject) as refresher:
         assert loader.asked[0][0] == "accounts.example"
-        assert refresher.missing() == ("accounts.example",)
+        assert refresher.missing_issuers() == ("accounts.example",)

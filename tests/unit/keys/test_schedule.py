@@ -19,27 +19,27 @@ def due(jitter: object = late) -> Schedule:
     return Schedule(TIMING, 1000.0, jitter)  # type: ignore[arg-type]
 
 
-def test_the_first_fetch_is_due_at_once_and_nothing_is_to_be_dropped() -> None:
+def test_the_first_fetch_is_due_at_once_and_no_drop_is_scheduled() -> None:
     schedule = due()
     assert (schedule.next_at, schedule.drop_at) == (1000, None)
 
 
 @pytest.mark.parametrize(
-    ("said", "lifetime"),
+    ("stated", "lifetime"),
     [(None, 300), (600, 600), (0, 10), (9.9, 10), (86400, 86400), (2**31, 86400)],
 )
-def test_keys_are_fresh_for_what_was_said_within_bounds(said: float | None, lifetime: float) -> None:
+def test_keys_are_fresh_for_the_stated_time_within_bounds(stated: float | None, lifetime: float) -> None:
     schedule = due()
     schedule.started(1000)
-    schedule.succeeded(1001, said)
+    schedule.succeeded(1001, stated)
     assert schedule.next_at == pytest.approx(1001 + 0.9 * lifetime)
     assert schedule.drop_at == 1001 + lifetime + 3600
     soonest = due(early)
-    soonest.succeeded(1001, said)
+    soonest.succeeded(1001, stated)
     assert soonest.next_at == pytest.approx(1001 + 0.75 * lifetime)
 
 
-def test_failures_double_the_wait_up_to_a_limit_and_leave_the_end_of_the_keys_alone() -> None:
+def test_failures_double_the_wait_up_to_a_limit_and_do_not_change_when_keys_expire() -> None:
     schedule = due()
     schedule.succeeded(1000, 100)
     waits = []
@@ -53,14 +53,14 @@ def test_failures_double_the_wait_up_to_a_limit_and_leave_the_end_of_the_keys_al
     assert schedule.next_at == 3001
 
 
-def test_a_thousand_failures_are_no_number_too_large() -> None:
+def test_a_thousand_failures_do_not_overflow_the_wait() -> None:
     schedule = due()
     for _ in range(5000):
         schedule.failed(2000)
     assert schedule.next_at == 2060
 
 
-def test_an_unknown_key_causes_a_fetch_at_once_if_the_last_is_long_ago() -> None:
+def test_an_unknown_key_causes_a_fetch_at_once_if_the_last_one_was_long_ago() -> None:
     schedule = due()
     schedule.started(1000)
     schedule.succeeded(1000, 600)
@@ -68,7 +68,7 @@ def test_an_unknown_key_causes_a_fetch_at_once_if_the_last_is_long_ago() -> None
     assert schedule.next_at == 1100
 
 
-def test_unknown_keys_soon_after_a_fetch_wait_until_the_interval_is_over() -> None:
+def test_unknown_keys_soon_after_a_fetch_wait_for_the_interval() -> None:
     schedule = due()
     schedule.started(1000)
     schedule.succeeded(1002, 600)
@@ -77,7 +77,7 @@ def test_unknown_keys_soon_after_a_fetch_wait_until_the_interval_is_over() -> No
     assert schedule.next_at == 1030
 
 
-def test_an_unknown_key_never_puts_a_fetch_off() -> None:
+def test_an_unknown_key_never_postpones_a_fetch() -> None:
     schedule = due()
     schedule.started(1000)
     schedule.failed(1001)

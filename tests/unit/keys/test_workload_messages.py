@@ -11,7 +11,7 @@ from tests.support.pki import Signer, private_key, root
 from zta_authz._proto.workload_pb2 import X509SVIDResponse
 from zta_authz.keys.workload_messages import (
     MAX_TRUST_DOMAINS,
-    Malformed,
+    MalformedMessage,
     read_jwt_bundles,
     read_svid_response,
     read_x509_bundles,
@@ -48,15 +48,15 @@ def test_an_svid_is_read_by_the_specifications_field_numbers() -> None:
 
 def test_x509_bundles_are_read_by_the_specifications_field_numbers() -> None:
     payload = entry(2, "spiffe://cluster.local", der(ROOT.certificate, OTHER.certificate))
-    assert read_x509_bundles(payload).taken == {"cluster.local": (ROOT.certificate, OTHER.certificate)}
+    assert read_x509_bundles(payload).accepted == {"cluster.local": (ROOT.certificate, OTHER.certificate)}
 
 
 def test_jwt_bundles_are_read_by_the_specifications_field_numbers() -> None:
-    found = read_jwt_bundles(entry(1, "spiffe://cluster.local", JWKS))
-    assert [key.kid for key in found.taken["cluster.local"].keys.keys] == ["k1"]
+    bundles = read_jwt_bundles(entry(1, "spiffe://cluster.local", JWKS))
+    assert [key.kid for key in bundles.accepted["cluster.local"].keys.keys] == ["k1"]
 
 
-def test_the_first_svid_is_ours() -> None:
+def test_the_first_svid_is_used() -> None:
     second = private_key("P-256", 78)
     responses = [
         X509SVIDResponse.FromString(svid_response(US + suffix, key, ROOT.issue(uris=(US + suffix,), key=key)))
@@ -72,13 +72,13 @@ def test_the_first_svid_is_ours() -> None:
         (b"\xff", "not an X509SVIDResponse"),
         (b"", "a response without SVIDs"),
         (entry(3, "spiffe://partner.example", der(OTHER.certificate)), "a response without SVIDs"),
-        (field(1, b""), "an SVID that is no good: 0 certificates"),
+        (field(1, b""), "an invalid SVID: 0 certificates"),
         (svid_response(US + "2", KEY, LEAF), "another SPIFFE ID's"),
         (svid_response(US, private_key("P-256", 79), LEAF), "the private key is not the certificate's"),
     ],
 )
-def test_an_svid_response_that_must_not_be_taken_is_malformed(payload: bytes, message: str) -> None:
-    with pytest.raises(Malformed) as caught:
+def test_an_unusable_svid_response_is_malformed(payload: bytes, message: str) -> None:
+    with pytest.raises(MalformedMessage) as caught:
         read_svid_response(payload)
     assert message in str(caught.value)
 
@@ -87,39 +87,39 @@ def test_an_svid_response_that_must_not_be_taken_is_malformed(payload: bytes, me
     ("bundles", "message"),
     [
         ({}, "a response without bundles"),
-        ({"spiffe://Cluster.local": der(ROOT.certificate)}, "no trust domain's SPIFFE ID"),
-        ({"spiffe://cluster.local/ns/a": der(ROOT.certificate)}, "no trust domain's SPIFFE ID"),
+        ({"spiffe://Cluster.local": der(ROOT.certificate)}, "not the SPIFFE ID of a trust domain"),
+        ({"spiffe://cluster.local/ns/a": der(ROOT.certificate)}, "not the SPIFFE ID of a trust domain"),
         ({"spiffe://cluster.local": der(ROOT.certificate)[:-1]}, "cut short"),
         ({"spiffe://cluster.local": der(LEAF)}, "is not a CA"),
         ({f"spiffe://d{i}": b"" for i in range(MAX_TRUST_DOMAINS + 1)}, f"more than {MAX_TRUST_DOMAINS}"),
     ],
 )
-def test_bundles_none_of_which_is_good_are_malformed(bundles: dict[str, bytes], message: str) -> None:
-    with pytest.raises(Malformed) as caught:
+def test_bundles_without_a_valid_one_are_malformed(bundles: dict[str, bytes], message: str) -> None:
+    with pytest.raises(MalformedMessage) as caught:
         read_x509_bundles(bundles_response(bundles))
     assert message in str(caught.value)
 
 
-def test_a_garbled_bundle_does_not_keep_the_others_from_being_taken() -> None:
-    found = read_x509_bundles(
+def test_a_malformed_bundle_does_not_affect_the_others() -> None:
+    bundles = read_x509_bundles(
         bundles_response({"spiffe://a.example": b"\x30", "spiffe://b.example": der(ROOT.certificate), "?": b""})
     )
-    assert found.taken == {"b.example": (ROOT.certificate,)}
-    assert found.garbled == {"a.example"}
-    assert len(found.wrong) == 2
+    assert bundles.accepted == {"b.example": (ROOT.certificate,)}
+    assert bundles.malformed == {"a.example"}
+    assert len(bundles.faults) == 2
 
 
-def test_a_bundle_without_certificates_is_one_that_was_withdrawn() -> None:
-    assert read_x509_bundles(bundles_response({"spiffe://a.example": b""})).taken == {"a.example": ()}
+def test_a_bundle_without_certificates_is_accepted_as_withdrawn() -> None:
+    assert read_x509_bundles(bundles_response({"spiffe://a.example": b""})).accepted == {"a.example": ()}
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"keys": 1}', b'{"keys": [{"kty": "EC", "crv": "P-256"}]}'])
-def test_a_key_set_that_is_none_is_garbled(text: bytes) -> None:
-    assert read_jwt_bundles(jwt_response({"spiffe://a.example": text, "b": JWKS})).garbled == {"a.example"}
+def test_an_invalid_key_set_is_malformed(text: bytes) -> None:
+    assert read_jwt_bundles(jwt_response({"spiffe://a.example": text, "b": JWKS})).malformed == {"a.example"}
 
 
 @pytest.mark.parametrize("read", [read_x509_bundles, read_jwt_bundles])
-def test_bytes_that_are_no_message_are_malformed(read: object) -> None:
+def test_bytes_that_are_not_a_message_are_malformed(read: object) -> None:
     assert callable(read)
-    with pytest.raises(Malformed, match=r"not an? "):
+    with pytest.raises(MalformedMessage, match=r"not an? "):
         read(b"\xff\xff")

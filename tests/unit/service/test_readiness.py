@@ -13,7 +13,7 @@ from tests.fakes.snapshots import HATSHOP
 from tests.support.pki import HOUR, NOW, Authority, pem, root
 from zta_authz.authn.chain import Authorities
 from zta_authz.keys.bundle_store import BundleSource
-from zta_authz.keys.trust import TrustKeeper, TrustSources
+from zta_authz.keys.trust import TrustRefresher, TrustSources
 from zta_authz.model.options import CertificateCheck, Gateway, NamedWorkload, Options, Workload
 from zta_authz.model.spiffe import TrustDomain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
@@ -37,7 +37,7 @@ class Issuers:
     def __init__(self, *names: str) -> None:
         self._names = names
 
-    def missing(self) -> tuple[str, ...]:
+    def missing_issuers(self) -> tuple[str, ...]:
         return self._names
 
 
@@ -48,7 +48,7 @@ def outlook(
     policies: str = HATSHOP,
     missing: tuple[str, ...] = (),
 ) -> Outlook:
-    trust = TrustKeeper(TrustSources())
+    trust = TrustRefresher(TrustSources())
     for name, authority in bundles:
         domain = TrustDomain(name)
         trust.store.put(BundleSource.FILE, Authorities(domain, (authority.certificate,)))
