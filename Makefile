@@ -72,6 +72,12 @@ test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests but those under load, 
 docs: $(STAMP) ## write docs/settings-reference.md again, after a change of the settings or of docs/settings.md
 	@$(BIN)/python -m zta_authz.settings.reference docs/settings.md > docs/settings-reference.md
 
+.PHONY: pictures
+pictures: $(STAMP) $(ENVOY_READY) ## draw docs/images/make-run.svg from a run of the demo, docs/performance.png from bench/peers/results.json
+	@$(BIN)/python -m envoy.demo.picture docs/images/make-run.svg
+	@$(BIN)/python $(PIP) install -r bench/peers/requirements.txt
+	@$(BIN)/python -m bench.peers.plot bench/peers/results.json docs/performance.png
+
 .PHONY: tools test-k8s
 tools: $(TOOLS_STAMP) ## kubectl and promtool for the tests of k8s/, into .tools; nothing is installed
 
