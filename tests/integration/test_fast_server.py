@@ -21,8 +21,8 @@ from zta_authz.grpc_h2.bounds import Bounds
 from zta_authz.grpc_h2.connection import Connection, ErrorCode, Event
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 from zta_authz.servers.fast.connection import FastConnection
+from zta_authz.servers.fast.registry import Limits
 from zta_authz.servers.fast.server import FastServer
-from zta_authz.servers.fast.serving import Limits
 from zta_authz.servers.health import Health
 from zta_authz.servers.listeners import Endpoint, SocketAccess
 from zta_authz.servers.methods import AUTHORIZATION_SERVICE, authorization_methods, unread_checks
@@ -264,7 +264,10 @@ async def test_of_connections_that_hold_too_much_together_the_heaviest_ends(endp
         await asyncio.sleep(0.1)
         light.writer.write(begun(10_000))
         ended = (await heavy.until_closed())[-1]
-        assert (ended.error_code, ended.additional_data) == (ErrorCode.ENHANCE_YOUR_CALM, b"the server holds too much")
+        assert (ended.error_code, ended.additional_data) == (
+            ErrorCode.ENHANCE_YOUR_CALM,
+            b"the server buffers too much",
+        )
         light.writer.write(whole_call(3))
         assert await asyncio.wait_for(light.reader.readuntil(b"echo x"), 5)
 

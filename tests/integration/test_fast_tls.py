@@ -25,7 +25,7 @@ from zta_authz.grpc_h2.frames import PREFACE, frame, settings
 from zta_authz.grpc_h2.messages import whole_answer
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
 from zta_authz.servers.fast.accept import TlsAcceptor
-from zta_authz.servers.fast.serving import Limits
+from zta_authz.servers.fast.registry import Limits
 from zta_authz.servers.fast.tls import FilesListener
 from zta_authz.servers.listeners import Endpoint
 

@@ -20,9 +20,9 @@ from tests.support.pki import HERE, Authority, pem, private_key, root
 from zta_authz.authn.revocation import Revocations
 from zta_authz.errors import SettingsErrors
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
+from zta_authz.servers.grpcio.admitted_peers import AdmittedPeers
 from zta_authz.servers.grpcio.guards import guard
 from zta_authz.servers.grpcio.server import GrpcServer
-from zta_authz.servers.grpcio.standing import Standing
 from zta_authz.servers.health import Health
 from zta_authz.servers.listeners import Endpoint, SocketAccess
 from zta_authz.servers.tls import MutualTls
@@ -136,7 +136,7 @@ async def test_a_connection_whose_caller_was_let_in_and_has_expired_ends_instead
             assert await status_of(standing) is grpc.StatusCode.OK
             later = 7200.0
             assert await status_of(standing, method) is grpc.StatusCode.UNAVAILABLE  # what a proxy tries again
-            assert "no longer holds" in caplog.text
+            assert "no longer valid" in caplog.text
             assert await status_on_new(standing) is grpc.StatusCode.PERMISSION_DENIED  # with the old certificate
             later = 0.0  # as if it had come with a new certificate
             assert await status_on_new(standing) is grpc.StatusCode.OK
@@ -257,7 +257,7 @@ async def guarded_call(files: Files, context: FakeContext) -> bytes:
         assert caller == ENVOY
         return b"served"
 
-    return await guard(served, files.mutual_tls(ENVOY), Standing())(b"x", context)
+    return await guard(served, files.mutual_tls(ENVOY), AdmittedPeers())(b"x", context)
 
 
 async def test_the_guard_wants_tls_1_3_and_exactly_one_allowed_name(files: Files) -> None:

@@ -40,7 +40,7 @@ def _certificates(settings: Settings, now: float) -> Iterator[Fault]:
     tls = settings.tls
     if tls is None or tls.cert_file is None or tls.client_ca_file is None:
         return
-    for message in CertificateFiles(tls.cert_file, tls.client_ca_file).wrong(now):
+    for message in CertificateFiles(tls.cert_file, tls.client_ca_file).problems(now):
         yield Fault("tls", 0, 0, f"{message}: no proxy can connect", "renew it")
 
 

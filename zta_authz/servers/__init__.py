@@ -1,1 +1,1 @@
-"""Listeners and their security: addresses, TLS, deadlines. `grpcio` and `fast` answer on them."""
+"""Listeners and their security: addresses, TLS, deadlines. `grpcio` and `fast` are the two servers."""

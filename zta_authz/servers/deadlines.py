@@ -1,4 +1,4 @@
-"""The caller's deadline: a call without time for its answer is turned away, and an answer that came late is counted."""
+"""Refuse calls that have no time left for an answer, and count answers that were ready too late."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Final, Protocol
 from zta_authz.errors import Reason
 
 MARGIN_SECONDS: Final = 0.002
-"""A call with less time than this is late: its answer has to be made, sent and read."""
+"""A call with less time left than this is late: its answer still has to be made, sent and read."""
 
 
-class Timed(Protocol):
-    """The context of a call; `grpc.aio.ServicerContext` is one."""
+class TimedCall(Protocol):
+    """The context of a call, such as `grpc.aio.ServicerContext`."""
 
     def time_remaining(self) -> float | None:
-        """Seconds until its caller waits no longer, 0 or less once it does not; None without a deadline."""
+        """Return the seconds until the caller gives up (0 or less: it has), or None without a deadline."""
         ...
 
 
 class Deadlines:
-    """One for all servers of the process. `late_answers` are decisions that took until after the deadline."""
+    """Deadline checks shared by all servers of the process. `late_answers` counts answers ready after the deadline."""
 
     __slots__ = ("late_answers",)
 
     def __init__(self) -> None:
         self.late_answers = 0
 
-    def judge(self, context: Timed) -> Reason | None:
-        """Why this call is turned away; None where it is to be decided."""
+    def judge(self, context: TimedCall) -> Reason | None:
+        """Return the reason to refuse this call, or None to decide it."""
         return Reason.DEADLINE_EXCEEDED if self.is_late(context) else None
 
-    def is_late(self, context: Timed) -> bool:
-        """Whether there is no time left for an answer."""
+    def is_late(self, context: TimedCall) -> bool:
+        """Return True if no time is left for an answer."""
         left = context.time_remaining()
         return left is not None and left < MARGIN_SECONDS
 
-    def answered(self, context: Timed) -> None:
-        """The call was decided, and its answer is ready."""
+    def answered(self, context: TimedCall) -> None:
+        """Count the answer, which is ready now, as late if the deadline has passed."""
         left = context.time_remaining()
         if left is not None and left <= 0:
             self.late_answers += 1

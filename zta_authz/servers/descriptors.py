@@ -1,7 +1,7 @@
-"""Room for file descriptors.
+"""Raise the limit of open files to fit the configured number of connections.
 
-A server that may keep more connections than its process may open files would take them from the rest of the service
-(policies, keys, the decision log) before it reached a limit of its own.
+Otherwise connections could use up the process's file descriptors before the server reaches its own limit, and policies,
+keys and the decision log would have none left.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import resource
 from typing import Final
 
 _LOG = logging.getLogger(__name__)
-_FOR_THE_REST: Final = 256
-"""What the service itself needs, generously."""
+_FOR_THE_SERVICE: Final = 256
+"""Descriptors for everything except connections; a generous estimate."""
 _SERVERS: Final = 2
 """One for plain listeners, one for mutual TLS."""
 
 
-def want_descriptors(connections: int) -> None:
-    """Raise the process's soft limit so that each server has `connections`; say so where the hard limit forbids it."""
+def raise_descriptor_limit(connections: int) -> None:
+    """Raise the soft limit so that each server can hold `connections`; log a warning if the hard limit is lower."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FOR_THE_REST + _SERVERS * connections
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    needed = _FOR_THE_SERVICE + _SERVERS * connections
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-    if most < wanted:
+    granted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, granted), hard))
+    if granted < needed:
         _LOG.warning(
             "the process may open %d files, and its connections may need %d: raise the limit, or lower "
             "`http2.max_connections`",
-            most,
-            wanted,
+            granted,
+            needed,
         )

@@ -1,4 +1,4 @@
-"""All servers of a process: they start all or none, and stop together."""
+"""All servers of a process: either all of them start or none does, and they stop together."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 
 class Server(Protocol):
-    """What serves calls: `grpcio.server.GrpcServer`, or `fast.server.FastServer`."""
+    """A server that answers calls: `grpcio.server.GrpcServer` or `fast.server.FastServer`."""
 
     addresses: tuple[Endpoint, ...]
 
     async def start(self) -> None:
-        """Bind everything and serve. Raises `SettingsErrors`; nothing is left then."""
+        """Bind all addresses and serve. Raises `SettingsErrors` and leaves nothing behind if one can't be bound."""
         ...
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and let those in flight end within `grace` seconds."""
+        """Accept no new calls, and wait up to `grace` seconds for those in flight."""
         ...
 
 
 class ServerGroup:
-    """Servers that start all or none, and stop together."""
+    """Servers that start and stop together; if one can't start, none does."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = tuple(servers)
 
     async def start(self) -> tuple[Endpoint, ...]:
-        """Start each; the addresses. Raises `SettingsErrors` with the faults of every server that can't start."""
+        """Start all servers and return their addresses. Raises `SettingsErrors` with the faults of every server."""
         faults: list[Fault] = []
         for server in self._servers:
             try:
@@ -48,5 +48,5 @@ class ServerGroup:
         return tuple(address for server in self._servers for address in server.addresses)
 
     async def stop(self, grace: float) -> None:
-        """Stop all at once, each within `grace` seconds."""
+        """Stop all servers in parallel, each within `grace` seconds."""
         await asyncio.gather(*(server.stop(grace) for server in self._servers))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Health:
-    """The gRPC health service's state, shared by all servers; NOT_SERVING until told otherwise."""
+    """The gRPC health service's state, shared by all servers; initially NOT_SERVING."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self.servicer = HealthServicer()
@@ -20,15 +20,15 @@ class Health:
         self._serving = False
 
     def is_serving(self, service: str) -> bool | None:
-        """What was told last; None for a service that is not ours."""
+        """Return the current state, or None for a service that these servers don't have."""
         return self._serving if service in self._services else None
 
     def note_serving(self, serving: bool) -> None:
-        """What `is_serving` says from now on; `set_serving` is to follow."""
+        """Set what `is_serving` returns, until `set_serving` also updates the servicer."""
         self._serving = serving
 
     async def set_serving(self, serving: bool) -> None:
-        """Say SERVING or NOT_SERVING for the whole server and each service."""
+        """Report SERVING or NOT_SERVING for the whole server and for each service."""
         self.note_serving(serving)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:

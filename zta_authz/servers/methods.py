@@ -1,4 +1,4 @@
-"""The methods that both servers answer: Envoy's `Check`, as bytes in and bytes out."""
+"""The gRPC methods that both servers answer: Envoy's `Check`, as bytes in and bytes out."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ CHECK: Final = "Check"
 
 
 Unary = Callable[[bytes, Any, str], bytes]
-"""One method: (request bytes, the call's context, the caller's SPIFFE ID) to response bytes. It waits for nothing."""
+"""A unary method: (request bytes, the call's context, the caller's SPIFFE ID) to response bytes. It never blocks."""
 
 
 Methods = Mapping[str, Mapping[str, Unary]]
-"""Methods by name, by their service's full name."""
+"""Methods by service name and method name."""
 
 
 MAX_CHECK_BYTES: Final = 4 * 1024 * 1024
-"""A CheckRequest with the largest headers and body; one that is larger is denied."""
+"""Fits a CheckRequest with the largest headers and body; larger ones are denied."""
 
 
 class Checks(Protocol):
-    """What answers Check calls; it never raises."""
+    """Answers Check calls and never raises."""
 
     @property
     def wants_metadata(self) -> bool:
-        """True where the calls' metadata is looked at."""
+        """True if the servicer reads the calls' metadata."""
         ...
 
     def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]], caller: str) -> bytes:
-        """The CheckResponse to a CheckRequest that `caller` (a SPIFFE ID, "" on a Unix socket) sends."""
+        """Return the CheckResponse to the CheckRequest in `payload`; `caller` is a SPIFFE ID, "" on a Unix socket."""
         ...
 
     def refuse(self, reason: Reason) -> bytes:
-        """A denying CheckResponse, made without looking at the request."""
+        """Return a denying CheckResponse without reading the request."""
         ...
 
 
 def unread_checks(checks: Checks) -> Mapping[str, Callable[[bool], bytes]]:
-    """Answers to Check calls whose message a server did not read: one was too large, or (true) too many at once."""
+    """Return answers, by path, for Check calls whose message the server did not read.
+
+    The argument is True if too many bytes were under way at once, False if the message was too large.
+    """
     return {
         f"/{AUTHORIZATION_SERVICE}/{CHECK}": lambda too_much: checks.refuse(
             Reason.OVERLOADED if too_much else Reason.REQUEST_TOO_LARGE
@@ -55,9 +58,9 @@ def unread_checks(checks: Checks) -> Mapping[str, Callable[[bool], bytes]]:
 def authorization_methods(
     checks: Checks, deadlines: Deadlines | None = None, max_bytes: int = MAX_CHECK_BYTES
 ) -> Methods:
-    """Envoy's `Check`. A message of more than `max_bytes` is denied unread.
+    """Return Envoy's `Check`. It denies a message of more than `max_bytes` unread.
 
-    `deadlines` look at a call's context first and say why it is turned away, and are told of each that was decided.
+    `deadlines` decides first whether to refuse a call, and is called after each decision.
     """
     deadlines = deadlines or Deadlines()
     judge, answered = deadlines.judge, deadlines.answered
@@ -69,8 +72,8 @@ def authorization_methods(
         if refusal is not None:
             return checks.refuse(refusal)
         metadata = context.invocation_metadata() if checks.wants_metadata else ()
-        answer = checks.check(payload, metadata, caller)
+        response = checks.check(payload, metadata, caller)
         answered(context)
-        return answer
+        return response
 
     return {AUTHORIZATION_SERVICE: {CHECK: check}}

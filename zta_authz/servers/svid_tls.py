@@ -1,8 +1,8 @@
-"""Mutual TLS of TCP listeners with our own X.509-SVID, as it comes and rotates: nothing of it is ever on disk.
+"""Mutual TLS of TCP listeners with our own X.509-SVID from the Workload API, which is never written to disk.
 
-Handshakes use the SVID and the bundles of that moment; connections that stand keep theirs, so a rotation breaks none.
-TLS alone would take any authority for any name, so each call is judged as well: the caller's certificate against the
-bundle of its own trust domain, as that is in force now, and against the time now.
+A handshake uses the SVID and bundles that are current at that moment. Existing connections keep theirs, so a rotation
+breaks none of them. TLS alone accepts a certificate from any configured authority for any name, so each call is also
+checked: the caller's certificate against the current bundle of its own trust domain and the current time.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from zta_authz.ports import Clock
 
 _TLS_1_3 = b"TLSv1.3"
-_JUDGE_CALLERS = Options(
+_CALLER_OPTIONS = Options(
     verify_certificate=CertificateCheck.REQUIRED, chain_from=(ChainSource.CERTIFICATE, ChainSource.BUNDLE)
 )
 
 
 class SvidTls:
-    """Server credentials from `svid` and `bundles`, and who may ask: callers of the list."""
+    """Server credentials from an SVID and trust bundles, with the list of allowed callers."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SvidTls:
         max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
         revocations: RevocationSlot | None = None,
     ) -> None:
-        """Neither `svid` nor `bundles` has to be there yet: until both are, no handshake comes to its end."""
+        """Neither `svid` nor `bundles` has to exist yet; until both do, every handshake fails."""
         self.max_connection_age = max_connection_age
         self.revocations = revocations or RevocationSlot()
         self._svid = svid
@@ -60,7 +60,7 @@ class SvidTls:
         self._clock = clock
         self._allowed = frozenset(allowed)
         self._domains = sorted({SpiffeId.parse(text).trust_domain.name for text in self._allowed})
-        self._callers = PeerVerifier(bundles, _JUDGE_CALLERS, self.revocations)
+        self._callers = PeerVerifier(bundles, _CALLER_OPTIONS, self.revocations)
 
     @property
     def now(self) -> float:
@@ -69,58 +69,65 @@ class SvidTls:
 
     @property
     def bundles(self) -> Bundles:
-        """Those in force; replaced as one whenever anything in them changes."""
+        """The current bundles; a new object whenever any bundle changes."""
         return self._bundles.current
 
     @property
     def svid(self) -> OwnSvid | None:
-        """Ours, None while we have none that holds now."""
+        """Our SVID, or None while we have no unexpired one."""
         svid = self._svid.current
         return None if svid is None or svid.window.not_after < self._clock() else svid
 
-    def allowing(self, allowed: Iterable[str]) -> SvidTls:
-        """The same SVID for another list of callers."""
+    def with_allowed(self, allowed: Iterable[str]) -> SvidTls:
+        """Return the same SVID with another list of callers."""
         age, revocations = self.max_connection_age, self.revocations
         return SvidTls(self._svid, self._bundles, allowed, self._clock, max_connection_age=age, revocations=revocations)
 
     def credentials(self) -> Any:
-        """Credentials that ask each client for a certificate and follow our SVID and the bundles."""
-        nobody = _for_nobody(self._clock())
+        """Return gRPC credentials that require a client certificate and follow the SVID and the bundles."""
+        placeholder = _unusable_configuration(self._clock())
         made_from: tuple[OwnSvid | None, Bundles | None] = (None, None)
 
         def refresh() -> Any:
-            """What new handshakes use, None for no change. gRPC calls it in threads of its own, each handshake."""
+            """Return the configuration for new handshakes, or None if unchanged.
+
+            gRPC calls this for each handshake, in its own threads.
+            """
             nonlocal made_from
             svid, bundles = now = (self.svid, self.bundles)
             if svid is made_from[0] and bundles is made_from[1]:
                 return None
             authorities = self.authorities_of(bundles)
             usable = svid is not None and authorities
-            made = _configure(svid.key_pem, svid.chain_pem, authorities) if svid is not None and usable else nobody
+            configuration = (
+                _configure(svid.key_pem, svid.chain_pem, authorities) if svid is not None and usable else placeholder
+            )
             made_from = now
-            return made
+            return configuration
 
-        return grpc.dynamic_ssl_server_credentials(nobody, refresh, require_client_authentication=True)
+        return grpc.dynamic_ssl_server_credentials(placeholder, refresh, require_client_authentication=True)
 
     def authorities_of(self, bundles: Bundles) -> bytes:
-        """The X.509 authorities of the allowed callers' trust domains, in PEM."""
-        found = (bundles[name] for name in self._domains if name in bundles)
-        return b"".join(anchor.public_bytes(Encoding.PEM) for each in found for anchor in each.anchors)
+        """Return the X.509 authorities of the allowed callers' trust domains, in PEM."""
+        allowed = (bundles[name] for name in self._domains if name in bundles)
+        return b"".join(anchor.public_bytes(Encoding.PEM) for bundle in allowed for anchor in bundle.anchors)
 
     def caller(self, connection: Mapping[str, Any]) -> str | None:
-        """The SPIFFE ID at the other end of a gRPC connection; None unless it may ask now, on TLS 1.3."""
+        """Return the SPIFFE ID of a gRPC connection's peer, or None unless it uses TLS 1.3 and may call now."""
         if tuple(connection.get("ssl_tls_version", ())) != (_TLS_1_3,):
             return None
-        leaf, helpers = (b"".join(connection.get(name, ())) for name in ("x509_pem_cert", "x509_pem_cert_chain"))
+        leaf, intermediates = (b"".join(connection.get(name, ())) for name in ("x509_pem_cert", "x509_pem_cert_chain"))
         try:
-            return self.judge((leaf + helpers).decode("ascii"), self._clock())  # gRPC's chain is what is above the leaf
+            return self.allowed_caller(
+                (leaf + intermediates).decode("ascii"), self._clock()
+            )  # gRPC's chain starts above the leaf
         except UnicodeDecodeError:
             return None
 
-    def judge(self, certificate: str, now: float) -> str | None:
-        """The SPIFFE ID of a certificate in PEM, None unless it may ask at `now`, by the bundles of this moment.
+    def allowed_caller(self, certificate: str, now: float) -> str | None:
+        """Return the SPIFFE ID of a certificate in PEM, or None unless the current bundles let it call at `now`.
 
-        The leaf comes first, then whatever intermediates its holder showed.
+        The leaf comes first, then the intermediates that the caller presented.
         """
         try:
             peer = self._callers.verify(Evidence(certificate=certificate), NO_HEADERS, now)
@@ -135,10 +142,11 @@ def _configure(key: bytes, chain: bytes, authorities: bytes) -> Any:
     return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
 
 
-def _for_nobody(now: float) -> Any:
-    """A configuration with which no handshake comes to its end: its authority has signed nobody, and its key is gone.
+def _unusable_configuration(now: float) -> Any:
+    """Return a configuration with which no handshake succeeds.
 
-    gRPC needs one to listen at all, and listening before the first SVID is there lets the listener's address be known.
+    Its authority has signed nothing, and its key is discarded. gRPC needs a configuration to listen at all, and
+    listening before the first SVID arrives makes the address known.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "no SVID yet")])

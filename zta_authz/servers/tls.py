@@ -1,7 +1,7 @@
-"""Mutual TLS of TCP listeners: who we are, who signs callers, and which callers may ask.
+"""Mutual TLS of TCP listeners with certificate files: our certificate, the callers' authorities, and allowed callers.
 
-Certificates are read again when their files change, so that short-lived SVIDs rotate without a restart. gRPC can't be
-told to refuse TLS 1.2, so each call is judged by its connection's version, before its bytes are looked at.
+Files are read again when they change, so that short-lived SVIDs rotate without a restart. gRPC can't be configured to
+refuse TLS 1.2, so each call's TLS version is checked before the call is parsed.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _TLS_1_3 = b"TLSv1.3"
-_MAX_SHOWN: Final = 1024
+_MAX_PRESENTED: Final = 1024
 
 
-class Shown:
-    """What a caller's certificate says that TLS has verified: when it ends, and by what it is revoked."""
+class PresentedCertificate:
+    """A caller's certificate that TLS has verified: its expiry, and what it can be revoked by."""
 
-    __slots__ = ("_issued", "_marks", "expires", "name")
+    __slots__ = ("_issued", "_marks", "expires", "spiffe_id")
 
-    def __init__(self, name: str, certificates: Sequence[x509.Certificate]) -> None:
-        """`certificates` are what it showed, its own first."""
+    def __init__(self, spiffe_id: str, certificates: Sequence[x509.Certificate]) -> None:
+        """`certificates` are those that the caller presented, its own first."""
         window = Window.of(certificates[0])
-        self.name = name
+        self.spiffe_id = spiffe_id
         self.expires = window.not_after
         self._issued = window.not_before
         self._marks = tuple(Mark.of(certificate) for certificate in certificates)
 
-    def holds(self, revocations: RevocationSlot, now: float) -> bool:
-        """Whether it still counts at `now`."""
+    def is_valid(self, revocations: RevocationSlot, now: float) -> bool:
+        """Return whether the certificate is neither expired nor revoked at `now`."""
         if now >= self.expires:
             return False
         try:
             if revocations.of_peers:
-                revocations.check_peer((self.name,), self._marks, self._issued, now)
+                revocations.check_peer((self.spiffe_id,), self._marks, self._issued, now)
         except Refused:
             return False
         return True
 
 
 class MutualTls:
-    """Server credentials from three PEM files, and who may ask: callers of the list."""
+    """Server credentials from three PEM files, with the list of allowed callers."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class MutualTls:
         max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
         revocations: RevocationSlot | None = None,
     ) -> None:
-        """Read the files. Raises `SettingsErrors` with everything that is wrong with them."""
+        """Read the files. Raises `SettingsErrors` with all their faults."""
         self.max_connection_age = max_connection_age
         self.revocations = revocations or RevocationSlot()
         self._clock = clock
-        self._shown: BoundedCache[bytes, Shown] = BoundedCache(_MAX_SHOWN)
+        self._presented: BoundedCache[bytes, PresentedCertificate] = BoundedCache(_MAX_PRESENTED)
         self._files = (cert_file, key_file, client_ca_file)
         self._allowed = frozenset(spiffe_id.encode() for spiffe_id in allowed)
         self._stamp = self._stamp_now()
@@ -90,34 +90,34 @@ class MutualTls:
 
     @property
     def allowed_spiffe_ids(self) -> frozenset[str]:
-        """Who may ask."""
+        """The SPIFFE IDs that may call."""
         return frozenset(spiffe_id.decode() for spiffe_id in self._allowed)
 
-    def allowing(self, allowed: Iterable[str]) -> MutualTls:
-        """The same certificates for another list of callers."""
+    def with_allowed(self, allowed: Iterable[str]) -> MutualTls:
+        """Return the same certificates with another list of callers."""
         age, revocations = self.max_connection_age, self.revocations
         return MutualTls(*self._files, allowed, self._clock, max_connection_age=age, revocations=revocations)
 
     def credentials(self) -> Any:
-        """Credentials that ask each client for a certificate and follow changes of the files."""
-        given = self._configuration
+        """Return gRPC credentials that require a client certificate and follow changes of the files."""
+        last = self._configuration
 
         def refresh() -> Any:
-            """What is new since these credentials were last asked, None for nothing; every listener has its own.
+            """Return the configuration if it changed since the last call for these credentials, else None.
 
-            gRPC calls it in a thread of its own, each handshake.
+            Each listener has its own credentials. gRPC calls this for each handshake, in its own threads.
             """
-            nonlocal given
+            nonlocal last
             self._refresh()
-            if given is self._configuration:
+            if last is self._configuration:
                 return None
-            given = self._configuration
-            return given
+            last = self._configuration
+            return last
 
-        return grpc.dynamic_ssl_server_credentials(given, refresh, require_client_authentication=True)
+        return grpc.dynamic_ssl_server_credentials(last, refresh, require_client_authentication=True)
 
     def _refresh(self) -> None:
-        """Read the files again where they changed."""
+        """Read the files again if they changed."""
         try:
             stamp = self._stamp_now()
             if stamp == self._stamp:
@@ -131,15 +131,15 @@ class MutualTls:
     def _stamp_now(self) -> tuple[tuple[int, int], ...]:
         def of(file: str) -> tuple[int, int]:
             try:
-                found = os.stat(file)
+                status = os.stat(file)
             except OSError:
                 return (0, 0)
-            return (found.st_ino, found.st_mtime_ns)
+            return (status.st_ino, status.st_mtime_ns)
 
         return tuple(of(file) for file in self._files)
 
     def caller(self, connection: Mapping[str, Any]) -> str | None:
-        """The SPIFFE ID at the other end of a gRPC connection; None unless it may ask now, on TLS 1.3.
+        """Return the SPIFFE ID of a gRPC connection's peer, or None unless it uses TLS 1.3 and may call now.
 
         The handshake verified its certificate, which may have expired or been revoked since.
         """
@@ -147,30 +147,40 @@ class MutualTls:
         versions = connection.get("ssl_tls_version", ())
         if len(names) != 1 or names[0] not in self._allowed or tuple(versions) != (_TLS_1_3,):
             return None
-        shown = self._shown_by(connection, names[0].decode())
-        return shown.name if shown is not None and shown.holds(self.revocations, self._clock()) else None
+        presented = self._presented_on(connection, names[0].decode())
+        return (
+            presented.spiffe_id
+            if presented is not None and presented.is_valid(self.revocations, self._clock())
+            else None
+        )
 
-    def _shown_by(self, connection: Mapping[str, Any], name: str) -> Shown | None:
+    def _presented_on(self, connection: Mapping[str, Any], spiffe_id: str) -> PresentedCertificate | None:
         pem = b"".join(part for kind in ("x509_pem_cert", "x509_pem_cert_chain") for part in connection.get(kind, ()))
-        shown = self._shown.get(pem)
-        if shown is None:
+        presented = self._presented.get(pem)
+        if presented is None:
             try:
-                shown = Shown(name, x509.load_pem_x509_certificates(pem))
+                presented = PresentedCertificate(spiffe_id, x509.load_pem_x509_certificates(pem))
             except ValueError:
                 return None
-            self._shown.put(pem, shown)
-        return shown
+            self._presented.put(pem, presented)
+        return presented
 
 
 def _read(cert_file: str, key_file: str, client_ca_file: str) -> Any:
-    """GRPC's server certificate configuration. Raises `SettingsErrors`; no message holds anything of a key."""
+    """Build gRPC's server certificate configuration. Raises `SettingsErrors`; no message contains any part of a key."""
     faults: list[Fault] = []
     chain, leaf = _certificates(cert_file, faults)
     authorities, _ = _certificates(client_ca_file, faults)
     key, public = _key(key_file, faults)
     if leaf is not None and public is not None and _spki(leaf.public_key()) != _spki(public):
         faults.append(
-            Fault(key_file, 0, 0, f"is not the key of the first certificate in {cert_file}", "give its own key")
+            Fault(
+                key_file,
+                0,
+                0,
+                f"is not the key of the first certificate in {cert_file}",
+                "use the key of that certificate",
+            )
         )
     if faults:
         raise SettingsErrors(faults)

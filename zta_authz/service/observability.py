@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zta_authz import __version__
 from zta_authz.admin.state import AuditStatus
 from zta_authz.otlp.messages import Origin, Signal
-from zta_authz.servers.own_certificate import file_ends_at
+from zta_authz.servers.own_certificate import file_expires_at
 from zta_authz.settings.audit import open_audit
 from zta_authz.settings.otlp import exporter_target
 from zta_authz.telemetry.metrics import CONTENT_TYPE
@@ -147,7 +147,7 @@ class MetricsSources:
         tls, svid = self._settings.tls, self._trust.current_svid()
         until = None
         if tls is not None and tls.cert_file is not None:
-            until = file_ends_at(tls.cert_file)
+            until = file_expires_at(tls.cert_file)
         elif svid is not None:
             until = svid.window.not_after
         return {} if tls is None or until is None else {tls.source: until}

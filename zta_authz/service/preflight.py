@@ -71,5 +71,5 @@ def _try(endpoint: Endpoint, access: SocketAccess) -> None:
         probe_tcp(endpoint)
         return
     claim = SocketClaim(endpoint, access)
-    claim.take()
+    claim.acquire()
     claim.release()

@@ -77,7 +77,7 @@ class Outlook:
         now = self._clock()
         found = list(self._trust.obstacles())
         if self._files is not None:
-            found += self._files.wrong(now)
+            found += self._files.problems(now)
         valid = self._authorities.valid(now)
         if self._callers and not any(valid.get(name) for name in self._callers):
             found.append(_NO_CALLERS)

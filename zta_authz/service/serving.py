@@ -95,6 +95,6 @@ class Servers:
 
     def _for_operators(self, endpoint: Endpoint, state: ServiceState) -> GrpcServer:
         settings, tls = self._settings, self._tls
-        guard = None if endpoint.is_unix or tls is None else tls.allowing(settings.admin.allowed_spiffe_ids)
+        guard = None if endpoint.is_unix or tls is None else tls.with_allowed(settings.admin.allowed_spiffe_ids)
         methods = AdminService(state, parse_check_request).methods()
         return GrpcServer(methods, [endpoint], settings.socket_access(), tls=guard, with_reflection=settings.reflection)

@@ -21,7 +21,7 @@ from zta_authz.model.options import (
     Workload,
 )
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
-from zta_authz.servers.fast.serving import Limits
+from zta_authz.servers.fast.registry import Limits
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, SocketAccess
 from zta_authz.settings.audit_model import AuditSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings

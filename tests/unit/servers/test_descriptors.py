@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from zta_authz.servers.descriptors import want_descriptors
+from zta_authz.servers.descriptors import raise_descriptor_limit
 
 
 class Limit:
@@ -35,16 +35,16 @@ def test_the_soft_limit_is_raised_to_what_connections_need_and_never_lowered(
     limit = Limit(soft, hard)
     monkeypatch.setattr(resource, "getrlimit", limit.read)
     monkeypatch.setattr(resource, "setrlimit", limit.write)
-    want_descriptors(500)
+    raise_descriptor_limit(500)
     assert limit.now == (expected, hard)
     assert caplog.text == ""
 
 
-def test_a_hard_limit_in_the_way_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lower_hard_limit_logs_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     limit = Limit(256, 512)
     monkeypatch.setattr(resource, "getrlimit", limit.read)
     monkeypatch.setattr(resource, "setrlimit", limit.write)
-    want_descriptors(500)
+    raise_descriptor_limit(500)
     assert limit.now == (512, 512)
     assert "may open 512 files" in caplog.text
     assert "1256" in caplog.text

@@ -17,7 +17,7 @@ from zta_authz.servers.listeners import (
     Endpoint,
     SocketAccess,
     SocketClaim,
-    cannot_listen,
+    bind_error,
     probe_tcp,
     umask_for_bind,
 )
@@ -53,7 +53,7 @@ def listen(path: str, bound: list[socket.socket]) -> socket.socket:
 
 def published(path: Path, bound: list[socket.socket], mode: int = 0o660) -> SocketClaim:
     claim = claim_of(path, mode)
-    claim.take()
+    claim.acquire()
     with umask_for_bind():
         listen(claim.private_path, bound)
     claim.publish()
@@ -62,7 +62,7 @@ def published(path: Path, bound: list[socket.socket], mode: int = 0o660) -> Sock
 
 def refusal(claim: SocketClaim) -> str:
     with pytest.raises(SettingsErrors) as caught:
-        claim.take()
+        claim.acquire()
     return str(caught.value)
 
 
@@ -78,7 +78,7 @@ def connects(path: Path) -> bool:
 @pytest.mark.parametrize(
     ("mode", "warned"), [(0o700, False), (0o770, False), (0o777, True), (0o1777, False), (0o702, True)]
 )
-def test_a_directory_where_anybody_can_replace_the_socket_is_warned_of(
+def test_a_directory_that_all_users_can_write_logs_a_warning(
     tmp_path: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = tmp_path / "run"
@@ -86,28 +86,28 @@ def test_a_directory_where_anybody_can_replace_the_socket_is_warned_of(
     directory.chmod(mode)
     claim = claim_of(directory / "authz.sock")
     with caplog.at_level(logging.WARNING):
-        claim.take()
+        claim.acquire()
     claim.release()
-    assert ("everybody can replace our socket" in caplog.text) is warned
+    assert ("any user can replace the socket" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
-def test_a_published_socket_has_the_mode_that_was_asked_for(path: Path, bound: list[socket.socket], mode: int) -> None:
+def test_a_published_socket_has_the_requested_mode(path: Path, bound: list[socket.socket], mode: int) -> None:
     published(path, bound, mode)
     assert mode_of(path) == mode
     assert connects(path)
 
 
-def test_before_it_is_published_only_our_user_can_reach_the_socket(path: Path, bound: list[socket.socket]) -> None:
+def test_before_publication_only_our_user_can_connect_to_the_socket(path: Path, bound: list[socket.socket]) -> None:
     claim = claim_of(path, 0o666)
-    claim.take()
+    claim.acquire()
     with umask_for_bind():
         listen(claim.private_path, bound)
     assert mode_of(claim.private_path) == 0o600
     assert not path.exists()
 
 
-def test_the_umask_is_what_it_was_after_binding() -> None:
+def test_the_umask_is_restored_after_binding() -> None:
     before = os.umask(0o022)
     try:
         with umask_for_bind():
@@ -119,7 +119,7 @@ def test_the_umask_is_what_it_was_after_binding() -> None:
 
 def test_a_group_is_given_by_number(path: Path, bound: list[socket.socket]) -> None:
     claim = claim_of(path, group=str(os.getgid()))
-    claim.take()
+    claim.acquire()
     listen(claim.private_path, bound)
     claim.publish()
     assert os.lstat(path).st_gid == os.getgid()
@@ -138,7 +138,7 @@ def test_a_path_is_free_again_after_release(path: Path, bound: list[socket.socke
     assert connects(path)
 
 
-def test_a_path_where_somebody_else_listens_is_refused(path: Path, bound: list[socket.socket]) -> None:
+def test_a_path_where_another_program_listens_is_refused(path: Path, bound: list[socket.socket]) -> None:
     listen(str(path), bound)
     assert "another program listens on this socket" in refusal(claim_of(path))
     assert connects(path)
@@ -157,24 +157,24 @@ def test_a_stale_socket_is_replaced(path: Path, bound: list[socket.socket]) -> N
     assert connects(path)
 
 
-def test_a_lock_that_a_killed_server_left_is_no_obstacle(path: Path, bound: list[socket.socket]) -> None:
+def test_a_lock_file_left_by_a_killed_server_does_not_matter(path: Path, bound: list[socket.socket]) -> None:
     (path.parent / "authz.sock.lock").touch()
     published(path, bound)
     assert connects(path)
 
 
-def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(path: Path) -> None:
     path.write_text("precious")
     assert "not a socket" in refusal(claim_of(path))
     assert path.read_text() == "precious"
 
 
-def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_directory(tmp_path: Path) -> None:
     missing = tmp_path / "none"
     assert f"the directory {missing} does not exist" in refusal(claim_of(missing / "authz.sock"))
 
 
-def test_a_lock_that_is_a_link_is_not_followed(path: Path) -> None:
+def test_a_lock_file_that_is_a_symlink_is_not_followed(path: Path) -> None:
     target = path.parent / "target"
     (path.parent / "authz.sock.lock").symlink_to(target)
     assert "lock file" in refusal(claim_of(path))
@@ -221,27 +221,27 @@ def test_only_unix_sockets_and_loopback_are_local(text: str, local: bool) -> Non
     assert Endpoint.parse(text).is_local is local
 
 
-def test_a_directory_that_is_none_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_path_that_is_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert f"{tmp_path}/file is not a directory" in refusal(claim_of(tmp_path / "file" / "authz.sock"))
-    assert "can't be seen: Not a directory" in refusal(claim_of(tmp_path / "file" / "below" / "authz.sock"))
+    assert "can't be accessed: Not a directory" in refusal(claim_of(tmp_path / "file" / "below" / "authz.sock"))
 
 
-def test_a_lock_file_that_is_not_ours_is_told_from_a_directory_that_is_not(path: Path) -> None:
+def test_the_error_names_a_lock_file_that_can_not_be_opened(path: Path) -> None:
     lock = path.parent / "authz.sock.lock"
     lock.mkdir()
-    told = refusal(claim_of(path))
-    assert f"the lock file {lock} can't be opened: Is a directory; it is not ours: remove it" in told
+    message = refusal(claim_of(path))
+    assert f"the lock file {lock} can't be opened: Is a directory; remove it, unless another server" in message
     lock.rmdir()
     for number, hint in ((errno.EACCES, "let this service's user write"), (errno.EROFS, "mount something writable")):
-        error = claim_of(path)._no_lock_file(OSError(number, os.strerror(number)))
+        error = claim_of(path)._lock_open_error(OSError(number, os.strerror(number)))
         assert f"can't be created: {os.strerror(number)}; {hint}" in str(error)
 
 
-def test_a_file_system_without_locks_is_not_taken_for_another_server(path: Path) -> None:
-    told = str(claim_of(path)._not_locked(OSError(errno.ENOLCK, "No locks available")))
-    assert "can't be locked: No locks available; use a file system with locks" in told
-    assert "another server" not in told
+def test_a_file_system_without_locks_is_not_reported_as_another_server(path: Path) -> None:
+    message = str(claim_of(path)._lock_error(OSError(errno.ENOLCK, "No locks available")))
+    assert "can't be locked: No locks available; use a file system with locks" in message
+    assert "another server" not in message
 
 
 @pytest.fixture
@@ -255,24 +255,26 @@ def others(bound: list[socket.socket]) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
-def test_a_socket_that_we_may_not_ask_is_not_said_to_be_listened_on(others: Path, bound: list[socket.socket]) -> None:
+def test_a_socket_that_we_may_not_connect_to_is_not_reported_as_in_use(
+    others: Path, bound: list[socket.socket]
+) -> None:
     path = others
     listen(str(path), bound)
     path.chmod(0o600)
     os.seteuid(12345)
     try:
-        told = refusal(claim_of(path))
+        message = refusal(claim_of(path))
     finally:
         os.seteuid(0)
-    assert "a socket of user 0 stands there, and we may not ask whether anybody listens on it" in told
+    assert "the socket there belongs to user 0, and this service may not connect to it" in message
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes two users")
-def test_a_group_that_we_are_no_member_of_is_named(others: Path, bound: list[socket.socket]) -> None:
+def test_the_error_names_a_group_that_we_are_not_a_member_of(others: Path, bound: list[socket.socket]) -> None:
     os.seteuid(12345)
     try:
         claim = claim_of(others, group="1")
-        claim.take()
+        claim.acquire()
         listen(claim.private_path, bound)
         with pytest.raises(SettingsErrors, match="the socket can't be given to group 1: Operation not permitted; let"):
             claim.publish()
@@ -281,12 +283,12 @@ def test_a_group_that_we_are_no_member_of_is_named(others: Path, bound: list[soc
         os.seteuid(0)
 
 
-def test_a_path_where_a_directory_came_to_stand_is_said_to_be_that(path: Path, bound: list[socket.socket]) -> None:
+def test_the_error_reports_a_directory_at_the_socket_path(path: Path, bound: list[socket.socket]) -> None:
     claim = claim_of(path)
-    claim.take()
+    claim.acquire()
     listen(claim.private_path, bound)
     path.mkdir()
-    with pytest.raises(SettingsErrors, match="the socket can't be put in place: Is a directory; what stands at"):
+    with pytest.raises(SettingsErrors, match="the socket can't be put in place: Is a directory; move away"):
         claim.publish()
     claim.release()
 
@@ -294,11 +296,11 @@ def test_a_path_where_a_directory_came_to_stand_is_said_to_be_that(path: Path, b
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
-        (errno.EADDRINUSE, "stop what listens there"),
-        (errno.EADDRNOTAVAIL, "no such address"),
+        (errno.EADDRINUSE, "stop the program that listens there"),
+        (errno.EADDRNOTAVAIL, "choose one that it has"),
         (errno.EACCES, "below 1024"),
         (errno.ENOBUFS, "choose another address"),
     ],
 )
-def test_why_an_address_can_not_be_had_comes_with_what_to_do(number: int, hint: str) -> None:
-    assert hint in str(cannot_listen(Endpoint(host="127.0.0.1", port=1), OSError(number, os.strerror(number))))
+def test_a_bind_error_says_what_to_do(number: int, hint: str) -> None:
+    assert hint in str(bind_error(Endpoint(host="127.0.0.1", port=1), OSError(number, os.strerror(number))))

@@ -1,1 +1,1 @@
-"""The server on `grpc_h2`, our own transport."""
+"""The fast server, on our own HTTP/2 transport `grpc_h2`."""

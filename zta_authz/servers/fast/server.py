@@ -1,10 +1,10 @@
-"""The fast server: unary gRPC on Unix sockets and TCP, in place of gRPC's own where calls are many and small.
+"""The fast server: unary gRPC on Unix sockets and TCP, faster than grpcio's server for many small calls.
 
-It takes the same methods, endpoints and rights as `servers.GrpcServer` and has the same life; HTTP/2 and gRPC are
-`grpc_h2`'s. What it does not serve is streaming, reflection and compressed messages.
+It accepts the same methods, endpoints and socket access as `GrpcServer` and has the same life cycle. `grpc_h2`
+implements HTTP/2 and gRPC. Streaming, reflection and compressed messages are not supported.
 
-Who may ask is judged before a byte is read: under mutual TLS by the SPIFFE ID, on a Unix socket by the peer's user
-where `peer_uids` lists any. For a while a caller that may not ask is told so, call by call, and nothing of it is read.
+Peers are authorized before any input is read: under mutual TLS by SPIFFE ID, on a Unix socket by user if `peer_uids` is
+set. An unauthorized peer gets an error for each call for a while, and its messages are not read.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # it ship
 
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.grpc_h2.connection import Bounds, Status
-from zta_authz.servers.descriptors import want_descriptors
+from zta_authz.servers.descriptors import raise_descriptor_limit
 from zta_authz.servers.fast.accept import TlsAcceptor
 from zta_authz.servers.fast.connection import Abort, FastConnection
-from zta_authz.servers.fast.serving import ConnectionRegistry, Limits, PeerAdmission
+from zta_authz.servers.fast.registry import ConnectionRegistry, Limits, PeerAdmission
 from zta_authz.servers.fast.svid_tls import SvidListener
 from zta_authz.servers.fast.tls import FilesListener
 from zta_authz.servers.listeners import (
     Endpoint,
     SocketAccess,
     SocketClaim,
-    cannot_listen,
-    refuse,
+    bind_error,
+    listener_error,
     umask_for_bind,
 )
 from zta_authz.servers.tls import MutualTls
@@ -50,7 +50,7 @@ _TICK_SECONDS: Final = 1.0
 
 
 class FastServer:
-    """One server on `endpoints`: all of them plain, or, with `tls`, all under mutual TLS."""
+    """One server on `endpoints`, either all plain or, with `tls`, all under mutual TLS."""
 
     def __init__(
         self,
@@ -60,15 +60,16 @@ class FastServer:
         *,
         health: Health | None = None,
         tls: MutualTls | SvidTls | None = None,
-        bounds: Bounds = Bounds(),  # noqa: B008  it is frozen
-        limits: Limits = Limits(),  # noqa: B008  so is it
+        bounds: Bounds = Bounds(),  # noqa: B008  frozen
+        limits: Limits = Limits(),  # noqa: B008  frozen
         peer_uids: Sequence[int] = (),
         shared_ports: bool = False,
         unread: Mapping[str, Callable[[bool], bytes]] = MappingProxyType({}),
     ) -> None:
-        """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out.
+        """With `shared_ports`, other processes may share the TCP ports; the kernel distributes connections.
 
-        `unread` answers calls whose message is too large, by path; without it they fail with RESOURCE_EXHAUSTED.
+        `unread` answers calls whose message is too large, by path; without it they fail with
+        RESOURCE_EXHAUSTED.
         """
         self._unread = unread
         self._methods = dict(methods) if health is None else {**methods, **health_methods(health)}
@@ -81,18 +82,20 @@ class FastServer:
         self._shared_ports = shared_ports
         self._claims: list[SocketClaim] = []
         self._listeners: list[asyncio.Server | TlsAcceptor] = []
-        self._serving: ConnectionRegistry | None = None
-        self._ticking: asyncio.TimerHandle | None = None
+        self._registry: ConnectionRegistry | None = None
+        self._next_tick: asyncio.TimerHandle | None = None
         self.addresses: tuple[Endpoint, ...] = ()
-        """Where it listens, with the ports that were chosen; empty until started."""
+        """The addresses it listens on, with the ports chosen; empty before the start."""
 
     async def start(self) -> None:
-        """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
-        gate = PeerAdmission(self._peer_uids, None if self._tls is None else listener_of(self._tls))
-        serving = self._serving = ConnectionRegistry(self._methods, self._bounds, self._limits, gate, self._unread)
-        want_descriptors(self._limits.max_connections + self._limits.max_handshakes)
+        """Bind all addresses, serve, and put the Unix sockets in place. Raises `SettingsErrors` and leaves nothing."""
+        admission = PeerAdmission(self._peer_uids, None if self._tls is None else tls_listener(self._tls))
+        registry = self._registry = ConnectionRegistry(
+            self._methods, self._bounds, self._limits, admission, self._unread
+        )
+        raise_descriptor_limit(self._limits.max_connections + self._limits.max_handshakes)
         try:
-            self.addresses = await self._listen_all(serving)
+            self.addresses = await self._listen_all(registry)
             for claim in self._claims:
                 claim.publish()
         except BaseException:
@@ -100,118 +103,120 @@ class FastServer:
             raise
         self._tick()
 
-    async def _listen_all(self, serving: ConnectionRegistry) -> tuple[Endpoint, ...]:
+    async def _listen_all(self, registry: ConnectionRegistry) -> tuple[Endpoint, ...]:
         addresses: list[Endpoint] = []
         faults: list[Fault] = []
         for endpoint in self._endpoints:
             try:
-                addresses.append(await self._listen(serving, endpoint))
+                addresses.append(await self._listen(registry, endpoint))
             except SettingsErrors as error:
                 faults.extend(error.faults)
         if faults:
             raise SettingsErrors(faults)
         return tuple(addresses)
 
-    async def _listen(self, serving: ConnectionRegistry, endpoint: Endpoint) -> Endpoint:
+    async def _listen(self, registry: ConnectionRegistry, endpoint: Endpoint) -> Endpoint:
         bound = self._bind_unix(endpoint) if endpoint.is_unix else _bind_tcp(endpoint, self._shared_ports)
-        loop, tls = serving.loop, serving.gate.tls
+        loop, tls = registry.loop, registry.admission.tls
 
-        def make() -> FastConnection:
-            return FastConnection(serving)
+        def new_connection() -> FastConnection:
+            return FastConnection(registry)
 
         if endpoint.is_unix:
-            self._listeners.append(await loop.create_unix_server(make, sock=bound, backlog=_BACKLOG))
+            self._listeners.append(await loop.create_unix_server(new_connection, sock=bound, backlog=_BACKLOG))
             return endpoint
         address = Endpoint(host=endpoint.host, port=bound.getsockname()[1])
         if tls is None:
-            self._listeners.append(await loop.create_server(make, sock=bound, backlog=_BACKLOG))
+            self._listeners.append(await loop.create_server(new_connection, sock=bound, backlog=_BACKLOG))
         else:
-            self._listeners.append(TlsAcceptor(serving, bound, tls.context, make))
+            self._listeners.append(TlsAcceptor(registry, bound, tls.context, new_connection))
         return address
 
     def _bind_unix(self, endpoint: Endpoint) -> socket.socket:
         claim = SocketClaim(endpoint, self._access)
-        claim.take()
+        claim.acquire()
         self._claims.append(claim)
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with umask_for_bind():
-                made.bind(claim.private_path)
+                bound.bind(claim.private_path)
         except OSError as error:
-            made.close()
-            raise refuse(endpoint, f"cannot listen: {error.strerror}", "is the directory writable?") from error
-        return made
+            bound.close()
+            raise listener_error(
+                endpoint, f"cannot listen: {error.strerror}", "check that the directory is writable"
+            ) from error
+        return bound
 
     def _tick(self) -> None:
-        serving = self._serving
-        if serving is None:
+        registry = self._registry
+        if registry is None:
             return
-        now = serving.loop.time()
-        for connection in list(serving.connections):
+        now = registry.loop.time()
+        for connection in list(registry.connections):
             connection.tick(now)
-        self._ticking = serving.loop.call_later(_TICK_SECONDS, self._tick)
+        self._next_tick = registry.loop.call_later(_TICK_SECONDS, self._tick)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, let those in flight end within `grace` seconds, and remove our sockets."""
+        """Accept no new calls, wait up to `grace` seconds for those in flight, and remove our sockets."""
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener.close()
-        serving = self._serving
+        registry = self._registry
         try:
-            if serving is not None:
-                await self._end_connections(serving, grace)
+            if registry is not None:
+                await self._end_connections(registry, grace)
         finally:
             for claim in self._claims:
                 claim.release()
             self._claims.clear()
-            if self._ticking is not None:
-                self._ticking.cancel()
-            self._serving = None
+            if self._next_tick is not None:
+                self._next_tick.cancel()
+            self._registry = None
 
-    async def _end_connections(self, serving: ConnectionRegistry, grace: float) -> None:
-        serving.stopping = True
+    async def _end_connections(self, registry: ConnectionRegistry, grace: float) -> None:
+        registry.stopping = True
         if grace > 0:
-            for connection in list(serving.connections):
+            for connection in list(registry.connections):
                 connection.drain()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await serving.wait_until_empty()
-        for connection in list(serving.connections):
+                    await registry.wait_until_empty()
+        for connection in list(registry.connections):
             connection.abort()
-        await serving.wait_until_empty()
+        await registry.wait_until_empty()
 
 
-def listener_of(tls: MutualTls | SvidTls) -> TlsListener:
-    """What shakes hands with our certificate. Raises `SettingsErrors` where it can't be used."""
+def tls_listener(tls: MutualTls | SvidTls) -> TlsListener:
+    """Return the TLS listener for our certificate. Raises `SettingsErrors` if it can't be used."""
     return FilesListener(tls) if isinstance(tls, MutualTls) else SvidListener(tls)
 
 
 def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:
     try:
-        made = bound_socket(endpoint.host, endpoint.port, shared=shared)
+        bound = bound_socket(endpoint.host, endpoint.port, shared=shared)
     except OSError as error:
-        raise cannot_listen(endpoint, error) from error
+        raise bind_error(endpoint, error) from error
     try:
-        made.listen(_BACKLOG)  # else two could be bound to one port, and only one hear of it later
+        bound.listen(_BACKLOG)  # else two sockets could be bound to the port, and the failure come later
     except OSError as error:
-        made.close()
-        raise cannot_listen(endpoint, error) from error
-    return made
+        bound.close()
+        raise bind_error(endpoint, error) from error
+    return bound
 
 
 def health_methods(health: Health) -> Methods:
-    """The unary part of gRPC's health service (grpc/doc/health-checking.md)."""
+    """Return the unary part of gRPC's health service (grpc/doc/health-checking.md)."""
 
     def check(payload: bytes, _context: Any, _caller: str) -> bytes:
         try:
             service = health_pb2.HealthCheckRequest.FromString(payload).service
         except DecodeError:
             raise Abort(Status.INTERNAL, "Exception deserializing request!") from None
-        serving = health.is_serving(service)
-        if serving is None:
+        registry = health.is_serving(service)
+        if registry is None:
             raise Abort(Status.NOT_FOUND)
         response = health_pb2.HealthCheckResponse
-        answer: bytes = response(status=response.SERVING if serving else response.NOT_SERVING).SerializeToString()
-        return answer
+        encoded: bytes = response(status=response.SERVING if registry else response.NOT_SERVING).SerializeToString()
+        return encoded
 
     return {health_pb2.DESCRIPTOR.services_by_name["Health"].full_name: {"Check": check}}

@@ -1,7 +1,7 @@
-"""`TlsListener` of `SvidTls`: the fast server with our own X.509-SVID, as it comes and rotates.
+"""`TlsListener` of `SvidTls`: mutual TLS of the fast server with our own X.509-SVID from the Workload API.
 
-Python's `ssl` reads certificates and keys from named files only, so they are written to an anonymous one that is
-memory (memfd_create(2)), read by its name below /proc, and closed: no file system ever holds the key.
+Python's `ssl` reads certificates and keys only from named files. So they are written to an anonymous file in memory
+(memfd_create(2)), read through its name in /proc, and closed: the key is never stored in a file system.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from zta_authz.authn.certificates import MAX_CHAIN
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.servers.fast.tls import NotAllowed, bare_context, presented, presented_chain
+from zta_authz.servers.fast.tls import UnauthorizedPeer, new_context, peer_certificate, peer_chain
 
 if TYPE_CHECKING:
     from zta_authz.authn.bundles import Bundles
@@ -24,97 +24,100 @@ if TYPE_CHECKING:
     from zta_authz.servers.svid_tls import SvidTls
 
 _LOG = logging.getLogger(__name__)
-_AGAIN_SECONDS: Final = 1.0
-"""How long a verdict may stand for what only time changes: the validity of authorities between leaf and root.
+_RECHECK_SECONDS: Final = 1.0
+"""How long a caller's verdict may be reused: the authorities above its leaf may expire meanwhile.
 
-As long passes between two tries to make a context.
+Also the pause between two attempts to make a context.
 """
 
 
 class SvidCaller:
-    """A caller whose certificate verifies against its own trust domain's bundle, as that is in force."""
+    """A caller whose certificate verifies against the current bundle of its own trust domain."""
 
-    __slots__ = ("_again", "_bundles", "_certificate", "_tls", "expires", "name")
+    __slots__ = ("_bundles", "_certificate", "_check_at", "_tls", "expires", "name")
 
     def __init__(self, tls: SvidTls, certificate: str, name: str, expires: float, now: float) -> None:
-        """`certificate` is what it showed, in PEM: the leaf, and the intermediates that came with it."""
+        """`certificate` is what it presented, in PEM: the leaf, then the intermediates."""
         self._tls = tls
         self._certificate = certificate
         self._bundles = tls.bundles
-        self._again = now + _AGAIN_SECONDS
+        self._check_at = now + _RECHECK_SECONDS
         self.name = name
         self.expires = expires
 
-    def holds(self, now: float) -> bool:
-        """Whether it may still ask: by the bundles of this moment, whichever it came in with."""
+    def may_call(self, now: float) -> bool:
+        """Return whether the current bundles, which may be newer than at connection time, still authorize it."""
         if now >= self.expires:
             return False
         bundles = self._tls.bundles
-        if bundles is self._bundles and now < self._again:
+        if bundles is self._bundles and now < self._check_at:
             return True
-        self._bundles, self._again = bundles, now + _AGAIN_SECONDS
-        if self._tls.judge(self._certificate, now) == self.name:
+        self._bundles, self._check_at = bundles, now + _RECHECK_SECONDS
+        if self._tls.allowed_caller(self._certificate, now) == self.name:
             return True
         self.expires = float("-inf")
         return False
 
 
 class SvidListener:
-    """Each handshake gets the SVID and the bundles of its moment, and none comes to its end without them."""
+    """Gives each handshake the current SVID and bundles; without them, handshakes fail."""
 
     def __init__(self, tls: SvidTls) -> None:
-        """Raises `SettingsErrors` where there is no file in memory to be had."""
+        """Raises `SettingsErrors` if the system has no anonymous files in memory."""
         self._tls = tls
         self._made_from: tuple[OwnSvid | None, Bundles | None] = (None, None)
-        self._made: ssl.SSLContext | None = None
-        self._again = 0.0  # after a failure: when it is tried again
-        self.context = bare_context()  # it has no certificate: a handshake that is not handed on fails
-        self.context.sni_callback = self._choose  # called for every ClientHello, with or without a server name
-        _see_that_memory_has_files()
+        self._context: ssl.SSLContext | None = None
+        self._check_at = 0.0  # after a failure: when to try again
+        self.context = new_context()  # it has no certificate, so a handshake that keeps it fails
+        self.context.sni_callback = self._choose  # called for every ClientHello, with or without SNI
+        _require_memory_files()
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
-        made = self._current()
-        if made is None:
+        context = self._current()
+        if context is None:
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
-        connection.context = made
+        connection.context = context
         return None
 
     def _current(self) -> ssl.SSLContext | None:
         svid, bundles = now = (self._tls.svid, self._tls.bundles)
         if svid is self._made_from[0] and bundles is self._made_from[1]:
-            return self._made
-        if time.monotonic() < self._again:
+            return self._context
+        if time.monotonic() < self._check_at:
             return None
         authorities = self._tls.authorities_of(bundles)
-        self._made = None
+        self._context = None
         if svid is not None and authorities:
             try:
-                self._made = _context_of(svid, authorities)
-            except (OSError, ValueError) as error:  # SSLError is one; its message says nothing of the key
-                _LOG.error("our SVID can't be served with: %s", error)
-                self._again = time.monotonic() + _AGAIN_SECONDS
-                self._made_from = (None, None)  # a lack of file descriptors, say, must not outlast itself
+                self._context = _context_of(svid, authorities)
+            except (OSError, ValueError) as error:  # includes SSLError; its message contains nothing of the key
+                _LOG.error("our SVID can't be used: %s", error)
+                self._check_at = time.monotonic() + _RECHECK_SECONDS
+                self._made_from = (None, None)  # e.g. file descriptors ran out: try again
                 return None
         self._made_from = now
-        return self._made
+        return self._context
 
     def caller_of(self, connection: Any) -> SvidCaller:
-        """The caller. Raises `NotAllowed`.
+        """Return the caller. Raises `UnauthorizedPeer`.
 
-        TLS took any authority for any name, so the certificate is verified again, for the name that is in it.
+        TLS accepted any of the authorities for any name, so the certificate is verified again for its own trust
+        domain.
         """
-        leaf = presented(connection)
+        leaf = peer_certificate(connection)
         now = self._tls.now
-        helpers = presented_chain(connection)[1:MAX_CHAIN]
-        text = "".join(map(ssl.DER_cert_to_PEM_cert, [leaf.public_bytes(Encoding.DER), *helpers]))
-        name = self._tls.judge(text, now)
+        intermediates = peer_chain(connection)[1:MAX_CHAIN]
+        pem = "".join(map(ssl.DER_cert_to_PEM_cert, [leaf.public_bytes(Encoding.DER), *intermediates]))
+        name = self._tls.allowed_caller(pem, now)
         if name is None:
-            raise NotAllowed("the certificate is not of a caller in the list, by its own trust domain's bundle")
-        return SvidCaller(self._tls, text, name, leaf.not_valid_after_utc.timestamp(), now)
+            raise UnauthorizedPeer(
+                "its own trust domain's bundle does not verify the certificate as that of an allowed caller"
+            )
+        return SvidCaller(self._tls, pem, name, leaf.not_valid_after_utc.timestamp(), now)
 
 
 def _context_of(svid: OwnSvid, authorities: bytes) -> ssl.SSLContext:
-    context = bare_context()
+    context = new_context()
     context.load_verify_locations(cadata=authorities.decode("ascii"))
     descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
     try:
@@ -126,8 +129,8 @@ def _context_of(svid: OwnSvid, authorities: bytes) -> ssl.SSLContext:
     return context
 
 
-def _see_that_memory_has_files() -> None:
-    """Raise `SettingsErrors` where the system has no memfd_create(2), or no /proc to name its files."""
+def _require_memory_files() -> None:
+    """Raise `SettingsErrors` if the system lacks memfd_create(2), or /proc to name its files."""
     try:
         descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
         try:

@@ -1,7 +1,6 @@
-"""Who may ask over mutual TLS, before anything of theirs is parsed: for gRPC's own server, every method of it.
+"""Authorization of callers over mutual TLS, before their messages are parsed, for every method of gRPC's own server.
 
-Health and reflection are guarded like the rest, and so is what does not exist: a stranger learns nothing but that it
-is one.
+Health, reflection and unknown methods are guarded as well, so an unauthorized peer only learns that it is unauthorized.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # it ship
 if TYPE_CHECKING:
     from grpc_health.v1._async import HealthServicer  # type: ignore[import-untyped]  # it ships no types
 
-    from zta_authz.servers.grpcio.standing import Standing
+    from zta_authz.servers.grpcio.admitted_peers import AdmittedPeers
 
 Guarded = Callable[[bytes, Any], Awaitable[Any]]
 
@@ -29,59 +28,59 @@ _SERIALIZE: Final = health_pb2.HealthCheckResponse.SerializeToString
 
 
 class Callers(Protocol):
-    """Tells callers from strangers."""
+    """Identifies authorized callers."""
 
     def caller(self, connection: Mapping[str, Any]) -> str | None:
-        """The SPIFFE ID at the other end of a connection (its `auth_context()`), None unless it may ask."""
+        """Return the SPIFFE ID of a connection's peer (from its `auth_context()`), or None unless it may call."""
         ...
 
 
-def guard(call: Callable[[bytes, Any, str], Awaitable[Any]], callers: Callers, standing: Standing) -> Guarded:
-    """Guard `call`: callers who may ask reach it, with their SPIFFE ID; all others are refused by `standing`."""
+def guard(call: Callable[[bytes, Any, str], Awaitable[Any]], callers: Callers, admitted: AdmittedPeers) -> Guarded:
+    """Return `call` behind authorization: `admitted` refuses unauthorized callers."""
 
     async def guarded(payload: bytes, context: Any) -> Any:
         caller = callers.caller(context.auth_context())
         if caller is None:
-            await standing.refuse(context)
-        standing.admit(context)
+            await admitted.refuse(context)
+        admitted.admit(context)
         return await call(payload, context, caller)
 
     return guarded
 
 
-def health_handlers(servicer: HealthServicer, callers: Callers, standing: Standing) -> grpc.GenericRpcHandler:
-    """The gRPC health service behind the guard."""
+def health_handlers(servicer: HealthServicer, callers: Callers, admitted: AdmittedPeers) -> grpc.GenericRpcHandler:
+    """Return the guarded gRPC health service."""
 
     async def check(payload: bytes, context: Any, _caller: str) -> Any:
-        return await servicer.Check(await _asked(payload, context), context)
+        return await servicer.Check(await _health_request(payload, context), context)
 
     async def watch(payload: bytes, context: Any, _caller: str) -> None:
-        await servicer.Watch(await _asked(payload, context), context)
+        await servicer.Watch(await _health_request(payload, context), context)
 
     handlers: dict[str, Any] = {
-        "Check": grpc.unary_unary_rpc_method_handler(guard(check, callers, standing), response_serializer=_SERIALIZE),
-        "Watch": grpc.unary_stream_rpc_method_handler(guard(watch, callers, standing), response_serializer=_SERIALIZE),
+        "Check": grpc.unary_unary_rpc_method_handler(guard(check, callers, admitted), response_serializer=_SERIALIZE),
+        "Watch": grpc.unary_stream_rpc_method_handler(guard(watch, callers, admitted), response_serializer=_SERIALIZE),
     }
     return grpc.method_handlers_generic_handler(_HEALTH, handlers)
 
 
-async def _asked(payload: bytes, context: Any) -> Any:
+async def _health_request(payload: bytes, context: Any) -> Any:
     try:
         return health_pb2.HealthCheckRequest.FromString(payload)
     except DecodeError:
         await context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
 
 
-def reflection_handlers(services: Iterable[str], callers: Callers, standing: Standing) -> grpc.GenericRpcHandler:
-    """Reflection of `services`, by their full names, behind the guard."""
+def reflection_handlers(services: Iterable[str], callers: Callers, admitted: AdmittedPeers) -> grpc.GenericRpcHandler:
+    """Return guarded reflection of `services`, given by their full names."""
     servicer = reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME))
 
     async def info(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         if callers.caller(context.auth_context()) is None:
-            await standing.refuse(context)
-        standing.admit(context)
-        async for answer in servicer.ServerReflectionInfo(_questions(messages, context), context):
-            yield answer
+            await admitted.refuse(context)
+        admitted.admit(context)
+        async for response in servicer.ServerReflectionInfo(_reflection_requests(messages, context), context):
+            yield response
 
     handler: Any = grpc.stream_stream_rpc_method_handler(
         info, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
@@ -89,7 +88,7 @@ def reflection_handlers(services: Iterable[str], callers: Callers, standing: Sta
     return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
 
 
-async def _questions(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+async def _reflection_requests(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
     async for message in messages:
         try:
             yield reflection_pb2.ServerReflectionRequest.FromString(message)
@@ -98,15 +97,15 @@ async def _questions(messages: AsyncIterator[bytes], context: Any) -> AsyncItera
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
-    """Whatever no handler before this one serves: UNIMPLEMENTED, once the caller is known for one who may ask."""
+    """Answers UNIMPLEMENTED for unknown methods, to authorized callers only."""
 
-    def __init__(self, callers: Callers, standing: Standing) -> None:
+    def __init__(self, callers: Callers, admitted: AdmittedPeers) -> None:
         async def missing(_messages: Any, context: Any, _caller: str) -> NoReturn:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             raise AssertionError  # abort raises
 
-        self._handler: Any = grpc.stream_stream_rpc_method_handler(guard(missing, callers, standing))
+        self._handler: Any = grpc.stream_stream_rpc_method_handler(guard(missing, callers, admitted))
 
     def service(self, _details: Any) -> Any:
-        """One answer for all of them, which reads no message."""
+        """Return one handler for all methods; it reads no message."""
         return self._handler

@@ -1,7 +1,7 @@
-"""gRPC servers: raw bytes in and out, on Unix sockets and TCP, with the health service beside ours.
+"""Servers on grpcio: bytes in and out, on Unix sockets and TCP, with the gRPC health service.
 
-Handlers are generic (no message types, no serializers), so a call under mutual TLS is refused before any of its bytes
-are parsed. gRPC errors are for callers outside the proxy's trust only; whoever may ask gets an explicit CheckResponse.
+Handlers are generic (no message types, no serializers), so a call under mutual TLS is authorized before any of its
+bytes are parsed. Only unauthorized callers get gRPC errors; all others get an explicit CheckResponse.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it ships no types
 
 from zta_authz.errors import SettingsErrors
+from zta_authz.servers.grpcio.admitted_peers import AdmittedPeers
 from zta_authz.servers.grpcio.guards import UnknownMethods, guard, health_handlers, reflection_handlers
-from zta_authz.servers.grpcio.overload_guard import OPTIONS as BACKLOG_OPTIONS
-from zta_authz.servers.grpcio.standing import Standing
-from zta_authz.servers.listeners import Endpoint, SocketAccess, SocketClaim, probe_tcp, refuse, umask_for_bind
+from zta_authz.servers.grpcio.overload_guard import OPTIONS as OVERLOAD_OPTIONS
+from zta_authz.servers.listeners import Endpoint, SocketAccess, SocketClaim, listener_error, probe_tcp, umask_for_bind
 from zta_authz.servers.methods import MAX_CHECK_BYTES, Methods, Unary
 
 if TYPE_CHECKING:
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
 
 AsyncUnary = Callable[[bytes, Any, str], Awaitable[bytes]]
 AsyncMethods = Mapping[str, Mapping[str, AsyncUnary]]
-"""The same as coroutine functions, which `grpc.aio` wants: others it would run in threads."""
+"""`Methods` as coroutine functions; `grpc.aio` would run plain functions in threads."""
 
 _MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
-"""Metadata may hold what a proxy's client sent, and past this gRPC fails the call: Envoy takes 8 MiB at the most."""
+"""Metadata may carry headers of a proxy's client. gRPC fails calls with more; Envoy accepts at most 8 MiB."""
 _OPTIONS: Final = (
-    ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
-    ("grpc.max_receive_message_length", 4 * MAX_CHECK_BYTES),  # past it gRPC fails the call, and nothing is recorded
+    ("grpc.so_reuseport", 0),  # else a second server could silently share the port
+    ("grpc.max_receive_message_length", 4 * MAX_CHECK_BYTES),  # past it gRPC fails the call and nothing is recorded
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
-    ("grpc.max_concurrent_streams", 8192),  # a connection; near the limit gRPC refuses streams, and a proxy sees errors
+    ("grpc.max_concurrent_streams", 8192),  # per connection; near the limit gRPC refuses streams
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A proxy that looks after an idle connection (Envoy's `connection_keepalive`, each second at the shortest) is no
-    # attacker: without the first, gRPC ends its connection after a few pings in two hours.
+    # Allow Envoy's `connection_keepalive` pings on idle connections, up to one a second. By default gRPC closes the
+    # connection after a few pings in two hours.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 200),
     ("grpc.http2.max_ping_strikes", 20),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    *BACKLOG_OPTIONS,
-    ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: a proxy compresses nothing, a bomb would be
+    *OVERLOAD_OPTIONS,
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: no compression bombs, and Envoy sends none
 )
 _AGE_GRACE_MS: Final = 10_000
-"""What calls in work have once their connection is too old, and streams of the health service's `Watch`."""
+"""How long calls in flight and health `Watch` streams may continue on a connection past its maximum age."""
 _SHARED_OPTIONS: Final = (("grpc.so_reuseport", 1), *_OPTIONS[1:])
 
 
 def as_async(methods: Methods) -> AsyncMethods:
-    """`methods` for `GrpcServer`."""
+    """Convert `methods` for `GrpcServer`."""
     return {service: {name: _as_async(call) for name, call in calls.items()} for service, calls in methods.items()}
 
 
@@ -69,7 +69,7 @@ def _as_async(call: Unary) -> AsyncUnary:
 
 
 class GrpcServer:
-    """One server on `endpoints`: all of them plain, or, with `tls`, all under mutual TLS."""
+    """One server on `endpoints`, either all plain or, with `tls`, all under mutual TLS."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class GrpcServer:
         with_reflection: bool = False,
         shared_ports: bool = False,
     ) -> None:
-        """With `shared_ports` other processes may listen on our TCP ports, and the kernel shares connections out."""
+        """With `shared_ports`, other processes may share the TCP ports; the kernel distributes connections."""
         self._methods = methods
         self._endpoints = tuple(endpoints)
         self._access = access
@@ -93,10 +93,10 @@ class GrpcServer:
         self._claims: list[SocketClaim] = []
         self._server: grpc.aio.Server | None = None
         self.addresses: tuple[Endpoint, ...] = ()
-        """Where it listens, with the ports that were chosen; empty until started."""
+        """The addresses it listens on, with the ports chosen; empty before the start."""
 
     async def start(self) -> None:
-        """Bind everything, serve, then put the Unix sockets in place. Raises `SettingsErrors`; nothing is left then."""
+        """Bind all addresses, serve, and put the Unix sockets in place. Raises `SettingsErrors` and leaves nothing."""
         options = _SHARED_OPTIONS if self._shared_ports else _OPTIONS
         server = self._server = grpc.aio.server(options=(*options, *_age_options(self._tls)))
         self._add_handlers(server)
@@ -110,9 +110,9 @@ class GrpcServer:
             raise
 
     def _add_handlers(self, server: grpc.aio.Server) -> None:
-        tls, standing = self._tls, Standing()
+        tls, admitted = self._tls, AdmittedPeers()
         for service, methods in self._methods.items():
-            guarded = (_unguarded(call) if tls is None else guard(call, tls, standing) for call in methods.values())
+            guarded = (_unguarded(call) if tls is None else guard(call, tls, admitted) for call in methods.values())
             handlers: dict[str, Any] = dict(
                 zip(methods, map(grpc.unary_unary_rpc_method_handler, guarded), strict=True)
             )
@@ -121,15 +121,15 @@ class GrpcServer:
             if tls is None:
                 health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
             else:
-                server.add_generic_rpc_handlers((health_handlers(self._health.servicer, tls, standing),))
+                server.add_generic_rpc_handlers((health_handlers(self._health.servicer, tls, admitted),))
         if self._with_reflection:
             names = (*self._methods, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             if tls is None:
                 reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
             else:
-                server.add_generic_rpc_handlers((reflection_handlers(names, tls, standing),))
+                server.add_generic_rpc_handlers((reflection_handlers(names, tls, admitted),))
         if tls is not None:
-            server.add_generic_rpc_handlers((UnknownMethods(tls, standing),))
+            server.add_generic_rpc_handlers((UnknownMethods(tls, admitted),))
 
     def _bind_all(self, server: grpc.aio.Server) -> tuple[Endpoint, ...]:
         addresses: list[Endpoint] = []
@@ -146,12 +146,14 @@ class GrpcServer:
     def _bind(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
         try:
             return self._bind_unix(server, endpoint) if endpoint.is_unix else self._bind_tcp(server, endpoint)
-        except RuntimeError as error:  # all that gRPC says
-            raise refuse(endpoint, "cannot listen", "is the address free, and is the directory writable?") from error
+        except RuntimeError as error:  # gRPC gives no reason
+            raise listener_error(
+                endpoint, "cannot listen", "check that the address is free and the directory writable"
+            ) from error
 
     def _bind_unix(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
         claim = SocketClaim(endpoint, self._access)
-        claim.take()
+        claim.acquire()
         self._claims.append(claim)
         with umask_for_bind():
             server.add_insecure_port(f"unix:{claim.private_path}")
@@ -167,7 +169,7 @@ class GrpcServer:
         return Endpoint(host=endpoint.host, port=port)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, let those in flight end within `grace` seconds, and remove our sockets."""
+        """Accept no new calls, wait up to `grace` seconds for those in flight, and remove our sockets."""
         try:
             if self._server is not None:
                 await self._server.stop(grace)
@@ -179,7 +181,7 @@ class GrpcServer:
 
 
 def _age_options(tls: MutualTls | SvidTls | None) -> tuple[tuple[str, int], ...]:
-    """Under mutual TLS a connection is as old as its caller's certificate: ask for new ones while that one holds."""
+    """Limit the connection age under mutual TLS, so that proxies reconnect with renewed certificates."""
     if tls is None or not tls.max_connection_age:
         return ()
     age = round(tls.max_connection_age * 1000)
@@ -187,7 +189,7 @@ def _age_options(tls: MutualTls | SvidTls | None) -> tuple[tuple[str, int], ...]
 
 
 def _unguarded(call: AsyncUnary) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    """`call` for whoever can reach the socket: they have no SPIFFE ID."""
+    """Return `call` for plain listeners, where callers have no SPIFFE ID."""
 
     async def unguarded(payload: bytes, context: Any) -> bytes:
         return await call(payload, context, "")

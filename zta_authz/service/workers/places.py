@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.servers.listeners import Endpoint, cannot_listen, probe_tcp
+from zta_authz.servers.listeners import Endpoint, bind_error, probe_tcp
 from zta_authz.sockets import bound_socket
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Ports:
         try:  # never listened on: it gets no connections
             held = self._held.enter_context(bound_socket(endpoint.host, endpoint.port, shared=True))
         except OSError as error:
-            raise cannot_listen(endpoint, error) from error
+            raise bind_error(endpoint, error) from error
         return str(Endpoint(host=endpoint.host, port=held.getsockname()[1]))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Our SVID's key in files that are memory, and what the system must have for it."""
+"""Our SVID's key in memory files, and what the system needs for them."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def choose(listener: SvidListener) -> tuple[object, object]:
 
 
 def memory_files() -> list[str]:
-    found = []
+    names = []
     for name in os.listdir("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
+            names.append(os.readlink(f"/proc/self/fd/{name}"))
         except OSError:
             continue
-    return [name for name in found if "memfd:svid" in name]
+    return [name for name in names if "memfd:svid" in name]
 
 
-def test_the_same_svid_and_bundles_are_made_into_a_context_once_and_its_file_is_gone() -> None:
+def test_one_context_is_made_per_svid_and_bundles_and_its_file_is_closed() -> None:
     listener = SvidListener(tls_with())
     alert, context = choose(listener)
     assert alert is None
@@ -74,7 +74,7 @@ def test_without_an_svid_or_a_bundle_a_handshake_gets_an_alert(missing: str) -> 
     assert context is None
 
 
-def test_an_svid_that_openssl_does_not_take_gets_an_alert_and_the_log_has_nothing_of_the_key(
+def test_an_svid_that_openssl_rejects_causes_an_alert_and_no_key_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tls = tls_with()
@@ -84,12 +84,12 @@ def test_an_svid_that_openssl_does_not_take_gets_an_alert_and_the_log_has_nothin
     monkeypatch.setattr(type(tls), "authorities_of", lambda *_: b"no certificate")
     alert, _ = choose(listener)
     assert alert is not None
-    assert "can't be served with" in caplog.text
+    assert "can't be used" in caplog.text
     assert svid.key_pem.decode().splitlines()[1] not in caplog.text
     assert memory_files() == []
 
 
-def test_a_lack_of_file_descriptors_while_the_svid_rotates_refuses_nobody_after_it_is_over(
+def test_after_running_out_of_file_descriptors_during_a_rotation_handshakes_succeed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listener = SvidListener(tls_with())
@@ -105,14 +105,14 @@ def test_a_lack_of_file_descriptors_while_the_svid_rotates_refuses_nobody_after_
     assert context is not None
 
 
-def test_a_system_without_files_in_memory_is_a_fault_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_memory_files_is_reported_as_a_settings_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     with pytest.raises(SettingsErrors, match=r"can't keep our SVID's key in memory .*AttributeError") as caught:
         SvidListener(tls_with())
     assert "server: grpcio" in str(caught.value)
 
 
-def test_a_system_without_proc_is_a_fault_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_proc_is_reported_as_a_settings_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
     with pytest.raises(SettingsErrors, match="FileNotFoundError"):
         SvidListener(tls_with())

@@ -1,4 +1,4 @@
-"""Which calls are turned away unread: those past the limit, and those whose time is over."""
+"""Which calls are refused unread: those past the limit, and those without time left."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Call:
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What gRPC's counters say, one look after the other; 0 from then on."""
-    says: list[int] = []
+    counts: list[int] = []
     monkeypatch.setattr(backlog, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(backlog, "unfinished_calls", lambda: says.pop(0) if says else 0)
-    return says
+    monkeypatch.setattr(backlog, "unfinished_calls", lambda: counts.pop(0) if counts else 0)
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_answer_after_the_deadline_is_counted(left: float | None, late: int) 
     assert deadlines.late_answers == late
 
 
-async def test_calls_are_turned_away_until_no_more_than_the_limit_wait(looking: list[int]) -> None:
+async def test_calls_are_refused_until_no_more_than_the_limit_are_waiting(looking: list[int]) -> None:
     judge = OverloadGuard(10).judge
     looking.append(14)
     while looking:
@@ -63,7 +63,7 @@ async def test_calls_are_turned_away_until_no_more_than_the_limit_wait(looking: 
     assert verdicts == [Reason.OVERLOADED] * 4 + [None] * 6
 
 
-async def test_nobody_looks_while_no_call_comes(looking: list[int]) -> None:
+async def test_the_counters_are_not_read_while_no_call_arrives(looking: list[int]) -> None:
     waiting = OverloadGuard(10)
     waiting.judge(Call())
     while waiting._looking:  # noqa: ASYNC110  nothing tells when it goes to rest
@@ -73,7 +73,7 @@ async def test_nobody_looks_while_no_call_comes(looking: list[int]) -> None:
     assert looking == [1]
 
 
-async def test_counters_that_can_not_be_read_turn_nobody_away_and_are_told_once(
+async def test_unreadable_counters_refuse_no_call_and_are_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(backlog, "LOOK_SECONDS", 0.001)
@@ -84,5 +84,5 @@ async def test_counters_that_can_not_be_read_turn_nobody_away_and_are_told_once(
             assert judge(Call()) is None
             await asyncio.sleep(0.002)
     assert [record.getMessage() for record in caplog.records] == [
-        "gRPC's counters can't be read (KeyError): overload shows by deadlines only"
+        "gRPC's counters can't be read (KeyError): only deadlines limit overload"
     ]

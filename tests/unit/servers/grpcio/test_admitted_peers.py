@@ -1,4 +1,4 @@
-"""A connection of this process is found by its peer's address, shut down, and no other is touched."""
+"""Shutting down connections of this process by their peer's address."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from zta_authz.servers.grpcio.standing import shut_down
+from zta_authz.servers.grpcio.admitted_peers import shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +39,11 @@ def is_over(client: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_the_connections_that_are_named_end_and_no_others(kind: str) -> None:
+def test_only_the_named_connections_are_shut_down(kind: str) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(kind)) for _ in range(3)]
-        wanted = {clients[0][1], clients[2][1]}
-        assert shut_down(wanted) == wanted
+        named = {clients[0][1], clients[2][1]}
+        assert shut_down(named) == named
         assert [is_over(client) for client, _ in clients] == [True, False, True]
 
 
@@ -60,5 +60,5 @@ def test_an_ipv4_client_of_a_dual_stack_listener_is_found() -> None:
 
 
 @pytest.mark.parametrize("peer", ["unix:", "ipv4:127.0.0.1", "ipv4:x:1", "", "ipv4:127.0.0.1:1"])
-def test_what_is_no_connection_of_this_process_is_not_found(peer: str) -> None:
+def test_a_peer_that_is_not_connected_to_this_process_is_not_found(peer: str) -> None:
     assert shut_down({peer}) == set()
