@@ -9,17 +9,18 @@ from tests.test_project import setting_names
 from zta_authz.settings import Settings
 
 TEXT = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
-THREATS = [row for row in TEXT.splitlines() if row.count(" | ") == 4 and not row.startswith(("| ---", "| threat"))]
+ITEMS = [" ".join(item.split()) for item in re.findall(r"^- \*\*.*(?:\n  .*)*", TEXT, re.MULTILINE)]
+THREATS = [item for item in ITEMS if " Where: " in item]
 
 
 def test_every_threat_names_a_test() -> None:
     assert len(THREATS) >= 30
-    assert [row for row in THREATS if not named_tests(row)] == []
+    assert [threat for threat in THREATS if not named_tests(threat.partition(" Tests: ")[2])] == []
 
 
 def test_every_place_that_is_named_exists() -> None:
-    columns = [row.split(" | ")[2] for row in THREATS]
-    names = {name for column in columns for name in re.findall(r"`([^`]+)`", column)}
+    places = [threat.partition(" Where: ")[2].partition(" Tests: ")[0] for threat in THREATS]
+    names = {name for place in places for name in re.findall(r"`([^`]+)`", place)}
     paths = {name for name in names if "/" in name}
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
     settings = {*setting_names(), *Settings.model_fields, "require.token.bound", "audit.checkpoint"}
