@@ -18,6 +18,7 @@ from msgspec import structs
 from zta_authz.errors import ANSWERS, Reason, Refused
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
+from zta_authz.model.facts import FactSlot
 from zta_authz.model.guarded_names import OWN_NAMES
 from zta_authz.pdp.decide import decide
 
@@ -32,7 +33,7 @@ _NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
 class Authorizer:
     """Answers Check calls by whatever snapshot is in force when they arrive."""
 
-    __slots__ = ("_audit", "_encode", "_observer", "_parse", "_shadow", "_snapshots")
+    __slots__ = ("_audit", "_encode", "_facts", "_observer", "_parse", "_shadow", "_snapshots")
 
     def __init__(
         self,
@@ -42,8 +43,13 @@ class Authorizer:
         audit: AuditSink,
         observer: Observer,
         shadow: ShadowPolicies | None = None,
+        facts: FactSlot | None = None,
     ) -> None:
-        """`shadow` is asked about each decision, and changes none. `observer` must not raise."""
+        """`shadow` is asked about each decision, and changes none. `observer` must not raise.
+
+        `facts` holds the views of devices and networks in force; without it every fact is absent.
+        """
+        self._facts = FactSlot() if facts is None else facts
         self._parse = parse
         self._encode = encode
         self._snapshots = snapshots
@@ -63,13 +69,16 @@ class Authorizer:
             call.request, evidence = self._parse(payload)
             if stages is not None:
                 stages.parsed = stages.clock()
+            views = self._facts.views
             decision = (
-                _NOT_READY if snapshot is None else decide(snapshot, call.request, evidence, now, caller, stages=stages)
+                _NOT_READY
+                if snapshot is None
+                else decide(snapshot, call.request, evidence, now, caller, stages=stages, views=views)
             )
             if stages is not None:
                 stages.decided = stages.clock()
             if self._shadow is not None and snapshot is not None:
-                decision = self._shadow.compare(call.request, decision, now, caller)
+                decision = self._shadow.compare(call.request, decision, now, caller, views)
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
         return self._answer(call, decision, snapshot)

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from zta_authz.model.facts import NO_FACTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zta_authz.model.decision import Decision
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.guarded_names import GuardedNames
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
@@ -34,7 +37,14 @@ class SnapshotSource(Protocol):
 class ShadowPolicies(Protocol):
     """A second set of policies, which never answers."""
 
-    def compare(self, request: RequestAttributes, decision: Decision, now: float, caller: str = "") -> Decision:
+    def compare(
+        self,
+        request: RequestAttributes,
+        decision: Decision,
+        now: float,
+        caller: str = "",
+        views: FactViews = NO_FACTS,
+    ) -> Decision:
         """`decision`, with what the second set says of it where that is something else. Must not raise or block."""
         ...
 

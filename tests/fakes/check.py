@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zta_authz.model.facts import NO_FACTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.model.decision import Decision
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.ports import CheckEvent, Metadata
@@ -19,7 +22,14 @@ class ScriptedDecision:
     def __init__(self, outcome: Decision | Exception) -> None:
         self.outcome = outcome
 
-    def compare(self, request: RequestAttributes, decision: Decision, now: float, caller: str = "") -> Decision:
+    def compare(
+        self,
+        request: RequestAttributes,
+        decision: Decision,
+        now: float,
+        caller: str = "",
+        views: FactViews = NO_FACTS,
+    ) -> Decision:
         """The scripted outcome."""
         del request, decision, now, caller
         if isinstance(self.outcome, Exception):

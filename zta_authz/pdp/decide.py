@@ -10,17 +10,24 @@ from msgspec import structs
 
 from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
+from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
 from zta_authz.policy.rules.extra_clauses import ConditionClause
+from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactOpener
+from zta_authz.policy.rules.facts import no_facts
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.response_template import TOKEN_DENIALS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.options import Workload
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.rules.facts import RequestFacts
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.policy.rules.table import WorkloadView
 
@@ -37,11 +44,13 @@ def decide(
     *,
     trial: bool = False,
     stages: Stages | None = None,
+    views: FactViews = NO_FACTS,
 ) -> Decision:
     """The decision on `request` at `now` (seconds since the epoch). Never raises for what the request holds.
 
     `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` leaves no trace: it does
-    not count as the one use that a DPoP proof is good for. `stages` notes when the identity was verified.
+    not count as the one use that a DPoP proof is good for. `stages` notes when the identity was verified. `views` are
+    the facts in force.
     """
     options = snapshot.options
     workload: Workload | None = None
@@ -53,12 +62,19 @@ def decide(
         return _answered(snapshot, workload, denial, Inputs(request, denial.identity, options, now))
     if stages is not None:
         stages.identified = stages.clock()
-    inputs = Inputs(request, identity, options, now, stages)
+    inputs = Inputs(request, identity, options, now, stages, facts_of(snapshot, workload, views))
     unclear = _unclear(inputs)
     if unclear is not None:
         reason, detail = unclear
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
     return combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
+
+
+def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> Callable[[Inputs], RequestFacts]:
+    """Opens the facts of a request to `workload`, None for the one that the options name."""
+    if snapshot.models is NO_MODEL_TABLE and views is NO_FACTS:
+        return no_facts
+    return FactOpener(snapshot.models.select(workload or snapshot.options.workload), views)
 
 
 def _refused(
@@ -137,7 +153,7 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | N
     if rule is not None:
         return rule, inputs
     for token in others:
-        again = Inputs(inputs.request, replace(inputs.identity, token=token), inputs.options, inputs.now, inputs.stages)
+        again = inputs.with_identity(replace(inputs.identity, token=token))
         again.follow_conditions_of(inputs, len(others))
         again.conditions.told = inputs.conditions.told
         rule = view.deny.first(again)

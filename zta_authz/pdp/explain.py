@@ -7,13 +7,15 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
-from zta_authz.pdp.decide import decide
+from zta_authz.model.facts import NO_FACTS
+from zta_authz.pdp.decide import decide, facts_of
 from zta_authz.policy.cel.cost import MAX_UNITS
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.identity import Token
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
@@ -51,20 +53,25 @@ class Explanation:
 
 
 def explain(
-    snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float, caller: str = ""
+    snapshot: Snapshot,
+    request: RequestAttributes,
+    evidence: Evidence,
+    now: float,
+    caller: str = "",
+    views: FactViews = NO_FACTS,
 ) -> Explanation:
     """Decide as `decide` does, on the same core, and say what was missing for the nearest allow.
 
     Looks at every ALLOW rule of the workload: for operators, not for the request path.
     """
-    decision = decide(snapshot, request, evidence, now, caller, trial=True)
+    decision = decide(snapshot, request, evidence, now, caller, trial=True, views=views)
     if decision.rule is None and decision.reason is not Reason.NO_MATCHING_POLICY:
         return Explanation(decision)
     try:
         workload = snapshot.workloads.resolve(request, caller)
     except Refused:  # cannot be: `decide` has just resolved the same
         return Explanation(decision)
-    inputs = Inputs(request, decision.identity, snapshot.options, now)
+    inputs = Inputs(request, decision.identity, snapshot.options, now, None, facts_of(snapshot, workload, views))
     view = snapshot.table.view(workload)
     if decision.rule is not None:
         return Explanation(decision, matched=_matched(view.allow if decision.allowed else view.deny, decision, inputs))
@@ -97,7 +104,7 @@ def _matched(index: RuleIndex, decision: Decision, inputs: Inputs) -> tuple[str,
 
 
 def _with_token(inputs: Inputs, token: Token) -> Inputs:
-    return Inputs(inputs.request, replace(inputs.identity, token=token), inputs.options, inputs.now)
+    return inputs.with_identity(replace(inputs.identity, token=token))
 
 
 def _held(clause: Clause, inputs: Inputs, deny: bool) -> str:

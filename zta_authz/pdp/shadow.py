@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.decision import Disagreement
-from zta_authz.pdp.decide import combine
+from zta_authz.model.facts import NO_FACTS
+from zta_authz.pdp.decide import combine, facts_of
 from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
 
@@ -24,17 +26,24 @@ BY_POLICY: Final = frozenset((Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT, Reason.
 
 
 def decide_again(
-    shadow: Snapshot, decided: Decision, request: RequestAttributes, now: float, caller: str = ""
+    shadow: Snapshot,
+    decided: Decision,
+    request: RequestAttributes,
+    now: float,
+    caller: str = "",
+    views: FactViews = NO_FACTS,
 ) -> Decision | None:
     """The decision of the policies in `shadow` on what was `decided` at `now`; None where no policy decided that."""
     if decided.reason not in BY_POLICY:
         return None
     table, options = shadow.table, shadow.options
     try:
-        view = table.view(shadow.workloads.resolve(request, caller)) if options.shared else table.default_view
+        workload = shadow.workloads.resolve(request, caller) if options.shared else None
+        view = table.default_view if workload is None else table.view(workload)
     except Refused:  # cannot be: it was resolved for the decision, with the same options
         return None
-    return combine(view, Inputs(request, decided.identity, options, now), default_allow=options.default_allow)
+    inputs = Inputs(request, decided.identity, options, now, None, facts_of(shadow, workload, views))
+    return combine(view, inputs, default_allow=options.default_allow)
 
 
 def disagreement(decided: Decision, other: Decision) -> Disagreement | None:

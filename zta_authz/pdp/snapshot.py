@@ -13,6 +13,7 @@ from zta_authz.model.pace import no_pause
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy.documents.scope import ScopeCheck
+from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE
 from zta_authz.policy.workloads import WorkloadResolver
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
+    from zta_authz.policy.rules.fact_reader import ModelTable
     from zta_authz.policy.rules.table import RuleTable
 
 
@@ -49,6 +51,7 @@ class Snapshot:
     guarded_names: GuardedNames
     warnings: tuple[Fault, ...] = ()
     notes: tuple[Fault, ...] = ()
+    models: ModelTable = NO_MODEL_TABLE
 
 
 def compile_snapshot(

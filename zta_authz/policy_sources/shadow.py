@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from zta_authz.model.facts import NO_FACTS
 from zta_authz.pdp.shadow import decide_again, disagreement
 from zta_authz.policy_sources.files import SnapshotHolder
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from zta_authz.errors import Fault
     from zta_authz.model.decision import Decision, Disagreement
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
 
@@ -71,13 +73,20 @@ class ShadowPolicies:
         """What is on disk is what is asked."""
         self._metrics.faults(SET, 0)
 
-    def compare(self, request: RequestAttributes, decision: Decision, now: float, caller: str = "") -> Decision:
+    def compare(
+        self,
+        request: RequestAttributes,
+        decision: Decision,
+        now: float,
+        caller: str = "",
+        views: FactViews = NO_FACTS,
+    ) -> Decision:
         """`decision`, with what these policies say of it where that is something else. Raises nothing."""
         shadow = self._holder.current()
         if shadow is None:
             return decision
         try:
-            other = decide_again(shadow, decision, request, now, caller)
+            other = decide_again(shadow, decision, request, now, caller, views)
             if other is None:
                 return decision
             self._metrics.shadow_asked()

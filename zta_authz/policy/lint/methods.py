@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.rules.clauses import TextClause
 from zta_authz.policy.rules.dimensions import METHOD, HeaderDimension
-from zta_authz.policy.rules.inputs import PSEUDO_HEADERS
 from zta_authz.policy.rules.matchers import Exact, Prefix, Suffix
+from zta_authz.policy.rules.spellings import PSEUDO_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

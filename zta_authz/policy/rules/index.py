@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.rules.clauses import TextClause
 from zta_authz.policy.rules.dimensions import AddressDimension, ClaimDimension, HeaderDimension
-from zta_authz.policy.rules.inputs import PSEUDO_HEADERS, Inputs
+from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.lookups import (
     BranchNode,
     CidrLookup,
@@ -28,6 +28,7 @@ from zta_authz.policy.rules.lookups import (
     ValueLookup,
 )
 from zta_authz.policy.rules.path_templates import TemplateTrie
+from zta_authz.policy.rules.spellings import PSEUDO_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,9 +9,12 @@ from zta_authz.model.changed_headers import folded_name, has_odd_names
 from zta_authz.model.claims import claim_at, other_texts
 from zta_authz.model.percent import percent_decoded, utf8_bytes
 from zta_authz.policy.cel.cost import MAX_UNITS, ConditionMemory
-from zta_authz.policy.rules.matchers import ascii_lower
+from zta_authz.policy.rules.facts import no_facts
+from zta_authz.policy.rules.matchers import ascii_lower, cut_query
 from zta_authz.policy.rules.spellings import (
+    JOINED_BY_ENVOY,
     NO_ADDRESSES,
+    PSEUDO_HEADERS,
     address_readings,
     encodable,
     host_readings,
@@ -23,33 +26,18 @@ from zta_authz.policy.rules.spellings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from zta_authz.model.addresses import Ip
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
+    from zta_authz.policy.rules.facts import RequestFacts
     from zta_authz.policy.rules.spellings import Respelled
 
-_NONE: Final[tuple[str, ...]] = ()
-PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
-# Envoy joins repeats of these before any filter or upstream sees them: one value, whoever reads it.
-_JOINED_BY_ENVOY: Final = frozenset(
-    (
-        "accept", "accept-encoding", "authorization", "content-type", "grpc-timeout", "origin", "referer", "user-agent",
-        "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
-    )
-)  # fmt: skip
 _BLANKS: Final = " \t"
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
-
-
-def cut_query(path: str) -> str:
-    """The path without query and fragment."""
-    if "?" in path:
-        path = path[: path.index("?")]
-    return path[: path.index("#")] if "#" in path else path
 
 
 class Inputs:
@@ -60,9 +48,10 @@ class Inputs:
     """
 
     __slots__ = (
-        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_forwarded_path", "_hosts", "_meant", "_paths",
-        "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed", "claims", "host",
-        "identity", "method", "names", "now", "options", "path", "request", "request_principal", "stages", "strict",
+        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_facts", "_forwarded_path", "_hosts", "_meant",
+        "_paths", "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed", "claims",
+        "host", "identity", "method", "names", "now", "open_facts", "options", "path", "request", "request_principal",
+        "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -72,20 +61,24 @@ class Inputs:
         options: Options,
         now: float = 0.0,
         stages: Stages | None = None,
+        open_facts: Callable[[Inputs], RequestFacts] = no_facts,
     ) -> None:
         self.request = request
         self.identity = identity
         self.options = options
         self.now = now
         self.stages = stages
+        self.open_facts = open_facts
+        self._facts: RequestFacts | None = None
         self.strict = options.strict
         self.method = request.method
-        self.path = cut_query(request.path)
+        path = request.path
+        self.path = cut_query(path) if "?" in path or "#" in path else path
         self.host: str | None = ascii_lower(request.host)
         if not self.host and "host" not in request.headers:
             self.host = None
         peer, token = identity.peer, identity.token
-        self.names = peer.names if peer is not None else _NONE
+        self.names = peer.names if peer is not None else ()
         self.claims: Mapping[str, Any] | None = None
         self.request_principal: tuple[str, str] | None = None
         if token is not None:
@@ -109,10 +102,20 @@ class Inputs:
         self._respelled: dict[Respelled, tuple[Inputs, ...]] = {}
 
     @property
+    def facts(self) -> RequestFacts:
+        """What the operator's data says of this request's network, device and trust."""
+        if self._facts is None:
+            self._facts = self.open_facts(self)
+        return self._facts
+
+    def with_identity(self, identity: Identity) -> Inputs:
+        """The same request with another of its tokens."""
+        return Inputs(self.request, identity, self.options, self.now, self.stages, self.open_facts)
+
+    @property
     def conditions(self) -> ConditionMemory:
         """What conditions keep for this request."""
-        if self._conditions is None:
-            self._conditions = ConditionMemory()
+        self._conditions = self._conditions or ConditionMemory()
         return self._conditions
 
     def charge_conditions_to(self, other: Inputs) -> None:
@@ -132,8 +135,8 @@ class Inputs:
 
     def grant_condition_units(self, most: int) -> int:
         """Let conditions cost again what they may at first, but no more than `most`; gives what that is."""
-        self.conditions.units = granted = min(MAX_UNITS, most)
-        return granted
+        self.conditions.units = min(MAX_UNITS, most)
+        return self.conditions.units
 
     def any_header_unclear(self) -> bool:
         """Whether any header is as `header_unclear` says, or has a name that may be read as another."""
@@ -169,7 +172,7 @@ class Inputs:
     def hosts(self, wide: bool) -> tuple[str, ...]:
         """The authority as it came; with `wide` in strict reading also without port and trailing dot."""
         if self.host is None:
-            return _NONE
+            return ()
         if not (wide and self.strict):
             return (self.host,)
         if self._hosts is None:
@@ -199,7 +202,7 @@ class Inputs:
             if values:
                 return values
         if name in changes.remove_headers:
-            return _NONE
+            return ()
         return self.request.headers.all(name)
 
     def trimmed_header(self, name: str) -> tuple[str, ...]:
@@ -226,11 +229,11 @@ class Inputs:
         """
         if self._spellings is None:
             self._spellings = odd_spellings(self.request.headers)
-        found = self._spellings.get(folded, _NONE)
+        found = self._spellings.get(folded, ())
         if name != folded and folded in self.request.headers:
             found = (*found, folded)
         if not found or name in PSEUDO_HEADERS or self._is_replaced(name):
-            return _NONE
+            return ()
         return tuple(other for other in found if other != name)
 
     def _is_replaced(self, name: str) -> bool:
@@ -245,7 +248,7 @@ class Inputs:
         headers = self.request.headers
         if (
             headers.exact
-            or name in _JOINED_BY_ENVOY
+            or name in JOINED_BY_ENVOY
             or not self.strict
             or not any("," in value for value in headers.all(name))
         ):
@@ -275,8 +278,8 @@ class Inputs:
             case ":scheme":
                 value = request.scheme
             case _:
-                return _NONE if self.host is None else (request.host,)
-        return (value,) if value else _NONE
+                return () if self.host is None else (request.host,)
+        return (value,) if value else ()
 
     def _path_as_forwarded(self) -> str:
         """The path with its query, without the parameters that authentication takes out."""
@@ -298,14 +301,14 @@ class Inputs:
         value: Any = self.claims
         for step in path:
             if not hasattr(value, "get"):
-                return _NONE
+                return ()
             value = value.get(step)
         if isinstance(value, str):
             spaced = len(path) == 1 and (path[0] in _SPACE_DELIMITED or path[0] in self._spaced())
             return tuple(part for part in value.split(" ") if part) if spaced else (value,)
         if isinstance(value, (list, tuple)):
             return tuple(item for item in value if isinstance(item, str))
-        return _NONE
+        return ()
 
     def claim_as_text(self, path: tuple[str, ...]) -> tuple[str, ...]:
         """As `claim`, and what is no string as a header would show it: `true` and 7 are read by applications too."""
@@ -317,7 +320,7 @@ class Inputs:
 
     def _spaced(self) -> tuple[str, ...]:
         token = self.identity.token
-        return token.space_delimited_claims if token is not None else _NONE
+        return token.space_delimited_claims if token is not None else ()
 
     def metadata(self, filter_name: str, path: tuple[str, ...]) -> Any:
         """The dynamic metadata value of one filter at a path, None where absent."""
@@ -376,7 +379,7 @@ class Inputs:
         if all(len(each) < 2 for each in found):
             return None
         if self._meant is None:
-            self._meant = Inputs(self.request, self.identity, self.options, self.now, self.stages)
+            self._meant = self.with_identity(self.identity)
             self._meant.take_addresses(*(each[-1:] for each in found))
         return self._meant
 
@@ -387,12 +390,11 @@ class Inputs:
             came = (self.path, self.query, self.host)
             paths = encodable(self.paths(True)) if what.path else came[:1]
             queries = encodable(query_readings(self.query)) if what.query else came[1:2]
-            hosts = host_readings(self.host, what.port) if what.host and self.host else came[2:]
-            ways = product(paths, queries, hosts)
+            ways = product(paths, queries, host_readings(self.host, what.port) if what.host and self.host else came[2:])
             found = self._respelled[what] = tuple(self._read_as(way) for way in ways if way != came)
         return found
 
     def _read_as(self, way: tuple[str, str, str | None]) -> Inputs:
-        made = Inputs(self.request, self.identity, self.options, self.now, self.stages)
+        made = Inputs(self.request, self.identity, self.options, self.now, self.stages, self.open_facts)
         made.path, made._query, made.host = way
         return made

@@ -18,6 +18,15 @@ NO_ADDRESSES: Final[tuple[Ip, ...]] = ()
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NO_SPELLINGS: Final[dict[str, tuple[str, ...]]] = {}
 
+PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
+# Envoy joins repeats of these before any filter or upstream sees them: one value, whoever reads it.
+JOINED_BY_ENVOY: Final = frozenset(
+    (
+        "accept", "accept-encoding", "authorization", "content-type", "grpc-timeout", "origin", "referer", "user-agent",
+        "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+    )
+)  # fmt: skip
+
 
 def odd_spellings(headers: Headers) -> dict[str, tuple[str, ...]]:
     """Names with other characters than letters, digits and `-`, by what an application may read for them."""

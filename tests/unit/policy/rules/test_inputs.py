@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.policies import ISTIO, STRICT, identity, matches, operation, request, when
 from zta_authz.model.identity import Changes
-from zta_authz.policy.rules.inputs import Inputs, cut_query
+from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.matchers import cut_query
 from zta_authz.policy.rules.spellings import host_variants
 
 if TYPE_CHECKING:

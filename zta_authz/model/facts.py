@@ -1,0 +1,141 @@
+"""Facts: what the operator's data says about the caller's network and device, and how sure that is.
+
+A fact has a known value or is unknown in one of three ways (`Unknown`). Rules never read an unknown fact as "no":
+an ALLOW does not match on it, a DENY does. NIST SP 800-207 section 3.3 calls these inputs of the trust algorithm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.model.addresses import Ip
+
+FactValue = bool | int | str
+
+
+class Unknown(StrEnum):
+    """Why a fact has no value that counts."""
+
+    ABSENT = "absent"  # no source says anything
+    STALE = "stale"  # the last value is older than its kind's `maxAge`
+    CONFLICTING = "conflicting"  # two sources, or two identifiers, disagree
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact. `value` is None exactly where `unknown` is set.
+
+    `observed_at` is when its source observed it (seconds since the epoch), None where the source does not say.
+    `source` names the source for people: an inventory, a database, a list.
+    """
+
+    value: FactValue | None = None
+    unknown: Unknown | None = Unknown.ABSENT
+    observed_at: float | None = None
+    source: str = ""
+
+    @property
+    def state(self) -> str:
+        """`true`, `false`, `known` (a value that is no boolean), `absent`, `stale` or `conflicting`."""
+        if self.unknown is not None:
+            return self.unknown
+        return "known" if not isinstance(self.value, bool) else "true" if self.value else "false"
+
+
+ABSENT: Final = Fact()
+
+
+def known(value: FactValue, observed_at: float | None = None, source: str = "") -> Fact:
+    """A fact with a value."""
+    return Fact(value, None, observed_at, source)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """What is known about one client address.
+
+    `country` is ISO 3166-1 alpha-2 in upper case; `asn` a number; `reputation` a score from 0 (worst) to 100;
+    `anonymous` and `corporate` are booleans. Inside a corporate range, country, ASN and anonymity are not looked up.
+    """
+
+    country: Fact = ABSENT
+    asn: Fact = ABSENT
+    anonymous: Fact = ABSENT
+    reputation: Fact = ABSENT
+    corporate: Fact = ABSENT
+
+
+NO_NETWORK_FACTS: Final = NetworkFacts()
+
+
+class NetworkView(Protocol):
+    """Network databases in force, loaded before the request. Look-ups do no I/O."""
+
+    def look_up(self, address: Ip, now: float) -> NetworkFacts:
+        """What is known of `address` at `now` (seconds since the epoch). Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What is known about the device behind one request.
+
+    `device_id` is the inventory's name for it, "" where no device was identified. `identified_by` says how:
+    `certificate` (the verified certificate of this connection) or `token` (a claim of a key-bound token).
+    `fields` holds the inventory's named fields (`managed`, `encrypted`, `os`, `osVersion`, ...), each aged.
+    """
+
+    device_id: str = ""
+    identified_by: str = ""
+    inventory: str = ""
+    fields: Mapping[str, Fact] | None = None
+
+    def field(self, name: str) -> Fact:
+        """One field; absent where the device or the field is not there."""
+        return ABSENT if self.fields is None else self.fields.get(name, ABSENT)
+
+
+NO_DEVICE: Final = DeviceFacts()
+
+
+class DeviceRecord(Protocol):
+    """One device as an inventory's file gives it."""
+
+    @property
+    def device_id(self) -> str:
+        """The inventory's name for the device."""
+        ...
+
+
+class DeviceView(Protocol):
+    """Device inventories in force, loaded before the request. Look-ups do no I/O."""
+
+    def find(self, inventory: str, identifier: str) -> DeviceRecord | None:
+        """The device that `inventory` (`namespace/name`) knows by `identifier`; None where it knows none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FactViews:
+    """The views in force, published together and swapped as one reference."""
+
+    networks: NetworkView | None = None
+    devices: DeviceView | None = None
+
+
+NO_FACTS: Final = FactViews()
+"""No source of facts: every fact is absent."""
+
+
+class FactSlot:
+    """Holds the views in force. A new set is published by replacing `views`, one reference."""
+
+    __slots__ = ("views",)
+
+    def __init__(self, views: FactViews = NO_FACTS) -> None:
+        self.views = views

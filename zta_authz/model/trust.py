@@ -1,0 +1,76 @@
+"""Trust: a score, a level and why, as a `TrustModel` assesses one request (NIST SP 800-207 section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.model.facts import Fact
+
+HUNDREDTHS: Final = 100
+"""Scores are integers in hundredths of a point: 9100 is 91.00, and 59.99 never rounds up to 60."""
+
+
+class TrustLevel(IntEnum):
+    """How far a request is trusted: a higher level is more trust (CAEP's risk levels run the other way)."""
+
+    DENY = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LostPoints:
+    """Points that one signal took from one component, in hundredths, and the fact it rests on."""
+
+    component: str
+    signal: str
+    points: int
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class TrustAssessment:
+    """What a model says of one request.
+
+    `score` and the values of `components` are in hundredths, 0 to 10000. `capped_by` names the floors, caps and vetoes
+    that hold the level below what the score would give. `session_seconds` and `reverify_seconds` are the longest
+    session and the time until the next verification at this level. `model` is `namespace/name`.
+    """
+
+    model: str
+    score: int
+    level: TrustLevel
+    components: Mapping[str, int]
+    lost: tuple[LostPoints, ...] = ()
+    capped_by: tuple[str, ...] = ()
+    session_seconds: int = 0
+    reverify_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrustDemand:
+    """The least level and the least component scores (in hundredths) that a rule or a resource's class asks for."""
+
+    level: TrustLevel = TrustLevel.DENY
+    components: tuple[tuple[str, int], ...] = ()
+
+    def unmet(self, assessment: TrustAssessment) -> tuple[str, ...]:
+        """The names of what `assessment` does not reach: `level`, or a component's name."""
+        low = tuple(name for name, least in self.components if assessment.components.get(name, 0) < least)
+        return ("level", *low) if assessment.level < self.level else low
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceClass:
+    """The class of the resource that a request asks for, and what it demands. `source` is `namespace/name`."""
+
+    name: str
+    demand: TrustDemand = TrustDemand()
+    cost: int = 1
+    source: str = ""

@@ -1,0 +1,52 @@
+"""The facts of one request as rules read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
+
+if TYPE_CHECKING:
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.trust import ResourceClass, TrustAssessment
+
+
+class RequestFacts(Protocol):
+    """One request's facts. Each is read when a rule first asks for it, and once."""
+
+    @property
+    def network(self) -> NetworkFacts:
+        """What is known of the client's address (`remote.ip`: trusted hops only)."""
+        ...
+
+    @property
+    def device(self) -> DeviceFacts:
+        """The device behind the request."""
+        ...
+
+    @property
+    def trust(self) -> TrustAssessment | None:
+        """What the trust model says; None without a model."""
+        ...
+
+    @property
+    def resource_class(self) -> ResourceClass | None:
+        """The class of the resource; None without a classification."""
+        ...
+
+
+class NoFacts:
+    """The facts of a request where nothing says anything: all are absent."""
+
+    network: NetworkFacts = NO_NETWORK_FACTS
+    device: DeviceFacts = NO_DEVICE
+    trust: TrustAssessment | None = None
+    resource_class: ResourceClass | None = None
+
+
+NO_REQUEST_FACTS: Final[RequestFacts] = NoFacts()
+
+
+def no_facts(_inputs: object) -> RequestFacts:
+    """The facts of any request where nothing says anything."""
+    return NO_REQUEST_FACTS
