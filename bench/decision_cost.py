@@ -74,8 +74,8 @@ def _median_us(call: Callable[[], object]) -> float:
 def measure(case: str, policies: int) -> dict[str, float]:
     """Microseconds of the whole decision and of its parts."""
     with tempfile.TemporaryDirectory() as directory:
-        found = scenario.build(case, policies, Path(directory))
-        settings = load_settings(str(found.config), {})
+        case_files = scenario.build(case, policies, Path(directory))
+        settings = load_settings(str(case_files.config), {})
         snapshot = load_snapshot(settings.policies, settings.options())
     holder = SnapshotHolder()
     holder.publish(snapshot)
@@ -83,19 +83,19 @@ def measure(case: str, policies: int) -> dict[str, float]:
     servicer = CheckServicer(authorizer)
     gc.collect()
     gc.freeze()
-    request, evidence = parse_check_request(found.request)
+    request, evidence = parse_check_request(case_files.request)
     now = time.time()
     decision = decide(snapshot, request, evidence, now)
     if not decision.allowed:
         raise SystemExit(f"the scenario is broken: {decision}")
 
     def whole() -> bytes:
-        return servicer.check(found.request)
+        return servicer.check(case_files.request)
 
     view = snapshot.table.default_view
     return {
         "whole": _median_us(whole),
-        "parse": _median_us(lambda: parse_check_request(found.request)),
+        "parse": _median_us(lambda: parse_check_request(case_files.request)),
         "verify identity": _median_us(lambda: snapshot.verifier.verify(request, evidence, now)),
         "match rules": _median_us(
             lambda: combine(view, Inputs(request, decision.identity, snapshot.options, now), default_allow=False)

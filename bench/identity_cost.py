@@ -78,7 +78,7 @@ def _world() -> World:
 
 
 def _compiled(documents: list[dict[str, object]]) -> Snapshot:
-    text = "\n---\n".join(json.dumps(each) for each in documents)
+    text = "\n---\n".join(json.dumps(document) for document in documents)
     return compile_snapshot([SourceText("bench.yaml", text)], Options(workload=Workload(labels={"app": "orders"})))
 
 
@@ -115,7 +115,7 @@ def warm(world: World) -> dict[str, float]:
     gc.collect()
     gc.freeze()
     rounds = [{name: _timed_us(call, _CALLS) for name, call in cases.items()} for _ in range(_ROUNDS)]
-    return {name: round(statistics.median(each[name] for each in rounds), 2) for name in cases}
+    return {name: round(statistics.median(round_costs[name] for round_costs in rounds), 2) for name in cases}
 
 
 def cold(world: World) -> dict[str, float]:
@@ -124,19 +124,19 @@ def cold(world: World) -> dict[str, float]:
     known = _evidence(world.certificate())
     decide(world.snapshot, _request(), known, now)
     public = world.authority_key.public_key()
-    found: dict[str, list[float]] = {"SVID": [], "its signature": [], "token": [], "token's signature": []}
+    costs: dict[str, list[float]] = {"SVID": [], "its signature": [], "token": [], "token's signature": []}
     for number in range(1, _COLD + 1):
         leaf, token = world.certificate(), world.token(number)
         evidence, request = _evidence(leaf), _request(token)
-        found["SVID"].append(_timed_us(lambda e=evidence: decide(world.snapshot, _request(), e, now)))  # type: ignore[misc]
-        found["its signature"].append(
+        costs["SVID"].append(_timed_us(lambda e=evidence: decide(world.snapshot, _request(), e, now)))  # type: ignore[misc]
+        costs["its signature"].append(
             _timed_us(
                 lambda c=leaf: public.verify(c.signature, c.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))  # type: ignore[misc]
             )
         )
-        found["token"].append(_timed_us(lambda r=request: decide(world.snapshot, r, known, now)))  # type: ignore[misc]
-        found["token's signature"].append(_timed_us(lambda t=token: _check_rs256(world.token_key.public_key(), t)))  # type: ignore[misc]
-    return {name: round(statistics.median(each), 1) for name, each in found.items()}
+        costs["token"].append(_timed_us(lambda r=request: decide(world.snapshot, r, known, now)))  # type: ignore[misc]
+        costs["token's signature"].append(_timed_us(lambda t=token: _check_rs256(world.token_key.public_key(), t)))  # type: ignore[misc]
+    return {name: round(statistics.median(cost), 1) for name, cost in costs.items()}
 
 
 def _check_rs256(key: rsa.RSAPublicKey, token: str) -> None:
@@ -193,9 +193,9 @@ def main() -> int:
     if chosen.output == "json":
         print(json.dumps(costs | {"extra_us": round(extra, 2)}, indent=2))
     else:
-        for kind, each in costs.items():
+        for kind, by_case in costs.items():
             print(kind.removesuffix("_us"))
-            for name, cost in each.items():
+            for name, cost in by_case.items():
                 print(f"  {name:22}{cost:>9} us")
         print(f"a warm SVID and token cost {extra:.1f} us more than nothing; target {TARGET_US:.0f} us")
     return int(extra > TARGET_US)

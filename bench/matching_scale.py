@@ -142,11 +142,11 @@ def measure(name: str, shape: Shape, count: int) -> list[dict[str, object]]:
     many, seconds = _compile(shape, count)
     grown = _resident_mb() - before
     rows: list[dict[str, object]] = []
-    for label, wanted in (("decided", shape.decided), ("no match", shape.undecided)):
-        spiffe_id = SpiffeId.parse(f"spiffe://{_NAME.format(wanted.caller)}")
+    for label, query in (("decided", shape.decided), ("no match", shape.undecided)):
+        spiffe_id = SpiffeId.parse(f"spiffe://{_NAME.format(query.caller)}")
         identity = Identity(Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE))
-        headers = Headers({"x-tenant": (wanted.tenant,), "accept": ("*/*",)}, exact=True)
-        request = RequestAttributes(method="GET", path=wanted.path, host=wanted.host, headers=headers)
+        headers = Headers({"x-tenant": (query.tenant,), "accept": ("*/*",)}, exact=True)
+        request = RequestAttributes(method="GET", path=query.path, host=query.host, headers=headers)
         pairs = [(_cost_us(few, request, identity), _cost_us(many, request, identity)) for _ in range(_PAIRS)]
         rows.append(
             {

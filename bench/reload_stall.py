@@ -89,10 +89,10 @@ class Service:
         """Hear what it says."""
         assert self.process.stderr is not None
         async for line in self.process.stderr:
-            said = json.loads(line) if line.startswith(b"{") else {}
-            if said.get("message") == "policies taken":
+            event = json.loads(line) if line.startswith(b"{") else {}
+            if event.get("message") == "policies taken":
                 self.taken += 1
-                self.compiled_seconds = said["seconds"]
+                self.compiled_seconds = event["seconds"]
 
 
 @contextlib.asynccontextmanager
@@ -161,10 +161,10 @@ async def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, o
         await client.pace(arguments.rate, _after(1.0))
         for number in range(1, arguments.rounds + 1):
             rest += await client.pace(arguments.rate, _after(arguments.seconds))
-            wanted = service.taken + 1
+            expected_count = service.taken + 1
             publish(mount, number, f"# version {number}\n{text}")
             begun = time.perf_counter()
-            during += await client.pace(arguments.rate, partial(service.has_taken, wanted))
+            during += await client.pace(arguments.rate, partial(service.has_taken, expected_count))
             seconds.append(time.perf_counter() - begun)
             during += await client.pace(arguments.rate, _after(LETTING_GO_SECONDS))
         client.close()

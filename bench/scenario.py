@@ -52,7 +52,7 @@ def build(case: str, policies: int, directory: Path, server: str = "grpcio") -> 
         documents.append(request_authentication(signing_key))
     folder = directory / "policies"
     folder.mkdir()
-    (folder / "policies.yaml").write_text("\n---\n".join(json.dumps(each) for each in documents))
+    (folder / "policies.yaml").write_text("\n---\n".join(json.dumps(document) for document in documents))
     socket = directory / "authz.sock"
     config = directory / "config.yaml"
     config.write_text(json.dumps(_settings(case, folder, socket) | {"server": server}))

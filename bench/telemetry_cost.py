@@ -113,7 +113,9 @@ async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, o
 def summary(arguments: argparse.Namespace, rounds: dict[str, list[Round]]) -> dict[str, object]:
     """Medians of each side, and of its rounds' throughput beside the bare one's."""
     ratios = {
-        side: [each.calls_per_second / bare.calls_per_second for each, bare in zip(done, rounds[BARE], strict=True)]
+        side: [
+            measured.calls_per_second / bare.calls_per_second for measured, bare in zip(done, rounds[BARE], strict=True)
+        ]
         for side, done in rounds.items()
         if side != BARE
     }
@@ -124,33 +126,34 @@ def summary(arguments: argparse.Namespace, rounds: dict[str, list[Round]]) -> di
         "policies": arguments.policies,
         "sampled": SAMPLED,
         "sides": {
-            side: {name: round(statistics.median(getattr(each, name) for each in done), 3) for name in names}
+            side: {name: round(statistics.median(getattr(measured, name) for measured in done), 3) for name in names}
             for side, done in rounds.items()
         },
-        "cost": {side: round(1 - statistics.median(found), 3) for side, found in ratios.items()},
+        "cost": {side: round(1 - statistics.median(values), 3) for side, values in ratios.items()},
         "cpu_cost": {
             side: round(
                 1
                 - statistics.median(
-                    bare.server_cpu_us / each.server_cpu_us for each, bare in zip(done, rounds[BARE], strict=True)
+                    bare.server_cpu_us / measured.server_cpu_us
+                    for measured, bare in zip(done, rounds[BARE], strict=True)
                 ),
                 3,
             )
             for side, done in rounds.items()
             if side != BARE
         },
-        "throughput_ratios": {side: [round(ratio, 3) for ratio in found] for side, found in ratios.items()},
+        "throughput_ratios": {side: [round(ratio, 3) for ratio in values] for side, values in ratios.items()},
     }
 
 
 def show(result: dict[str, Any]) -> str:
     """The result as a table."""
     lines = [f"{'':10}{'calls/s':>10}{'CPU us/call':>14}{'p50 ms':>10}{'p99 ms':>10}{'cost':>8}"]
-    for side, told in result["sides"].items():
+    for side, figures in result["sides"].items():
         cost = f"{result['cpu_cost'][side]:>8.1%}" if side in result["cpu_cost"] else ""
         lines.append(
-            f"{side:10}{told['calls_per_second']:>10.0f}{told['server_cpu_us']:>14.1f}"
-            f"{told['p50_ms']:>10.2f}{told['p99_ms']:>10.2f}{cost}"
+            f"{side:10}{figures['calls_per_second']:>10.0f}{figures['server_cpu_us']:>14.1f}"
+            f"{figures['p50_ms']:>10.2f}{figures['p99_ms']:>10.2f}{cost}"
         )
     lines.append(f"cost: of the CPU of a call, the median of all rounds; target {TARGET:.0%} at most")
     lines.append(f"all on / all off by calls/s, which other work disturbs: {1 - result['cost'][FULL]:.0%}")

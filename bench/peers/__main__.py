@@ -72,16 +72,16 @@ def closed_loop(
         directory = Path(name)
         trial = servers.prepare(case, rules, directory, ALL)
         with servers.started(trial.peers, directory, cpus[0]) as running:
-            alone = {each.peer.name: servers.verify(each, trial) for each in running}
+            alone = {server.peer.name: servers.verify(server, trial) for server in running}
             load = os.getloadavg()[0]
 
-            def measure(each: Running) -> dict[str, float]:
-                calls = max(_BUSY * arguments.seconds / alone[each.peer.name], 4 * in_flight)
-                return asdict(closed.measure(each.socket, each.child.pid, trial.request, int(calls), in_flight))
+            def measure(server: Running) -> dict[str, float]:
+                calls = max(_BUSY * arguments.seconds / alone[server.peer.name], 4 * in_flight)
+                return asdict(closed.measure(server.socket, server.child.pid, trial.request, int(calls), in_flight))
 
-            with realtime(_pids(running), wanted=arguments.realtime):
-                rounds = in_turns(running, arguments.rounds, lambda each: each.peer.name, measure)
-            memory = {each.peer.name: round(resident_mb(each.child.pid)) for each in running}
+            with realtime(_pids(running), enabled=arguments.realtime):
+                rounds = in_turns(running, arguments.rounds, lambda server: server.peer.name, measure)
+            memory = {server.peer.name: round(resident_mb(server.child.pid)) for server in running}
     _say(f"closed loop, {case}, {rules} rules, {in_flight} in flight: done")
     return {
         "case": case, "rules": rules, "in_flight": in_flight, "request_bytes": len(trial.request), "load": load,
@@ -96,23 +96,23 @@ def open_loop(arguments: argparse.Namespace, case: str, rules: int, cpus: list[i
         directory = Path(name)
         trial = servers.prepare(case, rules, directory, STEADY)
         with servers.started(trial.peers, directory, cpus[0]) as running:
-            for each in running:
-                servers.verify(each, trial)
+            for server in running:
+                servers.verify(server, trial)
             for rate in arguments.rates:
                 load = os.getloadavg()[0]
 
-                def measure(each: Running, rate: float = rate) -> dict[str, float]:
+                def measure(server: Running, rate: float = rate) -> dict[str, float]:
                     with socket.socket(socket.AF_UNIX) as sock:
-                        sock.connect(str(each.socket))
+                        sock.connect(str(server.socket))
                         client = PacedClient(sock, grpc_headers(), trial.request)
                         client.run(rate, 0.3)
-                        cpu = cpu_seconds(each.child.pid)
+                        cpu = cpu_seconds(server.child.pid)
                         seen = client.run(rate, arguments.open_seconds)
-                        cpu = cpu_seconds(each.child.pid) - cpu
+                        cpu = cpu_seconds(server.child.pid) - cpu
                     return _figures(seen) | {"cpu_us": cpu / len(seen.latencies) * 1e6}
 
-                with realtime(_pids(running), wanted=arguments.realtime):
-                    rounds = in_turns(running, arguments.rounds, lambda each: each.peer.name, measure)
+                with realtime(_pids(running), enabled=arguments.realtime):
+                    rounds = in_turns(running, arguments.rounds, lambda server: server.peer.name, measure)
                 results.append({"case": case, "rules": rules, "rate": rate, "load": load, "rounds": rounds})
                 _say(f"open loop, {case}, {rules} rules, {rate:g} a second: done")
     return results
@@ -151,7 +151,7 @@ def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) ->
 
         able = [proxy for proxy in proxies if _keeps_up(proxy, directory, headers, arguments.envoy_rate)]
         pids = [*_pids(running), *(proxy.child.pid for proxy in proxies)]
-        with realtime(pids, wanted=arguments.realtime):
+        with realtime(pids, enabled=arguments.realtime):
             rounds = in_turns(able, arguments.envoy_rounds, lambda proxy: proxy.name, measure)
     _say(f"through Envoy, {rules} rules: done")
     overloaded = [proxy.name for proxy in proxies if proxy not in able]
@@ -171,7 +171,7 @@ def _keeps_up(proxy: envoys.Proxy, directory: Path, headers: Mapping[str, str], 
 
 
 def _pids(running: Sequence[Running]) -> list[int]:
-    return [each.child.pid for each in running]
+    return [server.child.pid for server in running]
 
 
 def _output(*command: str) -> str:
@@ -187,7 +187,9 @@ def about(arguments: argparse.Namespace, cpus: list[int]) -> dict[str, Any]:
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     modules = _output("go", "-C", str(install.HERE / "opaauthz"), "list", "-m", "all")
     go = {
-        name: found[1] for name in report.GO_MODULES if (found := re.search(rf"^{name} (\S+)", modules, re.MULTILINE))
+        name: version[1]
+        for name in report.GO_MODULES
+        if (version := re.search(rf"^{name} (\S+)", modules, re.MULTILINE))
     }
     envoy = find_envoy()
     return {
@@ -199,13 +201,13 @@ def about(arguments: argparse.Namespace, cpus: list[int]) -> dict[str, Any]:
         "grpcio": grpc.__version__,
         "go": _output("go", "env", "GOVERSION"),
         "modules": go,
-        "envoy": found[1]
-        if envoy and (found := re.search(r"/(\d+\.\d+\.\d+)/", _output(str(envoy), "--version")))
+        "envoy": version[1]
+        if envoy and (version := re.search(r"/(\d+\.\d+\.\d+)/", _output(str(envoy), "--version")))
         else "",
         "closed loop client": _output("h2load", "--version")
         if closed.client_name() == "h2load"
         else closed.client_name(),
-        "missing": {name: each.reason for name, each in install.found().items() if each.path is None},
+        "missing": {name: library.reason for name, library in install.installed().items() if library.path is None},
         "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
     }
 

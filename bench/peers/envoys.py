@@ -40,21 +40,21 @@ _HOST: Final = "orders.default.svc.cluster.local"
 _SECONDS: Final = 60.0
 
 
-def prepare(rules: int, directory: Path, wanted: Sequence[str]) -> Trial:
+def prepare(rules: int, directory: Path, names: Sequence[str]) -> Trial:
     """As `servers.prepare` with tokens, but the caller's certificate is one that Envoy's client can use."""
-    trial = servers.prepare("token", rules, directory, wanted)
+    trial = servers.prepare("token", rules, directory, names)
     authority = CertificateAuthority("authority", "cluster.local")
-    names = {"client": Names(uris=(scenario.FRONTEND,)), "server": Names(dns=(_HOST,), common_name=_HOST)}
-    for name, subject in names.items():
+    subjects = {"client": Names(uris=(scenario.FRONTEND,)), "server": Names(dns=(_HOST,), common_name=_HOST)}
+    for name, subject in subjects.items():
         issued = authority.issue(subject)
         (directory / f"{name}.pem").write_bytes(issued.certificate)
         (directory / f"{name}.key").write_bytes(issued.key)
     (directory / "ca.pem").write_bytes(authority.certificate)
     path = directory / "policies" / "policies.yaml"
     documents = [json.loads(part) for part in path.read_text().split("\n---\n")]
-    for each in documents:
-        if each["kind"] == "TrustBundle":
-            each["spec"]["x509Authorities"] = authority.certificate.decode()
+    for document in documents:
+        if document["kind"] == "TrustBundle":
+            document["spec"]["x509Authorities"] = authority.certificate.decode()
     path.write_text("\n---\n".join(map(json.dumps, documents)))
     return trial
 
@@ -110,8 +110,8 @@ def proxies(trial: Trial, running: Sequence[Running], directory: Path, cpu: int)
     policies = policy.read(directory / "policies" / "policies.yaml")
     rbac = [_filter("rbac-deny", policy.to_rbac(policies, deny=True)), _filter("rbac-allow", _allow(policies))]
     plans: list[tuple[str, list[dict[str, Any]], Running | None]] = [(NONE, [], None), (RBAC, rbac, None)]
-    plans += [(each.peer.name, [], each) for each in running]
-    plans += [(RBAC_AND_FAST, rbac, each) for each in running if each.peer.name == FAST]
+    plans += [(server.peer.name, [], server) for server in running]
+    plans += [(RBAC_AND_FAST, rbac, server) for server in running if server.peer.name == FAST]
     started: list[Proxy] = []
     try:
         for name, filters, server in plans:
@@ -123,8 +123,8 @@ def proxies(trial: Trial, running: Sequence[Running], directory: Path, cpu: int)
         time.sleep(1)  # Envoy's first health checks
         yield started
     finally:
-        for each in started:
-            each.child.stop()
+        for proxy in started:
+            proxy.child.stop()
 
 
 def _allow(policies: policy.PolicySet) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Pa
     check["typed_config"]["encode_raw_headers"] = False  # OPA-Envoy reads no raw ones, and all get the same
     manager["http_filters"] = [*filters, *([check] if authz else []), router]
     if authz is None:
-        resources["clusters"] = [each for each in resources["clusters"] if each["name"] != "zta_authz"]
+        resources["clusters"] = [cluster for cluster in resources["clusters"] if cluster["name"] != "zta_authz"]
     return config
 
 

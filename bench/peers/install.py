@@ -30,19 +30,19 @@ class Built:
 
 
 def install() -> dict[str, Built]:
-    """Build all; what was found is kept beside the programs for `found`."""
+    """Build all; the result is stored beside the programs for `installed`."""
     BINARIES.mkdir(parents=True, exist_ok=True)
     built = {
         "goauthz": _go("goauthz", ["build", "-o", str(BINARIES / "goauthz"), "."], HERE / "goauthz"),
         "opaauthz": _go("opaauthz", ["build", "-o", str(BINARIES / "opaauthz"), "."], HERE / "opaauthz"),
         "opa-envoy-plugin": _opa_envoy(os.environ.get("OPA_ENVOY_SOURCE", "")),
     }
-    reasons = {name: each.reason for name, each in built.items()}
+    reasons = {name: binary.reason for name, binary in built.items()}
     (BINARIES / "reasons.json").write_text(json.dumps(reasons, indent=2))
     return built
 
 
-def found() -> dict[str, Built]:
+def installed() -> dict[str, Built]:
     """What the last `install` left."""
     try:
         reasons: dict[str, str] = json.loads((BINARIES / "reasons.json").read_text())
@@ -83,8 +83,8 @@ def _reason(command: str, stderr: str) -> str:
 
 def main() -> None:
     """Install, and say what there is."""
-    for name, each in install().items():
-        print(f"{name:18} {each.path.name if each.path else 'skipped: ' + each.reason}")
+    for name, binary in install().items():
+        print(f"{name:18} {binary.path.name if binary.path else 'skipped: ' + binary.reason}")
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ def main() -> None:
     cpu_by_rules(axes[0][1], result, "token")
     tail_by_rate(axes[1][0], result)
     added_by_check(axes[1][1], result)
-    for each in axes.flat:
-        each.grid(alpha=0.3)
+    for axes_of_plot in axes.flat:
+        axes_of_plot.grid(alpha=0.3)
     figure.savefig(sys.argv[2], dpi=110)
 
 

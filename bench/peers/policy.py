@@ -43,10 +43,10 @@ class PolicySet:
 def read(path: Path) -> PolicySet:
     """The policies of a file of JSON documents, as `bench.scenario` writes it."""
     documents: list[dict[str, Any]] = [json.loads(part) for part in path.read_text().split("\n---\n")]
-    rules = tuple(_rule(each["spec"]) for each in documents if each["kind"] == "AuthorizationPolicy")
-    for each in documents:
-        if each["kind"] == "RequestAuthentication":
-            (issuer,) = each["spec"]["jwtRules"]
+    rules = tuple(_rule(document["spec"]) for document in documents if document["kind"] == "AuthorizationPolicy")
+    for document in documents:
+        if document["kind"] == "RequestAuthentication":
+            (issuer,) = document["spec"]["jwtRules"]
             return PolicySet(rules, issuer["issuer"], issuer["audiences"][0], issuer["jwks"])
     return PolicySet(rules)
 

@@ -30,13 +30,13 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def realtime(pids: Iterable[int], *, wanted: bool) -> Iterator[None]:
-    """All threads of `pids`, and this process meanwhile, go before everything else (SCHED_RR), where it is `wanted`.
+def realtime(pids: Iterable[int], *, enabled: bool) -> Iterator[None]:
+    """All threads of `pids`, and this process meanwhile, go before everything else (SCHED_RR), if `enabled`.
 
     For a machine that does other work: without it, the latencies are those of its scheduler. Raises PermissionError
     without CAP_SYS_NICE.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     for pid in pids:

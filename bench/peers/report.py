@@ -27,7 +27,7 @@ Rounds = list[dict[str, float]]
 
 def median(rounds: Rounds, figure: str) -> float:
     """Of one figure over the rounds."""
-    return statistics.median(each[figure] for each in rounds)
+    return statistics.median(result[figure] for result in rounds)
 
 
 def ratio(above: Rounds, below: Rounds, figure: str) -> float:

@@ -62,7 +62,7 @@ class Trial:
     peers: tuple[Peer, ...]
 
 
-def prepare(case: str, rules: int, directory: Path, wanted: Sequence[str]) -> Trial:
+def prepare(case: str, rules: int, directory: Path, names: Sequence[str]) -> Trial:
     """Write the policy set in every language below `directory`; the peers of `wanted` that are installed."""
     made = scenario.build(case, rules, directory, "fast")
     policies = policy.read(directory / "policies" / "policies.yaml")
@@ -71,7 +71,7 @@ def prepare(case: str, rules: int, directory: Path, wanted: Sequence[str]) -> Tr
         module, data = policy.to_rego(policies, form)
         (directory / f"{form}.rego").write_text(module)
         (directory / f"{form}.json").write_text(data)
-    peers = [peer for peer in _peers(case, directory, made.config) if peer.name in wanted]
+    peers = [peer for peer in _peers(case, directory, made.config) if peer.name in names]
     return Trial(case, rules, joined_headers(made.request), tuple(peers))
 
 
@@ -102,8 +102,8 @@ def _peers(case: str, directory: Path, config: Path) -> list[Peer]:
         Peer(FAST, zta("fast"), tokens=tokens),
         Peer(GRPCIO, zta("grpcio"), tokens=tokens),
     ]
-    found = install.found()
-    go, opa, opa_envoy = (found[name].path for name in ("goauthz", "opaauthz", "opa-envoy-plugin"))
+    installed = install.installed()
+    go, opa, opa_envoy = (installed[name].path for name in ("goauthz", "opaauthz", "opa-envoy-plugin"))
     if go:
         peers.append(Peer(GO, lambda socket: [str(go), str(socket), str(directory / "go-rules.json")]))
     if opa:
@@ -154,14 +154,14 @@ def started(peers: Sequence[Peer], directory: Path, cpu: int) -> Iterator[list[R
         for number, peer in enumerate(peers):
             socket = directory / f"{number}.sock"
             with on_cpu(cpu):
-                told = _NULL if peer.log_on_stderr else directory / f"{number}.log"
-                child = Child(peer.name, peer.command(socket), stdout=_NULL, stderr=told)
+                stderr = _NULL if peer.log_on_stderr else directory / f"{number}.log"
+                child = Child(peer.name, peer.command(socket), stdout=_NULL, stderr=stderr)
             running.append(Running(peer, socket, child))
             wait_until(socket.exists, child, seconds=180)
         yield running
     finally:
-        for each in running:
-            each.child.stop()
+        for server in running:
+            server.child.stop()
 
 
 def verify(running: Running, trial: Trial) -> float:
@@ -212,13 +212,13 @@ def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
 def agree(request: CheckRequest) -> None:
     """Let the pseudo headers say what the attributes say, as they do in what Envoy sends."""
     http = request.attributes.request.http
-    said = {":method": http.method, ":path": http.path}
-    for name, value in said.items():
+    headers = {":method": http.method, ":path": http.path}
+    for name, value in headers.items():
         if name in http.headers:
             http.headers[name] = value
     for header in http.header_map.headers:
-        if header.key in said:
-            header.raw_value = said[header.key].encode()
+        if header.key in headers:
+            header.raw_value = headers[header.key].encode()
 
 
 def _break_token(request: CheckRequest) -> None:

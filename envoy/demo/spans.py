@@ -37,9 +37,10 @@ def span_fields(service: str, span: Span) -> dict[str, Any]:
         "name": span.name,
         "start": span.start_time_unix_nano,
         "ms": round((span.end_time_unix_nano - span.start_time_unix_nano) / 1e6, 3),
-        "attributes": {each.key: _value(each.value) for each in span.attributes},
+        "attributes": {attribute.key: _value(attribute.value) for attribute in span.attributes},
         "events": [
-            {"name": event.name, **{each.key: _value(each.value) for each in event.attributes}} for event in span.events
+            {"name": event.name, **{attribute.key: _value(attribute.value) for attribute in event.attributes}}
+            for event in span.events
         ],
     }
 
@@ -75,7 +76,7 @@ class SpanFile:
     def _export(self, request: ExportTraceServiceRequest, _context: Any) -> ExportTraceServiceResponse:
         lines = []
         for resource in request.resource_spans:
-            named = {each.key: each.value.string_value for each in resource.resource.attributes}
+            named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
             for scope in resource.scope_spans:
                 lines += [json.dumps(span_fields(named.get("service.name", ""), span)) for span in scope.spans]
         with self._one_writer, self._file.open("a") as file:

@@ -48,8 +48,8 @@ def only_principal(account: str) -> Callable[[Answer], bool]:
     """Judges that the upstream was told of one principal, the verified one, in no other spelling either."""
 
     def judge(answer: Answer) -> bool:
-        told = [value for name, value in answer.upstream_headers() if name.replace("_", "-") == PRINCIPAL]
-        return told == [spiffe_id(account)]
+        principals = [value for name, value in answer.upstream_headers() if name.replace("_", "-") == PRINCIPAL]
+        return principals == [spiffe_id(account)]
 
     return judge
 

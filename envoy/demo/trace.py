@@ -45,10 +45,10 @@ def spans_of(root: Path, decision: str) -> list[Fields]:
     """The spans of the trace that the decision belongs to, [] while its own span, or one above it, is not there."""
     spans = _lines(root / SPANS)
     own = [span for span in spans if span["attributes"].get(_ID) == decision]
-    found = [span for span in spans if own and span["trace"] == own[0]["trace"]]
-    known = {span["span"] for span in found}
-    complete = own and not any(span["parent"] and span["parent"] not in known for span in found)
-    return found if complete else []
+    trace = [span for span in spans if own and span["trace"] == own[0]["trace"]]
+    known = {span["span"] for span in trace}
+    complete = own and not any(span["parent"] and span["parent"] not in known for span in trace)
+    return trace if complete else []
 
 
 def tree(spans: list[Fields]) -> Iterator[str]:
@@ -56,7 +56,7 @@ def tree(spans: list[Fields]) -> Iterator[str]:
     known = {span["span"] for span in spans}
     yield f"trace {spans[0]['trace']}"
     roots = [span for span in spans if span["parent"] not in known]
-    for span in sorted(roots, key=lambda each: int(each["start"])):
+    for span in sorted(roots, key=lambda span: int(span["start"])):
         yield from _branch(span, spans, "  ")
 
 
@@ -66,8 +66,8 @@ def _branch(span: Fields, spans: list[Fields], indent: str) -> Iterator[str]:
     for event in span["events"]:
         took = event.get("zta.duration_ns")
         yield f"{indent}  - {event['name']}" + (f"  {int(took) / 1e6:.3f} ms" if took is not None else "")
-    below = [each for each in spans if each["parent"] == span["span"]]
-    for child in sorted(below, key=lambda each: int(each["start"])):
+    below = [child for child in spans if child["parent"] == span["span"]]
+    for child in sorted(below, key=lambda child: int(child["start"])):
         yield from _branch(child, spans, indent + "  ")
 
 
@@ -79,12 +79,12 @@ def main() -> int:
     root = Path(os.environ.get("DEMO_DIR", ".run"))
     decision = arguments.decision or last_decision(root)
     deadline = time.monotonic() + _WAIT_SECONDS
-    while not (found := spans_of(root, decision)) and time.monotonic() < deadline:
+    while not (trace := spans_of(root, decision)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if not found:
+    if not trace:
         sys.stderr.write(f"no trace of decision `{decision}` in {root / SPANS}: is the demo running?\n")
         return 1
-    print("\n".join(tree(found)))
+    print("\n".join(tree(trace)))
     return 0
 
 

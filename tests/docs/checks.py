@@ -55,13 +55,13 @@ def with_certificate(text: str) -> str:
 
 def run(*arguments: str) -> tuple[int, str]:
     """One command of ours, in this process and without settings in the environment: its status, and what it said."""
-    said = io.StringIO()
+    output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("ZTA_")]:
             patch.delenv(name)
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             status = main(list(arguments))
-    return status, said.getvalue()
+    return status, output.getvalue()
 
 
 def policies(text: str, folder: Path, *options: str) -> None:
@@ -69,8 +69,8 @@ def policies(text: str, folder: Path, *options: str) -> None:
     file = folder / "policies.yaml"
     file.write_text(with_certificate(text), encoding="utf-8")
     for semantics in ("strict", "istio"):
-        status, said = run("check", str(file), "--semantics", semantics, *options)
-        assert status == 0, said
+        status, result = run("check", str(file), "--semantics", semantics, *options)
+        assert status == 0, result
 
 
 def settings(text: str, folder: Path) -> None:
@@ -89,11 +89,11 @@ def request(text: str, folder: Path) -> None:
 
 def manifests(text: str, folder: Path) -> None:
     """Each is what its API takes; settings and policies in a ConfigMap are checked as what they are."""
-    documents = [each for each in yaml.safe_load_all(text) if each is not None]
+    documents = [document for document in yaml.safe_load_all(text) if document is not None]
     assert documents
-    for each in documents:
-        check_manifest(each)
-        for name, value in each.get("data", {}).items() if each["kind"] == "ConfigMap" else ():
+    for document in documents:
+        check_manifest(document)
+        for name, value in document.get("data", {}).items() if document["kind"] == "ConfigMap" else ():
             if name == "config.yaml":
                 settings(value, folder)
             elif name.endswith(".yaml") and "kind:" in value:

@@ -88,7 +88,7 @@ def logical_lines(text: str) -> list[str]:
     lines = joined.splitlines()
     if any(line.startswith("$ ") for line in lines):
         lines = [line[2:] for line in lines if line.startswith("$ ")]
-    found, end = [], ""
+    commands, end = [], ""
     for line in lines:
         if end:
             end = "" if line.strip() == end else end
@@ -96,8 +96,8 @@ def logical_lines(text: str) -> list[str]:
         here = re.search(r"<<-?\s*['\"]?(\w+)", line)
         end = here[1] if here else ""
         if line.strip() and not line.strip().startswith("#"):
-            found.append(line.strip())
-    return found
+            commands.append(line.strip())
+    return commands
 
 
 def simple_commands(line: str) -> list[list[str]]:
@@ -107,20 +107,20 @@ def simple_commands(line: str) -> list[list[str]]:
     lexer = shlex.shlex(re.sub(r"\s#\s.*$", "", line), posix=True, punctuation_chars="|&;()<>")
     lexer.whitespace_split = True
     lexer.commenters = ""
-    found: list[list[str]] = [[]]
+    commands: list[list[str]] = [[]]
     redirected = False
     for word in lexer:
         if word in _OPERATORS:
-            found.append([])
+            commands.append([])
         elif set(word) <= {"<", ">", "&"}:
             redirected = True
-            if found[-1] and found[-1][-1].isdecimal():  # `2>`
-                found[-1].pop()
+            if commands[-1] and commands[-1][-1].isdecimal():  # `2>`
+                commands[-1].pop()
         elif redirected:
             redirected = False
         else:
-            found[-1].append(word)
-    return [words for words in (_without_prefix(words) for words in found) if words]
+            commands[-1].append(word)
+    return [words for words in (_without_prefix(words) for words in commands) if words]
 
 
 def _without_prefix(words: list[str]) -> list[str]:
@@ -162,23 +162,23 @@ def _paths(arguments: list[str]) -> None:
 
 
 def _zta_authz(arguments: list[str]) -> None:
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
         try:
             parser().parse_args(arguments)
         except SystemExit as error:
             if error.code:
-                raise WrongCommand(said.getvalue()) from None
+                raise WrongCommand(output.getvalue()) from None
 
 
 def _subparser(arguments: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
-    found, rest = parser(), list(arguments)
+    subparser, rest = parser(), list(arguments)
     while rest:
-        choices = [each.choices for each in found._actions if isinstance(each, argparse._SubParsersAction)]
+        choices = [action.choices for action in subparser._actions if isinstance(action, argparse._SubParsersAction)]
         if not choices or rest[0] not in choices[0]:
             break
-        found = choices[0][rest.pop(0)]
-    return found, rest
+        subparser = choices[0][rest.pop(0)]
+    return subparser, rest
 
 
 def _synopsis(line: str) -> None:
@@ -223,14 +223,14 @@ def _python(arguments: list[str]) -> None:
 
 def _module(name: str, arguments: list[str]) -> None:
     try:
-        found = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:
-        found = None
-    if found is None or found.origin is None:
+        spec = None
+    if spec is None or spec.origin is None:
         raise WrongCommand(f"there is no module `{name}`")
-    files = [Path(found.origin)]
-    if found.submodule_search_locations:
-        files = [file for place in found.submodule_search_locations for file in Path(place).glob("*.py")]
+    files = [Path(spec.origin)]
+    if spec.submodule_search_locations:
+        files = [file for place in spec.submodule_search_locations for file in Path(place).glob("*.py")]
         if not any(file.name == "__main__.py" for file in files):
             raise WrongCommand(f"`python -m {name}` can't be run")
     text = "".join(file.read_text(encoding="utf-8") for file in files)

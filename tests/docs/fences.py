@@ -61,12 +61,12 @@ def pages() -> tuple[Path, ...]:
 def fences_of(page: Path) -> list[Fence]:
     """The blocks of one page, in order. Raises AssertionError for a block that does not end."""
     text = page.read_text(encoding="utf-8")
-    found = [
-        Fence(page, text.count("\n", 0, each.start()) + 1, each["info"].strip(), textwrap.dedent(each["text"]))
-        for each in _FENCE.finditer(text)
+    fences = [
+        Fence(page, text.count("\n", 0, match.start()) + 1, match["info"].strip(), textwrap.dedent(match["text"]))
+        for match in _FENCE.finditer(text)
     ]
-    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(found), f"{page}: a block does not end"
-    return found
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(fences), f"{page}: a block does not end"
+    return fences
 
 
 @cache

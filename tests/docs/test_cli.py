@@ -100,7 +100,7 @@ def test_json_of_explain_has_the_documented_fields(capsys: pytest.CaptureFixture
 def test_json_of_test_has_the_documented_fields(capsys: pytest.CaptureFixture[str]) -> None:
     example = documented(TESTS, "PolicyTestResult")
     given = answer(capsys, "test", str(DOCS / "examples"))
-    first, wanted = given["tests"][0], example["tests"][0]
+    first, expected = given["tests"][0], example["tests"][0]
     assert set(given) == set(example)
-    assert set(first) == set(wanted)
+    assert set(first) == set(expected)
     assert set(given["summary"]) == set(example["summary"])

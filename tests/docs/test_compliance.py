@@ -24,23 +24,25 @@ TEXT = (DOCS / "compliance.md").read_text(encoding="utf-8")
 
 def rows(section: str) -> list[list[str]]:
     table = TEXT.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    found = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in row] for row in found[1:] if not row[0].startswith(" ---")]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[1:] if not row[0].startswith(" ---")]
 
 
 def test_every_check_is_documented_as_it_is_and_no_other() -> None:
     assert rows("Checks") == [
-        [f"`{each.id}`", " ".join((each.run.__doc__ or "").split()), ", ".join(each.requirements), each.reads]
-        for each in CHECKS
+        [f"`{check.id}`", " ".join((check.run.__doc__ or "").split()), ", ".join(check.requirements), check.reads]
+        for check in CHECKS
     ]
 
 
 def test_every_requirement_is_documented_as_it_is_and_no_other() -> None:
-    assert rows("Tenets and controls") == [[each.id, each.title, "; ".join(each.beyond)] for each in REQUIREMENTS]
+    assert rows("Tenets and controls") == [
+        [requirement.id, requirement.title, "; ".join(requirement.beyond)] for requirement in REQUIREMENTS
+    ]
 
 
 def test_every_status_is_documented() -> None:
-    assert [row[0] for row in rows("What a status means")] == [f"`{each.value}`" for each in Status]
+    assert [row[0] for row in rows("What a status means")] == [f"`{status.value}`" for status in Status]
 
 
 def test_the_bounds_are_the_documented_ones() -> None:
@@ -68,7 +70,7 @@ def test_the_json_has_the_documented_fields(tmp_path: Path, capsys: pytest.Captu
 
 
 def fields(answer: dict[str, Any], name: str) -> list[str]:
-    return next(list(each[name][0]) for each in answer["checks"] if each[name])
+    return next(list(check[name][0]) for check in answer["checks"] if check[name])
 
 
 def test_the_page_is_in_the_list_of_commands_and_in_the_index() -> None:

@@ -67,7 +67,7 @@ def test_the_limits_are_those_that_are_checked() -> None:
 
 
 def rows_of(drawn: str) -> list[set[str]]:
-    return [{room.strip() for room in row.split("|")} for row in " ".join(drawn.split()).split("->")]
+    return [{cell.strip() for cell in row.split("|")} for row in " ".join(drawn.split()).split("->")]
 
 
 def test_the_layers_are_those_of_the_import_contracts() -> None:
@@ -75,13 +75,15 @@ def test_the_layers_are_those_of_the_import_contracts() -> None:
     assert drawn
     outer, _, inner = drawn[1].partition("\n\n")
     within = {
-        f"zta_authz.{room}": rows for room, rows in re.findall(r"^within (\w+): (.*)$", inner, flags=re.MULTILINE)
+        f"zta_authz.{package}": rows for package, rows in re.findall(r"^within (\w+): (.*)$", inner, flags=re.MULTILINE)
     }
     contracts = PROJECT["tool"]["importlinter"]["contracts"]
     layers = {
-        each["containers"][0]: rows_of("->".join(each["layers"])) for each in contracts if each["type"] == "layers"
+        contract["containers"][0]: rows_of("->".join(contract["layers"]))
+        for contract in contracts
+        if contract["type"] == "layers"
     }
-    assert {room: rows_of(rows) for room, rows in {"zta_authz": outer, **within}.items()} == layers
+    assert {package: rows_of(rows) for package, rows in {"zta_authz": outer, **within}.items()} == layers
 
 
 def test_each_folder_of_tests_is_listed() -> None:

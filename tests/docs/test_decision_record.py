@@ -61,9 +61,11 @@ def test_whatever_stands_in_files_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "decisions.jsonl"
     file.write_bytes(file.read_bytes() + b'{"seq":')
     write_log(tmp_path, 1)
-    found = [json.loads(line) for each in segments(tmp_path) for line in read_lines(each) if line.endswith(b"}\n")]
-    assert {line.get("event") for line in found} == {"open", "seal", "resume", None}
-    for line in found:
+    records = [
+        json.loads(line) for segment in segments(tmp_path) for line in read_lines(segment) if line.endswith(b"}\n")
+    ]
+    assert {line.get("event") for line in records} == {"open", "seal", "resume", None}
+    for line in records:
         VALIDATOR.validate(line)
 
 

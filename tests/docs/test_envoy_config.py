@@ -32,12 +32,12 @@ def test_every_part_is_documented() -> None:
 
 
 def test_each_default_of_the_tables_is_the_one_that_help_tells() -> None:
-    told = {
-        action.option_strings[0]: found[1]
+    defaults = {
+        action.option_strings[0]: default[1]
         for action in command()._actions
-        if action.help and (found := re.search(r"\(default: ([^;)]+)", action.help))
+        if action.help and (default := re.search(r"\(default: ([^;)]+)", action.help))
     }
     rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| `([^`]+)` \|", PAGE, re.MULTILINE))
-    assert len(told) >= 8
-    wrong = {flag: told[flag] for flag, default in rows.items() if flag in told and told[flag] != default}
+    assert len(defaults) >= 8
+    wrong = {flag: defaults[flag] for flag, default in rows.items() if flag in defaults and defaults[flag] != default}
     assert wrong == {}

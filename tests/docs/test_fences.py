@@ -52,8 +52,8 @@ def check(fence: Fence, folder: Path) -> None:
     elif kind == "tests":
         lay_out(fence.page, folder)
         (folder / "block_test.yaml").write_text(fence.text, encoding="utf-8")
-        status, said = checks.run("test", str(folder / "block_test.yaml"))
-        assert status == 0, said
+        status, result = checks.run("test", str(folder / "block_test.yaml"))
+        assert status == 0, result
     elif kind in YAML:
         YAML[kind](fence.text, folder)
 
@@ -81,15 +81,15 @@ def test_a_command_prints_what_is_shown_below_it(fence: Fence, monkeypatch: pyte
     command, *shown = fence.text.splitlines()
     program, *arguments = shlex.split(command.removeprefix("$ "))
     assert program == "zta-authz"
-    _, said = checks.run(*arguments)
-    missing = [line for line in shown if line.rstrip() not in [each.rstrip() for each in said.splitlines()]]
-    assert missing == [], said
+    _, output = checks.run(*arguments)
+    missing = [line for line in shown if line.rstrip() not in [printed.rstrip() for printed in output.splitlines()]]
+    assert missing == [], output
 
 
 def test_what_is_quoted_from_elsewhere_has_its_counterpart_on_the_same_page() -> None:
     for fence in fences():
         if kind_of(fence) == "foreign":
-            after = [each for each in fences_of(fence.page) if each.line > fence.line]
+            after = [other for other in fences_of(fence.page) if other.line > fence.line]
             assert after, str(fence)
             assert kind_of(after[0]) in {"policies", "tests"}, str(fence)
 

@@ -32,12 +32,12 @@ PORTS = ("8443", "8080")
 def steps() -> list[tuple[Fence, Fence | None]]:
     """Each block that is run, with the block of output that follows it."""
     blocks = fences_of(PAGE)
-    found: list[tuple[Fence, Fence | None]] = []
+    pairs: list[tuple[Fence, Fence | None]] = []
     for at, fence in enumerate(blocks):
         if fence.language == "sh" and "run" in fence.marks:
             after = blocks[at + 1] if at + 1 < len(blocks) else None
-            found.append((fence, after if after is not None and "output" in after.marks else None))
-    return found
+            pairs.append((fence, after if after is not None and "output" in after.marks else None))
+    return pairs
 
 
 def shows(line: str, shown: str) -> bool:
@@ -48,7 +48,7 @@ def shows(line: str, shown: str) -> bool:
 def missing(printed: str, shown: str) -> list[str]:
     """The shown lines that were not printed, in their order."""
     lines = iter(printed.splitlines())
-    return [wanted for wanted in shown.splitlines() if not any(shows(line, wanted) for line in lines)]
+    return [expected for expected in shown.splitlines() if not any(shows(line, expected) for line in lines)]
 
 
 @pytest.fixture
@@ -85,11 +85,11 @@ def run(script: str, directory: Path) -> tuple[int, str]:
         start_new_session=True,
     )
     try:
-        said, _ = shell.communicate(timeout=100)
+        output, _ = shell.communicate(timeout=100)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
-    return shell.returncode, said
+    return shell.returncode, output
 
 
 def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
@@ -99,9 +99,9 @@ def test_the_commands_print_what_the_page_shows(checkout: Path) -> None:
     script = re.sub(r"\bsleep (\d+)", lambda wait: f"sleep {2 * int(wait[1])}", script)  # the tests share the machine
     for port in PORTS:
         script = script.replace(port, str(free_port()))
-    status, said = run(script, checkout)
-    assert status == 0, said
-    printed = said.split(MARK)
+    status, output = run(script, checkout)
+    assert status == 0, output
+    printed = output.split(MARK)
     assert len(printed) == len(blocks)
     for (fence, shown), text in zip(blocks, printed, strict=True):
         assert shown is None or missing(text, shown.text) == [], f"{fence} printed:\n{text}"

@@ -40,7 +40,8 @@ def test_a_default_that_is_shown_can_be_written_in_the_variable() -> None:
     shown = {
         variable: default.strip("`")
         for name, variable, _, default in ROWS
-        if default not in {"none", "required"} and not any(name.startswith(f"{each}.") for each in optional_sections())
+        if default not in {"none", "required"}
+        and not any(name.startswith(f"{section}.") for section in optional_sections())
     }
     assert sections <= optional_sections()
     assert len(shown) > 50
@@ -48,14 +49,14 @@ def test_a_default_that_is_shown_can_be_written_in_the_variable() -> None:
 
 
 def optional_sections() -> set[str]:
-    """Sections that are there or not: naming one of their settings makes them be there."""
-    found = set()
+    """Sections that are absent by default; naming one of their settings creates them."""
+    optional = set()
     for name, *_ in ROWS:
         *sections, _leaf = name.split(".")
         value: object = load_settings(None, {})
         for step in sections:
             value = getattr(value, step)
             if value is None:
-                found.add(".".join(sections))
+                optional.add(".".join(sections))
                 break
-    return found
+    return optional

@@ -29,12 +29,14 @@ WORDS = {
 
 def entries(text: str) -> list[tuple[str, list[str], list[str]]]:
     """Each paragraph or list item: its first words, the RFCs that it is about, its modules."""
-    found = []
+    entries = []
     for block in re.split(r"\n(?=- )|\n\n", text):
         about = re.findall(r"\*\*\[([^\]]+)\]", block)
         if about:
-            found.append((about[0], [number for name in about for number in RFC.findall(name)], MODULE.findall(block)))
-    return found
+            entries.append(
+                (about[0], [number for name in about for number in RFC.findall(name)], MODULE.findall(block))
+            )
+    return entries
 
 
 def rfcs_named_by(path: Path) -> set[str]:

@@ -78,7 +78,7 @@ def full() -> Metrics:
 
 def test_each_metric_is_documented_with_its_type_and_labels_and_no_other() -> None:
     suffix = {"counter": "_total", "info": "_info"}
-    told = {
+    families = {
         family.name + suffix.get(family.type, ""): (
             "gauge" if family.type == "info" else family.type,
             tuple(sorted({label for sample in family.samples for label in sample.labels} - {"le"})),
@@ -86,13 +86,13 @@ def test_each_metric_is_documented_with_its_type_and_labels_and_no_other() -> No
         for family in full().registry.collect()
     }
     written = {code(row[0])[0]: (row[1], tuple(sorted(code(row[2])))) for row in rows("metrics.md")}
-    assert written == told
+    assert written == families
 
 
 def test_each_metric_is_of_our_names() -> None:
-    ours = {value for name, value in vars(names).items() if name.isupper() and value.startswith("zta_")}
+    own_names = {value for name, value in vars(names).items() if name.isupper() and value.startswith("zta_")}
     shown = {family.name for family in full().registry.collect()}
-    assert {name for name in shown if not name.startswith("process_")} == ours - {names.INSTRUMENTATION}
+    assert {name for name in shown if not name.startswith("process_")} == own_names - {names.INSTRUMENTATION}
 
 
 def test_the_page_shows_what_the_process_takes_and_not_when_each_counter_began() -> None:
@@ -108,12 +108,12 @@ def exported() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     for event in EVENTS:
         spans.record(event)
     spans.close()
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     events: dict[str, tuple[str, ...]] = {}
     for span in exporter.get_finished_spans():
-        found.update(span.attributes or {})
-        events.update({each.name: tuple(each.attributes or {}) for each in span.events})
-    return {name: {"str": "string"}.get(type(value).__name__, "int") for name, value in found.items()}, events
+        fields.update(span.attributes or {})
+        events.update({event.name: tuple(event.attributes or {}) for event in span.events})
+    return {name: {"str": "string"}.get(type(value).__name__, "int") for name, value in fields.items()}, events
 
 
 def test_each_attribute_and_event_of_a_span_is_documented_and_no_other() -> None:
@@ -121,8 +121,8 @@ def test_each_attribute_and_event_of_a_span_is_documented_and_no_other() -> None
     written = rows("traces.md")
     assert {code(row[0])[0]: row[1] for row in written if row[1] in ("string", "int")} == attributes_told
     assert {code(row[0])[0]: code(row[2]) for row in written if row[1] not in ("string", "int")} == events_told
-    ours = {value for name, value in vars(names).items() if name.isupper() and value.startswith("zta.")}
-    assert ours == {name for name in attributes_told | events_told if name.startswith("zta.")} | {names.DURATION}
+    own_names = {value for name, value in vars(names).items() if name.isupper() and value.startswith("zta.")}
+    assert own_names == {name for name in attributes_told | events_told if name.startswith("zta.")} | {names.DURATION}
 
 
 def test_policies_past_the_limit_count_as_one() -> None:

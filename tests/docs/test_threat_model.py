@@ -28,7 +28,7 @@ def test_every_place_that_is_named_exists() -> None:
 
 
 def test_every_attacker_of_the_boundaries_has_a_section() -> None:
-    wanted = (
+    attackers = (
         "client",
         "compromised workload",
         "stranger",
@@ -38,4 +38,4 @@ def test_every_attacker_of_the_boundaries_has_a_section() -> None:
         "log",
     )
     sections = re.findall(r"^## (.*)$", TEXT, re.MULTILINE)
-    assert [each for each in wanted if not any(each in section for section in sections)] == []
+    assert [attacker for attacker in attackers if not any(attacker in section for section in sections)] == []

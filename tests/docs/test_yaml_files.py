@@ -50,8 +50,8 @@ def test_each_file_passes_its_check_and_broken_it_fails(file: Path, tmp_path: Pa
     assert judged(file, f"{text}\n]: [\n", tmp_path / "torn") != ""
     assert sample(text)
     for number, field in enumerate(sample(text)):
-        said = judged(file, misspelt(text, field), tmp_path / str(number))
-        assert said != "", f"nobody noticed `{'.'.join(field.path)}x`"
+        verdict = judged(file, misspelt(text, field), tmp_path / str(number))
+        assert verdict != "", f"nobody noticed `{'.'.join(field.path)}x`"
 
 
 def test_every_line_of_the_registry_is_used() -> None:

@@ -63,10 +63,10 @@ class Skip(Exception):
 
 
 def _tool(name: str) -> Path:
-    found = find_tool(name)
-    if found is None:
+    tool = find_tool(name)
+    if tool is None:
         raise Skip(f"no {name}: run `make tools`")
-    return found
+    return tool
 
 
 def _policies(file: Path, text: str, folder: Path) -> None:
@@ -82,23 +82,23 @@ def _policy_tests(file: Path, text: str, folder: Path) -> None:
     """`zta-authz test`, beside the policies it names."""
     shutil.copytree(file.parent, folder / "copy")
     (folder / "copy" / file.name).write_text(text, encoding="utf-8")
-    status, said = checks.run("test", str(folder / "copy" / file.name))
-    assert status == 0, said
+    status, result = checks.run("test", str(folder / "copy" / file.name))
+    assert status == 0, result
 
 
 def _envoy(file: Path, text: str, _folder: Path) -> None:
     """What `zta-authz envoy-config` prints, word for word; tests/e2e and tests/k8s give it to the real Envoy."""
     style = "mtls" if "mtls-tcp" in file.name else "sidecar"
-    status, said = checks.run("envoy-config", "--style", style, "--output", "json")
-    assert status == 0, said
-    assert Bootstrap.from_dict(yaml.safe_load(text)) == Bootstrap.from_dict(json.loads(said))
+    status, result = checks.run("envoy-config", "--style", style, "--output", "json")
+    assert status == 0, result
+    assert Bootstrap.from_dict(yaml.safe_load(text)) == Bootstrap.from_dict(json.loads(result))
 
 
 def _sidecars_envoy(_file: Path, text: str, _folder: Path) -> None:
     """The same for pods, which have addresses of either family, and certificates that are renewed."""
-    status, said = checks.run("envoy-config", "--style", "sidecar", "--listen", "[::]:8443", "--output", "json")
-    assert status == 0, said
-    expected = json.loads(said)
+    status, result = checks.run("envoy-config", "--style", "sidecar", "--listen", "[::]:8443", "--output", "json")
+    assert status == 0, result
+    expected = json.loads(result)
     expected["node"] = {"id": "sidecar", "cluster": "sidecar"}
     (chain,) = expected["static_resources"]["listeners"][0]["filter_chains"]
     tls = chain["transport_socket"]["typed_config"]["common_tls_context"]
@@ -125,9 +125,9 @@ def _secrets(_file: Path, text: str, _folder: Path) -> None:
         "validation_context": {"trusted_ca", "watched_directory", "trust_chain_verification"},
     }
     assert set(fields) == known[kind]
-    for each in (value for value in fields.values() if isinstance(value, dict)):
-        assert set(each) <= {"filename", "path"}
-        assert all(value.startswith("/etc/envoy/tls") for value in each.values())
+    for source in (value for value in fields.values() if isinstance(value, dict)):
+        assert set(source) <= {"filename", "path"}
+        assert all(path.startswith("/etc/envoy/tls") for path in source.values())
 
 
 def _overlay_of(file: Path) -> str:
@@ -150,7 +150,7 @@ def _settings(file: Path, text: str, folder: Path) -> None:
 def _outline(manifest: Manifest) -> tuple[str, ...]:
     """Its kind and its containers: a patch whose list has lost its key empties the list, which no schema minds."""
     containers = containers_of(manifest) if manifest["kind"] == "Deployment" else []
-    return (manifest["kind"], *(each["name"] for each in containers))
+    return (manifest["kind"], *(container["name"] for container in containers))
 
 
 def _kustomized(file: Path, text: str, folder: Path) -> None:
@@ -161,12 +161,14 @@ def _kustomized(file: Path, text: str, folder: Path) -> None:
     before = render(kubectl, overlay)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     now = [
-        each for each in yaml.load_all(kustomize(kubectl, folder / "k8s" / "overlays" / overlay), Loader=loader) if each
+        manifest
+        for manifest in yaml.load_all(kustomize(kubectl, folder / "k8s" / "overlays" / overlay), Loader=loader)
+        if manifest
     ]
-    known = {json.dumps(each, sort_keys=True) for each in before}
-    for each in now:
-        if json.dumps(each, sort_keys=True) not in known:
-            check_manifest(each)
+    known = {json.dumps(manifest, sort_keys=True) for manifest in before}
+    for manifest in now:
+        if json.dumps(manifest, sort_keys=True) not in known:
+            check_manifest(manifest)
     assert sorted(map(_outline, now)) == sorted(map(_outline, before))
 
 
@@ -201,12 +203,12 @@ def _patches(manifest: dict[str, Any]) -> None:
 def _manifests(file: Path, text: str, folder: Path) -> None:
     """Kubernetes' own schemas, or ours of other kinds; the namespace may come from the kustomization."""
     kustomization = yaml.safe_load((file.parent / "kustomization.yaml").read_text(encoding="utf-8"))
-    documents = [each for each in yaml.safe_load_all(text) if each is not None]
-    for each in documents:
-        if "namespace" in kustomization and each["kind"] != "Namespace":
-            each["metadata"].setdefault("namespace", kustomization["namespace"])
-        if each["kind"] in {"EnvoyFilter", "EnvoyPatchPolicy"}:
-            _patches(each)
+    documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    for document in documents:
+        if "namespace" in kustomization and document["kind"] != "Namespace":
+            document["metadata"].setdefault("namespace", kustomization["namespace"])
+        if document["kind"] in {"EnvoyFilter", "EnvoyPatchPolicy"}:
+            _patches(document)
     checks.manifests(yaml.safe_dump_all(documents), folder)
 
 
@@ -255,10 +257,10 @@ class Field:
 
 def fields(text: str) -> list[Field]:
     """Every key that a reader with a schema must know."""
-    found: list[Field] = []
+    fields_of_file: list[Field] = []
     for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        found.extend(_fields(node, ()))
-    return found
+        fields_of_file.extend(_fields(node, ()))
+    return fields_of_file
 
 
 def _fields(node: Any, path: tuple[str, ...]) -> Iterator[Field]:

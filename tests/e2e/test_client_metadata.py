@@ -33,8 +33,8 @@ class OpenStack(Stack):
 
     def write_bootstrap(self) -> Path:
         file = super().write_bootstrap()
-        told = json.loads(file.read_text(), object_hook=_opened)
-        file.write_text(json.dumps(told))
+        config = json.loads(file.read_text(), object_hook=_opened)
+        file.write_text(json.dumps(config))
         return file
 
 
@@ -90,12 +90,12 @@ MANY = [("tracestate", f"k{number}={'v' * 400}") for number in range(90)]
 def verdict(stack: Stack, path: str) -> str:
     """What was recorded of the one request for `path`."""
 
-    def found() -> list[dict[str, Any]]:
+    def records() -> list[dict[str, Any]]:
         lines = stack.decisions.read_text().rpartition("\n")[0].splitlines()
         return [record for record in map(json.loads, lines) if record.get("path") == path]
 
-    wait_until(lambda: bool(found()), stack.authz)
-    [record] = found()
+    wait_until(lambda: bool(records()), stack.authz)
+    [record] = records()
     return str(record["verdict"])
 
 

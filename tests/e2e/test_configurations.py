@@ -50,8 +50,8 @@ def evidence(config: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("kind", STYLES)
 def test_the_annotated_file_says_what_is_printed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    ours = yaml.safe_load(printed(capsys, "--style", STYLES[kind]))
-    assert Bootstrap.from_dict(yaml.safe_load(shipped(kind))) == Bootstrap.from_dict(ours)
+    generated = yaml.safe_load(printed(capsys, "--style", STYLES[kind]))
+    assert Bootstrap.from_dict(yaml.safe_load(shipped(kind))) == Bootstrap.from_dict(generated)
 
 
 @pytest.mark.parametrize("kind", STYLES)
@@ -94,10 +94,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("minted")
     layout, files = identities.mint(root), root / "envoy"
     files.mkdir()
-    for name, ours in TLS_FILES.items():
-        shutil.copyfile(layout.root / "tls" / f"{ours}.pem", files / f"{name}.pem")
+    for name, path in TLS_FILES.items():
+        shutil.copyfile(layout.root / "tls" / f"{path}.pem", files / f"{name}.pem")
         if not name.endswith("ca"):
-            shutil.copyfile(layout.key(ours), files / f"{name}.key")
+            shutil.copyfile(layout.key(path), files / f"{name}.key")
     return files
 
 

@@ -37,7 +37,7 @@ def _environment(envoy_binary: Path, directory: Path) -> dict[str, str]:
 
 def _processes(mark: str) -> list[str]:
     """The command lines of running processes whose environment, which children inherit, names `mark`."""
-    found = []
+    processes = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -46,8 +46,8 @@ def _processes(mark: str) -> list[str]:
         except OSError:  # it ended while we looked
             continue
         if mark.encode() in environment and state != "Z":
-            found.append(line)
-    return found
+            processes.append(line)
+    return processes
 
 
 def _wait_until_gone(mark: str) -> list[str]:

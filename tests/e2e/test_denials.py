@@ -98,19 +98,19 @@ def call(stack: Stack, method: str, **metadata: str) -> grpc.RpcError:
 
 
 def test_the_headers_of_a_denial_arrive_as_the_policy_has_them(stack: Stack) -> None:
-    status, found = lines(stack, "/told")
+    status, names = lines(stack, "/told")
     assert status == 401
     for name in {name for name, _ in HEADERS}:
-        assert [value for seen, value in found if seen == name] == [value for seen, value in HEADERS if seen == name]
-    assert ("content-type", "application/problem+json") in found
+        assert [value for seen, value in names if seen == name] == [value for seen, value in HEADERS if seen == name]
+    assert ("content-type", "application/problem+json") in names
 
 
 def test_a_browser_with_an_expired_cookie_is_sent_to_log_in_and_only_on_pages(stack: Stack) -> None:
     expired = {"cookie": f"session={stack.layout.token('expired').read_text()}"}
     for headers in ({}, expired):
-        status, found = lines(stack, "/page", **headers)
-        assert (status, dict(found)["location"]) == (302, LOGIN)
-        assert ("set-cookie", "session=; Max-Age=0") in found
+        status, names = lines(stack, "/page", **headers)
+        assert (status, dict(names)["location"]) == (302, LOGIN)
+        assert ("set-cookie", "session=; Max-Age=0") in names
     assert lines(stack, "/orders", **expired)[0] == 401
     forged = {"cookie": f"session={stack.layout.token('forged').read_text()}"}
     assert lines(stack, "/page", **forged)[0] == 401
@@ -118,9 +118,9 @@ def test_a_browser_with_an_expired_cookie_is_sent_to_log_in_and_only_on_pages(st
 
 
 def test_a_grpc_caller_gets_the_message_and_a_redirect_is_not_unknown(stack: Stack) -> None:
-    told = call(stack, "Told")
-    assert told.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert told.details().startswith("deny_policy: später (decision ")
+    status = call(stack, "Told")
+    assert status.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert status.details().startswith("deny_policy: später (decision ")
     page = call(stack, "Page")
     assert page.code() is grpc.StatusCode.PERMISSION_DENIED
     assert page.details().startswith("deny_policy: log in first (decision ")

@@ -36,10 +36,10 @@ class PrintedStack(Stack):
     def write_bootstrap(self) -> Path:
         tls = self.layout.root / "envoy-tls"
         tls.mkdir()
-        for name, ours in TLS_FILES.items():
-            shutil.copyfile(self.layout.root / "tls" / f"{ours}.pem", tls / f"{name}.pem")
+        for name, path in TLS_FILES.items():
+            shutil.copyfile(self.layout.root / "tls" / f"{path}.pem", tls / f"{name}.pem")
             if not name.endswith("ca"):
-                shutil.copyfile(self.layout.key(ours), tls / f"{name}.key")
+                shutil.copyfile(self.layout.key(path), tls / f"{name}.key")
         arguments = {
             "--config": self.layout.root / "zta-authz.yaml",
             "--tls-dir": tls,

@@ -71,11 +71,11 @@ def log_of(stack: Stack) -> str:
 def report(what: str, stack: Stack, load: Load) -> int:
     """Print what it cost; the requests that were lost."""
     lost, asked = len(load.unanswered()), len(load.answered)
-    slowest = max(each.ended - each.sent for each in load.answered)
+    slowest = max(answer.ended - answer.sent for answer in load.answered)
     retried = stack.envoy.counter("cluster.zta_authz.upstream_rq_retry")
     print(f"\n{what}: {lost} of {asked} lost, {retried} retried, slowest {slowest * 1000:.0f} ms")  # noqa: T201  the measurement
     assert load.broken == []
-    assert {each.status for each in load.answered} <= {200, 503}
+    assert {answer.status for answer in load.answered} <= {200, 503}
     return lost
 
 

@@ -37,9 +37,9 @@ def _without_empty(value: Any) -> Any:
 
 
 def _assert_read_equally(payload: bytes) -> None:
-    ours = _without_empty(_ours(payload))
-    assert ours == _without_empty(_theirs(payload))
-    assert ours["attributes"]["request"]["http"]["headerMap"]["headers"]
+    parsed = _without_empty(_ours(payload))
+    assert parsed == _without_empty(_theirs(payload))
+    assert parsed["attributes"]["request"]["http"]["headerMap"]["headers"]
 
 
 @pytest.mark.parametrize("name", SAMPLES)

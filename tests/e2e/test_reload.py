@@ -28,7 +28,7 @@ BROKEN = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:
 
 def version(number: int) -> str:
     """Allows `/always` and the version's own path, beside a few hundred rules of others."""
-    others = "".join(f"  - {{to: [{{operation: {{paths: ['/team-{each}/*']}}}}]}}\n" for each in range(300))
+    others = "".join(f"  - {{to: [{{operation: {{paths: ['/team-{attempt}/*']}}}}]}}\n" for attempt in range(300))
     return (
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
         "metadata: {name: shop, namespace: default}\n"

@@ -70,8 +70,8 @@ def test_a_check_is_the_child_of_envoys_span_of_the_clients_trace(
     assert "Check" in asking.name
     assert asking.start_time_unix_nano <= check.start_time_unix_nano
     assert check.end_time_unix_nano <= asking.end_time_unix_nano
-    told = attributes_of(check)
-    assert (told["zta.verdict"], told["url.path"]) == (verdict, path)
+    attributes = attributes_of(check)
+    assert (attributes["zta.verdict"], attributes["url.path"]) == (verdict, path)
 
 
 def test_what_envoy_does_not_sample_is_not_traced_but_for_denials(stack: Stack, collector: Collector) -> None:
@@ -101,11 +101,11 @@ def test_the_record_of_a_decision_is_in_envoys_trace_too(
     with running(tmp_path, options) as stack:
         stack.send("frontend", Request(path=path, headers=headers))
 
-        def found() -> list[LogRecord]:
+        def records() -> list[LogRecord]:
             return [record for record in collector.logs if attributes_of(record).get("url.path") == path]
 
-        collector.wait_until(lambda: bool(found()))
-        [record] = found()
+        collector.wait_until(lambda: bool(records()))
+        [record] = records()
         collector.wait_for(lambda spans: any(span.span_id == record.span_id for _, span in spans))
         collector.wait_for(lambda _: bool(spans_of(collector, record.trace_id.hex(), ENVOY)))
     [check] = [span for name, span in collector.spans if name == ZTA and span.span_id == record.span_id]

@@ -151,7 +151,7 @@ def test_a_rolling_restart_replaces_each_worker_while_the_other_one_answers(
     service.signal(signal.SIGUSR2)
     unanswered = 0
     deadline = time.monotonic() + 2 * SECONDS
-    while "all workers were replaced" not in service.said():
+    while "all workers were replaced" not in service.logs():
         assert time.monotonic() < deadline
         unanswered += not (answers(one.socket_of(1)) or answers(one.socket_of(2)))
         time.sleep(0.05)

@@ -62,8 +62,8 @@ class CallTrace:
 async def trace_check(server: str, directory: Path) -> CallTrace:
     """One warm check, allowed by certificate and token, of a service on `server`."""
     made = scenario.build("token", 1, directory, server)
-    wanted = json.loads(made.config.read_text()) | {"audit": {"sink": "file", "path": str(directory / "decisions")}}
-    made.config.write_text(json.dumps(wanted))
+    settings = json.loads(made.config.read_text()) | {"audit": {"sink": "file", "path": str(directory / "decisions")}}
+    made.config.write_text(json.dumps(settings))
     service = Service(load_settings(str(made.config), {}))
     await service.start()
     try:

@@ -75,7 +75,7 @@ class Received:
         self.seconds = 0.0
         self._came = threading.Condition()
 
-    def take(self, signal: str, payload: bytes, headers: dict[str, str]) -> bytes | Refusal:
+    def receive(self, signal: str, payload: bytes, headers: dict[str, str]) -> bytes | Refusal:
         """What is answered."""
         time.sleep(self.seconds)
         with self._came:
@@ -152,7 +152,7 @@ class Collector(Received):
 
     def _export(self, signal: str, payload: bytes, context: Any) -> bytes:
         headers = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
-        answer = self.take(signal, payload, headers)
+        answer = self.receive(signal, payload, headers)
         if isinstance(answer, bytes):
             return answer
         if answer.after is not None:
@@ -185,7 +185,7 @@ class HttpCollector(Received):
                 payload = self.rfile.read(int(self.headers["Content-Length"]))
                 payload = EXPANDED[self.headers.get("Content-Encoding", "none")](payload)
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                answer = collector.take(self.path.rpartition("/")[2], payload, headers)
+                answer = collector.receive(self.path.rpartition("/")[2], payload, headers)
                 body = b"" if isinstance(answer, Refusal) else answer
                 self.send_response(answer.status if isinstance(answer, Refusal) else 200)
                 if isinstance(answer, Refusal) and answer.after is not None:
@@ -227,11 +227,11 @@ def values_of(attributes: Any) -> dict[str, str | int]:
     """Attributes: texts and integers."""
     pairs: list[KeyValue] = list(attributes)
     return {
-        each.key: each.value.int_value if each.value.HasField("int_value") else each.value.string_value
-        for each in pairs
+        pair.key: pair.value.int_value if pair.value.HasField("int_value") else pair.value.string_value
+        for pair in pairs
     }
 
 
-def attributes_of(told: Span | LogRecord) -> dict[str, str | int]:
+def attributes_of(record: Span | LogRecord) -> dict[str, str | int]:
     """A span's or a record's attributes: texts and integers."""
-    return values_of(told.attributes)
+    return values_of(record.attributes)

@@ -32,8 +32,8 @@ Fields = Iterable[tuple[str, str]]
 
 def call_with(*changes: tuple[str, str | None]) -> list[tuple[str, str]]:
     """The fields of a call: named ones replaced in place, removed (None), or added at the end."""
-    wanted = dict(changes)
-    fields = [(name, wanted.get(name, value)) for name, value in CALL]
+    changed = dict(changes)
+    fields = [(name, changed.get(name, value)) for name, value in CALL]
     fields += [(name, value) for name, value in changes if name not in dict(CALL)]
     return [(name, value) for name, value in fields if value is not None]
 
@@ -57,14 +57,14 @@ def _string(raw: bytes) -> bytes:
 
 def frames_of(data: bytes) -> list[Frame]:
     """The frames in `data`, which holds whole ones."""
-    found = []
+    frames = []
     view = memoryview(data)
     while view:
         made, length = Frame.parse_frame_header(view[:9])
         made.parse_body(view[9 : 9 + length])
-        found.append(made)
+        frames.append(made)
         view = view[9 + length :]
-    return found
+    return frames
 
 
 class RawPeer:
@@ -137,10 +137,10 @@ class ProperPeer:
         self.client.send_headers(stream, fields)
         framed = message(content)
         while framed:
-            room = min(self.client.local_flow_control_window(stream), self.client.max_outbound_frame_size)
-            assert room > 0, "the window never opens"
-            self.client.send_data(stream, framed[:room])
-            framed = framed[room:]
+            window = min(self.client.local_flow_control_window(stream), self.client.max_outbound_frame_size)
+            assert window > 0, "the window never opens"
+            self.client.send_data(stream, framed[:window])
+            framed = framed[window:]
             self.exchange()
         self.client.end_stream(stream)
         self.exchange()

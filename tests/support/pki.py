@@ -56,7 +56,7 @@ def long_exponent_key(bits: int = 3072) -> rsa.RSAPrivateKey:
     numbers = rsa.generate_private_key(65537, bits).private_numbers()
     p, q = numbers.p, numbers.q
     totient = (p - 1) * (q - 1)
-    exponent = next(each for each in range(2 ** (bits - 2) + 1, 2**bits, 2) if math.gcd(each, totient) == 1)
+    exponent = next(exponent for exponent in range(2 ** (bits - 2) + 1, 2**bits, 2) if math.gcd(exponent, totient) == 1)
     d = pow(exponent, -1, totient)
     public = rsa.RSAPublicNumbers(exponent, p * q)
     made = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), numbers.iqmp, public)
@@ -199,8 +199,8 @@ def with_sha1(certificate: x509.Certificate, signer: PrivateKey) -> x509.Certifi
 def with_negative_serial(certificate: x509.Certificate) -> bytes:
     """The same in DER, but its serial number's first bit set: RFC 5280 has none that is not positive."""
     der, number = certificate.public_bytes(Encoding.DER), certificate.serial_number
-    told = number.to_bytes(number.bit_length() // 8 + 1, "big")
-    return der.replace(told, bytes((told[0] | 0x80,)) + told[1:], 1)
+    encoded = number.to_bytes(number.bit_length() // 8 + 1, "big")
+    return der.replace(encoded, bytes((encoded[0] | 0x80,)) + encoded[1:], 1)
 
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

@@ -28,7 +28,7 @@ def read_plainly(payload: bytes) -> dict[str, object] | None:
     lines = [(line.key, line.raw_value, line.value) for line in http.header_map.headers]
     pairs = [(key, raw.decode("utf-8", "surrogateescape") or value) for key, raw, value in lines]
     headers = _grouped(pairs or http.headers.items())
-    said = {"host": headers.get("host"), **{name: headers.pop(name, None) for name in _PSEUDO}}
+    fields = {"host": headers.get("host"), **{name: headers.pop(name, None) for name in _PSEUDO}}
     meant = {
         ":authority": http.host,
         ":method": http.method,
@@ -38,10 +38,10 @@ def read_plainly(payload: bytes) -> dict[str, object] | None:
     }
     if http.headers and http.HasField("header_map"):
         return None
-    for name, values in said.items():
+    for name, values in fields.items():
         if values is not None and values != [meant.get(name, values[0])]:
             return None
-    if said[":authority"] == [""]:
+    if fields[":authority"] == [""]:
         headers["host"] = [""]
     return {
         "method": http.method,

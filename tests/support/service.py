@@ -46,7 +46,7 @@ class RunningService:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self._said = b""
+        self._logs = b""
 
     def __enter__(self) -> RunningService:
         return self
@@ -61,23 +61,23 @@ class RunningService:
         deadline = time.monotonic() + START_SECONDS
         assert self.process.stderr is not None
         while time.monotonic() < deadline:
-            for line in self._said.splitlines():
+            for line in self._logs.splitlines():
                 record = json.loads(line) if line.endswith(b"}") else {}
                 if record.get("message") == message:
-                    found: dict[str, Any] = record
-                    return found
+                    matching: dict[str, Any] = record
+                    return matching
             if select.select([self.process.stderr], [], [], 0.2)[0]:
                 more = os.read(self.process.stderr.fileno(), 65536)
                 if not more:
                     break
-                self._said += more
-        raise AssertionError(f"it never said {message!r}, but: {self._said.decode()}")
+                self._logs += more
+        raise AssertionError(f"it never logged {message!r}, but: {self._logs.decode()}")
 
-    def said(self) -> str:
+    def logs(self) -> str:
         """What it has logged so far."""
         if self.process.stderr is not None and select.select([self.process.stderr], [], [], 0)[0]:
-            self._said += os.read(self.process.stderr.fileno(), 65536)
-        return self._said.decode(errors="replace")
+            self._logs += os.read(self.process.stderr.fileno(), 65536)
+        return self._logs.decode(errors="replace")
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -86,4 +86,4 @@ class RunningService:
     def wait(self) -> tuple[int, bytes, str]:
         """Its exit status, its standard output, and all of its standard error."""
         out, err = self.process.communicate(timeout=STOP_SECONDS)
-        return self.process.returncode, out, (self._said + err).decode()
+        return self.process.returncode, out, (self._logs + err).decode()

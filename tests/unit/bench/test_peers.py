@@ -76,10 +76,10 @@ def _answer_after(server: socket.socket, stall: float) -> None:
 
 
 def test_requests_that_a_stalled_server_kept_waiting_count_from_their_moment() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        client = PacedClient(ours, {":method": "GET"}, None)
-        thread = threading.Thread(target=_answer_after, args=(theirs, 0.3))
+    client_side, server_side = socket.socketpair()
+    with client_side, server_side:
+        client = PacedClient(client_side, {":method": "GET"}, None)
+        thread = threading.Thread(target=_answer_after, args=(server_side, 0.3))
         thread.start()
         outcome = client.run(200, 0.1)  # 20 requests, 5 ms apart, all within the stall
         thread.join()
@@ -99,7 +99,7 @@ def test_all_peers_get_headers_where_opa_envoy_reads_them(tmp_path: Path) -> Non
     raw, joined = (
         CheckRequest.FromString(request).attributes.request.http for request in (made, servers.joined_headers(made))
     )
-    assert dict(joined.headers) == {each.key: each.raw_value.decode() for each in raw.header_map.headers}
+    assert dict(joined.headers) == {header.key: header.raw_value.decode() for header in raw.header_map.headers}
     assert not joined.header_map.headers
     assert "authorization" in joined.headers
 

@@ -39,28 +39,28 @@ def test_every_help_text_has_examples_that_can_be_typed(capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("command", [[], *ALL], ids=" ".join)
 def test_every_help_text_names_a_page_that_exists(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
-    found = re.search(r"^More: (docs/[\w-]+\.md)(?:#([\w-]+))?", help_of(capsys, *command), re.MULTILINE)
-    assert found is not None
-    page = ROOT / found[1]
+    more = re.search(r"^More: (docs/[\w-]+\.md)(?:#([\w-]+))?", help_of(capsys, *command), re.MULTILINE)
+    assert more is not None
+    page = ROOT / more[1]
     assert page.is_file()
-    assert found[2] is None or found[2] in anchors(page)
+    assert more[2] is None or more[2] in anchors(page)
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
 def test_every_help_text_has_the_exit_statuses_that_are_documented(
     capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    said = re.search(r"^Exit status: ([^.]+)\.", help_of(capsys, *command), re.MULTILINE)
-    assert said is not None
+    statuses = re.search(r"^Exit status: ([^.]+)\.", help_of(capsys, *command), re.MULTILINE)
+    assert statuses is not None
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     name = "audit verify" if command[0] == "audit" else command[0]
     row = re.search(rf"^\| \[?`zta-authz {name}`[^|]*\|[^|]*\|([^|]+)\|$", text, re.MULTILINE)
     assert row is not None
-    assert re.findall(r"\b\d\b", said[1]) == re.findall(r"\b\d\b", row[1])
+    assert re.findall(r"\b\d\b", statuses[1]) == re.findall(r"\b\d\b", row[1])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "suggestion"),
     [
         (["exlain"], "`exlain` is not one of its values; did you mean `explain`?"),
         (["audit", "verfy"], "did you mean `verify`?"),
@@ -72,21 +72,21 @@ def test_every_help_text_has_the_exit_statuses_that_are_documented(
     ],
 )
 def test_what_is_misspelt_gets_the_nearest_that_exists(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], suggestion: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     shown = capsys.readouterr().err
     assert (ended.value.code, shown.splitlines()[-1][-7:]) == (2, "--help)")
-    assert said in shown
+    assert suggestion in shown
 
 
 def test_an_option_far_from_all_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "--zzz\x1b[2J"])
-    said = capsys.readouterr().err
-    assert "did you mean" not in said
-    assert "\x1b" not in said, "arguments can't steer the terminal"
+    errors = capsys.readouterr().err
+    assert "did you mean" not in errors
+    assert "\x1b" not in errors, "arguments can't steer the terminal"
 
 
 def test_short_options_are_the_long_ones() -> None:

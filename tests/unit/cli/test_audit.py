@@ -46,9 +46,9 @@ def test_a_changed_line_is_named_and_status_1(log: Path, capsys: pytest.CaptureF
 def test_json_has_every_finding(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log.write_bytes(b"".join(read_lines(log)[:-1]))
     assert verify(*SIGNED, "--output", "json") == 1
-    said = json.loads(capsys.readouterr().out)
-    assert (said["kind"], said["ok"], said["findingCount"]) == ("AuditVerification", False, 1)
-    assert said["findings"] == [
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["kind"], answer["ok"], answer["findingCount"]) == ("AuditVerification", False, 1)
+    assert answer["findings"] == [
         {
             "file": "decisions.jsonl",
             "line": 5,
@@ -134,9 +134,9 @@ def test_the_logs_of_several_workers_are_verified_one_by_one(workers: Path, caps
     assert main(["audit", "verify", *files]) == 0
     assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok"]
     assert main(["audit", "verify", *files, *signed, "--public-key=public.pem", "--output=json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["decisions"], sorted(log["decisions"] for log in said["logs"])) == (30, [10, 20])
-    assert all(log["checkpoints"] and log["ok"] for log in said["logs"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["decisions"], sorted(log["decisions"] for log in answer["logs"])) == (30, [10, 20])
+    assert all(log["checkpoints"] and log["ok"] for log in answer["logs"])
     assert main(["audit", "verify", *files, signed[0], "--public-key=public.pem"]) == 1
     assert "none of the checkpoints is of this log" in capsys.readouterr().out
 

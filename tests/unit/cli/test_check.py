@@ -165,8 +165,8 @@ def test_what_is_not_read_is_named(folder: Path, capsys: pytest.CaptureFixture[s
     )
     assert summary == "ok (files: 1, policies: 1, rules: 1, warnings: 0, notes: 2)"
     assert main(["check", "--output", "json", "."]) == 0
-    found = json.loads(capsys.readouterr().out)["warnings"]
-    assert [(each["kind"], each["level"]) for each in found] == [("skipped", "info")] * 2
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert [(warning["kind"], warning["level"]) for warning in warnings] == [("skipped", "info")] * 2
 
 
 AUTHENTICATION = {

@@ -72,7 +72,7 @@ def test_excerpts_of_a_flood_of_faults_are_bounded(tmp_path: Path) -> None:
     file.write_text("a\n" * 200)
     excerpts = Excerpts()
     given = [excerpts.of(Fault(str(file), line, 1, "wrong")) for line in range(1, 201)]
-    assert sum(bool(each) for each in given) == MAX_EXCERPTS
+    assert sum(bool(excerpt) for excerpt in given) == MAX_EXCERPTS
 
 
 def test_text_has_excerpts_and_neither_json_nor_serve_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

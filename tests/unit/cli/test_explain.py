@@ -401,11 +401,11 @@ def test_revocations_that_nothing_assumed_can_show_are_named(
     explain: Any, asked: dict[str, Any], document: dict[str, Any], note: str
 ) -> None:
     def notes(*documents: dict[str, Any]) -> list[str]:
-        found = explain(asked, EVERYBODY, TOKENS_OF_ISS, *documents, arguments=tuple(AT))[1]["notes"]
-        return [each for each in found if each.startswith("not judged")]
+        texts = explain(asked, EVERYBODY, TOKENS_OF_ISS, *documents, arguments=tuple(AT))[1]["notes"]
+        return [note for note in texts if note.startswith("not judged")]
 
-    (found,) = notes(document)
-    assert note in found
+    (texts,) = notes(document)
+    assert note in texts
     assert notes(revoking(spiffeIds=[{"id": FRONTEND + "2", "before": OLD}])) == []
 
 

@@ -30,22 +30,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+def printed_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
 
 
 def test_serve_and_check_read_the_same_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     served = load_snapshot([str(folder / "policies")], load_settings(None, {}).options())
     assert [policy.ref.name for policy in served.table.policies] == ["default/below", "default/top"]
     assert main(["check", "--output", "json", str(folder / "policies")]) == 0
-    assert said(capsys)["digest"] == served.digest
+    assert printed_json(capsys)["digest"] == served.digest
 
 
 def test_explain_decides_by_policies_below(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "request.yaml").write_text(REQUEST)
     assert main(["explain", "--output", "json", "--policies", "policies", "--request", "request.yaml"]) == 0
-    assert said(capsys)["policy"] == "default/below"
+    assert printed_json(capsys)["policy"] == "default/below"
 
 
 def test_policy_tests_are_of_policies_below(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +61,7 @@ def test_compliance_reads_policies_below(folder: Path, capsys: pytest.CaptureFix
     (folder / "settings.yaml").write_text(SETTINGS)
     (folder / "namespace.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n")
     main(["compliance", "namespace.yaml", "--config", "settings.yaml", "--policies", "policies", "--output", "json"])
-    found = json.dumps(said(capsys))
-    assert '"policies/team/orders/below.JSON"' in found
-    assert '"policies/top.yaml"' in found
-    assert "skipped.txt" not in found
+    answer = json.dumps(printed_json(capsys))
+    assert '"policies/team/orders/below.JSON"' in answer
+    assert '"policies/top.yaml"' in answer
+    assert "skipped.txt" not in answer

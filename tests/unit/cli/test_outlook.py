@@ -26,7 +26,7 @@ def document(authority: Authority, **more: str) -> str:
     def field(name: str, text: str) -> str:
         return f"  {name}: |\n" + "".join(f"    {line}\n" for line in text.splitlines())
 
-    spec = field("x509Authorities", authority.pem) + "".join(field(*each) for each in more.items())
+    spec = field("x509Authorities", authority.pem) + "".join(field(*extra) for extra in more.items())
     head = "apiVersion: zta.dev/v1\nkind: TrustBundle\nmetadata: {name: b}\nspec:\n  trustDomain: cluster.local\n"
     return f"\n---\n{head}{spec}"
 

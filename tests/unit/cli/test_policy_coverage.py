@@ -31,20 +31,22 @@ def coverage(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return json.loads(capsys.readouterr().out)["coverage"]
 
 
-def missed(found: Any) -> list[tuple[str, int, str]]:
-    return [(each["policy"], each["rule"], each["action"]) for each in found["notReached"]]
+def missed(answer: Any) -> list[tuple[str, int, str]]:
+    return [(rule["policy"], rule["rule"], rule["action"]) for rule in answer["notReached"]]
 
 
 def test_rules_that_decide_no_test_are_listed_with_their_place(capsys: pytest.CaptureFixture[str]) -> None:
     suite("a_test.yaml", {"method": "GET", "path": "/a"})
-    found = coverage(capsys)
-    assert (found["rules"], found["reached"]) == (5, 2), "the ALLOW rule that decided, and the AUDIT rule that matched"
-    assert missed(found) == [
+    answer = coverage(capsys)
+    assert (answer["rules"], answer["reached"]) == (5, 2), (
+        "the ALLOW rule that decided, and the AUDIT rule that matched"
+    )
+    assert missed(answer) == [
         ("default/reads", 1, "ALLOW"),
         ("default/watch", 1, "AUDIT"),
         ("default/no-admin", 0, "DENY"),
     ]
-    assert found["notReached"][0]["source"] == "policies.yaml"
+    assert answer["notReached"][0]["source"] == "policies.yaml"
 
 
 def test_a_denial_reaches_its_rule_and_all_documents_count_together(capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,7 +237,7 @@ def test_a_revoked_principal_is_denied_in_tests_too_and_what_is_not_judged_is_sa
     write: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def revoke(*ids: str) -> None:
-        spec = {"spiffeIds": [{"id": each} for each in ids], "certificates": [{"serial": "01"}]}
+        spec = {"spiffeIds": [{"id": name} for name in ids], "certificates": [{"serial": "01"}]}
         document = {"apiVersion": "zta.dev/v1", "kind": "RevocationList", "metadata": {"name": "list"}, "spec": spec}
         Path("policies.yaml").write_text("\n---\n".join(map(json.dumps, (SHOP, document))))
 

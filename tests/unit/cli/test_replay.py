@@ -73,8 +73,8 @@ class Files:
 
     def json(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
         status = self.replay(*(arguments or (str(self.log),)), "--output", "json")
-        said: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return status, said
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return status, answer
 
 
 @pytest.fixture
@@ -98,13 +98,13 @@ def test_changes_are_grouped_by_verdicts_and_policies_and_end_with_1(
 ) -> None:
     files.log.write_bytes(line("/gone") * 5 + line("/a", allowed=False) + line("/a"))
     files.policies(to("/x"), to("/a"))
-    status, said = files.json(capsys)
+    status, answer = files.json(capsys)
     assert status == 1
-    assert said["kind"] == "ReplayResult"
-    assert said["summary"] == {
+    assert answer["kind"] == "ReplayResult"
+    assert answer["summary"] == {
         "requests": 7, "same": 1, "changed": 6, "undecidable": 0, "refused": 0, "unread": 0,
     }  # fmt: skip
-    assert [(each["from"], each["to"], each["count"]) for each in said["changes"]] == [
+    assert [(change["from"], change["to"], change["count"]) for change in answer["changes"]] == [
         (
             {"verdict": "allow", "policy": "default/old", "rule": 2, "ruleName": None},
             {"verdict": "deny", "policy": None, "rule": None, "ruleName": None},
@@ -116,7 +116,7 @@ def test_changes_are_grouped_by_verdicts_and_policies_and_end_with_1(
             1,
         ),
     ]
-    first = said["changes"][0]["examples"]
+    first = answer["changes"][0]["examples"]
     assert len(first) == 3
     assert (first[0]["path"], first[0]["principal"], first[0]["decision_id"]) == ("/gone", FRONTEND, ID)
 
@@ -146,10 +146,10 @@ def test_what_a_log_does_not_say_is_undecidable_and_named(
 ) -> None:
     files.log.write_bytes(line("/a", token=True))
     files.policies(clause)
-    status, said = files.json(capsys)
+    status, answer = files.json(capsys)
     assert status == 0
-    assert said["summary"]["undecidable"] == 1
-    assert said["undecidable"] == [{"needs": needs, "count": 1}]
+    assert answer["summary"]["undecidable"] == 1
+    assert answer["undecidable"] == [{"needs": needs, "count": 1}]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_what_a_log_does_not_say_is_undecidable_and_named(
 def test_what_a_log_says_is_decided(files: Files, capsys: pytest.CaptureFixture[str], clause: str) -> None:
     files.log.write_bytes(line("/a", token=True, allowed=False))
     files.policies(clause)
-    status, said = files.json(capsys)
+    status, answer = files.json(capsys)
     assert status == 1
-    assert said["changes"][0]["to"]["policy"] == "default/new"
+    assert answer["changes"][0]["to"]["policy"] == "default/new"
 
 
 def test_without_a_token_rules_on_claims_are_decided(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,8 +190,8 @@ def test_what_was_refused_before_any_rule_was_asked_is_only_counted(
 ) -> None:
     files.log.write_bytes(line("/a", allowed=False, reason=Reason.TOKEN_EXPIRED))
     files.policies(to("/a"))
-    status, said = files.json(capsys)
-    assert (status, said["summary"]["refused"]) == (0, 1)
+    status, answer = files.json(capsys)
+    assert (status, answer["summary"]["refused"]) == (0, 1)
 
 
 def test_events_of_the_log_are_passed_over_and_what_is_no_record_is_told(
@@ -202,10 +202,10 @@ def test_events_of_the_log_are_passed_over_and_what_is_no_record_is_told(
         event + line("/a") + line("/a")[:40] + b"\n" + b'{"schema": "zta.dev/decision/v1", "time": 1}\n'
     )
     files.policies(to("/a"))
-    status, said = files.json(capsys)
+    status, answer = files.json(capsys)
     assert status == 0
-    assert said["summary"]["requests"] == 1
-    assert said["unread"] == [f"{files.log}:3", f"{files.log}:4"]
+    assert answer["summary"]["requests"] == 1
+    assert answer["unread"] == [f"{files.log}:3", f"{files.log}:4"]
 
 
 def delimited(*payloads: bytes) -> bytes:
@@ -230,12 +230,12 @@ def test_check_requests_are_decided_by_both_sets(files: Files, capsys: pytest.Ca
             (folder / f"{number}.bin").write_bytes(payload)
     else:
         recorded.write_bytes(delimited(*payloads) if form == "delimited" else payloads[0])
-    status, said = files.json(capsys, str(recorded))
+    status, answer = files.json(capsys, str(recorded))
     assert status == 1
-    changes = [(each["from"]["policy"], each["to"]["policy"]) for each in said["changes"]]
+    changes = [(change["from"]["policy"], change["to"]["policy"]) for change in answer["changes"]]
     assert changes == [("default/old", None), (None, "default/new")][: len(changes)]
-    assert said["summary"]["changed"] == (1 if form == "single" else 2)
-    assert said["changes"][0]["examples"][0]["path"] == "/a"
+    assert answer["summary"]["changed"] == (1 if form == "single" else 2)
+    assert answer["changes"][0]["examples"][0]["path"] == "/a"
 
 
 def test_check_requests_can_be_compared_with_a_set_that_is_named(
@@ -310,8 +310,8 @@ def test_what_is_recorded_of_a_caller_is_revoked_by_the_new_set(
     files.policies(to("/a"))
     revoking = {"apiVersion": "zta.dev/v1", "kind": "RevocationList", "metadata": {"name": "l"}, "spec": entries}
     files.new.write_text(f"{files.new.read_text()}---\n{json.dumps(revoking)}\n")
-    status, said = files.json(capsys)
-    assert (status, said["summary"]["changed"]) == (int(changes), int(changes))
+    status, answer = files.json(capsys)
+    assert (status, answer["summary"]["changed"]) == (int(changes), int(changes))
 
 
 @pytest.mark.parametrize("port", ["9" * 5000, "\u00b2", "-1", ""])

@@ -37,7 +37,7 @@ def test_it_is_decided_as_the_same_request_in_a_file(capsys: pytest.CaptureFixtu
         when("source.ip", "10.0.0.0/8"),
         when("request.auth.claims[groups]", "staff"),
     ]
-    rule = {**operation(hosts=["shop.example"], paths=["/a"]), "when": [each["when"][0] for each in clauses]}
+    rule = {**operation(hosts=["shop.example"], paths=["/a"]), "when": [clause["when"][0] for clause in clauses]}
     Path("policies.yaml").write_text(json.dumps(policy("all", rule)))
     fields = {
         "method": "GET",
@@ -68,7 +68,7 @@ def test_a_wrong_part_of_it_is_a_fault_as_in_a_file(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "name a request first, like `explain GET /orders`, or a file"),
         (["--principal", FRONTEND], "name a request first"),
@@ -79,8 +79,8 @@ def test_a_wrong_part_of_it_is_a_fault_as_in_a_file(capsys: pytest.CaptureFixtur
         (["GET", "--header", "=x"], "write NAME=VALUE, like x-team=orders"),
     ],
 )
-def test_wrong_usage_says_what_to_write(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+def test_wrong_usage_says_what_to_write(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["explain", *arguments])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

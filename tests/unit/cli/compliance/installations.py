@@ -103,5 +103,5 @@ def report(folder: Path, capsys: pytest.CaptureFixture[str], text: str, *argumen
 
 def check_of(answer: dict[str, Any], name: str) -> dict[str, Any]:
     """One check of a report."""
-    found: dict[str, Any] = next(each for each in answer["checks"] if each["id"] == name)
-    return found
+    check: dict[str, Any] = next(check for check in answer["checks"] if check["id"] == name)
+    return check

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def test_settings_are_read_from_the_mounted_config_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = installation()
-    found = check_of(report(tmp_path, capsys, text), "callers-verified")["satisfied"][0]
-    assert found == {
+    evidence = check_of(report(tmp_path, capsys, text), "callers-verified")["satisfied"][0]
+    assert evidence == {
         "source": str(tmp_path / "all.yaml"),
         "line": line_of(text, "verify_certificate"),
         "field": 'ConfigMap zta/settings: data["config.yaml"]: peer.verify_certificate',
@@ -31,17 +31,17 @@ def test_settings_are_read_from_the_mounted_config_map(tmp_path: Path, capsys: p
 
 def test_policies_are_read_from_the_mounted_config_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = installation()
-    (found,) = check_of(report(tmp_path, capsys, text), "dynamic-policy")["satisfied"]
-    assert found["line"] == line_of(text, "- from: [{source")
-    assert found["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
+    (evidence,) = check_of(report(tmp_path, capsys, text), "dynamic-policy")["satisfied"]
+    assert evidence["line"] == line_of(text, "- from: [{source")
+    assert evidence["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
 
 
 def test_what_stands_in_a_quoted_value_is_named_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quoted = SETTINGS.replace("\n", "\\n").replace('"', '\\"')
     start, _, rest = installation().partition("  config.yaml: |\n")
     text = f'{start}  config.yaml: "{quoted}"\n---{rest.partition("---")[2]}'
-    found = check_of(report(tmp_path, capsys, text), "callers-verified")["satisfied"][0]
-    assert (found["source"], found["line"]) == (f"{tmp_path / 'all.yaml'}[zta/settings/config.yaml]", 9)
+    evidence = check_of(report(tmp_path, capsys, text), "callers-verified")["satisfied"][0]
+    assert (evidence["source"], evidence["line"]) == (f"{tmp_path / 'all.yaml'}[zta/settings/config.yaml]", 9)
 
 
 def test_an_environment_variable_wins_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +79,8 @@ def test_wrong_settings_end_with_status_2_at_their_place(tmp_path: Path, capsys:
     text = installation(SETTINGS + "fail_open: true\n")
     (tmp_path / "all.yaml").write_text(text)
     assert main(["compliance", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert f"all.yaml:{line_of(text, 'fail_open')}:5: unknown field `fail_open`" in said
+    errors = capsys.readouterr().err
+    assert f"all.yaml:{line_of(text, 'fail_open')}:5: unknown field `fail_open`" in errors
 
 
 def test_wrong_policies_end_with_status_2_at_their_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,8 +143,8 @@ def test_policies_are_found_below_the_path_as_serve_finds_them(
     if "a/R.YAML" in named and "subPath" not in mounted:
         named = named.replace("{key: rules.yaml, path: rules.yaml}, ", "")
     text = text.replace("configMap: {name: rules}", f"configMap: {{name: rules{named}}}")
-    (found,) = check_of(report(tmp_path, capsys, text), "dynamic-policy")["satisfied"]
-    assert found["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
+    (evidence,) = check_of(report(tmp_path, capsys, text), "dynamic-policy")["satisfied"]
+    assert evidence["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
 
 
 def test_a_mount_below_the_path_whose_content_is_elsewhere_is_said_to_be_unknown(

@@ -85,12 +85,12 @@ def test_whatever_stands_anywhere_is_reported_on_or_refused(tmp_path: Path, plac
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all(changed))
     try:
-        found = load_installation([str(file)], Given(), 0.0)
+        loaded = load_installation([str(file)], Given(), 0.0)
     except FaultsError:
         return
-    evidence = judge(found)
-    assert [each.check for each in evidence] == list(CHECKS)
-    report_fields(found, evidence)
+    evidence = judge(loaded)
+    assert [result.check for result in evidence] == list(CHECKS)
+    report_fields(loaded, evidence)
 
 
 NAMESPACE = """
@@ -139,9 +139,9 @@ def test_thousands_of_objects_take_seconds(tmp_path: Path) -> None:
         )
     (tmp_path / "all.yaml").write_text(text)
     begun = process_time()
-    found = load_installation([str(tmp_path)], Given(), 0.0)
-    judge(found)
-    assert len(found.documents) > 2000
+    loaded = load_installation([str(tmp_path)], Given(), 0.0)
+    judge(loaded)
+    assert len(loaded.documents) > 2000
     assert process_time() - begun < 30
 
 
@@ -158,15 +158,26 @@ def test_a_narrow_terminal_gets_lines_and_no_table(tmp_path: Path) -> None:
 
 
 def test_every_check_is_evidence_for_something_and_everything_has_checks() -> None:
-    known = {each.id for each in REQUIREMENTS}
+    known = {requirement.id for requirement in REQUIREMENTS}
     named = {name for check in CHECKS for name in check.requirements}
     assert named == known
-    assert len({each.id for each in CHECKS}) == len(CHECKS)
-    assert all(each.requirements for each in CHECKS)
+    assert len({check.id for check in CHECKS}) == len(CHECKS)
+    assert all(check.requirements for check in CHECKS)
 
 
 def test_the_seven_tenets_and_three_controls_are_reported_on() -> None:
-    assert [each.id for each in REQUIREMENTS] == ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "AC-4", "SC-7", "SC-8"]
+    assert [requirement.id for requirement in REQUIREMENTS] == [
+        "T1",
+        "T2",
+        "T3",
+        "T4",
+        "T5",
+        "T6",
+        "T7",
+        "AC-4",
+        "SC-7",
+        "SC-8",
+    ]
 
 
 def test_gaps_end_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,11 +188,11 @@ def test_gaps_end_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_what_cannot_be_seen_counts_with_strict_only(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(installation())
-    evidence = [each for each in judge(load_installation([str(tmp_path)], Given(), 0.0)) if not each.missing]
-    assert any(each.status is Status.UNSEEN for each in evidence)
+    evidence = [result for result in judge(load_installation([str(tmp_path)], Given(), 0.0)) if not result.missing]
+    assert any(result.status is Status.UNSEEN for result in evidence)
     assert exit_status(evidence, strict=False) == 0
     assert exit_status(evidence, strict=True) == 1
-    assert exit_status([each for each in evidence if each.status is Status.SATISFIED], strict=True) == 0
+    assert exit_status([result for result in evidence if result.status is Status.SATISFIED], strict=True) == 0
 
 
 def test_the_table_has_no_colours_where_nobody_looks_and_escapes_what_steers_terminals(
@@ -226,8 +237,8 @@ def test_a_waiver_changes_the_exit_status_and_not_what_was_found(
 ) -> None:
     file = tmp_path / "all.yaml"
     file.write_text(installation())
-    found = report(tmp_path, capsys, installation())
-    missing = [each["id"] for each in found["checks"] if each["status"] == "missing"]
+    before = report(tmp_path, capsys, installation())
+    missing = [check["id"] for check in before["checks"] if check["status"] == "missing"]
     assert main(["compliance", str(file)]) == 1
     waivers = [word for name in missing for word in ("--waive", f"{name}=reviewed\x1b by Ann")]
     assert main(["compliance", str(file), *waivers]) == 0
@@ -235,24 +246,24 @@ def test_a_waiver_changes_the_exit_status_and_not_what_was_found(
     shown = capsys.readouterr().out
     assert "waived: reviewed\\x1b by Ann" in shown
     waived = report(tmp_path, capsys, installation(), *waivers)
-    assert waived["summary"] == {**found["summary"], "waived": len(missing)}
-    assert waived["requirements"] == found["requirements"]
+    assert waived["summary"] == {**before["summary"], "waived": len(missing)}
+    assert waived["requirements"] == before["requirements"]
     first = check_of(waived, missing[0])
-    assert first == {**check_of(found, missing[0]), "waiver": "reviewed\x1b by Ann"}
+    assert first == {**check_of(before, missing[0]), "waiver": "reviewed\x1b by Ann"}
 
 
 def test_a_waiver_that_is_not_needed_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = report(tmp_path, capsys, installation())
-    good = next(each["id"] for each in found["checks"] if each["status"] == "satisfied")
+    before = report(tmp_path, capsys, installation())
+    good = next(check["id"] for check in before["checks"] if check["status"] == "satisfied")
     main(["compliance", str(tmp_path / "all.yaml"), "--waive", f"{good}=old"])
     assert "waiver is not needed: old" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("waiver", "said"),
+    ("waiver", "message"),
     [("client-mtls=x", "did you mean `clients-mtls`?"), ("clients-mtls", "say why"), ("clients-mtls= ", "say why")],
 )
-def test_a_waiver_names_a_check_and_a_reason(capsys: pytest.CaptureFixture[str], waiver: str, said: str) -> None:
+def test_a_waiver_names_a_check_and_a_reason(capsys: pytest.CaptureFixture[str], waiver: str, message: str) -> None:
     with pytest.raises(SystemExit):
         main(["compliance", "x", "--waive", waiver])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

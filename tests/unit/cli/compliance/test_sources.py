@@ -49,10 +49,10 @@ def test_what_cannot_be_read_ends_with_status_2_and_its_place(
     file = tmp_path / "a.yaml"
     file.write_text(text)
     assert main(["compliance", str(file)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert str(file) in said.err
-    assert expected in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert str(file) in output.err
+    assert expected in output.err
 
 
 def test_bytes_that_are_no_text_are_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +91,8 @@ def test_a_directory_is_read_with_all_below_it_but_hidden_ones(
     (tmp_path / ".broken.yaml").write_text("a: [")
     (tmp_path / "notes.txt").write_text("a: [")
     documents = installation().split("---\napiVersion")
-    for number, each in enumerate(documents):
-        (tmp_path / "b" / f"{number}.yml").write_text(each if number == 0 else f"apiVersion{each}")
+    for number, document in enumerate(documents):
+        (tmp_path / "b" / f"{number}.yml").write_text(document if number == 0 else f"apiVersion{document}")
     assert main(["compliance", str(tmp_path)]) == 1
     assert f"{tmp_path}/b/3.yml:4" in capsys.readouterr().out.replace("\n", "")
 

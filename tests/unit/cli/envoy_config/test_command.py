@@ -26,11 +26,11 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 def addresses(cluster: Any) -> list[Any]:
     (locality,) = cluster["load_assignment"]["endpoints"]
-    return [each["endpoint"]["address"] for each in locality["lb_endpoints"]]
+    return [endpoint["endpoint"]["address"] for endpoint in locality["lb_endpoints"]]
 
 
 def pipes(cluster: Any) -> list[str]:
-    return [each["pipe"]["path"] for each in addresses(cluster)]
+    return [address["pipe"]["path"] for address in addresses(cluster)]
 
 
 def manager(bootstrap: Any) -> Any:
@@ -38,15 +38,15 @@ def manager(bootstrap: Any) -> Any:
 
 
 def clusters(bootstrap: Any) -> dict[str, Any]:
-    return {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
+    return {cluster["name"]: cluster for cluster in bootstrap["static_resources"]["clusters"]}
 
 
 def expected_id(cluster: Any) -> str:
     context = cluster["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"]
     (server,) = context["match_typed_subject_alt_names"]
     assert server["san_type"] == "URI"
-    found: str = server["matcher"]["exact"]
-    return found
+    spiffe_id: str = server["matcher"]["exact"]
+    return spiffe_id
 
 
 # Where zta-authz is
@@ -72,8 +72,8 @@ def test_each_worker_of_the_settings_has_an_endpoint(tmp_path: Path, capsys: pyt
 def test_it_listens_on_both_families_where_told_to(
     listen: str, address: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = printed(capsys, "--listen", listen)["static_resources"]["listeners"][0]["address"]["socket_address"]
-    assert found == address
+    listener = printed(capsys, "--listen", listen)["static_resources"]["listeners"][0]
+    assert listener["address"]["socket_address"] == address
 
 
 def test_the_environment_overrides_the_settings_as_it_does_for_serve(
@@ -126,7 +126,7 @@ def test_a_name_is_resolved_and_several_processes_are_several_endpoints(capsys: 
     named = ["--authz", "zta-authz.zta-system.svc:9191", "--authz", "[fd00::1]:9191"]
     cluster = printed(capsys, *named, "--part", "cluster")
     assert cluster["type"] == "STRICT_DNS"
-    assert [each["socket_address"]["address"] for each in addresses(cluster)] == [
+    assert [address["socket_address"]["address"] for address in addresses(cluster)] == [
         "zta-authz.zta-system.svc",
         "fd00::1",
     ]
@@ -169,7 +169,7 @@ def test_streams_and_websockets_are_let_through_where_that_is_asked_for(capsys: 
 def test_cors_comes_before_asking_and_names_its_origins(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--cors-origin", "https://shop.example", "--cors-origin", "http://localhost:3000"]
     config = manager(printed(capsys, *arguments))
-    names = [each["name"].rpartition(".")[2] for each in config["http_filters"]]
+    names = [http_filter["name"].rpartition(".")[2] for http_filter in config["http_filters"]]
     assert names == ["cors", "ext_authz", "router"]
     host = config["route_config"]["virtual_hosts"][0]
     policy = host["typed_per_filter_config"]["envoy.filters.http.cors"]
@@ -177,14 +177,16 @@ def test_cors_comes_before_asking_and_names_its_origins(capsys: pytest.CaptureFi
         {"exact": "https://shop.example"},
         {"exact": "http://localhost:3000"},
     ]
-    assert [each["name"].rpartition(".")[2] for each in manager(printed(capsys))["http_filters"]] == names[1:]
+    assert [
+        http_filter["name"].rpartition(".")[2] for http_filter in manager(printed(capsys))["http_filters"]
+    ] == names[1:]
 
 
 def test_cors_says_that_preflights_come_without_a_client_certificate(capsys: pytest.CaptureFixture[str]) -> None:
-    told = "send preflights without a client certificate"
+    note = "send preflights without a client certificate"
     for arguments, times in (["--cors-origin=https://shop.example"], 1), ([], 0):
         assert main(["envoy-config", *arguments]) == 0
-        assert " ".join(capsys.readouterr().out.replace("#", "").split()).count(told) == times
+        assert " ".join(capsys.readouterr().out.replace("#", "").split()).count(note) == times
 
 
 @pytest.mark.parametrize("part", ["filter", "cluster"])
@@ -193,9 +195,9 @@ def test_an_option_that_changes_nothing_of_what_is_printed_is_a_fault(
 ) -> None:
     options = ["--cors-origin=https://shop.example", "--websocket", "--upstream-protocol=http1"]
     assert main(["envoy-config", "--part", part, *options]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert [line.partition(":")[0] for line in told] == ["--cors-origin", "--upstream-protocol", "--websocket"]
-    assert all(f"changes nothing of the {part}" in line for line in told)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["--cors-origin", "--upstream-protocol", "--websocket"]
+    assert all(f"changes nothing of the {part}" in line for line in lines)
     assert main(["envoy-config", "--part", "all", *options]) == 0
 
 
@@ -230,14 +232,14 @@ def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("upstream", "said"),
+    ("upstream", "note"),
     [("127.0.0.1:1", "reachable from nowhere but here"), ("app.default.svc:80", "is asked by nobody")],
 )
 def test_an_application_that_others_can_reach_is_said_to_be_so(
-    upstream: str, said: str, capsys: pytest.CaptureFixture[str]
+    upstream: str, note: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["envoy-config", "--upstream", upstream]) == 0
-    assert said in capsys.readouterr().out
+    assert note in capsys.readouterr().out
 
 
 def test_admin_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,13 +334,13 @@ def test_the_other_commands_do_not_load_envoys_messages() -> None:
 def test_the_clients_chain_is_sent_where_the_settings_look_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = manager(printed(capsys))
-    assert found["forward_client_cert_details"] == "SANITIZE"
-    assert "set_current_client_cert_details" not in found
+    connection_manager = manager(printed(capsys))
+    assert connection_manager["forward_client_cert_details"] == "SANITIZE"
+    assert "set_current_client_cert_details" not in connection_manager
     config = settings_file(tmp_path, "peer: {chain_from: [certificate, xfcc]}\n")
-    found = manager(printed(capsys, "--config", config))
-    assert found["forward_client_cert_details"] == "SANITIZE_SET"
-    assert found["set_current_client_cert_details"] == {"uri": True, "cert": True, "chain": True}
+    connection_manager = manager(printed(capsys, "--config", config))
+    assert connection_manager["forward_client_cert_details"] == "SANITIZE_SET"
+    assert connection_manager["set_current_client_cert_details"] == {"uri": True, "cert": True, "chain": True}
     assert main(["envoy-config", "--part", "filter", "--config", config]) == 0
     assert "forward_client_cert_details: SANITIZE_SET" in capsys.readouterr().out
 
