@@ -1,7 +1,7 @@
-"""Root exception, faults in documents, and the closed list of reason codes.
+"""The root exception, faults in documents, and the closed list of reason codes.
 
-Everything the service refuses is named by exactly one `Reason`. Tests, metrics, spans, the decision log and the
-denied body use these codes, so they are stable: new ones are added, none is renamed.
+Every decision has exactly one `Reason`. Tests, metrics, spans, the decision log and the denial's body use these codes,
+so they are stable: add new ones, never rename one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _QUOTED_CHARACTERS = 80
 
 
 class Reason(StrEnum):
-    """Why a request was let through or refused. Closed list; values are stable and safe to show to callers."""
+    """Why a request was allowed or refused. The list is closed; values are stable and safe to show to callers."""
 
-    __hash__ = str.__hash__  # an enum's own is a Python call, and every decision looks its reason up several times
+    __hash__ = str.__hash__  # Enum.__hash__ is a Python call, and every decision looks its reason up several times
 
     # decided by the rules
     ALLOW_POLICY = "allow_policy"
@@ -40,7 +40,7 @@ class Reason(StrEnum):
     HOST_AMBIGUOUS = "host_ambiguous"
     METHOD_AMBIGUOUS = "method_ambiguous"
 
-    # the peer's certificate (X.509-SVID) or what the proxy said of it
+    # the peer's certificate (X.509-SVID), or the proxy's statement about it
     PEER_CERTIFICATE_MISSING = "peer_certificate_missing"
     PEER_CERTIFICATE_MALFORMED = "peer_certificate_malformed"
     PEER_CERTIFICATE_UNTRUSTED = "peer_certificate_untrusted"
@@ -99,9 +99,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a refused caller is told: `status` is HTTP, `bearer_error` is RFC 6750 section 3.1, "" for none.
+    """What the refused caller receives.
 
-    `scheme` is the authentication scheme that a 401 asks for.
+    `status` is the HTTP status, `bearer_error` the error code of RFC 6750 section 3.1 ("" for none), `scheme` the
+    authentication scheme that a 401 asks for.
     """
 
     status: int
@@ -152,17 +153,17 @@ def _answer_of(reason: Reason) -> Answer:
 ANSWERS: Mapping[Reason, Answer] = MappingProxyType(
     {reason: _answer_of(reason) for reason in Reason if reason not in (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT)}
 )
-"""Every refusing reason and what the caller is told. Reasons that allow are not in it."""
+"""What the caller receives for each reason that refuses. Reasons that allow are not in the map."""
 
 
 class ZtaError(Exception):
-    """Root of every exception this package raises on purpose."""
+    """Root of every exception that this package raises on purpose."""
 
 
 class Refused(ZtaError):
-    """Evidence did not hold: `reason` goes to the caller, `detail` to the decision log only.
+    """The request's evidence is not valid. `reason` goes to the caller, `detail` only to the decision log.
 
-    `detail` never holds a token, key or certificate, only what is wrong with it.
+    `detail` says what is wrong; it never contains a token, key or certificate.
     """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -172,7 +173,7 @@ class Refused(ZtaError):
 
 
 def quoted(values: Iterable[object]) -> str:
-    """A few of the values, each cut short and on one line, for details: what was seen, or what was wanted."""
+    """Format the first few values for a detail text, each quoted, shortened and on one line."""
     texts = [str(value) for value in islice(values, _QUOTED + 1)]
     shown = [f"`{_one_line(text[:_QUOTED_CHARACTERS])}{'…' * (len(text) > _QUOTED_CHARACTERS)}`" for text in texts]
     return ", ".join((*shown[:_QUOTED], *("…" for _ in shown[_QUOTED:]))) or "none"
@@ -184,9 +185,10 @@ def _one_line(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing wrong with a document or a setting: where it is, what is wrong, how to mend it.
+    """One error in a document or a setting: where it is, what is wrong, and how to fix it.
 
-    `line` and `column` count from 1; 0 means the place has none (a missing directory, an environment variable).
+    `line` and `column` count from 1; 0 means that the source has no lines (a missing directory, an environment
+    variable).
     """
 
     source: str
@@ -197,7 +199,7 @@ class Fault:
 
     @property
     def place(self) -> str:
-        """Where it is, as `file:line:column`, or the source alone where no line is known."""
+        """The location as `file:line:column`, or only the source if no line is known."""
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
     def __str__(self) -> str:
@@ -205,7 +207,7 @@ class Fault:
 
 
 class FaultsError(ZtaError):
-    """Several faults at once, in order of source and position, none left out."""
+    """All faults found, in order of source and position."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = tuple(sorted(set(faults)))
@@ -213,8 +215,8 @@ class FaultsError(ZtaError):
 
 
 @contextmanager
-def collected(faults: list[Fault]) -> Iterator[None]:
-    """Add the faults that are raised inside to `faults` and go on behind, so that what follows is looked at, too."""
+def collect_faults(faults: list[Fault]) -> Iterator[None]:
+    """Append faults raised in the `with` block to `faults`, so that the code after the block runs too."""
     try:
         yield
     except FaultsError as error:
@@ -222,8 +224,8 @@ def collected(faults: list[Fault]) -> Iterator[None]:
 
 
 class DocumentErrors(FaultsError):
-    """Policy documents that do not parse or validate; nothing of the set is taken."""
+    """Policy documents that do not parse or validate. Nothing of the set is loaded."""
 
 
 class SettingsErrors(FaultsError):
-    """Settings that do not parse or validate; the process does not start."""
+    """Settings that do not parse or validate. The process does not start."""

@@ -1,4 +1,7 @@
-"""Logs survived exceptions: one stack a second at most, and without their messages, which may quote the request."""
+"""Log exceptions that the service survives: at most one stack trace a second.
+
+Exception messages are left out, because they may quote the request.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _INTERVAL_SECONDS: Final = 1.0
 
 
 class FailureLog:
-    """Writes to `logger`."""
+    """Writes rate-limited stack traces to `logger`."""
 
     __slots__ = ("_logger", "_quiet_until")
 
@@ -22,7 +25,7 @@ class FailureLog:
         self._quiet_until = 0.0
 
     def error(self, what: str, error: Exception, decision_id: str) -> None:
-        """Log `error` as the reason why `what` happened, unless another one was logged just before."""
+        """Log `error` as the cause of `what`, unless another error was logged in the last second."""
         now = time.monotonic()
         if now < self._quiet_until:
             return

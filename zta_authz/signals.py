@@ -1,7 +1,7 @@
-"""What signals do before the event loop takes them, and after it has let them go.
+"""Signal handlers for the time before the event loop installs its own, and after it has removed them.
 
-Without a handler SIGHUP and SIGUSR2 end a process, and the kernel drops the SIGTERM of process 1 in a container. So
-`serve` takes them before it imports anything that takes time, and until it serves there is nothing to drain.
+Without a handler, SIGHUP and SIGUSR2 end a process, and the kernel drops SIGTERM for process 1 of a container. So
+`serve` installs handlers before its slow imports. Until the service serves there is nothing to drain.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _ALL: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 _INTERRUPTED: Final = 130
-_asked: Final[list[int]] = []  # SIGHUPs that nobody has heeded
+_pending_reloads: Final[list[int]] = []  # SIGHUPs not yet handled
 
 
-def take_early() -> None:
-    """From now on SIGTERM and SIGINT end the process at once, SIGHUP is remembered, and SIGUSR2 does nothing."""
+def install_early_handlers() -> None:
+    """Let SIGTERM and SIGINT end the process at once, remember SIGHUP, and ignore SIGUSR2."""
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, _end)
@@ -29,23 +29,23 @@ def take_early() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
-def reload_was_asked() -> bool:
-    """Whether SIGHUP came since `take_early`, or since this was asked."""
-    asked = bool(_asked)
-    _asked.clear()
-    return asked
+def reload_requested() -> bool:
+    """Whether SIGHUP arrived since `install_early_handlers` or since the last call of this function."""
+    requested = bool(_pending_reloads)
+    _pending_reloads.clear()
+    return requested
 
 
-def ignore_all() -> None:
-    """The process has ended but for its last steps: it ends with its own status whatever comes now."""
+def ignore_signals() -> None:
+    """Ignore all signals during the last steps of a process, so that it exits with its own status."""
     for number in _ALL:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    # no exception: it could be caught where things are built, and threads that were begun would be waited for
+    # An exception could be caught by start-up code, and the exit would wait for threads that already run.
     os._exit(_INTERRUPTED if number == signal.SIGINT else 0)
 
 
 def _remember(number: int, _frame: FrameType | None) -> None:
-    _asked.append(number)
+    _pending_reloads.append(number)

@@ -1,4 +1,4 @@
-"""TCP sockets to listen on: at one address, or, for `[::]`, at every address of both families."""
+"""TCP sockets to listen on: one address, or for `[::]` every IPv4 and IPv6 address."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NO_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A TCP socket bound to an IP address and a port (0: any). Raises OSError.
+    """Return a TCP socket bound to an IP address and a port (0: any free port). Raises OSError.
 
-    `::` takes IPv4 too, whatever the system's default for it is (IPV6_V6ONLY, ipv6(7)); where the kernel has no IPv6,
-    it is all addresses of IPv4. With `shared` other processes of ours may be bound to the same port (SO_REUSEPORT).
+    `::` accepts IPv4 too, whatever the system's default for IPV6_V6ONLY is (ipv6(7)). If the kernel has no IPv6, `::`
+    means all IPv4 addresses. With `shared`, other worker processes may bind the same port (SO_REUSEPORT).
     """
     try:
         return _bound(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port, shared=shared)
@@ -26,14 +26,14 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket
 
 
 def _bound(family: socket.AddressFamily, host: str, port: int, *, shared: bool) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != _EVERYWHERE))
-        made.bind((host, port))
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != _EVERYWHERE))
+        listener.bind((host, port))
     except OSError:
-        made.close()
+        listener.close()
         raise
-    return made
+    return listener

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 if sys.argv[1:2] == ["serve"]:  # before all other imports: process 1 of a container must not miss its SIGTERM
-    from zta_authz.signals import take_early
+    from zta_authz.signals import install_early_handlers
 
-    take_early()
+    install_early_handlers()
 
 from zta_authz.cli.main import main
 

@@ -23,7 +23,7 @@ from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Answer, Reason
 from zta_authz.model.changed_headers import (
     PRINCIPAL_HEADER,
-    is_ours_on_denials,
+    is_reserved_on_denials,
     removable,
     removed_upstream,
     sendable,
@@ -215,7 +215,7 @@ def _deny(decision: Decision, decision_id: str, request: RequestAttributes | Non
     reason, response = decision.reason, decision.response
     if reason not in ANSWERS:
         reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is told as one
-    headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_ours_on_denials(name))
+    headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_reserved_on_denials(name))
     grpc = request is not None and _speaks_grpc(request)
     if grpc:
         headers = tuple((name, value) for name, value in headers if name != "location")

@@ -1,1 +1,1 @@
-"""Nouns, frozen and slotted: what the other packages speak of."""
+"""Data types that the other packages share, frozen and slotted."""

@@ -1,4 +1,4 @@
-"""Headers as they can be sent: what an allow changes on the request in fact, whatever policies and tokens ask for."""
+"""The header changes of an allow, reduced to those that Envoy can apply safely."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ PRINCIPAL_HEADER = "x-zta-principal"
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-:\n"
 _FOLDED = re.compile(r"[^a-z0-9]")
 _FOLDS = bytes(octet if chr(octet) in "abcdefghijklmnopqrstuvwxyz0123456789" else ord("-") for octet in range(256))
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: no pseudo header is one
-_UNTOUCHABLE = frozenset({"host"})  # rules have matched it; Envoy refuses to remove it
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token: excludes pseudo-headers
+_UNTOUCHABLE = frozenset({"host"})  # rules have already matched it, and Envoy refuses to remove it
 
-_OURS_ON_DENIALS = frozenset(
+_RESERVED_ON_DENIALS = frozenset(
     (
-        "content-type", "content-encoding", "content-length", "content-md5", "content-range",  # the body is ours
-        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",  # the proxy's
-        "server",  # which Envoy writes over
+        "content-type", "content-encoding", "content-length", "content-md5", "content-range",  # of our body
+        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",  # hop by hop
+        "server",  # Envoy overwrites it
     )
 )  # fmt: skip
-_GRPC = "grpc-"  # `grpc-status: 0` would tell a caller that was refused that its call went well
+_GRPC = "grpc-"  # `grpc-status: 0` would report success to a refused caller
 
 
 def folded_name(name: str) -> str:
-    """The form in which header names are compared: CGI, WSGI and PHP upstreams read all but letters and digits as one.
+    """Fold a header name for comparison: CGI, WSGI and PHP read all characters but letters and digits as one.
 
     Source: RFC 3875 section 4.1.18 for `-`; servers and languages do the same with `_`, `.` and the rest.
     """
     lower = name.lower()
-    if lower.isascii():  # all that a proxy sends; a name may have tens of thousands of characters
+    if lower.isascii():  # always, from a proxy; fast, because a name may have tens of thousands of characters
         return lower.encode().translate(_FOLDS).decode()
     return _FOLDED.sub("-", lower)
 
 
 def has_odd_names(listing: str) -> bool:
-    """Whether a name in `listing`, a line each in lower case, has characters that `folded_name` may change."""
+    """Whether a name in `listing` (lower case, one a line) has characters that `folded_name` may change."""
     return bool(listing.encode("utf-8", "surrogatepass").translate(None, _PLAIN))
 
 
-def is_ours_on_denials(name: str) -> bool:
-    """Whether a denial's header `name`, in lower case, is not a policy's to set: it says what the body is."""
-    return name in _OURS_ON_DENIALS or name.startswith(_GRPC)
+def is_reserved_on_denials(name: str) -> bool:
+    """Whether a policy may not set the header `name` (lower case) on a denial."""
+    return name in _RESERVED_ON_DENIALS or name.startswith(_GRPC)
 
 
 def sendable(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Headers that may be set, names in lower case; what could break or split a message is left out."""
+    """Yield the headers that may be set, names in lower case, without those that could break or split a message."""
     for name, value in headers:
         lower = name.lower()
         if _NAME.fullmatch(lower) and lower not in _UNTOUCHABLE and is_header_value(value):
@@ -61,19 +61,19 @@ def sendable(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def removable(names: Iterable[str]) -> dict[str, None]:
-    """Names in lower case that Envoy lets us remove, once each, in order."""
+    """The names that Envoy can remove, in lower case, in order, without repeats."""
     lower = (name.lower() for name in names)
     return {name: None for name in lower if _NAME.fullmatch(name) and name not in _UNTOUCHABLE}
 
 
 def set_upstream(changes: Changes, response: Response) -> dict[str, str]:
-    """What tokens and the policy set on the request, the policy's word last; who calls is nobody's to set."""
-    found = dict(sendable(changes.set_headers + response.set_headers))
-    found.pop(PRINCIPAL_HEADER, None)
-    return found
+    """The headers that tokens and the policy set on the request. The policy wins; neither sets the principal header."""
+    headers = dict(sendable(changes.set_headers + response.set_headers))
+    headers.pop(PRINCIPAL_HEADER, None)
+    return headers
 
 
 def removed_upstream(changes: Changes, response: Response) -> tuple[str, ...]:
-    """Names that token and policy have removed, and those that could not be set: the client's must not pass in."""
-    asked = changes.set_headers + response.set_headers
-    return (*changes.remove_headers, *response.remove_headers, *(name for name, _ in asked))
+    """The headers to remove, and those to be set: if setting one fails, the client's value must not pass."""
+    requested = changes.set_headers + response.set_headers
+    return (*changes.remove_headers, *response.remove_headers, *(name for name, _ in requested))

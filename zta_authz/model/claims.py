@@ -1,15 +1,15 @@
-"""How a token's claim becomes text in a header: one table for `outputClaimToHeaders` and for headers of policies.
+"""Convert a token's claims to header values, for `outputClaimToHeaders` and for headers set by policies.
 
-It is Envoy's (its `jwt_authn` filter, measured with Envoy 1.40), and docs/policies.md has it:
+The conversion is that of Envoy's `jwt_authn` filter (measured with Envoy 1.40); docs/policies.md documents it:
 
-    text                  itself; none where it is empty
+    string                itself; an empty string sets no header
     true, false           `true`, `false`
-    number                as a double: whole from 0 to below 2**64 as digits, else with six digits behind a point
+    number                as a double: a whole number from 0 to below 2**64 as digits, else with six decimals
     list, object          base64 of its JSON, as protobuf writes JSON; an object's members are sorted by name
-    null, absent          none
+    null, absent          no header
 
-Envoy writes the members of an object in random order, which JSON gives no meaning. A text with a control character
-other than a tab (`is_header_value`) is what rules compare, as in Envoy, and is never sent.
+Envoy writes an object's members in random order. Rules compare a string that contains control characters other than a
+tab (`is_header_value`), as in Envoy, but it is never sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-_SENDABLE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]*")  # RFC 9110 section 5.5, what UTF-8 can encode
+_SENDABLE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]*")  # RFC 9110 section 5.5, and encodable as UTF-8
 _FIRST_TOO_LARGE: Final = 2.0**64
 _ESCAPED = re.compile(
     r"[\x00-\x1f\"\\<>\x7f-\x9f\xad\u0600-\u0603\u06dd\u070f\u17b4\u17b5\u200b-\u200f\u2028-\u202e\u2060-\u2064"
@@ -29,12 +29,12 @@ _SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\f"
 
 
 def is_header_value(text: str) -> bool:
-    """True where `text` can be sent as a header's value: no control character, encodable."""
+    """Whether `text` can be sent as a header's value: it has no control characters and can be encoded."""
     return _SENDABLE.fullmatch(text) is not None
 
 
 def claim_at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """The claim that the names in `path` lead to, each into a nested object; None where there is none."""
+    """The claim at `path`, one name for each nested object; None if absent."""
     value: Any = claims
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -42,7 +42,7 @@ def claim_at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def claim_text(value: Any) -> str:
-    """A claim's value (as JSON is read) as a header's value, sendable or not; "" where it has none."""
+    """Convert a parsed claim to a header's value, which may not be sendable; "" if it has none."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -55,7 +55,7 @@ def claim_text(value: Any) -> str:
 
 
 def other_texts(value: Any) -> tuple[str, ...]:
-    """The texts of what is no string: of a claim's value or, where it is a list, of what is in it."""
+    """The header values of a claim, or of the items of a list claim, that are not strings."""
     items = value if isinstance(value, list) else (value,)
     return tuple(text for item in items if not isinstance(item, str) and (text := claim_text(item)))
 
@@ -67,7 +67,7 @@ def _number(value: float) -> str:
 
 
 def _json(value: Any) -> str:
-    """`value` as protobuf writes a `google.protobuf.Value`, without blanks; as deep as the token's JSON was."""
+    """Encode `value` as protobuf encodes a `google.protobuf.Value`, without blanks. The token's JSON limits depth."""
     if isinstance(value, str):
         return f'"{_ESCAPED.sub(_escape, value)}"'
     if value is None:

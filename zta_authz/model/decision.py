@@ -1,4 +1,4 @@
-"""The verdict on one request, why, and what must be done to fulfil it."""
+"""The verdict on one request, its reason, and the changes that carry it out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Verdict(StrEnum):
     """Allow or deny; nothing else exists."""
 
-    __hash__ = str.__hash__  # an enum's own is a Python call
+    __hash__ = str.__hash__  # Enum.__hash__ is a Python call
 
     ALLOW = "allow"
     DENY = "deny"
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a policy asks of the answer: headers to change on allow, status and message on denial (0, "" = ours)."""
+    """A policy's changes to the response: headers on allow, status and message on denial (0 and "": the default)."""
 
     set_headers: tuple[tuple[str, str], ...] = ()
     remove_headers: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ NO_RESPONSE = Response()
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A rule that matched without deciding: of an AUDIT policy, or of one in dry run. `action` is its policy's."""
+    """A rule that matched but did not decide: its policy has the action AUDIT, or is in dry run."""
 
     action: str
     policy: str
@@ -49,7 +49,7 @@ class Shadow:
 
 
 class Disagreement(msgspec.Struct, frozen=True):
-    """What the shadow policies say where that is another verdict; policy and rule are as in a `Decision`."""
+    """The shadow policies' decision, if its verdict differs. `policy` and `rule` are as in `Decision`."""
 
     verdict: Verdict
     reason: Reason
@@ -59,12 +59,13 @@ class Disagreement(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """One decision. `policy` is `namespace/name` and `rule` its rule's number from 0; "" and None where none decided.
+    """One decision.
 
-    `rule_name` is what the policy calls that rule, "" where it does not: numbers shift with each insertion.
+    `policy` is `namespace/name` and `rule` the number of its rule from 0; "" and None if no rule decided. `rule_name`
+    is that rule's name in the policy, "" if it has none; unlike the number, it stays when rules are inserted.
 
-    `identity` is what was verified, whatever the verdict; `refused_token` is whom a token names that was refused.
-    `detail` is for the decision log and spans only: it may name what an attacker would like to know.
+    `identity` is what was verified, whatever the verdict. `refused_token` is the subject that a refused token names.
+    `detail` is only for the decision log and spans: it may help an attacker.
     """
 
     verdict: Verdict
@@ -86,4 +87,4 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 UNDECIDED = Decision(Verdict.DENY, Reason.INTERNAL_ERROR)
-"""What a call is answered that nothing has decided yet."""
+"""The answer to a call that has not been decided yet."""

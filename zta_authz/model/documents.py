@@ -1,6 +1,6 @@
-"""What operators write, read and checked for shape but not yet compiled: one frozen type a document kind.
+"""Operators' documents after parsing and validation, before compilation: one frozen type for each kind.
 
-`Position` says where a value stands, so that whoever finds a fault later can still point at it.
+`Position` records where a value is written, so that the compiler can report faults at their location.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a source; `line` and `column` count from 1."""
+    """A location in a source; `line` and `column` count from 1."""
 
     source: str
     line: int
@@ -26,13 +26,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which workloads a document is for: its namespace (the root namespace means all) and the labels to match."""
+    """The workloads that a document applies to: a namespace (the root namespace means all) and labels to match."""
 
     namespace: str
     labels: Mapping[str, str]
 
     def selects(self, namespace: str, labels: Mapping[str, str], root_namespace: str) -> bool:
-        """Istio's rule: the root namespace selects everywhere, else the namespaces are equal; all labels match."""
+        """Apply Istio's rule: the namespaces are equal or it is the root namespace, and all labels match."""
         if self.namespace not in (namespace, root_namespace):
             return False
         return all(labels.get(key) == value for key, value in self.labels.items())
@@ -40,7 +40,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class FromHeader:
-    """Where a token may stand: header `name` (lower case), after `prefix` (may be "")."""
+    """A token location: the header `name` (lower case), after `prefix` (may be "")."""
 
     name: str
     prefix: str = ""
@@ -48,7 +48,7 @@ class FromHeader:
 
 @dataclass(frozen=True, slots=True)
 class ClaimToHeader:
-    """`outputClaimToHeaders`: the claim path (segments of nesting) that header `header` (lower case) is set from."""
+    """`outputClaimToHeaders`: set `header` (lower case) from the claim at the dotted path `claim`."""
 
     header: str
     claim: str
@@ -58,9 +58,9 @@ class ClaimToHeader:
 class JwtRule:
     """One entry of `RequestAuthentication.spec.jwtRules`.
 
-    `issuer` "" takes tokens whatever their `iss` is. `jwks` is the text of the inline key set, None where `jwks_uri` or
-    discovery is to give it. `jwks_position` is where the key set stands; `policy` is `namespace/name`. `required` is
-    `presence: REQUIRED`: no request passes without a token that this rule accepts.
+    `issuer` "" accepts any `iss`. `jwks` is the text of the inline key set, None if the keys come from `jwks_uri` or
+    discovery. `jwks_position` locates the key set; `policy` is `namespace/name`. `required` is `presence: REQUIRED`:
+    every request needs a token that this rule accepts.
     """
 
     policy: str
@@ -94,10 +94,10 @@ class RequestAuthentication:
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """`zta.dev/v1` TrustBundle: the authorities of one trust domain. PEM texts hold one or more certificates.
+    """`zta.dev/v1` TrustBundle: the authorities of one trust domain. PEM texts contain one or more certificates.
 
-    `spiffe_bundle` is a SPIFFE bundle, as JSON text or parsed. JWT-SVIDs of the domain are taken for
-    `jwt_svid_audiences`.
+    `spiffe_bundle` is a SPIFFE bundle, as JSON text or parsed. The domain's JWT-SVIDs are accepted if they are for one
+    of `jwt_svid_audiences`.
     """
 
     name: str
@@ -116,7 +116,7 @@ class TrustBundle:
 
 
 class Revoked(StrEnum):
-    """What an entry of a RevocationList names."""
+    """What an entry of a RevocationList revokes."""
 
     TOKEN = "token"  # noqa: S105 - the `jti` of a token
     KEY = "key"  # the `kid` of an issuer's key
@@ -129,9 +129,10 @@ class Revoked(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One entry: `what` it names by `value`, of `issuer` only unless that is "".
+    """One entry: revokes the `what` named `value`, only of `issuer` unless that is "".
 
-    It counts from `effective_from` on, and only for what was issued before `before`; both in seconds since the epoch.
+    The entry applies from `effective_from` on, and only to credentials issued before `before`; both are seconds since
+    the epoch.
     """
 
     what: Revoked
@@ -154,7 +155,7 @@ class RevocationList:
 
 @dataclass(frozen=True, slots=True)
 class IssuerPolicy:
-    """`zta.dev/v1` IssuerPolicy: limits on one issuer's tokens. () means any; `max_token_age` is in seconds."""
+    """`zta.dev/v1` IssuerPolicy: limits on one issuer's tokens. () allows any; `max_token_age` is in seconds."""
 
     name: str
     namespace: str
@@ -171,7 +172,7 @@ class IssuerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key of a client by its digest (SHA-256 or SHA-512): valid from `not_before` until just before `expires`."""
+    """A client's key by its digest (SHA-256 or SHA-512), valid from `not_before` until before `expires`, in seconds."""
 
     digest: bytes = field(repr=False)
     position: Position
@@ -181,7 +182,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyClient:
-    """A client program and its keys: more than one while they are rotated."""
+    """A client program and its keys; it has several during a rotation."""
 
     name: str
     scopes: tuple[str, ...]
@@ -190,7 +191,7 @@ class ApiKeyClient:
 
 @dataclass(frozen=True, slots=True)
 class ApiKeySet:
-    """`zta.dev/v1` ApiKeySet: keys that come in header `header` (lower case), which goes on if `forward`."""
+    """`zta.dev/v1` ApiKeySet: keys sent in `header` (lower case), which is forwarded upstream if `forward`."""
 
     name: str
     namespace: str

@@ -1,7 +1,7 @@
-"""Header names that the upstream believes us, and no client, to have written: what is taken out of each request.
+"""Headers that only zta-authz may set: they are removed from each request, so that no client can forge them.
 
-CGI and its heirs (WSGI, Rack, PHP) give an application `HTTP_X_ZTA_PRINCIPAL` for `X-Zta-Principal`, `x_zta_principal`
-and `x.zta.principal` alike, so names are compared as such applications read them.
+CGI, WSGI, Rack and PHP give an application `HTTP_X_ZTA_PRINCIPAL` for `X-Zta-Principal`, `x_zta_principal` and
+`x.zta.principal` alike, so names are compared as such applications read them.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ _OWN_MARK: Final = "zta"
 
 
 class GuardedNames:
-    """The names of one snapshot; immutable.
+    """The guarded names of one snapshot; immutable.
 
-    `listed` are removed from each request unless they are set, whether or not they were seen: the proxy may be told to
-    show us only some headers. What was seen is removed in every spelling that folds to one of them, or to ours.
+    `listed` are removed from each request unless they are set, whether or not the request shows them: the proxy may
+    be configured to send only some headers. Of the headers in the request, every spelling that folds to a guarded name
+    is removed.
     """
 
     __slots__ = ("_folded", "_read", "_watched", "listed")
 
     def __init__(self, outputs: Iterable[str] = (), read: Iterable[str] = ()) -> None:
-        """`outputs` are set by tokens and policies. `read` hold credentials: only their other spellings are removed."""
+        """Guard `outputs`, set by tokens and policies, and other spellings of `read`, which carry credentials."""
         lower = {name.lower() for name in outputs}
         self._folded: Final = frozenset(map(folded_name, lower))
         self._read: Final[dict[str, set[str]]] = {}
         for name in read:
             self._read.setdefault(folded_name(name), set()).add(name.lower())
-        # Names without an odd character that must be looked at; all others are told by their characters.
+        # Guarded names in plain characters; `has_odd_names` detects all others.
         self._watched: Final = self._folded.union(name for name, as_read in self._read.items() if name not in as_read)
         own = (PRINCIPAL_HEADER, DECISION_ID_HEADER)
         self.listed: Final = tuple(removable(sorted({*own, *lower, *self._folded})))
 
     def spoofed(self, headers: Headers) -> tuple[str, ...]:
-        """The names among `headers` that the upstream could take for one of these, or for one of ours."""
+        """The names in `headers` that the upstream could take for a guarded one."""
         names = headers.names()
         text = headers.listing()
         if not has_odd_names(text) and _OWN_MARK not in text and self._watched.isdisjoint(names):
-            return ()  # the usual case, settled without looking at each name
+            return ()  # the usual case, without a look at each name
         return tuple(name for name in names if self._is_guarded(name))
 
     def _is_guarded(self, name: str) -> bool:
@@ -58,4 +59,4 @@ class GuardedNames:
 
 
 OWN_NAMES: Final = GuardedNames()
-"""Our own, where no policy or token sets any."""
+"""The names of zta-authz itself, for when no policy or token sets headers."""

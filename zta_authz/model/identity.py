@@ -1,4 +1,4 @@
-"""Who is calling, verified: the peer behind the connection and the end user behind the tokens."""
+"""The verified caller: the peer of the connection, and the end user of the tokens."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class PeerTrust(StrEnum):
     """Why a peer's name is believed."""
 
     CERTIFICATE = "certificate"  # its chain was verified here against a trust bundle
-    PROXY = "proxy"  # the operator said to take the proxy's word
+    PROXY = "proxy"  # the operator configured trust in the proxy
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """The verified mTLS peer.
 
-    `names` are what principals in rules are compared with, in Envoy's order: one SPIFFE ID in strict reading, all URI
-    SANs, DNS SANs and the subject in Istio's. `spiffe_id` is None only in Istio's reading.
+    Rules compare their principals with `names`: one SPIFFE ID with strict semantics; all URI SANs, DNS SANs and the
+    subject, in Envoy's order, with Istio semantics. `spiffe_id` is None only with Istio semantics.
     `certificate_sha256` is the digest of the leaf's DER (RFC 8705 `x5t#S256`), None without a certificate.
     """
 
@@ -36,15 +36,15 @@ class Peer:
     trust: PeerTrust
     certificate_sha256: bytes | None = None
     principal: str = field(init=False, compare=False)
-    """The one name to show: the SPIFFE ID, else the first name, else ""."""
+    """The name to display: the SPIFFE ID, else the first name, else ""."""
 
     def __post_init__(self) -> None:
         shown = str(self.spiffe_id) if self.spiffe_id is not None else next(iter(self.names), "")
-        object.__setattr__(self, "principal", shown)  # made once: every record, span and answer shows it
+        object.__setattr__(self, "principal", shown)  # computed once: every record, span and response contains it
 
 
 class Binding(StrEnum):
-    """What ties a token to whoever presents it."""
+    """What binds a token to its presenter."""
 
     CERTIFICATE = "certificate"  # `cnf` `x5t#S256` is the peer's certificate (RFC 8705)
     DPOP = "dpop"  # `cnf` `jkt` is the key of the request's DPoP proof (RFC 9449)
@@ -59,20 +59,17 @@ class Token:
     subject: str
     claims: Mapping[str, Any] = field(repr=False)
     policy: str = ""
-    """Which RequestAuthentication verified it, as `namespace/name`."""
+    """The RequestAuthentication that verified it, as `namespace/name`."""
     space_delimited_claims: tuple[str, ...] = ()
-    """Top-level claims whose text rules read as a list, split on spaces, beside `scope` and `permission`."""
+    """Top-level claims that rules split on spaces into a list, besides `scope` and `permission`."""
     issued_at: float | None = None
-    """`iat` in seconds since the epoch, None where the token does not say."""
+    """`iat` in seconds since the epoch, None if absent."""
     names: tuple[str, str] | None = field(init=False, repr=False, compare=False)
-    """`iss` and `sub` as rules read them, None where one of them is no text; made once, as each request asks."""
+    """`iss` and `sub` as rules read them, None unless both are strings; computed once for all requests."""
     _texts: dict[tuple[str, ...], str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def header_text(self, path: tuple[str, ...]) -> str:
-        """The claim at `path` as a header's value, "" where it has none that can be sent.
-
-        Made once: policies ask with each request.
-        """
+        """The claim at `path` as a header's value, "" if it has none that can be sent (cached)."""
         text = self._texts.get(path)
         if text is None:
             text = claim_text(claim_at(self.claims, path))
@@ -87,7 +84,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class ApiClient:
-    """A client program, known by its API key."""
+    """A client program, authenticated by its API key."""
 
     name: str
     scopes: tuple[str, ...] = ()
@@ -95,7 +92,7 @@ class ApiClient:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What authentication asks of the request that goes on to the upstream.
+    """The changes that authentication makes to the request before it goes to the upstream.
 
     `set_headers` are (name, value) pairs to overwrite; `remove_headers` and `remove_query` are names.
     """
@@ -110,10 +107,10 @@ NO_CHANGES = Changes()
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Everything verified about the caller; `peer` and `token` are None where nothing was presented.
+    """Everything verified about the caller; `peer` and `token` are None if none was presented.
 
-    `token` is the one that rules read (`requestPrincipals`, `request.auth.*`); `tokens` are all that verified.
-    `binding` is what ties `token` to the caller; None where whoever holds it may present it.
+    `token` is the one that rules read (`requestPrincipals`, `request.auth.*`); `tokens` are all verified tokens.
+    `binding` is what binds `token` to the caller; None for a plain bearer token.
     """
 
     peer: Peer | None = None
@@ -125,7 +122,7 @@ class Identity:
 
     @property
     def principal(self) -> str:
-        """The peer's principal, "" where there is no authenticated peer."""
+        """The peer's principal, "" without an authenticated peer."""
         return self.peer.principal if self.peer is not None else ""
 
 
@@ -134,7 +131,7 @@ ANONYMOUS = Identity()
 
 @dataclass(frozen=True, slots=True)
 class NamedToken:
-    """Whom a token that was refused names; `verified` where its signature held, so that its issuer said it."""
+    """The issuer and subject that a refused token names; `verified` if its signature is valid."""
 
     issuer: str
     subject: str
@@ -142,7 +139,7 @@ class NamedToken:
 
 
 class RefusedCaller(Refused):
-    """`Refused`, with what is known of the caller all the same: for the decision log, never for a decision."""
+    """`Refused`, with what is known about the caller: only for the decision log, never for a decision."""
 
     def __init__(
         self,
@@ -152,9 +149,9 @@ class RefusedCaller(Refused):
         token: NamedToken | None = None,
         api_client: ApiClient | None = None,
     ) -> None:
-        """What `refused` says already of the caller stays; the rest is added."""
+        """Wrap `refused`: its own facts about the caller win over the arguments."""
         super().__init__(refused.reason, refused.detail)
-        said = refused if isinstance(refused, RefusedCaller) else None
-        self.peer: Peer | None = (said.peer if said is not None else None) or peer
-        self.token: NamedToken | None = (said.token if said is not None else None) or token
-        self.api_client: ApiClient | None = (said.api_client if said is not None else None) or api_client
+        earlier = refused if isinstance(refused, RefusedCaller) else None
+        self.peer: Peer | None = (earlier.peer if earlier is not None else None) or peer
+        self.token: NamedToken | None = (earlier.token if earlier is not None else None) or token
+        self.api_client: ApiClient | None = (earlier.api_client if earlier is not None else None) or api_client

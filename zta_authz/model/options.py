@@ -1,4 +1,4 @@
-"""The settings that change what the core decides, as one frozen value; built by `settings`, read by the core."""
+"""The settings that influence decisions, as one frozen value. `settings` builds it, the core reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Semantics(StrEnum):
-    """Which reading of Istio's documents decides: our safe one, or exactly Envoy's."""
+    """How Istio's documents are interpreted: strictly, the safe way, or exactly as Envoy does."""
 
     STRICT = "strict"
     ISTIO = "istio"
@@ -39,7 +39,7 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Whose requests are decided; selectors are matched against it."""
+    """The workload that requests go to; selectors are matched against it."""
 
     namespace: str = "default"
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
@@ -49,7 +49,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class NamedWorkload:
-    """A workload that a proxy with SPIFFE ID `principal` stands before."""
+    """A workload, and the SPIFFE ID `principal` of the proxy in front of it."""
 
     principal: str
     workload: Workload
@@ -57,9 +57,9 @@ class NamedWorkload:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A proxy that stands before several workloads: `caller` is its SPIFFE ID, or `unix` for a Unix socket's users.
+    """A proxy in front of several workloads: `caller` is its SPIFFE ID, or `unix` for users of the Unix socket.
 
-    `namespaces` are those it may name: exact, `x*`, `*x` or `*`.
+    It may name workloads in `namespaces`: exact, `x*`, `*x` or `*`.
     """
 
     caller: str
@@ -71,9 +71,9 @@ UNIX_CALLER: Final = "unix"
 
 @dataclass(frozen=True, slots=True)
 class DocumentScope:
-    """Which namespaces and files may hold documents that count for every workload; None: any.
+    """The namespaces and files that may contain documents for every workload; None allows any.
 
-    `paths` are files or directories, without `/` at the end. `chosen`: False where the operator did not say.
+    `paths` are files or directories, without a trailing `/`. `chosen` is False if the operator set neither.
     """
 
     namespaces: tuple[str, ...] | None = None
@@ -83,13 +83,13 @@ class DocumentScope:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How documents are read and requests decided.
+    """How documents are interpreted and requests decided.
 
-    `default_allow`: a request that no policy speaks of is allowed, if no ALLOW policy selects the workload.
-    `accept_ambiguous_paths`: paths that two parties may read differently are matched as they are.
-    `bundles_from_elsewhere`: trust bundles come from the settings' sources too, whether or not they are there yet.
-    `root_documents`: who may say what counts for every workload.
-    `workloads` and `gateways`: where one of them is given, each request says whose it is, else it is `workload`'s.
+    `default_allow`: allow a request that no rule matches, if no ALLOW policy selects the workload.
+    `accept_ambiguous_paths`: match paths that two parties may read differently as they are.
+    `bundles_from_elsewhere`: the settings' sources supply trust bundles too, loaded already or not.
+    `root_documents`: where documents for every workload may come from.
+    `workloads` and `gateways`: if either is set, the workload depends on the request; else it is `workload`.
     """
 
     semantics: Semantics = Semantics.STRICT
@@ -107,9 +107,9 @@ class Options:
     bundles_from_elsewhere: bool = False
     root_documents: DocumentScope = field(default=DocumentScope(), repr=False, compare=False)
     shared: bool = field(init=False, repr=False, compare=False)
-    """True where requests say whose they are."""
+    """True if the workload depends on the request."""
     strict: bool = field(init=False, repr=False, compare=False)
-    """True in the safe reading."""
+    """True with strict semantics."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shared", bool(self.workloads or self.gateways))
@@ -117,7 +117,7 @@ class Options:
 
     @classmethod
     def istio(cls, workload: Workload | None = None) -> Options:
-        """Exactly what an Istio sidecar's Envoy would decide."""
+        """Options to decide exactly as the Envoy of an Istio sidecar does."""
         return cls(
             semantics=Semantics.ISTIO,
             default_allow=True,

@@ -1,12 +1,12 @@
-"""How compiling shares the processor with deciding: it calls a `Pause` often, whoever gives one waits there."""
+"""Cooperative scheduling of compilation: the compiler calls a `Pause` often, so that decisions get the processor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Pause = Callable[[], None]
-"""Called between small pieces of work, some microseconds to a millisecond of it. May block, never raises."""
+"""Called between steps that take some microseconds to a millisecond. May block, never raises."""
 
 
 def no_pause() -> None:
-    """Go on at once."""
+    """Continue at once."""

@@ -1,4 +1,4 @@
-"""What the proxy saw (`RequestAttributes`) and what was presented, still unverified (`Evidence`)."""
+"""The request as the proxy describes it (`RequestAttributes`), and the peer's unverified `Evidence`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 class Headers:
-    """Request headers by lower-case name, each with its values in the order of arrival.
+    """Request headers by lower-case name, each with its values in order of arrival.
 
-    `exact` tells whether repeats arrived apart (Envoy's `encode_raw_headers`, `header_map`). Where they did not, each
-    name has one value in which Envoy joined repeats with commas, and a comma may stand for either.
-    Values are text in which bytes that are not UTF-8 are surrogate escapes, so that equal text means equal bytes.
+    `exact` is true if repeated headers arrived separately (Envoy's `encode_raw_headers`, `header_map`). Otherwise each
+    name has one value, in which Envoy joined repeats with commas, and a comma may also belong to a value.
+    Bytes that are not UTF-8 are surrogate escapes, so that equal text means equal bytes.
     """
 
     __slots__ = ("_values", "exact")
 
     def __init__(self, values: dict[str, tuple[str, ...]], *, exact: bool) -> None:
-        """Take `values` as they are: names in lower case, no name without a value."""
+        """Wrap `values` without a copy: names are in lower case, and each has at least one value."""
         self._values = values
         self.exact = exact
 
     def all(self, name: str) -> tuple[str, ...]:
-        """Each value of the header, () where it is absent. `name` is in lower case."""
+        """All values of the header, () if absent. `name` is in lower case."""
         return self._values.get(name, ())
 
     def joined(self, name: str) -> str | None:
-        """The values joined with `,` as Envoy's header map shows them; None where the header is absent."""
+        """The values joined with `,` as in Envoy's header map; None if the header is absent."""
         values = self._values.get(name)
         if values is None:
             return None
@@ -45,7 +45,7 @@ class Headers:
         return self._values
 
     def listing(self) -> str:
-        """The names, a line each; there may be others in it."""
+        """The names, one a line; a name that contains a line break looks like two."""
         return "\n".join(self._values)
 
     def __contains__(self, name: str) -> bool:
@@ -63,7 +63,7 @@ NO_HEADERS = Headers({}, exact=True)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One end of a connection. `ip` is "" where the proxy gave none (a Unix socket), `port` is 0 then."""
+    """One end of a connection. For a Unix socket `ip` is "" and `port` is 0."""
 
     ip: str = ""
     port: int = 0
@@ -73,11 +73,11 @@ NO_ADDRESS = Address()
 
 
 class RequestAttributes(msgspec.Struct, frozen=True):
-    """One request as the proxy describes it: facts of the wire, nothing verified.
+    """One request as the proxy describes it; nothing is verified.
 
-    A Struct, like all that is made for each request: a frozen dataclass takes six times as long to make.
+    A Struct, like every object created for each request: creating a frozen dataclass takes six times as long.
 
-    `path` is `:path` as it came: query and fragment included, no decoding.
+    `path` is `:path` as received, with query and fragment and without decoding.
     `request_id` is Envoy's stream id. `metadata` is dynamic metadata by filter name.
     """
 
@@ -97,10 +97,10 @@ class RequestAttributes(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What was presented for the peer's identity; tokens stay in the request's headers and query.
+    """Unverified evidence of the peer's identity; tokens stay in the request's headers and query.
 
-    `principal` is the proxy's word for the peer (first URI SAN, else first DNS SAN, else subject).
-    `certificate` is the leaf as Envoy sends it: URL-encoded PEM, "" where there is none.
+    `principal` is the proxy's name for the peer (first URI SAN, else first DNS SAN, else subject).
+    `certificate` is the leaf as Envoy sends it: URL-encoded PEM, "" if absent.
     """
 
     principal: str = ""

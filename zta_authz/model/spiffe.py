@@ -1,4 +1,4 @@
-"""SPIFFE identities: trust domain and SPIFFE ID, exactly as the SPIFFE-ID specification (section 2) writes them.
+"""Trust domains and SPIFFE IDs, exactly as in the SPIFFE-ID specification (section 2).
 
     spiffe-id      = "spiffe://" trust-domain path        at most 2048 bytes
     trust-domain   = 1*255( a-z / 0-9 / "." / "-" / "_" )
@@ -22,13 +22,13 @@ _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")
 
 @dataclass(frozen=True, slots=True, order=True)
 class TrustDomain:
-    """A trust domain name such as `cluster.local`; use `parse` for text that comes from outside."""
+    """A trust domain name such as `cluster.local`; use `parse` for text from outside."""
 
     name: str
 
     @classmethod
     def parse(cls, text: str) -> TrustDomain:
-        """The trust domain written in `text`, without scheme or path. Raises ValueError saying what is wrong."""
+        """Parse a trust domain name without scheme or path. Raises ValueError with what is wrong."""
         if not _TRUST_DOMAIN.fullmatch(text):
             raise ValueError("a trust domain is 1 to 255 characters of a-z, 0-9, `.`, `-` and `_`, in lower case")
         return cls(text)
@@ -46,7 +46,7 @@ class SpiffeId:
 
     @classmethod
     def parse(cls, text: str) -> SpiffeId:
-        """The SPIFFE ID written in `text`. Raises ValueError saying what is wrong; never normalises."""
+        """Parse a SPIFFE ID without normalising it. Raises ValueError with what is wrong."""
         if len(text) > MAX_SPIFFE_ID_BYTES:
             raise ValueError(f"a SPIFFE ID has at most {MAX_SPIFFE_ID_BYTES} bytes")
         if not text.startswith(SCHEME):

@@ -1,4 +1,4 @@
-"""How far one check has come, and when: noted only for calls that are timed, because each look at a clock costs."""
+"""The times at which one check passes its stages, recorded only for timed calls, because reading a clock costs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """When each stage of one call ended, in nanoseconds since the epoch as `clock` tells; 0 where it was not reached.
+    """The end of each stage of one call, in nanoseconds since the epoch by `clock`; 0 if not reached.
 
-    `conditions` CEL conditions were evaluated in `conditions_ns`, a part of the time from `identified` to `decided`.
-    `sampled`: a span is wanted. Noting changes no decision.
+    `conditions` counts the CEL conditions evaluated, and `conditions_ns` is their time, a part of that from
+    `identified` to `decided`. `sampled` asks for a span. Recording changes no decision.
     """
 
     __slots__ = ("clock", "conditions", "conditions_ns", "decided", "identified", "parsed", "sampled")

@@ -1,7 +1,7 @@
-"""The trace that a call or a request is part of (W3C Trace Context): one parser for whoever asks.
+"""Parsers for the trace that a call or a request belongs to (W3C Trace Context).
 
-A proxy copies what its client sent into `tracestate`, and a client writes the request's `traceparent` itself. So what
-is malformed is as if it had not been sent, and each text is bounded before it is looked at.
+Clients write both `traceparent` and `tracestate`: a proxy copies them. So a malformed value counts as absent, and each
+length is checked before parsing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_PARENT_CHARACTERS: Final = 512
-"""A `traceparent` of version 00 has 55; later versions may add to it (section 4.3)."""
+"""A `traceparent` of version 00 has 55; later versions may be longer (section 4.3)."""
 MAX_STATE_CHARACTERS: Final = 8192
 MAX_STATE_MEMBERS: Final = 32
 """Section 3.3.1.1."""
@@ -29,7 +29,7 @@ _MEMBER: Final = re.compile(rf"({_KEY})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\
 
 
 class TraceParent(NamedTuple):
-    """A span of another party's: its trace (32 hexadecimal digits), itself (16), and whether it is sampled."""
+    """The caller's span: `trace_id` (32 hexadecimal digits), `span_id` (16), and whether it is sampled."""
 
     trace_id: str
     span_id: str
@@ -37,7 +37,7 @@ class TraceParent(NamedTuple):
 
 
 def parse_trace_parent(text: str) -> TraceParent | None:
-    """The parent that a `traceparent` names, None for a text that is not one (section 3.2)."""
+    """Parse a `traceparent` (section 3.2); None if it is malformed."""
     if len(text) > MAX_PARENT_CHARACTERS:
         return None
     match = _PARENT.fullmatch(text.strip(_BLANKS))
@@ -47,7 +47,7 @@ def parse_trace_parent(text: str) -> TraceParent | None:
 
 
 def parse_trace_state(values: Iterable[str]) -> str:
-    """The `tracestate` of one or more header values, without blanks and empty members; "" if any of it is malformed."""
+    """Join `tracestate` header values without blanks and empty members; "" if any part is malformed."""
     text = ",".join(values)
     if not text or len(text) > MAX_STATE_CHARACTERS:
         return ""
@@ -61,7 +61,7 @@ def parse_trace_state(values: Iterable[str]) -> str:
 
 
 def call_parent(metadata: Iterable[tuple[str, str | bytes]]) -> TraceParent | None:
-    """The parent that a gRPC call's metadata names; None where it names none, or several (section 3.2.1)."""
+    """The `traceparent` of a gRPC call's metadata; None if absent, repeated (section 3.2.1) or malformed."""
     parents = [value for name, value in metadata if name == "traceparent"]
     if len(parents) != 1 or not isinstance(parents[0], str):
         return None
@@ -69,5 +69,5 @@ def call_parent(metadata: Iterable[tuple[str, str | bytes]]) -> TraceParent | No
 
 
 def call_state(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """The `tracestate` of a gRPC call's metadata, "" for none."""
+    """The `tracestate` of a gRPC call's metadata, "" if absent or malformed."""
     return parse_trace_state([value for name, value in metadata if name == "tracestate" and isinstance(value, str)])

@@ -43,7 +43,7 @@ from zta_authz.service.reloading import Reloading
 from zta_authz.service.serving import Servers
 from zta_authz.service.warmup import warm_up
 from zta_authz.settings.live import LiveSettings
-from zta_authz.signals import ignore_all, reload_was_asked
+from zta_authz.signals import ignore_signals, reload_requested
 from zta_authz.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def serve(
     try:
         uvloop.run(_serve(settings, config, read, as_worker, replays))
     finally:
-        ignore_all()
+        ignore_signals()
 
 
 async def _serve(
@@ -110,7 +110,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGUSR2, _LOG.info, "SIGUSR2 replaces workers, and this process has none")
     await service.start()
     service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
-    if reload_was_asked():  # what was read since may be older than that
+    if reload_requested():  # what was read since may be older than that
         service.reload()
     if as_worker is not None:
         as_worker(service)

@@ -13,7 +13,7 @@ from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.segments import SegmentedLog
 from zta_authz.audit.sinks import LineSink, NullSink, OnFull
-from zta_authz.errors import Fault, SettingsErrors, collected
+from zta_authz.errors import Fault, SettingsErrors, collect_faults
 from zta_authz.otlp.messages import Origin, Signal
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.otlp import connect
@@ -89,11 +89,11 @@ def open_audit(wanted: AuditSettings, origin: Origin | None = None, *, traced: b
 def audit_faults(wanted: AuditSettings) -> list[Fault]:
     """All that would keep `open_audit` from opening a file, found without opening it for writing."""
     faults: list[Fault] = []
-    with collected(faults):
+    with collect_faults(faults):
         _masker(wanted)
     checkpoint = wanted.checkpoint
     if checkpoint is not None:
-        with collected(faults):
+        with collect_faults(faults):
             _signing_key(checkpoint.key_file)
     signed = None if checkpoint is None else checkpoint.path
     for path, setting in ((wanted.path, "audit.path"), (signed, "audit.checkpoint.path")):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from zta_authz.errors import Fault, SettingsErrors, collected
+from zta_authz.errors import Fault, SettingsErrors, collect_faults
 from zta_authz.otlp.messages import Target
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.otlp_model import OLDER_KEYS, TracingSettings
@@ -114,9 +114,9 @@ def exporter_target(
             tls_context(target)
         except OSError as error:  # ssl.SSLError is one
             raise SettingsErrors([*faults, *_of_files(target, setting, error)]) from error
-    with collected(faults):
+    with collect_faults(faults):
         target = replace(target, compression=_compression(signal, environ))
-    with collected(faults):
+    with collect_faults(faults):
         target = replace(target, seconds=_seconds(signal, environ))
     if faults:
         raise SettingsErrors(faults)
@@ -171,7 +171,7 @@ def _target(
     wanted: CollectorSettings, signal: Signal, setting: str, environ: Mapping[str, str], faults: list[Fault]
 ) -> Target:
     headers: tuple[Header, ...] = ()
-    with collected(faults):
+    with collect_faults(faults):
         if wanted.headers_file is not None:
             headers = _headers_of_file(wanted.headers_file, setting)
         else:

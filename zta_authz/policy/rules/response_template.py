@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason
-from zta_authz.model.changed_headers import is_ours_on_denials
+from zta_authz.model.changed_headers import is_reserved_on_denials
 from zta_authz.model.decision import Response
 from zta_authz.policy.yaml.header_names import read_changed_header
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar
@@ -152,7 +152,7 @@ def _check_set(reader: Reader, headers: list[tuple[Node, HeaderSource]], action:
         if action == "ALLOW" and name in _ANSWER_HEADERS:
             message = f"`{name}` is a header of answers, and a policy with action ALLOW sets headers of the request"
             reader.fault(node, message, "remove it, or use action DENY")
-        if action == "DENY" and is_ours_on_denials(name):
+        if action == "DENY" and is_reserved_on_denials(name):
             message = f"`{name}` of a denial is not a policy's to set: its body is always `application/problem+json`"
             reader.fault(node, message, "remove it; what the caller should read belongs into `message`")
 

@@ -31,7 +31,7 @@ from zta_authz.service.workers.health import FleetHealth
 from zta_authz.service.workers.places import Ports, worker_settings
 from zta_authz.service.workers.process import WorkerProcess
 from zta_authz.service.workers.replays import new_table
-from zta_authz.signals import ignore_all
+from zta_authz.signals import ignore_signals
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
 
@@ -77,7 +77,7 @@ def supervise(settings: Settings, config: str | None) -> int:
     try:
         return asyncio.run(supervisor.run())
     finally:
-        ignore_all()
+        ignore_signals()
 
 
 class Supervisor:
