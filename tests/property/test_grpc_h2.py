@@ -148,7 +148,7 @@ def test_whatever_comes_and_whatever_we_do_nothing_is_raised_and_nothing_held_pa
         assert all(event.stream < denied_from for event in events if isinstance(event, Request))
         assert unsent_without_reason(connection._out) == []
         waiting += [event.stream for event in events if isinstance(event, Request)]
-        assert connection.held_bytes <= MOST_HELD
+        assert connection.buffered_bytes <= MOST_HELD
         frames_of(connection.bytes_to_send())  # whole and well-formed frames, whatever happened
         assert connection.finished or connection.fault is None
 

@@ -1,22 +1,22 @@
-"""Unary gRPC over HTTP/2 for a server, without I/O: bytes and the time in, events and bytes out.
+"""The server side of unary gRPC over HTTP/2, without I/O: bytes and the time in, events and bytes out.
 
 Reading order, which is the order of imports:
 
-    errors      what can go wrong, and how much of the connection it takes with it
-    bounds      what a peer may ask of us: every limit with its unit, and the tally of frames that cost work
+    errors      error codes, and faults that end a stream or the connection
+    bounds      limits of a connection with their units, and rate limits for costly frames
     states      the stream states as a table (RFC 9113, section 5.1)
-    frames      frame layouts and the frames we write
+    frames      frame layouts, and constructors of the frames that we send
     huffman     Huffman strings (RFC 7541, section 5.2)
-    hpack       header blocks to fields (RFC 7541)
-    request     fields to the head of a gRPC call, or why it is not one
-    messages    length-prefixed messages and the answers, made beforehand
-    reader      bytes to frames
-    headers     header blocks to heads
-    streams     the streams under way, and what is remembered of the others
-    inbound     what calls bring, against windows and bounds
-    outbound    what may be sent now, what waits for the peer's window
+    hpack       decoder of header blocks (RFC 7541)
+    request     checks a request's fields, and parses them to the head of a gRPC call
+    messages    length-prefixed messages, and precomputed answers
+    reader      splits bytes into frames
+    headers     assembles header blocks and parses them to heads
+    streams     the open streams, and those reset recently
+    inbound     request content: windows, limits and gRPC framing
+    outbound    answers: sent at once, or once the peer's window opens
     calls       a call from its header block to its answer
-    connection  one connection, everything joined
+    connection  one connection, made of all the above
 
-Nothing here opens a socket, reads a clock, logs, or knows what is asked over it.
+Nothing here opens a socket, reads a clock, logs, or depends on the service that it carries.
 """

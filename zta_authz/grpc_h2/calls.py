@@ -1,17 +1,17 @@
-"""The calls of a connection, from their header block to their answer."""
+"""The calls of a connection, from the header block to the answer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz.grpc_h2 import frames
-from zta_authz.grpc_h2.bounds import Costly
+from zta_authz.grpc_h2.bounds import CountedFrame
 from zta_authz.grpc_h2.errors import ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import END_STREAM
 from zta_authz.grpc_h2.headers import UnreadHeaders
-from zta_authz.grpc_h2.inbound import TOO_MUCH, Inbound, consume_window
+from zta_authz.grpc_h2.inbound import BUFFER_FULL, Inbound, consume_window
 from zta_authz.grpc_h2.messages import NOT_GRPC_TEXT, failure_block, http_block
-from zta_authz.grpc_h2.request import Failed, NotGrpc, check_trailers
+from zta_authz.grpc_h2.request import GrpcFailure, HttpFailure, check_trailers
 from zta_authz.grpc_h2.states import Received, State
 from zta_authz.grpc_h2.streams import Stream, Streams
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """A whole call. `timeout` is seconds from its arrival, None for no deadline."""
+    """A complete call. `timeout` is in seconds from its arrival, None for no deadline."""
 
     stream: int
     path: str
@@ -33,40 +33,40 @@ class Request(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """A call that was given up without an answer: by its caller, or because of what its caller did."""
+    """A call that ended without an answer: the client cancelled it, or broke the protocol or a limit."""
 
     stream: int
 
 
 class Unread(NamedTuple):
-    """A call whose message is larger than may be, or, with `too_much`, one more than is kept. Answer it, too.
+    """A call that is not read: its message is too large or, if `buffer_full`, incomplete calls use too much memory.
 
-    Its client may still send; that is dropped.
+    The owner must answer it too. What the client still sends is dropped.
     """
 
     stream: int
     path: str
-    too_much: bool
+    buffer_full: bool
 
 
 Event = Request | Cancelled | Unread
 
 _SMALL_BYTES: Final = 64
-"""Content in pieces smaller than that, its last one aside, costs us more than it brings: such a frame counts too."""
+"""DATA frames smaller than this, except for the last of a call, cost too much for their content and are counted."""
 _USELESS_BYTES: Final = 1024
-"""Content of that size, for a stream that is over, has cost the peer its bandwidth; less counts as a useless frame."""
+"""DATA frames for a closed stream are counted if smaller than this; larger ones cost the peer enough bandwidth."""
 
 
 class Calls:
-    """The calls of one connection. `now` is the time of what is being dealt with; `events` is what comes of it."""
+    """The calls of one connection. The owner sets `now` and `events` before each step; the step appends its events."""
 
     __slots__ = (
         "_bounds",
+        "_frame_limiter",
         "_headers",
         "_inbound",
         "_out",
         "_streams",
-        "_tally",
         "events",
         "now",
         "opened_at",
@@ -74,12 +74,12 @@ class Calls:
     )
 
     def __init__(
-        self, bounds: Bounds, headers: HeaderReader, out: Outbound, tally: FrameRateLimiter, now: float
+        self, bounds: Bounds, headers: HeaderReader, out: Outbound, frame_limiter: FrameRateLimiter, now: float
     ) -> None:
         self._bounds = bounds
         self._headers: HeaderReader | UnreadHeaders = headers
         self._out = out
-        self._tally = tally
+        self._frame_limiter = frame_limiter
         self._streams = Streams(bounds.max_concurrent_streams)
         self._inbound = Inbound(bounds)
         self.now = self.opened_at = now
@@ -87,57 +87,55 @@ class Calls:
         self.refusing = False
 
     @property
-    def under_way(self) -> int:
-        """Streams that are not over."""
+    def open_streams(self) -> int:
+        """The number of open streams."""
         return len(self._streams.live)
 
     @property
     def highest(self) -> int:
-        """The last stream that the client opened."""
+        """The highest stream number that the client has opened."""
         return self._streams.highest
 
     @property
-    def buffered_bytes(self) -> int:
-        """Content of calls that are not complete."""
+    def request_bytes(self) -> int:
+        """Bytes of content of incomplete calls."""
         return self._inbound.buffered
 
-    def greeting(self) -> bytes:
-        """Our SETTINGS, and the connection's window."""
+    def initial_frames(self) -> bytes:
+        """The first frames to send: our SETTINGS, and the connection's window."""
         bounds, window = self._bounds, self._inbound.window
-        ours = (
+        values = (
             (frames.SETTINGS_HEADER_TABLE_SIZE, bounds.header_table_bytes),
             (frames.SETTINGS_MAX_CONCURRENT_STREAMS, bounds.max_concurrent_streams),
-            (frames.SETTINGS_INITIAL_WINDOW_SIZE, self._inbound.stream_room),
+            (frames.SETTINGS_INITIAL_WINDOW_SIZE, self._inbound.stream_window),
             (frames.SETTINGS_MAX_FRAME_SIZE, bounds.max_frame_bytes),
-            (
-                frames.SETTINGS_MAX_HEADER_LIST_SIZE,
-                bounds.max_header_block_bytes,
-            ),  # more than is kept: the rest is dropped
+            # larger than the limit of decoded fields, because fields beyond that are dropped, not refused
+            (frames.SETTINGS_MAX_HEADER_LIST_SIZE, bounds.max_header_block_bytes),
         )
-        wider = window - frames.DEFAULT_WINDOW
-        return frames.settings(ours) + (frames.window_update(0, wider) if wider else b"")
+        increment = window - frames.DEFAULT_WINDOW
+        return frames.settings(values) + (frames.window_update(0, increment) if increment else b"")
 
-    def turn_away(self) -> None:
-        """Take no new call, and reset those that are not complete: the client may ask again, nothing was done.
+    def drain_now(self) -> None:
+        """Refuse new calls and reset incomplete ones with REFUSED_STREAM, so that the client may retry them.
 
-        From now on no field is decoded: no later call needs HPACK's state.
+        Fields are not decoded from now on, because no later call needs HPACK's state.
         """
         self.refusing = True
-        self._headers = UnreadHeaders(Failed(Status.UNAVAILABLE, "the connection ends"))
+        self._headers = UnreadHeaders(GrpcFailure(Status.UNAVAILABLE, "the connection ends"))
         for number in [number for number, stream in self._streams.live.items() if stream.state is State.OPEN]:
             stream = self._streams.abandon(number)
             self._out.frames.append(frames.rst_stream(number, ErrorCode.REFUSED_STREAM))
             if stream is not None:
-                self._forget(number, stream)
+                self._discard(number, stream)
 
-    def deny(self, failed: Failed) -> None:
-        """Fail every call that begins from now on, whatever it is: its fields are not decoded, its content not kept."""
-        self._headers = UnreadHeaders(failed)
+    def deny(self, failure: GrpcFailure) -> None:
+        """Fail every new call with `failure`, without decoding its fields or keeping its content."""
+        self._headers = UnreadHeaders(failure)
 
-    # what the client sends
+    # frames from the client
 
     def on_block(self, flags: int, number: int, block: bytes) -> None:
-        """A whole header block. It is decoded whatever becomes of the stream: the dynamic table is the connection's."""
+        """Handle a complete header block. Decode it in any case: the dynamic table belongs to the connection."""
         streams = self._streams
         if number > streams.highest:
             streams.highest = number
@@ -145,15 +143,15 @@ class Calls:
             if self.refusing or len(streams.live) >= self._bounds.max_concurrent_streams:
                 raise StreamFault(ErrorCode.REFUSED_STREAM, "no more streams")
             self.opened_at = self.now
-            stream = streams.live[number] = Stream(head, self._inbound.stream_room, self.now)
+            stream = streams.live[number] = Stream(head, self._inbound.stream_window, self.now)
             if flags & END_STREAM:
                 self._on_end(number, stream, b"")
-            elif isinstance(head.refusal, Failed):
-                self._refuse(number, stream, head.refusal)  # at once: a stream's client might wait for us to begin
+            elif isinstance(head.refusal, GrpcFailure):
+                self._refuse(number, stream, head.refusal)  # at once: a streaming client may wait for our answer
             return
         fields = self._headers.fields(block)
-        if not streams.takes(number, Received.HEADERS):
-            self._tally.count(Costly.OTHER, self.now)
+        if not streams.accepts(number, Received.HEADERS):
+            self._frame_limiter.count(CountedFrame.OTHER, self.now)
             return
         if not flags & END_STREAM:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers that do not end their stream")
@@ -161,16 +159,16 @@ class Calls:
         self._on_end(number, streams.live[number], b"")
 
     def on_data(self, flags: int, number: int, payload: bytes) -> None:
-        """A DATA frame."""
+        """Handle a DATA frame."""
         size = len(payload)
-        reopened = self._inbound.account(size)
+        reopened = self._inbound.consume_connection_window(size)
         if reopened:
             self._out.frames.append(reopened)
         stream = self._streams.live.get(number)
         if stream is None or stream.state is not State.OPEN or stream.unread:
-            self._streams.takes(number, Received.DATA)  # or it raises
+            self._streams.accepts(number, Received.DATA)  # raises if it is not allowed
             if size < _USELESS_BYTES:
-                self._tally.count(Costly.OTHER, self.now)
+                self._frame_limiter.count(CountedFrame.OTHER, self.now)
             return
         consume_window(stream, size)
         if flags & frames.PADDED:
@@ -179,24 +177,24 @@ class Calls:
             self._on_end(number, stream, payload)
         elif payload:
             if size < _SMALL_BYTES:
-                self._tally.count(Costly.OTHER, self.now)
-            failed = self._inbound.gather(stream, payload)
-            if failed is not None:
-                self._hand_over_unread(number, stream, failed)
+                self._frame_limiter.count(CountedFrame.OTHER, self.now)
+            failure = self._inbound.gather(stream, payload)
+            if failure is not None:
+                self._emit_unread(number, stream, failure)
         else:
-            self._tally.count(Costly.EMPTY, self.now)
+            self._frame_limiter.count(CountedFrame.EMPTY, self.now)
 
     def _without_padding(self, number: int, stream: Stream, payload: bytes) -> bytes:
-        """The content; the padding's part of the stream's window is given back at once."""
+        """Return the content, and open the stream's window again by the padding."""
         content = frames.unpad(payload)
         padding = len(payload) - len(content)
-        stream.room += padding
+        stream.recv_window += padding
         stream.received -= padding
         self._out.frames.append(frames.window_update(number, padding))
         return content
 
     def _on_end(self, number: int, stream: Stream, content: bytes) -> None:
-        """The client has said all: judge the call, and hand it over if it is one."""
+        """The client has ended the stream: check the call, and emit it or answer its error."""
         stream.state = State.HALF_CLOSED
         if stream.unread:
             return
@@ -209,71 +207,71 @@ class Calls:
         if head.refusal is not None:
             self._refuse(number, stream, head.refusal)
             return
-        message = self._inbound.message_of(content)
+        message = self._inbound.parse_message(content)
         if message is self._inbound.too_large:
-            self._hand_over_unread(number, stream, message)
-        elif isinstance(message, Failed):
+            self._emit_unread(number, stream, message)
+        elif isinstance(message, GrpcFailure):
             self._refuse(number, stream, message)
         else:
-            stream.called = True
+            stream.awaiting_answer = True
             self.events.append(Request(number, head.path, head.metadata, message, head.timeout))
 
-    def _hand_over_unread(self, number: int, stream: Stream, why: Failed) -> None:
+    def _emit_unread(self, number: int, stream: Stream, failure: GrpcFailure) -> None:
         self._inbound.release(stream)
-        stream.called = stream.unread = True
-        self.events.append(Unread(number, stream.head.path, why is TOO_MUCH))
+        stream.awaiting_answer = stream.unread = True
+        self.events.append(Unread(number, stream.head.path, failure is BUFFER_FULL))
 
     def on_rst_stream(self, _flags: int, number: int, payload: bytes) -> None:
         """The client gives up."""
         if len(payload) != 4:
             raise frames.wrong_size("RST_STREAM has 4 bytes")
-        if self._streams.takes(number, Received.RST_STREAM):
-            self._forget(number, self._streams.live.pop(number))
-            self._tally.count(Costly.RESET, self.now)
+        if self._streams.accepts(number, Received.RST_STREAM):
+            self._discard(number, self._streams.live.pop(number))
+            self._frame_limiter.count(CountedFrame.RESET, self.now)
         else:
-            self._tally.count(Costly.OTHER, self.now)
+            self._frame_limiter.count(CountedFrame.OTHER, self.now)
 
-    def on_window_update(self, number: int, increment: int) -> None:
-        """The client lets us send more on a stream."""
-        if not self._streams.takes(number, Received.WINDOW_UPDATE):
+    def on_stream_window_update(self, number: int, increment: int) -> None:
+        """Handle a WINDOW_UPDATE of a stream."""
+        if not self._streams.accepts(number, Received.WINDOW_UPDATE):
             return
         if increment == 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
         if self._out.open_stream_window(number, increment):
-            self._over(number)
+            self._finish(number)
 
-    # what becomes of a call
+    # answers and resets
 
     def respond(self, number: int, message: bytes) -> None:
-        """Answer; nothing happens if the call is over. Raises `ConnectionFault` if too much waits to be sent."""
+        """Answer a call; do nothing if it is over. Raises `ConnectionFault` if too many bytes wait to be sent."""
         stream = self._streams.live.get(number)
-        if stream is None or not stream.called:
+        if stream is None or not stream.awaiting_answer:
             return
-        stream.called = False
-        self._tally.answered += 1
+        stream.awaiting_answer = False
+        self._frame_limiter.answered += 1
         if self._out.answer(number, message, self.now):
-            self._over(number)
+            self._finish(number)
 
     def fail(self, number: int, status: Status, message: str) -> None:
-        """Answer with a status other than OK; as `respond`."""
+        """Answer a call with a status other than OK; do nothing if it is over."""
         stream = self._streams.live.get(number)
-        if stream is not None and stream.called:
-            self._refuse(number, stream, Failed(status, message))
+        if stream is not None and stream.awaiting_answer:
+            self._refuse(number, stream, GrpcFailure(status, message))
 
     def _refuse(self, number: int, stream: Stream, refusal: Refusal) -> None:
-        stream.called = False
-        self._tally.answered += 1
-        if isinstance(refusal, NotGrpc):
+        stream.awaiting_answer = False
+        self._frame_limiter.answered += 1
+        if isinstance(refusal, HttpFailure):
             block = http_block(refusal.http_status)
-            done = self._out.in_parts(number, block, NOT_GRPC_TEXT, b"", self.now)
+            done = self._out.answer_in_parts(number, block, NOT_GRPC_TEXT, b"", self.now)
         else:
-            self._out.head_only(number, failure_block(refusal))
+            self._out.answer_with_headers(number, failure_block(refusal))
             done = True
         if done:
-            self._over(number)
+            self._finish(number)
 
-    def _over(self, number: int) -> None:
-        """The answer is out. A client that still sends is told to stop (RFC 9113, section 8.1)."""
+    def _finish(self, number: int) -> None:
+        """Close a stream whose answer is sent. Tell a client that still sends to stop (RFC 9113, section 8.1)."""
         stream = self._streams.live[number]
         if stream.state is State.OPEN:
             self._streams.abandon(number)
@@ -283,30 +281,34 @@ class Calls:
             del self._streams.live[number]
 
     def reset(self, number: int, code: ErrorCode) -> None:
-        """End the stream. It counts as a reset: whoever makes us reset streams costs as much as one who resets them."""
+        """Reset the stream. It counts like a reset by the client, because it costs as much."""
         stream = self._streams.abandon(number)
         self._out.frames.append(frames.rst_stream(number, code))
         if stream is not None:
-            self._forget(number, stream)
-        self._tally.count(Costly.RESET, self.now)
+            self._discard(number, stream)
+        self._frame_limiter.count(CountedFrame.RESET, self.now)
 
-    def _forget(self, number: int, stream: Stream) -> None:
+    def _discard(self, number: int, stream: Stream) -> None:
         self._inbound.release(stream)
         self._out.drop(number)
-        if stream.called:
+        if stream.awaiting_answer:
             self.events.append(Cancelled(number))
 
     def sent(self, numbers: list[int]) -> None:
-        """These streams' answers are out."""
+        """Close streams whose answers are sent."""
         for number in numbers:
-            self._over(number)
+            self._finish(number)
 
     def reset_slow(self, before: float) -> None:
-        """Reset the streams that were opened before that time and are not complete."""
-        slow = [number for number, s in self._streams.live.items() if s.state is State.OPEN and s.opened <= before]
-        for number in slow:
+        """Reset the incomplete streams that were opened at or before that time."""
+        overdue = [
+            number
+            for number, stream in self._streams.live.items()
+            if stream.state is State.OPEN and stream.opened <= before
+        ]
+        for number in overdue:
             self.reset(number, ErrorCode.CANCEL)
 
     def clear(self) -> None:
-        """The connection is over."""
+        """Drop all streams, because the connection is over."""
         self._streams.live.clear()

@@ -1,4 +1,4 @@
-"""What can go wrong on a connection: HTTP/2's error codes, gRPC's status codes, and the two kinds of fault."""
+"""HTTP/2 error codes, gRPC status codes, and the two kinds of protocol fault."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Status(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol or a bound. `message` is ours and quotes nothing that the peer sent."""
+    """The peer broke the protocol or a limit. `message` quotes nothing that the peer sent."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -56,8 +56,8 @@ class ProtocolError(Exception):
 
 
 class ConnectionFault(ProtocolError):
-    """Ends the connection with GOAWAY: state that both sides share is lost, or the peer is abusive."""
+    """Ends the connection with GOAWAY: shared state is lost, or the peer is abusive."""
 
 
 class StreamFault(ProtocolError):
-    """Ends one stream with RST_STREAM; the others go on."""
+    """Ends one stream with RST_STREAM; the others continue."""

@@ -1,4 +1,4 @@
-"""HTTP/2 frames (RFC 9113, sections 4 and 6): numbers, layouts, and the frames that we write."""
+"""HTTP/2 frames (RFC 9113, sections 4 and 6): numbers, layouts, and constructors of the frames that we send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES: Final = 9
 HEADER: Final = Struct(">BHBBL")
-"""Length (8 and 16 bits), type, flags, stream (its first bit is reserved)."""
+"""Length (8 and 16 bits), type, flags, stream (the first bit is reserved)."""
 MAX_WINDOW: Final = 2**31 - 1
 STREAM_MASK: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65_535
@@ -39,38 +39,38 @@ SETTINGS_ACK: Final = bytes((0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """One whole frame."""
+    """Encode a frame."""
     size = len(payload)
     return HEADER.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:
-    """A SETTINGS frame."""
+    """Encode a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(name, value) for name, value in values))
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """Let the peer send `increment` bytes more; on stream 0, for the whole connection."""
+    """Encode a WINDOW_UPDATE: the peer may send `increment` more bytes on the stream; stream 0 is the connection."""
     return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
 
 
 def rst_stream(stream: int, code: ErrorCode) -> bytes:
-    """End one stream."""
+    """Encode a RST_STREAM, which ends one stream."""
     return frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
 def goaway(last_stream: int, code: ErrorCode, message: str = "") -> bytes:
-    """Take no stream past `last_stream`; `message` is for the peer's log."""
+    """Encode a GOAWAY: no stream after `last_stream` is processed; `message` is for the peer's log."""
     return frame(GOAWAY, 0, 0, last_stream.to_bytes(4, "big") + code.to_bytes(4, "big") + message.encode())
 
 
-def wrong_size(what: str) -> ConnectionFault:
-    """The fault of a frame whose type has another length."""
-    return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, what)
+def wrong_size(message: str) -> ConnectionFault:
+    """Return the fault for a frame of the wrong length."""
+    return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, message)
 
 
 def unpad(payload: bytes) -> bytes:
-    """The content of a padded DATA or HEADERS payload. Raises `ConnectionFault` for more padding than payload."""
+    """Strip the padding from a DATA or HEADERS payload. Raises `ConnectionFault` if it is longer than the payload."""
     if not payload:
         raise wrong_size("a padded frame without its padding's length")
     padding = payload[0]
@@ -80,9 +80,9 @@ def unpad(payload: bytes) -> bytes:
 
 
 def without_priority(payload: bytes, stream: int) -> bytes:
-    """A HEADERS payload without its five bytes of priority, which are ignored (RFC 9113, section 5.3.2).
+    """Strip the five bytes of priority from a HEADERS payload; they are ignored (RFC 9113, section 5.3.2).
 
-    Raises `ConnectionFault` where they are not there, or name the stream itself (RFC 7540, section 5.3.1).
+    Raises `ConnectionFault` if they are missing, or name the stream itself (RFC 7540, section 5.3.1).
     """
     if len(payload) < 5:
         raise wrong_size("HEADERS too short for its priority")
@@ -91,6 +91,6 @@ def without_priority(payload: bytes, stream: int) -> bytes:
 
 
 def check_priority(payload: bytes, stream: int) -> None:
-    """Raise `ConnectionFault` for a stream that depends on itself."""
+    """Raise `ConnectionFault` if the stream depends on itself."""
     if int.from_bytes(payload[:4], "big") & STREAM_MASK == stream:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")

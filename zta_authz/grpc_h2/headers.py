@@ -1,7 +1,7 @@
-"""Header blocks: gathered from HEADERS and CONTINUATION, decoded, and judged.
+"""Header blocks: assembled from HEADERS and CONTINUATION frames, decoded and checked.
 
-Proxies send the same block with every call. While the dynamic table stays as it is, an equal block means equal fields,
-so the head that was made of it is kept and used again.
+Proxies send the same block with every call. While the dynamic table does not change, an equal block means equal fields,
+so parsed heads are cached by their block.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status
 from zta_authz.grpc_h2.hpack import Decoder
-from zta_authz.grpc_h2.request import PROTOCOL_NAMES, Failed, Head, head_of
+from zta_authz.grpc_h2.request import PROTOCOL_NAMES, GrpcFailure, Head, parse_head
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from zta_authz.grpc_h2.bounds import Bounds
     from zta_authz.grpc_h2.hpack import Field
 
-_UNKNOWN: Final = Failed(Status.UNIMPLEMENTED, "Method not found!")
-_KEPT_HEADS: Final = 16
-_KEPT_BLOCK_BYTES: Final = 2048
+_UNKNOWN: Final = GrpcFailure(Status.UNIMPLEMENTED, "Method not found!")
+_CACHED_HEADS: Final = 16
+_CACHED_BLOCK_BYTES: Final = 2048
 _SMALLEST_FRAME_BYTES: Final = 4096
-"""A block may take as many frames of that size as it needs, besides those that it may take in any case."""
+"""A block may use one frame for each so many bytes, in addition to `max_continuation_frames`."""
 
 
 class HeaderReader:
-    """One connection's header blocks. `since` is when the block that is being gathered began, None while none is."""
+    """One connection's header blocks. `since` is when the incomplete block began, None if there is none."""
 
     __slots__ = (
         "_bounds",
@@ -41,7 +41,7 @@ class HeaderReader:
     )
 
     def __init__(self, bounds: Bounds, served: Container[str] | None = None) -> None:
-        """`served` are the paths of methods that there are; None: their owner knows."""
+        """`served` are the paths of the known methods; with None, the owner checks the path."""
         self._bounds = bounds
         self._served = served
         self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes, PROTOCOL_NAMES)
@@ -53,18 +53,18 @@ class HeaderReader:
 
     @property
     def pending_bytes(self) -> int:
-        """What came of a block that is not whole yet."""
+        """Bytes of the incomplete block."""
         return len(self._parts)
 
     def begin(self, stream: int, flags: int, fragment: bytes, now: float) -> None:
-        """Keep the first fragment of a block that CONTINUATION frames go on with, and the HEADERS frame's flags."""
+        """Keep the first fragment of a block that CONTINUATION frames continue, and the flags of its HEADERS frame."""
         self.stream, self.flags, self.since = stream, flags, now
         self._parts = bytearray(fragment)
         self._frames = 0
         self._check()
 
     def add(self, fragment: bytes) -> None:
-        """Keep the next fragment. Raises `ConnectionFault` past a bound: without the rest, HPACK's state is lost."""
+        """Keep the next fragment. Raises `ConnectionFault` above a limit: without the rest, HPACK's state is lost."""
         self._parts += fragment
         self._frames += 1
         self._check()
@@ -76,14 +76,14 @@ class HeaderReader:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
 
     def end(self) -> bytes:
-        """The whole block."""
+        """Return the complete block."""
         block = bytes(self._parts)
         self._parts.clear()
         self.since = None
         return block
 
     def fields(self, block: bytes) -> list[Field]:
-        """The block's fields, without those past a bound. Raises `ConnectionFault` for a malformed or costly block."""
+        """Decode the block, without fields above a limit. Raises `ConnectionFault` for a malformed or costly block."""
         before = self._decoder.version
         fields = self._decoder.decode(block)
         if self._decoder.version != before:
@@ -91,37 +91,37 @@ class HeaderReader:
         return fields
 
     def head(self, block: bytes) -> Head:
-        """The call that the block begins. Raises as `fields`, and `StreamFault` for a malformed request."""
-        short = len(block) <= _KEPT_BLOCK_BYTES
-        known = self._heads.get(block) if short else None
-        if known is not None:
-            return known
+        """Parse the block that begins a call. Raises as `fields`, and `StreamFault` for a malformed request."""
+        short = len(block) <= _CACHED_BLOCK_BYTES
+        cached = self._heads.get(block) if short else None
+        if cached is not None:
+            return cached
         before = self._decoder.version
-        head = head_of(self.fields(block))
+        head = parse_head(self.fields(block))
         if self._served is not None and head.refusal is None and head.path not in self._served:
             head = Head(head.path, content_length=head.content_length, refusal=_UNKNOWN)
         if short and self._decoder.version == before:
-            if len(self._heads) >= _KEPT_HEADS:
+            if len(self._heads) >= _CACHED_HEADS:
                 self._heads.clear()
             self._heads[block] = head
         return head
 
 
 class UnreadHeaders:
-    """Stands in for a `HeaderReader` once the peer may not ask: whatever its blocks say, the call has failed.
+    """Replaces a `HeaderReader` once the peer may not make calls: every new call fails.
 
-    Nothing is decoded, so HPACK's state is lost: there is no way back.
+    Nothing is decoded, so HPACK's state is lost: decoding can't resume.
     """
 
     __slots__ = ("_head",)
 
-    def __init__(self, failed: Failed) -> None:
-        self._head = Head("", refusal=failed)
+    def __init__(self, failure: GrpcFailure) -> None:
+        self._head = Head("", refusal=failure)
 
     def head(self, _block: bytes) -> Head:
-        """A call that has failed."""
+        """Return the head of a failed call."""
         return self._head
 
     def fields(self, _block: bytes) -> list[Field]:
-        """No fields: trailers that say nothing."""
+        """Return no fields, as for empty trailers."""
         return []

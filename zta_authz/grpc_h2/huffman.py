@@ -1,8 +1,8 @@
-"""Huffman-coded strings of HPACK (RFC 7541, section 5.2 and appendix B), read byte by byte.
+"""A decoder for HPACK's Huffman-coded strings (RFC 7541, section 5.2 and appendix B), byte by byte.
 
-The code is a binary tree of 256 inner nodes. What one byte does at one node (where it leads, which symbols it
-completes) is worked out when it is first met and kept: at most 256 x 256 steps in a process, in practice a few hundred.
-A string that turns out longer than its reader takes is not read to its end.
+The code is a binary tree of 256 inner nodes. The effect of a byte at a node (the next node and the completed symbols)
+is computed at its first use and cached: at most 256 x 256 steps in a process, in practice a few hundred. Decoding stops
+early if the string exceeds the caller's limit.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode
 
 _EOS: Final = 256
-MOST_CODED: Final = 4
-"""A coded string has fewer bytes than that many times the string's: the longest code has 30 bits."""
+MAX_EXPANSION: Final = 4
+"""A coded string is shorter than this many times the decoded one: the longest code has 30 bits."""
 _PART_BYTES: Final = 256
-"""What is read between two looks at the length."""
-_Node = list[int]  # [child at 0, child at 1]: an inner node's number, or ~symbol
+"""Bytes decoded between two checks of the length."""
+_Node = list[int]  # [child for 0, child for 1]: an inner node's number, or ~symbol
 
 
 def _build() -> tuple[list[_Node], frozenset[int]]:
-    """The tree, and the nodes where a string may end: less than 8 bits of padding, all ones."""
+    """Build the tree and the set of nodes where a string may end: after less than 8 bits of padding, all ones."""
     nodes: list[_Node] = [[0, 0]]
     for symbol, (code, length) in enumerate(zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)):
         at = 0
@@ -42,7 +42,7 @@ def _build() -> tuple[list[_Node], frozenset[int]]:
 
 _NODES, _ENDS = _build()
 _STEPS: Final[list[list[tuple[int, bytes] | None]]] = [[None] * 256 for _ in _NODES]
-"""By node and byte: the next node, and the symbols on the way."""
+"""The cache: by node and byte, the next node and the completed symbols."""
 
 
 def _step(begin: int, byte: int) -> tuple[int, bytes]:
@@ -55,8 +55,8 @@ def _step(begin: int, byte: int) -> tuple[int, bytes]:
                 raise _malformed()
             symbols.append(~at)
             at = 0
-    made = _STEPS[begin][byte] = (at, bytes(symbols))
-    return made
+    step = _STEPS[begin][byte] = (at, bytes(symbols))
+    return step
 
 
 def _malformed() -> ConnectionFault:
@@ -64,7 +64,7 @@ def _malformed() -> ConnectionFault:
 
 
 def decode(data: bytes, limit: int) -> bytes | None:
-    """The string; None if it has more than `limit` bytes, and its rest was not looked at.
+    """Decode a string. Return None, without decoding the rest, if it has more than `limit` bytes.
 
     Raises `ConnectionFault` for an EOS symbol or wrong padding.
     """

@@ -1,4 +1,4 @@
-"""What calls bring: their content against the windows, the bounds and gRPC's framing."""
+"""Request content: flow-control windows, memory limits and gRPC's framing."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import DEFAULT_WINDOW, window_update
 from zta_authz.grpc_h2.messages import PREFIX_BYTES
-from zta_authz.grpc_h2.request import Failed
+from zta_authz.grpc_h2.request import GrpcFailure
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.bounds import Bounds
     from zta_authz.grpc_h2.streams import Stream
 
-_CARDINALITY: Final = Failed(Status.UNIMPLEMENTED, "a unary call has exactly one message")
-_COMPRESSED: Final = Failed(Status.UNIMPLEMENTED, "compressed messages are not supported")
-_TRUNCATED: Final = Failed(Status.INTERNAL, "the message is shorter than its length says")
-_MALFORMED: Final = Failed(Status.INTERNAL, "a message's first byte is 0 or 1")
-TOO_MUCH: Final = Failed(Status.RESOURCE_EXHAUSTED, "too many bytes of calls that are not complete")
+_CARDINALITY: Final = GrpcFailure(Status.UNIMPLEMENTED, "a unary call has exactly one message")
+_COMPRESSED: Final = GrpcFailure(Status.UNIMPLEMENTED, "compressed messages are not supported")
+_TRUNCATED: Final = GrpcFailure(Status.INTERNAL, "the message is shorter than its declared length")
+_MALFORMED: Final = GrpcFailure(Status.INTERNAL, "a message's first byte is 0 or 1")
+BUFFER_FULL: Final = GrpcFailure(Status.RESOURCE_EXHAUSTED, "too many bytes of calls that are not complete")
 
 
 class Inbound:
-    """One connection's way in. `buffered` is the content of calls that are not complete, in bytes."""
+    """The receiving side of one connection. `buffered` is the content of incomplete calls, in bytes."""
 
-    __slots__ = ("_low", "_max_buffered", "_max_message", "_window", "buffered", "stream_room", "too_large", "window")
+    __slots__ = ("_low", "_max_buffered", "_max_message", "_window", "buffered", "stream_window", "too_large", "window")
 
     def __init__(self, bounds: Bounds) -> None:
         self.window = max(DEFAULT_WINDOW, bounds.receive_window_bytes)
-        self.stream_room = max(DEFAULT_WINDOW, bounds.max_message_bytes + PREFIX_BYTES)
+        self.stream_window = max(DEFAULT_WINDOW, bounds.max_message_bytes + PREFIX_BYTES)
         self.buffered = 0
         self._window = self.window
         self._low = self.window // 2
         self._max_buffered = bounds.max_buffered_bytes
         self._max_message = bounds.max_message_bytes
-        self.too_large = Failed(
+        self.too_large = GrpcFailure(
             Status.RESOURCE_EXHAUSTED, f"the message is larger than {bounds.max_message_bytes} bytes"
         )
 
-    def account(self, size: int) -> bytes:
-        """Take `size` bytes of the connection's window; the frame that opens it again, or nothing.
+    def consume_connection_window(self, size: int) -> bytes:
+        """Consume `size` bytes of the connection's window; return a WINDOW_UPDATE if one is due, else b"".
 
-        Raises `ConnectionFault` where the peer sent more than it may. What came is taken at once, so the window only
-        bounds what is under way; what we keep is bounded by `buffered`.
+        Raises `ConnectionFault` if the peer sent more than the window allows. Content is read at once, so the window
+        only limits bytes in transit; `buffered` limits what is kept.
         """
         self._window -= size
         if self._window >= self._low:
@@ -51,10 +51,10 @@ class Inbound:
         increment, self._window = self.window - self._window, self.window
         return window_update(0, increment)
 
-    def gather(self, stream: Stream, content: bytes) -> Failed | None:
-        """Keep a part of an incomplete call's content; why it is not read any further, if so."""
+    def gather(self, stream: Stream, content: bytes) -> GrpcFailure | None:
+        """Keep a part of an incomplete call's content. Return the failure if the call exceeds a limit."""
         if stream.head.refusal is not None:
-            return None  # it will be answered without being read
+            return None  # the call is answered without being read
         if stream.body:
             if isinstance(stream.body, bytes):
                 stream.body = bytearray(stream.body)
@@ -63,20 +63,20 @@ class Inbound:
             stream.body = content
         self.buffered += len(content)
         if self.buffered > self._max_buffered:
-            return TOO_MUCH
+            return BUFFER_FULL
         body = stream.body
         if len(body) >= PREFIX_BYTES and int.from_bytes(body[1:PREFIX_BYTES], "big") > self._max_message:
             return self.too_large
         return None
 
     def release(self, stream: Stream) -> None:
-        """The call's content is no longer kept."""
+        """Free the call's content."""
         if stream.body:
             self.buffered -= len(stream.body)
             stream.body = b""
 
-    def message_of(self, content: bytes) -> bytes | Failed:
-        """The one message that `content` is; or why it is not. Says what gRPC's status codes say of each case."""
+    def parse_message(self, content: bytes) -> bytes | GrpcFailure:
+        """Parse `content`, which must be exactly one message. Failures have the status that gRPC defines for them."""
         size = len(content) - PREFIX_BYTES
         if size < 0:
             return _TRUNCATED if content else _CARDINALITY
@@ -93,8 +93,8 @@ class Inbound:
 
 
 def consume_window(stream: Stream, size: int) -> None:
-    """Take `size` bytes of the stream's window. Raises `StreamFault` where the peer sent more than it may."""
-    stream.room -= size
+    """Consume `size` bytes of the stream's window. Raises `StreamFault` if the peer sent more than it allows."""
+    stream.recv_window -= size
     stream.received += size
-    if stream.room < 0:
+    if stream.recv_window < 0:
         raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")

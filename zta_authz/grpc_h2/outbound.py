@@ -1,7 +1,7 @@
-"""What we send: it goes out at once where the peer's windows allow, else it waits for WINDOW_UPDATE.
+"""Answers: sent at once if the peer's windows allow, else queued until WINDOW_UPDATE.
 
-What waits is bounded in bytes, and the connection in the time that anything may wait, so that a peer that never opens
-its window can't make us keep answers for it.
+The queue is limited in bytes, and the connection limits how long an answer may wait, so that a peer that never opens
+its window can't exhaust our memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEFAULT_FRAME_BYTES: Final = 16_384
 
 
 class _Unsent:
-    """The rest of one answer's content, and the trailers after it (none: the last DATA frame ends the stream)."""
+    """The unsent rest of an answer, and its trailers. Without trailers, the last DATA frame ends the stream."""
 
     __slots__ = ("at", "content", "since", "trailers")
 
@@ -43,7 +43,7 @@ class _Unsent:
 
 
 class Outbound:
-    """One connection's way out. `frames` is what to write now; the connection appends its own frames to it."""
+    """The sending side of one connection. `frames` are to be written now; the connection appends its own frames."""
 
     __slots__ = (
         "_credit",
@@ -63,17 +63,17 @@ class Outbound:
         self._window = DEFAULT_WINDOW
         self._stream_window = DEFAULT_WINDOW
         self._max_frame = _DEFAULT_FRAME_BYTES
-        self._credit: dict[int, int] = {}  # by stream: what WINDOW_UPDATE added, less what was sent
+        self._credit: dict[int, int] = {}  # by stream: bytes added by WINDOW_UPDATE, minus bytes sent
         self._waiting: dict[int, _Unsent] = {}
-        self._ready: dict[int, None] = {}  # those of them whose own window is open: what a connection's window lets go
+        self._ready: dict[int, None] = {}  # waiting streams whose own window is open
         self._unsent_bytes = 0
         self._limit = max_unsent_bytes
         self._table_changed = False
 
-    # what the call's outcome sends
+    # answers
 
     def answer(self, stream: int, message: bytes, now: float) -> bool:
-        """Answer a call that went well; False if a part has to wait. Raises `ConnectionFault` if too much waits."""
+        """Send a successful answer; False if a part has to wait. Raises `ConnectionFault` if too many bytes wait."""
         size = len(message) + PREFIX_BYTES
         window = self._stream_window
         if self._credit:
@@ -83,10 +83,10 @@ class Outbound:
             self._credit.pop(stream, None)
             self.frames.append(whole_answer(stream, message))
             return True
-        return self.in_parts(stream, HEAD_BLOCK, prefixed(message), OK_BLOCK, now)
+        return self.answer_in_parts(stream, HEAD_BLOCK, prefixed(message), OK_BLOCK, now)
 
-    def in_parts(self, stream: int, head: bytes, content: bytes, trailers: bytes, now: float) -> bool:
-        """Send the head, then as much of the content as the windows allow. As `answer`."""
+    def answer_in_parts(self, stream: int, head: bytes, content: bytes, trailers: bytes, now: float) -> bool:
+        """Send the headers, then as much of the content as the windows allow. Returns and raises as `answer`."""
         self.frames.append(frame(HEADERS, END_HEADERS, stream, self._block(head)))
         unsent = self._waiting[stream] = _Unsent(content, trailers, now)
         self._unsent_bytes += len(content)
@@ -95,13 +95,13 @@ class Outbound:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too much waits for flow control")
         return stream not in self._waiting
 
-    def head_only(self, stream: int, block: bytes) -> None:
-        """Answer with one header block; it needs no window."""
+    def answer_with_headers(self, stream: int, block: bytes) -> None:
+        """Answer with a single header block, which needs no window."""
         self._credit.pop(stream, None)
         self.frames.append(frame(HEADERS, END_HEADERS | END_STREAM, stream, self._block(block)))
 
     def drop(self, stream: int) -> None:
-        """The stream is over: nothing more is sent on it."""
+        """Discard the unsent answer of a closed stream."""
         self._credit.pop(stream, None)
         unsent = self._waiting.pop(stream, None)
         if unsent is not None:
@@ -109,15 +109,15 @@ class Outbound:
             self._unsent_bytes -= len(unsent.content) - unsent.at
 
     def clear(self) -> None:
-        """The connection is over: what waits is not sent."""
+        """Discard all unsent answers, because the connection is over."""
         self._waiting.clear()
         self._ready.clear()
         self._unsent_bytes = 0
 
-    # what the peer says
+    # the peer's settings and windows
 
     def resize_streams(self, window: int, widest: int) -> None:
-        """SETTINGS_INITIAL_WINDOW_SIZE, and the largest of those in the frame: each holds for open streams too.
+        """Apply SETTINGS_INITIAL_WINDOW_SIZE, to open streams too. `widest` is the largest value in the frame.
 
         Raises `ConnectionFault` on overflow.
         """
@@ -127,22 +127,22 @@ class Outbound:
         self._ready = dict.fromkeys(self._waiting)
 
     def resize_frames(self, size: int) -> None:
-        """SETTINGS_MAX_FRAME_SIZE."""
+        """Apply SETTINGS_MAX_FRAME_SIZE."""
         self._max_frame = size
 
     def resize_table(self, size: int) -> None:
-        """SETTINGS_HEADER_TABLE_SIZE: our next header block must say that we follow."""
+        """Apply SETTINGS_HEADER_TABLE_SIZE: our next header block must acknowledge a smaller table."""
         self._table_changed = self._table_changed or size < 4096
 
     def open_window(self, increment: int) -> list[int]:
-        """WINDOW_UPDATE of the connection. The streams that are done. Raises `ConnectionFault` on overflow."""
+        """Apply a WINDOW_UPDATE of the connection; return completed streams. Raises `ConnectionFault` on overflow."""
         self._window += increment
         if self._window > MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a connection's window past 2^31-1")
         return self.send_waiting()
 
     def open_stream_window(self, stream: int, increment: int) -> bool:
-        """WINDOW_UPDATE of a stream; True if its answer is done. Raises `StreamFault` on overflow."""
+        """Apply a WINDOW_UPDATE of a stream; True if its answer is complete. Raises `StreamFault` on overflow."""
         credit = self._credit.get(stream, 0) + increment
         if self._stream_window + credit > MAX_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2^31-1")
@@ -154,7 +154,7 @@ class Outbound:
         return stream not in self._waiting
 
     def stalled(self, before: float) -> bool:
-        """True if an answer was made before that time and is not out; having sent a part of it is not enough."""
+        """Whether an answer from that time or before is not completely sent."""
         return any(unsent.since <= before for unsent in self._waiting.values())
 
     @property
@@ -169,7 +169,7 @@ class Outbound:
         return block
 
     def send_waiting(self) -> list[int]:
-        """Send what the windows allow by now; the streams that are done."""
+        """Send what the windows allow now; return the completed streams."""
         done = []
         for stream in list(self._ready) if self._window > 0 else ():
             if self._window <= 0:
@@ -180,7 +180,7 @@ class Outbound:
         return done
 
     def _send(self, stream: int, unsent: _Unsent) -> None:
-        """Send what the windows allow; at the end the trailers, and the stream no longer waits."""
+        """Send what the windows allow. After the last content, send the trailers and remove the stream."""
         size = len(unsent.content)
         while unsent.at < size:
             own = self._stream_window + self._credit.get(stream, 0)

@@ -1,4 +1,4 @@
-"""The peer's SETTINGS (RFC 9113, section 6.5.2): what each value may be, and what it changes."""
+"""The peer's SETTINGS (RFC 9113, section 6.5.2): validation and effect of each value."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MIN_FRAME_BYTES = 2**14
 
 
 def apply_settings(payload: bytes, out: Outbound) -> None:
-    """Apply a SETTINGS payload, whole or up to its fault. Raises `ConnectionFault` for a wrong one.
+    """Apply a SETTINGS payload, up to its first invalid value. Raises `ConnectionFault` for that one.
 
-    What we never use (server push, streams of our own, header lists) is checked and else ignored, as is the unknown.
+    Settings that don't concern us (server push, server streams, header lists) and unknown ones are ignored if valid.
     """
     if len(payload) % frames.SETTING.size:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS are 6 bytes each")
@@ -35,5 +35,7 @@ def apply_settings(payload: bytes, out: Outbound) -> None:
             out.resize_table(value)
         elif name == frames.SETTINGS_ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-    if windows:  # all at once: each looks at every open stream, and a frame has room for thousands
+    if (
+        windows
+    ):  # once for all, because each change visits every open stream and a frame may contain thousands of changes
         out.resize_streams(windows[-1], max(windows))

@@ -1,4 +1,4 @@
-"""Bytes to frames: the preface, then whole frames, whatever the pieces in which they come."""
+"""Split received bytes into frames: first the preface, then complete frames."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ Frame = tuple[int, int, int, bytes]
 
 
 class FrameReader:
-    """One connection's bytes. `since` is when the frame that is not whole yet began, None while there is none."""
+    """Reads one connection's frames. `since` is when the incomplete frame began, None if there is none."""
 
-    __slots__ = ("_max_frame", "_needed", "_pending", "_waits_for_preface", "since")
+    __slots__ = ("_max_frame", "_needed", "_pending", "_preface_pending", "since")
 
     def __init__(self, max_frame_bytes: int) -> None:
         self._max_frame = max_frame_bytes
-        self._pending = bytearray()  # less than a frame, or than the preface
+        self._pending = bytearray()  # less than a frame or the preface
         self._needed = len(PREFACE)
-        self._waits_for_preface = True
+        self._preface_pending = True
         self.since: float | None = None
 
     @property
     def pending_bytes(self) -> int:
-        """What came of a frame that is not whole yet."""
+        """Bytes of the incomplete frame."""
         return len(self._pending)
 
     def clear(self) -> None:
-        """Nothing more will be read."""
+        """Free the buffer: nothing more will be read."""
         self._pending = bytearray()
 
     def read(self, data: bytes, now: float) -> Iterator[Frame]:
-        """The frames that `data` completes; read them to the end. Raises `ConnectionFault` for what is no HTTP/2."""
+        """Yield the frames that `data` completes; exhaust the iterator. Raises `ConnectionFault` if malformed."""
         pending = self._pending
         if pending:
-            pending += data  # small pieces are copied once, not each time that one comes
-            if len(pending) < self._needed and not self._waits_for_preface:
+            pending += data  # small pieces are copied once, not each time one arrives
+            if len(pending) < self._needed and not self._preface_pending:
                 return
             data = bytes(pending)
             pending.clear()
-        at = self._preface(data) if self._waits_for_preface else 0
+        at = self._preface(data) if self._preface_pending else 0
         end = len(data)
         needed = HEADER_BYTES
-        while end - at >= HEADER_BYTES and not self._waits_for_preface:
+        while end - at >= HEADER_BYTES and not self._preface_pending:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             begin = at + HEADER_BYTES
             needed = HEADER_BYTES + (high << 16 | low)
@@ -74,5 +74,5 @@ class FrameReader:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface")
         if len(data) < len(PREFACE):
             return 0
-        self._waits_for_preface = False
+        self._preface_pending = False
         return len(PREFACE)

@@ -1,7 +1,7 @@
-"""The stream states of RFC 9113, section 5.1, as a table: what a received frame means in each.
+"""The stream states of RFC 9113, section 5.1, as a table: what to do with a frame in each state.
 
-A server that is never asked to push has no reserved streams, and one that resets a stream whose client still sends has
-no half-closed (local) ones: such a stream is ABANDONED, and what the client had under way is dropped.
+A server that does not push has no reserved streams. This server has no half-closed (local) streams either: once it has
+answered, it resets a stream whose client still sends. The stream is then ABANDONED, and frames in transit are dropped.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from zta_authz.grpc_h2.errors import ErrorCode
 
 
 class State(IntEnum):
-    """Where a stream is."""
+    """The state of a stream."""
 
     IDLE = 0
     OPEN = 1
     HALF_CLOSED = 2  # by the client: the request is complete, the answer is not
-    ABANDONED = 3  # we reset it while the client still sent
+    ABANDONED = 3  # we reset it while the client was still sending
     CLOSED = 4
 
 
 class Received(IntEnum):
-    """Frames that belong to a stream."""
+    """Frame types that belong to a stream."""
 
     HEADERS = 0
     DATA = 1
@@ -31,29 +31,29 @@ class Received(IntEnum):
     WINDOW_UPDATE = 3
 
 
-class Verdict(IntEnum):
+class FrameAction(IntEnum):
     """What to do with a frame."""
 
-    TAKE = 0
+    ACCEPT = 0
     DROP = 1
     STREAM_ERROR = 2
     CONNECTION_ERROR = 3
 
 
-Ruling = tuple[Verdict, ErrorCode]
+Transition = tuple[FrameAction, ErrorCode]
 
-_TAKE: Final = (Verdict.TAKE, ErrorCode.NO_ERROR)
-_DROP: Final = (Verdict.DROP, ErrorCode.NO_ERROR)
-_IDLE: Final = (Verdict.CONNECTION_ERROR, ErrorCode.PROTOCOL_ERROR)
-_ENDED: Final = (Verdict.STREAM_ERROR, ErrorCode.STREAM_CLOSED)
-_OVER: Final = (Verdict.CONNECTION_ERROR, ErrorCode.STREAM_CLOSED)
+_ACCEPT: Final = (FrameAction.ACCEPT, ErrorCode.NO_ERROR)
+_DROP: Final = (FrameAction.DROP, ErrorCode.NO_ERROR)
+_IDLE: Final = (FrameAction.CONNECTION_ERROR, ErrorCode.PROTOCOL_ERROR)
+_ENDED: Final = (FrameAction.STREAM_ERROR, ErrorCode.STREAM_CLOSED)
+_OVER: Final = (FrameAction.CONNECTION_ERROR, ErrorCode.STREAM_CLOSED)
 
-RULINGS: Final[tuple[tuple[Ruling, Ruling, Ruling, Ruling], ...]] = (
+TRANSITIONS: Final[tuple[tuple[Transition, Transition, Transition, Transition], ...]] = (
     #  HEADERS  DATA    RST_STREAM  WINDOW_UPDATE
-    (_TAKE, _IDLE, _IDLE, _IDLE),  # idle: HEADERS opens it
-    (_TAKE, _TAKE, _TAKE, _TAKE),  # open: HEADERS are trailers
-    (_ENDED, _ENDED, _TAKE, _TAKE),  # half-closed: the client said that it was done
-    (_DROP, _DROP, _DROP, _DROP),  # abandoned: it was under way before the client knew
-    (_OVER, _OVER, _DROP, _DROP),  # closed: the last two may cross the end of our answer
+    (_ACCEPT, _IDLE, _IDLE, _IDLE),  # idle: HEADERS opens it
+    (_ACCEPT, _ACCEPT, _ACCEPT, _ACCEPT),  # open: HEADERS are trailers
+    (_ENDED, _ENDED, _ACCEPT, _ACCEPT),  # half-closed: the client has ended the stream
+    (_DROP, _DROP, _DROP, _DROP),  # abandoned: sent before the client saw our reset
+    (_OVER, _OVER, _DROP, _DROP),  # closed: the last two may cross with our answer
 )
-"""`RULINGS[state][received]`."""
+"""The action and its error code, as `TRANSITIONS[state][received]`."""

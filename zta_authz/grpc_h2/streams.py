@@ -1,58 +1,56 @@
-"""The streams of a connection: those under way, and what is remembered of those that are over."""
+"""The open streams of a connection, and the streams that were reset recently."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.grpc_h2.errors import ConnectionFault, StreamFault
-from zta_authz.grpc_h2.states import RULINGS, State, Verdict
+from zta_authz.grpc_h2.states import TRANSITIONS, FrameAction, State
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.request import Head
     from zta_authz.grpc_h2.states import Received
 
 _REMEMBERED: Final = 2
-"""Abandoned streams that are remembered, as a multiple of those that may be open."""
+"""How many reset streams are remembered, as a multiple of those that may be open."""
 
 
 class Stream:
-    """A call under way. `body` is what came of an incomplete one; `room` is what its window still lets come."""
+    """A call in progress. `body` is the content received so far; `recv_window` is how many bytes may still come."""
 
-    __slots__ = ("body", "called", "head", "opened", "received", "room", "state", "unread")
+    __slots__ = ("awaiting_answer", "body", "head", "opened", "received", "recv_window", "state", "unread")
 
-    def __init__(self, head: Head, room: int, opened: float) -> None:
+    def __init__(self, head: Head, recv_window: int, opened: float) -> None:
         self.head = head
         self.state = State.OPEN
-        self.body: bytes | bytearray = (
-            b""  # bytes or, once a second part came, a bytearray: a part costs its bytes, not an object
-        )
+        self.body: bytes | bytearray = b""  # a bytearray from the second part on, so that a part costs no object
         self.received = 0
-        self.room = room
+        self.recv_window = recv_window
         self.opened = opened
-        self.called = False  # handed over, and neither answered nor given up
-        self.unread = False  # what comes of its content is dropped
+        self.awaiting_answer = False  # emitted as an event, and neither answered nor cancelled
+        self.unread = False  # its remaining content is dropped
 
 
 class Streams:
-    """`live` by number, in the order in which they were opened; `highest` is the last that the client opened."""
+    """`live` are the open streams by number, in order of opening; `highest` is the last that the client opened."""
 
     __slots__ = ("_abandoned", "_limit", "highest", "live")
 
     def __init__(self, max_concurrent: int) -> None:
         self.live: dict[int, Stream] = {}
         self.highest = 0
-        self._abandoned: dict[int, None] = {}  # the oldest first
+        self._abandoned: dict[int, None] = {}  # oldest first
         self._limit = max_concurrent * _REMEMBERED
 
     def abandon(self, number: int) -> Stream | None:
-        """We reset it: what is under way will be dropped. What it was, None if it was not live."""
+        """Remember a stream that we reset, so that its frames in transit are dropped. Return it, None if not open."""
         if len(self._abandoned) >= self._limit:
             del self._abandoned[next(iter(self._abandoned))]
         self._abandoned[number] = None
         return self.live.pop(number, None)
 
     def state_of(self, number: int) -> State:
-        """The state of any stream; a number that only a server uses is idle for ever."""
+        """The state of any stream; a server's stream number is always idle."""
         stream = self.live.get(number)
         if stream is not None:
             return stream.state
@@ -60,11 +58,11 @@ class Streams:
             return State.IDLE
         return State.ABANDONED if number in self._abandoned else State.CLOSED
 
-    def takes(self, number: int, received: Received) -> bool:
-        """True for a frame to act on, False for one to drop. Raises the fault that the frame is, if it is one."""
-        verdict, code = RULINGS[self.state_of(number)][received]
-        if verdict is Verdict.STREAM_ERROR:
+    def accepts(self, number: int, received: Received) -> bool:
+        """Whether to process the frame (else drop it). Raises the fault if the stream's state forbids it."""
+        action, code = TRANSITIONS[self.state_of(number)][received]
+        if action is FrameAction.STREAM_ERROR:
             raise StreamFault(code, f"{received.name} on a stream that its client has ended")
-        if verdict is Verdict.CONNECTION_ERROR:
+        if action is FrameAction.CONNECTION_ERROR:
             raise ConnectionFault(code, f"{received.name} on a stream that is not open")
-        return verdict is Verdict.TAKE
+        return action is FrameAction.ACCEPT

@@ -49,8 +49,8 @@ def unread_checks(checks: Checks) -> Mapping[str, Callable[[bool], bytes]]:
     The argument is True if too many bytes were under way at once, False if the message was too large.
     """
     return {
-        f"/{AUTHORIZATION_SERVICE}/{CHECK}": lambda too_much: checks.refuse(
-            Reason.OVERLOADED if too_much else Reason.REQUEST_TOO_LARGE
+        f"/{AUTHORIZATION_SERVICE}/{CHECK}": lambda buffer_full: checks.refuse(
+            Reason.OVERLOADED if buffer_full else Reason.REQUEST_TOO_LARGE
         )
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zta_authz.errors import collected
+from zta_authz.errors import collect_faults
 from zta_authz.otlp.messages import Signal
 from zta_authz.servers.listeners import Endpoint, SocketClaim, probe_tcp
 from zta_authz.service.loading import load
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def all_faults(settings: Settings) -> list[Fault]:
     """Everything that would keep a service with these settings from starting."""
     faults: list[Fault] = []
-    with collected(faults):
+    with collect_faults(faults):
         load(settings, lambda: None, lambda _host, _outcome: None)
     return faults + other_faults(settings, shared_ports=False)
 
@@ -38,14 +38,14 @@ def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
     """
     faults = audit_faults(settings.audit)
     for wanted, signal, setting in _collectors(settings):
-        with collected(faults):
+        with collect_faults(faults):
             if signal is Signal.LOGS:
                 connect(wanted, signal, setting).close()
             else:
                 exporter_target(wanted, signal, setting)
     for endpoint in _addresses(settings):
         if endpoint.is_unix or not shared_ports:
-            with collected(faults):
+            with collect_faults(faults):
                 _try(endpoint, settings.socket_access())
     return faults
 

@@ -78,11 +78,11 @@ def _answer(connection: Connection, events: list[Event], number: int, now: float
 
 def _judge(connection: Connection) -> None:
     frames_of(connection.bytes_to_send())
-    assert connection.held_bytes <= MOST_HELD
+    assert connection.buffered_bytes <= MOST_HELD
     assert unsent_without_reason(connection._out) == []
     if connection.fault is not None:
         assert connection.finished
-        assert connection.held_bytes == 0
+        assert connection.buffered_bytes == 0
         assert connection.receive(HELLO, 1e6) == []
         assert connection.bytes_to_send() == b""
 

@@ -120,7 +120,7 @@ def test_a_large_block_may_take_the_frames_that_it_needs_and_counts_as_held() ->
     peer = RawPeer(Bounds(max_continuation_frames=4))
     peer.send(HeadersFrame(1, data=b"\x82"), *[ContinuationFrame(1, data=bytes(16_384))] * 100)
     assert peer.connection.fault is None
-    assert peer.connection.held_bytes > 100 * 16_384
+    assert peer.connection.buffered_bytes > 100 * 16_384
 
 
 def test_continuation_without_end_ends_the_connection_by_its_bytes() -> None:
@@ -144,10 +144,10 @@ def test_a_call_that_brings_more_content_than_may_be_kept_is_handed_over_unread(
     events = peer.send(
         head(1), DataFrame(1, data=part), head(3), DataFrame(3, data=part), DataFrame(3, data=part[:3000])
     )
-    assert events == [Unread(3, PATH, too_much=True)]
-    assert peer.connection.held_bytes == 16_000
+    assert events == [Unread(3, PATH, buffer_full=True)]
+    assert peer.connection.buffered_bytes == 16_000
     assert len(peer.send(DataFrame(1, data=bytes(4005), flags=["END_STREAM"]))) == 1
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
 
 
 def test_the_content_of_what_is_no_grpc_call_is_not_kept() -> None:
@@ -156,7 +156,7 @@ def test_the_content_of_what_is_no_grpc_call_is_not_kept() -> None:
         HeadersFrame(1, data=block(call_with((":method", "PUT"))), flags=["END_HEADERS"]),
         DataFrame(1, data=bytes(16_000)),
     )
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
 
 
 def test_answers_that_wait_past_the_bound_end_the_connection() -> None:
@@ -206,7 +206,7 @@ def test_a_request_that_does_not_get_complete_is_reset_alone() -> None:
     peer.send(head(3))
     peer.connection.tick(10.5)
     assert peer.reset() == {1: ErrorCode.CANCEL}
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
     assert peer.connection.fault is None
 
 

@@ -201,18 +201,18 @@ def test_an_encoding_that_is_only_announced_does_not_matter() -> None:
 
 def test_a_message_that_is_too_large_is_handed_over_unread() -> None:
     peer = RawPeer(Bounds(max_message_bytes=100))
-    assert peer.send(*sent(message(b"x" * 101))) == [Unread(1, PATH, too_much=False)]
+    assert peer.send(*sent(message(b"x" * 101))) == [Unread(1, PATH, buffer_full=False)]
     peer.connection.respond(1, b"no", 0.0)
     assert [type(reply) for reply in peer.replies()] == [HeadersFrame, DataFrame, HeadersFrame]
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
 
 
 def test_a_message_that_says_it_is_too_large_is_handed_over_before_it_came() -> None:
     peer = RawPeer(Bounds(max_message_bytes=100))
     head, _ = sent()
     begun = DataFrame(1, data=message(b"", length=101) + b"x")
-    assert peer.send(head, begun, DataFrame(1, data=b"more")) == [Unread(1, PATH, too_much=False)]
-    assert peer.connection.held_bytes == 0
+    assert peer.send(head, begun, DataFrame(1, data=b"more")) == [Unread(1, PATH, buffer_full=False)]
+    assert peer.connection.buffered_bytes == 0
     peer.connection.respond(1, b"no", 0.0)
     *answer, reset = peer.replies()
     assert [type(reply) for reply in answer] == [HeadersFrame, DataFrame, HeadersFrame]

@@ -115,7 +115,7 @@ def test_a_peer_that_may_not_ask_is_told_so_for_each_call_and_nothing_of_it_is_d
     peer.connection.deny("caller_not_allowed")
     garbage = HeadersFrame(1, data=b"\xff\xff\xff", flags=["END_HEADERS"])
     assert peer.send(garbage, DataFrame(1, data=bytes(10_000))) == []
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
     assert peer.send(DataFrame(1, flags=["END_STREAM"]), *call(3)) == []
     answers = [reply for reply in peer.replies() if isinstance(reply, HeadersFrame)]
     assert [peer.fields(answer)["grpc-status"] for answer in answers] == ["7", "7"]
@@ -138,16 +138,16 @@ def test_a_connection_that_ended_holds_nothing() -> None:
     begun = HeadersFrame(3, data=block(), flags=["END_HEADERS"])
     peer.send(settings(((4, 0),)), *call(1), begun, DataFrame(3, data=bytes(1000)), bytes(5))
     peer.connection.respond(1, b"x", 0.0)
-    assert peer.connection.held_bytes > 1000
+    assert peer.connection.buffered_bytes > 1000
     peer.connection.refuse("enough")
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
 
 
 def test_a_peer_that_is_turned_away_may_send_again_what_was_not_complete() -> None:
     """RFC 9113, section 8.7: REFUSED_STREAM says that nothing was done with a stream."""
     peer = RawPeer()
     peer.send(*call(1), call(3)[0])
-    peer.connection.turn_away()
+    peer.connection.drain_now()
     assert peer.reset() == {3: ErrorCode.REFUSED_STREAM}
     assert peer.send(*call(5), DataFrame(3, data=message(b"x"), flags=["END_STREAM"])) == []
     assert peer.reset() == {5: ErrorCode.REFUSED_STREAM}
@@ -160,7 +160,7 @@ def test_a_peer_that_is_turned_away_may_send_again_what_was_not_complete() -> No
 
 def test_of_a_peer_that_is_turned_away_nothing_more_is_decoded() -> None:
     peer = RawPeer()
-    peer.connection.turn_away()
+    peer.connection.drain_now()
     peer.replies()
     peer.send(HeadersFrame(1, data=b"\xff\xff\xff", flags=["END_HEADERS", "END_STREAM"]))
     assert peer.reset() == {1: ErrorCode.REFUSED_STREAM}
@@ -170,7 +170,7 @@ def test_the_last_stream_that_a_goaway_names_never_grows() -> None:
     """RFC 9113, section 6.8."""
     peer = RawPeer()
     peer.send(*call(1))
-    peer.connection.turn_away()
+    peer.connection.drain_now()
     named = last_streams(peer.replies())
     peer.send(*call(3))
     peer.connection.refuse("for a test")
@@ -180,10 +180,10 @@ def test_the_last_stream_that_a_goaway_names_never_grows() -> None:
 def test_turning_a_peer_away_while_it_is_drained_or_before_it_said_hello_ends_the_connection() -> None:
     peer = RawPeer()
     peer.connection.drain()
-    peer.connection.turn_away()
+    peer.connection.drain_now()
     assert last_streams(peer.replies()) == [2**31 - 1, 0]
     peer.connection.tick(1.1)
     assert peer.connection.finished
     early = Connection(Bounds(), 0.0)
-    early.turn_away()
+    early.drain_now()
     assert early.finished

@@ -144,16 +144,16 @@ def test_more_than_a_streams_window_ends_the_stream() -> None:
     for _ in range(5):
         peer.send(DataFrame(1, data=bytes(15_000)))
     assert peer.reset() == {1: ErrorCode.FLOW_CONTROL_ERROR}
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
 
 
 def test_an_answer_that_waits_is_dropped_with_its_stream() -> None:
     peer = RawPeer()
     peer.send(settings(((INITIAL_WINDOW_SIZE, 0),)), *call())
     peer.connection.respond(1, bytes(1000), 0.0)
-    assert peer.connection.held_bytes == 1005
+    assert peer.connection.buffered_bytes == 1005
     assert peer.send(RstStreamFrame(1, 8)) == []
-    assert peer.connection.held_bytes == 0
+    assert peer.connection.buffered_bytes == 0
 
 
 @pytest.mark.parametrize("size", [0, 100])

@@ -139,7 +139,7 @@ class FastConnection(asyncio.Protocol):
         if self._caller is not None and not self._caller.may_call(time.time()):
             self._registry.refused(f"the certificate of {self._caller_id} is no longer valid; its connection is closed")
             self._caller = None
-            self._connection.turn_away()
+            self._connection.drain_now()
 
     def data_received(self, data: bytes) -> None:
         """Handle input."""
@@ -186,7 +186,7 @@ class FastConnection(asyncio.Protocol):
         self._closed_at = self._loop.time()
         self._backlog.clear()
         self._unread.clear()
-        self._connection.let_go()
+        self._connection.release()
         self._registry.remove(self)
 
     # calls
@@ -275,7 +275,7 @@ class FastConnection(asyncio.Protocol):
             if refuse is None:
                 self._connection.fail(event.stream, Status.RESOURCE_EXHAUSTED, "the request is too large")
             else:
-                self._connection.respond(event.stream, refuse(event.too_much), now)
+                self._connection.respond(event.stream, refuse(event.buffer_full), now)
 
     def _fail(self, stream: int, error: Exception) -> None:
         if isinstance(error, Abort):
@@ -308,7 +308,7 @@ class FastConnection(asyncio.Protocol):
     @property
     def buffered_bytes(self) -> int:
         """Bytes buffered for the peer."""
-        return self._connection.held_bytes + len(self._unread)
+        return self._connection.buffered_bytes + len(self._unread)
 
     def shed(self) -> None:
         """Close the connection because it buffers the most while all together buffer too much."""

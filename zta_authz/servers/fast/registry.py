@@ -75,7 +75,7 @@ class ConnectionRegistry:
         admission: PeerAdmission,
         unread: Mapping[str, Callable[[bool], bytes]] = MappingProxyType({}),
     ) -> None:
-        """`unread` answers calls whose message was not read, by path; its argument is `Unread.too_much`."""
+        """`unread` answers calls whose message was not read, by path; its argument is `Unread.buffer_full`."""
         self.unread = unread
         self.methods: Mapping[str, Unary] = {
             f"/{service}/{name}": call for service, calls in methods.items() for name, call in calls.items()
