@@ -40,15 +40,14 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def test_every_field_of_a_request_is_documented_and_no_other() -> None:
-    table = CLI.partition("### A request, written down")[2].partition("###")[0]
-    names = [
-        name for row in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
-    ]
+    section = CLI.partition("### A request, written down")[2].partition("###")[0]
+    items = re.findall(r"^- ((?:`\w+`(?:, )?)+): ", section, re.MULTILINE)
+    names = [name for item in items for name in re.findall(r"`(\w+)`", item)]
     assert sorted(names) == sorted(FIELDS)
 
 
 def test_every_kind_of_warning_is_documented_and_no_other() -> None:
-    kinds = set(re.findall(r"^\| `(\w+)` \| (?:warning|info) \|", CLI, re.MULTILINE))
+    kinds = set(re.findall(r"^- `(\w+)` \((?:warning|info)\): ", CLI, re.MULTILINE))
     assert kinds == {*(kind.value for kind in Kind), "document", "skipped"}
 
 
