@@ -167,7 +167,7 @@ def test_each_field_of_the_pages_is_documented_and_no_other() -> None:
     state = serving_state()
     server = HealthServer("", 0, state, lambda: METRICS)
     told = {*json.loads(server.page(b"/readyz").body), *json.loads(server.page(b"/version").body)}
-    assert set(re.findall(r"(?m)^\| `(\w+)`", text)) == told
+    assert set(re.findall(r"(?m)^- \*\*`(\w+)`\*\*", text)) == told
 
 
 async def test_head_gets_the_head_only() -> None:
