@@ -132,13 +132,13 @@ def _print_text(snapshot: Snapshot, findings: list[Finding]) -> None:
     from rich.text import Text
 
     from zta_authz.cli.output import one_line, stdout_console
-    from zta_authz.policy.rules.rule import shown_rule
+    from zta_authz.policy.rules.rule import rule_label
 
     console = stdout_console()
     lines = [(fault.place, "warning", fault.message, fault.hint) for fault in sorted(snapshot.warnings)]
     lines += [(fault.place, "info", fault.message, fault.hint) for fault in sorted(snapshot.notes)]
     for finding in findings:
-        rule = shown_rule(finding.rule, finding.rule_name)
+        rule = rule_label(finding.rule, finding.rule_name)
         message = f"rule {rule} of `{finding.policy}`: {finding.message} [{finding.kind.value}]"
         lines.append((f"{finding.source}:{finding.line}", finding.level.value, message, finding.hint))
     for place, level, message, hint in lines:

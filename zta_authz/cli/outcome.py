@@ -9,7 +9,7 @@ from rich.text import Text
 
 from zta_authz.cli.output import one_line
 from zta_authz.model.identity import PeerTrust
-from zta_authz.policy.rules.rule import shown_rule
+from zta_authz.policy.rules.rule import rule_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,7 +93,7 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
     if decision.detail:
         yield _row("because", decision.detail)
     if decision.policy:
-        rule, at = shown_rule(decision.rule, decision.rule_name), _at(_places(evaluator, decision))
+        rule, at = rule_label(decision.rule, decision.rule_name), _at(_places(evaluator, decision))
         yield _row("policy", f"{decision.policy}, rule {rule}{at}")
     for line in explanation.matched:
         yield _row("matched", line)
@@ -103,7 +103,7 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
         how = "dry run" if shadow.dry_run else "never decides"
         yield _row(
             "also",
-            f"{shadow.action} policy {shadow.policy}, rule {shown_rule(shadow.rule, shadow.rule_name)} matched ({how})",
+            f"{shadow.action} policy {shadow.policy}, rule {rule_label(shadow.rule, shadow.rule_name)} matched ({how})",
         )
     for note in evaluator.notes(subject, decision):
         yield _row("note", note)
@@ -116,7 +116,7 @@ def nearest_lines(evaluator: PolicyEvaluator, nearest: Sequence[Miss]) -> Iterat
         yield Text("nearest ALLOW rules:")
     for miss in nearest:
         at = _at(evaluator.places(miss.policy, miss.rule, "ALLOW"))
-        yield Text(one_line(f"  {miss.policy}, rule {shown_rule(miss.rule, miss.rule_name)}{at}"), style="bold")
+        yield Text(one_line(f"  {miss.policy}, rule {rule_label(miss.rule, miss.rule_name)}{at}"), style="bold")
         for failed in miss.failed:
             yield Text(one_line(f"    {failed}"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zta_authz.policy.rules.rule import shown_rule
+from zta_authz.policy.rules.rule import rule_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ class RulePlace(NamedTuple):
     action: str
 
     def __str__(self) -> str:
-        shown = shown_rule(self.rule, self.name)
+        shown = rule_label(self.rule, self.name)
         return f"{self.source}:{self.line}: {self.action} policy {self.policy}, rule {shown}: no test reaches it"
 
 

@@ -316,6 +316,6 @@ def _side(verdict: str, policy: str, rule: int | None, name: str) -> dict[str, A
 
 
 def _by(policy: str, rule: int | None, name: str) -> str:
-    from zta_authz.policy.rules.rule import shown_rule
+    from zta_authz.policy.rules.rule import rule_label
 
-    return f"by {policy}, rule {shown_rule(rule, name)}" if policy else "no policy matches"
+    return f"by {policy}, rule {rule_label(rule, name)}" if policy else "no policy matches"

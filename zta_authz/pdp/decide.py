@@ -119,11 +119,11 @@ def _answered(snapshot: Snapshot, workload: Workload | None, denial: Decision, i
     """
     if denial.reason not in TOKEN_DENIALS:
         return denial
-    answers = _view(snapshot, workload).answers.get(denial.reason)
+    answers = _view(snapshot, workload).token_denials.get(denial.reason)
     rule = None if answers is None or _unclear(inputs) is not None else answers.first(inputs)
     if rule is None or rule.response is None:
         return denial
-    detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.shown}"
+    detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.label}"
     return structs.replace(denial, detail=detail, response=rule.response.resolve(inputs))
 
 
@@ -148,16 +148,16 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | N
     first = inputs.identity.token
     others = [token for token in inputs.identity.tokens if token is not first] if inputs.strict else []
     if others:
-        inputs.conditions.told = {}
+        inputs.conditions.results = {}
     rule = view.deny.first(inputs)
     if rule is not None:
         return rule, inputs
     for token in others:
         again = inputs.with_identity(replace(inputs.identity, token=token))
-        again.follow_conditions_of(inputs, len(others))
-        again.conditions.told = inputs.conditions.told
+        again.share_condition_units(inputs, len(others))
+        again.conditions.results = inputs.conditions.results
         rule = view.deny.first(again)
-        inputs.charge_conditions_to(again)
+        inputs.continue_condition_units(again)
         if rule is not None:
             return rule, again
     return None

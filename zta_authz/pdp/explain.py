@@ -81,7 +81,7 @@ def explain(
         """How much of the rule fails; one rule's conditions may cost what a request's may, all rules' `MOST_UNITS`."""
         nonlocal units
         granted = inputs.grant_condition_units(units)
-        found = len(rule.failing(inputs, deny=False))
+        found = len(rule.failing_parts(inputs, deny=False))
         units -= granted - inputs.conditions.units
         return found
 
@@ -98,7 +98,7 @@ def _matched(index: RuleIndex, decision: Decision, inputs: Inputs) -> tuple[str,
         for way in ways:
             way.restore_condition_units()
             if rule.holds(way, index.deny):
-                held = (clause for clause in rule.holding(way, index.deny))
+                held = (clause for clause in rule.matching_clauses(way, index.deny))
                 return tuple(line for clause in held if (line := _held(clause, way, index.deny)))
     return ()
 
@@ -113,14 +113,14 @@ def _held(clause: Clause, inputs: Inputs, deny: bool) -> str:
     certain = not deny or clause.holds(inputs, False)
     if certain and not isinstance(clause, (ConditionClause, TimeClause)):
         return ""
-    told = f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}"
+    told = f"{clause.label}: saw {clause.actual(inputs)}, rule has {clause.expected}"
     return told if certain else f"{told}; this can't be told for certain, and a DENY takes it for a match"
 
 
 def _miss(rule: Rule, inputs: Inputs) -> Miss:
     inputs.restore_condition_units()
     failed = tuple(
-        "; ".join(f"{clause.label}: saw {clause.seen(inputs)}, rule has {clause.wanted}" for clause in part)
-        for part in rule.failing(inputs, deny=False)
+        "; ".join(f"{clause.label}: saw {clause.actual(inputs)}, rule has {clause.expected}" for clause in part)
+        for part in rule.failing_parts(inputs, deny=False)
     )
     return Miss(rule.policy.name, rule.number, failed, rule.line, rule.name)

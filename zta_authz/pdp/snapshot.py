@@ -68,7 +68,7 @@ def compile_snapshot(
     compiler = TableCompiler(options, warnings, pause)
     namespace = options.workload.namespace
     scope = ScopeCheck(options.root_documents, options.root_namespace, warnings)
-    documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.take, scope)
+    documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.add, scope)
     verifier = compile_verifier(
         documents.authentications,
         documents.bundles,
@@ -92,7 +92,7 @@ def compile_snapshot(
 
 def _idle(table: RuleTable) -> list[Fault]:
     """What to tell of policies that select no workload of the settings."""
-    idle = table.idle()
+    idle = table.unselected_policies()
     if not idle:
         return []
     at, options = idle[0].ref.position, table.options

@@ -1,4 +1,4 @@
-"""Documents to the rule table: every value compiled, every fault of every policy noted, nothing half taken."""
+"""Compile policy specs to the rule table. All faults of all policies are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "t
 
 
 class TableCompiler:
-    """Takes policies one by one and builds the table of them all."""
+    """Compiles policies one by one and builds the table of all."""
 
     def __init__(self, options: Options, warnings: list[Fault], pause: Pause = no_pause) -> None:
         workload = options.workload
@@ -34,12 +34,12 @@ class TableCompiler:
         self._pause = pause
         self._compiled: list[CompiledPolicy] = []
 
-    def take(self, spec: PolicySpec) -> None:
-        """Compile one policy. What is wrong with it goes to its reader's faults."""
+    def add(self, spec: PolicySpec) -> None:
+        """Compile one policy. Errors become faults of its reader."""
         self._compiled.append(self._policy(spec))
 
     def table(self) -> RuleTable:
-        """The table over all policies, in order of `namespace/name`. Not to be used where there were faults."""
+        """The table of all policies, in order of `namespace/name`. Don't use it if there were faults."""
         return RuleTable(tuple(sorted(self._compiled, key=lambda policy: policy.ref.order)), self._options, self._pause)
 
     def _policy(self, spec: PolicySpec) -> CompiledPolicy:
@@ -68,9 +68,9 @@ class TableCompiler:
         if spec.action == "ALLOW":
             self._warn_of_anonymous(spec, rule)
         extras = [extras for extras in (rule.extras, spec.extras) if extras is not None]
-        for more in extras:
-            clauses += self._extras(spec, more)
-        response = next((more.response for more in extras if more.response is not None), None)
+        for extra in extras:
+            clauses += self._extras(spec, extra)
+        response = next((extra.response for extra in extras if extra.response is not None), None)
         clauses.sort(key=lambda clause: clause.cost)
         name = rule.extras.name if rule.extras is not None else ""
         line = spec.reader.position(rule.node).line
@@ -79,21 +79,21 @@ class TableCompiler:
     def _when(self, spec: PolicySpec, when: WhenSpec) -> list[Clause]:
         sides = [(values, negated) for values, negated in ((when.values, False), (when.not_values, True)) if values]
         if spec.kind == "AccessPolicy" and when.key.value in CLIENT_KEYS:
-            found = [self._factory.client_condition(spec.reader, when.key, *side) for side in sides]
+            clauses = [self._factory.client_condition(spec.reader, when.key, *side) for side in sides]
         else:
-            found = [self._factory.condition(spec.reader, when.key, *side, spec.namespace) for side in sides]
-        return [clause for clause in found if clause is not None]
+            clauses = [self._factory.condition(spec.reader, when.key, *side, spec.namespace) for side in sides]
+        return [clause for clause in clauses if clause is not None]
 
     def _extras(self, spec: PolicySpec, extras: Extras) -> list[Clause]:
-        found: list[Clause] = []
+        clauses: list[Clause] = []
         if extras.times is not None:
-            found.append(TimeClause(extras.times))
-        found += extras.require
+            clauses.append(TimeClause(extras.times))
+        clauses += extras.require
         if extras.condition is not None:
             clause = self._condition(spec.reader, extras.condition)
             if clause is not None:
-                found.append(clause)
-        return found
+                clauses.append(clause)
+        return clauses
 
     def _condition(self, reader: Reader, node: Scalar) -> Clause | None:
         try:
@@ -106,7 +106,7 @@ class TableCompiler:
         return clause
 
     def _fields(self, spec: PolicySpec, party: list[FieldSpec]) -> list[Clause]:
-        found = [
+        clauses = [
             self._factory.field(
                 spec.reader,
                 field.name,
@@ -118,7 +118,7 @@ class TableCompiler:
             for field in party
             if field.values
         ]
-        return sorted((clause for clause in found if clause is not None), key=lambda clause: clause.cost)
+        return sorted((clause for clause in clauses if clause is not None), key=lambda clause: clause.cost)
 
     def _warn_of_anonymous(self, spec: PolicySpec, rule: RuleSpec) -> None:
         """`not…` on an identity is met by a caller who has none: say so where nothing else asks for one."""

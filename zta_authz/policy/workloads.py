@@ -1,7 +1,7 @@
-"""Whose request it is, where one authorizer serves several workloads, and whether this proxy may say so.
+"""Find the workload that a request is for, and check that the calling proxy may ask for it.
 
-A proxy that may ask may not ask for everybody: its own SPIFFE ID says which workloads it can name. By default that is
-the one that carries the same SPIFFE ID; a gateway that serves several is listed with their namespaces.
+A proxy may ask only for the workload with the proxy's own SPIFFE ID. A gateway that serves several workloads is listed
+in the settings with their namespaces.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ class WorkloadResolver:
         self._shared = bool(self._by_principal or self._gateways)
 
     def resolve(self, request: RequestAttributes, caller: str) -> Workload:
-        """The workload `request` is for. `caller` is the proxy's verified SPIFFE ID, "" on a Unix socket.
+        """The workload that `request` is for.
 
-        Raises `Refused` where the workload is not known or the caller may not name it.
+        Args:
+            request: its destination principal or context extensions name the workload.
+            caller: the proxy's verified SPIFFE ID, "" on a Unix socket.
+
+        Raises:
+            Refused: if the workload is unknown, or the caller may not ask for it.
         """
         if not self._shared:
             return self._default
@@ -64,7 +69,7 @@ class WorkloadResolver:
 
 
 def _labels(text: str) -> dict[str, str]:
-    """`key=value` pairs joined by commas."""
+    """Parse `key=value` pairs joined by commas."""
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if len(pairs) > _MAX_LABELS or not all(key and sign for key, sign, _ in pairs):
         raise Refused(Reason.WORKLOAD_UNKNOWN, f"context extension `{LABELS_EXTENSION}` is not `key=value,…`")

@@ -20,7 +20,7 @@ from cel_expr_python import cel
 from zta_authz.policy.cel.cost import COMPREHENSIONS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
 from zta_authz.policy.cel.tokens import closing, tokens_of, without_strings
 from zta_authz.policy.cel.variables import OF_TOKENS, VARIABLES
-from zta_authz.policy.rules.spellings import Respelled
+from zta_authz.policy.rules.spellings import RespelledParts
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -100,7 +100,7 @@ class Condition:
 
     def evaluate(self, inputs: Inputs) -> bool | None:
         """True, false, or None where it can't be told."""
-        told = inputs.conditions.told
+        told = inputs.conditions.results
         if told is None or self._reads_token:
             return self._evaluate(inputs)
         value = told.get(self)
@@ -120,7 +120,7 @@ class Condition:
         """What makes `value` another: an address for another, or what an upstream may read for path, query or host."""
         if not inputs.strict:
             return ""
-        meant = inputs.as_meant() if self._reads_addresses else None
+        meant = inputs.with_embedded_ipv4() if self._reads_addresses else None
         if meant is not None and self._differs(inputs, (meant,), value):
             return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
         what = self._respelled
@@ -130,9 +130,9 @@ class Condition:
 
     def _differs(self, inputs: Inputs, others: tuple[Inputs, ...], value: bool | None) -> bool:
         for other in others:
-            other.follow_conditions_of(inputs, len(others))
+            other.share_condition_units(inputs, len(others))
             found = self._value(other)
-            inputs.charge_conditions_to(other)
+            inputs.continue_condition_units(other)
             if found is not value:
                 return True
         return False
@@ -145,7 +145,7 @@ class Condition:
         except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
             return None
 
-    def kept_from(self, inputs: Inputs) -> str:
+    def why_unknown(self, inputs: Inputs) -> str:
         """Why the condition is Unknown without being evaluated, "" where it is evaluated."""
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             names = inputs.header_names() if self._headers is None else self._headers
@@ -186,13 +186,13 @@ class Condition:
         return True
 
 
-def _respelled(variables: tuple[str, ...], text: str) -> Respelled | None:
+def _respelled(variables: tuple[str, ...], text: str) -> RespelledParts | None:
     """What of a condition an upstream may read otherwise. A port is not cut off where a literal has one."""
     path, query, host = (name in variables for name in ("request.path", "request.query", "request.host"))
     if not (path or query or host):
         return None
     port = not any(token.lastgroup == "string" and _WITH_PORT.search(token.group()) for token in tokens_of(text))
-    return Respelled(path, query, host, port and host)
+    return RespelledParts(path, query, host, port and host)
 
 
 def variables_in(text: str) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class ConditionMemory:
     conditions that read no token, None where one token at most is asked about.
     """
 
-    __slots__ = ("activations", "free", "header_unclear", "sizes", "told", "units", "values")
+    __slots__ = ("activations", "free", "header_unclear", "results", "sizes", "units", "values")
 
     def __init__(self) -> None:
         self.activations: dict[tuple[str, ...], Any] = {}
@@ -69,7 +69,7 @@ class ConditionMemory:
         self.header_unclear: bool | None = None
         self.units = MAX_UNITS
         self.free = FREE_UNITS
-        self.told: dict[object, bool] | None = None  # by `cel.Condition`
+        self.results: dict[object, bool] | None = None  # by `cel.Condition`
 
 
 @dataclass(slots=True)

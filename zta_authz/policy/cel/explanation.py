@@ -21,9 +21,9 @@ _SECRETS: Final = frozenset(("authorization", "cookie", "proxy-authorization", "
 _WHOLE: Final = frozenset(("request.headers", "claims", "context"))
 
 
-def account(condition: Condition, inputs: Inputs) -> str:
+def explain_condition(condition: Condition, inputs: Inputs) -> str:
     """The condition's value, then each clause's with what it reads: `false: `a == 1` is false (`a` is `2`)`."""
-    why = condition.kept_from(inputs)
+    why = condition.why_unknown(inputs)
     if why:
         return f"Unknown: it is not evaluated, because {why}"
     value = condition.evaluate(inputs)

@@ -60,7 +60,7 @@ def _check_names(reader: Reader, rules: list[RuleSpec]) -> None:
         name = rule.extras.name if rule.extras is not None else ""
         if name in first:
             message = f"duplicate rule name `{name}` (first at line {first[name]})"
-            reader.fault(rule.node, message, "give each rule of a policy a name of its own")
+            reader.fault(rule.node, message, "give each rule of a policy a different name")
         elif name:
             first[name] = reader.position(rule.node).line
 
@@ -119,5 +119,5 @@ def _extras(reader: Reader, node: Mapping, action: str) -> Extras:
         extras.require = read_require(reader, require)
         if action == "DENY":
             hint = "put it into the ALLOW policy, or deny by a `condition`"
-            reader.fault(require, "a DENY would spare whoever lacks what `require` asks for", hint)
+            reader.fault(require, "a DENY policy would not deny callers that fail `require`", hint)
     return extras

@@ -66,7 +66,7 @@ def judge(version: str, kind: str, known: Collection[tuple[str, str]]) -> Wrong 
     return "it is not a policy of this service or of Istio's security"
 
 
-def looks_foreign(node: Node) -> bool:
+def is_foreign(node: Node) -> bool:
     """Whether a value of a ConfigMap is an application's own: a text, or fields that no document has, or nearly has."""
     if isinstance(node, Scalar):
         return node.kind != "null" and not may_hold_documents("", node.value)

@@ -13,7 +13,7 @@ from zta_authz.policy.documents.access_policy import read_access_policy
 from zta_authz.policy.documents.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.documents.authorization_policy import read_authorization_policy
 from zta_authz.policy.documents.credentials import read_api_key_set, read_issuer_policy
-from zta_authz.policy.documents.foreign import Wrong, judge, looks_foreign, may_hold_documents
+from zta_authz.policy.documents.foreign import Wrong, is_foreign, judge, may_hold_documents
 from zta_authz.policy.documents.revocation_list import read_revocation_list
 from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
 from zta_authz.policy.yaml.fields import Reader, entries, with_article
@@ -54,14 +54,14 @@ class DocumentReader:
         default_namespace: str,
         faults: list[Fault],
         warnings: list[Fault],
-        take_policy: Callable[[PolicySpec], None],
+        on_policy: Callable[[PolicySpec], None],
         scope: ScopeCheck | None = None,
     ) -> None:
         """`scope` judges which documents may count for every workload; without it all may."""
         self._scope = scope
         self._may_be_root = True
         self.documents = DocumentSet()
-        self._take_policy = take_policy
+        self._on_policy = on_policy
         self._default_namespace = default_namespace
         self._faults = faults
         self._warnings = warnings
@@ -107,7 +107,7 @@ class DocumentReader:
                 self._scope.judge(header, allowed=self._may_be_root)
             read(header, self.documents, self._warnings)
             while self.documents.policies:  # taken at once, so that a large set's nodes are not held together
-                self._take_policy(self.documents.policies.pop())
+                self._on_policy(self.documents.policies.pop())
 
     @staticmethod
     def _check_dry_run(header: Header) -> None:
@@ -214,7 +214,7 @@ class DocumentReader:
         count = 0
         for node in iter_documents(source, inner, found):
             count += 1
-            if looks_foreign(node):
+            if is_foreign(node):
                 self._note(reader, value, f"`data.{key}`: a document that is none of a policy set")
                 continue
             self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
@@ -249,14 +249,14 @@ def read_all(
     default_namespace: str,
     faults: list[Fault],
     warnings: list[Fault],
-    take_policy: Callable[[PolicySpec], None],
+    on_policy: Callable[[PolicySpec], None],
     scope: ScopeCheck | None = None,
 ) -> DocumentSet:
     """Every document of all (name, text) sources. What is wrong goes to `faults`, all of it.
 
-    Each authorization policy is handed to `take_policy` as soon as it is read; the rest is in the result.
+    Each authorization policy is handed to `on_policy` as soon as it is read; the rest is in the result.
     """
-    reader = DocumentReader(default_namespace, faults, warnings, take_policy, scope)
+    reader = DocumentReader(default_namespace, faults, warnings, on_policy, scope)
     for name, text in sources:
         reader.read(name, text)
     return reader.documents

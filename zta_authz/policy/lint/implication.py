@@ -26,7 +26,7 @@ from zta_authz.policy.rules.dimensions import (
     MetadataDimension,
 )
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
-from zta_authz.policy.rules.identity_matchers import Contains, InTrustDomain, RequestPrincipal, ServiceAccount
+from zta_authz.policy.rules.identity_matchers import InTrustDomain, NamespaceMatcher, RequestPrincipal, ServiceAccount
 from zta_authz.policy.rules.matchers import Exact, Matcher, Prefix, Present, Suffix
 from zta_authz.policy.rules.path_templates import Template
 
@@ -111,10 +111,10 @@ def _text_covers(wide: Member, narrow: Member) -> bool:
         case Suffix():
             return end.endswith(wide.value) and start.startswith(wide.after)
         case Present():
-            return wide.even_empty or bool(start or end) or isinstance(narrow, Contains)
+            return wide.even_empty or bool(start or end) or isinstance(narrow, NamespaceMatcher)
         case InTrustDomain():
             return "/" in start.removeprefix(SPIFFE) and wide.matches(start)
-        case Contains():
+        case NamespaceMatcher():
             return wide.matches(start) or (isinstance(narrow, ServiceAccount) and narrow.namespace == wide.namespace)
     return False
 

@@ -53,7 +53,7 @@ class Placed:
 
     def __str__(self) -> str:
         ref = self.policy.ref
-        return f"rule {self.rule.shown} of {ref.action} policy `{ref.name}` ({ref.position.source}:{self.rule.line})"
+        return f"rule {self.rule.label} of {ref.action} policy `{ref.name}` ({ref.position.source}:{self.rule.line})"
 
 
 class DenyRules:

@@ -16,7 +16,7 @@ from zta_authz.model.spiffe import SCHEME, SpiffeId
 from zta_authz.policy.lint.methods import several_methods, unknown_pseudo_header
 from zta_authz.policy.rules.clauses import RequestPrincipalClause, TextClause
 from zta_authz.policy.rules.dimensions import API_CLIENT, API_SCOPES, HOST, METHOD, PATH, PEER, SNI, ClaimDimension
-from zta_authz.policy.rules.identity_matchers import Contains, InTrustDomain, Namespaces, ServiceAccount
+from zta_authz.policy.rules.identity_matchers import InTrustDomain, NamespaceMatcher, NamespacePattern, ServiceAccount
 from zta_authz.policy.rules.matchers import Exact, Prefix, Suffix, ascii_lower
 from zta_authz.policy.rules.path_templates import Template, path_matcher
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
@@ -106,7 +106,7 @@ def doubts(clause: Clause, reach: Reach, *, deny: bool) -> list[Doubt | None]:
     if isinstance(clause, RequestPrincipalClause):
         return [_request_principal(clause.label, matcher, reach) for matcher in clause.matchers]
     if isinstance(clause, (BoundClause, MaxAgeClause)):
-        return [None if reach.has_tokens else _no_tokens(clause.label, clause.wanted)]
+        return [None if reach.has_tokens else _no_tokens(clause.label, clause.expected)]
     if not isinstance(clause, TextClause):
         return []
     wide = reach.strict and deny is not clause.negated
@@ -281,7 +281,7 @@ def _server_name(matcher: Matcher) -> tuple[str, str, bool] | None:
 def _peer(matcher: Matcher, *, strict: bool) -> tuple[str, str, bool] | None:
     """Names in strict reading are valid SPIFFE IDs; in Istio's reading they may be anything."""
     match matcher:
-        case Contains(namespace=part) | Namespaces(value=part):
+        case NamespaceMatcher(namespace=part) | NamespacePattern(value=part):
             wrong = not _ID_PATH.fullmatch(part.replace("*", "")) or "//" in part
             hint = "write the namespace's name alone"
         case ServiceAccount(namespace=space, account=account):

@@ -1,7 +1,7 @@
-"""Field and condition names to clauses: one table for sources and operations, one for the keys of `when`.
+"""Make clauses from fields of sources and operations and from the keys of `when`.
 
-A value that Istio would drop in silence (which widens a DENY) is a fault here. Source of the forms: Istio's
-`pilot/pkg/security/authz/model`, its API documentation, and what Envoy 1.40 was seen to do.
+A value that Istio would silently drop, which widens a DENY, is a fault here. Sources of the forms: Istio's
+`pilot/pkg/security/authz/model`, its API documentation, and measurements of Envoy 1.40.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 _PRESENT: Final = m.Present()
 _ONE_LINE: Final = m.Present(one_line=True)
 _HEADER_NAME: Final = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# What is another path once decoded, and what means something else in a value of a rule.
+# Escapes that decode to another path, or to characters with a meaning in a rule's value.
 _NEVER_DECODED: Final = re.compile(r"%(?:2[35AaFf]|3[BbFf]|5[Cc]|7[BbDd]|[01][0-9A-Fa-f]|7[Ff]|(?![0-9A-Fa-f]{2}))")
 _KEYED: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)(.*)", re.DOTALL)
 REJECTED_KEYS: Final = ("destination.labels", "destination.name", "destination.namespace", "destination.user")
 
 
 class ClauseFactory:
-    """Makes the clauses of one compilation; equal dimensions, matchers and clauses become one object.
+    """Makes the clauses of one compilation. Equal dimensions, matchers and clauses become one object.
 
-    `domains` is the mesh's trust domain and its aliases, for principals.
+    `domains` has the mesh's trust domain and its aliases.
     """
 
     def __init__(self, domains: tuple[str, ...], *, strict: bool) -> None:
@@ -62,11 +62,11 @@ class ClauseFactory:
         self._interned: dict[Hashable, Any] = {}
 
     def intern(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The object made before for `key`, else a new one."""
-        found = self._interned.get(key)
-        if found is None:
-            found = self._interned[key] = make()
-        return found
+        """The object for `key`, made on first use."""
+        made = self._interned.get(key)
+        if made is None:
+            made = self._interned[key] = make()
+        return made
 
     def field(
         self,
@@ -79,9 +79,9 @@ class ClauseFactory:
         *,
         wide: bool = False,
     ) -> Clause | None:
-        """The clause of a source's or operation's field; None, and faults, where a value is wrong.
+        """The clause for a field of a source or operation; None, with faults, if a value is invalid.
 
-        A `wide` one must not be evaded by another spelling of the same path.
+        `wide` also matches other spellings of a path, so that they don't get past the rule.
         """
         label = label or (f"not{name[0].upper()}{name[1:]}" if negated else name)
         match name:
@@ -107,7 +107,7 @@ class ClauseFactory:
     def condition(
         self, reader: Reader, key: Scalar, values: list[Scalar], negated: bool, namespace: str
     ) -> Clause | None:
-        """The clause of one `when` key with its `values` or `notValues`; None, and faults, where something is wrong."""
+        """The clause for a `when` key with its `values` or `notValues`; None, with faults, if one is invalid."""
         name = key.value
         label = f"{name} notValues" if negated else name
         plain = _WHEN_FIELDS.get(name)
@@ -124,7 +124,7 @@ class ClauseFactory:
         return None
 
     def client_condition(self, reader: Reader, key: Scalar, values: list[Scalar], negated: bool) -> Clause | None:
-        """The clause of one of `CLIENT_KEYS`, which Istio does not know."""
+        """The clause for one of `CLIENT_KEYS`, which Istio does not have."""
         label = f"{key.value} notValues" if negated else key.value
         return self._texts(reader, CLIENT_KEYS[key.value], m.string_matcher, values, negated, label)
 
@@ -132,65 +132,71 @@ class ClauseFactory:
         self, reader: Reader, dimension: Dimension, make: Callable[[str], m.Matcher | tuple[m.Matcher, ...]],
         values: list[Scalar], negated: bool, label: str,
     ) -> Clause | None:  # fmt: skip
-        found: list[m.Matcher] = []
+        matchers: list[m.Matcher] = []
         good = True
         for value in values:
             try:
                 made = self.intern((make, value.value), partial(make, value.value))
-                found += made if isinstance(made, tuple) else (made,)
+                matchers += made if isinstance(made, tuple) else (made,)
             except ValueError as error:
-                reader.fault(value, f"`{value.value}` in `{label}`: {error}", "mend the value; it is not skipped")
+                reader.fault(value, f"`{value.value}` in `{label}`: {error}", "correct the value: it is not skipped")
                 good = False
-        return self._text_clause(dimension, tuple(found), negated, label) if good and found else None
+        return self._text_clause(dimension, tuple(matchers), negated, label) if good and matchers else None
 
     def _pair(self, value: str) -> idm.RequestPrincipal:
-        found = idm.request_principal_matcher(value)
-        return replace(found, issuer=self._as_read(found.issuer), subject=self._as_read(found.subject))
+        matcher = idm.request_principal_matcher(value)
+        return replace(matcher, issuer=self._adapt(matcher.issuer), subject=self._adapt(matcher.subject))
 
-    def _as_read(self, matcher: m.Matcher) -> m.Matcher:
-        """`*` as this reading takes it: for Envoy it is a pattern for one line."""
+    def _adapt(self, matcher: m.Matcher) -> m.Matcher:
+        """Adapt `*` to Istio semantics, where Envoy matches it within one line."""
         return _ONE_LINE if not self._strict and matcher == _PRESENT else matcher
 
-    def _text_clause(self, dimension: Dimension, found: tuple[m.Matcher, ...], negated: bool, label: str) -> TextClause:
-        found = tuple(self._as_read(matcher) for matcher in found)
-        key = (dimension, found, negated, label)
+    def _text_clause(
+        self, dimension: Dimension, matchers: tuple[m.Matcher, ...], negated: bool, label: str
+    ) -> TextClause:
+        matchers = tuple(self._adapt(matcher) for matcher in matchers)
+        key = (dimension, matchers, negated, label)
         clause: TextClause = self.intern(
-            key, lambda: TextClause(dimension, found, negated, label, dimension.cost + len(found) // 8)
+            key, lambda: TextClause(dimension, matchers, negated, label, dimension.cost + len(matchers) // 8)
         )
         return clause
 
     def _principals(self, values: list[Scalar], negated: bool, label: str) -> Clause:
         names = [name for value in values for name in expand_aliases(value.value, self._domains)]
-        found = tuple(self.intern((idm.principal_matcher, n), partial(idm.principal_matcher, n)) for n in names)
-        return self._text_clause(PEER, found, negated, label)
+        matchers = tuple(self.intern((idm.principal_matcher, n), partial(idm.principal_matcher, n)) for n in names)
+        return self._text_clause(PEER, matchers, negated, label)
 
     def _trust_domains(self, reader: Reader, values: list[Scalar], negated: bool, label: str) -> Clause | None:
-        found: list[m.Matcher] = []
+        matchers: list[m.Matcher] = []
         good = True
         for value in values:
             names = self._domains if value.value in self._domains else (value.value,)
             try:
-                found += [
+                matchers += [
                     self.intern((idm.trust_domain_matcher, n), partial(idm.trust_domain_matcher, n)) for n in names
                 ]
             except ValueError as error:
                 reader.fault(value, f"`{value.value}` in `{label}`: {error}", "write it like `cluster.local`")
                 good = False
-        return self._text_clause(PEER, tuple(found), negated, label) if good and found else None
+        return self._text_clause(PEER, tuple(matchers), negated, label) if good and matchers else None
 
     def _service_accounts(
         self, reader: Reader, values: list[Scalar], negated: bool, label: str, namespace: str
     ) -> Clause | None:
-        found: list[m.Matcher] = []
+        matchers: list[m.Matcher] = []
         for value in values:
-            own, slash, account = value.value.partition("/")
-            space, name = (own, account) if slash else (namespace, own)
+            first, slash, account = value.value.partition("/")
+            space, name = (first, account) if slash else (namespace, first)
             if not space or not name or "/" in name or "*" in value.value:
                 hint = "write `account` or `namespace/account`, without `*`"
                 reader.fault(value, f"`{value.value}` in `{label}` is not a service account", hint)
                 continue
-            found.append(self.intern((idm.ServiceAccount, space, name), partial(idm.ServiceAccount, space, name)))
-        return self._text_clause(PEER, tuple(found), negated, label) if len(found) == len(values) and found else None
+            matchers.append(self.intern((idm.ServiceAccount, space, name), partial(idm.ServiceAccount, space, name)))
+        return (
+            self._text_clause(PEER, tuple(matchers), negated, label)
+            if len(matchers) == len(values) and matchers
+            else None
+        )
 
     def _request_principals(self, values: list[Scalar], negated: bool, label: str) -> Clause:
         texts = tuple(value.value for value in values)
@@ -226,10 +232,10 @@ class ClauseFactory:
                 reader.fault(value, f"`{value.value}` in `{label}`: {error}", hint)
         if not networks:
             return None
-        found = tuple(networks)
+        blocks = tuple(networks)
         clause: Clause = self.intern(
-            (AddressClause, dimension, found, negated, label),
-            lambda: AddressClause(dimension, found, negated, label),
+            (AddressClause, dimension, blocks, negated, label),
+            lambda: AddressClause(dimension, blocks, negated, label),
         )
         return clause
 
@@ -238,7 +244,7 @@ class ClauseFactory:
         parts = _KEYED.fullmatch(key.value)
         name, brackets, rest = parts.groups() if parts is not None else (key.value, "", "")
         if not brackets or brackets == "[]":
-            reader.fault(key, f"`{key.value}` names nothing in brackets", f"write `{name}[name]`")
+            reader.fault(key, f"`{key.value}` has no name in brackets", f"write `{name}[name]`")
             return None
         path = tuple(brackets[1:-1].split("]["))
         if name == "request.headers":
@@ -248,14 +254,14 @@ class ClauseFactory:
             return None
         whole = key.value[len(name) + 1 : -1]
         if rest or "" in path:
-            path = (whole,)  # Istio takes a malformed nesting as one key with the brackets in it
+            path = (whole,)  # Istio reads a malformed nesting as one key that contains the brackets
         if name == "request.auth.claims":
             dimension = self.intern((ClaimDimension, path), lambda: ClaimDimension(path))
             return self._texts(reader, dimension, m.string_matcher, values, negated, label)
         if not name.startswith("experimental.envoy.filters."):
             _refuse_key(reader, key)
             return None
-        # Istio never nests here: `[a][b]` is the key `a][b`.
+        # Istio never nests metadata keys: `[a][b]` is the key `a][b`.
         return self._metadata(reader, name.removeprefix("experimental."), (whole,), values, negated, label)
 
     def _header(
@@ -284,22 +290,22 @@ class ClauseFactory:
 
 
 def _every_spelling(value: str) -> tuple[m.Matcher, ...]:
-    """The path as written and, where it is percent-encoded, decoded, as requests are seen too (`Inputs.paths`)."""
+    """Match the path as written and, if it is percent-encoded, decoded, as `Inputs.paths` does for requests."""
     written = path_matcher(value)
     if "%" not in value or _NEVER_DECODED.search(value):
         return (written,)
     decoded = percent_decoded(utf8_bytes(value)).decode("utf-8", "surrogateescape")
     try:
         return (written, path_matcher(decoded))
-    except ValueError:  # a template can't hold what it decodes to
+    except ValueError:  # the decoded text is not a valid template
         return (written,)
 
 
 def _refuse_key(reader: Reader, key: Scalar) -> None:
-    """A fault for a key that this kind of policy does not have."""
+    """Report a key that this kind of policy does not have."""
     name = key.value
     if name in CLIENT_KEYS:
-        hint = "write this policy as an AccessPolicy (`apiVersion: zta.dev/v1`): Istio's kinds know no API keys"
+        hint = "write this policy as an AccessPolicy (`apiVersion: zta.dev/v1`): Istio's kinds have no API keys"
         reader.fault(key, f"condition key `{name}` is for AccessPolicy only", hint)
         return
     near = get_close_matches(name, (*KNOWN_KEYS, *CLIENT_KEYS), 1, 0.88)
@@ -314,7 +320,7 @@ def _refuse_key(reader: Reader, key: Scalar) -> None:
 
 def _in_list(value: str) -> m.Matcher:
     if len(value) < 3:
-        raise ValueError("the brackets hold nothing")
+        raise ValueError("the brackets are empty")
     return m.string_matcher(value[1:-1])
 
 
@@ -340,7 +346,7 @@ _WHEN_TEXTS: Final[dict[str, tuple[Dimension, Callable[[str], m.Matcher]]]] = {
     "request.auth.presenter": (ClaimDimension(("azp",)), m.string_matcher),
 }
 CLIENT_KEYS: Final[dict[str, Dimension]] = {"zta.apiClient": API_CLIENT, "zta.apiScopes": API_SCOPES}
-"""Keys of `when` in AccessPolicy only: the client whose API key was presented, and its scopes."""
+"""Keys of `when` that only AccessPolicy has: the API client and its scopes."""
 KNOWN_KEYS: Final = (
     *_WHEN_FIELDS, *_WHEN_TEXTS, "destination.ip", "request.headers[name]", "request.auth.claims[name]",
     "experimental.envoy.filters.NAME[key]",

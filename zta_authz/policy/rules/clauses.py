@@ -1,8 +1,8 @@
-"""Clauses: what a dimension of a request must be.
+"""Clauses: the conditions that a rule joins with AND.
 
-A clause is the AND-part of a rule: any of its matchers on any of the dimension's values, negated for `not…` fields.
-Where the strict reading can't tell a value (a joined header), the clause takes the answer that never widens access:
-an ALLOW does not match, a DENY does. `wide` is that answer for the un-negated comparison: `deny != negated`.
+A clause holds if any of its matchers matches any value of its dimension; `not…` fields negate that. If strict mode
+doesn't know a value (a joined header), the clause gives the result that never widens access: an ALLOW does not match, a
+DENY does. `wide` is that result for the comparison before negation: `deny != negated`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Clause(Protocol):
 
     @property
     def cost(self) -> int:
-        """Cheap clauses are tried first."""
+        """Relative cost; cheap clauses are tried first."""
         ...
 
     @property
@@ -46,20 +46,20 @@ class Clause(Protocol):
         ...
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Whether it holds; `deny` tells the side on which an undecidable value falls."""
+        """Whether the clause holds; `deny` is the result for a value that is unknown."""
         ...
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """The dimension and lookups that find every request this clause holds for; None where there are none."""
+        """The dimension and the lookups that find every request this clause holds for; None if no lookup does."""
         ...
 
-    def seen(self, inputs: Inputs) -> str:
-        """What the request has in this place, for an operator."""
+    def actual(self, inputs: Inputs) -> str:
+        """The request's values, for an operator."""
         ...
 
     @property
-    def wanted(self) -> str:
-        """What the rule has in this place, for an operator."""
+    def expected(self) -> str:
+        """The rule's values, for an operator."""
         ...
 
 
@@ -73,23 +73,23 @@ class TextClause:
     label: str
     cost: int
     only: str | None = field(init=False, repr=False, compare=False)
-    """The value, where it is one and compared as it is: what most clauses are."""
+    """The value, if the only matcher is `Exact`: a fast path for most clauses."""
 
     def __post_init__(self) -> None:
         single = self.matchers[0] if len(self.matchers) == 1 else None
         object.__setattr__(self, "only", single.value if isinstance(single, Exact) else None)
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Any match, negated for `not…`."""
+        """Whether any matcher matches any value, negated for `not…`."""
         negated = self.negated
         values = self.dimension.values(inputs, deny is not negated)
         if values is None:
             return deny
-        if not self._meets_any(values):
+        if not self._matches_any(values):
             return negated
         return not negated or (deny and self._other_readings_differ(inputs))
 
-    def _meets_any(self, values: tuple[str, ...]) -> bool:
+    def _matches_any(self, values: tuple[str, ...]) -> bool:
         if self.only is not None:
             return self.only in values
         for value in values:
@@ -99,33 +99,33 @@ class TextClause:
         return False
 
     def _other_readings_differ(self, inputs: Inputs) -> bool:
-        """Whether an application may read a value of the header that no matcher meets.
+        """Whether an application may read a value of the header that no matcher matches (strict mode).
 
-        `x-role: user` beside `x-role: admin` must not pass a DENY of all that is not `user` (strict reading).
+        `x-role: user` beside `x-role: admin` must not get past a DENY of everything but `user`.
         """
-        if not (inputs.strict and isinstance(self.dimension, HeaderDimension) and self.dimension.is_read_in_ways):
+        if not (inputs.strict and isinstance(self.dimension, HeaderDimension) and self.dimension.may_repeat):
             return False
         values = self.dimension.values(inputs, wide=True)
-        return values is None or not all(self._meets_any((value,)) for value in values)
+        return values is None or not all(self._matches_any((value,)) for value in values)
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """Every matcher's lookup, if each has one."""
+        """The lookups of all matchers, if every matcher has one."""
         if self.negated:
             return None
         keys = [matcher.key for matcher in self.matchers]
-        found = tuple(key for key in keys if key is not None)
-        return (self.dimension, found) if len(found) == len(keys) else None
+        lookups = tuple(key for key in keys if key is not None)
+        return (self.dimension, lookups) if len(lookups) == len(keys) else None
 
-    def seen(self, inputs: Inputs) -> str:
-        """The values."""
+    def actual(self, inputs: Inputs) -> str:
+        """The request's values."""
         values = self.dimension.values(inputs, False)
         if values is None:
             return "repeated values joined into one"
         return _shown(values) or "nothing"
 
     @property
-    def wanted(self) -> str:
-        """The matchers."""
+    def expected(self) -> str:
+        """The matchers' values."""
         return _shown(matcher.text for matcher in self.matchers)
 
 
@@ -139,7 +139,7 @@ class RequestPrincipalClause:
     cost: int = 2
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Any pair matches, negated for `not…`."""
+        """Whether any matcher matches the pair, negated for `not…`."""
         del deny
         pair = inputs.request_principal
         if pair is None:
@@ -154,16 +154,16 @@ class RequestPrincipalClause:
         """Lookups on `issuer/subject`."""
         if self.negated:
             return None
-        found = tuple(m.key for m in self.matchers if m.key is not None)
-        return (REQUEST_PRINCIPAL, found) if len(found) == len(self.matchers) else None
+        keys = tuple(m.key for m in self.matchers if m.key is not None)
+        return (REQUEST_PRINCIPAL, keys) if len(keys) == len(self.matchers) else None
 
-    def seen(self, inputs: Inputs) -> str:
-        """Issuer and subject."""
+    def actual(self, inputs: Inputs) -> str:
+        """Issuer and subject of the token."""
         return _shown(request_principal_texts(inputs)) or "no verified token"
 
     @property
-    def wanted(self) -> str:
-        """The values as written."""
+    def expected(self) -> str:
+        """The values as the operator wrote them."""
         return _shown(matcher.text for matcher in self.matchers)
 
 
@@ -177,30 +177,29 @@ class PortClause:
     cost: int = 0
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Membership, negated for `not…`."""
+        """Whether the port is listed, negated for `not…`."""
         del deny
         return (inputs.port in self.ports) is not self.negated
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """Lookups on the port's text."""
+        """Lookups on the port as text."""
         return None if self.negated else (PORT, tuple(IndexKey("exact", str(port)) for port in sorted(self.ports)))
 
-    def seen(self, inputs: Inputs) -> str:
-        """The port."""
+    def actual(self, inputs: Inputs) -> str:
+        """The request's port."""
         return f"`{inputs.port}`"
 
     @property
-    def wanted(self) -> str:
-        """The ports."""
+    def expected(self) -> str:
+        """The listed ports."""
         return _shown(str(port) for port in sorted(self.ports))
 
 
 @dataclass(frozen=True, slots=True)
 class AddressClause:
-    """`ipBlocks` and its like; an address of the other family never matches, unless it stands for one of this family.
+    """`ipBlocks` and similar fields. An address never matches a block of the other family, unless it embeds an address.
 
-    `mapped` are the IPv4 blocks that some of `networks` stand for, by IPv4-mapped addresses: compared where the clause
-    is read widely.
+    `mapped` are the IPv4 blocks that `networks` of IPv4-mapped addresses stand for. They are compared only for `wide`.
     """
 
     dimension: AddressDimension
@@ -211,11 +210,14 @@ class AddressClause:
     mapped: tuple[IPv4Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        found = (mapped_network(network) for network in self.networks)
-        object.__setattr__(self, "mapped", tuple(network for network in found if network is not None))
+        mapped = (mapped_network(network) for network in self.networks)
+        object.__setattr__(self, "mapped", tuple(network for network in mapped if network is not None))
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Membership in any block, negated for `not…`; an address that is not there is in no block, or undecidable."""
+        """Whether the address is in any block, negated for `not…`.
+
+        A missing address is unknown in strict mode, and in no block in Istio's semantics.
+        """
         wide = deny is not self.negated
         addresses = self.dimension.values(inputs, wide)
         if addresses is None:
@@ -227,7 +229,7 @@ class AddressClause:
         return self.negated
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """Lookups on the network of each block's length."""
+        """A lookup for each block, by its length and number."""
         if self.negated:
             return None
         return self.dimension, tuple(
@@ -235,23 +237,23 @@ class AddressClause:
             for network in (*self.networks, *self.mapped)
         )
 
-    def seen(self, inputs: Inputs) -> str:
-        """The address, and what it stands for."""
+    def actual(self, inputs: Inputs) -> str:
+        """The address and the IPv4 address that it stands for, if any."""
         return ", which stands for ".join(f"`{address}`" for address in self.dimension.read(inputs)) or "no address"
 
     @property
-    def wanted(self) -> str:
-        """The blocks."""
+    def expected(self) -> str:
+        """The listed blocks."""
         return _shown(str(network) for network in self.networks)
 
 
 def shortened(text: str) -> str:
-    """The text for a message: a long one is cut, because a client chooses its length."""
+    """Shorten `text` for a message: a client chooses its length."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
 def _shown(values: Iterable[str]) -> str:
-    """A few values for a message; the rest are counted."""
+    """List a few values for a message and count the rest."""
     texts = [f"`{shortened(value)}`" for value in values if value]
     more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more

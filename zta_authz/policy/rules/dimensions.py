@@ -1,4 +1,4 @@
-"""Dimensions: what of a request a clause looks at. Equal ones are one object, so that an index can group by them."""
+"""Dimensions: the part of a request that a clause reads. Equal ones are one object, so that an index can group them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _NONE: Final[tuple[str, ...]] = ()
 
 
 class Dimension(Protocol):
-    """Where texts of a request come from. Equal dimensions are one object; `cost` orders clauses, cheap first."""
+    """A source of texts in a request. Equal dimensions are one object."""
 
     @property
     def name(self) -> str:
-        """What the operator calls it."""
+        """The name that operators see."""
         ...
 
     @property
     def cost(self) -> int:
-        """What reading it costs, in no unit."""
+        """Relative cost of reading it; cheap clauses are tried first."""
         ...
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The texts to compare; None where they can't be told."""
+        """The texts to compare; None if they are unknown. `wide` adds readings that an upstream may use."""
         ...
 
 
-class Simple:
-    """A dimension read by one function, which is its `values` itself: most rules look at nothing else."""
+class FunctionDimension:
+    """A dimension whose `values` is a plain function. Most rules read only these."""
 
     __slots__ = ("cost", "name", "values")
 
@@ -68,12 +68,12 @@ def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, .
     return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
 
 
-METHOD: Final = Simple("method", 0, lambda inputs, _: (inputs.method,))
+METHOD: Final = FunctionDimension("method", 0, lambda inputs, _: (inputs.method,))
 PATH: Final = _Paths()
 HOST: Final = _Hosts()
-PEER: Final = Simple("principal", 1, lambda inputs, _: inputs.names)
-SNI: Final = Simple("sni", 1, lambda inputs, _: (inputs.sni,))
-REQUEST_PRINCIPAL: Final = Simple("request principal", 2, request_principal_texts)
+PEER: Final = FunctionDimension("principal", 1, lambda inputs, _: inputs.names)
+SNI: Final = FunctionDimension("sni", 1, lambda inputs, _: (inputs.sni,))
+REQUEST_PRINCIPAL: Final = FunctionDimension("request principal", 2, request_principal_texts)
 
 
 def _api_client(inputs: Inputs, _wide: bool) -> tuple[str, ...]:
@@ -86,12 +86,12 @@ def _api_scopes(inputs: Inputs, _wide: bool) -> tuple[str, ...]:
     return client.scopes if client is not None else _NONE
 
 
-API_CLIENT: Final = Simple("API client", 1, _api_client)
-API_SCOPES: Final = Simple("API scopes", 1, _api_scopes)
+API_CLIENT: Final = FunctionDimension("API client", 1, _api_client)
+API_SCOPES: Final = FunctionDimension("API scopes", 1, _api_scopes)
 
 
 class HeaderDimension:
-    """The values of one request header, each on its own. `folded` is its name as applications may read it."""
+    """The single values of one request header. `folded` is its name as applications may read it."""
 
     __slots__ = ("cost", "folded", "header", "name")
 
@@ -102,15 +102,15 @@ class HeaderDimension:
         self.cost = 2
 
     @property
-    def is_read_in_ways(self) -> bool:
-        """Whether a request may hold several values, of which an application reads any: no pseudo header can."""
+    def may_repeat(self) -> bool:
+        """Whether a request may carry several values, of which an application reads any."""
         return self.header != "host" and not self.header.startswith(":")
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The header's values; None where repeats were joined.
+        """The header's values; None if repeats may have been joined.
 
-        With `wide` in strict reading the authority is widened as `hosts` is, other headers by the spellings of their
-        names that applications may take for the same.
+        With `wide` in strict mode, the authority is widened like `hosts`, and other headers include those whose names
+        an application may read as the same name.
         """
         if wide and self.header in AUTHORITY_HEADERS:
             return (*inputs.header(self.header), *inputs.hosts(wide))
@@ -128,7 +128,7 @@ class HeaderDimension:
 
 
 class ClaimDimension:
-    """The strings at one path in the verified token's payload."""
+    """The strings at one path of the verified token's payload."""
 
     __slots__ = ("cost", "name", "path")
 
@@ -138,12 +138,12 @@ class ClaimDimension:
         self.cost = 2
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        """The claim's strings; with `wide` in strict reading also numbers, `true` and `false`, as text."""
+        """The claim's strings; with `wide` in strict mode also numbers, `true` and `false` as text."""
         return inputs.claim_as_text(self.path) if wide and inputs.strict else inputs.claim(self.path)
 
 
 class MetadataDimension:
-    """Dynamic metadata of one filter; `listed` reads the strings of a list, else one string."""
+    """Dynamic metadata of one filter: one string or, if `listed`, the strings of a list."""
 
     __slots__ = ("cost", "filter", "listed", "name", "path")
 
@@ -163,23 +163,23 @@ class MetadataDimension:
         return (value,) if isinstance(value, str) else _NONE
 
 
-PORT: Final = Simple("port", 0, lambda inputs, _: (str(inputs.port),))
+PORT: Final = FunctionDimension("port", 0, lambda inputs, _: (str(inputs.port),))
 
 
 @dataclass(frozen=True, slots=True)
 class AddressDimension:
-    """One of the addresses of a connection. `read` gives it, and the IPv4 address that it stands for."""
+    """An address of the connection. `read` returns it and the IPv4 address that it embeds, if any."""
 
     name: str
     read: Callable[[Inputs], tuple[Ip, ...]]
     cost: int = 3
 
     def values(self, inputs: Inputs, wide: bool) -> tuple[Ip, ...] | None:
-        """The address; with `wide` in strict reading also the IPv4 address it stands for; None where it is unclear."""
-        found = self.read(inputs)
-        if not found:
+        """The address; with `wide` in strict mode also the IPv4 address that it embeds; None if it is unknown."""
+        addresses = self.read(inputs)
+        if not addresses:
             return None
-        return found if wide and inputs.strict else found[:1]
+        return addresses if wide and inputs.strict else addresses[:1]
 
 
 SOURCE_IP: Final = AddressDimension("source.ip", lambda inputs: inputs.source_ips)

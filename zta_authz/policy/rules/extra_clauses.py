@@ -1,4 +1,4 @@
-"""Clauses beyond Istio's: a CEL condition, a time window."""
+"""Clauses that Istio does not have: a CEL condition, a time window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from zta_authz.policy.cel.explanation import account
+from zta_authz.policy.cel.explanation import explain_condition
 
 if TYPE_CHECKING:
     from zta_authz.policy.cel.condition import Condition
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConditionClause:
-    """A condition; Unknown holds only for a DENY. Tried last, because it costs the most."""
+    """A CEL condition. An unknown value holds only for a DENY. Tried last, because it costs the most."""
 
     condition: Condition
     negated: bool = False
@@ -25,7 +25,7 @@ class ConditionClause:
     cost: int = 100
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """The condition's value; where it can't be told, `deny`."""
+        """The condition's value; `deny` if it is unknown."""
         stages = inputs.stages
         if stages is None:
             value = self.condition.evaluate(inputs)
@@ -37,16 +37,16 @@ class ConditionClause:
         return deny if value is None else value
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """A condition has no lookup."""
+        """None: the index can't look up a condition."""
         return None
 
-    def seen(self, inputs: Inputs) -> str:
-        """Its value, and each clause's with what it reads."""
+    def actual(self, inputs: Inputs) -> str:
+        """The value of the condition and of each clause, with what each clause reads."""
         inputs.restore_condition_units()
-        return account(self.condition, inputs)
+        return explain_condition(self.condition, inputs)
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         """The expression."""
         return f"`{self.condition.text.strip()}`"
 
@@ -61,21 +61,21 @@ class TimeClause:
     cost: int = 4
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Whether the time of the decision is within."""
+        """Whether the time of the decision is in the window."""
         del deny
         return self.times.holds(inputs.now)
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """Times have no lookup."""
+        """None: the index can't look up a time."""
         return None
 
-    def seen(self, inputs: Inputs) -> str:
-        """The time of the decision in UTC and, where there are weekly windows, on their zone's clock."""
+    def actual(self, inputs: Inputs) -> str:
+        """The time of the decision in UTC and, for weekly windows, in their time zone."""
         zone = self.times.zone
         local = "" if zone is None else f" (`{datetime.fromtimestamp(inputs.now, zone):%a %H:%M}` in {zone.key})"
         return f"`{datetime.fromtimestamp(inputs.now, UTC):%Y-%m-%dT%H:%M:%SZ %a}`{local}"
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         """The window."""
         return f"`{self.times}`"

@@ -1,7 +1,7 @@
-"""How names of callers are compared: the peer's principal in its several forms, and the token's issuer and subject.
+"""Matchers for callers' names: the forms of the peer's principal, and the token's issuer and subject.
 
-The forms are Istio's (`pilot/pkg/security/authz/model`): regular expressions there, walked by hand here. Python's would
-take more than linear time for `.*a.*b`, and compiling one a rule would cost more than the rule.
+The forms are Istio's (`pilot/pkg/security/authz/model`). Istio uses regular expressions; this module compares by hand,
+because Python's `re` takes more than linear time for `.*a.*b`, and compiling a pattern costs more than the whole rule.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from zta_authz.policy.rules.matchers import Exact, IndexKey, Matcher, Prefix, Pr
 
 
 def principal_matcher(value: str) -> Matcher:
-    """The generic form on `spiffe://` + value; `*` is any non-empty name of the peer."""
+    """The generic form on `spiffe://` + value; `*` matches any non-empty name of the peer."""
     if value == "*":
         return Present()
     if value.startswith("*"):
@@ -24,61 +24,61 @@ def principal_matcher(value: str) -> Matcher:
 
 
 @dataclass(frozen=True, slots=True)
-class Contains:
-    """`.*<middle>.*`: a namespace without wildcard, as the text between `/ns/` and `/`."""
+class NamespaceMatcher:
+    """A namespace without wildcard: `.*/ns/<namespace>/.*` on the peer's name."""
 
     namespace: str
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return self.namespace
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by the namespace, which is one segment."""
+        """Lookup by the namespace, if it is one segment."""
         return None if "/" in self.namespace else IndexKey("namespace", self.namespace)
 
     def matches(self, text: str) -> bool:
-        """`/ns/<namespace>/` somewhere."""
+        """Whether `text` contains `/ns/<namespace>/`."""
         return f"/ns/{self.namespace}/" in text
 
 
 @dataclass(frozen=True, slots=True)
-class Namespaces:
-    """`.*/ns/<value, each * any text>/.*`: a namespace with wildcards, walked by hand in time linear in the text."""
+class NamespacePattern:
+    """A namespace with wildcards: `.*/ns/<value, each * any text>/.*`, compared in time linear in the text."""
 
     value: str
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return self.value
 
     @property
     def key(self) -> IndexKey | None:
-        """No lookup narrows it."""
+        """None: only trying helps."""
         return None
 
     def matches(self, text: str) -> bool:
-        """Each part after the one before: as any text may stand between, the first place of each is as good as any.
+        """Find each part after the one before. Any text may stand between, so the first position is always enough.
 
-        A `.` of Istio's expression is no line feed.
+        A `.` in Istio's expression does not match a line feed.
         """
         if "\n" in text:
             return False
         at = 0
         for part in f"/ns/{self.value}/".split("*"):
-            found = text.find(part, at)
-            if found < 0:
+            index = text.find(part, at)
+            if index < 0:
                 return False
-            at = found + len(part)
+            at = index + len(part)
         return True
 
 
 def namespace_matcher(value: str) -> Matcher:
-    """`.*/ns/<value, each * any text>/.*` on the peer's name."""
-    return Namespaces(value) if "*" in value else Contains(value)
+    """The matcher for `.*/ns/<value, each * any text>/.*` on the peer's name."""
+    return NamespacePattern(value) if "*" in value else NamespaceMatcher(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,54 +90,54 @@ class ServiceAccount:
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return f"{self.namespace}/{self.account}"
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by the account, which is the segment after `sa`."""
+        """Lookup by the account, the segment after `sa`."""
         return IndexKey("account", self.account)
 
     def matches(self, text: str) -> bool:
-        """The regular expression, walked by hand: compiling one a rule would cost more than the rule."""
+        """Whether the regular expression above matches `text`."""
         if not text.startswith(SPIFFE):
             return False
-        # What follows a later `/ns/NS/` also follows the first, with a whole segment before it at least.
+        # Whatever follows a later `/ns/NS/` also follows the first one, at least one whole segment later.
         _, middle, rest = text[len(SPIFFE) + 1 :].partition(f"/ns/{self.namespace}/")
         return bool(middle) and self._account_in(rest)
 
     def _account_in(self, rest: str) -> bool:
-        wanted = f"sa/{self.account}"
-        at = rest.find(wanted)
+        segments = f"sa/{self.account}"
+        at = rest.find(segments)
         while at >= 0:
-            end = at + len(wanted)
+            end = at + len(segments)
             begins = at == 0 or (at >= 2 and rest[at - 1] == "/")
             ends = end == len(rest) or (rest[end] == "/" and end + 1 < len(rest))
             if begins and ends:
                 return True
-            at = rest.find(wanted, at + 1)
+            at = rest.find(segments, at + 1)
         return False
 
 
 @dataclass(frozen=True, slots=True)
 class InTrustDomain:
-    """`spiffe://<before><any but />*<after>/…`; without wildcard `after` is None and `before` the whole name."""
+    """`spiffe://<before><any but />*<after>/…`. Without a wildcard, `before` is the whole name and `after` is None."""
 
     before: str
     after: str | None = None
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return self.before if self.after is None else f"{self.before}*{self.after}"
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by the start of the ID where there is no wildcard."""
+        """Lookup by the start of the ID, if the name has no wildcard."""
         return IndexKey("prefix", f"{SPIFFE}{self.before}/") if self.after is None else None
 
     def matches(self, text: str) -> bool:
-        """Compares the part between `spiffe://` and the next `/`, which must be there."""
+        """Compare the part between `spiffe://` and the next `/`, which is required."""
         if not text.startswith(SPIFFE):
             return False
         name, slash, _ = text[len(SPIFFE) :].partition("/")
@@ -153,34 +153,38 @@ class InTrustDomain:
 
 
 def trust_domain_matcher(value: str) -> Matcher:
-    """Istio's `trustDomains`: `*` any SPIFFE ID, one wildcard within the name, else exact. Raises ValueError."""
+    """The matcher for Istio's `trustDomains`: `*` any SPIFFE ID, one wildcard within the name, else exact.
+
+    Raises:
+        ValueError: with a message for the operator.
+    """
     if value == "*":
         return Prefix(SPIFFE)
     if "/" in value:
         raise ValueError("a trust domain has no `/`")
     parts = value.split("*")
     if len(parts) > 2:
-        raise ValueError("a trust domain takes one `*` at most")
+        raise ValueError("a trust domain has at most one `*`")
     return InTrustDomain(value) if len(parts) == 1 else InTrustDomain(parts[0], parts[1])
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPrincipal:
-    """A `requestPrincipals` value: one matcher for `iss`, one for `sub`; both claims must be strings and present."""
+    """A `requestPrincipals` value: a matcher each for `iss` and `sub`. Both claims must be present and strings."""
 
     issuer: Matcher
     subject: Matcher
     key: IndexKey | None
     text: str
-    """As the operator wrote it."""
+    """The value as the operator wrote it."""
 
     def matches_pair(self, issuer: str, subject: str) -> bool:
-        """Both."""
+        """Whether both match."""
         return self.issuer.matches(issuer) and self.subject.matches(subject)
 
 
 def request_principal_matcher(value: str) -> RequestPrincipal:
-    """Split at the last `/`, as Istio generates it; after a leading `*` with a slash the subject is always exact."""
+    """Split `value` at the last `/`, as Istio does; after a leading `*` with a slash the subject is always exact."""
     issuer, slash, subject = value.rpartition("/")
     if value == "*":
         return RequestPrincipal(Present(), Present(), None, value)

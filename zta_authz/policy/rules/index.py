@@ -1,11 +1,11 @@
-"""Building the index that finds the lowest rule that holds without trying them all.
+"""Build the index that finds the lowest rule that holds without trying all rules.
 
-Each rule is filed under the lookups of its most selective part: a clause, or a group in which every alternative has
-one. Rules that share a lookup are filed again among themselves by another part, so that a lookup leads to few rules
-however they repeat. Rules with no lookup left (negations, `*`, patterns) go into a tree that shares their clauses, most
-common first: a clause that fails rules out everything below it, and is tried once.
+Each rule is filed under the lookups of its most selective section: a clause, or a group in which every alternative has
+a lookup. Rules that share a lookup are filed again by another section, so that each lookup leads to few rules. Rules
+without a lookup (negations, `*`, patterns) go into a tree that shares their clauses, the most common first: a clause is
+evaluated once, and if it fails, the rules below it are skipped.
 
-Lookups only narrow: every rule found is then evaluated whole.
+Lookups only select candidates: every candidate rule is then evaluated in full.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ if TYPE_CHECKING:
     _Filed = dict[IndexKey, list[tuple[Rule, int]]]
 
 _SMALL: Final = 8
-"""Up to this many rules are tried one after the other: faster than any lookup."""
+"""Up to this many rules, trying each is faster than any lookup."""
 _MAX_SPLIT_VALUES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """What building one index shares: clauses of one value each, and where to pause."""
+class _Build:
+    """State of one build: clauses of one value each that rules share, and the pause."""
 
     shared: dict[tuple[object, ...], Clause]
     pause: Pause
 
 
 def build_index(rules: list[Rule], pause: Pause = no_pause) -> IndexNode | None:
-    """The index over `rules`, whose ids are set; None where there are none."""
-    return _build([(rule, 0) for rule in rules], _Work({}, pause)) if rules else None
+    """The index over `rules`, whose ids are set; None without rules."""
+    return _build([(rule, 0) for rule in rules], _Build({}, pause)) if rules else None
 
 
 def _sections(rule: Rule) -> Iterator[tuple[int, list[_Lookup]]]:
-    """Each part of a rule that lookups can find, with a bit that names it."""
+    """Each section of a rule that has lookups, with a bit that identifies it."""
     bit = 1
     for clause in rule.clauses:
         keys = clause.index_keys()
@@ -80,65 +80,65 @@ def _unused_sections(rule: Rule, used: int, pause: Pause) -> list[tuple[int, lis
 
 
 def _group_lookups(group: Iterable[tuple[Clause, ...]]) -> list[_Lookup] | None:
-    found: list[_Lookup] = []
+    lookups: list[_Lookup] = []
     for alternative in group:
         for clause in alternative:
             keys = clause.index_keys()
             if keys is not None:
-                found += [(keys[0], key) for key in keys[1]]
+                lookups += [(keys[0], key) for key in keys[1]]
                 break
         else:
             return None
-    return found
+    return lookups
 
 
-def _build(filed: list[tuple[Rule, int]], work: _Work) -> IndexNode:
-    """The part for `filed`: rules, each with the bits of its sections that the way here has used up."""
+def _build(filed: list[tuple[Rule, int]], build: _Build) -> IndexNode:
+    """The node for `filed`: rules, each with the bits of its sections that lookups above this node already used."""
     if len(filed) <= _SMALL:
         return LinearScan([rule for rule, _ in filed])
     counts: Counter[_Lookup] = Counter()
-    sections = [_unused_sections(rule, used, work.pause) for rule, used in filed]
-    for parts in sections:
-        work.pause()
-        for _, keys in parts:
+    sections_by_rule = [_unused_sections(rule, used, build.pause) for rule, used in filed]
+    for sections in sections_by_rule:
+        build.pause()
+        for _, keys in sections:
             counts.update(keys)
     dimensions: dict[object, _Filed] = {}
     rest: list[Rule] = []
-    for (rule, used), parts in zip(filed, sections, strict=True):
-        work.pause()
-        # A lookup that every rule here shares splits nothing; a rule that has no other stays in the tree of clauses.
-        splitting = [part for part in parts if all(counts[key] < len(filed) for key in part[1])]
+    for (rule, used), sections in zip(filed, sections_by_rule, strict=True):
+        build.pause()
+        # A lookup that all rules here share splits nothing. A rule without any other goes into the tree of clauses.
+        splitting = [section for section in sections if all(counts[key] < len(filed) for key in section[1])]
         if not splitting:
             rest.append(rule)
             continue
-        best = min(splitting, key=lambda part: sum(counts[key] for key in part[1]))
+        best = min(splitting, key=lambda section: sum(counts[key] for key in section[1]))
         for dimension, key in set(best[1]):
             dimensions.setdefault(dimension, {}).setdefault(key, []).append((rule, used | best[0]))
     lowest = min(rule.id for rule, _ in filed)
-    tree = _share(rest, work) if rest else None
+    tree = _clause_tree(rest, build) if rest else None
     if not dimensions and tree is not None:
         return tree
-    entries = [_entries(dimension, found, work) for dimension, found in dimensions.items()]
-    return BranchNode(_gather(entries), tree, lowest)
+    lookups = [_lookup(dimension, filed_by_key, build) for dimension, filed_by_key in dimensions.items()]
+    return BranchNode(_combine(lookups), tree, lowest)
 
 
-def _gather(entries: list[ValueLookup | CidrLookup]) -> tuple[ValueLookup | CidrLookup | KeyedLookup, ...]:
-    """Lookups on many headers or claims as one, which asks only for those the request has."""
+def _combine(lookups: list[ValueLookup | CidrLookup]) -> tuple[ValueLookup | CidrLookup | KeyedLookup, ...]:
+    """Combine lookups on many headers or claims into one that asks only for names that the request has."""
     headers: dict[str, list[ValueLookup]] = {}
     claims: dict[str, list[ValueLookup]] = {}
-    for entry in entries:
-        if isinstance(entry, ValueLookup) and _plain_header(entry.dimension):
-            headers.setdefault(entry.dimension.folded, []).append(entry)
-        if isinstance(entry.dimension, ClaimDimension) and isinstance(entry, ValueLookup):
-            claims.setdefault(entry.dimension.path[0], []).append(entry)
-    gathered: list[ValueLookup | CidrLookup | KeyedLookup] = []
+    for lookup in lookups:
+        if isinstance(lookup, ValueLookup) and _plain_header(lookup.dimension):
+            headers.setdefault(lookup.dimension.folded, []).append(lookup)
+        if isinstance(lookup.dimension, ClaimDimension) and isinstance(lookup, ValueLookup):
+            claims.setdefault(lookup.dimension.path[0], []).append(lookup)
+    combined: list[ValueLookup | CidrLookup | KeyedLookup] = []
     if len(headers) > _SMALL:
-        gathered.append(KeyedLookup(Inputs.folded_header_names, headers))
-        entries = [e for e in entries if not _plain_header(e.dimension)]
+        combined.append(KeyedLookup(Inputs.folded_header_names, headers))
+        lookups = [lookup for lookup in lookups if not _plain_header(lookup.dimension)]
     if len(claims) > _SMALL:
-        gathered.append(KeyedLookup(_claim_names, claims))
-        entries = [e for e in entries if not isinstance(e.dimension, ClaimDimension)]
-    return (*gathered, *entries)
+        combined.append(KeyedLookup(_claim_names, claims))
+        lookups = [lookup for lookup in lookups if not isinstance(lookup.dimension, ClaimDimension)]
+    return (*combined, *lookups)
 
 
 def _plain_header(dimension: object) -> TypeGuard[HeaderDimension]:
@@ -149,84 +149,84 @@ def _claim_names(inputs: Inputs) -> Iterable[str]:
     return inputs.claims or ()
 
 
-def _entries(dimension: object, found: _Filed, work: _Work) -> ValueLookup | CidrLookup:
-    parts = {key: _build(filed, work) for key, filed in found.items()}
+def _lookup(dimension: object, filed_by_key: _Filed, build: _Build) -> ValueLookup | CidrLookup:
+    nodes = {key: _build(filed, build) for key, filed in filed_by_key.items()}
     if isinstance(dimension, AddressDimension):
-        return _blocks(dimension, parts)
-    entries = ValueLookup(dimension)  # type: ignore[arg-type]
+        return _cidr_lookup(dimension, nodes)
+    lookup = ValueLookup(dimension)  # type: ignore[arg-type]
     prefixes: dict[int, dict[str, IndexNode]] = {}
     suffixes: dict[int, dict[str, IndexNode]] = {}
-    for key, part in parts.items():
-        work.pause()
+    for key, node in nodes.items():
+        build.pause()
         match key.form:
             case "exact":
-                entries.exact[key.text] = part
+                lookup.exact[key.text] = node
             case "prefix":
-                prefixes.setdefault(len(key.text), {})[key.text] = part
+                prefixes.setdefault(len(key.text), {})[key.text] = node
             case "suffix":
-                suffixes.setdefault(len(key.text), {})[key.text] = part
+                suffixes.setdefault(len(key.text), {})[key.text] = node
             case "namespace":
-                entries.namespaces[key.text] = part
+                lookup.namespaces[key.text] = node
             case "account":
-                entries.accounts[key.text] = part
+                lookup.accounts[key.text] = node
             case "template":
-                if entries.templates is None:
-                    entries.templates = TemplateTrie()
-                entries.templates.add(key.text, part)
+                if lookup.templates is None:
+                    lookup.templates = TemplateTrie()
+                lookup.templates.add(key.text, node)
             case _:
                 raise AssertionError(key.form)
-    entries.prefixes = tuple(sorted(prefixes.items()))
-    entries.suffixes = tuple(sorted(suffixes.items()))
-    entries.every = tuple(parts.values())
-    return entries
+    lookup.prefixes = tuple(sorted(prefixes.items()))
+    lookup.suffixes = tuple(sorted(suffixes.items()))
+    lookup.all_nodes = tuple(nodes.values())
+    return lookup
 
 
-def _blocks(dimension: AddressDimension, parts: dict[IndexKey, IndexNode]) -> CidrLookup:
+def _cidr_lookup(dimension: AddressDimension, nodes: dict[IndexKey, IndexNode]) -> CidrLookup:
     tables: dict[tuple[int, int], dict[int, IndexNode]] = {}
-    for key, part in parts.items():
+    for key, node in nodes.items():
         version, _, length = key.form.removeprefix("cidr").partition("/")
         bits = 32 if version == "4" else 128
-        tables.setdefault((int(version), bits - int(length)), {})[int(key.text)] = part
-    blocks = CidrLookup(dimension)
-    blocks.tables = tuple((version, cut, table) for (version, cut), table in sorted(tables.items()))
-    blocks.every = tuple(parts.values())
-    return blocks
+        tables.setdefault((int(version), bits - int(length)), {})[int(key.text)] = node
+    lookup = CidrLookup(dimension)
+    lookup.tables = tuple((version, cut, table) for (version, cut), table in sorted(tables.items()))
+    lookup.all_nodes = tuple(nodes.values())
+    return lookup
 
 
-def _share(rules: list[Rule], work: _Work) -> IndexNode:
+def _clause_tree(rules: list[Rule], build: _Build) -> IndexNode:
     """The tree of common clauses over `rules`."""
     if len(rules) <= _SMALL:
         return LinearScan(rules)
-    split = [_rule_atoms(rule, work) for rule in rules]
+    split = [_rule_atoms(rule, build) for rule in rules]
     counts: Counter[int] = Counter(id(atom) for atoms in split for atom in atoms)
     root = SharedClauseNode(None)
     below: dict[tuple[int, int], SharedClauseNode] = {}
     for rule, atoms in zip(rules, split, strict=True):
-        work.pause()
+        build.pause()
         node = root
         node.lowest = min(node.lowest, rule.id)
-        # Only what another rule has too is worth a node; the rule itself tries the rest.
+        # Only a clause that another rule shares is worth a node; the rule itself evaluates the rest.
         for atom in sorted((a for a in atoms if counts[id(a)] > 1), key=lambda a: (-counts[id(a)], a.cost, a.label)):
             child = below.get((id(node), id(atom)))
             if child is None:
                 child = below[id(node), id(atom)] = SharedClauseNode(atom)
-                node.below.append(child)
+                node.children.append(child)
             child.lowest = min(child.lowest, rule.id)
             node = child
         node.rules.append(rule)
     return root
 
 
-def _rule_atoms(rule: Rule, work: _Work) -> list[Clause]:
-    work.pause()
-    return [atom for clause in rule.clauses for atom in _atoms(clause, work.shared)]
+def _rule_atoms(rule: Rule, build: _Build) -> list[Clause]:
+    build.pause()
+    return [atom for clause in rule.clauses for atom in _atoms(clause, build.shared)]
 
 
 def _atoms(clause: Clause, shared: dict[tuple[object, ...], Clause]) -> list[Clause]:
-    """A negation of several values as negations of one each, which other rules may share; else the clause."""
+    """Split a negation of several values into negations of one value, which other rules may share."""
     if not (clause.negated and isinstance(clause, TextClause) and 1 < len(clause.matchers) <= _MAX_SPLIT_VALUES):
         return [clause]
-    if isinstance(clause.dimension, HeaderDimension):  # each of several values may be met by another matcher
+    if isinstance(clause.dimension, HeaderDimension):  # a single matcher may not match all of several values
         return [clause]
     atoms: list[Clause] = []
     for matcher in clause.matchers:

@@ -1,4 +1,4 @@
-"""One request as rules see it: attributes and verified identity, read through the chosen semantics."""
+"""The view of a request that rules are evaluated on: attributes and verified identity, in strict or Istio semantics."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.policy.rules.facts import RequestFacts
-    from zta_authz.policy.rules.spellings import Respelled
+    from zta_authz.policy.rules.spellings import RespelledParts
 
 _BLANKS: Final = " \t"
 _SPACE_DELIMITED: Final = frozenset(("scope", "permission"))
 
 
 class Inputs:
-    """What matchers are applied to. Made once a request; nothing here changes it.
+    """The values that matchers compare. One object per request; clauses never change it.
 
-    `now` is in seconds since the epoch. `names` are the peer's; `path` is without query and fragment, `host` the
-    authority in lower case, None if absent. `stages` notes the time that conditions take, where it is wanted.
+    `now` is in seconds since the epoch. `names` are the peer's names. `path` has no query or fragment. `host` is the
+    authority in lower case, None if absent. `stages`, if given, records the time that conditions take.
     """
 
     __slots__ = (
-        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_facts", "_forwarded_path", "_hosts", "_meant",
-        "_paths", "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed", "claims",
-        "host", "identity", "method", "names", "now", "open_facts", "options", "path", "request", "request_principal",
-        "stages", "strict",
+        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_embedded_ipv4", "_facts", "_forwarded_path",
+        "_hosts", "_paths", "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed",
+        "claims", "host", "identity", "method", "names", "now", "open_facts", "options", "path", "request",
+        "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +85,7 @@ class Inputs:
             self.claims = token.claims
             self.request_principal = token.names
         self._conditions: ConditionMemory | None = None
-        # What rules ask for again and again is read and transformed once a request.
+        # Filled on first use, because many rules read the same values.
         self._hosts: tuple[str, ...] | None = None
         self._paths: tuple[str, ...] | None = None
         self._forwarded_path: str | None = None
@@ -97,64 +97,64 @@ class Inputs:
         self._source_ips: tuple[Ip, ...] | None = None
         self._remote_ips: tuple[Ip, ...] | None = None
         self._destination_ips: tuple[Ip, ...] | None = None
-        self._meant: Inputs | None = None
+        self._embedded_ipv4: Inputs | None = None
         self._query: str | None = None
-        self._respelled: dict[Respelled, tuple[Inputs, ...]] = {}
+        self._respelled: dict[RespelledParts, tuple[Inputs, ...]] = {}
 
     @property
     def facts(self) -> RequestFacts:
-        """What the operator's data says of this request's network, device and trust."""
+        """The facts about this request's network, device and trust, read on first use."""
         if self._facts is None:
             self._facts = self.open_facts(self)
         return self._facts
 
     def with_identity(self, identity: Identity) -> Inputs:
-        """The same request with another of its tokens."""
+        """This view with another identity, such as another token of the request."""
         return Inputs(self.request, identity, self.options, self.now, self.stages, self.open_facts)
 
     @property
     def conditions(self) -> ConditionMemory:
-        """What conditions keep for this request."""
+        """Values and cost budget that the conditions of this request share."""
         self._conditions = self._conditions or ConditionMemory()
         return self._conditions
 
-    def charge_conditions_to(self, other: Inputs) -> None:
-        """Count what conditions cost here together with what they cost on `other`, of the same request."""
+    def continue_condition_units(self, other: Inputs) -> None:
+        """Continue with the cost units that conditions left on `other`, a view of the same request."""
         if other._conditions is not None:
             self.conditions.units = other._conditions.units
 
-    def follow_conditions_of(self, other: Inputs, looks: int) -> None:
-        """Let conditions judge one of `looks` further looks at `other`'s request, within what is left of their cost."""
-        self.charge_conditions_to(other)
-        self.conditions.free = other.conditions.free // looks
+    def share_condition_units(self, other: Inputs, shares: int) -> None:
+        """Continue with the units left on `other`; its free units are split among `shares` views."""
+        self.continue_condition_units(other)
+        self.conditions.free = other.conditions.free // shares
 
     def restore_condition_units(self) -> None:
-        """Let conditions cost again what they may cost at first."""
+        """Reset the cost units of conditions to the full budget."""
         if self._conditions is not None:
             self._conditions.units = MAX_UNITS
 
     def grant_condition_units(self, most: int) -> int:
-        """Let conditions cost again what they may at first, but no more than `most`; gives what that is."""
+        """Reset the cost units of conditions to the full budget, but at most to `most`; return the new value."""
         self.conditions.units = min(MAX_UNITS, most)
         return self.conditions.units
 
     def any_header_unclear(self) -> bool:
-        """Whether any header is as `header_unclear` says, or has a name that may be read as another."""
+        """Whether `header_unclear` holds for any header, or an application may read a header's name as another name."""
         memory = self.conditions
         if memory.header_unclear is None:
-            odd = has_odd_names(self.request.headers.listing())  # which applications may take for others
+            odd = has_odd_names(self.request.headers.listing())
             memory.header_unclear = odd or any(self.header_unclear(name) for name in self.header_names())
         return memory.header_unclear
 
     def header_unclear(self, name: str) -> bool:
-        """Whether a header has several values, or may have: a value with blanks around it counts as two."""
+        """Whether a header has, or may have, several values. A value with blanks around it counts as two."""
         if len(self.trimmed_header(name)) > 1 or self.ambiguous_header(name):
             return True
         return bool(self.other_spellings(name, folded_name(name)))
 
     @property
     def query(self) -> str:
-        """What follows the first `?` of the path, as it came."""
+        """The raw text after the first `?` of the path."""
         return self.request.path.partition("?")[2] if self._query is None else self._query
 
     @property
@@ -170,7 +170,7 @@ class Inputs:
         return self._sni
 
     def hosts(self, wide: bool) -> tuple[str, ...]:
-        """The authority as it came; with `wide` in strict reading also without port and trailing dot."""
+        """The authority as received; with `wide` in strict mode also without port and without trailing dot."""
         if self.host is None:
             return ()
         if not (wide and self.strict):
@@ -180,20 +180,20 @@ class Inputs:
         return self._hosts
 
     def paths(self, wide: bool) -> tuple[str, ...]:
-        """The path as it came; with `wide` in strict reading also decoded, as an upstream may read it.
+        """The path as received; with `wide` in strict mode also percent-decoded, as an upstream may read it.
 
-        What is decoded is UTF-8 to nearly every upstream, and Latin-1 to some.
+        Nearly every upstream decodes to UTF-8, some to Latin-1.
         """
         if not (wide and self.strict and "%" in self.path):
             return (self.path,)
-        if self._paths is None:  # made once, whatever number of rules ask
+        if self._paths is None:
             data = percent_decoded(utf8_bytes(self.path))
             utf8, latin1 = data.decode("utf-8", "surrogateescape"), data.decode("latin-1")
             self._paths = tuple(dict.fromkeys((self.path, utf8, utf8.rstrip(" "), latin1, latin1.rstrip(" "))))
         return self._paths
 
     def header(self, name: str) -> tuple[str, ...]:
-        """Each value of a header as it goes on after authentication: without tokens that are not forwarded."""
+        """The values of a header as forwarded after authentication, without tokens that are not forwarded."""
         if name in PSEUDO_HEADERS:
             return self._pseudo_header(name)
         changes = self.identity.changes
@@ -206,44 +206,44 @@ class Inputs:
         return self.request.headers.all(name)
 
     def trimmed_header(self, name: str) -> tuple[str, ...]:
-        """Each value as it goes on, and without the blanks around it; in strict reading `:path` decoded too.
+        """Each forwarded value, with and without the blanks around it; in strict mode also `:path` decoded.
 
-        HTTP/2 carries them through Envoy (measured, 1.40), and an upstream that is asked over HTTP/1 never sees them
-        (RFC 9110 section 5.5).
+        Envoy forwards the blanks over HTTP/2 (measured, 1.40), but an HTTP/1 upstream never sees them (RFC 9110
+        section 5.5).
         """
-        found = self._trimmed.get(name)
-        if found is None:
+        forms = self._trimmed.get(name)
+        if forms is None:
             values = self.header(name)
             if name == ":path" and self.strict:
                 values = target_readings(values)
             trimmed = tuple(value.strip(_BLANKS) for value in values)
-            found = values if trimmed == values else tuple(dict.fromkeys((*values, *trimmed)))
-            self._trimmed[name] = found
-        return found
+            forms = values if trimmed == values else tuple(dict.fromkeys((*values, *trimmed)))
+            self._trimmed[name] = forms
+        return forms
 
     def other_spellings(self, name: str, folded: str) -> tuple[str, ...]:
-        """The request's headers that an application may take for `name`: `x_role` and `x.role` for `x-role`.
+        """The request's headers that an application may read as `name`, such as `x_role` and `x.role` for `x-role`.
 
-        `folded` is `folded_name(name)`. What authentication sets or removes is not taken for another: where it goes on,
-        other spellings are removed.
+        `folded` is `folded_name(name)`. Headers that authentication sets or removes have no other spellings, because
+        those are removed before the request is forwarded.
         """
         if self._spellings is None:
             self._spellings = odd_spellings(self.request.headers)
-        found = self._spellings.get(folded, ())
+        spellings = self._spellings.get(folded, ())
         if name != folded and folded in self.request.headers:
-            found = (*found, folded)
-        if not found or name in PSEUDO_HEADERS or self._is_replaced(name):
+            spellings = (*spellings, folded)
+        if not spellings or name in PSEUDO_HEADERS or self._is_replaced(name):
             return ()
-        return tuple(other for other in found if other != name)
+        return tuple(other for other in spellings if other != name)
 
     def _is_replaced(self, name: str) -> bool:
         changes = self.identity.changes
         return name in changes.remove_headers or any(header == name for header, _ in changes.set_headers)
 
     def ambiguous_header(self, name: str) -> bool:
-        """True where repeats may have been joined, so that nobody can tell what the values were (strict reading).
+        """Whether repeats may have been joined, so that the single values are unknown (strict mode only).
 
-        What authentication sets or removes is known whatever the client sent, and a pseudo-header has one value.
+        Headers that authentication sets or removes are known whatever the client sent. A pseudo-header has one value.
         """
         headers = self.request.headers
         if (
@@ -256,13 +256,13 @@ class Inputs:
         return not self._is_replaced(name) and name not in PSEUDO_HEADERS
 
     def header_names(self) -> Iterable[str]:
-        """Every header that goes on after authentication; those it removes may be among them."""
+        """The names of all forwarded headers; may include headers that authentication removes."""
         changed = self.identity.changes.set_headers
         names = self.request.headers.names()
         return {*names, *(name for name, _ in changed)} if changed else names
 
     def folded_header_names(self) -> Iterable[str]:
-        """The names of `header_names`, each as an application may read it."""
+        """`header_names`, each folded to the spelling that an application may read."""
         names = self.header_names()
         if not self.identity.changes.set_headers and not has_odd_names(self.request.headers.listing()):
             return names
@@ -282,20 +282,19 @@ class Inputs:
         return (value,) if value else ()
 
     def _path_as_forwarded(self) -> str:
-        """The path with its query, without the parameters that authentication takes out."""
+        """The path with its query, without the parameters that authentication removes."""
         if self._forwarded_path is None:
-            path = self.request.path
+            self._forwarded_path = self.request.path
             for parameter in self.identity.changes.remove_query:
-                path = without_parameter(path, parameter)
-            self._forwarded_path = path
+                self._forwarded_path = without_parameter(self._forwarded_path, parameter)
         return self._forwarded_path
 
     def claim(self, path: tuple[str, ...]) -> tuple[str, ...]:
-        """The string, or each string of the list, at a claim path; () for everything else."""
-        found = self._claims.get(path)
-        if found is None:
-            found = self._claims[path] = self._read_claim(path)
-        return found
+        """The string, or each string of the list, at a claim path; () for any other value."""
+        texts = self._claims.get(path)
+        if texts is None:
+            texts = self._claims[path] = self._read_claim(path)
+        return texts
 
     def _read_claim(self, path: tuple[str, ...]) -> tuple[str, ...]:
         value: Any = self.claims
@@ -311,29 +310,29 @@ class Inputs:
         return ()
 
     def claim_as_text(self, path: tuple[str, ...]) -> tuple[str, ...]:
-        """As `claim`, and what is no string as a header would show it: `true` and 7 are read by applications too."""
-        found = self._claim_texts.get(path)
-        if found is None:
+        """As `claim`, plus values that are not strings as header text: applications also read `true` and 7."""
+        texts = self._claim_texts.get(path)
+        if texts is None:
             others = other_texts(claim_at(self.claims or {}, path))
-            found = self._claim_texts[path] = (*self.claim(path), *others)
-        return found
+            texts = self._claim_texts[path] = (*self.claim(path), *others)
+        return texts
 
     def _spaced(self) -> tuple[str, ...]:
         token = self.identity.token
         return token.space_delimited_claims if token is not None else ()
 
     def metadata(self, filter_name: str, path: tuple[str, ...]) -> Any:
-        """The dynamic metadata value of one filter at a path, None where absent."""
+        """One filter's dynamic metadata at a path, None if absent."""
         value: Any = self.request.metadata.get(filter_name)
         for step in path:
             value = value.get(step) if hasattr(value, "get") else None
         return value
 
-    # Each address as it came and, where it stands for an IPv4 address, that one; () where it is not there, or unclear.
+    # Addresses: as received and, if an IPv6 address embeds an IPv4 address, that one too; () if absent or unreadable.
 
     @property
     def source_ips(self) -> tuple[Ip, ...]:
-        """The direct peer of the proxy."""
+        """The address of the proxy's direct peer."""
         if self._source_ips is None:
             self._source_ips = address_readings(self.request.source.ip)
         return self._source_ips
@@ -349,8 +348,8 @@ class Inputs:
     def remote_ips(self) -> tuple[Ip, ...]:
         """The client as Envoy's connection manager derives it from `x-forwarded-for`.
 
-        Where the entry that counts is unreadable or missing Envoy takes the direct peer, a proxy of one's own perhaps;
-        in strict reading nobody can tell then.
+        If that entry is missing or unreadable, Envoy uses the direct peer, which may be one of your own proxies. In
+        strict mode the address is then unknown: ().
         """
         if self._remote_ips is None:
             self._remote_ips = self._derive_remote_ips()
@@ -364,37 +363,38 @@ class Inputs:
         if joined is None and hops == 0:
             return self.source_ips
         entries = joined.rsplit(",", hops + 1) if joined else []
-        # With use_remote_address Envoy has already appended the peer's own address, so both count alike.
+        # With use_remote_address Envoy has already appended the peer's address, so both count the same way.
         index = len(entries) - 1 - hops
-        found = address_readings(entries[index].strip(" \t\v\f")) if index >= 0 else NO_ADDRESSES
-        return found if found or self.strict else self.source_ips
+        addresses = address_readings(entries[index].strip(" \t\v\f")) if index >= 0 else NO_ADDRESSES
+        return addresses if addresses or self.strict else self.source_ips
 
-    def take_addresses(self, source: tuple[Ip, ...], remote: tuple[Ip, ...], destination: tuple[Ip, ...]) -> None:
-        """Take these for the request's addresses."""
+    def set_addresses(self, source: tuple[Ip, ...], remote: tuple[Ip, ...], destination: tuple[Ip, ...]) -> None:
+        """Replace the request's addresses."""
         self._source_ips, self._remote_ips, self._destination_ips = source, remote, destination
 
-    def as_meant(self) -> Inputs | None:
-        """The same with IPv4 addresses for IPv6 addresses that stand for them; None where there are none."""
-        found = (self.source_ips, self.remote_ips, self.destination_ips)
-        if all(len(each) < 2 for each in found):
+    def with_embedded_ipv4(self) -> Inputs | None:
+        """This view with each IPv6 address that embeds an IPv4 address replaced by it; None if no address does."""
+        addresses = (self.source_ips, self.remote_ips, self.destination_ips)
+        if all(len(readings) < 2 for readings in addresses):
             return None
-        if self._meant is None:
-            self._meant = self.with_identity(self.identity)
-            self._meant.take_addresses(*(each[-1:] for each in found))
-        return self._meant
+        if self._embedded_ipv4 is None:
+            self._embedded_ipv4 = self.with_identity(self.identity)
+            self._embedded_ipv4.set_addresses(*(readings[-1:] for readings in addresses))
+        return self._embedded_ipv4
 
-    def respelled(self, what: Respelled) -> tuple[Inputs, ...]:
-        """The same in each other way in which an upstream may read `what` in strict reading: decoded, without port."""
-        found = self._respelled.get(what)
-        if found is None:
-            came = (self.path, self.query, self.host)
-            paths = encodable(self.paths(True)) if what.path else came[:1]
-            queries = encodable(query_readings(self.query)) if what.query else came[1:2]
-            ways = product(paths, queries, host_readings(self.host, what.port) if what.host and self.host else came[2:])
-            found = self._respelled[what] = tuple(self._read_as(way) for way in ways if way != came)
-        return found
+    def respelled(self, parts: RespelledParts) -> tuple[Inputs, ...]:
+        """This view in every other way in which an upstream may read `parts`: decoded, without port."""
+        others = self._respelled.get(parts)
+        if others is None:
+            raw = (self.path, self.query, self.host)
+            paths = encodable(self.paths(True)) if parts.path else raw[:1]
+            queries = encodable(query_readings(self.query)) if parts.query else raw[1:2]
+            hosts = host_readings(self.host, parts.port) if parts.host and self.host else raw[2:]
+            ways = (way for way in product(paths, queries, hosts) if way != raw)
+            others = self._respelled[parts] = tuple(map(self._read_as, ways))
+        return others
 
-    def _read_as(self, way: tuple[str, str, str | None]) -> Inputs:
-        made = Inputs(self.request, self.identity, self.options, self.now, self.stages, self.open_facts)
-        made.path, made._query, made.host = way
-        return made
+    def _read_as(self, reading: tuple[str, str, str | None]) -> Inputs:
+        other = Inputs(self.request, self.identity, self.options, self.now, self.stages, self.open_facts)
+        other.path, other._query, other.host = reading
+        return other

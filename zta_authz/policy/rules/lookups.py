@@ -1,7 +1,7 @@
-"""The parts an index is made of: each finds the lowest rule that holds among those it is for.
+"""The nodes and lookups of an index. Each finds the lowest rule that holds among its rules.
 
-`first(inputs, deny, bound)` gives the lowest id below `bound` of a rule that holds, else `bound`: what one part has
-found bounds the next. `deny` is the side on which what can't be told falls.
+`first(inputs, deny, bound)` returns the lowest id below `bound` of a rule that holds, else `bound`, so that the
+result of one node bounds the search in the next. `deny` is the result for values that are unknown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LinearScan:
         self.lowest = self.rules[0].id
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module."""
+        """See the module docstring."""
         for rule in self.rules:
             if rule.id >= bound:
                 break
@@ -42,18 +42,18 @@ class LinearScan:
 
 
 class SharedClauseNode:
-    """Rules with a clause in common: it is tried once for all of them. The root has no clause."""
+    """Rules that share a clause, which is evaluated once for all of them. The root has no clause."""
 
-    __slots__ = ("below", "clause", "lowest", "rules")
+    __slots__ = ("children", "clause", "lowest", "rules")
 
     def __init__(self, clause: Clause | None) -> None:
         self.clause = clause
-        self.below: list[SharedClauseNode] = []
+        self.children: list[SharedClauseNode] = []
         self.rules: list[Rule] = []
         self.lowest = NO_RULE
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module."""
+        """See the module docstring."""
         if self.clause is not None and not self.clause.holds(inputs, deny):
             return bound
         for rule in self.rules:
@@ -62,7 +62,7 @@ class SharedClauseNode:
             if rule.holds(inputs, deny):
                 bound = rule.id
                 break
-        for node in self.below:  # in order of their lowest rule
+        for node in self.children:  # in order of their lowest rule
             if node.lowest >= bound:
                 break
             bound = node.first(inputs, deny, bound)
@@ -70,9 +70,9 @@ class SharedClauseNode:
 
 
 class ValueLookup:
-    """The lookups of one dimension of texts; values are parts of the index."""
+    """The lookups of one dimension of texts. The values are index nodes."""
 
-    __slots__ = ("accounts", "dimension", "every", "exact", "namespaces", "prefixes", "suffixes", "templates")
+    __slots__ = ("accounts", "all_nodes", "dimension", "exact", "namespaces", "prefixes", "suffixes", "templates")
 
     def __init__(self, dimension: Dimension) -> None:
         self.dimension = dimension
@@ -82,88 +82,88 @@ class ValueLookup:
         self.namespaces: dict[str, IndexNode] = {}
         self.accounts: dict[str, IndexNode] = {}
         self.templates: TemplateTrie[IndexNode] | None = None
-        self.every: tuple[IndexNode, ...] = ()
+        self.all_nodes: tuple[IndexNode, ...] = ()
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module."""
+        """See the module docstring."""
         values = self.dimension.values(inputs, deny)
-        if values is None:  # can't be told: a DENY may match any of them, an ALLOW none
+        if values is None:  # unknown: a DENY may match any of them, an ALLOW none
             if deny:
-                for any_part in self.every:
-                    bound = any_part.first(inputs, deny, bound)
+                for any_node in self.all_nodes:
+                    bound = any_node.first(inputs, deny, bound)
             return bound
         for value in values if len(values) < 2 else dict.fromkeys(values):
-            part = self.exact.get(value)
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
+            node = self.exact.get(value)
+            if node is not None and node.lowest < bound:
+                bound = node.first(inputs, deny, bound)
             if self.prefixes or self.suffixes:
                 bound = self._affixes(value, inputs, deny, bound)
             if self.templates is not None:
-                for found in self.templates.find(value):
-                    bound = found.first(inputs, deny, bound)
+                for template_node in self.templates.find(value):
+                    bound = template_node.first(inputs, deny, bound)
             if self.namespaces or self.accounts:
                 bound = self._segments(value, inputs, deny, bound)
         return bound
 
     def _affixes(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
         length = len(value)
-        for size, parts in self.prefixes:
+        for size, nodes in self.prefixes:
             if size > length:
                 break
-            part = parts.get(value[:size])
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
-        for size, parts in self.suffixes:
+            node = nodes.get(value[:size])
+            if node is not None and node.lowest < bound:
+                bound = node.first(inputs, deny, bound)
+        for size, nodes in self.suffixes:
             if size > length:
                 break
-            part = parts.get(value[length - size :])
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
+            node = nodes.get(value[length - size :])
+            if node is not None and node.lowest < bound:
+                bound = node.first(inputs, deny, bound)
         return bound
 
     def _segments(self, value: str, inputs: Inputs, deny: bool, bound: int) -> int:
-        # Each pair once: a name may repeat `/ns/a` hundreds of times.
+        # Each pair only once: a name may repeat `/ns/a` hundreds of times.
         for marker, segment in dict.fromkeys(pairwise(value.split("/"))):
-            part: IndexNode | None = None
+            node: IndexNode | None = None
             if marker == "ns":
-                part = self.namespaces.get(segment)
+                node = self.namespaces.get(segment)
             elif marker == "sa":
-                part = self.accounts.get(segment)
-            if part is not None and part.lowest < bound:
-                bound = part.first(inputs, deny, bound)
+                node = self.accounts.get(segment)
+            if node is not None and node.lowest < bound:
+                bound = node.first(inputs, deny, bound)
         return bound
 
 
 class CidrLookup:
-    """The lookups of one address: a dictionary for each version and prefix length."""
+    """The lookups of one address: a dictionary per IP version and prefix length."""
 
-    __slots__ = ("dimension", "every", "tables")
+    __slots__ = ("all_nodes", "dimension", "tables")
 
     def __init__(self, dimension: AddressDimension) -> None:
         self.dimension = dimension
         self.tables: tuple[tuple[int, int, dict[int, IndexNode]], ...] = ()
-        self.every: tuple[IndexNode, ...] = ()
+        self.all_nodes: tuple[IndexNode, ...] = ()
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module."""
+        """See the module docstring."""
         addresses = self.dimension.values(inputs, deny)
         if addresses is None:
             if deny:
-                for any_part in self.every:
-                    bound = any_part.first(inputs, deny, bound)
+                for any_node in self.all_nodes:
+                    bound = any_node.first(inputs, deny, bound)
             return bound
         for address in addresses:
             number = int(address)
             for version, cut, table in self.tables:
                 if version == address.version:
-                    part = table.get(number >> cut << cut)
-                    if part is not None and part.lowest < bound:
-                        bound = part.first(inputs, deny, bound)
+                    node = table.get(number >> cut << cut)
+                    if node is not None and node.lowest < bound:
+                        bound = node.first(inputs, deny, bound)
         return bound
 
 
 class KeyedLookup:
-    """The lookups of many headers (or claims), by name: only what the request holds is looked at."""
+    """The lookups of many headers or claims, by name. Only names that the request has are looked up."""
 
     __slots__ = ("entries", "names")
 
@@ -172,15 +172,15 @@ class KeyedLookup:
         self.entries = entries
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module."""
+        """See the module docstring."""
         for name in self.names(inputs):
-            for entry in self.entries.get(name, ()):
-                bound = entry.first(inputs, deny, bound)
+            for lookup in self.entries.get(name, ()):
+                bound = lookup.first(inputs, deny, bound)
         return bound
 
 
 class BranchNode:
-    """Rules filed by lookups, and the rest."""
+    """Rules that lookups find, and a tree of the rest."""
 
     __slots__ = ("entries", "lowest", "rest")
 
@@ -192,9 +192,9 @@ class BranchNode:
         self.lowest = lowest
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module."""
-        for entries in self.entries:
-            bound = entries.first(inputs, deny, bound)
+        """See the module docstring."""
+        for lookup in self.entries:
+            bound = lookup.first(inputs, deny, bound)
         rest = self.rest
         if rest is not None and rest.lowest < bound:
             bound = rest.first(inputs, deny, bound)

@@ -1,4 +1,4 @@
-"""How one value of a rule is compared with one value of a request.
+"""Matchers: compare one value of a rule with one value of a request.
 
 Istio's string forms (security.istio.io AuthorizationPolicy, "value matching"), tested in this order, case-sensitive:
 `*` any non-empty text, `*x` suffix, `x*` prefix, else exact. Other `*` are literal.
@@ -15,9 +15,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class IndexKey:
-    """How a matcher can be found by looking up instead of trying: `form` names the lookup, `text` the entry.
+    """The index entry that finds a matcher without trying it: `form` names the kind of lookup, `text` the key.
 
-    Forms: `exact`, `prefix`, `suffix` on the whole value; `template` with the template's text.
+    Forms: `exact`, `prefix` and `suffix` of the whole value; `namespace` and `account`, segments of a SPIFFE ID;
+    `template`, a path template's text; `cidr<version>/<length>`, an address block's number.
     """
 
     form: str
@@ -25,20 +26,20 @@ class IndexKey:
 
 
 class Matcher(Protocol):
-    """Compares one text. `key` is None where only trying helps."""
+    """Compares one text."""
 
     @property
     def text(self) -> str:
-        """About as the operator wrote it."""
+        """The value about as the operator wrote it."""
         ...
 
     @property
     def key(self) -> IndexKey | None:
-        """The lookup that finds every text this matcher can match."""
+        """The lookup that finds every text this matcher can match; None if it can only be tried."""
         ...
 
     def matches(self, text: str) -> bool:
-        """True where the text is meant."""
+        """Whether `text` matches."""
         ...
 
 
@@ -50,16 +51,16 @@ class Exact:
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return self.value
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by its value."""
+        """Lookup by the value."""
         return IndexKey("exact", self.value)
 
     def matches(self, text: str) -> bool:
-        """Equality."""
+        """Whether `text` equals the value."""
         return text == self.value
 
 
@@ -71,16 +72,16 @@ class Prefix:
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return f"{self.value}*"
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by its prefix."""
+        """Lookup by the prefix."""
         return IndexKey("prefix", self.value)
 
     def matches(self, text: str) -> bool:
-        """Starts with."""
+        """Whether `text` starts with the value."""
         return text.startswith(self.value)
 
 
@@ -93,16 +94,16 @@ class Suffix:
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return f"*{self.value}"
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by its suffix."""
+        """Lookup by the suffix."""
         return IndexKey("suffix", self.value)
 
     def matches(self, text: str) -> bool:
-        """Ends with, and starts with `after` before that."""
+        """Whether `text` starts with `after` and ends with the value, without overlap."""
         return (
             text.endswith(self.value) and text.startswith(self.after) and len(text) >= len(self.value) + len(self.after)
         )
@@ -112,7 +113,7 @@ class Suffix:
 class Present:
     """Any text; the empty one only if `even_empty` (headers, hosts).
 
-    With `one_line` it is Istio's `.+` as RE2 reads it, to which a line feed is not a `.`.
+    `one_line` excludes texts with a line feed, as Istio's `.+` does in RE2.
     """
 
     even_empty: bool = False
@@ -120,21 +121,21 @@ class Present:
 
     @property
     def text(self) -> str:
-        """As the operator wrote it."""
+        """The value as the operator wrote it."""
         return "*"
 
     @property
     def key(self) -> IndexKey | None:
-        """Nearly everything is present: no lookup narrows it."""
+        """No lookup: nearly every text matches."""
         return None
 
     def matches(self, text: str) -> bool:
-        """Not empty, or empty where that counts."""
+        """Whether `text` is not empty, or may be empty."""
         return self.even_empty or (bool(text) and not (self.one_line and "\n" in text))
 
 
 def string_matcher(value: str) -> Matcher:
-    """Istio's generic string form; `value` is not empty."""
+    """The matcher for Istio's generic string form; `value` is not empty."""
     if value == "*":
         return Present()
     if value.startswith("*"):
@@ -145,17 +146,17 @@ def string_matcher(value: str) -> Matcher:
 
 
 def header_matcher(value: str) -> Matcher:
-    """The generic form, but `*` is met by an empty value too."""
+    """The generic form, in which `*` also matches an empty value."""
     return Present(even_empty=True) if value == "*" else string_matcher(value)
 
 
 def host_matcher(value: str) -> Matcher:
-    """The generic form without regard to case; texts are given in lower case. `*` means present."""
+    """The generic form, ignoring case: the texts to compare are in lower case. `*` means present."""
     return header_matcher(ascii_lower(value))
 
 
 def ascii_lower(text: str) -> str:
-    """`text` with A-Z in lower case and nothing else changed: `str.lower` takes the Kelvin sign for a `k`."""
+    """Lower only A-Z: `str.lower` would also turn the Kelvin sign into `k`."""
     return (
         text.lower()
         if text.isascii()
@@ -164,9 +165,13 @@ def ascii_lower(text: str) -> str:
 
 
 def parse_network(value: str) -> IPv4Network | IPv6Network:
-    """An address or CIDR block; host bits are cut off, as Envoy does. Raises ValueError saying what is wrong."""
+    """Parse an address or CIDR block; host bits are cleared, as Envoy does.
+
+    Raises:
+        ValueError: with a message for the operator.
+    """
     if "%" in value:
-        raise ValueError("an address here has no zone")
+        raise ValueError("an address block has no zone")
     try:
         return ip_network(value, strict=False)
     except ValueError:
@@ -174,7 +179,11 @@ def parse_network(value: str) -> IPv4Network | IPv6Network:
 
 
 def parse_port(value: str) -> int:
-    """A port in decimal. Raises ValueError saying what is wrong."""
+    """Parse a decimal port.
+
+    Raises:
+        ValueError: with a message for the operator.
+    """
     if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535):
         raise ValueError("a port is a decimal number from 0 to 65535")
     return int(value)

@@ -1,7 +1,7 @@
-"""Path templates as Envoy's `uri_template` matches them, and finding those that may match a path.
+"""Path templates as Envoy's `uri_template` matches them, and a trie that finds templates for a path.
 
-`{*}` is one non-empty run of path characters, `{**}` any run of them and `/`, also none. Istio's documentation gives
-`/foo/{**}/` as matching `/foo/bar/baz.txt`; by Envoy's regular expression it does not, and neither does it here.
+`{*}` is one non-empty run of path characters; `{**}` is any run of them and `/`, possibly empty. Istio's documentation
+says that `/foo/{**}/` matches `/foo/bar/baz.txt`. Envoy's regular expression does not match it, nor does this module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Envoy 1.40 takes `*` and `=` too, beyond the characters its documentation lists (measured).
+# Envoy 1.40 also accepts `*` and `=`, which its documentation does not list (measured).
 _TEMPLATE_SEGMENT = re.compile(r"[A-Za-z0-9\-._~%!$&'()*+,;:@=]+")
 _TEMPLATE_REST = re.compile(r"[A-Za-z0-9\-._~%!$&'()*+,;:@=/]*")
 _TEMPLATE_LITERAL = re.compile(r"[A-Za-z0-9\-._~%!$&'()+,;:@=]*")
@@ -25,9 +25,9 @@ _TEMPLATE_LITERAL = re.compile(r"[A-Za-z0-9\-._~%!$&'()+,;:@=]*")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A path template; `head` are the segments before `{**}` (None stands for `{*}`), `tail` the literal text after it.
+    """A path template. `head` has the segments before `{**}` (None for `{*}`), `tail` the literal text after it.
 
-    `tail` is None where there is no `{**}`. The first segment is "" because a path starts with `/`.
+    `tail` is None if there is no `{**}`. The first segment is "" because a path starts with `/`.
     """
 
     text: str
@@ -36,17 +36,17 @@ class Template:
 
     @property
     def key(self) -> IndexKey | None:
-        """Found by walking the path's segments."""
+        """Lookup by the path's segments."""
         return IndexKey("template", self.text)
 
     def matches(self, text: str) -> bool:
-        """Envoy's `uri_template` on the path without its query."""
+        """Whether Envoy's `uri_template` matches the path `text`, which has no query."""
         count = len(self.head)
-        segments = text.split("/", count)  # one more than the head has: what is behind it, however much that is
+        segments = text.split("/", count)  # one more than the head has, for the rest
         if len(segments) != (count if self.tail is None else count + 1):
             return False
-        for wanted, found in zip(self.head, segments, strict=False):
-            if found != wanted and (wanted is not None or _TEMPLATE_SEGMENT.fullmatch(found) is None):
+        for expected, segment in zip(self.head, segments, strict=False):
+            if segment != expected and (expected is not None or _TEMPLATE_SEGMENT.fullmatch(segment) is None):
                 return False
         return self.tail is None or self._rest_matches(segments[count])
 
@@ -58,7 +58,11 @@ class Template:
 
 
 def parse_template(value: str) -> Template:
-    """The template in `value`, checked as Istio does. Raises ValueError saying what is wrong."""
+    """Parse a template with Istio's checks.
+
+    Raises:
+        ValueError: with a message for the operator.
+    """
     if not value.startswith("/"):
         raise ValueError("a path template starts with `/`")
     head: list[str | None] = []
@@ -68,7 +72,7 @@ def parse_template(value: str) -> Template:
         if not operator and ("{" in segment or "}" in segment):
             raise ValueError(f"`{segment}`: `{{*}}` and `{{**}}` stand for a whole path segment")
         if not operator and not _TEMPLATE_LITERAL.fullmatch(segment):
-            raise ValueError(f"`{segment}` has characters that a path template can't hold")
+            raise ValueError(f"`{segment}` has characters that a path template can't contain")
         if tail is not None:
             if operator:
                 raise ValueError("`{**}` is the last operator of a path template")
@@ -83,7 +87,11 @@ def parse_template(value: str) -> Template:
 
 
 def path_matcher(value: str) -> Matcher:
-    """A path: the generic form, or a template where `{*}` or `{**}` is in it. Raises ValueError for a bad one."""
+    """The matcher for a path: a template if it has `{*}` or `{**}`, else the generic form.
+
+    Raises:
+        ValueError: if the template is invalid, with a message for the operator.
+    """
     if "{*}" in value or "{**}" in value:
         return parse_template(value)
     return string_matcher(value)
@@ -97,13 +105,13 @@ class _Node(Generic[T]):
         self.any_child: _Node[T] | None = None
         self.ends: list[T] = []
         self.rests: dict[str, list[T]] = {}
-        """Templates that go on with `{**}` and literals, by their last literal segment."""
+        """Values of templates that continue with `{**}` and literals, by the last literal segment."""
         self.rest_ends: list[T] = []
-        """Templates that end with `{**}`."""
+        """Values of templates that end here with `{**}`."""
 
 
 class TemplateTrie(Generic[T]):
-    """Templates by their segments. `find` may give a value whose template does not match; it never leaves one out."""
+    """Values by template segments. `find` may return a value whose template does not match, but never misses one."""
 
     __slots__ = ("_root",)
 
@@ -111,7 +119,7 @@ class TemplateTrie(Generic[T]):
         self._root: _Node[T] = _Node()
 
     def add(self, template: str, value: T) -> None:
-        """File `value` under a valid template."""
+        """Add `value` under a valid template."""
         node = self._root
         segments = template.split("/")
         for at, segment in enumerate(segments):

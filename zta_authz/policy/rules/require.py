@@ -1,7 +1,7 @@
-"""`require` of an AccessPolicy: what a rule asks of the credentials themselves, beyond what they say.
+"""`require` of an AccessPolicy: requirements on the verified token itself.
 
-`token.bound`: the token is tied to whoever presents it (`authn.binding` says how). `token.maxAge`: it was issued no
-longer ago than that. What is not met keeps a rule from matching, so `require` has no place in a DENY.
+`token.bound`: the token is bound to its presenter (see `authn.binding`). `token.maxAge`: the token was issued at most
+that long ago. A rule whose requirement fails does not match, so `require` is a fault in a DENY policy.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ class BoundClause:
     cost: int = 1
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Whether anything binds it; false without a token."""
+        """Whether the token has a binding; false without a token."""
         del deny
         return inputs.identity.binding is not None
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """A binding has no lookup."""
+        """None: the index can't look up a binding."""
         return None
 
-    def seen(self, inputs: Inputs) -> str:
-        """What binds the token."""
+    def actual(self, inputs: Inputs) -> str:
+        """The token's binding."""
         identity = inputs.identity
         if identity.token is None:
             return "no verified token"
         return f"`{identity.binding}`" if identity.binding is not None else "a bearer token, which anybody may present"
 
     @property
-    def wanted(self) -> str:
-        """The ways to bind a token."""
+    def expected(self) -> str:
+        """The accepted bindings."""
         return "a token bound to the peer's certificate, to a DPoP key, or to the peer's SPIFFE ID"
 
 
@@ -61,16 +61,16 @@ class MaxAgeClause:
     cost: int = 1
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Whether `iat` is no further back; false without a token or an `iat`."""
+        """Whether `iat` is recent enough; false without a token or an `iat`."""
         del deny
         token = inputs.identity.token
         return token is not None and token.issued_at is not None and inputs.now - token.issued_at <= self.seconds
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
-        """An age has no lookup."""
+        """None: the index can't look up an age."""
         return None
 
-    def seen(self, inputs: Inputs) -> str:
+    def actual(self, inputs: Inputs) -> str:
         """The token's age."""
         token = inputs.identity.token
         if token is None:
@@ -78,13 +78,13 @@ class MaxAgeClause:
         return "no `iat`" if token.issued_at is None else f"`{inputs.now - token.issued_at:.0f} s`"
 
     @property
-    def wanted(self) -> str:
-        """The greatest age."""
+    def expected(self) -> str:
+        """The maximum age."""
         return f"at most `{self.seconds:g} s`"
 
 
 def read_require(reader: Reader, node: Node) -> tuple[Clause, ...]:
-    """The clauses of `require`; what is wrong with it is a fault."""
+    """Read `require` to clauses; errors become faults."""
     mapping = reader.mapping(node, "require", ("token",))
     inner = None if mapping is None else reader.required(mapping, "token", "require")
     token = None if inner is None else reader.mapping(inner, "require.token", ("bound", "maxAge"))
@@ -95,9 +95,9 @@ def read_require(reader: Reader, node: Node) -> tuple[Clause, ...]:
     if flag(reader, token, "bound"):
         clauses.append(BoundClause())
     elif bound is not None and getattr(bound, "value", "") == "false":
-        reader.fault(bound, "`bound: false` asks for nothing", "write `true`, or remove it")
+        reader.fault(bound, "`bound: false` has no effect", "write `true`, or remove it")
     if token.get("maxAge") is not None:
         clauses.append(MaxAgeClause(duration(reader, token, "maxAge", 0.0, LONGEST_AGE)))
     if not token.entries:
-        reader.fault(token, "`require.token` asks for nothing", "add `bound: true` or `maxAge: 15m`")
+        reader.fault(token, "`require.token` is empty", "add `bound: true` or `maxAge: 15m`")
     return tuple(clauses)

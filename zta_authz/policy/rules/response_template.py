@@ -1,7 +1,7 @@
-"""`response` of an AccessPolicy: what an allow adds to the request, what a denial tells the caller.
+"""`response` of an AccessPolicy: headers that an allow sets on the request, and the response that a denial gives.
 
-A field that the policy's action never uses is a fault: `redirect` without `action: DENY` is an allow of everybody that
-was meant as "log in first".
+A field that the policy's action never uses is a fault. For example, `redirect` without `action: DENY` would allow
+callers who were meant to log in first.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _DENIAL_FIELDS: Final = ("status", "redirect", "message", "tokenDenials")
-_ANSWER_HEADERS: Final = frozenset(("location", "retry-after", "set-cookie", "www-authenticate"))
+_RESPONSE_HEADERS: Final = frozenset(("location", "retry-after", "set-cookie", "www-authenticate"))
 _REPEATED: Final = frozenset(("link", "set-cookie", "vary", "www-authenticate"))
 MAX_MESSAGE: Final = 512
 TOKEN_DENIALS: Final = frozenset(reason for reason in Reason if reason.startswith("token_"))
-"""Why a request is denied for its token, before any rule is asked."""
+"""Reasons to deny a request for its token, before any rule is evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderSource:
-    """A header to set: to `literal`, or to the claim at `claim` where `literal` is None."""
+    """A header to set: to `literal`, or, if that is None, to the claim at path `claim`."""
 
     name: str
     literal: str | None
@@ -39,9 +39,9 @@ class HeaderSource:
 
 @dataclass(frozen=True, slots=True)
 class ResponseTemplate:
-    """The answer's parts; claims are filled in for each request.
+    """A response in which each request fills in its claims.
 
-    Requests that are denied for their token get this answer too where `token_denials` has the reason.
+    A request that is denied for its token also gets this response if `token_denials` has the reason.
     """
 
     headers: tuple[HeaderSource, ...] = ()
@@ -53,7 +53,7 @@ class ResponseTemplate:
     def resolve(self, inputs: Inputs) -> Response:
         """The response for one request.
 
-        A header whose claim has no text (`zta_authz.model.claims`) is removed: its sender must not set it.
+        A header whose claim has no text (`zta_authz.model.claims`) is removed, so that the client can't set it.
         """
         values: list[tuple[str, str]] = []
         missing: list[str] = []
@@ -69,15 +69,15 @@ class ResponseTemplate:
 
 
 def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate | None:
-    """`response` with `headers` and what denials have; None, and faults, where it is not one.
+    """Read `response`; None, with a fault, if it is not a mapping.
 
-    `action` is the policy's. A field that it never uses is a fault.
+    `action` is the policy's action. A field that it never uses is a fault.
     """
     mapping = reader.mapping(node, "response", ("headers", *_DENIAL_FIELDS))
     if mapping is None:
         return None
     if not mapping.entries:
-        reader.fault(mapping, "`response` asks for nothing", "add `headers`, or remove it")
+        reader.fault(mapping, "`response` is empty", "add `headers`, or remove it")
     _check_action(reader, mapping, action)
     headers, remove = _headers(reader, mapping.get("headers"), action)
     status, redirect = mapping.get("status"), mapping.get("redirect")
@@ -97,33 +97,33 @@ def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate |
 
 
 def _token_denials(reader: Reader, response: Mapping) -> frozenset[Reason]:
-    """The reasons in `tokenDenials`, where `*` stands for all that a token can be denied for."""
+    """Read the reasons in `tokenDenials`; `*` stands for all reasons in `TOKEN_DENIALS`."""
     node = response.get("tokenDenials")
     if node is None:
         return frozenset()
     if len(response.entries) == 1:
         reader.fault(node, "`tokenDenials` alone changes no answer", "add `redirect`, `status`, `headers` or `message`")
-    found: set[Reason] = set()
+    reasons: set[Reason] = set()
     for item in reader.strings(node, "tokenDenials"):
         if item.value == "*":
-            found |= TOKEN_DENIALS
+            reasons |= TOKEN_DENIALS
         elif item.value in TOKEN_DENIALS:
-            found.add(Reason(item.value))
+            reasons.add(Reason(item.value))
         else:
             hint = f'write `"*"` or one of {", ".join(sorted(TOKEN_DENIALS))}'
-            reader.fault(item, f"`{item.value}` is not a reason to deny a token", hint)
-    return frozenset(found)
+            reader.fault(item, f"`{item.value}` is not a token denial reason", hint)
+    return frozenset(reasons)
 
 
 def _check_action(reader: Reader, response: Mapping, action: str) -> None:
-    """Note every field of `response` that a policy with this action never uses."""
+    """Report every field of `response` that a policy with this action never uses."""
     if action == "AUDIT":
         hint = "remove it, or use action ALLOW or DENY"
-        reader.fault(response, "a policy with action AUDIT never answers, so `response` would do nothing", hint)
+        reader.fault(response, "a policy with action AUDIT never decides, so `response` would do nothing", hint)
     elif action == "ALLOW":
         for name in _DENIAL_FIELDS:
             if (node := response.get(name)) is not None:
-                message = f"`{name}` is for denials, and this policy has action ALLOW: it lets callers through"
+                message = f"`{name}` is for denials, but this policy has action ALLOW"
                 reader.fault(node, message, "add `action: DENY`, or remove the field")
 
 
@@ -132,42 +132,42 @@ def _headers(reader: Reader, node: Node | None, action: str) -> tuple[list[Heade
     if mapping is None:
         return [], []
     if not mapping.entries:
-        reader.fault(mapping, "`headers` asks for nothing", "add `set` or `remove`, or remove the field")
+        reader.fault(mapping, "`headers` is empty", "add `set` or `remove`, or remove the field")
     to_set, to_remove = mapping.get("set"), mapping.get("remove")
     items = [] if to_set is None else reader.items(to_set, "set", "headers")
     read = [(item, header) for item in items if (header := _header(reader, item)) is not None]
     _check_set(reader, read, action)
-    found = [header for _, header in read]
-    return found, [] if to_remove is None else _removed(reader, to_remove, found, action)
+    sources = [header for _, header in read]
+    return sources, [] if to_remove is None else _removed(reader, to_remove, sources, action)
 
 
 def _check_set(reader: Reader, headers: list[tuple[Node, HeaderSource]], action: str) -> None:
-    """Note names that stand twice, headers of answers that would be set on the request, and such as are not sent."""
+    """Report duplicate names, response headers on an allow, and headers that a denial can't carry."""
     seen: set[str] = set()
     for node, header in headers:
         name = header.name
         if name in seen and not (action == "DENY" and name in _REPEATED):
             reader.fault(node, f"header `{name}` is set twice, and only one value can be sent", "remove one")
         seen.add(name)
-        if action == "ALLOW" and name in _ANSWER_HEADERS:
-            message = f"`{name}` is a header of answers, and a policy with action ALLOW sets headers of the request"
+        if action == "ALLOW" and name in _RESPONSE_HEADERS:
+            message = f"`{name}` is a response header, and a policy with action ALLOW sets request headers"
             reader.fault(node, message, "remove it, or use action DENY")
         if action == "DENY" and is_reserved_on_denials(name):
-            message = f"`{name}` of a denial is not a policy's to set: its body is always `application/problem+json`"
-            reader.fault(node, message, "remove it; what the caller should read belongs into `message`")
+            message = f"a policy can't set `{name}` on a denial: its body is always `application/problem+json`"
+            reader.fault(node, message, "remove it; put text for the caller into `message`")
 
 
-def _removed(reader: Reader, node: Node, found: list[HeaderSource], action: str) -> list[str]:
-    """The names in `remove`. Those that are also set, or stand twice, are faults; so is `remove` on a denial."""
+def _removed(reader: Reader, node: Node, set_headers: list[HeaderSource], action: str) -> list[str]:
+    """Read the names in `remove`. Names that are also set, duplicates, and `remove` on a denial are faults."""
     if action == "DENY":
-        message = "a denied request goes nowhere, so `headers.remove` would do nothing"
+        message = "a denied request is not forwarded, so `headers.remove` would do nothing"
         reader.fault(node, message, "remove the field, or use action ALLOW")
     removed: list[str] = []
     for item in reader.strings(node, "remove"):
         name = read_changed_header(reader, item, "remove")
         if name is None:
             continue
-        if any(header.name == name for header in found):
+        if any(header.name == name for header in set_headers):
             reader.fault(item, f"header `{name}` is both set and removed", "Envoy removes last: keep one of the two")
         elif name in removed:
             reader.fault(item, f"header `{name}` is removed twice", "remove one of the two")
@@ -183,7 +183,7 @@ def _header(reader: Reader, node: Node) -> HeaderSource | None:
         return None
     value, claim = mapping.get("value"), mapping.get("claim")
     if (value is None) == (claim is None):
-        reader.fault(mapping, f"header `{name}` needs `value` or `claim`, one of the two", "write where it comes from")
+        reader.fault(mapping, f"header `{name}` needs either `value` or `claim`", "write one of the two")
         return None
     if value is not None:
         text = _text(reader, value, "value", 4096)
@@ -193,7 +193,7 @@ def _header(reader: Reader, node: Node) -> HeaderSource | None:
 
 
 def _claim_path(reader: Reader, node: Node) -> tuple[str, ...] | None:
-    """A claim's name, or a list of names for a nested one."""
+    """Read a claim's name, or a list of names for a nested claim."""
     if isinstance(node, Scalar):
         name = reader.string(node, "claim")
         return None if name is None else (name,)
@@ -208,10 +208,10 @@ def _text(reader: Reader, node: Node, name: str, limit: int) -> str | None:
     return text
 
 
-def _status(reader: Reader, node: Node, allowed: range | tuple[int, ...], what: str) -> int:
+def _status(reader: Reader, node: Node, allowed: range | tuple[int, ...], expected: str) -> int:
     text = node.value if isinstance(node, Scalar) and node.kind == "integer" else ""
     if not text.isdigit() or len(text) > 3 or int(text) not in allowed:
-        reader.fault(node, f"`status` is not {what}", "write it as a number")
+        reader.fault(node, f"`status` is not {expected}", "write it as a number")
         return 0
     return int(text)
 
@@ -223,7 +223,7 @@ def _redirect(reader: Reader, node: Node) -> tuple[int, str]:
         return 0, ""
     text = _text(reader, location, "location", 2048) or ""
     if not text.startswith(("https://", "http://", "/")) or text.startswith("//"):
-        reader.fault(location, "`location` is not an address or a path", "write `https://…` or `/…`")
+        reader.fault(location, "`location` is not a URL or a path", "write `https://…` or `/…`")
     status = mapping.get("status")
     code = 302 if status is None else _status(reader, status, _REDIRECTS, f"one of {_REDIRECTS}")
     return code, text

@@ -1,4 +1,4 @@
-"""One compiled rule of one policy: clauses that must all hold, and groups of which one alternative must."""
+"""A compiled rule: clauses that must all hold, and groups of which one alternative must hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Alternatives = tuple[tuple["Clause", ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class PolicyRef:
-    """What a rule says of the policy it stands in. One object a policy."""
+    """The policy of a rule. All rules of a policy share one object."""
 
     name: str
     """`namespace/name`."""
@@ -27,17 +27,17 @@ class PolicyRef:
     dry_run: bool = False
 
 
-def shown_rule(number: int | None, name: str) -> str:
-    """A rule's number, and its name where it has one, for people."""
+def rule_label(number: int | None, name: str) -> str:
+    """A rule's number and, if it has one, its name, for messages."""
     return f"{number} `{name}`" if name else f"{number}"
 
 
 @dataclass(slots=True, eq=False)
 class Rule:
-    """Holds where every clause holds and every group has an alternative whose clauses all hold.
+    """Holds if every clause holds and every group has an alternative whose clauses all hold.
 
-    A `from` or `to` with one entry becomes clauses, with several a group. `id` is its place in the order in which
-    rules are tried: the lowest that holds decides.
+    A `from` or `to` with one entry becomes clauses, with several a group. `id` is the rule's position in its index:
+    the lowest rule that holds decides.
     """
 
     policy: PolicyRef
@@ -48,15 +48,15 @@ class Rule:
     response: ResponseTemplate | None = None
     id: int = -1
     name: str = ""
-    """What the operator calls it, "" where it has no name."""
+    """The operator's name for the rule, "" without one."""
 
     @property
-    def shown(self) -> str:
-        """Its number, and its name where it has one."""
-        return shown_rule(self.number, self.name)
+    def label(self) -> str:
+        """The rule's number and, if it has one, its name."""
+        return rule_label(self.number, self.name)
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
-        """Whether the rule matches; `deny` is the side on which undecidable values fall."""
+        """Whether the rule matches; `deny` is the result for values that are unknown."""
         for clause in self.clauses:
             if not clause.holds(inputs, deny):
                 return False
@@ -71,15 +71,17 @@ class Rule:
                 return False
         return True
 
-    def holding(self, inputs: Inputs, deny: bool) -> list[Clause]:
-        """The clauses by which a rule that matches does: all of its own, and of each group the first alternative's."""
-        found = list(self.clauses)
+    def matching_clauses(self, inputs: Inputs, deny: bool) -> list[Clause]:
+        """The clauses that make a rule match: its own, and those of the first matching alternative of each group."""
+        matching = list(self.clauses)
         for group in self.groups:
-            found += next((each for each in group if all(clause.holds(inputs, deny) for clause in each)), ())
-        return found
+            matching += next(
+                (alternative for alternative in group if all(clause.holds(inputs, deny) for clause in alternative)), ()
+            )
+        return matching
 
-    def failing(self, inputs: Inputs, deny: bool) -> list[list[Clause]]:
-        """What keeps the rule from matching: one list a failing part, holding its nearest alternative's clauses."""
+    def failing_parts(self, inputs: Inputs, deny: bool) -> list[list[Clause]]:
+        """The clauses that don't hold, in one list per failing part; for a group, those of its nearest alternative."""
         missing = [[clause] for clause in self.clauses if not clause.holds(inputs, deny)]
         for group in self.groups:
             failed = [[c for c in alternative if not c.holds(inputs, deny)] for alternative in group]

@@ -1,6 +1,6 @@
-"""When a policy or rule is in force: from, until, and weekly windows in a time zone.
+"""The times at which a policy or rule is in force: a start, an end, and weekly windows in a time zone.
 
-Times are judged against the decision's own time, so nothing has to be reloaded when a window opens or closes.
+Each decision compares its own time, so nothing is reloaded when a window opens or closes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _SHOWN: Final = 7
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
 END_OF_TIME: Final = 253_370_764_800.0
-"""The year 9999 (seconds since the epoch): later times are, in some time zone, in no year that can be written."""
+"""The year 9999, in seconds since the epoch: Python can't represent later times in every time zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeeklyWindow:
-    """Minutes `[start, end)` of the named days (0 is Monday); an `end` at or before `start` is on the day after."""
+    """Minutes `[start, end)` of the given days (0 is Monday). An `end` at or before `start` is on the next day."""
 
     days: frozenset[int]
     start: int
     end: int
 
     def holds(self, day: int, minute: int) -> bool:
-        """Whether `minute` of weekday `day` is within."""
+        """Whether `minute` of weekday `day` is in the window."""
         if self.start < self.end:
             return day in self.days and self.start <= minute < self.end
         return (day in self.days and minute >= self.start) or ((day - 1) % 7 in self.days and minute < self.end)
@@ -48,7 +48,7 @@ class WeeklyWindow:
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
-    """In force at `[start, end)` (seconds since the epoch) and in any of the weekly windows, where there are some."""
+    """In force in `[start, end)` (seconds since the epoch) and, if there are weekly windows, in any of them."""
 
     start: float
     end: float
@@ -57,7 +57,7 @@ class TimeWindow:
     text: str
 
     def holds(self, now: float) -> bool:
-        """Whether `now` is within."""
+        """Whether `now` is in the window."""
         if not self.start <= now < self.end:
             return False
         if not self.windows:
@@ -97,7 +97,7 @@ def _schedule(reader: Reader, node: Node) -> tuple[ZoneInfo | None, tuple[Weekly
     windows = reader.required(mapping, "windows", "schedule")
     zone = None if zone_node is None else _zone(reader, zone_node)
     items = [] if windows is None else reader.items(windows, "windows", "weekly windows")
-    return zone, tuple(found for item in items if (found := _window(reader, item)) is not None)
+    return zone, tuple(window for item in items if (window := _window(reader, item)) is not None)
 
 
 def _zone(reader: Reader, node: Node) -> ZoneInfo | None:
@@ -116,16 +116,16 @@ def _window(reader: Reader, node: Node) -> WeeklyWindow | None:
     if mapping is None:
         return None
     days = mapping.get("days")
-    found = set(range(7)) if days is None else set()
+    chosen = set(range(7)) if days is None else set()
     for item in [] if days is None else reader.strings(days, "days"):
         if item.value in DAYS:
-            found.add(DAYS.index(item.value))
+            chosen.add(DAYS.index(item.value))
         else:
             reader.fault(item, f"unknown day `{item.value}`", f"one of {', '.join(DAYS)}")
     start, end = (_clock(reader, mapping, name) for name in ("from", "to"))
     if start is None or end is None:
         return None
-    return WeeklyWindow(frozenset(found), start, end)
+    return WeeklyWindow(frozenset(chosen), start, end)
 
 
 def _clock(reader: Reader, node: Mapping, name: str) -> int | None:
@@ -133,8 +133,8 @@ def _clock(reader: Reader, node: Mapping, name: str) -> int | None:
     value = reader.required(node, name, "a weekly window")
     if value is None:
         return None
-    found = _CLOCK.fullmatch(value.value) if isinstance(value, Scalar) else None
-    total = int(found[1]) * 60 + int(found[2]) if found is not None else _MINUTES_A_DAY + 1
+    time = _CLOCK.fullmatch(value.value) if isinstance(value, Scalar) else None
+    total = int(time[1]) * 60 + int(time[2]) if time is not None else _MINUTES_A_DAY + 1
     if total > _MINUTES_A_DAY:
         reader.fault(value, f"`{name}` is not a time of day", 'write it in quotes like "09:30"')
         return None

@@ -1,4 +1,4 @@
-"""One text in the spellings that other readers may give it: paths, hosts, addresses, names of headers."""
+"""Other readings of one text that an upstream may use: paths, hosts, queries, addresses, header names."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ JOINED_BY_ENVOY: Final = frozenset(
 
 
 def odd_spellings(headers: Headers) -> dict[str, tuple[str, ...]]:
-    """Names with other characters than letters, digits and `-`, by what an application may read for them."""
+    """Header names with characters other than letters, digits and `-`, keyed by the name an application may read."""
     if not has_odd_names(headers.listing()):
         return _NO_SPELLINGS
-    found: dict[str, list[str]] = {}
+    names_by_folded: dict[str, list[str]] = {}
     for name in headers.names():
         folded = folded_name(name)
         if folded != name:
-            found.setdefault(folded, []).append(name)
-    return {folded: tuple(names) for folded, names in found.items()}
+            names_by_folded.setdefault(folded, []).append(name)
+    return {folded: tuple(names) for folded, names in names_by_folded.items()}
 
 
 def without_parameter(path: str, name: str) -> str:
-    """The path as Envoy writes it when it takes the query parameter `name` out: the others decoded and sorted by name.
+    """The path as Envoy rewrites it to remove the query parameter `name`: the others are decoded and sorted by name.
 
     Source: Envoy `Utility::QueryParamsMulti`.
     """
@@ -61,7 +61,7 @@ def _percent_decoded(text: str) -> str:
 
 
 def host_variants(host: str) -> tuple[str, ...]:
-    """A host in every form that may mean the same server: as it is, without port, without the trailing dot."""
+    """A host in every form that may mean the same server: as given, without port, without the trailing dot."""
     variants = [host]
     bare = _without_port(host)
     for candidate in (bare, bare.rstrip("."), bare.rstrip(".") + host[len(bare) :]):
@@ -75,8 +75,8 @@ def _without_port(host: str) -> str:
     return name if colon and (not port or port.isdigit()) and (not name.count(":") or name.endswith("]")) else host
 
 
-class Respelled(NamedTuple):
-    """What a condition looks at that an upstream may read otherwise; `port` where it does not name ports itself."""
+class RespelledParts(NamedTuple):
+    """The parts that a condition reads and an upstream may read differently; `port` if the condition names no port."""
 
     path: bool
     query: bool
@@ -85,44 +85,44 @@ class Respelled(NamedTuple):
 
 
 def host_readings(host: str, port: bool) -> tuple[str, ...]:
-    """A host as it came, and without the trailing dot; where `port` is true, without its port too."""
+    """A host as given, and without the trailing dot; if `port` is true, also without its port."""
     bare = _without_port(host)
     plain = bare.rstrip(".") + ("" if port else host[len(bare) :])
     return (host,) if plain == host else (host, plain)
 
 
 def query_readings(query: str) -> tuple[str, ...]:
-    """A query as it came, and decoded, with `+` as it is (RFC 3986) and as a blank (forms; WHATWG URL, section 5)."""
+    """A query as given, and decoded with `+` as `+` (RFC 3986) and as a blank (forms; WHATWG URL, section 5)."""
     if "%" not in query and "+" not in query:
         return (query,)
     return tuple(dict.fromkeys((query, _percent_decoded(query), _percent_decoded(query.replace("+", " ")))))
 
 
 def target_readings(targets: tuple[str, ...]) -> tuple[str, ...]:
-    """Paths with their queries as they came, and decoded: as UTF-8 and as Latin-1."""
+    """Paths with their queries as given, and decoded as UTF-8 and as Latin-1."""
     if not any("%" in target for target in targets):
         return targets
     data = [percent_decoded(utf8_bytes(target)) for target in targets]
-    decoded = (each.decode(*how) for each in data for how in (("utf-8", "surrogateescape"), ("latin-1",)))
+    decoded = (raw.decode(*codec) for raw in data for codec in (("utf-8", "surrogateescape"), ("latin-1",)))
     return tuple(dict.fromkeys((*targets, *decoded)))
 
 
 def encodable(texts: tuple[str, ...]) -> list[str]:
-    """Those of `texts` that a condition can hold: without what was not UTF-8."""
+    """The `texts` that a CEL string can hold: those that were valid UTF-8."""
     return [text for text in texts if not _SURROGATE.search(text)]
 
 
 def address_readings(text: str) -> tuple[Ip, ...]:
-    """The address in `text` and, where it stands for an IPv4 address, that one; () for anything else."""
+    """The address in `text` and, if it embeds an IPv4 address, that one too; () if `text` is not an address."""
     address = parse_ip(text)
     return NO_ADDRESSES if address is None else readings(address)
 
 
 def parse_ip(text: str) -> Ip | None:
-    """The address, None for anything that is not exactly one.
+    """Parse one address; None if `text` is anything else.
 
-    An IPv6 address may have a numeric zone (RFC 4007 section 11), which changes nothing. A zone by name is only known
-    to the host the proxy runs on: None.
+    A numeric zone of an IPv6 address (RFC 4007 section 11) is ignored. A named zone is only known on the proxy's host,
+    so such an address gives None.
     """
     bare, percent, zone = text.partition("%")
     if percent and not (":" in bare and zone.isascii() and zone.isdigit() and len(zone) < 10):

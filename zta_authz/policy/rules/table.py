@@ -1,4 +1,4 @@
-"""The rule table: immutable, one view for each workload, an index over each view's rules."""
+"""The rule table: immutable, with a view per workload and indexes over each view's rules."""
 
 from __future__ import annotations
 
@@ -51,35 +51,35 @@ class RuleIndex:
         self._root: IndexNode | None = build_index(list(self.rules), pause)
 
     def first(self, inputs: Inputs) -> Rule | None:
-        """The first rule that holds; what can't be told counts as holding only for a DENY."""
+        """The first rule that holds. An unknown value counts as a match only for a DENY."""
         if self._root is None:
             return None
-        found = self._root.first(inputs, self.deny, NO_RULE)
-        return None if found == NO_RULE else self.rules[found]
+        rule_id = self._root.first(inputs, self.deny, NO_RULE)
+        return None if rule_id == NO_RULE else self.rules[rule_id]
 
 
-def _answers(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, RuleIndex]:
-    """By reason the rules that answer for it. Reasons with the same rules share an index."""
+def _token_denials(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, RuleIndex]:
+    """Index by reason the rules whose `tokenDenials` has it. Reasons with the same rules share an index."""
     answering = [rule for rule in rules if rule.response is not None and rule.response.token_denials]
     indexes: dict[tuple[int, ...], RuleIndex] = {}
-    found: dict[Reason, RuleIndex] = {}
+    index_by_reason: dict[Reason, RuleIndex] = {}
     for reason in {reason for rule in answering if rule.response for reason in rule.response.token_denials}:
         chosen = [rule for rule in answering if rule.response and reason in rule.response.token_denials]
         key = tuple(rule.id for rule in chosen)
         if key not in indexes:
             indexes[key] = RuleIndex(chosen, deny=True, pause=pause)
-        found[reason] = indexes[key]
-    return found
+        index_by_reason[reason] = indexes[key]
+    return index_by_reason
 
 
 class WorkloadView:
-    """The rules that select one workload. `has_allow` also counts ALLOW policies without rules.
+    """The rules of the policies that select one workload. `has_allow` also counts ALLOW policies without rules.
 
-    `shadows` are the rules that never decide: of AUDIT and, each apart, of policies in dry run. `answers` has the DENY
-    rules whose answer requests get that are denied for their token, by the reason.
+    `shadows` index the rules that never decide: those of AUDIT policies and, per action, of policies in dry run.
+    `token_denials` index, by reason, the DENY rules that give the response to a request denied for its token.
     """
 
-    __slots__ = ("allow", "answers", "deny", "has_allow", "has_shadows", "shadows")
+    __slots__ = ("allow", "deny", "has_allow", "has_shadows", "shadows", "token_denials")
 
     def __init__(self, policies: list[CompiledPolicy], pause: Pause = no_pause) -> None:
         def index(action: str, dry_run: bool) -> RuleIndex:
@@ -88,18 +88,18 @@ class WorkloadView:
 
         self.deny = index("DENY", False)
         self.allow = index("ALLOW", False)
-        never = (index("AUDIT", False), *(index(action, True) for action in ("AUDIT", "DENY", "ALLOW")))
-        self.shadows = tuple(each for each in never if each.rules)
+        indexes = (index("AUDIT", False), *(index(action, True) for action in ("AUDIT", "DENY", "ALLOW")))
+        self.shadows = tuple(rule_index for rule_index in indexes if rule_index.rules)
         self.has_allow = any(p.ref.action == "ALLOW" and not p.ref.dry_run for p in policies)
-        self.answers = _answers(self.deny.rules, pause)
+        self.token_denials = _token_denials(self.deny.rules, pause)
         self.has_shadows = bool(self.shadows)
 
 
 class RuleTable:
-    """All policies. `default_view` is the view of the workload that the settings name.
+    """All policies. `default_view` is the view of the settings' workload.
 
-    Views of other workloads are made on first use and kept, `MAX_VIEWS` of them before all are made anew; workloads
-    that the same policies select share one. `output_headers` are those that any policy may set upstream.
+    Views of other workloads are made on first use. All of them are dropped when there are `MAX_VIEWS`. Workloads that
+    the same policies select share a view. `output_headers` are the headers that any policy may set upstream.
     """
 
     __slots__ = ("_shared", "_views", "default_view", "options", "output_headers", "policies")
@@ -122,15 +122,15 @@ class RuleTable:
             self.view(named.workload, pause)
 
     def view(self, workload: Workload, pause: Pause = no_pause) -> WorkloadView:
-        """The policies that select `workload`, indexed: kept from the last time, or made now."""
+        """The view of `workload`, made on first use."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
         view = self._views.get(key)
         return self._make_view(key, workload, pause) if view is None else view
 
-    def idle(self) -> list[CompiledPolicy]:
-        """Policies that select no workload of the settings, and so decide nothing. Asked once the table is made.
+    def unselected_policies(self) -> list[CompiledPolicy]:
+        """Policies that select no workload of the settings, so that they decide nothing. Call when the table is new.
 
-        None where gateways may name any workload.
+        Empty if gateways may name any workload.
         """
         if self.options.gateways:
             return []
@@ -138,12 +138,12 @@ class RuleTable:
         return [policy for number, policy in enumerate(self.policies) if number not in selected]
 
     def make_views_of(self, other: RuleTable, pause: Pause = no_pause) -> None:
-        """Make the views that `other` has, so that the first request of each workload need not wait for its view."""
+        """Make the views that `other` has, so that no request waits for the view of its workload."""
         for namespace, labels in list(other._views):
             self.view(replace(self.options.workload, namespace=namespace, labels=dict(labels)), pause)
 
     def _make_view(self, key: _WorkloadKey, workload: Workload, pause: Pause) -> WorkloadView:
-        """Only whole dictionaries and single items are replaced here, because `explain` may ask from another thread."""
+        # `explain` may run in another thread, so this replaces only whole dictionaries or single items.
         root = self.options.root_namespace
         chosen = tuple(
             number
@@ -160,5 +160,5 @@ class RuleTable:
 
     @property
     def rule_count(self) -> int:
-        """Rules in all policies."""
+        """The number of rules in all policies."""
         return sum(len(policy.rules) for policy in self.policies)

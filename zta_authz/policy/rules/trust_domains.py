@@ -1,6 +1,6 @@
-"""Trust-domain aliases: a principal of the mesh's own domain stands for the same principal in each alias.
+"""Trust-domain aliases: a principal in the mesh's own domain also means the same principal in each alias.
 
-Istio's `trustdomain` rule: only five-segment principals (`domain/ns/NS/sa/SA`) are replaced, those whose domain is
+As in Istio's `trustdomain` package, only five-segment principals (`domain/ns/NS/sa/SA`) are expanded whose domain is
 `cluster.local` or matches one of the mesh's domains. A domain that starts with `*` is kept for the domains it matches.
 """
 
@@ -11,18 +11,18 @@ _SEGMENTS = 5
 
 
 def expand_aliases(principal: str, domains: tuple[str, ...]) -> tuple[str, ...]:
-    """The principals that `principal` (without `spiffe://`) stands for; `domains` is the trust domain, then aliases."""
+    """The principals that `principal` (without `spiffe://`) means; `domains` has the trust domain, then its aliases."""
     if principal.count("/") != _SEGMENTS - 1:
         return (principal,)
     domain, _, rest = principal.partition("/")
     if domain != _CLUSTER_LOCAL and not any(_alike(domain, name) for name in domains):
         return (principal,)
-    found: list[str] = []
+    principals: list[str] = []
     for name in domains:
         replaced = principal if _ends(name, domain) else f"{name}/{rest}"
-        if replaced not in found:
-            found.append(replaced)
-    return tuple(found)
+        if replaced not in principals:
+            principals.append(replaced)
+    return tuple(principals)
 
 
 def _ends(name: str, pattern: str) -> bool:

@@ -164,7 +164,7 @@ def test_what_was_seen_of_the_client_is_explained() -> None:
     compiled = snapshot(RULES)
     (miss, _) = explain(compiled, request(), NO_EVIDENCE, 0.0).nearest[:2]
     assert "saw" in miss.failed[0]
-    texts = [clause.seen(Inputs(request(), Identity(), compiled.options)) for clause in _first_rule(compiled)]
+    texts = [clause.actual(Inputs(request(), Identity(), compiled.options)) for clause in _first_rule(compiled)]
     assert texts[:2] == ["nothing", "nothing"]
 
 

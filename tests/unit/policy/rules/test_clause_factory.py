@@ -34,26 +34,26 @@ def key_faults(key: str, value: str = "a", field: str = "values") -> list[str]:
         ("ports", "-1", f"`-1` in `ports`: {_PORT}"),
         ("ports", "080808", f"`080808` in `ports`: {_PORT}"),
         ("ports", "²", f"`²` in `ports`: {_PORT}"),
-        ("paths", "{*}", "`{*}` in `paths`: a path template starts with `/`; mend the value; it is not skipped"),
+        ("paths", "{*}", "`{*}` in `paths`: a path template starts with `/`; correct the value: it is not skipped"),
         (
             "notPaths",
             "/a/{*}b",
             (
                 "`/a/{*}b` in `notPaths`: `{*}b`: `{*}` and `{**}` stand for a whole path segment; "
-                "mend the value; it is not skipped"
+                "correct the value: it is not skipped"
             ),
         ),
         (
             "paths",
             "/{**}/{*}",
-            "`/{**}/{*}` in `paths`: `{**}` is the last operator of a path template; mend the value; it is not skipped",
+            "`/{**}/{*}` in `paths`: `{**}` is the last operator of a path template; correct the value: it is not skipped",
         ),
         (
             "paths",
             "/a*/{*}",
             (
-                "`/a*/{*}` in `paths`: `a*` has characters that a path template can't hold; "
-                "mend the value; it is not skipped"
+                "`/a*/{*}` in `paths`: `a*` has characters that a path template can't contain; "
+                "correct the value: it is not skipped"
             ),
         ),
     ],
@@ -67,7 +67,7 @@ def test_a_wrong_value_of_an_operation_is_refused(field: str, value: str, fault:
     [
         ("ipBlocks", "10.0.0.256", f"`10.0.0.256` in `ipBlocks`: not an IP address or CIDR block; {_IP}"),
         ("notIpBlocks", "10.0.0.0/33", f"`10.0.0.0/33` in `notIpBlocks`: not an IP address or CIDR block; {_IP}"),
-        ("remoteIpBlocks", "fe80::1%eth0", f"`fe80::1%eth0` in `remoteIpBlocks`: an address here has no zone; {_IP}"),
+        ("remoteIpBlocks", "fe80::1%eth0", f"`fe80::1%eth0` in `remoteIpBlocks`: an address block has no zone; {_IP}"),
         ("serviceAccounts", "foo/*", f"`foo/*` in `serviceAccounts` is not a service account; {_ACCOUNT}"),
         ("serviceAccounts", "a/b/c", f"`a/b/c` in `serviceAccounts` is not a service account; {_ACCOUNT}"),
         ("notServiceAccounts", "/x", f"`/x` in `notServiceAccounts` is not a service account; {_ACCOUNT}"),
@@ -76,7 +76,7 @@ def test_a_wrong_value_of_an_operation_is_refused(field: str, value: str, fault:
         (
             "notTrustDomains",
             "a*b*",
-            "`a*b*` in `notTrustDomains`: a trust domain takes one `*` at most; write it like `cluster.local`",
+            "`a*b*` in `notTrustDomains`: a trust domain has at most one `*`; write it like `cluster.local`",
         ),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_wrong_value_of_a_source_is_refused(field: str, value: str, fault: str
             "zta.apiClient",
             (
                 "condition key `zta.apiClient` is for AccessPolicy only; write this policy as an AccessPolicy "
-                "(`apiVersion: zta.dev/v1`): Istio's kinds know no API keys"
+                "(`apiVersion: zta.dev/v1`): Istio's kinds have no API keys"
             ),
         ),
         ("zta.apiclient", f"unknown condition key `zta.apiclient`; did you mean `zta.apiClient`? {KNOWN}"),
@@ -109,19 +109,19 @@ def test_a_wrong_value_of_a_source_is_refused(field: str, value: str, fault: str
             (key, f"condition key `{key}` is not supported by Istio either; {KNOWN}")
             for key in ("destination.labels[app]", "destination.name", "destination.namespace", "destination.user")
         ),
-        ("request.headers", "`request.headers` names nothing in brackets; write `request.headers[name]`"),
-        ("request.headers[]", "`request.headers[]` names nothing in brackets; write `request.headers[name]`"),
+        ("request.headers", "`request.headers` has no name in brackets; write `request.headers[name]`"),
+        ("request.headers[]", "`request.headers[]` has no name in brackets; write `request.headers[name]`"),
         ("request.headers[a][b]", "`request.headers[a][b]` does not name one header; write `request.headers[x-name]`"),
         ("request.headers[a b]", "`request.headers[a b]` does not name one header; write `request.headers[x-name]`"),
         ("request.headers[a]b", "`request.headers[a]b` does not name one header; write `request.headers[x-name]`"),
-        ("request.auth.claims", "`request.auth.claims` names nothing in brackets; write `request.auth.claims[name]`"),
+        ("request.auth.claims", "`request.auth.claims` has no name in brackets; write `request.auth.claims[name]`"),
         (
             "request.auth.claims[a]b",
             "`request.auth.claims[a]b` does not end with `]`; write `request.auth.claims[name]`",
         ),
         (
             "experimental.envoy.filters.f",
-            "`experimental.envoy.filters.f` names nothing in brackets; write `experimental.envoy.filters.f[name]`",
+            "`experimental.envoy.filters.f` has no name in brackets; write `experimental.envoy.filters.f[name]`",
         ),
     ],
 )
@@ -139,13 +139,13 @@ def test_a_key_that_is_not_known_is_refused(key: str, fault: str) -> None:
             "source.trustDomain",
             "**",
             "source.trustDomain",
-            "a trust domain takes one `*` at most; write it like `cluster.local`",
+            "a trust domain has at most one `*`; write it like `cluster.local`",
         ),
         (
             "experimental.envoy.filters.f[k]",
             "[]",
             "experimental.envoy.filters.f[k]",
-            "the brackets hold nothing; mend the value; it is not skipped",
+            "the brackets are empty; correct the value: it is not skipped",
         ),
     ],
 )

@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 
 from tests.support.policies import ISTIO, STRICT, identity, in_mesh, matches, source, when
 from zta_authz.policy.rules.identity_matchers import (
-    Contains,
     InTrustDomain,
+    NamespaceMatcher,
     ServiceAccount,
     namespace_matcher,
     request_principal_matcher,
@@ -218,8 +218,8 @@ def test_without_both_claims_no_request_principal_matches_and_every_negation_doe
 
 
 def test_matchers_show_themselves_as_they_were_written() -> None:
-    assert Contains("foo").text == "foo"
-    assert Contains("a/b").key is None
+    assert NamespaceMatcher("foo").text == "foo"
+    assert NamespaceMatcher("a/b").key is None
     assert ServiceAccount("foo", "web").text == "foo/web"
     assert (InTrustDomain("td").text, InTrustDomain("t", "d").text) == ("td", "t*d")
     assert trust_domain_matcher("td*").key is None

@@ -157,18 +157,18 @@ def test_a_deny_matches_where_an_address_is_not_told_and_an_allow_does_not() -> 
     assert first(index_of(*rules), request("M3", source_ip="")) is None
 
 
-def parts(part: Any) -> list[Any]:
+def parts(node: Any) -> list[Any]:
     """Every part of an index, depth first."""
     below: list[Any] = []
-    if isinstance(part, BranchNode):
-        below = [*part.entries, *([part.rest] if part.rest else [])]
-    elif isinstance(part, KeyedLookup):
-        below = [entry for entries in part.entries.values() for entry in entries]
-    elif isinstance(part, ValueLookup | CidrLookup):
-        below = list(part.every)
-    elif isinstance(part, SharedClauseNode):
-        below = part.below
-    return [part, *(found for each in below for found in parts(each))]
+    if isinstance(node, BranchNode):
+        below = [*node.entries, *([node.rest] if node.rest else [])]
+    elif isinstance(node, KeyedLookup):
+        below = [entry for entries in node.entries.values() for entry in entries]
+    elif isinstance(node, ValueLookup | CidrLookup):
+        below = list(node.all_nodes)
+    elif isinstance(node, SharedClauseNode):
+        below = node.children
+    return [node, *(found for each in below for found in parts(each))]
 
 
 def test_few_rules_are_scanned_and_many_looked_up() -> None:

@@ -64,8 +64,8 @@ def test_other_paths_are_strings_compared_with_the_path_without_query_and_fragme
         ("/{x}/{*}", "`{x}`: `{*}` and `{**}` stand for a whole path segment"),
         ("/{**}/{*}", "`{**}` is the last operator of a path template"),
         ("/{**}/{**}", "`{**}` is the last operator of a path template"),
-        ("/a*/{*}", "`a*` has characters that a path template can't hold"),
-        ("/{*}/é", "`é` has characters that a path template can't hold"),
+        ("/a*/{*}", "`a*` has characters that a path template can't contain"),
+        ("/{*}/é", "`é` has characters that a path template can't contain"),
     ],
 )
 def test_a_bad_template_says_what_is_wrong(value: str, message: str) -> None:

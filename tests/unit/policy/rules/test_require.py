@@ -71,12 +71,12 @@ def test_what_was_seen_of_a_token_is_told() -> None:
     (rule,) = compiled.table.default_view.allow.rules
     bound, fresh = rule.clauses
 
-    def seen(identity: Identity) -> list[str]:
+    def actual(identity: Identity) -> list[str]:
         inputs = Inputs(request(), identity, compiled.options, NOW)
-        return [bound.seen(inputs), fresh.seen(inputs)]
+        return [bound.actual(inputs), fresh.actual(inputs)]
 
-    assert seen(caller()) == ["a bearer token, which anybody may present", "no `iat`"]
-    assert seen(caller(NOW - 5, Binding.SPIFFE_ID)) == ["`spiffe_id`", "`5 s`"]
+    assert actual(caller()) == ["a bearer token, which anybody may present", "no `iat`"]
+    assert actual(caller(NOW - 5, Binding.SPIFFE_ID)) == ["`spiffe_id`", "`5 s`"]
     assert bound.index_keys() is None
     assert fresh.index_keys() is None
 
@@ -84,11 +84,17 @@ def test_what_was_seen_of_a_token_is_told() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("  action: DENY\n  rules: [{require: {token: {bound: true}}}]\n", "a DENY would spare whoever lacks"),
-        ("  action: DENY\n  require: {token: {bound: true}}\n  rules: [{}]\n", "a DENY would spare whoever lacks"),
+        (
+            "  action: DENY\n  rules: [{require: {token: {bound: true}}}]\n",
+            "a DENY policy would not deny callers that fail `require`",
+        ),
+        (
+            "  action: DENY\n  require: {token: {bound: true}}\n  rules: [{}]\n",
+            "a DENY policy would not deny callers that fail `require`",
+        ),
         ("  rules: [{require: {}}]\n", "require has no `token`"),
-        ("  rules: [{require: {token: {}}}]\n", "`require.token` asks for nothing"),
-        ("  rules: [{require: {token: {bound: false}}}]\n", "`bound: false` asks for nothing"),
+        ("  rules: [{require: {token: {}}}]\n", "`require.token` is empty"),
+        ("  rules: [{require: {token: {bound: false}}}]\n", "`bound: false` has no effect"),
         ("  rules: [{require: {token: {bound: yes}}}]\n", "`bound`"),
         ("  rules: [{require: {token: {maxAge: 900}}}]\n", "`maxAge` has the integer `900`"),
         ("  rules: [{require: {token: {maxAge: soon}}}]\n", "`maxAge` is `soon`, not a duration"),
