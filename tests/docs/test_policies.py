@@ -39,7 +39,7 @@ def test_every_kind_and_every_condition_key_is_named() -> None:
 
 
 def test_every_reason_it_names_exists() -> None:
-    table = TEXT[TEXT.index("| `istio` | `strict` | reason |") :]
-    named = set(re.findall(r"`((?:peer|token|path|no|deny)_[a-z_]+)`", table)) - {"peer.trust_proxy"}
-    assert named
+    differences = TEXT.partition("## Two readings")[2]
+    named = set(re.findall(r"`((?:peer|token|path|host|method|no|deny)_[a-z_]+)`", differences))
+    assert len(named) > 15
     assert named <= {reason.value for reason in Reason}
