@@ -18,7 +18,7 @@ _OPEN: Final = "requests pass where zta-authz does not answer"
 
 
 def no_answer_is_a_denial(installation: Installation) -> Iterator[Finding]:
-    """`failOpen` and `failure_mode_allow` are false wherever somebody asks; false is also the default of all three."""
+    """`failOpen` and `failure_mode_allow` are false in every proxy that asks; false is also their default."""
     for policy in custom_policies(installation):
         entry = entry_of(installation, policy)
         if entry is None:
@@ -57,7 +57,7 @@ def _closed(value: Value, field: str) -> Finding:
 
 
 def answers_in_time(installation: Installation) -> Iterator[Finding]:
-    """The wait for an answer is bounded: who slows zta-authz down must not stop everybody for minutes."""
+    """Proxies wait for an answer for a bounded time: a slow zta-authz must not block every request for minutes."""
     for policy in custom_policies(installation):
         entry = entry_of(installation, policy)
         if entry is None:

@@ -52,7 +52,7 @@ def _closes(policy: Document, direction: str, field: str) -> bool:
 
 
 def only_what_is_needed_is_reached(installation: Installation) -> Iterator[Finding]:
-    """Each allow names peers and ports; what reaches the internet leaves out the cloud's metadata service."""
+    """Each allow names peers and ports; rules for the internet exclude the cloud's metadata service."""
     for namespace in _namespaces(installation):
         for policy in _policies(installation, namespace):
             gaps = [gap for _, field, peers in _DIRECTIONS for gap in _open_doors(policy, field, peers)]

@@ -23,7 +23,7 @@ _SECCOMP: Final = ("RuntimeDefault", "Localhost")
 
 
 def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
-    """Not root, read-only root file system, no capabilities, no escalation, seccomp; nothing of the host."""
+    """Pods run without root, capabilities, escalation or host access, with a read-only root file system and seccomp."""
     for document, pod in installation.pods:
         spec = pod.get("spec") or pod
         for field in _HOST_FIELDS:
@@ -75,7 +75,7 @@ def _setting(pod: Value, container: Value, path: tuple[str, ...], of_pod: bool) 
 
 
 def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
-    """Namespaces of workloads admit `restricted` pods only."""
+    """Namespaces of workloads admit only `restricted` pods."""
     namespaces = {namespace.name: namespace for namespace in installation.of_kind("Namespace")}
     for name in sorted(installation.workloads):
         namespace = namespaces.get(name)

@@ -26,7 +26,7 @@ WATCHED: Final = {
 
 
 def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
-    """Every decision is recorded, and one that can't be is not allowed."""
+    """Every decision is recorded, and a request whose decision can't be recorded is denied."""
     for authorizer in installation.authorizers:
         audit = authorizer.settings.audit
         at = authorizer.setting("audit", "sink")
@@ -45,7 +45,7 @@ def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
 
 
 def records_show_tampering(installation: Installation) -> Iterator[Finding]:
-    """Files of the decision log are chained by hashes, and signed checkpoints show what was rewritten or cut."""
+    """Files of the decision log are hash-chained, and signed checkpoints reveal rewritten or cut records."""
     for authorizer in installation.authorizers:
         audit = authorizer.settings.audit
         if audit.sink == "none":
@@ -64,7 +64,7 @@ def records_show_tampering(installation: Installation) -> Iterator[Finding]:
 
 
 def metrics_are_scraped(installation: Installation) -> Iterator[Finding]:
-    """A PodMonitor, ServiceMonitor or annotation has Prometheus read each authorizer's metrics."""
+    """A PodMonitor, ServiceMonitor or annotation makes Prometheus scrape each authorizer's metrics."""
     for authorizer in installation.authorizers:
         if authorizer.settings.health.listen is None:
             yield Gap(
@@ -108,7 +108,7 @@ def _takes(installation: Installation, monitor: Document, workload: Document, po
 
 
 def somebody_is_told(installation: Installation) -> Iterator[Finding]:
-    """Alerts on denials, refused policies, lost records, authorities that end and issuers without keys."""
+    """Alerts cover denials, refused policies, lost records, expiring authorities and issuers without keys."""
     alerts = [
         rule
         for document in installation.of_kind("PrometheusRule")
@@ -126,7 +126,7 @@ def somebody_is_told(installation: Installation) -> Iterator[Finding]:
 
 
 def requests_are_traced(installation: Installation) -> Iterator[Finding]:
-    """Checks appear in the traces of the requests they are for."""
+    """Checks appear in the traces of their requests."""
     for authorizer in installation.authorizers:
         tracing = authorizer.settings.tracing
         older = tracing.otlp is None and tracing.otlp_endpoint is not None

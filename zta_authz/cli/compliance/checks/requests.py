@@ -18,7 +18,7 @@ _EVIDENCE: Final = ("include_peer_certificate", "encode_raw_headers")
 
 
 def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
-    """Proxies send the peer's certificate, and repeated headers apart."""
+    """Proxies send the peer's certificate, and send repeated headers separately."""
     messages = installation.messages(EXT_AUTHZ)
     for message in messages:
         for field in () if message.merged else _EVIDENCE:
@@ -58,7 +58,7 @@ def _patched(installation: Installation, policy: Document, ending: str, what: st
 
 
 def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
-    """Proxies refuse what applications read otherwise: `%2F` in paths, `_` in names of headers."""
+    """Proxies refuse what applications may interpret differently: `%2F` in paths, `_` in names of headers."""
     required = (
         (("path_with_escaped_slashes_action",), "REJECT_REQUEST"),
         (("common_http_protocol_options", "headers_with_underscores_action"), "REJECT_REQUEST"),
@@ -99,7 +99,7 @@ def _connection_managers(installation: Installation) -> Iterator[tuple[Document,
 
 
 def sessions_are_bounded(installation: Installation) -> Iterator[Finding]:
-    """A stream is asked about once, when it opens: how long it may last bounds how long an allow holds."""
+    """Streams have a maximum duration: a proxy asks once, when a stream opens, so it limits how long an allow lasts."""
     path = ("common_http_protocol_options", "max_stream_duration")
     for holder, managers in _connection_managers(installation):
         yield _bounded([manager.get(*path) for manager in managers], (managers[0] if managers else holder.root))

@@ -47,7 +47,7 @@ def decisions_are_known(installation: Installation) -> Iterator[Finding]:
 
 
 def denial_is_the_default(installation: Installation) -> Iterator[Finding]:
-    """Strict reading, and a request that no rule speaks of is denied."""
+    """`semantics` is strict, and a request that no rule covers is denied."""
     for authorizer in installation.authorizers:
         options = authorizer.settings.options()
         default = authorizer.setting("default_action")
@@ -78,7 +78,7 @@ def place_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> Plac
 
 
 def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding]:
-    """No ALLOW rule asks for nothing but `*`, and none only excludes; those that ask for no identity are shown."""
+    """No ALLOW rule only requires `*` or only excludes; rules that require no identity are listed."""
     for authorizer in installation.authorizers:
         policies = authorizer.snapshot.table.policies
         if not policies and not authorizer.unread:
@@ -126,7 +126,7 @@ def _refused(authorizer: Authorizer) -> Callable[[str], str]:
 
 
 def callers_are_verified(installation: Installation) -> Iterator[Finding]:
-    """The peer's certificate is verified here, and the proxy's word for it is not enough."""
+    """zta-authz verifies the peer's certificate itself and does not rely on the proxy for it."""
     for authorizer in installation.authorizers:
         options = authorizer.settings.options()
         at = authorizer.setting("peer", "verify_certificate")
@@ -174,7 +174,7 @@ def _attribute(clause: Clause) -> str:
 
 
 def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
-    """Rules look at who asks and at the state of the moment: workload, token, claims, time, conditions."""
+    """Rules depend on the caller and the current state: workload, token, claims, time, conditions."""
     for authorizer in installation.authorizers:
         shown: dict[str, Found] = {}
         for policy, rule in rules_of(authorizer, "ALLOW", "DENY"):
@@ -193,7 +193,7 @@ def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
 
 
 def changes_take_effect(installation: Installation) -> Iterator[Finding]:
-    """Changed policies come into force without a restart, and soon."""
+    """Changed policies take effect soon and without a restart."""
     for authorizer in installation.authorizers:
         reload = authorizer.settings.reload
         if not reload.enabled:

@@ -34,7 +34,7 @@ def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, Place]]:
 
 
 def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
-    """Each issuer is an https URL, its keys come over https, and its tokens must name us as their audience."""
+    """Each issuer is an https URL, its keys are fetched over https, and its tokens must name an accepted audience."""
     for authorizer in installation.authorizers:
         policies = {policy.issuer for policy in authorizer.documents.issuer_policies if policy.audiences}
         for rule, at in jwt_rules(authorizer):
@@ -54,7 +54,7 @@ def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
 
 
 def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Finding]:
-    """A stolen token is useless (bound to its presenter) or soon useless (`maxTokenAge`), by issuer or by rule."""
+    """A stolen token is useless (bound to its holder) or soon becomes useless (`maxTokenAge`), by issuer or by rule."""
     for authorizer in installation.authorizers:
         limits = {policy.issuer: policy for policy in authorizer.documents.issuer_policies}
         required = [
@@ -88,7 +88,7 @@ def _limits(clause: Clause) -> bool:
 
 
 def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
-    """There is a trust bundle for callers' certificates, and none of its authorities ends soon."""
+    """There is a trust bundle for callers' certificates, and none of its authorities expires soon."""
     for authorizer in installation.authorizers:
         for bundle in authorizer.documents.bundles:
             name = f"TrustBundle {bundle.namespace}/{bundle.name}"

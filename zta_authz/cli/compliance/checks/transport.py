@@ -21,7 +21,7 @@ _MTLS_MODES: Final = ("ISTIO_MUTUAL", "MUTUAL")
 
 
 def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
-    """Nobody reaches a protected workload but over mutual TLS."""
+    """Protected workloads can be reached only over mutual TLS."""
     scopes = {space.name for space in installation.injected_namespaces}
     scopes |= {policy.namespace for policy in custom_policies(installation)} - installation.root_namespaces
     policies = installation.of_kind("PeerAuthentication")
@@ -126,7 +126,7 @@ def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]
 
 
 def callers_are_named(installation: Installation) -> Iterator[Finding]:
-    """Which proxies may ask is listed, and each may ask about its own workloads only."""
+    """The proxies that may ask are listed, and each may ask only about its own workloads."""
     for authorizer in installation.authorizers:
         if any(endpoint.is_unix for endpoint in authorizer.settings.endpoints()):
             yield from _socket(authorizer)
@@ -162,7 +162,7 @@ def _socket(authorizer: Authorizer) -> Iterator[Finding]:
 
 
 def proxies_know_who_answers(installation: Installation) -> Iterator[Finding]:
-    """Proxies verify that what answers them is zta-authz: whoever else answered could allow everything."""
+    """Proxies verify that zta-authz answers them: any other server could allow everything."""
     listeners = [endpoint for authorizer in installation.authorizers for endpoint in authorizer.settings.endpoints()]
     over_tcp = not listeners or any(not endpoint.is_unix for endpoint in listeners)
     if custom_policies(installation) and over_tcp:
@@ -237,7 +237,7 @@ def _reached(cluster: Value) -> Finding:
 
 
 def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
-    """What is sent to collectors (who called what) goes over TLS unless the collector is in the same pod."""
+    """Data for collectors (who called what) is sent over TLS unless the collector is in the same pod."""
     for authorizer in installation.authorizers:
         for path, url in _collectors(authorizer.settings.model_dump(), ()):
             at = authorizer.setting(*path)
