@@ -8,10 +8,10 @@ from tests.docs.fences import ROOT
 from tests.test_project import setting_names
 from zta_authz.settings import load_settings
 from zta_authz.settings.environment import variable_of
-from zta_authz.settings.reference import meanings, reference
+from zta_authz.settings.reference import parse_meanings, reference
 
-TOLD = meanings((ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
-PAGE = reference(TOLD)
+MEANINGS = parse_meanings((ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
+PAGE = reference(MEANINGS)
 ROWS = re.findall(
     r"^- \*\*`([a-z0-9_.]+)`\*\* \(`(\w+)`\): .*(?:\n  .*)*?\n  Value: (.*)\. Default: (.*)\.$", PAGE, re.MULTILINE
 )
@@ -28,7 +28,7 @@ def test_every_setting_is_there_once_with_its_variable() -> None:
 
 
 def test_every_setting_says_what_it_means() -> None:
-    assert sorted(name for name, *_ in ROWS if not TOLD.get(name)) == []
+    assert sorted(name for name, *_ in ROWS if not MEANINGS.get(name)) == []
 
 
 def test_no_kind_of_value_is_left_without_words() -> None:

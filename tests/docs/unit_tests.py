@@ -80,7 +80,7 @@ TESTED_THROUGH = {
     "zta_authz/servers/fast/accept.py": "tests/integration/test_fast_tls.py",
     "zta_authz/servers/fast/connection.py": "tests/integration/test_fast_server.py",
     "zta_authz/servers/fast/server.py": "tests/integration/test_fast_server.py",
-    "zta_authz/servers/fast/serving.py": "tests/integration/test_fast_server.py",
+    "zta_authz/servers/fast/registry.py": "tests/integration/test_fast_server.py",
     "zta_authz/servers/fast/tls.py": "tests/integration/test_fast_tls.py",
     "zta_authz/servers/grpcio/guards.py": "tests/integration/test_servers.py",
     "zta_authz/ext_authz/header_lines.py": "tests/unit/ext_authz/test_request.py",

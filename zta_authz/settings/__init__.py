@@ -1,8 +1,8 @@
-"""Settings: one YAML file and `ZTA_` environment variables, the environment winning, to one frozen `Settings`.
+"""Settings: one YAML file and `ZTA_` environment variables, which override it, loaded into a frozen `Settings`.
 
-model        the fields, their defaults, and what each alone must satisfy
-environment  variables to values by path
-load         file and environment to `Settings`, or every fault with its place and how to mend it
+model        the fields, their defaults, and checks of single fields
+environment  environment variables to values by path
+load         file and environment to `Settings`, or every fault with its place and how to fix it
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The decision log as the settings want it."""
+"""Build the decision log from its settings."""
 
 from __future__ import annotations
 
@@ -34,141 +34,141 @@ _MILLISECONDS = 1e3
 
 
 def audit_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
-    """What of the decision log's settings does not go together."""
-    wanted = settings.audit
+    """Yield inconsistencies between the decision log's settings."""
+    audit = settings.audit
     depends = (("audit",),)
-    yield from _places(wanted)
-    if wanted.sink != "file" and wanted.checkpoint is not None:
-        told = "only what sink `file` writes has checkpoints"
-        yield Inconsistency(("audit", "checkpoint"), told, "write `sink: file`", depends)
-    if wanted.checkpoint is not None and wanted.checkpoint.path == wanted.path:
-        told = "checkpoints stand outside of the log"
-        yield Inconsistency(("audit", "checkpoint", "path"), told, "give them a file of their own", depends)
-    hashes = any(mask.how == "hash" for mask in wanted.mask)
-    if hashes and wanted.mask_key_file is None:
+    yield from _sinks(audit)
+    if audit.sink != "file" and audit.checkpoint is not None:
+        message = "only sink `file` has checkpoints"
+        yield Inconsistency(("audit", "checkpoint"), message, "write `sink: file`", depends)
+    if audit.checkpoint is not None and audit.checkpoint.path == audit.path:
+        message = "checkpoints can't be in the log file itself"
+        yield Inconsistency(("audit", "checkpoint", "path"), message, "use a separate file", depends)
+    hashes = any(mask.how == "hash" for mask in audit.mask)
+    if hashes and audit.mask_key_file is None:
         hint = "make one: `head -c 32 /dev/urandom > FILE`"
-        yield Inconsistency(("audit", "mask_key_file"), "hashes need a key", hint, depends)
-    if not hashes and wanted.mask_key_file is not None:
-        told = "no field is hashed"
-        yield Inconsistency(("audit", "mask_key_file"), told, "leave it out, or write `how: hash`", depends)
-    fields = [mask.field for mask in wanted.mask]
+        yield Inconsistency(("audit", "mask_key_file"), "hashing needs a key", hint, depends)
+    if not hashes and audit.mask_key_file is not None:
+        message = "no field is hashed"
+        yield Inconsistency(("audit", "mask_key_file"), message, "remove it, or write `how: hash`", depends)
+    fields = [mask.field for mask in audit.mask]
     for index, name in enumerate(fields):
         if name in fields[:index]:
-            told = "the field is masked twice"
-            yield Inconsistency(("audit", "mask", index, "field"), told, "leave one of the two", depends)
+            message = "the field is masked twice"
+            yield Inconsistency(("audit", "mask", index, "field"), message, "remove one of the two", depends)
 
 
-def _places(wanted: AuditSettings) -> Iterator[Inconsistency]:
+def _sinks(audit: AuditSettings) -> Iterator[Inconsistency]:
     depends = (("audit",),)
-    if wanted.sink == "file" and wanted.path is None:
+    if audit.sink == "file" and audit.path is None:
         yield Inconsistency(("audit", "path"), "sink `file` has no path", "add `path: /var/log/...`", depends)
-    if wanted.sink != "file" and wanted.path is not None:
+    if audit.sink != "file" and audit.path is not None:
         yield Inconsistency(("audit", "path"), "only sink `file` has a path", "write `sink: file`", depends)
     for name in ("max_bytes", "max_files", "flush_ms"):
-        if wanted.sink != "file" and getattr(wanted, name) != type(wanted).model_fields[name].default:
-            yield Inconsistency(("audit", name), "only sink `file` keeps to it", "write `sink: file`", depends)
-    if wanted.sink == "otlp" and wanted.otlp is None:
+        if audit.sink != "file" and getattr(audit, name) != type(audit).model_fields[name].default:
+            yield Inconsistency(("audit", name), "applies to sink `file` only", "write `sink: file`", depends)
+    if audit.sink == "otlp" and audit.otlp is None:
         hint = "add `otlp: {endpoint: http://...:4317}`"
         yield Inconsistency(("audit", "otlp"), "sink `otlp` has no collector", hint, depends)
-    if wanted.sink != "otlp" and wanted.otlp is not None:
+    if audit.sink != "otlp" and audit.otlp is not None:
         yield Inconsistency(("audit", "otlp"), "only sink `otlp` has a collector", "write `sink: otlp`", depends)
 
 
-def open_audit(wanted: AuditSettings, origin: Origin | None = None, *, traced: bool = False) -> LineSink | NullSink:
-    """The decision log. Raises `SettingsErrors` where a file can't be written, or a key can't be used.
+def open_audit(audit: AuditSettings, origin: Origin | None = None, *, traced: bool = False) -> LineSink | NullSink:
+    """Open the decision log. Raises `SettingsErrors` if a file can't be written or a key can't be used.
 
-    What is sent to a collector says that it is of `origin`; `traced`: checks have spans, and records name them.
+    Records sent to a collector carry `origin`. With `traced`, checks have spans and records name them.
     """
-    if wanted.sink == "none":
+    if audit.sink == "none":
         return NullSink()
-    masker = _masker(wanted)
-    output = _output(wanted, origin or Origin(SERVICE_NAME, __version__), traced=traced)
-    return LineSink(output, on_full=OnFull(wanted.on_full), masker=masker, sample_allows=wanted.sample_allows)
+    masker = _masker(audit)
+    output = _output(audit, origin or Origin(SERVICE_NAME, __version__), traced=traced)
+    return LineSink(output, on_full=OnFull(audit.on_full), masker=masker, sample_allows=audit.sample_allows)
 
 
-def audit_faults(wanted: AuditSettings) -> list[Fault]:
-    """All that would keep `open_audit` from opening a file, found without opening it for writing."""
+def audit_faults(audit: AuditSettings) -> list[Fault]:
+    """Return the faults of the files that `open_audit` would open, found without opening them for writing."""
     faults: list[Fault] = []
     with collect_faults(faults):
-        _masker(wanted)
-    checkpoint = wanted.checkpoint
+        _masker(audit)
+    checkpoint = audit.checkpoint
     if checkpoint is not None:
         with collect_faults(faults):
             _signing_key(checkpoint.key_file)
     signed = None if checkpoint is None else checkpoint.path
-    for path, setting in ((wanted.path, "audit.path"), (signed, "audit.checkpoint.path")):
-        why = "" if path is None else _unwritable(path)
-        if path is not None and why:
-            faults.append(_no_file(path, why, setting))
+    for path, setting in ((audit.path, "audit.path"), (signed, "audit.checkpoint.path")):
+        reason = "" if path is None else _unwritable(path)
+        if path is not None and reason:
+            faults.append(_file_fault(path, reason, setting))
     return faults
 
 
 def _unwritable(path: str) -> str:
-    """Why a file can't be written at `path`, "" where it can."""
-    place, wanted = path, os.W_OK
+    """Return why a file can't be written at `path`, or "" if it can."""
+    target, access = path, os.W_OK
     if not os.path.lexists(path):
-        place, wanted = os.path.dirname(path) or os.curdir, os.W_OK | os.X_OK
+        target, access = os.path.dirname(path) or os.curdir, os.W_OK | os.X_OK
     try:
-        os.stat(place)
+        os.stat(target)
     except OSError as error:
         return error.strerror or ""
-    if place == path and os.path.isdir(path):
+    if target == path and os.path.isdir(path):
         return os.strerror(errno.EISDIR)
-    return "" if os.access(place, wanted) else os.strerror(errno.EACCES)
+    return "" if os.access(target, access) else os.strerror(errno.EACCES)
 
 
-def _no_file(path: str, why: str | None, setting: str) -> Fault:
+def _file_fault(path: str, reason: str | None, setting: str) -> Fault:
     hint = f"correct `{setting}`, or let this service's user write there"
-    return Fault(path, 0, 0, f"cannot be written: {why}", hint)
+    return Fault(path, 0, 0, f"cannot be written: {reason}", hint)
 
 
-def _output(wanted: AuditSettings, origin: Origin, *, traced: bool) -> Output:
-    if wanted.path is not None:
-        return _files(wanted, wanted.path)
-    if wanted.otlp is None:
+def _output(audit: AuditSettings, origin: Origin, *, traced: bool) -> Output:
+    if audit.path is not None:
+        return _files(audit, audit.path)
+    if audit.otlp is None:
         return PlainOutput(os.dup(_STDOUT))
-    transport = connect(wanted.otlp, Signal.LOGS, "audit.otlp")
-    from zta_authz.otlp.logs import LogExporter  # noqa: PLC0415  megabytes that only those who send need
+    transport = connect(audit.otlp, Signal.LOGS, "audit.otlp")
+    from zta_authz.otlp.logs import LogExporter  # noqa: PLC0415  megabytes, only needed to send
 
     return CollectorOutput(LogExporter(transport, origin), traced=traced)
 
 
-def _masker(wanted: AuditSettings) -> Masker:
-    rules = [MaskRule(Maskable(mask.field), How(mask.how)) for mask in wanted.mask]
-    if wanted.mask_key_file is None:
+def _masker(audit: AuditSettings) -> Masker:
+    rules = [MaskRule(Maskable(mask.field), How(mask.how)) for mask in audit.mask]
+    if audit.mask_key_file is None:
         return Masker(rules)
-    key = _read_key(wanted.mask_key_file, "audit.mask_key_file")
+    key = _read_key(audit.mask_key_file, "audit.mask_key_file")
     try:
         return Masker(rules, key)
     except ValueError as error:
         hint = "make one: `head -c 32 /dev/urandom > FILE`"
-        raise SettingsErrors([Fault(wanted.mask_key_file, 0, 0, str(error), hint)]) from error
+        raise SettingsErrors([Fault(audit.mask_key_file, 0, 0, str(error), hint)]) from error
 
 
-def _files(wanted: AuditSettings, path: str) -> SegmentedLog:
-    checkpoints = _checkpoints(wanted)
+def _files(audit: AuditSettings, path: str) -> SegmentedLog:
+    checkpoints = _checkpoints(audit)
     try:
         return SegmentedLog(
             path,
-            max_bytes=wanted.max_bytes,
-            max_files=wanted.max_files,
-            flush_seconds=wanted.flush_ms / _MILLISECONDS,
+            max_bytes=audit.max_bytes,
+            max_files=audit.max_files,
+            flush_seconds=audit.flush_ms / _MILLISECONDS,
             checkpoints=checkpoints,
         )
     except OSError as error:
-        raise SettingsErrors([_no_file(path, error.strerror, "audit.path")]) from error
+        raise SettingsErrors([_file_fault(path, error.strerror, "audit.path")]) from error
 
 
-def _checkpoints(wanted: AuditSettings) -> CheckpointWriter | None:
-    if wanted.checkpoint is None:
+def _checkpoints(audit: AuditSettings) -> CheckpointWriter | None:
+    if audit.checkpoint is None:
         return None
-    key = _signing_key(wanted.checkpoint.key_file)
-    path = wanted.checkpoint.path
-    hint = "mend `audit.checkpoint.path`, or give it a new file"
+    key = _signing_key(audit.checkpoint.key_file)
+    path = audit.checkpoint.path
+    hint = "correct `audit.checkpoint.path`, or use a new file"
     try:
-        return CheckpointWriter(path, key, wanted.checkpoint.interval_seconds)
+        return CheckpointWriter(path, key, audit.checkpoint.interval_seconds)
     except OSError as error:
-        raise SettingsErrors([_no_file(path, error.strerror, "audit.checkpoint.path")]) from error
+        raise SettingsErrors([_file_fault(path, error.strerror, "audit.checkpoint.path")]) from error
     except ValueError as error:
         raise SettingsErrors([Fault(path, 0, 0, str(error), hint)]) from error
 
@@ -187,4 +187,6 @@ def _read_key(path: str, setting: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(_MAX_KEY_BYTES)
     except OSError as error:
-        raise SettingsErrors([Fault(path, 0, 0, f"cannot be read: {error.strerror}", f"mend `{setting}`")]) from error
+        raise SettingsErrors(
+            [Fault(path, 0, 0, f"cannot be read: {error.strerror}", f"correct `{setting}`")]
+        ) from error

@@ -1,4 +1,4 @@
-"""The fields of the decision log's settings."""
+"""The settings of the decision log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIB = 1024 * 1024
 
 
 class MaskSettings(Section):
-    """One field of a decision record, and what becomes of it."""
+    """A field of decision records, and how it is masked."""
 
     field: Literal[
         "detail",
@@ -32,7 +32,7 @@ class MaskSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """Signed checkpoints of the decision log: their file, and the Ed25519 key (PEM) that signs them."""
+    """Signed checkpoints of the decision log: the file to append them to, and the Ed25519 signing key (PEM)."""
 
     path: Text
     key_file: Text
@@ -42,8 +42,9 @@ class CheckpointSettings(Section):
 class AuditSettings(Section):
     """Where decisions are recorded, and what happens to an allow that can't be recorded.
 
-    `path` is the file of sink `file`, `otlp` the collector of sink `otlp`. A file is finished at `max_bytes`, and
-    `max_files` finished ones are kept. A written record reaches the disk within `flush_ms` milliseconds.
+    `path` is the file of sink `file`, `otlp` the collector of sink `otlp`. A log file is rotated at `max_bytes`,
+    and `max_files` rotated files are kept. `flush_ms` limits how many milliseconds a written record may be missing
+    from the disk.
     """
 
     sink: Literal["stdout", "file", "otlp", "none"] = "stdout"

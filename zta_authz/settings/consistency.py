@@ -1,4 +1,4 @@
-"""What settings must satisfy together."""
+"""Checks of settings that depend on each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRANSPORT: Final[tuple[Path, ...]] = (("server",), ("reflection",))
 
 
 def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
-    """Everything that does not go together."""
+    """Yield everything that is inconsistent."""
     yield from _plain_listeners(settings)
     yield from _callers(settings)
     yield from _server(settings)
@@ -42,8 +42,8 @@ def _plain_listeners(settings: Settings) -> Iterator[Inconsistency]:
         if not endpoint.is_local:
             yield Inconsistency(
                 ("listen", index),
-                "plain TCP that other machines can reach lets anybody ask",
-                "set `tls`, listen on a Unix socket or 127.0.0.1, or say `insecure: true`",
+                "this plain TCP listener is reachable from other machines and accepts calls from anybody",
+                "set `tls`, listen on a Unix socket or 127.0.0.1, or set `insecure: true`",
                 (("listen",), ("tls",), ("insecure",)),
             )
 
@@ -56,13 +56,13 @@ def _callers(settings: Settings) -> Iterator[Inconsistency]:
         yield Inconsistency(
             ("tls", "allowed_spiffe_ids"),
             "no caller is allowed on the TCP listeners",
-            "list the SPIFFE IDs of the proxies that may ask",
+            "list the SPIFFE IDs of the proxies that may call",
             (("listen",), ("tls",)),
         )
     if not serves_tcp and settings.tls.allowed_spiffe_ids:
         yield Inconsistency(
             ("tls", "allowed_spiffe_ids"),
-            "this list holds on TCP listeners only, and `listen` has none: a Unix socket does not ask for it",
+            "this list applies to TCP listeners only, and `listen` has none",
             "add a TCP address to `listen`, or rely on `socket.mode`, `socket.group` and `socket.peer_uids`",
             (("listen",), ("tls",)),
         )
@@ -72,8 +72,8 @@ def _server(settings: Settings) -> Iterator[Inconsistency]:
     if settings.server == "fast" and settings.reflection:
         yield Inconsistency(
             ("reflection",),
-            "server `fast` has no reflection",
-            "leave it out, or write `server: grpcio`",
+            "server `fast` does not support reflection",
+            "remove it, or write `server: grpcio`",
             _TRANSPORT,
         )
 
@@ -82,18 +82,18 @@ def _peer_users(settings: Settings) -> Iterator[Inconsistency]:
     if not settings.socket.peer_uids:
         return
     if settings.transport == "grpcio":
-        why = "" if settings.server == "grpcio" else ", which `reflection: true` chooses,"
+        cause = "" if settings.server == "grpcio" else ", which `reflection: true` chooses,"
         yield Inconsistency(
             ("socket", "peer_uids"),
-            f"server `grpcio`{why} can't see which user is at the other end of a Unix socket",
+            f"server `grpcio`{cause} can't identify the user at the other end of a Unix socket",
             "write `server: fast` without `reflection`, or rely on `socket.mode` and `socket.group`",
             (("socket",), *_TRANSPORT),
         )
     if not any(endpoint.is_unix for endpoint in settings.endpoints()):
         yield Inconsistency(
             ("socket", "peer_uids"),
-            "users are known on Unix sockets only, and `listen` has none",
-            "add a Unix socket to `listen`, or leave it out",
+            "users are identified on Unix sockets only, and `listen` has none",
+            "add a Unix socket to `listen`, or remove the list",
             (("socket",), ("listen",)),
         )
 
@@ -105,7 +105,7 @@ def _http2(settings: Settings) -> Iterator[Inconsistency]:
             yield Inconsistency(
                 ("http2", name),
                 f"is less than `max_message_bytes`, {http2.max_message_bytes}",
-                "give it at least as many bytes",
+                "set it to at least as many bytes",
                 (("http2",),),
             )
     if settings.transport != "grpcio":
@@ -114,8 +114,8 @@ def _http2(settings: Settings) -> Iterator[Inconsistency]:
         if getattr(http2, name) != getattr(defaults, name):
             yield Inconsistency(
                 ("http2", name),
-                "server `grpcio` does not keep to this bound",
-                "leave it out, or write `server: fast` without `reflection`",
+                "server `grpcio` does not support this limit",
+                "remove it, or write `server: fast` without `reflection`",
                 (("http2",), *_TRANSPORT),
             )
 
@@ -125,7 +125,7 @@ def _workloads(settings: Settings) -> Iterator[Inconsistency]:
     for index, named in enumerate(settings.workloads):
         if named.principal in seen:
             path: Path = ("workloads", index, "principal")
-            yield Inconsistency(path, "two workloads have this principal", "leave one of the two", (("workloads",),))
+            yield Inconsistency(path, "two workloads have this principal", "remove one of the two", (("workloads",),))
         seen.add(named.principal)
 
 
@@ -134,7 +134,7 @@ def _jwks(settings: Settings) -> Iterator[Inconsistency]:
     if not jwks.min_refresh_seconds <= jwks.refresh_seconds <= jwks.max_refresh_seconds:
         yield Inconsistency(
             ("jwks", "refresh_seconds"),
-            "must lie between `min_refresh_seconds` and `max_refresh_seconds`",
+            "must be between `min_refresh_seconds` and `max_refresh_seconds`",
             "change one of the three",
             (("jwks",),),
         )
@@ -149,15 +149,15 @@ def _workers(settings: Settings) -> Iterator[Inconsistency]:
         if not Endpoint.parse(settings.admin.listen).is_unix:
             yield Inconsistency(
                 ("admin", "listen"),
-                "several workers can't be told apart on one TCP port",
-                "give it a Unix socket: each worker gets one, with its number behind the name",
+                "several workers can't be distinguished on one TCP port",
+                "use a Unix socket: each worker gets one, with its number appended to the name",
                 (("admin",), ("workers",)),
             )
     for path, text in addresses:
         try:
             Endpoint.parse(f"{text}.{settings.workers}" if Endpoint.parse(text).is_unix else text)
         except ValueError as error:
-            hint = "each worker's socket has its number behind the name: use a shorter path"
+            hint = "each worker's number is appended to the socket's name: use a shorter path"
             yield Inconsistency(path, str(error), hint, ((path[0],), ("workers",)))
 
 
@@ -167,15 +167,15 @@ def _admin(settings: Settings) -> Iterator[Inconsistency]:
     if settings.admin.allowed_spiffe_ids and (endpoint is None or endpoint.is_unix):
         yield Inconsistency(
             ("admin", "allowed_spiffe_ids"),
-            "this list holds on a TCP listener only, and `admin.listen` names no TCP address",
-            "give `admin.listen` a TCP address, or leave the list out; `socket.mode` says who may open a Unix socket",
+            "this list applies to a TCP listener only, and `admin.listen` is not a TCP address",
+            "set `admin.listen` to a TCP address, or remove the list: `socket.mode` protects a Unix socket",
             depends,
         )
     if endpoint is None:
         return
     if settings.admin.listen in settings.listen and (endpoint.is_unix or endpoint.port):
         yield Inconsistency(
-            ("admin", "listen"), "proxies are served here too", "give it an address of its own", depends
+            ("admin", "listen"), "this address already serves proxies", "use a separate address", depends
         )
     if endpoint.is_unix:
         return

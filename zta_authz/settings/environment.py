@@ -1,8 +1,8 @@
-"""`ZTA_` environment variables to values by path: `ZTA_WORKLOAD__NAMESPACE` sets `workload.namespace`.
+"""Read `ZTA_` environment variables into values by path: `ZTA_WORKLOAD__NAMESPACE` sets `workload.namespace`.
 
-A list is written as YAML or JSON, or with commas; a mapping as YAML or JSON, or as `key=value` with commas; the empty
-text or `null` clears a field that may be null. What Kubernetes injects for a Service whose name starts with `zta` is
-not ours.
+A list is written as YAML or JSON, or with commas; a mapping as YAML or JSON, or as `key=value` with commas. Empty text
+or `null` clears a field that may be null. Variables that Kubernetes injects for a Service whose name starts with `zta`
+are ignored.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PREFIX: Final = "ZTA_"
-FOREIGN: Final = frozenset(("ZTA_ENVOY",))
-"""Variables of this project that are not settings: which Envoy binary the development tools use."""
+NOT_SETTINGS: Final = frozenset(("ZTA_ENVOY",))
+"""Variables of this project that are not settings: the Envoy binary used by the development tools."""
 Path = tuple[str | int, ...]
 AGENT_SOCKET: Final[Path] = ("workload_api", "socket")
 AGENT_SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
-"""Where workloads find the Workload API (SPIFFE Workload Endpoint, section 4), unless our settings say it."""
+"""The standard location of the Workload API (SPIFFE Workload Endpoint, section 4), if the settings don't name one."""
 
 _NULL: Final = ("", "null")
 
@@ -37,21 +37,21 @@ _SERVICE_LINK = re.compile(
     r"ZTA(?:_[A-Z0-9_]+)?_"
     r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)?)"
 )
-"""What kubelet injects into every pod of a namespace for each Service there (`enableServiceLinks`)."""
+"""The variables that the kubelet injects into every pod for each Service of the namespace (`enableServiceLinks`)."""
 
 
 def source_of(name: str) -> str:
-    """What faults call a variable."""
+    """Return the name of a variable in faults."""
     return f"environment variable {name}"
 
 
 def variable_of(path: Path) -> str:
-    """The variable that sets the field at `path`."""
+    """Return the variable that sets the field at `path`."""
     return PREFIX + "__".join(str(step).upper() for step in path)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model behind an annotation such as `TlsSettings | None`, None for a leaf."""
+    """Return the model behind an annotation such as `TlsSettings | None`, or None for a leaf."""
     for choice in _choices(annotation):
         if isinstance(choice, type) and issubclass(choice, BaseModel):
             return choice
@@ -59,12 +59,12 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[Path, Any]:
-    """The value of each field that a variable sets. Unknown variables and unreadable values go to `faults`."""
+    """Return the values that variables set, by path. Unknown variables and invalid values go to `faults`."""
     leaves = dict(_leaves(Settings, ()))
     sections = {path[:end] for path in leaves for end in range(1, len(path))}
     values: dict[Path, Any] = {}
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in FOREIGN:
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         path: Path = tuple(name[len(PREFIX) :].lower().split("__"))
         if path in leaves:
@@ -78,15 +78,16 @@ def read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[Pa
     return values
 
 
-def agent_socket(given: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
-    """The Workload API's address from its standard variable, None unless the settings `given` want it from there.
+def agent_socket(merged: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+    """Return the Workload API's address from its standard variable, or None if the settings don't use it.
 
-    They want the Workload API where they have its section, or our certificate from it; and an address of their own
-    comes first. The variable alone changes nothing: whom we trust must not depend on what else runs on a node.
+    It is used if the settings have the section `workload_api` without `socket`, or take our certificate from the
+    Workload API. The variable alone changes nothing: the trusted authorities must not depend on what else runs on a
+    node.
     """
-    section, tls = given.get("workload_api"), given.get("tls")
-    wanted = isinstance(section, dict) or (isinstance(tls, dict) and tls.get("source") == "workload_api")
-    if not wanted or (isinstance(section, dict) and "socket" in section):
+    section, tls = merged.get("workload_api"), merged.get("tls")
+    uses_agent = isinstance(section, dict) or (isinstance(tls, dict) and tls.get("source") == "workload_api")
+    if not uses_agent or (isinstance(section, dict) and "socket" in section):
         return None
     return environ.get(AGENT_SOCKET_VARIABLE) or None
 
@@ -120,7 +121,7 @@ def _read_value(name: str, text: str, annotation: Any, path: Path, values: dict[
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of `X | None`, without `Annotated`."""
+    """Return the alternatives of `X | None`, without `Annotated`."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _choices(typing.get_args(annotation)[0])

@@ -1,4 +1,4 @@
-"""What is wrong with settings that are right each on its own."""
+"""Faults of settings that are valid on their own and contradict each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inconsistency:
-    """Settings that don't go together, reported at `path`; nothing can be said while one of `depends` is wrong."""
+    """Settings that contradict each other, reported at `path` unless one of `depends` is itself invalid."""
 
     path: Path
     message: str

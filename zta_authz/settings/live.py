@@ -1,4 +1,4 @@
-"""The few settings that a running service takes over: those that change no decision and hold no resource."""
+"""Settings that a running service reloads: those that affect no decision and hold no resource."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class LiveSettings:
-    """`read` gives the settings as they stand now, `apply` puts the live ones of them in force."""
+    """Reloads settings: `read` loads the current ones, `apply` applies those that can change live."""
 
     def __init__(self, settings: Settings, read: Callable[[], Settings], apply: Callable[[Settings], None]) -> None:
         self._started = settings
@@ -27,7 +27,10 @@ class LiveSettings:
         self._apply = apply
 
     def reread(self) -> bool:
-        """Read again and apply what can be; say what needs a restart. False: there are faults, and nothing changes."""
+        """Read the settings, apply the live ones, and log which others need a restart.
+
+        Return False if they have faults; nothing changes then.
+        """
         try:
             settings = self._read()
         except FaultsError as error:
@@ -41,12 +44,12 @@ class LiveSettings:
             self._apply(settings)
             _LOG.info("settings taken", extra={"settings": applied})
         if len(changed) > len(applied):
-            self._tell_of_restart(settings)
+            self._log_restart_needed(settings)
         self._last = settings
         return True
 
-    def _tell_of_restart(self, settings: Settings) -> None:
-        """Settings changed that are not live: name all that differ from what the service started with."""
+    def _log_restart_needed(self, settings: Settings) -> None:
+        """Log the changed settings that are not live: all that differ from those at the start."""
         waiting = [name for name in _changed(self._started, settings) if name not in LIVE]
         if waiting:
             _LOG.warning("changed settings need a restart", extra={"settings": waiting})
@@ -55,16 +58,16 @@ class LiveSettings:
 
 
 def _changed(before: Settings, after: Settings) -> list[str]:
-    """The dotted names of the fields that differ. Never their values: some are nobody's business."""
+    """Return the dotted names of the fields that differ; not their values, which may be secret."""
     old, new = _leaves(before.model_dump()), _leaves(after.model_dump())
     return sorted(name for name in old.keys() | new.keys() if old.get(name, ...) != new.get(name, ...))
 
 
 def _leaves(section: dict[str, object], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
+    leaves: dict[str, object] = {}
     for name, value in section.items():
         if isinstance(value, dict):
-            found |= _leaves(value, f"{prefix}{name}.") or {f"{prefix}{name}": {}}
+            leaves |= _leaves(value, f"{prefix}{name}.") or {f"{prefix}{name}": {}}
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            leaves[f"{prefix}{name}"] = value
+    return leaves

@@ -1,4 +1,4 @@
-"""Settings file and environment to one `Settings`, or `SettingsErrors` with everything that is wrong."""
+"""Load the settings file and environment into one `Settings`, or raise `SettingsErrors` with all faults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 
 
 def load_settings(file: str | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of `file` (None: defaults) with those of `environ` over them. Raises `SettingsErrors`."""
+    """Load the settings of `file` (None: defaults), overridden by `environ`. Raises `SettingsErrors`."""
     faults: list[Fault] = []
     node: MappingNode | None = None
     try:
@@ -48,7 +48,7 @@ def load_settings(file: str | None, environ: Mapping[str, str]) -> Settings:
 
 
 def parse_settings(source: str, text: str, environ: Mapping[str, str]) -> Settings:
-    """As `load_settings`, of a text that was read elsewhere; `source` is what faults call it."""
+    """Like `load_settings`, for text that was already read; `source` is its name in faults."""
     faults: list[Fault] = []
     node: MappingNode | None = None
     try:
@@ -61,19 +61,19 @@ def parse_settings(source: str, text: str, environ: Mapping[str, str]) -> Settin
 def _settings_of(source: str, node: MappingNode | None, environ: Mapping[str, str], faults: list[Fault]) -> Settings:
     overrides = read_environment(environ, faults)
     merged = _merge(node, overrides)
-    standard, names = collectors_of_environment(merged, environ)
+    standard, variables = collectors_of_environment(merged, environ)
     socket = agent_socket(merged, environ)
     if socket is not None:
-        standard[AGENT_SOCKET], names[AGENT_SOCKET] = socket, AGENT_SOCKET_VARIABLE
+        standard[AGENT_SOCKET], variables[AGENT_SOCKET] = socket, AGENT_SOCKET_VARIABLE
     if standard:
         overrides |= standard
         merged = _merge(node, overrides)
-    places = _Places(source, node, overrides, names)
-    settings, wrong = _validate(merged, places, faults)
+    sources = _ValueSources(source, node, overrides, variables)
+    settings, invalid = _validate(merged, sources, faults)
     faults.extend(
-        places.fault(conflict.path, conflict.message, conflict.hint)
+        sources.fault(conflict.path, conflict.message, conflict.hint)
         for conflict in inconsistencies(settings)
-        if not any(_touches(path, bad) for path in conflict.depends for bad in wrong)
+        if not any(_touches(path, bad) for path in conflict.depends for bad in invalid)
     )
     if faults:
         raise SettingsErrors(faults)
@@ -81,7 +81,7 @@ def _settings_of(source: str, node: MappingNode | None, environ: Mapping[str, st
 
 
 def _read_document(file: str, text: str, faults: list[Fault]) -> MappingNode:
-    """The one document of `text`; duplicate keys go to `faults`. Raises `SettingsErrors` if there is nothing."""
+    """Return the one document of `text`; append duplicate keys to `faults`. Raises `SettingsErrors` on invalid YAML."""
     known = len(faults)
     documents = read_documents(file, text, faults)
     if len(faults) > known and not documents:
@@ -91,7 +91,7 @@ def _read_document(file: str, text: str, faults: list[Fault]) -> MappingNode:
     first = documents[0]
     if len(documents) > 1:
         extra = documents[1]
-        raise _refuse(file, "a settings file holds one document", "remove the others", extra.line, extra.column)
+        raise _refuse(file, "a settings file contains one document", "remove the others", extra.line, extra.column)
     if not isinstance(first, MappingNode):
         raise _refuse(
             file,
@@ -107,7 +107,7 @@ def _read_text(file: str) -> str:
     try:
         path = FilePath(file)
         if path.is_dir():
-            raise _refuse(file, "is a directory", "give the settings file itself")
+            raise _refuse(file, "is a directory", "name the settings file itself")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise _refuse(
@@ -135,19 +135,19 @@ def _merge(node: MappingNode | None, overrides: Mapping[Path, Any]) -> dict[str,
                 break
             section[str(step)] = section.get(str(step)) or {}
             section = section[str(step)]
-        if isinstance(section, dict):  # else it is a fault where it stands
+        if isinstance(section, dict):  # else validation reports it
             section[str(path[-1])] = value
     return merged
 
 
-class _Places:
-    """Where each value came from, to put a fault there."""
+class _ValueSources:
+    """Where each value came from, so that a fault can name the place."""
 
     def __init__(
-        self, file: str, node: MappingNode | None, overrides: Mapping[Path, Any], names: Mapping[Path, str]
+        self, file: str, node: MappingNode | None, overrides: Mapping[Path, Any], variables: Mapping[Path, str]
     ) -> None:
-        """`names` are variables that are not called after their field."""
-        self._names = names
+        """`variables` are environment variables that are not named after their field."""
+        self._variables = variables
         self._file = file
         self._node = node
         self._overrides = overrides
@@ -155,47 +155,47 @@ class _Places:
     def fault(self, path: Path, message: str, hint: str, *, at_key: bool = False) -> Fault:
         for end in range(len(path), 0, -1):
             if path[:end] in self._overrides:
-                name = self._names.get(path[:end]) or variable_of(path[:end])
+                name = self._variables.get(path[:end]) or variable_of(path[:end])
                 return Fault(source_of(name), 0, 0, message, hint)
         name = ".".join(str(step) for step in path)
         message = message if at_key or not name else f"`{name}`: {message}"
         if self._node is None:
             return Fault(self._file, 0, 0, message, hint)
-        place: Node = locate(self._node, path)
+        position: Node = locate(self._node, path)
         parent = locate(self._node, path[:-1])
         if at_key and isinstance(parent, MappingNode) and path[-1] in parent.entries:
-            place = parent.entries[str(path[-1])][0]
-        return Fault(self._file, place.line, place.column, message, hint)
+            position = parent.entries[str(path[-1])][0]
+        return Fault(self._file, position.line, position.column, message, hint)
 
 
-def _validate(merged: dict[str, Any], places: _Places, faults: list[Fault]) -> tuple[Settings, list[Path]]:
-    """Validate; what is wrong is reported and left out, so that the rest can be judged too."""
-    wrong: list[Path] = []
+def _validate(merged: dict[str, Any], sources: _ValueSources, faults: list[Fault]) -> tuple[Settings, list[Path]]:
+    """Validate `merged`. Invalid values are reported and removed, so that the rest can be checked too."""
+    invalid: list[Path] = []
     for _ in range(2):
         try:
-            return Settings.model_validate_json(json.dumps(merged)), wrong
+            return Settings.model_validate_json(json.dumps(merged)), invalid
         except ValidationError as error:
             for path, detail in _errors_of(error):
-                wrong.append(path)
-                faults.append(_fault_of(path, detail, places))
+                invalid.append(path)
+                faults.append(_fault_of(path, detail, sources))
                 _discard(merged, path)
-    return Settings(), [*wrong, ()]
+    return Settings(), [*invalid, ()]
 
 
 def _errors_of(error: ValidationError) -> list[tuple[Path, ErrorDetails]]:
-    """Each error and its place, without lists that are "too short" only because their items are wrong."""
-    found = [(tuple(each["loc"]), each) for each in error.errors(include_url=False)]
-    places = [path for path, _ in found]
+    """Return each error with its path, except "too short" errors of lists whose items are invalid."""
+    errors = [(tuple(detail["loc"]), detail) for detail in error.errors(include_url=False)]
+    paths = [path for path, _ in errors]
 
     def follows_from_items(path: Path, detail: ErrorDetails) -> bool:
-        inside = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+        inside = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         return inside and detail["type"] == "too_short"
 
-    return [(path, detail) for path, detail in found if not follows_from_items(path, detail)]
+    return [(path, detail) for path, detail in errors if not follows_from_items(path, detail)]
 
 
 def _discard(merged: dict[str, Any], path: Path) -> None:
-    """Take out the innermost field that holds the fault; the whole section where a needed field is missing."""
+    """Remove the innermost field that contains the fault, or the section that lacks a required field."""
     holder, key = merged, str(path[0]) if path else ""
     section: Any = merged
     for step in path:
@@ -214,22 +214,22 @@ def _touches(path: Path, bad: Path) -> bool:
     return path[:shorter] == bad[:shorter]
 
 
-def _fault_of(path: Path, detail: ErrorDetails, places: _Places) -> Fault:
+def _fault_of(path: Path, detail: ErrorDetails, sources: _ValueSources) -> Fault:
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return places.fault(path, f"unknown field `{path[-1]}`", _did_you_mean(path), at_key=True)
+            return sources.fault(path, f"unknown field `{path[-1]}`", _did_you_mean(path), at_key=True)
         case "missing":
-            return places.fault(path, "this field is needed", "add it")
+            return sources.fault(path, "this field is required", "add it")
         case "zta":
-            return places.fault(path, str(context["message"]), str(context["hint"]))
+            return sources.fault(path, str(context["message"]), str(context["hint"]))
         case "literal_error" | "enum":
-            return places.fault(path, "not one of the values this field can have", f"write {context['expected']}")
+            return sources.fault(path, "not one of the values of this field", f"write {context['expected']}")
     known = _PLAIN_WORDS.get(detail["type"])
     if known is not None:
         message, hint = known
-        return places.fault(path, message, number_without_unit(str(path[-1]), detail.get("input")) or hint)
-    return places.fault(path, detail["msg"][:1].lower() + detail["msg"][1:], "see the settings' reference")
+        return sources.fault(path, message, number_without_unit(str(path[-1]), detail.get("input")) or hint)
+    return sources.fault(path, detail["msg"][:1].lower() + detail["msg"][1:], "see the settings reference")
 
 
 _PLAIN_WORDS: Final = {
@@ -241,15 +241,15 @@ _PLAIN_WORDS: Final = {
     "tuple_type": ("must be a list", "write it as `[a, b]`"),
     "dict_type": ("must be a mapping", "write it as `{name: value}`"),
     "model_type": ("must be a mapping", "write it as `{name: value}`"),
-    "string_too_short": ("must not be empty", "write a value, or leave the field out"),
-    "too_short": ("must not be empty", "write at least one value, or leave the field out"),
+    "string_too_short": ("must not be empty", "write a value, or remove the field"),
+    "too_short": ("must not be empty", "write at least one value, or remove the field"),
 }
 
 
 def _did_you_mean(path: Path) -> str:
     model: type[BaseModel] | None = Settings
     for step in path[:-1]:
-        if isinstance(step, int):  # an item of the list before
+        if isinstance(step, int):  # an item of the preceding list
             continue
         field = None if model is None else model.model_fields.get(step)
         model = None if field is None else section_of(field.annotation) or _item_of(field.annotation)
@@ -257,9 +257,9 @@ def _did_you_mean(path: Path) -> str:
     close = difflib.get_close_matches(str(path[-1]), names, 1)
     if close:
         return f"did you mean `{close[0]}`?"
-    return f"fields here are {', '.join(names)}" if names else "see the settings' reference for the fields here"
+    return f"fields here are {', '.join(names)}" if names else "see the settings reference for the fields here"
 
 
 def _item_of(annotation: Any) -> type[BaseModel] | None:
-    """The model of a list's items, None where they are none."""
-    return next((found for each in get_args(annotation) if (found := section_of(each) or _item_of(each))), None)
+    """Return the model of a list's items, or None if they have none."""
+    return next((model for choice in get_args(annotation) if (model := section_of(choice) or _item_of(choice))), None)

@@ -1,4 +1,4 @@
-"""The fields of the settings, their defaults, and what each must satisfy on its own."""
+"""The fields of the settings, their defaults, and the checks of single fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, So
 from zta_authz.settings.audit_model import AuditSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
 from zta_authz.settings.root_documents_model import RootDocumentsSettings
-from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct, wrong
+from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct, invalid
 
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-:")
 
@@ -35,31 +35,32 @@ def _endpoint(text: str) -> str:
     try:
         Endpoint.parse(text)
     except ValueError as error:
-        raise wrong(str(error), "write for example `unix:/run/zta-authz/authz.sock` or `127.0.0.1:9191`") from None
+        raise invalid(str(error), "write for example `unix:/run/zta-authz/authz.sock` or `127.0.0.1:9191`") from None
     return text
 
 
 def _tcp(text: str) -> str:
     if Endpoint.parse(_endpoint(text)).is_unix:
-        raise wrong("this listener is for TCP", "write an address and a port, like `0.0.0.0:9192`")
+        raise invalid("this listener is for TCP", "write an address and a port, like `0.0.0.0:9192`")
     return text
 
 
 def _unix(text: str) -> str:
     if not text.startswith("unix:") or not Endpoint.parse(_endpoint(text)).is_unix:
-        raise wrong("the Workload API is on a Unix socket", "write for example `unix:/run/spire/agent.sock`")
+        raise invalid("the Workload API uses a Unix socket", "write for example `unix:/run/spire/agent.sock`")
     return text
 
 
 def _https(text: str) -> str:
-    known = False
-    with suppress(ValueError):  # brackets that don't close, a port that is none
+    valid = False
+    with suppress(ValueError):  # unclosed brackets, an invalid port
         parts = urlsplit(text)
         plain = parts.username is None and not parts.fragment and parts.port != 0
-        known = parts.scheme == "https" and bool(parts.hostname) and plain
-    if not known or not text.isprintable() or " " in text:
-        raise wrong(
-            "a bundle endpoint is an https URL without user", "write for example `https://spire.example/bundle`"
+        valid = parts.scheme == "https" and bool(parts.hostname) and plain
+    if not valid or not text.isprintable() or " " in text:
+        raise invalid(
+            "a bundle endpoint is an https URL without user information",
+            "write for example `https://spire.example/bundle`",
         )
     return text
 
@@ -68,7 +69,7 @@ def _trust_domain(text: str) -> str:
     try:
         TrustDomain.parse(text)
     except ValueError as error:
-        raise wrong(str(error), "write for example `cluster.local`") from None
+        raise invalid(str(error), "write for example `cluster.local`") from None
     return text
 
 
@@ -76,7 +77,7 @@ def _spiffe_id(text: str) -> str:
     try:
         SpiffeId.parse(text)
     except ValueError as error:
-        raise wrong(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
+        raise invalid(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
     return text
 
 
@@ -86,9 +87,9 @@ def _caller(text: str) -> str:
 
 def _mode(text: str) -> str:
     if not (3 <= len(text) <= 4 and all(digit in "01234567" for digit in text) and int(text, 8) <= 0o777):
-        raise wrong("a file mode has three octal digits, with or without a 0 before them", 'write for example "0660"')
+        raise invalid("a file mode has three octal digits, optionally after a 0", 'write for example "0660"')
     if int(text, 8) & 0o600 != 0o600:
-        raise wrong("the mode keeps our own user from its socket", 'write for example "0660"')
+        raise invalid("the service's own user needs to read and write the socket", 'write for example "0660"')
     return text
 
 
@@ -96,13 +97,13 @@ def _group(text: str) -> str:
     try:
         SocketAccess(group=text).group_id()
     except ValueError as error:
-        raise wrong(str(error), "or leave it out to keep the service's own group") from None
+        raise invalid(str(error), "or leave it out to keep the service's own group") from None
     return text
 
 
 def _host_name(text: str) -> str:
     if not text or not set(text) <= _HOST_CHARACTERS or text.startswith(".") or text.endswith("."):
-        raise wrong("not a host's name", "write it in lower case and without a port, like `login.auth.svc`")
+        raise invalid("not a host name", "write it in lower case and without a port, like `login.auth.svc`")
     return text
 
 
@@ -117,7 +118,7 @@ HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 class WorkloadSettings(Section):
-    """The workload whose incoming requests are decided; policies' selectors are matched against it."""
+    """The workload whose requests are authorized; policy selectors match it."""
 
     namespace: Text = "default"
     labels: dict[str, str] = Field(default_factory=dict)
@@ -126,7 +127,7 @@ class WorkloadSettings(Section):
 
 
 class NamedWorkloadSettings(Section):
-    """One workload of a shared authorizer: its proxy's SPIFFE ID, its namespace and labels."""
+    """One of several workloads of a shared authorizer: its proxy's SPIFFE ID, its namespace and labels."""
 
     principal: Annotated[str, AfterValidator(_spiffe_id)]
     namespace: Text
@@ -134,14 +135,14 @@ class NamedWorkloadSettings(Section):
 
 
 class GatewaySettings(Section):
-    """A proxy before several workloads: its SPIFFE ID (or `unix`), and the namespaces it may name."""
+    """A proxy in front of several workloads: its SPIFFE ID (or `unix`), and the namespaces that it may name."""
 
     spiffe_id: Annotated[str, AfterValidator(_caller)]
     namespaces: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(distinct)]
 
 
 class PeerSettings(Section):
-    """How the peer's identity is verified. `trust_proxy` None: false in strict semantics, true in Istio's."""
+    """How the peer's identity is verified. `trust_proxy` unset: false in strict, true in Istio semantics."""
 
     verify_certificate: CertificateCheck = CertificateCheck.WHEN_PRESENT
     trust_proxy: bool | None = None
@@ -156,26 +157,26 @@ class ClientAddressSettings(Section):
 
 
 class PathsSettings(Section):
-    """Paths that two parties may interpret differently. None: reject in strict semantics, accept in Istio's."""
+    """Paths that two parties may interpret differently. Unset: reject in strict, accept in Istio semantics."""
 
     ambiguous: Literal["reject", "accept"] | None = None
 
 
 class HealthSettings(Section):
-    """The HTTP listener for the kubelet and Prometheus; None turns it off."""
+    """The HTTP listener for the kubelet and Prometheus; null turns it off."""
 
     listen: TcpAddress | None = "0.0.0.0:9192"
 
 
 class AdminSettings(Section):
-    """The admin API's listener (off by default) and who may use it over TCP."""
+    """The admin API's listener (off by default), and who may use it over TCP."""
 
     listen: Address | None = None
     allowed_spiffe_ids: SpiffeIds = ()
 
 
 class JwksSettings(Section):
-    """How issuers' keys are fetched, and how long they stay valid. `private_hosts` may have private addresses."""
+    """How issuers' keys are fetched, and how long they are valid. `private_hosts` may have private addresses."""
 
     allow_http: bool = False
     allow_private_addresses: bool = False
@@ -189,9 +190,9 @@ class JwksSettings(Section):
 
 
 class SocketSettings(Section):
-    """Mode and group of the Unix sockets that zta-authz creates, and the users that may ask on those of `listen`.
+    """Mode and group of the Unix sockets that the service creates, and the users that may call on those of `listen`.
 
-    An empty list of users permits all.
+    If no user is listed, all may.
     """
 
     mode: Annotated[str, AfterValidator(_mode)] = "0660"
@@ -201,13 +202,13 @@ class SocketSettings(Section):
 
 _BOUNDS: Final = Bounds()
 _LIMITS: Final = Limits()
-_OF_ALL_CONNECTIONS: Final = {field.name for field in fields(Limits)}
+_SHARED_LIMITS: Final = {field.name for field in fields(Limits)}
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1024 * 1024 * 1024)]
 
 
 class Http2Settings(Section):
-    """Limits of the fast server, for all connections and for each. `*_bytes` are bytes, `*_seconds` seconds."""
+    """Limits of the fast server for all connections together and for each. `*_bytes` are bytes, `*_seconds` seconds."""
 
     max_connections: Count = _LIMITS.max_connections
     max_handshakes: Count = _LIMITS.max_handshakes
@@ -239,19 +240,20 @@ class Http2Settings(Section):
     max_age_seconds: AgeSeconds = _BOUNDS.max_age_seconds
 
     def bounds(self) -> Bounds:
-        """What holds for each connection. Raises ValueError where one of them makes no sense beside another."""
-        return Bounds(**self.model_dump(exclude=_OF_ALL_CONNECTIONS))
+        """Return the limits of each connection. Raises ValueError if they contradict each other."""
+        return Bounds(**self.model_dump(exclude=_SHARED_LIMITS))
 
     def limits(self) -> Limits:
-        """What holds for all connections together."""
-        return Limits(**self.model_dump(include=_OF_ALL_CONNECTIONS))
+        """Return the limits of all connections together."""
+        return Limits(**self.model_dump(include=_SHARED_LIMITS))
 
 
 class TlsSettings(Section):
-    """Mutual TLS of TCP listeners: certificate chain and key, authorities of callers, and the callers that may ask.
+    """Mutual TLS of TCP listeners: our certificate chain and key, the callers' authorities, and the allowed callers.
 
-    `server: grpcio` replaces a connection when it is as old as `max_connection_age_seconds` (0: never). The three
-    files are for `source: files`; with `workload_api` their contents come from the agent and the trust bundles.
+    A connection to `server: grpcio` is replaced at the age of `max_connection_age_seconds` (0: never). The three
+    files belong to `source: files`; with `workload_api` the Workload API and the trust bundles provide their
+    contents.
     """
 
     source: Literal["files", "workload_api"] = "files"
@@ -263,10 +265,10 @@ class TlsSettings(Section):
 
 
 class BundleSettings(Section):
-    """One trust domain's bundle: in `file`, or at the bundle endpoint `url`, with `file` as what to begin with.
+    """The bundle of one trust domain, from `file` or the bundle endpoint `url`; with both, `file` is the initial one.
 
-    `endpoint_spiffe_id`: the endpoint's profile is https_spiffe; without it https_web, with `ca_file` (PEM) besides the
-    system's authorities.
+    With `endpoint_spiffe_id` the endpoint uses the profile https_spiffe. Without it, https_web; `ca_file` (PEM)
+    adds authorities to those of the system.
     """
 
     trust_domain: TrustDomainName
@@ -277,14 +279,14 @@ class BundleSettings(Section):
 
 
 class WorkloadApiSettings(Section):
-    """The SPIFFE Workload API (a SPIRE agent's socket; None: not used), and whether its trust bundles are used."""
+    """The SPIFFE Workload API: an agent's socket (null: not used), and whether to use its trust bundles."""
 
     socket: Annotated[str, AfterValidator(_unix)] | None = None
     bundles: bool = True
 
 
 class ReloadSettings(Section):
-    """Whether policy files are watched, how often they are checked, and how long a change must have settled."""
+    """Whether policy files are watched, how often they are polled, and how long a change must have settled."""
 
     enabled: bool = True
     poll_seconds: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 1.0
@@ -292,14 +294,14 @@ class ReloadSettings(Section):
 
 
 class LogSettings(Section):
-    """The service's own log on stderr, which is not the decision log."""
+    """The service's own log on stderr (the decision log is `audit`)."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
 
 
 class Settings(Section):
-    """Everything an operator can set. Times are seconds."""
+    """All settings. Times are seconds."""
 
     listen: Annotated[tuple[Address, ...], Field(min_length=1, max_length=64), AfterValidator(distinct)] = (
         "unix:/run/zta-authz/authz.sock",
@@ -339,7 +341,7 @@ class Settings(Section):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
 
     def options(self) -> Options:
-        """What of the settings changes decisions, with what follows from `semantics` where nothing was said."""
+        """Return the settings that affect decisions, with defaults according to `semantics`."""
         istio = self.semantics is Semantics.ISTIO
         trust_proxy = self.peer.trust_proxy
         return Options(
@@ -365,25 +367,25 @@ class Settings(Section):
 
     @property
     def takes_agent_bundles(self) -> bool:
-        """Whether trust bundles come from the Workload API."""
+        """True if trust bundles come from the Workload API."""
         return self.workload_api.socket is not None and self.workload_api.bundles
 
     @property
     def takes_agent_svid(self) -> bool:
-        """Whether our certificate comes from the Workload API."""
+        """True if our certificate comes from the Workload API."""
         return self.tls is not None and self.tls.source == "workload_api"
 
     @property
     def transport(self) -> Literal["grpcio", "fast"]:
-        """What answers proxies: as said, else `fast` wherever it can do what the other settings ask."""
+        """The server for proxies: as set, else `fast` if it supports the other settings."""
         if self.server is not None:
             return self.server
         return "grpcio" if self.reflection else "fast"
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """`listen`, parsed."""
+        """Return `listen`, parsed."""
         return tuple(Endpoint.parse(text) for text in self.listen)
 
     def socket_access(self) -> SocketAccess:
-        """Mode and group of the Unix sockets we create."""
+        """Return mode and group of the Unix sockets that we create."""
         return SocketAccess(int(self.socket.mode, 8), self.socket.group)

@@ -1,9 +1,9 @@
-"""OpenTelemetry's own variables that turn an export on where our settings are silent about it.
+"""OpenTelemetry's environment variables, which turn on an export that the settings don't configure.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` (and that of one signal, which comes first) names the collector of spans and of pushed
-metrics; `OTEL_EXPORTER_OTLP_PROTOCOL` goes with it. An endpoint in our settings, and a section or key that they set to
-null, come before it. Source: opentelemetry.io/docs/specs/otel/protocol/exporter; its
-specification of SDK environment variables.
+`OTEL_EXPORTER_OTLP_ENDPOINT`, or the more specific variable of one signal, names the collector of spans and pushed
+metrics; `OTEL_EXPORTER_OTLP_PROTOCOL` its protocol. An endpoint in the settings, and a section or key that they set to
+null, take precedence. Source: opentelemetry.io/docs/specs/otel/protocol/exporter and its specification of SDK
+environment variables.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ _PROTOCOLS: Final = {"http/protobuf": "http"}
 
 
 def collectors_of_environment(
-    given: Mapping[str, Any], environ: Mapping[str, str]
+    merged: Mapping[str, Any], environ: Mapping[str, str]
 ) -> tuple[dict[Path, Any], dict[Path, str]]:
-    """Values by path that `environ` adds to the settings `given`, and the variable that each is from."""
+    """Return the values by path that `environ` adds to the `merged` settings, and the variable of each."""
     values: dict[Path, Any] = {}
-    names: dict[Path, str] = {}
+    variables: dict[Path, str] = {}
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return values, names
+        return values, variables
     for section, signal, path in _SIGNALS:
-        where = _silent(section, given.get(section))
-        if where is None or not _is_exported(environ.get(f"OTEL_{signal}_EXPORTER", "")):
+        target = _endpoint_target(section, merged.get(section))
+        if target is None or not _is_exported(environ.get(f"OTEL_{signal}_EXPORTER", "")):
             continue
-        variable, endpoint = _first(environ, signal, "ENDPOINT")
+        variable, endpoint = _variable(environ, signal, "ENDPOINT")
         if not endpoint:
             continue
-        place, inside = where
-        variable_of_protocol, protocol = _first(environ, signal, "PROTOCOL")
+        endpoint_path, siblings = target
+        protocol_variable, protocol = _variable(environ, signal, "PROTOCOL")
         protocol = _PROTOCOLS.get(protocol.strip().lower(), protocol)
-        if protocol and "protocol" not in inside:
-            values[*place[:-1], "protocol"] = protocol
-            names[*place[:-1], "protocol"] = variable_of_protocol
+        if protocol and "protocol" not in siblings:
+            values[*endpoint_path[:-1], "protocol"] = protocol
+            variables[*endpoint_path[:-1], "protocol"] = protocol_variable
         common = variable == f"{_PREFIX}ENDPOINT"
-        http = (inside.get("protocol") or protocol) == "http"
-        values[place] = _below(endpoint, path) if common and http else endpoint
-        names[place] = variable
-    return values, names
+        http = (siblings.get("protocol") or protocol) == "http"
+        values[endpoint_path] = _below(endpoint, path) if common and http else endpoint
+        variables[endpoint_path] = variable
+    return values, variables
 
 
-def _silent(section: str, given: Any) -> tuple[Path, Mapping[str, Any]] | None:
-    """Where the endpoint is to be set, and what is said beside it; None where the settings decide it themselves."""
-    if given is None:
+def _endpoint_target(section: str, value: Any) -> tuple[Path, Mapping[str, Any]] | None:
+    """Return the path of the endpoint and its sibling settings, or None if the settings decide about the export."""
+    if value is None:
         return (section, "otlp", "endpoint"), {}
-    if not isinstance(given, dict) or "otlp_endpoint" in given:
+    if not isinstance(value, dict) or "otlp_endpoint" in value:
         return None
-    if "otlp" in given:
-        inside = given["otlp"]
-        wanted = isinstance(inside, dict) and "endpoint" not in inside
-        return ((section, "otlp", "endpoint"), inside) if wanted else None
-    if section == "tracing" and {"protocol", "headers_file", "ca_file", "cert_file", "key_file"} & set(given):
-        return (section, "otlp_endpoint"), given
+    if "otlp" in value:
+        siblings = value["otlp"]
+        unset = isinstance(siblings, dict) and "endpoint" not in siblings
+        return ((section, "otlp", "endpoint"), siblings) if unset else None
+    if section == "tracing" and {"protocol", "headers_file", "ca_file", "cert_file", "key_file"} & set(value):
+        return (section, "otlp_endpoint"), value
     return (section, "otlp", "endpoint"), {}
 
 
 def _is_exported(exporters: str) -> bool:
-    """Whether a list such as `otlp,console` (empty: the default, `otlp`) has OTLP in it."""
-    return not exporters.strip() or "otlp" in {each.strip().lower() for each in exporters.split(",")}
+    """Return whether a list such as `otlp,console` contains OTLP (empty: the default, `otlp`)."""
+    return not exporters.strip() or "otlp" in {name.strip().lower() for name in exporters.split(",")}
 
 
-def _first(environ: Mapping[str, str], signal: str, what: str) -> tuple[str, str]:
-    """The variable that counts, and its value: that of the signal, else that of all."""
-    own, common = f"{_PREFIX}{signal}_{what}", f"{_PREFIX}{what}"
+def _variable(environ: Mapping[str, str], signal: str, option: str) -> tuple[str, str]:
+    """Return the variable that applies and its value: the signal's own, else the common one."""
+    own, common = f"{_PREFIX}{signal}_{option}", f"{_PREFIX}{option}"
     return (own, environ[own]) if environ.get(own) else (common, environ.get(common, ""))
 
 
 def _below(endpoint: str, path: str) -> str:
-    """Over HTTP the endpoint of all signals is what their paths are appended to."""
+    """Append a signal's path to the common endpoint, as HTTP exporters do."""
     try:
         parts = urlsplit(endpoint)
-    except ValueError:  # no URL: a fault where it is checked
+    except ValueError:  # not a URL: validation reports it
         return endpoint
     return parts._replace(path=parts.path.rstrip("/") + path).geturl()

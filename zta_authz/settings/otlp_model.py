@@ -1,4 +1,4 @@
-"""The fields of what is sent to OpenTelemetry collectors: spans, metrics, decision records."""
+"""The settings of exports to OpenTelemetry collectors: spans, metrics, decision records."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from zta_authz.settings.values import Section, Text, distinct, wrong
+from zta_authz.settings.values import Section, Text, distinct, invalid
 
-_NO_URL = "an OTLP endpoint is an http or https URL"
+_NOT_A_URL = "an OTLP endpoint is an http or https URL"
 _URL_HINT = "write for example `http://127.0.0.1:4317`"
 
 
 def _otlp(text: str) -> str:
     try:
         parts = urlsplit(text)
-        (parts.hostname or "").encode("idna")  # as it is looked up; else no request would ever be sent
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
-    except ValueError:  # a port or a name that is none
-        raise wrong(_NO_URL, _URL_HINT) from None
-    if not known or not (text.isascii() and text.isprintable() and " " not in text):
-        raise wrong(_NO_URL, _URL_HINT)
+        (parts.hostname or "").encode("idna")  # as DNS lookups need it
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+    except ValueError:  # an invalid port or host name
+        raise invalid(_NOT_A_URL, _URL_HINT) from None
+    if not valid or not (text.isascii() and text.isprintable() and " " not in text):
+        raise invalid(_NOT_A_URL, _URL_HINT)
     if parts.username is not None or parts.password is not None:
-        raise wrong("an OTLP endpoint holds no user or password", "set OTEL_EXPORTER_OTLP_HEADERS in the environment")
+        raise invalid(
+            "an OTLP endpoint can't contain a user or password", "set OTEL_EXPORTER_OTLP_HEADERS in the environment"
+        )
     return text
 
 
@@ -31,7 +33,7 @@ OtlpEndpoint = Annotated[str, AfterValidator(_otlp)]
 
 
 class CollectorSettings(Section):
-    """The collector and the credentials for it. `headers_file` has one `name: value` per line; the others are PEM."""
+    """A collector and its credentials. `headers_file` has one `name: value` per line; the other files are PEM."""
 
     endpoint: OtlpEndpoint
     protocol: Literal["grpc", "http"] = "grpc"
@@ -42,26 +44,26 @@ class CollectorSettings(Section):
 
 
 class PushSettings(CollectorSettings):
-    """Where metrics are sent, and how often."""
+    """The collector that metrics are pushed to, and how often."""
 
     interval_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 60.0
 
 
 class MetricsSettings(Section):
-    """Metrics that are pushed, in addition to the page that Prometheus reads."""
+    """Metrics in addition to the page that Prometheus scrapes."""
 
     otlp: PushSettings | None = None
 
 
 OLDER_KEYS: Final = ("otlp_endpoint", "protocol", "headers_file", "ca_file", "cert_file", "key_file")
-"""Of `tracing`: what is now in its section `otlp`."""
+"""Keys of `tracing` that its section `otlp` replaces."""
 
 
 class TracingSettings(Section):
-    """Where spans are sent (None: nowhere), and the share of checks that is sampled if the proxy does not decide.
+    """Where spans are sent (null: nowhere), and how many requests are sampled if their caller did not decide.
 
-    `keep` names the checks that are traced even if they were not sampled. `otlp_endpoint` and the five fields after it
-    are older names of the fields in `otlp`.
+    `keep` names requests that are traced even if not sampled. `otlp_endpoint` and the five fields after it are the
+    older names of the fields of `otlp`.
     """
 
     otlp: CollectorSettings | None = None
@@ -76,7 +78,7 @@ class TracingSettings(Section):
 
     @property
     def collector(self) -> CollectorSettings | None:
-        """Where spans go, by whichever names it is set; None: nowhere."""
+        """The collector of spans, under its current or older names; None: spans are not sent."""
         if self.otlp is not None or self.otlp_endpoint is None:
             return self.otlp
         return CollectorSettings(

@@ -43,19 +43,19 @@ _WORDS: Final = {"boolean": "`true` or `false`", "string": "string", "integer": 
 Schema = dict[str, Any]
 
 
-def meanings(text: str) -> dict[str, str]:
+def parse_meanings(text: str) -> dict[str, str]:
     """Return what docs/settings.md says about each setting, by its name; links within that page lead back to it."""
     items = re.findall(r"^- \*\*`([a-z0-9_.]+)`\*\* \([^\n]*?\): (.*(?:\n {2}\S.*)*)$", text, re.MULTILINE)
     return {name: " ".join(meaning.split()).replace("](#", "](settings.md#") for name, meaning in items}
 
 
-def reference(told: Mapping[str, str]) -> str:
-    """Return the page, which ends with a line feed; `told` maps each setting's name to its meaning."""
-    return "\n".join([INTRODUCTION, *_sections(Settings, (), told)])
+def reference(meanings: Mapping[str, str]) -> str:
+    """Return the page, which ends with a line feed; `parse_meanings` maps each setting's name to its meaning."""
+    return "\n".join([INTRODUCTION, *_sections(Settings, (), meanings)])
 
 
-def _sections(model: type[BaseModel], path: tuple[str, ...], told: Mapping[str, str]) -> Iterator[str]:
-    """Yield the model's own settings as a list, then each section below it."""
+def _sections(model: type[BaseModel], path: tuple[str, ...], meanings: Mapping[str, str]) -> Iterator[str]:
+    """Yield the model's own settings, then each section below it."""
     schema = model.model_json_schema()
     if path:
         yield f"## `{'.'.join(path)}`\n"
@@ -63,7 +63,7 @@ def _sections(model: type[BaseModel], path: tuple[str, ...], told: Mapping[str, 
     else:
         yield "## Top level\n"
     items = [
-        _item((*path, name), field, schema, told)
+        _item((*path, name), field, schema, meanings)
         for name, field in model.model_fields.items()
         if section_of(field.annotation) is None
     ]
@@ -72,7 +72,7 @@ def _sections(model: type[BaseModel], path: tuple[str, ...], told: Mapping[str, 
     for name, field in model.model_fields.items():
         section = section_of(field.annotation)
         if section is not None:
-            yield from _sections(section, (*path, name), told)
+            yield from _sections(section, (*path, name), meanings)
 
 
 def _paragraph(model: type[BaseModel]) -> str:
@@ -80,11 +80,11 @@ def _paragraph(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
 
-def _item(path: tuple[str, ...], field: FieldInfo, schema: Schema, told: Mapping[str, str]) -> str:
+def _item(path: tuple[str, ...], field: FieldInfo, schema: Schema, meanings: Mapping[str, str]) -> str:
     name, key = path[-1], ".".join(path)
     kind = _kind(schema["properties"][name], schema.get("$defs", {}))
     unit = next((f" ({unit})" for ending, unit in _UNITS.items() if name.endswith(ending)), "")
-    meaning = f"- **`{key}`** (`{variable_of(path)}`): {told.get(key, '')}"
+    meaning = f"- **`{key}`** (`{variable_of(path)}`): {meanings.get(key, '')}"
     return f"{_wrapped(meaning)}\n  Value: {kind}{unit}. Default: {_default(field)}."
 
 
@@ -106,9 +106,9 @@ def _kind(schema: Schema, defs: Schema) -> str:
     if "$ref" in schema:
         return _kind(defs[schema["$ref"].rpartition("/")[2]], defs)
     if "anyOf" in schema:
-        return " or ".join(_kind(each, defs) for each in schema["anyOf"] if each != {"type": "null"})
+        return " or ".join(_kind(choice, defs) for choice in schema["anyOf"] if choice != {"type": "null"})
     if "const" in schema or "enum" in schema:
-        return ", ".join(f"`{each}`" for each in schema.get("enum", [schema.get("const")]))
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     match schema.get("type"):
         case "array":
             return _list(schema, defs)
@@ -133,4 +133,4 @@ def _range(schema: Schema) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference(meanings(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    sys.stdout.write(reference(parse_meanings(Path(sys.argv[1]).read_text(encoding="utf-8"))))

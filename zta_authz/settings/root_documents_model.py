@@ -1,4 +1,4 @@
-"""Which documents may count for every workload, as operators set it."""
+"""Which documents may apply to every workload."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from zta_authz.settings.values import Section, Text
 
 
 class RootDocumentsSettings(Section):
-    """Which namespaces and files may contain documents that affect every workload; null: not set.
+    """Which namespaces and files may contain documents that apply to every workload; null: not restricted here.
 
-    `namespaces` are those permitted for TrustBundle, RevocationList, IssuerPolicy and ApiKeySet; `*` is any namespace.
-    `paths` are files and directories of `policies`; documents in the root namespace must come from them too.
+    `namespaces` are those of TrustBundle, RevocationList, IssuerPolicy and ApiKeySet documents; `*` is any. `paths`
+    are files and directories of `policies`; documents in the root namespace must come from them too.
     """
 
     namespaces: tuple[Text, ...] | None = None
     paths: tuple[Text, ...] | None = None
 
     def scope(self, policies: tuple[str, ...], root_namespace: str) -> DocumentScope:
-        """What follows. Where nothing is said, one source may hold all, and of several the root namespace."""
+        """Return the resulting scope.
+
+        If neither is set, all documents of a single source are allowed, and of several sources those in the
+        root namespace.
+        """
         if self.namespaces is None and self.paths is None:
             return DocumentScope(chosen=False) if len(policies) == 1 else DocumentScope(namespaces=(root_namespace,))
         named = None if self.namespaces is None or "*" in self.namespaces else self.namespaces

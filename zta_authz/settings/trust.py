@@ -1,4 +1,4 @@
-"""Where trust bundles and our own certificate come from: what must go together, and what is made of it."""
+"""Settings of trust bundles and of our own certificate: consistency checks, and the sources made from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILES: Final = ("cert_file", "key_file", "client_ca_file")
 
 
 def trust_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
-    """What does not go together."""
+    """Yield inconsistencies between these settings."""
     yield from _tls(settings)
     yield from _root_documents(settings)
     seen: set[str] = set()
@@ -32,22 +32,22 @@ def trust_inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
         yield from _bundle(bundle, ("bundles", index))
         if bundle.trust_domain in seen:
             path: Path = ("bundles", index, "trust_domain")
-            yield Inconsistency(path, "two bundles of one trust domain", "leave one of the two", (("bundles",),))
+            yield Inconsistency(path, "two bundles for one trust domain", "remove one of the two", (("bundles",),))
         seen.add(bundle.trust_domain)
 
 
 def _root_documents(settings: Settings) -> Iterator[Inconsistency]:
-    """What is below a path is told by its name, so names must be plain and paths must be of `policies`."""
+    """Check `root_documents.paths`. Paths are compared by name, so they must be plain and within `policies`."""
     policies = [os.path.normpath(path) for path in settings.policies]
     depends: tuple[Path, ...] = (("policies",), ("root_documents",))
     for index, path in enumerate(settings.root_documents.paths or ()):
-        wanted = os.path.normpath(path)
-        if not any(wanted == each or wanted.startswith(f"{each}/") for each in policies):
-            message = "names nothing of `policies`"
-            hint = "write the path as in `policies`, or one below it"
+        normal = os.path.normpath(path)
+        if not any(normal == policy or normal.startswith(f"{policy}/") for policy in policies):
+            message = "is not a path of `policies`"
+            hint = "write the path as in `policies`, or a path below it"
             yield Inconsistency(("root_documents", "paths", index), message, hint, depends)
         elif ".." in "/".join((*settings.policies, path)).split("/"):
-            message = "can't be told apart from paths with `..`"
+            message = "can't be compared with paths that contain `..`"
             hint = "write the paths of `policies` without `..`"
             yield Inconsistency(("root_documents", "paths", index), message, hint, depends)
 
@@ -57,19 +57,21 @@ def _tls(settings: Settings) -> Iterator[Inconsistency]:
     if tls is None:
         return
     for name in _FILES:
-        given = getattr(tls, name) is not None
-        if tls.source == "files" and not given:
-            yield Inconsistency(("tls", name), "this field is needed", "add it, or `source: workload_api`", (("tls",),))
-        elif tls.source != "files" and given:
-            hint = "leave it out, or write `source: files`"
-            yield Inconsistency(("tls", name), "comes from the Workload API", hint, (("tls",),))
+        is_set = getattr(tls, name) is not None
+        if tls.source == "files" and not is_set:
+            yield Inconsistency(
+                ("tls", name), "this field is required", "add it, or `source: workload_api`", (("tls",),)
+            )
+        elif tls.source != "files" and is_set:
+            hint = "remove it, or write `source: files`"
+            yield Inconsistency(("tls", name), "is provided by the Workload API", hint, (("tls",),))
     if tls.source == "files":
         return
     depends: tuple[Path, ...] = (("tls",), ("workload_api",))
     if settings.workload_api.socket is None:
         yield Inconsistency(
             ("tls", "source"),
-            "the Workload API's socket is not known",
+            "the Workload API's socket is not set",
             "set `workload_api.socket`, or the variable SPIFFE_ENDPOINT_SOCKET",
             depends,
         )
@@ -80,20 +82,20 @@ def _bundle(bundle: BundleSettings, path: Path) -> Iterator[Inconsistency]:
     if bundle.file is None and bundle.url is None:
         yield Inconsistency(path, "the bundle has no source", "add `file` or `url`", depends)
     if bundle.url is None and bundle.endpoint_spiffe_id is not None:
-        hint = "add `url`, or leave it out"
-        yield Inconsistency((*path, "endpoint_spiffe_id"), "there is no endpoint", hint, depends)
+        hint = "add `url`, or remove it"
+        yield Inconsistency((*path, "endpoint_spiffe_id"), "the bundle has no endpoint", hint, depends)
     if bundle.ca_file is not None and (bundle.url is None or bundle.endpoint_spiffe_id is not None):
-        hint = "leave it out: a trust bundle authenticates such an endpoint"
-        yield Inconsistency((*path, "ca_file"), "only an https_web endpoint has `ca_file`", hint, depends)
+        hint = "remove it: a trust bundle authenticates other endpoints"
+        yield Inconsistency((*path, "ca_file"), "`ca_file` applies to https_web endpoints only", hint, depends)
     if bundle.endpoint_spiffe_id is not None and bundle.file is None:
         serves_itself = SpiffeId.parse(bundle.endpoint_spiffe_id).trust_domain.name == bundle.trust_domain
         if serves_itself:
-            hint = "add `file` with a bundle to begin with, got from the trust domain by other means"
-            yield Inconsistency(path, "nothing to authenticate the endpoint with", hint, depends)
+            hint = "add `file` with an initial bundle, obtained from the trust domain by other means"
+            yield Inconsistency(path, "there is no bundle to authenticate the endpoint with", hint, depends)
 
 
 def trust_sources(settings: Settings) -> TrustSources:
-    """Where to take bundles and our SVID from. Raises `SettingsErrors` for each `ca_file` that can't be used."""
+    """Return the sources of bundles and of our SVID. Raises `SettingsErrors` for each unusable `ca_file`."""
     files: list[BundleFile] = []
     endpoints: list[tuple[BundleEndpoint, BundleFile | None]] = []
     faults: list[Fault] = []
@@ -118,5 +120,7 @@ def _authorities(ca_file: str | None, faults: list[Fault]) -> ssl.SSLContext | N
     try:
         return None if ca_file is None else trusted_authorities(ca_file)
     except FaultsError as error:
-        faults.extend(Fault(each.source, 0, 0, each.message, "mend `ca_file` in `bundles`") for each in error.faults)
+        faults.extend(
+            Fault(fault.source, 0, 0, fault.message, "correct `ca_file` in `bundles`") for fault in error.faults
+        )
         return None

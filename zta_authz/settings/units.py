@@ -1,4 +1,4 @@
-"""Numbers that were written with a unit, where the setting's name has it already: `drain_seconds: 1m`."""
+"""Hints for numbers written with a unit although the setting's name implies it: `drain_seconds: 1m`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _UNITS: Final = (
 )
 
 
-def number_without_unit(field: str, given: object) -> str:
-    """What to write instead of a number with a unit, like `1m`; "" where that is not the mistake."""
-    found = _WITH_UNIT.fullmatch(given) if isinstance(given, str) else None
-    if found is None:
+def number_without_unit(field: str, value: object) -> str:
+    """Return what to write instead of a number with a unit, such as `1m`, or "" if that is not the mistake."""
+    match = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         return ""
-    number, unit = float(found[1]), found[2]
+    number, unit = float(match[1]), match[2]
     for ending, name, factors in _UNITS:
         if field.endswith(ending) and unit in factors:
             plain = f"{number * factors[unit]:.10g}"

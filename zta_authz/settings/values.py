@@ -1,4 +1,4 @@
-"""What all parts of the settings are made of."""
+"""Types and checks shared by all sections of the settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic_core import PydanticCustomError
 
 
 def _without_controls(text: str) -> str:
-    """`text`, which a path or a name may be; no file system takes a NUL, and no line of a log a line end."""
+    """Return `text`, a path or name. Control characters would break file names (NUL) or log lines (line ends)."""
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
-        raise wrong("holds a control character", "write the value without it")
+        raise invalid("contains a control character", "remove it")
     return text
 
 
@@ -20,19 +20,19 @@ PositiveSeconds = Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """What every part of the settings shares: frozen, strict in types, no unknown fields."""
+    """Base of all sections: frozen, strictly typed, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-def wrong(message: str, hint: str) -> PydanticCustomError:
-    """A fault of one value: what is wrong (never the value itself) and what to write instead."""
+def invalid(message: str, hint: str) -> PydanticCustomError:
+    """Build the error for an invalid value: what is wrong (never the value itself) and what to write instead."""
     return PydanticCustomError("zta", "{message}", {"message": message, "hint": hint})
 
 
 def distinct(items: tuple[str, ...]) -> tuple[str, ...]:
-    """`items`, if each is there once."""
+    """Return `items` if they contain no duplicates."""
     for item in items:
         if items.count(item) > 1:
-            raise wrong("the same value stands in the list twice", "leave one of the two")
+            raise invalid("the list contains a value twice", "remove one of the two")
     return items

@@ -51,7 +51,7 @@ def test_faults_end_with_status_2_and_a_line_each(tmp_path: Path, capsys: pytest
     assert captured.out == ""
     assert captured.err.splitlines() == [
         f"{file}:1:1: unknown field `policis`; did you mean `policies`?",
-        f"{file}:2:12: `semantics`: not one of the values this field can have; write 'strict' or 'istio'",
+        f"{file}:2:12: `semantics`: not one of the values of this field; write 'strict' or 'istio'",
     ]
 
 

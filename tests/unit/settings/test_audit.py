@@ -1,4 +1,4 @@
-"""The decision log's settings: what does not go together, and what can't be opened, is a fault with its place."""
+"""Settings of the decision log: inconsistencies and files that can't be opened are faults with their place."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def load(tmp_path: Path, audit: str) -> Settings:
     [
         ("{sink: file}", "sink `file` has no path"),
         ("{path: /a}", "only sink `file` has a path"),
-        ("{checkpoint: {path: /a, key_file: /b}}", "only what sink `file` writes"),
-        ("{sink: file, path: /a, checkpoint: {path: /a, key_file: /b}}", "outside of the log"),
-        ("{mask: [{field: path, how: hash}]}", "hashes need a key"),
+        ("{checkpoint: {path: /a, key_file: /b}}", "only sink `file` has checkpoints"),
+        ("{sink: file, path: /a, checkpoint: {path: /a, key_file: /b}}", "in the log file itself"),
+        ("{mask: [{field: path, how: hash}]}", "hashing needs a key"),
         ("{mask: [{field: path, how: drop}], mask_key_file: /a}", "no field is hashed"),
         ("{mask: [{field: path, how: drop}, {field: path, how: truncate}]}", "masked twice"),
         ("{mask: [{field: verdict, how: drop}]}", "field"),
@@ -39,7 +39,7 @@ def load(tmp_path: Path, audit: str) -> Settings:
         ("{max_bytes: 1}", "max_bytes"),
     ],
 )
-def test_what_does_not_go_together_is_a_fault(tmp_path: Path, audit: str, message: str) -> None:
+def test_inconsistent_settings_are_faults(tmp_path: Path, audit: str, message: str) -> None:
     with pytest.raises(FaultsError) as caught:
         load(tmp_path, audit)
     assert message in str(caught.value)
@@ -72,7 +72,7 @@ def test_every_sink_can_be_opened(tmp_path: Path) -> None:
         ({"checkpoints": "short"}, "something else than checkpoints"),
     ],
 )
-def test_what_can_not_be_opened_is_a_fault(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_decision_log_that_can_not_be_opened_is_a_fault(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     for name, content in (("key.pem", KEY_PEM), ("public.pem", PUBLIC_PEM), ("mask.key", bytes(32)), ("short", b"x")):
         (tmp_path / name).write_bytes(content)
     names = {"path": "log", "mask_key_file": "mask.key", "key_file": "key.pem", "checkpoints": "c"} | change

@@ -1,4 +1,4 @@
-"""Settings that are right each on its own and wrong together: every rule is reached, and says where and what."""
+"""Settings that are valid on their own and inconsistent together: every rule is reached and reports place and cause."""
 
 from __future__ import annotations
 
@@ -29,114 +29,112 @@ PROXY = "spiffe://cluster.local/ns/hats/sa/proxy"
 FILES = "cert_file: /c, key_file: /k, client_ca_file: /a"
 TCP = 'listen: ["127.0.0.1:9191"]\n'
 
-# What the settings file says, the field that is blamed, and a part of what is said of it.
+# The settings file, the field that the fault is reported at, and a part of its message.
 TABLE: list[tuple[str, str, str]] = [
-    ('listen: ["0.0.0.0:9191"]', "listen.0", "lets anybody ask"),
+    ('listen: ["0.0.0.0:9191"]', "listen.0", "accepts calls from anybody"),
     (f"{TCP}tls: {{{FILES}}}", "tls.allowed_spiffe_ids", "no caller is allowed"),
-    (f"tls: {{{FILES}, allowed_spiffe_ids: ['{PROXY}']}}", "tls.allowed_spiffe_ids", "a Unix socket does not ask"),
-    ("server: fast\nreflection: true", "reflection", "server `fast` has no reflection"),
-    ("server: grpcio\nsocket: {peer_uids: [1337]}", "socket.peer_uids", "server `grpcio` can't see which user"),
+    (f"tls: {{{FILES}, allowed_spiffe_ids: ['{PROXY}']}}", "tls.allowed_spiffe_ids", "applies to TCP listeners only"),
+    ("server: fast\nreflection: true", "reflection", "server `fast` does not support reflection"),
+    ("server: grpcio\nsocket: {peer_uids: [1337]}", "socket.peer_uids", "server `grpcio` can't identify the user"),
     ("reflection: true\nsocket: {peer_uids: [1337]}", "socket.peer_uids", "which `reflection: true` chooses"),
     (f"{TCP}socket: {{peer_uids: [1337]}}", "socket.peer_uids", "on Unix sockets only"),
     ("http2: {max_message_bytes: 9000000}", "http2.max_unsent_bytes", "is less than `max_message_bytes`, 9000000"),
     ("http2: {max_buffered_bytes: 2048}", "http2.max_buffered_bytes", "is less than `max_message_bytes`"),
-    ("server: grpcio\nhttp2: {max_connections: 8}", "http2.max_connections", "does not keep to this bound"),
-    ("reflection: true\nhttp2: {idle_seconds: 0}", "http2.idle_seconds", "does not keep to this bound"),
+    ("server: grpcio\nhttp2: {max_connections: 8}", "http2.max_connections", "does not support this limit"),
+    ("reflection: true\nhttp2: {idle_seconds: 0}", "http2.idle_seconds", "does not support this limit"),
     (
         f"workloads:\n- {{principal: '{PROXY}', namespace: a}}\n- {{principal: '{PROXY}', namespace: b}}",
         "workloads.1.principal",
         "two workloads have this principal",
     ),
-    ("jwks: {refresh_seconds: 5}", "jwks.refresh_seconds", "must lie between"),
-    ("admin: {listen: 'unix:/run/zta-authz/authz.sock'}", "admin.listen", "proxies are served here too"),
+    ("jwks: {refresh_seconds: 5}", "jwks.refresh_seconds", "must be between"),
+    ("admin: {listen: 'unix:/run/zta-authz/authz.sock'}", "admin.listen", "this address already serves proxies"),
     (f"admin: {{listen: '127.0.0.1:9', allowed_spiffe_ids: ['{PROXY}']}}", "admin.listen", "needs mutual TLS"),
     (
         f"tls: {{{FILES}}}\nadmin: {{listen: '127.0.0.1:9'}}",
         "admin.allowed_spiffe_ids",
         "no caller is allowed on the admin listener",
     ),
-    (f"admin: {{allowed_spiffe_ids: ['{PROXY}']}}", "admin.allowed_spiffe_ids", "names no TCP address"),
+    (f"admin: {{allowed_spiffe_ids: ['{PROXY}']}}", "admin.allowed_spiffe_ids", "is not a TCP address"),
     (
         f"admin: {{listen: 'unix:/a', allowed_spiffe_ids: ['{PROXY}']}}",
         "admin.allowed_spiffe_ids",
-        "names no TCP address",
+        "is not a TCP address",
     ),
     (
         f"workers: 2\ntls: {{{FILES}}}\nadmin: {{listen: '127.0.0.1:9', allowed_spiffe_ids: ['{PROXY}']}}",
         "admin.listen",
-        "can't be told apart on one TCP port",
+        "can't be distinguished on one TCP port",
     ),
     (f"workers: 2\nlisten: ['unix:/{'a' * 105}']", "listen.0", "bytes"),
-    (f"{TCP}tls: {{cert_file: /c, key_file: /k, allowed_spiffe_ids: ['{PROXY}']}}", "tls.client_ca_file", "needed"),
+    (f"{TCP}tls: {{cert_file: /c, key_file: /k, allowed_spiffe_ids: ['{PROXY}']}}", "tls.client_ca_file", "required"),
     (
         (
             f"{TCP}tls: {{source: workload_api, cert_file: /c, allowed_spiffe_ids: ['{PROXY}']}}\n"
             "workload_api: {socket: 'unix:/a'}"
         ),
         "tls.cert_file",
-        "comes from the Workload API",
+        "provided by the Workload API",
     ),
-    (f"{TCP}tls: {{source: workload_api, allowed_spiffe_ids: ['{PROXY}']}}", "tls.source", "socket is not known"),
+    (f"{TCP}tls: {{source: workload_api, allowed_spiffe_ids: ['{PROXY}']}}", "tls.source", "socket is not set"),
     ("bundles: [{trust_domain: a}]", "bundles.0", "no source"),
     ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "bundles.1.trust_domain", "two bundles"),
     (
         "bundles: [{trust_domain: a, file: /a, endpoint_spiffe_id: 'spiffe://a/x'}]",
         "bundles.0.endpoint_spiffe_id",
-        "there is no endpoint",
+        "the bundle has no endpoint",
     ),
-    ("bundles: [{trust_domain: a, file: /a, ca_file: /b}]", "bundles.0.ca_file", "only an https_web endpoint"),
+    ("bundles: [{trust_domain: a, file: /a, ca_file: /b}]", "bundles.0.ca_file", "applies to https_web endpoints only"),
     (
         "bundles: [{trust_domain: a, url: 'https://a/', endpoint_spiffe_id: 'spiffe://a/x'}]",
         "bundles.0",
-        "nothing to authenticate the endpoint with",
+        "there is no bundle to authenticate the endpoint with",
     ),
-    ("policies: [/a]\nroot_documents: {paths: [/b]}", "root_documents.paths.0", "names nothing of `policies`"),
-    ("policies: [/a]\nroot_documents: {paths: [/ab]}", "root_documents.paths.0", "names nothing of `policies`"),
-    ("policies: [/a/../b]\nroot_documents: {paths: [/b/c]}", "root_documents.paths.0", "paths with `..`"),
+    ("policies: [/a]\nroot_documents: {paths: [/b]}", "root_documents.paths.0", "is not a path of `policies`"),
+    ("policies: [/a]\nroot_documents: {paths: [/ab]}", "root_documents.paths.0", "is not a path of `policies`"),
+    ("policies: [/a/../b]\nroot_documents: {paths: [/b/c]}", "root_documents.paths.0", "paths that contain `..`"),
     ("audit: {sink: file}", "audit.path", "has no path"),
     ("audit: {path: /a}", "audit.path", "only sink `file` has a path"),
-    ("audit: {max_files: 3}", "audit.max_files", "only sink `file`"),
+    ("audit: {max_files: 3}", "audit.max_files", "applies to sink `file` only"),
     ("audit: {sink: otlp}", "audit.otlp", "has no collector"),
     ("audit: {otlp: {endpoint: 'http://a:4317'}}", "audit.otlp", "only sink `otlp`"),
-    ("audit: {checkpoint: {path: /a, key_file: /b}}", "audit.checkpoint", "only what sink `file` writes"),
+    ("audit: {checkpoint: {path: /a, key_file: /b}}", "audit.checkpoint", "only sink `file` has checkpoints"),
     (
         "audit: {sink: file, path: /a, checkpoint: {path: /a, key_file: /b}}",
         "audit.checkpoint.path",
-        "outside of the log",
+        "in the log file itself",
     ),
-    ("audit: {mask: [{field: path, how: hash}]}", "audit.mask_key_file", "hashes need a key"),
+    ("audit: {mask: [{field: path, how: hash}]}", "audit.mask_key_file", "hashing needs a key"),
     ("audit: {mask_key_file: /a}", "audit.mask_key_file", "no field is hashed"),
     ("audit: {mask: [{field: path, how: drop}, {field: path, how: drop}]}", "audit.mask.1.field", "masked twice"),
-    ("metrics: {otlp: {endpoint: 'https://a:1', key_file: /a}}", "metrics.otlp.cert_file", "go together"),
-    ("tracing: {otlp_endpoint: 'http://a:1', ca_file: /a}", "tracing.ca_file", "there is no TLS"),
-    ("tracing: {otlp: {endpoint: 'http://a:1', ca_file: /a}}", "tracing.otlp.ca_file", "there is no TLS"),
+    ("metrics: {otlp: {endpoint: 'https://a:1', key_file: /a}}", "metrics.otlp.cert_file", "belong together"),
+    ("tracing: {otlp_endpoint: 'http://a:1', ca_file: /a}", "tracing.ca_file", "has no TLS"),
+    ("tracing: {otlp: {endpoint: 'http://a:1', ca_file: /a}}", "tracing.otlp.ca_file", "has no TLS"),
     ("tracing: {otlp: {endpoint: 'http://a:1'}, headers_file: /a}", "tracing.headers_file", "older name"),
     ("tracing: {otlp: {endpoint: 'http://a:1'}, otlp_endpoint: 'http://b:1'}", "tracing.otlp_endpoint", "older name"),
 ]
 
 
 @pytest.mark.parametrize(("text", "path", "message"), TABLE)
-def test_settings_that_do_not_go_together_are_a_fault_at_the_field(
-    tmp_path: Path, text: str, path: str, message: str
-) -> None:
+def test_inconsistent_settings_are_a_fault_at_the_field(tmp_path: Path, text: str, path: str, message: str) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(text)
     with pytest.raises(SettingsErrors) as caught:
         load_settings(str(file), {})
-    said = [fault.message for fault in caught.value.faults]
-    assert [each for each in said if each.startswith(f"`{path}`: ") and message in each], said
+    messages = [fault.message for fault in caught.value.faults]
+    assert [text for text in messages if text.startswith(f"`{path}`: ") and message in text], messages
 
 
 def _sites() -> dict[tuple[str, int], tuple[str, int]]:
-    """Each line of each `Inconsistency(...)` in the rules' modules, with the line where that call begins."""
-    found = {}
+    """Each line of each `Inconsistency(...)` in the modules of the rules, with the line where that call begins."""
+    sites = {}
     for module in MODULES:
         file = str(module.__file__)
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Inconsistency":
                 for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
-                    found[file, line] = (file, node.lineno)
-    return found
+                    sites[file, line] = (file, node.lineno)
+    return sites
 
 
 def test_every_rule_is_reached_by_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +156,7 @@ def test_every_rule_is_reached_by_the_table(tmp_path: Path, monkeypatch: pytest.
     assert set(sites.values()) - reached == set()
 
 
-def test_the_bounds_of_the_fast_server_can_be_made_wherever_the_settings_are_taken(tmp_path: Path) -> None:
+def test_valid_settings_always_make_valid_bounds_of_the_fast_server(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("http2: {max_message_bytes: 8388608}")
     assert load_settings(str(file), {}).http2.bounds().max_message_bytes == 8388608
@@ -192,23 +190,23 @@ READ_ELSEWHERE = {
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Fields of the settings that were read, as `Section.field`."""
-    found: set[str] = set()
+    names: set[str] = set()
     plain_get, plain_dump = Section.__getattribute__, Section.model_dump
 
     def get(self: Section, name: str) -> Any:
         kind = object.__getattribute__(self, "__class__")
         if name in kind.model_fields:
-            found.add(f"{kind.__name__}.{name}")
+            names.add(f"{kind.__name__}.{name}")
         return plain_get(self, name)
 
     def dump(self: Section, **options: Any) -> Any:
         fields = plain_dump(self, **options)
-        found.update(f"{type(self).__name__}.{name}" for name in fields)
+        names.update(f"{type(self).__name__}.{name}" for name in fields)
         return fields
 
     monkeypatch.setattr(Section, "__getattribute__", get)
     monkeypatch.setattr(Section, "model_dump", dump)
-    return found
+    return names
 
 
 def _sections(model: type[Section]) -> Iterator[type[Section]]:
@@ -217,7 +215,7 @@ def _sections(model: type[Section]) -> Iterator[type[Section]]:
         yield from _sections(kind)
 
 
-async def test_every_setting_is_read_by_what_it_is_to_steer(
+async def test_every_setting_is_read_by_the_code_that_it_configures(
     tmp_path: Path, reads: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY)

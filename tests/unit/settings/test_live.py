@@ -1,4 +1,4 @@
-"""What is said of settings that change while the service runs."""
+"""What is logged and applied when settings change while the service runs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ if TYPE_CHECKING:
 
 
 class Changing:
-    """Settings that a test changes, and what is said and taken of them."""
+    """Settings that a test changes, and what is logged and applied."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         self._caplog = caplog
-        self.taken: list[Settings] = []
+        self.applied: list[Settings] = []
         self.now = Settings()
-        self._live = LiveSettings(self.now, lambda: self.now, self.taken.append)
+        self._live = LiveSettings(self.now, lambda: self.now, self.applied.append)
 
     def change(self, **fields: Any) -> list[tuple[str, str, Any]]:
         self._caplog.clear()
         self.now = self.now.model_copy(update=fields)
         assert self._live.reread()
-        return [(each.levelname, each.message, getattr(each, "settings", None)) for each in self._caplog.records]
+        return [
+            (record.levelname, record.message, getattr(record, "settings", None)) for record in self._caplog.records
+        ]
 
 
 RESTART = "changed settings need a restart"
 
 
-def test_a_setting_that_went_back_warns_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_changed_back_logs_no_more_warnings(caplog: pytest.LogCaptureFixture) -> None:
     it = Changing(caplog)
     assert it.change(drain_seconds=3.0) == [("WARNING", RESTART, ["drain_seconds"])]
     assert it.change() == []
@@ -41,15 +43,15 @@ def test_a_setting_that_went_back_warns_no_more(caplog: pytest.LogCaptureFixture
     assert it.change() == []
 
 
-def test_all_that_waits_for_a_restart_is_named_whenever_something_changes(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_change_logs_all_settings_that_wait_for_a_restart(caplog: pytest.LogCaptureFixture) -> None:
     it = Changing(caplog)
     it.change(drain_seconds=3.0)
     assert it.change(workers=2) == [("WARNING", RESTART, ["drain_seconds", "workers"])]
     assert it.change(drain_seconds=10.0) == [("WARNING", RESTART, ["workers"])]
 
 
-def test_live_settings_are_taken_and_are_no_reason_to_restart(caplog: pytest.LogCaptureFixture) -> None:
+def test_live_settings_are_applied_and_need_no_restart(caplog: pytest.LogCaptureFixture) -> None:
     it = Changing(caplog)
     assert it.change(log=LogSettings(level="debug")) == [("INFO", "settings taken", ["log.level"])]
     assert it.change(log=LogSettings(level="info")) == [("INFO", "settings taken", ["log.level"])]
-    assert [each.log.level for each in it.taken] == ["debug", "info"]
+    assert [settings.log.level for settings in it.applied] == ["debug", "info"]

@@ -50,7 +50,7 @@ def test_an_empty_file_means_the_defaults(write: Callable[[str], str]) -> None:
     assert load_settings(write("# nothing yet\n"), {}) == Settings()
 
 
-def test_the_whole_contract_can_be_written_down(write: Callable[[str], str]) -> None:
+def test_every_setting_can_be_written_in_one_file(write: Callable[[str], str]) -> None:
     text = """
 listen: ["unix:/run/zta-authz/authz.sock", "127.0.0.1:9191"]
 policies: ["/etc/zta-authz/policies"]
@@ -88,11 +88,11 @@ socket: {mode: "0600", group: null}
     )
 
 
-def test_istio_semantics_bring_istios_own_defaults() -> None:
+def test_istio_semantics_use_istios_defaults() -> None:
     assert load_settings(None, {"ZTA_SEMANTICS": "istio"}).options() == Options.istio()
 
 
-def test_what_is_said_outweighs_what_semantics_imply() -> None:
+def test_explicit_settings_override_the_defaults_of_semantics() -> None:
     environ = {
         "ZTA_SEMANTICS": "istio",
         "ZTA_DEFAULT_ACTION": "deny",
@@ -103,7 +103,7 @@ def test_what_is_said_outweighs_what_semantics_imply() -> None:
     assert (options.default_allow, options.accept_ambiguous_paths, options.trust_proxy) == (False, False, False)
 
 
-def test_all_faults_of_file_and_environment_are_reported_at_once_each_in_its_place(write: Callable[[str], str]) -> None:
+def test_all_faults_of_file_and_environment_are_reported_at_once_with_their_places(write: Callable[[str], str]) -> None:
     file = write(
         'policis: [a]\nsemantics: lax\ninsecure: "yes"\nworkload: {labels: {version: 1}, namspace: x}\n'
         "drain_seconds: -1\npeer: 3\ntls: {cert_file: a}\n"
@@ -138,7 +138,7 @@ def test_all_faults_of_file_and_environment_are_reported_at_once_each_in_its_pla
             "fields here are principal, namespace, labels",
         ),
         ("bundles: [{trust_domain: a.b, file: /a, ulr: x}]", "unknown field `ulr`", "did you mean `url`?"),
-        ("semantics: Strict", "`semantics`: not one of the values this field can have", "write 'strict' or 'istio'"),
+        ("semantics: Strict", "`semantics`: not one of the values of this field", "write 'strict' or 'istio'"),
         ("insecure: 'true'", "`insecure`: must be true or false", "write `true` or `false`, without quotes"),
         ("drain_seconds: 1m", "`drain_seconds`: must be a number", "write `60`: seconds, as a number without a unit"),
         ("drain_seconds: 2w", "`drain_seconds`: must be a number", "write a number, without quotes"),
@@ -152,27 +152,27 @@ def test_all_faults_of_file_and_environment_are_reported_at_once_each_in_its_pla
             "`audit.flush_ms`: must be a whole number",
             "write `1000`: milliseconds, as a number without a unit",
         ),
-        ("drain_seconds: .nan", "`drain_seconds`: input should be a finite number", "see the settings' reference"),
+        ("drain_seconds: .nan", "`drain_seconds`: input should be a finite number", "see the settings reference"),
         ("policies: a", "`policies`: must be a list", "write it as `[a, b]`"),
-        ('policies: ["a\\0b"]', "`policies.0`: holds a control character", "write the value without it"),
-        ('audit: {sink: file, path: "a\\0"}', "`audit.path`: holds a control character", "write the value without it"),
-        ('jwks: {ca_file: "a\\n"}', "`jwks.ca_file`: holds a control character", "write the value without it"),
+        ('policies: ["a\\0b"]', "`policies.0`: contains a control character", "remove it"),
+        ('audit: {sink: file, path: "a\\0"}', "`audit.path`: contains a control character", "remove it"),
+        ('jwks: {ca_file: "a\\n"}', "`jwks.ca_file`: contains a control character", "remove it"),
         (
             "socket: {group: '4294967295'}",
             "`socket.group`: a group's number is at most 4294967294",
             "or leave it out to keep the service's own group",
         ),
-        ("policies: []", "`policies`: must not be empty", "write at least one value, or leave the field out"),
-        ("policies: [a, a]", "`policies`: the same value stands in the list twice", "leave one of the two"),
+        ("policies: []", "`policies`: must not be empty", "write at least one value, or remove the field"),
+        ("policies: [a, a]", "`policies`: the list contains a value twice", "remove one of the two"),
         ("workload: {labels: {v: 1}}", "`workload.labels.v`: must be text", "put the value in quotes"),
         ("workload: 3", "`workload`: must be a mapping", "write it as `{name: value}`"),
         ("socket: {mode: 0660}", "`socket.mode`: must be text", "put the value in quotes"),
         ("semantics: strict\nsemantics: istio", "duplicate key `semantics` (first at line 1)", "remove one of the two"),
         ("- a", "settings are a mapping, not a list", "write `name: value`"),
-        ("{}\n---\n{}", "a settings file holds one document", "remove the others"),
+        ("{}\n---\n{}", "a settings file contains one document", "remove the others"),
     ],
 )
-def test_a_wrong_field_is_named_with_how_to_mend_it(
+def test_a_wrong_field_is_named_with_how_to_fix_it(
     write: Callable[[str], str], text: str, message: str, hint: str
 ) -> None:
     fault = the_fault(write(text))
@@ -187,7 +187,7 @@ def test_a_wrong_field_is_named_with_how_to_mend_it(
         *("127.0.0.1:-1", "127.0.0.1:٣", "::1:9191", "[127.0.0.1]:9191", "example.com:9191", "unix:/" + "a" * 107),
     ],
 )
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Endpoint.parse(address)
     assert the_fault(None, {"ZTA_LISTEN": f'["{address}"]'}).source == "environment variable ZTA_LISTEN"
@@ -211,10 +211,10 @@ def test_an_address_is_read(address: str, endpoint: Endpoint) -> None:
 def test_plain_tcp_beyond_loopback_is_refused(write: Callable[[str], str]) -> None:
     fault = the_fault(write('listen: ["127.0.0.1:1", "0.0.0.0:9191"]'))
     assert (fault.line, fault.column) == (1, 25)
-    assert "lets anybody ask" in fault.message
+    assert "accepts calls from anybody" in fault.message
 
 
-def test_plain_tcp_beyond_loopback_is_taken_where_the_operator_says_insecure() -> None:
+def test_plain_tcp_beyond_loopback_is_allowed_with_insecure() -> None:
     settings = load_settings(None, {"ZTA_LISTEN": "0.0.0.0:9191", "ZTA_INSECURE": "true"})
     assert settings.endpoints() == (Endpoint(host="0.0.0.0", port=9191),)
 
@@ -226,7 +226,7 @@ def test_mutual_tls_without_a_list_of_callers_is_refused(write: Callable[[str], 
     assert load_settings(write(allowed), {}).tls is not None
 
 
-def test_the_admin_api_over_tcp_needs_mutual_tls_and_callers_of_its_own() -> None:
+def test_the_admin_api_over_tcp_needs_mutual_tls_and_its_own_list_of_callers() -> None:
     faults = faults_of(None, {"ZTA_ADMIN__LISTEN": "127.0.0.1:9193"})
     assert [f"{fault.source}: {fault.message}" for fault in faults] == [
         "environment variable ZTA_ADMIN__LISTEN: the admin API over TCP needs mutual TLS",
@@ -236,7 +236,7 @@ def test_the_admin_api_over_tcp_needs_mutual_tls_and_callers_of_its_own() -> Non
 
 def test_the_admin_api_does_not_share_the_proxies_socket() -> None:
     environ = {"ZTA_LISTEN": "unix:/run/a.sock", "ZTA_ADMIN__LISTEN": "unix:/run/a.sock"}
-    assert "proxies are served here too" in the_fault(None, environ).message
+    assert "this address already serves proxies" in the_fault(None, environ).message
 
 
 def test_the_environment_wins_over_the_file(write: Callable[[str], str]) -> None:
@@ -250,7 +250,7 @@ def test_the_environment_wins_over_the_file(write: Callable[[str], str]) -> None
     ("value", "labels"),
     [("app=a,v=1", {"app": "a", "v": "1"}), ("{app: a}", {"app": "a"}), ('{"app": "a"}', {"app": "a"}), ("", {})],
 )
-def test_a_mapping_comes_from_the_environment_in_either_form(value: str, labels: dict[str, str]) -> None:
+def test_the_environment_accepts_a_mapping_in_either_form(value: str, labels: dict[str, str]) -> None:
     assert load_settings(None, {"ZTA_WORKLOAD__LABELS": value}).workload.labels == labels
 
 
@@ -296,11 +296,11 @@ def test_an_empty_variable_and_null_clear_a_field_that_may_be_null(text: str) ->
     assert (settings.health.listen, settings.peer.trust_proxy, settings.server) == (None, None, None)
 
 
-def test_null_is_a_text_where_a_field_can_not_be_null() -> None:
+def test_null_is_text_for_a_field_that_can_not_be_null() -> None:
     assert load_settings(None, {"ZTA_WORKLOAD__NAMESPACE": "null"}).workload.namespace == "null"
 
 
-def test_what_kubernetes_injects_for_a_service_of_our_name_is_no_setting() -> None:
+def test_variables_that_kubernetes_injects_for_a_service_of_our_name_are_ignored() -> None:
     environ = {
         "ZTA_AUTHZ_SERVICE_HOST": "10.0.0.1",
         "ZTA_AUTHZ_SERVICE_PORT": "9191",
@@ -348,11 +348,11 @@ def test_settings_can_not_be_changed_afterwards() -> None:
 @pytest.mark.parametrize(
     ("jwks", "message"),
     [
-        ("{refresh_seconds: 5}", "must lie between `min_refresh_seconds` and `max_refresh_seconds`"),
-        ("{max_refresh_seconds: 200}", "must lie between `min_refresh_seconds` and `max_refresh_seconds`"),
-        ("{private_hosts: [Login.example]}", "not a host's name"),
-        ("{private_hosts: ['https://login.example']}", "not a host's name"),
-        ("{private_hosts: [.example]}", "not a host's name"),
+        ("{refresh_seconds: 5}", "must be between `min_refresh_seconds` and `max_refresh_seconds`"),
+        ("{max_refresh_seconds: 200}", "must be between `min_refresh_seconds` and `max_refresh_seconds`"),
+        ("{private_hosts: [Login.example]}", "not a host name"),
+        ("{private_hosts: ['https://login.example']}", "not a host name"),
+        ("{private_hosts: [.example]}", "not a host name"),
         ("{min_refresh_seconds: 0}", "input should be greater than or equal to 1"),
     ],
 )
@@ -365,7 +365,7 @@ def test_hosts_with_private_addresses_are_names_or_addresses() -> None:
     assert settings.jwks.private_hosts == ("login.auth.svc", "10.0.0.1", "fd00::1")
 
 
-def test_a_unit_in_an_environment_variable_is_answered_with_the_number_to_write() -> None:
+def test_a_number_with_a_unit_in_a_variable_gets_a_hint_with_the_number_to_write() -> None:
     with pytest.raises(SettingsErrors) as caught:
         load_settings(None, {"ZTA_DRAIN_SECONDS": "1.5m"})
     assert [fault.hint for fault in caught.value.faults] == ["write `90`: seconds, as a number without a unit"]

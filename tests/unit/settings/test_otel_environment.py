@@ -1,4 +1,4 @@
-"""OpenTelemetry's variables turn exports on where the settings are silent, and the settings come before them."""
+"""OpenTelemetry's variables configure exports that the settings don't; the settings take precedence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loaded(tmp_path: Path, text: str, environ: dict[str, str]) -> Settings:
 
 
 def endpoints(settings: Settings) -> tuple[str | None, str | None]:
-    """Where spans and metrics go."""
+    """Where spans and metrics are sent."""
     spans, metrics = settings.tracing.collector, settings.metrics.otlp
     return (None if spans is None else spans.endpoint, None if metrics is None else metrics.endpoint)
 
@@ -54,13 +54,13 @@ def endpoints(settings: Settings) -> tuple[str | None, str | None]:
         ("tracing: {protocol: http}", {TRACES: "http://t:1", PROTOCOL: "grpc"}, "http://t:1", None),
     ],
 )
-def test_the_environment_names_collectors_where_the_settings_are_silent(
+def test_the_environment_names_collectors_that_the_settings_do_not_configure(
     tmp_path: Path, text: str, environ: dict[str, str], spans: str | None, metrics: str | None
 ) -> None:
     assert endpoints(loaded(tmp_path, text, environ)) == (spans, metrics)
 
 
-def test_what_is_said_beside_a_silent_endpoint_still_counts(tmp_path: Path) -> None:
+def test_settings_beside_an_unset_endpoint_still_apply(tmp_path: Path) -> None:
     environ = {ALL: "http://e:1", PROTOCOL: "grpc"}
     text = "tracing: {protocol: http, headers_file: /h}\nmetrics: {otlp: {protocol: http, interval_seconds: 5}}"
     settings = loaded(tmp_path, text, environ)
@@ -70,7 +70,7 @@ def test_what_is_said_beside_a_silent_endpoint_still_counts(tmp_path: Path) -> N
     assert (settings.metrics.otlp.protocol, settings.metrics.otlp.interval_seconds) == ("http", 5)
 
 
-def test_the_older_key_means_the_newer_one(tmp_path: Path) -> None:
+def test_the_older_key_has_the_meaning_of_the_newer_one(tmp_path: Path) -> None:
     older = loaded(
         tmp_path, "tracing: {otlp_endpoint: 'https://s:1', protocol: http, headers_file: /h, ca_file: /c}", {}
     )
@@ -87,7 +87,7 @@ def test_the_older_key_means_the_newer_one(tmp_path: Path) -> None:
         ({ALL: "http://e:1", PROTOCOL: "http/json"}, PROTOCOL),
     ],
 )
-def test_a_variable_of_no_use_is_a_fault_that_names_it(tmp_path: Path, environ: dict[str, str], named: str) -> None:
+def test_an_unusable_variable_is_a_fault_that_names_it(tmp_path: Path, environ: dict[str, str], named: str) -> None:
     with pytest.raises(FaultsError) as caught:
         loaded(tmp_path, "", environ)
     assert f"environment variable {named}" in str(caught.value)

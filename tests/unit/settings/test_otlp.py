@@ -1,4 +1,4 @@
-"""Collectors in the settings: what goes together, where credentials come from, and that no fault shows them."""
+"""Collectors in the settings: consistency, where credentials come from, and that no fault contains them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = "5ecret"
 
 
 def faults(tmp_path: Path, text: str, **environ: str) -> str:
-    """What is said of these settings, "" where nothing is wrong."""
+    """Return the faults of these settings as text, "" for valid ones."""
     file = tmp_path / "settings.yaml"
     file.write_text(text)
     try:
@@ -37,32 +37,32 @@ def faults(tmp_path: Path, text: str, **environ: str) -> str:
     [
         ("audit: {sink: otlp}", "sink `otlp` has no collector"),
         ("audit: {otlp: {endpoint: 'http://a:4317'}}", "only sink `otlp` has a collector"),
-        ("audit: {sink: otlp, otlp: {}}", "this field is needed"),
+        ("audit: {sink: otlp, otlp: {}}", "this field is required"),
         ("audit: {sink: otlp, path: /a, otlp: {endpoint: 'http://a'}}", "only sink `file` has a path"),
         ("metrics: {otlp: {endpoint: 'a:4317'}}", "http or https URL"),
         ("metrics: {otlp: {endpoint: 'http://a:99999'}}", "http or https URL"),
         ("metrics: {otlp: {endpoint: 'http://a b'}}", "http or https URL"),
         ("metrics: {otlp: {endpoint: 'http://a..b:4318'}}", "http or https URL"),
         (f"audit: {{sink: otlp, otlp: {{endpoint: 'http://{'a' * 64}.b'}}}}", "http or https URL"),
-        ("metrics: {otlp: {endpoint: 'http://me:5ecret@a'}}", "no user or password"),
+        ("metrics: {otlp: {endpoint: 'http://me:5ecret@a'}}", "can't contain a user or password"),
         ("metrics: {otlp: {endpoint: 'http://a', protocol: udp}}", "write 'grpc' or 'http'"),
         ("metrics: {otlp: {endpoint: 'http://a', interval_seconds: 0.5}}", "interval_seconds"),
         ("metrics: {otlp: {endpoint: 'http://a', headers: {authorization: 5ecret}}}", "unknown field `headers`"),
         ("metrics: {otlp: {endpoint: 'https://a', cert_file: /a}}", "`metrics.otlp.key_file`"),
         ("audit: {sink: otlp, otlp: {endpoint: 'https://a', key_file: /a}}", "`audit.otlp.cert_file`"),
-        ("metrics: {otlp: {endpoint: 'http://a', ca_file: /a}}", "there is no TLS to this endpoint"),
+        ("metrics: {otlp: {endpoint: 'http://a', ca_file: /a}}", "the connection to this endpoint has no TLS"),
         ("tracing: {otlp_endpoint: 'http://a', ca_file: /a}", "write `https://` in `otlp_endpoint`"),
         ("tracing: {otlp_endpoint: 'https://a', cert_file: /a}", "`tracing.key_file`"),
         ("tracing: {otlp_endpoint: 'https://a', headers: {authorization: 5ecret}}", "unknown field `headers`"),
     ],
 )
-def test_what_does_not_go_together_is_a_fault_without_secrets(tmp_path: Path, settings: str, message: str) -> None:
-    said = faults(tmp_path, settings)
-    assert message in said
-    assert SECRET not in said
+def test_inconsistent_settings_are_faults_without_secrets(tmp_path: Path, settings: str, message: str) -> None:
+    text_of_faults = faults(tmp_path, settings)
+    assert message in text_of_faults
+    assert SECRET not in text_of_faults
 
 
-def test_what_goes_together_is_none(tmp_path: Path) -> None:
+def test_consistent_settings_are_no_fault(tmp_path: Path) -> None:
     whole = "{endpoint: 'https://a:4317/x', protocol: http, headers_file: /h, ca_file: /c, cert_file: /d, key_file: /k}"
     assert faults(tmp_path, f"audit: {{sink: otlp, otlp: {whole}}}\nmetrics: {{otlp: {whole}}}\n") == ""
     assert faults(tmp_path, f"tracing: {whole.replace('endpoint', 'otlp_endpoint')}\n") == ""
@@ -70,10 +70,10 @@ def test_what_goes_together_is_none(tmp_path: Path) -> None:
     assert faults(tmp_path, "{}", **variables, ZTA_METRICS__OTLP__ENDPOINT="http://a") == ""
 
 
-def headers_sent(wanted: CollectorSettings, environ: dict[str, str], signal: Signal = Signal.LOGS) -> dict[str, str]:
-    """What a collector is sent."""
+def headers_sent(settings: CollectorSettings, environ: dict[str, str], signal: Signal = Signal.LOGS) -> dict[str, str]:
+    """Return the headers that a collector receives."""
     with Collector() as collector:
-        whole = wanted.model_copy(update={"endpoint": collector.endpoint})
+        whole = settings.model_copy(update={"endpoint": collector.endpoint})
         transport = connect(whole, signal, "audit.otlp", environ)
         transport.send(b"", 5)
         transport.close()
@@ -91,13 +91,13 @@ def test_headers_come_from_their_file_or_else_from_the_environment(tmp_path: Pat
     assert headers_sent(CollectorSettings(endpoint="http://a"), {}) == {}
 
 
-def test_the_variable_of_a_signal_counts_before_the_one_of_all(tmp_path: Path) -> None:
-    wanted = CollectorSettings(endpoint="http://a")
+def test_the_variable_of_a_signal_overrides_the_common_one(tmp_path: Path) -> None:
+    settings = CollectorSettings(endpoint="http://a")
     environ = {HEADERS_VARIABLE: "x-a=all", "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-a=traces"}
-    assert headers_sent(wanted, environ, Signal.TRACES) == {"x-a": "traces"}
-    assert headers_sent(wanted, environ, Signal.METRICS) == {"x-a": "all"}
+    assert headers_sent(settings, environ, Signal.TRACES) == {"x-a": "traces"}
+    assert headers_sent(settings, environ, Signal.METRICS) == {"x-a": "all"}
     with pytest.raises(FaultsError, match="OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
-        headers_sent(wanted, {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "host=a"}, Signal.TRACES)
+        headers_sent(settings, {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "host=a"}, Signal.TRACES)
     secure = CollectorSettings(endpoint="https://a")
     certificates = {"OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": str(tmp_path / "missing")}
     connect(secure, Signal.LOGS, "audit.otlp", certificates).close()
@@ -105,7 +105,7 @@ def test_the_variable_of_a_signal_counts_before_the_one_of_all(tmp_path: Path) -
         connect(secure, Signal.TRACES, "tracing", certificates)
 
 
-def test_a_file_of_headers_that_is_too_long_is_refused_and_not_cut(tmp_path: Path) -> None:
+def test_an_overlong_headers_file_is_refused_rather_than_truncated(tmp_path: Path) -> None:
     file = tmp_path / "headers"
     file.write_text(f"authorization: {SECRET * 20_000}\n")
     with pytest.raises(FaultsError, match="more than 64 KiB"):
@@ -127,7 +127,7 @@ def test_a_file_of_headers_that_is_too_long_is_refused_and_not_cut(tmp_path: Pat
         f"a!: {SECRET}",
     ],
 )
-def test_what_is_no_header_is_a_fault_that_does_not_show_it(tmp_path: Path, line: str) -> None:
+def test_an_invalid_header_is_a_fault_that_does_not_contain_it(tmp_path: Path, line: str) -> None:
     file = tmp_path / "headers"
     file.write_text(f"ok: {SECRET}\n{line}\n")
     with pytest.raises(FaultsError) as caught:
@@ -143,7 +143,7 @@ def test_what_is_no_header_is_a_fault_that_does_not_show_it(tmp_path: Path, line
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("paths", "message"),
     [
         ({"headers_file": "/missing/h"}, "audit.otlp.headers_file"),
         ({"ca_file": "/missing/ca"}, "cannot be read"),
@@ -151,12 +151,10 @@ def test_what_is_no_header_is_a_fault_that_does_not_show_it(tmp_path: Path, line
         ({"ca_file": "ca.pem", "cert_file": "ca.pem", "key_file": "garbage"}, "can't be used as PEM"),
     ],
 )
-def test_files_of_no_use_are_faults_at_start(
-    tmp_path: Path, protocol: str, wanted: dict[str, str], message: str
-) -> None:
+def test_unusable_files_are_faults_at_start(tmp_path: Path, protocol: str, paths: dict[str, str], message: str) -> None:
     (tmp_path / "garbage").write_text("garbage")
     (tmp_path / "ca.pem").write_text(root().pem)
-    files = {name: file if file.startswith("/") else str(tmp_path / file) for name, file in wanted.items()}
+    files = {name: file if file.startswith("/") else str(tmp_path / file) for name, file in paths.items()}
     settings = f"audit: {{sink: otlp, otlp: {{endpoint: 'https://a', protocol: {protocol}, "
     file = tmp_path / "settings.yaml"
     file.write_text(settings + ", ".join(f"{name}: {path}" for name, path in files.items()) + "}}\n")
@@ -165,14 +163,14 @@ def test_files_of_no_use_are_faults_at_start(
     assert message in str(caught.value)
 
 
-def test_the_environments_authorities_are_taken_where_the_settings_name_none(tmp_path: Path) -> None:
-    wanted = CollectorSettings(endpoint="https://a")
+def test_the_environments_authorities_apply_if_the_settings_name_none(tmp_path: Path) -> None:
+    settings = CollectorSettings(endpoint="https://a")
     with pytest.raises(FaultsError, match="cannot be read"):
-        connect(wanted, Signal.METRICS, "metrics.otlp", {CA_VARIABLE: str(tmp_path / "missing")})
-    connect(wanted, Signal.METRICS, "metrics.otlp", {}).close()
+        connect(settings, Signal.METRICS, "metrics.otlp", {CA_VARIABLE: str(tmp_path / "missing")})
+    connect(settings, Signal.METRICS, "metrics.otlp", {}).close()
 
 
-def test_compression_timeout_and_our_certificate_are_taken_from_the_environment(tmp_path: Path) -> None:
+def test_the_environment_sets_compression_timeout_and_client_certificate(tmp_path: Path) -> None:
     (tmp_path / "chain.pem").write_text(root().pem)
     environ = {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TIMEOUT": "2.5"}
     target = exporter_target(CollectorSettings(endpoint="http://a"), Signal.TRACES, "tracing.otlp", environ)
@@ -197,7 +195,7 @@ def test_compression_timeout_and_our_certificate_are_taken_from_the_environment(
         ("METRICS_TIMEOUT", "10000"),
     ],
 )
-def test_a_variable_of_the_exporters_that_is_wrong_is_a_fault_at_start(variable: str, text: str) -> None:
+def test_an_invalid_exporter_variable_is_a_fault_at_start(variable: str, text: str) -> None:
     name = f"OTEL_EXPORTER_OTLP_{variable}"
     with pytest.raises(FaultsError, match=name):
         exporter_target(CollectorSettings(endpoint="http://a"), Signal.METRICS, "metrics.otlp", {name: text})

@@ -1,4 +1,4 @@
-"""Settings of trust bundles and of our own certificate: what goes together, and what is made of it."""
+"""Settings of trust bundles and of our own certificate: consistency checks, and the sources made from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROXY = "spiffe://cluster.local/ns/default/sa/orders"
 AGENT = "workload_api: {socket: 'unix:/run/spire/agent.sock'}\n"
 TCP = 'listen: ["0.0.0.0:9191"]\n'
-OURS = f'tls: {{source: workload_api, allowed_spiffe_ids: ["{PROXY}"]}}\n'
+OUR_SVID = f'tls: {{source: workload_api, allowed_spiffe_ids: ["{PROXY}"]}}\n'
 
 
 def load(tmp_path: Path, text: str) -> Settings:
@@ -33,11 +33,11 @@ def faults(tmp_path: Path, text: str) -> list[str]:
     return [fault.message for fault in caught.value.faults]
 
 
-def test_every_source_is_made_of_its_setting(tmp_path: Path) -> None:
+def test_every_setting_makes_its_source(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(root().pem)
     settings = load(
         tmp_path,
-        f"{TCP}{OURS}{AGENT}"
+        f"{TCP}{OUR_SVID}{AGENT}"
         "bundles:\n"
         "- {trust_domain: a.example, file: /a.pem}\n"
         f"- {{trust_domain: b.example, url: 'https://b.example/b', ca_file: {tmp_path}/ca.pem}}\n"
@@ -64,7 +64,9 @@ def test_every_source_is_made_of_its_setting(tmp_path: Path) -> None:
         ("bundles: [{trust_domain: a.example, file: /a}]", True),
     ],
 )
-def test_decisions_know_whether_bundles_come_from_elsewhere(tmp_path: Path, text: str, elsewhere: bool) -> None:
+def test_the_options_say_whether_bundles_come_from_outside_the_policies(
+    tmp_path: Path, text: str, elsewhere: bool
+) -> None:
     options = load(tmp_path, text or "{}").options()
     assert isinstance(options, Options)
     assert options.bundles_from_elsewhere is elsewhere
@@ -81,40 +83,42 @@ def test_decisions_know_whether_bundles_come_from_elsewhere(tmp_path: Path, text
         ("bundles: [{trust_domain: a, url: 'https://[::1/'}]", "an https URL"),
         ('bundles: [{trust_domain: a, url: "https://a\\0b/"}]', "an https URL"),
         ('bundles: [{trust_domain: a, url: "https://a/b c"}]', "an https URL"),
-        ('bundles: [{trust_domain: a, file: "/a\\0"}]', "holds a control character"),
-        ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "two bundles of one trust domain"),
-        ("bundles: [{trust_domain: a, file: /a, endpoint_spiffe_id: 'spiffe://a/b'}]", "there is no endpoint"),
-        ("bundles: [{trust_domain: a, file: /a, ca_file: /c}]", "only an https_web endpoint has `ca_file`"),
+        ('bundles: [{trust_domain: a, file: "/a\\0"}]', "contains a control character"),
+        ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "two bundles for one trust domain"),
+        ("bundles: [{trust_domain: a, file: /a, endpoint_spiffe_id: 'spiffe://a/b'}]", "the bundle has no endpoint"),
+        ("bundles: [{trust_domain: a, file: /a, ca_file: /c}]", "`ca_file` applies to https_web endpoints only"),
         (
             "bundles: [{trust_domain: a, url: 'https://a/', endpoint_spiffe_id: 'spiffe://a/b'}]",
-            "nothing to authenticate the endpoint with",
+            "there is no bundle to authenticate the endpoint with",
         ),
-        ("workload_api: {socket: '127.0.0.1:8081'}", "on a Unix socket"),
-        (f"{TCP}{OURS}", "the Workload API's socket is not known"),
+        ("workload_api: {socket: '127.0.0.1:8081'}", "uses a Unix socket"),
+        (f"{TCP}{OUR_SVID}", "the Workload API's socket is not set"),
     ],
 )
-def test_what_does_not_go_together_is_said(tmp_path: Path, text: str, message: str) -> None:
-    (said,) = faults(tmp_path, text)
-    assert message in said
+def test_inconsistent_settings_are_reported(tmp_path: Path, text: str, message: str) -> None:
+    (fault,) = faults(tmp_path, text)
+    assert message in fault
 
 
-def test_an_endpoint_that_another_domain_serves_needs_no_bundle_of_its_own(tmp_path: Path) -> None:
+def test_an_endpoint_served_by_another_domain_needs_no_initial_bundle(tmp_path: Path) -> None:
     text = "bundles: [{trust_domain: a, url: 'https://a/', endpoint_spiffe_id: 'spiffe://b/c'}]"
     assert len(trust_sources(load(tmp_path, text)).endpoints) == 1
 
 
-def test_tls_from_files_needs_all_three_and_from_the_workload_api_none(tmp_path: Path) -> None:
-    said = faults(tmp_path, f'{TCP}tls: {{cert_file: a, allowed_spiffe_ids: ["{PROXY}"]}}')
-    assert said == ["`tls.client_ca_file`: this field is needed", "`tls.key_file`: this field is needed"]
-    (said_once,) = faults(tmp_path, f"{TCP}{AGENT}{OURS.replace('}', ', key_file: k}')}")
-    assert "comes from the Workload API" in said_once
+def test_tls_needs_all_three_files_unless_the_workload_api_provides_them(tmp_path: Path) -> None:
+    missing = faults(tmp_path, f'{TCP}tls: {{cert_file: a, allowed_spiffe_ids: ["{PROXY}"]}}')
+    assert missing == ["`tls.client_ca_file`: this field is required", "`tls.key_file`: this field is required"]
+    (fault,) = faults(tmp_path, f"{TCP}{AGENT}{OUR_SVID.replace('}', ', key_file: k}')}")
+    assert "provided by the Workload API" in fault
 
 
-def test_an_authorities_file_that_can_not_be_read_is_a_fault_in_its_name(tmp_path: Path) -> None:
+def test_an_unreadable_authorities_file_is_a_fault_that_names_it(tmp_path: Path) -> None:
     settings = load(tmp_path, "bundles: [{trust_domain: a, url: 'https://a.example/', ca_file: /none}]")
     with pytest.raises(SettingsErrors) as caught:
         trust_sources(settings)
-    assert [(fault.source, fault.hint) for fault in caught.value.faults] == [("/none", "mend `ca_file` in `bundles`")]
+    assert [(fault.source, fault.hint) for fault in caught.value.faults] == [
+        ("/none", "correct `ca_file` in `bundles`")
+    ]
 
 
 STANDARD = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent.sock"}
@@ -123,7 +127,7 @@ STANDARD = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent.sock"}
 @pytest.mark.parametrize(
     ("text", "environ", "socket"),
     [
-        (f"{TCP}{OURS}", STANDARD, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
+        (f"{TCP}{OUR_SVID}", STANDARD, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
         ("workload_api: {}\n", STANDARD, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
         ("", STANDARD | {"ZTA_WORKLOAD_API__BUNDLES": "true"}, STANDARD["SPIFFE_ENDPOINT_SOCKET"]),
         ("workload_api: {socket: 'unix:/own.sock'}\n", STANDARD, "unix:/own.sock"),
@@ -141,7 +145,7 @@ def test_the_standard_variable_is_the_fallback_for_the_workload_apis_address(
     assert load_settings(str(file), environ).workload_api.socket == socket
 
 
-def test_a_standard_variable_that_is_no_unix_socket_is_a_fault_in_its_name() -> None:
+def test_a_standard_variable_that_is_not_a_unix_socket_is_a_fault_that_names_it() -> None:
     with pytest.raises(SettingsErrors) as caught:
         load_settings(None, {"SPIFFE_ENDPOINT_SOCKET": "tcp://127.0.0.1:8081", "ZTA_WORKLOAD_API__BUNDLES": "true"})
     (fault,) = caught.value.faults
