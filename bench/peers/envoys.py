@@ -26,9 +26,9 @@ from envoy.demo.certificates import CertificateAuthority, Names
 from envoy.demo.envoyproc import find_envoy
 from envoy.demo.processes import Child, wait_until
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
-from zta_authz.cli.envoy_config.options import AuthzTarget, Options, TlsFiles
-from zta_authz.cli.envoy_config.parts import bootstrap, to_mapping
-from zta_authz.cli.envoy_config.places import pipe, tcp
+from zta_authz.cli.envoy_config.bootstrap import bootstrap, to_mapping
+from zta_authz.cli.envoy_config.envoy_options import AuthzTarget, EnvoyOptions, TlsFiles
+from zta_authz.cli.envoy_config.network_address import tcp, unix_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -144,11 +144,11 @@ def _free_port() -> int:
 
 def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Path | None) -> dict[str, Any]:
     """The shipped bootstrap, with `filters` before its check (none without `authz`), answering by itself."""
-    options = Options(
-        authz=AuthzTarget(places=(pipe(str(authz or directory / "nobody.sock")),)),
+    options = EnvoyOptions(
+        authz=AuthzTarget(addresses=(unix_socket(str(authz or directory / "nobody.sock")),)),
         listen=tcp("127.0.0.1", port),
         upstream=tcp("127.0.0.1", 1),
-        admin=pipe(str(directory / f"admin-{port}.sock")),
+        admin=unix_socket(str(directory / f"admin-{port}.sock")),
         tls=TlsFiles(*(str(directory / name) for name in ("server.pem", "server.key", "ca.pem"))),
         authz_timeout=timedelta(seconds=5),  # a stall is to show as latency, not as a denial
     )

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from envoy.demo.play import play
 from envoy.demo.report import table
+from envoy.demo.row_runner import run_row
 from envoy.demo.stack import StackOptions, running
 from envoy.demo.story import STORY
 
@@ -72,14 +72,14 @@ def picture() -> str:
         tempfile.TemporaryDirectory(prefix="zta-demo-") as directory,
         running(Path(directory), StackOptions()) as stack,
     ):
-        outcomes = [play(stack, row) for row in STORY]
-    good = sum(not outcome.faults for outcome in outcomes)
-    shown = table(outcomes, WIDTH)
+        results = [run_row(stack, row) for row in STORY]
+    good = sum(not row_result.faults for row_result in results)
+    shown = table(results, WIDTH)
     shown.title = None
     console.print(Text("$ make run ONCE=1", "bold"))
     console.print(shown)
     console.print(
-        f"{good} of {len(outcomes)} as expected", style="green" if good == len(outcomes) else "red", highlight=False
+        f"{good} of {len(results)} as expected", style="green" if good == len(results) else "red", highlight=False
     )
     return console.export_svg(title="HatShop, through a real Envoy", theme=_THEME, code_format=_SVG, unique_id="run")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from envoy.demo.identities import Layout
-    from envoy.demo.play import Outcome
+    from envoy.demo.row_runner import RowResult
 
 MIN_WIDTH = 150
 """Columns of the table where the output is not a terminal."""
@@ -23,7 +23,7 @@ _NEEDED = {"what": 106, "expected": 116, "policy, rule": MIN_WIDTH}
 """Columns of the screen from which these are shown; the others fit 80."""
 
 
-def table(outcomes: Sequence[Outcome], width: int = MIN_WIDTH) -> Table:
+def table(results: Sequence[RowResult], width: int = MIN_WIDTH) -> Table:
     """One line a request: what came back for which reason, and on wider screens what was expected and who decided."""
     result = Table(
         title="HatShop, through a real Envoy", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
@@ -32,17 +32,17 @@ def table(outcomes: Sequence[Outcome], width: int = MIN_WIDTH) -> Table:
     shown = [width >= _NEEDED.get(heading, 0) for heading in headings]
     for heading in compress(headings, shown):
         result.add_column(heading, overflow="fold")
-    for outcome in outcomes:
-        row = outcome.row
+    for row_result in results:
+        row = row_result.row
         cells: tuple[str | Text, ...] = (
             row.peer or "(nobody)",
             f"{row.request.method} {row.request.path}",
             row.what,
             str(row.status),
-            str(outcome.answer.status),
-            str(outcome.logged),
-            outcome.logged.reason,
-            Text("; ".join(outcome.faults), "bold red") if outcome.faults else Text("ok", "green"),
+            str(row_result.answer.status),
+            str(row_result.logged),
+            row_result.logged.reason,
+            Text("; ".join(row_result.faults), "bold red") if row_result.faults else Text("ok", "green"),
         )
         result.add_row(*compress(cells, shown))
     return result

@@ -26,9 +26,9 @@ if __package__ in {None, ""}:  # run as a file: let the packages be found, and n
 
 from rich.console import Console  # noqa: E402 after the path is set
 
-from envoy.demo.play import play  # noqa: E402
 from envoy.demo.processes import ProcessError  # noqa: E402
 from envoy.demo.report import MIN_WIDTH, commands, table  # noqa: E402
+from envoy.demo.row_runner import run_row  # noqa: E402
 from envoy.demo.spans import SpanFile  # noqa: E402
 from envoy.demo.stack import StackOptions, remove_stale_sockets, running  # noqa: E402
 from envoy.demo.story import STORY  # noqa: E402
@@ -96,10 +96,10 @@ def _traced(port: int, spans: SpanFile) -> StackOptions:
 
 
 def _tell(console: Console, stack: Stack) -> bool:
-    outcomes = [play(stack, row) for row in STORY]
-    console.print(table(outcomes, console.width))
-    wrong = sum(bool(outcome.faults) for outcome in outcomes)
-    console.print(f"{len(outcomes) - wrong} of {len(outcomes)} as expected", style="red" if wrong else "green")
+    results = [run_row(stack, row) for row in STORY]
+    console.print(table(results, console.width))
+    wrong = sum(bool(row_result.faults) for row_result in results)
+    console.print(f"{len(results) - wrong} of {len(results)} as expected", style="red" if wrong else "green")
     return not wrong
 
 

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from envoy.demo import identities
+from envoy.demo.authz_connection import mtls_connection, unix_connection
 from envoy.demo.client import Answer, Request, send, tls_context
 from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
-from envoy.demo.link import mtls_link, unix_link
 from envoy.demo.processes import Child, ProcessError, wait_until
-from zta_authz.cli.envoy_config.options import Options, TlsFiles, Tracing
-from zta_authz.cli.envoy_config.parts import bootstrap, to_mapping
-from zta_authz.cli.envoy_config.places import pipe, tcp
+from zta_authz.cli.envoy_config.bootstrap import bootstrap, to_mapping
+from zta_authz.cli.envoy_config.envoy_options import EnvoyOptions, TlsFiles, Tracing
+from zta_authz.cli.envoy_config.network_address import tcp, unix_socket
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
+    from envoy.demo.authz_connection import AuthzConnection, Mtls
     from envoy.demo.certificates import CertificateAuthority
     from envoy.demo.identities import Layout
-    from envoy.demo.link import Link, Mtls
 
 WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN}
 
@@ -69,10 +69,10 @@ class StackOptions:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def authz_settings(layout: Layout, link: Link) -> dict[str, Any]:
+def authz_settings(layout: Layout, connection: AuthzConnection) -> dict[str, Any]:
     """zta-authz's settings for the demo; everything that is not here keeps its default."""
     return {
-        "listen": [link.listen],
+        "listen": [connection.listen],
         "policies": [str(layout.policies)],
         "workload": WORKLOAD,
         "client_address": {"use_remote_address": True},
@@ -80,7 +80,7 @@ def authz_settings(layout: Layout, link: Link) -> dict[str, Any]:
         "peer": {"verify_certificate": "required"},
         "health": {"listen": None},
         "socket": {"mode": "0600"},
-        **link.settings,
+        **connection.settings,
     }
 
 
@@ -91,7 +91,11 @@ class Stack:
         self.layout = layout
         self.options = options
         self.socket = sockets / "authz.sock"
-        self.link = unix_link(self.socket, options.workers) if options.mtls is None else mtls_link(layout, options.mtls)
+        self.connection = (
+            unix_connection(self.socket, options.workers)
+            if options.mtls is None
+            else mtls_connection(layout, options.mtls)
+        )
         self.upstream_log = layout.root / "upstream.log"
         self.decisions = layout.root / "decisions.jsonl"
         self.sockets = sockets
@@ -126,12 +130,12 @@ class Stack:
     def start_authz(self, cleanup: contextlib.ExitStack) -> None:
         """Start zta-authz, or what stands in for it, and wait until it says SERVING."""
         config = self.layout.root / "zta-authz.yaml"
-        settings = {**authz_settings(self.layout, self.link), **self.options.settings}
+        settings = {**authz_settings(self.layout, self.connection), **self.options.settings}
         config.write_text(yaml.safe_dump(settings, sort_keys=False))
         command = self._authz_command(config)
         child = Child("zta-authz", command, stdout=self.decisions, stderr=self.layout.root / "zta-authz.log")
         cleanup.callback(child.stop)
-        wait_until(self.link.serving, child)
+        wait_until(self.connection.serving, child)
         self.authz = child
 
     def _authz_command(self, config: Path) -> list[str]:
@@ -145,15 +149,15 @@ class Stack:
         file.write_text(json.dumps(to_mapping(bootstrap(self._options())), indent=2))
         return file
 
-    def _options(self) -> Options:
+    def _options(self) -> EnvoyOptions:
         layout, options = self.layout, self.options
         tls = TlsFiles(str(layout.certificate("server")), str(layout.key("server")), str(layout.ca))
         collector = tcp("127.0.0.1", options.collector_port)
-        return Options(
-            authz=self.link.target,
+        return EnvoyOptions(
+            authz=self.connection.target,
             listen=tcp(options.host, options.port),
-            upstream=pipe(str(self.sockets / "upstream.sock")),
-            admin=pipe(str(self.sockets / "admin.sock")),
+            upstream=unix_socket(str(self.sockets / "upstream.sock")),
+            admin=unix_socket(str(self.sockets / "admin.sock")),
             tls=tls,
             authz_timeout=options.authz_timeout,
             tracing=Tracing(collector) if options.collector_port else None,

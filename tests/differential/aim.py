@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tests.differential import vocabulary as words
+from tests.differential.clause_satisfier import ClauseSatisfier
 from tests.differential.credentials import ISSUERS
 from tests.differential.draft import Draft
-from tests.differential.meet import Meet
 from tests.differential.mutations import Change, mutate, mutate_token
 from tests.differential.rbac import selected
 
@@ -88,18 +88,18 @@ class _Aim:
 
     def _meet_rule(self, draft: Draft, rule: Json, document: Json) -> list[Change]:
         """Meet every clause; now and then a negated one, which then should not match."""
-        meet = Meet(self._rng, draft, document["metadata"]["namespace"])
+        satisfier = ClauseSatisfier(self._rng, draft, document["metadata"]["namespace"])
         for part, inner in (("from", "source"), ("to", "operation")):
             entries = rule.get(part)
             if entries:
                 for name, values in self._rng.choice(entries)[inner].items():
                     if not name.startswith("not"):
-                        meet.field(name, self._rng.choice(values))
+                        satisfier.field(name, self._rng.choice(values))
                     elif self._rng.random() < _NEGATED_MET:
-                        meet.field(name[3].lower() + name[4:], self._rng.choice(values))
+                        satisfier.field(name[3].lower() + name[4:], self._rng.choice(values))
         for condition in rule.get("when", ()):
             if condition.get("values"):
-                meet.condition(condition["key"], self._rng.choice(condition["values"]))
+                satisfier.condition(condition["key"], self._rng.choice(condition["values"]))
             elif self._rng.random() < _NEGATED_MET:
-                meet.condition(condition["key"], self._rng.choice(condition["notValues"]))
-        return meet.edges
+                satisfier.condition(condition["key"], self._rng.choice(condition["notValues"]))
+        return satisfier.edges

@@ -39,7 +39,7 @@ class Draft:
         self.second_token: Json | None = None
         self._tokens: dict[str, Json] = {}
 
-    def link(self, **changes: Any) -> None:
+    def set_connection(self, **changes: Any) -> None:
         """Change the connection."""
         self.connection = replace(self.connection, **changes)
 

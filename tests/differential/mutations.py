@@ -119,25 +119,25 @@ def _peer(draft: Draft, rng: random.Random) -> None:
     peer = draft.connection.peer
     form = rng.random()
     if form < 0.15:
-        draft.link(peer=None)
+        draft.set_connection(peer=None)
     elif form < 0.25:
-        draft.link(tls=False, peer=None, sni="")
+        draft.set_connection(tls=False, peer=None, sni="")
     elif form < 0.6:
-        draft.link(tls=True, peer=Peer.read(dict(rng.choice(words.PEERS))))
+        draft.set_connection(tls=True, peer=Peer.read(dict(rng.choice(words.PEERS))))
     elif peer is not None and peer.uris:
         scheme, _, rest = peer.uris[0].partition("://")
         uris = (f"{scheme}://{_cut(rest, rng).strip()}", *peer.uris[1:])
-        draft.link(peer=Peer(uris=rng.choice((uris, uris[::-1], (*uris, "spiffe://td1/ns/foo/sa/sleep")))))
+        draft.set_connection(peer=Peer(uris=rng.choice((uris, uris[::-1], (*uris, "spiffe://td1/ns/foo/sa/sleep")))))
     else:
-        draft.link(tls=True, peer=Peer(uris=("spiffe://" + rng.choice(words.PRINCIPALS),)))
+        draft.set_connection(tls=True, peer=Peer(uris=("spiffe://" + rng.choice(words.PRINCIPALS),)))
 
 
 def _sni(draft: Draft, rng: random.Random) -> None:
-    draft.link(tls=True, sni=rng.choice(words.SENT_SNIS))
+    draft.set_connection(tls=True, sni=rng.choice(words.SENT_SNIS))
 
 
 def _address(draft: Draft, rng: random.Random) -> None:
-    draft.link(source_ip=rng.choice(words.SOURCE_IPS), port=rng.choice(PORTS))
+    draft.set_connection(source_ip=rng.choice(words.SOURCE_IPS), port=rng.choice(PORTS))
 
 
 def _forwarded(draft: Draft, rng: random.Random) -> None:

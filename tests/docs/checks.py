@@ -19,7 +19,7 @@ from tests.docs.fences import ROOT
 from tests.k8s.manifests import schema_for
 from tests.k8s.test_manifests import check as check_manifest
 from zta_authz.cli.main import main
-from zta_authz.cli.requests import load_request
+from zta_authz.cli.request_files import load_request
 from zta_authz.settings import load_settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zta_authz.cli import main
 from zta_authz.cli.policy_tests import OPTION_FIELDS
-from zta_authz.cli.requests import FIELDS
+from zta_authz.cli.request_files import FIELDS
 from zta_authz.policy.lint.linter import MAX_COMPARED, Kind
 from zta_authz.settings import Settings
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from envoy.demo.authz_connection import free_port
 from envoy.demo.envoyproc import NOT_FOUND, find_envoy
-from envoy.demo.link import free_port
 from tests.docs.fences import ROOT, Fence, fences_of
 from tests.e2e.test_demo import Demo, _environment
 

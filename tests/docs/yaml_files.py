@@ -35,7 +35,7 @@ from tests.k8s.manifests import (
 )
 from tests.k8s.test_contents import environment_of
 from tests.k8s.test_manifests import _reached, check as check_manifest
-from zta_authz.cli.envoy_config import parts as _every_message_that_we_use  # noqa: F401  `from_dict` knows what is imported
+from zta_authz.cli.envoy_config import bootstrap as _every_message_that_we_use  # noqa: F401  `from_dict` knows what is imported
 from zta_authz.settings import load_settings
 
 if TYPE_CHECKING:

@@ -10,20 +10,22 @@ from rich.console import Console
 
 from envoy.demo.client import Answer
 from envoy.demo.identities import Layout
-from envoy.demo.play import Logged, Outcome
 from envoy.demo.report import MIN_WIDTH, commands, table
+from envoy.demo.row_runner import LoggedDecision, RowResult
 from envoy.demo.story import STORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STORY_AS_EXPECTED = [Outcome(row, Answer(row.status, {}, b""), Logged(row.policy, 0, row.reason)) for row in STORY]
+STORY_AS_EXPECTED = [
+    RowResult(row, Answer(row.status, {}, b""), LoggedDecision(row.policy, 0, row.reason)) for row in STORY
+]
 
 
-def lines(outcomes: Sequence[Outcome], width: int) -> list[str]:
+def lines(results: Sequence[RowResult], width: int) -> list[str]:
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(table(outcomes, width))
+        console.print(table(results, width))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -39,7 +41,7 @@ def test_the_table_fits_the_screen_with_one_line_a_request(width: int, shown: st
 
 
 def test_a_row_that_is_wrong_says_so_on_a_narrow_screen_too() -> None:
-    wrong = Outcome(STORY[0], Answer(403, {}, b""), Logged(), ("status 403, not 200",))
+    wrong = RowResult(STORY[0], Answer(403, {}, b""), LoggedDecision(), ("status 403, not 200",))
     printed = lines([wrong], 80)
     assert max(map(len, printed)) <= 80
     assert " ok" not in "".join(printed)

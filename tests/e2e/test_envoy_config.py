@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from envoy.demo.authz_connection import Mtls, free_port
 from envoy.demo.client import Request
 from envoy.demo.identities import AUTHZ_ID
-from envoy.demo.link import Mtls, free_port
 from envoy.demo.processes import wait_until
 from envoy.demo.stack import Stack, StackOptions, running
 

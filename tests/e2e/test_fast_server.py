@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from envoy.demo.authz_connection import Mtls
 from envoy.demo.client import Request
-from envoy.demo.link import Mtls
-from envoy.demo.play import play
+from envoy.demo.row_runner import run_row
 from envoy.demo.stack import StackOptions, running
 from envoy.demo.story import STORY, Row
 
@@ -36,7 +36,7 @@ def stack(
 
 @pytest.mark.parametrize("row", STORY, ids=lambda row: row.what)
 def test_each_row_of_the_story_comes_out_as_told(stack: Stack, row: Row) -> None:
-    assert play(stack, row).faults == ()
+    assert run_row(stack, row).faults == ()
 
 
 def test_large_headers_are_decided_on(stack: Stack) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from envoy.demo.authz_connection import Mtls
 from envoy.demo.client import Request
 from envoy.demo.identities import spiffe_id
-from envoy.demo.link import Mtls
 from envoy.demo.stack import StackOptions, running
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_nobody_without_a_certificate_of_the_authority_can_ask(stack: Stack, nam
     layout = stack.layout
     pair = (None, None) if name is None else (layout.key(name).read_bytes(), layout.certificate(name).read_bytes())
     credentials = grpc.ssl_channel_credentials(layout.ca.read_bytes(), *pair)
-    address = stack.link.listen.replace("127.0.0.1", "localhost")
+    address = stack.connection.listen.replace("127.0.0.1", "localhost")
     with grpc.secure_channel(address, credentials) as channel:
         check = channel.unary_unary(CHECK, request_serializer=bytes, response_deserializer=bytes)
         with pytest.raises(grpc.RpcError) as error:

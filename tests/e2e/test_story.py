@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envoy.demo.client import Request
-from envoy.demo.play import decision_id, find_decision, play
+from envoy.demo.row_runner import decision_id, find_decision, run_row
 from envoy.demo.story import STORY, Row
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("row", STORY, ids=lambda row: row.what)
 def test_each_row_of_the_story_comes_out_as_told(stack: Stack, row: Row) -> None:
-    assert play(stack, row).faults == ()
+    assert run_row(stack, row).faults == ()
 
 
 def test_a_row_that_expects_something_else_is_reported(stack: Stack) -> None:
     wrong = Row(
         "the attacker gets in", "attacker", Request(path="/orders"), 200, "allow_policy", "default/hatshop-policy"
     )
-    faults = play(stack, wrong).faults
+    faults = run_row(stack, wrong).faults
     assert any("status 403, not 200" in fault for fault in faults)
     assert any("reason no_matching_policy, not allow_policy" in fault for fault in faults)
 

@@ -12,10 +12,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from envoy.demo.authz_connection import Mtls
 from envoy.demo.certificates import CertificateAuthority, Names
 from envoy.demo.client import Request
 from envoy.demo.identities import AUTHZ_ID, POLICIES, TRUST_DOMAIN, spiffe_id, write_private
-from envoy.demo.link import Mtls
 from envoy.demo.stack import StackOptions, running
 from tests.fakes.workload_api import FakeWorkloadApi, bundles_response, der, svid_response
 
@@ -117,7 +117,7 @@ def test_svid_and_bundle_rotate_under_load_without_one_wrong_answer(
             for turn in range(ROTATIONS):
                 say("FetchX509SVID", svid(ca))
                 say("FetchX509Bundles", bundle(ca, next_ca) if turn % 2 else bundle(next_ca, ca))
-                assert stack.link.serving()  # over a new one
+                assert stack.connection.serving()  # over a new one
             wait_for(stack, "frontend-next", 200)
             say("FetchX509Bundles", bundle(ca))
             wait_for(stack, "frontend-next", 403)

@@ -10,7 +10,7 @@ import pytest
 from envoy.demo.client import Request
 from envoy.demo.stack import StackOptions, running
 from tests.support.collector import Collector, attributes_of
-from zta_authz.cli.envoy_config.options import TRACED_AS as ENVOY
+from zta_authz.cli.envoy_config.envoy_options import ENVOY_SERVICE_NAME as ENVOY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.policies import identity, operation, policy, source
-from zta_authz.cli.mistakes import findings_of
+from zta_authz.cli.policy_warnings import findings_of
 from zta_authz.errors import DocumentErrors
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes

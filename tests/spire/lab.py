@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from envoy.demo.authz_connection import free_port
 from envoy.demo.client import Request, send
 from envoy.demo.envoyproc import Envoy
-from envoy.demo.link import free_port
 from envoy.demo.processes import Child, wait_until
-from zta_authz.cli.envoy_config.options import AuthzTarget, MtlsFiles, Options
-from zta_authz.cli.envoy_config.parts import bootstrap, to_mapping
-from zta_authz.cli.envoy_config.places import pipe, tcp
+from zta_authz.cli.envoy_config.bootstrap import bootstrap, to_mapping
+from zta_authz.cli.envoy_config.envoy_options import AuthzTarget, EnvoyOptions, MtlsFiles
+from zta_authz.cli.envoy_config.network_address import tcp, unix_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -207,13 +207,13 @@ class Lab:
 
     def _bootstrap(self, port: int) -> Path:
         files = MtlsFiles(server_id=f"spiffe://{OURS}/authz")
-        options = Options(
-            authz=AuthzTarget(places=(tcp("127.0.0.1", port),), mtls=True, files=files),
+        options = EnvoyOptions(
+            authz=AuthzTarget(addresses=(tcp("127.0.0.1", port),), mtls=True, files=files),
             listen=tcp("127.0.0.1", 0),
-            upstream=pipe(str(self._sockets / "upstream.sock")),
-            admin=pipe(str(self._sockets / "admin.sock")),
+            upstream=unix_socket(str(self._sockets / "upstream.sock")),
+            admin=unix_socket(str(self._sockets / "admin.sock")),
             authz_timeout=timedelta(seconds=5),  # machines stall
-            try_limit=timedelta(seconds=2),
+            per_try_timeout=timedelta(seconds=2),
             client_chain=True,
         )
         mapping = to_mapping(bootstrap(options)) | {"node": {"id": "lab", "cluster": "lab"}}

@@ -21,7 +21,7 @@ EXIT_FAULTS: Final = 2
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     from zta_authz.cli.argument_parser import epilog
-    from zta_authz.cli.loading import add_settings_arguments
+    from zta_authz.cli.command_inputs import add_settings_arguments
 
     command = subparsers.add_parser(
         "check",
@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check. Raises `FaultsError` where text is wanted and something is wrong."""
     import time
 
-    from zta_authz.cli.loading import options_for, read_settings
-    from zta_authz.cli.mistakes import findings_of
+    from zta_authz.cli.command_inputs import options_for, read_settings
+    from zta_authz.cli.policy_warnings import findings_of
     from zta_authz.policy_sources.files import load_snapshot
 
     try:
@@ -72,8 +72,8 @@ def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Sna
     import time
     from dataclasses import replace
 
-    from zta_authz.cli.mistakes import unreachable_keys
-    from zta_authz.cli.outlook import outlook_warnings
+    from zta_authz.cli.policy_warnings import unreachable_keys
+    from zta_authz.cli.trust_warnings import outlook_warnings
 
     trust = outlook_warnings(settings, snapshot, time.time(), whole=whole)
     if not whole and settings.root_documents.paths is not None:

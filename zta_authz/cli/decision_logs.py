@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS, SCHEMA
-from zta_authz.cli.requests import parse_time
+from zta_authz.cli.request_files import parse_time
 from zta_authz.model.identity import ApiClient, Binding, Identity, Peer, PeerTrust, Token
 from zta_authz.model.request import NO_ADDRESS, Address, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
@@ -49,12 +49,12 @@ _TEXTS: Final = (
 _OF_TOKEN: Final = frozenset(("token_issuer", "token_subject"))
 
 
-class NoDecision(Exception):
+class NotADecision(Exception):
     """The line is no decision that can be looked at again; says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class RecordedDecision:
     """One recorded decision. `unknown` are the recorded fields that were masked or cut."""
 
     fields: dict[str, Any]
@@ -99,21 +99,21 @@ class Logged:
         )
 
 
-def read_line(line: bytes, masked: Collection[str]) -> Logged:
-    """The decision in one line; `masked` are the fields that settings mask. Raises `NoDecision`, or ValueError."""
+def parse_record(line: bytes, masked: Collection[str]) -> RecordedDecision:
+    """The decision in one line; `masked` are the fields that settings mask. Raises `NotADecision`, or ValueError."""
     fields = json.loads(line)
     if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str):
         raise ValueError("not a record")
     if fields["schema"] != SCHEMA:
         if fields["schema"].startswith("zta.dev/audit-log/"):
-            raise NoDecision("an event of the log itself")
+            raise NotADecision("an event of the log itself")
         raise ValueError("a record of another kind")
     if "time" not in fields:
-        raise NoDecision("what is left of a record that could not be made")
+        raise NotADecision("what is left of a record that could not be made")
     if not all(isinstance(fields.get(name), str) for name in _TEXTS):
         raise ValueError("a record without its fields")
     unknown = {name for name in _TEXTS if name in masked or _is_masked(fields[name])}
-    return Logged(fields, parse_time(fields["time"]), frozenset(unknown | (set(masked) & {"api_client"})))
+    return RecordedDecision(fields, parse_time(fields["time"]), frozenset(unknown | (set(masked) & {"api_client"})))
 
 
 def _is_masked(text: str) -> bool:
@@ -133,33 +133,33 @@ def _spiffe_id(text: str) -> SpiffeId | None:
         return None
 
 
-def _is_known(logged: Logged, clause: Clause, inputs: Inputs) -> bool:
-    unknown, has_token = logged.unknown, inputs.identity.token is not None
+def _is_known(recorded: RecordedDecision, clause: Clause, inputs: Inputs) -> bool:
+    unknown, has_token = recorded.unknown, inputs.identity.token is not None
     match clause:
         case TextClause():
-            return _text_is_known(logged, clause, inputs)
+            return _text_is_known(recorded, clause, inputs)
         case RequestPrincipalClause():
             pair = inputs.request_principal
             return not unknown & _OF_TOKEN and (pair is None or all(pair))
         case PortClause():
-            return "destination" not in unknown and bool(logged.fields["destination"])
+            return "destination" not in unknown and bool(recorded.fields["destination"])
         case AddressClause():
-            return _address_is_known(logged, clause, inputs)
+            return _address_is_known(recorded, clause, inputs)
         case TimeClause():
             return True
         case BoundClause():
-            return "binding" in logged.fields
+            return "binding" in recorded.fields
         case MaxAgeClause():
             return not has_token and not unknown & _OF_TOKEN
     return False
 
 
-def _text_is_known(logged: Logged, clause: TextClause, inputs: Inputs) -> bool:
-    dimension, unknown = clause.dimension, logged.unknown
+def _text_is_known(recorded: RecordedDecision, clause: TextClause, inputs: Inputs) -> bool:
+    dimension, unknown = clause.dimension, recorded.unknown
     if dimension is METHOD:
         return "method" not in unknown
     if dimension is PATH:
-        return "path" not in unknown and bool(logged.fields["path"])
+        return "path" not in unknown and bool(recorded.fields["path"])
     if dimension is HOST:
         return "host" not in unknown
     if dimension is PEER:
@@ -168,18 +168,18 @@ def _text_is_known(logged: Logged, clause: TextClause, inputs: Inputs) -> bool:
         # of Istio's several names of a peer one is recorded: that it matches is certain, that none does is not
         return inputs.strict or inputs.identity.peer is None or clause.holds(inputs, False) is not clause.negated
     if dimension is API_CLIENT:
-        return "api_client" in logged.fields and "api_client" not in unknown
+        return "api_client" in recorded.fields and "api_client" not in unknown
     if dimension is API_SCOPES:
-        return logged.fields.get("api_client") == "" and "api_client" not in unknown
+        return recorded.fields.get("api_client") == "" and "api_client" not in unknown
     if isinstance(dimension, ClaimDimension):
         return inputs.identity.token is None and not unknown & _OF_TOKEN
     return False
 
 
-def _address_is_known(logged: Logged, clause: AddressClause, inputs: Inputs) -> bool:
+def _address_is_known(recorded: RecordedDecision, clause: AddressClause, inputs: Inputs) -> bool:
     if clause.dimension is DESTINATION_IP:
-        return "destination" not in logged.unknown
+        return "destination" not in recorded.unknown
     direct = inputs.options.use_remote_address and inputs.options.xff_num_trusted_hops == 0
     if clause.dimension is SOURCE_IP or (clause.dimension is REMOTE_IP and direct):
-        return "source" not in logged.unknown
+        return "source" not in recorded.unknown
     return False  # the client's address comes from headers

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.output import add_output_argument
-from zta_authz.cli.times import time_argument
+from zta_authz.cli.time_argument import time_argument
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from zta_authz.cli.requests import Subject
+    from zta_authz.cli.request_files import Subject
     from zta_authz.errors import Fault
 
 EXIT_DENY: Final = 1
@@ -20,7 +20,7 @@ EXIT_DENY: Final = 1
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     from zta_authz.cli.argument_parser import epilog
-    from zta_authz.cli.loading import add_settings_arguments
+    from zta_authz.cli.command_inputs import add_settings_arguments
     from zta_authz.cli.request_arguments import add_request_arguments
 
     command = subparsers.add_parser(
@@ -72,7 +72,7 @@ def _caller(text: str) -> str:
 def _subject_reader(arguments: argparse.Namespace) -> Callable[[], Subject]:
     """What reads the request that is asked about. Ends the process with status 2 where there is none, or two."""
     from zta_authz.cli.request_arguments import given_fields, read_arguments
-    from zta_authz.cli.requests import load_request
+    from zta_authz.cli.request_files import load_request
 
     fields, caller = given_fields(arguments), arguments.caller or ""
     if arguments.request and fields:
@@ -90,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain. Raises `FaultsError` with everything that is wrong with settings, policies and request."""
     import time
 
-    from zta_authz.cli.loading import options_for, read_settings
-    from zta_authz.cli.outcome import decision_fields, print_lines, time_text
+    from zta_authz.cli.command_inputs import options_for, read_settings
+    from zta_authz.cli.decision_output import decision_fields, print_lines, time_text
     from zta_authz.cli.output import print_json, stdout_console
     from zta_authz.cli.policy_evaluator import PolicyEvaluator
     from zta_authz.errors import FaultsError

@@ -11,25 +11,25 @@ from zta_authz.errors import Fault, FaultsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from zta_authz.cli.policy_tests import Outcome, Suite
+    from zta_authz.cli.policy_tests import CaseResult, Suite
 
 
 def write_junit(
-    file: str, results: Iterable[tuple[Suite, Sequence[Outcome]]], texts: dict[int, str], faults: Sequence[Fault]
+    file: str, results: Iterable[tuple[Suite, Sequence[CaseResult]]], texts: dict[int, str], faults: Sequence[Fault]
 ) -> None:
     """Write the report. `texts` has, by the outcome's `id`, what to say of a failure. Raises `FaultsError`.
 
     Each fault that kept tests from running is an error of its own, so that no report looks clean without them.
     """
     root = Element("testsuites", name="zta-authz")
-    for suite, outcomes in results:
-        failed = sum(bool(outcome.differences) for outcome in outcomes)
-        element = _suite(root, suite.source, tests=len(outcomes), failures=failed, errors=0)
-        for outcome in outcomes:
-            case = _case(element, suite.source, outcome.case.name, outcome.case.line)
-            if outcome.differences:
-                failure = SubElement(case, "failure", message=_xml_text(f"differs in {', '.join(outcome.differences)}"))
-                failure.text = _xml_text(texts[id(outcome)])
+    for suite, case_results in results:
+        failed = sum(bool(result.differences) for result in case_results)
+        element = _suite(root, suite.source, tests=len(case_results), failures=failed, errors=0)
+        for result in case_results:
+            case = _case(element, suite.source, result.case.name, result.case.line)
+            if result.differences:
+                failure = SubElement(case, "failure", message=_xml_text(f"differs in {', '.join(result.differences)}"))
+                failure.text = _xml_text(texts[id(result)])
     if faults:
         element = _suite(root, "faults", tests=len(faults), failures=0, errors=len(faults))
         for fault in faults:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from zta_authz.cli.policy_evaluator import PolicyEvaluator
-    from zta_authz.cli.policy_tests import Outcome, Suite
+    from zta_authz.cli.policy_tests import CaseResult, Suite
 
 
-class RulePlace(NamedTuple):
+class LocatedRule(NamedTuple):
     """One rule and where it stands."""
 
     source: str
@@ -32,7 +32,7 @@ class Coverage(NamedTuple):
     """How many rules there are, and those that no test reaches, in order of place."""
 
     rules: int
-    missed: tuple[RulePlace, ...]
+    missed: tuple[LocatedRule, ...]
 
     def fields(self) -> dict[str, Any]:
         """For JSON."""
@@ -50,27 +50,27 @@ class Coverage(NamedTuple):
         return {"rules": self.rules, "reached": self.rules - len(self.missed), "notReached": missed}
 
 
-def coverage_of(results: Iterable[tuple[Suite, list[Outcome]]]) -> Coverage:
+def coverage_of(results: Iterable[tuple[Suite, list[CaseResult]]]) -> Coverage:
     """The coverage of all suites together: a rule counts once, however many documents load it."""
-    rules: set[RulePlace] = set()
-    reached: set[RulePlace] = set()
-    for suite, outcomes in results:
+    rules: set[LocatedRule] = set()
+    reached: set[LocatedRule] = set()
+    for suite, case_results in results:
         own = list(_rules(suite.evaluator))
         rules.update(own)
-        keys = {key for outcome in outcomes for key in _reached(outcome)}
+        keys = {key for result in case_results for key in _reached(result)}
         reached.update(rule for rule in own if (rule.policy, rule.rule, rule.action) in keys)
     return Coverage(len(rules), tuple(sorted(rules - reached)))
 
 
-def _rules(evaluator: PolicyEvaluator) -> Iterator[RulePlace]:
+def _rules(evaluator: PolicyEvaluator) -> Iterator[LocatedRule]:
     for policy in evaluator.snapshot.table.policies:
         ref = policy.ref
         for rule in policy.rules:
-            yield RulePlace(ref.position.source, rule.line, ref.name, rule.number, rule.name, ref.action)
+            yield LocatedRule(ref.position.source, rule.line, ref.name, rule.number, rule.name, ref.action)
 
 
-def _reached(outcome: Outcome) -> Iterator[tuple[str, int, str]]:
-    decision = outcome.explanation.decision
+def _reached(result: CaseResult) -> Iterator[tuple[str, int, str]]:
+    decision = result.explanation.decision
     if decision.rule is not None:
         yield decision.policy, decision.rule, decision.verdict.value.upper()
     for shadow in decision.shadows:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zta_authz.authn.verify import IdentityVerifier
-    from zta_authz.cli.requests import Subject
+    from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.model.documents import RequestAuthentication
     from zta_authz.model.identity import Identity, Peer
@@ -39,7 +39,7 @@ _SPACED = "spaceDelimitedClaims"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RuleLocation:
     """Where a rule stands."""
 
     source: str
@@ -129,9 +129,9 @@ class PolicyEvaluator:
         """The decision, and what was missing for the nearest ALLOW rules."""
         return explain(self._snapshot_for(subject), subject.request, subject.evidence, now, subject.caller)
 
-    def places(self, policy: str, rule: int, action: str) -> tuple[Place, ...]:
+    def locations(self, policy: str, rule: int, action: str) -> tuple[RuleLocation, ...]:
         """Where rule number `rule` of `policy` stands: more than one where two kinds share the policy's name."""
-        return self._places.get((policy, rule, action), ())
+        return self._locations.get((policy, rule, action), ())
 
     def notes(self, subject: Subject, decision: Decision) -> tuple[str, ...]:
         """What an operator should know of this decision beside its reason."""
@@ -171,13 +171,13 @@ class PolicyEvaluator:
         return tuple(notes)
 
     @cached_property
-    def _places(self) -> dict[tuple[str, int, str], tuple[Place, ...]]:
-        places: dict[tuple[str, int, str], tuple[Place, ...]] = {}
+    def _locations(self) -> dict[tuple[str, int, str], tuple[RuleLocation, ...]]:
+        locations: dict[tuple[str, int, str], tuple[RuleLocation, ...]] = {}
         for policy in self.snapshot.table.policies:
             for rule in policy.rules:
                 key = (policy.ref.name, rule.number, policy.ref.action)
-                places[key] = (*places.get(key, ()), Place(policy.ref.position.source, rule.line))
-        return places
+                locations[key] = (*locations.get(key, ()), RuleLocation(policy.ref.position.source, rule.line))
+        return locations
 
     def _snapshot_for(self, subject: Subject) -> Snapshot:
         if not subject.assumed:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from zta_authz.cli.policy_tests import Outcome, Suite
+    from zta_authz.cli.policy_tests import CaseResult, Suite
 
-    Results = list[tuple[Suite, list[Outcome]]]
+    Results = list[tuple[Suite, list[CaseResult]]]
 
 EXIT_FAILURES: Final = 1
 
@@ -99,7 +99,7 @@ def _run_once(arguments: argparse.Namespace, policies: list[str]) -> int:
         faults.append(Fault("--filter", 0, 0, f"no test is named like `{arguments.filter}`", hint))
     results = [] if faults else [(suite, [run_case(suite, case, now) for case in chosen]) for suite, chosen in cases]
     if arguments.junit:
-        texts = {id(outcome): _failure_text(suite, outcome) for suite, outcomes in results for outcome in outcomes}
+        texts = {id(result): _failure_text(suite, result) for suite, case_results in results for result in case_results}
         write_junit(arguments.junit, results, texts, faults)
     if faults:
         raise FaultsError(faults)
@@ -107,7 +107,7 @@ def _run_once(arguments: argparse.Namespace, policies: list[str]) -> int:
         _print_json(results, coverage=arguments.coverage)
     else:
         _print_text(results, coverage=arguments.coverage)
-    return EXIT_FAILURES if any(outcome.differences for _, outcomes in results for outcome in outcomes) else 0
+    return EXIT_FAILURES if any(result.differences for _, case_results in results for result in case_results) else 0
 
 
 def _chosen(name: str, pattern: str) -> bool:
@@ -124,28 +124,28 @@ def _load(paths: Sequence[str], faults: list[Fault]) -> list[Suite]:
 
 
 def _counts(results: Results) -> dict[str, int]:
-    outcomes = [outcome for _, outcomes in results for outcome in outcomes]
-    failed = sum(bool(outcome.differences) for outcome in outcomes)
-    return {"tests": len(outcomes), "passed": len(outcomes) - failed, "failed": failed}
+    case_results = [result for _, case_results in results for result in case_results]
+    failed = sum(bool(result.differences) for result in case_results)
+    return {"tests": len(case_results), "passed": len(case_results) - failed, "failed": failed}
 
 
 def _print_json(results: Results, *, coverage: bool) -> None:
-    from zta_authz.cli.outcome import decision_fields
+    from zta_authz.cli.decision_output import decision_fields
     from zta_authz.cli.output import print_json
     from zta_authz.cli.policy_coverage import coverage_of
 
     tests: list[dict[str, Any]] = [
         {
             "source": suite.source,
-            "line": outcome.case.line,
-            "name": outcome.case.name,
-            "passed": not outcome.differences,
-            "expected": outcome.case.expected,
-            "got": outcome.got,
-            "decision": decision_fields(suite.evaluator, outcome.case.subject, outcome.explanation),
+            "line": result.case.line,
+            "name": result.case.name,
+            "passed": not result.differences,
+            "expected": result.case.expected,
+            "got": result.got,
+            "decision": decision_fields(suite.evaluator, result.case.subject, result.explanation),
         }
-        for suite, outcomes in results
-        for outcome in outcomes
+        for suite, case_results in results
+        for result in case_results
     ]
     fields = {"coverage": coverage_of(results).fields()} if coverage else {}
     print_json("PolicyTestResult", {"summary": _counts(results), "tests": tests, **fields})
@@ -155,14 +155,14 @@ def _print_text(results: Results, *, coverage: bool) -> None:
     from zta_authz.cli.output import one_line, stdout_console
 
     console = stdout_console()
-    for suite, outcomes in results:
-        for outcome in outcomes:
-            _print_outcome(console, suite, outcome)
+    for suite, case_results in results:
+        for result in case_results:
+            _print_result(console, suite, result)
     for note in dict.fromkeys(
         note
-        for suite, outcomes in results
-        for outcome in outcomes
-        for note in suite.evaluator.unjudged(outcome.case.subject)
+        for suite, case_results in results
+        for result in case_results
+        for note in suite.evaluator.unjudged(result.case.subject)
     ):
         console.print(f"note: {one_line(note)}", soft_wrap=True, markup=False, highlight=False)
     if coverage:
@@ -182,25 +182,25 @@ def _print_coverage(console: Console, results: Results) -> None:
     console.print(f"{coverage.rules - len(coverage.missed)} of {coverage.rules} rules reached", soft_wrap=True)
 
 
-def _print_outcome(console: Console, suite: Suite, outcome: Outcome) -> None:
+def _print_result(console: Console, suite: Suite, result: CaseResult) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from zta_authz.cli.outcome import print_lines
+    from zta_authz.cli.decision_output import print_lines
     from zta_authz.cli.output import one_line
 
-    failed = bool(outcome.differences)
+    failed = bool(result.differences)
     line = Text("FAIL" if failed else "pass", style="bold red" if failed else "green")
-    name = one_line(f"  {suite.source}:{outcome.case.line}  {outcome.case.name}")
+    name = one_line(f"  {suite.source}:{result.case.line}  {result.case.name}")
     console.print(line.append(name, style="not bold default"), soft_wrap=True)
     if not failed:
         return
-    console.print(Padding(_diff(outcome), (0, 0, 0, 6), expand=False))
-    for line in print_lines(suite.evaluator, outcome.case.subject, outcome.explanation):
+    console.print(Padding(_diff(result), (0, 0, 0, 6), expand=False))
+    for line in print_lines(suite.evaluator, result.case.subject, result.explanation):
         console.print(Text("      ").append_text(line), soft_wrap=True)
 
 
-def _diff(outcome: Outcome) -> Any:
+def _diff(result: CaseResult) -> Any:
     """Expected beside got, the fields that differ marked."""
     from rich.table import Table
     from rich.text import Text
@@ -208,9 +208,9 @@ def _diff(outcome: Outcome) -> Any:
     from zta_authz.cli.output import one_line
 
     table = Table("", "expected", "got", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, expected in outcome.case.expected.items():
-        differs = name in outcome.differences
-        got = outcome.got[name]
+    for name, expected in result.case.expected.items():
+        differs = name in result.differences
+        got = result.got[name]
         table.add_row(
             name,
             Text(one_line(str(expected)), style="green" if differs else ""),
@@ -219,9 +219,9 @@ def _diff(outcome: Outcome) -> Any:
     return table
 
 
-def _failure_text(suite: Suite, outcome: Outcome) -> str:
-    from zta_authz.cli.outcome import print_lines
+def _failure_text(suite: Suite, result: CaseResult) -> str:
+    from zta_authz.cli.decision_output import print_lines
 
-    lines = [f"{name}: expected {outcome.case.expected[name]}, got {outcome.got[name]}" for name in outcome.differences]
-    lines += [line.plain for line in print_lines(suite.evaluator, outcome.case.subject, outcome.explanation)]
+    lines = [f"{name}: expected {result.case.expected[name]}, got {result.got[name]}" for name in result.differences]
+    lines += [line.plain for line in print_lines(suite.evaluator, result.case.subject, result.explanation)]
     return "\n".join(lines)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from zta_authz.cli.loading import as_text, read_small_file
+from zta_authz.cli.command_inputs import as_text, read_small_file
 from zta_authz.cli.policy_evaluator import PolicyEvaluator
-from zta_authz.cli.requests import parse_time, read_request
+from zta_authz.cli.request_files import parse_time, read_request
 from zta_authz.errors import Fault, FaultsError, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.policy.yaml.fields import Reader, entries
@@ -24,7 +24,7 @@ from zta_authz.settings.consistency import inconsistencies
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from zta_authz.cli.requests import Subject
+    from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.model.options import Options
     from zta_authz.pdp.explain import Explanation
@@ -64,7 +64,7 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CaseResult:
     """How a test came out. `got` has the same keys as `case.expected`; `explanation` is of the decision."""
 
     case: Case
@@ -77,16 +77,16 @@ class Outcome:
         return [name for name, expected in self.case.expected.items() if self.got[name] != expected]
 
 
-def run_case(suite: Suite, case: Case, now: float) -> Outcome:
+def run_case(suite: Suite, case: Case, now: float) -> CaseResult:
     """Decide the case's request; at `now` where the case names no time."""
     explanation = suite.evaluator.explain(case.subject, now if case.at is None else case.at)
-    got = _outcome(explanation.decision)
+    got = _decision_fields(explanation.decision)
     if isinstance(case.expected.get("rule"), str):
         got["rule"] = explanation.decision.rule_name or explanation.decision.rule
-    return Outcome(case, {name: got[name] for name in case.expected}, explanation)
+    return CaseResult(case, {name: got[name] for name in case.expected}, explanation)
 
 
-def _outcome(decision: Decision) -> dict[str, str | int | None]:
+def _decision_fields(decision: Decision) -> dict[str, str | int | None]:
     return {
         "verdict": decision.verdict.value,
         "reason": decision.reason.value,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from zta_authz.cli.decision_logs import Logged
+    from zta_authz.cli.decision_logs import RecordedDecision
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rules.inputs import Inputs
@@ -25,8 +25,8 @@ EXAMPLES: Final = 3
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     from zta_authz.cli.argument_parser import epilog
-    from zta_authz.cli.loading import add_settings_arguments
-    from zta_authz.cli.times import time_argument
+    from zta_authz.cli.command_inputs import add_settings_arguments
+    from zta_authz.cli.time_argument import time_argument
 
     command = subparsers.add_parser(
         "replay",
@@ -74,7 +74,7 @@ class Change(NamedTuple):
 
 
 @dataclass(slots=True)
-class Findings:
+class ReplayResult:
     """What came of all requests. `unread` are lines that are no records, by place."""
 
     same: int = 0
@@ -107,7 +107,7 @@ class Findings:
         if len(examples) < EXAMPLES:
             examples.append(example)
 
-    def cannot_tell(self, missing: Collection[str]) -> None:
+    def count_undecidable(self, missing: Collection[str]) -> None:
         """Count one request that can't be decided for want of what is `missing`."""
         self.undecidable += 1
         for need in missing:
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Replay. Raises `FaultsError` with everything that is wrong with settings, policies and recordings."""
     from pathlib import Path
 
-    from zta_authz.cli.loading import options_for, read_settings
+    from zta_authz.cli.command_inputs import options_for, read_settings
     from zta_authz.cli.recordings import find_recordings, is_log
     from zta_authz.errors import Fault, FaultsError
     from zta_authz.policy_sources.files import load_snapshot
@@ -129,27 +129,27 @@ def run(arguments: argparse.Namespace) -> int:
     snapshot = load_snapshot(arguments.policies, options)
     logs = [file for file in files if is_log(file)]
     requests = [file for file in files if file not in logs]
-    findings = Findings()
+    result = ReplayResult()
     for log in logs:
-        _replay_log(log, snapshot, settings, arguments.at, findings)
+        _replay_log(log, snapshot, settings, arguments.at, result)
     if requests:
         if not arguments.against and not any(Path(path).exists() for path in settings.policies):
             message = "recorded requests are compared with the policies in force, and there are none"
             raise FaultsError([Fault(str(requests[0]), 0, 0, message, "name them: --against DIR, or --config FILE")])
         against = load_snapshot(arguments.against or settings.policies, options)
         for file in requests:
-            _replay_requests(file, against, snapshot, arguments.at, findings)
-    if not findings.requests:
+            _replay_requests(file, against, snapshot, arguments.at, result)
+    if not result.requests:
         raise FaultsError([Fault(" ".join(arguments.recordings), 0, 0, "holds no decisions", "is it the right file?")])
     if arguments.output == "json":
-        _print_json(findings)
+        _print_json(result)
     else:
-        _print_text(findings)
-    return EXIT_CHANGES if findings.changes else 0
+        _print_text(result)
+    return EXIT_CHANGES if result.changes else 0
 
 
-def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | None, findings: Findings) -> None:
-    from zta_authz.cli.decision_logs import NoDecision, read_line
+def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | None, result: ReplayResult) -> None:
+    from zta_authz.cli.decision_logs import NotADecision, parse_record
     from zta_authz.cli.recordings import lines_of
     from zta_authz.pdp.partial import outlook
 
@@ -157,41 +157,41 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
     options = snapshot.options
     for number, line in lines_of(log):
         try:
-            logged = read_line(line, masked)
-        except NoDecision:
+            recorded = parse_record(line, masked)
+        except NotADecision:
             continue
         except ValueError:
-            findings.unread.append(f"{log}:{number}")
+            result.unread.append(f"{log}:{number}")
             continue
-        if not logged.by_policy:
-            findings.refused += 1
+        if not recorded.by_policy:
+            result.refused += 1
             continue
         if options.shared:
-            findings.cannot_tell(("whose request it was (`workloads`, `gateways`)",))
+            result.count_undecidable(("whose request it was (`workloads`, `gateways`)",))
             continue
-        inputs = logged.inputs(options, at)
-        revoked = _revoked(logged, inputs, snapshot)
+        inputs = recorded.inputs(options, at)
+        revoked = _revoked(recorded, inputs, snapshot)
         if revoked is not None:
-            findings.compare(_old(logged), revoked, _example(logged))
+            result.compare(_old(recorded), revoked, _example(recorded))
             continue
         view = snapshot.table.default_view
-        partial = outlook(view, inputs, logged.known(inputs), default_allow=options.default_allow)
+        partial = outlook(view, inputs, recorded.known(inputs), default_allow=options.default_allow)
         if partial.decision is None:
-            findings.cannot_tell(partial.missing)
+            result.count_undecidable(partial.missing)
             continue
-        findings.compare(_old(logged), partial.decision, _example(logged))
+        result.compare(_old(recorded), partial.decision, _example(recorded))
 
 
-def _old(logged: Logged) -> tuple[str, str, int | None, str]:
-    fields = logged.fields
+def _old(recorded: RecordedDecision) -> tuple[str, str, int | None, str]:
+    fields = recorded.fields
     return fields["verdict"], fields["policy"], fields.get("rule"), fields.get("rule_name", "")
 
 
-def _example(logged: Logged) -> dict[str, Any]:
-    return {name: logged.fields[name] for name in ("time", "decision_id", "method", "host", "path", "principal")}
+def _example(recorded: RecordedDecision) -> dict[str, Any]:
+    return {name: recorded.fields[name] for name in ("time", "decision_id", "method", "host", "path", "principal")}
 
 
-def _revoked(logged: Logged, inputs: Inputs, snapshot: Snapshot) -> Decision | None:
+def _revoked(recorded: RecordedDecision, inputs: Inputs, snapshot: Snapshot) -> Decision | None:
     """The denial, where what is recorded of the caller is revoked for sure: whenever it was issued before the call."""
     from zta_authz.cli.policy_evaluator import authority_of
     from zta_authz.errors import Refused
@@ -199,9 +199,9 @@ def _revoked(logged: Logged, inputs: Inputs, snapshot: Snapshot) -> Decision | N
 
     identity, verifier, now = inputs.identity, snapshot.verifier, inputs.now
     try:
-        if identity.peer is not None and "principal" not in logged.unknown:
+        if identity.peer is not None and "principal" not in recorded.unknown:
             verifier.revocations.check_peer(identity.peer.names, (), now, now)
-        if identity.token is not None and logged.unknown.isdisjoint(("token_issuer", "token_subject")):
+        if identity.token is not None and recorded.unknown.isdisjoint(("token_issuer", "token_subject")):
             issuer, subject = identity.token.issuer, identity.token.subject
             verifier.revocations.check_claims(authority_of(issuer, subject, verifier), subject, "", now, now)
     except Refused as refused:
@@ -209,10 +209,10 @@ def _revoked(logged: Logged, inputs: Inputs, snapshot: Snapshot) -> Decision | N
     return None
 
 
-def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: float | None, findings: Findings) -> None:
+def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: float | None, result: ReplayResult) -> None:
     import time
 
-    from zta_authz.cli.outcome import time_text
+    from zta_authz.cli.decision_output import time_text
     from zta_authz.cli.recordings import check_requests_of
     from zta_authz.ext_authz.request import parse_check_request, request_time
     from zta_authz.pdp.decide import decide
@@ -223,7 +223,7 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
         old = decide(against, request, evidence, now, trial=True)
         new = decide(snapshot, request, evidence, now, trial=True)
         if _wants_fetched_keys(old, against) or _wants_fetched_keys(new, snapshot):
-            findings.cannot_tell(("keys of an issuer that are fetched",))
+            result.count_undecidable(("keys of an issuer that are fetched",))
             continue
         example = {
             "time": time_text(now),
@@ -233,7 +233,7 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
             "path": request.path.partition("?")[0],
             "principal": new.identity.principal or old.identity.principal,
         }
-        findings.compare((old.verdict.value, old.policy, old.rule, old.rule_name), new, example)
+        result.compare((old.verdict.value, old.policy, old.rule, old.rule_name), new, example)
 
 
 def _wants_fetched_keys(decision: Decision, snapshot: Snapshot) -> bool:
@@ -244,26 +244,26 @@ def _wants_fetched_keys(decision: Decision, snapshot: Snapshot) -> bool:
     return decision.reason is Reason.TOKEN_KEY_UNKNOWN and fetched
 
 
-def _counts(findings: Findings) -> dict[str, int]:
+def _counts(result: ReplayResult) -> dict[str, int]:
     return {
-        "requests": findings.requests,
-        "same": findings.same,
-        "changed": findings.changed,
-        "undecidable": findings.undecidable,
-        "refused": findings.refused,
-        "unread": len(findings.unread),
+        "requests": result.requests,
+        "same": result.same,
+        "changed": result.changed,
+        "undecidable": result.undecidable,
+        "refused": result.refused,
+        "unread": len(result.unread),
     }
 
 
-def _by_count(findings: Findings) -> list[tuple[Change, int]]:
+def _by_count(result: ReplayResult) -> list[tuple[Change, int]]:
     def order(item: tuple[Change, int]) -> tuple[Any, ...]:
         change, count = item
         return (-count, change.old, change.old_policy, change.old_rule or 0, change.new_policy, change.new_rule or 0)
 
-    return sorted(findings.changes.items(), key=order)
+    return sorted(result.changes.items(), key=order)
 
 
-def _print_json(findings: Findings) -> None:
+def _print_json(result: ReplayResult) -> None:
     from zta_authz.cli.output import print_json
 
     changes = [
@@ -271,40 +271,40 @@ def _print_json(findings: Findings) -> None:
             "from": _side(change.old, change.old_policy, change.old_rule, change.old_rule_name),
             "to": _side(change.new, change.new_policy, change.new_rule, change.new_rule_name),
             "count": count,
-            "examples": findings.examples[change],
+            "examples": result.examples[change],
         }
-        for change, count in _by_count(findings)
+        for change, count in _by_count(result)
     ]
-    missing = [{"needs": needs, "count": count} for needs, count in _most_first(findings.missing)]
-    fields = {"summary": _counts(findings), "changes": changes, "undecidable": missing, "unread": findings.unread}
+    missing = [{"needs": needs, "count": count} for needs, count in _most_first(result.missing)]
+    fields = {"summary": _counts(result), "changes": changes, "undecidable": missing, "unread": result.unread}
     print_json("ReplayResult", fields)
 
 
-def _print_text(findings: Findings) -> None:
+def _print_text(result: ReplayResult) -> None:
     from rich.text import Text
 
     from zta_authz.cli.output import one_line, stdout_console
 
     console = stdout_console()
-    for change, count in _by_count(findings):
+    for change, count in _by_count(result):
         line = Text(f"{count:>6}  {change.old} -> ", style="bold")
         line.append(change.new, style="bold green" if change.new == "allow" else "bold red")
         old = _by(change.old_policy, change.old_rule, change.old_rule_name)
         new = _by(change.new_policy, change.new_rule, change.new_rule_name)
         line.append(one_line(f"  {new}; was {old}"), style="not bold default")
         console.print(line, soft_wrap=True)
-        for example in findings.examples[change]:
+        for example in result.examples[change]:
             who = example["principal"] or "nobody"
             where = example.get("recording") or f"decision {example['decision_id']}"
             summary = f"{example['method']} {example['host']}{example['path']} by {who}, {example['time']} ({where})"
             console.print(Text(one_line(f"        {summary}"), style="dim"), soft_wrap=True)
-    if findings.missing:
+    if result.missing:
         console.print("can't be told; what rules ask for that the recording does not say:", soft_wrap=True)
-        for needs, count in _most_first(findings.missing):
+        for needs, count in _most_first(result.missing):
             console.print(Text(one_line(f"{count:>6}  {needs}")), soft_wrap=True)
-    for place in findings.unread[:EXAMPLES]:
+    for place in result.unread[:EXAMPLES]:
         console.print(Text(one_line(f"not a record: {place}"), style="yellow"), soft_wrap=True)
-    console.print(", ".join(f"{name}: {count}" for name, count in _counts(findings).items()), soft_wrap=True)
+    console.print(", ".join(f"{name}: {count}" for name, count in _counts(result).items()), soft_wrap=True)
 
 
 def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from zta_authz.cli.requests import Subject
+    from zta_authz.cli.request_files import Subject
 
 SOURCE: Final = "command line"
 """The place of faults in such a request."""
@@ -85,7 +85,7 @@ def read_arguments(fields: dict[str, Any], caller: str) -> Subject:
     """The request with these fields. Raises `FaultsError` as for a request in a file."""
     from dataclasses import replace
 
-    from zta_authz.cli.requests import request_in
+    from zta_authz.cli.request_files import request_in
     from zta_authz.errors import Fault, FaultsError
 
     try:

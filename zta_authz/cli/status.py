@@ -76,7 +76,7 @@ def _addresses(given: str | None, settings: Settings) -> list[str]:
 
 
 def _fields(address: str, status: ServiceStatus) -> dict[str, Any]:
-    from zta_authz.cli.outcome import time_text
+    from zta_authz.cli.decision_output import time_text
     from zta_authz.cli.output import fault_fields
 
     return {
@@ -103,7 +103,7 @@ def _fields(address: str, status: ServiceStatus) -> dict[str, Any]:
 
 
 def _lines(address: str, status: ServiceStatus) -> Iterator[str]:
-    from zta_authz.cli.outcome import time_text
+    from zta_authz.cli.decision_output import time_text
     from zta_authz.cli.output import one_line
 
     yield one_line(f"{address}  {'ready' if status.ready else 'NOT READY'}")

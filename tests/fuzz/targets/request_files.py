@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz.target import Target, assert_telling, split_mode
-from zta_authz.cli.requests import load_request, parse_time
+from zta_authz.cli.request_files import load_request, parse_time
 from zta_authz.errors import FaultsError
 from zta_authz.model.request import NO_EVIDENCE
 

@@ -13,7 +13,7 @@ from tests.support.check_requests import check_request
 from tests.support.pki import NOW, Profile, Signer, jwks, pem, root
 from tests.support.policies import operation, policy, source, when
 from zta_authz.cli import main
-from zta_authz.cli.outcome import time_text
+from zta_authz.cli.decision_output import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.cli.output import add_output_argument
-from zta_authz.cli.times import time_argument
+from zta_authz.cli.time_argument import time_argument
 
 if TYPE_CHECKING:
     import argparse
@@ -83,14 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     import time
     from dataclasses import replace
 
-    from zta_authz.cli.compliance.authorizers import Given
+    from zta_authz.cli.compliance.authorizers import Overrides
     from zta_authz.cli.compliance.catalogue import judge
     from zta_authz.cli.compliance.installation import load_installation
     from zta_authz.cli.compliance.report import exit_status, print_report, report_fields
     from zta_authz.cli.output import print_json, stdout_console
 
     now = time.time() if arguments.at is None else arguments.at
-    installation = load_installation(arguments.paths, Given(arguments.config, tuple(arguments.policies)), now)
+    installation = load_installation(arguments.paths, Overrides(arguments.config, tuple(arguments.policies)), now)
     waivers = dict(arguments.waive)
     evidence = [replace(result, waiver=waivers.get(result.check.id, "")) for result in judge(installation)]
     if arguments.output == "json":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.inner import Inners, inner_of
-from zta_authz.cli.compliance.values import Document, Place, Value
-from zta_authz.cli.loading import options_for
+from zta_authz.cli.command_inputs import options_for
+from zta_authz.cli.compliance.embedded_text import EmbeddedTexts, embedded_text
+from zta_authz.cli.compliance.values import Document, FieldLocation, Value
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 from zta_authz.policy.documents.reader import read_all
@@ -35,7 +35,7 @@ POD_PATHS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Overrides:
     """What the command line names apart from the manifests: a settings file, policies."""
 
     config: str = ""
@@ -57,26 +57,26 @@ class Authorizer:
     variables: Mapping[str, Value]
     snapshot: Snapshot
     documents: DocumentSet
-    inners: Inners
+    embedded_texts: EmbeddedTexts
     unread: tuple[tuple[str, Value | None], ...] = field(default=())
     settings_known: bool = True
     """False where a setting that no file shows need not have its default."""
 
-    def setting(self, *path: str | int) -> Place:
+    def setting(self, *path: str | int) -> FieldLocation:
         """Where the setting at `path` was set: an environment variable, the file, or nowhere (a default)."""
         for end in range(len(path), 0, -1):
             variable = self.variables.get(variable_of(path[:end]))
             if variable is not None:
-                return variable.place
+                return variable.location
         name = ".".join(str(step) for step in path)
         value = None if self.config is None else self.config.get(*path)
         if value is None:
-            return Place("", 0, f"settings: {name} (default)")
-        return value.place
+            return FieldLocation("", 0, f"settings: {name} (default)")
+        return value.location
 
-    def place(self, source: str, line: int, what: str) -> Place:
+    def location(self, source: str, line: int, what: str) -> FieldLocation:
         """Where something stands in the policies."""
-        return self.inners.place(source, line, what)
+        return self.embedded_texts.location(source, line, what)
 
 
 def pods_of(documents: Sequence[Document]) -> Iterator[tuple[Document, Value]]:
@@ -103,7 +103,7 @@ class AuthorizerReader:
     """Reads every authorizer of an installation; `faults` are what `serve` would refuse to start with."""
 
     def __init__(
-        self, documents: Sequence[Document], lines: Mapping[str, list[str]], given: Given, faults: list[Fault]
+        self, documents: Sequence[Document], lines: Mapping[str, list[str]], given: Overrides, faults: list[Fault]
     ) -> None:
         self._documents = documents
         self._maps = {
@@ -118,29 +118,31 @@ class AuthorizerReader:
     def read(self) -> list[Authorizer]:
         """Those that could be read."""
         authorizers = [
-            self._one(document, pod, container)
+            self._read_authorizer(document, pod, container)
             for document, pod in pods_of(self._documents)
             for container in containers_of(pod)
             if is_authorizer(container)
         ]
         if not authorizers and (self._given.config or self._given.policies):
-            authorizers = [self._one(None, None, None)]
+            authorizers = [self._read_authorizer(None, None, None)]
         return [authorizer for authorizer in authorizers if authorizer is not None]
 
-    def _one(self, workload: Document | None, pod: Value | None, container: Value | None) -> Authorizer | None:
-        inners = Inners()
+    def _read_authorizer(
+        self, workload: Document | None, pod: Value | None, container: Value | None
+    ) -> Authorizer | None:
+        embedded_texts = EmbeddedTexts()
         unread: list[tuple[str, Value | None]] = []
         mounts = Mounts(self._maps, workload, pod, container)
         variables = {} if container is None else self._variables(container, unread)
         environ = {name: _value_of(variable, workload) for name, variable in variables.items()}
         try:
-            settings, config = self._settings(container, mounts, environ, inners, unread)
+            settings, config = self._settings(container, mounts, environ, embedded_texts, unread)
             settings_known = not unread
-            sources = self._policies(settings, mounts, inners, unread)
+            sources = self._policies(settings, mounts, embedded_texts, unread)
             options = options_for(settings, settings.policies)  # files have other names here
             snapshot = compile_snapshot(sources, options)
         except FaultsError as error:
-            self._faults += inners.faults(error.faults)
+            self._faults += embedded_texts.faults(error.faults)
             return None
         documents = _documents_of(sources, options)
         return Authorizer(
@@ -151,7 +153,7 @@ class AuthorizerReader:
             variables,
             snapshot,
             documents,
-            inners,
+            embedded_texts,
             tuple(unread),
             settings_known,
         )
@@ -175,7 +177,7 @@ class AuthorizerReader:
         container: Value | None,
         mounts: Mounts,
         environ: Mapping[str, str],
-        inners: Inners,
+        embedded_texts: EmbeddedTexts,
         unread: list[tuple[str, Value | None]],
     ) -> tuple[Settings, Value | None]:
         if self._given.config:
@@ -197,13 +199,13 @@ class AuthorizerReader:
                 (f"settings file {path}: its ConfigMap is not among the manifests; or use --config", container)
             )
             return Settings(), None
-        inner = inners.add(inner_of(*held, self._lines))
-        settings = parse_settings(inner.name, inner.text, environ)
+        embedded = embedded_texts.add(embedded_text(*held, self._lines))
+        settings = parse_settings(embedded.name, embedded.text, environ)
         owner = f'{held[0].root.owner}: data["{held[1]}"]'
-        return settings, _config(inner.shown_source, inner.text, inner.shift, owner)
+        return settings, _config(embedded.shown_source, embedded.text, embedded.shift, owner)
 
     def _policies(
-        self, settings: Settings, mounts: Mounts, inners: Inners, unread: list[tuple[str, Value | None]]
+        self, settings: Settings, mounts: Mounts, embedded_texts: EmbeddedTexts, unread: list[tuple[str, Value | None]]
     ) -> list[SourceText]:
         if self._given.policies:
             faults: list[Fault] = []
@@ -220,8 +222,8 @@ class AuthorizerReader:
                 for path in unknown
             ]
             for file in held:
-                inner = inners.add(inner_of(*file, self._lines))
-                sources.append(SourceText(inner.name, inner.text))
+                embedded = embedded_texts.add(embedded_text(*file, self._lines))
+                sources.append(SourceText(embedded.name, embedded.text))
         return sources
 
 
@@ -244,17 +246,17 @@ class Mounts:
         for mount in sorted(mounts, key=lambda mount: mount.text("mountPath")):  # the outer first: the inner hides it
             self._add(mount.text("mountPath").rstrip("/"), mount.text("subPath"), volumes.get(mount.text("name")))
 
-    def _add(self, place: str, sub_path: str, volume: Value | None) -> None:
-        self._files = {name: held for name, held in self._files.items() if not _is_below(name, place)}
-        held = None if volume is None else self._held(volume)
+    def _add(self, location: str, sub_path: str, volume: Value | None) -> None:
+        self._files = {name: held for name, held in self._files.items() if not _is_below(name, location)}
+        held = None if volume is None else self._volume_files(volume)
         if held is None:
-            self._unknown.append(place)
+            self._unknown.append(location)
             return
         for name, file in held.items():
             if not sub_path:
-                self._files[f"{place}/{name}"] = file
+                self._files[f"{location}/{name}"] = file
             elif _is_below(name, sub_path):
-                self._files[place + name[len(sub_path) :]] = file
+                self._files[location + name[len(sub_path) :]] = file
 
     def files(self, path: str) -> list[tuple[Document, str, Value]]:
         """The policy files of a mounted directory and of those below it, as `serve` finds them, or the one file."""
@@ -270,13 +272,13 @@ class Mounts:
 
     def unknown(self, path: str) -> list[str]:
         """The mounts at or below `path` whose content is not in the manifests."""
-        return [place for place in self._unknown if _is_below(place, path.rstrip("/"))]
+        return [location for location in self._unknown if _is_below(location, path.rstrip("/"))]
 
     def file(self, path: str) -> tuple[Document, str, Value] | None:
         """One mounted file: its ConfigMap, key and value."""
         return self._files.get(path)
 
-    def _held(self, volume: Value) -> dict[str, tuple[Document, str, Value]] | None:
+    def _volume_files(self, volume: Value) -> dict[str, tuple[Document, str, Value]] | None:
         """The files of a volume by their names in it; None where they are not known."""
         holder = self._maps.get((self._namespace, volume.text("configMap", "name")))
         if holder is None:

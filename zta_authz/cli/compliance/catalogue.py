@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.checks import answers, asking, network, pods, records, requests, rules, tokens, transport
+from zta_authz.cli.compliance.checks import (
+    enforcement,
+    failure_modes,
+    monitoring,
+    network,
+    pods,
+    policy_rules,
+    request_evidence,
+    tokens,
+    transport,
+)
 from zta_authz.cli.compliance.evidence import Check, Evidence, Requirement, gather
 
 if TYPE_CHECKING:
@@ -42,36 +52,37 @@ REQUIREMENTS: Final = (
 
 CHECKS: Final = (
     Check("decisions-known", "Settings and policies are at hand", ("T1", "T6", "AC-4"),
-          "`--config` of zta-authz's containers, their ConfigMaps and `ZTA_` variables", rules.decisions_are_known),
+          "`--config` of zta-authz's containers, their ConfigMaps and `ZTA_` variables",
+          policy_rules.decisions_are_known),
     Check("all-requests-asked", "Every request is put to zta-authz", ("T1", "T3", "T6", "AC-4", "SC-7"),
           "AuthorizationPolicy CUSTOM `spec.rules`, `spec.selector`, `spec.targetRefs`; EnvoyFilter "
           "`workloadSelector`; SecurityPolicy `spec.targetRefs`; HTTPRoute; ExtAuthzPerRoute `disabled`; "
           "ExtAuthz `filter_enabled`; listeners of Envoy's configurations; "
           "labels of Namespaces",
-          asking.every_request_is_asked),
+          enforcement.every_request_is_asked),
     Check("fail-closed", "No answer is a denial", ("T6", "AC-4", "SC-7"),
           "provider `failOpen`, ExtAuthz `failure_mode_allow`, SecurityPolicy `extAuth.failOpen`, EnvoyPatchPolicy",
-          answers.no_answer_is_a_denial, "nobody asks"),
+          failure_modes.no_answer_is_a_denial, "nobody asks"),
     Check("answer-in-time", "The wait for an answer is bounded", ("T6",),
           "provider `timeout`, ExtAuthz `grpc_service.timeout`, SecurityPolicy `extAuth.timeout`",
-          answers.answers_in_time, "nobody asks"),
+          failure_modes.answers_in_time, "nobody asks"),
     Check("evidence-sent", "Proxies send the evidence", ("T4", "T6", "T7"),
           "ExtAuthz `include_peer_certificate`, `encode_raw_headers`; EnvoyPatchPolicy",
-          requests.evidence_is_sent, "nobody asks"),
+          request_evidence.evidence_is_sent, "nobody asks"),
     Check("same-request", "What is decided on is what is served", ("T6", "AC-4"),
           "HttpConnectionManager `path_with_escaped_slashes_action`, `headers_with_underscores_action`; "
           "ClientTrafficPolicy `path.escapedSlashesAction`, `headers.withUnderscoresAction`; `paths.ambiguous`",
-          requests.requests_are_read_alike, "nobody asks"),
+          request_evidence.requests_are_read_alike, "nobody asks"),
     Check("sessions-bounded", "Streams end", ("T3",),
           "HttpConnectionManager `common_http_protocol_options.max_stream_duration`; EnvoyPatchPolicy; "
           "BackendTrafficPolicy `timeout.http.maxStreamDuration`",
-          requests.sessions_are_bounded, "nobody asks"),
+          request_evidence.sessions_are_bounded, "nobody asks"),
     Check("default-deny", "Denial is the default", ("T1", "T6", "AC-4", "SC-7"),
-          "`semantics`, `default_action`", rules.denial_is_the_default, "there is no zta-authz"),
+          "`semantics`, `default_action`", policy_rules.denial_is_the_default, "there is no zta-authz"),
     Check("no-allow-all", "Nobody is allowed everything", ("T4", "T6", "AC-4"),
-          "ALLOW rules of the policies", rules.nobody_is_allowed_everything, "there is no zta-authz"),
+          "ALLOW rules of the policies", policy_rules.nobody_is_allowed_everything, "there is no zta-authz"),
     Check("callers-verified", "Callers' certificates are verified", ("T6", "AC-4", "SC-8"),
-          "`peer.verify_certificate`, `peer.trust_proxy`", rules.callers_are_verified, "there is no zta-authz"),
+          "`peer.verify_certificate`, `peer.trust_proxy`", policy_rules.callers_are_verified, "there is no zta-authz"),
     Check("trust-anchored", "Trust bundles are there and last", ("T2", "T6", "SC-8"),
           "`bundles`, `workload_api`, TrustBundle", tokens.trust_is_anchored, "there is no zta-authz"),
     Check("tokens-for-us", "Tokens name issuer and audience", ("T4", "T6"),
@@ -81,12 +92,12 @@ CHECKS: Final = (
           "IssuerPolicy `maxTokenAge`, `requireBound`; AccessPolicy `require.token`",
           tokens.tokens_are_short_lived_or_bound, "no policy reads tokens"),
     Check("revocation", "Stolen credentials can be refused", ("T5", "T6"),
-          "RevocationList", rules.revocation_is_possible, "there is no zta-authz"),
+          "RevocationList", policy_rules.revocation_is_possible, "there is no zta-authz"),
     Check("dynamic-policy", "Decisions look at the moment", ("T3", "T4", "T6"),
           "`principals`, `requestPrincipals`, `when`, `condition`, times and `require` of rules",
-          rules.decisions_are_dynamic, "there is no zta-authz"),
+          policy_rules.decisions_are_dynamic, "there is no zta-authz"),
     Check("changes-effective", "Changed policies take effect", ("T4", "T6"),
-          "`reload`, `volumeMounts` of policies", rules.changes_take_effect, "there is no zta-authz"),
+          "`reload`, `volumeMounts` of policies", policy_rules.changes_take_effect, "there is no zta-authz"),
     Check("clients-mtls", "Clients come over mutual TLS", ("T2", "T6", "SC-8"),
           "PeerAuthentication `mtls`; DownstreamTlsContext `require_client_certificate`, `trust_chain_verification`, "
           "`tls_minimum_protocol_version`; ClientTrafficPolicy `tls`; Gateway `listeners`",
@@ -120,16 +131,16 @@ CHECKS: Final = (
           "`automountServiceAccountToken`, RoleBinding, ClusterRoleBinding", pods.pods_have_no_rights,
           "no workload is among the files"),
     Check("decision-log", "Decisions are recorded", ("T7", "AC-4"),
-          "`audit.sink`, `audit.on_full`, `audit.sample_allows`", records.decisions_are_recorded,
+          "`audit.sink`, `audit.on_full`, `audit.sample_allows`", monitoring.decisions_are_recorded,
           "there is no zta-authz"),
     Check("log-tamper-evident", "Records show tampering", ("T5", "T7"),
-          "`audit.sink`, `audit.checkpoint`", records.records_show_tampering, "nothing is recorded"),
+          "`audit.sink`, `audit.checkpoint`", monitoring.records_show_tampering, "nothing is recorded"),
     Check("metrics-read", "Metrics are read", ("T5", "T7", "SC-7"),
           "`health.listen`, PodMonitor, ServiceMonitor, annotation `prometheus.io/scrape`",
-          records.metrics_are_scraped, "there is no zta-authz"),
-    Check("alerts", "Somebody is told", ("T5", "T7", "SC-7"), "PrometheusRule", records.somebody_is_told,
+          monitoring.metrics_are_scraped, "there is no zta-authz"),
+    Check("alerts", "Somebody is told", ("T5", "T7", "SC-7"), "PrometheusRule", monitoring.alerts_are_defined,
           "there is no zta-authz"),
-    Check("traces", "Requests are traced", ("T7",), "`tracing.otlp.endpoint`", records.requests_are_traced,
+    Check("traces", "Requests are traced", ("T7",), "`tracing.otlp.endpoint`", monitoring.requests_are_traced,
           "there is no zta-authz"),
 )  # fmt: skip
 

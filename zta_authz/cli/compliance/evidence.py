@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from zta_authz.cli.compliance.installation import Installation
-    from zta_authz.cli.compliance.values import Place
+    from zta_authz.cli.compliance.values import FieldLocation
 
 
 class Status(StrEnum):
@@ -23,10 +23,10 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Satisfied:
     """What satisfies a check."""
 
-    place: Place
+    location: FieldLocation
     value: str
 
 
@@ -35,8 +35,8 @@ class Gap:
     """What is missing, how to mend it, and where that belongs where there is such a place."""
 
     message: str
-    mend: str
-    place: Place | None = None
+    remedy: str
+    location: FieldLocation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Unseen:
     """What files can't show, or these files do not, and where to look instead."""
 
     message: str
-    place: Place | None = None
+    location: FieldLocation | None = None
 
 
-Finding = Found | Gap | Unseen
+Finding = Satisfied | Gap | Unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Evidence:
     """What a check found."""
 
     check: Check
-    satisfied: tuple[Found, ...] = ()
+    satisfied: tuple[Satisfied, ...] = ()
     missing: tuple[Gap, ...] = ()
     unseen: tuple[Unseen, ...] = ()
     waiver: str = ""
@@ -104,7 +104,7 @@ def gather(check: Check, installation: Installation) -> Evidence:
     )
     return Evidence(
         check,
-        tuple(finding for finding in findings if isinstance(finding, Found)),
+        tuple(finding for finding in findings if isinstance(finding, Satisfied)),
         tuple(finding for finding in findings if isinstance(finding, Gap)),
         tuple(finding for finding in findings if isinstance(finding, Unseen)),
     )
@@ -112,9 +112,9 @@ def gather(check: Check, installation: Installation) -> Evidence:
 
 def _without_defaults(finding: Finding) -> Finding:
     """Nothing is said of a setting's default where a file that was not given may set it."""
-    if isinstance(finding, Unseen) or finding.place is None or finding.place.source:
+    if isinstance(finding, Unseen) or finding.location is None or finding.location.source:
         return finding
-    return Unseen("the settings are not among the files", finding.place)
+    return Unseen("the settings are not among the files", finding.location)
 
 
 def status_of(evidence: list[Evidence]) -> Status:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from zta_authz.cli.compliance.authorizers import Authorizer, AuthorizerReader, Given, containers_of, pods_of
-from zta_authz.cli.compliance.inner import Inners, inner_of
+from zta_authz.cli.compliance.authorizers import Authorizer, AuthorizerReader, Overrides, containers_of, pods_of
+from zta_authz.cli.compliance.embedded_text import EmbeddedTexts, embedded_text
 from zta_authz.cli.compliance.sources import ENVOY_CONFIG, MESH_VALUES, read_documents, read_texts
 from zta_authz.cli.compliance.values import Document, Value, matches
 from zta_authz.errors import Fault, FaultsError
@@ -137,7 +137,7 @@ class Installation:
         return by_namespace
 
 
-def once(function: Callable[[Installation], _T]) -> Callable[[Installation], _T]:
+def cached(function: Callable[[Installation], _T]) -> Callable[[Installation], _T]:
     """`function`, its answer kept with the installation."""
 
     @wraps(function)
@@ -160,7 +160,7 @@ def selects(document: Document, pod: Value, *path: str) -> bool:
     return matches(document.root.get(*path), pod_labels(pod))
 
 
-def load_installation(paths: Sequence[str], given: Given, now: float) -> Installation:
+def load_installation(paths: Sequence[str], given: Overrides, now: float) -> Installation:
     """Everything that `paths` describe. Raises `FaultsError` with all that can't be read or that `serve` refuses."""
     faults: list[Fault] = []
     texts = read_texts(paths, faults)
@@ -193,7 +193,7 @@ def _written_in(
     """The YAML documents inside ConfigMaps under the keys (with the texts) that are `wanted`."""
     values: list[tuple[Document, Value]] = []
     read = 0
-    inners = Inners()
+    embedded_texts = EmbeddedTexts()
     for document in (document for document in documents if document.kind == "ConfigMap" and not document.group):
         for key, value in document.root.fields("data").items():
             text = value.text()
@@ -202,15 +202,17 @@ def _written_in(
             read += len(text)
             if read > _MAX_INNER_CHARACTERS:
                 limit = f"more than {_MAX_INNER_CHARACTERS // 1_048_576} MiB of configurations in ConfigMaps"
-                faults.append(Fault(value.source, value.place.line, 1, limit, "name the installation's own files only"))
+                faults.append(
+                    Fault(value.source, value.location.line, 1, limit, "name the installation's own files only")
+                )
                 return []
-            inner = inners.add(inner_of(document, key, value, lines))
+            embedded = embedded_texts.add(embedded_text(document, key, value, lines))
             wrong: list[Fault] = []
             owner = f'{document.root.owner}: data["{key}"]'
             values += [
-                (document, Value(inner.shown_source, owner, "", node, inner.shift))
-                for node in iter_documents(inner.name, inner.text, wrong)
+                (document, Value(embedded.shown_source, owner, "", node, embedded.shift))
+                for node in iter_documents(embedded.name, embedded.text, wrong)
                 if isinstance(node, Mapping)
             ]
-            faults += inners.faults(wrong)
+            faults += embedded_texts.faults(wrong)
     return values

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from zta_authz.cli.compliance.catalogue import REQUIREMENTS
 from zta_authz.cli.compliance.evidence import Evidence, Requirement, Status, status_of
-from zta_authz.cli.outcome import time_text
+from zta_authz.cli.decision_output import time_text
 from zta_authz.cli.output import one_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from zta_authz.cli.compliance.installation import Installation
-    from zta_authz.cli.compliance.values import Place
+    from zta_authz.cli.compliance.values import FieldLocation
 
 NOTICE: Final = (
     "Evidence that was found in these files, not a certification: files do not show what runs, and no control is met "
@@ -89,16 +89,22 @@ def _check_fields(evidence: Evidence) -> dict[str, Any]:
         "status": evidence.status.value,
         "waiver": evidence.waiver or None,
         "reason": check.absent if evidence.status is Status.NOT_APPLICABLE else "",
-        "satisfied": [{**_place_fields(satisfied.place), "value": satisfied.value} for satisfied in evidence.satisfied],
-        "missing": [{**_place_fields(gap.place), "message": gap.message, "mend": gap.mend} for gap in evidence.missing],
-        "cannotBeSeen": [{**_place_fields(unseen.place), "message": unseen.message} for unseen in evidence.unseen],
+        "satisfied": [
+            {**_location_fields(satisfied.location), "value": satisfied.value} for satisfied in evidence.satisfied
+        ],
+        "missing": [
+            {**_location_fields(gap.location), "message": gap.message, "mend": gap.remedy} for gap in evidence.missing
+        ],
+        "cannotBeSeen": [
+            {**_location_fields(unseen.location), "message": unseen.message} for unseen in evidence.unseen
+        ],
     }
 
 
-def _place_fields(place: Place | None) -> dict[str, Any]:
-    if place is None:
+def _location_fields(location: FieldLocation | None) -> dict[str, Any]:
+    if location is None:
         return {"source": None, "line": None, "field": None}
-    return {"source": place.source or None, "line": place.line or None, "field": place.field or None}
+    return {"source": location.source or None, "line": location.line or None, "field": location.field or None}
 
 
 def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
@@ -127,7 +133,7 @@ def _print_lines(console: Console, evidence: Sequence[Evidence], *, quiet: bool)
         results = evidence_for(requirement, evidence)
         status = status_of(results)
         line = Text(f"{requirement.id} ", style="bold").append(status.value, style=_STYLES[status])
-        console.print(line.append(f" {requirement.title}: {_tally(results)}", style="not bold default"))
+        console.print(line.append(f" {requirement.title}: {_status_counts(results)}", style="not bold default"))
     for result in _shown(evidence, quiet=quiet):
         console.print(Text(f"\n{result.check.id} ({', '.join(result.check.requirements)})", style="bold"))
         for line in _lines(result, quiet=quiet):
@@ -140,7 +146,7 @@ def _shown(evidence: Sequence[Evidence], *, quiet: bool) -> Iterator[Evidence]:
     return (result for result in evidence if not (quiet and result.status in good))
 
 
-def _tally(results: Sequence[Evidence]) -> str:
+def _status_counts(results: Sequence[Evidence]) -> str:
     counts = {kind: sum(result.status is kind for result in results) for kind in Status}
     return ", ".join(f"{count} {kind.value}" for kind, count in counts.items() if count)
 
@@ -157,7 +163,7 @@ def _summary_table(evidence: Sequence[Evidence]) -> Table:
             requirement.source,
             requirement.title,
             Text(status.value, style=_STYLES[status]),
-            _tally(results),
+            _status_counts(results),
         )
     return table
 
@@ -180,21 +186,21 @@ def _lines(evidence: Evidence, *, quiet: bool) -> Iterator[Text]:
         how = "waived" if _is_waived(evidence) else "waiver is not needed"
         yield Text(f"{how}: ", style="magenta").append(one_line(evidence.waiver), style="not magenta")
     for gap in evidence.missing:
-        yield _line("missing", Status.MISSING, gap.place, gap.message).append(
-            one_line(f"; {gap.mend}"), style="not bold green"
+        yield _line("missing", Status.MISSING, gap.location, gap.message).append(
+            one_line(f"; {gap.remedy}"), style="not bold green"
         )
     for unseen in evidence.unseen:
-        yield _line("not seen", Status.UNSEEN, unseen.place, unseen.message)
+        yield _line("not seen", Status.UNSEEN, unseen.location, unseen.message)
     for satisfied in () if quiet else evidence.satisfied:
-        yield _line("found", Status.SATISFIED, satisfied.place, satisfied.value)
+        yield _line("found", Status.SATISFIED, satisfied.location, satisfied.value)
     if evidence.status is Status.NOT_APPLICABLE:
         yield Text(evidence.check.absent, style="dim")
 
 
-def _line(word: str, status: Status, place: Place | None, text: str) -> Text:
+def _line(word: str, status: Status, location: FieldLocation | None, text: str) -> Text:
     line = Text(f"{word} ", style=_STYLES[status])
-    if place is not None:
-        at = f"{place.source}:{place.line}" if place.line else place.source
+    if location is not None:
+        at = f"{location.source}:{location.line}" if location.line else location.source
         line.append(one_line(f"{at} " if at else ""), style="not bold cyan")
-        line.append(one_line(f"{place.field}: "), style="not bold default")
+        line.append(one_line(f"{location.field}: "), style="not bold default")
     return line.append(one_line(text), style="not bold default")

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.cli.command_inputs import STDIN, as_text, read_small_file
 from zta_authz.cli.compliance.values import Document, Value
-from zta_authz.cli.loading import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault
 from zta_authz.policy.yaml.fields import with_article
 from zta_authz.policy.yaml.nodes import Mapping, Node, Sequence, iter_documents
@@ -100,7 +100,7 @@ def read_documents(texts: Iterable[Text], faults: list[Fault]) -> list[Document]
                 return documents
         if len(documents) == before and len(faults) == known:
             faults.append(Fault(text.source, 1, 1, "the file holds no manifest", "add one, or leave the file out"))
-    _refuse_twins(documents, faults)
+    _refuse_duplicates(documents, faults)
     return documents
 
 
@@ -162,7 +162,7 @@ def _without_kind(value: Value) -> Document | None:
     return None
 
 
-def _refuse_twins(documents: list[Document], faults: list[Fault]) -> None:
+def _refuse_duplicates(documents: list[Document], faults: list[Fault]) -> None:
     """Of two objects with one name only one is applied: which one, the files do not say."""
     seen: dict[tuple[str, str, str, str], Document] = {}
     for document in documents:
@@ -170,6 +170,6 @@ def _refuse_twins(documents: list[Document], faults: list[Fault]) -> None:
             continue
         first = seen.setdefault((document.group, document.kind, document.namespace, document.name), document)
         if first is not document:
-            node, at = document.root.node, first.root.place
+            node, at = document.root.node, first.root.location
             message = f"a second {document.root.owner} (the first is at {at.source}:{at.line})"
             faults.append(Fault(document.root.source, node.line, node.column, message, "leave one of the two"))

@@ -19,7 +19,7 @@ _UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FieldLocation:
     """Where something stands: `line` counts from 1 and is 0 where there is none, `field` names object and path."""
 
     source: str
@@ -89,10 +89,10 @@ class Value:
         return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
 
     @property
-    def place(self) -> Place:
+    def location(self) -> FieldLocation:
         """Where it stands."""
         field = f"{self.owner}: {self.path}" if self.path else self.owner
-        return Place(self.source, self.node.line + self.shift, field)
+        return FieldLocation(self.source, self.node.line + self.shift, field)
 
     @property
     def shown(self) -> str:

@@ -1,7 +1,7 @@
 """`zta-authz envoy-config`: Envoy's side of the configuration, from typed messages (envoy-data-plane).
 
 command    the command line, and what is printed
-plan       command line and settings to `Options`, or every fault at once; targets: where zta-authz is reached
+plan       command line and settings to `EnvoyOptions`, or every fault at once; targets: where zta-authz is reached
 options    what may differ between configurations; places: addresses
 listener   the typed messages, with clusters and parts
 notes      why each option is there, which yaml_text writes beside it

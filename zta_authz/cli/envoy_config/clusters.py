@@ -41,25 +41,25 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
-from zta_authz.cli.envoy_config.options import AUTHZ_CLUSTER, COLLECTOR_CLUSTER, UPSTREAM_CLUSTER
+from zta_authz.cli.envoy_config.envoy_options import AUTHZ_CLUSTER, COLLECTOR_CLUSTER, UPSTREAM_CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.cli.envoy_config.options import AuthzTarget, MtlsFiles
-    from zta_authz.cli.envoy_config.places import Place
+    from zta_authz.cli.envoy_config.envoy_options import AuthzTarget, MtlsFiles
+    from zta_authz.cli.envoy_config.network_address import NetworkAddress
 
 MAX_RETRIES = 100
 """At a time: what a dying process had in work. Envoy's default is 3."""
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def address(place: Place) -> Address:
+def envoy_address(address: NetworkAddress) -> Address:
     """`place` as Envoy has it."""
-    if place.is_unix:
-        return Address(pipe=Pipe(path=place.path))
-    both = place.host == "::"  # where one listens: IPv4 too
-    return Address(socket_address=SocketAddress(address=place.host, port_value=place.port, ipv4_compat=both))
+    if address.is_unix:
+        return Address(pipe=Pipe(path=address.path))
+    both = address.host == "::"  # where one listens: IPv4 too
+    return Address(socket_address=SocketAddress(address=address.host, port_value=address.port, ipv4_compat=both))
 
 
 def file_source(path: str) -> DataSource:
@@ -72,15 +72,17 @@ def certificate(chain: str, key: str) -> TlsCertificate:
     return TlsCertificate(certificate_chain=file_source(chain), private_key=file_source(key))
 
 
-def _endpoints(cluster: str, places: Sequence[Place]) -> ClusterLoadAssignment:
-    hosts = [LbEndpoint(endpoint=Endpoint(address=address(place))) for place in places]
+def _endpoints(cluster: str, addresses: Sequence[NetworkAddress]) -> ClusterLoadAssignment:
+    hosts = [LbEndpoint(endpoint=Endpoint(address=envoy_address(address))) for address in addresses]
     return ClusterLoadAssignment(cluster_name=cluster, endpoints=[LocalityLbEndpoints(lb_endpoints=hosts)])
 
 
-def _discovery(places: Sequence[Place]) -> ClusterDiscoveryType:
+def _discovery(addresses: Sequence[NetworkAddress]) -> ClusterDiscoveryType:
     """STATIC takes addresses, not names."""
     return (
-        ClusterDiscoveryType.STRICT_DNS if any(address.is_name for address in places) else ClusterDiscoveryType.STATIC
+        ClusterDiscoveryType.STRICT_DNS
+        if any(address.is_name for address in addresses)
+        else ClusterDiscoveryType.STATIC
     )
 
 
@@ -138,9 +140,9 @@ def authz_cluster(target: AuthzTarget) -> Cluster:
     """The way to zta-authz, with health checks and outlier detection so that a dead process is left alone quickly."""
     return Cluster(
         name=AUTHZ_CLUSTER,
-        type=_discovery(target.places),
+        type=_discovery(target.addresses),
         connect_timeout=timedelta(milliseconds=200),
-        load_assignment=_endpoints(AUTHZ_CLUSTER, target.places),
+        load_assignment=_endpoints(AUTHZ_CLUSTER, target.addresses),
         typed_extension_protocol_options=_http2(
             KeepaliveSettings(interval=timedelta(seconds=30), timeout=timedelta(seconds=5))
         ),
@@ -151,23 +153,23 @@ def authz_cluster(target: AuthzTarget) -> Cluster:
     )
 
 
-def upstream_cluster(place: Place, *, http2: bool = False) -> Cluster:
+def upstream_cluster(address: NetworkAddress, *, http2: bool = False) -> Cluster:
     """The application behind Envoy, over plain HTTP/1.1 or HTTP/2."""
     return Cluster(
         name=UPSTREAM_CLUSTER,
-        type=_discovery([place]),
+        type=_discovery([address]),
         connect_timeout=timedelta(seconds=1),
-        load_assignment=_endpoints(UPSTREAM_CLUSTER, [place]),
+        load_assignment=_endpoints(UPSTREAM_CLUSTER, [address]),
         typed_extension_protocol_options=_http2() if http2 else {},
     )
 
 
-def collector_cluster(place: Place) -> Cluster:
+def collector_cluster(address: NetworkAddress) -> Cluster:
     """The OTLP collector that takes Envoy's spans, over gRPC."""
     return Cluster(
         name=COLLECTOR_CLUSTER,
-        type=_discovery([place]),
+        type=_discovery([address]),
         connect_timeout=timedelta(seconds=1),
-        load_assignment=_endpoints(COLLECTOR_CLUSTER, [place]),
+        load_assignment=_endpoints(COLLECTOR_CLUSTER, [address]),
         typed_extension_protocol_options=_http2(),
     )

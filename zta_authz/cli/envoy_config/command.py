@@ -92,7 +92,7 @@ def _built(plan: Plan) -> dict[str, dict[str, Any]]:
     from zta_authz.errors import Fault, FaultsError
 
     try:
-        from zta_authz.cli.envoy_config.parts import parts
+        from zta_authz.cli.envoy_config.bootstrap import parts
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("envoy_data_plane", "betterproto2"):
             raise
@@ -107,7 +107,7 @@ def _json(built: dict[str, dict[str, Any]], wanted_parts: list[str]) -> str:
 
 
 def _yaml(built: dict[str, dict[str, Any]], wanted_parts: list[str], plan: Plan) -> str:
-    from zta_authz.cli.envoy_config.notes import annotations_for, header
+    from zta_authz.cli.envoy_config.comments import annotations_for, header
     from zta_authz.cli.envoy_config.yaml_text import comment, render
 
     indent = 0 if len(wanted_parts) == 1 else 2

@@ -45,19 +45,24 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
-from zta_authz.cli.envoy_config.clusters import address, certificate, file_source
-from zta_authz.cli.envoy_config.options import AUTHZ_CLUSTER, COLLECTOR_CLUSTER, TRACED_AS, UPSTREAM_CLUSTER
+from zta_authz.cli.envoy_config.clusters import certificate, envoy_address, file_source
+from zta_authz.cli.envoy_config.envoy_options import (
+    AUTHZ_CLUSTER,
+    COLLECTOR_CLUSTER,
+    ENVOY_SERVICE_NAME,
+    UPSTREAM_CLUSTER,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.cli.envoy_config.options import Options, Tracing
+    from zta_authz.cli.envoy_config.envoy_options import EnvoyOptions, Tracing
 
 _CORS = "envoy.filters.http.cors"
 _RETRY_BASE = timedelta(milliseconds=5)
 
 
-def _retry_policy(try_limit: timedelta) -> RetryPolicy:
+def _retry_policy(per_try_timeout: timedelta) -> RetryPolicy:
     """A call that one process does not answer is put to another one, within the same timeout."""
     previous = RetryPolicyRetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
@@ -65,7 +70,7 @@ def _retry_policy(try_limit: timedelta) -> RetryPolicy:
     return RetryPolicy(
         retry_on="connect-failure,refused-stream,reset,unavailable",
         num_retries=2,
-        retry_back_off=BackoffStrategy(base_interval=min(_RETRY_BASE, try_limit), max_interval=try_limit),
+        retry_back_off=BackoffStrategy(base_interval=min(_RETRY_BASE, per_try_timeout), max_interval=per_try_timeout),
         retry_host_predicate=[previous],
         host_selection_retry_max_attempts=3,
     )
@@ -77,13 +82,13 @@ def _body(limit: int) -> BufferSettings | None:
     return BufferSettings(max_request_bytes=limit, allow_partial_message=True, pack_as_bytes=True)
 
 
-def authz_filter(options: Options) -> HttpFilter:
+def authz_filter(options: EnvoyOptions) -> HttpFilter:
     """The filter that asks zta-authz, and denies with 503 where it gets no answer."""
     ext_authz = ExtAuthz(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ_CLUSTER),
             timeout=options.authz_timeout,
-            retry_policy=_retry_policy(options.try_limit),
+            retry_policy=_retry_policy(options.per_try_timeout),
         ),
         transport_api_version=ApiVersion.V3,
         failure_mode_allow=False,
@@ -98,7 +103,7 @@ def authz_filter(options: Options) -> HttpFilter:
     return HttpFilter(name="envoy.filters.http.ext_authz", typed_config=Any.pack(ext_authz))
 
 
-def _protocol_options(options: Options) -> HttpProtocolOptions:
+def _protocol_options(options: EnvoyOptions) -> HttpProtocolOptions:
     actions = HttpProtocolOptionsHeadersWithUnderscoresAction
     return HttpProtocolOptions(
         idle_timeout=timedelta(minutes=15),
@@ -107,7 +112,7 @@ def _protocol_options(options: Options) -> HttpProtocolOptions:
     )
 
 
-def _routes(options: Options) -> RouteConfiguration:
+def _routes(options: EnvoyOptions) -> RouteConfiguration:
     timeout = timedelta(0) if options.streams else None  # Envoy's default of 15 s would end streams
     route = Route(match=RouteMatch(prefix="/"), route=RouteAction(cluster=UPSTREAM_CLUSTER, timeout=timeout))
     host = VirtualHost(
@@ -131,7 +136,7 @@ def _cors_policy(origins: Sequence[str]) -> dict[str, Any]:
     return {_CORS: Any.pack(policy)}
 
 
-def _filters(options: Options) -> list[HttpFilter]:
+def _filters(options: EnvoyOptions) -> list[HttpFilter]:
     cors = HttpFilter(name=_CORS, typed_config=Any.pack(Cors()))
     router = HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
     return [*([cors] if options.cors_origins else []), authz_filter(options), router]
@@ -143,14 +148,14 @@ def _tracing(tracing: Tracing | None) -> HttpConnectionManagerTracing | None:
     collector = GrpcService(
         envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=COLLECTOR_CLUSTER), timeout=timedelta(seconds=1)
     )
-    tracer = OpenTelemetryConfig(grpc_service=collector, service_name=TRACED_AS)
+    tracer = OpenTelemetryConfig(grpc_service=collector, service_name=ENVOY_SERVICE_NAME)
     return HttpConnectionManagerTracing(
         random_sampling=Percent(value=tracing.percent),
         provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=Any.pack(tracer)),
     )
 
 
-def _connection_manager(options: Options) -> HttpConnectionManager:
+def _connection_manager(options: EnvoyOptions) -> HttpConnectionManager:
     """HTTP as the listener reads it: one spelling of each path, no doubtful header names, no forged XFCC."""
     forwarding = HttpConnectionManagerForwardClientCertDetails
     return HttpConnectionManager(
@@ -176,7 +181,7 @@ def _connection_manager(options: Options) -> HttpConnectionManager:
     )
 
 
-def _downstream_tls(options: Options) -> DownstreamTlsContext:
+def _downstream_tls(options: EnvoyOptions) -> DownstreamTlsContext:
     verification = CertificateValidationContextTrustChainVerification
     verified = options.clients_verified_by_envoy
     return DownstreamTlsContext(
@@ -195,7 +200,7 @@ def _downstream_tls(options: Options) -> DownstreamTlsContext:
     )
 
 
-def listener(options: Options) -> Listener:
+def listener(options: EnvoyOptions) -> Listener:
     """The mTLS listener in front of the application."""
     manager = Filter(
         name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(_connection_manager(options))
@@ -203,7 +208,7 @@ def listener(options: Options) -> Listener:
     tls = TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(_downstream_tls(options)))
     return Listener(
         name="ingress",
-        address=address(options.listen),
+        address=envoy_address(options.listen),
         per_connection_buffer_limit_bytes=32768,
         filter_chains=[FilterChain(filters=[manager], transport_socket=tls)],
     )

@@ -8,19 +8,19 @@ from datetime import timedelta
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.envoy_config.options import (
+from zta_authz.cli.envoy_config.envoy_options import (
     AUTHZ_ACCOUNT,
     BODY_BYTES,
     TIMEOUT,
     TLS_DIRECTORY,
     AuthzTarget,
+    EnvoyOptions,
     MtlsFiles,
-    Options,
     TlsFiles,
     Tracing,
 )
-from zta_authz.cli.envoy_config.places import Place, check_path, parse_place, tcp
-from zta_authz.cli.envoy_config.targets import SIDECAR, authz_places, style_of
+from zta_authz.cli.envoy_config.network_address import NetworkAddress, check_path, parse_address, tcp
+from zta_authz.cli.envoy_config.targets import SIDECAR, authz_addresses, style_of
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.model.options import ChainSource
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
@@ -47,7 +47,7 @@ class Plan:
     """
 
     style: str
-    options: Options
+    options: EnvoyOptions
     workers: int
     allowed: tuple[str, ...]
     peer_uids: tuple[int, ...] = ()
@@ -74,10 +74,10 @@ class _Reader:
         tls_dir = self._tls_directory(given.tls_dir)
         client = settings.client_address
         remote = client.use_remote_address or "use_remote_address" not in client.model_fields_set
-        options = Options(
+        options = EnvoyOptions(
             authz=self._authz(tls_dir),
-            listen=self._place("--listen", given.listen, "0.0.0.0:8443", unix=False),
-            upstream=self._place("--upstream", given.upstream, "127.0.0.1:8080", names=True),
+            listen=self._address("--listen", given.listen, "0.0.0.0:8443", unix=False),
+            upstream=self._address("--upstream", given.upstream, "127.0.0.1:8080", names=True),
             admin=self._admin(given.admin),
             tls=TlsFiles(f"{tls_dir}/server.pem", f"{tls_dir}/server.key", f"{tls_dir}/client-ca.pem"),
             authz_timeout=self._timeout(given.timeout),
@@ -91,7 +91,7 @@ class _Reader:
             websocket=given.websocket,
             cors_origins=self._origins(given.cors_origin),
         )
-        options = replace(options, try_limit=options.authz_timeout)
+        options = replace(options, per_try_timeout=options.authz_timeout)
         self._collisions(options)
         self._unprinted()
         workers = given.workers or settings.workers
@@ -114,29 +114,31 @@ class _Reader:
     def _fault(self, where: str, message: str, hint: str) -> None:
         self.faults.append(Fault(where, 0, 0, message, hint))
 
-    def _place(self, flag: str, text: str | None, default: str, *, names: bool = False, unix: bool = True) -> Place:
+    def _address(
+        self, flag: str, text: str | None, default: str, *, names: bool = False, unix: bool = True
+    ) -> NetworkAddress:
         example = f"write for example `{default}`"
         try:
-            place = parse_place(default if text is None else text, names=names)
+            address = parse_address(default if text is None else text, names=names)
         except ValueError as error:
             self._fault(flag, str(error), example)
-            return parse_place(default)
-        if place.is_unix and not unix:
+            return parse_address(default)
+        if address.is_unix and not unix:
             self._fault(flag, "this is for TCP", example)
-        if names and place.is_wildcard:
+        if names and address.is_wildcard:
             self._fault(flag, "nobody can connect to the address of all interfaces", example)
-        return place
+        return address
 
     def _authz(self, tls_dir: str) -> AuthzTarget:
-        places = authz_places(self._given, self._settings, self._style, self.faults)
+        addresses = authz_addresses(self._given, self._settings, self._style, self.faults)
         if self._style == SIDECAR:
             for flag, value in (("--authz-id", self._given.authz_id), ("--trust-domain", self._given.trust_domain)):
                 if value is not None:
                     self._fault(flag, "a Unix socket has no certificate", "leave it out, or say --style mtls")
-            return AuthzTarget(places)
+            return AuthzTarget(addresses)
         prefix = f"{tls_dir}/authz"
         files = MtlsFiles(f"{prefix}-client.pem", f"{prefix}-client.key", f"{prefix}-ca.pem", self._authz_id())
-        return AuthzTarget(places, mtls=True, files=files)
+        return AuthzTarget(addresses, mtls=True, files=files)
 
     def _authz_id(self) -> str:
         domain, named = self._given.trust_domain, self._given.authz_id
@@ -150,15 +152,15 @@ class _Reader:
             self._fault(flag, str(error), f"write for example `{default if named is not None else 'cluster.local'}`")
             return default
 
-    def _admin(self, text: str | None) -> Place | None:
+    def _admin(self, text: str | None) -> NetworkAddress | None:
         if text == _OFF:
             return None
         default = "127.0.0.1:9901"
-        place = self._place("--admin", text, default)
-        if not place.is_local:
+        address = self._address("--admin", text, default)
+        if not address.is_local:
             hint = f"write for example `{default}`, a Unix socket, or `{_OFF}`"
             self._fault("--admin", "other machines could stop Envoy and read its configuration there", hint)
-        return place
+        return address
 
     def _timeout(self, text: str | None) -> timedelta:
         if text is None:
@@ -205,20 +207,20 @@ class _Reader:
     def _tracing(self, text: str | None) -> Tracing | None:
         if text is None:
             return None
-        collector = self._place("--otlp", text, "127.0.0.1:4317", names=True)
+        collector = self._address("--otlp", text, "127.0.0.1:4317", names=True)
         return Tracing(collector, round(100 * self._settings.tracing.sample_ratio, 4))
 
-    def _collisions(self, options: Options) -> None:
+    def _collisions(self, options: EnvoyOptions) -> None:
         """Two that would listen on one address, or an Envoy that asks or serves itself."""
-        places = [("--listen", options.listen), ("--upstream", options.upstream)]
-        places += [] if options.admin is None else [("--admin", options.admin)]
-        places += [] if options.tracing is None else [("--otlp", options.tracing.collector)]
-        places += [("zta-authz", place) for place in options.authz.places]
+        addresses = [("--listen", options.listen), ("--upstream", options.upstream)]
+        addresses += [] if options.admin is None else [("--admin", options.admin)]
+        addresses += [] if options.tracing is None else [("--otlp", options.tracing.collector)]
+        addresses += [("zta-authz", address) for address in options.authz.addresses]
         if self._style == SIDECAR and self._settings.health.listen is not None:
             health = Endpoint.parse(self._settings.health.listen)
             if health.port:  # 0 is one that is free then
-                places.append(("zta-authz's `health.listen`", tcp(health.host, health.port)))
-        for (name, place), (other, its_place) in combinations(places, 2):
-            if name != other and place.meets(its_place):
-                what = f"{name} and {other} have the same address, {its_place}"
+                addresses.append(("zta-authz's `health.listen`", tcp(health.host, health.port)))
+        for (name, address), (other, other_address) in combinations(addresses, 2):
+            if name != other and address.conflicts_with(other_address):
+                what = f"{name} and {other} have the same address, {other_address}"
                 self._fault("addresses", what, "give each an address of its own")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.envoy_config.places import Place, parse_place, worker_pipes
+from zta_authz.cli.envoy_config.network_address import NetworkAddress, parse_address, worker_sockets
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
@@ -27,20 +27,20 @@ def style_of(arguments: argparse.Namespace, settings: Settings) -> str:
     return SIDECAR if any(address.startswith(_UNIX) for address in arguments.authz or settings.listen) else MTLS
 
 
-def authz_places(
+def authz_addresses(
     arguments: argparse.Namespace, settings: Settings, style: str, faults: list[Fault]
-) -> tuple[Place, ...]:
+) -> tuple[NetworkAddress, ...]:
     """One place for each process that Envoy can tell apart. What is wrong goes to `faults`."""
-    finder = _Finder(arguments, settings, faults)
-    places = finder.sidecar() if style == SIDECAR else finder.mtls()
-    for place in places:
-        if places.count(place) > 1:
-            finder.fault("--authz", f"{place} is named twice", "leave one of the two")
+    reader = _AddressReader(arguments, settings, faults)
+    addresses = reader.sidecar() if style == SIDECAR else reader.mtls()
+    for address in addresses:
+        if addresses.count(address) > 1:
+            reader.fault("--authz", f"{address} is named twice", "leave one of the two")
             break
-    return places
+    return addresses
 
 
-class _Finder:
+class _AddressReader:
     def __init__(self, arguments: argparse.Namespace, settings: Settings, faults: list[Fault]) -> None:
         self._given = arguments
         self._settings = settings
@@ -50,23 +50,23 @@ class _Finder:
     def fault(self, where: str, message: str, hint: str) -> None:
         self._faults.append(Fault(where, 0, 0, message, hint))
 
-    def sidecar(self) -> tuple[Place, ...]:
+    def sidecar(self) -> tuple[NetworkAddress, ...]:
         workers = self._given.workers if self._given.workers is not None else self._settings.workers
         if not 1 <= workers <= MAX_WORKERS:
             self.fault("--workers", f"not a number from 1 to {MAX_WORKERS}", "write what the setting `workers` says")
             workers = 1
         named = self._named(SIDECAR) if self._given.authz else self._listening(unix=True)[:1]
-        return tuple(place for base in named for place in self._of_workers(base, workers))
+        return tuple(address for base in named for address in self._of_workers(base, workers))
 
-    def _of_workers(self, base: Place, workers: int) -> tuple[Place, ...]:
-        places = worker_pipes(base.path, workers)
+    def _of_workers(self, base: NetworkAddress, workers: int) -> tuple[NetworkAddress, ...]:
+        addresses = worker_sockets(base.path, workers)
         try:
-            parse_place(str(places[-1]))
+            parse_address(str(addresses[-1]))
         except ValueError as error:
             self.fault("--workers", str(error), "each worker's socket has its number behind the name: shorten the path")
-        return places
+        return addresses
 
-    def mtls(self) -> tuple[Place, ...]:
+    def mtls(self) -> tuple[NetworkAddress, ...]:
         if self._given.workers is not None:
             hint = "leave --workers out; name each process with an --authz of its own"
             self.fault("--workers", "the workers of one process share its TCP port", hint)
@@ -78,32 +78,32 @@ class _Finder:
         if self._given.authz:
             return self._named(MTLS)
         if not listen_is_set:
-            return (parse_place(_DEFAULT_TCP),)
+            return (parse_address(_DEFAULT_TCP),)
         if served and served[0].is_wildcard:
             hint = f"say --authz HOST:PORT, for example `{_EXAMPLE[MTLS]}`"
             self.fault(self._source, f"`listen`: {served[0]} does not say where Envoy reaches zta-authz", hint)
         return served[:1]
 
-    def _named(self, style: str) -> tuple[Place, ...]:
+    def _named(self, style: str) -> tuple[NetworkAddress, ...]:
         """The places that --authz names."""
-        places = []
+        addresses = []
         example = f"write for example `{_EXAMPLE[style]}`"
         for text in self._given.authz:
             try:
-                place = parse_place(text, names=style == MTLS)
+                address = parse_address(text, names=style == MTLS)
             except ValueError as error:
                 self.fault("--authz", str(error), example)
                 continue
-            if place.is_unix is not (style == SIDECAR):
+            if address.is_unix is not (style == SIDECAR):
                 kind = "Unix sockets" if style == SIDECAR else "TCP"
                 self.fault("--authz", f"style {style} is for {kind}", example)
-            elif place.is_wildcard:
+            elif address.is_wildcard:
                 self.fault("--authz", "nobody can connect to the address of all interfaces", example)
             else:
-                places.append(place)
-        return tuple(places)
+                addresses.append(address)
+        return tuple(addresses)
 
-    def _listening(self, *, unix: bool) -> tuple[Place, ...]:
+    def _listening(self, *, unix: bool) -> tuple[NetworkAddress, ...]:
         """The places of one kind that zta-authz listens on by its settings."""
         texts = [text for text in self._settings.listen if text.startswith(_UNIX) is unix]
         if not texts and not self._given.authz:
@@ -112,10 +112,10 @@ class _Finder:
             self.fault(
                 self._source, f"`listen`: zta-authz does not listen on {what}", f"add one, or say --style {other}"
             )
-        places = []
+        addresses = []
         for text in texts:
             try:
-                places.append(parse_place(text))
+                addresses.append(parse_address(text))
             except ValueError as error:
                 self.fault(self._source, f"`listen`: {error}", "write another address there")
-        return tuple(places)
+        return tuple(addresses)

@@ -77,7 +77,7 @@ class _Writer:
 
     def mapping(self, mapping: Mapping[str, Any], path: str, indent: int) -> Iterator[str]:
         first = ("@type", "name", *self._order.get(path, ()))
-        rank = {key: place for place, key in enumerate(first)}
+        rank = {key: position for position, key in enumerate(first)}
         for key in sorted(mapping, key=lambda key: rank.get(key, len(rank))):
             here = f"{path}.{key}"
             yield from comment(self._notes.get(here, ""), indent)

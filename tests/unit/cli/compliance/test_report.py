@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tests.unit.cli.compliance.installations import check_of, installation, report
 from zta_authz.cli import main
-from zta_authz.cli.compliance.authorizers import Given
+from zta_authz.cli.compliance.authorizers import Overrides
 from zta_authz.cli.compliance.catalogue import CHECKS, REQUIREMENTS, judge
 from zta_authz.cli.compliance.evidence import Status
 from zta_authz.cli.compliance.installation import load_installation
@@ -61,31 +61,33 @@ DOCUMENTS: list[Any] = [*yaml.safe_load_all(installation()), *yaml.safe_load_all
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for step, below in steps for place in places(below, (*path, step)))]
+    return [path, *(location for step, below in steps for location in places(below, (*path, step)))]
 
 
-PLACES = [place for place in places(DOCUMENTS) if place]
+PLACES = [location for location in places(DOCUMENTS) if location]
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("0.0.0.0/0"),
-    lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "kind", "x"]), inner, max_size=2)
+    lambda embedded: (
+        st.lists(embedded, max_size=2) | st.dictionaries(st.sampled_from(["name", "kind", "x"]), embedded, max_size=2)
     ),
     max_leaves=4,
 )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.sampled_from(PLACES), value=ANYTHING)
-def test_whatever_stands_anywhere_is_reported_on_or_refused(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+@given(location=st.sampled_from(PLACES), value=ANYTHING)
+def test_whatever_stands_anywhere_is_reported_on_or_refused(
+    tmp_path: Path, location: tuple[Any, ...], value: Any
+) -> None:
     changed = yaml.safe_load(yaml.safe_dump(DOCUMENTS))
     holder = changed
-    for step in place[:-1]:
+    for step in location[:-1]:
         holder = holder[step]
-    holder[place[-1]] = value
+    holder[location[-1]] = value
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all(changed))
     try:
-        loaded = load_installation([str(file)], Given(), 0.0)
+        loaded = load_installation([str(file)], Overrides(), 0.0)
     except FaultsError:
         return
     evidence = judge(loaded)
@@ -139,7 +141,7 @@ def test_thousands_of_objects_take_seconds(tmp_path: Path) -> None:
         )
     (tmp_path / "all.yaml").write_text(text)
     begun = process_time()
-    loaded = load_installation([str(tmp_path)], Given(), 0.0)
+    loaded = load_installation([str(tmp_path)], Overrides(), 0.0)
     judge(loaded)
     assert len(loaded.documents) > 2000
     assert process_time() - begun < 30
@@ -147,7 +149,7 @@ def test_thousands_of_objects_take_seconds(tmp_path: Path) -> None:
 
 def test_a_narrow_terminal_gets_lines_and_no_table(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(installation())
-    evidence = judge(load_installation([str(tmp_path)], Given(), 0.0))
+    evidence = judge(load_installation([str(tmp_path)], Overrides(), 0.0))
     shown = io.StringIO()
     print_report(Console(file=shown, width=40), evidence, quiet=True)
     lines = shown.getvalue().splitlines()
@@ -188,7 +190,7 @@ def test_gaps_end_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_what_cannot_be_seen_counts_with_strict_only(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(installation())
-    evidence = [result for result in judge(load_installation([str(tmp_path)], Given(), 0.0)) if not result.missing]
+    evidence = [result for result in judge(load_installation([str(tmp_path)], Overrides(), 0.0)) if not result.missing]
     assert any(result.status is Status.UNSEEN for result in evidence)
     assert exit_status(evidence, strict=False) == 0
     assert exit_status(evidence, strict=True) == 1

@@ -297,7 +297,7 @@ def test_yaml_and_json_say_the_same(arguments: list[str], capsys: pytest.Capture
 
 
 def test_every_comment_finds_its_place(capsys: pytest.CaptureFixture[str]) -> None:
-    from zta_authz.cli.envoy_config.notes import _NOTES
+    from zta_authz.cli.envoy_config.comments import _NOTES
 
     more = ["--otlp", "127.0.0.1:4317", "--websocket", "--body-bytes", "100"]
     assert main(["envoy-config", "--style", "mtls", *more]) == 0

@@ -123,7 +123,7 @@ def test_wrong_settings_are_told_as_serve_tells_them(tmp_path: Path, capsys: pyt
 def test_without_envoys_messages_it_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("zta_authz.cli.envoy_config.parts")]:
+    for name in [name for name in sys.modules if name.startswith("zta_authz.cli.envoy_config.bootstrap")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "envoy_data_plane.envoy.config.bootstrap.v3", None)
     (fault,) = refused(capsys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +34,14 @@ def nothing_is_reached_by_default(installation: Installation) -> Iterator[Findin
             closing = [policy for policy in policies if _closes(policy, direction, field)]
             if closing:
                 types = closing[0].root.get("spec", "policyTypes")
-                yield Found((types or closing[0].root).place, f"{direction} of namespace {namespace}")
+                yield Satisfied((types or closing[0].root).location, f"{direction} of namespace {namespace}")
             else:
                 message = f"nothing denies {direction.lower()} in namespace `{namespace}` by default"
                 yield Gap(message, f"add a NetworkPolicy with `podSelector: {{}}` and `policyTypes: [{direction}]`")
     for injected in installation.injected_namespaces:
         if injected.name not in installation.workloads and not _policies(installation, injected.name):
             message = f"the workloads and network policies of namespace {injected.name} are not among the files"
-            yield Unseen(message, injected.root.place)
+            yield Unseen(message, injected.root.location)
 
 
 def _closes(policy: Document, direction: str, field: str) -> bool:
@@ -55,12 +55,12 @@ def only_what_is_needed_is_reached(installation: Installation) -> Iterator[Findi
     """Each allow names peers and ports; rules for the internet exclude the cloud's metadata service."""
     for namespace in _namespaces(installation):
         for policy in _policies(installation, namespace):
-            gaps = [gap for _, field, peers in _DIRECTIONS for gap in _open_doors(policy, field, peers)]
+            gaps = [gap for _, field, peers in _DIRECTIONS for gap in _open_rules(policy, field, peers)]
             yield from gaps
             count = sum(len(policy.root.items("spec", field)) for _, field, _ in _DIRECTIONS)
             if count and not gaps:
-                yield Found(
-                    policy.root.place, "names peers and ports" + (", from every namespace" if _wide(policy) else "")
+                yield Satisfied(
+                    policy.root.location, "names peers and ports" + (", from every namespace" if _wide(policy) else "")
                 )
 
 
@@ -71,17 +71,17 @@ def _wide(policy: Document) -> bool:
     return any(selector is not None and not selector.fields() for selector in selectors)
 
 
-def _open_doors(policy: Document, field: str, peers: str) -> Iterator[Gap]:
+def _open_rules(policy: Document, field: str, peers: str) -> Iterator[Gap]:
     for rule in policy.root.items("spec", field):
         if not rule.items(peers):
-            yield Gap("everybody is let through", f"name peers in `{peers}`", rule.place)
+            yield Gap("everybody is let through", f"name peers in `{peers}`", rule.location)
         if not rule.items("ports"):
-            yield Gap("every port is let through", "name `ports`", rule.place)
+            yield Gap("every port is let through", "name `ports`", rule.location)
         for peer in rule.items(peers):
             block = peer.get("ipBlock")
             if block is not None and _reaches_metadata(block):
                 remedy = "put private and link-local networks into `except`"
-                yield Gap("the cloud's metadata service is within", remedy, block.place)
+                yield Gap("the cloud's metadata service is within", remedy, block.location)
 
 
 def _reaches_metadata(block: Value) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +29,12 @@ def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
         for field in _HOST_FIELDS:
             value = spec.get(field)
             if value is not None and value.flag() is not False:
-                yield Gap(f"{document.root.owner} shares the host's namespaces", f"take `{field}` away", value.place)
+                yield Gap(f"{document.root.owner} shares the host's namespaces", f"take `{field}` away", value.location)
         for volume in spec.items("volumes"):
             kinds = set(volume.fields()) - {"name"}
             if not kinds <= _VOLUMES:
                 remedy = "use a volume that shows nothing of the host"
-                yield Gap(f"a volume of {', '.join(sorted(kinds))}", remedy, volume.place)
+                yield Gap(f"a volume of {', '.join(sorted(kinds))}", remedy, volume.location)
     for _, pod, container in installation.containers:
         yield from _container(pod, container)
 
@@ -51,22 +51,24 @@ def _container(pod: Value, container: Value) -> Iterator[Finding]:
         setting = _setting(pod, container, path, of_pod)
         if setting is None or setting.flag() is not value:
             gaps.append(Gap(f"`{path[-1]}` is not {str(value).lower()}", f"write `{path[-1]}: {str(value).lower()}`",
-                            (setting or context or container).place))  # fmt: skip
+                            (setting or context or container).location))  # fmt: skip
     seccomp = _setting(pod, container, ("seccompProfile", "type"), True)
     if seccomp is None or seccomp.text() not in _SECCOMP:
         gaps.append(Gap("system calls are not filtered", "write `seccompProfile: {type: RuntimeDefault}`",
-                        (seccomp or context or container).place))  # fmt: skip
+                        (seccomp or context or container).location))  # fmt: skip
     for field in ("runAsUser", "runAsGroup"):
         user = _setting(pod, container, (field,), True)
         if user is not None and user.plain() == 0:
-            gaps.append(Gap(f"`{field}` is 0", "give it a user of its own", user.place))
+            gaps.append(Gap(f"`{field}` is 0", "give it a user of its own", user.location))
     if context is None or context.plain("capabilities", "drop") != ["ALL"] or context.items("capabilities", "add"):
-        gaps.append(Gap("capabilities are kept", "write `capabilities: {drop: [ALL]}`", (context or container).place))
+        gaps.append(
+            Gap("capabilities are kept", "write `capabilities: {drop: [ALL]}`", (context or container).location)
+        )
     if context is not None and context.flag("privileged"):
-        gaps.append(Gap("the container is privileged", "take `privileged` away", context.place))
+        gaps.append(Gap("the container is privileged", "take `privileged` away", context.location))
     yield from gaps
     if not gaps and context is not None:
-        yield Found(context.place, "non-root, read-only, no capabilities, seccomp")
+        yield Satisfied(context.location, "non-root, read-only, no capabilities, seccomp")
 
 
 def _setting(pod: Value, container: Value, path: tuple[str, ...], of_pod: bool) -> Value | None:
@@ -84,11 +86,11 @@ def namespaces_refuse_others(installation: Installation) -> Iterator[Finding]:
             continue
         label = namespace.root.get("metadata", "labels", _ENFORCE)
         if label is not None and label.text() == "restricted":
-            yield Found(label.place, "restricted")
+            yield Satisfied(label.location, "restricted")
         else:
             remedy = f"label the namespace `{_ENFORCE}: restricted`"
             yield Gap(
-                f"namespace `{name}` admits pods that are not restricted", remedy, (label or namespace.root).place
+                f"namespace `{name}` admits pods that are not restricted", remedy, (label or namespace.root).location
             )
 
 
@@ -99,12 +101,12 @@ def images_are_pinned(installation: Installation) -> Iterator[Finding]:
         digest = None if image is None else _DIGEST.fullmatch(image.text())
         if image is None or digest is None:
             remedy = "name the image by `@sha256:…`"
-            yield Gap("what runs is not fixed by a digest", remedy, (image or container).place)
+            yield Gap("what runs is not fixed by a digest", remedy, (image or container).location)
         elif not digest[1].strip("0"):
             remedy = "put the digest of the image that you built there"
-            yield Gap("the digest is a placeholder, so what will run can't be told", remedy, image.place)
+            yield Gap("the digest is a placeholder, so what will run can't be told", remedy, image.location)
         else:
-            yield Found(image.place, image.text())
+            yield Satisfied(image.location, image.text())
 
 
 def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
@@ -113,20 +115,20 @@ def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
     for document, pod in installation.pods:
         token = pod.get("spec", "automountServiceAccountToken")
         if token is not None and token.flag() is False:
-            yield Found(token.place, "false")
+            yield Satisfied(token.location, "false")
         else:
-            at = (token or pod.get("spec") or pod).place
+            at = (token or pod.get("spec") or pod).location
             yield Gap("a token of the API is mounted", "write `automountServiceAccountToken: false`", at)
         for token in (
             source for volume in pod.items("spec", "volumes") for source in volume.items("projected", "sources")
         ):
             given = token.get("serviceAccountToken")
             if given is not None and not given.text("audience"):
-                yield Gap("a volume holds a token of the API", "name its `audience`, or take it away", given.place)
+                yield Gap("a volume holds a token of the API", "name its `audience`, or take it away", given.location)
         accounts.add((document.namespace, pod.text("spec", "serviceAccountName") or "default"))
     for binding in installation.of_kind("RoleBinding", "ClusterRoleBinding"):
         for subject in binding.root.items("subjects"):
             name = (subject.text("namespace") or binding.namespace, subject.text("name"))
             everybody = subject.text("kind") == "Group" and name[1].startswith(_EVERYBODY)
             if everybody or (subject.text("kind") == "ServiceAccount" and name in accounts):
-                yield Gap(f"`{name[1]}` has rights in the API", "remove the binding", subject.place)
+                yield Gap(f"`{name[1]}` has rights in the API", "remove the binding", subject.location)

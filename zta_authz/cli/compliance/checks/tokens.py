@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.bundle_formats import read_bundle
 from zta_authz.authn.bundles import expiry
-from zta_authz.cli.compliance.checks.rules import clauses_of, place_of, reads_token, rules_of
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.checks.policy_rules import clauses_of, location_of, reads_token, rules_of
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
 from zta_authz.model.spiffe import TrustDomain
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from zta_authz.cli.compliance.authorizers import Authorizer
     from zta_authz.cli.compliance.installation import Installation
-    from zta_authz.cli.compliance.values import Place, Value
+    from zta_authz.cli.compliance.values import FieldLocation, Value
     from zta_authz.model.documents import JwtRule
     from zta_authz.policy.rules.clauses import Clause
 
@@ -25,12 +25,12 @@ SOON_SECONDS: Final = 30 * 86400.0
 MAX_TOKEN_AGE_SECONDS: Final = 24 * 3600.0
 
 
-def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, Place]]:
+def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, FieldLocation]]:
     """Each rule about tokens with its place."""
     for document in authorizer.documents.authentications:
         for number, rule in enumerate(document.rules):
             what = f"RequestAuthentication {rule.policy}: spec.jwtRules[{number}]"
-            yield rule, authorizer.place(rule.position.source, rule.position.line, what)
+            yield rule, authorizer.location(rule.position.source, rule.position.line, what)
 
 
 def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
             elif rule.jwks_uri is not None and not rule.jwks_uri.startswith("https://"):
                 yield Gap("keys are fetched without TLS", "write an https `jwksUri`", at)
             else:
-                yield Found(at, f"issuer {rule.issuer}, audiences {', '.join(rule.audiences) or 'by IssuerPolicy'}")
+                yield Satisfied(at, f"issuer {rule.issuer}, audiences {', '.join(rule.audiences) or 'by IssuerPolicy'}")
         at = authorizer.setting("jwks", "allow_http")
         if authorizer.settings.jwks.allow_http:
             yield Gap("keys may be fetched without TLS", "write `jwks: {allow_http: false}`", at)
@@ -58,13 +58,13 @@ def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Find
     for authorizer in installation.authorizers:
         limits = {policy.issuer: policy for policy in authorizer.documents.issuer_policies}
         required = [
-            (clause, place_of(authorizer, policy, rule))
+            (clause, location_of(authorizer, policy, rule))
             for policy, rule in rules_of(authorizer, "ALLOW")
             for clause in rule.clauses
             if _limits(clause)
         ]
         for clause, at in required:
-            yield Found(at, clause.label)
+            yield Satisfied(at, clause.label)
         readers = [
             rule for _, rule in rules_of(authorizer, "ALLOW") if any(reads_token(one) for one in clauses_of(rule))
         ]
@@ -74,7 +74,7 @@ def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Find
             if limit is not None and (limit.require_bound or limit.max_token_age <= MAX_TOKEN_AGE_SECONDS):
                 name = f"IssuerPolicy {limit.namespace}/{limit.name}"
                 what = "requireBound" if limit.require_bound else f"maxTokenAge {limit.max_token_age:g} s"
-                yield Found(authorizer.place(limit.position.source, limit.position.line, name), what)
+                yield Satisfied(authorizer.location(limit.position.source, limit.position.line, name), what)
             elif not always:
                 message = f"a stolen token of {rule.issuer or 'any issuer'} is good for as long as its issuer says"
                 yield Gap(message, "add an IssuerPolicy with `maxTokenAge` or `requireBound` for this issuer", at)
@@ -92,9 +92,9 @@ def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
     for authorizer in installation.authorizers:
         for bundle in authorizer.documents.bundles:
             name = f"TrustBundle {bundle.namespace}/{bundle.name}"
-            at = authorizer.place(bundle.position.source, bundle.position.line, name)
+            at = authorizer.location(bundle.position.source, bundle.position.line, name)
             ends = authorizer.snapshot.verifier.bundle_expiry.get(bundle.trust_domain.name)
-            yield _lasting(at, ends, installation.now)
+            yield _expiry_finding(at, ends, installation.now)
         for number, given in enumerate(authorizer.settings.bundles):
             at = authorizer.setting("bundles", number)
             if given.url is not None:
@@ -117,7 +117,7 @@ def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
             )
 
 
-def _file(installation: Installation, authorizer: Authorizer, domain: str, file: str, at: Place) -> Finding:
+def _file(installation: Installation, authorizer: Authorizer, domain: str, file: str, at: FieldLocation) -> Finding:
     """A bundle file, if a ConfigMap of the manifests holds it."""
     folder, _, name = file.rpartition("/")
     volume = _volume(installation, authorizer, folder)
@@ -130,8 +130,8 @@ def _file(installation: Installation, authorizer: Authorizer, domain: str, file:
         return Unseen(f"the authorities of {domain} are in {where}, which is made in the cluster", at)
     bundle, wrong = read_bundle(TrustDomain(domain), text.text().encode())
     if wrong:
-        return Gap(f"the bundle can't be read: {wrong[0].message}", "put the authorities there, in PEM", text.place)
-    return _lasting(text.place, expiry(bundle.authorities), installation.now)
+        return Gap(f"the bundle can't be read: {wrong[0].message}", "put the authorities there, in PEM", text.location)
+    return _expiry_finding(text.location, expiry(bundle.authorities), installation.now)
 
 
 def _volume(installation: Installation, authorizer: Authorizer, folder: str) -> Value | None:
@@ -148,7 +148,7 @@ def _volume(installation: Installation, authorizer: Authorizer, folder: str) -> 
     return None
 
 
-def _lasting(at: Place, ends: float | None, now: float) -> Finding:
+def _expiry_finding(at: FieldLocation, ends: float | None, now: float) -> Finding:
     if ends is None:
         return Unseen("when its first authority ends can't be told from here", at)
     day = datetime.fromtimestamp(ends, UTC).date().isoformat()
@@ -156,4 +156,4 @@ def _lasting(at: Place, ends: float | None, now: float) -> Finding:
         return Gap(f"an authority ended on {day}", "replace the bundle", at)
     if ends - now < SOON_SECONDS:
         return Gap(f"an authority ends on {day}, in less than {SOON_SECONDS / 86400:g} days", "add its successor", at)
-    return Found(at, f"authorities until {day}")
+    return Satisfied(at, f"authorities until {day}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from zta_authz.cli.compliance.askers import custom_policies, security_policies, service_names
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied
+from zta_authz.cli.compliance.ext_authz_clients import custom_policies, security_policies, service_names
 from zta_authz.cli.compliance.installation import DOWNSTREAM_TLS, EXT_AUTHZ, SDS_RESOURCE, Installation
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
     for policy in policies:
         mode = policy.root.get("spec", "mtls", "mode")
         if mode is not None and mode.text() not in ("STRICT", "UNSET"):
-            yield Gap(f"mutual TLS is {mode.text()}", "write `mode: STRICT`", mode.place)
+            yield Gap(f"mutual TLS is {mode.text()}", "write `mode: STRICT`", mode.location)
         for port, value in policy.root.fields("spec", "portLevelMtls").items():
             if value.text("mode") != "STRICT":
-                yield Gap(f"port {port} is left out of mutual TLS", "write `mode: STRICT`", value.place)
+                yield Gap(f"port {port} is left out of mutual TLS", "write `mode: STRICT`", value.location)
     for namespace in sorted(scopes):
         strict = [
             mode
@@ -41,7 +41,7 @@ def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
             and mode.text() == "STRICT"
         ]
         if strict:
-            yield Found(strict[0].place, f"STRICT in namespace {namespace}")
+            yield Satisfied(strict[0].location, f"STRICT in namespace {namespace}")
         else:
             remedy = "add a PeerAuthentication with `mtls: {mode: STRICT}` and no selector"
             yield Gap(f"nothing makes mutual TLS strict in namespace {namespace}", remedy)
@@ -60,32 +60,34 @@ def _gateway_clients(installation: Installation) -> Iterator[Finding]:
     for policy in policies:
         validation = policy.root.get("spec", "tls", "clientValidation")
         if validation is None or validation.flag("optional"):
-            yield Gap("clients need no certificate", "add `clientValidation` with `optional: false`", policy.root.place)
+            yield Gap(
+                "clients need no certificate", "add `clientValidation` with `optional: false`", policy.root.location
+            )
         else:
-            yield Found(validation.place, "clients need a certificate")
+            yield Satisfied(validation.location, "clients need a certificate")
         yield from _version(policy.root.get("spec", "tls", "minVersion"))
     if not policies:
         yield Gap("clients need no certificate", "add a ClientTrafficPolicy with `clientValidation`")
     for gateway in installation.of_kind("Gateway"):
         for listener in gateway.root.items("spec", "listeners"):
             if listener.text("protocol") in ("HTTP", "TCP"):
-                yield Gap("the listener speaks plaintext", "write `protocol: HTTPS`", listener.place)
+                yield Gap("the listener speaks plaintext", "write `protocol: HTTPS`", listener.location)
 
 
 def _version(value: Value | None) -> Iterator[Finding]:
     if value is not None:
         if value.text() in _OLD_VERSIONS:
-            yield Gap(f"TLS {value.text()} is taken", "write 1.2 or 1.3", value.place)
+            yield Gap(f"TLS {value.text()} is taken", "write 1.2 or 1.3", value.location)
         else:
-            yield Found(value.place, value.text())
+            yield Satisfied(value.location, value.text())
 
 
 def _downstream(tls: Value) -> Iterator[Finding]:
     required = tls.get("require_client_certificate")
     if required is None or required.flag() is not True:
-        yield Gap("clients need no certificate", "write `require_client_certificate: true`", (required or tls).place)
+        yield Gap("clients need no certificate", "write `require_client_certificate: true`", (required or tls).location)
     else:
-        yield Found(required.place, "true")
+        yield Satisfied(required.location, "true")
     for path in (("validation_context",), ("combined_validation_context", "default_validation_context")):
         yield from _verification(tls.get("common_tls_context", *path))
     yield from _version(tls.get("common_tls_context", "tls_params", "tls_minimum_protocol_version"))
@@ -94,7 +96,7 @@ def _downstream(tls: Value) -> Iterator[Finding]:
 def _verification(context: Value | None) -> Iterator[Finding]:
     trust = None if context is None else context.get("trust_chain_verification")
     if trust is not None and trust.text() == "ACCEPT_UNTRUSTED":
-        yield Gap("any certificate is taken", "write `VERIFY_TRUST_CHAIN`", trust.place)
+        yield Gap("any certificate is taken", "write `VERIFY_TRUST_CHAIN`", trust.location)
 
 
 def _plain_listeners(installation: Installation) -> Iterator[Finding]:
@@ -104,7 +106,7 @@ def _plain_listeners(installation: Installation) -> Iterator[Finding]:
             for chain in listener.items("filter_chains"):
                 asks = any(node.text("@type") == EXT_AUTHZ for node in chain.below())
                 if asks and chain.get("transport_socket") is None:
-                    yield Gap("the listener speaks plaintext", "add a DownstreamTlsContext", chain.place)
+                    yield Gap("the listener speaks plaintext", "add a DownstreamTlsContext", chain.location)
 
 
 def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]:
@@ -116,11 +118,11 @@ def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]
         for number, endpoint in enumerate(settings.endpoints()):
             at = authorizer.setting("listen", number)
             if endpoint.is_unix:
-                yield Found(at, f"a Unix socket, mode {settings.socket.mode}")
+                yield Satisfied(at, f"a Unix socket, mode {settings.socket.mode}")
             elif settings.tls is not None:
-                yield Found(at, "mutual TLS 1.3")
+                yield Satisfied(at, "mutual TLS 1.3")
             elif endpoint.is_local:
-                yield Found(at, "reached from this pod only")
+                yield Satisfied(at, "reached from this pod only")
             else:
                 yield Gap("anybody may ask, in plaintext", "set `tls` with `allowed_spiffe_ids`", at)
 
@@ -134,7 +136,7 @@ def callers_are_named(installation: Installation) -> Iterator[Finding]:
             continue
         names = authorizer.settings.tls.allowed_spiffe_ids
         at = authorizer.setting("tls", "allowed_spiffe_ids")
-        yield Found(at, ", ".join(names))
+        yield Satisfied(at, ", ".join(names))
         if len(names) > 1 and not authorizer.settings.options().shared:
             message = "every caller asks about the same workload, whoever it is"
             yield Gap(message, "list `workloads`, or `gateways` with their namespaces", at)
@@ -143,9 +145,9 @@ def callers_are_named(installation: Installation) -> Iterator[Finding]:
             if "*" in gateway.namespaces:
                 yield Gap("the gateway may name every namespace", "list the namespaces it stands before", at)
             else:
-                yield Found(at, f"{gateway.spiffe_id} may name {', '.join(gateway.namespaces)}")
+                yield Satisfied(at, f"{gateway.spiffe_id} may name {', '.join(gateway.namespaces)}")
         if authorizer.settings.workloads:
-            yield Found(
+            yield Satisfied(
                 authorizer.setting("workloads"), f"{len(authorizer.settings.workloads)} workloads, each by its proxy"
             )
 
@@ -156,9 +158,9 @@ def _socket(authorizer: Authorizer) -> Iterator[Finding]:
     if int(settings.mode, 8) & 0o002:
         yield Gap("every user of the machine may ask", 'write `mode: "0660"`', at)
     elif settings.peer_uids:
-        yield Found(authorizer.setting("socket", "peer_uids"), f"users {', '.join(map(str, settings.peer_uids))}")
+        yield Satisfied(authorizer.setting("socket", "peer_uids"), f"users {', '.join(map(str, settings.peer_uids))}")
     else:
-        yield Found(at, settings.mode)
+        yield Satisfied(at, settings.mode)
 
 
 def proxies_know_who_answers(installation: Installation) -> Iterator[Finding]:
@@ -194,10 +196,10 @@ def _destination_rules(installation: Installation) -> Iterator[Finding]:
     for rule in rules:
         mode = rule.root.get("spec", "trafficPolicy", "tls", "mode")
         if mode is not None and mode.text() in _MTLS_MODES:
-            yield Found(mode.place, mode.text())
+            yield Satisfied(mode.location, mode.text())
         else:
             remedy = "write `tls: {mode: ISTIO_MUTUAL}`"
-            yield Gap("proxies do not verify who answers", remedy, (mode or rule.root).place)
+            yield Gap("proxies do not verify who answers", remedy, (mode or rule.root).location)
     if not rules:
         remedy = "add a DestinationRule for zta-authz's Service with `tls: {mode: ISTIO_MUTUAL}`"
         yield Gap("proxies do not verify who answers", remedy)
@@ -209,9 +211,9 @@ def _backend_policies(installation: Installation) -> Iterator[Finding]:
         names = policy.root.get("spec", "validation", "subjectAltNames")
         if names is None:
             message = "any certificate of the same authority may answer"
-            yield Gap(message, "list zta-authz's SPIFFE ID in `subjectAltNames`", policy.root.place)
+            yield Gap(message, "list zta-authz's SPIFFE ID in `subjectAltNames`", policy.root.location)
         else:
-            yield Found(names.place, names.shown)
+            yield Satisfied(names.location, names.shown)
     if not policies:
         yield Gap("proxies do not verify who answers", "add a BackendTLSPolicy for zta-authz's Service")
 
@@ -220,7 +222,7 @@ def _cluster(config: Value, name: str, message: Value) -> Finding:
     clusters = config.items("static_resources", "clusters")
     cluster = next((cluster for cluster in clusters if cluster.text("name") == name), None)
     if cluster is None:
-        return Gap(f"there is no cluster `{name}`", "add it with a pipe, or with TLS", message.place)
+        return Gap(f"there is no cluster `{name}`", "add it with a pipe, or with TLS", message.location)
     return _reached(cluster)
 
 
@@ -228,12 +230,12 @@ def _reached(cluster: Value) -> Finding:
     endpoints = [node.get("address") for node in cluster.below() if node.get("address") is not None]
     addresses = [endpoint for endpoint in endpoints if endpoint is not None]
     if addresses and all(address.get("pipe") is not None for address in addresses):
-        return Found(addresses[0].place, addresses[0].text("pipe", "path"))
+        return Satisfied(addresses[0].location, addresses[0].text("pipe", "path"))
     names = [node for node in cluster.below() if node.get("match_typed_subject_alt_names") is not None]
     if cluster.get("transport_socket") is not None and names:
-        return Found(names[0].place, "TLS, the name of zta-authz is verified")
+        return Satisfied(names[0].location, "TLS, the name of zta-authz is verified")
     remedy = "add an UpstreamTlsContext with `match_typed_subject_alt_names`, or use a pipe"
-    return Gap("proxies do not verify who answers", remedy, cluster.place)
+    return Gap("proxies do not verify who answers", remedy, cluster.location)
 
 
 def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
@@ -243,7 +245,7 @@ def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
             at = authorizer.setting(*path)
             host = urlsplit(url).hostname or ""
             if url.startswith("https://") or host in _LOCAL_HOSTS:
-                yield Found(at, url)
+                yield Satisfied(at, url)
             else:
                 yield Gap("who calls what is sent in plaintext", "write an https endpoint, or use a local agent", at)
 

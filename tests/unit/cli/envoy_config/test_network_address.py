@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from zta_authz.cli.envoy_config.places import check_path, parse_place, pipe, tcp, worker_pipes
+from zta_authz.cli.envoy_config.network_address import check_path, parse_address, tcp, unix_socket, worker_sockets
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "address"),
     [
-        ("unix:/run/a b.sock", pipe("/run/a b.sock")),
+        ("unix:/run/a b.sock", unix_socket("/run/a b.sock")),
         ("127.0.0.1:80", tcp("127.0.0.1", 80)),
         ("localhost:80", tcp("127.0.0.1", 80)),
         ("[::1]:80", tcp("::1", 80)),
@@ -16,9 +16,9 @@ from zta_authz.cli.envoy_config.places import check_path, parse_place, pipe, tcp
         ("collector:4317", tcp("collector", 4317)),
     ],
 )
-def test_an_address_is_read_and_written_alike(text: str, place: object) -> None:
-    assert parse_place(text, names=True) == place
-    assert parse_place(str(place), names=True) == place
+def test_an_address_is_read_and_written_alike(text: str, address: object) -> None:
+    assert parse_address(text, names=True) == address
+    assert parse_address(str(address), names=True) == address
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_an_address_is_read_and_written_alike(text: str, place: object) -> None:
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        parse_place(text, names=True)
+        parse_address(text, names=True)
 
 
 def test_names_are_for_where_envoy_can_resolve_them() -> None:
     with pytest.raises(ValueError, match="not an IP address"):
-        parse_place("app:80")
+        parse_address("app:80")
 
 
 @pytest.mark.parametrize("path", ["", "tls", "/etc/tls/", "/etc/../tls", "/etc/\ttls"])
@@ -79,16 +79,16 @@ def test_a_path_that_could_mean_something_else_is_refused(path: str) -> None:
 
 
 def test_one_worker_has_the_socket_itself_and_several_have_numbers() -> None:
-    assert worker_pipes("/a", 1) == (pipe("/a"),)
-    assert worker_pipes("/a", 3) == (pipe("/a.1"), pipe("/a.2"), pipe("/a.3"))
+    assert worker_sockets("/a", 1) == (unix_socket("/a"),)
+    assert worker_sockets("/a", 3) == (unix_socket("/a.1"), unix_socket("/a.2"), unix_socket("/a.3"))
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "meets"),
+    ("one", "other", "conflicts_with"),
     [
-        (pipe("/a"), pipe("/a"), True),
-        (pipe("/a"), pipe("/b"), False),
-        (pipe("/a"), tcp("127.0.0.1", 1), False),
+        (unix_socket("/a"), unix_socket("/a"), True),
+        (unix_socket("/a"), unix_socket("/b"), False),
+        (unix_socket("/a"), tcp("127.0.0.1", 1), False),
         (tcp("0.0.0.0", 1), tcp("127.0.0.1", 1), True),
         (tcp("::", 1), tcp("fd00::1", 1), True),
         (tcp("::", 1), tcp("10.0.0.1", 1), False),
@@ -98,15 +98,17 @@ def test_one_worker_has_the_socket_itself_and_several_have_numbers() -> None:
         (tcp("0.0.0.0", 1), tcp("elsewhere.example", 1), False),
     ],
 )
-def test_two_places_meet_where_they_can_not_both_be_listened_on(one: object, other: object, meets: bool) -> None:
-    assert one.meets(other) is meets  # type: ignore[attr-defined]
-    assert other.meets(one) is meets  # type: ignore[attr-defined]
+def test_two_places_meet_where_they_can_not_both_be_listened_on(
+    one: object, other: object, conflicts_with: bool
+) -> None:
+    assert one.conflicts_with(other) is conflicts_with  # type: ignore[attr-defined]
+    assert other.conflicts_with(one) is conflicts_with  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    ("place", "local"),
+    ("address", "local"),
     [
-        (pipe("/a"), True),
+        (unix_socket("/a"), True),
         (tcp("127.0.0.2", 1), True),
         (tcp("::1", 1), True),
         (tcp("0.0.0.0", 1), False),
@@ -114,5 +116,5 @@ def test_two_places_meet_where_they_can_not_both_be_listened_on(one: object, oth
         (tcp("localhost.example", 1), False),
     ],
 )
-def test_local_is_what_no_other_machine_reaches(place: object, local: bool) -> None:
-    assert place.is_local is local  # type: ignore[attr-defined]
+def test_local_is_what_no_other_machine_reaches(address: object, local: bool) -> None:
+    assert address.is_local is local  # type: ignore[attr-defined]

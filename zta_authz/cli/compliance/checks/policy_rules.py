@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
 from zta_authz.model.options import CertificateCheck
 from zta_authz.pdp.paths import ambiguous
 from zta_authz.policy.lint.linter import Kind, Level, lint
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from zta_authz.cli.compliance.authorizers import Authorizer
     from zta_authz.cli.compliance.installation import Installation
-    from zta_authz.cli.compliance.values import Place
+    from zta_authz.cli.compliance.values import FieldLocation
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.policy.rules.table import CompiledPolicy
@@ -35,13 +35,13 @@ def decisions_are_known(installation: Installation) -> Iterator[Finding]:
         yield Gap("no container runs zta-authz", "add its Deployment, or name its settings with --config")
     for authorizer in installation.authorizers:
         for message, value in authorizer.unread:
-            yield Unseen(message, None if value is None else value.place)
+            yield Unseen(message, None if value is None else value.location)
         if authorizer.config is not None:
-            yield Found(authorizer.config.place, f"policies of {len(authorizer.snapshot.sources)} files")
+            yield Satisfied(authorizer.config.location, f"policies of {len(authorizer.snapshot.sources)} files")
         elif not authorizer.unread:
             at = authorizer.setting("semantics")
-            yield Found(
-                authorizer.container.place if authorizer.container is not None else at,
+            yield Satisfied(
+                authorizer.container.location if authorizer.container is not None else at,
                 "no settings file: defaults hold",
             )
 
@@ -54,10 +54,10 @@ def denial_is_the_default(installation: Installation) -> Iterator[Finding]:
         if options.default_allow:
             yield Gap("a request that no policy speaks of is allowed", "write `default_action: deny`", default)
         else:
-            yield Found(default, "deny")
+            yield Satisfied(default, "deny")
         at = authorizer.setting("semantics")
         if options.strict:
-            yield Found(at, "strict")
+            yield Satisfied(at, "strict")
         else:
             remedy = "write `semantics: strict`, and see with `zta-authz replay` what changes"
             yield Gap("Istio's reading lets through what the strict one refuses", remedy, at)
@@ -71,10 +71,10 @@ def rules_of(authorizer: Authorizer, *actions: str) -> Iterator[tuple[CompiledPo
                 yield policy, rule
 
 
-def place_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> Place:
+def location_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> FieldLocation:
     """Where a rule stands."""
     what = f"{policy.ref.order[2]} {policy.ref.name}: spec.rules[{rule.number}]"
-    return authorizer.place(policy.ref.position.source, rule.line, what)
+    return authorizer.location(policy.ref.position.source, rule.line, what)
 
 
 def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding]:
@@ -87,33 +87,33 @@ def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding
             yield Unseen("what is not among the files may allow more", authorizer.setting("policies"))
         open_rules = set()
         for policy, rule in rules_of(authorizer, "ALLOW"):
-            if _takes_everything(rule):
+            if _allows_everything(rule):
                 open_rules.add((policy.ref.name, rule.number))
                 remedy = "name who may do what, or remove the rule"
-                yield Gap("the rule allows everybody everything", remedy, place_of(authorizer, policy, rule))
+                yield Gap("the rule allows everybody everything", remedy, location_of(authorizer, policy, rule))
         unauthenticated = 0
         for finding in lint(authorizer.snapshot.table, now=installation.now, refused_path=_refused(authorizer)):
             if finding.kind is not Kind.UNAUTHENTICATED or (finding.policy, finding.rule) in open_rules:
                 continue
             unauthenticated += 1
-            at = authorizer.place(finding.source, finding.line, f"{finding.policy}: spec.rules[{finding.rule}]")
+            at = authorizer.location(finding.source, finding.line, f"{finding.policy}: spec.rules[{finding.rule}]")
             if finding.level is Level.WARNING:
                 yield Gap(finding.message, finding.hint, at)
             else:
                 yield Unseen("the rule asks for no identity; whether that is meant (health checks) is not written", at)
         allows = sum(1 for _ in rules_of(authorizer, "ALLOW"))
         if policies and not open_rules and not unauthenticated:
-            yield Found(authorizer.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
+            yield Satisfied(authorizer.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
 
 
-def _takes_everything(rule: Rule) -> bool:
+def _allows_everything(rule: Rule) -> bool:
     """Whether some way through the rule asks for nothing but `*`."""
-    return all(map(_asks_nothing, rule.clauses)) and all(
-        any(all(map(_asks_nothing, alternative)) for alternative in group) for group in rule.groups
+    return all(map(_matches_anything, rule.clauses)) and all(
+        any(all(map(_matches_anything, alternative)) for alternative in group) for group in rule.groups
     )
 
 
-def _asks_nothing(clause: Clause) -> bool:
+def _matches_anything(clause: Clause) -> bool:
     """Whether the clause takes any caller that has an identity at all, or any path."""
     if clause.negated or not isinstance(clause, TextClause | RequestPrincipalClause):
         return False
@@ -131,7 +131,7 @@ def callers_are_verified(installation: Installation) -> Iterator[Finding]:
         options = authorizer.settings.options()
         at = authorizer.setting("peer", "verify_certificate")
         if options.verify_certificate is CertificateCheck.REQUIRED:
-            yield Found(at, "required")
+            yield Satisfied(at, "required")
         else:
             message = f"certificates of callers are verified {options.verify_certificate.value.replace('_', ' ')}"
             yield Gap(message, "write `peer: {verify_certificate: required}`", at)
@@ -139,7 +139,7 @@ def callers_are_verified(installation: Installation) -> Iterator[Finding]:
         if options.trust_proxy:
             yield Gap("the proxy's word for the caller is believed", "write `peer: {trust_proxy: false}`", at)
         else:
-            yield Found(at, "false")
+            yield Satisfied(at, "false")
 
 
 def clauses_of(rule: Rule) -> Iterator[Clause]:
@@ -176,12 +176,12 @@ def _attribute(clause: Clause) -> str:
 def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
     """Rules depend on the caller and the current state: workload, token, claims, time, conditions."""
     for authorizer in installation.authorizers:
-        shown: dict[str, Found] = {}
+        shown: dict[str, Satisfied] = {}
         for policy, rule in rules_of(authorizer, "ALLOW", "DENY"):
             for clause in clauses_of(rule):
                 what = _attribute(clause)
                 if what and what.partition(":")[0] not in shown:
-                    shown[what.partition(":")[0]] = Found(place_of(authorizer, policy, rule), what)
+                    shown[what.partition(":")[0]] = Satisfied(location_of(authorizer, policy, rule), what)
         yield from list(shown.values())[:_MAX_SHOWN]
         if not shown and not authorizer.unread:
             message = "no rule looks at who asks, the token's claims, the time or any other state of the moment"
@@ -206,11 +206,11 @@ def changes_take_effect(installation: Installation) -> Iterator[Finding]:
             message = f"files are looked at every {reload.poll_seconds:g} s only"
             yield Gap(message, "write `reload: {poll_seconds: 1}`", authorizer.setting("reload", "poll_seconds"))
         else:
-            yield Found(authorizer.setting("reload", "poll_seconds"), f"looked at every {reload.poll_seconds:g} s")
+            yield Satisfied(authorizer.setting("reload", "poll_seconds"), f"looked at every {reload.poll_seconds:g} s")
         for mount in authorizer.container.items("volumeMounts") if authorizer.container is not None else ():
             below = any(path.startswith(mount.text("mountPath")) for path in authorizer.settings.policies)
             if mount.get("subPath") is not None and below:
-                yield Gap("the kubelet never updates a subPath", "mount the directory", mount.place)
+                yield Gap("the kubelet never updates a subPath", "mount the directory", mount.location)
 
 
 def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
@@ -218,8 +218,8 @@ def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
     for authorizer in installation.authorizers:
         for revocations in authorizer.documents.revocations:
             name = f"RevocationList {revocations.namespace}/{revocations.name}"
-            at = authorizer.place(revocations.position.source, revocations.position.line, name)
-            yield Found(at, f"{len(revocations.entries)} entries")
+            at = authorizer.location(revocations.position.source, revocations.position.line, name)
+            yield Satisfied(at, f"{len(revocations.entries)} entries")
         if not authorizer.documents.revocations:
             if authorizer.unread:
                 yield Unseen("no RevocationList is among the policies that were given", authorizer.setting("policies"))

@@ -21,7 +21,7 @@ _LOG_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedDecision:
     """What the decision log says of one decision; all empty where Envoy answered without asking."""
 
     policy: str = ""
@@ -34,12 +34,12 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RowResult:
     """A row that was played; `faults` say what was not as expected."""
 
     row: Row
     answer: Answer
-    logged: Logged
+    logged: LoggedDecision
     faults: tuple[str, ...] = field(default=())
 
 
@@ -53,13 +53,13 @@ def _records(log: Path) -> Iterable[dict[str, Any]]:
             yield record
 
 
-def find_decision(log: Path, decision_id: str) -> Logged:
+def find_decision(log: Path, decision_id: str) -> LoggedDecision:
     """The record of `decision_id`, for which it waits up to five seconds. Raises LookupError if it does not come."""
     deadline = time.monotonic() + _LOG_SECONDS
     while time.monotonic() < deadline:
         for record in _records(log):
             if record.get("decision_id") == decision_id:
-                return Logged(record.get("policy") or "", record.get("rule"), record["reason"])
+                return LoggedDecision(record.get("policy") or "", record.get("rule"), record["reason"])
         time.sleep(0.02)
     raise LookupError(f"decision {decision_id} is not in {log}")
 
@@ -69,7 +69,7 @@ def decision_id(answer: Answer) -> str:
     return answer.headers.get(DECISION_ID) or answer.upstream_header(DECISION_ID) or ""
 
 
-def judge(row: Row, answer: Answer, logged: Logged) -> tuple[str, ...]:
+def judge(row: Row, answer: Answer, logged: LoggedDecision) -> tuple[str, ...]:
     """What is not as the row expects, in words."""
     checks = (
         (answer.status == row.status, f"status {answer.status}, not {row.status}"),
@@ -83,9 +83,9 @@ def judge(row: Row, answer: Answer, logged: Logged) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def play(stack: Stack, row: Row) -> Outcome:
+def run_row(stack: Stack, row: Row) -> RowResult:
     """Send one row's request and judge what came of it."""
     answer = stack.send(row.peer, row.full_request(stack.layout))
     identifier = decision_id(answer)
-    logged = find_decision(stack.decisions, identifier) if identifier else Logged()
-    return Outcome(row, answer, logged, judge(row, answer, logged))
+    logged = find_decision(stack.decisions, identifier) if identifier else LoggedDecision()
+    return RowResult(row, answer, logged, judge(row, answer, logged))

@@ -14,8 +14,8 @@ from zta_authz.policy.rules.rule import rule_label
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from zta_authz.cli.policy_evaluator import Place, PolicyEvaluator
-    from zta_authz.cli.requests import Subject
+    from zta_authz.cli.policy_evaluator import PolicyEvaluator, RuleLocation
+    from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.explain import Explanation, Miss
 
@@ -37,7 +37,7 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
         "policy": decision.policy or None,
         "rule": decision.rule,
         "ruleName": decision.rule_name or None,
-        "places": [_place_fields(place) for place in _places(evaluator, decision)],
+        "places": [_location_fields(location) for location in _locations(evaluator, decision)],
         "matched": list(explanation.matched),
         "identity": _identity_fields(subject, decision),
         "nearest": [
@@ -45,7 +45,9 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
                 "policy": miss.policy,
                 "rule": miss.rule,
                 "ruleName": miss.rule_name or None,
-                "places": [_place_fields(place) for place in evaluator.places(miss.policy, miss.rule, "ALLOW")],
+                "places": [
+                    _location_fields(location) for location in evaluator.locations(miss.policy, miss.rule, "ALLOW")
+                ],
                 "failed": list(miss.failed),
             }
             for miss in explanation.nearest
@@ -64,14 +66,14 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
     }
 
 
-def _place_fields(place: Place) -> dict[str, Any]:
-    return {"source": place.source, "line": place.line}
+def _location_fields(location: RuleLocation) -> dict[str, Any]:
+    return {"source": location.source, "line": location.line}
 
 
-def _places(evaluator: PolicyEvaluator, decision: Decision) -> tuple[Place, ...]:
+def _locations(evaluator: PolicyEvaluator, decision: Decision) -> tuple[RuleLocation, ...]:
     if decision.rule is None:
         return ()
-    return evaluator.places(decision.policy, decision.rule, decision.verdict.value.upper())
+    return evaluator.locations(decision.policy, decision.rule, decision.verdict.value.upper())
 
 
 def _identity_fields(subject: Subject, decision: Decision) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
     if decision.detail:
         yield _row("because", decision.detail)
     if decision.policy:
-        rule, at = rule_label(decision.rule, decision.rule_name), _at(_places(evaluator, decision))
+        rule, at = rule_label(decision.rule, decision.rule_name), _at(_locations(evaluator, decision))
         yield _row("policy", f"{decision.policy}, rule {rule}{at}")
     for line in explanation.matched:
         yield _row("matched", line)
@@ -115,7 +117,7 @@ def nearest_lines(evaluator: PolicyEvaluator, nearest: Sequence[Miss]) -> Iterat
     if nearest:
         yield Text("nearest ALLOW rules:")
     for miss in nearest:
-        at = _at(evaluator.places(miss.policy, miss.rule, "ALLOW"))
+        at = _at(evaluator.locations(miss.policy, miss.rule, "ALLOW"))
         yield Text(one_line(f"  {miss.policy}, rule {rule_label(miss.rule, miss.rule_name)}{at}"), style="bold")
         for failed in miss.failed:
             yield Text(one_line(f"    {failed}"))
@@ -125,8 +127,8 @@ def _row(name: str, value: str) -> Text:
     return Text(f"{name:<8}", style="dim").append(one_line(value), style="not dim")
 
 
-def _at(places: tuple[Place, ...]) -> str:
-    return f" ({' or '.join(str(place) for place in places)})" if places else ""
+def _at(locations: tuple[RuleLocation, ...]) -> str:
+    return f" ({' or '.join(str(location) for location in locations)})" if locations else ""
 
 
 def _peer(subject: Subject, decision: Decision) -> str:

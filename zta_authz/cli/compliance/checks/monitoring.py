@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.askers import leads_to
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
+from zta_authz.cli.compliance.ext_authz_clients import leads_to
 from zta_authz.cli.compliance.installation import Installation, pod_labels
 from zta_authz.cli.compliance.values import matches
 
@@ -33,9 +33,9 @@ def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
         if audit.sink == "none":
             yield Gap("decisions are not recorded", "write `audit: {sink: stdout}`", at)
         else:
-            yield Found(at, audit.sink)
+            yield Satisfied(at, audit.sink)
         if audit.on_full == "deny":
-            yield Found(authorizer.setting("audit", "on_full"), "deny")
+            yield Satisfied(authorizer.setting("audit", "on_full"), "deny")
         else:
             message = "requests are allowed whose record is lost"
             yield Gap(message, "write `audit: {on_full: deny}`", authorizer.setting("audit", "on_full"))
@@ -58,7 +58,7 @@ def records_show_tampering(installation: Installation) -> Iterator[Finding]:
                 "the log can be rewritten as a whole", "add `audit.checkpoint`", authorizer.setting("audit", "sink")
             )
         else:
-            yield Found(
+            yield Satisfied(
                 authorizer.setting("audit", "checkpoint"), f"signed every {audit.checkpoint.interval_seconds:g} s"
             )
 
@@ -81,15 +81,15 @@ def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Fin
         return
     pod = next(pod for document, pod in installation.pods if document is workload)
     for monitor in installation.of_kind("PodMonitor", "ServiceMonitor"):
-        if _watches(monitor, workload) and _takes(installation, monitor, workload, pod):
-            yield Found(monitor.root.place, f"reads {workload.root.owner}")
+        if _watches(monitor, workload) and _selects(installation, monitor, workload, pod):
+            yield Satisfied(monitor.root.location, f"reads {workload.root.owner}")
             return
     annotation = pod.get("metadata", "annotations", "prometheus.io/scrape")
     if annotation is not None and annotation.text() == "true":
-        yield Found(annotation.place, "true")
+        yield Satisfied(annotation.location, "true")
         return
     remedy = "add a PodMonitor that selects its pods, as k8s/monitoring does"
-    yield Gap("nobody reads the metrics", remedy, workload.root.place)
+    yield Gap("nobody reads the metrics", remedy, workload.root.location)
 
 
 def _watches(monitor: Document, workload: Document) -> bool:
@@ -99,7 +99,7 @@ def _watches(monitor: Document, workload: Document) -> bool:
     return everywhere or workload.namespace in (names or [monitor.namespace])
 
 
-def _takes(installation: Installation, monitor: Document, workload: Document, pod: Value) -> bool:
+def _selects(installation: Installation, monitor: Document, workload: Document, pod: Value) -> bool:
     selector = monitor.root.get("spec", "selector")
     if monitor.kind == "PodMonitor":
         return matches(selector, pod_labels(pod))
@@ -107,7 +107,7 @@ def _takes(installation: Installation, monitor: Document, workload: Document, po
     return any(matches(selector, service.labels) and leads_to(service, pod) for service in services)
 
 
-def somebody_is_told(installation: Installation) -> Iterator[Finding]:
+def alerts_are_defined(installation: Installation) -> Iterator[Finding]:
     """Alerts cover denials, refused policies, lost records, expiring authorities and issuers without keys."""
     alerts = [
         rule
@@ -120,7 +120,7 @@ def somebody_is_told(installation: Installation) -> Iterator[Finding]:
         recorded = {rule.text("record") for rule in alerts if metric in rule.text("expr")} - {""}
         matching = [rule for rule in named if any(name in rule.text("expr") for name in (metric, *recorded))]
         if matching:
-            yield Found(matching[0].place, f"{matching[0].text('alert')}: {what}")
+            yield Satisfied(matching[0].location, f"{matching[0].text('alert')}: {what}")
         elif installation.authorizers:
             yield Gap(f"nobody is told of {what}", f"add an alert on `{metric}`, as k8s/monitoring does")
 
@@ -138,4 +138,4 @@ def requests_are_traced(installation: Installation) -> Iterator[Finding]:
         if tracing.collector is None:
             yield Gap("checks leave no spans", "set `tracing: {otlp: {endpoint: …}}`", at)
         else:
-            yield Found(at, tracing.collector.endpoint)
+            yield Satisfied(at, tracing.collector.endpoint)

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 
 def time_argument(text: str) -> float:
     """An RFC 3339 time in seconds since the epoch."""
-    from zta_authz.cli.requests import parse_time
+    from zta_authz.cli.request_files import parse_time
 
     try:
         return parse_time(text)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from zta_authz.authn.jwt_limits import MAX_TIME
-from zta_authz.cli.loading import STDIN, as_text, read_small_file
+from zta_authz.cli.command_inputs import STDIN, as_text, read_small_file
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes

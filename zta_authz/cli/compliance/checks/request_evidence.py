@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.compliance.askers import asking_filters, custom_policies, merged_into, security_policies
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied
+from zta_authz.cli.compliance.ext_authz_clients import asking_filters, custom_policies, merged_into, security_policies
 from zta_authz.cli.compliance.installation import CONNECTION_MANAGER, EXT_AUTHZ, Installation
 
 if TYPE_CHECKING:
@@ -22,25 +22,27 @@ def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
     messages = installation.messages(EXT_AUTHZ)
     for message in messages:
         for field in () if message.merged else _EVIDENCE:
-            yield _true(message.value, field)
+            yield _expect_true(message.value, field)
     for policy in custom_policies(installation):
         near = merged_into(installation, policy, EXT_AUTHZ)
         for field in _EVIDENCE:
             given = [message for message in near if message.get(field) is not None]
-            yield from (_true(message, field) for message in given)
+            yield from (_expect_true(message, field) for message in given)
             if not given:
                 message_ = f"the provider has no field for it, and no EnvoyFilter sets `{field}`"
-                yield Gap(message_, "merge it into the filter, as k8s/istio/envoy-filter.yaml does", policy.root.place)
+                yield Gap(
+                    message_, "merge it into the filter, as k8s/istio/envoy-filter.yaml does", policy.root.location
+                )
     for policy in security_policies(installation):
         for field in _EVIDENCE:
             yield from _patched(installation, policy, f"/{field}", field)
 
 
-def _true(value: Value, field: str) -> Finding:
+def _expect_true(value: Value, field: str) -> Finding:
     setting = value.get(field)
     if setting is not None and setting.flag() is True:
-        return Found(setting.place, "true")
-    return Gap(f"`{field}` is not true", f"write `{field}: true`", (setting or value).place)
+        return Satisfied(setting.location, "true")
+    return Gap(f"`{field}` is not true", f"write `{field}: true`", (setting or value).location)
 
 
 def _patched(installation: Installation, policy: Document, ending: str, what: str) -> Iterator[Finding]:
@@ -51,10 +53,12 @@ def _patched(installation: Installation, policy: Document, ending: str, what: st
             if patch_item.text("operation", "path").endswith(ending) and value:
                 ok = value.flag() is not False
                 remedy = f"write `value: true` for `{what}`"
-                yield Found(value.place, value.shown) if ok else Gap(f"`{what}` is false", remedy, value.place)
+                yield (
+                    Satisfied(value.location, value.shown) if ok else Gap(f"`{what}` is false", remedy, value.location)
+                )
                 return
     message = f"SecurityPolicy has no field for it, and no EnvoyPatchPolicy sets `{what}`"
-    yield Gap(message, "patch it, as k8s/overlays/envoy-gateway/evidence.yaml does", policy.root.place)
+    yield Gap(message, "patch it, as k8s/overlays/envoy-gateway/evidence.yaml does", policy.root.location)
 
 
 def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
@@ -67,25 +71,25 @@ def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
         for path, value in required:
             setting = next(filter(None, (manager.get(*path) for manager in managers)), None)
             if setting is not None and setting.text() == value:
-                yield Found(setting.place, value)
+                yield Satisfied(setting.location, value)
             else:
                 at = setting or (managers[0] if managers else holder.root)
-                yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", at.place)
+                yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", at.location)
     for policy in installation.of_kind("ClientTrafficPolicy"):
         for path, value in ((("path", "escapedSlashesAction"), "RejectRequest"),
                             (("headers", "withUnderscoresAction"), "RejectRequest")):  # fmt: skip
             setting = policy.root.get("spec", *path)
             if setting is not None and setting.text() == value:
-                yield Found(setting.place, value)
+                yield Satisfied(setting.location, value)
             else:
-                yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", policy.root.place)
+                yield Gap(f"`{'.'.join(path)}` is not {value}", f"write `{path[-1]}: {value}`", policy.root.location)
     for authorizer in installation.authorizers:
-        place = authorizer.setting("paths", "ambiguous")
+        location = authorizer.setting("paths", "ambiguous")
         if authorizer.settings.options().accept_ambiguous_paths:
             message = "paths that two parties read differently are matched as they are"
-            yield Gap(message, "write `paths: {ambiguous: reject}`", place)
+            yield Gap(message, "write `paths: {ambiguous: reject}`", location)
         else:
-            yield Found(place, "reject")
+            yield Satisfied(location, "reject")
 
 
 def _connection_managers(installation: Installation) -> Iterator[tuple[Document, list[Value]]]:
@@ -122,5 +126,5 @@ def _bounded(values: list[Value | None], at: Value) -> Finding:
     seconds = None if duration is None else duration.seconds()
     if duration is None or seconds is None or not 0 < seconds <= MAX_STREAM_SECONDS:
         message = f"streams may outlive the reasons for their allow ({duration.shown if duration else 'no bound'})"
-        return Gap(message, "set `max_stream_duration`, for example to 900s", (duration or at).place)
-    return Found(duration.place, duration.shown)
+        return Gap(message, "set `max_stream_duration`, for example to 900s", (duration or at).location)
+    return Satisfied(duration.location, duration.shown)

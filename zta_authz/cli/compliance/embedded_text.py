@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zta_authz.cli.compliance.values import Place
+from zta_authz.cli.compliance.values import FieldLocation
 from zta_authz.errors import Fault
 from zta_authz.policy.yaml.nodes import Scalar
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Inner:
+class EmbeddedText:
     """The text of one key. `name` is what it is called while it is read on its own.
 
     `exact`: it is written as a block, so that its first line stands `shift` lines and `indent` columns into the file.
@@ -41,35 +41,35 @@ class Inner:
         return Fault(self.source, fault.line + self.shift, fault.column + self.indent, fault.message, fault.hint)
 
 
-def inner_of(document: Document, key: str, value: Value, lines: Mapping[str, list[str]]) -> Inner:
+def embedded_text(document: Document, key: str, value: Value, lines: Mapping[str, list[str]]) -> EmbeddedText:
     """The text of `value`, which stands under `key` of ConfigMap `document`; `lines` are those of each file."""
     node = value.node
     name = f"{value.source}[{document.namespace}/{document.name}/{key}]"
     text = node.value if isinstance(node, Scalar) else ""
     written = lines.get(value.source, [])
     if not written[node.line - 1 : node.line] or not written[node.line - 1][node.column - 1 :].startswith("|"):
-        return Inner(name, value.source, text, False, 0, 0)
+        return EmbeddedText(name, value.source, text, False, 0, 0)
     first = next((line for line in written[node.line :] if line.strip()), "")
-    return Inner(name, value.source, text, True, node.line, len(first) - len(first.lstrip(" ")))
+    return EmbeddedText(name, value.source, text, True, node.line, len(first) - len(first.lstrip(" ")))
 
 
-class Inners:
+class EmbeddedTexts:
     """All texts that were read on their own, to find their places again."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, Inner] = {}
+        self._by_name: dict[str, EmbeddedText] = {}
 
-    def add(self, inner: Inner) -> Inner:
+    def add(self, embedded: EmbeddedText) -> EmbeddedText:
         """Remember `inner`."""
-        self._by_name[inner.name] = inner
-        return inner
+        self._by_name[embedded.name] = embedded
+        return embedded
 
-    def place(self, source: str, line: int, field: str) -> Place:
+    def location(self, source: str, line: int, field: str) -> FieldLocation:
         """The place of line `line` of `source`, which may be one of the texts."""
-        inner = self._by_name.get(source)
-        if inner is None:
-            return Place(source, line, field)
-        return Place(inner.shown_source, line + inner.shift, field)
+        embedded = self._by_name.get(source)
+        if embedded is None:
+            return FieldLocation(source, line, field)
+        return FieldLocation(embedded.shown_source, line + embedded.shift, field)
 
     def faults(self, faults: Iterable[Fault]) -> list[Fault]:
         """The faults with their places in files."""

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any as AnyValue, Final
 from betterproto2 import Casing
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 
-from zta_authz.cli.envoy_config.clusters import address, authz_cluster, collector_cluster, upstream_cluster
+from zta_authz.cli.envoy_config.clusters import authz_cluster, collector_cluster, envoy_address, upstream_cluster
 from zta_authz.cli.envoy_config.listener import authz_filter, listener
 
 if TYPE_CHECKING:
     from betterproto2 import Message
 
-    from zta_authz.cli.envoy_config.options import Options
+    from zta_authz.cli.envoy_config.envoy_options import EnvoyOptions
 
 _PACKAGE: Final = "type.googleapis.com/envoy.extensions"
-_STATED: Final[dict[str, dict[str, object]]] = {
+_EXPLICIT_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     f"{_PACKAGE}.filters.http.ext_authz.v3.ExtAuthz": {"failure_mode_allow": False, "clear_route_cache": False},
     f"{_PACKAGE}.filters.network.http_connection_manager.v3.HttpConnectionManager": {
         "use_remote_address": False,
@@ -29,13 +29,13 @@ _STATED: Final[dict[str, dict[str, object]]] = {
 _VERIFICATION: Final = "trust_chain_verification"
 
 
-def bootstrap(options: Options) -> Bootstrap:
+def bootstrap(options: EnvoyOptions) -> Bootstrap:
     """One listener, ext_authz in front of one upstream."""
     clusters = [authz_cluster(options.authz), upstream_cluster(options.upstream, http2=options.upstream_http2)]
     if options.tracing is not None:
         clusters.append(collector_cluster(options.tracing.collector))
     return Bootstrap(
-        admin=None if options.admin is None else Admin(address=address(options.admin)),
+        admin=None if options.admin is None else Admin(address=envoy_address(options.admin)),
         static_resources=BootstrapStaticResources(listeners=[listener(options)], clusters=clusters),
     )
 
@@ -43,25 +43,25 @@ def bootstrap(options: Options) -> Bootstrap:
 def to_mapping(message: Message) -> dict[str, AnyValue]:
     """A message as Envoy reads it from YAML or JSON, with the defaults stated that a reader has to see."""
     mapping: dict[str, AnyValue] = message.to_dict(casing=Casing.SNAKE)
-    _state(mapping)
+    _add_explicit_defaults(mapping)
     return mapping
 
 
-def _state(value: AnyValue) -> None:
+def _add_explicit_defaults(value: AnyValue) -> None:
     if isinstance(value, dict):
         type_url = value.get("@type", "")
-        for name, default in _STATED.get(type_url, {}).items():
+        for name, default in _EXPLICIT_DEFAULTS.get(type_url, {}).items():
             value.setdefault(name, default)
         if type_url.endswith(".DownstreamTlsContext"):
             value["common_tls_context"]["validation_context"].setdefault(_VERIFICATION, "VERIFY_TRUST_CHAIN")
         for item in value.values():
-            _state(item)
+            _add_explicit_defaults(item)
     elif isinstance(value, list):
         for item in value:
-            _state(item)
+            _add_explicit_defaults(item)
 
 
-def parts(options: Options) -> dict[str, dict[str, AnyValue]]:
+def parts(options: EnvoyOptions) -> dict[str, dict[str, AnyValue]]:
     """What can be printed: `filter`, `cluster` (zta-authz's) and `bootstrap`."""
     return {
         "filter": to_mapping(authz_filter(options)),

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from zta_authz.cli.requests import Subject, load_request, parse_time, read_request
+from zta_authz.cli.request_files import Subject, load_request, parse_time, read_request
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.model.request import Address
 from zta_authz.policy.yaml.fields import Reader

@@ -63,7 +63,7 @@ def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
             checked_address(rule.jwks_uri or metadata_url(rule.issuer), rules, allow_http=jwks.allow_http)
         except FetchFailed as failed:
             what = f"`{rule.jwks_uri}`" if rule.jwks_uri else f"discovery at issuer `{rule.issuer}`"
-            message = f"keys are never fetched from {what}, so no token of it is accepted: {failed}"
+            message = f"keys are never fetched from {what}, so its tokens are never accepted: {failed.detail}"
             hint = (
                 "use https and a public host, or inline `jwks`; `jwks.allow_http` and `jwks.private_hosts` allow more"
             )

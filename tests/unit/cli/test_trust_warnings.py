@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.snapshots import HATSHOP
 from tests.support.pki import HOUR, NOW, Authority, pem, root
-from zta_authz.cli.outlook import outlook_warnings
+from zta_authz.cli.trust_warnings import outlook_warnings
 from zta_authz.model.options import CertificateCheck, ChainSource, Options, Workload
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.settings.model import BundleSettings, Settings, TlsSettings, WorkloadApiSettings

@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from zta_authz.cli.envoy_config.places import Place
+    from zta_authz.cli.envoy_config.network_address import NetworkAddress
 
 AUTHZ_CLUSTER: Final = "zta_authz"
 UPSTREAM_CLUSTER: Final = "application"
 COLLECTOR_CLUSTER: Final = "otlp_collector"
-TRACED_AS: Final = "envoy"
+ENVOY_SERVICE_NAME: Final = "envoy"
 TLS_DIRECTORY: Final = "/etc/envoy/tls"
 TIMEOUT: Final = timedelta(milliseconds=200)
 BODY_BYTES: Final = 0
@@ -44,7 +44,7 @@ class TlsFiles:
 class AuthzTarget:
     """Where zta-authz listens. Several places are several processes; `mtls` for TCP, never for a Unix socket."""
 
-    places: tuple[Place, ...]
+    addresses: tuple[NetworkAddress, ...]
     mtls: bool = False
     files: MtlsFiles = MtlsFiles()
 
@@ -53,15 +53,15 @@ class AuthzTarget:
 class Tracing:
     """Envoy's own spans: the OTLP collector (gRPC), and which percentage of requests whose client does not say."""
 
-    collector: Place
+    collector: NetworkAddress
     percent: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class EnvoyOptions:
     """What may differ between configurations; the defaults are those of the files to copy.
 
-    `try_limit`: Envoy takes the longest back-off of a retry policy like ours for the time that one try may take.
+    `per_try_timeout`: Envoy takes the longest back-off of a retry policy like ours for the time that one try may take.
     `body_bytes`: how much of a body is sent along; 0 sends none and never waits for one.
     `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or foreign client certificate.
     `clients_may_be_anonymous`: a client may show no certificate, and prove who it is with a token or an API key.
@@ -72,12 +72,12 @@ class Options:
     """
 
     authz: AuthzTarget
-    listen: Place
-    upstream: Place
-    admin: Place | None
+    listen: NetworkAddress
+    upstream: NetworkAddress
+    admin: NetworkAddress | None
     tls: TlsFiles = TlsFiles()
     authz_timeout: timedelta = TIMEOUT
-    try_limit: timedelta = TIMEOUT
+    per_try_timeout: timedelta = TIMEOUT
     body_bytes: int = BODY_BYTES
     use_remote_address: bool = True
     xff_num_trusted_hops: int = 0

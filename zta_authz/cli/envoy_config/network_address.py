@@ -14,13 +14,13 @@ _NAME_LIKE: Final = re.compile(r"[\w.-]*[A-Za-z][\w.-]*\Z")
 _MAX_NAME: Final = 253
 _LOOPBACK_NAME: Final = "localhost"  # which Endpoint knows
 _UNIX: Final = "unix:"
-_NO_NAME: Final = (
+_INVALID_NAME: Final = (
     "what is before the port is not an IP address, and no DNS name: those have a-z, 0-9, `-` and `.`, in lower case"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NetworkAddress:
     """Where something listens: `path` of a Unix socket, else `host` (an IP address or a DNS name) and `port`."""
 
     path: str = ""
@@ -49,7 +49,7 @@ class Place:
         address = _ip(self.host)
         return address is not None and address.is_unspecified
 
-    def meets(self, other: Place) -> bool:
+    def conflicts_with(self, other: NetworkAddress) -> bool:
         """Whether both are the same, or can't be listened on side by side."""
         if self.is_unix or other.is_unix:
             return self.path == other.path
@@ -64,19 +64,23 @@ class Place:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def tcp(host: str, port: int) -> Place:
+def tcp(host: str, port: int) -> NetworkAddress:
     """A TCP address; port 0 lets the kernel choose."""
-    return Place(host=host, port=port)
+    return NetworkAddress(host=host, port=port)
 
 
-def pipe(path: str) -> Place:
+def unix_socket(path: str) -> NetworkAddress:
     """A Unix socket, of at most 107 bytes of path."""
-    return Place(path=path)
+    return NetworkAddress(path=path)
 
 
-def worker_pipes(path: str, workers: int) -> tuple[Place, ...]:
+def worker_sockets(path: str, workers: int) -> tuple[NetworkAddress, ...]:
     """The sockets of zta-authz's `workers` where it listens on `path`: one is there itself, several have a number."""
-    return (pipe(path),) if workers == 1 else tuple(pipe(f"{path}.{number}") for number in range(1, workers + 1))
+    return (
+        (unix_socket(path),)
+        if workers == 1
+        else tuple(unix_socket(f"{path}.{number}") for number in range(1, workers + 1))
+    )
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -86,24 +90,24 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def parse_place(text: str, *, names: bool = False) -> Place:
+def parse_address(text: str, *, names: bool = False) -> NetworkAddress:
     """`unix:/absolute/path`, `ADDRESS:PORT`, `[IPV6]:PORT` and, with `names`, `NAME:PORT`. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if names and colon and not text.startswith(_UNIX) and _NAME_LIKE.match(host) and host != _LOOPBACK_NAME:
         if not _is_name(host):
-            raise ValueError(_NO_NAME)
+            raise ValueError(_INVALID_NAME)
         endpoint = Endpoint.parse(f"0.0.0.0:{port}")  # for the port's sake
-        place = tcp(host, endpoint.port)
+        address = tcp(host, endpoint.port)
     else:
         endpoint = Endpoint.parse(text)
-        place = Place(endpoint.path, endpoint.host, endpoint.port)
-    if place.is_unix:
-        check_path(place.path)
-    elif "%" in place.host:
+        address = NetworkAddress(endpoint.path, endpoint.host, endpoint.port)
+    if address.is_unix:
+        check_path(address.path)
+    elif "%" in address.host:
         raise ValueError("Envoy takes no address that is bound to an interface")
-    elif place.port == 0:
+    elif address.port == 0:
         raise ValueError("nobody would know which port 0 is: write one from 1 to 65535")
-    return place
+    return address
 
 
 def _is_name(host: str) -> bool:

@@ -10,7 +10,7 @@ from zta_authz.cli.compliance.installation import (
     EXT_AUTHZ,
     Installation,
     Message,
-    once,
+    cached,
     pod_labels,
 )
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PROVIDER_FIELDS: Final = ("envoyExtAuthzGrpc", "envoyExtAuthzHttp")
 
 
-@once
+@cached
 def service_names(installation: Installation) -> set[str]:
     """What the Services are called that lead to zta-authz; its own name where the files hold none."""
     pods = {id(pod): pod for _, pod, container in installation.containers if is_authorizer(container)}
@@ -37,8 +37,8 @@ def leads_to(service: Document, pod: Value) -> bool:
     return bool(selector) and all(labels.get(key) == value.text() for key, value in selector.items())
 
 
-@once
-def _entries(installation: Installation) -> dict[str, Value]:
+@cached
+def _providers(installation: Installation) -> dict[str, Value]:
     """The providers of every mesh configuration by name; the first of a name counts."""
     entries: dict[str, Value] = {}
     for mesh in installation.meshes:
@@ -49,12 +49,12 @@ def _entries(installation: Installation) -> dict[str, Value]:
     return entries
 
 
-def entry_of(installation: Installation, policy: Document) -> Value | None:
+def provider_of(installation: Installation, policy: Document) -> Value | None:
     """The provider of a CUSTOM policy in the mesh configuration, None where that was not given."""
-    return _entries(installation).get(policy.root.text("spec", "provider", "name"))
+    return _providers(installation).get(policy.root.text("spec", "provider", "name"))
 
 
-@once
+@cached
 def custom_policies(installation: Installation) -> list[Document]:
     """Istio policies that send requests to zta-authz: those whose provider is known to be another are left out."""
     names = service_names(installation)
@@ -62,14 +62,14 @@ def custom_policies(installation: Installation) -> list[Document]:
     for policy in installation.of_kind("AuthorizationPolicy"):
         if policy.group != "security.istio.io" or policy.root.text("spec", "action") != "CUSTOM":
             continue
-        entry = entry_of(installation, policy)
+        entry = provider_of(installation, policy)
         service = "" if entry is None else entry.text("service").rpartition("/")[2]
         if entry is None or service.partition(".")[0] in names:
             policies.append(policy)
     return policies
 
 
-@once
+@cached
 def security_policies(installation: Installation) -> list[Document]:
     """Envoy Gateway policies that send requests to zta-authz."""
     names = service_names(installation)
@@ -82,7 +82,7 @@ def security_policies(installation: Installation) -> list[Document]:
     return policies
 
 
-@once
+@cached
 def asking_filters(installation: Installation) -> list[Document]:
     """EnvoyFilters that put an ext_authz filter into proxies."""
     holders = (message.holder for message in installation.messages(EXT_AUTHZ) if not message.merged)
@@ -101,7 +101,7 @@ def merged_into(installation: Installation, asker: Document, type_url: str) -> l
     ]
 
 
-@once
+@cached
 def _merged(installation: Installation) -> dict[tuple[str, str], list[Message]]:
     """Messages that patches merge, by type and namespace of the patch."""
     merged: dict[tuple[str, str], list[Message]] = {}
@@ -112,13 +112,13 @@ def _merged(installation: Installation) -> dict[tuple[str, str], list[Message]]:
     return merged
 
 
-@once
+@cached
 def custom_by_namespace(installation: Installation) -> dict[str, list[Document]]:
     """`custom_policies` by their namespaces."""
     return _by_namespace(custom_policies(installation))
 
 
-@once
+@cached
 def filters_by_namespace(installation: Installation) -> dict[str, list[Document]]:
     """`asking_filters` by their namespaces."""
     return _by_namespace(asking_filters(installation))

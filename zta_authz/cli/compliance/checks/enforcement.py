@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zta_authz.cli.compliance.askers import (
+from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
+from zta_authz.cli.compliance.ext_authz_clients import (
     custom_by_namespace,
     custom_policies,
     filters_by_namespace,
     security_policies,
 )
-from zta_authz.cli.compliance.evidence import Finding, Found, Gap, Unseen
 from zta_authz.cli.compliance.installation import (
     CONNECTION_MANAGER,
     EXT_AUTHZ,
@@ -39,35 +39,35 @@ def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
         yield Gap("no proxy is told to ask zta-authz", remedy)
         return
     for policy in policies:
-        yield from _whole(installation, policy)
+        yield from _covers_every_request(installation, policy)
     for message in filters:
-        yield Found(message.value.place, "asks zta-authz")
+        yield Satisfied(message.value.location, "asks zta-authz")
     for namespace in installation.injected_namespaces:
         yield from _namespace_asks(installation, namespace)
     for namespace in installation.of_kind("Namespace"):
         if namespace.labels.get("istio.io/dataplane-mode") == "ambient":
-            place = (namespace.root.get("metadata", "labels") or namespace.root).place
-            yield Gap("ambient waypoints send no identity, so nobody could be verified", "use sidecars", place)
+            location = (namespace.root.get("metadata", "labels") or namespace.root).location
+            yield Gap("ambient waypoints send no identity, so nobody could be verified", "use sidecars", location)
     yield from _gateway_routes(installation, gateways)
     yield from _envoy_listeners(installation)
     yield from _exceptions(installation)
 
 
-def _whole(installation: Installation, policy: Document) -> Iterator[Finding]:
+def _covers_every_request(installation: Installation, policy: Document) -> Iterator[Finding]:
     spec = policy.root.get("spec") or policy.root
     at = spec.get("rules") or spec
     if any(not rule.fields() for rule in spec.items("rules")):
-        yield Found(at.place, "every request")
+        yield Satisfied(at.location, "every request")
     else:
         remedy = "write `rules: [{}]`, and decide in zta-authz's policies"
-        yield Gap("only requests that its `rules` match are put to zta-authz", remedy, at.place)
+        yield Gap("only requests that its `rules` match are put to zta-authz", remedy, at.location)
     for field in ("targetRefs", "targetRef"):
         target = spec.get(field)
         if target is not None:
-            yield Gap("a waypoint sends no identity of callers", "select workloads with sidecars", target.place)
+            yield Gap("a waypoint sends no identity of callers", "select workloads with sidecars", target.location)
     selector = spec.get("selector")
     if selector is not None and not installation.injected_namespaces:
-        yield Unseen("whether other workloads of the namespace have sidecars is not in these files", selector.place)
+        yield Unseen("whether other workloads of the namespace have sidecars is not in these files", selector.location)
 
 
 def _namespace_asks(installation: Installation, namespace: Document) -> Iterator[Finding]:
@@ -80,28 +80,30 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
             opted_out = pod.get("metadata", field, _INJECT)
             if opted_out is not None and opted_out.text() == "false":
                 message = f"{document.root.owner} has no sidecar that could ask"
-                yield Gap(message, f"take `{_INJECT}` away", opted_out.place)
+                yield Gap(message, f"take `{_INJECT}` away", opted_out.location)
     for policy in asking:
         if not policy.root.get("spec", "selector") and not policy.root.get("spec", "targetRefs"):
-            yield Found(policy.root.place, f"for every workload of namespace {namespace.name}")
+            yield Satisfied(policy.root.location, f"for every workload of namespace {namespace.name}")
             return
     filters = [
         envoy_filter for space in sorted(spaces) for envoy_filter in filters_by_namespace(installation).get(space, ())
     ]
     for document, pod in workloads:
         if any(selects(policy, pod, "spec", "selector") for policy in asking):
-            yield Found(document.root.place, "is selected by a CUSTOM policy")
-        elif any(_takes(envoy_filter, pod) for envoy_filter in filters):
-            yield Found(document.root.place, "is selected by an EnvoyFilter that asks")
+            yield Satisfied(document.root.location, "is selected by a CUSTOM policy")
+        elif any(_selects(envoy_filter, pod) for envoy_filter in filters):
+            yield Satisfied(document.root.location, "is selected by an EnvoyFilter that asks")
         else:
             message = f"the proxies of {document.root.owner} ask nobody"
-            yield Gap(message, "take the `selector` from the CUSTOM policy, or select these pods", document.root.place)
+            yield Gap(
+                message, "take the `selector` from the CUSTOM policy, or select these pods", document.root.location
+            )
     if not workloads:
         message = f"nothing asks for all workloads of namespace {namespace.name}"
-        yield Gap(message, "add an AuthorizationPolicy CUSTOM without `selector` there", namespace.root.place)
+        yield Gap(message, "add an AuthorizationPolicy CUSTOM without `selector` there", namespace.root.location)
 
 
-def _takes(envoy_filter: Document, pod: Value) -> bool:
+def _selects(envoy_filter: Document, pod: Value) -> bool:
     labels = pod_labels(pod)
     selector = envoy_filter.root.fields("spec", "workloadSelector", "labels")
     return all(labels.get(key) == value.text() for key, value in selector.items())
@@ -129,9 +131,9 @@ def _gateway_routes(installation: Installation, policies: list[Document]) -> Ite
         ]
         named = [asking[key] for key in [own, *parents] if key in asking]
         if own in asking or (named and own not in instead):
-            yield Found(named[0].place, f"{route.root.owner} asks")
+            yield Satisfied(named[0].location, f"{route.root.owner} asks")
         else:
-            at = instead[own].place if own in instead else route.root.place
+            at = instead[own].location if own in instead else route.root.location
             yield Gap(f"{route.root.owner} asks nobody", "name it in `targetRefs` of the SecurityPolicy", at)
 
 
@@ -145,7 +147,9 @@ def _envoy_listeners(installation: Installation) -> Iterator[Finding]:
                 asks = any(node.text("@type") == EXT_AUTHZ for node in manager.below())
                 leads = manager.get("rds") is not None or any(node.get("route") is not None for node in manager.below())
                 if leads and not asks:
-                    yield Gap("requests to this listener are put to nobody", "add the ext_authz filter", manager.place)
+                    yield Gap(
+                        "requests to this listener are put to nobody", "add the ext_authz filter", manager.location
+                    )
 
 
 def _exceptions(installation: Installation) -> Iterator[Finding]:
@@ -154,14 +158,14 @@ def _exceptions(installation: Installation) -> Iterator[Finding]:
         if message.value.flag("disabled") and (
             message.value.text("@type") == PER_ROUTE or _EXT_AUTHZ_NAME in message.value.path
         ):
-            yield Gap("a route does not ask", "remove `disabled`, and allow it by a rule", message.value.place)
+            yield Gap("a route does not ask", "remove `disabled`, and allow it by a rule", message.value.location)
     for message in installation.messages(EXT_AUTHZ):
         for field in ("filter_enabled", "filter_enabled_metadata"):
             share = message.value.get(field)
             if share is not None:
-                yield Gap("some requests may pass without being asked about", f"take `{field}` away", share.place)
+                yield Gap("some requests may pass without being asked about", f"take `{field}` away", share.location)
     for document in installation.of_kind("EnvoyFilter"):
         for patch in document.root.items("spec", "configPatches"):
             removed = patch.text("patch", "operation") == "REMOVE"
             if removed and any(_EXT_AUTHZ_NAME in node.text("name") for node in patch.below()):
-                yield Gap("a patch takes the filter that asks away", "remove the patch", patch.place)
+                yield Gap("a patch takes the filter that asks away", "remove the patch", patch.location)

@@ -10,8 +10,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from envoy.demo.identities import AUTHZ_ID, spiffe_id
-from zta_authz.cli.envoy_config.options import AuthzTarget, MtlsFiles
-from zta_authz.cli.envoy_config.places import tcp, worker_pipes
+from zta_authz.cli.envoy_config.envoy_options import AuthzTarget, MtlsFiles
+from zta_authz.cli.envoy_config.network_address import tcp, worker_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Mtls:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class AuthzConnection:
     """`listen` and `settings` are zta-authz's side, `target` is Envoy's, `channel` connects as Envoy may."""
 
     listen: str
@@ -52,11 +52,11 @@ class Link:
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def unix_link(path: Path, workers: int = 1) -> Link:
+def unix_connection(path: Path, workers: int = 1) -> AuthzConnection:
     """A Unix socket at `path`, or one for each of several `workers`; the last one tells whether they serve."""
-    target = AuthzTarget(places=worker_pipes(str(path), workers))
+    target = AuthzTarget(addresses=worker_sockets(str(path), workers))
     settings = {} if workers == 1 else {"workers": workers}
-    return Link(f"unix:{path}", target, settings, lambda: grpc.insecure_channel(str(target.places[-1])))
+    return AuthzConnection(f"unix:{path}", target, settings, lambda: grpc.insecure_channel(str(target.addresses[-1])))
 
 
 def free_port() -> int:
@@ -65,7 +65,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def mtls_link(layout: Layout, mtls: Mtls) -> Link:
+def mtls_connection(layout: Layout, mtls: Mtls) -> AuthzConnection:
     """A free port of the loopback, with certificates of `layout`."""
     port = free_port()
     files = MtlsFiles(str(layout.certificate(mtls.proxy)), str(layout.key(mtls.proxy)), str(layout.ca), mtls.expected)
@@ -82,5 +82,5 @@ def mtls_link(layout: Layout, mtls: Mtls) -> Link:
         )
         return grpc.secure_channel(f"localhost:{port}", credentials)
 
-    target = AuthzTarget(places=(tcp("127.0.0.1", port),), mtls=True, files=files)
-    return Link(f"127.0.0.1:{port}", target, {"tls": tls}, channel)
+    target = AuthzTarget(addresses=(tcp("127.0.0.1", port),), mtls=True, files=files)
+    return AuthzConnection(f"127.0.0.1:{port}", target, {"tls": tls}, channel)

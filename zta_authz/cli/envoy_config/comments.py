@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.cli.envoy_config.options import AUTHZ_CLUSTER, COLLECTOR_CLUSTER, UPSTREAM_CLUSTER
+from zta_authz.cli.envoy_config.envoy_options import AUTHZ_CLUSTER, COLLECTOR_CLUSTER, UPSTREAM_CLUSTER
 from zta_authz.cli.envoy_config.yaml_text import Annotations
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _made(plan: Plan) -> str:
 def _bootstrap_header(plan: Plan) -> str:
     options = plan.options
     link = "gRPC, mutual TLS 1.3" if options.authz.mtls else "gRPC, Unix socket"
-    asked = ", ".join(map(str, options.authz.places))
+    asked = ", ".join(map(str, options.authz.addresses))
     return (
         f"{_made(plan)}: Envoy asks zta-authz about every request.\n\n"
         f"  clients --mTLS--> Envoy {options.listen} --HTTP--> your application {options.upstream}\n"

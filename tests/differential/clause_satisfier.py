@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.differential.mutations import Change
 
 
-class Meet:
+class ClauseSatisfier:
     """Changes a draft so that one value of a clause is met.
 
     `edges` collects what was met: for each clause a change that is likely to cross its edge.
@@ -68,7 +68,7 @@ class Meet:
         if key in fields:
             self.field(fields[key], value)
         elif key == "connection.sni":
-            self._draft.link(tls=True, sni=self._instance(value).strip(".").replace("/", "-"))
+            self._draft.set_connection(tls=True, sni=self._instance(value).strip(".").replace("/", "-"))
             self.edges.append(CROSSINGS["sni"])
         elif key.startswith("request.headers"):
             self._header(key[key.index("[") + 1 : -1], value)
@@ -107,7 +107,7 @@ class Meet:
         others = ((), (), ("spiffe://td9/ns/other/sa/other",))
         more = self._rng.choice(others)
         uris = (*more, uri) if self._rng.random() < 0.5 else (uri, *more)
-        self._draft.link(tls=True, peer=Peer(uris=uris))
+        self._draft.set_connection(tls=True, peer=Peer(uris=uris))
 
     def _principal(self, value: str) -> None:
         self._peer("spiffe://" + self._instance(value if value != "*" else "td1/ns/foo/sa/sleep").lstrip("/"))
@@ -135,7 +135,7 @@ class Meet:
         self._draft.claim(["sub"], self._instance(subject) if subject else self._rng.choice(words.SUBJECTS))
 
     def _source_ip(self, value: str) -> None:
-        self._draft.link(source_ip=value if value in words.SOURCE_IPS else self._rng.choice(words.SOURCE_IPS))
+        self._draft.set_connection(source_ip=value if value in words.SOURCE_IPS else self._rng.choice(words.SOURCE_IPS))
 
     def _remote_ip(self, value: str) -> None:
         self._draft.set_header("x-forwarded-for", self._forwarded(value))
@@ -148,7 +148,7 @@ class Meet:
 
     def _port(self, value: str) -> None:
         if int(value) in PORTS:
-            self._draft.link(port=int(value))
+            self._draft.set_connection(port=int(value))
 
     def _method(self, value: str) -> None:
         self._draft.method = {"*": "GET", "P*": "PUT", "*T": "POST", "get": "GET"}.get(value, value)
