@@ -113,7 +113,7 @@ TESTED_THROUGH = {
     "zta_authz/model/request.py": "tests/unit/policy/rules/test_inputs.py",
     "zta_authz/model/stages.py": "tests/unit/telemetry/test_spans.py",
     "zta_authz/otlp/grpc_exporters.py": "tests/unit/otlp/test_exporters.py",
-    "zta_authz/otlp/heard.py": "tests/unit/otlp/test_exporters.py",
+    "zta_authz/otlp/reply_recorder.py": "tests/unit/otlp/test_exporters.py",
     "zta_authz/otlp/http_exporters.py": "tests/unit/otlp/test_exporters.py",
     "zta_authz/otlp/logs.py": "tests/unit/otlp/test_transports.py",
     "zta_authz/otlp/messages.py": "tests/unit/otlp/test_exporters.py",

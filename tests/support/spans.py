@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import Resource
 
-from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.otlp.messages import ExportResult, ExportStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +22,10 @@ class MemoryExporter:
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
 
-    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> Answer:
+    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> ExportResult:
         assert len(batch) == size
         self.spans.extend(batch)
-        return Answer(Fate.TAKEN)
+        return ExportResult(ExportStatus.ACCEPTED)
 
     def shutdown(self) -> None:
         """Nothing to end."""

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from zta_authz.otlp.messages import Fate, LogEntry, Severity
+from zta_authz.otlp.messages import ExportStatus, LogEntry, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.otlp.messages import Answer
+    from zta_authz.otlp.messages import ExportResult
 
 EVENT: Final = "zta.decision"
 BATCH_RECORDS: Final = 512
@@ -49,7 +49,7 @@ class Export(Protocol):
         """An entry as it is sent."""
         ...
 
-    def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
+    def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
         """What the collector made of encoded entries, within about `seconds`."""
         ...
 
@@ -204,7 +204,7 @@ class CollectorOutput:
         pause = FIRST_PAUSE_SECONDS
         while (left := self._left()) > 0:
             answer = self._export.export(entries, min(TRY_SECONDS, left))
-            if answer.fate is not Fate.LATER:
+            if answer.status is not ExportStatus.RETRYABLE:
                 self._settle(answer, len(entries))
                 return
             self._fail(answer)
@@ -222,21 +222,21 @@ class CollectorOutput:
             return
         time.sleep(max(0.0, min(seconds, _LAST_PAUSE_SECONDS, self._left())))
 
-    def _settle(self, answer: Answer, sent: int) -> None:
-        if answer.fate is Fate.NEVER:
-            self._lose(sent, f"the collector refused them: {answer.said}")
+    def _settle(self, answer: ExportResult, sent: int) -> None:
+        if answer.status is ExportStatus.INVALID:
+            self._lose(sent, f"the collector refused them: {answer.detail}")
             return
         if self._failing:
             self._failing = False
             _LOG.info("the collector takes decision records again")
         if answer.rejected:
-            self._lose(answer.rejected, f"the collector rejected them: {answer.said}")
+            self._lose(answer.rejected, f"the collector rejected them: {answer.detail}")
 
-    def _fail(self, answer: Answer) -> None:
+    def _fail(self, answer: ExportResult) -> None:
         """Said once while it lasts."""
         if not self._failing:
             self._failing = True
-            _LOG.error("the collector takes no decision records, they wait: %s", answer.said)
+            _LOG.error("the collector takes no decision records, they wait: %s", answer.detail)
 
     def _lose(self, count: int, why: str) -> None:
         """Count them; one line for all that are lost within some seconds."""

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from zta_authz.service.app import serve
     from zta_authz.settings import load_settings
-    from zta_authz.telemetry.logs import log_what_python_says
+    from zta_authz.telemetry.logs import log_python_warnings_and_exceptions
 
     def read() -> Settings:
         return load_settings(arguments.config, os.environ)
@@ -45,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.worker is not None:
         from zta_authz.service.workers.worker import run_worker
 
-        log_what_python_says()
+        log_python_warnings_and_exceptions()
         run_worker(arguments.worker)
         return 0
     settings = read()
-    log_what_python_says()
+    log_python_warnings_and_exceptions()
     if settings.workers > 1:
         from zta_authz.service.workers.supervisor import supervise
 

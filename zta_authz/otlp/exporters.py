@@ -1,7 +1,7 @@
-"""The OpenTelemetry SDK's exporters of spans and metrics, and what became of each batch.
+"""The OpenTelemetry SDK's exporters of spans and metrics, with the result of each batch.
 
-The SDK's exporters report only success or failure, and log the collector's own words. `Heard` notes beside them what
-the collector said, so that partial rejections are counted and an outage is logged once, by its status alone.
+The SDK's exporters return only success or failure, and log the collector's own text. `ReplyRecorder` records the
+collector's reply, so that partial rejections are counted and an outage is logged once, with its status only.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from zta_authz.otlp.heard import Heard
-from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.otlp.messages import ExportResult, ExportStatus
+from zta_authz.otlp.reply_recorder import ReplyRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ _SILENT: Final = logging.CRITICAL + 1
 
 class _SdkExporter(Protocol):
     def export(self, batch: Any, /) -> Any:
-        """An enumeration's member: SUCCESS or FAILURE."""
+        """Return an enumeration member named SUCCESS or FAILURE."""
         ...
 
     def shutdown(self) -> None:
@@ -34,40 +34,40 @@ class _SdkExporter(Protocol):
 
 
 class Exporter:
-    """One of the SDK's exporters. Blocks; one thread uses it, but for `shutdown`, which any may call."""
+    """One of the SDK's exporters. Calls block. Only one thread may use it, but any thread may call `shutdown`."""
 
-    def __init__(self, exporter: _SdkExporter, heard: Heard) -> None:
+    def __init__(self, exporter: _SdkExporter, recorder: ReplyRecorder) -> None:
         self._exporter = exporter
-        self._heard = heard
+        self._recorder = recorder
 
-    def export(self, batch: Sequence[ReadableSpan] | MetricsData, size: int) -> Answer:
-        """What the collector made of a batch of `size` spans or data points, after all retries."""
-        self._heard.forget()
+    def export(self, batch: Sequence[ReadableSpan] | MetricsData, size: int) -> ExportResult:
+        """Send a batch of `size` spans or data points and return the result after all retries."""
+        self._recorder.reset()
         result = self._exporter.export(batch)
         if result.name == "SUCCESS":
-            return Answer(Fate.TAKEN, min(size, self._heard.rejected), self._heard.said)
-        return Answer(Fate.LATER, said=self._heard.said)
+            return ExportResult(ExportStatus.ACCEPTED, min(size, self._recorder.rejected), self._recorder.detail)
+        return ExportResult(ExportStatus.RETRYABLE, detail=self._recorder.detail)
 
     def shutdown(self) -> None:
-        """Give up: a pause or a call that is under way ends."""
+        """Cancel the current pause or call."""
         self._exporter.shutdown()
 
 
 def open_exporter(target: Target, signal: Signal) -> Exporter:
-    """The SDK's exporter of `signal`, TRACES or METRICS, to `target`. Connects nowhere yet.
+    """Create the SDK's exporter of `signal` (TRACES or METRICS) to `target`, without connecting yet.
 
-    Imports the SDK and one exporter: a fifth of a second, and megabytes that only those who export need.
+    Imports the SDK and one exporter here, because that takes 0.2 s and megabytes that only exporting services need.
     """
-    for name in ("opentelemetry", "urllib3"):  # they quote headers, trace states and collectors' words
+    for name in ("opentelemetry", "urllib3"):  # their logs quote headers, trace states and collectors' texts
         logging.getLogger(name).setLevel(_SILENT)
-    heard = Heard()
+    recorder = ReplyRecorder()
     exporter: _SdkExporter
     if target.protocol == "grpc":
         from zta_authz.otlp import grpc_exporters  # noqa: PLC0415
 
-        exporter = grpc_exporters.build(target, signal, heard)
+        exporter = grpc_exporters.build(target, signal, recorder)
     else:
         from zta_authz.otlp import http_exporters  # noqa: PLC0415
 
-        exporter = http_exporters.build(target, signal, heard)
-    return Exporter(exporter, heard)
+        exporter = http_exporters.build(target, signal, recorder)
+    return Exporter(exporter, recorder)

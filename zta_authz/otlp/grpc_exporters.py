@@ -1,11 +1,11 @@
-"""The SDK's exporters over gRPC, with our headers, and with the collector's reply noted.
+"""The SDK's exporters over gRPC, with the configured headers and a record of the collector's reply.
 
-Two of their attributes are private, and tests look at what they are changed for:
+They replace two private attributes of their base classes; tests check the effects:
 
-- `_client`: the base drops the reply, and with it what a collector rejected of a batch that it took.
-- `_metrics`: the base notes the exception of a failed try there, though nothing reads it. The exception refers to the
-  frame of the try and that to the note: a cycle that holds the batch. A policy reload may freeze the garbage collector
-  at that moment (`policy_sources.pacing`), and then it would stay for ever.
+- `_client`: the base drops the reply, and with it the number of spans that a collector rejected of a batch.
+- `_metrics`: the base stores the exception of a failed attempt there, though nothing reads it. The exception refers to
+  the attempt's frame and the frame to the stored result: a cycle that holds the batch. If a policy reload froze the
+  garbage collector at that moment (`policy_sources.pacing`), the cycle would never be freed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import grpc
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-from zta_authz.otlp.heard import MAX_REPLY_BYTES
 from zta_authz.otlp.messages import Signal
+from zta_authz.otlp.reply_recorder import MAX_REPLY_BYTES
 
 if TYPE_CHECKING:
-    from zta_authz.otlp.heard import Heard
     from zta_authz.otlp.messages import Target
+    from zta_authz.otlp.reply_recorder import ReplyRecorder
 
 _OPTIONS: Final = (
-    ("grpc.enable_retries", 0),  # the exporter retries by itself
+    ("grpc.enable_retries", 0),  # the exporter retries
     ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # what one attempt to connect may take
+    ("grpc.min_reconnect_backoff_ms", 5000),  # the timeout of one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
 )
@@ -40,69 +40,71 @@ _COMPRESSION: Final = {
 
 
 class _Client:
-    """In place of the exporter's stub."""
+    """Replaces the exporter's stub, to send the configured headers and record the reply."""
 
-    def __init__(self, stub: Any, headers: tuple[tuple[str, str], ...], signal: Signal, heard: Heard) -> None:
+    def __init__(
+        self, stub: Any, headers: tuple[tuple[str, str], ...], signal: Signal, recorder: ReplyRecorder
+    ) -> None:
         self._stub = stub
         self._headers = headers
         self._signal = signal
-        self._heard = heard
+        self._recorder = recorder
 
-    def Export(self, request: Any, metadata: Any, timeout: float) -> Any:  # noqa: N802  the stub's own
-        """One call. The exporter's `metadata` may be the environment's where the settings name no header."""
+    def Export(self, request: Any, metadata: Any, timeout: float) -> Any:  # noqa: N802  the stub's name
+        """Call the stub. Ignores the exporter's `metadata`, which may come from the environment."""
         try:
             reply = self._stub.Export(request=request, metadata=self._headers, timeout=timeout)
         except grpc.RpcError as error:
-            self._heard.refused(error.code().name)
+            self._recorder.refused(error.code().name)
             raise
-        self._heard.taken(reply, self._signal)
+        self._recorder.accepted(reply, self._signal)
         return reply
 
 
 class _NoResult:
-    """Takes every attribute, and keeps none."""
+    """Accepts every attribute and stores none."""
 
     __slots__ = ()
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Nothing."""
+        """Discard the value."""
 
 
 class _NoMetrics:
-    """In place of the exporter's own metrics."""
+    """Replaces the exporter's own metrics with nothing."""
 
     def export_operation(self, _items: int) -> AbstractContextManager[Any]:
-        """Around one batch."""
+        """Return a context for one batch that records nothing."""
         return nullcontext(_NoResult())
 
 
 class _SpanExporter(OTLPSpanExporter):
-    def __init__(self, target: Target, heard: Heard) -> None:
-        self._noted = (target.headers, Signal.TRACES, heard)
+    def __init__(self, target: Target, recorder: ReplyRecorder) -> None:
+        self._client_arguments = (target.headers, Signal.TRACES, recorder)
         super().__init__(**_options(target))
         self._metrics = _NoMetrics()
 
     def _initialize_channel_and_stub(self) -> None:
-        """The base makes a new channel after a failure, and then a new stub."""
+        """Wrap the new stub. The base calls this again after a failure."""
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]  # the SDK's
-        self._client: Any = _Client(self._client, *self._noted)
+        self._client: Any = _Client(self._client, *self._client_arguments)
 
 
 class _MetricExporter(OTLPMetricExporter):
-    def __init__(self, target: Target, heard: Heard) -> None:
-        self._noted = (target.headers, Signal.METRICS, heard)
+    def __init__(self, target: Target, recorder: ReplyRecorder) -> None:
+        self._client_arguments = (target.headers, Signal.METRICS, recorder)
         super().__init__(**_options(target))
         self._metrics = _NoMetrics()
 
     def _initialize_channel_and_stub(self) -> None:
-        """As for spans."""
+        """Wrap the new stub. The base calls this again after a failure."""
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]  # the SDK's
-        self._client: Any = _Client(self._client, *self._noted)
+        self._client: Any = _Client(self._client, *self._client_arguments)
 
 
 def _options(target: Target) -> dict[str, Any]:
-    where = urlsplit(target.endpoint)
-    host = where.hostname or ""
+    url = urlsplit(target.endpoint)
+    host = url.hostname or ""
     address = f"[{host}]" if ":" in host else host
     credentials = None
     if target.secure:
@@ -110,8 +112,8 @@ def _options(target: Target) -> dict[str, Any]:
             _content(target.ca_file), _content(target.key_file), _content(target.cert_file)
         )
     return {
-        # `dns`: else a host of the name of one of gRPC's schemes, `unix` say, would be one
-        "endpoint": f"dns:///{address}:{where.port or (443 if target.secure else 80)}",
+        # `dns:` keeps gRPC from reading a host named like one of its schemes, such as `unix`, as a scheme
+        "endpoint": f"dns:///{address}:{url.port or (443 if target.secure else 80)}",
         "insecure": not target.secure,
         "credentials": credentials,
         "headers": target.headers,
@@ -128,6 +130,6 @@ def _content(path: str | None) -> bytes | None:
         return file.read()
 
 
-def build(target: Target, signal: Signal, heard: Heard) -> OTLPSpanExporter | OTLPMetricExporter:
-    """The exporter of `signal`. Raises OSError for a file that can't be read."""
-    return _SpanExporter(target, heard) if signal is Signal.TRACES else _MetricExporter(target, heard)
+def build(target: Target, signal: Signal, recorder: ReplyRecorder) -> OTLPSpanExporter | OTLPMetricExporter:
+    """Create the exporter of `signal`. Raises OSError for a file that can't be read."""
+    return _SpanExporter(target, recorder) if signal is Signal.TRACES else _MetricExporter(target, recorder)

@@ -1,10 +1,10 @@
-"""The SDK's exporters over HTTP, with a session that sends our headers, reads replies within bounds and notes them.
+"""The SDK's exporters over HTTP, with a session that sends the configured headers and records bounded replies.
 
-Proxies of the environment are used. Its `.netrc` is not, no cookie is kept and no redirect is followed: credentials are
-those of the settings, and they go to the collector that was named.
+The session uses the environment's proxies. It reads no `.netrc`, keeps no cookies and follows no redirects, so only
+the configured credentials are sent, and only to the configured collector.
 
-The session answers where nobody else does: an exception of urllib3's refers to itself by its frames, and these to what
-was sent. Such a cycle that a policy reload freezes (`policy_sources.pacing`) would stay for ever.
+The session returns a response even if the request fails. An exception of urllib3 refers to itself through its frames,
+and these to the request: a cycle that would never be freed if a policy reload froze it (`policy_sources.pacing`).
 """
 
 from __future__ import annotations
@@ -23,19 +23,24 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from urllib3.exceptions import HTTPError
 
-from zta_authz.otlp.heard import MAX_REPLY_BYTES
 from zta_authz.otlp.messages import Signal
+from zta_authz.otlp.reply_recorder import MAX_REPLY_BYTES
 
 if TYPE_CHECKING:
-    from zta_authz.otlp.heard import Heard
     from zta_authz.otlp.messages import Target
+    from zta_authz.otlp.reply_recorder import ReplyRecorder
 
-NOBODY: Final = 503
-"""The status of an answer that did not come: the exporter tries again."""
-REFUSED: Final = 400
-"""That of a redirect, which the exporter would count as success: it does not try again."""
-_UNSENT: Final = (requests.RequestException, HTTPError, OSError, UnicodeError)  # the last for a host that is no name
-_OF_THE_SDK: Final = frozenset(("content-type", "content-encoding", "user-agent"))
+NO_REPLY_STATUS: Final = 503
+"""Stands for a missing reply: the exporter retries."""
+REDIRECT_STATUS: Final = 400
+"""Stands for a redirect, which the exporter would otherwise count as success: it does not retry."""
+_SEND_ERRORS: Final = (
+    requests.RequestException,
+    HTTPError,
+    OSError,
+    UnicodeError,
+)  # UnicodeError: an invalid host name
+_SDK_HEADERS: Final = frozenset(("content-type", "content-encoding", "user-agent"))
 _READ_BYTES: Final = 4096
 _COMPRESSION: Final = {
     "none": Compression.NoCompression,
@@ -45,47 +50,52 @@ _COMPRESSION: Final = {
 
 
 class Session(requests.Session):
-    """As its base, for one collector."""
+    """A session for one collector that records replies in `recorder`."""
 
-    def __init__(self, headers: dict[str, str], signal: Signal, heard: Heard) -> None:
+    def __init__(self, headers: dict[str, str], signal: Signal, recorder: ReplyRecorder) -> None:
         super().__init__()
-        self._ours = headers
+        self._configured_headers = headers
         self._signal = signal
-        self._heard = heard
-        self.auth = lambda request: request  # so that no `.netrc` is asked
+        self._recorder = recorder
+        self.auth = lambda request: request  # keeps requests from reading `.netrc`
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def request(self, *arguments: Any, **named: Any) -> requests.Response:
-        """One request within its timeout; what could not be sent is answered with status `NOBODY`."""
-        until = time.monotonic() + named["timeout"]
-        sent = {name: value for name, value in named["headers"].items() if name.lower() in _OF_THE_SDK}
-        # `verify` by name: else the environment's authorities (REQUESTS_CA_BUNDLE) would come before the settings'
-        named |= {"headers": sent | self._ours, "verify": self.verify, "stream": True, "allow_redirects": False}
+        """Send one request within its timeout. Return status `NO_REPLY_STATUS` if that fails."""
+        deadline = time.monotonic() + named["timeout"]
+        sent = {name: value for name, value in named["headers"].items() if name.lower() in _SDK_HEADERS}
+        # an explicit `verify`: otherwise REQUESTS_CA_BUNDLE of the environment would override the settings
+        named |= {
+            "headers": sent | self._configured_headers,
+            "verify": self.verify,
+            "stream": True,
+            "allow_redirects": False,
+        }
         try:
             with super().request(*arguments, **named) as response:
-                body = _read(response, until)
-        except _UNSENT as error:
-            self._heard.refused(type(error).__name__)  # nothing of its text: it may quote what was sent
-            return _reply(NOBODY)
-        return self._settle(response, body)
+                body = _read(response, deadline)
+        except _SEND_ERRORS as error:
+            self._recorder.refused(type(error).__name__)  # not its text, which may quote the request
+            return _reply(NO_REPLY_STATUS)
+        return self._to_exporter_reply(response, body)
 
-    def _settle(self, response: requests.Response, body: bytes) -> requests.Response:
+    def _to_exporter_reply(self, response: requests.Response, body: bytes) -> requests.Response:
         status = response.status_code
         if not 200 <= status < 300:
-            self._heard.refused(f"HTTP {status}")
-            return _reply(REFUSED if status < 400 else status, response.headers.get("Retry-After"))
+            self._recorder.refused(f"HTTP {status}")
+            return _reply(REDIRECT_STATUS if status < 400 else status, response.headers.get("Retry-After"))
         kind = ExportTraceServiceResponse if self._signal is Signal.TRACES else ExportMetricsServiceResponse
         try:
-            self._heard.taken(kind.FromString(body), self._signal)
-        except DecodeError:  # of something which took the request and says no more
-            self._heard.forget()
+            self._recorder.accepted(kind.FromString(body), self._signal)
+        except DecodeError:  # accepted, but with a reply that is not the expected message
+            self._recorder.reset()
         return _reply(status)
 
 
-def _read(response: requests.Response, until: float) -> bytes:
-    """The body, cut; a reply that comes in drops ends at `until`."""
+def _read(response: requests.Response, deadline: float) -> bytes:
+    """Read at most `MAX_REPLY_BYTES` of the body, until `deadline`."""
     body = b""
-    while len(body) < MAX_REPLY_BYTES and time.monotonic() < until:
+    while len(body) < MAX_REPLY_BYTES and time.monotonic() < deadline:
         chunk: bytes = response.raw.read1(_READ_BYTES, decode_content=True)
         if not chunk:
             break
@@ -94,7 +104,7 @@ def _read(response: requests.Response, until: float) -> bytes:
 
 
 def _reply(status: int, retry_after: str | None = None) -> requests.Response:
-    """What of a response the exporter looks at."""
+    """Create a response with the fields that the exporter reads."""
     reply = requests.Response()
     reply.status_code = status
     reply.reason = ""
@@ -103,12 +113,12 @@ def _reply(status: int, retry_after: str | None = None) -> requests.Response:
     return reply
 
 
-def build(target: Target, signal: Signal, heard: Heard) -> OTLPSpanExporter | OTLPMetricExporter:
-    """The exporter of `signal`."""
-    where = urlsplit(target.endpoint)
-    url = where if where.path.strip("/") else where._replace(path=signal.path)
+def build(target: Target, signal: Signal, recorder: ReplyRecorder) -> OTLPSpanExporter | OTLPMetricExporter:
+    """Create the exporter of `signal`."""
+    endpoint = urlsplit(target.endpoint)
+    url = endpoint if endpoint.path.strip("/") else endpoint._replace(path=signal.path)
     headers = dict(target.headers)
-    session = Session(headers, signal, heard)
+    session = Session(headers, signal, recorder)
     kind = OTLPSpanExporter if signal is Signal.TRACES else OTLPMetricExporter
     return kind(
         endpoint=url.geturl(),

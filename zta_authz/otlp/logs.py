@@ -14,14 +14,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 
 from zta_authz.otlp.messages import Severity
-from zta_authz.otlp.replies import answer
+from zta_authz.otlp.replies import read_result
 from zta_authz.otlp.values import any_value, pairs, resource, scope
 from zta_authz.otlp.wire import field, field_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from zta_authz.otlp.messages import Answer, LogEntry, Origin
+    from zta_authz.otlp.messages import ExportResult, LogEntry, Origin
     from zta_authz.otlp.transports import Transport
 
 _NUMBERS: Final = {
@@ -73,10 +73,10 @@ class LogExporter:
         """An entry as `export` takes it."""
         return encode_entry(entry, time.time_ns())
 
-    def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
+    def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
         """What the collector made of encoded entries; within `seconds`, or it counts as for later."""
         reply = self._transport.send(encode_logs(entries, self._origin), seconds)
-        return answer(reply, ExportLogsServiceResponse, "rejected_log_records", len(entries))
+        return read_result(reply, ExportLogsServiceResponse, "rejected_log_records", len(entries))
 
     def close(self) -> None:
         """Give connections back."""

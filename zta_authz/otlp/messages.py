@@ -1,4 +1,4 @@
-"""What is said to a collector and what it answers, without a wire's types."""
+"""Requests to a collector and their results, independent of the wire format."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final, Literal, NamedTuple
 Protocol = Literal["grpc", "http"]
 Compression = Literal["none", "gzip", "deflate"]
 
-MAX_SAID_CHARACTERS: Final = 200
-"""Of a collector's own words: they end up in our log."""
+MAX_DETAIL_CHARACTERS: Final = 200
+"""Limit for a collector's own text, which goes to the service's log."""
 
 
 class Signal(Enum):
-    """What is exported: OTLP's gRPC service and the path that HTTP has by default."""
+    """A kind of telemetry: OTLP's gRPC service and its default HTTP path."""
 
     LOGS = ("opentelemetry.proto.collector.logs.v1.LogsService", "/v1/logs")
     METRICS = ("opentelemetry.proto.collector.metrics.v1.MetricsService", "/v1/metrics")
@@ -22,21 +22,21 @@ class Signal(Enum):
 
     @property
     def method(self) -> str:
-        """The gRPC method, as a path."""
+        """The path of the gRPC method."""
         return f"/{self.value[0]}/Export"
 
     @property
     def path(self) -> str:
-        """The path of HTTP where the endpoint has none."""
+        """The HTTP path for an endpoint without one."""
         return self.value[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send: an `http` or `https` URL, and what it takes to be let in. Files are PEM.
+    """A collector: its `http` or `https` URL and the credentials for it. Files are PEM.
 
-    Without `ca_file` the usual authorities are trusted. `headers` may be secret: they are in no `repr`. `seconds` is
-    for one batch with all retries, and it and `compression` are for spans and metrics.
+    Without `ca_file` the system's authorities are trusted. `headers` may be secret and don't appear in `repr`.
+    `seconds` limits one batch with all retries. `seconds` and `compression` apply to spans and metrics only.
     """
 
     endpoint: str
@@ -50,13 +50,13 @@ class Target:
 
     @property
     def secure(self) -> bool:
-        """Whether it is spoken to under TLS."""
+        """Whether the connection uses TLS."""
         return self.endpoint.startswith("https://")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who says it: `service.name`, `service.version`, and the `service.instance.id` of this process, "" for none."""
+    """The exporting process: `service.name`, `service.version` and `service.instance.id` ("" for none)."""
 
     name: str
     version: str
@@ -64,14 +64,14 @@ class Origin:
 
 
 class Severity(Enum):
-    """Of a log entry."""
+    """The severity of a log entry."""
 
     INFO = "INFO"
     WARN = "WARN"
 
 
 class LogEntry(NamedTuple):
-    """One log record. Ids are lower-case hexadecimal, "" where there is none; time is nanoseconds since the epoch."""
+    """One log record. IDs are lower-case hexadecimal or ""; the time is in nanoseconds since the epoch."""
 
     time_ns: int
     severity: Severity
@@ -82,29 +82,30 @@ class LogEntry(NamedTuple):
     span_id: str = ""
 
 
-class Fate(Enum):
-    """What became of a request."""
+class ExportStatus(Enum):
+    """Whether the collector accepted a request."""
 
-    TAKEN = "taken"
-    LATER = "later"
-    """Not taken now: nobody is there, has time, or lets us in. The same may be taken later."""
-    NEVER = "never"
-    """The collector says that the request itself is wrong."""
+    ACCEPTED = "taken"
+    RETRYABLE = "later"
+    """Not accepted now, because the collector is down, busy or denies access. A later attempt may succeed."""
+    INVALID = "never"
+    """The collector says that the request itself is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a collector made of a request; `rejected` records or points of one that it took.
+class ExportResult:
+    """The result of an export. `rejected` counts items that the collector rejected of an accepted request.
 
-    `said` is its status (of a partial success its own words); `after` the seconds that it asks us to wait.
+    `detail` is the collector's status, or its own text for a partial success. `after` is how many seconds the collector
+    asks to wait.
     """
 
-    fate: Fate
+    status: ExportStatus
     rejected: int = 0
-    said: str = ""
+    detail: str = ""
     after: float | None = None
 
 
 def printable(text: str) -> str:
-    """A collector's words as they may stand in a log."""
-    return "".join(char if char.isprintable() else "?" for char in text[:MAX_SAID_CHARACTERS])
+    """Cut and clean a collector's text so that it is safe in a log."""
+    return "".join(char if char.isprintable() else "?" for char in text[:MAX_DETAIL_CHARACTERS])

@@ -1,11 +1,11 @@
-"""Prometheus' metric families as the SDK's metrics: the same names, labels and numbers as on `/metrics`.
+"""Converts Prometheus metric families to the SDK's metrics, with the same names, labels and numbers as `/metrics`.
 
-    counter             Sum, monotonic and cumulative, since its `_created` or since we began
-    histogram           Histogram with explicit bounds, cumulative; counts of each bucket alone
-    gauge, info, other  Gauge, one for each name of their samples
+    counter             Sum, monotonic and cumulative, since its `_created` time or the start of the process
+    histogram           Histogram with explicit bounds, cumulative, with separate counts for each bucket
+    gauge, info, other  Gauge, one for each sample name
 
 `_created` series become start times and are not sent. The SDK's own instruments would count everything a second time,
-on the path of each check. Source: OpenTelemetry metrics data model; its compatibility with Prometheus and OpenMetrics.
+on the request path. Source: OpenTelemetry metrics data model; its compatibility with Prometheus and OpenMetrics.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
     from zta_authz.otlp.exporters import Exporter
-    from zta_authz.otlp.messages import Answer
+    from zta_authz.otlp.messages import ExportResult
 
 Labels = tuple[tuple[str, str], ...]
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 _CREATED: Final = "_created"
 _NANOSECONDS: Final = 1_000_000_000
 _ACCUMULATED: Final = frozenset(("counter", "histogram"))
-_HAVE_START: Final = _ACCUMULATED | {"summary"}  # which the SDK's data model does not have: its samples become gauges
+_HAVE_START: Final = _ACCUMULATED | {"summary"}  # the SDK's data model has no summary: its samples become gauges
 
 
 class StartTimes:
-    """Since when each series adds up: since it was created, or since `began`; since the last time if it went back.
+    """The start time of each series: its creation, or `began_ns`, or the last push if its value went down.
 
-    A series that goes back without a new start would be read as a mistake (data model: "resets and gaps").
+    A value that goes down without a new start time would be an error (data model: "resets and gaps").
     """
 
     def __init__(self, began_ns: int) -> None:
@@ -59,7 +59,7 @@ class StartTimes:
         self._seen: dict[tuple[str, Labels], tuple[float, int]] = {}
 
     def start(self, name: str, labels: Labels, value: float, created_ns: int | None) -> int:
-        """When the series that has `value` now began, in nanoseconds since the epoch."""
+        """Return the start of the series that now has `value`, in nanoseconds since the epoch."""
         known = self._known.get((name, labels))
         if known is None:
             start = self._began if created_ns is None else created_ns
@@ -69,7 +69,7 @@ class StartTimes:
         return start
 
     def next(self, now_ns: int) -> None:
-        """All series have been asked about at `now_ns`; those that are gone are forgotten."""
+        """End the pass at `now_ns`: forget series that were not asked about."""
         self._known, self._seen, self._last = self._seen, {}, now_ns
 
 
@@ -78,13 +78,13 @@ class _Point:
 
     def __init__(self) -> None:
         self.value = self.count = self.sum = 0.0
-        self.bounds: list[tuple[float, float]] = []  # a bound, and its number
+        self.bounds: list[tuple[float, float]] = []  # upper bound, cumulative count
 
 
 def metrics_data(
     families: Iterable[Family], resource: Resource, scope: InstrumentationScope, starts: StartTimes, now_ns: int
 ) -> tuple[MetricsData, int]:
-    """The families as they are at `now_ns`, for the SDK's exporters, and how many data points they have."""
+    """Convert the families at `now_ns` for the SDK's exporters. Return them and their number of data points."""
     families = list(families)
     created = dict(_created(families))
     accumulated = {family.name for family in families if family.type in _HAVE_START}
@@ -99,7 +99,7 @@ def metrics_data(
 
 
 def _created(families: Iterable[Family]) -> Iterator[tuple[tuple[str, Labels], int]]:
-    """When series began: from a registry as samples of their families, from a text as families of their own."""
+    """Yield when series began. A registry has `_created` samples in their families, a parsed text separate families."""
     for family in families:
         for sample in family.samples:
             if sample.name.endswith(_CREATED) and math.isfinite(sample.value):
@@ -115,7 +115,7 @@ def _convert(
         return
     series = _series(family)
     if not series:
-        return  # a metric without data points says nothing
+        return  # a metric without data points is not sent
     since = {
         labels: starts.start(
             family.name,
@@ -144,7 +144,7 @@ def _gauges(family: Family, unit: str, now_ns: int) -> Iterator[Metric]:
 
 
 def _series(family: Family) -> dict[Labels, _Point]:
-    """The series of a family that adds up, by their labels without that of buckets."""
+    """Group the samples of a counter or histogram by their labels without `le`."""
     series: dict[Labels, _Point] = {}
     special = "le" if family.type == "histogram" else None
     for sample in family.samples:
@@ -171,10 +171,11 @@ def _number(labels: Labels, value: float, now_ns: int, since_ns: int = 0) -> Num
 
 
 def _histogram(labels: Labels, point: _Point, now_ns: int, since_ns: int) -> HistogramDataPoint:
-    """Prometheus counts what is at most each bound; OTLP what is between it and the one before."""
-    upto = sorted(point.bounds)
-    counts = [number - before for (_, number), before in zip(upto, [0.0, *(each for _, each in upto)], strict=False)]
-    unknown: Any = None  # the least and the greatest, which Prometheus does not keep and OTLP may leave out
+    """Convert a histogram. Prometheus counts values up to each bound, OTLP values between two bounds."""
+    cumulative = sorted(point.bounds)
+    previous = [0.0, *(count for _, count in cumulative)]
+    counts = [count - before for (_, count), before in zip(cumulative, previous, strict=False)]
+    unknown: Any = None  # minimum and maximum: Prometheus does not keep them, and they are optional in OTLP
     return HistogramDataPoint(
         dict(labels),
         since_ns,
@@ -182,14 +183,14 @@ def _histogram(labels: Labels, point: _Point, now_ns: int, since_ns: int) -> His
         count=int(point.count),
         sum=point.sum,
         bucket_counts=[int(number) for number in counts],
-        explicit_bounds=[bound for bound, _ in upto if math.isfinite(bound)],
+        explicit_bounds=[bound for bound, _ in cumulative if math.isfinite(bound)],
         min=unknown,
         max=unknown,
     )
 
 
 class MetricsExporter:
-    """Sends families as one request. Blocks; one thread uses it. `began_ns` is when their process did."""
+    """Sends families in one blocking request. Only one thread may use it. `began_ns` is the process's start time."""
 
     def __init__(self, exporter: Exporter, resource: Resource, version: str, began_ns: int) -> None:
         self._exporter = exporter
@@ -197,11 +198,11 @@ class MetricsExporter:
         self._scope = InstrumentationScope(SCOPE, version)
         self._starts = StartTimes(began_ns)
 
-    def export(self, families: Sequence[Family], now_ns: int) -> Answer:
-        """What the collector made of the families as they were at `now_ns`."""
+    def export(self, families: Sequence[Family], now_ns: int) -> ExportResult:
+        """Send the families as of `now_ns` and return the result."""
         data, points = metrics_data(families, self._resource, self._scope, self._starts, now_ns)
         return self._exporter.export(data, points)
 
     def close(self) -> None:
-        """End retries and connections."""
+        """Stop retries and close connections."""
         self._exporter.shutdown()

@@ -1,4 +1,4 @@
-"""What a collector's reply says: all taken, some of it rejected, or not taken."""
+"""Reads a collector's reply: all accepted, some rejected, or not accepted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from zta_authz.otlp.messages import Answer, Fate, printable
+from zta_authz.otlp.messages import ExportResult, ExportStatus, printable
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from zta_authz.otlp.transports import Reply
 
 
-def answer(reply: Reply, kind: type[Message], rejected: str, sent: int) -> Answer:
-    """The answer in `reply`, whose body is of `kind`; `rejected` names its count of those of `sent` that it refused.
+def read_result(reply: Reply, kind: type[Message], rejected: str, sent: int) -> ExportResult:
+    """Convert `reply` to the result of exporting `sent` items.
 
-    A body that is no such message is that of something which took the request and says no more.
+    `kind` is the message type of the body, and `rejected` names its field with the number of rejected items. If the
+    body is not such a message, all items count as accepted.
     """
-    if reply.fate is not Fate.TAKEN:
-        return Answer(reply.fate, said=reply.said, after=reply.after)
+    if reply.status is not ExportStatus.ACCEPTED:
+        return ExportResult(reply.status, detail=reply.detail, after=reply.after)
     try:
         partial: Any = kind.FromString(reply.body).partial_success  # type: ignore[attr-defined]
     except DecodeError:
-        return Answer(Fate.TAKEN)
+        return ExportResult(ExportStatus.ACCEPTED)
     count = min(sent, max(0, getattr(partial, rejected)))
-    return Answer(Fate.TAKEN, count, printable(partial.error_message))
+    return ExportResult(ExportStatus.ACCEPTED, count, printable(partial.error_message))

@@ -1,6 +1,7 @@
-"""Who exports: what the environment names, else this process. As the SDK detects it.
+"""The resource of spans and metrics: the environment's attributes, completed with those of this process.
 
-`OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME` and the detectors of `OTEL_EXPERIMENTAL_RESOURCE_DETECTORS` count.
+The SDK reads `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME` and runs the detectors in
+`OTEL_EXPERIMENTAL_RESOURCE_DETECTORS`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def resource_of(origin: Origin) -> Resource:
-    """The resource of spans and metrics: what the environment says comes before what `origin` says."""
-    said = OTELResourceDetector().detect().attributes
-    ours = {"service.name": origin.name, "service.version": origin.version, "service.instance.id": origin.instance}
-    return Resource.create({name: text for name, text in ours.items() if text and name not in said})
+    """Return the resource of spans and metrics. The environment's attributes take precedence over those of `origin`."""
+    detected = OTELResourceDetector().detect().attributes
+    defaults = {"service.name": origin.name, "service.version": origin.version, "service.instance.id": origin.instance}
+    return Resource.create({name: text for name, text in defaults.items() if text and name not in detected})

@@ -1,4 +1,4 @@
-"""OTLP's common messages: values, attributes, resource and scope."""
+"""OTLP's common messages: values, attributes, resources and scopes."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ SCOPE: Final = "zta_authz"
 
 
 def any_value(value: str | int) -> AnyValue:
-    """A text or an integer; what is no Unicode in a text is escaped: it would cost the whole request."""
+    """Encode a text or an integer. Lone surrogates are escaped, because they would invalidate the whole request."""
     if isinstance(value, int):
         return AnyValue(int_value=value)
     return AnyValue(string_value=value if value.isascii() else value.encode("utf-8", "backslashreplace").decode())
 
 
 def pairs(attributes: Iterable[tuple[str, str | int]]) -> list[KeyValue]:
-    """Attributes, in this order."""
+    """Encode attributes in this order."""
     return [KeyValue(key=name, value=any_value(value)) for name, value in attributes]
 
 
 def resource(origin: Origin) -> Resource:
-    """Who says it."""
-    told = (
+    """Encode the exporting process as a resource."""
+    attributes = (
         ("service.name", origin.name),
         ("service.version", origin.version),
         ("service.instance.id", origin.instance),
     )
-    return Resource(attributes=pairs((name, text) for name, text in told if text))
+    return Resource(attributes=pairs((name, text) for name, text in attributes if text))
 
 
 def scope(origin: Origin) -> InstrumentationScope:
-    """Which part of the program says it."""
+    """Return the instrumentation scope."""
     return InstrumentationScope(name=SCOPE, version=origin.version)

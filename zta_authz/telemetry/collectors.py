@@ -1,4 +1,4 @@
-"""Metrics that prometheus_client would count one by one or not see: tallies of many calls, and numbers of others."""
+"""Collectors beside prometheus_client's: histograms that count many values at once, and metrics read by callbacks."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 _NANOSECONDS = 1_000_000_000
 
 
-class Durations(Collector):
-    """A histogram of times, one for each value of a label if there is one.
+class DurationHistogram(Collector):
+    """A histogram of durations, one for each value of an optional label.
 
-    They are added in nanoseconds, many at once, and shown in seconds.
+    Durations are added in nanoseconds, many at once, and exposed in seconds.
     """
 
     def __init__(
         self, name: str, help_text: str, buckets: Sequence[float], label: str = "", values: Sequence[str] = ("",)
     ) -> None:
-        """`buckets` are upper bounds in seconds, in order, without infinity; `values` all that `label` may be."""
+        """Create it with ascending upper bounds in seconds (without infinity) and all `values` of `label`."""
         self._name = name
         self._help = help_text
         self._label = label
         self._series = {value: _Series(buckets) for value in values}
 
     def add(self, nanoseconds: Iterable[int], value: str = "") -> None:
-        """Count these times under a value of the label; one below 0, of a clock set back, counts as no time."""
+        """Count durations under a label value. A negative one (the clock was set back) counts as 0."""
         self._series[value].add(nanoseconds)
 
     def collect(self) -> Iterator[Metric]:
-        """The histograms as they are now."""
+        """Yield the current histograms."""
         family = HistogramMetricFamily(self._name, self._help, labels=(self._label,) if self._label else ())
         for value, series in self._series.items():
             family.add_metric((value,) if self._label else (), series.buckets(), series.seconds)
@@ -45,7 +45,7 @@ class Durations(Collector):
 
 
 class _Series:
-    """One histogram."""
+    """The histogram of one label value."""
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self._bounds = tuple(round(bound * _NANOSECONDS) for bound in buckets)
@@ -54,8 +54,8 @@ class _Series:
         self._sum = 0
 
     def add(self, nanoseconds: Iterable[int]) -> None:
-        """Count these times; one below 0, of a clock set back, counts as no time."""
-        times = sorted(nanoseconds)  # so that each bound is looked for once, and not each time
+        """Count durations. A negative one (the clock was set back) counts as 0."""
+        times = sorted(nanoseconds)  # so that there is one search per bound and not one per value
         if times and times[0] < 0:
             times = [max(0, time) for time in times]
         counts, before = self._counts, 0
@@ -67,17 +67,17 @@ class _Series:
         self._sum += sum(times)
 
     def buckets(self) -> list[tuple[str, float]]:
-        """How many times were at most as long as each bound."""
+        """Return the cumulative count of each bound."""
         return [(label, float(count)) for label, count in zip(self._labels, accumulate(self._counts), strict=True)]
 
     @property
     def seconds(self) -> float:
-        """All times together."""
+        """The sum of all durations."""
         return self._sum / _NANOSECONDS
 
 
-class Readings(Collector):
-    """Numbers that are kept elsewhere, read when they are asked for."""
+class CallbackMetrics(Collector):
+    """Counters and gauges whose values are read from callbacks at collection."""
 
     def __init__(self) -> None:
         self._counters: list[tuple[str, str, Callable[[], float]]] = []
@@ -85,19 +85,19 @@ class Readings(Collector):
         self._labeled: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
 
     def counter(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """Show what `read` gives, a number that only grows."""
+        """Expose the result of `read`, a number that only grows."""
         self._counters.append((name, help_text, read))
 
     def counters(self, name: str, help_text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """Show what `read` gives, by values of `label`: numbers that only grow."""
+        """Expose the result of `read`, numbers that only grow, by values of `label`."""
         self._labeled.append((name, help_text, label, read))
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """Show what `read` gives."""
+        """Expose the result of `read`."""
         self._gauges.append((name, help_text, read))
 
     def collect(self) -> Iterator[Metric]:
-        """The numbers as they are now."""
+        """Yield the current values."""
         for name, help_text, read in self._counters:
             yield CounterMetricFamily(name, help_text, value=read())
         for name, help_text, label, read_all in self._labeled:

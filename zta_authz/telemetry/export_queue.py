@@ -1,7 +1,7 @@
-"""What stands between spans and their exporter: a bounded queue and one thread, so that no decision waits for either.
+"""A bounded queue and one thread between spans and their exporter, so that decisions never wait for an export.
 
-The SDK's own batch processor logs a line for each span that a full queue drops, tells nobody how many they were, and
-may take half a minute to close.
+The SDK's batch processor logs a line for each span that a full queue drops, does not count them, and may take half a
+minute to close.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.otlp.messages import ExportResult, ExportStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,41 +23,42 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 BATCH_BYTES: Final = 1024 * 1024
-"""And a span more at most, which stays below the 4 MiB that collectors take: callers choose how long a span is."""
+"""A batch exceeds this by at most one span, and so stays below collectors' limit of 4 MiB. Callers influence the size
+of a span."""
 
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 class BatchExporter(Protocol):
-    """What sends batches. One thread uses it, but for `shutdown`."""
+    """Sends batches of spans. One thread calls `export`; other threads may call `shutdown`."""
 
-    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> Answer:
-        """What the collector made of these `size` spans. Blocks, and may try again, for its own timeout."""
+    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> ExportResult:
+        """Send `size` spans and return the result. Blocks and may retry until its own timeout."""
         ...
 
     def shutdown(self) -> None:
-        """Give up: what is under way ends. Called by another thread, or twice."""
+        """Cancel the current export. May be called from another thread and more than once."""
         ...
 
 
 class ExportQueue:
-    """Hands spans to `exporter` in batches, on a thread of its own; a span that finds `capacity` others is dropped.
+    """Passes spans to `exporter` in batches on its own thread. When `capacity` spans wait, new ones are dropped.
 
-    The counts are since the start: spans that were `exported`, those that were `dropped` at a full queue, and those
-    that `failed` because the collector did not take them, or rejected them of a batch that it took.
+    Counts since the start: `exported` spans, spans `dropped` at a full queue, and spans that `failed` because the
+    collector did not accept the batch or rejected some of its spans.
     """
 
     def __init__(self, exporter: BatchExporter, capacity: int, batch: int, interval: float) -> None:
-        """Export when `batch` spans wait, and every `interval` seconds."""
+        """Start the thread. It exports when `batch` spans wait, and every `interval` seconds."""
         self._exporter = exporter
         self._capacity = capacity
         self._batch = batch
         self._interval = interval
-        self._waiting: deque[tuple[ReadableSpan, int]] = deque()  # appending and taking are atomic
+        self._waiting: deque[tuple[ReadableSpan, int]] = deque()  # append and popleft are atomic
         self._awake = threading.Event()
         self._closing = False
-        self._hurried = False
-        self._until = math.inf  # when closing ends
+        self._closing_now = False
+        self._deadline = math.inf  # of closing, in monotonic time
         self._failing = False
         self.exported = 0
         self.dropped = 0
@@ -67,11 +68,11 @@ class ExportQueue:
 
     @property
     def queued(self) -> int:
-        """Spans that wait."""
+        """The number of waiting spans."""
         return len(self._waiting)
 
     def put(self, span: ReadableSpan, size: int) -> None:
-        """Queue a span of about `size` bytes, or drop it. Never waits."""
+        """Queue a span of about `size` bytes, or drop it. Never blocks."""
         waiting = len(self._waiting)
         if waiting >= self._capacity or self._closing:
             self.dropped += 1
@@ -91,13 +92,13 @@ class ExportQueue:
         self._exporter.shutdown()
 
     def _left(self) -> float:
-        """Seconds that are left for exporting."""
-        return self._until - time.monotonic()
+        """Return the seconds left for exporting."""
+        return self._deadline - time.monotonic()
 
     def _next_batch(self) -> list[ReadableSpan]:
         batch: list[ReadableSpan] = []
         size = 0
-        with suppress(IndexError):  # none left
+        with suppress(IndexError):  # the queue is empty
             while len(batch) < self._batch and size < BATCH_BYTES:
                 span, more = self._waiting.popleft()
                 batch.append(span)
@@ -107,35 +108,35 @@ class ExportQueue:
     def _export(self) -> None:
         batch = self._next_batch()
         try:
-            answer = self._exporter.export(batch, len(batch))
-        except Exception as error:  # noqa: BLE001  the thread must outlive whatever an exporter does
-            answer = Answer(Fate.LATER, said=type(error).__name__)
-        self._settle(answer, len(batch))
-        batch.clear()  # whoever keeps the frames of a failure keeps no spans by them
+            result = self._exporter.export(batch, len(batch))
+        except Exception as error:  # noqa: BLE001  the thread must survive every failure of an exporter
+            result = ExportResult(ExportStatus.RETRYABLE, detail=type(error).__name__)
+        self._record_result(result, len(batch))
+        batch.clear()  # a traceback that keeps this frame alive must not keep the spans alive
 
-    def _settle(self, answer: Answer, sent: int) -> None:
-        """Count, and say once when it begins to fail and when that is over."""
-        lost = answer.rejected if answer.fate is Fate.TAKEN else sent
+    def _record_result(self, result: ExportResult, sent: int) -> None:
+        """Count the result. Log once when exports start to fail, and once when they work again."""
+        lost = result.rejected if result.status is ExportStatus.ACCEPTED else sent
         self.exported += sent - lost
         self.failed += lost
         if lost and not self._failing:
-            _LOG.warning("the collector does not take all spans", extra={"said": answer.said, "lost_spans": lost})
+            _LOG.warning("the collector does not take all spans", extra={"detail": result.detail, "lost_spans": lost})
         elif self._failing and not lost:
             _LOG.info("the collector takes all spans again")
         self._failing = lost > 0
 
     def hurry(self) -> None:
-        """The end is wanted at once: whoever closes waits for no collector any longer. From any thread."""
-        self._hurried = True
-        self._until = 0.0
+        """Make the current or next `close` return at once, without waiting for the collector. For any thread."""
+        self._closing_now = True
+        self._deadline = 0.0
 
     def close(self, seconds: float) -> None:
-        """Export what waits, for `seconds` at most; what is left then is dropped."""
-        self._until = 0.0 if self._hurried else time.monotonic() + seconds
+        """Export waiting spans for at most `seconds`, then drop the rest."""
+        self._deadline = 0.0 if self._closing_now else time.monotonic() + seconds
         self._closing = True
         self._awake.set()
-        while self._thread.is_alive() and self._left() > 0:  # which `hurry` may shorten
-            self._thread.join(min(_LOOK_SECONDS, self._left()))
+        while self._thread.is_alive() and self._left() > 0:  # `hurry` may shorten the wait
+            self._thread.join(min(_POLL_SECONDS, self._left()))
         self._exporter.shutdown()
         self.dropped += len(self._waiting)
         self._waiting.clear()

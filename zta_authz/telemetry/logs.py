@@ -1,4 +1,4 @@
-"""The service's own log: one JSON object a line on standard error. Decisions are not logged here but in `audit`."""
+"""The service's log: one JSON object per line on standard error. Decisions go to the decision log (`audit`) instead."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonLines(logging.Formatter):
-    """One log record as one line of ASCII: control characters and bytes that were no text arrive escaped."""
+    """Formats a log record as one line of ASCII JSON. Control characters and undecodable bytes are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end. `extra` fields follow the standard ones and can't replace them."""
+        """Return the line without its newline. `extra` fields follow the standard ones and can't replace them."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -35,27 +35,27 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Log lines for people: the message, then the record's own fields as `name=value`.
+    """Formats log records for people: the message, then the record's own fields as `name=value`.
 
-    Control characters and line ends are escaped, so that nobody's input steers the terminal or begins a line of its
-    own. Only a stack takes lines of its own.
+    Control characters and newlines are escaped, so that input can't control the terminal or forge a line. Only a stack
+    trace has lines of its own.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The lines of a record."""
+        """Return the lines of a record."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = f"{time} {record.levelname} {record.name}: {record.getMessage()}"
         for name, value in vars(record).items():
             if name not in _STANDARD:
-                line += f" {name}={_shown(value)}"
+                line += f" {name}={_field_text(value)}"
         lines = [_printable(line)]
         if record.exc_info:
-            lines += [_printable(each) for each in self.formatException(record.exc_info).split("\n")]
+            lines += [_printable(text) for text in self.formatException(record.exc_info).split("\n")]
         return "\n".join(lines)
 
 
-def _shown(value: object) -> str:
-    """A field's value: a word as it is, all else as JSON."""
+def _field_text(value: object) -> str:
+    """Format a field's value: a single word verbatim, everything else as JSON."""
     if isinstance(value, str) and value and not set(value) & set(' "=\n'):
         return value
     return json.dumps(value, default=str, ensure_ascii=False)
@@ -66,9 +66,9 @@ def _printable(text: str) -> str:
 
 
 def configure_logging(level: str = "info", stream: TextIO | None = None, *, for_people: bool = False) -> None:
-    """Send everything logged at `level` (debug, info, warning, error) or above to `stream`, by default standard error.
+    """Log records at `level` (debug, info, warning, error) or above to `stream` (default: standard error).
 
-    In JSON, or as text `for_people`. Replaces the root logger's handlers. Raises ValueError for an unknown level.
+    Writes JSON, or text if `for_people`. Replaces the root logger's handlers. Raises ValueError for an unknown level.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(TextLines() if for_people else JsonLines())
@@ -77,8 +77,8 @@ def configure_logging(level: str = "info", stream: TextIO | None = None, *, for_
     root.handlers[:] = [handler]
 
 
-def log_what_python_says() -> None:
-    """Let Python's own warnings and exceptions that nothing catches be log lines, too, in whatever format."""
+def log_python_warnings_and_exceptions() -> None:
+    """Log Python's warnings and uncaught exceptions in the configured format."""
     log = logging.getLogger("python")
     logging.captureWarnings(capture=True)
 
@@ -86,8 +86,8 @@ def log_what_python_says() -> None:
         if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
             sys.__excepthook__(kind, error or kind(), stack)
         else:
-            log.critical("an exception that nothing caught", exc_info=(kind, error, stack))
+            log.critical("uncaught exception", exc_info=(kind, error, stack))
 
     sys.excepthook = uncaught
-    threading.excepthook = lambda told: uncaught(told.exc_type, told.exc_value, told.exc_traceback)
-    sys.unraisablehook = lambda told: uncaught(told.exc_type, told.exc_value, told.exc_traceback)
+    threading.excepthook = lambda failure: uncaught(failure.exc_type, failure.exc_value, failure.exc_traceback)
+    sys.unraisablehook = lambda failure: uncaught(failure.exc_type, failure.exc_value, failure.exc_traceback)

@@ -1,9 +1,9 @@
-"""Prometheus metrics, in a registry of our own: nothing is registered by importing, and nothing of others is shown."""
+"""Prometheus metrics in a separate registry, so importing registers nothing and other libraries' metrics stay out."""
 
 from __future__ import annotations
 
 import platform
-from collections import Counter as Tally
+from collections import Counter as Counts
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.telemetry import names
-from zta_authz.telemetry.collectors import Durations, Readings
+from zta_authz.telemetry.collectors import CallbackMetrics, DurationHistogram
 from zta_authz.telemetry.policy_metrics import PolicyMetrics
 
 if TYPE_CHECKING:
@@ -32,26 +32,26 @@ DURATION_BUCKETS = (
     *(0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0),
 )
 """Seconds; 0.2 is Envoy's default timeout of a Check call."""
-FOLDED_CALLS = 512
-"""Calls that are counted at a time; none is missing from what is shown."""
+BATCH_CALLS = 512
+"""Calls that are counted in one batch. Exposing metrics counts the remaining ones first."""
 MAX_HOSTS = 100
 OTHER_HOSTS = "other"
 MAX_POLICIES = 200
-"""Policies with series of their own: the first that decide. All others together are `OTHER_POLICIES`."""
+"""Policies with their own series, in the order in which they first decide. The others share `OTHER_POLICIES`."""
 OTHER_POLICIES = "other"
 MAX_RULES = 500
-"""Named rules with series of their own, as with policies."""
-PUSHES_HELP = "Pushes of metrics that the collector took whole."
-PUSH_FAILURES_HELP = "Pushes of metrics that the collector did not take, or not all of."
+"""Named rules with their own series, likewise."""
+PUSHES_HELP = "Pushes of metrics that the collector accepted completely."
+PUSH_FAILURES_HELP = "Pushes of metrics that the collector did not accept, or not completely."
 _KIND, _DURATION = itemgetter(0, 1, 2, 3), itemgetter(4)
 STAGES = ("parse", "identity", "match", "answer")
 
 
 class Metrics:
-    """The service's metrics. Label children are made once: looking one up costs more than counting.
+    """The service's metrics, used by one thread.
 
-    Calls are noted as they come and counted many at a time: done after each call, in the middle of everything else,
-    counting takes several times as long. All of it happens on one thread.
+    Label children are created once, because looking one up costs more than counting. Calls are stored as they arrive
+    and counted in batches, because counting after each call takes several times as long.
     """
 
     def __init__(self, version: str) -> None:
@@ -78,15 +78,17 @@ class Metrics:
         )
         self._rules: set[tuple[str, str]] = set()
         self._calls: list[tuple[Verdict, Reason, str, str, int]] = []
-        self._staged: list[tuple[Stages, int, int]] = []
-        self._durations = Durations(names.CHECK_DURATION, "Time from a CheckRequest to its answer.", DURATION_BUCKETS)
+        self._staged_calls: list[tuple[Stages, int, int]] = []
+        self._durations = DurationHistogram(
+            names.CHECK_DURATION, "Time from a CheckRequest to its answer.", DURATION_BUCKETS
+        )
         registry.register(self._durations)
-        self._stages = Durations(
+        self._stages = DurationHistogram(
             names.STAGE_DURATION, "Time that a stage of a timed call took.", DURATION_BUCKETS, "stage", STAGES
         )
         registry.register(self._stages)
-        self._readings = Readings()
-        registry.register(self._readings)
+        self._callbacks = CallbackMetrics()
+        registry.register(self._callbacks)
         self._add_loads(registry)
         self._add_keys(registry)
         self._add_readiness(registry)
@@ -95,7 +97,7 @@ class Metrics:
         build.info({"version": version, "python": platform.python_version()})
 
     def _add_loads(self, registry: CollectorRegistry) -> None:
-        """What became of the policies, and of checks that failed."""
+        """Add metrics of policy loads and of internal errors."""
         self._internal_errors = Counter(
             names.INTERNAL_ERRORS, "Check calls denied because deciding failed.", registry=registry
         )
@@ -103,13 +105,13 @@ class Metrics:
         self._loads_taken, self._loads_refused = loads.labels("taken"), loads.labels("refused")
         self._reload_failed = Gauge(
             names.POLICY_RELOAD_FAILED,
-            "1 while policies on disk are refused and older ones in force.",
+            "1 while policies on disk are refused and older ones stay in force.",
             registry=registry,
         )
-        self._loaded_at = Gauge(names.POLICY_LOADED_AT, "When the policies in force were taken.", registry=registry)
+        self._loaded_at = Gauge(names.POLICY_LOADED_AT, "When the policies in force were loaded.", registry=registry)
 
     def _add_keys(self, registry: CollectorRegistry) -> None:
-        """Keys of token issuers, trust bundles and our own certificate."""
+        """Add metrics of token issuers' keys, trust bundles and the service's certificate."""
         self._key_fetches = Counter(
             names.KEY_FETCHES, "Attempts to fetch keys of token issuers.", ("host", "outcome"), registry=registry
         )
@@ -118,38 +120,43 @@ class Metrics:
             names.KEY_AGE, "Time since the oldest key set of a host was fetched.", ("host",), registry=registry
         )
         self._keys_missing = Gauge(
-            names.KEYS_MISSING, "Issuers whose tokens are denied for want of keys.", registry=registry
+            names.KEYS_MISSING, "Issuers whose tokens are denied because their keys are missing.", registry=registry
         )
         self._bundle_expiry = Gauge(
-            names.BUNDLE_EXPIRY, "When a trust domain's first authority ends.", ("trust_domain",), registry=registry
+            names.BUNDLE_EXPIRY,
+            "When the first authority of a trust domain expires.",
+            ("trust_domain",),
+            registry=registry,
         )
         self._bundle_age = Gauge(
-            names.BUNDLE_AGE, "Time since a trust domain's bundle was taken.", ("trust_domain",), registry=registry
+            names.BUNDLE_AGE, "Time since a trust domain's bundle was loaded.", ("trust_domain",), registry=registry
         )
-        self._own_expiry = Gauge(names.OWN_EXPIRY, "When our own certificate ends.", ("source",), registry=registry)
+        self._own_expiry = Gauge(
+            names.OWN_EXPIRY, "When the service's certificate expires.", ("source",), registry=registry
+        )
 
     def _add_readiness(self, registry: CollectorRegistry) -> None:
-        """What keeps the service from being ready, and what it denies to everybody."""
-        self._obstacles = Gauge(names.OBSTACLES, "What keeps the service from being ready.", registry=registry)
+        """Add metrics of obstacles to readiness and of blanket denials."""
+        self._obstacles = Gauge(names.OBSTACLES, "Reasons why the service is not ready.", registry=registry)
         self._denials = Gauge(
-            names.BLANKET_DENIALS, "What is denied whatever else a request carries.", registry=registry
+            names.BLANKET_DENIALS, "Reasons to deny requests whatever else they carry.", registry=registry
         )
 
     def count(self, event: CheckEvent) -> None:
-        """Count one answered call and its time. A clock set back counts as no time."""
+        """Count one answered call and its duration. If the clock was set back, the duration is 0."""
         decision, calls = event.decision, self._calls
         took = event.ended_ns - event.started_ns
         calls.append((decision.verdict, decision.reason, decision.policy, decision.rule_name, took))
         stages = event.stages
-        if stages is not None:  # without the event, which keeps a whole request in memory that the next could use
-            self._staged.append((stages, event.started_ns, event.ended_ns))
-        if len(calls) >= FOLDED_CALLS:
-            self._fold()
+        if stages is not None:  # not the event itself: it would keep the request in memory
+            self._staged_calls.append((stages, event.started_ns, event.ended_ns))
+        if len(calls) >= BATCH_CALLS:
+            self._count_batch()
 
-    def _fold(self) -> None:
-        """Count what was noted."""
+    def _count_batch(self) -> None:
+        """Count the stored calls."""
         calls, self._calls = self._calls, []
-        for (verdict, reason, policy, rule), number in Tally(map(_KIND, calls)).items():
+        for (verdict, reason, policy, rule), number in Counts(map(_KIND, calls)).items():
             child = self._decisions.get((verdict, reason))
             if child is not None:
                 child.inc(number)
@@ -160,15 +167,15 @@ class Metrics:
             if reason is Reason.INTERNAL_ERROR:
                 self._internal_errors.inc(number)
         self._durations.add(map(_DURATION, calls))
-        if self._staged:
-            self._fold_stages()
+        if self._staged_calls:
+            self._count_stages()
 
-    def _fold_stages(self) -> None:
-        """Count the stages that each timed call went through."""
-        staged, self._staged = self._staged, []
+    def _count_stages(self) -> None:
+        """Count the stages of each timed call."""
+        staged_calls, self._staged_calls = self._staged_calls, []
         times: dict[str, list[int]] = {stage: [] for stage in STAGES}
-        for each in staged:
-            for stage, begun, ended in _stages(*each):
+        for call in staged_calls:
+            for stage, begun, ended in _stages(*call):
                 times[stage].append(ended - begun)
         for stage, nanoseconds in times.items():
             self._stages.add(nanoseconds, stage)
@@ -186,73 +193,73 @@ class Metrics:
         return policy, rule
 
     def watch_audit(self, dropped: Callable[[], int], queued: Callable[[], int], unsampled: Callable[[], int]) -> None:
-        """Show how the decision log keeps up: records it `dropped` since the start, and those that are `queued`.
+        """Expose the state of the decision log: records `dropped` since the start, and records `queued` now.
 
-        `unsampled` are the allows since the start that it left out because the settings say so.
+        `unsampled` counts the allows since the start that the log's sampling left out.
         """
-        self._readings.counter(names.AUDIT_DROPPED, "Decision records that could not be kept.", dropped)
+        self._callbacks.counter(names.AUDIT_DROPPED, "Decision records that were lost.", dropped)
         unsampled_help = "Allows that are not in the decision log because they were not sampled."
-        self._readings.counter(names.AUDIT_UNSAMPLED, unsampled_help, unsampled)
-        self._readings.gauge(names.AUDIT_QUEUE, "Decision records that wait to be written.", queued)
+        self._callbacks.counter(names.AUDIT_UNSAMPLED, unsampled_help, unsampled)
+        self._callbacks.gauge(names.AUDIT_QUEUE, "Decision records that wait to be written.", queued)
 
     def watch_audit_sink(self, failing: Callable[[], bool], oldest: Callable[[], float]) -> None:
-        """Show whether the decision log can be written, and how many seconds the oldest unwritten record has waited."""
+        """Expose whether writing the decision log fails, and the age in seconds of the oldest unwritten record."""
         failing_help = "1 while the decision log, or its checkpoints, can't be written."
-        self._readings.gauge(names.AUDIT_FAILING, failing_help, failing)
-        self._readings.gauge(names.AUDIT_OLDEST, "Age of the oldest decision record that is not written.", oldest)
+        self._callbacks.gauge(names.AUDIT_FAILING, failing_help, failing)
+        self._callbacks.gauge(names.AUDIT_OLDEST, "Age of the oldest unwritten decision record.", oldest)
 
     def watch_spans(
         self, exported: Callable[[], int], dropped: Callable[[], Mapping[str, int]], queued: Callable[[], int]
     ) -> None:
-        """Show how exporting keeps up: spans `exported` and `dropped` (by cause) since the start, and `queued`."""
-        self._readings.counter(names.SPANS_EXPORTED, "Spans that the collector took.", exported)
-        self._readings.counters(names.SPANS_DROPPED, "Spans that never arrived.", "cause", dropped)
-        self._readings.gauge(names.SPANS_QUEUE, "Spans that wait to be exported.", queued)
+        """Expose the spans `exported` and `dropped` (by cause) since the start, and those `queued` now."""
+        self._callbacks.counter(names.SPANS_EXPORTED, "Spans that the collector accepted.", exported)
+        self._callbacks.counters(names.SPANS_DROPPED, "Spans that were lost.", "cause", dropped)
+        self._callbacks.gauge(names.SPANS_QUEUE, "Spans that wait to be exported.", queued)
 
     def watch_push(self, push: MetricsPush) -> None:
-        """Show how pushing metrics to a collector goes."""
-        self._readings.counter(names.PUSHES, PUSHES_HELP, lambda: push.pushed)
-        self._readings.counter(names.PUSH_FAILURES, PUSH_FAILURES_HELP, lambda: push.failed)
+        """Expose the successes and failures of pushing metrics to a collector."""
+        self._callbacks.counter(names.PUSHES, PUSHES_HELP, lambda: push.pushed)
+        self._callbacks.counter(names.PUSH_FAILURES, PUSH_FAILURES_HELP, lambda: push.failed)
 
     def watch_caches(self, hits: Callable[[], Mapping[str, int]], misses: Callable[[], Mapping[str, int]]) -> None:
-        """Show how often what was verified before was known again, by cache; a reload begins at 0."""
-        self._readings.counters(names.CACHE_HITS, "Look-ups of verified identities that found one.", "cache", hits)
-        self._readings.counters(names.CACHE_MISSES, "Look-ups of verified identities in vain.", "cache", misses)
+        """Expose the hits and misses of the identity caches, by cache. A reload resets them to 0."""
+        self._callbacks.counters(names.CACHE_HITS, "Cache hits for verified identities.", "cache", hits)
+        self._callbacks.counters(names.CACHE_MISSES, "Cache misses for verified identities.", "cache", misses)
 
     def watch_calls(self, unfinished: Callable[[], int], failed: Callable[[], int]) -> None:
-        """Show how many calls wait for their answer, and how many since the start got none in time."""
-        self._readings.gauge(names.CALLS_UNFINISHED, "Calls that came and are not yet answered.", unfinished)
-        self._readings.counter(names.CALLS_FAILED, "Calls that were over before they were answered.", failed)
+        """Expose how many calls wait for their answer, and how many since the start ended without one."""
+        self._callbacks.gauge(names.CALLS_UNFINISHED, "Calls that are not yet answered.", unfinished)
+        self._callbacks.counter(names.CALLS_FAILED, "Calls that ended before they were answered.", failed)
 
     def watch_deadlines(self, late: Callable[[], int]) -> None:
-        """Show how many decisions since the start came too late for their callers."""
-        self._readings.counter(names.LATE_ANSWERS, "Decisions that took until after the caller's deadline.", late)
+        """Expose how many decisions since the start missed the caller's deadline."""
+        self._callbacks.counter(names.LATE_ANSWERS, "Decisions that missed the caller's deadline.", late)
 
     def watch_observer(self, errors: Callable[[], int]) -> None:
-        """Show how often telemetry itself failed since the start."""
-        self._readings.counter(names.OBSERVER_ERRORS, "Answered calls that telemetry failed to take.", errors)
+        """Expose how often telemetry itself failed since the start."""
+        self._callbacks.counter(names.OBSERVER_ERRORS, "Answered calls that telemetry failed to record.", errors)
 
     def policies_taken(self, now: float) -> None:
-        """New policies are in force since `now`, seconds since the epoch."""
+        """Record that new policies are in force since `now`, in seconds since the epoch."""
         self._loads_taken.inc()
         self._reload_failed.set(0)
         self._loaded_at.set(now)
 
     def policies_kept(self) -> None:
-        """The policies on disk are again those in force."""
+        """Record that the policies on disk match those in force again."""
         self._reload_failed.set(0)
 
     def policies_refused(self) -> None:
-        """The policies on disk have faults; those in force stay."""
+        """Record that the policies on disk have faults and those in force stay."""
         self._loads_refused.inc()
         self._reload_failed.set(1)
 
     def keys_fetched(self, host: str, outcome: str) -> None:
-        """A fetch of keys from `host` ended. `outcome` is of a closed list; hosts past `MAX_HOSTS` count as one."""
+        """Count a fetch of keys from `host`. `outcome` is from a closed list; hosts past `MAX_HOSTS` share a label."""
         self._key_fetches.labels(self._key_host(host), outcome).inc()
 
     def show_keys(self, ages: Mapping[str, float], missing: int) -> None:
-        """What to say of fetched keys from now on: their age in seconds by host, and how many issuers have none."""
+        """Set the age of fetched keys in seconds by host, and the number of issuers without keys."""
         oldest: dict[str, float] = {}
         for host, age in ages.items():
             label = self._key_host(host)
@@ -263,7 +270,7 @@ class Metrics:
         self._keys_missing.set(missing)
 
     def show_expiries(self, bundles: Mapping[str, float], own: Mapping[str, float]) -> None:
-        """When trust bundles (by trust domain) and our own certificates (by source) end, seconds since the epoch."""
+        """Set the expiry of trust bundles (by trust domain) and own certificates (by source), in epoch seconds."""
         self._bundle_expiry.clear()
         for trust_domain, until in bundles.items():
             self._bundle_expiry.labels(trust_domain).set(until)
@@ -272,12 +279,12 @@ class Metrics:
             self._own_expiry.labels(source).set(until)
 
     def show_outlook(self, obstacles: int, blanket_denials: int) -> None:
-        """How many things keep the service from being ready, and how many deny requests whatever they carry."""
+        """Set the number of obstacles to readiness and of blanket denials."""
         self._obstacles.set(obstacles)
         self._denials.set(blanket_denials)
 
     def show_bundle_ages(self, ages: Mapping[str, float]) -> None:
-        """How old the trust bundles in force are, in seconds by trust domain."""
+        """Set the age of the trust bundles in force, in seconds by trust domain."""
         self._bundle_age.clear()
         for trust_domain, age in ages.items():
             self._bundle_age.labels(trust_domain).set(age)
@@ -289,36 +296,40 @@ class Metrics:
         return host
 
     def families(self) -> list[Metric]:
-        """The metrics as they are now, to be sent elsewhere."""
-        self._fold()
+        """Return the current metrics, for a push."""
+        self._count_batch()
         return list(self.registry.collect())
 
     def render(self) -> bytes:
-        """The metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""
-        self._fold()
+        """Return the metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""
+        self._count_batch()
         return generate_latest(_Page(self.registry))
 
 
 class _Page(Collector):
-    """What a page shows of a registry: all but when each counter began, a series more for each that nothing reads."""
+    """A registry's metrics without the `_created` series, which double the number of series and which nothing reads."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
-        """The families, which are made anew each time."""
+        """Yield the families. The registry creates new ones for each collection, so they may be changed."""
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
 
 
 def _stages(stages: Stages, started: int, ended: int) -> Iterator[tuple[str, int, int]]:
-    """Name, begin and end of each stage that a timed call went through, in nanoseconds since the epoch."""
+    """Yield name, start and end of each stage of a timed call, in nanoseconds since the epoch."""
     if not stages.parsed:
         return
     yield "parse", started, stages.parsed
     if stages.decided:
-        yield "identity", stages.parsed, stages.identified or stages.decided  # refused: that was the decision
+        yield (
+            "identity",
+            stages.parsed,
+            stages.identified or stages.decided,
+        )  # an identity that is refused is the decision
         if stages.identified:
             yield "match", stages.identified, stages.decided
         yield "answer", stages.decided, ended

@@ -1,4 +1,4 @@
-"""Every name that leaves the process in spans and metrics. OpenTelemetry's semantic conventions where they have one."""
+"""All names in spans and metrics. They follow OpenTelemetry's semantic conventions where these define one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 
-# ours
+# the project's own attributes
 VERDICT: Final = "zta.verdict"
 REASON: Final = "zta.reason"
 POLICY: Final = "zta.policy"

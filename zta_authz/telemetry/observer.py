@@ -1,4 +1,4 @@
-"""The observer that the servicer calls: metrics always, spans where something exports them."""
+"""The observer that the servicer calls. It always counts metrics, and creates spans if they are exported."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 TIMED_CALLS: Final = 64
-"""One call in so many has its stages timed, besides those that are traced: enough for a histogram."""
+"""One call in this many has its stages timed, besides traced calls. That is enough for a histogram."""
 
 
 class TelemetryObserver:
-    """Counts each answered call in `metrics` and, with `spans`, makes its span. `errors` counts failures of either."""
+    """Counts each answered call in `metrics` and, with `spans`, creates its span. `errors` counts failures of both."""
 
     __slots__ = ("_count", "_failures", "_record", "_samples", "_spans", "_until_timed", "errors", "metrics", "traces")
 
@@ -40,7 +40,7 @@ class TelemetryObserver:
         self._spans = spans
         self._until_timed = 1
         self.traces = spans is not None
-        """True where spans are made."""
+        """Whether spans are created."""
         self._count = metrics.count
         self._record = None if spans is None else spans.record
         self._samples = None if spans is None else spans.sampling.samples
@@ -53,15 +53,18 @@ class TelemetryObserver:
             )
 
     def sample(self, ratio: float) -> None:
-        """From now on trace this share (0 to 1) of the calls without a parent span, where spans are made at all."""
+        """Trace this share (0 to 1) of the calls without a parent span from now on, if spans are exported."""
         if self._spans is not None:
             self._spans.sampling.ratio = ratio
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
-        """Where the call notes its stages: each that is sampled, and now and then another."""
+        """Return where to record the stages of a call, None if they are not timed.
+
+        Sampled calls are timed, and so is one of `TIMED_CALLS` others.
+        """
         try:
             sampled = self._samples is not None and self._samples(metadata)
-        except Exception as error:  # noqa: BLE001  deciding goes on, and only its span is missing
+        except Exception as error:  # noqa: BLE001  the decision goes on without a span
             self._failed(error, "")
             return None
         self._until_timed -= 1
@@ -75,8 +78,8 @@ class TelemetryObserver:
         try:
             self._count(event)
             if self._record is not None and (event.stages is not None or event.decision.verdict is not Verdict.ALLOW):
-                self._record(event)  # no other is sampled or kept
-        except Exception as error:  # noqa: BLE001  the answer is made; telemetry can't change it
+                self._record(event)  # other calls are neither sampled nor kept
+        except Exception as error:  # noqa: BLE001  telemetry must not affect the answer
             self._failed(error, event.decision_id)
 
     def _failed(self, error: Exception, decision_id: str) -> None:
@@ -84,12 +87,12 @@ class TelemetryObserver:
         self._failures.error("telemetry failed, the answer stands", error, decision_id)
 
     def hurry(self) -> None:
-        """The end is wanted at once: spans that are not sent by now are dropped."""
+        """Make `close` return at once and drop the spans that are not yet sent."""
         if self._spans is not None:
             self._spans.hurry()
 
     def close(self) -> None:
-        """Send the spans that are queued. Blocks for `CLOSE_SECONDS` at most."""
+        """Send queued spans. Blocks for at most `CLOSE_SECONDS`."""
         if self._spans is not None:
             self._spans.close()
 
@@ -101,14 +104,14 @@ def build_observer(
     sample_ratio: float = 1.0,
     keep: Collection[Keep] = (),
 ) -> TelemetryObserver:
-    """The observer for these settings. Without `exporter` no span is made and nothing is sent.
+    """Create the observer. Without `exporter` it creates and sends no spans.
 
-    `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced; `keep` names those that are
-    traced in any case. `resource` says who makes the spans.
+    `sample_ratio` (0 to 1) is the share of calls without a parent span that are traced; `keep` names the kinds that are
+    always traced. `resource` describes the exporting process.
     """
     metrics = Metrics(__version__)
     if exporter is None or resource is None:
         return TelemetryObserver(metrics)
-    from zta_authz.telemetry.spans import Spans  # noqa: PLC0415  the SDK: megabytes that only those who trace need
+    from zta_authz.telemetry.spans import Spans  # noqa: PLC0415  the SDK costs megabytes that only tracing needs
 
     return TelemetryObserver(metrics, Spans(exporter, resource, sample_ratio, __version__, keep))

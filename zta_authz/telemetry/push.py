@@ -1,6 +1,6 @@
-"""Metrics pushed to a collector: what `/metrics` shows, every so often.
+"""Pushes the metrics of `/metrics` to a collector at an interval.
 
-They are cumulative, so that a push that failed is made up for by the next, and nothing is kept for it.
+The metrics are cumulative, so the push after a failed one makes up for it, and nothing needs to be kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
-from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.otlp.messages import ExportResult, ExportStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,44 +22,44 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 PUSH_SECONDS: Final = 5.0
-"""For the last push, when the service stops: whoever stops it waits no longer."""
+"""Limit for the last push, when the service stops."""
 _GRACE_SECONDS: Final = 1.0
 _MAX_WAITING: Final = 2
 _LOG = logging.getLogger(__name__)
 
 
 class Export(Protocol):
-    """What sends metrics to the collector."""
+    """Sends metrics to the collector."""
 
-    def export(self, families: Sequence[Metric], now_ns: int) -> Answer:
-        """What the collector made of the families as they were at `now_ns`, after all retries."""
+    def export(self, families: Sequence[Metric], now_ns: int) -> ExportResult:
+        """Send the families as of `now_ns` and return the result after all retries."""
         ...
 
     def close(self) -> None:
-        """End retries and connections. Called by another thread."""
+        """Stop retries and close connections. Called from another thread."""
         ...
 
 
-class _Thread:
-    """Exports on a daemon thread: neither the event loop nor the end of the process waits for a collector that hangs.
+class _ExportThread:
+    """Exports on a daemon thread, so that a hanging collector blocks neither the event loop nor process exit.
 
-    A call that is cancelled before its turn is skipped, and no more than `_MAX_WAITING` wait for one that never ends.
+    Calls that are cancelled before they start are skipped. At most `_MAX_WAITING` calls wait.
     """
 
     def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Future[Answer], Callable[[], Answer]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[ExportResult], Callable[[], ExportResult]] | None] = SimpleQueue()
         threading.Thread(target=self._work, name="zta-metrics", daemon=True).start()
 
-    def submit(self, call: Callable[[], Answer]) -> Future[Answer]:
-        """The call's future result. Raises TimeoutError where too many wait."""
+    def submit(self, call: Callable[[], ExportResult]) -> Future[ExportResult]:
+        """Queue a call and return its future result. Raises TimeoutError if too many calls wait."""
         if self._calls.qsize() >= _MAX_WAITING:
             raise TimeoutError
-        future: Future[Answer] = Future()
+        future: Future[ExportResult] = Future()
         self._calls.put((future, call))
         return future
 
     def end(self) -> None:
-        """No call follows."""
+        """Stop the thread after the queued calls."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -69,15 +69,15 @@ class _Thread:
                 continue
             try:
                 future.set_result(call())
-            except Exception as error:  # noqa: BLE001  whoever waits for it is told
+            except Exception as error:  # noqa: BLE001  passed on to the waiting caller
                 future.set_exception(error)
-            del submitted, future, call  # keep no metrics until the next push
+            del submitted, future, call  # don't keep the metrics alive until the next push
 
 
 class MetricsPush:
-    """Pushes every `interval` seconds, and once at the end. Counts since the start: `pushed`, and those that `failed`.
+    """Pushes every `interval` seconds and once at the end. Counts the pushes that succeeded (`pushed`) or `failed`.
 
-    `collect` is asked on the event loop, where everything is counted; a thread that nothing waits for sends it.
+    `collect` runs on the event loop, where everything is counted. A background thread sends the result.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class MetricsPush:
         interval: float,
         seconds: float = PUSH_SECONDS,
     ) -> None:
-        """`seconds`: what `export` takes at most, as far as it knows; a push that takes longer has failed."""
+        """Create it stopped. `seconds` is the time limit of `export`; a push that takes longer fails."""
         self.pushed = 0
         self.failed = 0
         self._collect = collect
@@ -96,14 +96,14 @@ class MetricsPush:
         self._seconds = seconds
         self._failing = False
         self._task: asyncio.Task[None] | None = None
-        self._thread = _Thread()
+        self._thread = _ExportThread()
 
     def start(self) -> None:
-        """Push from now on. On the event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._push_often(), name="metrics push")
+        """Start pushing. Call on the event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._push_periodically(), name="metrics push")
 
     async def close(self) -> None:
-        """Push what has been counted last, for `PUSH_SECONDS` at most, and end."""
+        """Push once more, for at most `PUSH_SECONDS`, and stop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -111,32 +111,32 @@ class MetricsPush:
         self._thread.end()
         self._export.close()
 
-    async def _push_often(self) -> None:
+    async def _push_periodically(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
             await self._push(self._seconds)
 
     async def _push(self, seconds: float) -> None:
-        """One push. Raises nothing: whatever is wrong with this one, the next may be right."""
+        """Push once. Failures don't raise, because the next push may succeed."""
         try:
             families = await self._collect()
             sending = self._thread.submit(partial(self._export.export, families, time.time_ns()))
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
-                answer = await asyncio.wrap_future(sending)
+                result = await asyncio.wrap_future(sending)
         except Exception as error:  # noqa: BLE001
-            answer = Answer(Fate.LATER, said=type(error).__qualname__)
-        self._settle(answer)
+            result = ExportResult(ExportStatus.RETRYABLE, detail=type(error).__qualname__)
+        self._record_result(result)
 
-    def _settle(self, answer: Answer) -> None:
-        """Count, and say once when it begins to fail and when that is over."""
-        failing = answer.fate is not Fate.TAKEN or answer.rejected > 0
+    def _record_result(self, result: ExportResult) -> None:
+        """Count the result. Log once when pushes start to fail, and once when they work again."""
+        failing = result.status is not ExportStatus.ACCEPTED or result.rejected > 0
         if failing:
             self.failed += 1
         else:
             self.pushed += 1
         if failing and not self._failing:
-            told = {"said": answer.said, "rejected_points": answer.rejected}
-            _LOG.warning("the collector does not take all metrics", extra=told)
+            details = {"detail": result.detail, "rejected_points": result.rejected}
+            _LOG.warning("the collector does not take all metrics", extra=details)
         elif self._failing and not failing:
             _LOG.info("the collector takes all metrics again")
         self._failing = failing

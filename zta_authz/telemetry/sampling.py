@@ -1,11 +1,11 @@
-"""Which calls are traced: as their parent says, else by chance, and some whatever was said.
+"""Decides which calls are traced: by the parent's flag, else at random, and some kinds always.
 
 Source: W3C Trace Context (traceparent); OpenTelemetry's ParentBased sampler.
 """
 
 from __future__ import annotations
 
-from random import random as _chance  # from 0, and below 1
+from random import random as _random  # 0 <= x < 1
 from typing import TYPE_CHECKING, Final, Literal
 
 from zta_authz.errors import ANSWERS
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 Keep = Literal["denials", "errors"]
 
 KEPT_PER_SECOND: Final = 1000
-"""Spans that are kept although not sampled: a flood of denials must not become a flood of spans."""
+"""Limit for spans kept without sampling, so that a flood of denials does not become a flood of spans."""
 
 _NANOSECONDS: Final = 1_000_000_000
 _SERVER_FAULT: Final = 500
 
 
 class Sampling:
-    """Says which calls are traced. `ratio` (0 to 1) is for calls whose metadata has no parent, and may be changed.
+    """Decides which calls are traced. `ratio` (0 to 1) applies to calls without a parent and may be changed.
 
-    `keep`: what is kept although it was not sampled: `denials` each call that was denied, `errors` each that we
-    answered with a 5xx status. Past `KEPT_PER_SECOND` they are counted in `skipped` instead.
+    `keep` names unsampled calls that are traced too: `denials` for every denied call, `errors` for every call answered
+    with a 5xx status. Past `KEPT_PER_SECOND` they are only counted in `skipped`.
     """
 
     __slots__ = ("_denials", "_errors", "_kept", "_second", "ratio", "skipped")
@@ -43,14 +43,14 @@ class Sampling:
         self.skipped = 0
 
     def samples(self, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
-        """Whether the call with this metadata is sampled: as its parent was, by chance where it has none."""
+        """Whether a call with this metadata is sampled: like its parent, or at random without one."""
         parent = call_parent(metadata)
         if parent is not None:
             return parent.sampled
-        return _chance() < self.ratio  # noqa: S311  chance, not secrecy
+        return _random() < self.ratio  # noqa: S311  not security-relevant
 
     def keeps(self, event: CheckEvent) -> bool:
-        """Whether an answered call that was not sampled is traced all the same."""
+        """Whether an answered, unsampled call is traced anyway."""
         decision = event.decision
         if decision.allowed or not (self._denials or self._failed(event)):
             return False

@@ -1,11 +1,11 @@
-"""One OpenTelemetry span for each Check call, child of the span in the call's gRPC metadata.
+"""Creates one OpenTelemetry span for each Check call, a child of the span in the call's gRPC metadata.
 
-Envoy puts the `traceparent` of its own egress span into the metadata (measured with Envoy 1.40), so that is the parent.
-The `traceparent` header inside the CheckRequest is the client's word: where the metadata has none it is linked, and it
-neither becomes the parent nor makes us sample. Source: W3C Trace Context; OpenTelemetry trace specification.
+Envoy puts the `traceparent` of its own egress span into the metadata (measured with Envoy 1.40); that is the parent.
+The client controls the `traceparent` header inside the CheckRequest. It is linked if the metadata has no parent, and
+never becomes the parent nor causes sampling. Source: W3C Trace Context; OpenTelemetry trace specification.
 
-A span is made whole, after the call, and only if the call is sampled or kept: the SDK's tracer takes several times as
-long, for locks and limits that are for spans that grow in many places.
+Each span is built in one step after the call, and only if the call is sampled or kept. The SDK's tracer takes several
+times as long, because it locks and checks limits for spans that grow step by step.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ QUEUE_SPANS: Final = 4096
 BATCH_SPANS: Final = 512
 BATCH_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 5.0
-"""For all spans that are queued when we close."""
+"""Limit for sending the queued spans at close."""
 ATTRIBUTE_CHARACTERS: Final = 1024
 
 _SPAN_DIGITS: Final = 16
-_BYTES_OF_REST: Final = 600  # names, numbers and ids of a span, as they are sent
+_FIXED_BYTES: Final = 600  # the encoded names, numbers and IDs of a span
 _SERVICE, _, _METHOD = names.CHECK_SPAN.partition("/")
 _RPC: Final = {names.RPC_SYSTEM: "grpc", names.RPC_SERVICE: _SERVICE, names.RPC_METHOD: _METHOD}
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
@@ -54,7 +54,7 @@ Attributes = dict[str, str | int]
 
 
 class Spans:
-    """Makes spans and hands them to `exporter` in batches, on a thread of its own; a full queue drops spans."""
+    """Creates spans and passes them to `exporter` in batches on a background thread. A full queue drops spans."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Spans:
         version: str,
         keep: Collection[Keep] = (),
     ) -> None:
-        """`sample_ratio` and `keep` as in `Sampling`; `resource` is who makes the spans."""
+        """Start the export thread. `sample_ratio` and `keep` are as in `Sampling`; `resource` describes the process."""
         self.sampling = Sampling(sample_ratio, keep)
         self.queue = ExportQueue(exporter, QUEUE_SPANS, BATCH_SPANS, BATCH_SECONDS)
         self._resource = resource
         self._scope = InstrumentationScope(names.INSTRUMENTATION, version)
 
     def record(self, event: CheckEvent) -> None:
-        """Make the span of one answered call, if it was sampled or is kept."""
+        """Create and queue the span of an answered call if it is sampled or kept."""
         stages = event.stages
         sampled = stages is not None and stages.sampled
         if not sampled and not self.sampling.keeps(event):
@@ -93,19 +93,19 @@ class Spans:
             end_time=max(event.started_ns, event.ended_ns),
             instrumentation_scope=self._scope,
         )
-        self.queue.put(span, _BYTES_OF_REST + len(state) + _text_bytes(attributes))
+        self.queue.put(span, _FIXED_BYTES + len(state) + _text_bytes(attributes))
 
     def hurry(self) -> None:
-        """The end is wanted at once."""
+        """Make `close` return at once."""
         self.queue.hurry()
 
     def close(self) -> None:
-        """Send what is queued, for `CLOSE_SECONDS` at most, and stop the thread."""
+        """Send queued spans for at most `CLOSE_SECONDS`, and stop the thread."""
         self.queue.close(CLOSE_SECONDS)
 
 
 def _context(decision_id: str, parent: TraceParent | None, state: str) -> SpanContext:
-    """Of our span: its id is random too, and known to the decision's record."""
+    """Return the new span's context. The span ID is the end of the random decision ID, so its record can be found."""
     trace_id = decision_id if parent is None else parent.trace_id
     return SpanContext(
         int(trace_id, 16),
@@ -117,7 +117,7 @@ def _context(decision_id: str, parent: TraceParent | None, state: str) -> SpanCo
 
 
 def _trace_state(text: str) -> TraceState:
-    """Members that were checked; the SDK logs those that are malformed."""
+    """Convert checked members. The SDK would log malformed ones."""
     pairs = [member.partition("=") for member in text.split(",")]
     return TraceState([(key, value) for key, _, value in pairs])
 
@@ -134,8 +134,8 @@ def _client_link(request: RequestAttributes | None) -> tuple[Link, ...]:
 
 
 def _stage_events(stages: Stages, event: CheckEvent) -> Iterator[Event]:
-    """An event at the end of each stage that was reached, with the time it took."""
-    identified = stages.identified or stages.decided  # where identity is refused, that is the decision
+    """Yield an event at the end of each stage that was reached, with its duration."""
+    identified = stages.identified or stages.decided  # an identity that is refused is the decision
     ends = (
         (names.PARSE_EVENT, event.started_ns, stages.parsed),
         (names.IDENTITY_EVENT, stages.parsed, identified),
@@ -173,7 +173,7 @@ def _attributes(event: CheckEvent) -> Attributes:
 
 
 def _describe_request(attributes: Attributes, request: RequestAttributes) -> None:
-    """Method, path and host; never the query, which may hold tokens."""
+    """Add method, path and host. The query may contain tokens and is left out."""
     if request.method in _METHODS:
         attributes[names.HTTP_REQUEST_METHOD] = request.method
     else:
@@ -181,7 +181,7 @@ def _describe_request(attributes: Attributes, request: RequestAttributes) -> Non
         attributes[names.HTTP_REQUEST_METHOD_ORIGINAL] = _encodable(request.method)
     attributes[names.URL_PATH] = _encodable(request.path.partition("?")[0].partition("#")[0])
     name, colon, port = request.host.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and len(port) <= 5):  # no port: a name or `[::1]`
+    if not (colon and port.isascii() and port.isdigit() and len(port) <= 5):  # without a port: a name or `[::1]`
         attributes[names.SERVER_ADDRESS] = _encodable(request.host)
         return
     attributes[names.SERVER_ADDRESS] = _encodable(name)
@@ -189,13 +189,13 @@ def _describe_request(attributes: Attributes, request: RequestAttributes) -> Non
 
 
 def _encodable(text: str) -> str:
-    """`text`, cut, with surrogates escaped: one that reached the exporter would cost its whole batch."""
+    """Cut `text` and escape surrogates, because one surrogate would make the export of its whole batch fail."""
     cut = text[:ATTRIBUTE_CHARACTERS]
     return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()[:ATTRIBUTE_CHARACTERS]
 
 
 def _text_bytes(attributes: Attributes) -> int:
-    """At most so many bytes of UTF-8 are in the attributes' texts."""
+    """Return an upper bound of the attributes' size in UTF-8 bytes."""
     return sum(
         len(value) if value.isascii() else 4 * len(value) for value in attributes.values() if isinstance(value, str)
     )

@@ -17,23 +17,23 @@ from zta_authz.audit.collector import CollectorOutput, log_entry
 from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
 from zta_authz.audit.record import capture, encode_line, make_record, stub_line
 from zta_authz.audit.sinks import LineSink, OnFull
-from zta_authz.otlp.messages import Answer, Fate, Severity
+from zta_authz.otlp.messages import ExportResult, ExportStatus, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.otlp.messages import LogEntry
 
-TAKEN = Answer(Fate.TAKEN)
-LATER = Answer(Fate.LATER, said="UNAVAILABLE")
+ACCEPTED = ExportResult(ExportStatus.ACCEPTED)
+RETRYABLE = ExportResult(ExportStatus.RETRYABLE, detail="UNAVAILABLE")
 TRACE = "c" * 32
 
 
 class FakeExport:
     """Answers with `answers` in turn, then with the last of them; keeps what it took. `open` holds it up while unset."""
 
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = deque(answers or (TAKEN,))
+    def __init__(self, *answers: ExportResult) -> None:
+        self.answers = deque(answers or (ACCEPTED,))
         self.encoded: dict[bytes, LogEntry] = {}
         self.tries: list[tuple[int, float]] = []
         self.taken: list[LogEntry] = []
@@ -48,12 +48,12 @@ class FakeExport:
         self.encoded[encoded := entry.body.encode()] = entry
         return encoded
 
-    def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
+    def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
         self.asked.set()
         self.open.wait(20)
         self.tries.append((len(entries), seconds))
         answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
-        if answer.fate is Fate.TAKEN:
+        if answer.status is ExportStatus.ACCEPTED:
             self.taken.extend(self.encoded[entry] for entry in entries)
         return answer
 
@@ -147,7 +147,7 @@ def test_batches_are_bounded_in_records_and_in_bytes_and_go_when_they_are_old_en
 
 def test_a_batch_that_is_not_taken_is_sent_again_until_it_is_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    export = FakeExport(LATER, LATER, Answer(Fate.LATER, after=0.3), TAKEN)
+    export = FakeExport(RETRYABLE, RETRYABLE, ExportResult(ExportStatus.RETRYABLE, after=0.3), ACCEPTED)
     output = CollectorOutput(export)
     began = time.monotonic()
     output.write([line()])
@@ -168,22 +168,26 @@ def test_a_batch_that_is_not_taken_is_sent_again_until_it_is_and_said_once(caplo
 
 
 @pytest.mark.parametrize(
-    ("answer", "lost"), [(Answer(Fate.NEVER, said="HTTP 400"), 3), (Answer(Fate.TAKEN, 2, "too old"), 2)]
+    ("answer", "lost"),
+    [
+        (ExportResult(ExportStatus.INVALID, detail="HTTP 400"), 3),
+        (ExportResult(ExportStatus.ACCEPTED, 2, "too old"), 2),
+    ],
 )
 def test_what_the_collector_refuses_for_good_is_counted_as_dropped(
-    answer: Answer, lost: int, caplog: pytest.LogCaptureFixture
+    answer: ExportResult, lost: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = LineSink(CollectorOutput(FakeExport(answer)))
     for _ in range(3):
         sink.record(attributes(), allow(), DECISION_ID, 0.0)
     sink.close()
     assert sink.dropped == lost
-    assert answer.said in caplog.text
+    assert answer.detail in caplog.text
 
 
 def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
     class Broken(FakeExport):
-        def export(self, entries: Sequence[bytes], seconds: float) -> Answer:
+        def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
             if not self.tries:
                 self.tries.append((0, 0))
                 raise ValueError
@@ -199,7 +203,7 @@ def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
 
 @pytest.mark.parametrize("on_full", OnFull)
 def test_while_the_collector_is_away_the_queue_fills_up_and_on_full_holds(on_full: OnFull) -> None:
-    export = FakeExport(*[LATER] * 5, TAKEN)
+    export = FakeExport(*[RETRYABLE] * 5, ACCEPTED)
     export.open.clear()
     sink = LineSink(CollectorOutput(export), capacity=8, on_full=on_full)
     assert sink.record(attributes(), allow(), f"{0:032x}", 0.0)
@@ -219,7 +223,7 @@ def test_while_the_collector_is_away_the_queue_fills_up_and_on_full_holds(on_ful
 
 def test_an_end_that_is_wanted_at_once_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zta_authz.audit.sinks._HURRY_SECONDS", 0.2)
-    output = CollectorOutput(FakeExport(LATER))
+    output = CollectorOutput(FakeExport(RETRYABLE))
     sink = LineSink(output)
     assert sink.record(attributes(), allow(), DECISION_ID, 0.0)
     threading.Timer(0.3, sink.hurry).start()
@@ -233,7 +237,7 @@ def test_the_end_waits_for_a_collector_that_comes_back_in_time_and_not_for_one_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("zta_authz.audit.sinks._CLOSE_SECONDS", 0.3)
-    back, gone = FakeExport(LATER, LATER, LATER, TAKEN), FakeExport(LATER)
+    back, gone = FakeExport(RETRYABLE, RETRYABLE, RETRYABLE, ACCEPTED), FakeExport(RETRYABLE)
     for export, lost in ((back, 0), (gone, 1)):
         output = CollectorOutput(export)
         sink = LineSink(output)

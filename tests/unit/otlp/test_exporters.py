@@ -1,4 +1,4 @@
-"""The SDK's exporters and real collectors, over gRPC and HTTP: tried again for a time, and what was said is noted."""
+"""The SDK's exporters with real collectors, over gRPC and HTTP: retries, time limits and recorded replies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanContext
 
 from tests.support.collector import Collector, HttpCollector, Refusal
 from zta_authz.otlp.exporters import Exporter, open_exporter
-from zta_authz.otlp.messages import Answer, Fate, Signal, Target
+from zta_authz.otlp.messages import ExportResult, ExportStatus, Signal, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,8 @@ NOBODY = "http://127.0.0.1:1"
 
 @pytest.fixture(params=["grpc", "http"])
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    found: Protocol = request.param
-    return found
+    name: Protocol = request.param
+    return name
 
 
 @pytest.fixture
@@ -53,51 +53,53 @@ def collector(protocol: Protocol) -> Iterator[Collector | HttpCollector]:
 
 @pytest.fixture
 def exporter(collector: Collector, protocol: Protocol) -> Iterator[Exporter]:
-    found = open_exporter(Target(collector.endpoint, protocol, HEADERS), Signal.TRACES)
-    yield found
-    found.shutdown()
+    opened = open_exporter(Target(collector.endpoint, protocol, HEADERS), Signal.TRACES)
+    yield opened
+    opened.shutdown()
 
 
-def test_spans_arrive_with_what_lets_us_in(collector: Collector, exporter: Exporter) -> None:
-    assert exporter.export(SPANS, 2) == Answer(Fate.TAKEN)
+def test_spans_arrive_with_the_configured_credentials(collector: Collector, exporter: Exporter) -> None:
+    assert exporter.export(SPANS, 2) == ExportResult(ExportStatus.ACCEPTED)
     assert [(name, span.name) for name, span in collector.spans] == [("zta-authz", "s")] * 2
     assert collector.headers[0]["authorization"] == "Bearer secret"
 
 
-def test_a_request_that_is_for_later_is_sent_again_after_a_pause(collector: Collector, exporter: Exporter) -> None:
+def test_a_retryable_request_is_sent_again_after_a_pause(collector: Collector, exporter: Exporter) -> None:
     collector.refusals.append(Refusal())
     began = time.monotonic()
-    assert exporter.export(SPANS, 2).fate is Fate.TAKEN
+    assert exporter.export(SPANS, 2).status is ExportStatus.ACCEPTED
     assert 0.7 < time.monotonic() - began < 4
     assert len(collector.headers) == 2
 
 
-def test_a_pause_that_is_longer_than_there_is_time_is_not_begun(collector: Collector, protocol: Protocol) -> None:
+def test_a_pause_longer_than_the_remaining_time_is_not_started(collector: Collector, protocol: Protocol) -> None:
     for _ in range(2):
         collector.refusals.append(Refusal(grpc.StatusCode.UNAVAILABLE, 503, 3600))
     exporter = open_exporter(Target(collector.endpoint, protocol, seconds=0.5), Signal.TRACES)
     began = time.monotonic()
-    assert exporter.export(SPANS, 2) == Answer(Fate.LATER, said="UNAVAILABLE" if protocol == "grpc" else "HTTP 503")
+    assert exporter.export(SPANS, 2) == ExportResult(
+        ExportStatus.RETRYABLE, detail="UNAVAILABLE" if protocol == "grpc" else "HTTP 503"
+    )
     assert time.monotonic() - began < 3
     assert len(collector.headers) == 1
     exporter.shutdown()
 
 
-def test_what_the_collector_calls_wrong_is_not_sent_again(collector: Collector, exporter: Exporter) -> None:
+def test_an_invalid_request_is_not_sent_again(collector: Collector, exporter: Exporter) -> None:
     collector.refusals.append(Refusal(grpc.StatusCode.INVALID_ARGUMENT, 400))
-    assert exporter.export(SPANS, 2).fate is Fate.LATER
+    assert exporter.export(SPANS, 2).status is ExportStatus.RETRYABLE
     assert len(collector.headers) == 1
 
 
-def test_spans_that_are_rejected_of_a_request_are_counted(collector: Collector, exporter: Exporter) -> None:
+def test_rejected_spans_of_an_accepted_request_are_counted(collector: Collector, exporter: Exporter) -> None:
     collector.rejected, collector.message = 1, "too old"
-    assert exporter.export(SPANS, 2) == Answer(Fate.TAKEN, 1, "too old")
+    assert exporter.export(SPANS, 2) == ExportResult(ExportStatus.ACCEPTED, 1, "too old")
 
 
-def test_where_nobody_listens_the_time_that_was_given_is_not_exceeded(protocol: Protocol) -> None:
+def test_without_a_collector_the_time_limit_is_not_exceeded(protocol: Protocol) -> None:
     exporter = open_exporter(Target(NOBODY, protocol, seconds=1.5), Signal.TRACES)
     began = time.monotonic()
-    assert exporter.export(SPANS, 2).fate is Fate.LATER
+    assert exporter.export(SPANS, 2).status is ExportStatus.RETRYABLE
     assert time.monotonic() - began < 4
     exporter.shutdown()
 
@@ -106,55 +108,53 @@ def test_shutting_down_ends_a_pause(protocol: Protocol) -> None:
     exporter = open_exporter(Target(NOBODY, protocol, seconds=60.0), Signal.TRACES)
     threading.Timer(0.3, exporter.shutdown).start()
     began = time.monotonic()
-    assert exporter.export(SPANS, 2).fate is Fate.LATER
+    assert exporter.export(SPANS, 2).status is ExportStatus.RETRYABLE
     assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
-def test_requests_are_compressed_as_they_are_asked_to_be(protocol: Protocol, compression: Compression) -> None:
+def test_requests_use_the_configured_compression(protocol: Protocol, compression: Compression) -> None:
     with Collector() if protocol == "grpc" else HttpCollector() as collector:
         exporter = open_exporter(Target(collector.endpoint, protocol, compression=compression), Signal.TRACES)
-        assert exporter.export(SPANS, 2).fate is Fate.TAKEN
+        assert exporter.export(SPANS, 2).status is ExportStatus.ACCEPTED
         exporter.shutdown()
     assert len(collector.spans) == 2
     if protocol == "http":
         assert collector.headers[0].get("content-encoding", "none") == compression
 
 
-def test_the_environments_headers_and_netrc_are_not_sent_beside_ours(
+def test_headers_and_netrc_of_the_environment_are_not_sent(
     collector: Collector, protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password stolen\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=stolen")
     exporter = open_exporter(Target(collector.endpoint, protocol), Signal.TRACES)
-    assert exporter.export(SPANS, 2).fate is Fate.TAKEN
+    assert exporter.export(SPANS, 2).status is ExportStatus.ACCEPTED
     exporter.shutdown()
     assert "stolen" not in str(collector.headers)
     assert "authorization" not in collector.headers[0]
 
 
-def test_nothing_that_is_secret_is_logged(
-    collector: Collector, exporter: Exporter, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_secret_is_logged(collector: Collector, exporter: Exporter, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     collector.refusals.append(Refusal(grpc.StatusCode.INVALID_ARGUMENT, 400))
     exporter.export(SPANS, 2)
     assert "secret" not in caplog.text
-    assert [each for each in caplog.records if each.name.startswith(("opentelemetry", "urllib3"))] == []
+    assert [record for record in caplog.records if record.name.startswith(("opentelemetry", "urllib3"))] == []
 
 
 @pytest.mark.parametrize("status", [301, 307])
-def test_no_redirect_is_followed_or_counted_as_taken(status: int) -> None:
+def test_no_redirect_is_followed_or_counted_as_success(status: int) -> None:
     with HttpCollector() as collector:
         collector.refusals.append(Refusal(status=status))
         exporter = open_exporter(Target(collector.endpoint, "http", HEADERS), Signal.TRACES)
-        assert exporter.export(SPANS, 2) == Answer(Fate.LATER, said=f"HTTP {status}")
+        assert exporter.export(SPANS, 2) == ExportResult(ExportStatus.RETRYABLE, detail=f"HTTP {status}")
         exporter.shutdown()
     assert len(collector.headers) == 1
 
 
-def test_a_reply_that_comes_in_drops_is_cut_when_the_time_is_over() -> None:
+def test_a_reply_that_arrives_byte_by_byte_is_cut_off_at_the_time_limit() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -188,6 +188,6 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     with HttpCollector() as proxy:
         monkeypatch.setenv("http_proxy", proxy.endpoint)
         exporter = open_exporter(Target("http://collector.example:4318", "http"), Signal.TRACES)
-        assert exporter.export(SPANS, 2).fate is Fate.TAKEN
+        assert exporter.export(SPANS, 2).status is ExportStatus.ACCEPTED
         exporter.shutdown()
     assert proxy.paths == ["http://collector.example:4318/v1/traces"]

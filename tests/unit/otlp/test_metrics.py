@@ -1,4 +1,4 @@
-"""Families as OTLP metrics: every type says the same on both ways, and numbers that went back begin anew."""
+"""Families as OTLP metrics: every type has the same numbers in both formats, and counters that go down restart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.collector import Collector, HttpCollector, values_of
 from zta_authz.otlp.exporters import open_exporter
-from zta_authz.otlp.messages import Answer, Fate, Signal, Target
+from zta_authz.otlp.messages import ExportResult, ExportStatus, Signal, Target
 from zta_authz.otlp.metrics import MetricsExporter, StartTimes, metrics_data
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def data_of(metric: Metric) -> Any:
 
 
 def shown_by(families: Iterable[Family]) -> Shown:
-    """What a page shows, without the times at which series began."""
+    """Return the series of a `/metrics` page without `_created`."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in families
@@ -57,7 +57,7 @@ def shown_by(families: Iterable[Family]) -> Shown:
 
 
 def read_back(metrics: dict[str, Metric]) -> Shown:
-    """The same, made of what was sent."""
+    """Return the same series, read from the OTLP metrics."""
     shown: Shown = {}
     for name, metric in metrics.items():
         for point in data_of(metric).data_points:
@@ -85,7 +85,7 @@ NUMBERS = st.floats(0, 1e9)
 
 @st.composite
 def registries(draw: st.DrawFn) -> CollectorRegistry:
-    """One of each type, each with a few series."""
+    """Draw one metric of every type, each with a few series."""
     registry = CollectorRegistry(auto_describe=False)
     labels = draw(st.lists(TEXTS, min_size=1, max_size=3, unique=True))
     counter = Counter("a_things", "Things.", ("l",), registry=registry)
@@ -104,13 +104,13 @@ def registries(draw: st.DrawFn) -> CollectorRegistry:
 
 
 @given(registries())
-def test_every_type_of_family_says_the_same_on_both_ways(registry: CollectorRegistry) -> None:
+def test_every_type_of_family_has_the_same_numbers_in_both_formats(registry: CollectorRegistry) -> None:
     families = list(registry.collect())
     assert read_back(encoded(families)) == shown_by(families)
 
 
 @given(registries())
-def test_a_page_that_was_read_back_is_sent_as_its_registry_is(registry: CollectorRegistry) -> None:
+def test_a_parsed_page_is_converted_like_its_registry(registry: CollectorRegistry) -> None:
     page = list(text_string_to_metric_families(generate_latest(registry).decode()))
     assert read_back(encoded(page)) == shown_by(registry.collect())
 
@@ -125,7 +125,7 @@ def registry_of_all() -> CollectorRegistry:
 
 
 @pytest.mark.parametrize("from_text", [False, True])
-def test_each_type_becomes_what_is_documented(from_text: bool) -> None:
+def test_every_type_is_converted_as_documented(from_text: bool) -> None:
     registry = registry_of_all()
     families: Iterable[Family] = registry.collect()
     if from_text:
@@ -144,7 +144,7 @@ def test_each_type_becomes_what_is_documented(from_text: bool) -> None:
     assert {point.time_unix_nano for metric in metrics.values() for point in data_of(metric).data_points} == {NOW}
 
 
-def test_a_type_that_is_unknown_is_a_gauge() -> None:
+def test_an_unknown_type_becomes_a_gauge() -> None:
     metrics = encoded([UnknownMetricFamily("g", "What?", value=3.5)])
     assert metrics["g"].gauge.data_points[0].as_double == 3.5
 
@@ -163,7 +163,7 @@ def starts_of(metrics: dict[str, Metric]) -> list[int]:
     return [point.start_time_unix_nano for point in metrics["a_total"].sum.data_points]
 
 
-def test_a_counter_that_goes_back_begins_anew_at_the_last_push() -> None:
+def test_a_counter_that_goes_down_restarts_at_the_last_push() -> None:
     starts = StartTimes(BEGAN)
     seen = [
         starts_of(encoded([counter_at(value)], starts, now))[0] for value, now in ((5, 20), (7, 30), (2, 40), (3, 50))
@@ -171,7 +171,7 @@ def test_a_counter_that_goes_back_begins_anew_at_the_last_push() -> None:
     assert seen == [BEGAN, BEGAN, 30, 30]
 
 
-def test_series_that_are_gone_are_not_kept() -> None:
+def test_series_that_disappear_are_forgotten() -> None:
     starts = StartTimes(BEGAN)
     for number in range(5):
         encoded([counter_at(1, str(number))], starts)
@@ -179,12 +179,12 @@ def test_series_that_are_gone_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_families_arrive_and_rejected_points_are_told(protocol: Any) -> None:
+def test_families_arrive_and_rejected_points_are_reported(protocol: Any) -> None:
     with Collector() if protocol == "grpc" else HttpCollector() as collector:
         sdk = open_exporter(Target(collector.endpoint, protocol), Signal.METRICS)
         exporter = MetricsExporter(sdk, RESOURCE, "1.2.3", BEGAN)
-        assert exporter.export([counter_at(5)], NOW) == Answer(Fate.TAKEN)
+        assert exporter.export([counter_at(5)], NOW) == ExportResult(ExportStatus.ACCEPTED)
         collector.rejected, collector.message = 3, "out of order"
-        assert exporter.export([counter_at(6)], NOW) == Answer(Fate.TAKEN, 1, "out of order")
+        assert exporter.export([counter_at(6)], NOW) == ExportResult(ExportStatus.ACCEPTED, 1, "out of order")
         exporter.close()
     assert len(collector.pushes) == 2

@@ -1,4 +1,4 @@
-"""Who exports, as the environment says it, else as this process knows it."""
+"""The exporting process: attributes of the environment, and defaults."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 ORIGIN = Origin("zta-authz", "1.2.3", "instance")
 
 
-def test_without_variables_it_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_variables_the_resource_describes_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
         monkeypatch.delenv(name, raising=False)
-    found = dict(resource_of(ORIGIN).attributes)
-    ours = {"service.name": "zta-authz", "service.version": "1.2.3", "service.instance.id": "instance"}
-    assert {name: text for name, text in found.items() if not name.startswith("telemetry.sdk.")} == ours
+    attributes = dict(resource_of(ORIGIN).attributes)
+    expected = {"service.name": "zta-authz", "service.version": "1.2.3", "service.instance.id": "instance"}
+    assert {name: text for name, text in attributes.items() if not name.startswith("telemetry.sdk.")} == expected
 
 
-def test_the_environments_name_and_attributes_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_and_attributes_of_the_environment_take_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod-1,deployment.environment.name=prod")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop-authz")
-    found = resource_of(ORIGIN).attributes
-    assert (found["service.name"], found["service.instance.id"]) == ("shop-authz", "pod-1")
-    assert (found["service.version"], found["deployment.environment.name"]) == ("1.2.3", "prod")
+    attributes = resource_of(ORIGIN).attributes
+    assert (attributes["service.name"], attributes["service.instance.id"]) == ("shop-authz", "pod-1")
+    assert (attributes["service.version"], attributes["deployment.environment.name"]) == ("1.2.3", "prod")
 
 
-def test_detectors_of_the_environment_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detectors_named_by_the_environment_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process")
     assert "process.runtime.name" in resource_of(ORIGIN).attributes

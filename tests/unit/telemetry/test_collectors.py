@@ -1,4 +1,4 @@
-"""Our own collectors show what prometheus_client's would."""
+"""The collectors expose the same samples as prometheus_client's."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 
-from zta_authz.telemetry.collectors import Durations, Readings
+from zta_authz.telemetry.collectors import CallbackMetrics, DurationHistogram
 
 BUCKETS = (0.00025, 0.001, 0.5, 1.0)
 EDGES = st.sampled_from([int(bound * 1e9) + off for bound in BUCKETS for off in (-1, 0, 1)])
 
 
 def shown(registry: CollectorRegistry) -> list[str]:
-    """The samples but the time of creation and the sum, whose last digits are rounded once instead of at each call."""
+    """Return the samples without `_created` and the sum, which is rounded once instead of at each call."""
     lines = generate_latest(registry).decode().splitlines()
     return [line for line in lines if "_created" not in line and "_sum" not in line]
 
 
 @given(st.lists(EDGES | st.integers(0, 3_000_000_000)))
-def test_a_histogram_of_many_times_at_once_is_that_of_each_time_observed(times: list[int]) -> None:
+def test_a_batch_of_durations_gives_the_same_histogram_as_single_observations(times: list[int]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    durations = Durations("seconds", "Times.", BUCKETS)
+    durations = DurationHistogram("seconds", "Times.", BUCKETS)
     ours.register(durations)
     histogram = Histogram("seconds", "Times.", buckets=BUCKETS, registry=theirs)
     durations.add(times)
@@ -31,8 +31,8 @@ def test_a_histogram_of_many_times_at_once_is_that_of_each_time_observed(times: 
     assert ours.get_sample_value("seconds_sum") == sum(times) / 1e9
 
 
-def test_a_reading_is_what_its_owner_says_when_asked() -> None:
-    registry, readings, number = CollectorRegistry(), Readings(), 1
+def test_a_callback_metric_is_read_at_collection() -> None:
+    registry, readings, number = CollectorRegistry(), CallbackMetrics(), 1
     registry.register(readings)
     readings.counter("lost", "Lost.", lambda: number)
     readings.gauge("waiting", "Waiting.", lambda: number * 10)

@@ -1,4 +1,4 @@
-"""The queue between spans and their exporter: bounded, counted, and never waited for."""
+"""The queue between spans and their exporter: bounded, counted, and never blocking."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.otlp.messages import ExportResult, ExportStatus
 from zta_authz.telemetry.export_queue import BATCH_BYTES, ExportQueue
 
 if TYPE_CHECKING:
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     import pytest
 
 SPAN = ReadableSpan("s")
-TAKEN = Answer(Fate.TAKEN)
+ACCEPTED = ExportResult(ExportStatus.ACCEPTED)
 
 
 class Stubborn:
-    """Waits for `free` before it answers a batch; raises `failure` instead, where there is one."""
+    """Waits for `free` before it answers a batch, or raises `failure`."""
 
-    def __init__(self, failure: Exception | None = None, answer: Answer = TAKEN) -> None:
+    def __init__(self, failure: Exception | None = None, answer: ExportResult = ACCEPTED) -> None:
         self.free = threading.Event()
         self.batches: list[int] = []
         self.closed = False
         self.answer = answer
         self._failure = failure
 
-    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> Answer:
+    def export(self, batch: Sequence[ReadableSpan], size: int, /) -> ExportResult:
         self.free.wait(10)
         if self._failure is not None:
             raise self._failure
@@ -66,8 +66,8 @@ def test_a_full_queue_drops_and_counts_at_once() -> None:
     assert exporter.closed
 
 
-def test_long_spans_go_in_requests_that_a_collector_takes() -> None:
-    """A caller's trace state and path make a span of 20 KB: 512 of them would cost everybody's spans beside them."""
+def test_long_spans_are_sent_in_requests_below_the_collectors_limit() -> None:
+    """A caller's trace state and path can make a span of 20 KB. 512 of them in one request would lose all spans in it."""
     exporter = Stubborn()
     queue = ExportQueue(exporter, capacity=600, batch=512, interval=0.01)
     for _ in range(600):
@@ -78,7 +78,7 @@ def test_long_spans_go_in_requests_that_a_collector_takes() -> None:
     assert max(exporter.batches) * 20_000 < BATCH_BYTES + 20_000
 
 
-def test_an_exporter_that_fails_is_counted_and_asked_again() -> None:
+def test_a_failing_exporter_is_counted_and_used_again() -> None:
     exporter = Stubborn(RuntimeError("secret"))
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01)
@@ -92,7 +92,7 @@ def test_an_exporter_that_fails_is_counted_and_asked_again() -> None:
     assert (queue.failed, queue.exported, queue.dropped) == (1, 1, 0)
 
 
-def test_closing_waits_no_longer_than_it_was_told() -> None:
+def test_closing_respects_its_time_limit() -> None:
     exporter = Stubborn()
     queue = ExportQueue(exporter, capacity=10, batch=2, interval=0.01)
     for _ in range(6):
@@ -110,7 +110,7 @@ def _is_empty(queue: ExportQueue) -> bool:
     return not queue.queued
 
 
-def test_who_is_in_a_hurry_waits_for_no_collector() -> None:
+def test_hurry_makes_closing_return_without_waiting_for_the_collector() -> None:
     for early in (True, False):
         queue = ExportQueue(Stubborn(), capacity=10, batch=1, interval=0.01)
         queue.put(SPAN, 1)
@@ -125,8 +125,8 @@ def test_who_is_in_a_hurry_waits_for_no_collector() -> None:
         hurrying.join()
 
 
-def test_what_a_collector_rejects_of_a_batch_failed_and_the_rest_arrived() -> None:
-    exporter = Stubborn(answer=Answer(Fate.TAKEN, rejected=2))
+def test_rejected_spans_of_a_batch_count_as_failed_and_the_others_as_exported() -> None:
+    exporter = Stubborn(answer=ExportResult(ExportStatus.ACCEPTED, rejected=2))
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=5, interval=60)
     for _ in range(5):
@@ -135,15 +135,15 @@ def test_what_a_collector_rejects_of_a_batch_failed_and_the_rest_arrived() -> No
     assert (queue.exported, queue.failed, queue.dropped) == (3, 2, 0)
 
 
-def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    exporter = Stubborn(answer=Answer(Fate.LATER, said="UNAVAILABLE"))
+def test_an_outage_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = Stubborn(answer=ExportResult(ExportStatus.RETRYABLE, detail="UNAVAILABLE"))
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01)
     with caplog.at_level("INFO"):
         for total in (1, 2):
             queue.put(SPAN, 1)
             until(lambda total=total: queue.failed == total)
-        exporter.answer = TAKEN
+        exporter.answer = ACCEPTED
         for total in (1, 2):
             queue.put(SPAN, 1)
             until(lambda total=total: queue.exported == total)
@@ -151,7 +151,7 @@ def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["the collector does not take all spans", "the collector takes all spans again"]
 
 
-def test_what_is_left_when_closing_is_exported() -> None:
+def test_closing_exports_the_waiting_spans() -> None:
     exporter = Stubborn()
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=5, interval=60)

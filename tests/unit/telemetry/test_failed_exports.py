@@ -1,4 +1,4 @@
-"""A collector that takes nothing: what was meant for it ends, even if all that is alive is frozen again and again."""
+"""A collector that accepts nothing: failed batches are freed, even if all live objects are frozen again and again."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 NOBODY = "http://127.0.0.1:1"
 SECONDS = 2.0
-"""For one batch: a try, a pause of about one second, and another try."""
+"""For one batch: an attempt, a pause of about one second, and another attempt."""
 BATCH = 20
 
 
 def span() -> ReadableSpan:
-    """A span that can be sent."""
+    """Create a span that can be sent."""
     context = SpanContext(1, 2, is_remote=False)
     return ReadableSpan("s", context, resource=Resource({}), start_time=1, end_time=2)
 
 
 @pytest.fixture
 def cleared() -> Iterator[None]:
-    """No garbage of others, frozen or not, and nothing frozen afterwards."""
+    """Remove garbage of other tests first, frozen or not, and unfreeze everything afterwards."""
     gc.unfreeze()
     gc.collect()
     yield
@@ -44,7 +44,7 @@ def cleared() -> Iterator[None]:
 
 
 def frozen_garbage() -> list[object]:
-    """What no collection would have found."""
+    """Return the garbage that is frozen and so would never be collected."""
     gc.collect()
     gc.unfreeze()
     gc.set_debug(gc.DEBUG_SAVEALL)
@@ -54,13 +54,13 @@ def frozen_garbage() -> list[object]:
 
 @pytest.mark.usefixtures("cleared")
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_batch_that_nobody_took_leaves_nothing_that_a_reload_could_freeze_for_ever(
+def test_a_failed_batch_leaves_no_garbage_that_a_reload_could_freeze(
     protocol: Literal["grpc", "http"],
 ) -> None:
     exporter = open_exporter(Target(NOBODY, protocol, seconds=SECONDS), Signal.TRACES)
     queue = ExportQueue(exporter, capacity=100, batch=BATCH, interval=0.01)
     batch = [span() for _ in range(BATCH)]
-    gone = [weakref.ref(each) for each in batch]
+    gone = [weakref.ref(item) for item in batch]
     while batch:
         queue.put(batch.pop(), 1)
     deadline = time.monotonic() + 5 * SECONDS
@@ -70,6 +70,6 @@ def test_a_batch_that_nobody_took_leaves_nothing_that_a_reload_could_freeze_for_
         gc.freeze()
         time.sleep(0.05)
     queue.close(5)
-    assert [each() for each in gone] == [None] * BATCH
-    kept = [each for each in frozen_garbage() if isinstance(each, FrameType | TracebackType | BaseException)]
+    assert [reference() for reference in gone] == [None] * BATCH
+    kept = [item for item in frozen_garbage() if isinstance(item, FrameType | TracebackType | BaseException)]
     assert kept == []

@@ -1,4 +1,4 @@
-"""The service's log: one JSON object a line, whatever is logged."""
+"""The service's log: one JSON object per line, whatever is logged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_text_can_break_the_line(text: str) -> None:
     assert line(msg=text)["message"] == text
 
 
-def test_extra_fields_are_kept_and_replace_none_of_ours() -> None:
+def test_extra_fields_are_kept_and_replace_no_standard_field() -> None:
     assert line(msg="m", source="a.yaml", level="forged", thing=object)["source"] == "a.yaml"
     assert line(msg="m", level="forged")["level"] == "info"
 
@@ -57,15 +57,15 @@ def test_a_stack_is_a_field() -> None:
     try:
         raise ValueError("wrong")
     except ValueError as error:
-        found = line(msg="m", exc_info=(type(error), error, error.__traceback__))
-    assert found["stack"].endswith("ValueError: wrong")
+        record = line(msg="m", exc_info=(type(error), error, error.__traceback__))
+    assert record["stack"].endswith("ValueError: wrong")
 
 
 def text(**fields: Any) -> str:
     return TextLines().format(logging.makeLogRecord({"name": "zta", "levelname": "INFO", "created": 0.5, **fields}))
 
 
-def test_a_line_for_people_has_all_fields() -> None:
+def test_a_text_line_has_all_fields() -> None:
     record = {"msg": "taken %d", "args": (3,), "file": "a.yaml", "names": ["a", "b c"], "what": 'say "x"', "none": None}
     assert text(**record) == (
         '1970-01-01T00:00:00.500+00:00 INFO zta: taken 3 file=a.yaml names=["a", "b c"] what="say \\"x\\"" none=null'
@@ -74,12 +74,12 @@ def test_a_line_for_people_has_all_fields() -> None:
 
 @pytest.mark.parametrize("nasty", ["a\n2026 ERROR forged", "a\r\x00\x1b[0m", "\u2028\x85", "\udcff"])
 @pytest.mark.parametrize("where", ["msg", "field"])
-def test_no_text_can_begin_a_line_for_people_or_steer_their_terminal(nasty: str, where: str) -> None:
+def test_no_text_can_forge_a_text_line_or_control_the_terminal(nasty: str, where: str) -> None:
     line = text(**({"msg": nasty} if where == "msg" else {"msg": "m", "field": nasty}))
     assert line.isprintable()
 
 
-def test_a_stack_has_lines_of_its_own() -> None:
+def test_a_stack_has_its_own_lines() -> None:
     try:
         raise ValueError("wrong\x1b")
     except ValueError as error:
@@ -99,16 +99,16 @@ def test_the_configured_level_and_stream_are_used() -> None:
 
 
 @pytest.mark.usefixtures("restored_root")
-def test_a_level_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="LOUD"):
         configure_logging("loud")
 
 
-def test_what_python_itself_says_is_lines_of_the_log() -> None:
+def test_pythons_warnings_and_uncaught_exceptions_are_log_lines() -> None:
     program = (
         "import threading, warnings\n"
-        "from zta_authz.telemetry.logs import configure_logging, log_what_python_says\n"
-        "configure_logging(); log_what_python_says()\n"
+        "from zta_authz.telemetry.logs import configure_logging, log_python_warnings_and_exceptions\n"
+        "configure_logging(); log_python_warnings_and_exceptions()\n"
         "warnings.warn('old', UserWarning)\n"
         "class Bad:\n    def __del__(self): raise KeyError('unraisable')\n"
         "Bad()\n"

@@ -1,4 +1,4 @@
-"""Pushing metrics: what is collected arrives, failures are counted and said once, and nothing waits for it."""
+"""Pushing metrics: collected metrics arrive, failures are counted and logged once, and nothing waits for a push."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import GaugeMetricFamily
 
-from zta_authz.otlp.messages import Answer, Fate
+from zta_authz.otlp.messages import ExportResult, ExportStatus
 from zta_authz.telemetry import push as module
 from zta_authz.telemetry.push import MetricsPush
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 HANG_SECONDS = 3.0
-TAKEN = Answer(Fate.TAKEN)
-LATER = Answer(Fate.LATER, said="UNAVAILABLE")
+ACCEPTED = ExportResult(ExportStatus.ACCEPTED)
+RETRYABLE = ExportResult(ExportStatus.RETRYABLE, detail="UNAVAILABLE")
 
 
 class FakeExport:
-    """Answers in turn, then with the last; `pushed` are the names that came."""
+    """Returns `answers` in turn, then repeats the last; `pushed` are the received names."""
 
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = deque(answers or (TAKEN,))
+    def __init__(self, *answers: ExportResult) -> None:
+        self.answers = deque(answers or (ACCEPTED,))
         self.pushed: list[list[str]] = []
         self.hangs = threading.Event()
         self.closed = threading.Event()
 
-    def export(self, families: Sequence[Metric], now_ns: int) -> Answer:
+    def export(self, families: Sequence[Metric], now_ns: int) -> ExportResult:
         assert abs(now_ns - time.time_ns()) < 60e9
         assert threading.current_thread() is not threading.main_thread()
         self.pushed.append([family.name for family in families])
@@ -70,9 +70,11 @@ async def test_it_pushes_every_interval_and_once_at_the_end() -> None:
     assert push.failed == 0
 
 
-async def test_what_fails_is_counted_and_said_once_for_each_outage(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failures_are_counted_and_logged_once_per_outage(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    push = await pushed(FakeExport(LATER, LATER, TAKEN, Answer(Fate.TAKEN, 2, "odd"), TAKEN), 6)
+    push = await pushed(
+        FakeExport(RETRYABLE, RETRYABLE, ACCEPTED, ExportResult(ExportStatus.ACCEPTED, 2, "odd"), ACCEPTED), 6
+    )
     assert push.failed == 3
     assert [record.getMessage() for record in caplog.records] == [
         "the collector does not take all metrics",
@@ -80,7 +82,7 @@ async def test_what_fails_is_counted_and_said_once_for_each_outage(caplog: pytes
     ] * 2
 
 
-async def test_what_can_not_be_collected_is_a_failure_and_the_next_is_tried() -> None:
+async def test_a_failed_collection_counts_as_a_failed_push_and_pushing_goes_on() -> None:
     calls = 0
 
     async def sometimes() -> list[Metric]:
@@ -100,7 +102,7 @@ async def test_what_can_not_be_collected_is_a_failure_and_the_next_is_tried() ->
     assert push.failed == 1
 
 
-async def test_a_collector_that_hangs_holds_up_neither_the_loop_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_collector_that_hangs_blocks_neither_the_loop_nor_closing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PUSH_SECONDS", 0.2)
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.1)
     export = FakeExport()
@@ -120,12 +122,12 @@ async def test_a_collector_that_hangs_holds_up_neither_the_loop_nor_the_end(monk
     assert time.monotonic() - began < 2
 
 
-async def test_it_ends_whenever_that_is_asked_for() -> None:
+async def test_it_can_be_closed_at_any_time() -> None:
     for tries in range(50):  # `asyncio.wait_for` may swallow the end where the answer comes at the same moment
         await pushed(FakeExport(), 1 + tries % 3, 0.0)
 
 
-async def test_one_that_never_began_pushes_nothing_at_its_end() -> None:
+async def test_closing_without_a_start_pushes_nothing() -> None:
     export = FakeExport()
     await MetricsPush(one_gauge, export, 1.0).close()
     assert await asyncio.to_thread(export.closed.wait, 5)

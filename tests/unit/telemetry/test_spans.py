@@ -1,4 +1,4 @@
-"""Spans: their parent is the proxy's span, the client's is linked and forces nothing."""
+"""Spans: the proxy's span is the parent; the client's is only linked and never causes sampling."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def event(
 def exported(*events: CheckEvent, ratio: float = 1.0, keep: Sequence[Keep] = ()) -> tuple[ReadableSpan, ...]:
     exporter = MemoryExporter()
     spans = Spans(exporter, RESOURCE, ratio, "1.2.3", keep)
-    for each in events:
-        stages = each.stages or Stages(time.time_ns, sampled=spans.sampling.samples(each.metadata))
-        spans.record(msgspec.structs.replace(each, stages=stages))
+    for call in events:
+        stages = call.stages or Stages(time.time_ns, sampled=spans.sampling.samples(call.metadata))
+        spans.record(msgspec.structs.replace(call, stages=stages))
     spans.close()
     return exporter.get_finished_spans()
 
 
-def test_a_span_tells_what_was_decided_about_whom() -> None:
+def test_a_span_has_the_decision_and_the_principal() -> None:
     [span] = exported(event(allow(), attributes()))
     assert span.name == "envoy.service.auth.v3.Authorization/Check"
     assert span.kind is SpanKind.SERVER
@@ -73,7 +73,7 @@ def test_a_span_tells_what_was_decided_about_whom() -> None:
     assert dict(span.resource.attributes) == {"service.name": "zta-authz", "service.version": "1.2.3"}
 
 
-def test_the_parent_is_the_span_in_the_calls_metadata() -> None:
+def test_the_parent_is_the_span_in_the_call_metadata() -> None:
     metadata = (("user-agent", "envoy"), ("traceparent", SAMPLED), ("tracestate", "a=b"))
     [span] = exported(event(allow(), attributes(traceparent=UNSAMPLED), metadata), ratio=0.0)
     assert span.parent is not None
@@ -83,7 +83,7 @@ def test_the_parent_is_the_span_in_the_calls_metadata() -> None:
     assert list(span.links) == []
 
 
-def test_a_parent_that_is_not_sampled_is_followed() -> None:
+def test_a_call_with_an_unsampled_parent_is_not_sampled() -> None:
     assert exported(event(allow(), attributes(), (("traceparent", UNSAMPLED),))) == ()
 
 
@@ -95,12 +95,12 @@ def test_the_clients_traceparent_is_linked_and_never_the_parent() -> None:
     assert f"{link.context.trace_id:032x}" == TRACE
 
 
-def test_a_client_can_not_make_us_sample() -> None:
+def test_a_client_can_not_cause_sampling() -> None:
     assert exported(*[event(allow(), attributes(traceparent=SAMPLED))] * 20, ratio=0.0) == ()
 
 
 @pytest.mark.parametrize("value", ["", "00-zz", b"\xff\xfe", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "é"])
-def test_a_traceparent_that_is_none_starts_a_trace(value: str | bytes) -> None:
+def test_an_invalid_traceparent_starts_a_new_trace(value: str | bytes) -> None:
     text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
     [span] = exported(event(allow(), attributes(traceparent=text), (("traceparent", value),)))
     assert (span.parent, list(span.links)) == (None, [])
@@ -113,14 +113,14 @@ def staged(**times: int) -> Stages:
     return stages
 
 
-def told(stages: Stages) -> dict[str, tuple[int, dict[str, Any]]]:
+def stage_events(stages: Stages) -> dict[str, tuple[int, dict[str, Any]]]:
     [span] = exported(msgspec.structs.replace(event(allow(), attributes()), stages=stages))
-    return {each.name: (each.timestamp, dict(each.attributes or {})) for each in span.events}
+    return {event.name: (event.timestamp, dict(event.attributes or {})) for event in span.events}
 
 
-def test_each_stage_that_was_reached_ends_with_an_event_that_tells_its_time() -> None:
+def test_every_stage_that_was_reached_has_an_event_with_its_duration() -> None:
     times = staged(parsed=1_100_000, identified=1_300_000, decided=1_700_000, conditions=2, conditions_ns=300_000)
-    assert told(times) == {
+    assert stage_events(times) == {
         "zta.parse": (1_100_000, {"zta.duration_ns": 100_000}),
         "zta.identity": (1_300_000, {"zta.duration_ns": 200_000}),
         "zta.match": (1_700_000, {"zta.duration_ns": 400_000}),
@@ -129,8 +129,8 @@ def test_each_stage_that_was_reached_ends_with_an_event_that_tells_its_time() ->
 
 
 def test_a_refused_identity_is_the_last_stage() -> None:
-    assert list(told(staged(parsed=1_100_000, decided=1_300_000))) == ["zta.parse", "zta.identity"]
-    assert told(staged()) == {}
+    assert list(stage_events(staged(parsed=1_100_000, decided=1_300_000))) == ["zta.parse", "zta.identity"]
+    assert stage_events(staged()) == {}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_refused_identity_is_the_last_stage() -> None:
         (("denials", "errors"), allow(), False),
     ],
 )
-def test_denials_and_errors_are_kept_on_request_though_nobody_sampled_them(
+def test_denials_and_errors_are_kept_without_sampling_if_configured(
     keep: Sequence[Keep], decision: Decision, kept: bool
 ) -> None:
     metadata = (("traceparent", UNSAMPLED),)
@@ -155,11 +155,13 @@ def test_denials_and_errors_are_kept_on_request_though_nobody_sampled_them(
         assert f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}" == f"{TRACE}-b7ad6b7169203331"
 
 
-def test_a_flood_of_denials_is_no_flood_of_spans() -> None:
+def test_a_flood_of_denials_does_not_become_a_flood_of_spans() -> None:
     keep: tuple[Keep, ...] = ("denials",)
     sampling = Sampling(0.0, keep)
     denials = [CheckEvent((), None, deny(), DECISION_ID, 0, second * 10**9) for second in (1, 2)]
-    assert [sum(sampling.keeps(each) for _ in range(KEPT_PER_SECOND + 7)) for each in denials] == [KEPT_PER_SECOND] * 2
+    assert [sum(sampling.keeps(denial) for _ in range(KEPT_PER_SECOND + 7)) for denial in denials] == [
+        KEPT_PER_SECOND
+    ] * 2
     assert sampling.skipped == 14
 
 
@@ -171,7 +173,7 @@ def test_without_a_parent_the_ratio_decides(ratio: float) -> None:
     )
 
 
-def test_only_a_failure_of_ours_is_an_error() -> None:
+def test_only_an_internal_error_sets_the_error_status() -> None:
     denied, failed = exported(event(deny()), event(Decision(Verdict.DENY, Reason.INTERNAL_ERROR)))
     assert denied.status.status_code is StatusCode.UNSET
     assert failed.status.status_code is StatusCode.ERROR
@@ -199,7 +201,7 @@ def test_no_header_value_query_or_detail_is_in_a_span() -> None:
         ("", "", None),
     ],
 )
-def test_host_and_port_are_told_apart(host: str, address: str, port: int | None) -> None:
+def test_host_and_port_are_split(host: str, address: str, port: int | None) -> None:
     [span] = exported(event(allow(), RequestAttributes(method="BREW", host=host)))
     assert span.attributes is not None
     assert (span.attributes["server.address"], span.attributes.get("server.port")) == (address, port)
@@ -207,7 +209,7 @@ def test_host_and_port_are_told_apart(host: str, address: str, port: int | None)
     assert span.attributes["http.request.method_original"] == "BREW"
 
 
-def test_text_that_can_not_be_encoded_costs_no_other_span() -> None:
+def test_text_that_can_not_be_encoded_affects_no_other_span() -> None:
     decision = Decision(Verdict.DENY, Reason.DENY_POLICY, identity=identity("\udcff"))
     [span] = exported(event(decision, RequestAttributes(path="/\udcff", headers=Headers({}, exact=True))))
     assert span.attributes is not None
@@ -229,14 +231,14 @@ def test_the_environments_samplers_and_limits_change_no_span(variable: str, monk
     assert span.resource == RESOURCE
 
 
-def test_what_is_not_sampled_makes_no_span_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsampled_call_creates_no_sdk_span(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zta_authz.telemetry.spans.ReadableSpan", None)
     assert exported(event(allow(), attributes()), ratio=0.0) == ()
     with pytest.raises(TypeError):
         exported(event(allow(), attributes()))
 
 
-def test_without_an_exporter_no_span_is_made() -> None:
+def test_without_an_exporter_no_span_is_created() -> None:
     observer = build_observer()
     observer.observe(event(allow(), attributes()))
     assert observer.traces is False
@@ -248,7 +250,7 @@ def test_without_an_exporter_no_span_is_made() -> None:
     "state", ["s3cret", "a=s3cret\x7f,b=1", "s3cret" * 5000, ",".join(f"k{i}=s3cret" for i in range(40))]
 )
 def test_a_malformed_trace_state_is_not_logged(caplog: pytest.LogCaptureFixture, state: str, *, clients: bool) -> None:
-    """The SDK quotes it, with each call: whoever sends requests could fill our log, and write what it likes there."""
+    """The SDK would quote it for every call, so a client could flood the log and write arbitrary text into it."""
     metadata = () if clients else (("traceparent", SAMPLED), ("tracestate", state))
     request = attributes(traceparent=SAMPLED, tracestate=state) if clients else attributes()
     [span] = exported(event(allow(), request, metadata))
@@ -256,7 +258,7 @@ def test_a_malformed_trace_state_is_not_logged(caplog: pytest.LogCaptureFixture,
     assert caplog.messages == []
 
 
-def test_the_sdk_takes_every_trace_state_that_we_do() -> None:
+def test_the_sdk_accepts_every_trace_state_that_the_parser_accepts() -> None:
     members = [*(f"k{number}=v {number}" for number in range(30)), f"{'a' * 241}@{'b' * 14}={'~' * 256}", "z*/-_=!"]
     [span] = exported(event(allow(), attributes(), (("traceparent", SAMPLED), ("tracestate", ",".join(members)))))
     assert span.context.trace_state.to_header() == ",".join(members)
