@@ -1,1 +1,1 @@
-"""[pure] Who is calling: presented evidence, compiled keys and the time to a verified identity (authentication)."""
+"""[pure] Authentication: verify evidence with compiled keys at a given time, and return an identity."""

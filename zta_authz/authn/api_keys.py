@@ -1,8 +1,8 @@
-"""API keys: long random texts that name a client program, known here by their digests only.
+"""API keys: long random texts that identify a client program. Only their digests are known here.
 
-A key has at least 128 random bits, so a fast digest is enough: nobody can go through the keys that might be behind one.
-It is found by its digest, and how long that takes tells about digests, not about keys: who could aim a digest could
-invert the hash.
+A key has at least 128 random bits, so a fast digest suffices: brute force is infeasible. Keys are looked up by digest.
+The timing of a lookup reveals something about digests but not about keys, because nobody can choose a key's digest
+without inverting the hash.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIGESTS: Final[Mapping[int, Callable[[bytes], bytes]]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """One key of a client: for which time it counts (seconds since the epoch, `expires` no more) and where it goes."""
+    """One key of a client, valid from `not_before` until before `expires` (seconds since the epoch)."""
 
     digest: bytes
     client: ApiClient
@@ -42,26 +42,26 @@ class _Key:
 
 
 class ApiKeys:
-    """The keys of the sets that apply to one workload, by the header they come in."""
+    """The keys of one workload, by the header that carries them."""
 
     __slots__ = ("_headers",)
 
     def __init__(self, sets: Iterable[ApiKeySet]) -> None:
         self._headers: dict[str, dict[bytes, _Key]] = {}
-        for each in sets:
-            keys = self._headers.setdefault(each.header, {})
-            for client in each.clients:
-                named = ApiClient(client.name, client.scopes)
+        for key_set in sets:
+            keys = self._headers.setdefault(key_set.header, {})
+            for client in key_set.clients:
+                api_client = ApiClient(client.name, client.scopes)
                 for key in client.keys:
-                    keys[key.digest] = _Key(key.digest, named, key.not_before, key.expires, each.forward)
+                    keys[key.digest] = _Key(key.digest, api_client, key.not_before, key.expires, key_set.forward)
 
     def __bool__(self) -> bool:
         return bool(self._headers)
 
     def find(self, headers: Headers, now: float) -> tuple[ApiClient | None, tuple[str, ...]]:
-        """The client behind the keys presented, None without any, and the headers to take out of the request.
+        """Return the client of the presented keys, None without any, and the headers to remove from the request.
 
-        Raises `Refused` for a key that is unknown or out of its time, and for keys of two clients.
+        Raises `Refused` for a key that is unknown, expired or not yet valid, and for keys of two clients.
         """
         client: ApiClient | None = None
         consumed: list[str] = []
@@ -94,7 +94,7 @@ def _look_up(values: tuple[str, ...], keys: Mapping[bytes, _Key]) -> _Key:
         raise Refused(Reason.API_KEY_INVALID, f"{len(values)} keys in one header")
     text = values[0].strip(" \t")
     if not text or len(text) > MAX_KEY_CHARACTERS or not text.isascii():
-        raise Refused(Reason.API_KEY_INVALID, "not the form of a key")
+        raise Refused(Reason.API_KEY_INVALID, "not in the form of a key")
     presented = text.encode("ascii")
     for compute in _DIGESTS.values():
         digest = compute(presented)
@@ -105,7 +105,7 @@ def _look_up(values: tuple[str, ...], keys: Mapping[bytes, _Key]) -> _Key:
 
 
 class ApiKeyVerifier:
-    """Verifies API keys beside the tokens that `tokens` verifies."""
+    """Verifies API keys, in addition to the tokens that `tokens` verifies."""
 
     def __init__(self, tokens: TokenVerifier, keys: ApiKeys) -> None:
         self.tokens = tokens
@@ -120,7 +120,7 @@ class ApiKeyVerifier:
         trial: bool = False,
         assumed_issuer: str | None = None,
     ) -> Identity:
-        """The identity of `peer` with the tokens and the API key of `request`. Raises `Refused` for what is bad."""
+        """Verify the tokens and the API key of `request` for `peer`. Raises `Refused` if one is invalid."""
         client, consumed = self._keys.find(request.headers, now)
         try:
             identity = self.tokens.verify(request, peer, now, trial=trial, assumed_issuer=assumed_issuer)
@@ -130,20 +130,22 @@ class ApiKeyVerifier:
             return identity
         changes = identity.changes
         if consumed:
-            kept = {name for name, _ in changes.set_headers}
-            removed = tuple(sorted({*changes.remove_headers, *(name for name in consumed if name not in kept)}))
+            set_names = {name for name, _ in changes.set_headers}
+            removed = tuple(sorted({*changes.remove_headers, *(name for name in consumed if name not in set_names)}))
             changes = Changes(changes.set_headers, removed, changes.remove_query)
         return Identity(peer, identity.token, identity.tokens, changes, identity.binding, client)
 
 
 def check_key_sets(sets: Iterable[ApiKeySet], faults: list[Fault]) -> None:
-    """Note each key that stands in two places: nobody could tell whose it is, or revoke one of them."""
-    seen: dict[bytes, Position] = {}
-    for each in sets:
-        for client in each.clients:
+    """Report each key that is listed twice: its owner would be ambiguous, and neither entry could be revoked alone."""
+    first_positions: dict[bytes, Position] = {}
+    for key_set in sets:
+        for client in key_set.clients:
             for key in client.keys:
                 at = key.position
-                first = seen.setdefault(key.digest, at)
+                first = first_positions.setdefault(key.digest, at)
                 if first is not at:
-                    message = f"the hash of a key that stands at {first.source}:{first.line} too"
-                    faults.append(Fault(at.source, at.line, at.column, message, "make a key for each client and use"))
+                    message = f"the hash of a key that is also at {first.source}:{first.line}"
+                    faults.append(
+                        Fault(at.source, at.line, at.column, message, "create a separate key for each client and use")
+                    )

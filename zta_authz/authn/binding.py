@@ -1,8 +1,8 @@
-"""Sender-constrained tokens: whether who presents a token is who it was issued to.
+"""Sender-constrained tokens: check that the presenter is the party that the token was issued to.
 
-Three ways: `cnf` `x5t#S256` is the digest of the peer's certificate (RFC 8705 section 3.1); `cnf` `jkt` is the
-thumbprint of a DPoP proof's key (RFC 9449 section 6.1); `sub` is the peer's own SPIFFE ID. The TLS handshake with the
-proxy has proved that the peer holds its certificate's key, so equality is enough.
+There are three bindings. `x5t#S256` in `cnf` is the digest of the peer's certificate (RFC 8705 section 3.1). `jkt` in
+`cnf` is the thumbprint of a DPoP proof's key (RFC 9449 section 6.1). `sub` is the peer's SPIFFE ID. The TLS handshake
+with the proxy has proved that the peer holds its certificate's key, so equality is enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHA256_BYTES: Final = 32
 
 
 def read_confirmation(claims: Mapping[str, Any]) -> Confirmation | None:
-    """The token's confirmation, None without one. Raises `Refused` for one that is malformed."""
+    """Read the token's `cnf`, None if absent. Raises `Refused` if it is malformed."""
     if "cnf" not in claims:
         return None
     cnf = claims["cnf"]
@@ -35,9 +35,9 @@ def read_confirmation(claims: Mapping[str, Any]) -> Confirmation | None:
 
 
 def _digest(cnf: Mapping[str, Any], member: str) -> bytes:
-    """A SHA-256 in base64url; b"" where the member is absent.
+    """Decode a SHA-256 in base64url; b"" if the member is absent.
 
-    Left-over bits may be set: they are in the very example of RFC 8705 section 3.1, and digests are compared by bytes.
+    Non-zero trailing bits are allowed: the example in RFC 8705 section 3.1 has them, and digests are compared as bytes.
     """
     if member not in cnf:
         return b""
@@ -52,25 +52,25 @@ def _digest(cnf: Mapping[str, Any], member: str) -> bytes:
 
 
 def judge_binding(token: VerifiedToken, peer: Peer | None, proved: str, *, strict: bool) -> Binding | None:
-    """What binds the token to its presenter; None where nothing does, and whoever holds it may present it.
+    """Return what binds the token to its presenter; None for a plain bearer token.
 
-    `proved` is the thumbprint of the key of a valid DPoP proof, "" without one. A confirmation that does not hold, or
-    that can't be checked, raises `Refused` in strict reading: a bound token is never taken for a bearer token.
+    `proved` is the thumbprint of the key of a valid DPoP proof, "" without one. With strict semantics, raises `Refused`
+    if the confirmation does not match or can't be checked: a bound token is never accepted as a bearer token.
     """
     confirmation = token.confirmation
     if confirmation is None:
         bound = peer is not None and peer.spiffe_id is not None and token.subject == peer.principal
         return Binding.SPIFFE_ID if bound else None
-    wrong = _contradiction(confirmation, peer, proved)
-    if wrong and strict:
-        raise Refused(Reason.TOKEN_BINDING, wrong)
-    if wrong:
+    mismatch = _mismatch(confirmation, peer, proved)
+    if mismatch and strict:
+        raise Refused(Reason.TOKEN_BINDING, mismatch)
+    if mismatch:
         return None
     return Binding.CERTIFICATE if confirmation.certificate_sha256 else Binding.DPOP
 
 
-def _contradiction(confirmation: Confirmation, peer: Peer | None, proved: str) -> str:
-    """Why the confirmation does not hold, "" where all of it does."""
+def _mismatch(confirmation: Confirmation, peer: Peer | None, proved: str) -> str:
+    """Why the confirmation does not match, "" if all of it does."""
     digest, thumbprint = confirmation.certificate_sha256, confirmation.key_thumbprint
     if not digest and not thumbprint:
         return "`cnf` names only what can't be checked here"
@@ -79,8 +79,8 @@ def _contradiction(confirmation: Confirmation, peer: Peer | None, proved: str) -
         if presented is None:
             return "the token is bound to a certificate, and none was verified"
         if not hmac.compare_digest(digest, presented):
-            bound, shown = (quoted((base64url_encode(each),)) for each in (digest, presented))
-            return f"the token is bound to the certificate {bound}, and the peer has {shown}"
+            bound, actual = (quoted((base64url_encode(value),)) for value in (digest, presented))
+            return f"the token is bound to the certificate {bound}, and the peer has {actual}"
     if thumbprint and not hmac.compare_digest(thumbprint.encode(), proved.encode()):
         return "the token is bound to another key than the DPoP proof's" if proved else "there is no DPoP proof"
     return ""

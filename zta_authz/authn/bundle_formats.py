@@ -1,12 +1,12 @@
-"""The forms in which a trust domain's authorities come, each to the same `Bundle`: PEM, DER, and the SPIFFE bundle.
+"""Readers for the formats of a trust domain's authorities: PEM, DER, and the SPIFFE bundle.
 
-    PEM             certificates, one after the other
+    PEM             concatenated certificates
     DER             the same, as the Workload API sends them (SPIFFE Workload API, section 5.1)
-    SPIFFE bundle   a JSON Web Key Set (SPIFFE Trust Domain and Bundle, section 4): `use: x509-svid` keys hold one CA
-                    certificate in `x5c`, `use: jwt-svid` keys sign JWT-SVIDs, other uses are passed over
+    SPIFFE bundle   a JSON Web Key Set (SPIFFE Trust Domain and Bundle, section 4): `use: x509-svid` keys contain one CA
+                    certificate in `x5c`, `use: jwt-svid` keys sign JWT-SVIDs, other uses are ignored
 
-Each reader gives what it could read and, in words, everything that is wrong. A bundle with anything wrong in it must
-not be taken in part: which of its authorities count would then depend on what a sender garbled.
+Each reader returns what it could read, and all errors. Don't use a part of a bundle that has errors: the sender's
+mistake would then decide which authorities are trusted.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 MAX_BUNDLE_BYTES: Final = 4 * 1024 * 1024
 MAX_AUTHORITIES: Final = 1000
-"""Certificates in one bundle."""
+"""The maximum number of certificates in one bundle."""
 JWT_SVID_USES: Final = frozenset(("jwt-svid", "sig"))
-"""What `use` says of keys that sign JWT-SVIDs: section 4.2.2; `sig` as other issuers of JWKS write it."""
+"""The `use` of keys that sign JWT-SVIDs (section 4.2.2); other issuers of JWKS write `sig`."""
 
 _X509_USE: Final = "x509-svid"
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----")  # looks no further than the next BEGIN
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----")  # stops at the next BEGIN
 _MAX_HINT: Final = 2**53
 _SEQUENCE_TAG: Final = 0x30
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """One thing that is wrong with a bundle, and how to mend it."""
+    """One error in a bundle, and how to fix it."""
 
     message: str
     hint: str
@@ -54,7 +54,7 @@ class Wrong:
 class Bundle:
     """The authorities of one trust domain. `sequence` grows with each change; `refresh_hint` is in seconds.
 
-    Nobody need say either: None.
+    Both are optional.
     """
 
     authorities: Authorities
@@ -63,34 +63,34 @@ class Bundle:
 
 
 def read_bundle(domain: TrustDomain, content: bytes) -> tuple[Bundle, tuple[Wrong, ...]]:
-    """The bundle in a file: a SPIFFE bundle where it starts like JSON, else PEM."""
+    """Read a bundle file: a SPIFFE bundle if it starts like JSON, else PEM."""
     if content.lstrip()[:1] == b"{":
         return read_spiffe_text(domain, content)
     anchors, wrong = read_pem_authorities(content, "the bundle")
     if not anchors and not wrong:
-        wrong = (Wrong("the bundle holds no certificate", "write PEM blocks or a SPIFFE bundle"),)
+        wrong = (Wrong("the bundle contains no certificate", "write PEM blocks or a SPIFFE bundle"),)
     return Bundle(Authorities(domain, anchors)), wrong
 
 
 def read_spiffe_text(domain: TrustDomain, text: bytes) -> tuple[Bundle, tuple[Wrong, ...]]:
-    """As `read_spiffe_bundle`, from JSON."""
+    """Read a SPIFFE bundle from JSON."""
     if len(text) > MAX_BUNDLE_BYTES:
         return Bundle(Authorities(domain, ())), (_too_large("the SPIFFE bundle"),)
     try:
         return read_spiffe_bundle(domain, json_object(text))
     except ValueError as error:
-        wrong = Wrong(f"the SPIFFE bundle is not JSON: {error}", "write what the trust domain's bundle endpoint gives")
+        wrong = Wrong(f"the SPIFFE bundle is not JSON: {error}", "use the answer of the trust domain's bundle endpoint")
         return Bundle(Authorities(domain, ())), (wrong,)
 
 
 def read_spiffe_bundle(domain: TrustDomain, document: Mapping[str, Any]) -> tuple[Bundle, tuple[Wrong, ...]]:
-    """The bundle in a parsed SPIFFE bundle. One without keys is sound: the trust domain has withdrawn them all."""
+    """Read a parsed SPIFFE bundle. An empty one is valid: the trust domain has withdrawn all keys."""
     entries = document.get("keys")
     if not isinstance(entries, (list, tuple)):
         return Bundle(Authorities(domain, ())), (Wrong("the SPIFFE bundle has no list `keys`", "add it (RFC 7517)"),)
     if len(entries) > MAX_AUTHORITIES:
-        wrong_count = Wrong(f"the SPIFFE bundle has {len(entries)} keys, more than {MAX_AUTHORITIES}", "remove some")
-        return Bundle(Authorities(domain, ())), (wrong_count,)
+        too_many = Wrong(f"the SPIFFE bundle has {len(entries)} keys, more than {MAX_AUTHORITIES}", "remove some")
+        return Bundle(Authorities(domain, ())), (too_many,)
     wrong: list[Wrong] = []
     anchors: list[Certificate] = []
     tokens: list[Any] = []
@@ -103,13 +103,13 @@ def read_spiffe_bundle(domain: TrustDomain, document: Mapping[str, Any]) -> tupl
         elif use == "jwt-svid":
             tokens.append(entry)
     keys, faults = read_jwks({"keys": tokens}, uses=JWT_SVID_USES)
-    wrong += [Wrong(f"among its `jwt-svid` keys, {fault}", "publish sound public keys only") for fault in faults]
-    sequence = _whole(document, "spiffe_sequence", wrong)
-    hint = _whole(document, "spiffe_refresh_hint", wrong)
+    wrong += [Wrong(f"among its `jwt-svid` keys, {fault}", "publish valid public keys only") for fault in faults]
+    sequence = _whole_number(document, "spiffe_sequence", wrong)
+    hint = _whole_number(document, "spiffe_refresh_hint", wrong)
     return Bundle(Authorities(domain, tuple(anchors), (), keys), sequence, hint), tuple(wrong)
 
 
-def _whole(document: Mapping[str, Any], name: str, wrong: list[Wrong]) -> int | None:
+def _whole_number(document: Mapping[str, Any], name: str, wrong: list[Wrong]) -> int | None:
     value = document.get(name)
     if value is None:
         return None
@@ -120,10 +120,12 @@ def _whole(document: Mapping[str, Any], name: str, wrong: list[Wrong]) -> int | 
 
 
 def _x5c(entry: Mapping[str, Any], what: str, wrong: list[Wrong]) -> tuple[Certificate, ...]:
-    """The one certificate of an `x509-svid` key (SPIFFE X509-SVID, section 6.2)."""
+    """Read the only certificate of an `x509-svid` key (SPIFFE X509-SVID, section 6.2)."""
     chain = entry.get("x5c")
     if not isinstance(chain, (list, tuple)) or len(chain) != 1 or not isinstance(chain[0], str):
-        wrong.append(Wrong(f"{what} has no `x5c` with exactly one certificate", "write one CA certificate a key"))
+        wrong.append(
+            Wrong(f"{what} has no `x5c` with exactly one certificate", "write one CA certificate for each key")
+        )
         return ()
     try:
         der = base64.b64decode(chain[0], validate=True)
@@ -135,39 +137,41 @@ def _x5c(entry: Mapping[str, Any], what: str, wrong: list[Wrong]) -> tuple[Certi
 
 
 def read_der_authorities(der: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
-    """CA certificates in DER, one after the other. No bytes at all are no certificates, and nothing is wrong."""
+    """Read concatenated CA certificates in DER. No bytes are an empty list, without error."""
     if len(der) > MAX_BUNDLE_BYTES:
         return (), (_too_large(what),)
     try:
         blocks = split_der(der)
     except ValueError as error:
-        return (), (Wrong(f"{what} is not certificates in DER: {error}", "send each certificate whole"),)
+        return (), (
+            Wrong(f"{what} does not consist of certificates in DER: {error}", "send each certificate completely"),
+        )
     return _authorities([(block, f"certificate {number} of {what}") for number, block in enumerate(blocks, 1)])
 
 
 def read_pem_authorities(pem: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
-    """CA certificates in PEM. Nothing but white space is no certificates, and nothing is wrong."""
+    """Read CA certificates in PEM. Only white space is an empty list, without error."""
     if not pem.strip():
         return (), ()
     if len(pem) > MAX_BUNDLE_BYTES:
         return (), (_too_large(what),)
     if b"PRIVATE KEY-----" in pem:
         hint = "remove it, and replace the key: it has been published"
-        return (), (Wrong(f"{what} holds a private key", hint),)
+        return (), (Wrong(f"{what} contains a private key", hint),)
     blocks = [match[0] for match in _BLOCK.finditer(pem) if match[1] == b"CERTIFICATE"]
     certificates, wrong = _authorities(
         [(block, f"certificate {number} of {what}") for number, block in enumerate(blocks, 1)]
     )
     if not blocks:
-        wrong = (Wrong(f"{what} holds no certificate", "write PEM blocks `-----BEGIN CERTIFICATE-----`"), *wrong)
+        wrong = (Wrong(f"{what} contains no certificate", "write PEM blocks `-----BEGIN CERTIFICATE-----`"), *wrong)
     elif _BLOCK.sub(b"", pem).count(b"-----"):
         hint = "check that each BEGIN line has its END line"
-        wrong = (Wrong(f"{what} holds a broken PEM block", hint), *wrong)
+        wrong = (Wrong(f"{what} contains a broken PEM block", hint), *wrong)
     return certificates, wrong
 
 
 def split_der(der: bytes) -> list[bytes]:
-    """The DER sequences that stand in `der` one after the other (X.690, 8.1.3). Raises ValueError."""
+    """Split concatenated DER sequences (X.690, 8.1.3). Raises ValueError."""
     blocks: list[bytes] = []
     start = 0
     while start < len(der):

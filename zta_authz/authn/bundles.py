@@ -1,4 +1,4 @@
-"""Trust bundles by trust domain: those of TrustBundle documents, and the slot where those from elsewhere are put."""
+"""Trust bundles by trust domain: compilation of TrustBundle documents, and a slot for bundles from other sources."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import Position, TrustBundle
 
 Bundles = MappingProxyType[str, Authorities]
-"""Immutable: the authorities of each trust domain, by its name. Compared by identity, as `KeySet` is."""
+"""The authorities of each trust domain by its name. Immutable, and compared by identity like `KeySet`."""
 NO_BUNDLES: Final[Bundles] = MappingProxyType({})
 
 
 class BundleSlot:
-    """Where a verifier finds its bundles: `documents` gives those of the policies, `current` those in force.
+    """Holds a verifier's bundles: `documents` are those of the policies, `current` those in force.
 
-    `current` is replaced as one reference, so that whoever reads it once sees the old bundles or the new ones. What was
-    verified with one set of bundles does not count for another.
+    An update replaces the reference `current`, so that a reader sees either the old or the new bundles. Results that
+    were verified with one set of bundles are not valid for another.
     """
 
     __slots__ = ("current", "documents")
@@ -45,27 +45,27 @@ class BundleSlot:
 
 
 def compile_bundles(bundles: Iterable[TrustBundle], faults: list[Fault]) -> Bundles:
-    """The authorities of each trust domain, by its name. Several bundles of one domain are joined."""
+    """Compile the authorities of each trust domain by its name. Several bundles of one domain are merged."""
     domains: dict[str, Authorities] = {}
     for bundle in bundles:
-        read = _spiffe(bundle, faults).authorities
+        spiffe = _spiffe(bundle, faults).authorities
         anchors = _pem(bundle.x509_authorities, "x509Authorities", bundle.x509_authorities_position, bundle, faults)
-        helpers = _pem(
+        intermediates = _pem(
             bundle.x509_intermediates, "x509Intermediates", bundle.x509_intermediates_position, bundle, faults
         )
         keys = _jwks(bundle, faults)
         before = domains.get(bundle.trust_domain.name) or Authorities(bundle.trust_domain, ())
         domains[bundle.trust_domain.name] = Authorities(
             bundle.trust_domain,
-            (*before.anchors, *read.anchors, *anchors),
-            (*before.intermediates, *helpers),
-            KeySet((*before.jwt_keys.keys, *read.jwt_keys.keys, *keys.keys)),
+            (*before.anchors, *spiffe.anchors, *anchors),
+            (*before.intermediates, *intermediates),
+            KeySet((*before.jwt_keys.keys, *spiffe.jwt_keys.keys, *keys.keys)),
         )
     return MappingProxyType(domains)
 
 
 def expiry(authorities: Authorities) -> float | None:
-    """When the first of the domain's authorities expires, in seconds since the epoch; None where it has none."""
+    """When the domain's first authority expires, in seconds since the epoch; None without authorities."""
     return min((Window.of(anchor).not_after for anchor in authorities.anchors), default=None)
 
 
@@ -77,7 +77,7 @@ def _spiffe(bundle: TrustBundle, faults: list[Fault]) -> Bundle:
         read, wrong = read_spiffe_text(bundle.trust_domain, source.encode("utf-8", "surrogatepass"))
     else:
         read, wrong = read_spiffe_bundle(bundle.trust_domain, source)
-    _note(wrong, bundle.spiffe_bundle_position or bundle.position, faults)
+    _add_faults(wrong, bundle.spiffe_bundle_position or bundle.position, faults)
     return read
 
 
@@ -85,7 +85,7 @@ def _pem(
     text: str, name: str, position: Position | None, bundle: TrustBundle, faults: list[Fault]
 ) -> tuple[Certificate, ...]:
     certificates, wrong = read_pem_authorities(text.encode("utf-8", "surrogatepass"), f"`{name}`")
-    _note(wrong, position or bundle.position, faults)
+    _add_faults(wrong, position or bundle.position, faults)
     return certificates
 
 
@@ -93,10 +93,10 @@ def _jwks(bundle: TrustBundle, faults: list[Fault]) -> KeySet:
     if bundle.jwt_authorities is None:
         return KeySet()
     keys, wrong = read_jwks(bundle.jwt_authorities, uses=JWT_SVID_USES)
-    place = bundle.jwt_authorities_position or bundle.position
-    _note((Wrong(message, "publish the trust domain's public keys only") for message in wrong), place, faults)
+    position = bundle.jwt_authorities_position or bundle.position
+    _add_faults((Wrong(message, "publish the trust domain's public keys only") for message in wrong), position, faults)
     return keys
 
 
-def _note(wrong: Iterable[Wrong], at: Position, faults: list[Fault]) -> None:
-    faults.extend(Fault(at.source, at.line, at.column, each.message, each.hint) for each in wrong)
+def _add_faults(wrong: Iterable[Wrong], at: Position, faults: list[Fault]) -> None:
+    faults.extend(Fault(at.source, at.line, at.column, fault.message, fault.hint) for fault in wrong)

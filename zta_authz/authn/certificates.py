@@ -1,4 +1,4 @@
-"""PEM text to certificates, and the facts about one certificate that more than one check needs (RFC 5280)."""
+"""Parse certificates from PEM, and read properties of certificates that several checks need (RFC 5280)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 MAX_CERTIFICATE_TEXT: Final = 64 * 1024
-"""Characters of URL-encoded PEM that are looked at."""
+"""The maximum length of URL-encoded PEM, in characters."""
 MAX_CHAIN: Final = 8
-"""Certificates in what is presented, and on a path from leaf to authority."""
+"""The maximum number of certificates that a peer presents, and of those on a path from leaf to authority."""
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1, hashes.SHA224)
 
@@ -38,29 +38,29 @@ CERTIFICATE_ERRORS: Final = (
     x509.UnsupportedGeneralNameType,
     x509.InvalidVersion,
 )
-"""What `cryptography` raises for a certificate that it can't read, on loading or when a part of it is looked at."""
+"""The errors that `cryptography` raises for an unreadable certificate, on loading or on later access."""
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time in seconds since the epoch, both ends included."""
+    """A validity period in seconds since the epoch, both ends included."""
 
     not_before: float
     not_after: float
 
     @classmethod
     def of(cls, certificate: Certificate) -> Window:
-        """The certificate's validity."""
+        """The validity period of `certificate`."""
         return cls(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
 
     def within(self, other: Window) -> Window:
-        """The part of the two that they share."""
+        """The intersection of both periods."""
         return Window(max(self.not_before, other.not_before), min(self.not_after, other.not_after))
 
     def check(self, now: float, whose: str) -> None:
-        """Raises `Refused` unless `now` is in it."""
+        """Check that `now` is in the period. Raises `Refused`."""
         if now > self.not_after:
             raise Refused(Reason.PEER_CERTIFICATE_EXPIRED, f"{whose} expired {now - self.not_after:.0f} s ago")
         if now < self.not_before:
@@ -69,7 +69,7 @@ class Window:
 
 
 def read_presented(text: str) -> list[Certificate]:
-    """The certificates in URL-encoded PEM as Envoy sends it, leaf first. Raises `Refused`."""
+    """Parse URL-encoded PEM as Envoy sends it, leaf first. Raises `Refused`."""
     if len(text) > MAX_CERTIFICATE_TEXT:
         raise Refused(Reason.PEER_CHAIN_TOO_LONG, f"more than {MAX_CERTIFICATE_TEXT // 1024} KiB")
     try:
@@ -85,19 +85,19 @@ def read_presented(text: str) -> list[Certificate]:
 
 
 def read_pem(pem: bytes) -> list[Certificate]:
-    """The certificates in `pem`, which must hold nothing else. Raises one of `CERTIFICATE_ERRORS`."""
+    """Parse `pem`, which must contain only certificates. Raises one of `CERTIFICATE_ERRORS`."""
     if not _PEM.fullmatch(pem):
         raise ValueError("not PEM certificates only")
     certificates = x509.load_pem_x509_certificates(pem)
-    if any(each.serial_number <= 0 for each in certificates):  # RFC 5280, 4.1.2.2
+    if any(certificate.serial_number <= 0 for certificate in certificates):  # RFC 5280, 4.1.2.2
         raise ValueError("a serial number that is not positive")
-    if not all(map(is_canonical, certificates)):  # else one certificate would have fingerprints without number
-        raise ValueError("a signature that is not written as DER has it")
+    if not all(map(is_canonical, certificates)):  # else one certificate would have unlimited fingerprints
+        raise ValueError("a signature that is not encoded in DER")
     return certificates
 
 
 def extension(certificate: Certificate, kind: type[E]) -> E | None:
-    """The extension of that kind, None where there is none. Raises one of `CERTIFICATE_ERRORS`."""
+    """The extension of type `kind`, None if absent. Raises one of `CERTIFICATE_ERRORS`."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
@@ -105,13 +105,13 @@ def extension(certificate: Certificate, kind: type[E]) -> E | None:
 
 
 def is_authority(certificate: Certificate) -> bool:
-    """Whether basic constraints say that it is a CA."""
+    """Whether the basic constraints mark a CA."""
     constraints = extension(certificate, x509.BasicConstraints)
     return constraints is not None and constraints.ca
 
 
 def weakness(certificate: Certificate, *, check_signature: bool = True) -> str:
-    """What is too weak about its key (or the hash in its signature), "" if nothing is."""
+    """What is too weak about the key (or the hash in the signature), "" if nothing is."""
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
         weak = rsa_weakness(key.key_size, key.public_numbers().e)

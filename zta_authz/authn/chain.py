@@ -1,8 +1,8 @@
 """Certification paths (RFC 5280 section 6): from a leaf through untrusted intermediates to a trusted authority.
 
-Written out rather than left to `cryptography.x509.verification`, because each way to fail needs its own reason, and
-because that verifier takes a single point in time, while a cached result must say how long it holds.
-Name constraints are not evaluated: a path with any of them is refused, which is safe and said in the documentation.
+`cryptography.x509.verification` does not suffice: each failure needs its own reason, and a cached result needs its
+validity period, while that verifier checks a single point in time.
+Name constraints are not evaluated. A path with any of them is refused, which is safe and documented.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from zta_authz.model.spiffe import TrustDomain
 
 MAX_SIGNATURES: Final = 64
-"""Signatures checked for one leaf, so that certificates made to look alike can't keep us busy."""
+"""Limit of signatures checked for one leaf, so that look-alike certificates can't cost much CPU."""
 
-_UNDERSTOOD: Final = frozenset(
+_KNOWN_EXTENSIONS: Final = frozenset(
     (
         ExtensionOID.BASIC_CONSTRAINTS,
         ExtensionOID.KEY_USAGE,
@@ -40,9 +40,9 @@ _TIME_REASONS: Final = frozenset((Reason.PEER_CERTIFICATE_EXPIRED, Reason.PEER_C
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Authorities:
-    """What a trust domain's certificates are verified against: trusted `anchors`, and `intermediates` that help.
+    """A trust domain's trusted `anchors`, and untrusted `intermediates` that help to build paths.
 
-    `jwt_keys` are those that sign the domain's JWT-SVIDs.
+    `jwt_keys` sign the domain's JWT-SVIDs.
     """
 
     trust_domain: TrustDomain
@@ -53,25 +53,25 @@ class Authorities:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A path that was found: when all of it is valid, and its certificates from the lowest upwards."""
+    """A valid path: the period when all of it is valid, and its certificates, the lowest first."""
 
     window: Window
     certificates: tuple[Certificate, ...]
 
     def below(self, certificate: Certificate) -> Path:
-        """The path that starts one lower, at `certificate`."""
+        """Extend the path downwards by `certificate`."""
         return Path(self.window.within(Window.of(certificate)), (certificate, *self.certificates))
 
 
 def find_path(
-    leaf: Certificate, helpers: tuple[Certificate, ...], anchors: tuple[Certificate, ...], now: float
+    leaf: Certificate, intermediates: tuple[Certificate, ...], anchors: tuple[Certificate, ...], now: float
 ) -> Path:
-    """A path from `leaf` to one of `anchors`, all of it valid at `now`. Raises `Refused` if there is none.
+    """Find a path from `leaf` to one of `anchors` that is valid at `now`. Raises `Refused` if none exists.
 
-    `helpers` are intermediates from anywhere. The leaf's own window, names, key and usage are the caller's to check,
-    but for its signature and its critical extensions.
+    `intermediates` may come from any source. Of the leaf, only the signature and critical extensions are checked;
+    the caller checks its validity period, names, key and usage.
     """
-    search = _Search(helpers, anchors, now)
+    search = _Search(intermediates, anchors, now)
     try:
         _check_critical(leaf)
         path = search.above(leaf, 0)
@@ -83,42 +83,42 @@ def find_path(
 
 
 class _Search:
-    """One depth-first search; remembers the most telling way in which a path failed."""
+    """One depth-first search, with the reasons why paths failed."""
 
-    def __init__(self, helpers: tuple[Certificate, ...], anchors: tuple[Certificate, ...], now: float) -> None:
+    def __init__(self, intermediates: tuple[Certificate, ...], anchors: tuple[Certificate, ...], now: float) -> None:
         self._anchors = anchors
-        self._helpers = helpers
+        self._intermediates = intermediates
         self._now = now
         self._signatures = 0
         self._failures: list[Refused] = []
 
     def above(self, certificate: Certificate, depth: int) -> Path | None:
-        """The path above `certificate`, which has `depth` certificates below it."""
+        """Find the path above `certificate`, which has `depth` certificates below it."""
         for anchor in self._anchors:
             if self._issued(anchor, certificate) and self._may_issue(anchor, depth, "an authority", trusted=True):
                 return Path(Window.of(anchor), (anchor,))
         if depth + 2 >= MAX_CHAIN:
             return None
-        for helper in self._helpers:
-            if not self._issued(helper, certificate):
+        for intermediate in self._intermediates:
+            if not self._issued(intermediate, certificate):
                 continue
-            if not self._may_issue(helper, depth, "an intermediate", trusted=False):
+            if not self._may_issue(intermediate, depth, "an intermediate", trusted=False):
                 continue
-            path = self.above(helper, depth + 1)
+            path = self.above(intermediate, depth + 1)
             if path is not None:
-                return path.below(helper)
+                return path.below(intermediate)
         return None
 
     def failure(self, leaf: Certificate) -> Refused:
-        """Why there is no path. A failure of time comes first, because it must not be remembered for good."""
+        """Why no path was found. A time failure comes first, because it must not be cached for ever."""
         for error in self._failures:
             if error.reason in _TIME_REASONS:
                 return error
         if self._failures:
             return self._failures[0]
-        known = {each.subject for each in (*self._anchors, *self._helpers)}
-        why = "" if leaf.issuer in known else ": its issuer is neither one nor a known intermediate"
-        return Refused(Reason.PEER_CERTIFICATE_UNTRUSTED, f"no path to an authority of the trust domain{why}")
+        known = {certificate.subject for certificate in (*self._anchors, *self._intermediates)}
+        hint = "" if leaf.issuer in known else ": its issuer is neither one nor a known intermediate"
+        return Refused(Reason.PEER_CERTIFICATE_UNTRUSTED, f"no path to an authority of the trust domain{hint}")
 
     def _issued(self, issuer: Certificate, certificate: Certificate) -> bool:
         if issuer is certificate or issuer.subject != certificate.issuer:
@@ -167,7 +167,7 @@ def _check_issuer(issuer: Certificate, depth: int, whose: str, *, trusted: bool)
 
 def _check_critical(certificate: Certificate) -> None:
     for entry in certificate.extensions:
-        if entry.critical and entry.oid not in _UNDERSTOOD:
+        if entry.critical and entry.oid not in _KNOWN_EXTENSIONS:
             raise Refused(
                 Reason.PEER_CERTIFICATE_UNTRUSTED, f"critical extension {entry.oid.dotted_string} is not understood"
             )

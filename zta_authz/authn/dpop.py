@@ -1,8 +1,8 @@
-"""DPoP (RFC 9449): a proof, made for one request, that whoever presents a token holds the key it is bound to.
+"""DPoP (RFC 9449): a proof, made for one request, that the presenter of a token holds the key it is bound to.
 
-What a proof must be is section 4.3. The time for which it counts is short, and within it each proof counts once. What
-was seen is kept in memory, bounded, and only for proofs that held: nobody without a token and its key can fill it, and
-when it is full requests are refused rather than proofs believed that might be used a second time.
+Section 4.3 defines the checks. A proof is valid for a short time and only once. Used proofs are remembered in bounded
+memory, but only valid ones, so that nobody can fill it without a token and its key. When the memory is full, requests
+are refused, because a proof might be a replay.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ TYPE: Final = "dpop+jwt"
 MAX_PROOF_BYTES: Final = 8 * 1024
 MAX_ID_CHARACTERS: Final = 256
 WINDOW_SECONDS: Final = 60.0
-"""How old a proof may be."""
+"""The maximum age of a proof."""
 AHEAD_SECONDS: Final = 30.0
-"""How far ahead of ours its maker's clock may be."""
+"""How far the client's clock may be ahead of ours."""
 MAX_REMEMBERED: Final = 262_144
-"""Proofs remembered at once, about 100 bytes each: for 90 seconds at 2,900 a second."""
+"""The maximum number of remembered proofs, of about 100 bytes each: 90 seconds at 2,900 a second."""
 NAME_BYTES: Final = 16
-"""Of a proof's name; who looks for two proofs of one name has 2^64 to make, and gains a refusal."""
+"""The length of a proof's name. A collision takes 2^64 proofs, and only causes a refusal."""
 
 _PRIVATE_MEMBERS: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 _TARGET: Final = re.compile(r"(https?)://([^/?#@\s\\]+)(/[^?#\s\\]*)?(?:[?#].*)?", re.IGNORECASE)
@@ -47,7 +47,7 @@ _DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A proof that holds for the request, not yet looked up among those seen. `thumbprint` is its key's (RFC 7638)."""
+    """A proof that is valid for the request, not yet checked for replay. `thumbprint` is that of its key (RFC 7638)."""
 
     thumbprint: str
     identifier: str
@@ -55,20 +55,20 @@ class Proof:
 
 
 class Replays(Protocol):
-    """Remembers which proofs were used."""
+    """Remembers used proofs."""
 
     def remember(self, proof: Proof, now: float) -> None:
-        """Note that `proof` was used at `now`. Raises `Refused` where it was before, or where there is no room left."""
+        """Record the use of `proof` at `now`. Raises `Refused` if it was used before or the memory is full."""
         ...
 
 
 def proof_name(proof: Proof) -> bytes:
-    """What a proof is remembered by: its key and its `jti`, which need to be unique together only."""
+    """The digest that identifies a proof: of its key and `jti`, which are unique only together."""
     return hashlib.sha256(f"{proof.thumbprint}.{proof.identifier}".encode()).digest()[:NAME_BYTES]
 
 
 class ReplayMemory:
-    """Which proofs were seen. Proofs whose time is over are forgotten; `capacity` bounds the rest, and shares them."""
+    """Used proofs of one process. Expired ones are dropped; `capacity` limits the others, shared among keys."""
 
     __slots__ = ("_buckets", "_shares")
 
@@ -80,25 +80,32 @@ class ReplayMemory:
         return sum(map(len, self._buckets.values()))
 
     def remember(self, proof: Proof, now: float) -> None:
-        """Note that `proof` was used at `now`. Raises `Refused` where it was before, or where there is no room left."""
-        self._forget(now)
+        """Record the use of `proof` at `now`. Raises `Refused` if it was used before or the memory is full."""
+        self._drop_expired(now)
         name = proof_name(proof)
         if any(name in bucket for bucket in self._buckets.values()):
             raise Refused(Reason.DPOP_REPLAYED, "the proof was used before")
         self._shares.take(proof.thumbprint, proof.issued_at, WINDOW_SECONDS, now)
         self._buckets.setdefault(int(proof.issued_at // BUCKET_SECONDS), set()).add(name)
 
-    def _forget(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         oldest = int((now - WINDOW_SECONDS) // BUCKET_SECONDS)
         for bucket in [number for number in self._buckets if number < oldest]:
             del self._buckets[bucket]
 
 
 def verify_proof(request: RequestAttributes, token: str, bound_to: str, now: float) -> Proof:
-    """The request's proof for the access token `token`, by the key that the token is bound to. Raises `Refused`.
+    """Verify the request's proof for the access token `token`. The caller must check for replay.
 
-    `bound_to` is that key's thumbprint. The signature comes last, because it costs more than all the rest and whoever
-    sends the proof chooses its key. Not verified here: that the proof was not used before.
+    Args:
+        request: The request, with the proof in its `DPoP` header.
+        token: The access token as presented.
+        bound_to: The thumbprint of the key that the token is bound to.
+        now: Seconds since the epoch.
+
+    Raises:
+        Refused: The proof is missing, invalid, expired, for another request, or by another key. The signature is
+            checked last, because it costs the most and the client chooses the key.
     """
     head, body, tail = _segments(request)
     try:
@@ -121,7 +128,7 @@ def verify_proof(request: RequestAttributes, token: str, bound_to: str, now: flo
 
 
 def _segments(request: RequestAttributes) -> tuple[str, str, str]:
-    """The three parts of the one proof. Raises `Refused`."""
+    """Split the only proof into its three parts. Raises `Refused`."""
     values = request.headers.all(HEADER)
     if not values:
         raise Refused(Reason.DPOP_MISSING, "the scheme is DPoP, and there is no proof")
@@ -137,14 +144,14 @@ def _segments(request: RequestAttributes) -> tuple[str, str, str]:
 
 
 def _read_header(header: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Algorithm and JWK, of which nothing is known but that it shows no private member."""
+    """Return the algorithm and the JWK, which is only known to have no private member."""
     kind, algorithm, jwk = header.get("typ"), header.get("alg"), header.get("jwk")
     if not isinstance(kind, str) or token_type(kind) != TYPE:
         raise Refused(Reason.DPOP_INVALID, f"`typ` is not `{TYPE}`")
     if not isinstance(algorithm, str) or algorithm not in ASYMMETRIC:
-        raise Refused(Reason.DPOP_INVALID, "`alg` is not an asymmetric algorithm that we accept")
+        raise Refused(Reason.DPOP_INVALID, "`alg` is not an accepted asymmetric algorithm")
     if "crit" in header or header.get("b64", True) is not True:
-        raise Refused(Reason.DPOP_INVALID, "the header asks for an extension, and we know none")
+        raise Refused(Reason.DPOP_INVALID, "the header requires an extension, and none is supported")
     if not isinstance(jwk, dict) or not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise Refused(Reason.DPOP_INVALID, "`jwk` is absent or not a public key")
     return algorithm, jwk
@@ -154,57 +161,57 @@ def _thumbprint(jwk: Mapping[str, Any]) -> str:
     try:
         return key_thumbprint(jwk)
     except ValueError:
-        raise Refused(Reason.DPOP_INVALID, "`jwk` is not a public key that we accept") from None
+        raise Refused(Reason.DPOP_INVALID, "`jwk` is not an accepted public key") from None
 
 
 def _key(jwk: Mapping[str, Any], algorithm: str) -> Key:
     keys = read_jwks({"keys": [jwk]})[0].keys
     if not keys or algorithm not in keys[0].algorithms:
-        raise Refused(Reason.DPOP_INVALID, "`jwk` is not a key for `alg` that we accept")
+        raise Refused(Reason.DPOP_INVALID, "`jwk` is not an accepted key for `alg`")
     return keys[0]
 
 
 def _read_claims(claims: Mapping[str, Any]) -> tuple[str, float]:
-    """`jti` and `iat`."""
+    """Return `jti` and `iat`."""
     identifier, issued_at = claims.get("jti"), claims.get("iat")
     if not isinstance(identifier, str) or not 0 < len(identifier) <= MAX_ID_CHARACTERS:
-        raise Refused(Reason.DPOP_INVALID, f"`jti` is not a text of 1 to {MAX_ID_CHARACTERS} characters")
+        raise Refused(Reason.DPOP_INVALID, f"`jti` is not a string of 1 to {MAX_ID_CHARACTERS} characters")
     if isinstance(issued_at, bool) or not isinstance(issued_at, (int, float)) or not 0 <= issued_at < MAX_TIME:
         raise Refused(Reason.DPOP_INVALID, "`iat` is not a time")
     return identifier, float(issued_at)
 
 
 def _check_purpose(claims: Mapping[str, Any], request: RequestAttributes, token: str) -> None:
-    """Raises `Refused` unless the proof was made for this method, this address and this token."""
+    """Check that the proof is for this method, address and token. Raises `Refused`."""
     if claims.get("htm") != request.method:
         seen = quoted((claims.get("htm"),))
         raise Refused(Reason.DPOP_MISMATCH, f"`htm` is {seen}, and the request's method is {quoted((request.method,))}")
     target = claims.get("htu")
     if not isinstance(target, str) or len(request.path.partition("?")[0]) > 3 * len(target):
-        # No spelling of one address is more than three times as long as another, and a long one takes long to read.
+        # Spellings of one address differ in length by a factor of three at most, and a long one is costly to normalise.
         raise Refused(Reason.DPOP_MISMATCH, "`htu` is not the request's address")
-    asked = normal_target(f"{request.scheme}://{request.host}{request.path or '/'}")
-    if asked is None or normal_target(target) != asked:
+    address = normal_target(f"{request.scheme}://{request.host}{request.path or '/'}")
+    if address is None or normal_target(target) != address:
         seen = quoted((target.partition("?")[0],))  # a query may hold tokens
-        raise Refused(Reason.DPOP_MISMATCH, f"`htu` is {seen}, and the request's address is {quoted((asked,))}")
+        raise Refused(Reason.DPOP_MISMATCH, f"`htu` is {seen}, and the request's address is {quoted((address,))}")
     if claims.get("ath") != base64url_encode(hashlib.sha256(token.encode("ascii")).digest()):
         raise Refused(Reason.DPOP_MISMATCH, "`ath` is not the token's digest")
 
 
 def normal_target(text: str) -> str | None:
-    """An address without query and fragment, in one spelling (RFC 3986 section 6.2); None for what is none.
+    """Normalise an address, without query and fragment (RFC 3986 section 6.2); None if it is not an HTTP address.
 
-    Scheme and host in lower case, no default port, an empty path as `/`, `%7e` as `~`. Dot segments are left as they
-    are, because not every server removes them.
+    Scheme and host become lower case, the default port goes, an empty path becomes `/`, and `%7e` becomes `~`. Dot
+    segments stay, because not every server removes them.
     """
-    found = _TARGET.fullmatch(text)
-    if found is None or not text.isascii():
+    match = _TARGET.fullmatch(text)
+    if match is None or not text.isascii():
         return None
-    scheme, host, path = found[1].lower(), found[2].lower(), found[3] or "/"
+    scheme, host, path = match[1].lower(), match[2].lower(), match[3] or "/"
     host = host.removesuffix(_DEFAULT_PORTS[scheme]).removesuffix(":")
     return f"{scheme}://{host}{_ENCODED.sub(_normal_octet, path)}"
 
 
-def _normal_octet(found: re.Match[str]) -> str:
-    character = chr(int(found[1], 16))
-    return character if character in _UNRESERVED else found[0].upper()
+def _normal_octet(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _UNRESERVED else match[0].upper()

@@ -1,8 +1,8 @@
-"""How much of the memory for used DPoP proofs one key may take: as many proofs as there is room left for others.
+"""Fair shares of the memory for used DPoP proofs: a key may use as many entries as are still free.
 
-So one client alone fills half of the memory, two clients two thirds, and there is always room for the next one. Proofs
-are counted, not listed: by the cell that their key falls into and by the time they were made, so that a count ends with
-its proofs. Two keys in one cell share its count, and nobody can choose a cell who does not know how they are drawn.
+So one client alone fills half of the memory, two clients two thirds, and there is always space for the next one. Proofs
+are counted by the cell that their key hashes to and by their time, so that a count expires with its proofs. Two keys in
+one cell share its count. Nobody can aim for a cell without knowledge of the hash.
 """
 
 from __future__ import annotations
@@ -17,46 +17,48 @@ if TYPE_CHECKING:
 CELLS: Final = 16_384
 BUCKET_SECONDS: Final = 16
 _BUCKETS: Final = 8
-"""128 seconds, and a proof counts for 90."""
+"""128 seconds in all; a proof is valid for 90."""
 _WIDTH: Final = CELLS + 2
-"""Numbers of a bucket: which span of time it is for, all of its proofs, and those of each cell."""
+"""The numbers in a bucket: its span of time, the count of its proofs, and the count of each cell."""
 SHARES_BYTES: Final = _BUCKETS * _WIDTH * 4
 
 
 class KeyShares:
-    """The counts of proofs, in memory that several processes may share.
+    """Counts of proofs, in memory that several processes may share.
 
-    Nobody locks it: of two processes that count at once one may be forgotten, which makes a share a little larger.
+    There is no lock. If two processes count at the same time, one count may be lost, and a share is a little larger.
     """
 
     __slots__ = ("_capacity", "_cell_of", "_numbers")
 
     def __init__(self, memory: memoryview, capacity: int, cell_of: Callable[[str], int]) -> None:
-        """Count in `memory`, `SHARES_BYTES` long and zeros at first, of `capacity` proofs.
+        """Use `memory`, which has `SHARES_BYTES` and starts as zeros, for shares of `capacity` proofs.
 
-        `cell_of` draws a number for a thumbprint, the same in all processes.
+        `cell_of` hashes a thumbprint to a number, the same in all processes.
         """
         self._numbers = memory.cast("I")
         self._capacity = capacity
         self._cell_of = cell_of
 
     def take(self, thumbprint: str, issued_at: float, seconds: float, now: float) -> None:
-        """Count a proof that `thumbprint` made at `issued_at` and that counts for `seconds`.
+        """Count a proof of `thumbprint` that was made at `issued_at` and is valid for `seconds`.
 
-        Raises `Refused`, and counts nothing, where the key's share is used up or there is no room at all.
+        Raises `Refused`, and counts nothing, if the key's share is used up or the memory is full.
         """
         numbers, cell = self._numbers, self._cell_of(thumbprint) % CELLS
         oldest, newest = int((now - seconds) // BUCKET_SECONDS), int(issued_at // BUCKET_SECONDS)
-        mine = every = 0
+        used_by_key = used = 0
         for start in range(0, len(numbers), _WIDTH):
             if numbers[start] >= oldest:
-                every += numbers[start + 1]
-                mine += numbers[start + 2 + cell]
-        free = self._capacity - every
+                used += numbers[start + 1]
+                used_by_key += numbers[start + 2 + cell]
+        free = self._capacity - used
         if free <= 0:
-            raise Refused(Reason.OVERLOADED, f"{self._capacity} DPoP proofs are remembered, and no more can be")
-        if mine >= free:
-            raise Refused(Reason.OVERLOADED, f"{mine} DPoP proofs of this key are remembered, and that is its share")
+            raise Refused(Reason.OVERLOADED, f"the memory for {self._capacity} used DPoP proofs is full")
+        if used_by_key >= free:
+            raise Refused(
+                Reason.OVERLOADED, f"{used_by_key} used DPoP proofs of this key are remembered, which is its full share"
+            )
         start = newest % _BUCKETS * _WIDTH
         if numbers[start] != newest:
             numbers[start : start + _WIDTH] = _EMPTY

@@ -1,4 +1,4 @@
-"""Text to bytes to values, without the leniency of the usual decoders: base64url, JSON, percent-encoding."""
+"""Strict decoders for base64url, JSON and percent-encoding: the usual ones accept too much."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final, NoReturn
 from zta_authz.model.percent import has_stray_percent, percent_decoded, utf8_bytes
 
 MAX_JSON_DEPTH: Final = 32
-"""Levels of nesting that a token's JSON may have in the strict reading; real tokens have 4."""
+"""The maximum nesting of a token's JSON with strict semantics; real tokens have 4 levels."""
 ENVOY_JSON_DEPTH: Final = 100
-"""The same for Envoy's JSON reader, which is protobuf's (measured with Envoy 1.40)."""
+"""The maximum nesting in Envoy, which uses protobuf's JSON parser (measured with Envoy 1.40)."""
 _MAX_DOUBLE_BITS: Final = 1023
-"""Any integer of so many bits is a finite double (IEEE 754)."""
+"""Any integer with at most this many bits is a finite double (IEEE 754)."""
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _BASE64URL_PADDED = re.compile(r"[A-Za-z0-9_-]*={0,2}")
@@ -24,10 +24,10 @@ _TO_STANDARD = str.maketrans("-_", "+/")
 
 
 def base64url_decode(text: str, *, canonical: bool = True) -> bytes:
-    """The bytes of base64url `text` (RFC 7515 section 2: no padding, no line breaks). Raises ValueError.
+    """Decode base64url (RFC 7515 section 2: no padding, no line breaks). Raises ValueError.
 
-    `canonical` also refuses padding and left-over bits that are not zero, so that one value has one spelling only: a
-    token changed in any character is another token.
+    `canonical` also refuses padding and non-zero trailing bits, so that each value has only one encoding: a token that
+    differs in any character is another token.
     """
     if not (_BASE64URL if canonical else _BASE64URL_PADDED).fullmatch(text):
         raise ValueError("not base64url")
@@ -36,28 +36,28 @@ def base64url_decode(text: str, *, canonical: bool = True) -> bytes:
         raise ValueError("not base64url: a character is missing")
     data = binascii.a2b_base64(bare.translate(_TO_STANDARD) + "=" * (-len(bare) % 4))
     if canonical and base64url_encode(data) != text:
-        raise ValueError("not base64url: left-over bits are set")
+        raise ValueError("not base64url: trailing bits are set")
     return data
 
 
 def base64url_encode(data: bytes) -> str:
-    """`data` as base64url without padding."""
+    """Encode `data` as base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def json_object(data: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, Any]:
-    """The JSON object in `data` (UTF-8, RFC 8259). Raises ValueError.
+    """Parse the JSON object in `data` (UTF-8, RFC 8259). Raises ValueError.
 
-    Refused besides syntax errors: anything but an object, a name given twice in any object (however it is escaped), NaN
-    and infinities, numbers too large for a double (integers too), lone surrogates, and more than `max_depth` levels of
-    nesting. Envoy refuses all of these, too.
+    Besides syntax errors, this refuses values that are not an object, duplicate names in an object (also if escaped
+    differently), NaN and infinities, numbers too large for a double (integers too), lone surrogates, and more than
+    `max_depth` levels of nesting. Envoy refuses all of these too.
     """
     try:
         value = json.loads(
             data.decode("utf-8"),
-            parse_constant=_no_constant,
+            parse_constant=_refuse_constant,
             parse_float=_finite,
-            object_pairs_hook=_unique,
+            object_pairs_hook=_unique_names,
         )
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
@@ -67,7 +67,7 @@ def json_object(data: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> dict[str, An
     return value
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"`{name}` is not JSON")
 
 
@@ -78,7 +78,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a JSON object has a name twice")
@@ -110,12 +110,12 @@ def _check_finite(value: int) -> None:
 
 
 def percent_decode_strict(data: bytes) -> bytes:
-    """`data` with each `%XX` replaced by its byte; `+` stays. Raises ValueError where `%` has no two hex digits."""
+    """Replace each `%XX` by its byte; `+` stays. Raises ValueError for a `%` without two hex digits."""
     if has_stray_percent(data):
         raise ValueError("`%` without two hex digits")
     return percent_decoded(data)
 
 
 def percent_decode(text: str) -> str:
-    """Envoy's reading of a query component: `%XX` is a byte, `+` and a stray `%` stand for themselves."""
+    """Decode a query component as Envoy does: `%XX` is a byte; `+` and a stray `%` stay."""
     return percent_decoded(utf8_bytes(text)).decode("utf-8", "surrogateescape") if "%" in text else text

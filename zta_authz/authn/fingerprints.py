@@ -1,9 +1,8 @@
-"""Fingerprints of a certificate under every spelling that its holder can give it without its issuer's key.
+"""Fingerprints of all encodings of a certificate that its holder can make without the issuer's key.
 
-An issuer signs only the to-be-signed part of a certificate (RFC 5280, section 4.1). What stands around it can be
-written in more than one way: an ECDSA signature (r, s) verifies as (r, n - s) too (SEC 1, section 4.1.4), and a lenient
-reader accepts unused bits at the end of the signature. A fingerprint covers these bytes as well, so that one
-certificate has several.
+An issuer signs only the to-be-signed part of a certificate (RFC 5280, section 4.1). The bytes around it can be encoded
+in several ways: an ECDSA signature (r, s) also verifies as (r, n - s) (SEC 1, section 4.1.4), and a lenient parser
+accepts unused bits at the end of the signature. A fingerprint covers these bytes too, so one certificate has several.
 """
 
 from __future__ import annotations
@@ -28,38 +27,38 @@ _SEQUENCE, _BIT_STRING = 0x30, 0x03
 
 
 def fingerprints(certificate: Certificate) -> tuple[str, ...]:
-    """The SHA-256, in lower-case hex, of the certificate as it is and of each other spelling that is as valid."""
-    shown = certificate.public_bytes(Encoding.DER)
-    spellings = (_with_signature(certificate, shown, signature) for signature in _equivalents(certificate))
-    return tuple(dict.fromkeys(hashlib.sha256(der).hexdigest() for der in (shown, *spellings)))
+    """The SHA-256, in lower-case hex, of the certificate as presented and of each equivalent encoding."""
+    presented = certificate.public_bytes(Encoding.DER)
+    encodings = (_with_signature(certificate, presented, signature) for signature in _equivalents(certificate))
+    return tuple(dict.fromkeys(hashlib.sha256(der).hexdigest() for der in (presented, *encodings)))
 
 
 def is_canonical(certificate: Certificate) -> bool:
-    """Whether what stands around the signed part is written as DER has it, so that only ECDSA's twin remains."""
-    shown = certificate.public_bytes(Encoding.DER)
-    return _with_signature(certificate, shown, certificate.signature) == shown
+    """Whether the bytes around the signed part are DER, so that ECDSA's second signature is the only equivalent."""
+    presented = certificate.public_bytes(Encoding.DER)
+    return _with_signature(certificate, presented, certificate.signature) == presented
 
 
 def _equivalents(certificate: Certificate) -> tuple[bytes, ...]:
-    """The certificate's signature, and others over the same bytes by the same key that anybody can derive from it."""
+    """The certificate's signature, and the valid ones that anybody can derive from it."""
     signature = certificate.signature
     try:
         r, s = decode_dss_signature(signature)
-    except ValueError:  # not ECDSA's two numbers, with whatever hash
+    except ValueError:  # not the two numbers of an ECDSA signature
         return (signature,)
     return (signature, *(encode_dss_signature(r, order - s) for order in _ORDERS if r < order and 0 < s < order))
 
 
-def _with_signature(certificate: Certificate, shown: bytes, signature: bytes) -> bytes:
-    """The certificate in DER with `signature`, its algorithm spelt as it stands in `shown`."""
+def _with_signature(certificate: Certificate, presented: bytes, signature: bytes) -> bytes:
+    """Encode the certificate in DER with `signature`, and with the algorithm bytes of `presented`."""
     signed = certificate.tbs_certificate_bytes
-    start = shown.index(signed) + len(signed)
-    algorithm = shown[start : start + 2 + shown[start + 1]]  # a few object identifiers: shorter than 128 bytes
+    start = presented.index(signed) + len(signed)
+    algorithm = presented[start : start + 2 + presented[start + 1]]  # a few object identifiers: shorter than 128 bytes
     return _element(_SEQUENCE, signed + algorithm + _element(_BIT_STRING, b"\x00" + signature))
 
 
 def _element(tag: int, content: bytes) -> bytes:
-    """`content` as a DER element (X.690, sections 8.1.2 and 10.1)."""
+    """Encode `content` as a DER element (X.690, sections 8.1.2 and 10.1)."""
     length = len(content)
     if length < 0x80:
         return bytes((tag, length)) + content

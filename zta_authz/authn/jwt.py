@@ -1,7 +1,7 @@
-"""One JWT (RFC 7519) in compact JWS form (RFC 7515): taken apart, its signature verified, its claims judged at `now`.
+"""Parse one JWT (RFC 7519, in the compact form of RFC 7515), verify its signature, and check its times.
 
-Not verified here: that the issuer is one we know, and that the place the token stood in is one it may stand in; those
-are the caller's, who knows the rules. Header members that point to keys (`jwk`, `jku`, `x5u`, `x5c`) are never read.
+The caller, which knows the rules, must check that the issuer is known and that the token was in an allowed location.
+Header members that point to keys (`jwk`, `jku`, `x5u`, `x5c`) are never read.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _STRINGS: Final = ("iss", "sub", "jti")
 _OTHER_TYPES: Final = frozenset(
     ("dpop+jwt", "logout+jwt", "oauth-authz-req+jwt", "passport", "secevent+jwt", "token-introspection+jwt")
 )
-"""JWTs that an issuer (or a client) signs for other ends than access (RFC 8725 section 3.11)."""
+"""The `typ` of JWTs that are signed for purposes other than access (RFC 8725 section 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How tokens are read. `leeway` is the clock difference granted to `exp` and `nbf`, in seconds.
+    """How to parse and check tokens. `leeway` is the allowed clock difference in seconds.
 
-    `lenient` means: as jwt_authn does, which accepts padding, empty segments, deeper nesting and tokens that never
-    expire, counts in whole seconds, and tries several keys for a token without `kid`.
+    `lenient` copies Envoy's jwt_authn, which accepts padding, empty segments, deeper nesting and tokens without `exp`,
+    counts whole seconds, and tries several keys for a token without `kid`.
     """
 
     max_bytes: int
@@ -49,7 +49,7 @@ ISTIO: Final = Reading(max_bytes=64 * 1024, leeway=60.0, lenient=True)
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """A token taken apart; nothing in it may be believed yet, and `issuer` only says whose keys to try."""
+    """A parsed token. Nothing in it is trusted yet; use `issuer` only to select the keys."""
 
     algorithm: str
     kid: str
@@ -62,7 +62,7 @@ class UnverifiedToken:
 
 
 def parse_token(text: str, reading: Reading) -> UnverifiedToken:
-    """Take `text` apart. Raises `Refused` for size, form, header and the types of registered claims."""
+    """Parse a token. Raises `Refused` for its size, form, header or the types of registered claims."""
     if len(text) > reading.max_bytes:
         raise Refused(Reason.TOKEN_TOO_LARGE, f"{len(text)} characters, more than {reading.max_bytes}")
     segments = text.split(".")
@@ -119,7 +119,7 @@ def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _type(header: Mapping[str, Any], reading: Reading) -> str:
-    """The token's `typ`, "" without one; in strict reading not that of a JWT made for another end."""
+    """The token's `typ`, "" if absent. With strict semantics, raises `Refused` for a JWT of another purpose."""
     text = header.get("typ", "")
     kind = token_type(text) if isinstance(text, str) else ""
     if not reading.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
@@ -145,7 +145,7 @@ def _is_strings(value: Any) -> bool:
 
 
 def verify_signature(token: UnverifiedToken, keys: KeySet, reading: Reading) -> VerifiedToken:
-    """The token, if a key of `keys` made its signature. Raises `Refused`. Times and audience are not judged yet."""
+    """Verify the signature with `keys`. Raises `Refused`. Does not check times and audience."""
     if reading.lenient:
         candidates = keys.choose_as_envoy(token.algorithm, token.kid, len(token.signature))
     else:
@@ -161,7 +161,7 @@ def _verified(token: UnverifiedToken, keys: KeySet, key: Key, reading: Reading) 
     audience = claims.get("aud", [])
     expires, issued_at = claims.get("exp"), claims.get("iat")
     not_before = claims.get("nbf", 0)
-    if reading.lenient:  # whole seconds, and 0 stands for "none"
+    if reading.lenient:  # whole seconds, and 0 means absent
         expires = int(expires or 0) or None
         not_before = int(not_before)
     return VerifiedToken(
@@ -187,15 +187,15 @@ def _confirmation(claims: Mapping[str, Any], reading: Reading) -> Confirmation |
     try:
         return read_confirmation(claims)
     except Refused:
-        if reading.lenient:  # jwt_authn does not look at it
+        if reading.lenient:  # jwt_authn ignores `cnf`
             return Confirmation()
         raise
 
 
 def judge_times(token: VerifiedToken, reading: Reading, now: float, *, needs_expiry: bool = True) -> None:
-    """Raises `Refused` unless the token is in force at `now`, give or take the reading's leeway (bounds included).
+    """Check that the token is valid at `now`, within the leeway (bounds included). Raises `Refused`.
 
-    `needs_expiry` False: its issuer may leave `exp` out in strict reading too.
+    With `needs_expiry` False, the issuer's tokens may lack `exp` with strict semantics too.
     """
     if reading.lenient:
         now = now // 1
@@ -211,7 +211,7 @@ def judge_times(token: VerifiedToken, reading: Reading, now: float, *, needs_exp
 
 
 def normal_audience(audience: str) -> str:
-    """The audience without `http://` or `https://` and without one trailing `/`, as Istio compares them."""
+    """Strip `http://` or `https://`, and one trailing `/`: Istio compares audiences so."""
     for scheme in ("http://", "https://"):
         if audience.startswith(scheme):
             audience = audience[len(scheme) :]
@@ -220,5 +220,5 @@ def normal_audience(audience: str) -> str:
 
 
 def normal_audiences(audiences: Iterable[str]) -> frozenset[str]:
-    """Each audience as `normal_audience` makes it."""
+    """Apply `normal_audience` to each audience."""
     return frozenset(normal_audience(audience) for audience in audiences)

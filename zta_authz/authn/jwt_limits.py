@@ -1,4 +1,4 @@
-"""What an IssuerPolicy asks of an issuer's tokens beyond its JWT rules: age, expiry, algorithms, types, binding."""
+"""The limits of IssuerPolicy documents on an issuer's tokens: age, expiry, algorithms, types, audiences, binding."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from zta_authz.model.identity import Binding
 
 MAX_TIME: Final = 2.0**64
-"""Seconds since the epoch that tokens and proofs may name are fewer, as for jwt_authn."""
+"""Times in tokens and proofs are below this, in seconds since the epoch, as in jwt_authn."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssuerLimits:
-    """Limits of one issuer. `algorithms`, `types` and `audiences` are None where any will do; ages are in seconds.
+    """Limits of one issuer. None in `algorithms`, `types` or `audiences` allows any; `max_age` is in seconds.
 
-    `types` are as `token_type` writes them.
+    `types` are normalised by `token_type`.
     """
 
     max_age: float = float("inf")
@@ -35,98 +35,98 @@ class IssuerLimits:
     audiences: frozenset[str] | None = None
 
     def and_(self, other: IssuerLimits) -> IssuerLimits:
-        """Both at once: whatever either refuses is refused."""
+        """Combine both limits: what either refuses is refused."""
         return IssuerLimits(
             min(self.max_age, other.max_age),
             self.allow_missing_exp and other.allow_missing_exp,
             self.require_bound or other.require_bound,
             self.require_kid or other.require_kid,
-            _both(self.algorithms, other.algorithms),
-            _both(self.types, other.types),
-            _both(self.audiences, other.audiences),
+            _intersection(self.algorithms, other.algorithms),
+            _intersection(self.types, other.types),
+            _intersection(self.audiences, other.audiences),
         )
 
     def judge(self, token: VerifiedToken, now: float) -> None:
-        """Raises `Refused` unless the token keeps to all limits but that of binding."""
+        """Check all limits except `require_bound`. Raises `Refused`."""
         if self.algorithms is not None and token.algorithm not in self.algorithms:
-            raise Refused(Reason.TOKEN_ALGORITHM, f"`alg` is {_told(token.algorithm, self.algorithms)}")
+            raise Refused(Reason.TOKEN_ALGORITHM, f"`alg` is {_describe_mismatch(token.algorithm, self.algorithms)}")
         if self.types is not None and token.type not in self.types:
-            raise Refused(Reason.TOKEN_HEADER, f"`typ` is {_told(token.type, self.types)}")
+            raise Refused(Reason.TOKEN_HEADER, f"`typ` is {_describe_mismatch(token.type, self.types)}")
         if self.require_kid and not token.kid:
             raise Refused(Reason.TOKEN_HEADER, "no `kid`, which this issuer's tokens must have")
         if self.audiences is not None and self.audiences.isdisjoint(raw_audiences(token)):
             raise Refused(Reason.TOKEN_AUDIENCE, wrong_audience(raw_audiences(token), self.audiences, "IssuerPolicy"))
         if self.max_age < float("inf"):
             if token.issued_at is None:
-                raise Refused(Reason.TOKEN_TOO_OLD, "no `iat`, so that its age can't be told")
+                raise Refused(Reason.TOKEN_TOO_OLD, "no `iat`, so its age is unknown")
             if now - token.issued_at > self.max_age:
                 raise Refused(Reason.TOKEN_TOO_OLD, f"{now - token.issued_at:.0f} s old, more than {self.max_age:.0f}")
 
     def judge_binding(self, binding: Binding | None) -> None:
-        """Raises `Refused` where the issuer's tokens must be bound and this one is not."""
+        """Check `require_bound`. Raises `Refused`."""
         if self.require_bound and binding is None:
-            raise Refused(Reason.TOKEN_BINDING, "this issuer's tokens must be bound to who presents them")
+            raise Refused(Reason.TOKEN_BINDING, "this issuer's tokens must be bound to their presenter")
 
 
 NO_LIMITS: Final = IssuerLimits()
 
 
-def _told(seen: str, wanted: frozenset[str]) -> str:
-    return f"{quoted((seen,))}, and the issuer's IssuerPolicy has {quoted(sorted(wanted))}"
+def _describe_mismatch(value: str, allowed: frozenset[str]) -> str:
+    return f"{quoted((value,))}, and the issuer's IssuerPolicy has {quoted(sorted(allowed))}"
 
 
-def wrong_audience(seen: Iterable[str], wanted: Iterable[str], whose: str) -> str:
-    """What the token has and what `whose` rule wants."""
-    return f"the audience is {quoted(sorted(seen))}, and the {whose} has {quoted(sorted(wanted))}"
+def wrong_audience(audiences: Iterable[str], allowed: Iterable[str], whose: str) -> str:
+    """Describe the token's audiences and those that `whose` rule allows."""
+    return f"the audience is {quoted(sorted(audiences))}, and the {whose} has {quoted(sorted(allowed))}"
 
 
-def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+def _intersection(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
     if one is None or other is None:
         return other if one is None else one
     return one & other
 
 
 def raw_audiences(token: VerifiedToken) -> tuple[str, ...]:
-    """The token's audiences as they stand in it."""
+    """The token's audiences, not normalised."""
     audience = token.claims.get("aud", ())
     return (audience,) if isinstance(audience, str) else tuple(audience)
 
 
 def token_type(text: str) -> str:
-    """A `typ` in lower case and without `application/`, which may be left out (RFC 7515 section 4.1.9)."""
+    """Normalise a `typ`: lower case, without the optional `application/` (RFC 7515 section 4.1.9)."""
     return text.lower().removeprefix("application/")
 
 
-def warn_of_strangers(
+def warn_of_unused_issuers(
     policies: Iterable[IssuerPolicy],
     authentications: Iterable[RequestAuthentication],
     warnings: list[Fault],
     revocations: Iterable[RevocationList] = (),
 ) -> None:
-    """Warn of each policy and list with an issuer that no JWT rule names: it would limit nobody, or revoke nothing.
+    """Warn of each IssuerPolicy and RevocationList for an issuer that no JWT rule names, because it has no effect.
 
-    A rule without issuer may meet any.
+    A rule without an issuer accepts any, so it names all.
     """
     issuers = {rule.issuer for document in authentications for rule in document.rules}
-    named: list[tuple[str, IssuerPolicy | RevocationList, str]]
-    named = [("IssuerPolicy", policy, policy.issuer) for policy in policies]
-    for revoked in revocations:
-        of = dict.fromkeys(entry.issuer for entry in revoked.entries if entry.issuer)
-        named += [("RevocationList", revoked, issuer) for issuer in of]
-    for kind, document, issuer in named:
+    references: list[tuple[str, IssuerPolicy | RevocationList, str]]
+    references = [("IssuerPolicy", policy, policy.issuer) for policy in policies]
+    for revocation_list in revocations:
+        issuers_of_list = dict.fromkeys(entry.issuer for entry in revocation_list.entries if entry.issuer)
+        references += [("RevocationList", revocation_list, issuer) for issuer in issuers_of_list]
+    for kind, document, issuer in references:
         if issuers.isdisjoint((issuer, "")) and not issuer.startswith(SCHEME):
             at, name = document.position, f"{document.namespace}/{document.name}"
             message = f"{kind} `{name}` is for `{issuer}`, which no RequestAuthentication names"
             warnings.append(
-                Fault(at.source, at.line, at.column, message, "compare letter by letter: a final `/` counts")
+                Fault(at.source, at.line, at.column, message, "compare them letter by letter, including a trailing `/`")
             )
 
 
 def compile_limits(policies: Iterable[IssuerPolicy]) -> dict[str, IssuerLimits]:
-    """The limits of each issuer; several policies for one issuer all count."""
+    """Compile the limits of each issuer. Several policies for one issuer are combined."""
     limits: dict[str, IssuerLimits] = {}
     for policy in policies:
-        found = IssuerLimits(
+        compiled = IssuerLimits(
             policy.max_token_age,
             policy.allow_missing_exp,
             policy.require_bound,
@@ -136,5 +136,5 @@ def compile_limits(policies: Iterable[IssuerPolicy]) -> dict[str, IssuerLimits]:
             frozenset(policy.audiences) if policy.audiences else None,
         )
         before = limits.get(policy.issuer)
-        limits[policy.issuer] = found if before is None else before.and_(found)
+        limits[policy.issuer] = compiled if before is None else before.and_(compiled)
     return limits

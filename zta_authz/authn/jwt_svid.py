@@ -1,7 +1,7 @@
-"""JWT-SVIDs (SPIFFE JWT-SVID specification): tokens whose subject is a SPIFFE ID, signed for its trust domain.
+"""JWT-SVIDs (SPIFFE JWT-SVID specification): tokens whose subject is a SPIFFE ID, signed by its trust domain.
 
-Who vouches for one is the trust domain of its `sub`, whatever its `iss` says: its key comes from that domain's bundle,
-so that no authority speaks for another domain. They are taken only for audiences that somebody wrote down.
+The trust domain of `sub` selects the bundle with the keys, whatever `iss` says, so that no authority can sign for
+another domain. JWT-SVIDs are accepted only for configured audiences.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import IssuerPolicy, TrustBundle
 
 ALGORITHMS: Final = ASYMMETRIC - {"EdDSA"}
-"""Section 2.1 of the specification: RS, ES and PS, with 256, 384 and 512 bits."""
+"""Section 2.1 of the specification: RS, ES and PS with 256, 384 and 512 bits."""
 _TYPES: Final = frozenset(("", "jwt", "jose"))
 
 
 class TrustDomainKeys:
-    """The keys that sign JWT-SVIDs of one trust domain, as its bundle in force has them."""
+    """The JWT-SVID keys of one trust domain, from the bundle in force."""
 
     __slots__ = ("_name", "_slot")
 
@@ -43,16 +43,16 @@ class TrustDomainKeys:
 
     @property
     def current(self) -> KeySet:
-        """The keys now; none where there is no bundle."""
+        """The keys in force; empty without a bundle."""
         authorities = self._slot.current.get(self._name)
         return NO_KEYS if authorities is None else authorities.jwt_keys
 
     def key_unknown(self) -> None:
-        """Nothing to do: whoever keeps the bundles fetches them on a schedule of their own."""
+        """Do nothing: bundles are refreshed on their own schedule."""
 
 
 class SvidRules:
-    """A rule for each trust domain whose JWT-SVIDs are taken. They stand in `place` only."""
+    """A rule for each trust domain whose JWT-SVIDs are accepted, at one token location only."""
 
     __slots__ = ("_rules", "place")
 
@@ -65,13 +65,13 @@ class SvidRules:
 
     @property
     def issuers(self) -> tuple[str, ...]:
-        """What rules call the issuers of these tokens."""
+        """The issuers of these tokens, as rules name them."""
         return tuple(f"{SCHEME}{domain}" for domain in self._rules)
 
     def rule_for(self, subject: str) -> TokenRule | None:
-        """The rule of the subject's trust domain, None where it has none or is no workload's SPIFFE ID at all.
+        """The rule of the subject's trust domain; None if it has none, or if `subject` is not a SPIFFE ID.
 
-        Raises `Refused` for what looks like a SPIFFE ID and is not a workload's.
+        Raises `Refused` for an invalid SPIFFE ID, and for one that is not a workload's.
         """
         if not subject.startswith(SCHEME):
             return None
@@ -91,7 +91,7 @@ def compile_svid_rules(
     slot: BundleSlot,
     place: Place,
 ) -> SvidRules:
-    """The rules of the trust domains that have audiences: in a TrustBundle, or in an IssuerPolicy for `spiffe://…`."""
+    """Compile the rules of trust domains with audiences, from a TrustBundle or an IssuerPolicy for `spiffe://…`."""
     named: dict[str, tuple[TrustBundle | IssuerPolicy, frozenset[str]]] = {}
     for bundle in bundles:
         _, before = named.get(bundle.trust_domain.name, (bundle, frozenset()))
@@ -111,7 +111,7 @@ def compile_svid_rules(
 
 
 def judge_svid(token: VerifiedToken, rule: TokenRule) -> None:
-    """Raises `Refused` unless the token is what the specification asks of a JWT-SVID, sections 2 and 3."""
+    """Check that a token is a valid JWT-SVID (sections 2 and 3 of the specification). Raises `Refused`."""
     if token.algorithm not in ALGORITHMS:
         raise Refused(Reason.TOKEN_ALGORITHM, f"`{token.algorithm}` is not for JWT-SVIDs")
     if token.type not in _TYPES:
@@ -125,9 +125,9 @@ def judge_svid(token: VerifiedToken, rule: TokenRule) -> None:
 
 
 def looks_like_svid(text: str) -> bool:
-    """Whether the token, verified or not, says that its subject has a SPIFFE ID.
+    """Whether the subject of an unverified token starts with `spiffe://`.
 
-    Looser than verification: a JWT-SVID that is spoilt is to be refused, not passed over as somebody else's token.
+    Looser than verification, so that a malformed JWT-SVID is refused, and not ignored as a token of another issuer.
     """
     segments = text.split(".", 2)
     try:

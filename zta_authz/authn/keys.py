@@ -1,7 +1,7 @@
-"""JWKS text to an immutable key set, and the choice of keys for one token (RFC 7517, RFC 7518, RFC 8037).
+"""Parse a JWKS to an immutable key set, and choose the keys for a token (RFC 7517, RFC 7518, RFC 8037).
 
-An algorithm is never taken from the token alone: each key says which algorithms it may be used with, by its type, its
-curve, its size and its own `alg`, and a token whose `alg` is not among them does not reach that key.
+The token alone never chooses the algorithm. A key's type, curve, size and `alg` determine its algorithms, and it is
+only tried for a token whose `alg` is one of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_JWKS_BYTES: Final = 1024 * 1024
 SIGNING: Final = frozenset(("sig",))
 MAX_KEYS: Final = 100
-"""Keys in one set; a token without `kid` may be tried against all of them in Istio's reading."""
+"""The maximum number of keys in a set. With Istio semantics, a token without `kid` may be tried with all of them."""
 MIN_SECRET_BYTES: Final = 32
 
 _RSA_ALGORITHMS: Final = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
@@ -41,7 +41,7 @@ _ED25519: Final = "EdDSA"
 _ED25519_SIGNATURE_BYTES: Final = 64
 _HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 ALGORITHMS: Final = frozenset((*_RSA_ALGORITHMS, *_EC_ALGORITHMS.values(), *_HMAC_BYTES, _ED25519))
-"""Every `alg` that can be accepted at all: Envoy's list. `none` is not and never becomes one."""
+"""All accepted values of `alg`, the same as Envoy's. `none` is never accepted."""
 
 ASYMMETRIC: Final = ALGORITHMS - _HMAC_BYTES.keys()
 _THUMBPRINT_MEMBERS: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
@@ -58,9 +58,9 @@ _SINGLE_VALUES: Final = ("kid", "alg", "use")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """One verification key and the algorithms it may be used with; `kid` is "" where it has none.
+    """One verification key and its algorithms; `kid` is "" if it has none.
 
-    `names_algorithm`: its JWK has an `alg`.
+    `names_algorithm` is true if its JWK has an `alg`.
     """
 
     kid: str
@@ -69,7 +69,7 @@ class Key:
     names_algorithm: bool = False
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
-        """Whether `signature` over `message` is this key's. `algorithm` must be one of `algorithms`."""
+        """Whether this key verifies `signature` over `message`; False if `algorithm` is not one of its `algorithms`."""
         if algorithm not in self.algorithms:
             return False
         return _VERIFIERS[algorithm].verify(message, self.material, signature)
@@ -77,7 +77,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeySet:
-    """The keys of one issuer. Compared by identity: results cached for one set do not count for another."""
+    """The keys of one issuer. Compared by identity, because cached results of one set are not valid for another."""
 
     keys: tuple[Key, ...] = ()
 
@@ -85,9 +85,9 @@ class KeySet:
         return f"`kid` is {quoted((kid,))}, and the issuer's keys have {quoted(key.kid for key in self.keys)}"
 
     def choose_strictly(self, algorithm: str, kid: str) -> tuple[Key, ...]:
-        """The keys that may have signed: those named by `kid`, or without one the only key that fits.
+        """Choose the keys named by `kid` or, without one, the only key that fits `algorithm`.
 
-        Raises `Refused` where there is none, or more than one could be meant.
+        Raises `Refused` if no key fits, or several fit without a `kid`.
         """
         if not self.keys:
             raise Refused(Reason.TOKEN_KEY_UNKNOWN, "there are no keys for the issuer yet")
@@ -102,10 +102,10 @@ class KeySet:
         return fitting
 
     def choose_as_envoy(self, algorithm: str, kid: str, signature_bytes: int) -> tuple[Key, ...]:
-        """The keys jwt_authn tries: a `kid` rules out only keys that have another one.
+        """Choose the keys that jwt_authn tries: a `kid` excludes only keys with another `kid`.
 
-        An Ed25519 key without `alg` is tried for any algorithm, and ends the search at a signature that is not as long
-        as its own would be (measured with Envoy 1.40).
+        jwt_authn tries an Ed25519 key without `alg` for any algorithm, and stops there if the signature's length is not
+        that of Ed25519 (measured with Envoy 1.40).
         """
         named = tuple(key for key in self.keys if not kid or not key.kid or key.kid == kid)
         if not named:
@@ -126,16 +126,16 @@ def _does_not_fit(algorithm: str, keys: tuple[Key, ...]) -> str:
 NO_KEYS: Final = KeySet()
 
 
-def _nobody_fetches() -> None:
-    """What `KeySlot.key_unknown` does until somebody fetches keys for it."""
+def _ignore_unknown_key() -> None:
+    """The default of `KeySlot.key_unknown`, for keys that are not fetched."""
 
 
 class KeySlot:
-    """Where a rule's key set stands. The set is immutable; fetching replaces the one reference `current`.
+    """Holds a rule's key set. The set is immutable; a fetch replaces the reference `current`.
 
-    `fetched` keys come from `jwks_uri`, or where that is None from what the issuer's metadata names; one fetch may take
-    `timeout_seconds`. `key_unknown` is called on the request path whenever `current` lacks a token's key: whoever
-    fetches puts there what returns at once, never raises and may be called from any thread.
+    `fetched` keys come from `jwks_uri` or, if that is None, from the URI in the issuer's metadata; a fetch may take
+    `timeout_seconds`. `key_unknown` is called on the request path when `current` lacks a token's key. The fetcher
+    replaces it with a function that returns at once, never raises, and may be called from any thread.
     """
 
     __slots__ = ("current", "fetched", "issuer", "jwks_uri", "key_unknown", "timeout_seconds")
@@ -149,13 +149,13 @@ class KeySlot:
         fetched: bool = False,
         timeout_seconds: float = 0.0,
     ) -> None:
-        """A slot for `issuer`, with `current` as its keys until others are put in."""
+        """Create the slot of `issuer` with `current` as its first keys."""
         self.issuer = issuer
         self.jwks_uri = jwks_uri
         self.current = current
         self.fetched = fetched
         self.timeout_seconds = timeout_seconds
-        self.key_unknown: Callable[[], None] = _nobody_fetches
+        self.key_unknown: Callable[[], None] = _ignore_unknown_key
 
 
 class _BadKey(Exception):
@@ -163,12 +163,12 @@ class _BadKey(Exception):
 
 
 def parse_jwks(text: str, *, allow_private: bool = False) -> tuple[KeySet, tuple[str, ...]]:
-    """The usable keys of a JWKS document, and everything wrong with it in words.
+    """Parse a JWKS document; return the usable keys and a description of each error.
 
-    An object without `keys` whose members are certificates is one too, as for Envoy: each is the certificate (PEM) of
-    an RSA key, under its `kid`. Only the key is taken from it; that a certificate has expired says nothing of it.
-    Keys of a type, curve, use or algorithm that can't verify tokens here are passed over, as RFC 7517 section 5 asks;
-    a key that claims a known type and is malformed, too short or (unless `allow_private`) private is a fault.
+    As in Envoy, an object without `keys` may map key IDs to certificates (PEM) of RSA keys. Only the key is used, even
+    if the certificate has expired.
+    Keys of a type, curve, use or algorithm that can't verify tokens here are ignored (RFC 7517 section 5). A key of a
+    known type that is malformed, too short or (unless `allow_private`) private is an error.
     """
     if len(text) > MAX_JWKS_BYTES:
         return NO_KEYS, (f"the key set has more than {MAX_JWKS_BYTES // 1024} KiB",)
@@ -178,10 +178,10 @@ def parse_jwks(text: str, *, allow_private: bool = False) -> tuple[KeySet, tuple
         return NO_KEYS, (f"the key set is not a JWKS document: {error}",)
     if document and "keys" not in document and all(document) and all(map(_is_certificate, document.values())):
         return _read_certificates(document)
-    keys, wrong = read_jwks(document, allow_private=allow_private)
-    if not keys.keys and not wrong:
-        wrong = ("the key set has no key that can verify tokens",)
-    return keys, wrong
+    keys, errors = read_jwks(document, allow_private=allow_private)
+    if not keys.keys and not errors:
+        errors = ("the key set has no key that can verify tokens",)
+    return keys, errors
 
 
 def _is_certificate(value: Any) -> bool:
@@ -189,52 +189,52 @@ def _is_certificate(value: Any) -> bool:
 
 
 def _read_certificates(document: Mapping[str, str]) -> tuple[KeySet, tuple[str, ...]]:
-    """All of them or none, as in Envoy."""
+    """Read all certificates, or none if one is invalid, as Envoy does."""
     if len(document) > MAX_KEYS:
         return NO_KEYS, (f"the key set has {len(document)} certificates, more than {MAX_KEYS}",)
     keys: list[Key] = []
-    wrong: list[str] = []
+    errors: list[str] = []
     for number, (kid, pem) in enumerate(document.items(), 1):
         try:
             keys.append(Key(kid, _RSA_ALGORITHMS, _certified_key(pem)))
         except _BadKey as error:
-            wrong.append(f"certificate {number} of the key set {error}")
-    return (NO_KEYS if wrong else KeySet(tuple(keys))), tuple(wrong)
+            errors.append(f"certificate {number} of the key set {error}")
+    return (NO_KEYS if errors else KeySet(tuple(keys))), tuple(errors)
 
 
 def _certified_key(pem: str) -> RSAPublicKey:
     try:
         key = load_pem_x509_certificate(pem.encode("ascii")).public_key()
     except (ValueError, UnsupportedAlgorithm):
-        raise _BadKey("is not one") from None
+        raise _BadKey("is not a valid certificate") from None
     if not isinstance(key, RSAPublicKey):
-        raise _BadKey("is not of an RSA key, and Envoy takes no other from a certificate")
-    wrong = rsa_weakness(key.key_size, key.public_numbers().e)
-    if wrong:
-        raise _BadKey(f"is of {wrong}")
+        raise _BadKey("is not of an RSA key, and Envoy accepts no other in a certificate")
+    weakness = rsa_weakness(key.key_size, key.public_numbers().e)
+    if weakness:
+        raise _BadKey(f"is of {weakness}")
     return key
 
 
 def read_jwks(
     document: Mapping[str, Any], *, allow_private: bool = False, uses: frozenset[str] = SIGNING
 ) -> tuple[KeySet, tuple[str, ...]]:
-    """As `parse_jwks`, for a document that is parsed already, and may hold no key. `uses` are the `use` we take."""
+    """As `parse_jwks`, for parsed JSON, which may contain no usable key. `uses` are the accepted values of `use`."""
     entries = document.get("keys")
     if not isinstance(entries, (list, tuple)):
         return NO_KEYS, ("the key set has no list `keys`",)
     if len(entries) > MAX_KEYS:
         return NO_KEYS, (f"the key set has {len(entries)} keys, more than {MAX_KEYS}",)
     keys: list[Key] = []
-    wrong: list[str] = []
+    errors: list[str] = []
     for number, entry in enumerate(entries, 1):
         try:
             key = _read_key(entry, allow_private, uses)
         except _BadKey as error:
-            wrong.append(f"key {number} of the key set {error}")
+            errors.append(f"key {number} of the key set {error}")
         else:
             if key is not None:
                 keys.append(key)
-    return KeySet(tuple(keys)), tuple(wrong)
+    return KeySet(tuple(keys)), tuple(errors)
 
 
 def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | None:
@@ -249,7 +249,7 @@ def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | No
     if entry.get("use", "sig") not in uses or not _may_verify(entry.get("key_ops")):
         return None
     if kty in ("RSA", "EC", "OKP") and "d" in entry and not allow_private:
-        raise _BadKey("is a private key, which does not belong into policies")
+        raise _BadKey("is a private key, which does not belong in a policy")
     fitting = _fitting_algorithms(kty, entry)
     algorithm = entry.get("alg", "")
     algorithms = fitting & {algorithm} if algorithm else fitting
@@ -259,9 +259,9 @@ def _read_key(entry: Any, allow_private: bool, uses: frozenset[str]) -> Key | No
 
 
 def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """The SHA-256 thumbprint of a public key, base64url (RFC 7638; for OKP RFC 8037 section 2).
+    """The SHA-256 thumbprint of a public key in base64url (RFC 7638; for OKP RFC 8037 section 2).
 
-    Whether the members make a key is not looked at. Raises ValueError where they are not all there, as texts.
+    Does not check that the members form a valid key. Raises ValueError unless all are present as strings.
     """
     kty = jwk.get("kty")
     members = {name: jwk.get(name) for name in _THUMBPRINT_MEMBERS.get(kty if isinstance(kty, str) else "", ())}
@@ -308,10 +308,10 @@ def _material(kty: str, entry: Mapping[str, Any]) -> Any:
         return _secret(entry)
     public = {name: entry[name] for name in _PUBLIC_MEMBERS if name in entry}
     try:
-        # the library passes over foreign characters
+        # the library ignores invalid characters
         numbers = {name: base64url_decode(public.get(name, ""), canonical=False) for name in _NUMBERS}
         if kty == "RSA":
-            _check_rsa(numbers)  # first: to make a key of a number without bounds may take long
+            _check_rsa(numbers)  # first, because building a key from an unlimited number may take long
             return RSAAlgorithm.from_jwk(public)
         return ECAlgorithm.from_jwk(public) if kty == "EC" else OKPAlgorithm.from_jwk(public)
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
@@ -322,8 +322,8 @@ def _check_rsa(numbers: Mapping[str, bytes]) -> None:
     if not numbers["n"] or not numbers["e"]:
         raise ValueError("a number is missing")
     modulus, exponent = (int.from_bytes(numbers[name], "big") for name in ("n", "e"))
-    wrong = rsa_weakness(modulus.bit_length(), exponent)
-    if wrong:
-        raise _BadKey(f"is {wrong}")
+    weakness = rsa_weakness(modulus.bit_length(), exponent)
+    if weakness:
+        raise _BadKey(f"is {weakness}")
     if exponent not in _JWK_EXPONENTS:
-        raise _BadKey("is an RSA key whose exponent is neither 3 nor 65537, and Envoy takes no other")
+        raise _BadKey("is an RSA key whose exponent is neither 3 nor 65537, and Envoy accepts no other")

@@ -1,10 +1,10 @@
-"""Where tokens stand in a request: headers, query parameters and cookies, in the strict and in Envoy's reading.
+"""Find the tokens in a request's headers, query parameters and cookies.
 
-Strict reading: a bearer token is what follows the scheme `Bearer`, in any case, at the start of the value (RFC 6750,
-RFC 9110 section 11.1), and a place that holds two values is refused, because the upstream may read the other one.
-Envoy's reading: the prefix is looked for anywhere in the value, case-sensitively, and what stands between it and the
-next character that tokens are made of is passed over; of a header's several values each may hold a token, of several
-query parameters or cookies of one name the first counts.
+With strict semantics, a bearer token follows the scheme `Bearer`, in any case, at the start of the value (RFC 6750,
+RFC 9110 section 11.1). A location with two values is refused, because the upstream may read the other one.
+With Envoy's semantics, the prefix may be anywhere in the value and is case-sensitive, and characters between it and the
+next one that a token may contain are skipped. Each of a header's values may contain a token; of several query
+parameters or cookies with the same name, the first is used.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ DEFAULT_HEADER: Final = "authorization"
 DEFAULT_PREFIX: Final = "Bearer "
 DEFAULT_PARAM: Final = "access_token"
 MAX_TOKENS: Final = 8
-"""Tokens one request may present in the strict reading."""
+"""The maximum number of tokens in a request with strict semantics."""
 MAX_QUERY_PARAMS: Final = 1000
-"""Query parameters looked at; what follows can hide no token, because a longer query is refused in strict reading."""
+"""The maximum number of query parameters read. With strict semantics a longer query is refused."""
 MAX_COOKIES: Final = 1000
-"""Cookies that a request may hold in strict reading, in all lines together, where tokens are looked for in them."""
+"""The maximum number of cookies, in all lines together, if tokens may be in cookies and semantics are strict."""
 _BEARER = "bearer"
 _DPOP = "dpop"
 _BLANKS = " \t"
@@ -42,7 +42,7 @@ _TOKEN_CHARACTER = re.compile(r"[A-Za-z0-9_.-]")
 
 
 class Kind(IntEnum):
-    """What a place is; the order is the one in which the payload of the first token wins."""
+    """The kind of a token location. Of several tokens, the payload of the first location in this order is used."""
 
     HEADER = 0
     PARAM = 1
@@ -51,7 +51,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """One place a token may stand in. Equal places of several rules are one object, compared by identity."""
+    """One location of a token. Equal locations of several rules are one object, compared by identity."""
 
     kind: Kind
     name: str
@@ -62,13 +62,13 @@ class Place:
 
 
 class Places:
-    """All places of all rules, each once."""
+    """All locations of all rules, without duplicates."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[Kind, str, str], Place] = {}
 
     def of(self, rule: JwtRule) -> tuple[Place, ...]:
-        """The rule's places in the order in which their payloads win. Without any of its own: the two defaults."""
+        """The rule's locations in order of precedence; the two defaults if it names none."""
         headers = sorted({(header.name.lower(), header.prefix) for header in rule.from_headers}, key="".join)
         params = sorted(set(rule.from_params))
         cookies = sorted(set(rule.from_cookies))
@@ -82,7 +82,7 @@ class Places:
 
     @property
     def bearer(self) -> Place:
-        """Authorization, where bearer tokens stand."""
+        """The Authorization header, which carries bearer tokens."""
         return self._place(Kind.HEADER, DEFAULT_HEADER, DEFAULT_PREFIX)
 
     def _place(self, kind: Kind, name: str, prefix: str = "") -> Place:
@@ -90,7 +90,7 @@ class Places:
 
 
 class Presented(msgspec.Struct, frozen=True):
-    """What stands in a place. `dpop`: the scheme says that a proof of possession comes with it (RFC 9449)."""
+    """A token at its location. `dpop`: its scheme requires a proof of possession (RFC 9449)."""
 
     place: Place
     text: str
@@ -101,7 +101,7 @@ Found = list[Presented]
 
 
 class TokenFinder:
-    """Finds what stands in a set of places. `strict` says which reading."""
+    """Finds the tokens at a set of locations."""
 
     __slots__ = ("_cookies", "_headers", "_longest_name", "_params", "_strict")
 
@@ -114,7 +114,7 @@ class TokenFinder:
         self._strict = strict
 
     def find(self, request: RequestAttributes) -> Found:
-        """Each place that holds a token, with its text. In the strict reading raises `Refused` where one holds two."""
+        """Find the tokens and their locations. With strict semantics, raises `Refused` if a location has two values."""
         found: Found = []
         headers = request.headers
         for place, read in self._headers:
@@ -131,7 +131,7 @@ class TokenFinder:
         return found
 
     def _may_hold_params(self, path: str) -> bool:
-        """False in the usual case: not one of the names stands anywhere in the path, and none can be hidden in it."""
+        """Whether the query may contain a parameter of a rule, by a quick check that usually finds it can't."""
         for name in self._params:
             if name in path:
                 return True
@@ -147,17 +147,16 @@ class TokenFinder:
             name, _, value = field.partition("=")
             place = self._params.get(self._decoded(name) if "%" in name and len(name) <= self._longest_name else name)
             if place is not None and self._strict and "%" in name:
-                # Envoy takes parameters out by the spelling they came in: this one would go on to the upstream.
+                # Envoy removes parameters by their literal name, so this one would reach the upstream.
                 raise Refused(Reason.TOKEN_MALFORMED, f"the parameter `{place.name}` is written with escapes")
             if place is not None:
-                self._take(place, self._decoded(value), values)
+                self._keep_first(place, self._decoded(value), values)
         found.extend(Presented(place, values[place]) for place in self._params.values() if place in values)
 
     def _decoded(self, text: str) -> str:
-        """A name or value of a query parameter, decoded. In strict reading a stray `%` leaves it as it came.
+        """Decode a query parameter's name or value. With strict semantics, text with a stray `%` is not decoded.
 
-        No token and no parameter of a rule is written so, and putting up with a stray `%` costs most where there are
-        thousands.
+        No token and no parameter of a rule contains one, and decoding text with thousands of them is costly.
         """
         if self._strict and "%" in text and has_stray_percent(utf8_bytes(text)):
             return text
@@ -165,28 +164,28 @@ class TokenFinder:
 
     def _find_cookies(self, headers: Headers, found: Found) -> None:
         values: dict[Place, str] = {}
-        left = MAX_COOKIES
+        cookies_left = MAX_COOKIES
         for header in headers.all("cookie"):
-            fields = header.split(";", left if self._strict else -1)
-            left -= len(fields)
-            if self._strict and left < 0:
+            fields = header.split(";", cookies_left if self._strict else -1)
+            cookies_left -= len(fields)
+            if self._strict and cookies_left < 0:
                 raise Refused(Reason.REQUEST_MALFORMED, f"more than {MAX_COOKIES} cookies")
             for field in fields:
                 name, equals, value = field.partition("=")
                 if self._strict:
                     name, value = name.strip(_BLANKS), _unquoted(value.strip(_BLANKS))
-                else:  # blanks behind a token Envoy passes over, as it decodes them to nothing
+                else:  # Envoy ignores blanks after a token
                     name, value = name.lstrip(" "), _unquoted(value).rstrip(_BLANKS)
                 place = self._cookies.get(name) if equals else None
                 if place is not None:
-                    self._take(place, value, values)
+                    self._keep_first(place, value, values)
         found.extend(Presented(place, values[place]) for place in self._cookies.values() if place in values)
 
-    def _take(self, place: Place, value: str, values: dict[Place, str]) -> None:
+    def _keep_first(self, place: Place, value: str, values: dict[Place, str]) -> None:
         if place not in values:
             values[place] = value
         elif self._strict:
-            raise Refused(Reason.TOKEN_TOO_MANY, f"{place.kind.name.lower()} `{place.name}` stands there twice")
+            raise Refused(Reason.TOKEN_TOO_MANY, f"{place.kind.name.lower()} `{place.name}` appears twice")
 
 
 def _unquoted(value: str) -> str:
@@ -194,7 +193,7 @@ def _unquoted(value: str) -> str:
 
 
 def _reader(place: Place, *, strict: bool) -> Callable[[Place, tuple[str, ...]], Found]:
-    """How the values of a header are read."""
+    """The reader of a header's values."""
     if not strict:
         return _envoy_headers
     return _by_scheme if place.prefix.strip(_BLANKS).lower() == _BEARER else _strict_header
@@ -211,11 +210,11 @@ def _strict_header(place: Place, values: tuple[str, ...]) -> Found:
 
 
 def _by_scheme(place: Place, values: tuple[str, ...]) -> Found:
-    """What follows `Bearer`, or in Authorization `DPoP`."""
+    """Read the token after `Bearer` or, in Authorization, after `DPoP`."""
     if len(values) > 1:
         raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
     value = values[0].strip(_BLANKS)
-    if value.startswith(DEFAULT_PREFIX):  # as nearly everybody writes it
+    if value.startswith(DEFAULT_PREFIX):  # the usual spelling
         return [Presented(place, value[len(DEFAULT_PREFIX) :].strip(" "))]
     text = _after_scheme(value, _BEARER)
     if text is not None:
@@ -230,12 +229,12 @@ def _after_scheme(value: str, scheme: str) -> str | None:
         return None
     rest = value[length:]
     if rest and (rest[0].isalnum() or rest[0] in "!#$%&'*+-.^_`|~"):
-        return None  # a longer scheme name (RFC 9110 section 5.6.2), not ours
-    return rest.strip(" ")  # a tab, or nothing, makes a token that is refused as malformed
+        return None  # another scheme, with a longer name (RFC 9110 section 5.6.2)
+    return rest.strip(" ")  # a tab or nothing is a token too, which is refused as malformed
 
 
 def _envoy_headers(place: Place, values: tuple[str, ...]) -> Found:
-    """What follows the prefix in each value that holds it, in order; without a prefix every value, empty or not."""
+    """Read the text after the prefix in each value that contains it; without a prefix, each value."""
     if not place.prefix:
         return [Presented(place, value.rstrip(_BLANKS)) for value in values]
     return [
@@ -246,6 +245,6 @@ def _envoy_headers(place: Place, values: tuple[str, ...]) -> Found:
 
 
 def _envoy_token(value: str, after: int) -> str:
-    """From the first character at or behind `after` that a token may hold; the whole value where there is none."""
-    found = _TOKEN_CHARACTER.search(value, after)
-    return value[found.start() :].rstrip(_BLANKS) if found else value
+    """The value from the first token character at or after `after`; the whole value if there is none."""
+    match = _TOKEN_CHARACTER.search(value, after)
+    return value[match.start() :].rstrip(_BLANKS) if match else value

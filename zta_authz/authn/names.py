@@ -1,4 +1,4 @@
-"""The names a certificate carries, in the order and spelling in which Envoy offers them to its RBAC filter."""
+"""The names in a certificate, in the order and spelling that Envoy passes to its RBAC filter."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _SHORT_NAMES = {
     NameOID.TITLE: "title",
     NameOID.USER_ID: "UID",
 }
-"""OpenSSL's short names, as far as `cryptography` does not use them anyway."""
+"""OpenSSL's short names that `cryptography` does not use by default."""
 
 
 def uri_names(certificate: Certificate) -> tuple[str, ...]:
-    """Its URI SANs. Raises one of `CERTIFICATE_ERRORS`."""
+    """The URI SANs. Raises one of `CERTIFICATE_ERRORS`."""
     names = extension(certificate, x509.SubjectAlternativeName)
     return () if names is None else tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 def dns_names(certificate: Certificate) -> tuple[str, ...]:
-    """Its DNS SANs. Raises one of `CERTIFICATE_ERRORS`."""
+    """The DNS SANs. Raises one of `CERTIFICATE_ERRORS`."""
     names = extension(certificate, x509.SubjectAlternativeName)
     return () if names is None else tuple(names.get_values_for_type(x509.DNSName))
 
 
 def subject_name(certificate: Certificate) -> str:
-    r"""Its subject as OpenSSL's `XN_FLAG_RFC2253` prints it: last part first, all but printable ASCII as `\XX`."""
+    r"""The subject as OpenSSL's `XN_FLAG_RFC2253` prints it: last part first, non-printable and non-ASCII as `\XX`."""
     text = certificate.subject.rfc4514_string(_SHORT_NAMES)
     if text.isascii() and text.isprintable():
         return text
@@ -47,6 +47,6 @@ def subject_name(certificate: Certificate) -> str:
 
 
 def envoy_names(certificate: Certificate) -> tuple[str, ...]:
-    """All URI SANs, all DNS SANs, the subject if it is not empty."""
+    """All URI SANs, then all DNS SANs, then the subject unless it is empty."""
     subject = subject_name(certificate)
     return (*uri_names(certificate), *dns_names(certificate), *((subject,) if subject else ()))

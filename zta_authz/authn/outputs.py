@@ -1,7 +1,7 @@
-"""What a verified token asks of the request that goes on: headers to set from it, and its own removal.
+"""Request changes caused by a verified token: headers set from it, and removal of the token itself.
 
-Istio's `outputPayloadToHeader`, `outputClaimToHeaders` and `forwardOriginalToken`. Every header that a rule may set is
-removed from what the client sent, whether or not it is set now, so that nobody can speak in a token's name.
+Implements Istio's `outputPayloadToHeader`, `outputClaimToHeaders` and `forwardOriginalToken`. Every header that a rule
+may set is removed from the client's request, whether or not it is set now, so that no client can forge it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import JwtRule
 
 Outputs = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
-"""Headers, each with the paths of the claims it may be set from; the first that is there counts."""
+"""Headers, each with the paths of its claims; the first claim that has a value is used."""
 
 
 def headers_set_by(rule: JwtRule) -> frozenset[str]:
-    """Every header name (lower case) that `rule` may set."""
+    """All headers (lower case) that `rule` may set."""
     names = {output.header.lower() for output in rule.output_claim_to_headers}
     if rule.output_payload_to_header:
         names.add(rule.output_payload_to_header.lower())
@@ -31,22 +31,22 @@ def headers_set_by(rule: JwtRule) -> frozenset[str]:
 
 
 def compile_outputs(rule: JwtRule, *, strict: bool) -> Outputs:
-    """What `outputClaimToHeaders` names: dots lead into nested claims, as in Envoy.
+    """Compile `outputClaimToHeaders`. Dots separate the names of nested claims, as in Envoy.
 
-    In the strict reading a claim whose own name has the dots counts, where there is no nested one.
+    With strict semantics, a claim whose own name contains the dots is used if there is no nested one.
     """
-    found = []
+    outputs = []
     for output in rule.output_claim_to_headers:
         path = tuple(output.claim.split("."))
         paths = (path, (output.claim,)) if strict and len(path) > 1 else (path,)
-        found.append((output.header.lower(), paths))
-    return tuple(found)
+        outputs.append((output.header.lower(), paths))
+    return tuple(outputs)
 
 
 def headers_from(payload_header: str, outputs: Outputs, token: VerifiedToken) -> tuple[tuple[str, str], ...]:
-    """The (name, value) pairs set from `token`; claims without a value are left out.
+    """The (name, value) pairs set from `token`, without claims that have no value.
 
-    A value may have control characters: rules compare it, and the answer to the proxy leaves it out.
+    A value may contain control characters. Rules compare it, but it is not sent.
     """
     headers: list[tuple[str, str]] = []
     if payload_header:
@@ -61,9 +61,9 @@ def headers_from(payload_header: str, outputs: Outputs, token: VerifiedToken) ->
 def changes_for(
     set_headers: Iterable[tuple[str, str]], consumed: Iterable[Place], strip: frozenset[str], *, repeat: bool = False
 ) -> Changes:
-    """The changes: headers to set, `strip` and the `consumed` places to remove.
+    """Combine the changes: set headers, remove those in `strip` and the `consumed` token locations.
 
-    The first value of a header counts; with `repeat` all stay, as Envoy adds one for each of several tokens.
+    Of several values for a header the first is used; `repeat` keeps all, as Envoy adds one for each token.
     A header that is set is not also removed, because Envoy removes last. Cookies are never removed, as in Istio.
     """
     pairs = tuple(set_headers)

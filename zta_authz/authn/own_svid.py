@@ -1,6 +1,6 @@
-"""Our own X.509-SVID: what the Workload API hands out, read and judged before anything is served with it.
+"""The service's own X.509-SVID: read from the Workload API's answer, and validated before it is used.
 
-The private key passes through here in memory. It is in no `repr`, no message and no log.
+The private key passes through this module in memory. It is in no `repr`, no message and no log.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SERVER_USAGES = frozenset((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnSvid:
-    """An SVID to serve with: PEM of its chain (leaf first) and of its key. Compared by identity."""
+    """An SVID to serve with: its chain (leaf first) and key in PEM. Compared by identity."""
 
     spiffe_id: SpiffeId
     window: Window
@@ -51,7 +51,7 @@ class OwnSvid:
 
 
 class SvidSlot:
-    """Where our SVID stands, None while we have none. Its one reference is replaced."""
+    """Holds the service's SVID, None until there is one. A renewal replaces the reference `current`."""
 
     __slots__ = ("current",)
 
@@ -60,27 +60,27 @@ class SvidSlot:
 
 
 def read_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
-    """The SVID of DER certificates (leaf first) and a PKCS#8 key in DER, said to be `spiffe_id`'s.
+    """Read the SVID of `spiffe_id` from DER certificates (leaf first) and a PKCS#8 key in DER.
 
-    Raises ValueError in words without anything of the key. Its validity at any time is not judged, nor who issued it:
-    the agent that gave it is trusted with that, and whoever we serve judges it.
+    Raises ValueError with a message that contains nothing of the key. Validity times and the issuer are not checked:
+    the agent is trusted, and our clients check them.
     """
     certificates = _certificates(chain)
     leaf = certificates[0]
     try:
-        wrong = _wrong_with(leaf, spiffe_id)
+        problem = _problem(leaf, spiffe_id)
     except Refused as error:
-        wrong = error.detail
+        problem = error.detail
     except CERTIFICATE_ERRORS:
-        wrong = "the certificate can't be read"
-    if wrong:
-        raise ValueError(wrong)
-    pem = b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+        problem = "the certificate can't be read"
+    if problem:
+        raise ValueError(problem)
+    pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
     return OwnSvid(svid_id(leaf), Window.of(leaf), certificates[1:], pem, _key_pem(key, leaf))
 
 
 def _certificates(chain: bytes) -> tuple[Certificate, ...]:
-    """The certificates, one at least. Raises ValueError."""
+    """Parse the certificates, at least one. Raises ValueError."""
     blocks = split_der(chain)
     if not 1 <= len(blocks) <= MAX_CHAIN:
         raise ValueError(f"{len(blocks)} certificates, not 1 to {MAX_CHAIN}")
@@ -90,10 +90,10 @@ def _certificates(chain: bytes) -> tuple[Certificate, ...]:
         raise ValueError("a certificate can't be read") from None
 
 
-def _wrong_with(leaf: Certificate, spiffe_id: str) -> str:
-    """What keeps `leaf` from being served with, "" if nothing does. Raises `Refused`, or `CERTIFICATE_ERRORS`."""
+def _problem(leaf: Certificate, spiffe_id: str) -> str:
+    """Why `leaf` can't be used, "" if it can. Raises `Refused`, or one of `CERTIFICATE_ERRORS`."""
     if str(svid_id(leaf)) != spiffe_id:
-        return "the certificate is another SPIFFE ID's"
+        return "the certificate has another SPIFFE ID"
     if is_authority(leaf):
         return "the certificate is a CA"
     usages = extension(leaf, x509.ExtendedKeyUsage)
@@ -113,5 +113,5 @@ def _key_pem(der: bytes, leaf: Certificate) -> bytes:
         for public in (key.public_key(), leaf.public_key())
     )
     if own != certified:
-        raise ValueError("the private key is not the certificate's")
+        raise ValueError("the private key does not belong to the certificate")
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,7 +1,7 @@
-"""What is revoked before its time: tokens, keys, subjects, certificates and SPIFFE IDs, from RevocationList documents.
+"""Revoked tokens, keys, subjects, certificates and SPIFFE IDs, from RevocationList documents.
 
-Asked on every call, after whatever a cache knows of a token or certificate: nothing that is kept can outlive its
-revocation. What carries no time of issue counts as issued before any time, because nobody can tell.
+Revocations are checked on every call, also for cached tokens and certificates, so that no cached result outlives a
+revocation. A credential without a time of issue counts as issued before any time.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _OF_PEERS: Final = _OF_CERTIFICATES | {Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """When one revocation counts, and what the decision log is told."""
+    """When one revocation applies, and its `detail` for the decision log."""
 
     before: float
     effective_from: float
-    says: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a certificate is revoked by: its serial number in decimal and its SHA-256 in hex.
+    """The identifiers that revoke a certificate: its serial number in decimal, and SHA-256 fingerprints in hex.
 
-    `fingerprints` has the SHA-256 of every spelling of the certificate: its holder can turn one into another.
+    `fingerprints` covers every encoding of the certificate, because its holder can turn one into another.
     """
 
     serial: str
@@ -48,27 +48,27 @@ class Mark:
 
     @classmethod
     def of(cls, certificate: Certificate) -> Mark:
-        """The certificate's."""
+        """The identifiers of `certificate`."""
         return cls(str(certificate.serial_number), fingerprints(certificate))
 
 
 class Revocations:
-    """Every entry of every list, found by what it names.
+    """The entries of all lists, indexed by what they revoke.
 
-    `of_tokens`, `of_peers` and `of_certificates` (by serial number or SHA-256) say whether there are any such.
+    `of_tokens`, `of_peers` and `of_certificates` (by serial number or SHA-256) are true if any entry applies to these.
     """
 
     __slots__ = ("_entries", "_prefixes", "of_certificates", "of_peers", "of_tokens")
 
     def __init__(self, lists: Iterable[RevocationList] = ()) -> None:
         self._entries: dict[tuple[Revoked, str, str], tuple[_Entry, ...]] = {}
-        for each in lists:
-            for entry in each.entries:
+        for document in lists:
+            for entry in document.entries:
                 key = (entry.what, entry.issuer, entry.value)
                 comment = f": {entry.comment}" if entry.comment else ""
-                says = f"{entry.what} revoked by `{each.namespace}/{each.name}`{comment}"
-                found = _Entry(entry.before, entry.effective_from, says)
-                self._entries[key] = (*self._entries.get(key, ()), found)
+                detail = f"{entry.what} revoked by `{document.namespace}/{document.name}`{comment}"
+                compiled = _Entry(entry.before, entry.effective_from, detail)
+                self._entries[key] = (*self._entries.get(key, ()), compiled)
         kinds = {what for what, _, _ in self._entries}
         self.of_tokens = not kinds.isdisjoint(_OF_TOKENS)
         self.of_peers = not kinds.isdisjoint(_OF_PEERS)
@@ -76,16 +76,16 @@ class Revocations:
         self._prefixes = [key for key in self._entries if key[0] is Revoked.SPIFFE_PREFIX]
 
     def check_token(self, authority: str, token: VerifiedToken, now: float) -> None:
-        """Raises `Refused` where `token`, its key or its subject is revoked at `now`; `authority` vouches for it."""
+        """Check that a token of issuer `authority`, its key and its subject are not revoked. Raises `Refused`."""
         kids: tuple[str, ...] = (token.key.kid,)
-        if token.kid != token.key.kid:  # Istio's reading tries keys without `kid` for a token that names one
+        if token.kid != token.key.kid:  # Istio semantics try keys without `kid` for a token that names one
             kids = (token.key.kid, token.kid)
         self.check_claims(authority, token.subject, token.token_id, token.issued_at, now, kids)
 
     def check_claims(
         self, authority: str, subject: str, token_id: str, issued: float | None, now: float, kids: tuple[str, ...] = ()
     ) -> None:
-        """As `check_token`, for a token of which only these claims are known, and the names of its key."""
+        """As `check_token`, for a token of which only these claims, and its possible key IDs, are known."""
         named = (
             (Revoked.TOKEN, authority, token_id),
             (Revoked.TOKEN, "", token_id),
@@ -97,19 +97,19 @@ class Revocations:
         if subject.startswith(SCHEME):
             self._check_id(subject, issued, now, Reason.TOKEN_REVOKED)
 
-    def says_of_keys(self, authority: str) -> bool:
-        """Whether keys of `authority` are revoked."""
+    def revokes_keys_of(self, authority: str) -> bool:
+        """Whether any key of `authority` is revoked."""
         return any(what is Revoked.KEY and issuer == authority for what, issuer, _ in self._entries)
 
-    def says_of_earlier(self, spiffe_id: str) -> bool:
-        """Whether some of what was issued to `spiffe_id` is revoked, by the time when it was issued."""
+    def revokes_earlier_credentials(self, spiffe_id: str) -> bool:
+        """Whether credentials of `spiffe_id` are revoked by their time of issue."""
         keys = [(Revoked.SPIFFE_ID, "", spiffe_id), *(key for key in self._prefixes if spiffe_id.startswith(key[2]))]
         return any(entry.before < float("inf") for key in keys for entry in self._entries.get(key, ()))
 
     def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
-        """Raises `Refused` where one of the peer's `names`, or a certificate of its chain, is revoked at `now`.
+        """Check that none of the peer's `names` and of its chain's certificates is revoked at `now`. Raises `Refused`.
 
-        `issued` is when the leaf's validity began, None without a certificate.
+        `issued` is the leaf's notBefore in seconds since the epoch, None without a certificate.
         """
         for mark in marks if self.of_certificates else ():
             self._refuse((Revoked.SERIAL, "", mark.serial), None, now, Reason.PEER_REVOKED)
@@ -128,14 +128,14 @@ class Revocations:
     def _refuse(self, key: tuple[Revoked, str, str], issued: float | None, now: float, reason: Reason) -> None:
         for entry in self._entries.get(key, ()):
             if now >= entry.effective_from and (issued is None or issued < entry.before):
-                raise Refused(reason, entry.says)
+                raise Refused(reason, entry.detail)
 
 
 NOTHING_REVOKED: Final = Revocations()
 
 
 class RevocationSlot:
-    """Where the revocations in force stand, for what outlives a reload of them. Its one reference is replaced."""
+    """Holds the revocations in force, for users that outlive a reload. A reload replaces the reference `current`."""
 
     __slots__ = ("current",)
 
@@ -144,14 +144,14 @@ class RevocationSlot:
 
     @property
     def of_peers(self) -> bool:
-        """Whether any revocation names peers."""
+        """Whether any revocation applies to peers."""
         return self.current.of_peers
 
     @property
     def of_certificates(self) -> bool:
-        """Whether any revocation names certificates."""
+        """Whether any revocation applies to certificates."""
         return self.current.of_certificates
 
     def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
-        """As `Revocations.check_peer`, by those in force now."""
+        """As `Revocations.check_peer`, with the revocations in force now."""
         self.current.check_peer(names, marks, issued, now)

@@ -1,6 +1,6 @@
-"""One X.509-SVID (SPIFFE X509-SVID specification, sections 2 to 5): what a leaf must be, apart from its chain.
+"""Checks of an X.509-SVID's leaf (SPIFFE X509-SVID specification, sections 2 to 5).
 
-Not verified here: that anybody trusted issued it; `chain.find_path` does that.
+`chain.find_path` verifies that a trusted authority issued it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CLIENT_USAGES = frozenset((ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID
 
 
 def workload_id(text: str) -> SpiffeId:
-    """The SPIFFE ID of a workload: valid, and with a path. Raises `Refused`."""
+    """Parse a workload's SPIFFE ID, which must have a path. Raises `Refused`."""
     try:
         spiffe_id = SpiffeId.parse(text)
     except ValueError as error:
@@ -33,7 +33,7 @@ def workload_id(text: str) -> SpiffeId:
 
 
 def svid_id(leaf: Certificate) -> SpiffeId:
-    """The leaf's one SPIFFE ID. Raises `Refused`, or one of `CERTIFICATE_ERRORS` where the names can't be read."""
+    """The leaf's only SPIFFE ID. Raises `Refused`, or one of `CERTIFICATE_ERRORS` if the names can't be read."""
     names = uri_names(leaf)
     if len(names) != 1:
         raise Refused(Reason.PEER_SAN_COUNT, f"{len(names)} URI SANs instead of 1")
@@ -41,14 +41,14 @@ def svid_id(leaf: Certificate) -> SpiffeId:
 
 
 def claimed_ids(uris: tuple[str, ...]) -> tuple[SpiffeId, ...]:
-    """Every URI SAN of the scheme `spiffe`, for a certificate that may have several. Raises `Refused` for a bad one."""
+    """All URI SANs with the scheme `spiffe`, for certificates that may have several. Raises `Refused`."""
     return tuple(workload_id(uri) for uri in uris if uri[: len(SCHEME)].lower() == SCHEME)
 
 
 def check_leaf(leaf: Certificate, *, needs_key_usage: bool) -> None:
-    """Raises `Refused` unless `leaf` is an end-entity certificate, of sound strength, that a client may use.
+    """Check that `leaf` is a client's end-entity certificate of sufficient strength. Raises `Refused`.
 
-    `needs_key_usage`: a leaf without the key usage extension is refused, as the SPIFFE specification demands it.
+    `needs_key_usage` refuses a leaf without the key usage extension, as the SPIFFE specification demands.
     """
     if is_authority(leaf):
         raise Refused(Reason.PEER_CERTIFICATE_IS_CA, "the leaf is a CA")

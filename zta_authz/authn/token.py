@@ -1,4 +1,4 @@
-"""A token whose signature was verified, and the confirmation (RFC 7800) that it carries."""
+"""A token with a verified signature, and its confirmation (RFC 7800)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """The `cnf` claim (RFC 7800), as far as it is understood; both empty where it names only what is not."""
+    """The supported members of the `cnf` claim (RFC 7800); both are empty if it has only others."""
 
     certificate_sha256: bytes = b""
     key_thumbprint: str = ""
@@ -21,11 +21,11 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VerifiedToken:
-    """A token whose signature was verified with a key of `keys`; its times and audience are judged on each use.
+    """A token whose signature was verified with `key` of `keys`. Times and audience are checked on each use.
 
-    `key` is that key, `kid` and `type` are what its header says. `audiences` are normalised as `normal_audience` does;
-    `payload` is the token's middle segment as it came, base64url. `issued_at` and `expires` are None where the token
-    does not say.
+    `kid` and `type` come from the header. `audiences` are normalised by `normal_audience`. `payload` is the token's
+    middle segment as received, in base64url. Times are seconds since the epoch; `issued_at` and `expires` are None if
+    absent.
     """
 
     keys: KeySet

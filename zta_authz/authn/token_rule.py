@@ -1,4 +1,4 @@
-"""One JWT rule made ready for verification: whose keys, where the token stands, for which audiences."""
+"""A compiled JWT rule: keys, token locations, audiences and limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SigningKeys(Protocol):
-    """The keys that may sign a rule's tokens. They are replaced while requests are served."""
+    """The keys that verify a rule's tokens. They change while requests are served."""
 
     @property
     def current(self) -> KeySet:
@@ -33,9 +33,9 @@ class SigningKeys(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRule:
-    """One compiled entry of `jwtRules`, with its issuer's limits. Without `audiences` (normalised) any will do.
+    """One compiled entry of `jwtRules`, with its issuer's limits. Empty `audiences` (normalised) allow any.
 
-    `svid` marks the rule of a trust domain, which is for JWT-SVIDs: its `audiences` are compared as they are.
+    `svid` marks a trust domain's rule for JWT-SVIDs, whose `audiences` are not normalised.
     """
 
     source: JwtRule
@@ -52,6 +52,6 @@ class TokenRule:
 
 
 def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits, *, strict: bool) -> TokenRule:
-    """The rule with its audiences, places and headers made ready."""
+    """Compile the rule's audiences, token locations and output headers."""
     outputs = compile_outputs(rule, strict=strict)
     return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits, outputs=outputs)

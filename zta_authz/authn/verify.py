@@ -1,7 +1,7 @@
-"""Evidence and keys to a verified Identity; raises `Refused` where evidence does not hold.
+"""Verify a request's evidence, and return the `Identity` of its caller.
 
-Peer first, then tokens, each complete: there is no race between credentials, and no falling back from one that is
-presented and bad to one that is good.
+The peer is verified first, then all tokens. A valid credential never makes up for an invalid one: if any credential in
+the request is invalid, the request is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.authn.bundles import BundleSlot, compile_bundles, expiry
-from zta_authz.authn.jwt_limits import warn_of_strangers
+from zta_authz.authn.jwt_limits import warn_of_unused_issuers
 from zta_authz.authn.jwt_registry import compile_rules
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.authn.revocation import Revocations
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
 
 class IdentityVerifier:
-    """Verifies peers and tokens against the keys compiled into it.
+    """Verifies peers and tokens with the compiled keys.
 
-    Immutable but for bounded result caches, the memory of DPoP proofs, and slots.
+    Immutable except for bounded result caches, the memory of DPoP proofs, and slots.
 
-    For status: `issuers` of the rules that apply; `bundle_expiry`, by trust domain with a bundle now, when the first of
-    its authorities expires (seconds since the epoch); `strip_headers`, every header (lower case) that
-    rules may set on the request and clients therefore may not; `read_headers`, those that credentials stand in.
-    `key_slots` are where fetched key sets go, `bundle_slot` where trust bundles from elsewhere than the documents go.
+    `issuers` are those of the compiled rules. `strip_headers` are the headers (lower case) that rules may set on the
+    request, so that clients may not; `read_headers` are those that carry credentials. `key_slots` receive fetched key
+    sets, and `bundle_slot` receives trust bundles from outside the documents.
     """
 
     __slots__ = ("_book", "_peers", "bundle_slot", "issuers", "key_slots", "read_headers", "strip_headers")
@@ -49,7 +48,7 @@ class IdentityVerifier:
         bundle_slot: BundleSlot,
         read_headers: frozenset[str] = frozenset(),
     ) -> None:
-        """Join the two verifiers; use `compile_verifier` to make one from documents."""
+        """Combine the two verifiers. Use `compile_verifier` to build one from documents."""
         self._peers = peers
         self._book = book
         self.issuers: tuple[str, ...] = tuple(sorted({rule.source.issuer for rule in book.rules}))
@@ -60,37 +59,37 @@ class IdentityVerifier:
 
     @property
     def documents(self) -> tuple[SelectedRules, ...]:
-        """What each document lets callers prove, for whoever looks for mistakes in policies."""
+        """The rules of each document, for linting."""
         return self._book.documents
 
     @property
     def svid_issuers(self) -> tuple[str, ...]:
-        """The issuers whose JWT-SVIDs every workload takes."""
+        """The issuers whose JWT-SVIDs every workload accepts."""
         return self._book.svid_issuers
 
     @property
     def look_ups(self) -> Mapping[str, tuple[int, int]]:
-        """How often a certificate or token was known from before, and how often it was not, since these rules hold."""
+        """Hits and misses of the result caches, for peers and for tokens, since these rules took effect."""
         return {"peers": self._peers.look_ups, "tokens": self._book.look_ups}
 
     def share_replays(self, replays: Replays) -> None:
-        """Remember used DPoP proofs in `replays`: what takes over from this verifier does so too."""
+        """Remember used DPoP proofs in `replays`; verifiers that replace this one will too."""
         self._book.share_replays(replays)
 
     def take_over(self, before: IdentityVerifier) -> None:
-        """Take from the verifier that this one replaces what must outlive a reload: which DPoP proofs were used."""
+        """Inherit the state that must survive a reload: the used DPoP proofs."""
         self._book.take_over(before._book)
 
     @property
     def revocations(self) -> Revocations:
-        """What is revoked before its time."""
+        """The revocations in force."""
         return self._book.revocations
 
     @property
     def bundle_expiry(self) -> Mapping[str, float]:
-        """When the first authority of each trust domain expires."""
-        found = ((name, expiry(authorities)) for name, authorities in self.bundle_slot.current.items())
-        return {name: when for name, when in found if when is not None}
+        """When the first authority of each trust domain with a bundle expires, in seconds since the epoch."""
+        expiries = ((name, expiry(authorities)) for name, authorities in self.bundle_slot.current.items())
+        return {name: when for name, when in expiries if when is not None}
 
     def verify(
         self,
@@ -102,11 +101,18 @@ class IdentityVerifier:
         trial: bool = False,
         assumed_issuer: str | None = None,
     ) -> Identity:
-        """The verified identity behind `request` at `now`. Raises `Refused`; never returns an unverified one.
+        """Verify the caller of `request`.
 
-        The rules are those that select `workload`, None for the one that the options name. A `trial` answers for a
-        request that is only explained: it neither asks nor notes whether a DPoP proof was used before. A token of
-        `assumed_issuer` need not be there.
+        Args:
+            request: The request, whose headers, query and cookies may contain tokens.
+            evidence: The peer's certificate and name, as the proxy sent them.
+            now: Seconds since the epoch.
+            workload: The workload whose rules apply; None for the options' workload.
+            trial: Only explain the request: neither check nor record the use of a DPoP proof.
+            assumed_issuer: Don't require a token of this issuer.
+
+        Raises:
+            Refused: A credential is invalid, or a required one is missing.
         """
         tokens = self._book.default if workload is None else self._book.verifier(workload)
         peer = self._peers.verify(evidence, request.headers, now)
@@ -116,7 +122,7 @@ class IdentityVerifier:
             raise RefusedCaller(refused, peer=peer) from None
 
     def peer(self, request: RequestAttributes, evidence: Evidence, now: float) -> Peer | None:
-        """Only the verified peer behind `request`. Raises `Refused`."""
+        """Verify only the peer of `request`; None if there is no evidence of one. Raises `Refused`."""
         return self._peers.verify(evidence, request.headers, now)
 
 
@@ -131,11 +137,11 @@ def compile_verifier(
     api_keys: Sequence[ApiKeySet] = (),
     warnings: list[Fault] | None = None,
 ) -> IdentityVerifier:
-    """The verifier for the workloads of `options`. Everything wrong with a key set or certificate goes to `faults`."""
+    """Compile the verifier for the workloads of `options`. Append faults in key sets and certificates to `faults`."""
     lists = tuple(revocations)
     revoked = Revocations(lists)
     if warnings is not None:
-        warn_of_strangers(issuer_policies, authentications, warnings, lists)
+        warn_of_unused_issuers(issuer_policies, authentications, warnings, lists)
     slot = BundleSlot(compile_bundles(bundles, faults))
     return IdentityVerifier(
         PeerVerifier(slot, options, revoked),

@@ -155,7 +155,7 @@ class PolicyEvaluator:
         if (
             subject.principal
             and not self._options.trust_proxy
-            and verifier.revocations.says_of_earlier(subject.principal)
+            and verifier.revocations.revokes_earlier_credentials(subject.principal)
         ):
             notes.append(
                 f"not judged: certificates of `{subject.principal}` issued before a time are revoked, and the assumed "
@@ -164,7 +164,7 @@ class PolicyEvaluator:
         if subject.claims is not None:
             issuer = str(subject.claims.get("iss", ""))
             authority = authority_of(issuer, str(subject.claims.get("sub", "")), verifier)
-            if verifier.revocations.says_of_keys(authority):
+            if verifier.revocations.revokes_keys_of(authority):
                 notes.append(f"not judged: keys of `{authority}` are revoked, and assumed claims are signed by none")
             if self._options.strict and "cnf" in subject.claims:
                 notes.append("not judged: whether the caller holds what `cnf` ties the token to")

@@ -1,1 +1,1 @@
-"""The decision (NIST SP 800-207: policy engine): snapshot of rules and keys, decide, explain."""
+"""[pure] The policy engine of NIST SP 800-207: a snapshot of rules and keys, decisions and their explanation."""

@@ -1,8 +1,8 @@
-"""What policies say of a request of which only a part is known: the verdicts that are still possible. Pure.
+"""Partial evaluation: the decision on a request of which only some attributes are known. Pure.
 
-Three-valued (Kleene's strong logic): a clause on something that is not known may hold or not; a rule, an AND of
-clauses, surely does not hold as soon as one clause surely does not. Nothing is guessed: a verdict is certain only if
-every completion of the request comes to it.
+The logic is three-valued (Kleene's strong logic). A clause on an unknown attribute may hold or not. A rule is an AND of
+clauses, so it certainly does not hold once one clause certainly does not. A decision is certain only if every possible
+completion of the request leads to it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`decision` is certain; None where it is not, and then `missing` names the fields of rules that it hangs on."""
+    """The certain `decision`, or None; then `missing` names the rule fields that it depends on."""
 
     decision: Decision | None
     missing: tuple[str, ...] = ()
 
 
 def outlook(view: WorkloadView, inputs: Inputs, known: Known, *, default_allow: bool) -> Outlook:
-    """As `decide.combine`, for `inputs` of which a clause can be told only where `known` says so."""
+    """As `decide.combine`, for partly known `inputs`: `known` tells for which clauses they suffice."""
     denied, maybe_denied = _first(view.deny.rules, inputs, known, deny=True)
     if denied is not None:
         return Outlook(_decision(Verdict.DENY, Reason.DENY_POLICY, denied))
@@ -51,7 +51,7 @@ def outlook(view: WorkloadView, inputs: Inputs, known: Known, *, default_allow: 
 
 
 def _first(rules: Iterable[Rule], inputs: Inputs, known: Known, *, deny: bool) -> tuple[Rule | None, set[str]]:
-    """The first rule that surely holds, and what rules that may hold hang on."""
+    """Return the first rule that certainly holds, and the fields that rules before it depend on."""
     missing: set[str] = set()
     for rule in rules:
         needs = _needs(rule, inputs, known, deny=deny)
@@ -63,17 +63,17 @@ def _first(rules: Iterable[Rule], inputs: Inputs, known: Known, *, deny: bool) -
 
 
 def _needs(rule: Rule, inputs: Inputs, known: Known, *, deny: bool) -> set[str] | None:
-    """What must be known to tell whether `rule` holds: nothing where it surely does; None where it surely does not."""
-    inputs.restore_condition_units()  # every rule is looked at here, not only those that an index finds
+    """The unknown fields that `rule` depends on: empty if it certainly holds, None if it certainly does not."""
+    inputs.restore_condition_units()  # every rule is evaluated here, not only those that an index selects
     needs = _all(rule.clauses, inputs, known, deny=deny)
     if needs is None:
         return None
     for group in rule.groups:
-        found = [_all(alternative, inputs, known, deny=deny) for alternative in group]
-        possible = [each for each in found if each is not None]
+        needs_by_alternative = [_all(alternative, inputs, known, deny=deny) for alternative in group]
+        possible = [alternative_needs for alternative_needs in needs_by_alternative if alternative_needs is not None]
         if not possible:
             return None
-        if all(possible):  # no alternative surely holds
+        if all(possible):  # no alternative certainly holds
             needs = needs.union(*possible)
     return needs
 

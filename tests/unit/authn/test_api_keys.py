@@ -169,7 +169,7 @@ def test_a_digest_that_stands_twice_is_a_fault_at_the_second_place() -> None:
     second = replace(key(), position=Position("other.yaml", 3, 4))
     subject(keys(acme()), keys(ApiKeyClient("b", (), (second,)), namespace="elsewhere"), faults=faults)
     assert [str(fault) for fault in faults] == [
-        "other.yaml:3:4: the hash of a key that stands at test.yaml:7 too; make a key for each client and use"
+        "other.yaml:3:4: the hash of a key that is also at test.yaml:7; create a separate key for each client and use"
     ]
 
 

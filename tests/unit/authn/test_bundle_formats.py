@@ -121,7 +121,7 @@ def test_a_file_is_pem_or_a_spiffe_bundle() -> None:
 
 
 def test_an_empty_file_is_no_bundle() -> None:
-    assert "holds no certificate" in read_bundle(DOMAIN, b" \n")[1][0].message
+    assert "contains no certificate" in read_bundle(DOMAIN, b" \n")[1][0].message
 
 
 def test_certificates_in_der_stand_one_after_the_other() -> None:
@@ -146,7 +146,7 @@ def test_certificates_in_der_stand_one_after_the_other() -> None:
 def test_der_that_is_no_row_of_sequences_is_wrong(garbage: bytes) -> None:
     certificates, wrong = read_der_authorities(garbage, "it")
     assert certificates == ()
-    assert "not certificates in DER" in wrong[0].message
+    assert "does not consist of certificates in DER" in wrong[0].message
 
 
 def test_a_sequence_that_is_no_certificate_is_wrong() -> None:
@@ -160,12 +160,12 @@ def test_splitting_der_loses_no_byte() -> None:
 
 def test_a_private_key_in_a_bundle_is_said_and_not_repeated() -> None:
     _, wrong = read_pem_authorities(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "it")
-    assert "holds a private key" in wrong[0].message
+    assert "contains a private key" in wrong[0].message
     assert "c2VjcmV0" not in str(wrong)
 
 
 def test_blocks_without_end_cost_no_more_than_their_length() -> None:
     begun = time.process_time()
     certificates, wrong = read_pem_authorities(b"-----BEGIN CERTIFICATE-----\n" * 30_000, "it")
-    assert (certificates, [each.message for each in wrong]) == ((), ["it holds no certificate"])
+    assert (certificates, [each.message for each in wrong]) == ((), ["it contains no certificate"])
     assert time.process_time() - begun < 1

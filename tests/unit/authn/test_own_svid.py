@@ -42,13 +42,13 @@ def test_nothing_of_the_key_is_shown() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"spiffe_id": US + "2"}, "another SPIFFE ID's"),
+        ({"spiffe_id": US + "2"}, "another SPIFFE ID"),
         ({"uris": ()}, "0 URI SANs"),
         ({"uris": (US, US + "2")}, "2 URI SANs"),
         ({"uris": ("spiffe://Cluster.local/x",)}, "trust domain"),
         ({"basic": IS_CA, "usage": key_usage(key_cert_sign=True)}, "is a CA"),
         ({"purposes": x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])}, "not for TLS servers"),
-        ({"key": private_key("P-256", 78)}, "is not the certificate's"),
+        ({"key": private_key("P-256", 78)}, "does not belong to the certificate"),
         ({"key": None}, "the private key can't be read"),
         ({"chain": b""}, "0 certificates, not 1 to 8"),
         ({"chain": b"\x30\x00"}, "a certificate can't be read"),

@@ -433,7 +433,7 @@ def test_a_subject_is_spelt_as_openssl_does() -> None:
 
 
 FAULTS = {
-    "text that is no PEM": ("hello", "holds no certificate"),
+    "text that is no PEM": ("hello", "contains no certificate"),
     "half a block": (ROOT.pem + ROOT.pem[:100], "broken PEM block"),
     "a block of nonsense": ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "can't be read"),
     "an SVID": (pem(ROOT.issue()), "certificate 1 of `x509Authorities` is not a CA"),

@@ -73,8 +73,8 @@ def test_the_first_svid_is_used() -> None:
         (b"", "a response without SVIDs"),
         (entry(3, "spiffe://partner.example", der(OTHER.certificate)), "a response without SVIDs"),
         (field(1, b""), "an invalid SVID: 0 certificates"),
-        (svid_response(US + "2", KEY, LEAF), "another SPIFFE ID's"),
-        (svid_response(US, private_key("P-256", 79), LEAF), "the private key is not the certificate's"),
+        (svid_response(US + "2", KEY, LEAF), "another SPIFFE ID"),
+        (svid_response(US, private_key("P-256", 79), LEAF), "the private key does not belong to the certificate"),
     ],
 )
 def test_an_unusable_svid_response_is_malformed(payload: bytes, message: str) -> None:
