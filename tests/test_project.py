@@ -80,9 +80,9 @@ def _normal(name: str) -> str:
 
 
 def documented_reasons() -> dict[str, str]:
-    """The rows of docs/reason-codes.md: code -> HTTP status column."""
+    """The sections of docs/reason-codes.md: code -> HTTP status, or `allowed`."""
     text = (ROOT / "docs" / "reason-codes.md").read_text(encoding="utf-8")
-    return dict(re.findall(r"^\| `([a-z_0-9]+)` \| ([^|]+?) \|", text, flags=re.MULTILINE))
+    return dict(re.findall(r"^### `([a-z_0-9]+)`\n\n\*\*(\w+)\.\*\* ", text, flags=re.MULTILINE))
 
 
 def setting_names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
