@@ -87,7 +87,7 @@ HUGE_TABLES = {
 
 
 @pytest.mark.parametrize("name", HUGE_TABLES)
-def test_header_compression_can_not_be_made_to_blow_up(victim: Victim, name: str) -> None:
+def test_header_compression_can_not_exhaust_memory(victim: Victim, name: str) -> None:
     before = victim.resident_bytes
     with victim.watched() as latencies:
         for _ in range(50):
@@ -98,7 +98,7 @@ def test_header_compression_can_not_be_made_to_blow_up(victim: Victim, name: str
     assert victim.resident_bytes - before < MOST_GROWTH
 
 
-def test_a_peer_that_asks_for_a_huge_table_of_ours_gets_none(victim: Victim) -> None:
+def test_a_peer_that_offers_a_huge_header_table_gets_no_encoder_state(victim: Victim) -> None:
     before = victim.resident_bytes
     with victim.connect() as attacker:
         attacker.sendall(PREFACE + settings(((1, 2**32 - 1),)) + whole_call(1))
@@ -116,7 +116,7 @@ def read_until(attacker: socket.socket, wanted: bytes) -> bytes:
     return seen
 
 
-def test_slow_requests_are_ended_and_cost_nothing(victim: Victim) -> None:
+def test_slow_requests_are_ended_and_cost_little(victim: Victim) -> None:
     """Slowloris: a hundred connections, each sending a byte now and then."""
     half = (HELLO + whole_call(1))[: len(HELLO) + 30]
     with victim.watched() as latencies, ExitStack() as stack:
@@ -134,7 +134,7 @@ def test_slow_requests_are_ended_and_cost_nothing(victim: Victim) -> None:
     assert max(latencies) < LONGEST_SECONDS
 
 
-def test_connections_that_say_nothing_are_ended(victim: Victim) -> None:
+def test_silent_connections_are_ended(victim: Victim) -> None:
     with ExitStack() as stack:
         assert all(ends(attacker) for attacker in [stack.enter_context(victim.connect()) for _ in range(20)])
 
@@ -155,7 +155,7 @@ def test_a_window_that_never_opens_ends_its_connection(victim: Victim) -> None:
     assert victim.resident_bytes - before < MOST_GROWTH
 
 
-def test_a_peer_that_does_not_read_is_not_read_from_and_ended(victim: Victim) -> None:
+def test_a_peer_that_does_not_read_is_no_longer_read_from_and_its_connection_ends(victim: Victim) -> None:
     """It asks on and on, with windows wide open, and never takes an answer from its socket."""
     before = victim.resident_bytes
     with victim.watched() as latencies, victim.connect() as attacker:
@@ -165,7 +165,7 @@ def test_a_peer_that_does_not_read_is_not_read_from_and_ended(victim: Victim) ->
     assert victim.resident_bytes - before < MOST_GROWTH
 
 
-def test_as_many_calls_as_fit_leave_the_others_their_turn(victim: Victim) -> None:
+def test_a_flood_of_calls_leaves_others_their_share(victim: Victim) -> None:
     """Honest in form: every call is answered. The flood gets its share, not the whole."""
     with victim.watched() as latencies, victim.connect() as attacker:
         attacker.sendall(PREFACE + settings(((4, 2**31 - 1),)) + window_update(0, 2**31 - 1 - 65_535))
@@ -196,7 +196,7 @@ def waiting_answers(attacker: socket.socket, count: int) -> None:
         seen += more
 
 
-def test_a_connection_that_is_opened_byte_by_byte_for_many_shut_streams_costs_little(victim: Victim) -> None:
+def test_one_byte_window_updates_with_many_blocked_streams_cost_little(victim: Victim) -> None:
     """Work for each frame times each waiting answer would be seconds of it."""
     with victim.watched() as latencies, victim.connect() as attacker:
         waiting_answers(attacker, 900)
@@ -207,7 +207,7 @@ def test_a_connection_that_is_opened_byte_by_byte_for_many_shut_streams_costs_li
     assert max(latencies) < LONGEST_SECONDS
 
 
-def test_thousands_of_windows_in_frames_of_settings_cost_little(victim: Victim) -> None:
+def test_thousands_of_windows_in_settings_frames_cost_little(victim: Victim) -> None:
     many = settings((4, number % 7) for number in range(2700))
     with victim.watched() as latencies, victim.connect() as attacker:
         attacker.sendall(HELLO)
@@ -220,7 +220,7 @@ def test_thousands_of_windows_in_frames_of_settings_cost_little(victim: Victim) 
     assert max(latencies) < LONGEST_SECONDS
 
 
-def test_a_large_piece_of_small_calls_leaves_the_others_their_turn(victim: Victim) -> None:
+def test_many_small_calls_in_one_piece_leave_others_their_share(victim: Victim) -> None:
     """Calls without a message are answered as they are read: nobody else's turn may wait for all of them."""
     with victim.watched() as latencies, ExitStack() as stack:
         attackers = [stack.enter_context(victim.connect()) for _ in range(4)]

@@ -75,7 +75,7 @@ def test_an_intermediate_with_a_long_exponent_costs_no_more_than_an_honest_one()
     assert seconds(lambda: ask("long")) < ROOM * seconds(lambda: ask("honest"))
 
 
-def test_no_key_of_a_set_with_long_exponents_is_taken_and_reading_it_costs_no_more_than_an_honest_one() -> None:
+def test_no_key_with_a_long_exponent_is_loaded_and_reading_the_set_costs_no_more_than_an_honest_one() -> None:
     honest = [CLIENT.jwk(kid=str(number)) for number in range(100)]
     long = RSAAlgorithm.to_jwk(long_exponent_key().public_key(), as_dict=True)
     attack = [{**key, "n": long["n"], "e": long["e"]} for key in honest]

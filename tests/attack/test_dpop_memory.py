@@ -33,7 +33,7 @@ def taken(asker: Signer, proofs: int, memory: ReplayMemory) -> int:
     return accepted
 
 
-def test_one_client_cannot_fill_the_memory_of_used_proofs_for_all() -> None:
+def test_one_client_cannot_fill_the_memory_of_used_proofs() -> None:
     attacked, quiet = ReplayMemory(CAPACITY), ReplayMemory(CAPACITY)
     assert taken(GREEDY, 3 * CAPACITY, attacked) == CAPACITY // 2
     assert taken(GREEDY, len(HONEST) * 3, quiet) == len(HONEST) * 3

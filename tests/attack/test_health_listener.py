@@ -80,7 +80,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_crowd_keeps_no_probe_out_and_leaves_nothing_behind(listening: Listening, way: str) -> None:
+def test_many_connections_block_no_probe_and_leave_nothing_behind(listening: Listening, way: str) -> None:
     assert listening.probe() < PROBES_PATIENCE_SECONDS  # the control: nobody else is there
     before = listening.descriptors
     with ExitStack() as stack:

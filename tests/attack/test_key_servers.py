@@ -116,20 +116,20 @@ DOCUMENTS: dict[str, Callable[[IssuerServer], None]] = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-async def test_a_key_servers_headers_hold_nobody_up(name: str) -> None:
+async def test_a_key_servers_headers_do_not_block_the_event_loop(name: str) -> None:
     with issuer_in_thread() as server:
         HEADERS[name](server)
         assert await least_stall(fetch_keys(server, discovered=False)) < MOST_SECONDS
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-async def test_an_issuers_metadata_holds_nobody_up(name: str) -> None:
+async def test_an_issuers_metadata_does_not_block_the_event_loop(name: str) -> None:
     with issuer_in_thread() as server:
         DOCUMENTS[name](server)
         assert await least_stall(fetch_keys(server, discovered=True)) < MOST_SECONDS
 
 
-async def test_a_long_address_in_the_metadata_holds_nobody_up() -> None:
+async def test_a_long_address_in_the_metadata_does_not_block_the_event_loop() -> None:
     """Each has labels that no cache knows."""
     with issuer_in_thread() as server:
 
@@ -141,7 +141,7 @@ async def test_a_long_address_in_the_metadata_holds_nobody_up() -> None:
         assert await least_stall(fetch) < MOST_SECONDS
 
 
-async def test_key_sets_and_bundles_hold_nobody_up() -> None:
+async def test_key_sets_and_bundles_do_not_block_the_event_loop() -> None:
     slow = json.dumps({"keys": [[]] * (ROOM // 4)})
     with issuer_in_thread() as server:
         server.say(KEYS, slow)
@@ -162,7 +162,7 @@ async def test_key_sets_and_bundles_hold_nobody_up() -> None:
     assert await least_stall(try_once) < MOST_SECONDS
 
 
-async def test_the_measure_sees_a_stall_and_none_in_the_usual_fetch() -> None:
+async def test_the_measurement_detects_a_stall_and_finds_none_in_an_ordinary_fetch() -> None:
     """The control: keys as issuers publish them, by their metadata; and a loop that is held up on purpose."""
     with issuer_in_thread() as server:
         describe()(server)
@@ -205,7 +205,7 @@ async def sending(first: bytes, again: bytes = b"") -> AsyncIterator[str]:
     [(b"", EARLY * 100), (CHUNKED, b"1;" + b"a" * 4000 + b"\r\n \r\n")],
     ids=["answers before the answer", "long extensions of chunks"],
 )
-def test_what_is_sent_around_the_content_has_an_end(
+def test_bytes_around_the_content_are_limited(
     first: bytes, again: bytes, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def fetch() -> None:
@@ -219,7 +219,7 @@ def test_what_is_sent_around_the_content_has_an_end(
         runner.run(fetch())
 
 
-async def test_control_an_answer_may_have_some_before_it() -> None:
+async def test_control_an_answer_may_follow_interim_responses() -> None:
     body = jwks().encode()
     async with sending(EARLY * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as address:
         got = client()

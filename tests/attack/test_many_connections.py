@@ -26,7 +26,7 @@ def is_answered(attacker: socket.socket) -> bool:
     return b"grpc-status" in read_until(attacker, b"grpc-status")
 
 
-def test_handshakes_that_are_never_finished_keep_nobody_out(victim: Victim) -> None:
+def test_unfinished_handshakes_do_not_block_honest_clients(victim: Victim) -> None:
     """Three times as many as may be at once; who comes honestly gets through while they are there."""
     before = victim.resident_bytes
     with victim.watched() as latencies, ExitStack() as stack:
@@ -44,7 +44,7 @@ def test_handshakes_that_are_never_finished_keep_nobody_out(victim: Victim) -> N
     assert victim.resident_bytes - before < MOST_GROWTH
 
 
-def test_a_handshake_that_takes_too_long_is_ended(victim: Victim) -> None:
+def test_a_slow_handshake_is_ended(victim: Victim) -> None:
     with victim.secured.connect_plain() as attacker:
         attacker.sendall(CLIENT_HELLO_BEGINS)
         begun = time.monotonic()
@@ -63,7 +63,7 @@ def test_garbage_instead_of_a_handshake_is_ended_and_costs_little(victim: Victim
     assert victim.cpu_seconds - cpu < 5.0
 
 
-def test_handshakes_one_after_the_other_leave_the_others_their_turn(victim: Victim) -> None:
+def test_continuous_handshakes_leave_others_their_share(victim: Victim) -> None:
     with victim.watched() as latencies:
         until = time.monotonic() + 2
         while time.monotonic() < until:
@@ -71,7 +71,7 @@ def test_handshakes_one_after_the_other_leave_the_others_their_turn(victim: Vict
     assert max(latencies) < LONGEST_SECONDS
 
 
-def test_past_the_number_of_connections_one_more_is_closed_and_those_that_stand_are_served(victim: Victim) -> None:
+def test_a_connection_above_the_limit_is_closed_and_the_open_ones_are_served(victim: Victim) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(victim.secured.connect())
         assert is_answered(first)
@@ -87,7 +87,7 @@ def test_past_the_number_of_connections_one_more_is_closed_and_those_that_stand_
         assert b"grpc-status" in read_until(first, b"grpc-status")
 
 
-def test_strangers_hold_few_connections_and_not_for_long(victim: Victim) -> None:
+def test_unauthorized_peers_get_few_connections_and_not_for_long(victim: Victim) -> None:
     with victim.watched() as latencies, ExitStack() as stack:
         strangers = [stack.enter_context(victim.secured.connect(STRANGER)) for _ in range(30)]
         alive = 0
@@ -103,7 +103,7 @@ def test_strangers_hold_few_connections_and_not_for_long(victim: Victim) -> None
     assert max(latencies) < LONGEST_SECONDS
 
 
-def test_a_strangers_flood_of_calls_is_told_off_and_ends(victim: Victim) -> None:
+def test_a_flood_of_calls_from_an_unauthorized_peer_is_denied_and_ends(victim: Victim) -> None:
     before = victim.resident_bytes
     with victim.watched() as latencies, victim.secured.connect(STRANGER) as stranger:
         stranger.sendall(HELLO)
@@ -121,7 +121,7 @@ def test_a_peer_over_tls_that_does_not_read_is_ended(victim: Victim) -> None:
     assert victim.resident_bytes - before < MOST_GROWTH
 
 
-def test_what_many_connections_hold_together_is_bounded(victim: Victim) -> None:
+def test_the_memory_of_many_connections_together_is_limited(victim: Victim) -> None:
     """Each within its own bound: three large messages that never end, on each of 40 connections, 160 MiB in all."""
     before = victim.resident_bytes
     growth = 0

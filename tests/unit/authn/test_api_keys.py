@@ -113,13 +113,13 @@ def test_without_a_key_there_is_no_client_and_nothing_to_refuse() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_either_digest_will_do(algorithm: str) -> None:
+def test_both_digests_are_accepted(algorithm: str) -> None:
     one = subject(keys(acme(key(SECRET, algorithm))))
     assert accept(one, request(x_api_key=SECRET)).api_client == ACME
     assert refusal(one, request(x_api_key=OTHERS)) is Reason.API_KEY_INVALID
 
 
-def test_two_keys_overlap_while_one_takes_over_from_the_other() -> None:
+def test_two_keys_overlap_during_a_rotation() -> None:
     one = subject(keys(acme(key(expires=NOW + 100), key(NEXT, not_before=NOW + 50))))
     for at, old, new in ((0, True, False), (50, True, True), (99, True, True), (100, False, True)):
         for secret, good in ((SECRET, old), (NEXT, new)):
@@ -130,13 +130,13 @@ def test_two_keys_overlap_while_one_takes_over_from_the_other() -> None:
             assert (client == ACME) is good, (at, secret)
 
 
-def test_the_key_is_taken_out_of_the_request_unless_it_is_to_go_on() -> None:
+def test_the_key_is_removed_from_the_request_unless_it_is_forwarded() -> None:
     asked = request(x_api_key=SECRET)
     assert accept(subject(), asked).changes.remove_headers == ("x-api-key",)
     assert accept(subject(keys(acme(), forward=True)), asked).changes.remove_headers == ()
 
 
-def test_a_key_and_a_token_are_both_verified_and_both_taken_out() -> None:
+def test_a_key_and_a_token_are_both_verified_and_both_removed() -> None:
     outputs = rule(output_claim_to_headers=(ClaimToHeader("x-user", "sub"),))
     one = verifier(outputs, api_keys=(keys(acme()),))
     identity = accept(one, request(x_api_key=SECRET, authorization=f"Bearer {Signer().token()}"))
@@ -149,7 +149,7 @@ def test_a_key_and_a_token_are_both_verified_and_both_taken_out() -> None:
     assert accept(one, request(x_api_key=SECRET)).changes.remove_headers == ("x-api-key", "x-user")
 
 
-def test_one_client_may_show_keys_in_two_headers() -> None:
+def test_one_client_may_present_keys_in_two_headers() -> None:
     one = subject(keys(acme()), keys(acme(key(NEXT)), header="x-partner"))
     assert accept(one, request(x_api_key=SECRET, x_partner=NEXT)).api_client == ACME
 
@@ -164,7 +164,7 @@ def test_keys_are_for_the_workloads_that_their_set_selects() -> None:
     assert one.verify(asked, NO_EVIDENCE, NOW, stock).api_client is None
 
 
-def test_a_digest_that_stands_twice_is_a_fault_at_the_second_place() -> None:
+def test_a_digest_listed_twice_is_a_fault_at_the_second_position() -> None:
     faults: list[Fault] = []
     second = replace(key(), position=Position("other.yaml", 3, 4))
     subject(keys(acme()), keys(ApiKeyClient("b", (), (second,)), namespace="elsewhere"), faults=faults)
@@ -174,7 +174,7 @@ def test_a_digest_that_stands_twice_is_a_fault_at_the_second_place() -> None:
 
 
 @pytest.mark.parametrize("times", [{"expires": NOW}, {"not_before": NOW + 1}])
-def test_a_key_out_of_its_time_still_names_its_client_for_the_record(times: dict[str, float]) -> None:
+def test_an_expired_or_future_key_still_names_its_client_in_the_record(times: dict[str, float]) -> None:
     with pytest.raises(RefusedCaller) as caught:
         subject(keys(acme(key(**times)))).verify(request(x_api_key=SECRET), NO_EVIDENCE, NOW)
     assert caught.value.api_client == ACME
@@ -183,7 +183,7 @@ def test_a_key_out_of_its_time_still_names_its_client_for_the_record(times: dict
     assert caught.value.api_client is None
 
 
-def test_no_refusal_tells_of_the_key() -> None:
+def test_no_refusal_contains_the_key() -> None:
     for case in KEYS.values():
         with pytest.raises(Refused) as caught:
             subject(*case.sets).verify(case.bad, NO_EVIDENCE, NOW)

@@ -82,13 +82,13 @@ def test_a_token_bound_to_something_else_is_refused_whether_or_not_a_rule_asks(c
 
 
 @pytest.mark.parametrize("case", BINDINGS.values(), ids=BINDINGS.keys())
-def test_istio_takes_what_is_bound_to_something_else_but_not_for_bound(case: Case) -> None:
+def test_istio_accepts_a_token_bound_to_something_else_as_unbound(case: Case) -> None:
     identity = accept(subject(ISTIO), bearer(case.bad), case.evidence)
     assert identity.token is not None
     assert identity.binding is None
 
 
-def test_the_binding_is_judged_again_for_every_peer_that_presents_the_token() -> None:
+def test_the_binding_is_checked_again_for_every_peer_that_presents_the_token() -> None:
     one, asked = subject(), bearer(bound_to(THUMBPRINT))
     other = Evidence(FRONTEND, presented(OTHER_LEAF))
     for _ in range(2):
@@ -110,12 +110,12 @@ def test_a_bearer_token_is_bound_to_nobody() -> None:
     assert accept(subject(), request(), PEER).binding is None
 
 
-def test_where_the_proxy_is_only_believed_no_certificate_binds() -> None:
+def test_a_name_from_the_proxy_alone_binds_no_token() -> None:
     believing = replace(STRICT, trust_proxy=True)
     assert refusal(subject(believing), bearer(bound_to(THUMBPRINT)), Evidence(FRONTEND)) is Reason.TOKEN_BINDING
 
 
-def test_every_presented_token_must_be_in_the_right_hands() -> None:
+def test_every_presented_token_must_be_bound_to_the_caller() -> None:
     """A second token, in the query, that is bound to another certificate."""
     good, bad = SIGNER.token(), bound_to(OTHER_THUMBPRINT)
     both = request(path=f"/?access_token={bad}", authorization=f"Bearer {good}")
@@ -162,7 +162,9 @@ LIMITS: dict[str, tuple[Reason, dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("reason", "limits", "bad", "good"), LIMITS.values(), ids=LIMITS.keys())
-def test_an_issuers_tokens_keep_to_its_policy(reason: Reason, limits: dict[str, Any], bad: str, good: str) -> None:
+def test_an_issuer_policy_limits_the_issuers_tokens(
+    reason: Reason, limits: dict[str, Any], bad: str, good: str
+) -> None:
     keys = rule(jwks=f'{{"keys": [{_json(SIGNER)}, {_json(RSA)}]}}')
     policy = IssuerPolicy("p", "default", HERE, ISSUER, **limits)
     one = verifier(keys, bundles=(bundle(ROOT.pem),), issuer_policies=[policy])
@@ -175,31 +177,31 @@ def _json(signer: Signer) -> str:
     return str(signer.jwk()).replace("'", '"')
 
 
-def test_the_age_is_judged_on_every_call() -> None:
+def test_the_age_is_checked_on_every_call() -> None:
     one, asked = subject(max_token_age=900.0), bearer(SIGNER.token(iat=NOW))
     assert accept(one, asked, now=NOW + 900).token is not None
     assert refusal(one, asked, now=NOW + 901) is Reason.TOKEN_TOO_OLD
 
 
-def test_an_issuer_may_be_let_off_from_saying_when_its_tokens_expire() -> None:
+def test_an_issuer_policy_may_allow_tokens_without_expiry() -> None:
     endless = bearer(SIGNER.token(exp=None))
     assert refusal(subject(), endless) is Reason.TOKEN_EXPIRY_MISSING
     assert accept(subject(allow_missing_exp=True), endless).token is not None
     assert refusal(subject(allow_missing_exp=True), bearer(SIGNER.token(exp=NOW - 60))) is Reason.TOKEN_EXPIRED
 
 
-def test_limits_hold_in_istios_reading_too_because_somebody_wrote_them_down() -> None:
+def test_limits_apply_with_istio_semantics_too() -> None:
     assert refusal(subject(ISTIO, max_token_age=10.0), bearer(SIGNER.token())) is Reason.TOKEN_TOO_OLD
     assert refusal(subject(ISTIO, require_bound=True), bearer(SIGNER.token()), PEER) is Reason.TOKEN_BINDING
     assert accept(subject(ISTIO, require_bound=True), bearer(bound_to(THUMBPRINT)), PEER).token is not None
 
 
-def test_another_issuers_policy_says_nothing() -> None:
+def test_another_issuers_policy_has_no_effect() -> None:
     policy = IssuerPolicy("p", "default", HERE, ISSUER + "/", max_token_age=1.0)
     assert accept(verifier(rule(), issuer_policies=[policy]), bearer(SIGNER.token())).token is not None
 
 
-def test_of_two_policies_for_one_issuer_all_counts() -> None:
+def test_two_policies_for_one_issuer_both_apply() -> None:
     one = IssuerPolicy("a", "x", HERE, ISSUER, 60.0, allow_missing_exp=True, algorithms=("ES256", "RS256"))
     two = IssuerPolicy("b", "x", HERE, ISSUER, 90.0, require_bound=True, algorithms=("RS256",), types=("JWT",))
     assert compile_limits([one, two]) == {
@@ -207,7 +209,7 @@ def test_of_two_policies_for_one_issuer_all_counts() -> None:
     }
 
 
-def test_a_policy_whose_issuer_nobody_names_is_warned_of() -> None:
+def test_a_policy_for_an_issuer_without_a_rule_causes_a_warning() -> None:
     warnings: list[Fault] = []
     slip = IssuerPolicy("p", "shop", HERE, ISSUER + "/", max_token_age=1.0)
     trust_domain = IssuerPolicy("q", "shop", HERE, "spiffe://cluster.local", max_token_age=1.0)
@@ -220,14 +222,14 @@ OTHER_TYPES = ["dpop+jwt", "logout+jwt", "secevent+jwt", "application/secevent+j
 
 
 @pytest.mark.parametrize("kind", OTHER_TYPES[:-1])
-def test_a_jwt_made_for_another_end_is_no_access_token(kind: Any) -> None:
+def test_a_jwt_for_another_purpose_is_not_an_access_token(kind: Any) -> None:
     forged = bearer(SIGNER.token({"typ": kind}))
     assert refusal(subject(), forged) is Reason.TOKEN_HEADER
     assert accept(subject(ISTIO), forged).token is not None
 
 
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "application/at+jwt", "entitlements+jwt", None])
-def test_other_types_are_taken(kind: str | None) -> None:
+def test_other_types_are_accepted(kind: str | None) -> None:
     assert accept(subject(), bearer(SIGNER.token({"typ": kind}))).token is not None
 
 

@@ -56,7 +56,7 @@ def test_a_spiffe_bundle_gives_both_kinds_of_authorities_its_sequence_and_its_re
     assert (bundle.sequence, bundle.refresh_hint) == (7, 600)
 
 
-def test_the_specifications_own_example_is_read_but_for_its_abridged_certificate() -> None:
+def test_the_specifications_example_is_read_except_for_its_abridged_certificate() -> None:
     # SPIFFE Trust Domain and Bundle, appendix A: parameters and shape; the certificate there is cut with an ellipsis.
     document = {"spiffe_sequence": 1, "spiffe_refresh_hint": 2419200, "keys": [x509_key(kty="RSA", crv=None)]}
     bundle, wrong = read_spiffe_bundle(TrustDomain("example.com"), document)
@@ -64,7 +64,7 @@ def test_the_specifications_own_example_is_read_but_for_its_abridged_certificate
     assert len(bundle.authorities.anchors) == 1
 
 
-def test_keys_of_other_uses_are_passed_over_as_the_specification_asks() -> None:
+def test_keys_of_other_uses_are_ignored_as_the_specification_demands() -> None:
     bundle, wrong = read_spiffe_bundle(DOMAIN, {"keys": [{"kty": "AKP", "use": "wit-svid"}, x509_key()]})
     assert wrong == ()
     assert bundle.authorities.anchors == (FIRST.certificate,)
@@ -100,7 +100,7 @@ def test_a_spiffe_bundle_without_keys_withdraws_them() -> None:
         ({"spiffe_refresh_hint": 1.5}, "`spiffe_refresh_hint` is not a whole number"),
     ],
 )
-def test_what_is_wrong_with_a_spiffe_bundle_is_said(changed: dict[str, Any], message: str) -> None:
+def test_errors_in_a_spiffe_bundle_are_reported(changed: dict[str, Any], message: str) -> None:
     sound = {"keys": [x509_key()], "spiffe_sequence": 1, "spiffe_refresh_hint": 60}
     assert read_spiffe_bundle(DOMAIN, sound)[1] == ()
     _, wrong = read_spiffe_bundle(DOMAIN, sound | changed)
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_spiffe_bundle_is_said(changed: dict[str, Any], mes
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"keys": [], "keys": []}', b"\xff"])
-def test_a_spiffe_bundle_that_is_no_json_object_is_wrong(text: bytes) -> None:
+def test_a_spiffe_bundle_that_is_not_a_json_object_is_an_error(text: bytes) -> None:
     assert "not JSON" in read_spiffe_text(DOMAIN, text)[1][0].message
 
 
@@ -120,11 +120,11 @@ def test_a_file_is_pem_or_a_spiffe_bundle() -> None:
         assert (bundle.authorities.anchors, wrong) == ((FIRST.certificate,), ())
 
 
-def test_an_empty_file_is_no_bundle() -> None:
+def test_an_empty_file_is_not_a_bundle() -> None:
     assert "contains no certificate" in read_bundle(DOMAIN, b" \n")[1][0].message
 
 
-def test_certificates_in_der_stand_one_after_the_other() -> None:
+def test_certificates_in_der_are_concatenated() -> None:
     both = der(FIRST.certificate) + der(SECOND.certificate)
     assert read_der_authorities(both, "it") == ((FIRST.certificate, SECOND.certificate), ())
     assert read_der_authorities(b"", "it") == ((), ())
@@ -143,28 +143,28 @@ def test_certificates_in_der_stand_one_after_the_other() -> None:
         pem(FIRST.certificate).encode(),
     ],
 )
-def test_der_that_is_no_row_of_sequences_is_wrong(garbage: bytes) -> None:
+def test_der_other_than_concatenated_sequences_is_an_error(garbage: bytes) -> None:
     certificates, wrong = read_der_authorities(garbage, "it")
     assert certificates == ()
     assert "does not consist of certificates in DER" in wrong[0].message
 
 
-def test_a_sequence_that_is_no_certificate_is_wrong() -> None:
+def test_a_sequence_that_is_not_a_certificate_is_an_error() -> None:
     assert "certificate 1 of it can't be read" in read_der_authorities(b"\x30\x00", "it")[1][0].message
 
 
-def test_splitting_der_loses_no_byte() -> None:
+def test_splitting_der_preserves_every_byte() -> None:
     blocks = [b"\x30\x03abc", b"\x30\x81\x80" + bytes(128), b"\x30\x82\x01\x00" + bytes(256)]
     assert split_der(b"".join(blocks)) == blocks
 
 
-def test_a_private_key_in_a_bundle_is_said_and_not_repeated() -> None:
+def test_a_private_key_in_a_bundle_is_reported_and_not_quoted() -> None:
     _, wrong = read_pem_authorities(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "it")
     assert "contains a private key" in wrong[0].message
     assert "c2VjcmV0" not in str(wrong)
 
 
-def test_blocks_without_end_cost_no_more_than_their_length() -> None:
+def test_unterminated_blocks_take_time_linear_in_their_length() -> None:
     begun = time.process_time()
     certificates, wrong = read_pem_authorities(b"-----BEGIN CERTIFICATE-----\n" * 30_000, "it")
     assert (certificates, [each.message for each in wrong]) == ((), ["it contains no certificate"])

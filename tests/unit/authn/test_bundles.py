@@ -40,7 +40,7 @@ def evidence(authority: Authority, spiffe_id: str = FRONTEND) -> Evidence:
     return Evidence(spiffe_id, presented(authority.issue(uris=(spiffe_id,))))
 
 
-def test_a_certificate_that_was_verified_is_denied_once_its_authority_is_gone() -> None:
+def test_a_verified_certificate_is_denied_once_its_authority_is_removed() -> None:
     subject = verifier(options=STRICT)
     asked = evidence(OLD)
     subject.bundle_slot.current = bundles(cluster_local=OLD)
@@ -51,7 +51,7 @@ def test_a_certificate_that_was_verified_is_denied_once_its_authority_is_gone() 
     assert refusal(subject, ANY, asked) is Reason.PEER_TRUST_DOMAIN_UNKNOWN
 
 
-def test_a_certificate_that_was_refused_is_taken_once_its_authority_is_there() -> None:
+def test_a_refused_certificate_is_accepted_once_its_authority_is_loaded() -> None:
     subject = verifier(options=STRICT)
     asked = evidence(NEW)
     subject.bundle_slot.current = bundles(cluster_local=OLD)
@@ -60,7 +60,7 @@ def test_a_certificate_that_was_refused_is_taken_once_its_authority_is_there() -
     assert accept(subject, ANY, asked).peer is not None
 
 
-def test_with_the_same_bundles_the_outcome_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_same_bundles_the_result_stays_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = verifier(options=STRICT)
     subject.bundle_slot.current = bundles(cluster_local=OLD)
     asked = evidence(OLD)
@@ -71,7 +71,7 @@ def test_with_the_same_bundles_the_outcome_is_kept(monkeypatch: pytest.MonkeyPat
     assert refusal(subject, ANY, asked) is Reason.PEER_CERTIFICATE_MALFORMED
 
 
-def test_an_authority_of_one_trust_domain_says_nothing_of_another() -> None:
+def test_an_authority_of_one_trust_domain_does_not_apply_to_another() -> None:
     subject = verifier(options=STRICT)
     subject.bundle_slot.current = bundles(cluster_local=OLD, partner_example=NEW)
     accept(subject, ANY, evidence(NEW, PARTNER_ID))
@@ -79,14 +79,14 @@ def test_an_authority_of_one_trust_domain_says_nothing_of_another() -> None:
     assert refusal(subject, ANY, evidence(NEW, FRONTEND)) is Reason.PEER_CERTIFICATE_UNTRUSTED
 
 
-def test_status_tells_of_the_bundles_in_force() -> None:
+def test_status_reports_the_bundles_in_force() -> None:
     subject = verifier(bundles=(bundle(OLD.pem),))
     assert list(subject.bundle_slot.current) == ["cluster.local"]
     subject.bundle_slot.current = bundles(partner_example=NEW)
     assert subject.bundle_expiry == {"partner.example": NOW + 100 * HOUR}
 
 
-def test_where_bundles_come_from_elsewhere_no_certificate_is_believed_before_they_are_there() -> None:
+def test_with_bundles_from_settings_no_certificate_is_accepted_before_they_are_loaded() -> None:
     asked = evidence(OLD)
     told = accept(verifier(options=replace(ISTIO, verify_certificate=CertificateCheck.WHEN_PRESENT)), ANY, asked)
     assert told.peer is not None
@@ -105,7 +105,7 @@ def test_a_document_may_hold_a_spiffe_bundle_as_text_or_mapping() -> None:
         assert found["cluster.local"].anchors == (OLD.certificate,)
 
 
-def test_what_is_wrong_with_a_spiffe_bundle_is_a_fault_in_its_place() -> None:
+def test_an_error_in_a_spiffe_bundle_is_a_fault_at_its_position() -> None:
     faults: list[Fault] = []
     compile_bundles([bundle("", spiffe_bundle="{}", spiffe_bundle_position=HERE)], faults)
     assert [(fault.source, fault.line, fault.column) for fault in faults] == [(HERE.source, HERE.line, HERE.column)]

@@ -181,7 +181,7 @@ def test_a_proof_with_one_defect_is_refused_for_it_and_its_twin_is_accepted(case
     assert identity.binding is Binding.DPOP
 
 
-def test_no_refusal_tells_of_the_token_or_proof() -> None:
+def test_no_refusal_contains_the_token_or_proof() -> None:
     for case in PROOFS.values():
         with pytest.raises(Refused) as caught:
             subject().verify(case.bad, NO_EVIDENCE, NOW)
@@ -190,12 +190,12 @@ def test_no_refusal_tells_of_the_token_or_proof() -> None:
 
 
 @pytest.mark.parametrize("client", [RSA, ED, Signer("ES384", "", "P-384", 77)], ids=lambda client: client.alg)
-def test_every_kind_of_key_can_prove(client: Signer) -> None:
+def test_every_kind_of_key_can_sign_a_proof(client: Signer) -> None:
     token = token_of(client)
     assert accept(subject(), asking(proof(client, token=token), token=token)).binding is Binding.DPOP
 
 
-def test_a_proof_counts_once() -> None:
+def test_a_proof_is_valid_once() -> None:
     one = subject()
     assert accept(one, asking(proof())).binding is Binding.DPOP
     for now in (NOW, NOW + WINDOW_SECONDS - 2):
@@ -212,14 +212,14 @@ def test_another_clients_proof_may_have_the_same_name() -> None:
     assert accept(one, asking(proof(OTHER, token=token), token=token)).token is not None
 
 
-def test_what_was_refused_uses_no_proof_up() -> None:
+def test_a_refused_request_does_not_use_up_its_proof() -> None:
     one = subject()
     stolen = asking(proof(), token=token_of(sub="bob"))
     assert refusal(one, stolen) is MISMATCH
     assert accept(one, asking(proof())).token is not None
 
 
-def test_a_trial_neither_asks_nor_notes_what_was_seen() -> None:
+def test_a_trial_neither_checks_nor_records_used_proofs() -> None:
     one, asked = subject(), asking(proof())
     assert one.verify(asked, NO_EVIDENCE, NOW, trial=True).binding is Binding.DPOP
     assert accept(one, asked).binding is Binding.DPOP
@@ -227,14 +227,14 @@ def test_a_trial_neither_asks_nor_notes_what_was_seen() -> None:
     assert refusal(one, asked) is Reason.DPOP_REPLAYED
 
 
-def test_a_reload_forgets_no_proof() -> None:
+def test_a_reload_keeps_the_used_proofs() -> None:
     before, after = subject(), subject()
     assert accept(before, asking(proof())).token is not None
     after.take_over(before)
     assert refusal(after, asking(proof())) is Reason.DPOP_REPLAYED
 
 
-def test_the_proof_goes_out_of_the_request_with_its_token() -> None:
+def test_the_proof_is_removed_from_the_request_with_its_token() -> None:
     assert accept(subject(), asking(proof())).changes.remove_headers == ("authorization", "dpop")
     kept = verifier(rule(forward_original_token=True))
     assert accept(kept, asking(proof())).changes.remove_headers == ()
@@ -242,17 +242,17 @@ def test_the_proof_goes_out_of_the_request_with_its_token() -> None:
     assert accept(subject(), bearer).changes.remove_headers == ("authorization",)
 
 
-def test_istio_knows_no_scheme_but_bearer() -> None:
+def test_istio_semantics_know_only_the_bearer_scheme() -> None:
     assert accept(verifier(rule(), options=ISTIO), asking(proof())).token is None
 
 
-def test_the_scheme_counts_in_authorization_only() -> None:
+def test_the_dpop_scheme_applies_in_authorization_only() -> None:
     custom = verifier(rule(from_headers=(FromHeader("x-token", "Bearer "),)))
     assert accept(custom, request(x_token=f"DPoP {TOKEN}")).token is None
     assert refusal(custom, request(x_token=f"Bearer {TOKEN}")) is BINDING
 
 
-def test_a_full_memory_refuses_until_there_is_room() -> None:
+def test_a_full_memory_refuses_until_proofs_expire() -> None:
     memory = ReplayMemory(capacity=3)
     for number in range(3):
         memory.remember(Proof(f"t{number}", "j", NOW), NOW)
@@ -280,7 +280,7 @@ def remembered(memory: ReplayMemory, key: str, proofs: int, now: float = NOW) ->
     return taken
 
 
-def test_a_key_takes_no_more_of_the_memory_than_it_leaves_to_others() -> None:
+def test_a_key_uses_no_more_memory_than_it_leaves_to_others() -> None:
     memory = ReplayMemory(capacity=1200)
     assert remembered(memory, "greedy", 1200) == 600
     assert remembered(memory, "greedy too", 1200) == 300
@@ -290,7 +290,7 @@ def test_a_key_takes_no_more_of_the_memory_than_it_leaves_to_others() -> None:
     assert remembered(memory, "greedy", 1200, later) == 600, "its share is free again when its proofs are over"
 
 
-def test_a_key_that_proves_all_the_time_keeps_to_its_share_for_ever() -> None:
+def test_a_busy_key_never_exceeds_its_share() -> None:
     memory = ReplayMemory(capacity=1000)
     for second in range(600):
         remembered(memory, "greedy", 20, NOW + second)
@@ -299,7 +299,7 @@ def test_a_key_that_proves_all_the_time_keeps_to_its_share_for_ever() -> None:
 
 
 @pytest.mark.parametrize("ahead", [0.0, AHEAD_SECONDS])
-def test_a_proof_is_remembered_for_as_long_as_it_counts(ahead: float) -> None:
+def test_a_proof_is_remembered_as_long_as_it_is_valid(ahead: float) -> None:
     memory, made = ReplayMemory(), NOW + ahead
     memory.remember(Proof("t", "j", made), NOW)
     for seconds in range(int(ahead + WINDOW_SECONDS) + 1):
@@ -328,7 +328,7 @@ def test_memory_stays_bounded_over_many_proofs() -> None:
         ("https://[2001:DB8::1]:443/", "https://[2001:db8::1]/"),
     ],
 )
-def test_two_spellings_of_one_address_are_one(one: str, other: str) -> None:
+def test_spellings_of_one_address_are_normalised_to_one(one: str, other: str) -> None:
     assert normal_target(one) == normal_target(other) == other
 
 
@@ -342,7 +342,7 @@ def test_two_spellings_of_one_address_are_one(one: str, other: str) -> None:
         ("https://a.example/%2525", "https://a.example/%25"),
     ],
 )
-def test_what_a_server_may_take_for_another_address_is_another(one: str, other: str) -> None:
+def test_addresses_that_a_server_may_distinguish_stay_different(one: str, other: str) -> None:
     assert normal_target(one) != normal_target(other)
 
 
@@ -360,11 +360,11 @@ def test_what_a_server_may_take_for_another_address_is_another(one: str, other: 
         "https://a/\n",
     ],
 )
-def test_what_is_no_address_has_no_spelling(text: str) -> None:
+def test_text_that_is_not_an_address_is_not_normalised(text: str) -> None:
     assert normal_target(text) is None
 
 
-def test_callers_are_told_to_bring_a_proof() -> None:
+def test_callers_receive_a_dpop_challenge() -> None:
     for reason in (reason for reason in Reason if reason.startswith("dpop_")):
         answer = ANSWERS[reason]
         assert (answer.status, answer.scheme, answer.bearer_error) == (401, "DPoP", "invalid_dpop_proof")
@@ -388,7 +388,7 @@ def test_callers_are_told_to_bring_a_proof() -> None:
     ],
     ids=["method", "address", "key"],
 )
-def test_what_a_proof_was_made_for_and_what_it_was_shown_for_are_told(asked: RequestAttributes, detail: str) -> None:
+def test_a_mismatch_names_the_proofs_target_and_the_requests(asked: RequestAttributes, detail: str) -> None:
     with pytest.raises(Refused) as caught:
         subject().verify(asked, NO_EVIDENCE, NOW)
     assert caught.value.detail == detail

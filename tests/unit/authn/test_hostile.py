@@ -35,7 +35,7 @@ def test_at_least_150_hostile_credentials_have_a_case_with_a_twin() -> None:
     assert all(len(table) >= 8 for table in TABLES.values())
 
 
-def test_every_reason_that_evidence_is_refused_for_has_a_case() -> None:
+def test_every_reason_for_refused_evidence_has_a_case() -> None:
     told = {
         case.reason
         for table in (TOKENS, LEAVES, INTERMEDIATES, BINDINGS, PROOFS, KEYS, SVIDS)

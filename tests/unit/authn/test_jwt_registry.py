@@ -50,7 +50,7 @@ def subjects(answer: Identity | Reason) -> object:
     return answer if isinstance(answer, Reason) else [token.issuer for token in answer.tokens]
 
 
-def test_an_issuer_counts_only_where_a_rule_that_selects_the_workload_names_it(shared: IdentityVerifier) -> None:
+def test_an_issuer_is_accepted_only_if_a_rule_of_the_workload_names_it(shared: IdentityVerifier) -> None:
     for _ in range(2):  # the second time what was found out about the signatures is kept
         assert subjects(verified(shared, FIRST, ORDERS)) == [ISSUER]
         assert subjects(verified(shared, FIRST, STOCK)) is Reason.TOKEN_ISSUER_UNKNOWN
@@ -58,12 +58,12 @@ def test_an_issuer_counts_only_where_a_rule_that_selects_the_workload_names_it(s
         assert subjects(verified(shared, SECOND, ORDERS)) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
-def test_a_workload_without_rules_takes_no_token_from_anybody(shared: IdentityVerifier) -> None:
+def test_a_workload_without_rules_accepts_no_token(shared: IdentityVerifier) -> None:
     for token in (FIRST, SECOND, "garbage"):
         assert subjects(verified(shared, token, Workload("shop", {"app": "web"}))) == []
 
 
-def test_without_a_workload_the_rules_of_the_settings_own_apply(shared: IdentityVerifier) -> None:
+def test_without_a_workload_the_rules_of_the_settings_workload_apply(shared: IdentityVerifier) -> None:
     assert subjects(verified(shared, FIRST, None)) == [ISSUER]
     assert subjects(verified(shared, SECOND, None)) is Reason.TOKEN_ISSUER_UNKNOWN
 
@@ -86,7 +86,7 @@ def test_a_header_that_one_workloads_rule_sets_is_removed_before_every_workload(
         assert identity.changes.remove_headers == ("x-user",)
 
 
-def test_the_keys_of_every_workloads_issuers_are_wanted_only_where_the_process_is_shared() -> None:
+def test_keys_of_every_workloads_issuers_are_fetched_only_in_a_shared_process() -> None:
     documents = (*DOCUMENTS, authentication(rule(issuer="https://third", jwks=None), namespace="elsewhere"))
     shared = compile_verifier(documents, (), SHARED, [])
     assert shared.issuers == (ISSUER, OTHER_ISSUER, "https://third")
@@ -111,14 +111,14 @@ def test_verifiers_are_shared_by_workloads_with_the_same_rules_and_bounded_in_nu
     assert len(book._by_workload) <= MAX_VIEWS
 
 
-def test_the_key_set_of_a_rule_that_selects_nobody_here_is_checked_all_the_same() -> None:
+def test_the_key_set_of_a_rule_without_workloads_is_checked_too() -> None:
     faults: list[object] = []
     unused = authentication(rule(jwks="{"), namespace="elsewhere")
     compile_verifier((unused,), (), STRICT, faults)  # type: ignore[arg-type]
     assert len(faults) == 1
 
 
-def test_two_key_sets_of_one_issuer_never_serve_each_others_tokens() -> None:
+def test_two_key_sets_of_one_issuer_never_verify_each_others_tokens() -> None:
     documents = (
         authentication(rule(), namespace="shop", app="orders"),
         authentication(rule(jwks=jwks([Signer(number=2000)])), namespace="shop", app="stock"),
@@ -129,7 +129,7 @@ def test_two_key_sets_of_one_issuer_never_serve_each_others_tokens() -> None:
         assert subjects(verified(subject, FIRST, STOCK)) is Reason.TOKEN_SIGNATURE
 
 
-def test_what_was_found_out_with_one_key_set_is_kept_beside_what_was_with_the_other(
+def test_results_of_two_key_sets_are_cached_side_by_side(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two workloads write one issuer's keys differently: their calls must not undo each other's work."""
@@ -153,14 +153,14 @@ def test_what_was_found_out_with_one_key_set_is_kept_beside_what_was_with_the_ot
     assert len(counted) == 3
 
 
-def test_a_token_that_never_verified_is_not_kept(shared: IdentityVerifier) -> None:
+def test_a_token_that_never_verified_is_not_cached(shared: IdentityVerifier) -> None:
     forged = Signer(number=2000).token()
     for _ in range(3):
         assert subjects(verified(shared, forged, ORDERS)) is Reason.TOKEN_SIGNATURE
     assert len(shared._book._common.cache) == 0
 
 
-def test_keys_that_come_and_go_leave_no_results_behind() -> None:
+def test_replaced_keys_leave_no_results_behind() -> None:
     subject = compile_verifier(DOCUMENTS[:1], (), SHARED, [])
     [slot] = subject.key_slots
     for _ in range(50):

@@ -93,7 +93,7 @@ def test_an_svid_with_one_defect_is_refused_for_it_and_its_twin_is_accepted(case
         assert accept(one, bearer(case.good)).token is not None
 
 
-def test_the_trust_domain_vouches_whatever_the_svid_says_of_its_issuer() -> None:
+def test_the_trust_domain_selects_the_keys_whatever_the_svids_issuer_is() -> None:
     token = accept(subject(), bearer(svid(PARTNER, sub=THEIRS, iss="https://idp.example"))).token
     assert token is not None
     assert (token.issuer, token.subject, token.policy) == ("spiffe://partner.example", THEIRS, "default/bundle")
@@ -101,7 +101,7 @@ def test_the_trust_domain_vouches_whatever_the_svid_says_of_its_issuer() -> None
     assert inputs.claim(("iss",)) == ("spiffe://cluster.local",)
 
 
-def test_a_token_of_an_issuer_that_has_a_rule_is_that_rules_affair() -> None:
+def test_a_token_of_an_issuer_with_a_rule_is_verified_by_that_rule() -> None:
     one = subject(rule())
     assert refusal(one, bearer(svid(iss=ISSUER))) is Reason.TOKEN_KEY_UNKNOWN
     token = accept(one, bearer(Signer().token(sub=FRONTEND))).token
@@ -115,7 +115,7 @@ def test_an_svid_presented_by_the_workload_it_names_is_bound_to_it() -> None:
     assert accept(subject(), bearer(svid(sub=FRONTEND + "2")), peer).binding is None
 
 
-def test_where_no_rule_reads_bearer_tokens_other_tokens_are_not_for_us() -> None:
+def test_if_no_rule_reads_bearer_tokens_other_tokens_are_ignored() -> None:
     elsewhere = rule(from_headers=(FromHeader("x-token"),))
     for one in (subject(), subject(elsewhere)):
         for other in ("opaque", Signer().token(), "a.b.c", "", Signer().token(sub=7)):
@@ -126,23 +126,23 @@ def test_where_no_rule_reads_bearer_tokens_other_tokens_are_not_for_us() -> None
     assert [token.issuer for token in accept(subject(elsewhere), both).tokens] == [ISSUER, "spiffe://cluster.local"]
 
 
-def test_where_a_rule_reads_bearer_tokens_each_must_be_one() -> None:
+def test_if_a_rule_reads_bearer_tokens_every_token_must_verify() -> None:
     assert refusal(subject(rule()), bearer("opaque")) is Reason.TOKEN_MALFORMED
     assert refusal(subject(rule()), bearer(Signer().token(iss="https://x"))) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
-def test_an_svid_is_taken_out_of_the_request_as_other_tokens_are() -> None:
+def test_an_svid_is_removed_from_the_request_like_other_tokens() -> None:
     assert accept(subject(), bearer(svid())).changes.remove_headers == ("authorization",)
     assert accept(subject(), request(path=f"/?access_token={svid()}")).token is None
 
 
-def test_without_audiences_no_svid_is_taken() -> None:
+def test_without_audiences_no_svid_is_accepted() -> None:
     silent = replace(OURS, jwt_svid_audiences=())
     assert accept(subject(bundles=(silent,)), bearer(svid())).token is None
     assert refusal(subject(rule(), bundles=(silent,)), bearer(svid())) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
-def test_audiences_of_several_bundles_of_one_domain_are_joined() -> None:
+def test_audiences_of_several_bundles_of_one_domain_are_merged() -> None:
     one = subject(bundles=(OURS, replace(OURS, jwt_authorities=None, jwt_svid_audiences=("second",))))
     assert accept(one, bearer(svid(aud="second"))).token is not None
     assert accept(one, bearer(svid())).token is not None
@@ -164,7 +164,7 @@ def test_an_issuer_policy_for_the_trust_domain_limits_its_svids() -> None:
     assert accept(narrowed, bearer(svid(aud="https://orders/"))).token is not None
 
 
-def test_keys_from_elsewhere_serve_where_an_issuer_policy_has_the_audiences() -> None:
+def test_keys_from_settings_are_used_if_an_issuer_policy_has_the_audiences() -> None:
     one = verifier(issuer_policies=policy(audiences=(AUDIENCE,)))
     assert refusal(one, bearer(svid())) is Reason.TOKEN_KEY_UNKNOWN
     found, wrong = read_jwks(keys(SIGNER), uses=frozenset(("jwt-svid",)))
@@ -198,9 +198,9 @@ def test_svids_are_revoked_by_their_trust_domain(bad: Revocation, good: Revocati
     assert accept(revoking(good), bearer(svid())).token is not None
 
 
-def test_istio_knows_no_svids() -> None:
+def test_istio_semantics_do_not_know_svids() -> None:
     assert accept(subject(options=ISTIO), bearer(svid())).token is None
 
 
-def test_nobody_is_asked_to_fetch_a_trust_domains_keys_as_an_issuers() -> None:
+def test_a_trust_domains_keys_are_not_fetched_like_an_issuers() -> None:
     assert [slot.issuer for slot in subject(rule()).key_slots] == [ISSUER]

@@ -56,7 +56,9 @@ def outcome(subject: Any, asked: RequestAttributes, expected: str | Reason) -> N
 
 
 @pytest.mark.parametrize(("value", "strict", "istio"), AUTHORIZATION.values(), ids=AUTHORIZATION.keys())
-def test_a_bearer_token_is_found_as_each_reading_says(value: str, strict: str | Reason, istio: str | Reason) -> None:
+def test_a_bearer_token_is_found_by_the_rules_of_both_semantics(
+    value: str, strict: str | Reason, istio: str | Reason
+) -> None:
     outcome(DEFAULT, request(authorization=value), strict)
     outcome(DEFAULT_ISTIO, request(authorization=value), istio)
 
@@ -82,7 +84,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize(("path", "strict", "istio"), QUERIES.values(), ids=QUERIES.keys())
-def test_a_token_in_the_query_is_found_as_each_reading_says(
+def test_a_token_in_the_query_is_found_by_the_rules_of_both_semantics(
     path: str, strict: str | Reason, istio: str | Reason
 ) -> None:
     outcome(DEFAULT, request(path=path), strict)
@@ -107,7 +109,7 @@ COOKIES = {
 
 
 @pytest.mark.parametrize(("values", "strict", "istio"), COOKIES.values(), ids=COOKIES.keys())
-def test_a_token_in_a_cookie_is_found_as_each_reading_says(
+def test_a_token_in_a_cookie_is_found_by_the_rules_of_both_semantics(
     values: tuple[str, ...], strict: str | Reason, istio: str | Reason
 ) -> None:
     in_cookie = rule(from_cookies=("t",))
@@ -139,7 +141,7 @@ CUSTOM: dict[str, tuple[str, str | tuple[str, ...], Any, Any]] = {
 
 
 @pytest.mark.parametrize(("prefix", "value", "strict", "istio"), CUSTOM.values(), ids=CUSTOM.keys())
-def test_a_token_in_a_header_of_its_own_is_found_as_each_reading_says(
+def test_a_token_in_a_custom_header_is_found_by_the_rules_of_both_semantics(
     prefix: str, value: str | tuple[str, ...], strict: str | Reason, istio: str | Reason
 ) -> None:
     custom = rule(from_headers=(FromHeader("x-jwt", prefix),))
@@ -148,14 +150,14 @@ def test_a_token_in_a_header_of_its_own_is_found_as_each_reading_says(
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_places_of_its_own_replace_the_defaults(reading: Any) -> None:
+def test_a_rules_locations_replace_the_defaults(reading: Any) -> None:
     custom = verifier(rule(from_params=("t",)), options=reading)
     outcome(custom, bearer("garbage", path="/?access_token=garbage"), NONE)
     outcome(custom, request(path=f"/?t={TOKEN}"), FOUND)
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_all_tokens_of_a_rule_must_verify_and_the_first_place_gives_the_payload(reading: Any) -> None:
+def test_all_tokens_of_a_rule_must_verify_and_the_first_location_gives_the_payload(reading: Any) -> None:
     everywhere = rule(from_headers=(FromHeader("x-b"), FromHeader("x-a")), from_params=("p",), from_cookies=("c",))
     subject = verifier(everywhere, options=reading)
     names = ("a", "b", "p", "c")
@@ -200,9 +202,7 @@ def test_a_token_goes_to_the_rule_of_its_issuer(reading: Any) -> None:
     assert refusal(subject, bearer(crossed)) is Reason.TOKEN_KEY_UNKNOWN
 
 
-def test_two_tokens_of_two_issuers_in_shared_places_are_two_for_strict_and_for_istio_unless_they_are_forwarded() -> (
-    None
-):
+def test_two_tokens_of_two_issuers_in_shared_locations_both_count_in_strict_and_in_istio_unless_forwarded() -> None:
     asked = bearer(OTHER_TOKEN, path=f"/?access_token={TOKEN}")
     identity = accept(verifier(*pair()), asked)
     assert who(identity) == ["alice", "bob"]
@@ -214,7 +214,7 @@ def test_two_tokens_of_two_issuers_in_shared_places_are_two_for_strict_and_for_i
     assert refusal(verifier(*kept, options=ISTIO), asked) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
-def test_strict_looks_at_every_token_and_istio_stops_at_the_first_rule_that_is_content() -> None:
+def test_strict_checks_every_token_and_istio_stops_at_the_first_rule_that_accepts() -> None:
     rules = pair(from_headers=(FromHeader("x-a"),))
     asked = request(x_a=TOKEN, authorization="Bearer garbage")
     assert refusal(verifier(*rules), asked) is Reason.TOKEN_MALFORMED
@@ -227,20 +227,20 @@ def test_strict_looks_at_every_token_and_istio_stops_at_the_first_rule_that_is_c
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_a_bad_token_is_never_taken_for_no_token(reading: Any) -> None:
+def test_a_bad_token_never_counts_as_absent(reading: Any) -> None:
     rules = pair(from_headers=(FromHeader("x-a"),))
     assert refusal(verifier(*rules, options=reading), request(x_a="garbage")) is Reason.TOKEN_MALFORMED
     assert refusal(verifier(*rules, options=reading), bearer("garbage")) is Reason.TOKEN_MALFORMED
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_a_token_counts_only_where_its_own_issuer_looks(reading: Any) -> None:
+def test_a_token_is_accepted_only_at_its_own_issuers_locations(reading: Any) -> None:
     rules = pair(from_headers=(FromHeader("x-a"),))
     assert refusal(verifier(*rules, options=reading), bearer(TOKEN)) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_of_two_rules_of_one_issuer_either_may_accept(reading: Any) -> None:
+def test_either_of_two_rules_of_one_issuer_may_accept(reading: Any) -> None:
     rules = rule(audiences=("a",), policy="default/one"), rule(audiences=("b",), policy="default/two")
     subject = verifier(*rules, options=reading)
     for audience, policy in (("a", "default/one"), ("b", "default/two")):
@@ -273,7 +273,7 @@ def test_headers_of_several_tokens_are_set_together() -> None:
 PREFLIGHT = {"origin": "https://a.example", "access_control_request_method": "PUT"}
 
 
-def test_istio_skips_tokens_of_preflights_and_odd_paths_and_strict_does_not() -> None:
+def test_istio_skips_tokens_of_preflights_and_unusual_paths_and_strict_does_not() -> None:
     for asked in (
         bearer("garbage", method="OPTIONS", **PREFLIGHT),
         bearer("garbage", path="*", method="OPTIONS"),
@@ -299,7 +299,7 @@ HOSTILE_QUERIES = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_QUERIES)
-def test_names_and_values_of_parameters_cost_little_however_they_are_encoded(name: str) -> None:
+def test_encoded_names_and_values_of_parameters_cost_little(name: str) -> None:
     finder = TokenFinder(Places().of(rule()), strict=True)
     begun = time.process_time()
     for _ in range(5):
@@ -307,14 +307,14 @@ def test_names_and_values_of_parameters_cost_little_however_they_are_encoded(nam
     assert (time.process_time() - begun) / 5 < 0.015
 
 
-def test_a_name_in_any_encoding_is_still_known() -> None:
+def test_a_parameter_name_is_recognised_in_any_encoding() -> None:
     everything = "".join(f"%{byte:02x}" for byte in b"access_token")
     assert refusal(DEFAULT, request(path=f"/?{everything}={TOKEN}")) is Reason.TOKEN_MALFORMED
     assert accept(DEFAULT_ISTIO, request(path=f"/?{everything}={TOKEN}")).tokens
     assert refusal(DEFAULT, request(path="/?access_token=%zz")) is Reason.TOKEN_MALFORMED
 
 
-def test_more_than_a_thousand_cookies_are_too_many_for_strict_where_tokens_are_looked_for_in_them() -> None:
+def test_strict_refuses_more_than_a_thousand_cookies_if_tokens_may_be_in_them() -> None:
     cookies = rule(from_cookies=("session",))
     many = "; ".join(["a=b"] * 1000)
     assert accept(verifier(cookies), request(cookie=many)).tokens == ()

@@ -34,7 +34,7 @@ def test_an_svid_comes_with_its_name_its_validity_its_chain_and_its_key() -> Non
     assert svid.key_pem.startswith(b"-----BEGIN PRIVATE KEY-----")
 
 
-def test_nothing_of_the_key_is_shown() -> None:
+def test_the_key_is_in_no_repr() -> None:
     assert "PRIVATE" not in repr(read())
     assert "key" not in repr(read())
 
@@ -56,7 +56,7 @@ def test_nothing_of_the_key_is_shown() -> None:
         ({"chain": der(*[ROOT.issue(uris=(US,), key=KEY)] * 50)}, "50 certificates"),
     ],
 )
-def test_an_svid_that_is_no_good_is_refused(changed: dict[str, Any], message: str) -> None:
+def test_an_unusable_svid_is_refused(changed: dict[str, Any], message: str) -> None:
     if "key" in changed:  # the certificate stays
         leaf = ROOT.issue(uris=(US,), key=KEY)
         changed = {**changed, "chain": der(leaf)}

@@ -127,7 +127,7 @@ def test_a_leaf_with_one_defect_is_refused_for_it_and_its_twin_is_accepted(case:
 
 
 @pytest.mark.parametrize("case", LEAVES.values(), ids=LEAVES.keys())
-def test_the_second_answer_is_the_first_one(case: Case) -> None:
+def test_the_second_answer_equals_the_first(case: Case) -> None:
     subject, bad = verifier(bundles=(BUNDLE,)), evidence(ROOT.issue(**case.bad))
     assert [refusal(subject, ANY, bad) for _ in range(3)] == [case.reason] * 3
 
@@ -174,7 +174,7 @@ def test_an_intermediate_with_one_defect_breaks_the_chain_and_its_twin_holds(cas
     assert accept(subject, ANY, answer(case.good)).principal == FRONTEND
 
 
-def test_a_signature_with_sha1_counts_for_nothing_in_leaf_or_intermediate() -> None:
+def test_a_signature_with_sha1_is_refused_in_leaf_and_intermediate() -> None:
     rsa_root = root("rsa", key=private_key("RSA-2048"))
     subject = verifier(bundles=(bundle(rsa_root.pem),))
     leaf, middle = rsa_root.issue(), rsa_root.intermediate("middle")
@@ -186,7 +186,7 @@ def test_a_signature_with_sha1_counts_for_nothing_in_leaf_or_intermediate() -> N
     assert refusal(subject, ANY, evidence(below, weak)) is Reason.PEER_CERTIFICATE_WEAK
 
 
-def test_a_certificate_of_another_ca_is_untrusted_though_it_bears_the_same_names() -> None:
+def test_a_certificate_of_another_ca_with_the_same_names_is_untrusted() -> None:
     impostor = root(key=private_key("P-256", 99))
     subject = verifier(bundles=(BUNDLE,))
     assert refusal(subject, ANY, evidence(impostor.issue())) is Reason.PEER_CERTIFICATE_UNTRUSTED
@@ -194,7 +194,7 @@ def test_a_certificate_of_another_ca_is_untrusted_though_it_bears_the_same_names
     assert accept(subject, ANY, evidence(ROOT.issue())).principal == FRONTEND
 
 
-def test_an_authority_speaks_for_its_own_trust_domain_only() -> None:
+def test_an_authority_is_trusted_for_its_own_trust_domain_only() -> None:
     partner = root("partner")
     subject = verifier(bundles=(BUNDLE, bundle(partner.pem, "partner.example")))
     theirs = "spiffe://partner.example/ns/default/sa/frontend"
@@ -224,7 +224,7 @@ def test_a_path_has_at_most_eight_certificates_with_its_authority() -> None:
     assert refusal(subject, ANY, evidence(*deep(8))) is Reason.PEER_CERTIFICATE_UNTRUSTED
 
 
-def test_more_than_eight_certificates_or_64_kib_are_not_looked_at() -> None:
+def test_more_than_eight_certificates_or_64_kib_are_refused_unread() -> None:
     subject = verifier(bundles=(BUNDLE,))
     leaf = ROOT.issue()
     assert accept(subject, ANY, evidence(*[leaf] * 8)).principal == FRONTEND
@@ -233,7 +233,7 @@ def test_more_than_eight_certificates_or_64_kib_are_not_looked_at() -> None:
     assert refusal(subject, ANY, Evidence(FRONTEND, padded)) is Reason.PEER_CHAIN_TOO_LONG
 
 
-def test_lookalike_intermediates_cannot_keep_the_search_busy() -> None:
+def test_lookalike_intermediates_cannot_prolong_the_search() -> None:
     lookalikes = [root("middle", key=private_key("P-256", number)).certificate for number in range(6)]
     looped = [ROOT.intermediate("middle", key=private_key("P-256", number)) for number in range(6)]
     subject = verifier(bundles=(bundle(ROOT.pem, x509_intermediates=pem(*lookalikes * 20)),))
@@ -257,17 +257,17 @@ MALFORMED = {
 
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED.keys())
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_what_is_no_certificate_is_refused_in_both_readings(text: str, reading: Options) -> None:
+def test_text_that_is_not_a_certificate_is_refused_with_both_semantics(text: str, reading: Options) -> None:
     subject = verifier(bundles=(BUNDLE,), options=reading)
     assert refusal(subject, ANY, Evidence(FRONTEND, text)) is Reason.PEER_CERTIFICATE_MALFORMED
 
 
-def test_plus_signs_need_no_escape() -> None:
+def test_plus_signs_need_no_escaping() -> None:
     text = presented(ROOT.issue()).replace("%2B", "+")
     assert accept(verifier(bundles=(BUNDLE,)), ANY, Evidence(FRONTEND, text)).principal == FRONTEND
 
 
-def test_where_intermediates_may_come_from_is_the_operators_choice() -> None:
+def test_the_operator_chooses_the_sources_of_intermediates() -> None:
     middle = ROOT.intermediate("middle")
     leaf = middle.issue()
     bare = evidence(leaf)
@@ -286,7 +286,7 @@ def test_where_intermediates_may_come_from_is_the_operators_choice() -> None:
         assert refusal(unnamed, asked, given) is Reason.PEER_CERTIFICATE_UNTRUSTED, source
 
 
-def test_a_forwarded_chain_must_be_about_the_presented_leaf() -> None:
+def test_a_forwarded_chain_must_belong_to_the_presented_leaf() -> None:
     subject = verifier(bundles=(BUNDLE,), options=options(chain_from=(ChainSource.XFCC,)))
     asked = request(x_forwarded_client_cert=xfcc(ROOT.issue(uris=(OTHER,))))
     assert refusal(subject, asked, evidence(ROOT.issue())) is Reason.PEER_CERTIFICATE_MALFORMED
@@ -296,7 +296,7 @@ def test_a_forwarded_chain_must_be_about_the_presented_leaf() -> None:
     assert accept(subject, none, evidence(ROOT.issue())).principal == FRONTEND
 
 
-def test_time_and_name_are_judged_again_on_every_call() -> None:
+def test_time_and_name_are_checked_again_on_every_call() -> None:
     subject = verifier(bundles=(BUNDLE,))
     given = evidence(ROOT.issue())
     assert accept(subject, ANY, given).principal == FRONTEND
@@ -307,14 +307,14 @@ def test_time_and_name_are_judged_again_on_every_call() -> None:
     assert accept(subject, ANY, given, NOW + HOUR).principal == FRONTEND
 
 
-def test_a_certificate_refused_for_its_time_is_accepted_when_its_time_has_come() -> None:
+def test_a_certificate_that_is_not_yet_valid_is_accepted_once_it_is() -> None:
     subject = verifier(bundles=(BUNDLE,))
     given = evidence(ROOT.issue(not_before=NOW + 10))
     assert refusal(subject, ANY, given) is Reason.PEER_CERTIFICATE_NOT_YET_VALID
     assert accept(subject, ANY, given, NOW + 10).principal == FRONTEND
 
 
-def test_when_the_path_that_was_found_expires_another_one_is_looked_for() -> None:
+def test_when_a_cached_path_expires_another_one_is_searched() -> None:
     old = ROOT.intermediate("middle", not_after=NOW + 10)
     new = ROOT.intermediate("middle", not_before=NOW + 10)
     subject = verifier(bundles=(BUNDLE,))
@@ -326,7 +326,7 @@ def test_when_the_path_that_was_found_expires_another_one_is_looked_for() -> Non
     assert refusal(subject, ANY, alone, NOW + 11) is Reason.PEER_CERTIFICATE_EXPIRED
 
 
-def test_an_expired_authority_verifies_nothing_more() -> None:
+def test_an_expired_authority_verifies_nothing() -> None:
     old = root("old", not_after=NOW - 1)
     subject = verifier(bundles=(bundle(old.pem),))
     assert refusal(subject, ANY, evidence(old.issue())) is Reason.PEER_CERTIFICATE_EXPIRED
@@ -342,7 +342,7 @@ def test_the_digest_is_that_of_the_leaf() -> None:
     assert peer.certificate_sha256 == leaf.fingerprint(hashes.SHA256())
 
 
-def test_without_a_certificate_the_proxys_word_counts_only_where_the_operator_says_so() -> None:
+def test_without_a_certificate_the_proxys_name_counts_only_if_the_operator_trusts_it() -> None:
     word = Evidence(FRONTEND)
     assert accept(verifier(), ANY, word).peer is None
     believing = verifier(options=options(trust_proxy=True))
@@ -354,7 +354,7 @@ def test_without_a_certificate_the_proxys_word_counts_only_where_the_operator_sa
         assert refusal(believing, ANY, Evidence(bad)) is Reason.PEER_SPIFFE_ID_INVALID
 
 
-def test_a_required_certificate_must_be_there_whoever_is_trusted() -> None:
+def test_a_required_certificate_must_be_present_even_if_the_proxy_is_trusted() -> None:
     for reading in (STRICT, ISTIO):
         required = replace(reading, verify_certificate=CertificateCheck.REQUIRED, trust_proxy=True)
         subject = verifier(bundles=(BUNDLE,), options=required)
@@ -363,7 +363,7 @@ def test_a_required_certificate_must_be_there_whoever_is_trusted() -> None:
         assert accept(subject, ANY, evidence(ROOT.issue())).principal == FRONTEND
 
 
-def test_never_means_that_the_certificate_says_nothing() -> None:
+def test_with_verification_never_the_certificate_is_not_trusted() -> None:
     never = options(verify_certificate=CertificateCheck.NEVER)
     given = evidence(root("impostor").issue())
     assert accept(verifier(bundles=(BUNDLE,), options=never), ANY, given).peer is None
@@ -378,7 +378,7 @@ def test_a_certificate_without_any_bundle_is_of_an_unknown_trust_domain() -> Non
     assert refusal(empty, ANY, evidence(ROOT.issue())) is Reason.PEER_TRUST_DOMAIN_UNKNOWN
 
 
-def test_istio_takes_every_name_of_the_certificate_in_envoys_order() -> None:
+def test_istio_uses_every_name_of_the_certificate_in_envoys_order() -> None:
     leaf = ROOT.issue(
         uris=("https://a.example/x", FRONTEND, OTHER), dns=("a.example", "b.example"), subject="front, end"
     )
@@ -390,7 +390,7 @@ def test_istio_takes_every_name_of_the_certificate_in_envoys_order() -> None:
     assert peer.certificate_sha256 is None
 
 
-def test_istio_knows_a_peer_without_names_from_no_peer() -> None:
+def test_istio_distinguishes_a_peer_without_names_from_no_peer() -> None:
     subject = verifier(options=ISTIO)
     nameless = accept(subject, ANY, evidence(ROOT.issue(uris=()), principal="")).peer
     assert nameless is not None
@@ -423,7 +423,7 @@ def test_istio_verifies_the_chain_once_a_bundle_is_loaded() -> None:
     assert peer.trust is PeerTrust.PROXY
 
 
-def test_a_subject_is_spelt_as_openssl_does() -> None:
+def test_a_subject_is_formatted_as_openssl_does() -> None:
     oid = x509.NameOID
     parts = [(oid.COUNTRY_NAME, "DE"), (oid.COMMON_NAME, "Jürgen+1"), (oid.EMAIL_ADDRESS, "a@b"), (oid.SURNAME, "J")]
     subject = x509.Name([x509.NameAttribute(kind, text) for kind, text in parts])
@@ -443,7 +443,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("text", "message"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_wrong_bundle_is_a_fault_at_its_place_with_a_hint(text: str, message: str) -> None:
+def test_an_invalid_bundle_is_a_fault_at_its_position_with_a_hint(text: str, message: str) -> None:
     faults: list[Fault] = []
     verifier(bundles=(bundle(text),), faults=faults)
     [fault] = faults
@@ -452,7 +452,7 @@ def test_a_wrong_bundle_is_a_fault_at_its_place_with_a_hint(text: str, message: 
     assert fault.hint
 
 
-def test_all_faults_of_all_bundles_are_told() -> None:
+def test_all_faults_of_all_bundles_are_reported() -> None:
     faults: list[Fault] = []
     subject = verifier(
         bundles=(bundle("x", x509_intermediates="y"), bundle(ROOT.pem, "b.example", jwt_authorities={"keys": 1})),
@@ -462,7 +462,7 @@ def test_all_faults_of_all_bundles_are_told() -> None:
     assert sorted(subject.bundle_slot.current) == ["b.example", "cluster.local"]
 
 
-def test_several_bundles_of_one_domain_are_joined() -> None:
+def test_several_bundles_of_one_domain_are_merged() -> None:
     second = root("second")
     subject = verifier(bundles=(BUNDLE, bundle(second.pem, jwt_authorities={"keys": []})))
     for authority in (ROOT, second):
@@ -470,7 +470,7 @@ def test_several_bundles_of_one_domain_are_joined() -> None:
     assert subject.bundle_expiry == {"cluster.local": CA_PROFILE.not_after}
 
 
-def test_a_name_longer_than_any_spiffe_id_is_refused_in_both_readings() -> None:
+def test_a_name_longer_than_any_spiffe_id_is_refused_with_both_semantics() -> None:
     long = f"spiffe://cluster.local/{'a' * 3000}"
     presented_long = Evidence("", presented(ROOT.issue(uris=(long,))))
     with_bundle = verifier(bundles=(bundle(ROOT.pem),), options=ISTIO)

@@ -29,7 +29,7 @@ def other(**changed: Any) -> JwtRule:
 
 
 @READINGS
-def test_without_the_required_token_nothing_passes(reading: Any) -> None:
+def test_without_the_required_token_every_request_is_refused(reading: Any) -> None:
     required = verifier(rule(required=True), options=reading)
     assert refusal(required, request()) is Reason.TOKEN_MISSING
     assert refusal(required, request(authorization="Basic eDp5")) is Reason.TOKEN_MISSING
@@ -41,7 +41,7 @@ def test_without_the_required_token_nothing_passes(reading: Any) -> None:
 
 
 @READINGS
-def test_another_rules_token_does_not_stand_for_the_required_one(reading: Any) -> None:
+def test_another_rules_token_does_not_replace_the_required_one(reading: Any) -> None:
     subject = verifier(rule(required=True), other(), options=reading)
     assert refusal(subject, request(x_token=OTHER_TOKEN)) is Reason.TOKEN_MISSING
     assert [token.subject for token in accept(subject, bearer(TOKEN)).tokens] == ["alice"]
@@ -54,21 +54,21 @@ def test_another_rules_token_does_not_stand_for_the_required_one(reading: Any) -
     assert len(accept(twice, bearer(TOKEN, x_token=OTHER_TOKEN)).tokens) == 2
 
 
-def test_one_token_may_meet_two_rules_of_its_issuer_in_strict_reading() -> None:
+def test_one_token_may_satisfy_two_rules_of_its_issuer_in_strict() -> None:
     plain, strictly = rule(policy="default/one"), rule(policy="default/two", audiences=("a",), required=True)
     subject = verifier(plain, strictly)
     assert accept(subject, bearer(Signer().token(aud="a"))).token is not None
     assert refusal(subject, bearer(Signer().token(aud="b"))) is Reason.TOKEN_MISSING
 
 
-def test_istios_reading_passes_preflights_and_strict_does_not() -> None:
+def test_istio_lets_preflights_pass_and_strict_does_not() -> None:
     preflight = request(method="OPTIONS", origin="https://page.example", access_control_request_method="GET")
     assert accept(verifier(rule(required=True), options=ISTIO), preflight).token is None
     assert refusal(verifier(rule(required=True)), preflight) is Reason.TOKEN_MISSING
 
 
 @READINGS
-def test_a_rule_without_issuer_takes_what_its_keys_signed_whatever_it_says_of_itself(reading: Any) -> None:
+def test_a_rule_without_issuer_accepts_any_issuer_signed_by_its_keys(reading: Any) -> None:
     subject = verifier(rule(issuer=""), options=reading)
     for issuer in (ISSUER, "https://third.example"):
         token = accept(subject, bearer(Signer().token(iss=issuer))).token
@@ -79,7 +79,7 @@ def test_a_rule_without_issuer_takes_what_its_keys_signed_whatever_it_says_of_it
     assert refusal(subject, bearer(Signer().token(iss=7))) is Reason.TOKEN_CLAIM_INVALID
 
 
-def test_in_strict_reading_an_issuer_with_a_rule_is_vouched_for_by_no_other_keys() -> None:
+def test_in_strict_an_issuer_with_a_rule_accepts_no_other_keys() -> None:
     forged = OTHER.token(iss=ISSUER)
     rules = rule(), other(issuer="", from_headers=())
     assert refusal(verifier(*rules), bearer(forged)) is Reason.TOKEN_KEY_UNKNOWN
@@ -91,7 +91,7 @@ def policy(**limits: Any) -> IssuerPolicy:
     return IssuerPolicy("limits", "default", HERE, ISSUER, **limits)
 
 
-def test_what_is_asked_of_an_issuer_and_revoked_of_it_holds_under_a_rule_without_issuer() -> None:
+def test_issuer_policies_and_revocations_apply_under_a_rule_without_issuer() -> None:
     def subject(**more: Any) -> IdentityVerifier:
         return verifier(rule(issuer=""), **more)
 

@@ -124,19 +124,19 @@ PEERS = {
 
 @pytest.mark.parametrize("case", TOKENS.values(), ids=TOKENS.keys())
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_a_token_is_refused_for_what_is_revoked_of_it(case: Case, reading: Any) -> None:
+def test_a_token_is_refused_if_any_part_of_it_is_revoked(case: Case, reading: Any) -> None:
     assert refusal(subject(case.bad, options=reading), bearer(case.token)) is Reason.TOKEN_REVOKED
     assert accept(subject(case.good, options=reading), bearer(case.token)).token is not None
 
 
 @pytest.mark.parametrize(("bad", "good"), PEERS.values(), ids=PEERS.keys())
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_a_peer_is_refused_for_what_is_revoked_of_its_chain(bad: Revocation, good: Revocation, reading: Any) -> None:
+def test_a_peer_is_refused_if_any_part_of_its_chain_is_revoked(bad: Revocation, good: Revocation, reading: Any) -> None:
     assert refusal(subject(bad, options=reading), request(), PEER) is Reason.PEER_REVOKED
     assert accept(subject(good, options=reading), request(), PEER).principal == FRONTEND
 
 
-def test_a_revocation_counts_however_often_the_credential_was_accepted_before() -> None:
+def test_a_revocation_applies_to_a_cached_credential() -> None:
     soon = subject(entry(T, "t1", effective_from=NOW + 10), entry(ID, FRONTEND, effective_from=NOW + 20))
     asked = bearer(TOKEN)
     for now in (NOW, NOW + 9):
@@ -146,13 +146,13 @@ def test_a_revocation_counts_however_often_the_credential_was_accepted_before() 
     assert refusal(soon, request(), PEER, NOW + 20) is Reason.PEER_REVOKED
 
 
-def test_of_two_entries_for_one_thing_each_counts() -> None:
+def test_two_entries_for_one_credential_both_apply() -> None:
     late, early = entry(T, "t1", effective_from=NOW + 9), entry(T, "t1", before=1.0)
     assert accept(subject(late, early), bearer(TOKEN)).token is not None
     assert refusal(subject(late, early, entry(T, "t1")), bearer(TOKEN)) is Reason.TOKEN_REVOKED
 
 
-def test_a_name_that_only_the_proxy_vouches_for_is_revoked_too() -> None:
+def test_a_name_from_the_proxy_alone_can_be_revoked() -> None:
     believing = replace(STRICT, trust_proxy=True)
     assert (
         refusal(subject(entry(ID, FRONTEND), options=believing), request(), Evidence(FRONTEND)) is Reason.PEER_REVOKED
@@ -161,7 +161,7 @@ def test_a_name_that_only_the_proxy_vouches_for_is_revoked_too() -> None:
     assert refusal(dated, request(), Evidence(FRONTEND)) is Reason.PEER_REVOKED, "nobody can tell when it was issued"
 
 
-def test_a_certificate_that_is_only_read_is_revoked_too() -> None:
+def test_an_unverified_certificate_can_be_revoked() -> None:
     unverified = replace(ISTIO, verify_certificate=CertificateCheck.NEVER)
     for bad, good in (PEERS["its serial number"], PEERS["its SPIFFE ID, for what was issued before"]):
         assert refusal(subject(bad, options=unverified), request(), PEER) is Reason.PEER_REVOKED
@@ -174,7 +174,7 @@ def test_the_detail_names_the_list_and_its_comment_and_not_the_token() -> None:
     assert caught.value.detail == "token revoked by `shop/incident`: stolen"
 
 
-def test_a_name_that_is_only_told_is_asked_about_again_on_every_call() -> None:
+def test_a_name_from_the_proxy_alone_is_checked_on_every_call() -> None:
     revoked = entry(Revoked.SPIFFE_ID, FRONTEND, effective_from=NOW + 10)
     believing = subject(revoked, options=replace(STRICT, trust_proxy=True))
     word = Evidence(FRONTEND)
@@ -205,7 +205,7 @@ def twins() -> dict[str, tuple[Any, Evidence]]:
 
 @pytest.mark.parametrize(("revoked", "evidence"), twins().values(), ids=twins().keys())
 @pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS.keys())
-def test_a_fingerprint_revokes_every_spelling_of_a_certificate(revoked: Any, evidence: Evidence, reading: Any) -> None:
+def test_a_fingerprint_revokes_every_encoding_of_a_certificate(revoked: Any, evidence: Evidence, reading: Any) -> None:
     spelt = subject(entry(Revoked.SHA256, sha256(revoked)), options=reading)
     other = subject(entry(Revoked.SHA256, sha256(MIDDLE.issue())), options=reading)
     assert accept(other, request(), evidence).principal == FRONTEND, "the control: nothing of the chain is revoked"
@@ -213,7 +213,7 @@ def test_a_fingerprint_revokes_every_spelling_of_a_certificate(revoked: Any, evi
 
 
 @pytest.mark.parametrize("kind", ["P-256", "P-384", "P-521", "RSA-2048", "Ed25519"])
-def test_a_fingerprint_is_that_of_the_certificate_whatever_key_signed_it(kind: str) -> None:
+def test_the_first_fingerprint_is_that_of_the_presented_encoding(kind: str) -> None:
     authority = root(kind, key=private_key(kind))
     evidence, bundles = Evidence(FRONTEND, presented(authority.issue())), (bundle(authority.pem),)
     leaf = read_presented(evidence.certificate)[0]
@@ -225,14 +225,14 @@ def test_a_fingerprint_is_that_of_the_certificate_whatever_key_signed_it(kind: s
 @pytest.mark.parametrize(
     "digest", [hashes.SHA256(), hashes.SHA512(), hashes.SHA3_256()], ids=lambda digest: digest.name
 )
-def test_the_twin_is_revoked_whatever_hash_was_signed(digest: Any) -> None:
+def test_the_other_encoding_is_revoked_whatever_hash_was_signed(digest: Any) -> None:
     leaf = MIDDLE.issue(digest=digest)
     shown = Evidence(FRONTEND, presented(twin(leaf), *MIDDLE.above))
     assert accept(subject(), request(), shown).principal == FRONTEND, "the control: it is as valid"
     assert refusal(subject(entry(Revoked.SHA256, sha256(leaf))), request(), shown) is Reason.PEER_REVOKED
 
 
-def test_a_signature_with_unused_bits_is_no_certificate_in_leaf_or_intermediate() -> None:
+def test_a_signature_with_unused_bits_is_refused_in_leaf_and_intermediate() -> None:
     """Each number of such bits would be another fingerprint."""
     leaf = next(each for each in iter(MIDDLE.issue, None) if each.signature[-1] % 2 == 0)
     middle = next(each for each in iter(lambda: ROOT.intermediate("even"), None) if _even(each.certificate))
@@ -249,7 +249,7 @@ def _even(certificate: Any) -> bool:
     return bool(certificate.signature[-1] % 2 == 0)
 
 
-def test_a_token_bound_to_a_certificate_is_not_bound_to_its_twin() -> None:
+def test_a_token_bound_to_a_certificate_is_not_bound_to_its_other_encoding() -> None:
     """Equality of bytes is enough: whoever can show the twin has the certificate too, and gains nothing."""
     digest = base64url_encode(LEAF.fingerprint(hashes.SHA256()))
     asked = bearer(SIGNER.token(cnf={"x5t#S256": digest}))
@@ -258,7 +258,7 @@ def test_a_token_bound_to_a_certificate_is_not_bound_to_its_twin() -> None:
     assert refusal(subject(), asked, shown) is Reason.TOKEN_BINDING
 
 
-def test_a_token_is_revoked_under_each_signature_that_fits_it() -> None:
+def test_a_token_is_revoked_with_any_signature_that_verifies() -> None:
     head, body, tail = TOKEN.split(".")
     signature = base64url_decode(tail)
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
@@ -268,7 +268,7 @@ def test_a_token_is_revoked_under_each_signature_that_fits_it() -> None:
     assert refusal(subject(entry(T, "t1")), bearer(turned)) is Reason.TOKEN_REVOKED
 
 
-def test_a_key_without_a_name_is_revoked_by_the_name_that_its_tokens_give_it() -> None:
+def test_a_key_without_kid_is_revoked_by_the_kid_in_its_tokens() -> None:
     """Envoy tries a key without `kid` for a token that has one."""
     nameless = rule(jwks=jwks((Signer(kid=""),)))
     revoked = (listed(entry(K, "k1", issuer=ISSUER)),)
@@ -276,7 +276,7 @@ def test_a_key_without_a_name_is_revoked_by_the_name_that_its_tokens_give_it() -
     assert accept(verifier(nameless, options=ISTIO), bearer(TOKEN)).token is not None
 
 
-def test_a_list_for_an_issuer_that_nobody_names_revokes_nothing_and_a_warning_says_so() -> None:
+def test_a_list_for_an_issuer_without_a_rule_revokes_nothing_and_causes_a_warning() -> None:
     def warned(*entries: Revocation, rules: JwtRule | None = None) -> list[str]:
         warnings: list[Fault] = []
         verifier(rules or rule(), revocations=(listed(*entries),), warnings=warnings)

@@ -228,7 +228,7 @@ def test_istio_refuses_and_accepts_what_jwt_authn_does(case: Case) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("subject", [SUBJECT, LENIENT], ids=["strict", "istio"])
-def test_json_that_only_protobuf_takes_is_refused(subject: IdentityVerifier, text: str) -> None:
+def test_json_that_only_protobuf_accepts_is_refused(subject: IdentityVerifier, text: str) -> None:
     assert refusal(subject, bearer(with_payload(text))) is Reason.TOKEN_MALFORMED
 
 
@@ -244,7 +244,7 @@ def test_an_ed25519_key_without_alg_ends_envoys_search_at_a_longer_signature() -
     assert accept(verifier(rule(jwks=first)), token).token is not None
 
 
-def test_no_refusal_tells_of_the_token() -> None:
+def test_no_refusal_contains_the_token() -> None:
     for case in TOKENS.values():
         with pytest.raises(Refused) as caught:
             SUBJECT.verify(bearer(case.bad), NO_EVIDENCE, NOW)
@@ -262,7 +262,7 @@ ALGORITHMS = [
 
 @pytest.mark.parametrize("signer", ALGORITHMS, ids=lambda signer: signer.alg)
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_every_algorithm_of_envoys_works_with_its_key_and_with_no_other(signer: Signer, reading: Options) -> None:
+def test_every_algorithm_of_envoy_works_with_its_key_and_with_no_other(signer: Signer, reading: Options) -> None:
     subject = verifier(rule(jwks=jwks([signer])), options=reading)
     assert accept(subject, bearer(signer.token())).token is not None
     for other in ALGORITHMS:
@@ -273,7 +273,7 @@ def test_every_algorithm_of_envoys_works_with_its_key_and_with_no_other(signer: 
     assert accept(pinned, bearer(signer.token())).token is not None
 
 
-def test_a_public_key_is_no_hmac_secret() -> None:
+def test_a_public_key_is_not_an_hmac_secret() -> None:
     public = RSA.key.public_key()
     subject = verifier(rule(jwks=jwks([RSA])))
     assert accept(subject, bearer(RSA.token())).token is not None
@@ -284,13 +284,13 @@ def test_a_public_key_is_no_hmac_secret() -> None:
         assert refusal(subject, bearer(f"{message}.{b64(mac)}")) is Reason.TOKEN_ALGORITHM
 
 
-def test_a_key_pinned_to_an_algorithm_takes_no_other() -> None:
+def test_a_key_pinned_to_an_algorithm_verifies_no_other() -> None:
     pinned = verifier(rule(jwks=jwks([RSA.jwk(alg="RS512")])))
     assert refusal(pinned, bearer(RSA.token())) is Reason.TOKEN_ALGORITHM
     assert accept(pinned, bearer(replace(RSA, alg="RS512").token())).token is not None
 
 
-def test_without_kid_strict_takes_the_only_key_that_fits_and_istio_tries_them_all() -> None:
+def test_without_kid_strict_uses_the_only_key_that_fits_and_istio_tries_all() -> None:
     one, two = Signer(), Signer(kid="k2", number=1001)
     bare = replace(two, kid="").token()
     pair = rule(jwks=jwks([one, two]))
@@ -304,7 +304,7 @@ def test_without_kid_strict_takes_the_only_key_that_fits_and_istio_tries_them_al
     assert refusal(verifier(pair, options=ISTIO), bearer(stranger)) is Reason.TOKEN_SIGNATURE
 
 
-def test_keys_that_are_to_come_are_unknown_until_they_are_put_into_their_slot() -> None:
+def test_fetched_keys_are_unknown_until_they_are_in_their_slot() -> None:
     fetched = verifier(rule(jwks=None, jwks_uri="https://issuer.example/jwks"))
     assert refusal(fetched, bearer(GOOD)) is Reason.TOKEN_KEY_UNKNOWN
     [slot] = fetched.key_slots
@@ -316,7 +316,7 @@ def test_keys_that_are_to_come_are_unknown_until_they_are_put_into_their_slot() 
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_time_is_judged_again_on_every_call(reading: Options) -> None:
+def test_time_is_checked_again_on_every_call(reading: Options) -> None:
     leeway = (STRICT_READING if reading.strict else ISTIO_READING).leeway
     subject = verifier(rule(), options=reading)
     asked = bearer(SIGNER.token(nbf=NOW))
@@ -336,11 +336,11 @@ def test_audiences_are_compared_without_scheme_and_trailing_slash(audience: str,
         assert refusal(subject, bearer(SIGNER.token(aud=f"{audience}/b"))) is Reason.TOKEN_AUDIENCE
 
 
-def test_a_rule_without_audiences_takes_any() -> None:
+def test_a_rule_without_audiences_accepts_any() -> None:
     assert accept(verifier(rule()), bearer(SIGNER.token(aud="whatever"))).token is not None
 
 
-def test_a_verified_token_carries_its_claims_and_where_it_was_verified() -> None:
+def test_a_verified_token_has_its_claims_and_the_policy_that_verified_it() -> None:
     token = accept(verifier(rule(policy="a/b", space_delimited_claims=("groups",))), bearer(SIGNER.token(x=1))).token
     assert token is not None
     assert (token.issuer, token.subject, token.policy) == (ISSUER, "alice", "a/b")
@@ -391,7 +391,7 @@ def test_claims_become_headers_and_headers_without_a_value_are_removed(reading: 
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\x00b", "a\x7f"])
-def test_a_value_that_is_not_fit_for_a_header_is_never_sent_and_nor_is_the_clients(value: str) -> None:
+def test_a_value_that_no_header_can_carry_is_never_sent_and_neither_is_the_clients(value: str) -> None:
     identity = accept(verifier(OUTPUTS), bearer(SIGNER.token(sub=value), x_sub="spoofed"))
     decision = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/p", 0, identity=identity)
     answer = CheckResponse.FromString(encode_response(decision, "0" * 32, request(x_sub="spoofed"))).ok_response
@@ -407,7 +407,7 @@ def test_without_a_token_every_header_that_rules_may_set_is_removed() -> None:
     assert changes.set_headers == ()
 
 
-def test_the_original_token_goes_on_only_where_the_rule_says_so() -> None:
+def test_the_original_token_is_forwarded_only_if_the_rule_says_so() -> None:
     by_query = request(path=f"/?access_token={GOOD}")
     dropped = verifier(rule())
     assert accept(dropped, bearer(GOOD)).changes.remove_headers == ("authorization",)
@@ -480,7 +480,7 @@ BAD_KEY_SETS |= {
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_a_key_set_may_be_certificates_by_their_kid(reading: Options) -> None:
+def test_a_key_set_may_map_key_ids_to_certificates(reading: Options) -> None:
     text = json.dumps({"other": root(key=private_key("RSA-2048", 7)).pem, "r1": CERTIFIED.pem})
     subject = verifier(rule(jwks=text), options=reading)
     assert accept(subject, bearer(RSA.token())).token is not None
@@ -492,7 +492,7 @@ def test_a_key_set_may_be_certificates_by_their_kid(reading: Options) -> None:
 
 
 @pytest.mark.parametrize("text", BAD_KEY_SETS.values(), ids=BAD_KEY_SETS.keys())
-def test_a_wrong_key_set_is_a_fault_at_its_place_and_verifies_nothing(text: str) -> None:
+def test_an_invalid_key_set_is_a_fault_at_its_position_and_verifies_nothing(text: str) -> None:
     faults: list[Fault] = []
     subject = verifier(rule(jwks=text), faults=faults)
     [fault] = faults
@@ -501,7 +501,7 @@ def test_a_wrong_key_set_is_a_fault_at_its_place_and_verifies_nothing(text: str)
     assert refusal(subject, bearer(GOOD)) is Reason.TOKEN_KEY_UNKNOWN
 
 
-def test_keys_that_are_not_for_us_are_passed_over_and_every_bad_one_is_told() -> None:
+def test_unusable_keys_are_ignored_and_every_bad_one_is_reported() -> None:
     mixed = [SIGNER.jwk(use="enc", kid="e"), {"kty": "LMS"}, KEY, SIGNER.jwk(use="sig", key_ops=["verify"], kid="v")]
     assert accept(verifier(rule(jwks=jwks(mixed))), bearer(GOOD)).token is not None
     faults: list[Fault] = []

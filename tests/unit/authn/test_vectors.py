@@ -63,7 +63,7 @@ def test_a_published_jwt_is_a_token_of_its_issuer_until_it_expires(vector: dict[
     assert refusal(one, bearer(vector["token"]), now=JOE_EXPIRES + 31) is Reason.TOKEN_EXPIRED
 
 
-def test_the_published_unsecured_jwt_is_no_token_in_either_reading() -> None:
+def test_the_published_unsecured_jwt_is_refused_with_both_semantics() -> None:
     """RFC 7519 section 6.1; RFC 8725 section 3.2 says not to take it."""
     for vector in JWTS:
         joe = rule(issuer="joe", jwks=json.dumps({"keys": [vector["jwk"]]}))
@@ -108,7 +108,7 @@ def test_the_published_certificate_has_the_published_thumbprint_and_binds_its_to
     assert presented_by(bytes(32)) is None
 
 
-def test_the_example_of_a_certificate_bound_token_reads() -> None:
+def test_the_example_of_a_certificate_bound_token_is_read() -> None:
     """RFC 8705 section 3.1, figure 2."""
     claims = {"cnf": {"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}}
     confirmation = read_confirmation(claims)
@@ -121,7 +121,7 @@ def asked_by(vector: dict[str, Any]) -> RequestAttributes:
     return RequestAttributes(vector["method"], vector["path"], vector["host"], "https", headers=headers)
 
 
-def test_the_published_proof_for_a_resource_holds_for_it_and_for_nothing_else() -> None:
+def test_the_published_proof_for_a_resource_is_valid_for_it_and_for_nothing_else() -> None:
     """RFC 9449 section 7.1, figures 13 and 14."""
     vector = VECTORS["proofs"][1]
     token, now = vector["access_token"], float(vector["now"])
@@ -138,7 +138,7 @@ def test_the_published_proof_for_a_resource_holds_for_it_and_for_nothing_else() 
         verify_proof(asked_by(vector), token, key, now + 61)
 
 
-def test_the_published_proof_for_the_token_endpoint_is_good_for_no_token() -> None:
+def test_the_published_proof_for_the_token_endpoint_is_valid_for_no_token() -> None:
     """RFC 9449 section 4.1, figure 2: it has no `ath`."""
     vector = VECTORS["proofs"][0]
     token, key = VECTORS["proofs"][1]["access_token"], VECTORS["thumbprints"][2]["thumbprint"]

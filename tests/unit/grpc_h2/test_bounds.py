@@ -28,7 +28,7 @@ def call(stream: int = 1) -> list[Frame]:
     return [head(stream), DataFrame(stream, data=message(b"x"), flags=["END_STREAM"])]
 
 
-def test_one_stream_more_than_may_be_is_refused_and_may_be_tried_again() -> None:
+def test_a_stream_above_the_limit_is_refused_and_can_be_retried() -> None:
     peer = RawPeer(Bounds(max_concurrent_streams=2))
     events = peer.send(*call(1), *call(3), *call(5))
     assert len(events) == 2
@@ -73,7 +73,7 @@ def test_the_same_frames_spread_over_time_do_no_harm(name: str) -> None:
     assert peer.connection.fault is None
 
 
-def test_calls_that_are_answered_raise_the_limits_of_what_comes_with_them() -> None:
+def test_answered_calls_raise_the_limits_of_frames_that_accompany_them() -> None:
     peer = RawPeer(Bounds(max_window_updates=10, max_pings=10))
     for number in range(100):
         stream = 2 * number + 1
@@ -89,7 +89,7 @@ def test_rapid_reset_ends_the_connection() -> None:
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_streams_that_we_are_made_to_reset_count_as_well() -> None:
+def test_streams_that_a_peer_makes_us_reset_count_too() -> None:
     """CVE-2025-8671: the server resets, the work is the same."""
     peer = RawPeer(Bounds(max_resets=50))
     for number in range(60):
@@ -97,7 +97,7 @@ def test_streams_that_we_are_made_to_reset_count_as_well() -> None:
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_calls_that_are_given_up_now_and_then_do_no_harm() -> None:
+def test_an_occasional_cancelled_call_does_no_harm() -> None:
     peer = RawPeer(Bounds(max_resets=10))
     for number in range(200):
         stream = 2 * number + 1
@@ -108,7 +108,7 @@ def test_calls_that_are_given_up_now_and_then_do_no_harm() -> None:
     assert peer.connection.fault is None
 
 
-def test_continuation_without_end_ends_the_connection_by_its_frames() -> None:
+def test_endless_continuation_ends_the_connection_by_the_number_of_frames() -> None:
     peer = RawPeer(Bounds(max_continuation_frames=4))
     peer.send(HeadersFrame(1, data=b"\x82"), *[ContinuationFrame(1, data=b"")] * 4)
     assert peer.connection.fault is None
@@ -116,14 +116,14 @@ def test_continuation_without_end_ends_the_connection_by_its_frames() -> None:
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_large_block_may_take_the_frames_that_it_needs_and_counts_as_held() -> None:
+def test_a_large_block_may_use_more_frames_and_counts_as_buffered() -> None:
     peer = RawPeer(Bounds(max_continuation_frames=4))
     peer.send(HeadersFrame(1, data=b"\x82"), *[ContinuationFrame(1, data=bytes(16_384))] * 100)
     assert peer.connection.fault is None
     assert peer.connection.buffered_bytes > 100 * 16_384
 
 
-def test_continuation_without_end_ends_the_connection_by_its_bytes() -> None:
+def test_endless_continuation_ends_the_connection_by_the_number_of_bytes() -> None:
     peer = RawPeer(Bounds(max_header_block_bytes=30_000, max_continuation_frames=1000))
     peer.send(HeadersFrame(1, data=bytes(16_000)), ContinuationFrame(1, data=bytes(16_000)))
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
@@ -137,7 +137,7 @@ def test_one_byte_references_to_a_long_entry_end_the_connection() -> None:
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_call_that_brings_more_content_than_may_be_kept_is_handed_over_unread() -> None:
+def test_a_call_that_exceeds_the_buffer_is_emitted_unread() -> None:
     bounds = Bounds(max_message_bytes=20_000, max_buffered_bytes=30_000)
     peer = RawPeer(bounds)
     part = message(bytes(20_000))[:16_000]
@@ -150,7 +150,7 @@ def test_a_call_that_brings_more_content_than_may_be_kept_is_handed_over_unread(
     assert peer.connection.buffered_bytes == 0
 
 
-def test_the_content_of_what_is_no_grpc_call_is_not_kept() -> None:
+def test_the_content_of_a_request_that_is_not_grpc_is_not_kept() -> None:
     peer = RawPeer()
     peer.send(
         HeadersFrame(1, data=block(call_with((":method", "PUT"))), flags=["END_HEADERS"]),
@@ -159,7 +159,7 @@ def test_the_content_of_what_is_no_grpc_call_is_not_kept() -> None:
     assert peer.connection.buffered_bytes == 0
 
 
-def test_answers_that_wait_past_the_bound_end_the_connection() -> None:
+def test_too_many_waiting_answers_end_the_connection() -> None:
     peer = RawPeer(Bounds(max_message_bytes=1024, max_unsent_bytes=10_000))
     peer.send(settings(((4, 0),)))
     for number in range(12):
@@ -179,7 +179,7 @@ def test_without_settings_in_time_the_connection_ends() -> None:
 @pytest.mark.parametrize(
     "begun", [head().serialize()[:5], head().serialize()[:20], HeadersFrame(1, data=b"\x82").serialize()]
 )
-def test_a_frame_or_header_block_that_does_not_get_complete_ends_the_connection(begun: bytes) -> None:
+def test_an_incomplete_frame_or_header_block_ends_the_connection(begun: bytes) -> None:
     peer = RawPeer(Bounds(request_seconds=10))
     peer.send(begun)
     peer.connection.tick(10)
@@ -188,7 +188,7 @@ def test_a_frame_or_header_block_that_does_not_get_complete_ends_the_connection(
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_frame_that_drips_in_is_timed_from_its_first_byte() -> None:
+def test_a_frame_that_arrives_byte_by_byte_is_timed_from_its_first_byte() -> None:
     peer = RawPeer(Bounds(request_seconds=10))
     whole = head().serialize()
     for second in range(11):
@@ -199,7 +199,7 @@ def test_a_frame_that_drips_in_is_timed_from_its_first_byte() -> None:
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_request_that_does_not_get_complete_is_reset_alone() -> None:
+def test_an_incomplete_request_is_reset_and_no_other() -> None:
     peer = RawPeer(Bounds(request_seconds=10))
     peer.send(head(1), DataFrame(1, data=b"\0"))
     peer.now = 8.0
@@ -210,7 +210,7 @@ def test_a_request_that_does_not_get_complete_is_reset_alone() -> None:
     assert peer.connection.fault is None
 
 
-def test_an_answer_that_waits_too_long_ends_the_connection_even_if_it_drips_out() -> None:
+def test_an_answer_that_waits_too_long_ends_the_connection_even_if_parts_are_sent() -> None:
     peer = RawPeer(Bounds(stall_seconds=30))
     peer.send(settings(((4, 1),)), *call())
     peer.connection.respond(1, bytes(1000), 0.0)
@@ -232,6 +232,6 @@ def test_an_answer_that_waits_too_long_ends_the_connection_even_if_it_drips_out(
         {"max_unsent_bytes": 10},
     ],
 )
-def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_bounds_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Bounds(**wrong)  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def test_a_failure_is_one_header_block() -> None:
     assert "END_STREAM" in only.flags
 
 
-def test_a_long_failure_text_is_cut_and_still_a_header_block() -> None:
+def test_a_long_failure_text_is_truncated_and_still_a_valid_header_block() -> None:
     peer = RawPeer()
     peer.send(*sent())
     peer.connection.fail(1, Status.INTERNAL, "x" * 5000)
@@ -102,7 +102,7 @@ def test_a_call_is_answered_once() -> None:
     assert peer.replies() == []
 
 
-def test_a_call_that_is_given_up_is_told_and_not_answered() -> None:
+def test_a_cancelled_call_is_reported_and_not_answered() -> None:
     peer = RawPeer()
     peer.send(*sent())
     assert peer.send(RstStreamFrame(1, 8)) == [Cancelled(1)]
@@ -110,12 +110,12 @@ def test_a_call_that_is_given_up_is_told_and_not_answered() -> None:
     assert peer.replies() == []
 
 
-def test_a_call_that_is_given_up_before_it_is_complete_was_never_told() -> None:
+def test_an_incomplete_call_that_is_cancelled_is_never_reported() -> None:
     peer = RawPeer()
     assert peer.send(sent()[0], RstStreamFrame(1, 8)) == []
 
 
-def test_metadata_is_what_is_not_the_protocols() -> None:
+def test_metadata_excludes_the_fields_of_the_protocol() -> None:
     peer = RawPeer()
     fields = call_with(
         ("grpc-accept-encoding", "gzip"), ("user-agent", "envoy"), ("traceparent", "00-1"), ("id-bin", "AAE")
@@ -125,7 +125,7 @@ def test_metadata_is_what_is_not_the_protocols() -> None:
     assert request.metadata == (("user-agent", "envoy"), ("traceparent", "00-1"), ("id-bin", b"\0\1"))
 
 
-def test_binary_metadata_that_arrives_joined_is_taken_apart() -> None:
+def test_joined_binary_metadata_is_split() -> None:
     (request,) = RawPeer().send(*sent(fields=call_with(("id-bin", "AAE=,Ag"))))
     assert isinstance(request, Request)
     assert request.metadata == (("id-bin", b"\0\1"), ("id-bin", b"\2"))
@@ -162,13 +162,13 @@ def test_every_content_type_of_grpc_is_served(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/grpcx", "", None])
-def test_another_content_type_is_refused_in_terms_of_http(kind: str | None) -> None:
+def test_another_content_type_gets_an_http_error(kind: str | None) -> None:
     fields, content = answer_to(RawPeer(), sent(fields=call_with(("content-type", kind))))
     assert (fields[":status"], content) == ("415", b"this port speaks gRPC\n")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS", "CONNECT", "post"])
-def test_another_method_is_refused_in_terms_of_http(method: str) -> None:
+def test_another_method_gets_an_http_error(method: str) -> None:
     fields, _ = answer_to(RawPeer(), sent(fields=call_with((":method", method))))
     assert (fields[":status"], fields["allow"]) == ("405", "POST")
 
@@ -184,22 +184,22 @@ WRONG_MESSAGES = {
 
 
 @pytest.mark.parametrize("name", WRONG_MESSAGES)
-def test_what_is_not_one_plain_message_fails_with_its_status(name: str) -> None:
+def test_content_other_than_one_plain_message_fails_with_its_status(name: str) -> None:
     content, status = WRONG_MESSAGES[name]
     fields, _ = answer_to(RawPeer(Bounds(max_message_bytes=100)), sent(content))
     assert fields["grpc-status"] == str(int(status))
 
 
-def test_a_compressed_message_is_refused_with_what_we_accept() -> None:
+def test_a_compressed_message_is_refused_and_the_accepted_encodings_are_named() -> None:
     fields, _ = answer_to(RawPeer(), sent(message(b"x", flag=1)))
     assert fields["grpc-accept-encoding"] == "identity"
 
 
-def test_an_encoding_that_is_only_announced_does_not_matter() -> None:
+def test_an_announced_encoding_without_a_compressed_message_is_ignored() -> None:
     assert len(RawPeer().send(*sent(fields=call_with(("grpc-encoding", "gzip"))))) == 1
 
 
-def test_a_message_that_is_too_large_is_handed_over_unread() -> None:
+def test_a_message_that_is_too_large_is_emitted_unread() -> None:
     peer = RawPeer(Bounds(max_message_bytes=100))
     assert peer.send(*sent(message(b"x" * 101))) == [Unread(1, PATH, buffer_full=False)]
     peer.connection.respond(1, b"no", 0.0)
@@ -207,7 +207,7 @@ def test_a_message_that_is_too_large_is_handed_over_unread() -> None:
     assert peer.connection.buffered_bytes == 0
 
 
-def test_a_message_that_says_it_is_too_large_is_handed_over_before_it_came() -> None:
+def test_a_message_that_declares_too_large_a_length_is_emitted_before_it_arrives() -> None:
     peer = RawPeer(Bounds(max_message_bytes=100))
     head, _ = sent()
     begun = DataFrame(1, data=message(b"", length=101) + b"x")
@@ -234,7 +234,7 @@ def test_an_answer_to_a_message_that_is_too_large_may_have_to_wait() -> None:
     assert peer.send(DataFrame(1, data=b"and more", flags=["END_STREAM"]), *sent(stream=3))
 
 
-def test_an_unknown_method_is_unimplemented_before_its_client_says_anything() -> None:
+def test_an_unknown_method_is_unimplemented_before_its_client_sends_content() -> None:
     """A client of a stream may wait for us to begin: `grpcurl list` did so until its deadline."""
     peer = RawPeer(served=[PATH])
     unknown = HeadersFrame(1, data=block(call_with((":path", "/a.B/Stream"))), flags=["END_HEADERS"])
@@ -248,7 +248,7 @@ def test_an_unknown_method_is_unimplemented_before_its_client_says_anything() ->
     assert request.stream == 3
 
 
-def test_many_calls_of_unknown_methods_end_no_connection() -> None:
+def test_many_calls_of_unknown_methods_do_not_end_the_connection() -> None:
     peer = RawPeer(Bounds(max_resets=5, max_other_frames=5), served=[])
     for number in range(1, 201, 2):
         peer.send(*sent(stream=number))
@@ -266,7 +266,7 @@ IGNORED: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @pytest.mark.parametrize("name", IGNORED)
-def test_metadata_that_can_not_be_taken_is_left_out_and_its_call_goes_on(name: str) -> None:
+def test_malformed_metadata_is_dropped_and_its_call_proceeds(name: str) -> None:
     """A proxy copies into it what its client sent: a client must not make calls fail."""
     fields = call_with(("traceparent", "00-1"), *IGNORED[name], ("x", "y"))
     data = block(fields)
@@ -280,13 +280,13 @@ def test_metadata_that_can_not_be_taken_is_left_out_and_its_call_goes_on(name: s
 
 
 @pytest.mark.parametrize("value", [" a=b", "a=b\t", " \t a=b "])
-def test_blanks_around_metadata_are_no_part_of_it(value: str) -> None:
+def test_blanks_around_metadata_are_stripped(value: str) -> None:
     (request,) = RawPeer().send(*sent(fields=call_with(("tracestate", value))))
     assert isinstance(request, Request)
     assert request.metadata == (("tracestate", "a=b"),)
 
 
-def test_metadata_past_the_lists_bound_is_left_out_and_the_protocols_fields_are_not() -> None:
+def test_metadata_above_the_list_limit_is_dropped_but_not_the_protocols_fields() -> None:
     """Whatever comes first: a deadline that is overlooked would be a call that nobody waits for."""
     fields = [*CALL[:4], *[("x", "y" * 100)] * 10, *CALL[4:], ("grpc-timeout", "1S")]
     (request,) = RawPeer(Bounds(max_header_list_bytes=1000)).send(*sent(fields=fields))

@@ -30,7 +30,7 @@ def test_a_drain_is_announced_and_calls_that_cross_it_are_still_served() -> None
     assert not peer.connection.finished
 
 
-def test_once_the_peer_has_read_it_new_calls_are_refused_and_old_ones_answered() -> None:
+def test_once_the_peer_has_read_the_goaway_new_calls_are_refused_and_old_ones_answered() -> None:
     peer = RawPeer()
     peer.send(*call(1))
     peer.connection.drain()
@@ -46,7 +46,7 @@ def test_once_the_peer_has_read_it_new_calls_are_refused_and_old_ones_answered()
     assert len(peer.replies()) == 3
 
 
-def test_a_peer_that_does_not_answer_gets_a_second() -> None:
+def test_a_peer_that_does_not_answer_the_ping_gets_one_second() -> None:
     peer = RawPeer()
     peer.connection.drain()
     peer.connection.tick(0.9)
@@ -63,7 +63,7 @@ def test_a_drain_is_announced_once() -> None:
     assert len(last_streams(peer.replies())) == 1
 
 
-def test_a_connection_that_has_not_said_hello_is_drained_at_once() -> None:
+def test_a_connection_before_its_first_settings_is_drained_at_once() -> None:
     connection = Connection(Bounds(), 0.0)
     connection.drain()
     assert connection.finished
@@ -81,7 +81,7 @@ def test_an_idle_connection_is_drained() -> None:
     assert last_streams(peer.replies()) == [2**31 - 1]
 
 
-def test_a_connection_with_a_call_in_work_is_not_idle() -> None:
+def test_a_connection_with_a_call_in_progress_is_not_idle() -> None:
     peer = RawPeer(Bounds(idle_seconds=60, max_age_seconds=0))
     peer.send(*call())
     peer.connection.tick(1000.0)
@@ -102,7 +102,7 @@ def test_zero_means_for_ever() -> None:
     assert peer.replies() == []
 
 
-def test_a_peer_that_may_not_ask_is_told_why() -> None:
+def test_a_refused_connection_gets_a_goaway_with_the_reason() -> None:
     connection = Connection(Bounds(), 0.0)
     connection.refuse("caller_not_allowed")
     assert connection.finished
@@ -110,7 +110,7 @@ def test_a_peer_that_may_not_ask_is_told_why() -> None:
     assert connection.receive(b"anything", 0.0) == []
 
 
-def test_a_peer_that_may_not_ask_is_told_so_for_each_call_and_nothing_of_it_is_decoded_or_kept() -> None:
+def test_each_call_of_an_unauthorized_peer_is_denied_and_nothing_of_it_is_decoded_or_kept() -> None:
     peer = RawPeer()
     peer.connection.deny("caller_not_allowed")
     garbage = HeadersFrame(1, data=b"\xff\xff\xff", flags=["END_HEADERS"])
@@ -122,7 +122,7 @@ def test_a_peer_that_may_not_ask_is_told_so_for_each_call_and_nothing_of_it_is_d
     assert peer.connection.fault is None
 
 
-def test_a_peer_that_loses_its_right_is_told_so_for_new_calls_and_those_in_work_are_answered() -> None:
+def test_a_peer_that_loses_authorization_is_denied_new_calls_and_gets_its_pending_answers() -> None:
     peer = RawPeer()
     assert len(peer.send(*call(1))) == 1
     peer.connection.deny("caller_not_allowed")
@@ -133,7 +133,7 @@ def test_a_peer_that_loses_its_right_is_told_so_for_new_calls_and_those_in_work_
     assert [(stream, said["grpc-status"]) for stream, said in fields if "grpc-status" in said] == [(3, "7"), (1, "0")]
 
 
-def test_a_connection_that_ended_holds_nothing() -> None:
+def test_an_ended_connection_keeps_nothing() -> None:
     peer = RawPeer()
     begun = HeadersFrame(3, data=block(), flags=["END_HEADERS"])
     peer.send(settings(((4, 0),)), *call(1), begun, DataFrame(3, data=bytes(1000)), bytes(5))
@@ -143,7 +143,7 @@ def test_a_connection_that_ended_holds_nothing() -> None:
     assert peer.connection.buffered_bytes == 0
 
 
-def test_a_peer_that_is_turned_away_may_send_again_what_was_not_complete() -> None:
+def test_after_an_immediate_drain_the_peer_may_retry_incomplete_calls() -> None:
     """RFC 9113, section 8.7: REFUSED_STREAM says that nothing was done with a stream."""
     peer = RawPeer()
     peer.send(*call(1), call(3)[0])
@@ -158,7 +158,7 @@ def test_a_peer_that_is_turned_away_may_send_again_what_was_not_complete() -> No
     assert peer.connection.fault is None
 
 
-def test_of_a_peer_that_is_turned_away_nothing_more_is_decoded() -> None:
+def test_after_an_immediate_drain_nothing_more_is_decoded() -> None:
     peer = RawPeer()
     peer.connection.drain_now()
     peer.replies()
@@ -166,7 +166,7 @@ def test_of_a_peer_that_is_turned_away_nothing_more_is_decoded() -> None:
     assert peer.reset() == {1: ErrorCode.REFUSED_STREAM}
 
 
-def test_the_last_stream_that_a_goaway_names_never_grows() -> None:
+def test_the_last_stream_of_a_goaway_never_increases() -> None:
     """RFC 9113, section 6.8."""
     peer = RawPeer()
     peer.send(*call(1))
@@ -177,7 +177,7 @@ def test_the_last_stream_that_a_goaway_names_never_grows() -> None:
     assert named + last_streams(peer.replies()) == [1, 1]
 
 
-def test_turning_a_peer_away_while_it_is_drained_or_before_it_said_hello_ends_the_connection() -> None:
+def test_an_immediate_drain_during_a_drain_or_before_the_first_settings_ends_the_connection() -> None:
     peer = RawPeer()
     peer.connection.drain()
     peer.connection.drain_now()

@@ -37,7 +37,7 @@ def test_large_messages_go_both_ways() -> None:
     assert peer.status(stream) == "0"
 
 
-def test_many_large_messages_at_once_get_through() -> None:
+def test_many_large_messages_at_once_are_delivered() -> None:
     peer = ProperPeer()
     streams = [peer.call(b"q" * 500_000) for _ in range(20)]
     for stream in streams:
@@ -74,7 +74,7 @@ def test_an_answer_waits_for_the_connections_window() -> None:
     assert (sizes(second, 3), ended(second)) == ([4], True)
 
 
-def test_a_new_initial_window_holds_for_open_streams_and_may_be_below_zero() -> None:
+def test_a_new_initial_window_applies_to_open_streams_and_may_make_theirs_negative() -> None:
     peer = RawPeer()
     peer.send(settings(((INITIAL_WINDOW_SIZE, 10),)), *call())
     peer.replies()
@@ -89,7 +89,7 @@ def test_a_new_initial_window_holds_for_open_streams_and_may_be_below_zero() -> 
     assert (sizes(last), ended(last)) == ([8], True)
 
 
-def test_settings_are_acknowledged_before_what_they_allow() -> None:
+def test_settings_are_acknowledged_before_frames_that_they_allow() -> None:
     peer = RawPeer()
     peer.send(settings(((INITIAL_WINDOW_SIZE, 0),)), *call())
     peer.replies()
@@ -99,7 +99,7 @@ def test_settings_are_acknowledged_before_what_they_allow() -> None:
     assert [type(reply) for reply in peer.replies()] == [SettingsFrame, DataFrame, HeadersFrame]
 
 
-def test_frames_are_no_larger_than_the_peer_takes() -> None:
+def test_frames_are_no_larger_than_the_peers_limit() -> None:
     peer = RawPeer()
     peer.send(*call())
     peer.connection.respond(1, bytes(40_000), 0.0)
@@ -110,13 +110,13 @@ def test_frames_are_no_larger_than_the_peer_takes() -> None:
     assert sizes(peer.replies(), 3) == [19_005]
 
 
-def test_a_streams_window_past_its_largest_ends_the_stream() -> None:
+def test_a_stream_window_above_the_maximum_ends_the_stream() -> None:
     peer = RawPeer()
     peer.send(*call(), WindowUpdateFrame(1, 2**31 - 1))
     assert peer.reset() == {1: ErrorCode.FLOW_CONTROL_ERROR}
 
 
-def test_an_initial_window_that_makes_a_streams_too_large_ends_the_connection() -> None:
+def test_an_initial_window_that_overflows_a_stream_window_ends_the_connection() -> None:
     peer = RawPeer()
     peer.send(*call(), WindowUpdateFrame(1, 100_000), settings(((INITIAL_WINDOW_SIZE, 2**31 - 1),)))
     assert peer.goaway() == ErrorCode.FLOW_CONTROL_ERROR
@@ -128,7 +128,7 @@ def test_a_window_update_of_0_ends_its_stream() -> None:
     assert peer.reset() == {1: ErrorCode.PROTOCOL_ERROR}
 
 
-def test_more_than_the_connections_window_ends_the_connection() -> None:
+def test_content_beyond_the_connections_window_ends_the_connection() -> None:
     peer = RawPeer(Bounds(receive_window_bytes=65_535))
     part = DataFrame(1, data=bytes(16_000))
     peer.send(call()[0])
@@ -138,7 +138,7 @@ def test_more_than_the_connections_window_ends_the_connection() -> None:
     assert any(isinstance(reply, WindowUpdateFrame) and reply.stream_id == 0 for reply in peer.replies())
 
 
-def test_more_than_a_streams_window_ends_the_stream() -> None:
+def test_content_beyond_a_streams_window_ends_the_stream() -> None:
     peer = RawPeer(Bounds(max_message_bytes=1000))
     peer.send(call()[0], DataFrame(1, data=message(bytes(900))))
     for _ in range(5):
@@ -157,7 +157,7 @@ def test_an_answer_that_waits_is_dropped_with_its_stream() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_smaller_header_table_is_followed_in_the_next_block(size: int) -> None:
+def test_a_smaller_header_table_is_acknowledged_in_the_next_block(size: int) -> None:
     peer = RawPeer()
     peer.send(settings(((HEADER_TABLE_SIZE, size),)), *call(1), *call(3))
     peer.replies()
@@ -180,7 +180,7 @@ def work_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return looked_at
 
 
-def test_opening_the_connection_does_not_look_at_answers_whose_own_windows_are_shut(
+def test_a_connection_window_update_does_not_visit_answers_whose_stream_windows_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else each of a thousand small frames would cost a look at each of a thousand answers."""
@@ -201,7 +201,7 @@ def test_opening_the_connection_does_not_look_at_answers_whose_own_windows_are_s
     assert all(sizes(answers, 2 * number + 1) == [105] for number in range(500) if number != 3)
 
 
-def test_answers_that_wait_for_the_connection_go_out_as_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_wait_for_the_connections_window_are_sent_as_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = RawPeer()
     for number in range(200):
         stream = 2 * number + 1
@@ -229,7 +229,7 @@ def test_many_windows_in_one_frame_of_settings_are_applied_at_once(monkeypatch: 
     assert applied == [1999]
 
 
-def test_a_window_that_overflows_for_a_moment_in_one_frame_of_settings_is_an_error_all_the_same() -> None:
+def test_a_window_that_overflows_temporarily_within_one_settings_frame_is_an_error() -> None:
     peer = RawPeer()
     peer.send(HeadersFrame(1, data=block(), flags=["END_HEADERS"]), WindowUpdateFrame(1, window_increment=2**30))
     peer.send(settings(((INITIAL_WINDOW_SIZE, 2**31 - 1), (INITIAL_WINDOW_SIZE, 0))))

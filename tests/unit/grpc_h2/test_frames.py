@@ -41,7 +41,7 @@ def requests(events: list[object]) -> list[Request]:
     return [event for event in events if isinstance(event, Request)]
 
 
-def test_the_server_speaks_first_and_its_first_frame_is_settings() -> None:
+def test_the_server_sends_settings_first() -> None:
     peer = RawPeer(Bounds(max_concurrent_streams=7), greet=False)
     first = peer.replies()[0]
     assert isinstance(first, SettingsFrame)
@@ -56,7 +56,7 @@ def test_settings_are_acknowledged() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSX", b"\x16\x03\x01"])
-def test_what_does_not_begin_with_the_preface_ends_the_connection(junk: bytes) -> None:
+def test_bytes_other_than_the_preface_end_the_connection(junk: bytes) -> None:
     peer = RawPeer(greet=False)
     peer.send(junk)
     assert peer.connection.finished
@@ -73,11 +73,11 @@ def test_the_first_frame_must_be_settings(first: Frame | bytes) -> None:
     assert peer.goaway() == ErrorCode.PROTOCOL_ERROR
 
 
-def test_a_whole_call_is_one_event() -> None:
+def test_a_complete_call_is_one_event() -> None:
     assert RawPeer().send(*call(1, b"hello")) == [Request(1, PATH, (), b"hello", None)]
 
 
-def test_several_calls_in_one_piece_come_in_order() -> None:
+def test_several_calls_in_one_piece_are_emitted_in_order() -> None:
     events = RawPeer().send(*call(1, b"a"), *call(3, b"b"), *call(5, b"c"))
     assert [request.message for request in requests(events)] == [b"a", b"b", b"c"]
 
@@ -95,7 +95,7 @@ def test_calls_may_be_interleaved() -> None:
     assert [(request.stream, request.message) for request in requests(events)] == [(1, b"first"), (3, b"second")]
 
 
-def test_padding_is_taken_off_and_its_window_given_back() -> None:
+def test_padding_is_stripped_and_its_window_returned() -> None:
     peer = RawPeer()
     padded_headers = HeadersFrame(1, data=BLOCK, flags=["END_HEADERS", "PADDED"], pad_length=9)
     padded = DataFrame(1, data=message(b"x"), flags=["END_STREAM", "PADDED"], pad_length=20)
@@ -117,7 +117,7 @@ def test_priority_is_ignored() -> None:
     assert len(requests(events)) == 1
 
 
-def test_a_header_block_may_come_in_pieces() -> None:
+def test_a_header_block_may_arrive_in_fragments() -> None:
     events = RawPeer().send(
         HeadersFrame(1, data=BLOCK[:7]),
         ContinuationFrame(1, data=BLOCK[7:9]),
@@ -131,7 +131,7 @@ def test_a_header_block_may_come_in_pieces() -> None:
     "between",
     [PingFrame(0, b"12345678"), data(1, b"x"), ContinuationFrame(3, data=b""), headers(3), frame(0x42, 0, 1, b"")],
 )
-def test_nothing_may_come_between_the_pieces_of_a_header_block(between: Frame | bytes) -> None:
+def test_no_frame_may_come_between_the_fragments_of_a_header_block(between: Frame | bytes) -> None:
     peer = RawPeer()
     peer.send(HeadersFrame(1, data=BLOCK[:7]), between)
     assert peer.goaway() == ErrorCode.PROTOCOL_ERROR
@@ -141,7 +141,7 @@ def test_unknown_frames_are_ignored() -> None:
     assert len(requests(RawPeer().send(frame(0x42, 0xFF, 0, b"what"), *call(), frame(0xFF, 0, 77, b"")))) == 1
 
 
-def test_a_ping_is_answered_with_what_it_holds() -> None:
+def test_a_ping_is_answered_with_its_content() -> None:
     peer = RawPeer()
     peer.send(PingFrame(0, b"abcdefgh"))
     (answer,) = peer.replies()
@@ -202,7 +202,7 @@ def test_the_connection_ends_on(name: str) -> None:
     assert peer.connection.fault is not None
 
 
-def test_after_its_end_a_connection_takes_and_says_nothing() -> None:
+def test_an_ended_connection_ignores_input_and_sends_nothing() -> None:
     peer = RawPeer()
     peer.send(frame(6, 0, 1, bytes(8)))
     peer.replies()
@@ -210,7 +210,7 @@ def test_after_its_end_a_connection_takes_and_says_nothing() -> None:
     assert peer.replies() == []
 
 
-def test_a_frame_past_our_limit_is_refused_by_its_header_alone() -> None:
+def test_a_frame_above_our_limit_is_refused_by_its_header_alone() -> None:
     peer = RawPeer()
     peer.send(frame(0, 0, 1, bytes(16_385))[:9])
     assert peer.goaway() == ErrorCode.FRAME_SIZE_ERROR
@@ -271,14 +271,14 @@ def test_a_pseudo_header_field_after_another_field_is_malformed() -> None:
 
 
 @pytest.mark.parametrize("length", ["5", "7", "0"])
-def test_content_length_must_be_the_contents(length: str) -> None:
+def test_content_length_must_match_the_content(length: str) -> None:
     peer = RawPeer()
     fields = block(call_with(("content-length", length)))
     assert peer.send(headers(1, data=fields), data(1, message(b"x"), "END_STREAM")) == []
     assert peer.reset() == {1: ErrorCode.PROTOCOL_ERROR}
 
 
-def test_content_length_that_is_right_is_fine_with_padding_too() -> None:
+def test_a_correct_content_length_is_accepted_with_padding() -> None:
     fields = block(call_with(("content-length", "6")))
     padded = DataFrame(1, data=message(b"x"), flags=["END_STREAM", "PADDED"], pad_length=20)
     assert len(requests(RawPeer().send(headers(1, data=fields), padded))) == 1
@@ -313,7 +313,7 @@ def test_frames_after_the_end_of_a_request_end_its_stream(late: Frame) -> None:
 
 
 @pytest.mark.parametrize("late", [headers(1, "END_STREAM"), data(1, b"x")], ids=["HEADERS", "DATA"])
-def test_frames_on_a_stream_that_is_over_end_the_connection(late: Frame) -> None:
+def test_frames_on_a_closed_stream_end_the_connection(late: Frame) -> None:
     peer = RawPeer()
     peer.send(*call(1))
     peer.connection.respond(1, b"done", 0.0)
@@ -322,7 +322,7 @@ def test_frames_on_a_stream_that_is_over_end_the_connection(late: Frame) -> None
 
 
 @pytest.mark.parametrize("late", [WindowUpdateFrame(1, 5), RstStreamFrame(1, 8), PriorityFrame(1)])
-def test_what_may_cross_the_end_of_an_answer_is_ignored(late: Frame) -> None:
+def test_frames_that_may_cross_with_the_end_of_an_answer_are_ignored(late: Frame) -> None:
     peer = RawPeer()
     peer.send(*call(1))
     peer.connection.respond(1, b"done", 0.0)
@@ -332,13 +332,13 @@ def test_what_may_cross_the_end_of_an_answer_is_ignored(late: Frame) -> None:
     assert peer.connection.fault is None
 
 
-def test_a_stream_that_was_passed_over_can_not_be_opened_any_more() -> None:
+def test_a_skipped_stream_number_can_not_be_opened_later() -> None:
     peer = RawPeer()
     peer.send(*call(5), headers(3))
     assert peer.goaway() == ErrorCode.STREAM_CLOSED
 
 
-def test_what_is_under_way_to_a_stream_that_we_reset_is_dropped() -> None:
+def test_frames_in_transit_to_a_stream_that_we_reset_are_dropped() -> None:
     peer = RawPeer()
     malformed = headers(1, data=block(call_with(("connection", "close"))))
     peer.send(malformed, data(1, b"x" * 2000), headers(1, "END_STREAM"), data(1, b"x"))
@@ -346,7 +346,7 @@ def test_what_is_under_way_to_a_stream_that_we_reset_is_dropped() -> None:
     assert peer.send(*call(3)) != []
 
 
-def test_the_header_table_stays_in_step_where_a_stream_is_refused() -> None:
+def test_the_header_table_stays_in_sync_when_a_stream_is_refused() -> None:
     """The refused block adds an entry; the next one refers to it."""
     peer = RawPeer(Bounds(max_concurrent_streams=1))
     added = b"\x40\x03x-a\x011"
@@ -364,7 +364,7 @@ def test_the_last_stream_of_goaway_is_the_last_that_the_client_opened() -> None:
     assert goaway.last_stream_id == 7
 
 
-def test_the_client_may_say_goodbye_and_gets_its_answers() -> None:
+def test_a_client_that_sends_goaway_still_gets_its_answers() -> None:
     peer = RawPeer()
     peer.send(*call(1), GoAwayFrame(0))
     assert not peer.connection.finished

@@ -96,7 +96,7 @@ def test_an_entry_larger_than_the_table_empties_it() -> None:
         made.decode(b"\xbe")
 
 
-def test_the_version_tells_changes_of_the_table() -> None:
+def test_the_version_changes_with_the_table() -> None:
     made = decoder()
     made.decode(b"\x82\x00\x01a\x01b")
     assert made.version == 0
@@ -131,13 +131,13 @@ def test_malformed_blocks_end_the_connection(name: str) -> None:
     assert caught.value.code is ErrorCode.COMPRESSION_ERROR
 
 
-def test_fields_past_the_lists_bound_are_left_out_but_change_the_table() -> None:
+def test_fields_above_the_list_limit_are_dropped_but_change_the_table() -> None:
     made = decoder(fields=100)
     assert made.decode(b"\x00\x01a\x64" + b"x" * 100 + b"\x40\x01b\x011") == []
     assert made.decode(b"\xbe") == [("b", "1")]
 
 
-def test_a_name_that_is_needed_is_kept_past_the_lists_bound() -> None:
+def test_a_needed_name_is_kept_above_the_list_limit() -> None:
     made = Decoder(4096, 50, ["te"])
     assert made.decode(b"\x00\x01a\x14" + b"x" * 20 + b"\x00\x02te\x011" + b"\x00\x01b\x011") == [("te", "1")]
 
@@ -152,9 +152,7 @@ def coded(text: bytes) -> bytes:
 @pytest.mark.parametrize("first", [b"\x00", b"\x40", b"\x10"])
 @pytest.mark.parametrize("text", [b"0" * 4097, b"\xff" * 4097, b"0" * 60_000])
 @pytest.mark.parametrize("as_name", [False, True])
-def test_a_string_that_the_table_has_no_room_for_is_left_out_and_empties_it(
-    first: bytes, text: bytes, *, as_name: bool
-) -> None:
+def test_a_string_larger_than_the_table_is_dropped_and_empties_it(first: bytes, text: bytes, *, as_name: bool) -> None:
     made = decoder()
     made.decode(b"\x40\x01a\x011")
     data = first + (coded(text) + b"\x011" if as_name else b"\x01b" + coded(text)) + b"\x00\x01c\x011"
@@ -167,11 +165,11 @@ def test_a_string_that_the_table_has_no_room_for_is_left_out_and_empties_it(
 
 
 @pytest.mark.parametrize("text", [b"0" * 4096, b"\xff" * 4000])
-def test_a_string_that_the_table_might_have_room_for_is_decoded(text: bytes) -> None:
+def test_a_string_that_may_fit_the_table_is_decoded(text: bytes) -> None:
     assert decoder(fields=10_000).decode(b"\x00\x01a" + coded(text)) == [("a", text.decode("latin-1"))]
 
 
-def test_no_more_than_so_much_huffman_coding_is_decoded_of_a_block() -> None:
+def test_huffman_decoding_is_limited_for_each_block() -> None:
     made = decoder(fields=1_000_000)
     field = b"\x00\x01a" + coded(b"0" * 4000)
     assert len(made.decode(field * 50)) == 32 * 1024 // (4000 * 5 // 8)
@@ -186,7 +184,7 @@ def test_a_block_of_very_many_fields_ends_the_connection() -> None:
         decoder().decode(b"\x82" * 4097)
 
 
-def test_bytes_that_are_no_ascii_are_kept() -> None:
+def test_non_ascii_bytes_are_kept() -> None:
     assert decoder().decode(b"\x00\x01a\x02\xc3\xa9") == [("a", "\u00c3\u00a9")]
 
 

@@ -14,7 +14,7 @@ from zta_authz.model.addresses import embedded_ipv4, mapped_network, readings
     st.integers(0, 2**128 - 1) | st.integers(0, 2**49),
     st.sampled_from([0, 0x2002 << 112, 0x20010000 << 96, 0xFFFF << 32]),
 )
-def test_mapped_6to4_and_teredo_are_read_as_the_standard_library_reads_them(number: int, prefix: int) -> None:
+def test_mapped_6to4_and_teredo_addresses_agree_with_the_standard_library(number: int, prefix: int) -> None:
     address = IPv6Address(
         (number & (2**80 - 1) if prefix >> 112 else number & (2**32 - 1)) | prefix if prefix else number
     )
@@ -25,12 +25,12 @@ def test_mapped_6to4_and_teredo_are_read_as_the_standard_library_reads_them(numb
 
 
 @pytest.mark.parametrize("text", ["::", "::1", "2001:db8::1", "fe80::1", "2001:1::1", "64:ff9c::1", "64:ff9b:2::1"])
-def test_other_addresses_stand_for_themselves(text: str) -> None:
+def test_other_addresses_embed_no_ipv4_address(text: str) -> None:
     assert embedded_ipv4(IPv6Address(text)) is None
     assert readings(IPv6Address(text)) == (IPv6Address(text),)
 
 
-def test_an_ipv4_address_stands_for_nothing_else() -> None:
+def test_an_ipv4_address_embeds_no_other() -> None:
     assert readings(IPv4Address("10.0.0.1")) == (IPv4Address("10.0.0.1"),)
 
 
@@ -41,5 +41,5 @@ def test_an_ipv4_address_stands_for_nothing_else() -> None:
         ("::ffff:0:0/95", None), ("::/0", None), ("2001:db8::/32", None), ("10.0.0.0/8", None),
     ],
 )  # fmt: skip
-def test_a_block_of_mapped_addresses_is_one_of_ipv4_addresses(block: str, meant: str | None) -> None:
+def test_a_block_of_mapped_addresses_is_a_block_of_ipv4_addresses(block: str, meant: str | None) -> None:
     assert mapped_network(ip_network(block, strict=False)) == (IPv4Network(meant) if meant else None)

@@ -74,7 +74,7 @@ def test_a_text_with_a_control_character_is_compared_and_never_sent(value: str) 
     assert Token("i", "s", {"x": value}).header_text(("x",)) == ""
 
 
-def test_a_path_leads_through_nested_objects_only() -> None:
+def test_a_claim_path_follows_nested_objects_only() -> None:
     claims = {"a": {"b": "c"}, "a.b": "dotted", "list": [{"b": 1}]}
     assert claim_at(claims, ("a", "b")) == "c"
     assert claim_at(claims, ("a.b",)) == "dotted"
@@ -83,7 +83,7 @@ def test_a_path_leads_through_nested_objects_only() -> None:
     assert claim_at(claims, ("none", "b")) is None
 
 
-def test_a_token_writes_a_claim_once() -> None:
+def test_a_token_converts_a_claim_once() -> None:
     token = Token("i", "s", {"groups": ["a"]})
     first = token.header_text(("groups",))
     assert first == base64.b64encode(b'["a"]').decode()

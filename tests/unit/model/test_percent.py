@@ -27,11 +27,11 @@ def test_a_stray_percent_is_one_without_two_hex_digits(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "caf\u00e9", "\udcff"])
-def test_surrogate_escapes_are_the_bytes_they_stand_for(text: str) -> None:
+def test_surrogate_escapes_become_the_original_bytes(text: str) -> None:
     assert utf8_bytes(text).decode("utf-8", "surrogateescape") == text
 
 
-def test_text_that_never_was_bytes_has_bytes_too() -> None:
+def test_text_that_was_never_bytes_can_be_encoded_too() -> None:
     assert utf8_bytes("\ud800") == b"\xed\xa0\x80"
 
 

@@ -56,19 +56,19 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("text", "domain", "path"), VALID, ids=lambda value: str(value)[:40])
-def test_a_valid_id_is_taken_apart_and_put_together_again(text: str, domain: str, path: str) -> None:
+def test_a_valid_id_is_parsed_and_formatted_again(text: str, domain: str, path: str) -> None:
     spiffe_id = SpiffeId.parse(text)
     assert (spiffe_id.trust_domain, spiffe_id.path) == (TrustDomain(domain), path)
     assert str(spiffe_id) == text
 
 
 @pytest.mark.parametrize("text", INVALID.values(), ids=INVALID.keys())
-def test_whatever_the_grammar_does_not_allow_is_refused(text: str) -> None:
+def test_text_that_the_grammar_does_not_allow_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"SPIFFE ID|trust domain"):
         SpiffeId.parse(text)
 
 
-def test_ids_are_equal_when_their_texts_are_and_can_be_found_in_sets() -> None:
+def test_ids_with_equal_texts_are_equal_and_hash_equally() -> None:
     one, same, other = map(SpiffeId.parse, ("spiffe://a/b", "spiffe://a/b", "spiffe://a/B"))
     assert {one} == {same}
     assert one != other

@@ -35,7 +35,7 @@ VALID = f"00-{TRACE}-{SPAN}-01"
         (f" \t{VALID}\t ", True),
     ],
 )
-def test_a_parent_is_taken(text: str, *, sampled: bool) -> None:
+def test_a_valid_traceparent_is_accepted(text: str, *, sampled: bool) -> None:
     assert parse_trace_parent(text) == TraceParent(TRACE, SPAN, sampled)
 
 
@@ -61,7 +61,7 @@ def test_a_parent_is_taken(text: str, *, sampled: bool) -> None:
         f"00-{ARABIC_ONE * 32}-{SPAN}-01",
     ],
 )
-def test_what_is_malformed_is_no_parent(text: str) -> None:
+def test_a_malformed_traceparent_is_ignored(text: str) -> None:
     assert parse_trace_parent(text) is None
 
 
@@ -75,7 +75,7 @@ def test_what_is_malformed_is_no_parent(text: str) -> None:
         ([("traceparent", VALID.encode())], None),
     ],
 )
-def test_a_call_has_one_parent_or_none(metadata: list[tuple[str, str | bytes]], parent: TraceParent | None) -> None:
+def test_a_repeated_traceparent_is_ignored(metadata: list[tuple[str, str | bytes]], parent: TraceParent | None) -> None:
     assert call_parent(metadata) == parent
 
 
@@ -98,7 +98,7 @@ def test_a_call_has_one_parent_or_none(metadata: list[tuple[str, str | bytes]], 
         (["a=b" + "," * 8190], ""),
     ],
 )
-def test_a_state_is_taken_whole_or_not_at_all(values: list[str], state: str) -> None:
+def test_a_tracestate_is_accepted_completely_or_not_at_all(values: list[str], state: str) -> None:
     assert parse_trace_state(values) == state
     assert call_state([("tracestate", value) for value in values] + [("tracestate", b"x")]) == state
 

@@ -95,7 +95,7 @@ def by_key(jti: str = "j1") -> RequestAttributes:
     return asking(authorization=f"DPoP {token}", dpop=CLIENT.compact(json.dumps(header), json.dumps(claims)))
 
 
-def test_a_bound_token_opens_what_a_bearer_token_does_not() -> None:
+def test_a_bound_token_gets_access_that_a_bearer_token_does_not() -> None:
     rules = snapshot()
     assert told(rules, by_certificate(), PEER) == "allow_policy 0"
     assert told(rules, by_certificate(), OTHER_PEER) == "token_binding"
@@ -108,14 +108,14 @@ def test_a_bound_token_opens_what_a_bearer_token_does_not() -> None:
     assert "require.token.bound: saw a bearer token, which anybody may present" in miss.failed[0]
 
 
-def test_ages_are_judged_by_rule_and_by_issuer() -> None:
+def test_token_age_is_limited_by_rule_and_by_issuer() -> None:
     rules = snapshot()
     assert told(rules, by_certificate(iat=NOW - 300), PEER) == "allow_policy 0"
     assert told(rules, by_certificate(iat=NOW - 301), PEER) == "no_matching_policy"
     assert told(rules, by_certificate(iat=NOW - 3601), PEER) == "token_too_old"
 
 
-def test_an_api_key_and_a_jwt_svid_open_their_own_rules() -> None:
+def test_an_api_key_and_a_jwt_svid_match_their_own_rules() -> None:
     rules = snapshot()
     assert told(rules, asking(x_api_key=KEY)) == "allow_policy 1"
     assert told(rules, asking(x_api_key=KEY[::-1])) == "api_key_invalid"
@@ -125,7 +125,7 @@ def test_an_api_key_and_a_jwt_svid_open_their_own_rules() -> None:
     assert told(rules, asking(authorization=f"Bearer {foreign}")) == "token_audience"
 
 
-def test_a_reload_takes_credentials_back_at_the_next_call_and_forgets_no_proof() -> None:
+def test_a_reload_revokes_credentials_at_the_next_call_and_keeps_used_proofs() -> None:
     holder = SnapshotHolder()
     holder.publish(snapshot())
     proof, certificate = by_key(), by_certificate()
@@ -147,7 +147,7 @@ def test_a_reload_takes_credentials_back_at_the_next_call_and_forgets_no_proof()
     assert told(now(), by_key("j2")) == "allow_policy 0"
 
 
-def test_to_explain_a_request_uses_its_proof_up_neither_before_nor_after() -> None:
+def test_explaining_a_request_never_uses_up_its_proof() -> None:
     rules, asked = snapshot(), by_key()
     for _ in range(2):
         assert explain(rules, asked, NO_EVIDENCE, NOW).decision.allowed
@@ -196,7 +196,7 @@ DENIALS = {
 
 
 @pytest.mark.parametrize("case", DENIALS.values(), ids=DENIALS.keys())
-def test_a_denial_for_a_bad_token_names_the_caller_and_whom_the_token_names(case: Denial) -> None:
+def test_a_denial_for_a_bad_token_names_the_caller_and_the_tokens_subject(case: Denial) -> None:
     held = snapshot(REVOKED)
     for evidence, principal in ((PEER, FRONTEND), (PEER, FRONTEND), (NO_EVIDENCE, "")):  # twice: warm too
         if not principal and case.reason is Reason.TOKEN_BINDING:
@@ -210,13 +210,13 @@ def test_a_denial_for_a_bad_token_names_the_caller_and_whom_the_token_names(case
         assert case.token not in decision.detail
 
 
-def test_a_token_that_can_t_be_read_names_nobody_but_its_bearer() -> None:
+def test_an_unreadable_token_names_only_its_presenter() -> None:
     decision = decide(snapshot(), asking(authorization="Bearer a.b.c"), PEER, NOW)
     assert (decision.reason, decision.identity.principal) == (Reason.TOKEN_MALFORMED, FRONTEND)
     assert decision.refused_token is None
 
 
-def test_a_denial_of_a_peer_that_was_verified_names_it() -> None:
+def test_a_denial_of_a_verified_peer_names_it() -> None:
     held = snapshot(REVOKED)
     revoked = decide(held, asking(), GONE, NOW)
     assert (revoked.reason, revoked.identity.principal) == (Reason.PEER_REVOKED, FRONTEND + "-gone")
@@ -236,13 +236,13 @@ def test_a_denial_before_the_workload_is_known_names_the_peer_too() -> None:
         assert (decision.reason, decision.identity.principal) == (Reason.WORKLOAD_UNKNOWN, principal)
 
 
-def test_a_denial_for_a_bad_token_names_the_client_whose_api_key_came_along() -> None:
+def test_a_denial_for_a_bad_token_names_the_client_of_a_valid_api_key() -> None:
     decision = decide(snapshot(), asking(authorization="Bearer a.b.c", x_api_key=KEY), PEER, NOW)
     assert decision.identity.api_client is not None
     assert (decision.identity.api_client.name, decision.identity.principal) == ("acme", FRONTEND)
 
 
-def test_the_audience_that_was_seen_and_those_that_were_wanted_are_told() -> None:
+def test_a_denial_names_the_tokens_audience_and_the_allowed_ones() -> None:
     rules = [{"issuer": ISSUER, "jwks": jwks(), "audiences": ["orders", "bills"]}]
     wanting = document("RequestAuthentication", "jwt", "security.istio.io/v1", jwtRules=rules)
     held = compile_snapshot([SourceText("a.yaml", wanting)], Options())

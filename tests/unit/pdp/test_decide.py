@@ -42,7 +42,7 @@ def test_a_deny_decides_before_any_allow(options: Options) -> None:
 
 
 @both
-def test_an_allow_decides_where_no_deny_matches(options: Options) -> None:
+def test_an_allow_decides_if_no_deny_matches(options: Options) -> None:
     decision = decided([policy("z", POST, action="DENY"), policy("a", POST, GET)], options=options)
     assert (decision.reason, decision.policy, decision.rule) == (Reason.ALLOW_POLICY, "default/a", 1)
 
@@ -66,7 +66,7 @@ def test_without_any_allow_policy_strict_denies_and_istio_allows() -> None:
 
 
 @both
-def test_with_an_allow_policy_what_none_matches_is_denied(options: Options) -> None:
+def test_with_an_allow_policy_unmatched_requests_are_denied(options: Options) -> None:
     assert decided([policy("a", POST)], options=options).reason is Reason.NO_MATCHING_POLICY
 
 
@@ -97,7 +97,7 @@ def test_an_allow_policy_for_another_workload_does_not_close_this_one() -> None:
         ({"app": "web", "v": "1", "x": "y"}, True),
     ],
 )
-def test_a_selector_asks_for_all_of_its_labels(labels: dict[str, str], selected: bool, options: Options) -> None:
+def test_a_selector_requires_all_of_its_labels(labels: dict[str, str], selected: bool, options: Options) -> None:
     chosen = policy("a", ALL)
     chosen["spec"]["selector"] = {"matchLabels": {"app": "web", "v": "1"}}
     settings = replace(options, workload=Workload(labels=labels))
@@ -105,7 +105,7 @@ def test_a_selector_asks_for_all_of_its_labels(labels: dict[str, str], selected:
 
 
 @both
-def test_policies_of_the_root_namespace_are_for_every_workload(options: Options) -> None:
+def test_policies_of_the_root_namespace_apply_to_every_workload(options: Options) -> None:
     root = policy("r", ALL, action="DENY", namespace="istio-system")
     assert decided([root, policy("a", ALL)], options=options).policy == "istio-system/r"
     elsewhere = replace(options, root_namespace="mesh")
@@ -113,7 +113,7 @@ def test_policies_of_the_root_namespace_are_for_every_workload(options: Options)
 
 
 @both
-def test_audit_and_dry_runs_are_told_but_never_decide(options: Options) -> None:
+def test_audit_and_dry_run_matches_are_recorded_but_never_decide(options: Options) -> None:
     dry = {"annotations": {"istio.io/dry-run": "true"}}
     policies = [
         policy("audit", POST, GET, action="AUDIT"),
@@ -158,7 +158,7 @@ def test_any_source_any_operation_and_every_condition_of_a_rule_must_hold(option
         assert decided([policy("p", rule)], asked, identity(f"spiffe://td/{name}"), options).allowed is (wanted), name
 
 
-def test_the_verified_peer_is_who_rules_see_and_who_the_decision_names() -> None:
+def test_rules_see_the_verified_peer_and_the_decision_names_it() -> None:
     text = json.dumps(policy("p", source(principals=["cluster.local/ns/default/sa/frontend"])))
     trusting = snapshot(text, options=replace(STRICT, trust_proxy=True))
     decision = decide(trusting, request(), Evidence(FRONTEND), 0.0)
@@ -167,7 +167,7 @@ def test_the_verified_peer_is_who_rules_see_and_who_the_decision_names() -> None
     assert decide(trusting, request(), NO_EVIDENCE, 0.0).reason is Reason.NO_MATCHING_POLICY
 
 
-def test_strict_takes_only_a_spiffe_id_for_a_peer_and_istio_any_name() -> None:
+def test_strict_accepts_only_a_spiffe_id_as_peer_and_istio_any_name() -> None:
     text = json.dumps(policy("p", source(principals=["*"])))
     for name in ("client.example", "CN=client", "https://client.example/"):
         assert not decide(
@@ -185,7 +185,7 @@ def test_a_cors_preflight_needs_an_explicit_allow_in_strict() -> None:
     assert decide(allowed, preflight, NO_EVIDENCE, 0.0).allowed
 
 
-def test_what_does_not_verify_is_denied_before_any_rule_is_asked() -> None:
+def test_invalid_evidence_is_denied_before_any_rule_is_evaluated() -> None:
     text = json.dumps(policy("p", ALL))
     decision = decide(snapshot(text), request(), Evidence("", "not a certificate"), 0.0)
     assert (decision.allowed, decision.policy) == (False, "")

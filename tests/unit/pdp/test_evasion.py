@@ -41,7 +41,7 @@ def reason(snapshot: Snapshot, path: str = "/", host: str = "shop.example.com", 
         "secret.example.com:123456", "sécret.example.com", "secret example",
     ],
 )  # fmt: skip
-def test_a_host_that_is_read_in_several_ways_is_denied_in_strict_only(host: str) -> None:
+def test_an_ambiguous_host_is_denied_in_strict_only(host: str) -> None:
     rule = "{to: [{operation: {hosts: [secret.example.com]}}]}"
     assert reason(denying(rule), host=host) is Reason.HOST_AMBIGUOUS
     assert reason(denying(rule, Options.istio()), host=host) is Reason.ALLOW_POLICY
@@ -50,7 +50,7 @@ def test_a_host_that_is_read_in_several_ways_is_denied_in_strict_only(host: str)
 @pytest.mark.parametrize(
     "host", ["", "a", "a.b", "a_b:80", "a.b.:65535", "10.0.0.1:8080", "[::1]", "[2001:db8::1]:443"]
 )
-def test_a_plain_authority_is_taken(host: str) -> None:
+def test_a_plain_authority_is_accepted(host: str) -> None:
     assert plain_authority(host)
 
 
@@ -86,14 +86,14 @@ def test_a_denied_path_cannot_be_reached_by_encoding_it(path: str) -> None:
     assert reason(denying('{to: [{operation: {paths: ["/v1/things:delete"]}}]}'), path) is not Reason.ALLOW_POLICY
 
 
-def test_an_encoded_path_meets_an_allow_only_as_it_came() -> None:
+def test_an_encoded_path_matches_an_allow_only_as_received() -> None:
     allow = OPEN.replace("rules: [{}]", 'rules: [{to: [{operation: {paths: ["/u/a@b"]}}]}]')
     snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
     assert reason(snapshot, "/u/a@b") is Reason.ALLOW_POLICY
     assert reason(snapshot, "/u/a%40b") is Reason.NO_MATCHING_POLICY
 
 
-def test_an_allow_with_not_paths_is_not_met_by_an_encoded_spelling() -> None:
+def test_an_allow_with_not_paths_does_not_match_an_encoded_spelling() -> None:
     allow = OPEN.replace("rules: [{}]", 'rules: [{to: [{operation: {notPaths: ["/u/a@b"]}}]}]')
     snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
     assert reason(snapshot, "/u/c%40b") is Reason.ALLOW_POLICY
@@ -104,13 +104,13 @@ def test_an_allow_with_not_paths_is_not_met_by_an_encoded_spelling() -> None:
 @pytest.mark.parametrize(
     "host", ["secret.example.com", "SECRET.example.com", "secret.example.com:80", "secret.example.com."]
 )
-def test_a_condition_on_the_authority_is_as_wide_as_hosts(key: str, host: str) -> None:
+def test_a_condition_on_the_authority_matches_as_hosts_do(key: str, host: str) -> None:
     rule = f'{{when: [{{key: "{key}", values: [secret.example.com]}}]}}'
     assert reason(denying(rule), host=host) is Reason.DENY_POLICY
 
 
 @pytest.mark.parametrize(("options", "denied"), [(Options(), True), (Options.istio(), False)])
-def test_every_token_is_held_against_a_deny_rule_in_strict(options: Options, denied: bool) -> None:
+def test_every_token_is_checked_against_a_deny_rule_in_strict(options: Options, denied: bool) -> None:
     snapshot = denying("{from: [{source: {requestPrincipals: [https://b/mallory]}}]}", options)
     tokens = tuple(
         Token(issuer, subject, {"iss": issuer, "sub": subject})
@@ -132,7 +132,7 @@ def test_every_token_is_held_against_a_deny_rule_in_strict(options: Options, den
         ("claims.level > 3", ": its condition is Unknown: it could not be evaluated on this request"),
     ],
 )
-def test_a_denial_for_the_second_token_says_so(condition: str, said: str) -> None:
+def test_a_denial_for_the_second_token_is_explained_with_that_token(condition: str, said: str) -> None:
     """It was called Unknown, because the condition was looked at again with the first token."""
     tokens = tuple(
         Token(issuer, subject, {"iss": issuer, "sub": subject, **more})
@@ -145,7 +145,7 @@ def test_a_denial_for_the_second_token_says_so(condition: str, said: str) -> Non
     assert found.detail == f"for another token, of issuer `https://b`{said}"
 
 
-def test_a_users_agent_is_one_value_whatever_commas_it_has() -> None:
+def test_a_user_agent_with_commas_is_one_value() -> None:
     snapshot = denying('{when: [{key: "request.headers[user-agent]", values: [evil*]}]}')
     for agent, wanted in (("Mozilla/5.0 (X11, like Gecko)", Reason.ALLOW_POLICY), ("evil, really", Reason.DENY_POLICY)):
         sent = Headers({"user-agent": (agent,)}, exact=False)
@@ -153,7 +153,7 @@ def test_a_users_agent_is_one_value_whatever_commas_it_has() -> None:
         assert decide(snapshot, request, Evidence(), 0.0).reason is wanted
 
 
-def test_headers_of_a_deny_policy_are_not_taken_from_allowed_requests() -> None:
+def test_headers_of_a_deny_policy_are_not_removed_from_allowed_requests() -> None:
     deny = """
 apiVersion: zta.dev/v1
 kind: AccessPolicy
@@ -168,7 +168,7 @@ spec:
 
 
 @pytest.mark.parametrize(("options", "denied"), [(Options(), True), (Options.istio(), False)])
-def test_a_star_is_one_line_to_envoy_and_any_text_to_a_strict_deny(options: Options, denied: bool) -> None:
+def test_a_star_matches_one_line_in_envoy_and_any_text_in_a_strict_deny(options: Options, denied: bool) -> None:
     snapshot = denying('{from: [{source: {requestPrincipals: ["*"]}}]}', options)
     token = Token("https://a", "bob\n", {"iss": "https://a", "sub": "bob\n"})
     inputs = Inputs(RequestAttributes("GET", "/"), Identity(token=token, tokens=(token,)), options)
@@ -184,7 +184,7 @@ BANNED = '{when: [{key: "request.headers[x-role]", values: [banned]}]}'
 
 
 @pytest.mark.parametrize("name", ["x_role", "x.role", "x~role", "x-role"])
-def test_a_denied_header_is_denied_in_every_spelling_that_applications_take_for_it(name: str) -> None:
+def test_a_denied_header_is_denied_in_every_spelling_that_applications_treat_alike(name: str) -> None:
     """WSGI and PHP give an application `HTTP_X_ROLE` for each of these."""
     snapshot = denying(BANNED)
     for value, wanted in (
@@ -206,7 +206,7 @@ def test_a_denied_header_with_an_odd_name_is_denied_in_its_plain_spelling_too() 
     assert decide(snapshot, sent({"x-roles": "banned"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
 
 
-def test_among_many_headers_other_spellings_are_found_as_well() -> None:
+def test_other_spellings_are_found_among_many_headers() -> None:
     rules = ", ".join(BANNED.replace("x-role", f"x-h{number}") for number in range(40))
     for snapshot in (denying(rules), denying(f"{rules}, {BANNED}")):
         for name in ("x_h33", "x.h33", "x-h33"):
@@ -214,7 +214,7 @@ def test_among_many_headers_other_spellings_are_found_as_well() -> None:
         assert decide(snapshot, sent({"x_h33": "user", "x_other": "banned"}), Evidence(), 0.0).allowed
 
 
-def test_an_allow_is_met_by_the_name_as_it_is_written_only() -> None:
+def test_an_allow_matches_only_the_exact_name() -> None:
     allow = OPEN.replace("rules: [{}]", 'rules: [{when: [{key: "request.headers[x-role]", values: [admin]}]}]')
     snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
     assert decide(snapshot, sent({"x-role": "admin"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
@@ -226,14 +226,14 @@ def test_an_allow_is_met_by_the_name_as_it_is_written_only() -> None:
     assert decide(excluding, sent({"x_role": "banned"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
 
 
-def test_a_condition_on_a_header_is_unknown_where_another_spelling_is_there() -> None:
+def test_a_condition_on_a_header_is_unknown_if_another_spelling_is_present() -> None:
     condition = Condition("'x-role' in request.headers && request.headers['x-role'] == 'banned'")
     for lines in ({"x_role": "banned"}, {"x-role": "user", "x.role": "banned"}):
         assert condition.evaluate(Inputs(sent(lines), Identity(), Options())) is None
     assert condition.evaluate(Inputs(sent({"x-role": "user", "x_other": "a"}), Identity(), Options())) is False
 
 
-def test_what_a_token_sets_has_no_other_spelling() -> None:
+def test_a_header_set_from_a_token_has_no_other_spelling() -> None:
     """Where it goes on, the client's other spellings are removed."""
     identity = Identity(changes=Changes(set_headers=(("x-role", "user"),)))
     inputs = Inputs(sent({"x_role": "banned"}), identity, Options())
@@ -259,7 +259,7 @@ def test_a_denied_path_that_is_written_encoded_is_denied_in_every_spelling(value
     assert reason(rules, "/else") is Reason.ALLOW_POLICY
 
 
-def test_an_allowed_path_is_allowed_as_it_is_written_only() -> None:
+def test_an_allowed_path_is_allowed_only_in_the_written_spelling() -> None:
     allow = OPEN.replace("[{}]", "[{to: [{operation: {paths: ['/a%28b']}}]}]")
     rules = compile_snapshot([SourceText("open.yaml", allow)], Options())
     assert [reason(rules, path) for path in ("/a%28b", "/a(b")] == [Reason.ALLOW_POLICY, Reason.NO_MATCHING_POLICY]
@@ -270,7 +270,7 @@ def test_a_denied_path_is_not_decoded_into_another_one(value: str, path: str) ->
     assert reason(denying(f"{{to: [{{operation: {{paths: ['{value}']}}}}]}}"), path) is Reason.ALLOW_POLICY
 
 
-def test_istios_reading_compares_encoded_paths_as_they_are() -> None:
+def test_istio_semantics_compare_encoded_paths_as_received() -> None:
     rules = denying("{to: [{operation: {paths: ['/caf%C3%A9']}}]}", Options.istio())
     assert reason(rules, "/caf%c3%a9") is Reason.ALLOW_POLICY
     assert reason(rules, "/caf%C3%A9") is Reason.DENY_POLICY
@@ -300,7 +300,7 @@ def test_a_path_that_a_condition_denies_is_denied_decoded_too(path: str) -> None
     assert (reason(istio, path) is Reason.DENY_POLICY) is path.endswith(":delete")
 
 
-def test_a_path_that_a_condition_allows_is_allowed_only_where_all_readings_of_it_are() -> None:
+def test_a_path_that_a_condition_allows_is_allowed_only_if_all_its_readings_are() -> None:
     for text, other in (("request.path.endsWith(':delete')", "get"), ("!request.path.endsWith(':delete')", "delete")):
         allowing = conditional(text, "ALLOW")
         good = "get" if other == "delete" else "delete"
@@ -322,11 +322,11 @@ def test_a_query_that_a_condition_denies_is_denied_decoded_too(query: str) -> No
 
 
 @pytest.mark.parametrize("plus", ["+", "%20"])
-def test_a_blank_in_a_query_is_a_blank_however_it_is_written(plus: str) -> None:
+def test_a_blank_in_a_query_is_a_blank_in_every_spelling(plus: str) -> None:
     assert reason(conditional("request.query == 'q=a b'", "DENY"), f"/?q=a{plus}b") is Reason.DENY_POLICY
 
 
-def test_path_and_query_of_a_condition_are_decoded_at_once() -> None:
+def test_path_and_query_of_a_condition_are_decoded_together() -> None:
     denied = conditional("request.path == '/é' && request.query == 'é'", "DENY")
     assert reason(denied, "/%C3%A9?%C3%A9") is Reason.DENY_POLICY
     assert reason(denied, "/%C3%A9?e") is Reason.ALLOW_POLICY
@@ -372,7 +372,7 @@ DENIED_UNLESS_USER = [
 
 @pytest.mark.parametrize(("headers", "values", "denied"), DENIED_UNLESS_USER)
 @pytest.mark.parametrize("others", [0, 20])
-def test_a_deny_of_all_but_some_values_of_a_header_looks_at_each_value(
+def test_a_deny_of_all_but_some_values_of_a_header_checks_each_value(
     headers: dict[str, tuple[str, ...]], values: list[str], denied: bool, others: int
 ) -> None:
     """An application may take the first, the last or any of them, and another spelling of the name."""
@@ -396,7 +396,7 @@ def test_a_deny_of_all_but_some_values_of_a_header_looks_at_each_value(
         (None, "*", False), ([], "*", False), ([None], "*", False), (True, "false", False), (7, "77", False),
     ],
 )  # fmt: skip
-def test_a_deny_sees_claims_that_are_no_strings(claim: object, value: str, denied: bool) -> None:
+def test_a_deny_matches_claims_that_are_not_strings(claim: object, value: str, denied: bool) -> None:
     """A DENY of `blocked: "true"` must not be passed because the issuer writes the boolean."""
     token = Token("https://i", "s", {"iss": "https://i", "sub": "s", "c": {"d": claim}})
     asked = RequestAttributes("GET", "/", "a")
@@ -425,7 +425,7 @@ def test_a_condition_on_the_path_header_sees_it_decoded_as_paths_do(path: str) -
 
 
 @pytest.mark.parametrize("name", ["x-role", "x_role", "x.role"])
-def test_a_condition_that_looks_for_a_header_by_its_name_is_unknown_where_a_name_may_be_read_as_another(
+def test_a_condition_that_searches_header_names_is_unknown_if_a_name_is_ambiguous(
     name: str,
 ) -> None:
     denied = conditional("request.headers.exists(h, h == 'x-role')", "DENY")

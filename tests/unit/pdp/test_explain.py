@@ -39,7 +39,7 @@ def test_an_allow_and_a_deny_by_a_policy_explain_themselves() -> None:
     assert (denied.decision.reason, denied.nearest) == (Reason.DENY_POLICY, ())
 
 
-def test_without_allow_rules_there_is_no_nearest_one() -> None:
+def test_without_allow_rules_no_rule_is_nearest() -> None:
     assert explained().nearest == ()
 
 
@@ -59,7 +59,7 @@ def test_a_miss_names_policy_rule_and_line() -> None:
     assert [(miss.policy, miss.rule, miss.line) for miss in nearest] == [("default/b", 0, 8), ("default/b", 1, 9)]
 
 
-def test_a_miss_says_what_was_seen_and_what_the_rule_has() -> None:
+def test_a_miss_names_the_actual_and_the_required_value() -> None:
     caller = Evidence(FRONTEND)
     assert failed(operation(methods=["POST", "P*"])) == ("methods: saw `GET`, rule has `POST`, `P*`",)
     assert failed(operation(notMethods=["*"])) == ("notMethods: saw `GET`, rule has `*`",)
@@ -75,7 +75,7 @@ def test_a_miss_says_what_was_seen_and_what_the_rule_has() -> None:
     )
 
 
-def test_a_miss_says_where_nobody_can_tell_what_was_seen() -> None:
+def test_a_miss_reports_values_that_are_unknown() -> None:
     joined = request(headers={"x": "1,2"}, exact=False)
     assert failed(when("request.headers[x]", "1"), asked=joined) == (
         "request.headers[x]: saw repeated values joined into one, rule has `1`",
@@ -95,7 +95,7 @@ def test_long_lists_of_values_are_cut() -> None:
     )
 
 
-def test_of_several_sources_the_nearest_is_shown() -> None:
+def test_of_several_sources_the_nearest_is_reported() -> None:
     rule = {
         "from": [
             {"source": {"principals": ["td/a"], "ipBlocks": ["192.0.2.0/24"]}},
@@ -105,12 +105,12 @@ def test_of_several_sources_the_nearest_is_shown() -> None:
     assert failed(rule) == ("principals: saw nothing, rule has `spiffe://td/b`",)
 
 
-def test_a_request_refused_before_the_rules_has_no_nearest_one() -> None:
+def test_a_request_refused_before_the_rules_has_no_nearest_rule() -> None:
     refused = explained(operation(methods=["POST"]), asked=request(path="//"))
     assert (refused.decision.reason, refused.nearest) == (Reason.PATH_AMBIGUOUS, ())
 
 
-def test_istios_reading_is_explained_by_istios_reading() -> None:
+def test_a_decision_with_istio_semantics_is_explained_with_them() -> None:
     joined = request(headers={"x": "1,2"}, exact=False)
     assert failed(when("request.headers[x]", "1"), asked=joined, options=ISTIO) == (
         "request.headers[x]: saw `1,2`, rule has `1`",
@@ -132,7 +132,7 @@ def conditioned(action: str, condition: str, asked: RequestAttributes | None = N
     return explain(snapshot(*texts, options=TRUSTING), asked or request(), NO_EVIDENCE, 0.0)
 
 
-def test_a_denial_by_a_condition_that_is_unknown_says_so_with_the_error_and_the_value() -> None:
+def test_a_denial_by_an_unknown_condition_reports_the_error_and_the_value() -> None:
     found = conditioned("DENY", "request.method == 'GET' && int(request.headers['x-level']) < 3",
                         request(headers={"x-level": "high"}))  # fmt: skip
     (line,) = found.matched
@@ -147,7 +147,7 @@ def test_a_denial_by_a_condition_that_is_unknown_says_so_with_the_error_and_the_
     assert found.decision.detail == "its condition is Unknown: it could not be evaluated on this request"
 
 
-def test_a_denial_by_a_condition_that_is_true_shows_its_clauses() -> None:
+def test_a_denial_by_a_true_condition_reports_its_clauses() -> None:
     found = conditioned("DENY", "request.method in ['GET', 'HEAD'] && !(request.path == '/x')")
     (line,) = found.matched
     assert line.startswith(
@@ -158,7 +158,7 @@ def test_a_denial_by_a_condition_that_is_true_shows_its_clauses() -> None:
     assert found.decision.detail == ""
 
 
-def test_a_condition_that_was_not_evaluated_says_why() -> None:
+def test_a_condition_that_was_not_evaluated_is_reported_with_the_cause() -> None:
     repeated = request(headers={"x-a": ["1", "2"]})
     assert (
         "header `x-a` has several values" in conditioned("DENY", "request.headers['x-a'] == '1'", repeated).matched[0]
@@ -169,7 +169,7 @@ def test_a_condition_that_was_not_evaluated_says_why() -> None:
     assert found.decision.reason is Reason.DENY_POLICY
 
 
-def test_a_value_that_is_not_there_and_secrets_are_not_shown() -> None:
+def test_absent_values_and_secrets_are_not_quoted() -> None:
     asked = request(headers={"cookie": "session=1234", "x-a": "v"})
     (miss,) = conditioned("ALLOW", "request.headers['cookie'] == 'a' || claims.level > 3", asked).nearest
     assert "1234" not in miss.failed[0]
@@ -194,12 +194,12 @@ def test_long_values_are_cut_and_whole_maps_are_counted() -> None:
     assert len(miss.failed[0]) < 800
 
 
-def test_an_allow_shows_its_condition_and_its_times() -> None:
+def test_an_allow_reports_its_condition_and_its_times() -> None:
     found = conditioned("ALLOW", "request.method == 'GET'", expiresAt="2030-01-01T00:00:00Z")
     assert [line.partition(":")[0] for line in found.matched] == ["time", "condition"]
 
 
-def test_a_denial_for_a_header_that_can_not_be_told_says_so() -> None:
+def test_a_denial_for_an_ambiguous_header_reports_the_ambiguity() -> None:
     rules = json.dumps(policy("p", when("request.headers[x]", "a"), action="DENY"))
     found = explain(snapshot(rules), request(headers={"x": "b,c"}, exact=False), NO_EVIDENCE, 0.0)
     assert found.matched == (
@@ -210,7 +210,7 @@ def test_a_denial_for_a_header_that_can_not_be_told_says_so() -> None:
     )
 
 
-def test_the_nearest_rules_are_found_although_their_conditions_cost_much_together() -> None:
+def test_the_nearest_rules_are_found_even_if_all_conditions_together_are_costly() -> None:
     rule = access("ALLOW", "request.path.matches('^/[a-z]{20}x')")
     text = rule + "".join(f"  - condition: request.path.matches('^/[a-z]{{20}}{n}')\n" for n in range(50))
     found = explain(snapshot(text, options=TRUSTING), request(path="/" + "a" * 3000), NO_EVIDENCE, 0.0)

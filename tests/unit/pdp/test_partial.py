@@ -37,7 +37,7 @@ def both(*parts: dict[str, Any]) -> dict[str, Any]:
     return rule
 
 
-def test_what_no_unknown_clause_touches_is_certain() -> None:
+def test_a_decision_without_unknown_clauses_is_certain() -> None:
     assert told(policy("p", operation(paths=["/a"]))) == ("allow", ())
     assert told(policy("p", operation(paths=["/b"]))) == ("deny", ())
     assert told(policy("p", operation(paths=["/a"])), policy("d", operation(paths=["/a"]), action="DENY")) == (
@@ -50,26 +50,26 @@ def test_a_rule_that_fails_on_what_is_known_needs_nothing_else() -> None:
     assert told(policy("p", both(operation(paths=["/b"]), HEADER))) == ("deny", ())
 
 
-def test_a_rule_that_hangs_on_a_header_leaves_the_verdict_open_and_names_it() -> None:
+def test_a_rule_that_depends_on_a_header_leaves_the_verdict_open_and_names_it() -> None:
     assert told(policy("p", both(operation(paths=["/a"]), HEADER))) == ("unknown", ("request.headers[x-a]",))
     allow = policy("p", operation(paths=["/a"]))
     assert told(allow, policy("d", HEADER, action="DENY")) == ("unknown", ("request.headers[x-a]",))
 
 
-def test_an_open_deny_rule_does_not_matter_where_nothing_allows() -> None:
+def test_an_open_deny_rule_does_not_matter_if_nothing_allows() -> None:
     assert told(policy("d", HEADER, action="DENY")) == ("deny", ())
 
 
-def test_an_open_deny_rule_matters_where_the_default_allows() -> None:
+def test_an_open_deny_rule_matters_if_the_default_allows() -> None:
     assert told(policy("d", HEADER, action="DENY"), default_allow=True)[0] == "unknown"
     assert told(default_allow=True) == ("allow", ())
 
 
-def test_another_rule_that_surely_allows_settles_it() -> None:
+def test_another_rule_that_certainly_allows_settles_the_verdict() -> None:
     assert told(policy("p", HEADER, operation(paths=["/a"]))) == ("allow", ())
 
 
-def test_one_alternative_that_surely_holds_settles_a_group() -> None:
+def test_one_alternative_that_certainly_holds_settles_a_group() -> None:
     two = {"to": [{"operation": {"paths": ["/a"]}}, {"operation": {"paths": ["/b"]}}]}
     assert told(policy("p", two)) == ("allow", ())
     assert told(policy("p", two), path="/c") == ("deny", ())
@@ -105,7 +105,7 @@ def test_a_certain_verdict_is_that_of_every_completion(drawn: list[tuple[str, li
 
 
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
-def test_what_nothing_is_known_of_is_open(action: str) -> None:
+def test_a_request_without_known_attributes_is_open(action: str) -> None:
     inputs = Inputs(request(path="/a"), identity(), STRICT)
     view = table(
         [policy("p", operation(paths=["/a"]), action=action), policy("q", operation(paths=["/b"]))]
@@ -115,7 +115,7 @@ def test_what_nothing_is_known_of_is_open(action: str) -> None:
     assert "paths" in found.missing
 
 
-def test_what_the_conditions_of_many_rules_cost_together_leaves_each_rule_decided() -> None:
+def test_many_costly_conditions_leave_each_rule_decided() -> None:
     """Replay looks at every rule, where a request is asked only of those that an index finds."""
     head = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: a}\nspec:\n  rules:\n"
     rules = (

@@ -90,7 +90,7 @@ _PLAIN = [
 
 
 @pytest.mark.parametrize(("path", "what"), _AMBIGUOUS.items(), ids=[ascii(path) for path in _AMBIGUOUS])
-def test_an_ambiguous_path_is_named_for_what_it_is(path: str, what: str) -> None:
+def test_an_ambiguous_path_is_described(path: str, what: str) -> None:
     assert ambiguous(path, "GET") == what
 
 
@@ -109,7 +109,7 @@ def test_a_very_long_path_costs_time_in_proportion_to_its_length() -> None:
         assert ambiguous(hostile, "GET") != ""
 
 
-def test_thousands_of_plain_escapes_are_looked_at_in_one_pass() -> None:
+def test_thousands_of_plain_escapes_are_checked_in_one_pass() -> None:
     """A pass for each kind of suspect took 50 ms."""
     begun = time.process_time()
     for _ in range(10):
@@ -118,13 +118,13 @@ def test_thousands_of_plain_escapes_are_looked_at_in_one_pass() -> None:
 
 
 @pytest.mark.parametrize("byte", range(256))
-def test_an_escape_is_plain_only_if_both_readings_leave_it_alone(byte: int) -> None:
+def test_an_escape_is_plain_only_if_both_readings_preserve_it(byte: int) -> None:
     plain = set(b" !\"$&'()*+,:<=>@[]^`{|}") | (set(range(0x80, 0x100)) - {0xC0, 0xC1})
     for text in (f"/a%{byte:02X}b", f"/a%{byte:02x}b"):
         assert (ambiguous(text, "GET") == "") is (byte in plain), text
 
 
-def test_a_path_of_8192_characters_is_judged_and_a_longer_one_is_refused_in_strict_reading_only() -> None:
+def test_a_path_of_8192_characters_is_decided_and_a_longer_one_is_refused_in_strict_only() -> None:
     strict, istio = (snapshot(json.dumps(_ALL), options=options) for options in (STRICT, ISTIO))
     longest = "/" + "a" * (MAX_PATH_CHARACTERS - 1)
     assert decide(strict, request(path=longest), NO_EVIDENCE, 0.0).allowed
@@ -135,7 +135,7 @@ def test_a_path_of_8192_characters_is_judged_and_a_longer_one_is_refused_in_stri
     assert decide(istio, request(path=f"{longest}a"), NO_EVIDENCE, 0.0).allowed
 
 
-def test_the_bound_holds_where_ambiguous_paths_are_accepted_too() -> None:
+def test_the_length_limit_applies_if_ambiguous_paths_are_accepted() -> None:
     lax = snapshot(json.dumps(_ALL), options=replace(STRICT, accept_ambiguous_paths=True))
     assert decide(lax, request(path="/a//b"), NO_EVIDENCE, 0.0).allowed
     assert decide(lax, request(path="/" + "%20" * 19_300), NO_EVIDENCE, 0.0).reason is Reason.PATH_TOO_LONG

@@ -21,7 +21,7 @@ def shadow(*documents: dict[str, object]) -> Snapshot:
     return compile_snapshot([SourceText("s.yaml", "\n---\n".join(json.dumps(each) for each in documents))], Options())
 
 
-def test_it_decides_with_the_identity_that_was_verified_already() -> None:
+def test_shadow_policies_decide_with_the_verified_identity() -> None:
     only_frontend = shadow(policy("new", source(principals=["cluster.local/ns/default/sa/frontend"])))
     other = decide_again(only_frontend, ALLOWED, request(), 1.0)
     assert other is not None
@@ -32,13 +32,13 @@ def test_it_decides_with_the_identity_that_was_verified_already() -> None:
     assert not again.allowed
 
 
-def test_a_disagreement_says_what_the_other_set_decides_and_by_which_rule() -> None:
+def test_a_disagreement_names_the_other_verdict_and_its_rule() -> None:
     other = decide_again(shadow(policy("no", operation(paths=["/a"]), action="DENY")), ALLOWED, request(path="/a"), 1.0)
     assert other is not None
     assert disagreement(ALLOWED, other) == Disagreement(Verdict.DENY, Reason.DENY_POLICY, "default/no", 0)
 
 
-def test_another_policy_with_the_same_verdict_is_no_disagreement() -> None:
+def test_the_same_verdict_by_another_policy_is_not_a_disagreement() -> None:
     other = decide_again(shadow(policy("new", {})), ALLOWED, request(), 1.0)
     assert other is not None
     assert other.policy == "default/new"
@@ -46,6 +46,6 @@ def test_another_policy_with_the_same_verdict_is_no_disagreement() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(set(ANSWERS) - BY_POLICY))
-def test_what_was_refused_before_any_rule_was_asked_is_not_asked_again(reason: Reason) -> None:
+def test_a_request_refused_before_the_rules_is_not_decided_again(reason: Reason) -> None:
     refused = Decision(Verdict.DENY, reason)
     assert decide_again(shadow(policy("new", {})), refused, request(), 1.0) is None

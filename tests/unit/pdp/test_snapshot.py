@@ -23,7 +23,7 @@ def test_a_snapshot_names_its_sources_and_counts_its_rules() -> None:
     assert taken.warnings == ()
 
 
-def test_the_digest_is_of_texts_names_and_options() -> None:
+def test_the_digest_covers_texts_names_and_options() -> None:
     first = snapshot(ONE, TWO).digest
     assert len(first) == 64
     assert snapshot(ONE, TWO).digest == first
@@ -39,26 +39,26 @@ def test_the_digest_is_of_texts_names_and_options() -> None:
     assert len(others) == 6
 
 
-def test_texts_are_told_apart_by_where_one_ends() -> None:
+def test_the_digest_covers_the_boundaries_of_texts() -> None:
     texts = [SourceText("a", ONE), SourceText("b", TWO)]
     moved = [SourceText("a", f"{ONE}\n---\n{TWO}")]
     assert compile_snapshot(texts, STRICT).digest != compile_snapshot(moved, STRICT).digest
 
 
-def test_nothing_is_taken_of_a_set_with_a_fault_and_all_faults_are_told() -> None:
+def test_a_set_with_a_fault_is_not_loaded_and_all_faults_are_reported() -> None:
     bad = json.dumps(policy("bad", operation(ports=["x"], paths=["{*}"])))
     with pytest.raises(DocumentErrors) as raised:
         snapshot(ONE, bad, "[", options=STRICT)
     assert [fault.source for fault in raised.value.faults] == ["b.yaml", "b.yaml", "c.yaml"]
 
 
-def test_warnings_do_not_keep_a_set_from_being_taken() -> None:
+def test_warnings_do_not_prevent_loading() -> None:
     taken = snapshot(json.dumps(policy("c", {}, action="CUSTOM")), ONE)
     assert [warning.source for warning in taken.warnings] == ["a.yaml"]
     assert taken.table.rule_count == 2
 
 
-def test_no_sources_make_an_empty_snapshot() -> None:
+def test_a_snapshot_without_sources_is_empty() -> None:
     taken = compile_snapshot([], STRICT)
     assert (taken.table.rule_count, taken.sources) == (0, ())
 

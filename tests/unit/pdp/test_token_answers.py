@@ -68,7 +68,7 @@ def found(request: RequestAttributes, text: str = PAGES) -> Decision:
     return decide(snapshot(text), request, BROWSER, 0.0)
 
 
-def test_a_request_with_a_bad_token_gets_the_answer_of_the_rule_that_would_deny_it_without() -> None:
+def test_a_request_with_a_bad_token_gets_the_response_of_the_rule_that_would_deny_it_without_one() -> None:
     without, bad = found(asked(cookie="")), found(asked())
     assert (without.reason, bad.reason, bad.verdict) == (Reason.DENY_POLICY, Reason.TOKEN_MALFORMED, Verdict.DENY)
     assert bad.response == without.response
@@ -88,14 +88,14 @@ def test_a_request_with_a_bad_token_gets_the_answer_of_the_rule_that_would_deny_
     ],
     ids=["another path", "another method", "a dot segment", "an empty segment", "no host"],
 )
-def test_only_requests_that_the_rule_selects_and_nobody_can_misread_get_it(request_: RequestAttributes) -> None:
+def test_only_unambiguous_requests_that_the_rule_selects_get_the_response(request_: RequestAttributes) -> None:
     decision = found(request_)
     assert (decision.verdict, decision.reason) == (Verdict.DENY, Reason.TOKEN_MALFORMED)
     assert decision.response == NO_RESPONSE
     assert "answered" not in decision.detail
 
 
-def test_only_the_reasons_that_the_policy_lists_get_it() -> None:
+def test_only_reasons_that_the_policy_lists_get_the_response() -> None:
     expired = PAGES.replace("[token_malformed, token_expired]", "[token_expired]")
     assert found(asked(), expired).response == NO_RESPONSE
     every = PAGES.replace("[token_malformed, token_expired]", '["*"]')
@@ -123,7 +123,7 @@ def test_the_rule_sees_the_verified_peer_and_no_token(account: str, status: int)
     assert found(asked(), text).response.status == status
 
 
-def test_nothing_but_the_answer_differs() -> None:
+def test_only_the_response_differs() -> None:
     """Whatever the policy says, verdict and reason are those without it."""
     plain = PAGES.replace("    tokenDenials: [token_malformed, token_expired]\n", "")
     for request in (asked(), asked(path="/api"), asked(cookie=""), asked(cookie="", path="/api")):
