@@ -65,8 +65,8 @@ def expressions() -> Iterator[str]:
 
 def exposed() -> set[str]:
     """Every series that /metrics can show: docs/metrics.md has them, and is held to what is shown."""
-    table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `((?:zta|process)_\w+)` \| (\w+) \|", table, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^- \*\*`((?:zta|process)_\w+)`\*\* \((\w+)", page, flags=re.MULTILINE)
     parts = {f"{name}_{part}" for name, kind in rows if kind == "histogram" for part in ("bucket", "sum", "count")}
     return {name for name, kind in rows if kind != "histogram"} | parts
 
