@@ -50,7 +50,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("service.workers",),
         ("service.app",),
         (
-            "service.preflight", "service.readiness", "service.reloading", "service.serving", "service.observability",
+            "service.preflight", "service.readiness", "service.reloading", "service.server_factory", "service.observability",
             "service.warmup",
         ),
         ("service.loading",),

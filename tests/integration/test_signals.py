@@ -17,7 +17,7 @@ import pytest
 from tests.fakes.snapshots import HATSHOP
 from tests.integration.test_serve import Place, check
 from tests.support.service import RunningService
-from zta_authz.service.workers.control import Orders
+from zta_authz.service.workers.control import StartMessage
 from zta_authz.service.workers.process import WorkerProcess
 from zta_authz.settings import load_settings
 
@@ -125,7 +125,7 @@ def test_while_it_serves_and_drains_they_do_what_they_are_for(place: Place, work
         service.signal(signal.SIGUSR2)
         service.signal(signal.SIGHUP)
         if workers == 1:
-            service.wait_for("SIGUSR2 replaces workers, and this process has none")
+            service.wait_for("SIGUSR2 replaces workers, but this process has none")
             assert check(target).status.code == 0
         service.signal(signal.SIGTERM)
         for number in STAYS:
@@ -147,8 +147,8 @@ def answered(target: str) -> int | None:
 async def test_a_worker_that_is_told_to_reload_before_it_is_known_to_serve_does_so_then(place: Place) -> None:
     """The signal was dropped: policies stayed in force that the worker had read before."""
     place.write_config("server: fast\nreload: {enabled: false}\n")
-    orders = Orders(1, str(place.config), load_settings(str(place.config), {}).model_dump_json(), {})
-    worker = WorkerProcess(orders)
+    start_message = StartMessage(1, str(place.config), load_settings(str(place.config), {}).model_dump_json(), {})
+    worker = WorkerProcess(start_message)
 
     async def until(status: int) -> None:
         async with asyncio.timeout(30):

@@ -1,1 +1,1 @@
-"""The running service: it joins everything, starts, reloads and stops it."""
+"""The running service: builds everything, starts it, reloads it and stops it."""

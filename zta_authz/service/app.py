@@ -1,7 +1,7 @@
-"""Composition root: builds everything from the settings, joins it, starts it, and stops it in order.
+"""Composition root: builds all parts of the service from the settings, starts them, and stops them in order.
 
-settings -> rules and keys (before anything listens) -> authorizer -> servers -> ready
-SIGTERM  -> not ready -> no new calls, those in flight end -> decision log and spans flushed -> end
+settings -> policies and keys (before listening) -> authorizer -> servers -> ready
+SIGTERM  -> not ready -> no new calls, wait for those in flight -> flush decision log and spans -> exit
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from zta_authz.service.observability import MetricsSources, audit_status, new_or
 from zta_authz.service.preflight import other_faults
 from zta_authz.service.readiness import Outlook, ReadinessWatch
 from zta_authz.service.reloading import Reloading
-from zta_authz.service.serving import Servers
+from zta_authz.service.server_factory import ServerFactory
 from zta_authz.service.warmup import warm_up
 from zta_authz.settings.live import LiveSettings
 from zta_authz.signals import ignore_signals, reload_requested
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
     from zta_authz.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-KEYS_PATIENCE_SECONDS = 2.0
-"""How long the start waits for issuers' keys. Without it, each start would deny good tokens for a moment."""
+KEYS_WAIT_SECONDS = 2.0
+"""How long the start waits for issuers' keys. Without the wait, each start would briefly deny valid tokens."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def start_log(settings: Settings) -> None:
-    """From now on the service's own log goes to standard error, as the settings say."""
+    """Send the service's own log to standard error, as configured."""
     configure_logging(settings.log.level, for_people=settings.log.format == "text")
 
 
@@ -76,11 +76,11 @@ def serve(
     as_worker: Callable[[Service], None] | None = None,
     replays: Replays | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` if anything keeps it from starting.
+    """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` with everything that prevents the start.
 
-    Settings that can change live are taken with `read` on SIGHUP, and whenever the file `config` changes. One of
-    several workers shares its TCP ports with the others, and is handed to `as_worker` once it serves; `replays` is
-    where they all remember used DPoP proofs.
+    On SIGHUP, and when the file `config` changes, `read` loads the settings again and live ones are applied. A
+    worker shares its TCP ports with the others and is passed to `as_worker` once it serves; `replays` is the
+    workers' common memory of used DPoP proofs.
     """
     start_log(settings)
     try:
@@ -97,36 +97,36 @@ async def _serve(
     replays: Replays | None,
 ) -> None:
     stopping = asyncio.Event()
-    again = asyncio.Event()
+    stop_now = asyncio.Event()
 
     def on_signal() -> None:
-        (again if stopping.is_set() else stopping).set()
+        (stop_now if stopping.is_set() else stopping).set()
 
     loop = asyncio.get_running_loop()
-    service = _build(settings, as_worker is not None, replays)  # takes its time, in which a signal ends us at once
+    service = _build(settings, as_worker is not None, replays)  # slow; a signal ends the process immediately meanwhile
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
-    loop.add_signal_handler(signal.SIGUSR2, _LOG.info, "SIGUSR2 replaces workers, and this process has none")
+    loop.add_signal_handler(signal.SIGUSR2, _LOG.info, "SIGUSR2 replaces workers, but this process has none")
     await service.start()
-    service.follow(None if read is None else LiveSettings(settings, read, service.take_settings), config)
-    if reload_requested():  # what was read since may be older than that
+    service.follow(None if read is None else LiveSettings(settings, read, service.apply_settings), config)
+    if reload_requested():  # the policies may have been read before the signal
         service.reload()
     if as_worker is not None:
         as_worker(service)
     await stopping.wait()
-    await service.stop(again)
+    await service.stop(stop_now)
 
 
 def _warm_up() -> None:
     try:
         warm_up()
-    except Exception as error:  # noqa: BLE001  the first check is slow then, and right
+    except Exception as error:  # noqa: BLE001  the first check is then slow but correct
         _LOG.warning("warming up failed", extra={"error": type(error).__qualname__})
 
 
 def _build(settings: Settings, shared_ports: bool, replays: Replays | None) -> Service:
-    """The service. Raises `FaultsError` with everything that keeps it from starting."""
+    """Build the service. Raises `FaultsError` with everything that prevents the start."""
     try:
         return Service(settings, shared_ports=shared_ports, replays=replays)
     except FaultsError as error:
@@ -134,7 +134,7 @@ def _build(settings: Settings, shared_ports: bool, replays: Replays | None) -> S
 
 
 class Service:
-    """The whole process. `start` it once, then `stop` it."""
+    """The whole process. Call `start` once, then `stop`."""
 
     def __init__(
         self,
@@ -144,11 +144,11 @@ class Service:
         shared_ports: bool = False,
         replays: Replays | None = None,
     ) -> None:
-        """Load rules and certificates, and build the rest. Raises `FaultsError` with everything that is wrong."""
+        """Load policies and certificates, and build the rest. Raises `FaultsError` with all faults."""
         self._settings = settings
         self._snapshots = SnapshotHolder()
-        self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._missing, self._denied)
-        self._telling: set[asyncio.Task[None]] = set()
+        self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._obstacles, self._blanket_denials)
+        self._health_updates: set[asyncio.Task[None]] = set()
         snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
         origin = new_origin()
         self._audit, self._observer = open_observability(settings, origin)
@@ -157,8 +157,8 @@ class Service:
         self._jwks = self._build_jwks(authorities)
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock)
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
-        self._figures = MetricsSources(settings, metrics, self.state, self._snapshots, self._trust, self._jwks)
-        self._push = open_push(settings, origin, self._figures.families)
+        self._metrics_sources = MetricsSources(settings, metrics, self.state, self._snapshots, self._trust, self._jwks)
+        self._push = open_push(settings, origin, self._metrics_sources.families)
         if self._push is not None:
             metrics.watch_push(self._push)
         self._shadow = ShadowPolicies(metrics.policies) if settings.shadow_policies else None
@@ -167,16 +167,16 @@ class Service:
             snapshot.verifier.share_replays(replays)
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
-        servers = Servers(settings, self._tls, self._health, shared_ports=shared_ports)
+        servers = ServerFactory(settings, self._tls, self._health, shared_ports=shared_ports)
         self._servers = ServerGroup(list(servers.build(self._build_servicer(), metrics, self.state)))
-        self._probes = self._build_probes()
+        self._health_server = self._build_health_server()
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force."""
         self._trust.bind(snapshot.verifier.bundle_slot)
         if self._tls is not None:
             self._tls.revocations.current = snapshot.verifier.revocations
-        self._jwks.bind(snapshot.verifier.key_slots)  # before it is in force: keys that are here hold at once
+        self._jwks.bind(snapshot.verifier.key_slots)  # first, so that available keys apply at once
         at_start = self._snapshots.current() is None
         self._snapshots.publish(snapshot)
         self.state.loaded_at = self.state.now
@@ -186,15 +186,15 @@ class Service:
         freeze_gc(at_start=at_start)
 
     def reload(self) -> None:
-        """Read policies, and settings that can change live, again soon."""
+        """Schedule a reload of the policies and of settings that can change live."""
         self._reloading.ask()
 
     def follow(self, live: LiveSettings | None = None, config: str | None = None) -> None:
-        """From now on take over what changes in policies and, with `live`, in the settings file `config`."""
+        """Start watching policies and, if `live` is given, the settings file `config`."""
         self._reloading.start(live, config)
 
-    def take_settings(self, settings: Settings) -> None:
-        """Put the settings that can change live in force. May be called from any thread."""
+    def apply_settings(self, settings: Settings) -> None:
+        """Apply the settings that can change live. Can be called from any thread."""
         logging.getLogger().setLevel(settings.log.level.upper())
         self._observer.sample(settings.tracing.sample_ratio)
         self._audit.sample(settings.audit.sample_allows)
@@ -214,9 +214,9 @@ class Service:
         yield PolicySet("policies", self._settings.policies, current, self.publish, refuse, keep)
         shadow, paths = self._shadow, self._settings.shadow_policies
         if shadow is not None:
-            yield PolicySet(SHADOW_SET, paths, shadow.current, self._take_shadow, shadow.refuse, shadow.keep)
+            yield PolicySet(SHADOW_SET, paths, shadow.current, self._publish_shadow, shadow.refuse, shadow.keep)
 
-    def _take_shadow(self, snapshot: Snapshot) -> None:
+    def _publish_shadow(self, snapshot: Snapshot) -> None:
         if self._shadow is not None:
             self._shadow.take(snapshot)
             freeze_gc()
@@ -226,19 +226,19 @@ class Service:
         self._observer.metrics.policies.faults("policies", len(faults))
 
     def _build_jwks(self, authorities: ssl.SSLContext | None) -> JwksRefresher:
-        """What fetches the keys of issuers; `authorities` None are the system's."""
-        wanted = self._settings.jwks
+        """Build what fetches issuers' keys. `authorities` verify their servers; None: those of the system."""
+        jwks = self._settings.jwks
         client = HttpClient(
-            AddressRules(wanted.allow_private_addresses, frozenset(wanted.private_hosts)),
-            allow_http=wanted.allow_http,
+            AddressRules(jwks.allow_private_addresses, frozenset(jwks.private_hosts)),
+            allow_http=jwks.allow_http,
             tls=authorities,
         )
         timing = Timing(
-            refresh=wanted.refresh_seconds,
-            min_refresh=wanted.min_refresh_seconds,
-            max_refresh=wanted.max_refresh_seconds,
-            max_stale=wanted.max_stale_seconds,
-            unknown_kid=wanted.unknown_kid_seconds,
+            refresh=jwks.refresh_seconds,
+            min_refresh=jwks.min_refresh_seconds,
+            max_refresh=jwks.max_refresh_seconds,
+            max_stale=jwks.max_stale_seconds,
+            unknown_kid=jwks.unknown_kid_seconds,
         )
         loader = JwksLoader(client, strict=self._settings.options().strict)
         return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
@@ -249,23 +249,27 @@ class Service:
         )
         return CheckServicer(authorizer, wants_metadata=self._observer.traces)
 
-    def _build_probes(self) -> HealthServer | None:
+    def _build_health_server(self) -> HealthServer | None:
         if self._settings.health.listen is None:
             return None
         endpoint = Endpoint.parse(self._settings.health.listen)
-        return HealthServer(endpoint.host, endpoint.port, self.state, self._figures.page)
+        return HealthServer(endpoint.host, endpoint.port, self.state, self._metrics_sources.page)
 
     def page(self, path: bytes) -> Page:
-        """What the health listener answers for `path`, whether or not there is one."""
-        return HealthServer("", 0, self.state, self._figures.page).page(path)
+        """Return the health listener's page for `path`, even if the listener is off."""
+        return HealthServer("", 0, self.state, self._metrics_sources.page).page(path)
 
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
         verifier, since, expiry = snapshot.verifier, self.state.loaded_at, snapshot.verifier.bundle_expiry
         bundles = [
             KeyStatus(
-                KeyKind.TRUST_BUNDLE, each.trust_domain, each.authorities, each.since, expiry.get(each.trust_domain)
+                KeyKind.TRUST_BUNDLE,
+                bundle.trust_domain,
+                bundle.authorities,
+                bundle.since,
+                expiry.get(bundle.trust_domain),
             )
-            for each in self._trust.status()
+            for bundle in self._trust.status()
         ]
         return bundles + [self._key_set(slot, since) for slot in verifier.key_slots]
 
@@ -275,15 +279,15 @@ class Service:
         return KeyStatus(KeyKind.JWKS, slot.issuer, len(slot.current.keys), since, until)
 
     async def start(self) -> None:
-        """Listen everywhere, then say SERVING. Raises `SettingsErrors` with every address that can't be had."""
+        """Listen everywhere, then report SERVING. Raises `SettingsErrors` with every address that can't be bound."""
         faults: list[Fault] = []
         await self._health.set_serving(False)
-        await asyncio.gather(self._jwks.start(KEYS_PATIENCE_SECONDS), self._trust.start(KEYS_PATIENCE_SECONDS))
+        await asyncio.gather(self._jwks.start(KEYS_WAIT_SECONDS), self._trust.start(KEYS_WAIT_SECONDS))
         _warm_up()
         health = ""
         addresses: tuple[Endpoint, ...] = ()
         try:
-            health = await self._probes.start() if self._probes is not None else ""
+            health = await self._health_server.start() if self._health_server is not None else ""
         except SettingsErrors as error:
             faults += error.faults
         try:
@@ -310,55 +314,55 @@ class Service:
             },
         )
 
-    def _missing(self) -> tuple[str, ...]:
+    def _obstacles(self) -> tuple[str, ...]:
         return self._outlook.obstacles()
 
-    def _denied(self) -> tuple[str, ...]:
+    def _blanket_denials(self) -> tuple[str, ...]:
         return self._outlook.blanket_denials()
 
     def _readiness_changed(self) -> None:
-        """Something that readiness depends on came, changed or went: say so where it is asked for."""
+        """Update the reported health when something that readiness depends on changes."""
         if self.state.phase is Phase.SERVING:
             ready = self.state.ready
-            self._health.note_serving(ready)  # a health check may be read before the task has its turn
-            telling = asyncio.get_running_loop().create_task(self._health.set_serving(ready))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._health.note_serving(ready)  # a health check may come before the task runs
+            update = asyncio.get_running_loop().create_task(self._health.set_serving(ready))
+            self._health_updates.add(update)
+            update.add_done_callback(self._health_updates.discard)
 
     def _key_fetched(self, host: str, outcome: FetchOutcome) -> None:
         self._observer.metrics.keys_fetched(host, outcome)
 
-    async def stop(self, at_once: asyncio.Event | None = None) -> None:
-        """Drain for at most `drain_seconds`, or until `at_once` is set; then flush and close everything."""
+    async def stop(self, stop_now: asyncio.Event | None = None) -> None:
+        """Drain for at most `drain_seconds`, or until `stop_now` is set; then flush and close everything."""
         self.state.phase = Phase.DRAINING
         _LOG.info("draining", extra={"drain_seconds": self._settings.drain_seconds})
         await self._health.set_serving(False)
         closing = asyncio.create_task(self._close(self._settings.drain_seconds))
-        impatient = asyncio.create_task(at_once.wait()) if at_once is not None else None
-        await asyncio.wait([task for task in (closing, impatient) if task], return_when=asyncio.FIRST_COMPLETED)
+        interrupted = asyncio.create_task(stop_now.wait()) if stop_now is not None else None
+        await asyncio.wait([task for task in (closing, interrupted) if task], return_when=asyncio.FIRST_COMPLETED)
         if not closing.done():
             self._audit.hurry()
             self._observer.hurry()
             await self._servers.stop(0)
         await closing
-        if impatient is not None:
-            impatient.cancel()
+        if interrupted is not None:
+            interrupted.cancel()
         _LOG.info("stopped")
 
     async def _close(self, grace: float) -> None:
-        """Stop in order. What calls leave of `grace` seconds is the decision log's, and a little in any case."""
-        until = time.monotonic() + grace
+        """Stop in order. The decision log gets what the calls leave of `grace` seconds, and a minimum in any case."""
+        deadline = time.monotonic() + grace
         await self._reloading.close()
         await self._watch.close()
         await self._servers.stop(grace)
         await self._jwks.close()
         await self._trust.close()
-        await asyncio.to_thread(self._flush, until)
+        await asyncio.to_thread(self._flush, deadline)
         if self._push is not None:
             await self._push.close()
-        if self._probes is not None:
-            await self._probes.stop()
+        if self._health_server is not None:
+            await self._health_server.stop()
 
-    def _flush(self, until: float) -> None:
-        self._audit.close(until - time.monotonic())
+    def _flush(self, deadline: float) -> None:
+        self._audit.close(deadline - time.monotonic())
         self._observer.close()

@@ -1,4 +1,4 @@
-"""What a service begins with, read and checked before anything listens: rules, trust, certificates."""
+"""Load everything that is needed before listening: policies, trust bundles, certificates."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def load(
-    settings: Settings, changed: Callable[[], None], on_fetch: Callable[[str, FetchOutcome], None]
+    settings: Settings, on_change: Callable[[], None], on_fetch: Callable[[str, FetchOutcome], None]
 ) -> tuple[Snapshot, ssl.SSLContext | None, TrustRefresher, MutualTls | SvidTls | None]:
-    """Rules, who signs issuers' servers (None: the system says), trust bundles, our certificate.
+    """Load policies, authorities for issuers' servers (None: the system's), trust bundles, and our certificate.
 
-    Raises with all their faults.
+    Raises `FaultsError` with all their faults.
     """
     errors: list[FaultsError] = []
     snapshot: Snapshot | None = None
@@ -40,7 +40,7 @@ def load(
     except FaultsError as error:
         errors.append(error)
     try:
-        trust = TrustRefresher(trust_sources(settings), changed, on_fetch=on_fetch)
+        trust = TrustRefresher(trust_sources(settings), on_change, on_fetch=on_fetch)
     except FaultsError as error:
         errors.append(error)
     try:
@@ -57,12 +57,12 @@ def load(
 
 
 def load_tls(settings: Settings, trust: TrustRefresher | None) -> MutualTls | SvidTls | None:
-    """What our TCP listeners show and ask for; None for plain ones. Raises `SettingsErrors`."""
-    wanted = settings.tls
-    if wanted is None:
+    """Load the mutual TLS of our TCP listeners, or None for plain ones. Raises `SettingsErrors`."""
+    section = settings.tls
+    if section is None:
         return None
-    allowed, age = wanted.allowed_spiffe_ids, wanted.max_connection_age_seconds
+    allowed, age = section.allowed_spiffe_ids, section.max_connection_age_seconds
     if settings.takes_agent_svid:
         return None if trust is None else SvidTls(trust.svid, trust.store.slot, allowed, max_connection_age=age)
-    files = (wanted.cert_file or "", wanted.key_file or "", wanted.client_ca_file or "")
+    files = (section.cert_file or "", section.key_file or "", section.client_ca_file or "")
     return MutualTls(*files, allowed, max_connection_age=age)

@@ -1,4 +1,4 @@
-"""What the service tells of itself, as the settings want it: decision log, spans, metrics, and their push."""
+"""Decision log, spans, metrics and their push, as configured by the settings."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 
 def new_origin(environ: Mapping[str, str] = os.environ) -> Origin:
-    """Who exports: this process, under the name that the environment gives it.
+    """Return the identity of this process for exports, with the service name from the environment.
 
-    Two processes never have the same instance, or collectors would mix their metrics up.
+    Two processes never share an instance ID, or collectors would mix up their metrics.
     """
     return Origin(environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME, __version__, str(uuid.uuid4()))
 
 
 def open_observability(settings: Settings, origin: Origin) -> tuple[LineSink | NullSink, TelemetryObserver]:
-    """The decision log and the observer. Raises `SettingsErrors` where one of them can't be."""
+    """Open the decision log and the observer. Raises `SettingsErrors` if one can't be opened."""
     tracing = settings.tracing
     exporter = None if tracing.collector is None else _span_exporter(tracing.collector, tracing.collector_section)
     audit = open_audit(settings.audit, origin, traced=exporter is not None)
@@ -63,21 +63,21 @@ def open_observability(settings: Settings, origin: Origin) -> tuple[LineSink | N
 
 
 def audit_status(audit: LineSink | NullSink, now: float) -> AuditStatus:
-    """How the decision log does at `now`, seconds since the epoch."""
+    """Return the decision log's status at `now` (epoch seconds)."""
     oldest = audit.oldest_unwritten
     return AuditStatus(audit.failing, audit.queued, 0.0 if oldest is None else max(0.0, round(now - oldest, 3)))
 
 
-def _span_exporter(wanted: CollectorSettings, setting: str) -> Exporter:
-    """What sends spans; connects nowhere yet."""
-    target = exporter_target(wanted, Signal.TRACES, setting)
-    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes that only those who send need
+def _span_exporter(collector: CollectorSettings, setting: str) -> Exporter:
+    """Return the span exporter, not yet connected."""
+    target = exporter_target(collector, Signal.TRACES, setting)
+    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes, only needed to send
 
     return open_exporter(target, Signal.TRACES)
 
 
 def _resource(origin: Origin) -> Resource:
-    from zta_authz.otlp.resources import resource_of  # noqa: PLC0415  megabytes that only those who send need
+    from zta_authz.otlp.resources import resource_of  # noqa: PLC0415  megabytes, only needed to send
 
     return resource_of(origin)
 
@@ -85,21 +85,21 @@ def _resource(origin: Origin) -> Resource:
 def open_push(
     settings: Settings, origin: Origin, collect: Callable[[], Awaitable[Sequence[Metric]]]
 ) -> MetricsPush | None:
-    """What pushes the metrics that `collect` gives, None where the settings want none. Raises `SettingsErrors`."""
-    wanted = settings.metrics.otlp
-    if wanted is None:
+    """Return the push of the metrics from `collect`, or None if it is off. Raises `SettingsErrors`."""
+    push = settings.metrics.otlp
+    if push is None:
         return None
-    target = exporter_target(wanted, Signal.METRICS, "metrics.otlp")
-    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes that only those who send need
+    target = exporter_target(push, Signal.METRICS, "metrics.otlp")
+    from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes, only needed to send
     from zta_authz.otlp.metrics import MetricsExporter  # noqa: PLC0415
 
     exporter = open_exporter(target, Signal.METRICS)
     export = MetricsExporter(exporter, _resource(origin), origin.version, time.time_ns())
-    return MetricsPush(collect, export, wanted.interval_seconds, target.seconds)
+    return MetricsPush(collect, export, push.interval_seconds, target.seconds)
 
 
 class MetricsSources:
-    """All metrics as they are when they are asked for: those that are counted, and those that are looked up."""
+    """All metrics, current when read: counters, and values that are looked up for each reading."""
 
     def __init__(
         self,
@@ -116,38 +116,38 @@ class MetricsSources:
         self._snapshots = snapshots
         self._trust = trust
         self._jwks = jwks
-        metrics.watch_caches(lambda: self._look_ups(0), lambda: self._look_ups(1))
+        metrics.watch_caches(lambda: self._lookups(0), lambda: self._lookups(1))
 
     def page(self) -> tuple[bytes, str]:
-        """As a text, and its content type."""
-        self._look()
+        """Return the metrics as text, and its content type."""
+        self._refresh()
         return self._metrics.render(), CONTENT_TYPE
 
     async def families(self) -> list[Metric]:
-        """As families, which nothing changes any more."""
-        self._look()
+        """Return the metrics as families, which do not change afterwards."""
+        self._refresh()
         return self._metrics.families()
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         metrics, now = self._metrics, self._state.now
         metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing_issuers()))
         snapshot = self._snapshots.current()
-        metrics.show_bundle_ages({each.trust_domain: now - each.since for each in self._trust.status()})
+        metrics.show_bundle_ages({bundle.trust_domain: now - bundle.since for bundle in self._trust.status()})
         metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())
 
-    def _look_ups(self, which: int) -> dict[str, int]:
-        """Of the caches of the verifier in force: how many look-ups found something (0), or did not (1)."""
+    def _lookups(self, which: int) -> dict[str, int]:
+        """Return the hits (0) or misses (1) of the current verifier's caches, by cache."""
         snapshot = self._snapshots.current()
-        found = {} if snapshot is None else snapshot.verifier.look_ups
-        return {cache: numbers[which] for cache, numbers in found.items()}
+        lookups = {} if snapshot is None else snapshot.verifier.look_ups
+        return {cache: counts[which] for cache, counts in lookups.items()}
 
     def _own_expiries(self) -> dict[str, float]:
-        """When the certificate that we show to proxies ends, by where it comes from; nothing without one."""
+        """Return when our server certificate expires, by its source; empty if there is none."""
         tls, svid = self._settings.tls, self._trust.current_svid()
-        until = None
+        expires = None
         if tls is not None and tls.cert_file is not None:
-            until = file_expires_at(tls.cert_file)
+            expires = file_expires_at(tls.cert_file)
         elif svid is not None:
-            until = svid.window.not_after
-        return {} if tls is None or until is None else {tls.source: until}
+            expires = svid.window.not_after
+        return {} if tls is None or expires is None else {tls.source: expires}

@@ -1,6 +1,6 @@
-"""What else keeps a service from starting, once something does: so that all of it is told at once, not fault by fault.
+"""Find the remaining faults once one fault prevents the start, so that all are reported together.
 
-Nothing is left behind: no file is made, no address kept, no collector asked.
+Nothing is left behind: no files are created, no addresses kept, no collectors contacted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def all_faults(settings: Settings) -> list[Fault]:
-    """Everything that would keep a service with these settings from starting."""
+    """Return everything that would prevent a service with these settings from starting."""
     faults: list[Fault] = []
     with collect_faults(faults):
         load(settings, lambda: None, lambda _host, _outcome: None)
@@ -32,21 +32,21 @@ def all_faults(settings: Settings) -> list[Fault]:
 
 
 def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
-    """Faults of the decision log, of collectors, and of addresses, which are looked at after policies and certificates.
+    """Return the faults of the decision log, of collectors and of addresses, which `load` does not check.
 
-    With `shared_ports` the TCP ports are held by the supervisor that starts us.
+    With `shared_ports`, the supervisor that starts us already holds the TCP ports.
     """
     faults = audit_faults(settings.audit)
-    for wanted, signal, setting in _collectors(settings):
+    for collector, signal, setting in _collectors(settings):
         with collect_faults(faults):
             if signal is Signal.LOGS:
-                connect(wanted, signal, setting).close()
+                connect(collector, signal, setting).close()
             else:
-                exporter_target(wanted, signal, setting)
+                exporter_target(collector, signal, setting)
     for endpoint in _addresses(settings):
         if endpoint.is_unix or not shared_ports:
             with collect_faults(faults):
-                _try(endpoint, settings.socket_access())
+                _probe(endpoint, settings.socket_access())
     return faults
 
 
@@ -66,7 +66,7 @@ def _addresses(settings: Settings) -> Iterator[Endpoint]:
             yield Endpoint.parse(text)
 
 
-def _try(endpoint: Endpoint, access: SocketAccess) -> None:
+def _probe(endpoint: Endpoint, access: SocketAccess) -> None:
     if not endpoint.is_unix:
         probe_tcp(endpoint)
         return

@@ -1,7 +1,7 @@
-"""What keeps everybody, or a kind of caller, from being allowed although the process answers: looked for, and told.
+"""Detect conditions in which nobody, or a whole class of callers, can be allowed although the process answers.
 
 Obstacles make the service not ready: no proxy can connect, or no peer's certificate can be verified. Blanket denials
-are told but change nothing: policies may be meant that way, and whatever is denied must still be recorded.
+are only reported: policies may intend them, and denials must still be recorded.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from zta_authz.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-LOOK_SECONDS: Final = 1.0
-MAX_TOLD: Final = 20
+CHECK_SECONDS: Final = 1.0
+MAX_DENIALS: Final = 20
 _UNVERIFIED: Final = "no trust bundle has a valid authority, and `peer.verify_certificate` is `required`"
 _NO_CALLERS: Final = "no trust bundle has a valid authority for a proxy of `tls.allowed_spiffe_ids`"
 
 
 class Authorities:
-    """When the authorities of each trust domain are valid; read once for each set of bundles."""
+    """The validity of each trust domain's authorities, computed once per set of bundles."""
 
     def __init__(self, slot: BundleSlot) -> None:
         self._slot = slot
@@ -42,10 +42,10 @@ class Authorities:
         self._windows: dict[str, tuple[Window, ...]] = {}
 
     def valid(self, now: float) -> dict[str, bool]:
-        """By trust domain, whether one of its authorities is valid at `now`."""
+        """Return, by trust domain, whether one of its authorities is valid at `now`."""
         bundles = self._slot.current
         if bundles is not self._bundles:
-            self._windows = {name: tuple(map(Window.of, found.anchors)) for name, found in bundles.items()}
+            self._windows = {name: tuple(map(Window.of, bundle.anchors)) for name, bundle in bundles.items()}
             self._bundles = bundles
         return {
             name: any(window.not_before <= now <= window.not_after for window in windows)
@@ -54,7 +54,7 @@ class Authorities:
 
 
 class Outlook:
-    """Whether anybody can be allowed, by what the settings want and what is in force."""
+    """Whether anybody can be allowed with the current settings, policies and keys."""
 
     def __init__(
         self, settings: Settings, trust: TrustRefresher, snapshots: SnapshotSource, jwks: JwksRefresher, clock: Clock
@@ -73,28 +73,28 @@ class Outlook:
             self._files = CertificateFiles(tls.cert_file or "", tls.client_ca_file or "")
 
     def obstacles(self) -> tuple[str, ...]:
-        """Why nobody can be allowed; () where somebody may."""
+        """Return the reasons why nobody can be allowed; () if somebody can."""
         now = self._clock()
-        found = list(self._trust.obstacles())
+        obstacles = list(self._trust.obstacles())
         if self._files is not None:
-            found += self._files.problems(now)
+            obstacles += self._files.problems(now)
         valid = self._authorities.valid(now)
         if self._callers and not any(valid.get(name) for name in self._callers):
-            found.append(_NO_CALLERS)
+            obstacles.append(_NO_CALLERS)
         snapshot = self._snapshots.snapshot
         required = snapshot is not None and snapshot.options.verify_certificate is CertificateCheck.REQUIRED
         if required and not any(valid.values()):
-            found.append(_UNVERIFIED)
-        return tuple(found)
+            obstacles.append(_UNVERIFIED)
+        return tuple(obstacles)
 
     def blanket_denials(self) -> tuple[str, ...]:
-        """What is denied whatever else a request carries; `MAX_TOLD` things at most."""
+        """Return what is denied regardless of the rest of a request, at most `MAX_DENIALS` entries."""
         snapshot = self._snapshots.snapshot
         if snapshot is None:
             return ()
         now, issuers = self._clock(), frozenset(snapshot.verifier.issuers)
-        found = [*self._untrusted(snapshot, now), *self._without_keys(issuers), *_without_rules(snapshot)]
-        return tuple(found[:MAX_TOLD])
+        denials = [*self._untrusted(snapshot, now), *self._without_keys(issuers), *_without_rules(snapshot)]
+        return tuple(denials[:MAX_DENIALS])
 
     def _untrusted(self, snapshot: Snapshot, now: float) -> Iterator[str]:
         valid = self._authorities.valid(now)
@@ -102,21 +102,21 @@ class Outlook:
             yield f"proxies of trust domain `{name}`: it has no trust bundle"
         if snapshot.options.strict and snapshot.options.verify_certificate is not CertificateCheck.NEVER and not valid:
             yield "every peer with a certificate: there is no trust bundle"
-        for name, holds in sorted(valid.items()):
-            if not holds:
+        for name, is_valid in sorted(valid.items()):
+            if not is_valid:
                 yield f"peers of trust domain `{name}`: its bundle has no authority that is valid now"
 
     def _without_keys(self, issuers: frozenset[str]) -> Iterator[str]:
         if issuers and issuers <= set(self._jwks.missing_issuers()):
-            yield "every token: no issuer's keys are there"
+            yield "every token: the keys of no issuer are loaded"
 
 
 def without_allow(snapshot: Snapshot) -> Iterator[Workload]:
-    """The workloads for which no policy can allow anything, as far as the settings name them."""
+    """Yield the workloads for which no policy can allow anything, among those that the settings name."""
     options = snapshot.options
     if options.gateways:
-        return  # each request names its own
-    for workload in [each.workload for each in options.workloads] or [options.workload]:
+        return  # each request names its own namespace
+    for workload in [named.workload for named in options.workloads] or [options.workload]:
         view = snapshot.table.view(workload)
         if not view.allow.rules and (view.has_allow or not options.default_allow):
             yield workload
@@ -128,31 +128,31 @@ def _without_rules(snapshot: Snapshot) -> Iterator[str]:
 
 
 class ReadinessWatch:
-    """Tells when obstacles or blanket denials change, most of which only time changes."""
+    """Reports changes of obstacles and blanket denials, most of which only time causes."""
 
     def __init__(
         self,
         obstacles: Callable[[], tuple[str, ...]],
         blanket_denials: Callable[[], tuple[str, ...]],
-        changed: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._obstacles = obstacles
         self._denials = blanket_denials
-        self._changed = changed
-        self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._on_change = on_change
+        self._last: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look now and from now on, until `close`."""
-        self.look()
+        """Check now and then every `CHECK_SECONDS`, until `close`."""
+        self.check()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="readiness")
 
-    def look(self) -> None:
-        """Tell what changed since the last look."""
-        before, now = self._told, (self._obstacles(), self._denials())
-        self._told = now
+    def check(self) -> None:
+        """Log what changed since the last check, and report changed obstacles."""
+        before, now = self._last, (self._obstacles(), self._denials())
+        self._last = now
         if now[0] != before[0]:
-            self._changed()
+            self._on_change()
             if now[0]:
                 _LOG.warning("not ready", extra={"obstacles": now[0]})
             else:
@@ -162,14 +162,14 @@ class ReadinessWatch:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             try:
-                self.look()
-            except Exception:  # noqa: BLE001 - a fault in one look must not end all
-                _LOG.exception("readiness could not be told")
+                self.check()
+            except Exception:  # noqa: BLE001 - one failed check must not end the task
+                _LOG.exception("readiness could not be checked")
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

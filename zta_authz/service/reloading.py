@@ -1,4 +1,4 @@
-"""What is read again while serving: the policies, those beside them, and the few settings that can change live."""
+"""Reload, while serving, the policies, the shadow policies and the few settings that can change live."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 
 class Reloading:
-    """Watches all of it from `start` to `close`; all methods are for the event loop's thread.
+    """Watches files from `start` to `close`. Use it from the event loop's thread only.
 
-    The shadow policies are loaded by it, too, and so after the start: they must not hold it up.
+    It also loads the shadow policies for the first time, after the start, so that they don't delay it.
     """
 
     def __init__(self, settings: Settings, sets: Iterable[PolicySet]) -> None:
-        self._workshop = CompileExecutor()
+        self._executor = CompileExecutor()
         self._watches = settings.reload.enabled
         self._timing = WatchTiming(settings.reload.poll_seconds, settings.reload.debounce_seconds)
         options = settings.options()
-        beside = replace(options, root_documents=DocumentScope())  # shadow policies verify nobody
+        shadow = replace(options, root_documents=DocumentScope())  # shadow policies verify no credentials
         self._reloaders = [
-            PolicyReloader(each, beside if each.name == SHADOW_SET else options, self._timing, self._workshop)
-            for each in sets
+            PolicyReloader(policies, shadow if policies.name == SHADOW_SET else options, self._timing, self._executor)
+            for policies in sets
         ]
         self._config: Watcher | None = None
         self._live: asyncio.Task[None] | None = None
 
     def start(self, live: LiveSettings | None = None, config: str | None = None) -> None:
-        """Begin. `live` is asked again when the settings file `config` changes."""
+        """Start watching. `live` is read again when the settings file `config` changes."""
         for reloader in self._reloaders:
             reloader.start(watches=self._watches)
         if live is not None:
             paths = (config,) if config is not None and self._watches else ()
-            self._config = Watcher(paths, self._timing, self._workshop.run)
+            self._config = Watcher(paths, self._timing, self._executor.run)
             if paths:
-                self._config.ask()  # it may have changed since it was read, while we started
+                self._config.ask()  # it may have changed during the start
             self._live = asyncio.get_running_loop().create_task(self._follow(self._config, live), name="live settings")
 
     def ask(self) -> None:
-        """Read everything again soon."""
+        """Schedule a reload of everything."""
         for reloader in self._reloaders:
             reloader.ask()
         if self._config is not None:
@@ -64,9 +64,9 @@ class Reloading:
         if self._live is not None:
             self._live.cancel()
             await asyncio.gather(self._live, return_exceptions=True)
-        self._workshop.close()
+        self._executor.close()
 
     async def _follow(self, config: Watcher, live: LiveSettings) -> None:
         while True:
             await config.changed()
-            await self._workshop.run(live.reread)
+            await self._executor.run(live.reread)

@@ -1,8 +1,8 @@
-"""The first check, made before the service says that it is ready: it costs what no later one does.
+"""Make the first checks before the service reports ready, since the first check is far slower than later ones.
 
-Libraries import parts of themselves on first use (`cryptography` its backend: 45 to 200 ms where processors are few and
-pages cold), and a proxy waits 200 ms. So each process decides a few requests about keys and rules of its own, made up
-for this and forgotten, with neither record nor metric. Whatever a check can reach should be reached from here.
+Libraries import parts of themselves on first use (`cryptography` its backend: 45 to 200 ms on few processors and a cold
+page cache), and a proxy waits 200 ms. So each process decides a few requests with made-up keys and policies, and
+without records or metrics. Everything that a check can reach should be reached here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _DOMAIN: Final = "warm.example"
 _ISSUER: Final = "https://issuer.warm.example"
 _NAME: Final = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "warm")])
-_RULES: Final = """
+_POLICIES: Final = """
 apiVersion: zta.dev/v1
 kind: TrustBundle
 metadata: {{name: warm, namespace: istio-system}}
@@ -61,7 +61,7 @@ spec:
 """
 
 
-class _Nobody:
+class _NullObserver:
     """Neither records nor observes."""
 
     def record(
@@ -73,19 +73,19 @@ class _Nobody:
         metadata: Metadata = (),
         table_digest: str = "",
     ) -> bool:
-        """As if it were recorded."""
+        """Report the record as written."""
         return True
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
-        """Nothing is timed."""
+        """Measure nothing."""
         return None
 
     def observe(self, event: CheckEvent) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
 
-class _Made:
-    """Rules, and the credentials of one who may."""
+class _Fixture:
+    """Made-up policies, and the credentials of a caller that they allow."""
 
     def __init__(self) -> None:
         self._now = datetime.now(UTC)
@@ -93,10 +93,10 @@ class _Made:
         root = self._certificate(authority, authority, x509.UniformResourceIdentifier(f"spiffe://{_DOMAIN}"), ca=True)
         uri = x509.UniformResourceIdentifier(f"spiffe://{_DOMAIN}/ns/default/sa/warm")
         self._peer = quote(_pem(self._certificate(leaf, authority, uri, ca=False)))
-        rules = _RULES.format(
+        policies = _POLICIES.format(
             domain=_DOMAIN, issuer=_ISSUER, authority=json.dumps(_pem(root)), keys=json.dumps(json.dumps(self._keys()))
         )
-        self.snapshot: Snapshot | None = compile_snapshot([SourceText("warm", rules)], Options(workload=Workload()))
+        self.snapshot: Snapshot | None = compile_snapshot([SourceText("warm", policies)], Options(workload=Workload()))
 
     def _certificate(
         self,
@@ -134,26 +134,26 @@ class _Made:
         return f"{head}.{body}.{base64url_encode(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
     def requests(self) -> Iterator[bytes]:
-        """One that is allowed, one without credentials, and one that can't be read."""
+        """Yield a request that is allowed, one without credentials, and one that can't be parsed."""
         for path, token, peer in (("/warm/a", self._token(), self._peer), ("/", "", "")):
-            asked = CheckRequest()
-            asked.attributes.source.certificate = peer
-            asked.attributes.request.http.method = "GET"
-            asked.attributes.request.http.path = path
-            asked.attributes.request.http.host = "warm.example"
-            asked.attributes.request.http.scheme = "https"
-            asked.attributes.request.http.headers["x-warm"] = "yes"
+            request = CheckRequest()
+            request.attributes.source.certificate = peer
+            request.attributes.request.http.method = "GET"
+            request.attributes.request.http.path = path
+            request.attributes.request.http.host = "warm.example"
+            request.attributes.request.http.scheme = "https"
+            request.attributes.request.http.headers["x-warm"] = "yes"
             if token:
-                asked.attributes.request.http.headers["authorization"] = f"Bearer {token}"
-            yield asked.SerializeToString()
+                request.attributes.request.http.headers["authorization"] = f"Bearer {token}"
+            yield request.SerializeToString()
         yield b"\xff"
 
 
 def warm_up() -> list[bytes]:
-    """Make the first checks; their answers. Takes some 20 ms of a warm machine. Raises what a bug in it raises."""
-    made, nobody = _Made(), _Nobody()
-    servicer = CheckServicer(Authorizer(parse_check_request, encode_response, made, nobody, nobody))
-    return [servicer.check(asked) for asked in made.requests()]
+    """Make the first checks and return their answers, in about 20 ms if warm. Raises the exceptions of bugs in it."""
+    fixture, observer = _Fixture(), _NullObserver()
+    servicer = CheckServicer(Authorizer(parse_check_request, encode_response, fixture, observer, observer))
+    return [servicer.check(request) for request in fixture.requests()]
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -1,4 +1,4 @@
-"""Whether anybody can be allowed: what makes the service not ready, and what is denied whatever it carries."""
+"""When nobody can be allowed: obstacles to readiness, and blanket denials."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ FROM_AGENT = Settings(
         (VALID, EARLY, ("no authority in `tls.client_ca_file` is valid now",)),
     ],
 )
-def test_certificates_in_files_that_do_not_hold_now_are_obstacles_until_they_are_replaced(
+def test_invalid_certificate_files_are_obstacles_until_they_are_replaced(
     tmp_path: Path, own: dict[str, float], authority: dict[str, float], expected: tuple[str, ...]
 ) -> None:
-    looking = outlook(settings=over_tls(tmp_path, own, authority))
-    assert looking.obstacles() == expected
+    current = outlook(settings=over_tls(tmp_path, own, authority))
+    assert current.obstacles() == expected
     over_tls(tmp_path, VALID, VALID)
-    assert looking.obstacles() == ()
+    assert current.obstacles() == ()
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_certificates_in_files_that_do_not_hold_now_are_obstacles_until_they_are
 def test_an_svid_without_authorities_that_could_sign_a_proxy_is_an_obstacle(
     bundles: tuple[tuple[str, Authority], ...], is_obstacle: bool
 ) -> None:
-    found = outlook(*bundles, settings=FROM_AGENT).obstacles()
-    assert any("`tls.allowed_spiffe_ids`" in each for each in found) is is_obstacle
+    obstacles = outlook(*bundles, settings=FROM_AGENT).obstacles()
+    assert any("`tls.allowed_spiffe_ids`" in obstacle for obstacle in obstacles) is is_obstacle
 
 
 @pytest.mark.parametrize(
@@ -118,22 +118,21 @@ def test_an_svid_without_authorities_that_could_sign_a_proxy_is_an_obstacle(
         ((), CertificateCheck.WHEN_PRESENT, False),
     ],
 )
-def test_required_certificates_that_nothing_can_verify_are_an_obstacle(
+def test_required_certificates_that_no_authority_can_verify_are_an_obstacle(
     bundles: tuple[tuple[str, Authority], ...], check: CertificateCheck, is_obstacle: bool
 ) -> None:
-    found = outlook(*bundles, options=dataclasses.replace(HAT, verify_certificate=check)).obstacles()
-    assert any("`peer.verify_certificate`" in each for each in found) is is_obstacle
+    obstacles = outlook(*bundles, options=dataclasses.replace(HAT, verify_certificate=check)).obstacles()
+    assert any("`peer.verify_certificate`" in obstacle for obstacle in obstacles) is is_obstacle
 
 
-def test_a_trust_domain_whose_authorities_are_over_is_told_of_and_no_obstacle() -> None:
-    looking = outlook(("a", root(**OVER)), ("b", root()))
-    assert looking.obstacles() == ()
-    assert looking.blanket_denials() == ("peers of trust domain `a`: its bundle has no authority that is valid now",)
+def test_a_trust_domain_whose_authorities_expired_is_reported_and_is_not_an_obstacle() -> None:
+    current = outlook(("a", root(**OVER)), ("b", root()))
+    assert current.obstacles() == ()
+    assert current.blanket_denials() == ("peers of trust domain `a`: its bundle has no authority that is valid now",)
 
 
-def test_no_bundle_at_all_denies_every_certificate_that_is_verified() -> None:
-    told = "every peer with a certificate: there is no trust bundle"
-    assert outlook().blanket_denials() == (told,)
+def test_without_any_bundle_every_verified_certificate_is_denied() -> None:
+    assert outlook().blanket_denials() == ("every peer with a certificate: there is no trust bundle",)
     never = dataclasses.replace(HAT, verify_certificate=CertificateCheck.NEVER)
     assert outlook(options=never).blanket_denials() == ()
 
@@ -155,11 +154,11 @@ ELSEWHERE = Workload(labels={"app": "x"})
     ],
     ids=["some", "none", "allowed by default", "for others", "listed", "listed, for others", "named by requests"],
 )
-def test_a_workload_that_no_allow_rule_selects_is_told_of(policies: str, options: Options, denied: int) -> None:
-    looking = outlook(ONE, policies=policies, options=options)
-    found = [each for each in looking.blanket_denials() if "no ALLOW rule" in each]
-    assert len(found) == denied
-    assert looking.obstacles() == ()
+def test_a_workload_that_no_allow_rule_selects_is_reported(policies: str, options: Options, denied: int) -> None:
+    current = outlook(ONE, policies=policies, options=options)
+    denials = [denial for denial in current.blanket_denials() if "no ALLOW rule" in denial]
+    assert len(denials) == denied
+    assert current.obstacles() == ()
 
 
 TOKENS = (
@@ -178,16 +177,16 @@ spec:
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [((), False), (("one",), False), (("one", "two"), True), (("one", "two", "three"), True)]
+    ("missing", "reported"), [((), False), (("one",), False), (("one", "two"), True), (("one", "two", "three"), True)]
 )
-def test_tokens_are_told_of_when_no_issuer_has_keys(missing: tuple[str, ...], told: bool) -> None:
-    looking = outlook(ONE, policies=TOKENS, missing=tuple(f"https://{name}.example" for name in missing))
-    assert ("every token: no issuer's keys are there" in looking.blanket_denials()) is told
+def test_denied_tokens_are_reported_when_no_issuer_has_keys(missing: tuple[str, ...], reported: bool) -> None:
+    current = outlook(ONE, policies=TOKENS, missing=tuple(f"https://{name}.example" for name in missing))
+    assert ("every token: the keys of no issuer are loaded" in current.blanket_denials()) is reported
 
 
-async def test_changes_are_told_once_each(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_change_is_reported_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("zta_authz.service.readiness.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("zta_authz.service.readiness.CHECK_SECONDS", 0.01)
     obstacles, denials, changes = [()], [()], list[tuple[str, ...]]()
     watch = ReadinessWatch(lambda: obstacles[0], lambda: denials[0], lambda: changes.append(obstacles[0]))
     watch.start()

@@ -1,4 +1,4 @@
-"""What changed while the service started is found as soon as it watches."""
+"""Changes made during the start are noticed as soon as watching begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_settings_that_changed_between_reading_and_watching_are_taken(tmp_path: Path) -> None:
+async def test_settings_that_changed_between_loading_and_watching_are_applied(tmp_path: Path) -> None:
     config = tmp_path / "settings.yaml"
     config.write_text("log: {level: debug}\n")
     before, after = Settings(), Settings.model_validate({"log": {"level": "debug"}})

@@ -235,7 +235,7 @@ async def test_every_setting_is_read_by_the_code_that_it_configures(
     start_log(settings)
     service = Service(settings)
     await service.start()
-    service.take_settings(settings)
+    service.apply_settings(settings)
     await service.stop()
     trust_sources(another)
     open_audit(another.audit).close()

@@ -1,10 +1,10 @@
 """Several worker processes behind one supervisor: `workers: N`.
 
-places      which sockets, files and ports each worker has
-control     what supervisor and worker say to each other, over a pair of sockets
-worker      the worker's side: serve, and answer the supervisor
-process     one worker as its supervisor sees it
-exposition  the metrics of several processes as those of one
-health      the health listener, for all of them
-supervisor  starts them, replaces those that end, passes signals on
+worker_settings  the sockets, files and ports of each worker
+control          messages between supervisor and worker, over a socket pair
+worker           the worker's side: serves, and answers the supervisor
+process          one worker as seen by its supervisor
+exposition       merges the metrics of several processes
+health           the health listener for all workers
+supervisor       starts workers, replaces those that exit, forwards signals
 """

@@ -1,7 +1,7 @@
-"""What supervisor and worker say to each other, over a pair of sockets that nobody else can reach.
+"""Messages between supervisor and worker, over a socket pair that no other process can reach.
 
-First the supervisor says what to serve with. Then it asks for pages of the health listener, and the worker answers one
-after the other. The end of either side is the end of the connection. A frame is four bytes of length and its bytes.
+The supervisor first sends what to serve with. Then it requests pages of the health listener, which the worker answers
+in order. The connection ends when either side does. A frame is four bytes of length and its content.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """What a worker begins with: its number from 1, the settings file, all settings, the TCP ports.
+class StartMessage:
+    """What a worker starts with: its number (from 1), the settings file, all settings, and the TCP ports.
 
-    `replays` is the descriptor of the table of used DPoP proofs; a supervisor of an earlier version has none.
+    `replays` is the descriptor of the table of used DPoP proofs; supervisors of earlier versions send none.
     """
 
     number: int
@@ -33,34 +33,34 @@ class Orders:
     replays: int | None = None
 
     def encode(self) -> bytes:
-        """As a frame's content."""
+        """Return the content of the frame."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def decode(cls, content: bytes) -> Orders:
-        """The reverse of `encode`; both sides are this program."""
+    def decode(cls, content: bytes) -> StartMessage:
+        """Decode what `encode` returned. The content is trusted: both sides are this program."""
         fields: dict[str, Any] = json.loads(content)
         return cls(**fields)
 
 
 def frame(content: bytes) -> bytes:
-    """`content` as it is sent."""
+    """Return `content` as a frame."""
     return LENGTH.pack(len(content)) + content
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """The next frame's content. Raises EOFError (`IncompleteReadError`) at the end, ValueError if it is too large."""
+    """Return the next frame's content. Raises EOFError (`IncompleteReadError`) at the end, ValueError if too large."""
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     if length > MAX_FRAME_BYTES:
-        raise ValueError("a frame that is too large")
+        raise ValueError("the frame is too large")
     return await reader.readexactly(length)
 
 
 def receive_frame(connection: socket.socket) -> bytes:
-    """The same on a blocking socket."""
+    """Like `read_frame`, on a blocking socket."""
     (length,) = LENGTH.unpack(_receive(connection, LENGTH.size))
     if length > MAX_FRAME_BYTES:
-        raise ValueError("a frame that is too large")
+        raise ValueError("the frame is too large")
     return _receive(connection, length)
 
 

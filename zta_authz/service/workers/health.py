@@ -1,4 +1,4 @@
-"""The health listener of several workers: ready while one of them is, metrics of all of them together."""
+"""The health listener for several workers: ready while one of them is, with the metrics of all."""
 
 from __future__ import annotations
 
@@ -14,85 +14,85 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.admin.state import ServiceState
-    from zta_authz.service.workers.process import Report, WorkerProcess
+    from zta_authz.service.workers.process import PageReply, WorkerProcess
 
-ASK_SECONDS: Final = 0.4
-"""For all that is asked of one worker: the kubelet's own patience is a second."""
-_OF_WORKERS: Final = frozenset((b"/healthz", b"/readyz", b"/metrics"))
+POLL_SECONDS: Final = 0.4
+"""Time limit for all requests to one worker; the kubelet's default timeout is a second."""
+_WORKER_PAGES: Final = frozenset((b"/healthz", b"/readyz", b"/metrics"))
 
 
-class Fleet(Protocol):
-    """What the listener tells of."""
+class WorkerPool(Protocol):
+    """The workers that the listener reports on."""
 
     @property
     def workers(self) -> Sequence[WorkerProcess]:
-        """The workers that run."""
+        """The running workers."""
         ...
 
     @property
     def stopping(self) -> bool:
-        """Whether the end has been asked for."""
+        """True once the stop was requested."""
         ...
 
     def metrics(self) -> tuple[bytes, str]:
-        """The exposition, of what the workers said last, and its content type."""
+        """Return the exposition of the workers' latest metrics, and its content type."""
         ...
 
 
-class FleetHealth(HealthServer):
-    """Asks the workers before it answers."""
+class PoolHealth(HealthServer):
+    """A health listener that polls the workers before it answers."""
 
-    def __init__(self, host: str, port: int, state: ServiceState, fleet: Fleet) -> None:
-        super().__init__(host, port, state, fleet.metrics)
-        self._fleet = fleet
-        self._reports: dict[int, Report | None] = {}
-        self._asking: asyncio.Task[None] | None = None
-        self._asked_at = float("-inf")
+    def __init__(self, host: str, port: int, state: ServiceState, pool: WorkerPool) -> None:
+        super().__init__(host, port, state, pool.metrics)
+        self._pool = pool
+        self._replies: dict[int, PageReply | None] = {}
+        self._polling: asyncio.Task[None] | None = None
+        self._polled_at = float("-inf")
 
     async def prepare(self, path: bytes) -> None:
-        """Ask the workers, at most once at a time for all who ask us. `/version` needs none of them."""
-        if path not in _OF_WORKERS:
+        """Poll the workers, with one poll at a time shared by all clients. `/version` needs no poll."""
+        if path not in _WORKER_PAGES:
             return
         loop = asyncio.get_running_loop()
-        if self._asking is None:
-            if loop.time() - self._asked_at < FRESH_SECONDS:
+        if self._polling is None:
+            if loop.time() - self._polled_at < FRESH_SECONDS:
                 return
-            self._asking = loop.create_task(self._ask())
-        await asyncio.shield(self._asking)  # whoever hangs up ends its own wait only
+            self._polling = loop.create_task(self._poll())
+        await asyncio.shield(self._polling)  # a client that disconnects must not cancel the shared request
 
-    async def _ask(self) -> None:
+    async def _poll(self) -> None:
         try:
-            await asyncio.gather(*(self._ask_one(worker) for worker in self._fleet.workers))
-            numbers = {worker.number for worker in self._fleet.workers}
-            self._reports = {number: report for number, report in self._reports.items() if number in numbers}
+            await asyncio.gather(*(self._poll_worker(worker) for worker in self._pool.workers))
+            numbers = {worker.number for worker in self._pool.workers}
+            self._replies = {number: reply for number, reply in self._replies.items() if number in numbers}
         finally:
-            self._asked_at = asyncio.get_running_loop().time()
-            self._asking = None
+            self._polled_at = asyncio.get_running_loop().time()
+            self._polling = None
 
-    async def _ask_one(self, worker: WorkerProcess) -> None:
-        """Learn what a worker says; one that still owes an answer is not waited for."""
+    async def _poll_worker(self, worker: WorkerProcess) -> None:
+        """Read a worker's pages; do not wait for one that still owes an answer."""
         if worker.is_late:
-            self._reports[worker.number] = None
+            self._replies[worker.number] = None
             return
-        until = asyncio.get_running_loop().time() + ASK_SECONDS
-        await worker.page(b"/metrics", ASK_SECONDS)
-        left = max(0.0, until - asyncio.get_running_loop().time())
-        self._reports[worker.number] = await worker.page(b"/readyz", left)
+        deadline = asyncio.get_running_loop().time() + POLL_SECONDS
+        await worker.page(b"/metrics", POLL_SECONDS)
+        remaining = max(0.0, deadline - asyncio.get_running_loop().time())
+        self._replies[worker.number] = await worker.page(b"/readyz", remaining)
 
     def _readiness(self) -> Page:
-        states = {str(number): _state(report) for number, report in sorted(self._reports.items())}
-        ready = not self._fleet.stopping and any(state.get("ready") is True for state in states.values())
+        states = {str(number): _state(reply) for number, reply in sorted(self._replies.items())}
+        ready = not self._pool.stopping and any(state.get("ready") is True for state in states.values())
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         body = json.dumps({"ready": ready, "workers": states}).encode() + b"\n"
         return Page(status, "application/json", body)
 
 
-def _state(report: Report | None) -> dict[str, object]:
-    """What a worker says of itself."""
-    if report is None:
-        return {"ready": False, "obstacles": ["starting, or it does not answer"]}
+def _state(reply: PageReply | None) -> dict[str, object]:
+    """Return the state that a worker reports."""
+    if reply is None:
+        return {"ready": False, "obstacles": ["starting, or not answering"]}
     try:
-        state: dict[str, object] = json.loads(report.body)
-    except ValueError:  # its page failed, and it says why in its log
-        return {"ready": False, "obstacles": ["it can't tell"]}
+        state: dict[str, object] = json.loads(reply.body)
+    except ValueError:  # its page failed; its log has the reason
+        return {"ready": False, "obstacles": ["its readiness page failed"]}
     return state

@@ -1,4 +1,4 @@
-"""One worker as its supervisor sees it: a new process, what it says of itself, and its end."""
+"""One worker as seen by its supervisor: the process, its answers, and its exit."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from zta_authz.service.workers.control import frame, read_frame
 if TYPE_CHECKING:
     from typing import IO
 
-    from zta_authz.service.workers.control import Orders
+    from zta_authz.service.workers.control import StartMessage
 
 ANSWER_SECONDS: Final = 1.0
 _STDOUT: Final = 1
 _CHUNK_BYTES: Final = 64 * 1024
-_one_line_at_a_time = threading.Lock()
+_stdout_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A page of a worker's: HTTP status and body."""
+class PageReply:
+    """A page from a worker: HTTP status and body."""
 
     status: int
     body: bytes
 
 
 class WorkerProcess:
-    """A running worker. It is a program of its own, not a fork: no thread, lock or key of ours is copied."""
+    """A running worker. It is started as a program, not forked, so it inherits no threads, locks or keys."""
 
-    def __init__(self, orders: Orders) -> None:
-        self.number = orders.number
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  ourselves
-                [sys.executable, "-m", "zta_authz", "serve", "--worker", str(theirs.fileno())],
+    def __init__(self, start_message: StartMessage) -> None:
+        self.number = start_message.number
+        supervisor_end, worker_end = socket.socketpair()
+        with worker_end:
+            self._process = subprocess.Popen(  # noqa: S603  this program itself
+                [sys.executable, "-m", "zta_authz", "serve", "--worker", str(worker_end.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                pass_fds=[theirs.fileno(), *(() if orders.replays is None else (orders.replays,))],
-                process_group=0,  # Ctrl-C reaches the supervisor only, which passes it on once
+                pass_fds=[worker_end.fileno(), *(() if start_message.replays is None else (start_message.replays,))],
+                process_group=0,  # Ctrl-C reaches only the supervisor, which forwards it once
             )
         self._relay = threading.Thread(target=_relay, args=(self._process.stdout,), daemon=True)
         self._relay.start()
-        ours.sendall(frame(orders.encode()))
-        ours.setblocking(False)
-        self._control = ours
+        supervisor_end.sendall(frame(start_message.encode()))
+        supervisor_end.setblocking(False)
+        self._control = supervisor_end
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._asking = asyncio.Lock()
-        self._late: asyncio.Future[bytes] | None = None
-        self._gave_up = False
-        self.heard_at = asyncio.get_running_loop().time()
-        self._reload_owed = False
+        self._request_lock = asyncio.Lock()
+        self._pending: asyncio.Future[bytes] | None = None
+        self._timed_out = False
+        self.answered_at = asyncio.get_running_loop().time()
+        self._reload_pending = False
         self.serving = False
         self.metrics = b""
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Its process ID."""
         return self._process.pid
 
     async def ended(self) -> int:
-        """Wait for its end, and until all it wrote is passed on; its exit status."""
+        """Wait until it has exited and its output was forwarded, and return its exit status."""
         status = await asyncio.to_thread(self._process.wait)
         await asyncio.to_thread(self._relay.join, ANSWER_SECONDS)
         if self._streams is not None:
@@ -78,53 +78,54 @@ class WorkerProcess:
         return status
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send it a signal if it still runs."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
     def reload(self) -> None:
-        """Have it read everything again; one of which we don't know that it serves, as soon as we do.
+        """Make it reload everything, or if it is not known to serve yet, as soon as it does.
 
-        Until then SIGHUP may find no handler, and what it has read may be older than what it is asked for.
+        Before that, SIGHUP may find no handler, and what the worker has read may be older than the request.
         """
         if self.serving:
             self.signal(signal.SIGHUP)
         else:
-            self._reload_owed = True
+            self._reload_pending = True
 
     @property
     def is_late(self) -> bool:
-        """Whether it still owes the answer to a question that was given up."""
-        return self._gave_up and self._late is not None and not self._late.done()
+        """True if it still owes the answer to a request that timed out."""
+        return self._timed_out and self._pending is not None and not self._pending.done()
 
-    async def page(self, path: bytes, seconds: float = ANSWER_SECONDS) -> Report | None:
-        """What its health listener would answer for `path`; None if it says nothing in time.
+    async def page(self, path: bytes, seconds: float = ANSWER_SECONDS) -> PageReply | None:
+        """Return its health listener's page for `path`, or None if it does not answer in time.
 
-        A question that was given up is answered all the same: the answer is read, and dropped, before the next.
+        The worker still answers a request that timed out; that answer is read and dropped before the next
+        request.
         """
         try:
-            async with asyncio.timeout(seconds), self._asking:
-                if self._late is not None:
-                    await asyncio.shield(self._late)
-                self._late = asyncio.ensure_future(self._ask(path))
-                self._late.add_done_callback(_look_at)
-                content = await asyncio.shield(self._late)
-                self._late = None
+            async with asyncio.timeout(seconds), self._request_lock:
+                if self._pending is not None:
+                    await asyncio.shield(self._pending)
+                self._pending = asyncio.ensure_future(self._request(path))
+                self._pending.add_done_callback(_retrieve_exception)
+                content = await asyncio.shield(self._pending)
+                self._pending = None
         except (TimeoutError, OSError, EOFError, ValueError):
-            self._gave_up = True
+            self._timed_out = True
             return None
-        self._gave_up = False
-        self.heard_at = asyncio.get_running_loop().time()
+        self._timed_out = False
+        self.answered_at = asyncio.get_running_loop().time()
         self.serving = True
-        if self._reload_owed:
-            self._reload_owed = False
+        if self._reload_pending:
+            self._reload_pending = False
             self.signal(signal.SIGHUP)
-        report = Report(int.from_bytes(content[:2], "big"), content[2:])
-        if path == b"/metrics" and report.status == 200:
-            self.metrics = report.body
-        return report
+        reply = PageReply(int.from_bytes(content[:2], "big"), content[2:])
+        if path == b"/metrics" and reply.status == 200:
+            self.metrics = reply.body
+        return reply
 
-    async def _ask(self, path: bytes) -> bytes:
+    async def _request(self, path: bytes) -> bytes:
         if self._streams is None:
             self._streams = await asyncio.open_connection(sock=self._control)
         reader, writer = self._streams
@@ -132,16 +133,16 @@ class WorkerProcess:
         return await read_frame(reader)
 
 
-def _look_at(answer: asyncio.Future[bytes]) -> None:
-    """One that nobody waits for any more may fail: its worker ended, which is said elsewhere."""
+def _retrieve_exception(answer: asyncio.Future[bytes]) -> None:
+    """Mark the exception of an abandoned request as retrieved; the worker's exit is reported elsewhere."""
     if not answer.cancelled():
         answer.exception()
 
 
 def _relay(source: IO[bytes]) -> None:
-    """Pass on what a worker writes to standard output, in whole lines: those of several workers don't get mixed.
+    """Forward a worker's standard output in whole lines, so that lines of several workers don't mix.
 
-    Where nobody takes it any more, the worker is told so by the end of its pipe, and deals with it as one alone does.
+    If our standard output is closed, the worker's pipe closes too, and it reacts as a single process would.
     """
     rest = b""
     with source, suppress(OSError):
@@ -149,10 +150,10 @@ def _relay(source: IO[bytes]) -> None:
             lines, newline, rest = (rest + chunk).rpartition(b"\n")
             _write_all(lines + newline)
         if rest:
-            _write_all(rest + b"\n")  # what a killed worker was writing
+            _write_all(rest + b"\n")  # the unfinished line of a killed worker
 
 
 def _write_all(data: bytes) -> None:
-    with _one_line_at_a_time:
+    with _stdout_lock:
         while data:
             data = data[os.write(_STDOUT, data) :]

@@ -1,7 +1,7 @@
-"""Starts the workers, replaces those that end, passes signals on, and answers for all of them.
+"""Start the workers, replace those that exit, forward signals, and report on all workers.
 
-SIGTERM, SIGINT  all drain; again: at once    SIGHUP   all read policies and live settings again
-SIGUSR2          one after the other is replaced by the program as it is installed now
+SIGTERM, SIGINT  drain all; a second time: exit now    SIGHUP   all workers reload policies and live settings
+SIGUSR2          replace one worker after the other with the currently installed program
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from zta_authz.servers.listeners import Endpoint
 from zta_authz.service.app import start_log
 from zta_authz.service.observability import new_origin, open_push
 from zta_authz.service.preflight import all_faults
-from zta_authz.service.workers.control import Orders
+from zta_authz.service.workers.control import StartMessage
 from zta_authz.service.workers.exposition import Exposition, merged
-from zta_authz.service.workers.health import FleetHealth
-from zta_authz.service.workers.places import Ports, worker_settings
+from zta_authz.service.workers.health import PoolHealth
 from zta_authz.service.workers.process import WorkerProcess
 from zta_authz.service.workers.replays import new_table
+from zta_authz.service.workers.worker_settings import SharedPorts, worker_settings
 from zta_authz.signals import ignore_signals
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.1
-_LOOK_SECONDS: Final = 0.025
+_POLL_SECONDS: Final = 0.025
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """All in seconds.
+class Timeouts:
+    """Time limits, all in seconds.
 
-    A worker that ends is replaced after `backoff`, twice that each time, `max_backoff` at most, until one has lived for
-    `settled`. They are asked every `poll`; one that served and is `silent` for so long is killed. `start` is what the
-    next one of a rolling restart may take, `between` what passes before the one after it (the shipped proxies leave a
-    process alone for 5 after failures, and look every 2), `end` what a drain may take beyond `drain_seconds`.
+    A worker that exits is replaced after `backoff`, doubled each time up to `max_backoff`, until one has lived for
+    `settled`. Workers are polled every `poll`; one that served and is `silent` for so long is killed. In a rolling
+    restart a new worker may take `start` to serve, and `between` passes before the next one (the shipped proxies
+    avoid a process for 5 after failures, and check every 2). A drain may take `end` longer than `drain_seconds`.
     """
 
     backoff: float = 0.1
@@ -68,7 +68,7 @@ class Patience:
 
 
 def supervise(settings: Settings, config: str | None) -> int:
-    """Serve with `settings.workers` processes until SIGTERM or SIGINT; the exit status. Raises `SettingsErrors`."""
+    """Serve with `settings.workers` processes until a signal; return the exit status. Raises `SettingsErrors`."""
     start_log(settings)
     try:
         supervisor = Supervisor(settings, config)
@@ -81,14 +81,14 @@ def supervise(settings: Settings, config: str | None) -> int:
 
 
 class Supervisor:
-    """The process that the operator sees."""
+    """The process that the operator starts."""
 
-    def __init__(self, settings: Settings, config: str | None, patience: Patience = Patience()) -> None:
+    def __init__(self, settings: Settings, config: str | None, timeouts: Timeouts = Timeouts()) -> None:
         self._settings = settings
         self._config = config
-        self._patience = patience
+        self._timeouts = timeouts
         self._push = open_push(settings, new_origin(), self.families)
-        self._ports = Ports(settings)
+        self._ports = SharedPorts(settings)
         self._replays = new_table()
         self._workers: dict[int, WorkerProcess] = {}
         self._statuses: dict[int, int] = {}
@@ -96,29 +96,29 @@ class Supervisor:
         self._ended = Exposition()
         self._restarts = 0
         self._delays: dict[int, float] = {}
-        self._up = False
+        self._started = False
         self._stopping = asyncio.Event()
-        self._again = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._rolling: asyncio.Task[None] | None = None
 
     @property
     def workers(self) -> tuple[WorkerProcess, ...]:
-        """The workers that run, by number."""
+        """The running workers, by number."""
         return tuple(worker for _, worker in sorted(self._workers.items()))
 
     @property
     def stopping(self) -> bool:
-        """Whether the end has been asked for."""
+        """True once the stop was requested."""
         return self._stopping.is_set()
 
     async def families(self) -> list[Metric]:
-        """The metrics of all workers together, as they are now."""
+        """Return the current metrics of all workers together."""
         await asyncio.gather(*(worker.page(b"/metrics") for worker in self.workers if worker.serving))
         return list(text_string_to_metric_families(self.metrics()[0].decode()))
 
     def metrics(self) -> tuple[bytes, str]:
-        """The exposition of all workers together, and its content type."""
+        """Return the exposition of all workers together, and its content type."""
         whole = merged((worker.metrics for worker in self.workers), self._ended)
         whole.gauge("zta_workers", "Worker processes that serve.", sum(worker.serving for worker in self.workers))
         whole.gauge("zta_workers_wanted", "Worker processes that should serve.", self._settings.workers)
@@ -129,15 +129,15 @@ class Supervisor:
         return whole.render(), CONTENT_TYPE
 
     async def run(self) -> int:
-        """From the first worker's start to the last one's end."""
-        self._take_signals()
+        """Run from the first worker's start to the last one's exit."""
+        self._add_signal_handlers()
         health = None
         try:
             status = await self._start_all()
             if status is not None:
                 return status
             health = await self._start_health()
-            self._begin(self._poll())
+            self._create_task(self._poll())
             if self._push is not None:
                 self._push.start()
             await self._stopping.wait()
@@ -150,54 +150,59 @@ class Supervisor:
         _LOG.info("stopped")
         return 1 if any(statuses) else 0
 
-    def _take_signals(self) -> None:
+    def _add_signal_handlers(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop_soon)
+            loop.add_signal_handler(number, self._on_stop_signal)
         loop.add_signal_handler(signal.SIGHUP, self._reload_all)
-        loop.add_signal_handler(signal.SIGUSR2, self._roll_soon)
+        loop.add_signal_handler(signal.SIGUSR2, self._start_rolling)
 
-    def _stop_soon(self) -> None:
-        (self._again if self.stopping else self._stopping).set()
+    def _on_stop_signal(self) -> None:
+        (self._stop_now if self.stopping else self._stopping).set()
 
     def _reload_all(self) -> None:
         for worker in self.workers:
             worker.reload()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # the start
+    # starting
 
     async def _start_all(self) -> int | None:
-        """Start each worker, the first one first: what is wrong is said once. An exit status if they don't start."""
+        """Start the workers. Return an exit status if that fails.
+
+        The first worker starts alone, so that faults are reported once.
+        """
         for numbers in (range(1, 2), range(2, self._settings.workers + 1)):
             for number in numbers:
                 self._spawn(number)
             for number in numbers:
                 if not await self._serves(self._workers[number]):
                     return 0 if self.stopping else self._statuses.get(number, 1)
-        self._up = True
-        for number in list(self._statuses):  # it served, and ended before the others did
+        self._started = True
+        for number in list(self._statuses):  # it exited after serving, before the others served
             self._spawn(number)
         return None
 
     def _listen(self) -> list[str]:
-        """Where the workers listen, what they share once."""
-        each = (worker_settings(self._settings, number, self._ports.addresses) for number in sorted(self._workers))
-        return list(dict.fromkeys(text for settings in each for text in settings.listen))
+        """Return the addresses that the workers listen on, shared ones once."""
+        workers = (worker_settings(self._settings, number, self._ports.addresses) for number in sorted(self._workers))
+        return list(dict.fromkeys(text for settings in workers for text in settings.listen))
 
     def _spawn(self, number: int) -> None:
-        orders = Orders(number, self._config, self._settings.model_dump_json(), self._ports.addresses, self._replays)
-        self._workers[number] = worker = WorkerProcess(orders)
+        start = StartMessage(
+            number, self._config, self._settings.model_dump_json(), self._ports.addresses, self._replays
+        )
+        self._workers[number] = worker = WorkerProcess(start)
         self._statuses.pop(number, None)
-        self._begin(self._keep(worker))
+        self._create_task(self._watch(worker))
 
     async def _serves(self, worker: WorkerProcess) -> bool:
-        """Wait until it serves; False if it ends before, or the end is asked for."""
+        """Wait until the worker serves; return False if it exits before, or the supervisor is stopping."""
         while self._workers.get(worker.number) is worker and not self.stopping:
             if worker.number in self._statuses:
                 return False
@@ -206,20 +211,20 @@ class Supervisor:
             await asyncio.sleep(_RETRY_SECONDS)
         return False
 
-    async def _start_health(self) -> FleetHealth | None:
-        server, where = None, ""
+    async def _start_health(self) -> PoolHealth | None:
+        server, address = None, ""
         if self._settings.health.listen is not None:
             endpoint = Endpoint.parse(self._settings.health.listen)
-            server = FleetHealth(endpoint.host, endpoint.port, ServiceState(SnapshotHolder(), time.time), self)
-            where = await server.start()
+            server = PoolHealth(endpoint.host, endpoint.port, ServiceState(SnapshotHolder(), time.time), self)
+            address = await server.start()
         pids = [worker.pid for worker in self.workers]
-        _LOG.info("all workers serve", extra={"listen": self._listen(), "health": where, "worker_pids": pids})
+        _LOG.info("all workers serve", extra={"listen": self._listen(), "health": address, "worker_pids": pids})
         return server
 
-    # while it runs
+    # running
 
-    async def _keep(self, worker: WorkerProcess) -> None:
-        """Replace the worker when it ends, unless all are to end or not all have started."""
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Replace the worker when it exits, unless the supervisor is stopping or has not started all workers."""
         began = asyncio.get_running_loop().time()
         number = worker.number
         status = await worker.ended()
@@ -228,7 +233,7 @@ class Supervisor:
         with suppress(ValueError):
             self._ended.add(worker.metrics.decode(), ended=True)
         worker.metrics = b""
-        if self.stopping or not self._up:
+        if self.stopping or not self._started:
             return
         if number in self._planned:
             self._planned.discard(number)
@@ -236,13 +241,13 @@ class Supervisor:
             await self._wait_before_restart(worker, status, began)
         if not self.stopping:
             self._spawn(number)
-            self._begin(self._announce(self._workers[number]))
+            self._create_task(self._announce(self._workers[number]))
 
     async def _wait_before_restart(self, worker: WorkerProcess, status: int, began: float) -> None:
-        patience, number = self._patience, worker.number
-        settled = asyncio.get_running_loop().time() - began >= patience.settled
-        delay = patience.backoff if settled else self._delays.get(number, patience.backoff)
-        self._delays[number] = min(patience.max_backoff, delay * 2)
+        timeouts, number = self._timeouts, worker.number
+        settled = asyncio.get_running_loop().time() - began >= timeouts.settled
+        delay = timeouts.backoff if settled else self._delays.get(number, timeouts.backoff)
+        self._delays[number] = min(timeouts.max_backoff, delay * 2)
         self._restarts += 1
         details = {"worker": number, "worker_pid": worker.pid, "status": status, "again_in_seconds": delay}
         _LOG.error("a worker ended", extra=details)
@@ -254,28 +259,28 @@ class Supervisor:
             _LOG.info("a worker serves", extra={"worker": worker.number, "worker_pid": worker.pid})
 
     async def _poll(self) -> None:
-        """Keep what each worker has counted, in case it dies; end one that does not answer any more."""
-        loop, patience = asyncio.get_running_loop(), self._patience
+        """Keep a copy of each worker's counters in case it dies; kill a worker that no longer answers."""
+        loop, timeouts = asyncio.get_running_loop(), self._timeouts
         while True:
-            await asyncio.sleep(patience.poll)
+            await asyncio.sleep(timeouts.poll)
             await asyncio.gather(*(worker.page(b"/metrics") for worker in self.workers if worker.serving))
             for worker in self.workers:
-                if worker.serving and loop.time() - worker.heard_at > patience.silent:
+                if worker.serving and loop.time() - worker.answered_at > timeouts.silent:
                     _LOG.error("a worker does not answer", extra={"worker": worker.number, "worker_pid": worker.pid})
                     worker.signal(signal.SIGKILL)
 
-    def _roll_soon(self) -> None:
-        if self._up and not self.stopping and (self._rolling is None or self._rolling.done()):
-            self._rolling = self._begin(self._roll())
+    def _start_rolling(self) -> None:
+        if self._started and not self.stopping and (self._rolling is None or self._rolling.done()):
+            self._rolling = self._create_task(self._roll())
 
     async def _roll(self) -> None:
-        """Replace one worker after the other; none where the one before it did not come up."""
+        """Replace one worker after the other; stop if a replacement does not serve in time."""
         for number in sorted(self._workers):
             before = self._workers[number]
             if before.serving:
                 self._planned.add(number)
                 before.signal(signal.SIGTERM)
-            seconds = self._settings.drain_seconds + self._patience.end + self._patience.start
+            seconds = self._settings.drain_seconds + self._timeouts.end + self._timeouts.start
             try:
                 async with asyncio.timeout(seconds):
                     await _until(partial(self._replaced, before))
@@ -283,26 +288,26 @@ class Supervisor:
                 _LOG.error("the rolling restart ends: a worker did not come up", extra={"worker": number})
                 self._planned.discard(number)
                 return
-            await asyncio.sleep(self._patience.between)
+            await asyncio.sleep(self._timeouts.between)
         _LOG.info("all workers were replaced")
 
     def _replaced(self, before: WorkerProcess) -> bool:
         worker = self._workers[before.number]
         return worker is not before and worker.serving
 
-    # the end
+    # stopping
 
     async def _stop_all(self) -> list[int]:
-        """End all, those that don't within their time by force; their exit statuses."""
+        """Stop all workers, by force after their time, and return their exit statuses."""
         self._stopping.set()
         for worker in self.workers:
             if worker.number not in self._statuses:
                 worker.signal(signal.SIGTERM)
         waiting = asyncio.create_task(_until(lambda: self._workers.keys() <= self._statuses.keys()))
-        hurry = asyncio.create_task(self._hurry())
-        seconds = self._settings.drain_seconds + self._patience.end
+        hastening = asyncio.create_task(self._stop_now_if_asked())
+        seconds = self._settings.drain_seconds + self._timeouts.end
         await asyncio.wait([waiting], timeout=seconds)
-        hurry.cancel()
+        hastening.cancel()
         for worker in self.workers:
             if worker.number not in self._statuses:
                 _LOG.error("a worker did not end in time", extra={"worker": worker.number})
@@ -317,13 +322,13 @@ class Supervisor:
         if self._push is not None:
             await self._push.close()
 
-    async def _hurry(self) -> None:
-        await self._again.wait()
+    async def _stop_now_if_asked(self) -> None:
+        await self._stop_now.wait()
         for worker in self.workers:
             if worker.number not in self._statuses:
                 worker.signal(signal.SIGTERM)
 
 
-async def _until(reached: Callable[[], bool]) -> None:
-    while not reached():  # noqa: ASYNC110  it is about other processes
-        await asyncio.sleep(_LOOK_SECONDS)
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  polls other processes
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The worker's side: serve as `zta-authz serve` does, and answer the supervisor. When that ends, drain and end."""
+"""The worker's side: serve like `zta-authz serve`, answer the supervisor, and drain when the supervisor exits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from zta_authz.service.app import serve
-from zta_authz.service.workers.control import Orders, frame, read_frame, receive_frame
-from zta_authz.service.workers.places import worker_settings
+from zta_authz.service.workers.control import StartMessage, frame, read_frame, receive_frame
 from zta_authz.service.workers.replays import SharedReplays
+from zta_authz.service.workers.worker_settings import worker_settings
 from zta_authz.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -19,32 +19,38 @@ if TYPE_CHECKING:
 
 
 def run_worker(descriptor: int) -> None:
-    """Serve what the supervisor at the other end of the socket `descriptor` says. Raises `FaultsError` like `serve`."""
+    """Serve what the supervisor sends over the socket `descriptor`. Raises `FaultsError` like `serve`."""
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
-    orders = Orders.decode(receive_frame(control))
+    start_message = StartMessage.decode(receive_frame(control))
 
-    def mine(settings: Settings) -> Settings:
-        return worker_settings(settings, orders.number, orders.ports)
+    def for_this_worker(settings: Settings) -> Settings:
+        return worker_settings(settings, start_message.number, start_message.ports)
 
     def read() -> Settings:
-        return mine(load_settings(orders.config, os.environ))
+        return for_this_worker(load_settings(start_message.config, os.environ))
 
-    answering: list[asyncio.Task[None]] = []  # a task that nobody holds may be collected
+    answering: list[asyncio.Task[None]] = []  # an unreferenced task may be garbage-collected
 
-    def serving(service: Service) -> None:
+    def on_serving(service: Service) -> None:
         service.reload()  # the settings may have changed since the supervisor read them
         answering.append(asyncio.get_running_loop().create_task(_answer(control, service), name="supervisor"))
 
     replays = None
-    if orders.replays is not None:
-        os.set_inheritable(orders.replays, False)
-        replays = SharedReplays(orders.replays)
-    serve(mine(Settings.model_validate_json(orders.settings)), orders.config, read, serving, replays)
+    if start_message.replays is not None:
+        os.set_inheritable(start_message.replays, False)
+        replays = SharedReplays(start_message.replays)
+    serve(
+        for_this_worker(Settings.model_validate_json(start_message.settings)),
+        start_message.config,
+        read,
+        on_serving,
+        replays,
+    )
 
 
 async def _answer(control: socket.socket, service: Service) -> None:
-    """Give the pages that are asked for until the supervisor is gone; then stop, as on SIGTERM."""
+    """Answer page requests until the supervisor is gone; then stop, as on SIGTERM."""
     control.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=control)
     try:

@@ -29,7 +29,7 @@ def lines(exposition: Exposition) -> set[str]:
     return {line for line in exposition.render().decode().splitlines() if not line.startswith("#")}
 
 
-def test_counts_are_added_and_of_gauges_the_alarming_one_is_shown() -> None:
+def test_counters_are_added_and_gauges_show_the_value_that_alerts_need() -> None:
     assert lines(merged([ONE, OTHER], Exposition())) == {
         'zta_calls_total{who="a\\"b"} 3.0',
         'zta_calls_total{who="c"} 1.0',
@@ -43,7 +43,7 @@ def test_counts_are_added_and_of_gauges_the_alarming_one_is_shown() -> None:
     }
 
 
-def test_what_an_ended_process_counted_stays_and_its_gauges_do_not() -> None:
+def test_the_counters_of_an_ended_process_stay_and_its_gauges_do_not() -> None:
     ended = Exposition()
     ended.add(ONE.decode(), ended=True)
     ended.add(OTHER.decode(), ended=True)
@@ -53,7 +53,7 @@ def test_what_an_ended_process_counted_stays_and_its_gauges_do_not() -> None:
     assert {"zta_failed 0.0", "zta_queue_records 2.0", "zta_end_timestamp_seconds 100.0"} <= shown
 
 
-def test_of_the_processes_themselves_the_sum_the_most_and_the_oldest_are_shown() -> None:
+def test_process_metrics_show_the_sum_the_maximum_or_the_earliest_start() -> None:
     one = (
         b"# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 10\n"
         b"# TYPE process_open_fds gauge\nprocess_open_fds 7\n"
@@ -69,7 +69,7 @@ def test_of_the_processes_themselves_the_sum_the_most_and_the_oldest_are_shown()
     }
 
 
-def test_the_metrics_of_one_worker_are_shown_as_they_are() -> None:
+def test_the_metrics_of_a_single_worker_are_unchanged() -> None:
     text = Metrics("1.0").render()
     assert lines(merged([text], Exposition())) == {
         line for line in text.decode().splitlines() if not line.startswith("#")

@@ -34,15 +34,15 @@ def proof(identifier: str, issued_at: float = NOW) -> Proof:
     return Proof("thumbprint", identifier, issued_at)
 
 
-def refusal(memory: SharedReplays, shown: Proof, now: float = NOW) -> Reason | None:
+def refusal(memory: SharedReplays, used: Proof, now: float = NOW) -> Reason | None:
     try:
-        memory.remember(shown, now)
+        memory.remember(used, now)
     except Refused as refused:
         return refused.reason
     return None
 
 
-def test_a_proof_counts_once_whoever_is_shown_it(table: int) -> None:
+def test_a_proof_is_accepted_once_by_all_processes_together(table: int) -> None:
     one, other = SharedReplays(table), SharedReplays(table)
     assert refusal(one, proof("a")) is None
     assert refusal(other, proof("a")) is Reason.DPOP_REPLAYED
@@ -51,14 +51,14 @@ def test_a_proof_counts_once_whoever_is_shown_it(table: int) -> None:
     assert refusal(one, Proof("another key", "a", NOW)) is None
 
 
-def test_it_is_remembered_for_as_long_as_it_is_accepted(table: int) -> None:
+def test_a_proof_is_remembered_as_long_as_it_could_be_accepted(table: int) -> None:
     memory = SharedReplays(table)
     assert refusal(memory, proof("a")) is None
     assert refusal(memory, proof("a"), NOW + WINDOW_SECONDS) is Reason.DPOP_REPLAYED
     assert refusal(memory, proof("a", NOW + 61), NOW + WINDOW_SECONDS + 1) is None
 
 
-def test_a_full_bucket_refuses_until_the_time_of_one_is_over(table: int) -> None:
+def test_a_full_bucket_refuses_proofs_until_one_expires(table: int) -> None:
     memory = SharedReplays(table)
     memory._shares = KeyShares(memoryview(bytearray(SHARES_BYTES)), 10_000, hash)  # not what is full here
     outcomes = [refusal(memory, proof(str(number), NOW + number % 2)) for number in range(2 * WAYS + 1)]
@@ -69,7 +69,7 @@ def test_a_full_bucket_refuses_until_the_time_of_one_is_over(table: int) -> None
     assert refusal(memory, proof(str(refused), NOW + 61), NOW + WINDOW_SECONDS + 0.5) is None
 
 
-def test_one_key_fills_its_share_at_all_workers_together_and_others_find_room(table: int) -> None:
+def test_one_key_is_limited_to_its_share_over_all_workers(table: int) -> None:
     one, other = SharedReplays(table), SharedReplays(table)  # 128 places, of which half are used
     outcomes = [refusal((one, other)[number % 2], proof(str(number))) for number in range(2 * WAYS)]
     assert outcomes == [None] * (WAYS // 2) + [Reason.OVERLOADED] * (2 * WAYS - WAYS // 2)
@@ -79,16 +79,16 @@ def test_one_key_fills_its_share_at_all_workers_together_and_others_find_room(ta
     assert refusal(other, proof("a", NOW + 99), NOW + 99) is None, "the share is free again when its proofs are over"
 
 
-def test_what_a_process_that_died_had_begun_hides_no_other_proof(table: int) -> None:
+def test_an_unfinished_write_of_a_dead_process_hides_no_other_proof(table: int) -> None:
     memory = SharedReplays(table)
     memory._map[64 : 64 + 8] = replays._END.pack(NOW + WINDOW_SECONDS)  # until when, and no name yet
-    shown = [proof(str(number)) for number in range(20)]
-    assert [refusal(memory, each) for each in shown] == [None] * 20
-    assert [refusal(memory, each) for each in shown] == [Reason.DPOP_REPLAYED] * 20
+    proofs = [proof(str(number)) for number in range(20)]
+    assert [refusal(memory, used) for used in proofs] == [None] * 20
+    assert [refusal(memory, used) for used in proofs] == [Reason.DPOP_REPLAYED] * 20
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 200, b"ztadpop1", b"ztadpop1" + bytes(56 + 1536 + SHARES_BYTES)])
-def test_what_is_no_table_is_not_taken(content: bytes) -> None:
+def test_a_file_that_is_not_a_table_is_refused(content: bytes) -> None:
     descriptor = os.memfd_create("test")
     os.write(descriptor, content)
     with pytest.raises(ValueError):
@@ -128,7 +128,7 @@ def _process(table: int, then: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[table])
 
 
-def _said(process: subprocess.Popen[str], line: str = "") -> str:
+def _reply(process: subprocess.Popen[str], line: str = "") -> str:
     assert process.stdin is not None
     assert process.stdout is not None
     if line:
@@ -137,27 +137,27 @@ def _said(process: subprocess.Popen[str], line: str = "") -> str:
     return process.stdout.readline().strip()
 
 
-def test_of_two_processes_that_are_shown_the_same_proofs_one_takes_each() -> None:
+def test_of_two_processes_given_the_same_proofs_exactly_one_accepts_each() -> None:
     table = new_table(buckets=64)
     with _process(table, "") as one, _process(table, "") as other:
-        assert [_said(one), _said(other)] == ["ready", "ready"]
+        assert [_reply(one), _reply(other)] == ["ready", "ready"]
         assert one.stdin is not None
         one.stdin.write("go\n")
         one.stdin.flush()
-        second = int(_said(other, "go\n"))
-        first = int(_said(one))
+        second = int(_reply(other, "go\n"))
+        first = int(_reply(one))
     os.close(table)
     assert first + second == PROOFS
 
 
-def test_a_process_that_is_killed_leaves_no_lock_and_all_it_took() -> None:
+def test_a_killed_process_leaves_no_lock_and_its_proofs_stay_used() -> None:
     table = new_table(buckets=64)
     with _process(table, "on") as other:
-        assert _said(other) == "ready"
-        assert _said(other, "go\n") == str(PROOFS)
+        assert _reply(other) == "ready"
+        assert _reply(other, "go\n") == str(PROOFS)
         other.send_signal(signal.SIGKILL)
     memory = SharedReplays(table)
-    shown = [Proof("k", str(number), NOW) for number in range(PROOFS)]
-    assert {refusal(memory, each) for each in shown} == {Reason.DPOP_REPLAYED}
+    proofs = [Proof("k", str(number), NOW) for number in range(PROOFS)]
+    assert {refusal(memory, used) for used in proofs} == {Reason.DPOP_REPLAYED}
     assert all(refusal(memory, proof(str(number), NOW + 99), NOW + 98) is None for number in range(64))
     os.close(table)

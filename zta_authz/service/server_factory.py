@@ -1,4 +1,4 @@
-"""The servers of the settings: for proxies, plain and under mutual TLS, and for operators."""
+"""Build the servers from the settings: for proxies, plain and under mutual TLS, and for operators."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from zta_authz.telemetry.metrics import Metrics
 
 
-class Servers:
-    """Builds them. `tls` is what TCP listeners use, None for none; `health` says on each whether we serve."""
+class ServerFactory:
+    """Builds the servers. `tls` is for TCP listeners (None: plain); all servers report `health`."""
 
     def __init__(
         self, settings: Settings, tls: MutualTls | SvidTls | None, health: Health, *, shared_ports: bool
     ) -> None:
-        """With `shared_ports` other workers listen on the same TCP ports."""
+        """With `shared_ports`, other workers listen on the same TCP ports."""
         self._settings = settings
         self._tls = tls
         self._health = health
         self._shared_ports = shared_ports
 
     def build(self, servicer: CheckServicer, metrics: Metrics, state: ServiceState) -> Iterator[Server]:
-        """All of them; `metrics` is to show what they hold, `state` is what operators ask about."""
+        """Yield all servers. `metrics` will report their counters; `state` is what the admin API serves."""
         settings, tls = self._settings, self._tls
         methods, unread = self._methods(servicer, metrics), unread_checks(servicer)
         endpoints = settings.endpoints()
@@ -48,20 +48,20 @@ class Servers:
         secured = [endpoint for endpoint in endpoints if endpoint not in plain]
         for group, group_tls in ((plain, None), (secured, tls)):
             if group:
-                yield self._for_proxies(methods, unread, group, group_tls)
+                yield self._proxy_server(methods, unread, group, group_tls)
         if settings.admin.listen is not None:
-            yield self._for_operators(Endpoint.parse(settings.admin.listen), state)
+            yield self._admin_server(Endpoint.parse(settings.admin.listen), state)
 
     def _methods(self, servicer: CheckServicer, metrics: Metrics) -> Methods:
         deadlines, max_bytes = Deadlines(), self._settings.http2.max_message_bytes
         if self._settings.transport == "grpcio":
-            deadlines = backlog = OverloadGuard(self._settings.max_concurrent_checks)
+            deadlines = guard = OverloadGuard(self._settings.max_concurrent_checks)
             max_bytes = MAX_CHECK_BYTES
-            metrics.watch_calls(backlog.unfinished, backlog.failed)
+            metrics.watch_calls(guard.unfinished, guard.failed)
         metrics.watch_deadlines(lambda: deadlines.late_answers)
         return authorization_methods(servicer, deadlines, max_bytes)
 
-    def _for_proxies(
+    def _proxy_server(
         self,
         methods: Methods,
         unread: Mapping[str, Callable[[bool], bytes]],
@@ -93,8 +93,10 @@ class Servers:
             shared_ports=self._shared_ports,
         )
 
-    def _for_operators(self, endpoint: Endpoint, state: ServiceState) -> GrpcServer:
+    def _admin_server(self, endpoint: Endpoint, state: ServiceState) -> GrpcServer:
         settings, tls = self._settings, self._tls
-        guard = None if endpoint.is_unix or tls is None else tls.with_allowed(settings.admin.allowed_spiffe_ids)
+        admin_tls = None if endpoint.is_unix or tls is None else tls.with_allowed(settings.admin.allowed_spiffe_ids)
         methods = AdminService(state, parse_check_request).methods()
-        return GrpcServer(methods, [endpoint], settings.socket_access(), tls=guard, with_reflection=settings.reflection)
+        return GrpcServer(
+            methods, [endpoint], settings.socket_access(), tls=admin_tls, with_reflection=settings.reflection
+        )
