@@ -1,4 +1,4 @@
-"""A real service on the fast server, under attack on loopback, watched from outside."""
+"""A real service on the fast server, attacked over loopback and observed from outside."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ PATIENCE_SECONDS = 15.0
 
 
 ENVOY = "spiffe://cluster.local/ns/default/sa/envoy"
-STRANGER = "spiffe://cluster.local/ns/default/sa/stranger"
+UNAUTHORIZED = "spiffe://cluster.local/ns/default/sa/other"
 
 
 class SecuredPort:
-    """A port for mutual TLS, and what attackers may have: nothing, or a certificate of anybody's."""
+    """A port for mutual TLS, and clients for it without a certificate or with any certificate."""
 
     def __init__(self, address: str, files: Files) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
-        self._contexts = {name: _context(files, name) for name in (ENVOY, STRANGER)}
+        self._contexts = {name: _context(files, name) for name in (ENVOY, UNAUTHORIZED)}
 
     def connect_plain(self) -> socket.socket:
-        """A connection that has not begun to shake hands."""
-        made = socket.create_connection((self._host, self._port), timeout=PATIENCE_SECONDS)
-        made.settimeout(PATIENCE_SECONDS)
-        return made
+        """Open a connection without a TLS handshake."""
+        connection = socket.create_connection((self._host, self._port), timeout=PATIENCE_SECONDS)
+        connection.settimeout(PATIENCE_SECONDS)
+        return connection
 
     def connect(self, name: str = ENVOY) -> ssl.SSLSocket:
-        """A connection of whoever has `name`'s certificate."""
+        """Open a connection with `name`'s certificate."""
         return self._contexts[name].wrap_socket(self.connect_plain(), server_hostname="authz.test")
 
 
@@ -60,7 +60,7 @@ def _context(files: Files, name: str) -> ssl.SSLContext:
 
 
 class Victim:
-    """The service, its process, and how well it answers an honest client meanwhile."""
+    """The service and its process, with measurements of its memory, CPU and latency."""
 
     def __init__(self, path: Path, pid: int, secured: SecuredPort | None = None) -> None:
         self.path = path
@@ -69,32 +69,32 @@ class Victim:
 
     @property
     def secured(self) -> SecuredPort:
-        """Its port for mutual TLS."""
+        """The port for mutual TLS."""
         assert self._secured is not None
         return self._secured
 
     def connect(self) -> socket.socket:
-        """A connection of an attacker."""
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.settimeout(PATIENCE_SECONDS)
-        made.connect(str(self.path))
-        return made
+        """Open an attacker's connection."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.connect(str(self.path))
+        return connection
 
     @property
     def resident_bytes(self) -> int:
-        """Memory in use (proc(5), statm)."""
+        """Resident memory (proc(5), statm)."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def cpu_seconds(self) -> float:
-        """User and system time so far (proc(5), stat)."""
+        """User and system time (proc(5), stat)."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[list[float]]:
-        """An honest client asks all the while; its latencies in seconds, infinity for a call that failed."""
+        """Let an honest client send calls; yield its latencies in seconds, infinity for a failed call."""
         latencies: list[float] = []
         over = threading.Event()
 
@@ -121,7 +121,7 @@ class Victim:
 
 
 def settings(directory: Path) -> str:
-    """Times short enough to be waited for; everything else is the default."""
+    """Settings with short timeouts; all others have their defaults."""
     return (
         f'listen: ["unix:{directory}/authz.sock", "127.0.0.1:0"]\n'
         f"policies: [{directory}/policies]\n"
@@ -152,7 +152,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
 
 
 def send_until_closed(attacker: socket.socket, next_bytes: Callable[[], bytes], seconds: float) -> bool:
-    """Send what `next_bytes` gives, reading nothing, until the other side ends it or the time is over; if it ended."""
+    """Send the results of `next_bytes` without reading. Return whether the server closed the connection in time."""
     until = time.monotonic() + seconds
     try:
         while time.monotonic() < until:
@@ -163,7 +163,7 @@ def send_until_closed(attacker: socket.socket, next_bytes: Callable[[], bytes], 
 
 
 def ends(attacker: socket.socket) -> bool:
-    """Read until the other side ends the connection; False if it does not in time."""
+    """Read until the server closes the connection; False if it does not in time."""
     try:
         while attacker.recv(1 << 16):
             pass

@@ -1,6 +1,6 @@
-"""Attacks on one connection, while another goes on asking: memory and CPU stay bounded, the others are answered.
+"""Attacks on one connection while another one sends calls: memory and CPU stay limited, and others get their answers.
 
-Machines that test are slow and shared, so the bounds are wide; what they tell apart is bounded from not bounded.
+Test machines are slow and shared, so the limits are wide. They distinguish bounded from unbounded cost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.attack.conftest import Victim
 
 MIB = 1024 * 1024
-MOST_GROWTH = 64 * MIB
-LONGEST_SECONDS = 1.0
+MAX_GROWTH = 64 * MIB
+MAX_LATENCY_SECONDS = 1.0
 HELLO = PREFACE + settings(())
 BLOCK = block()
 CALL = message(check_request().SerializeToString())
@@ -41,7 +41,7 @@ def whole_call(stream: int) -> bytes:
 
 
 def numbered(make: Callable[[int], bytes], at_once: int = 50) -> Callable[[], bytes]:
-    """Gives the bytes of some streams at a time, each new."""
+    """Return a function that returns the bytes of the next `at_once` streams."""
     numbers = itertools.count(1, 2)
     return lambda: b"".join(make(next(numbers)) for _ in range(at_once))
 
@@ -75,8 +75,8 @@ def test_a_flood_is_cut_off(victim: Victim, name: str) -> None:
         attacker.sendall(HELLO + first)
         assert send_until_closed(attacker, FLOODS[name](), seconds=10), "the flood was never cut off"
     assert latencies
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 HUGE_TABLES = {
@@ -94,8 +94,8 @@ def test_header_compression_can_not_exhaust_memory(victim: Victim, name: str) ->
             with victim.connect() as attacker:
                 attacker.sendall(HELLO + HUGE_TABLES[name])
                 assert ends(attacker)
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 def test_a_peer_that_offers_a_huge_header_table_gets_no_encoder_state(victim: Victim) -> None:
@@ -103,21 +103,21 @@ def test_a_peer_that_offers_a_huge_header_table_gets_no_encoder_state(victim: Vi
     with victim.connect() as attacker:
         attacker.sendall(PREFACE + settings(((1, 2**32 - 1),)) + whole_call(1))
         assert b"grpc-status" in read_until(attacker, b"grpc-status")
-    assert victim.resident_bytes - before < MOST_GROWTH
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
-def read_until(attacker: socket.socket, wanted: bytes) -> bytes:
-    seen = b""
-    while wanted not in seen:
+def read_until(attacker: socket.socket, text: bytes) -> bytes:
+    received = b""
+    while text not in received:
         more = attacker.recv(1 << 16)
         if not more:
             break
-        seen += more
-    return seen
+        received += more
+    return received
 
 
 def test_slow_requests_are_ended_and_cost_little(victim: Victim) -> None:
-    """Slowloris: a hundred connections, each sending a byte now and then."""
+    """Slowloris: each of a hundred connections sends a byte now and then."""
     half = (HELLO + whole_call(1))[: len(HELLO) + 30]
     with victim.watched() as latencies, ExitStack() as stack:
         attackers = [stack.enter_context(victim.connect()) for _ in range(100)]
@@ -131,7 +131,7 @@ def test_slow_requests_are_ended_and_cost_little(victim: Victim) -> None:
         time.sleep(1.0)
         assert victim.cpu_seconds - cpu < 0.9
         assert all(ends(attacker) for attacker in attackers)
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
 
 
 def test_silent_connections_are_ended(victim: Victim) -> None:
@@ -151,22 +151,22 @@ def test_a_window_that_never_opens_ends_its_connection(victim: Victim) -> None:
         attacker.sendall(PREFACE + settings(((4, 0),)))
         ended = send_until_closed(attacker, numbered(whole_call), seconds=1)
         assert ended or ends(attacker)
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 def test_a_peer_that_does_not_read_is_no_longer_read_from_and_its_connection_ends(victim: Victim) -> None:
-    """It asks on and on, with windows wide open, and never takes an answer from its socket."""
+    """It sends calls with open windows, and never reads an answer from its socket."""
     before = victim.resident_bytes
     with victim.watched() as latencies, victim.connect() as attacker:
         attacker.sendall(PREFACE + settings(((4, 2**31 - 1),)) + window_update(0, 2**31 - 1 - 65_535))
-        assert send_until_closed(attacker, numbered(whole_call), seconds=20), "it was never ended"
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+        assert send_until_closed(attacker, numbered(whole_call), seconds=20), "the connection was never closed"
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 def test_a_flood_of_calls_leaves_others_their_share(victim: Victim) -> None:
-    """Honest in form: every call is answered. The flood gets its share, not the whole."""
+    """The calls are valid, and each is answered. The flood gets its share of CPU, not all."""
     with victim.watched() as latencies, victim.connect() as attacker:
         attacker.sendall(PREFACE + settings(((4, 2**31 - 1),)) + window_update(0, 2**31 - 1 - 65_535))
         flood = numbered(whole_call, at_once=200)
@@ -174,37 +174,37 @@ def test_a_flood_of_calls_leaves_others_their_share(victim: Victim) -> None:
         while time.monotonic() < until:
             attacker.sendall(flood())
             read_answers(attacker, 200)
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
 
 
 def read_answers(attacker: socket.socket, count: int) -> None:
-    seen = b""
-    while seen.count(b"grpc-status") < count:
+    received = b""
+    while received.count(b"grpc-status") < count:
         more = attacker.recv(1 << 18)
         assert more, "the connection was ended"
-        seen += more
+        received += more
 
 
-def waiting_answers(attacker: socket.socket, count: int) -> None:
-    """Have that many answers wait, each for its own window."""
+def queue_answers(attacker: socket.socket, count: int) -> None:
+    """Make `count` answers wait, each for its stream's window."""
     attacker.sendall(PREFACE + settings(((4, 0),)))
     attacker.sendall(b"".join(whole_call(2 * number + 1) for number in range(count)))
-    seen = b""
-    while seen.count(b"application/grpc") < count:
+    received = b""
+    while received.count(b"application/grpc") < count:
         more = attacker.recv(1 << 18)
         assert more, "the connection was ended"
-        seen += more
+        received += more
 
 
 def test_one_byte_window_updates_with_many_blocked_streams_cost_little(victim: Victim) -> None:
-    """Work for each frame times each waiting answer would be seconds of it."""
+    """Work proportional to frames times waiting answers would take seconds."""
     with victim.watched() as latencies, victim.connect() as attacker:
-        waiting_answers(attacker, 900)
+        queue_answers(attacker, 900)
         cpu = victim.cpu_seconds
         attacker.sendall(window_update(0, 1) * 5000)
-        assert ends(attacker)  # nothing gets out of their own windows
+        assert ends(attacker)  # the streams' own windows stay closed
         assert victim.cpu_seconds - cpu < 1.5
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
 
 
 def test_thousands_of_windows_in_settings_frames_cost_little(victim: Victim) -> None:
@@ -217,11 +217,11 @@ def test_thousands_of_windows_in_settings_frames_cost_little(victim: Victim) -> 
         attacker.sendall(many * 15)
         time.sleep(0.5)
         assert victim.cpu_seconds - cpu < 0.5
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
 
 
 def test_many_small_calls_in_one_piece_leave_others_their_share(victim: Victim) -> None:
-    """Calls without a message are answered as they are read: nobody else's turn may wait for all of them."""
+    """Calls without a message are answered while they are read: others must not wait for all of them."""
     with victim.watched() as latencies, ExitStack() as stack:
         attackers = [stack.enter_context(victim.connect()) for _ in range(4)]
         pieces = [PREFACE + settings(()) + numbered(lambda stream: head(stream, 5), at_once=2000)() for _ in attackers]
@@ -229,4 +229,4 @@ def test_many_small_calls_in_one_piece_leave_others_their_share(victim: Victim) 
             attacker.sendall(piece)
         for attacker in attackers:
             read_answers(attacker, 2000)
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS

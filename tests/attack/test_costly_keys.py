@@ -1,6 +1,6 @@
-"""RSA keys that senders choose to be costly: refused for about the CPU that honest ones are verified for, not for more.
+"""Costly RSA keys chosen by senders: refusing one takes about the CPU time of verifying an honest one.
 
-The control is the same request with an ordinary exponent; `ROOM` is for machines that are slow and shared.
+The control is the same request with an ordinary exponent. `TOLERANCE` is for slow, shared machines.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
 
 ROUNDS = 5
-ROOM = 8
+TOLERANCE = 8
 CLIENT = Signer("PS256", "", "RSA-3072", 77)
 
 
 def seconds(act: Callable[[], object]) -> float:
-    """CPU that `act` takes: the least of some rounds, each of which starts anew."""
+    """CPU seconds of `act`: the minimum of several rounds."""
     times = []
     for _ in range(ROUNDS):
         start = time.process_time()
@@ -52,27 +52,27 @@ def test_a_proof_by_a_key_with_a_long_exponent_costs_no_more_than_an_honest_one(
 
     assert ask(honest) is None
     assert ask(attack) is Reason.DPOP_INVALID
-    assert seconds(lambda: ask(attack)) < ROOM * seconds(lambda: ask(honest))
+    assert seconds(lambda: ask(attack)) < TOLERANCE * seconds(lambda: ask(honest))
 
 
 def test_an_intermediate_with_a_long_exponent_costs_no_more_than_an_honest_one() -> None:
-    """What a client shows beside its leaf is its own choice, and the leaf may be signed by it."""
+    """A client chooses the intermediates that it presents, and one may have signed its leaf."""
     authority = root()
-    shown = {}
+    evidence = {}
     for name, key in (("honest", private_key("RSA-3072")), ("long", long_exponent_key())):
         middle = authority.intermediate("middle", key=key)
-        shown[name] = Evidence(FRONTEND, presented(middle.issue(), *middle.above))
+        evidence[name] = Evidence(FRONTEND, presented(middle.issue(), *middle.above))
 
     def ask(name: str) -> Reason | None:
         try:
-            verifier(bundles=(bundle(authority.pem),)).verify(request(), shown[name], NOW)
+            verifier(bundles=(bundle(authority.pem),)).verify(request(), evidence[name], NOW)
         except Refused as refused:
             return refused.reason
         return None
 
     assert ask("honest") is None
     assert ask("long") is Reason.PEER_CERTIFICATE_WEAK
-    assert seconds(lambda: ask("long")) < ROOM * seconds(lambda: ask("honest"))
+    assert seconds(lambda: ask("long")) < TOLERANCE * seconds(lambda: ask("honest"))
 
 
 def test_no_key_with_a_long_exponent_is_loaded_and_reading_the_set_costs_no_more_than_an_honest_one() -> None:
@@ -80,7 +80,7 @@ def test_no_key_with_a_long_exponent_is_loaded_and_reading_the_set_costs_no_more
     long = RSAAlgorithm.to_jwk(long_exponent_key().public_key(), as_dict=True)
     attack = [{**key, "n": long["n"], "e": long["e"]} for key in honest]
     texts = [json.dumps({"keys": keys}) for keys in (honest, attack)]
-    keys, wrong = parse_jwks(texts[1])
-    assert (keys.keys, len(wrong)) == ((), 100)
+    keys, errors = parse_jwks(texts[1])
+    assert (keys.keys, len(errors)) == ((), 100)
     assert len(parse_jwks(texts[0])[0].keys) == 100
-    assert seconds(lambda: parse_jwks(texts[1])) < ROOM * seconds(lambda: parse_jwks(texts[0]))
+    assert seconds(lambda: parse_jwks(texts[1])) < TOLERANCE * seconds(lambda: parse_jwks(texts[0]))

@@ -1,6 +1,6 @@
-"""Requests that cost as much as a client can make them, through many rules, while others go on asking.
+"""The costliest requests that a client can make, against many rules, while others send calls.
 
-Each attack has a control: the same calls with harmless values are allowed, so it is the rules that were asked.
+The control shows that the rules are evaluated: the same calls with harmless values are allowed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HONEST_P99_SECONDS = 0.2
-"""The proxy's usual timeout: what is answered later is an outage."""
+"""The proxy's usual timeout: a later answer is an outage."""
 ATTACK_SECONDS = 3.0
 RULES = 50
 HUGE = 58_000
 
 Calls = dict[str, tuple[str, list[tuple[str, bytes]], str]]
-"""By name: the path, the headers, and the reason it is refused for, "" where it is allowed."""
+"""By name: the path, the headers, and the reason of the refusal, "" if allowed."""
 
 ATTACKS: Calls = {
     "an encoded path": ("/" + "%20" * (HUGE // 3), [], "path_too_long"),
@@ -47,7 +47,7 @@ CONTROL: Calls = {"harmless": ("/a%20b?x=%20", [("x-a", b"v"), ("x-forwarded-for
 
 
 def policies() -> str:
-    """DENY rules that look at all of these and match nothing; what they have in common keeps lookups from helping."""
+    """DENY rules that inspect all of these and match none; their shared values defeat the index."""
     paths = [
         {
             "to": [
@@ -103,7 +103,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
 
 
 def attack(victim: Victim, calls: Calls) -> tuple[list[float], int]:
-    """Send `calls` one after the other, again and again; how long honest callers waited, and how many were sent."""
+    """Send `calls` in turn for some seconds; return the honest latencies and the number of calls sent."""
     payloads = [
         (check_request(headers, path=path).SerializeToString(), reason) for path, headers, reason in calls.values()
     ]
@@ -125,5 +125,5 @@ def p99(latencies: list[float]) -> float:
 @pytest.mark.parametrize("calls", [CONTROL, ATTACKS], ids=["control", "attack"])
 def test_no_request_is_so_costly_that_others_exceed_the_proxys_timeout(victim: Victim, calls: Calls) -> None:
     latencies, sent = attack(victim, calls)
-    assert sent > 50, "a few requests took all of the time"
+    assert sent > 50, "a few requests used all the time"
     assert p99(latencies) < HONEST_P99_SECONDS

@@ -1,6 +1,6 @@
-"""One client with one key and a token of its own, proving as fast as it can: others still find room for their proofs.
+"""One client with one key sends DPoP proofs as fast as it can: the proofs of others still fit the memory.
 
-The control is a client that proves as often as all honest ones together, and is refused nothing.
+The control is a client that sends as many proofs as all honest ones together: none is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ HONEST = [Signer(kid="", number=5000 + number) for number in range(10)]
 GREEDY = Signer(kid="", number=4999)
 
 
-def taken(asker: Signer, proofs: int, memory: ReplayMemory) -> int:
-    """How many of the client's proofs are accepted; all others are refused because there is no room for more."""
-    subject, token, accepted = verifier(rule()), token_of(asker), 0
+def count_accepted(client: Signer, proofs: int, memory: ReplayMemory) -> int:
+    """Count the accepted proofs; all others are refused because the memory is full."""
+    subject, token, accepted = verifier(rule()), token_of(client), 0
     subject.share_replays(memory)
     for number in range(proofs):
-        asked = asking(proof(asker, token=token, jti=f"j{number}"), token=token)
+        asked = asking(proof(client, token=token, jti=f"j{number}"), token=token)
         try:
             subject.verify(asked, NO_EVIDENCE, NOW)
         except Refused as refused:
@@ -35,7 +35,7 @@ def taken(asker: Signer, proofs: int, memory: ReplayMemory) -> int:
 
 def test_one_client_cannot_fill_the_memory_of_used_proofs() -> None:
     attacked, quiet = ReplayMemory(CAPACITY), ReplayMemory(CAPACITY)
-    assert taken(GREEDY, 3 * CAPACITY, attacked) == CAPACITY // 2
-    assert taken(GREEDY, len(HONEST) * 3, quiet) == len(HONEST) * 3
+    assert count_accepted(GREEDY, 3 * CAPACITY, attacked) == CAPACITY // 2
+    assert count_accepted(GREEDY, len(HONEST) * 3, quiet) == len(HONEST) * 3
     for memory in (attacked, quiet):
-        assert [taken(client, 3, memory) for client in HONEST] == [3] * len(HONEST)
+        assert [count_accepted(client, 3, memory) for client in HONEST] == [3] * len(HONEST)

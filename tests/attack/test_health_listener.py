@@ -1,4 +1,4 @@
-"""Attacks on the health listener, which everybody in the cluster may reach: probes go on, and nothing stays behind."""
+"""Attacks on the health listener, which the whole cluster can reach: probes succeed, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROBES_PATIENCE_SECONDS = 1.0
-"""The kubelet's own, unless told otherwise."""
+"""The kubelet's default."""
 ATTACKERS = 3 * MAX_CONNECTIONS
 
 
@@ -28,28 +28,28 @@ class Listening:
 
     def __init__(self, address: str, pid: int) -> None:
         host, _, port = address.rpartition(":")
-        self._place = (host, int(port))
+        self._address = (host, int(port))
         self._pid = pid
 
     def connect(self) -> socket.socket:
-        """A connection that takes in as little as can be."""
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        made.settimeout(5)
-        made.connect(self._place)
-        return made
+        """Open a connection with the smallest receive buffer."""
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.settimeout(5)
+        connection.connect(self._address)
+        return connection
 
     def probe(self) -> float:
-        """How long an honest probe takes. Raises OSError where it fails, or takes too long."""
-        begun = time.monotonic()
-        url = f"http://{self._place[0]}:{self._place[1]}/readyz"
+        """Send a probe; return its seconds. Raises OSError if it fails or takes too long."""
+        started = time.monotonic()
+        url = f"http://{self._address[0]}:{self._address[1]}/readyz"
         with urllib.request.urlopen(url, timeout=PROBES_PATIENCE_SECONDS) as answer:
             assert answer.status == 200
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
     @property
     def descriptors(self) -> int:
-        """How many files and sockets the process has open (proc(5), fd)."""
+        """The number of open files and sockets of the process (proc(5), fd)."""
         return len(list(Path(f"/proc/{self._pid}/fd").iterdir()))
 
 
@@ -71,17 +71,17 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
 
 
 WAYS = {
-    "says nothing": b"",
-    "says half of a request": b"GET /metrics HTTP/1.1\r\n",
-    "reads nothing of its metrics": b"GET /metrics HTTP/1.1\r\n\r\n",
+    "sends nothing": b"",
+    "sends half a request": b"GET /metrics HTTP/1.1\r\n",
+    "does not read its metrics": b"GET /metrics HTTP/1.1\r\n\r\n",
     "is refused and stays": b"POST /metrics HTTP/1.1\r\n\r\n",
-    "is refused and goes on sending": b"POST /metrics HTTP/1.1\r\n\r\n" + bytes(64_000),
+    "is refused and keeps sending": b"POST /metrics HTTP/1.1\r\n\r\n" + bytes(64_000),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_many_connections_block_no_probe_and_leave_nothing_behind(listening: Listening, way: str) -> None:
-    assert listening.probe() < PROBES_PATIENCE_SECONDS  # the control: nobody else is there
+    assert listening.probe() < PROBES_PATIENCE_SECONDS  # the control: without attackers
     before = listening.descriptors
     with ExitStack() as stack:
         for _ in range(ATTACKERS):
@@ -93,4 +93,4 @@ def test_many_connections_block_no_probe_and_leave_nothing_behind(listening: Lis
         until = time.monotonic() + TIMEOUT_SECONDS + 3
         while listening.descriptors > before and time.monotonic() < until:
             time.sleep(0.05)
-        assert listening.descriptors <= before  # they are all still there, and none is served any more
+        assert listening.descriptors <= before  # all attackers are still connected, and none is served any more

@@ -1,7 +1,7 @@
-"""Servers of keys that send what is slow to read, while the service goes on answering in the same event loop.
+"""Key servers that send content that is slow to parse, while the service answers in the same event loop.
 
-Each document is as large as the client takes it. What is measured is the longest time for which nothing else ran, the
-least of three tries: machines that test are slow and shared.
+Each document has the maximum size. The measurement is the longest time for which nothing else ran, the minimum of
+three tries, because test machines are slow and shared.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
     Fetch = Callable[[], Awaitable[object]]
 
-MOST_SECONDS = 0.2
-"""What the proxy waits for an answer."""
+MAX_STALL_SECONDS = 0.2
+"""The proxy's timeout."""
 TICK_SECONDS = 0.002
-ROOM = MAX_BYTES - 4096
+MAX_CONTENT_BYTES = MAX_BYTES - 4096
 
 
 async def longest_stall(fetch: Fetch) -> float:
-    """For how long at most the event loop ran nothing else while `fetch` was under way."""
+    """The longest time for which the event loop ran nothing else during `fetch`, in seconds."""
     longest = 0.0
     over = False
 
@@ -57,7 +57,7 @@ async def longest_stall(fetch: Fetch) -> float:
     try:
         await fetch()
     except FetchFailed:
-        pass  # refused: what counts is what that cost
+        pass  # refused: only the cost matters
     finally:
         await asyncio.sleep(0)
         over = True
@@ -70,7 +70,7 @@ async def least_stall(fetch: Fetch) -> float:
 
 
 def client() -> HttpClient:
-    """For http on loopback; without the system's authorities, which have nothing to do here."""
+    """A client for http on loopback, without the system's certificate authorities."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return HttpClient(AddressRules(allow_private=True), allow_http=True, tls=tls)
 
@@ -109,9 +109,9 @@ HEADERS: dict[str, Callable[[IssuerServer], None]] = {
     "a redirect to a long host": lambda server: server.redirect(KEYS, "https://" + "ü." * 2600),
 }
 DOCUMENTS: dict[str, Callable[[IssuerServer], None]] = {
-    "many lists": describe(more=[[]] * (ROOM // 4)),
-    "many objects": describe(more=[{}] * (ROOM // 4)),
-    "many numbers": describe(more=[0.1] * (ROOM // 6)),
+    "many lists": describe(more=[[]] * (MAX_CONTENT_BYTES // 4)),
+    "many objects": describe(more=[{}] * (MAX_CONTENT_BYTES // 4)),
+    "many numbers": describe(more=[0.1] * (MAX_CONTENT_BYTES // 6)),
 }
 
 
@@ -119,33 +119,33 @@ DOCUMENTS: dict[str, Callable[[IssuerServer], None]] = {
 async def test_a_key_servers_headers_do_not_block_the_event_loop(name: str) -> None:
     with issuer_in_thread() as server:
         HEADERS[name](server)
-        assert await least_stall(fetch_keys(server, discovered=False)) < MOST_SECONDS
+        assert await least_stall(fetch_keys(server, discovered=False)) < MAX_STALL_SECONDS
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 async def test_an_issuers_metadata_does_not_block_the_event_loop(name: str) -> None:
     with issuer_in_thread() as server:
         DOCUMENTS[name](server)
-        assert await least_stall(fetch_keys(server, discovered=True)) < MOST_SECONDS
+        assert await least_stall(fetch_keys(server, discovered=True)) < MAX_STALL_SECONDS
 
 
 async def test_a_long_address_in_the_metadata_does_not_block_the_event_loop() -> None:
-    """Each has labels that no cache knows."""
+    """Each address has new labels, which no cache contains."""
     with issuer_in_thread() as server:
 
         async def fetch() -> object:
-            labels = "".join(f"ü{secrets.token_hex(3)}." for _ in range(ROOM // 12))
+            labels = "".join(f"ü{secrets.token_hex(3)}." for _ in range(MAX_CONTENT_BYTES // 12))
             server.say(METADATA, metadata(server, jwks_uri=f"https://{labels}example"))
             return await fetch_keys(server, discovered=True)()
 
-        assert await least_stall(fetch) < MOST_SECONDS
+        assert await least_stall(fetch) < MAX_STALL_SECONDS
 
 
 async def test_key_sets_and_bundles_do_not_block_the_event_loop() -> None:
-    slow = json.dumps({"keys": [[]] * (ROOM // 4)})
+    slow = json.dumps({"keys": [[]] * (MAX_CONTENT_BYTES // 4)})
     with issuer_in_thread() as server:
         server.say(KEYS, slow)
-        assert await least_stall(fetch_keys(server, discovered=False)) < MOST_SECONDS
+        assert await least_stall(fetch_keys(server, discovered=False)) < MAX_STALL_SECONDS
 
     async def endpoint(_endpoint: object, _bundles: object) -> bytes:
         return slow.encode()
@@ -159,22 +159,22 @@ async def test_key_sets_and_bundles_do_not_block_the_event_loop() -> None:
         await keeper.tried.wait()
         running.cancel()
 
-    assert await least_stall(try_once) < MOST_SECONDS
+    assert await least_stall(try_once) < MAX_STALL_SECONDS
 
 
 async def test_the_measurement_detects_a_stall_and_finds_none_in_an_ordinary_fetch() -> None:
-    """The control: keys as issuers publish them, by their metadata; and a loop that is held up on purpose."""
+    """The control: an ordinary fetch by metadata, and a deliberately blocked loop."""
     with issuer_in_thread() as server:
         describe()(server)
         server.say(KEYS, jwks([Signer()]), Cache_Control="public, max-age=600, must-revalidate")
         fetched = await fetch_keys(server, discovered=True)()
         assert getattr(fetched, "max_age") == 600  # noqa: B009
-        assert await least_stall(fetch_keys(server, discovered=True)) < MOST_SECONDS
+        assert await least_stall(fetch_keys(server, discovered=True)) < MAX_STALL_SECONDS
 
-    async def hold_up() -> None:
-        time.sleep(2 * MOST_SECONDS)  # noqa: ASYNC251  on purpose
+    async def block_loop() -> None:
+        time.sleep(2 * MAX_STALL_SECONDS)  # noqa: ASYNC251  on purpose
 
-    assert await least_stall(hold_up) > MOST_SECONDS
+    assert await least_stall(block_loop) > MAX_STALL_SECONDS
 
 
 EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
@@ -184,7 +184,7 @@ PATIENCE_SECONDS = 20.0
 
 @contextlib.asynccontextmanager
 async def sending(first: bytes, again: bytes = b"") -> AsyncIterator[str]:
-    """The address of a server that sends `first`, then `again` without end."""
+    """Start a server that sends `first`, then `again` endlessly; yield its URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -210,10 +210,10 @@ def test_bytes_around_the_content_are_limited(
 ) -> None:
     async def fetch() -> None:
         async with sending(first, again) as address:
-            got = client()
-            with pytest.raises(FetchFailed):  # not TimeoutError, as without a bound
-                await asyncio.wait_for(got.get(address), PATIENCE_SECONDS)
-            await got.close()
+            http_client = client()
+            with pytest.raises(FetchFailed):  # without the limit it would be TimeoutError
+                await asyncio.wait_for(http_client.get(address), PATIENCE_SECONDS)
+            await http_client.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(fetch())
@@ -222,6 +222,6 @@ def test_bytes_around_the_content_are_limited(
 async def test_control_an_answer_may_follow_interim_responses() -> None:
     body = jwks().encode()
     async with sending(EARLY * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as address:
-        got = client()
-        assert (await got.get(address)).body == body
-        await got.close()
+        http_client = client()
+        assert (await http_client.get(address)).body == body
+        await http_client.close()

@@ -1,4 +1,4 @@
-"""Attacks by number: half-open handshakes, connections, strangers, and memory that many hold together."""
+"""Attacks by number: half-open handshakes, connections, unauthorized peers, and the memory of many together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from tests.attack.conftest import STRANGER, ends, send_until_closed
-from tests.attack.test_attacks import HELLO, LONGEST_SECONDS, MIB, MOST_GROWTH, head, numbered, read_until, whole_call
+from tests.attack.conftest import UNAUTHORIZED, ends, send_until_closed
+from tests.attack.test_attacks import (
+    HELLO,
+    MAX_GROWTH,
+    MAX_LATENCY_SECONDS,
+    MIB,
+    head,
+    numbered,
+    read_until,
+    whole_call,
+)
 from zta_authz.grpc_h2.frames import frame
 
 if TYPE_CHECKING:
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
 CLIENT_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 CONNECTIONS = 200
-"""As many as the victim's settings allow."""
+"""The maximum in the victim's settings."""
 
 
 def is_answered(attacker: socket.socket) -> bool:
@@ -27,7 +36,7 @@ def is_answered(attacker: socket.socket) -> bool:
 
 
 def test_unfinished_handshakes_do_not_block_honest_clients(victim: Victim) -> None:
-    """Three times as many as may be at once; who comes honestly gets through while they are there."""
+    """Three times the allowed number of handshakes; an honest client still connects."""
     before = victim.resident_bytes
     with victim.watched() as latencies, ExitStack() as stack:
         attackers = []
@@ -40,8 +49,8 @@ def test_unfinished_handshakes_do_not_block_honest_clients(victim: Victim) -> No
             assert is_answered(honest)
         assert time.monotonic() - begun < 5.0
         assert all(ends(attacker) for attacker in attackers)
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 def test_a_slow_handshake_is_ended(victim: Victim) -> None:
@@ -59,7 +68,7 @@ def test_garbage_instead_of_a_handshake_is_ended_and_costs_little(victim: Victim
             with victim.secured.connect_plain() as attacker:
                 attacker.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert ends(attacker)
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
     assert victim.cpu_seconds - cpu < 5.0
 
 
@@ -68,7 +77,7 @@ def test_continuous_handshakes_leave_others_their_share(victim: Victim) -> None:
         until = time.monotonic() + 2
         while time.monotonic() < until:
             victim.secured.connect().close()
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
 
 
 def test_a_connection_above_the_limit_is_closed_and_the_open_ones_are_served(victim: Victim) -> None:
@@ -89,40 +98,40 @@ def test_a_connection_above_the_limit_is_closed_and_the_open_ones_are_served(vic
 
 def test_unauthorized_peers_get_few_connections_and_not_for_long(victim: Victim) -> None:
     with victim.watched() as latencies, ExitStack() as stack:
-        strangers = [stack.enter_context(victim.secured.connect(STRANGER)) for _ in range(30)]
+        unauthorized_peers = [stack.enter_context(victim.secured.connect(UNAUTHORIZED)) for _ in range(30)]
         alive = 0
-        for stranger in strangers:
+        for unauthorized_peer in unauthorized_peers:
             with suppress(OSError):
-                alive += is_answered(stranger)
+                alive += is_answered(unauthorized_peer)
         assert alive <= 8
         with victim.secured.connect() as honest:
             assert is_answered(honest)
         begun = time.monotonic()
-        assert all(ends(stranger) for stranger in strangers)
+        assert all(ends(unauthorized_peer) for unauthorized_peer in unauthorized_peers)
         assert time.monotonic() - begun < 8.0
-    assert max(latencies) < LONGEST_SECONDS
+    assert max(latencies) < MAX_LATENCY_SECONDS
 
 
 def test_a_flood_of_calls_from_an_unauthorized_peer_is_denied_and_ends(victim: Victim) -> None:
     before = victim.resident_bytes
-    with victim.watched() as latencies, victim.secured.connect(STRANGER) as stranger:
-        stranger.sendall(HELLO)
-        assert send_until_closed(stranger, numbered(whole_call), seconds=15)
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+    with victim.watched() as latencies, victim.secured.connect(UNAUTHORIZED) as unauthorized_peer:
+        unauthorized_peer.sendall(HELLO)
+        assert send_until_closed(unauthorized_peer, numbered(whole_call), seconds=15)
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 def test_a_peer_over_tls_that_does_not_read_is_ended(victim: Victim) -> None:
     before = victim.resident_bytes
     with victim.watched() as latencies, victim.secured.connect() as attacker:
         attacker.sendall(HELLO)
-        assert send_until_closed(attacker, numbered(whole_call), seconds=20), "it was never ended"
-    assert max(latencies) < LONGEST_SECONDS
-    assert victim.resident_bytes - before < MOST_GROWTH
+        assert send_until_closed(attacker, numbered(whole_call), seconds=20), "the connection was never closed"
+    assert max(latencies) < MAX_LATENCY_SECONDS
+    assert victim.resident_bytes - before < MAX_GROWTH
 
 
 def test_the_memory_of_many_connections_together_is_limited(victim: Victim) -> None:
-    """Each within its own bound: three large messages that never end, on each of 40 connections, 160 MiB in all."""
+    """Each of 40 connections stays within its own limit with a large unfinished message: 160 MiB in all."""
     before = victim.resident_bytes
     growth = 0
     piece = frame(0, 0, 1, bytes(16_384))
@@ -134,5 +143,5 @@ def test_the_memory_of_many_connections_together_is_limited(victim: Victim) -> N
                 for _ in range(250):
                     attacker.sendall(piece)
             growth = max(growth, victim.resident_bytes - before)
-    assert growth < 3 * MOST_GROWTH // 2
-    assert max(latencies) < LONGEST_SECONDS
+    assert growth < 3 * MAX_GROWTH // 2
+    assert max(latencies) < MAX_LATENCY_SECONDS

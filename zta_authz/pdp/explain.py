@@ -1,4 +1,4 @@
-"""Why a decision came out as it did, in words an operator can act on."""
+"""Explanations of decisions for operators."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.table import RuleIndex
 
 _NEAREST: Final = 3
-MOST_UNITS: Final = 20 * MAX_UNITS
-"""What the conditions of all rules that are looked at may cost together, half a second or so."""
+MAX_EXPLAIN_UNITS: Final = 20 * MAX_UNITS
+"""The budget for the conditions of all examined rules together, about half a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """An ALLOW rule that nearly matched: `failed` says which predicates did not hold and what was seen instead."""
+    """An ALLOW rule that nearly matched; `failed` describes the clauses that did not match and the actual values."""
 
     policy: str
     rule: int
     failed: tuple[str, ...]
     line: int = 0
-    """Where the rule starts in its file, from 1."""
+    """The line of the rule in its file, from 1."""
     rule_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The decision and, where no ALLOW rule matched, the nearest of them, nearest first.
+    """The decision and, if no ALLOW rule matched, the nearest ALLOW rules, nearest first.
 
-    `matched` says of the rule that decided how its conditions and times came out, and what of a DENY could not be told.
+    `matched` describes the conditions and times of the rule that decided, and the clauses of a DENY that are uncertain.
     """
 
     decision: Decision
@@ -60,46 +60,46 @@ def explain(
     caller: str = "",
     views: FactViews = NO_FACTS,
 ) -> Explanation:
-    """Decide as `decide` does, on the same core, and say what was missing for the nearest allow.
+    """Decide as `decide` does, and find what the request lacks for the nearest ALLOW rules.
 
-    Looks at every ALLOW rule of the workload: for operators, not for the request path.
+    This examines every ALLOW rule of the workload, so it is not for the request path.
     """
     decision = decide(snapshot, request, evidence, now, caller, trial=True, views=views)
     if decision.rule is None and decision.reason is not Reason.NO_MATCHING_POLICY:
         return Explanation(decision)
     try:
         workload = snapshot.workloads.resolve(request, caller)
-    except Refused:  # cannot be: `decide` has just resolved the same
+    except Refused:  # impossible: `decide` has just resolved the same workload
         return Explanation(decision)
     inputs = Inputs(request, decision.identity, snapshot.options, now, None, facts_of(snapshot, workload, views))
     view = snapshot.table.view(workload)
     if decision.rule is not None:
         return Explanation(decision, matched=_matched(view.allow if decision.allowed else view.deny, decision, inputs))
-    units = MOST_UNITS
+    units = MAX_EXPLAIN_UNITS
 
-    def missing(rule: Rule) -> int:
-        """How much of the rule fails; one rule's conditions may cost what a request's may, all rules' `MOST_UNITS`."""
+    def count_failures(rule: Rule) -> int:
+        """Count the failing parts. A rule may use a request's budget, all rules together `MAX_EXPLAIN_UNITS`."""
         nonlocal units
         granted = inputs.grant_condition_units(units)
-        found = len(rule.failing_parts(inputs, deny=False))
+        failures = len(rule.failing_parts(inputs, deny=False))
         units -= granted - inputs.conditions.units
-        return found
+        return failures
 
-    nearest = nsmallest(_NEAREST, view.allow.rules, key=missing)
+    nearest = nsmallest(_NEAREST, view.allow.rules, key=count_failures)
     return Explanation(decision, tuple(_miss(rule, inputs) for rule in nearest))
 
 
 def _matched(index: RuleIndex, decision: Decision, inputs: Inputs) -> tuple[str, ...]:
-    """What is to be said of the clauses of the rule that decided, for whichever token it did."""
+    """Describe the clauses of the rule that decided, for the token that it matched."""
     rules = [rule for rule in index.rules if (rule.policy.name, rule.number) == (decision.policy, decision.rule)]
     tokens = inputs.identity.tokens if index.deny and inputs.strict else ()
-    ways = [inputs, *(_with_token(inputs, token) for token in tokens)]
+    inputs_by_token = [inputs, *(_with_token(inputs, token) for token in tokens)]
     for rule in rules:
-        for way in ways:
-            way.restore_condition_units()
-            if rule.holds(way, index.deny):
-                held = (clause for clause in rule.matching_clauses(way, index.deny))
-                return tuple(line for clause in held if (line := _held(clause, way, index.deny)))
+        for token_inputs in inputs_by_token:
+            token_inputs.restore_condition_units()
+            if rule.holds(token_inputs, index.deny):
+                matching = (clause for clause in rule.matching_clauses(token_inputs, index.deny))
+                return tuple(line for clause in matching if (line := _describe_match(clause, token_inputs, index.deny)))
     return ()
 
 
@@ -107,14 +107,14 @@ def _with_token(inputs: Inputs, token: Token) -> Inputs:
     return inputs.with_identity(replace(inputs.identity, token=token))
 
 
-def _held(clause: Clause, inputs: Inputs, deny: bool) -> str:
-    """How a clause that held came out, "" where there is nothing to explain."""
+def _describe_match(clause: Clause, inputs: Inputs, deny: bool) -> str:
+    """Describe a matching clause, "" if there is nothing to explain."""
     inputs.restore_condition_units()
     certain = not deny or clause.holds(inputs, False)
     if certain and not isinstance(clause, (ConditionClause, TimeClause)):
         return ""
-    told = f"{clause.label}: saw {clause.actual(inputs)}, rule has {clause.expected}"
-    return told if certain else f"{told}; this can't be told for certain, and a DENY takes it for a match"
+    text = f"{clause.label}: saw {clause.actual(inputs)}, rule has {clause.expected}"
+    return text if certain else f"{text}; this is uncertain, and a DENY treats it as a match"
 
 
 def _miss(rule: Rule, inputs: Inputs) -> Miss:

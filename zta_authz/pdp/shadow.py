@@ -1,8 +1,8 @@
-"""What a second set of policies says of a request that the set in force has decided: pure, and without an effect.
+"""Shadow policies: evaluate a second set of policies on a request that the policies in force have decided. Pure.
 
-It is asked about the same request and the same verified identity, so that nothing is verified twice, and only where
-policies decided: a request that was refused before any rule was asked (a bad token, an ambiguous path) is refused
-whatever the rules say.
+The evaluation uses the same request and the same verified identity, so that nothing is verified twice. It only happens
+if policies decided the request. A request refused before any rule (a bad token, an ambiguous path) is refused by any
+policies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
 
 BY_POLICY: Final = frozenset((Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT, Reason.DENY_POLICY, Reason.NO_MATCHING_POLICY))
-"""The reasons of decisions that policies made."""
+"""The reasons of decisions made by policies."""
 
 
 def decide_again(
@@ -33,21 +33,21 @@ def decide_again(
     caller: str = "",
     views: FactViews = NO_FACTS,
 ) -> Decision | None:
-    """The decision of the policies in `shadow` on what was `decided` at `now`; None where no policy decided that."""
+    """Decide the request with the policies in `shadow`; None if `decided` was not decided by policies."""
     if decided.reason not in BY_POLICY:
         return None
     table, options = shadow.table, shadow.options
     try:
         workload = shadow.workloads.resolve(request, caller) if options.shared else None
         view = table.default_view if workload is None else table.view(workload)
-    except Refused:  # cannot be: it was resolved for the decision, with the same options
+    except Refused:  # impossible: the decision resolved it with the same options
         return None
     inputs = Inputs(request, decided.identity, options, now, None, facts_of(shadow, workload, views))
     return combine(view, inputs, default_allow=options.default_allow)
 
 
 def disagreement(decided: Decision, other: Decision) -> Disagreement | None:
-    """What `other` says where that is not the verdict that was `decided`; None where they agree."""
+    """Return `other` as a disagreement, None if both verdicts are equal."""
     if other.verdict is decided.verdict:
         return None
     return Disagreement(other.verdict, other.reason, other.policy, other.rule, other.rule_name)

@@ -142,7 +142,7 @@ def test_a_denial_by_an_unknown_condition_reports_the_error_and_the_value() -> N
         "`int(request.headers['x-level']) < 3` is Unknown (cannot convert string to int, "
         "`request.headers['x-level']` is `\"high\"`), "
         "rule has `request.method == 'GET' && int(request.headers['x-level']) < 3`; "
-        "this can't be told for certain, and a DENY takes it for a match"
+        "this is uncertain, and a DENY treats it as a match"
     )
     assert found.decision.detail == "its condition is Unknown: it could not be evaluated on this request"
 
@@ -205,7 +205,7 @@ def test_a_denial_for_an_ambiguous_header_reports_the_ambiguity() -> None:
     assert found.matched == (
         (
             "request.headers[x]: saw repeated values joined into one, rule has `a`; "
-            "this can't be told for certain, and a DENY takes it for a match"
+            "this is uncertain, and a DENY treats it as a match"
         ),
     )
 
