@@ -123,6 +123,19 @@ def _is_for_istio(document: dict[str, Any]) -> bool:
     return document.get("spec", {}).get("action") == "CUSTOM"
 
 
+def anchors(text: str) -> set[str]:
+    """What a link may name behind `#`: the page's headings as GitHub makes anchors of them, repeated ones numbered."""
+    without_blocks = _FENCE.sub("", text)
+    seen: dict[str, int] = {}
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", without_blocks, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w -]", "", shown).lower().replace(" ", "-")
+        number = seen[anchor] = seen.get(anchor, -1) + 1
+        found.add(f"{anchor}-{number}" if number else anchor)
+    return found
+
+
 def named_tests(text: str) -> list[tuple[str, str]]:
     """The tests that a text names, as (file, function)."""
     return re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`", text)

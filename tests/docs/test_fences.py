@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs import checks
 from tests.docs.commands import WrongCommand, check_line, logical_lines
-from tests.docs.fences import ROOT, Fence, fences, fences_of, kind_of, named_tests, pages
+from tests.docs.fences import ROOT, Fence, anchors, fences, fences_of, kind_of, named_tests, pages
 from zta_authz.errors import FaultsError, SettingsErrors
 
 if TYPE_CHECKING:
@@ -151,6 +151,21 @@ def test_every_yaml_that_a_page_tells_to_run_is_where_it_says() -> None:
     for page in pages():
         for path in re.findall(r"`((?:docs|envoy|k8s|bench)/[\w./-]+)`", page.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), (str(page), path)
+
+
+def test_links_to_headings_lead_to_one() -> None:
+    broken = []
+    for page in (*pages(), ROOT / "CHANGELOG.md"):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            if "://" not in target and linked.is_file() and anchor not in anchors(linked.read_text(encoding="utf-8")):
+                broken.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
+    assert broken == []
+
+
+def test_anchors_are_made_as_github_makes_them() -> None:
+    text = "# What `x_y` is, [here](a.md)\n## JSON\n```\n# a comment\n```\n## JSON\n"
+    assert anchors(text) == {"what-x_y-is-here", "json", "json-1"}
 
 
 def test_every_test_that_a_page_names_exists() -> None:

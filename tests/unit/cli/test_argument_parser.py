@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.fences import anchors
 from zta_authz.cli import main
 from zta_authz.cli.main import _COMMANDS, parser
 
@@ -18,11 +19,6 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
         main([*command, "--help"])
     assert ended.value.code == 0
     return capsys.readouterr().out
-
-
-def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("command", [[], *ALL], ids=" ".join)
@@ -43,7 +39,7 @@ def test_every_help_text_names_a_page_that_exists(capsys: pytest.CaptureFixture[
     assert more is not None
     page = ROOT / more[1]
     assert page.is_file()
-    assert more[2] is None or more[2] in anchors(page)
+    assert more[2] is None or more[2] in anchors(page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
