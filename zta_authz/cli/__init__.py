@@ -1,4 +1,4 @@
-"""The operator's commands. Each is one module with `register(subparsers)` and `run(arguments) -> exit status`."""
+"""The commands of `zta-authz`. Each is a module with `register(subparsers)` and `run(arguments) -> exit status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's parser: help with examples and a link, and a suggestion for what was misspelt."""
+"""The argument parser: help with examples and a link to the docs, and suggestions for misspelt arguments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 DOCS: Final = "docs/"
-"""Where the pages are, from the top of the project's repository."""
+"""The directory of the documentation, relative to the root of the repository."""
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wraps paragraphs, and leaves those alone that are indented: examples."""
+    """Wraps paragraphs, except indented ones, which are examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = text.split("\n\n")
@@ -25,7 +25,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Suggests what was probably meant; each command reports what it does not know, with its own usage."""
+    """Suggests a correction for unknown arguments. Each command reports them with its own usage text."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As `argparse.ArgumentParser`."""
@@ -33,7 +33,7 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As `argparse.ArgumentParser.parse_known_args`, but nothing unknown is let through."""
+        """As `argparse.ArgumentParser.parse_known_args`, but an unknown argument is an error."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggested_options(unknown)}")
@@ -49,22 +49,22 @@ class ArgumentParser(argparse.ArgumentParser):
             return
         known = [str(choice) for choice in action.choices]
         near = suggestion(str(value), known) or f"; choose from {', '.join(known)}"
-        raise argparse.ArgumentError(action, f"`{value}` is not one of its values{near}")
+        raise argparse.ArgumentError(action, f"invalid value `{value}`{near}")
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and what is wrong, and end with status 2."""
+        """Print the usage and the error, and exit with status 2."""
         from zta_authz.cli.output import one_line
 
         super().error(f"{one_line(message)} (more: {self.prog} --help)")
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, or "" where nothing known is near."""
+    """Return `; did you mean ...?`, or "" if no known word is similar."""
     near = get_close_matches(given, list(known), 1)
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def epilog(status: str, page: str, *examples: str) -> str:
-    """The end of a command's help: its exit status, examples, and where in docs/ there is more."""
+    """Return the end of a command's help: exit statuses, examples and the page in docs/."""
     shown = "\n".join(f"  {example}" for example in examples)
     return f"Exit status: {status}.\n\nExamples:\n{shown}\n\nMore: {DOCS}{page}"

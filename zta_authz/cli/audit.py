@@ -1,7 +1,6 @@
-"""`zta-authz audit verify FILE…`: whether decision logs are as they were written.
+"""`zta-authz audit verify FILE…`: detect changes of decision logs.
 
-Files of several logs, those of several workers say, are verified log by log; which is which, they say themselves.
-Exit status: 0 it is, 1 it is not, 2 files or keys can't be read.
+Files of several logs, for example of several workers, are grouped by the log id that they contain.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command to the command line."""
     from zta_authz.cli.argument_parser import epilog
 
-    status = "0 each log is as it was written, 1 one is not, 2 files or keys can't be read"
+    status = "0 all logs are unchanged, 1 a log was changed, 2 files or keys can't be read"
     page, example = "decision-log.md#verifying", "zta-authz audit verify decisions.jsonl"
     command = subparsers.add_parser(
         "audit",
         help="verify a decision log",
-        description="Work on decision logs.",
+        description="Verify decision logs.",
         epilog=epilog(status, page, example),
     )
     actions = command.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     verify = actions.add_parser(
         "verify",
-        help="find lines that were changed, removed, moved, cut off or computed anew",
-        description="Verify that decision logs are as they were written.",
+        help="detect records that were changed, removed, reordered, truncated or rewritten",
+        description="Verify the hash chain of decision logs, and their signed checkpoints if given.",
         epilog=epilog(
             status,
             page,
@@ -57,14 +56,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     verify.add_argument("files", nargs="+", metavar="FILE", help="files of one or several logs, in any order")
     verify.add_argument(
-        "--checkpoints", metavar="FILE", action="append", default=[], help="a log's signed checkpoints; repeatable"
+        "--checkpoints",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="signed checkpoints of a log; may be repeated",
     )
-    verify.add_argument("--public-key", metavar="FILE", help="the Ed25519 key (PEM) that they are verified with")
+    verify.add_argument("--public-key", metavar="FILE", help="the Ed25519 public key (PEM) of the checkpoints")
     verify.add_argument(
         "--first-record",
         metavar="NUMBER",
         type=_number,
-        help="the record that the log begins with, where you have older ones elsewhere",
+        help="the number of the first record, if older records are archived elsewhere (default: 1)",
     )
     add_output_argument(verify)
     verify.set_defaults(run=run)
@@ -72,12 +75,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= _MAX_DIGITS:
-        raise argparse.ArgumentTypeError("not the number of a record")
+        raise argparse.ArgumentTypeError("not a record number")
     return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify. Raises `FaultsError` where a file can't be read."""
+    """Verify. Raises `FaultsError` if a file can't be read."""
     key = _public_key(arguments)
     firsts = [
         (name, _read(name, _MAX_LINE_BYTES).partition(b"\n")[0])
@@ -86,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     logs = logs_of(firsts)
     if arguments.first_record is not None and len(logs) != 1:
-        message = f"--first-record is for one log, and these are files of {len(logs)}"
-        raise FaultsError([Fault("command line", 0, 0, message, "verify them one by one")])
+        message = f"--first-record applies to one log, but these are files of {len(logs)} logs"
+        raise FaultsError([Fault("command line", 0, 0, message, "verify the logs one by one")])
     first = 1 if arguments.first_record is None else arguments.first_record
     signed = _checkpoints_by_log(arguments.checkpoints, logs)
     verified = []
@@ -97,14 +100,14 @@ def run(arguments: argparse.Namespace) -> int:
             for checkpoints in signed[number]:
                 verifier.read_checkpoints(checkpoints, _lines(checkpoints), key)
             if not signed[number]:
-                message = "none of the checkpoints is of this log"
+                message = "there is no checkpoint of this log"
                 verifier.report.find(files[0][0], 0, None, Kind.CHECKPOINT, message)
         for name in segment_order(files):
             verifier.read_segment(name, _lines(name))
         verified.append(_Verified(verifier.finish(), len(files)))
     if not verified or any(log.report.ok and log.report.last_seq is None for log in verified):
-        message = "there are no records"  # a log begins with one of its own: to verify nothing proves nothing
-        raise FaultsError([Fault(" ".join(arguments.files), 0, 0, message, "is it the right file?")])
+        message = "there are no records"  # a log always starts with an event, so an empty one is suspicious
+        raise FaultsError([Fault(" ".join(arguments.files), 0, 0, message, "check that this is the right file")])
     if arguments.output == "json":
         print_json("AuditVerification", _fields(verified))
     else:
@@ -115,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What was found in one log, and of how many files it is."""
+    """The report on one log, and the number of its files."""
 
     report: Report
     files: int
@@ -124,18 +127,18 @@ class _Verified:
 def _public_key(arguments: argparse.Namespace) -> Ed25519PublicKey | None:
     if bool(arguments.checkpoints) != (arguments.public_key is not None):
         message = "--checkpoints and --public-key go together"
-        raise FaultsError([Fault("command line", 0, 0, message, "give both or none")])
+        raise FaultsError([Fault("command line", 0, 0, message, "give both options or neither")])
     if arguments.public_key is None:
         return None
     try:
         return load_public_key(_read(arguments.public_key, _MAX_KEY_BYTES))
     except ValueError as error:
-        hint = "`openssl pkey -in KEY -pubout -out FILE` makes it"
+        hint = "create the file with `openssl pkey -in KEY -pubout -out FILE`"
         raise FaultsError([Fault(arguments.public_key, 0, 0, str(error), hint)]) from error
 
 
 def _checkpoints_by_log(files: list[str], logs: list[list[tuple[str, bytes]]]) -> list[list[str]]:
-    """For each log the files of checkpoints that name it. With one log they are all its own: others are findings."""
+    """Return the checkpoint files of each log. A single log gets all files; foreign checkpoints become findings."""
     if len(logs) <= 1:
         return [list(files) for _ in logs]
     by_log: list[list[str]] = [[] for _ in logs]
@@ -143,16 +146,14 @@ def _checkpoints_by_log(files: list[str], logs: list[list[tuple[str, bytes]]]) -
     for file in files:
         log = checkpoint_log(_lines(file))
         if not log or log not in ids:
-            message = (
-                "these checkpoints are of none of the logs" if log else "these checkpoints do not say of which log"
-            )
+            message = "these checkpoints belong to none of the logs" if log else "these checkpoints have no log id"
             raise FaultsError([Fault(file, 0, 0, message, "name all files of that log, or verify the logs one by one")])
         by_log[ids.index(log)].append(file)
     return by_log
 
 
 def _fields(verified: list[_Verified]) -> dict[str, Any]:
-    """One log's fields stand at the top; of several the numbers are added up there, and each has its own in `logs`."""
+    """Return the JSON fields: of a single log or sums over several logs, and those of each log in `logs`."""
     reports = [log.report for log in verified]
     only = reports[0] if len(reports) == 1 else None
     findings = [finding for report in reports for finding in report.findings]
@@ -192,7 +193,7 @@ def _print(report: Report, files: int, *, several: bool) -> None:
         print(one_line(f"{place}: {finding.kind}: {finding.message}"))
     if report.finding_count > len(report.findings):
         print(f"and {report.finding_count - len(report.findings)} more")
-    state = "ok" if report.ok else "NOT AS IT WAS WRITTEN"
+    state = "ok" if report.ok else "CHANGED"
     numbers = "no records" if report.last_seq is None else f"records {report.first_seq} to {report.last_seq}"
     which = f"log {report.log or 'without an id'}: " if several else ""
     counts = f"{report.decisions} decisions, files: {files}, checkpoints: {report.checkpoints}"
@@ -200,7 +201,7 @@ def _print(report: Report, files: int, *, several: bool) -> None:
 
 
 def _lines(name: str) -> Iterator[bytes]:
-    r"""The lines of a file with their `\n`; an endless one comes in pieces, which are no records."""
+    r"""Yield the lines of a file with their `\n`. Overlong lines are split, and the parts are not valid records."""
     with _open(name) as file:
         while line := file.readline(_MAX_LINE_BYTES):
             yield line
@@ -222,4 +223,4 @@ def _open(name: str) -> BinaryIO:
 
 
 def _unreadable(name: str, error: OSError) -> FaultsError:
-    return FaultsError([Fault(name, 0, 0, f"cannot be read: {error.strerror}", "name a file that can")])
+    return FaultsError([Fault(name, 0, 0, f"cannot be read: {error.strerror}", "name a readable file")])

@@ -1,4 +1,4 @@
-"""`zta-authz check`: would `serve` take these policies, and do they mean what was meant?"""
+"""`zta-authz check`: validate policies as `serve` does, and warn of rules that are probably mistakes."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     command = subparsers.add_parser(
         "check",
-        help="validate policies, and warn of rules that can't mean what was meant",
-        description="Load policies exactly as `serve` does, print every fault as file:line:column, then warnings.",
+        help="validate policies, and warn of probable mistakes",
+        description="Load policies exactly as `serve` does. Print every fault as file:line:column, then the warnings.",
         epilog=epilog(
-            "0 nothing wrong (there may be warnings), 1 warnings with --strict-warnings, 2 faults",
+            "0 no faults (warnings are possible), 1 warnings with --strict-warnings, 2 faults",
             "cli.md#check",
             "zta-authz check policies/",
             "zta-authz check policies/ --strict-warnings -n shop -l app=orders",
             "zta-authz check --config settings.yaml -o json",
         ),
     )
-    command.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (default: the settings')")
-    command.add_argument("--strict-warnings", action="store_true", help="end with status 1 if there is any warning")
+    command.add_argument(
+        "paths", metavar="PATH", nargs="*", help="files or directories (default: `policies` of the settings)"
+    )
+    command.add_argument("--strict-warnings", action="store_true", help="exit with status 1 if there are warnings")
     add_output_argument(command)
     add_settings_arguments(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check. Raises `FaultsError` where text is wanted and something is wrong."""
+    """Check. Raises `FaultsError` if there are faults and the output is text."""
     import time
 
     from zta_authz.cli.command_inputs import options_for, read_settings
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Snapshot:
-    """The same with warnings of what lets nobody through, and a note of what is not judged of files named here."""
+    """Add warnings about trust and keys, and a note if `root_documents.paths` is not applied."""
     import time
     from dataclasses import replace
 
@@ -77,8 +79,8 @@ def _with_outlook(settings: Settings, snapshot: Snapshot, *, whole: bool) -> Sna
 
     trust = outlook_warnings(settings, snapshot, time.time(), whole=whole)
     if not whole and settings.root_documents.paths is not None:
-        message = "`root_documents.paths` is not held against files that the command line names"
-        note = Fault("root_documents", 0, 0, message, "leave them out, and the settings' own files are judged by it")
+        message = "`root_documents.paths` is not applied to files named on the command line"
+        note = Fault("root_documents", 0, 0, message, "leave the files out to check those of the settings")
         snapshot = replace(snapshot, notes=(*snapshot.notes, note))
     return replace(snapshot, warnings=(*snapshot.warnings, *trust, *unreachable_keys(snapshot, settings)))
 

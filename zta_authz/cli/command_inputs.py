@@ -1,4 +1,4 @@
-"""What the commands read: settings with the command line's own over them, and small files."""
+"""Inputs that commands share: settings with overrides from the command line, and small files."""
 
 from __future__ import annotations
 
@@ -21,26 +21,36 @@ STDIN: Final = "-"
 
 
 def add_settings_arguments(command: argparse.ArgumentParser) -> None:
-    """`--config` and what overrides it."""
-    group = command.add_argument_group("how policies are read (default: as `serve` with these settings reads them)")
-    group.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
-    group.add_argument("--semantics", choices=[str(choice) for choice in Semantics], help="which reading decides")
+    """Add `--config` and the options that override single settings."""
+    group = command.add_argument_group("how policies are read (default: as `serve` reads them with the same settings)")
+    group.add_argument(
+        "--config", metavar="FILE", help="settings file in YAML (default: built-in defaults and environment variables)"
+    )
+    group.add_argument(
+        "--semantics", choices=[str(choice) for choice in Semantics], help="how policies are interpreted"
+    )
     group.add_argument("-n", "--namespace", metavar="NS", help="the workload's namespace")
     group.add_argument(
-        "-l", "--label", metavar="KEY=VALUE", action="append", default=[], type=_label, help="a label of the workload"
+        "-l",
+        "--label",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=_label,
+        help="a label of the workload; may be repeated",
     )
-    group.add_argument("--root-namespace", metavar="NS", help="the namespace whose policies are for every workload")
+    group.add_argument("--root-namespace", metavar="NS", help="the namespace whose policies apply to every workload")
 
 
 def _label(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not key or not sign:
-        raise argparse.ArgumentTypeError("write KEY=VALUE, like app=hatshop")
+        raise argparse.ArgumentTypeError("write KEY=VALUE, for example app=hatshop")
     return key, value
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings that `serve` would use, with the arguments over them. Raises `SettingsErrors`."""
+    """Load the settings as `serve` does, and apply the command-line overrides. Raises `SettingsErrors`."""
     settings = load_settings(arguments.config, os.environ)
     workload: dict[str, object] = {}
     if arguments.namespace:
@@ -56,9 +66,9 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def options_for(settings: Settings, paths: Sequence[str]) -> Options:
-    """The settings' options, for policies at `paths` where there are any.
+    """Return the options of the settings, for the policies at `paths` if there are any.
 
-    Where files stand is then no matter: those that the settings name are others, or the same in another place.
+    With `paths`, `root_documents.paths` is not applied: it names files of the service, not these.
     """
     if not paths:
         return settings.options()
@@ -67,7 +77,7 @@ def options_for(settings: Settings, paths: Sequence[str]) -> Options:
 
 
 def read_small_file(name: str, hint: str, limit: int = MAX_REQUEST_BYTES) -> bytes:
-    """The bytes of file `name` (`-`: standard input). Raises `FaultsError` with `hint` where it can't be read."""
+    """Read file `name` (`-` is standard input). Raises `FaultsError` with `hint` if that fails or it is too large."""
     try:
         if name == STDIN:
             content = sys.stdin.buffer.read(limit + 1)
@@ -78,12 +88,12 @@ def read_small_file(name: str, hint: str, limit: int = MAX_REQUEST_BYTES) -> byt
         reason = getattr(error, "strerror", None) or str(error)
         raise FaultsError([Fault(name, 0, 0, f"cannot be read: {reason}", hint)]) from None
     if len(content) > limit:
-        raise FaultsError([Fault(name, 0, 0, f"has more than {limit // 1024} KiB", hint)])
+        raise FaultsError([Fault(name, 0, 0, f"is larger than {limit // 1024} KiB", hint)])
     return content
 
 
 def as_text(name: str, content: bytes) -> str:
-    """`content` as UTF-8 text. Raises `FaultsError` with the place of what is not."""
+    """Decode `content` as UTF-8. Raises `FaultsError` with the line and column of the first invalid byte."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

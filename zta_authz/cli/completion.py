@@ -1,4 +1,4 @@
-"""`zta-authz completion`: a script that lets a shell complete commands, options and their values."""
+"""`zta-authz completion`: print a shell script that completes commands, options and their values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = subparsers.add_parser(
         "completion",
         help="print a completion script for your shell",
-        description="Print a script that completes commands, options and their values.",
+        description="Print a shell script that completes commands, options and their values.",
         epilog=epilog(
-            "0 printed",
+            "0 the script was printed",
             "cli.md#completion",
             "zta-authz completion bash > ~/.local/share/bash-completion/completions/zta-authz",
         ),
     )
-    command.add_argument("shell", choices=sorted(_SCRIPTS), help="the shell that will read it")
+    command.add_argument("shell", choices=sorted(_SCRIPTS), help="the shell that loads the script")
     command.set_defaults(run=run)
 
 
@@ -47,7 +47,7 @@ class _Option(NamedTuple):
 
 
 class _Command(NamedTuple):
-    """`words`: none for the program itself. `choices`: what may stand where a file may else."""
+    """A command to complete. `words` is empty for the program itself; `choices` are values of positional arguments."""
 
     words: tuple[str, ...]
     help: str
@@ -56,7 +56,7 @@ class _Command(NamedTuple):
 
 
 def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = (), text: str = "") -> Iterator[_Command]:
-    """The program, its commands, and theirs."""
+    """Yield the program, its commands and their subcommands."""
     options: list[_Option] = []
     choices: list[str] = []
     below: list[_Command] = []
@@ -75,7 +75,7 @@ def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = (), text
 
 
 def _plain(text: str) -> str:
-    """`text` without what one of the shells would read as something else."""
+    """Remove the characters of `text` that are special in one of the shells."""
     return re.sub(r"[^\w .,;()/=+\u2019-]", "", text.replace("%(default)s", "").replace("'", "\u2019"))
 
 
@@ -116,7 +116,7 @@ def _bash(commands: list[_Command]) -> str:
 
 
 def _zsh(commands: list[_Command]) -> str:
-    """Zsh runs what is made for bash."""
+    """Return the bash script with the lines that let zsh run it."""
     head = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
     return head + _bash(commands)
 

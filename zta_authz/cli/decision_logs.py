@@ -1,8 +1,8 @@
-"""Lines of a decision log as requests to be decided again, and what of them a log does not tell.
+"""Read decision records as requests that can be decided again.
 
-Recorded are method, path, host, addresses, the verified peer, issuer and subject of the token, the API client and what
-binds the token. Not recorded, on purpose, are headers, query, other claims, the server name and metadata: what rules
-ask of these can't be told from a log.
+A record has the method, path, host, addresses, verified peer, issuer and subject of the token, API client and token
+binding. It does not have headers, query, other claims, server name or metadata, by design: rules on these can't be
+decided from a log.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _OF_TOKEN: Final = frozenset(("token_issuer", "token_subject"))
 
 
 class NotADecision(Exception):
-    """The line is no decision that can be looked at again; says why."""
+    """The line is not a decision that can be replayed. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedDecision:
-    """One recorded decision. `unknown` are the recorded fields that were masked or cut."""
+    """One recorded decision. `unknown` names the fields that were masked or truncated."""
 
     fields: dict[str, Any]
     now: float
@@ -63,15 +63,15 @@ class RecordedDecision:
 
     @property
     def by_policy(self) -> bool:
-        """Whether policies decided; else it was refused before any rule was asked."""
+        """Whether policies decided. Otherwise the request was refused before policies were evaluated."""
         return self.fields["reason"] in BY_POLICY
 
     def inputs(self, options: Options, at: float | None = None) -> Inputs:
-        """What is known of the request, as rules see it; `at` is another time to decide it at."""
+        """Return the recorded request as input of rules. `at` replaces the recorded time."""
         return Inputs(self._request(), self._identity(), options, self.now if at is None else at)
 
     def known(self, inputs: Inputs) -> Callable[[Clause], bool]:
-        """Whether a clause can be told for these `inputs`."""
+        """Return a function that tells whether a clause can be decided for these `inputs`."""
         return lambda clause: _is_known(self, clause, inputs)
 
     def _request(self) -> RequestAttributes:
@@ -100,16 +100,16 @@ class RecordedDecision:
 
 
 def parse_record(line: bytes, masked: Collection[str]) -> RecordedDecision:
-    """The decision in one line; `masked` are the fields that settings mask. Raises `NotADecision`, or ValueError."""
+    """Parse one line. `masked` are the fields that the settings mask. Raises `NotADecision` or ValueError."""
     fields = json.loads(line)
     if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str):
         raise ValueError("not a record")
     if fields["schema"] != SCHEMA:
         if fields["schema"].startswith("zta.dev/audit-log/"):
-            raise NotADecision("an event of the log itself")
-        raise ValueError("a record of another kind")
+            raise NotADecision("an event of the log")
+        raise ValueError("a record of another schema")
     if "time" not in fields:
-        raise NotADecision("what is left of a record that could not be made")
+        raise NotADecision("a replacement for a record that could not be encoded")
     if not all(isinstance(fields.get(name), str) for name in _TEXTS):
         raise ValueError("a record without its fields")
     unknown = {name for name in _TEXTS if name in masked or _is_masked(fields[name])}
@@ -165,7 +165,7 @@ def _text_is_known(recorded: RecordedDecision, clause: TextClause, inputs: Input
     if dimension is PEER:
         if "principal" in unknown:
             return False
-        # of Istio's several names of a peer one is recorded: that it matches is certain, that none does is not
+        # Under Istio's semantics a peer may have several names and one is recorded: a match is certain, a miss is not.
         return inputs.strict or inputs.identity.peer is None or clause.holds(inputs, False) is not clause.negated
     if dimension is API_CLIENT:
         return "api_client" in recorded.fields and "api_client" not in unknown
@@ -182,4 +182,4 @@ def _address_is_known(recorded: RecordedDecision, clause: AddressClause, inputs:
     direct = inputs.options.use_remote_address and inputs.options.xff_num_trusted_hops == 0
     if clause.dimension is SOURCE_IP or (clause.dimension is REMOTE_IP and direct):
         return "source" not in recorded.unknown
-    return False  # the client's address comes from headers
+    return False  # the client's address comes from headers, which are not recorded

@@ -1,4 +1,4 @@
-"""A decision and why it came out so, as text for people and as fields for JSON."""
+"""Print a decision and its explanation, as text or as JSON fields."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
     from zta_authz.pdp.explain import Explanation, Miss
 
-_TRUST = {PeerTrust.CERTIFICATE: "certificate verified", PeerTrust.PROXY: "the proxy's word"}
+_TRUST = {PeerTrust.CERTIFICATE: "certificate verified", PeerTrust.PROXY: "asserted by the proxy"}
 
 
 def time_text(at: float) -> str:
-    """`at` (seconds since the epoch) as RFC 3339, UTC."""
+    """Format `at`, in seconds since the epoch, as RFC 3339 in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
 def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: Explanation) -> dict[str, Any]:
-    """The decision in JSON; `policy`, `rule` and parts of `identity` are null where there is none."""
+    """Return the decision as JSON fields; `policy`, `rule` and parts of `identity` may be null."""
     decision = explanation.decision
     return {
         "verdict": decision.verdict.value,
@@ -88,7 +88,7 @@ def _identity_fields(subject: Subject, decision: Decision) -> dict[str, Any]:
 
 
 def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Explanation) -> Iterator[Text]:
-    """The decision in lines for people."""
+    """Return the lines of text that describe the decision."""
     decision = explanation.decision
     style = "bold green" if decision.allowed else "bold red"
     yield Text(decision.verdict.value.upper(), style=style).append(f"  {decision.reason.value}", style="not bold")
@@ -102,7 +102,7 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
     yield _row("peer", _peer(subject, decision))
     yield _row("token", _token(subject, decision))
     for shadow in decision.shadows:
-        how = "dry run" if shadow.dry_run else "never decides"
+        how = "dry run" if shadow.dry_run else "does not decide"
         yield _row(
             "also",
             f"{shadow.action} policy {shadow.policy}, rule {rule_label(shadow.rule, shadow.rule_name)} matched ({how})",
@@ -113,7 +113,7 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
 
 
 def nearest_lines(evaluator: PolicyEvaluator, nearest: Sequence[Miss]) -> Iterator[Text]:
-    """The ALLOW rules that nearly matched, each with what failed in it."""
+    """Return lines for the ALLOW rules that nearly matched, each with its failed clauses."""
     if nearest:
         yield Text("nearest ALLOW rules:")
     for miss in nearest:
@@ -142,8 +142,8 @@ def _peer(subject: Subject, decision: Decision) -> str:
 def _token(subject: Subject, decision: Decision) -> str:
     token, refused = decision.identity.token, decision.refused_token
     if refused is not None:
-        how = "its signature held" if refused.verified else "not verified"
-        return f"refused; it names issuer `{refused.issuer}`, subject `{refused.subject}` ({how})"
+        how = "its signature is valid" if refused.verified else "not verified"
+        return f"refused: issuer `{refused.issuer}`, subject `{refused.subject}` ({how})"
     if token is None:
         return "none"
     how = "assumed" if subject.claims is not None else f"verified by {token.policy}" if token.policy else "verified"

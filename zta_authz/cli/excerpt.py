@@ -1,6 +1,6 @@
-"""The line of a file that a fault is about, with a mark below it, for people who read faults as text.
+"""Excerpts of files for faults: the line of the fault, and a marker below its column.
 
-A line that may hold a secret is never shown: faults end up in the logs of CI.
+Lines that may contain a secret are never printed, because faults end up in CI logs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 MAX_EXCERPTS: Final = 100
 _WIDTH: Final = 100
-"""Columns of source that are shown of a longer line."""
+"""The maximum number of columns that are printed of a line."""
 _BEFORE: Final = 40
-"""How many of them stand before the fault's column."""
+"""The number of columns that are printed before the fault's column."""
 _SPAN: Final = re.compile(r"[^\s:,\[\]{}]+")
 _SECRET_NAME: Final = re.compile(
     r"auth[a-z]*['\"]?\s*:|bearer|token\b|secret|passw|passphrase|cookie|credential|api[-_]?key|private[-_]?key|headers['\"]?\s*:",
@@ -31,14 +31,14 @@ _OPAQUE: Final = re.compile(
 
 
 class Excerpts:
-    """Gives excerpts, and reads each file once."""
+    """Returns excerpts, and reads each file only once."""
 
     def __init__(self) -> None:
         self._files: dict[str, list[str]] = {}
         self._given = 0
 
     def of(self, fault: Fault) -> list[str]:
-        """The lines to print below `fault`: none where it has no line in a file, or the line may hold a secret."""
+        """Return the lines to print below `fault`; [] if it has no line, or the line may contain a secret."""
         lines = self._lines(fault.source) if fault.line and self._given < MAX_EXCERPTS else []
         if not 0 < fault.line <= len(lines):
             return []
@@ -60,7 +60,7 @@ class Excerpts:
 
 
 def _cut(text: str, column: int) -> tuple[str, str]:
-    """What is shown of a line, and the mark that goes below it."""
+    """Return the part of a line to print, and the marker to print below it."""
     from rich.cells import cell_len
 
     at = max(0, min(column, len(text)) - 1)
@@ -74,11 +74,11 @@ def _cut(text: str, column: int) -> tuple[str, str]:
 
 
 def _read(name: str) -> list[str]:
-    """The lines of a file, counted as the YAML reader counts them; empty where it is no file, or a large one."""
+    """Return the lines of a file as the YAML reader counts them; [] if it is not a file or too large."""
     try:
         file = Path(name)
         if not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
             return []
         return re.split("\r\n|[\r\n\x85\u2028\u2029]", file.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError):  # it is gone, or `name` is no path
+    except (OSError, ValueError):  # the file was deleted, or `name` is not a path
         return []

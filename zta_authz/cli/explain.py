@@ -1,4 +1,4 @@
-"""`zta-authz explain`: what would be decided on one request, by which rule, or what was missing for an allow."""
+"""`zta-authz explain`: decide one request, and print the rule that decides or what is missing for an allow."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     command = subparsers.add_parser(
         "explain",
-        help="decide one request and say why",
-        description="Decide one request on the same core that serves, and say why it comes out so.",
+        help="decide one request and explain the decision",
+        description="Decide one request with the code that `serve` uses, and explain the decision.",
         epilog=epilog(
-            "0 allow, 1 deny, 2 policies or request can't be read",
+            "0 allow, 1 deny, 2 the policies or the request can't be read",
             "cli.md#explain",
             "zta-authz explain GET /orders --principal spiffe://cluster.local/ns/default/sa/frontend",
             "zta-authz explain POST /orders --claim iss=https://issuer.example --claim sub=ann --header x-team=a",
@@ -38,20 +38,26 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_request_arguments(command)
     command.add_argument(
-        "--policies", metavar="PATH", nargs="+", default=[], help="files or directories (default: the settings')"
+        "--policies",
+        metavar="PATH",
+        nargs="+",
+        default=[],
+        help="files or directories (default: `policies` of the settings)",
     )
     command.add_argument(
-        "--request", metavar="FILE", help="a request in YAML, or a recorded CheckRequest; - reads stdin"
+        "--request", metavar="FILE", help="a request in YAML or a recorded CheckRequest; `-` reads standard input"
     )
-    command.add_argument("--binary", action="store_true", help="the request is a CheckRequest, whatever it looks like")
     command.add_argument(
-        "--at", metavar="TIME", type=time_argument, help="time of the decision, RFC 3339 (default: now)"
+        "--binary", action="store_true", help="read the request as a CheckRequest without detecting its format"
+    )
+    command.add_argument(
+        "--at", metavar="TIME", type=time_argument, help="decide as of this time, RFC 3339 (default: now)"
     )
     command.add_argument(
         "--caller",
         metavar="SPIFFE_ID",
         type=_caller,
-        help="the proxy that asks (default: a Unix socket)",
+        help="the SPIFFE ID of the proxy that sends the check (default: a proxy on the Unix socket)",
     )
     add_output_argument(command)
     add_settings_arguments(command)
@@ -70,24 +76,26 @@ def _caller(text: str) -> str:
 
 
 def _subject_reader(arguments: argparse.Namespace) -> Callable[[], Subject]:
-    """What reads the request that is asked about. Ends the process with status 2 where there is none, or two."""
+    """Return a function that reads the request. Exits with status 2 unless exactly one request is given."""
     from zta_authz.cli.request_arguments import given_fields, read_arguments
     from zta_authz.cli.request_files import load_request
 
     fields, caller = given_fields(arguments), arguments.caller or ""
     if arguments.request and fields:
-        arguments.usage_error(f"--request has the whole request: leave out {', '.join(fields)}, or leave out --request")
+        arguments.usage_error(
+            f"--request contains the whole request: leave out {', '.join(fields)}, or leave out --request"
+        )
     if not arguments.request and arguments.binary:
-        arguments.usage_error("--binary goes with --request FILE")
+        arguments.usage_error("--binary requires --request FILE")
     if arguments.request:
         return lambda: load_request(arguments.request, binary=arguments.binary, caller=caller)
     if arguments.method is None:
-        arguments.usage_error("name a request first, like `explain GET /orders`, or a file: `explain --request FILE`")
+        arguments.usage_error("give a request, for example `explain GET /orders`, or a file: `explain --request FILE`")
     return lambda: read_arguments(fields, caller)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explain. Raises `FaultsError` with everything that is wrong with settings, policies and request."""
+    """Explain. Raises `FaultsError` with all faults of the settings, the policies and the request."""
     import time
 
     from zta_authz.cli.command_inputs import options_for, read_settings

@@ -1,4 +1,4 @@
-"""Faults as text on standard error: a line each, and the line of the file below it."""
+"""Print faults to standard error, one line each, optionally with an excerpt of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_faults(faults: Iterable[Fault], *, excerpts: bool = False) -> None:
-    """Each fault as one line on standard error; with `excerpts`, the line of its file below it."""
+    """Print each fault as one line to standard error; with `excerpts`, the source line below it."""
     from rich.console import Console
     from rich.text import Text
 

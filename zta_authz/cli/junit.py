@@ -1,4 +1,4 @@
-"""Outcomes of policy tests as JUnit XML, the dialect that CI systems read."""
+"""Write results of policy tests as JUnit XML for CI systems."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def write_junit(
     file: str, results: Iterable[tuple[Suite, Sequence[CaseResult]]], texts: dict[int, str], faults: Sequence[Fault]
 ) -> None:
-    """Write the report. `texts` has, by the outcome's `id`, what to say of a failure. Raises `FaultsError`.
+    """Write the report. `texts` has the text of each failure by the `id` of its result. Raises `FaultsError`.
 
-    Each fault that kept tests from running is an error of its own, so that no report looks clean without them.
+    Each fault that prevented the tests from running is an error in the report.
     """
     root = Element("testsuites", name="zta-authz")
     for suite, case_results in results:
@@ -39,7 +39,7 @@ def write_junit(
     try:
         ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        fault = Fault(file, 0, 0, f"cannot be written: {error.strerror}", "give --junit a file that can be")
+        fault = Fault(file, 0, 0, f"cannot be written: {error.strerror}", "name a writable file in --junit")
         raise FaultsError([fault]) from None
 
 
@@ -53,5 +53,5 @@ def _case(suite: Element, source: str, name: str, line: int) -> Element:
 
 
 def _xml_text(text: str) -> str:
-    """`text` with what XML 1.0 can't hold (control characters, lone surrogates) escaped; line ends are kept."""
+    """Escape the characters that XML 1.0 forbids (control characters, lone surrogates). Line ends are kept."""
     return "\n".join(one_line(line) for line in text.split("\n"))

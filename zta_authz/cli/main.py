@@ -1,4 +1,4 @@
-"""`zta-authz COMMAND`: argument parsing, and faults as lines on standard error.
+"""`zta-authz COMMAND`: parse the arguments, run the command, and print faults to standard error.
 
 Exit status: see "Exit status" in docs/cli.md.
 """
@@ -38,7 +38,7 @@ _COMMANDS: Final = {
     "envoy-config": "zta_authz.cli.envoy_config.command",
     "completion": "zta_authz.cli.completion",
 }
-"""Each command and its module, which is imported where it is asked for: all of them together take half a second."""
+"""The module of each command. It is imported on use: importing all modules takes half a second."""
 
 _EXAMPLES: Final = """\
 Examples:
@@ -48,7 +48,7 @@ Examples:
 
 
 def parser(commands: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
-    """The command line's grammar, with these commands."""
+    """Return the argument parser for `commands`."""
     root = ArgumentParser(
         prog="zta-authz",
         description="Zero-trust external authorization for Envoy and Istio.",
@@ -62,7 +62,7 @@ def parser(commands: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
 
 
 def _asked_for(arguments: Sequence[str]) -> Iterable[str]:
-    """The commands that the arguments are about: one that is named first, none for `--version`, else all."""
+    """Return the commands whose parsers are needed: the one named first, none for `--version`, otherwise all."""
     first = arguments[0] if arguments else ""
     if first in _COMMANDS:
         return (first,)
@@ -70,14 +70,14 @@ def _asked_for(arguments: Sequence[str]) -> Iterable[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status. What it prints is written when this returns, or it is status 1."""
+    """Run one command and return its exit status: 1 if its output could not be written."""
     given = sys.argv[1:] if argv is None else argv
     arguments = parser(_asked_for(given)).parse_args(given)
     try:
         status = _run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has enough
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         _give_up_stdout()
         return EXIT_UNREAD
     except OSError as error:
@@ -108,21 +108,21 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _with_directory(fault: Fault) -> Fault:
-    """`fault`, with the directory that its path counts from where a relative path leads nowhere."""
+    """Add the current directory to the hint of a fault about a relative path that does not exist."""
     if "o such file" not in fault.message or os.path.isabs(fault.source):
         return fault
-    hint = f"{fault.hint}; a relative path counts from {Path.cwd()}".removeprefix("; ")
+    hint = f"{fault.hint}; relative paths start at {Path.cwd()}".removeprefix("; ")
     return Fault(fault.source, fault.line, fault.column, fault.message, hint)
 
 
 def _do_without_stdout(command: str) -> None:
-    """Standard output was closed by whoever started this. Raises `FaultsError` for `serve`, which records on it."""
-    if command == "serve":  # else records went into whatever gets the free descriptor: a client's connection
-        message = "is closed, and decisions are recorded on it unless `audit.sink` says otherwise"
-        raise FaultsError([Fault("standard output", 0, 0, message, "give it a file, a pipe or /dev/null")])
-    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    """Replace the closed standard output by /dev/null. Raises `FaultsError` for `serve`, which writes records to it."""
+    if command == "serve":  # otherwise a client's connection could get descriptor 1, and receive the records
+        message = "is closed, but decisions are recorded on it unless `audit.sink` is changed"
+        raise FaultsError([Fault("standard output", 0, 0, message, "redirect it to a file, a pipe or /dev/null")])
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
 
 
 def _give_up_stdout() -> None:
-    """Nothing more can be written, also not at exit."""
+    """Redirect standard output to /dev/null, so that the flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What commands print: JSON as documented in docs/cli.md, colours only where a person looks at it."""
+"""Output of commands: JSON as documented in docs/cli.md, and text with colours on terminals only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "zta.dev/v1"
 _PLAIN_WIDTH: Final = 200
-"""Columns of tables in files and pipes."""
+"""The width of tables that are written to files and pipes, in columns."""
 
 
 def add_output_argument(command: argparse.ArgumentParser) -> None:
-    """`--output`."""
+    """Add `--output`."""
     command.add_argument(
-        "-o", "--output", choices=("text", "json"), default="text", help="what to print (default: text)"
+        "-o", "--output", choices=("text", "json"), default="text", help="output format (default: text)"
     )
 
 
 def stdout_console() -> Console:
-    """Standard output. What is printed is text of others: no markup, no emoji codes; tables are wide in pipes."""
+    """Return a console for standard output. It interprets no markup, because output contains untrusted text."""
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False)
@@ -33,12 +33,12 @@ def stdout_console() -> Console:
 
 
 def print_json(kind: str, fields: dict[str, Any]) -> None:
-    """One JSON object on standard output; `kind` says which."""
+    """Print one JSON object of type `kind` to standard output."""
     print(json.dumps({"apiVersion": API_VERSION, "kind": kind, **fields}, indent=2))
 
 
 def fault_fields(fault: Fault) -> dict[str, Any]:
-    """A fault in JSON; `line` and `column` are null where there is no place."""
+    """Return a fault as JSON fields; `line` and `column` are null if unknown."""
     return {
         "source": fault.source,
         "line": fault.line or None,
@@ -49,6 +49,6 @@ def fault_fields(fault: Fault) -> dict[str, Any]:
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends and control characters: file names and keys could otherwise steer the terminal."""
+    """Escape line ends and control characters: file names and keys must not control the terminal."""
     shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return "".join(shown).encode("utf-8", "backslashreplace").decode()

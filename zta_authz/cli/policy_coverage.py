@@ -1,4 +1,4 @@
-"""Which rules no policy test reaches: none was decided by them, and none matched them without deciding."""
+"""Coverage of policy tests: the rules that no test reaches. A test reaches the rules that match its request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LocatedRule(NamedTuple):
-    """One rule and where it stands."""
+    """A rule with its file and line."""
 
     source: str
     line: int
@@ -29,13 +29,13 @@ class LocatedRule(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """How many rules there are, and those that no test reaches, in order of place."""
+    """The number of rules, and the rules that no test reaches, sorted by location."""
 
     rules: int
     missed: tuple[LocatedRule, ...]
 
     def fields(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the coverage as JSON fields."""
         missed = [
             {
                 "source": rule.source,
@@ -51,7 +51,7 @@ class Coverage(NamedTuple):
 
 
 def coverage_of(results: Iterable[tuple[Suite, list[CaseResult]]]) -> Coverage:
-    """The coverage of all suites together: a rule counts once, however many documents load it."""
+    """Compute the coverage of all suites together. A rule counts once, even if several documents load it."""
     rules: set[LocatedRule] = set()
     reached: set[LocatedRule] = set()
     for suite, case_results in results:

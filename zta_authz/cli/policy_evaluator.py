@@ -1,7 +1,7 @@
-"""Where readable requests are decided: the snapshot that `serve` would use, and the core that decides with it.
+"""Decide requests for commands with the snapshot and the code that `serve` uses.
 
-Nothing here judges a request. Where a request assumes an identity, the snapshot's verifier is replaced by one that
-verifies what is presented as ever and gives the assumed part beside it.
+If a request assumes an identity, the snapshot's verifier is wrapped: the wrapper adds the assumed part of the identity,
+and verifies the other credentials as usual.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SPACED = "spaceDelimitedClaims"
 
 @dataclass(frozen=True, slots=True)
 class RuleLocation:
-    """Where a rule stands."""
+    """The file and line of a rule."""
 
     source: str
     line: int
@@ -50,7 +50,7 @@ class RuleLocation:
 
 
 class AssumingVerifier:
-    """Gives the identity that `subject` assumes, and for the rest what `verifier` finds."""
+    """Verifies credentials with `verifier`, and adds the identity that `subject` assumes."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class AssumingVerifier:
         subject: Subject,
         spaced: Callable[[Workload | None], tuple[str, ...]],
     ) -> None:
-        """`spaced` gives, for a workload, the claims that rules read as lists split on spaces."""
+        """`spaced` returns, for a workload, the names of claims that rules split on spaces."""
         self._verifier = verifier
         self._trusts_proxy = options.trust_proxy
         believing = replace(options, trust_proxy=True, verify_certificate=CertificateCheck.WHEN_PRESENT)
@@ -76,7 +76,7 @@ class AssumingVerifier:
         *,
         trial: bool = False,
     ) -> Identity:
-        """As `IdentityVerifier.verify`. Raises `Refused` for what is presented and does not hold, or is revoked."""
+        """As `IdentityVerifier.verify`. Raises `Refused` for a credential that is invalid or revoked."""
         assumed, revocations = self._subject, self._verifier.revocations
         issuer = None if assumed.claims is None else str(assumed.claims.get("iss", ""))
         verify = partial(self._verifier.verify, request, trial=trial, assumed_issuer=issuer)
@@ -106,14 +106,14 @@ class AssumingVerifier:
 
 
 def authority_of(issuer: str, subject: str, verifier: IdentityVerifier) -> str:
-    """Who vouches for a token with this issuer and subject: a trust domain where no JWT rule is for the issuer."""
+    """Return the authority that vouches for a token: its issuer, or the trust domain of a JWT-SVID."""
     if not {issuer, ""}.isdisjoint(verifier.issuers) or not subject.startswith(SCHEME):
         return issuer
     return SCHEME + subject.removeprefix(SCHEME).partition("/")[0]
 
 
 class PolicyEvaluator:
-    """Decides requests by the policies under `paths`. Raises `DocumentErrors` with every fault of every file."""
+    """Decides requests by the policies at `paths`. Raises `DocumentErrors` with every fault of every file."""
 
     def __init__(self, paths: Sequence[str], options: Options) -> None:
         self.paths = tuple(paths)
@@ -121,53 +121,55 @@ class PolicyEvaluator:
         self.snapshot = load_snapshot(self.paths, options)
 
     def decide(self, subject: Subject, now: float) -> Decision:
-        """The decision at `now`, seconds since the epoch."""
+        """Decide as of `now`, in seconds since the epoch."""
         snapshot = self._snapshot_for(subject)
         return decide(snapshot, subject.request, subject.evidence, now, subject.caller, trial=True)
 
     def explain(self, subject: Subject, now: float) -> Explanation:
-        """The decision, and what was missing for the nearest ALLOW rules."""
+        """Decide, and find the ALLOW rules that nearly matched."""
         return explain(self._snapshot_for(subject), subject.request, subject.evidence, now, subject.caller)
 
     def locations(self, policy: str, rule: int, action: str) -> tuple[RuleLocation, ...]:
-        """Where rule number `rule` of `policy` stands: more than one where two kinds share the policy's name."""
+        """Return the locations of a rule: several if policies of two kinds share a name."""
         return self._locations.get((policy, rule, action), ())
 
     def notes(self, subject: Subject, decision: Decision) -> tuple[str, ...]:
-        """What an operator should know of this decision beside its reason."""
+        """Return notes on the decision for the operator."""
         notes = list(self.unjudged(subject))
         issuers = self.snapshot.verifier.issuers
         if subject.claims is not None and subject.claims.get("iss") not in issuers and "" not in issuers:
             issuer = subject.claims.get("iss", "")
-            notes.append(f"no RequestAuthentication here is for issuer `{issuer}`: a real token of it is not verified")
+            notes.append(
+                f"no RequestAuthentication here accepts issuer `{issuer}`: its real tokens would not be verified"
+            )
         view = self.snapshot.table.default_view
         if decision.reason is Reason.NO_MATCHING_POLICY and not self._options.shared and not view.allow.rules:
             workload = self._options.workload
             labels = ", ".join(f"{key}={value}" for key, value in sorted(workload.labels.items())) or "none"
-            notes.append(f"no ALLOW rule is for this workload (namespace `{workload.namespace}`, labels: {labels})")
+            notes.append(f"no ALLOW rule selects this workload (namespace `{workload.namespace}`, labels: {labels})")
         return tuple(notes)
 
     def unjudged(self, subject: Subject) -> tuple[str, ...]:
-        """What could not be judged, because what it asks about is assumed."""
+        """Return the checks that could not be made because the identity is assumed."""
         verifier, notes = self.snapshot.verifier, []
         if subject.principal and verifier.revocations.of_certificates:
-            notes.append("not judged: revocations by serial number or SHA-256, because there is no `certificate`")
+            notes.append("not checked: revocations by serial number or SHA-256, because there is no `certificate`")
         if (
             subject.principal
             and not self._options.trust_proxy
             and verifier.revocations.revokes_earlier_credentials(subject.principal)
         ):
             notes.append(
-                f"not judged: certificates of `{subject.principal}` issued before a time are revoked, and the assumed "
-                "one counts as issued at the time of the decision"
+                f"not checked: certificates of `{subject.principal}` that were issued before a certain time are "
+                "revoked; the assumed one counts as issued at the time of the decision"
             )
         if subject.claims is not None:
             issuer = str(subject.claims.get("iss", ""))
             authority = authority_of(issuer, str(subject.claims.get("sub", "")), verifier)
             if verifier.revocations.revokes_keys_of(authority):
-                notes.append(f"not judged: keys of `{authority}` are revoked, and assumed claims are signed by none")
+                notes.append(f"not checked: keys of `{authority}` are revoked, but assumed claims have no signature")
             if self._options.strict and "cnf" in subject.claims:
-                notes.append("not judged: whether the caller holds what `cnf` ties the token to")
+                notes.append("not checked: whether the caller holds the key that `cnf` binds the token to")
         return tuple(notes)
 
     @cached_property
@@ -184,18 +186,18 @@ class PolicyEvaluator:
             return self.snapshot
         base = self._without_required_certificate if subject.principal else self.snapshot
         verifier = AssumingVerifier(base.verifier, self._options, subject, partial(self._spaced_claims, subject))
-        # It answers `verify`, which is all that deciding asks of a verifier.
+        # It has the methods that `decide` calls.
         return replace(self.snapshot, verifier=cast("IdentityVerifier", verifier))
 
     @cached_property
     def _without_required_certificate(self) -> Snapshot:
-        """The snapshot to verify tokens with where the peer is assumed: it must not ask for a certificate."""
+        """The snapshot that verifies tokens if the peer is assumed. It does not require a certificate."""
         if self._options.verify_certificate is not CertificateCheck.REQUIRED:
             return self.snapshot
         return load_snapshot(self.paths, replace(self._options, verify_certificate=CertificateCheck.WHEN_PRESENT))
 
     def _spaced_claims(self, subject: Subject, workload: Workload | None) -> tuple[str, ...]:
-        """What the rules for the claims' issuer say of claims that are lists split on spaces."""
+        """Return the claims that the JWT rules of the issuer split on spaces."""
         issuer, root = (subject.claims or {}).get("iss"), self._options.root_namespace
         of = workload or self._options.workload
         return tuple(
@@ -209,6 +211,6 @@ class PolicyEvaluator:
 
     @cached_property
     def _spacing(self) -> list[RequestAuthentication]:
-        """The RequestAuthentications in sources that speak of such claims; the others need not be read again."""
+        """The RequestAuthentications in sources that mention `spaceDelimitedClaims`."""
         sources = [(source.name, source.text) for source in read_sources(self.paths, []) if _SPACED in source.text]
         return read_all(sources, self._options.workload.namespace, [], [], lambda _: None).authentications

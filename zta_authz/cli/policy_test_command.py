@@ -1,4 +1,4 @@
-"""`zta-authz test`: policy unit tests, on the same core that serves."""
+"""`zta-authz test`: run policy tests with the code that `serve` uses."""
 
 from __future__ import annotations
 
@@ -27,34 +27,38 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = subparsers.add_parser(
         "test",
         help="run policy tests",
-        description="Run the tests of PolicyTest documents: files, and every *_test.yaml below directories.",
+        description="Run the tests of PolicyTest documents: in files, and in every *_test.yaml below directories.",
         epilog=epilog(
-            "0 all passed, 1 a test failed, 2 tests or policies have faults, or there are no tests",
+            "0 all tests passed, 1 a test failed, 2 tests or policies have faults, or there are no tests",
             "policy-tests.md",
             "zta-authz test tests/",
             "zta-authz test tests/ -k frontend --watch",
             "zta-authz test tests/ --coverage --junit report.xml",
         ),
     )
-    command.add_argument("paths", metavar="PATH", nargs="+", help="test files, or directories to look for them in")
-    command.add_argument("--junit", metavar="FILE", help="write a JUnit XML report too")
+    command.add_argument("paths", metavar="PATH", nargs="+", help="test files, or directories with test files")
+    command.add_argument("--junit", metavar="FILE", help="also write a JUnit XML report")
     command.add_argument(
-        "-k", "--filter", metavar="TEXT", default="", help="only tests with this in their name, or of this pattern"
+        "-k",
+        "--filter",
+        metavar="TEXT",
+        default="",
+        help="run only tests whose name contains this text or matches this pattern (* ? [])",
     )
     command.add_argument("--coverage", action="store_true", help="list the rules that no test reaches")
-    command.add_argument("--watch", action="store_true", help="run them again whenever a test or a policy changes")
+    command.add_argument("--watch", action="store_true", help="run the tests again whenever a test or policy changes")
     add_output_argument(command)
     command.set_defaults(run=run, usage_error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the tests. Raises `FaultsError` with every fault of every file; no test is run then."""
+    """Run the tests. Raises `FaultsError` with every fault of every file, without running any test."""
     from zta_authz.cli.watching import repeat_on_change
 
     if not arguments.watch:
         return _run_once(arguments, [])
     if arguments.output == "json" or arguments.junit:
-        arguments.usage_error("--watch is for people: leave out --output json and --junit")
+        arguments.usage_error("--watch can't be combined with --output json or --junit")
     known: dict[str, None] = dict.fromkeys(arguments.paths)
 
     def run_again() -> list[str]:
@@ -66,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _watch_once(arguments: argparse.Namespace, known: dict[str, None]) -> None:
-    """Run the tests and add the policies that they name to `known`; faults are printed and end nothing."""
+    """Run the tests once and print faults without raising. Adds the paths of policies to `known`."""
     import sys
 
     from zta_authz.cli.fault_lines import print_faults
@@ -76,14 +80,14 @@ def _watch_once(arguments: argparse.Namespace, known: dict[str, None]) -> None:
         _run_once(arguments, policies)
     except FaultsError as error:
         print_faults(error.faults, excerpts=True)
-        policies += [fault.source for fault in error.faults]  # also of policies that could not be loaded
+        policies += [fault.source for fault in error.faults]  # includes policies that could not be loaded
     known.update(dict.fromkeys(policies))
-    print("watching for changes, Ctrl-C ends", flush=True, file=sys.stderr)
+    print("watching for changes; stop with Ctrl-C", flush=True, file=sys.stderr)
     sys.stdout.flush()
 
 
 def _run_once(arguments: argparse.Namespace, policies: list[str]) -> int:
-    """The exit status. The paths of policies are added to `policies`."""
+    """Run the tests once and return the exit status. Adds the paths of policies to `policies`."""
     import time
 
     from zta_authz.cli.junit import write_junit
@@ -95,8 +99,8 @@ def _run_once(arguments: argparse.Namespace, policies: list[str]) -> int:
     policies += [path for suite in suites for path in suite.evaluator.paths]
     cases = [(suite, [case for case in suite.cases if _chosen(case.name, arguments.filter)]) for suite in suites]
     if not faults and not any(chosen for _, chosen in cases):
-        hint = "it is a part of the name in any case, or a pattern with `*`, `?` and `[]` for the whole name"
-        faults.append(Fault("--filter", 0, 0, f"no test is named like `{arguments.filter}`", hint))
+        hint = "write a part of the name (case is ignored), or a pattern for the whole name with `*`, `?` and `[]`"
+        faults.append(Fault("--filter", 0, 0, f"no test name matches `{arguments.filter}`", hint))
     results = [] if faults else [(suite, [run_case(suite, case, now) for case in chosen]) for suite, chosen in cases]
     if arguments.junit:
         texts = {id(result): _failure_text(suite, result) for suite, case_results in results for result in case_results}
@@ -201,7 +205,7 @@ def _print_result(console: Console, suite: Suite, result: CaseResult) -> None:
 
 
 def _diff(result: CaseResult) -> Any:
-    """Expected beside got, the fields that differ marked."""
+    """Return a table of expected and actual values; fields that differ are coloured."""
     from rich.table import Table
     from rich.text import Text
 

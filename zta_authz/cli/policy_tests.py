@@ -1,4 +1,4 @@
-"""`PolicyTest` documents: policies, how they are read, and requests with the decision that is expected of each."""
+"""Read and run `PolicyTest` documents: policies, options, and requests with their expected decisions."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ OPTION_FIELDS: Final = (
     "semantics", "default_action", "workload", "workloads", "gateways", "root_namespace", "peer", "client_address",
     "paths",
 )  # fmt: skip
-"""The settings that change decisions, under their names in the settings file."""
+"""The settings that affect decisions, named as in the settings file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. `expected` holds what was written of verdict, reason, policy and rule; `at` is None for now."""
+    """One test. `expected` has the given ones of verdict, reason, policy and rule; `at` None is the current time."""
 
     name: str
     line: int
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tests of one document, and the policies they are about."""
+    """The tests of one document, and the evaluator of its policies."""
 
     source: str
     evaluator: PolicyEvaluator
@@ -65,7 +65,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """How a test came out. `got` has the same keys as `case.expected`; `explanation` is of the decision."""
+    """The result of one test. `got` has the same keys as `case.expected`."""
 
     case: Case
     got: dict[str, str | int | None]
@@ -73,12 +73,12 @@ class CaseResult:
 
     @property
     def differences(self) -> list[str]:
-        """The fields that did not come out as expected."""
+        """The names of the fields that differ from the expected values."""
         return [name for name, expected in self.case.expected.items() if self.got[name] != expected]
 
 
 def run_case(suite: Suite, case: Case, now: float) -> CaseResult:
-    """Decide the case's request; at `now` where the case names no time."""
+    """Run one test, as of `now` if the test has no time."""
     explanation = suite.evaluator.explain(case.subject, now if case.at is None else case.at)
     got = _decision_fields(explanation.decision)
     if isinstance(case.expected.get("rule"), str):
@@ -96,7 +96,7 @@ def _decision_fields(decision: Decision) -> dict[str, str | int | None]:
 
 
 def find_files(paths: Sequence[str], faults: list[Fault]) -> list[str]:
-    """The files among `paths`, and every `*_test.yaml` below the directories among them, each once, in order."""
+    """Return the named files, and every `*_test.yaml` below named directories, without duplicates."""
     files: dict[str, None] = {}
     for path in paths:
         if not os.path.isdir(path):
@@ -105,14 +105,14 @@ def find_files(paths: Sequence[str], faults: list[Fault]) -> list[str]:
         there = (file for file in Path(path).rglob("*") if file.is_file())
         below = sorted(str(file) for file in there if file.name.lower().endswith(SUFFIXES))
         if not below:
-            faults.append(Fault(path, 0, 0, "there are no tests below it", "name them `*_test.yaml`"))
+            faults.append(Fault(path, 0, 0, "the directory has no test files", "name test files `*_test.yaml`"))
         for file in below:
             files.setdefault(file)
     return list(files)
 
 
 def load_suites(file: str, faults: list[Fault]) -> list[Suite]:
-    """The suites of one file with their policies compiled. What is wrong, policies included, goes to `faults`."""
+    """Read the suites of one file and compile their policies. Adds all faults to `faults`."""
     before = len(faults)
     try:
         text = as_text(file, read_small_file(file, "name a file with a PolicyTest", MAX_FILE_BYTES))
@@ -125,12 +125,12 @@ def load_suites(file: str, faults: list[Fault]) -> list[Suite]:
         if (suite := _SuiteReader(Reader(file, faults), Path(file).parent).read(node)) is not None
     ]
     if not suites and len(faults) == before:
-        faults.append(Fault(file, 1, 1, "the file holds no test", f"write a {KIND} document"))
+        faults.append(Fault(file, 1, 1, "the file has no test", f"write a {KIND} document"))
     return suites
 
 
 class _SuiteReader:
-    """Reads one document; paths in it are relative to `folder`."""
+    """Reads one document. Paths in it are relative to `folder`."""
 
     def __init__(self, reader: Reader, folder: Path) -> None:
         self._reader = reader
@@ -138,7 +138,7 @@ class _SuiteReader:
         self._names: dict[str, int] = {}
 
     def read(self, node: Node) -> Suite | None:
-        """The suite, None where it or its policies have faults."""
+        """Return the suite; None if it or its policies have faults."""
         reader = self._reader
         before = len(reader.faults)
         document = reader.mapping(node, KIND, _FIELDS)
@@ -167,7 +167,7 @@ class _SuiteReader:
         return [os.path.normpath(self._folder / name.value) for name in names]
 
     def _options(self, node: Node | None) -> Options | None:
-        """The options, judged by the settings' own rules; None, and faults, where they are wrong."""
+        """Read the options and validate them as settings; None if they have faults."""
         mapping = Mapping(1, 1) if node is None else self._reader.mapping(node, "options", OPTION_FIELDS)
         if mapping is None:
             return None
@@ -264,6 +264,6 @@ class _SuiteReader:
             hint = "write its name, or its number: the first rule is 0"
             self._reader.fault(node, "`rule` is not the name or number of a rule", hint)
         elif expect.get("policy") is None:
-            self._reader.fault(node, "`rule` says nothing without `policy`", "add `policy`")
+            self._reader.fault(node, "`rule` requires `policy`", "add `policy`")
         else:
             expected["rule"] = which

@@ -1,4 +1,4 @@
-"""What `zta-authz check` knows of mistakes: the lint of the rules, told what is refused before them, and keys."""
+"""Warnings of `zta-authz check` about rules: lint findings, and JWT rules whose keys can't be fetched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
-    """The findings about the rules of `snapshot` at `now`, seconds since the epoch."""
+    """Lint the rules of `snapshot` as of `now`, in seconds since the epoch."""
     from zta_authz.pdp.paths import ambiguous, plain_authority
     from zta_authz.policy.lint.linter import lint
 
@@ -48,7 +48,7 @@ def _sources(snapshot: Snapshot) -> Iterator[CredentialSource]:
 
 
 def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
-    """A warning for each JWT rule whose keys the settings never let us fetch: none of its tokens is ever accepted."""
+    """Return a warning for each JWT rule whose keys the settings do not permit to be fetched."""
     from zta_authz.errors import Fault
     from zta_authz.keys.addresses import AddressRules
     from zta_authz.keys.discovery import metadata_url

@@ -1,4 +1,4 @@
-"""What can be replayed: recorded CheckRequests and decision logs, from files and directories."""
+"""Find and read recordings: decision logs and recorded CheckRequests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_RECORDING_BYTES: Final = 1024 * 1024 * 1024
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
-_HINT: Final = "give decision logs, recorded CheckRequests, or directories of such"
+_HINT: Final = "name decision logs, files of recorded CheckRequests, or directories of them"
 _VARINT_BYTES: Final = 5
 
 
 def find_recordings(names: list[str]) -> list[Path]:
-    """The files that `names` stand for, those in and below directories sorted by path. Raises `FaultsError`.
+    """Return the named files, and the files below named directories sorted by path. Raises `FaultsError`.
 
-    Locks of decision logs are passed over.
+    Hidden files and lock files of decision logs are skipped.
     """
     files: list[Path] = []
     faults: list[Fault] = []
@@ -40,7 +40,7 @@ def find_recordings(names: list[str]) -> list[Path]:
             faults.append(Fault(name, 0, 0, f"cannot be read: {getattr(error, 'strerror', None) or error}", _HINT))
             continue
         if not inside:
-            faults.append(Fault(name, 0, 0, "the directory holds no files", _HINT))
+            faults.append(Fault(name, 0, 0, "the directory has no files", _HINT))
         files += inside
     if faults:
         raise FaultsError(faults)
@@ -52,16 +52,16 @@ def _is_hidden(file: Path, below: Path) -> bool:
 
 
 def is_log(path: Path) -> bool:
-    """Whether the file holds lines of JSON. Raises `FaultsError` where it can't be read."""
+    """Return whether the file starts like a decision log. Raises `FaultsError` if it can't be read."""
     try:
         with path.open("rb") as stream:
-            return stream.read(2) == b'{"'  # a lone `{` may also be a length
+            return stream.read(2) == b'{"'  # a single `{` may also be a length
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Each line of a log with its number from 1; one that is longer than any record comes in pieces."""
+    """Yield the lines of a log with their numbers, from 1. Lines of more than 4 MiB are split."""
     try:
         with path.open("rb") as stream:
             number = 0
@@ -74,13 +74,13 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def check_requests_of(path: Path) -> list[bytes]:
-    """The CheckRequests in one file: one, or several with the length of each before it (a protobuf varint).
+    """Return the CheckRequests in one file: a single message, or several, each after its length (protobuf varint).
 
-    Raises `FaultsError` where it holds neither.
+    Raises `FaultsError` if the file has neither.
     """
     try:
         if path.stat().st_size > MAX_RECORDING_BYTES:
-            raise FaultsError([Fault(str(path), 0, 0, "has more than 1 GiB", "split it")])
+            raise FaultsError([Fault(str(path), 0, 0, "is larger than 1 GiB", "split the file")])
         content = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -101,7 +101,7 @@ def _is_check_request(content: bytes) -> bool:
 
 
 def _delimited(content: bytes) -> list[bytes]:
-    """The messages, none where the lengths do not come out."""
+    """Split `content` into messages; [] if the lengths are not consistent."""
     messages: list[bytes] = []
     at = 0
     while at < len(content):

@@ -1,4 +1,4 @@
-"""`zta-authz replay`: what other policies would have decided on requests that were recorded."""
+"""`zta-authz replay`: decide recorded requests by other policies, and report the decisions that change."""
 
 from __future__ import annotations
 
@@ -31,29 +31,35 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = subparsers.add_parser(
         "replay",
         help="decide recorded requests by other policies",
-        description="Decide recorded requests by the policies of --policies and say which verdicts change, grouped.",
+        description="Decide recorded requests by the policies of --policies, and print the verdicts that change.",
         epilog=epilog(
-            "0 no verdict changes, 1 some do, 2 recordings or policies can't be read",
+            "0 no verdict changes, 1 some verdicts change, 2 the recordings or policies can't be read",
             "shadow.md#replay",
             "zta-authz replay decisions.jsonl --policies new-policies/",
             "zta-authz replay requests/ --policies new-policies/ --against policies/ -o json",
         ),
     )
     command.add_argument(
-        "recordings", metavar="LOG", nargs="+", help="decision logs, recorded CheckRequests, or directories of them"
+        "recordings",
+        metavar="LOG",
+        nargs="+",
+        help="decision logs, files of recorded CheckRequests, or directories of them",
     )
     command.add_argument(
-        "--policies", metavar="PATH", nargs="+", required=True, help="the policies to try: files or directories"
+        "--policies", metavar="PATH", nargs="+", required=True, help="the new policies: files or directories"
     )
     command.add_argument(
         "--against",
         metavar="PATH",
         nargs="+",
         default=[],
-        help="the policies that CheckRequests are compared with (default: the settings'); logs have their verdicts",
+        help="the old policies, for CheckRequests (default: `policies` of the settings); logs contain the old verdicts",
     )
     command.add_argument(
-        "--at", metavar="TIME", type=time_argument, help="time of the decisions (default: that of each request)"
+        "--at",
+        metavar="TIME",
+        type=time_argument,
+        help="decide as of this time, RFC 3339 (default: the time of each request)",
     )
     add_output_argument(command)
     add_settings_arguments(command)
@@ -61,7 +67,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 class Change(NamedTuple):
-    """What changes in the same way: verdicts, and the policies and rules that decide; "" and None where none does."""
+    """A kind of change: old and new verdict, policy and rule. Policies are "" and rules None if no rule decided."""
 
     old: str
     old_policy: str
@@ -75,7 +81,7 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What came of all requests. `unread` are lines that are no records, by place."""
+    """The result of a replay. `unread` lists the lines that are not records, as file:line."""
 
     same: int = 0
     refused: int = 0
@@ -87,16 +93,16 @@ class ReplayResult:
 
     @property
     def changed(self) -> int:
-        """Requests whose verdict changes."""
+        """The number of requests whose verdict changes."""
         return sum(self.changes.values())
 
     @property
     def requests(self) -> int:
-        """All that were looked at."""
+        """The number of requests that were examined."""
         return self.same + self.refused + self.undecidable + self.changed
 
     def compare(self, old: tuple[str, str, int | None, str], new: Decision, example: dict[str, Any]) -> None:
-        """Count one request; `old` is its verdict, policy, rule and the rule's name."""
+        """Count one request. `old` is its old verdict, policy, rule number and rule name."""
         verdict = new.verdict.value
         if old[0] == verdict:
             self.same += 1
@@ -108,14 +114,14 @@ class ReplayResult:
             examples.append(example)
 
     def count_undecidable(self, missing: Collection[str]) -> None:
-        """Count one request that can't be decided for want of what is `missing`."""
+        """Count one request that can't be decided because the `missing` data was not recorded."""
         self.undecidable += 1
         for need in missing:
             self.missing[need] = self.missing.get(need, 0) + 1
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Replay. Raises `FaultsError` with everything that is wrong with settings, policies and recordings."""
+    """Replay. Raises `FaultsError` with all faults of the settings, the policies and the recordings."""
     from pathlib import Path
 
     from zta_authz.cli.command_inputs import options_for, read_settings
@@ -134,13 +140,15 @@ def run(arguments: argparse.Namespace) -> int:
         _replay_log(log, snapshot, settings, arguments.at, result)
     if requests:
         if not arguments.against and not any(Path(path).exists() for path in settings.policies):
-            message = "recorded requests are compared with the policies in force, and there are none"
-            raise FaultsError([Fault(str(requests[0]), 0, 0, message, "name them: --against DIR, or --config FILE")])
+            message = "CheckRequests need the old policies for comparison, and there are none"
+            raise FaultsError([Fault(str(requests[0]), 0, 0, message, "use --against DIR or --config FILE")])
         against = load_snapshot(arguments.against or settings.policies, options)
         for file in requests:
             _replay_requests(file, against, snapshot, arguments.at, result)
     if not result.requests:
-        raise FaultsError([Fault(" ".join(arguments.recordings), 0, 0, "holds no decisions", "is it the right file?")])
+        raise FaultsError(
+            [Fault(" ".join(arguments.recordings), 0, 0, "there are no decisions", "check that this is the right file")]
+        )
     if arguments.output == "json":
         _print_json(result)
     else:
@@ -167,7 +175,7 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
             result.refused += 1
             continue
         if options.shared:
-            result.count_undecidable(("whose request it was (`workloads`, `gateways`)",))
+            result.count_undecidable(("the workload of the request (`workloads`, `gateways`)",))
             continue
         inputs = recorded.inputs(options, at)
         revoked = _revoked(recorded, inputs, snapshot)
@@ -192,7 +200,7 @@ def _example(recorded: RecordedDecision) -> dict[str, Any]:
 
 
 def _revoked(recorded: RecordedDecision, inputs: Inputs, snapshot: Snapshot) -> Decision | None:
-    """The denial, where what is recorded of the caller is revoked for sure: whenever it was issued before the call."""
+    """Return the denial if the recorded caller is revoked regardless of when its credential was issued."""
     from zta_authz.cli.policy_evaluator import authority_of
     from zta_authz.errors import Refused
     from zta_authz.model.decision import Decision, Verdict
@@ -223,7 +231,7 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
         old = decide(against, request, evidence, now, trial=True)
         new = decide(snapshot, request, evidence, now, trial=True)
         if _wants_fetched_keys(old, against) or _wants_fetched_keys(new, snapshot):
-            result.count_undecidable(("keys of an issuer that are fetched",))
+            result.count_undecidable(("keys of an issuer, which are not fetched here",))
             continue
         example = {
             "time": time_text(now),
@@ -237,7 +245,7 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
 
 
 def _wants_fetched_keys(decision: Decision, snapshot: Snapshot) -> bool:
-    """Whether it came out so only because nothing is fetched here."""
+    """Return whether the decision depends on keys that the service fetches and this command does not."""
     from zta_authz.errors import Reason
 
     fetched = any(slot.fetched for slot in snapshot.verifier.key_slots)
@@ -299,7 +307,7 @@ def _print_text(result: ReplayResult) -> None:
             summary = f"{example['method']} {example['host']}{example['path']} by {who}, {example['time']} ({where})"
             console.print(Text(one_line(f"        {summary}"), style="dim"), soft_wrap=True)
     if result.missing:
-        console.print("can't be told; what rules ask for that the recording does not say:", soft_wrap=True)
+        console.print("undecidable requests, by the data that is not recorded:", soft_wrap=True)
         for needs, count in _most_first(result.missing):
             console.print(Text(one_line(f"{count:>6}  {needs}")), soft_wrap=True)
     for place in result.unread[:EXAMPLES]:

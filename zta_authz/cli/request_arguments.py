@@ -1,4 +1,4 @@
-"""A request in the arguments of a command: `GET /orders --principal spiffe://... --claim sub=a`."""
+"""Command-line arguments that describe a request: `GET /orders --principal spiffe://... --claim sub=a`."""
 
 from __future__ import annotations
 
@@ -12,40 +12,42 @@ if TYPE_CHECKING:
     from zta_authz.cli.request_files import Subject
 
 SOURCE: Final = "command line"
-"""The place of faults in such a request."""
+"""The source of faults in a request that is given as arguments."""
 _ALWAYS_TEXT: Final = frozenset(("iss", "sub", "aud", "jti", "azp", "client_id", "scope"))
 
 
 def add_request_arguments(command: argparse.ArgumentParser) -> None:
-    """METHOD, PATH and the options that complete the request."""
-    group = command.add_argument_group("the request (or in a file: --request)")
-    group.add_argument("method", metavar="METHOD", nargs="?", type=_method, help="like GET, as the client sends it")
-    group.add_argument("path", metavar="PATH", nargs="?", help="like /orders?page=2 (default: /)")
-    group.add_argument("--principal", metavar="SPIFFE_ID", help="assume that the peer is verified as this")
+    """Add METHOD, PATH and the options that describe the rest of the request."""
+    group = command.add_argument_group("the request (alternatively in a file: --request)")
+    group.add_argument("method", metavar="METHOD", nargs="?", type=_method, help="the HTTP method, for example GET")
+    group.add_argument(
+        "path", metavar="PATH", nargs="?", help="the path with its query, for example /orders?page=2 (default: /)"
+    )
+    group.add_argument("--principal", metavar="SPIFFE_ID", help="assume that the peer was verified as this workload")
     group.add_argument(
         "--claim",
         metavar="NAME=VALUE",
         action="append",
         type=_claim,
-        help="assume a verified token with this claim; VALUE may be JSON; repeat for a list",
+        help="assume a verified token with this claim; VALUE may be JSON; repeat the option for a list",
     )
     group.add_argument(
         "--header", metavar="NAME=VALUE", action="append", type=_header, help="a request header; may be repeated"
     )
-    group.add_argument("--host", metavar="HOST", help="the host that the client asks for")
-    group.add_argument("--source-ip", metavar="ADDRESS", help="the address that the proxy sees as the client's")
+    group.add_argument("--host", metavar="HOST", help="the host that the client requests")
+    group.add_argument("--source-ip", metavar="ADDRESS", help="the client's IP address as the proxy sees it")
 
 
 def _method(text: str) -> str:
     if text.startswith("/"):
-        raise argparse.ArgumentTypeError(f"the method comes first, like: GET {text}")
+        raise argparse.ArgumentTypeError(f"write the method first, for example: GET {text}")
     return text
 
 
 def _claim(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not name or not sign:
-        raise argparse.ArgumentTypeError("write NAME=VALUE, like sub=ann or 'groups=[\"staff\"]'")
+        raise argparse.ArgumentTypeError("write NAME=VALUE, for example sub=ann or 'groups=[\"staff\"]'")
     try:
         return name, value if name in _ALWAYS_TEXT else json.loads(value)
     except (ValueError, RecursionError):
@@ -55,12 +57,12 @@ def _claim(text: str) -> tuple[str, Any]:
 def _header(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not name or not sign:
-        raise argparse.ArgumentTypeError("write NAME=VALUE, like x-team=orders")
+        raise argparse.ArgumentTypeError("write NAME=VALUE, for example x-team=orders")
     return name, value
 
 
 def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of the request that `arguments` describe, as a request in YAML has them; none were given: empty."""
+    """Return the given arguments as fields of a YAML request; {} if none were given."""
     fields = {
         "method": arguments.method,
         "path": arguments.path,
@@ -74,7 +76,7 @@ def given_fields(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Values by name; a list where a name was given several times."""
+    """Return the values by name, as a list if a name occurs several times."""
     values: dict[str, list[Any]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -82,7 +84,7 @@ def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_arguments(fields: dict[str, Any], caller: str) -> Subject:
-    """The request with these fields. Raises `FaultsError` as for a request in a file."""
+    """Read the request with these fields. Raises `FaultsError` with all faults."""
     from dataclasses import replace
 
     from zta_authz.cli.request_files import request_in
@@ -90,6 +92,6 @@ def read_arguments(fields: dict[str, Any], caller: str) -> Subject:
 
     try:
         subject = request_in(SOURCE, json.dumps(fields))
-    except FaultsError as error:  # a line and column of text that nobody wrote
+    except FaultsError as error:  # drop the line and column, which refer to the generated text
         raise FaultsError([Fault(SOURCE, 0, 0, fault.message, fault.hint) for fault in error.faults]) from None
     return replace(subject, caller=caller)

@@ -1,7 +1,7 @@
-"""Requests that people write down, and recorded ones, as a proxy would have described them.
+"""Read requests from YAML files and recorded CheckRequests.
 
-Two fields claim what a proxy can't: `principal` without a `certificate` and `claims` are an identity to be assumed,
-which only `assumed` turns into one, and which every output marks as assumed.
+`principal` without `certificate`, and `claims`, describe an identity that is assumed to be verified. A proxy can't send
+these fields. `Subject.assumed` lists them, and every output marks them as assumed.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _TIME_CLAIMS: Final = ("iat", "nbf", "exp")
 _PEM: Final = "-----BEGIN "
 _TOO_LARGE: Final = 1 << 1023
 _MAX_PEM_BYTES: Final = 64 * 1024
-# A CheckRequest of an HTTP request holds the tag 0x12; YAML holds no control characters but these.
+# A CheckRequest of an HTTP request contains the tag byte 0x12; YAML text has no control characters but these.
 _TEXT_CONTROLS: Final = frozenset(b"\t\n\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is to be decided. `principal` and `claims` are assumed to be verified, "" and None where nothing is."""
+    """The request to decide. `principal` ("" if none) and `claims` (None if none) are assumed to be verified."""
 
     request: RequestAttributes
     evidence: Evidence = NO_EVIDENCE
@@ -53,16 +53,17 @@ class Subject:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """Which parts of the identity are assumed."""
+        """The names of the fields whose identity is assumed."""
         return (("principal",) if self.principal else ()) + (("claims",) if self.claims is not None else ())
 
 
 def load_request(name: str, *, binary: bool, caller: str = "") -> Subject:
-    """The request in file `name` (`-`: standard input): YAML, or the bytes of a CheckRequest. Raises `FaultsError`.
+    """Read a request from file `name` (`-` is standard input): YAML or the bytes of a CheckRequest.
 
-    Bytes that no YAML text can hold are taken for a CheckRequest, also where `binary` is false.
+    Content with bytes that YAML does not permit is read as a CheckRequest even if `binary` is false.
+    Raises `FaultsError`.
     """
-    content = read_small_file(name, "give a request in YAML, or a recorded CheckRequest")
+    content = read_small_file(name, "name a file with a request in YAML or a recorded CheckRequest")
     if binary or _is_binary(content):
         try:
             request, evidence = parse_check_request(content)
@@ -74,7 +75,7 @@ def load_request(name: str, *, binary: bool, caller: str = "") -> Subject:
 
 
 def request_in(name: str, text: str) -> Subject:
-    """The request that `text` of file `name` describes in YAML. Raises `FaultsError` with all that is wrong with it."""
+    """Read the request in the YAML `text` of file `name`. Raises `FaultsError` with all faults."""
     faults: list[Fault] = []
     reader = Reader(name, faults)
     documents = read_documents(name, text, faults)
@@ -83,8 +84,8 @@ def request_in(name: str, text: str) -> Subject:
         folder = Path() if name == STDIN else Path(name).parent
         subject = read_request(reader, documents[0], folder)
     elif not faults:
-        message = f"the file holds {len(documents)} documents, not one request"
-        faults.append(Fault(name, 1, 1, message, "write the request's fields, like `method: GET`"))
+        message = f"the file has {len(documents)} documents instead of one request"
+        faults.append(Fault(name, 1, 1, message, "write the fields of one request, for example `method: GET`"))
     if faults or subject is None:
         raise FaultsError(faults)
     return subject
@@ -95,7 +96,7 @@ def _is_binary(content: bytes) -> bool:
 
 
 def read_request(reader: Reader, node: Node, folder: Path) -> Subject | None:
-    """The request that `node` describes; None, or faults, where it is none. Files are looked for in `folder`."""
+    """Read the request in `node`, or report faults. Relative file names start at `folder`."""
     fields = reader.mapping(node, "a request", FIELDS)
     if fields is None:
         return None
@@ -118,21 +119,21 @@ def read_request(reader: Reader, node: Node, folder: Path) -> Subject | None:
         metadata=_metadata(reader, fields),
     )
     caller = _text(reader, fields, "caller")
-    if certificate:  # the principal is the proxy's word then, and compared with it
+    if certificate:  # then `principal` is what the proxy claims, and is compared with the certificate
         return Subject(request, Evidence(principal, certificate), caller, claims=claims)
     return Subject(request, NO_EVIDENCE, caller, principal, claims)
 
 
 def parse_time(text: str) -> float:
-    """An RFC 3339 time with its offset, in seconds since the epoch. Raises ValueError saying what is wrong."""
+    """Parse an RFC 3339 time with an offset into seconds since the epoch. Raises ValueError with what to write."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or "T" not in text:
-        raise ValueError("write a time with its offset (RFC 3339), like 2027-01-31T18:00:00Z")
-    if not 0 <= moment.timestamp() < END_OF_TIME:  # in some time zone the others are in no year that can be written
-        raise ValueError("write a time of the years 1970 to 9998")
+        raise ValueError("write an RFC 3339 time with an offset, for example 2027-01-31T18:00:00Z")
+    if not 0 <= moment.timestamp() < END_OF_TIME:  # other times have no valid year in some time zone
+        raise ValueError("write a time in the years 1970 to 9998")
     return moment.timestamp()
 
 
@@ -147,18 +148,18 @@ def _string_map(reader: Reader, fields: MappingNode, name: str) -> dict[str, str
 
 
 def _headers(reader: Reader, fields: MappingNode) -> dict[str, tuple[str, ...]]:
-    """Values by lower-case name; a list is a header that is repeated."""
+    """Read the headers: values by lower-case name. A list is a repeated header."""
     node = fields.get("headers")
     headers: dict[str, tuple[str, ...]] = {}
     if node is None:
         return headers
     if not isinstance(node, MappingNode):
-        reader.fault(node, f"`headers` is {with_article(node.kind)} where a mapping is meant", "write `name: value`")
+        reader.fault(node, f"`headers` is {with_article(node.kind)} instead of a mapping", "write `name: value`")
         return headers
     for name, (key, value) in node.entries.items():
         if not _HEADER_NAME.fullmatch(name):
-            hint = "write it as `method`, `path`, `host` or `scheme`" if name.startswith(":") else "mend the name"
-            reader.fault(key, f"`{name}` is not a header name", hint)
+            hint = "write it as `method`, `path`, `host` or `scheme`" if name.startswith(":") else "correct the name"
+            reader.fault(key, f"`{name}` is not a valid header name", hint)
             continue
         items = [value] if isinstance(value, Scalar) else reader.items(value, name, "values")
         texts = [text for item in items if (text := reader.string(item, name, empty=True)) is not None]
@@ -168,7 +169,7 @@ def _headers(reader: Reader, fields: MappingNode) -> dict[str, tuple[str, ...]]:
 
 
 def _add_token(reader: Reader, fields: MappingNode, headers: dict[str, tuple[str, ...]]) -> None:
-    """`token`, as the bearer token of `authorization`."""
+    """Add `token` to `headers` as the bearer token of `authorization`."""
     node = fields.get("token")
     token = None if node is None else reader.string(node, "token")
     if node is None or token is None:
@@ -185,7 +186,7 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
     if node is None:
         return None
     if not isinstance(node, MappingNode):
-        reader.fault(node, f"`claims` is {with_article(node.kind)} where a mapping is meant", "write `name: value`")
+        reader.fault(node, f"`claims` is {with_article(node.kind)} instead of a mapping", "write `name: value`")
         return None
     for name in ("iss", "sub", "jti"):
         value = node.get(name)
@@ -195,21 +196,21 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
     for name in _TIME_CLAIMS:
         value = plain.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MAX_TIME:
-            hint = "write seconds since the epoch: such a token is refused"
+            hint = "write seconds since the epoch; a token with this value would be refused"
             reader.fault(node.get(name) or node, f"`claims.{name}` is not a time", hint)
     for name, value in plain.items():
         if name not in _TIME_CLAIMS and not _is_json(value):
-            hint = "write a number that a double can hold: such a token is refused"
-            reader.fault(node.get(name) or node, f"`claims.{name}` has a number that no token has", hint)
+            hint = "write a number in the range of a double; a token with this value would be refused"
+            reader.fault(node.get(name) or node, f"`claims.{name}` has a number that is not valid in a token", hint)
     audience = plain.get("aud", "")
     if not all(isinstance(name, str) for name in (audience if isinstance(audience, list) else [audience])):
-        hint = "write a string, or a list of strings: such a token is refused"
-        reader.fault(node.get("aud") or node, "`claims.aud` is not an audience", hint)
+        hint = "write a string or a list of strings; a token with this value would be refused"
+        reader.fault(node.get("aud") or node, "`claims.aud` is not a valid audience", hint)
     return plain
 
 
 def _is_json(value: Any) -> bool:
-    """Whether each number in `value` is one that JSON has and a double can hold."""
+    """Return whether all numbers in `value` are valid in JSON and in the range of a double."""
     if isinstance(value, (dict, list)):
         return all(map(_is_json, value.values() if isinstance(value, dict) else value))
     if isinstance(value, float):
@@ -218,7 +219,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _certificate(reader: Reader, fields: MappingNode, folder: Path) -> str:
-    """PEM text, or the name of a file that holds it, as Envoy sends it: URL-encoded."""
+    """Return the certificate URL-encoded as Envoy sends it. The field is PEM text or the name of a PEM file."""
     node = fields.get("certificate")
     text = None if node is None else reader.string(node, "certificate")
     if node is None or text is None:
@@ -226,7 +227,7 @@ def _certificate(reader: Reader, fields: MappingNode, folder: Path) -> str:
     if not text.startswith(_PEM):
         name = str(folder / text)
         try:
-            text = as_text(name, read_small_file(name, "name a file with the certificate in PEM", _MAX_PEM_BYTES))
+            text = as_text(name, read_small_file(name, "name a file with a certificate in PEM format", _MAX_PEM_BYTES))
         except FaultsError as error:
             for fault in error.faults:
                 reader.fault(node, f"`certificate`: `{fault.source}` {fault.message}", fault.hint)
@@ -245,7 +246,7 @@ def _address(reader: Reader, fields: MappingNode, name: str) -> Address:
         try:
             ip_address(ip)
         except ValueError:
-            reader.fault(ip_node, f"`{ip}` is not an IP address", "write it like 10.0.0.1 or 2001:db8::1")
+            reader.fault(ip_node, f"`{ip}` is not an IP address", "write for example 10.0.0.1 or 2001:db8::1")
     return Address(ip, _port(reader, parts, name))
 
 
@@ -261,13 +262,13 @@ def _port(reader: Reader, parts: MappingNode, name: str) -> int:
 
 
 def _metadata(reader: Reader, fields: MappingNode) -> dict[str, Any]:
-    """Dynamic metadata by filter name."""
+    """Read the dynamic metadata, by filter name."""
     node = fields.get("metadata")
     if node is None:
         return {}
     if not isinstance(node, MappingNode):
         reader.fault(
-            node, f"`metadata` is {with_article(node.kind)} where a mapping is meant", "write `filter: {key: value}`"
+            node, f"`metadata` is {with_article(node.kind)} instead of a mapping", "write `filter: {key: value}`"
         )
         return {}
     metadata: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""`zta-authz serve`: answer Envoy until told to stop."""
+"""`zta-authz serve`: answer Envoy until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve. Raises `FaultsError` if settings or documents are wrong; the process does not start half-configured."""
-    # gRPC's own lines are no JSON, and nothing can make them. Before it is imported; for whoever looks for them, they
-    # are there as before with GRPC_VERBOSITY=ERROR.
+    """Serve. Raises `FaultsError` before anything is served if the settings or documents have faults."""
+    # Silence gRPC's own log lines, which can't be formatted as JSON. This must happen before grpc is imported.
+    # GRPC_VERBOSITY=ERROR in the environment shows them again.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from zta_authz.service.app import serve
     from zta_authz.settings import load_settings

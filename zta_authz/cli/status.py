@@ -1,4 +1,4 @@
-"""`zta-authz status`: what a running service has in force, asked over its admin API."""
+"""`zta-authz status`: print the state of a running service, read from its admin API."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     command = subparsers.add_parser(
         "status",
-        help="ask a running service what it has in force",
-        description="Ask the admin API of a running service, over its Unix socket, what it has in force.",
+        help="print the state of a running service",
+        description="Print the policies and keys that a running service uses, from its admin API over a Unix socket.",
         epilog=epilog(
-            "0 ready, 1 not ready or the policies on disk are refused, 2 no answer or faults",
+            "0 ready, 1 not ready or the policies on disk were refused, 2 no answer or faults",
             "admin.md",
             "zta-authz status --config settings.yaml",
             "zta-authz status --admin unix:/run/zta-authz/admin.sock -o json",
         ),
     )
-    command.add_argument("--config", metavar="FILE", help="the service's settings, with `admin.listen`")
-    command.add_argument("--admin", metavar="unix:/PATH", help="its socket (default: `admin.listen` of the settings)")
+    command.add_argument("--config", metavar="FILE", help="the settings file of the service, which has `admin.listen`")
+    command.add_argument(
+        "--admin", metavar="unix:/PATH", help="the socket of the admin API (default: `admin.listen` of the settings)"
+    )
     add_output_argument(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask each worker. Raises `FaultsError` where one does not answer."""
+    """Ask each worker. Raises `FaultsError` if one does not answer."""
     import os
 
     from zta_authz.admin.client import fetch_status
@@ -59,17 +61,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _addresses(given: str | None, settings: Settings) -> list[str]:
-    """The sockets to ask: one, or one for each worker. Raises `FaultsError` where there is none."""
+    """Return the socket of each worker. Raises `FaultsError` if the admin API has no Unix socket."""
     from zta_authz.errors import Fault, FaultsError
 
     address = given or settings.admin.listen
     where = "--admin" if given else "admin.listen"
     if address is None:
-        hint = "set it to a Unix socket, like `unix:/run/zta-authz/admin.sock`, or name the socket with --admin"
-        raise FaultsError([Fault(where, 0, 0, "the admin API is off in these settings", hint)])
+        hint = "set it to a Unix socket, for example `unix:/run/zta-authz/admin.sock`, or use --admin"
+        raise FaultsError([Fault(where, 0, 0, "the admin API is disabled in these settings", hint)])
     if not address.startswith(_UNIX):
-        hint = "ask over a Unix socket; docs/admin.md has the calls for other clients"
-        raise FaultsError([Fault(where, 0, 0, f"`{address}` is no Unix socket, and TCP needs mutual TLS", hint)])
+        hint = "use a Unix socket; docs/admin.md describes the API for other clients"
+        raise FaultsError(
+            [
+                Fault(
+                    where, 0, 0, f"`{address}` is not a Unix socket, and this command does not support mutual TLS", hint
+                )
+            ]
+        )
     if given or settings.workers == 1:
         return [address]
     return [f"{address}.{number}" for number in range(1, settings.workers + 1)]
@@ -108,7 +116,7 @@ def _lines(address: str, status: ServiceStatus) -> Iterator[str]:
 
     yield one_line(f"{address}  {'ready' if status.ready else 'NOT READY'}")
     yield one_line(f"  version   {status.version}, up for {round(status.uptime)} s")
-    since = f", in force since {time_text(round(status.loaded_at))}" if status.loaded_at else ""
+    since = f", loaded at {time_text(round(status.loaded_at))}" if status.loaded_at else ""
     yield one_line(f"  policies  {status.table_digest[:12] or 'none loaded'}{since}")
     for source in status.sources:
         yield one_line(f"            {source}")

@@ -1,4 +1,4 @@
-"""Times on the command line."""
+"""The type of command-line arguments that are times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 
 
 def time_argument(text: str) -> float:
-    """An RFC 3339 time in seconds since the epoch."""
+    """Parse an RFC 3339 time into seconds since the epoch. Raises `ArgumentTypeError`."""
     from zta_authz.cli.request_files import parse_time
 
     try:

@@ -1,7 +1,7 @@
-"""What of the settings' trust would let nobody through, for `zta-authz check`: told before the service is started.
+"""Warnings of `zta-authz check` about trust that would deny every request: bundles, certificates, missing ALLOW rules.
 
-Only what is here is looked at: what is fetched or streamed can't be known, and files that are not on this machine may
-be on the one that serves.
+Only local files are examined. Bundles that are fetched or streamed are unknown here, and a file that is missing here
+may exist on the machine that serves.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 def outlook_warnings(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool) -> list[Fault]:
-    """Warnings about trust and certificates; `whole`: `snapshot` is of all policies of the service."""
+    """Return warnings about trust and certificates. `whole`: `snapshot` has all policies of the service."""
     faults = [*_certificates(settings, now), *_bundles(settings, snapshot, now, whole=whole)]
     for workload in without_allow(snapshot) if whole else ():
         labels = ", ".join(f"{key}: {value}" for key, value in sorted(workload.labels.items())) or "no labels"
-        message = f"no ALLOW rule selects the workload in namespace `{workload.namespace}` with {labels}: all is denied"
+        named = f"the workload in namespace `{workload.namespace}` with {labels}"
+        message = f"no ALLOW rule selects {named}: every request is denied"
         faults.append(
-            Fault("workload", 0, 0, message, "compare `workload` in the settings with the policies' selectors")
+            Fault("workload", 0, 0, message, "compare `workload` in the settings with the selectors of the policies")
         )
     return faults
 
@@ -41,7 +42,7 @@ def _certificates(settings: Settings, now: float) -> Iterator[Fault]:
     if tls is None or tls.cert_file is None or tls.client_ca_file is None:
         return
     for message in CertificateFiles(tls.cert_file, tls.client_ca_file).problems(now):
-        yield Fault("tls", 0, 0, f"{message}: no proxy can connect", "renew it")
+        yield Fault("tls", 0, 0, f"{message}: no proxy can connect", "renew the certificate")
 
 
 def _bundles(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool) -> Iterator[Fault]:
@@ -51,7 +52,7 @@ def _bundles(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool)
             try:
                 read = read_bundle_file(BundleFile(TrustDomain(bundle.trust_domain), bundle.file))
             except FaultsError:
-                continue  # `serve` says what is wrong; here it may just not be there
+                continue  # `serve` reports the fault; here the file may simply not exist
             known[bundle.trust_domain] = read.authorities
     lasting = {bundle.trust_domain for bundle in settings.bundles if bundle.url is None} | set(
         snapshot.verifier.bundle_slot.documents
@@ -59,27 +60,27 @@ def _bundles(settings: Settings, snapshot: Snapshot, now: float, *, whole: bool)
     over = {name for name, authorities in known.items() if not _is_valid(authorities, now)}
     for name in sorted(over & lasting):
         message = f"no authority in the trust bundle of `{name}` is valid now: its peers are denied"
-        yield Fault("trust bundle", 0, 0, message, "renew it")
+        yield Fault("trust bundle", 0, 0, message, "renew the bundle")
     may_come = settings.takes_agent_bundles or bool({bundle.trust_domain for bundle in settings.bundles} - over)
     required = snapshot.options.verify_certificate is CertificateCheck.REQUIRED
     if whole and required and not may_come and not known.keys() - over:
-        message = "`required`, and no trust bundle has a valid authority: everybody is denied"
-        hint = "add a TrustBundle to the policies, or `bundles` or `workload_api` to the settings"
+        message = "the value is `required`, but no trust bundle has a valid authority: every caller is denied"
+        hint = "add a TrustBundle to the policies, or set `bundles` or `workload_api` in the settings"
         yield Fault("peer.verify_certificate", 0, 0, message, hint)
     yield from _intermediates(snapshot, known)
 
 
 def _intermediates(snapshot: Snapshot, known: dict[str, Authorities]) -> Iterator[Fault]:
-    """Bundles with intermediates show that leaves are not signed by authorities: they change, and proxies know them."""
+    """Warn if a bundle has intermediates: they sign SVIDs and change, and Envoy does not send them by default."""
     options = snapshot.options
     if options.verify_certificate is CertificateCheck.NEVER or ChainSource.XFCC in options.chain_from:
         return
     for name in sorted(name for name, authorities in known.items() if authorities.intermediates):
         message = (
-            f"intermediates sign the SVIDs of `{name}`: a peer under one that is not in the bundle (yet) is denied, "
-            "because proxies send the leaf alone in `source.certificate`"
+            f"intermediates sign the SVIDs of `{name}`: a peer whose intermediate is not yet in the bundle is denied, "
+            "because `source.certificate` contains only the leaf"
         )
-        hint = "add `xfcc` to `peer.chain_from`, and let Envoy write the chain as `zta-authz envoy-config` then does"
+        hint = "add `xfcc` to `peer.chain_from`, and configure Envoy as `zta-authz envoy-config` then prints"
         yield Fault("peer.chain_from", 0, 0, message, hint)
 
 

@@ -1,4 +1,4 @@
-"""Doing something again whenever files change."""
+"""Run a function again whenever files change."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.5
 MAX_FILES: Final = 20_000
-"""So many files are looked at; changes of the others are not noticed."""
+"""The maximum number of files that are watched. Changes of further files are not noticed."""
 
 
 def repeat_on_change(run: Callable[[], Iterable[str]], sleep: Callable[[float], None] = time.sleep) -> None:
-    """Call `run`, which returns the files and directories to watch, and again after each change; never returns."""
+    """Call `run` now and after each change of the files and directories that it returns. Never returns."""
     paths = list(run())
     before = _fingerprint(paths)
     while True:
         sleep(POLL_SECONDS)
         now = _fingerprint(paths)
         if now != before:
-            before = now  # what changes while it runs is noticed afterwards
+            before = now  # changes during `run` are noticed in the next turn
             again = list(run())
             if again != paths:
                 paths, before = again, _fingerprint(again)
@@ -35,7 +35,7 @@ def _fingerprint(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
             break
         try:
             status = os.stat(name)
-        except OSError:  # it is gone, which is a change
+        except OSError:  # the file was deleted, which is a change
             continue
         fingerprint[name] = (status.st_mtime_ns, status.st_size)
     return fingerprint

@@ -60,13 +60,13 @@ def test_every_help_text_has_the_exit_statuses_that_are_documented(
 @pytest.mark.parametrize(
     ("arguments", "suggestion"),
     [
-        (["exlain"], "`exlain` is not one of its values; did you mean `explain`?"),
+        (["exlain"], "`exlain`; did you mean `explain`?"),
         (["audit", "verfy"], "did you mean `verify`?"),
         (["check", "--lable", "app=x"], "unrecognized arguments: --lable; did you mean `--label`?"),
         (["check", "--lable=app=x"], "did you mean `--label`?"),
         (["envoy-config", "--parts", "filter"], "did you mean `--part`?"),
-        (["check", "-o", "jsn"], "argument -o/--output: `jsn` is not one of its values; did you mean `json`?"),
-        (["check", "--semantics", "x"], "`x` is not one of its values; choose from strict, istio"),
+        (["check", "-o", "jsn"], "argument -o/--output: invalid value `jsn`; did you mean `json`?"),
+        (["check", "--semantics", "x"], "`x`; choose from strict, istio"),
     ],
 )
 def test_what_is_misspelt_gets_the_nearest_that_exists(

@@ -177,7 +177,7 @@ def test_assumed_claims_stand_for_the_token_that_their_issuers_rule_requires(exp
 
 def test_claims_of_an_issuer_that_nothing_verifies_get_a_note(explain: Any) -> None:
     _, answer = explain({"claims": ANN}, BY_TOKEN)
-    assert "no RequestAuthentication here is for issuer `https://iss`" in answer["notes"][0]
+    assert "no RequestAuthentication here accepts issuer `https://iss`" in answer["notes"][0]
 
 
 def test_assumed_claims_are_split_as_the_issuers_rule_says(explain: Any) -> None:
@@ -254,7 +254,7 @@ def test_rules_that_match_without_deciding_are_told(explain: Any) -> None:
 def test_no_allow_rule_for_the_workload_is_told(explain: Any) -> None:
     shop = policy("shop", {}, namespace="default")
     _, answer = explain({"principal": FRONTEND}, shop, arguments=("--namespace", "other", "--label", "app=x"))
-    assert answer["notes"] == ["no ALLOW rule is for this workload (namespace `other`, labels: app=x)"]
+    assert answer["notes"] == ["no ALLOW rule selects this workload (namespace `other`, labels: app=x)"]
 
 
 def test_a_caller_that_is_no_spiffe_id_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +307,7 @@ def test_text_tells_detail_token_and_notes(
     out = capsys.readouterr().out
     assert "policy  default/by-token, rule 0 (p.yaml:1)" in out
     assert "token   issuer `https://iss`, subject `ann` (assumed)" in out
-    assert "also    AUDIT policy default/w, rule 0 matched (never decides)" in out
+    assert "also    AUDIT policy default/w, rule 0 matched (does not decide)" in out
     assert "note    no RequestAuthentication" in out
     Path("r.yaml").write_text(json.dumps({"principal": "x"}))
     assert main(["explain", "--policies", "p.yaml", "--request", "r.yaml"]) == 1
@@ -392,7 +392,11 @@ def test_what_is_assumed_is_revoked_as_the_service_would(
     ("asked", "document", "note"),
     [
         ({"principal": FRONTEND}, revoking(certificates=[{"serial": "01"}]), "by serial number or SHA-256"),
-        ({"principal": FRONTEND}, revoking(spiffeIds=[{"id": FRONTEND, "before": OLD}]), "issued before a time"),
+        (
+            {"principal": FRONTEND},
+            revoking(spiffeIds=[{"id": FRONTEND, "before": OLD}]),
+            "issued before a certain time",
+        ),
         ({"claims": ANN}, revoking(keys=[{"id": "k1", "issuer": ANN["iss"]}]), "keys of `https://iss` are revoked"),
     ],
     ids=["serial numbers", "older certificates", "keys"],
@@ -402,7 +406,7 @@ def test_revocations_that_nothing_assumed_can_show_are_named(
 ) -> None:
     def notes(*documents: dict[str, Any]) -> list[str]:
         texts = explain(asked, EVERYBODY, TOKENS_OF_ISS, *documents, arguments=tuple(AT))[1]["notes"]
-        return [note for note in texts if note.startswith("not judged")]
+        return [note for note in texts if note.startswith("not checked")]
 
     (texts,) = notes(document)
     assert note in texts
@@ -433,27 +437,29 @@ def test_an_assumed_claim_with_a_number_that_no_token_has_is_a_fault(explain: An
     written = f"claims: {{iss: a, sub: ann, n: {value}}}"
     status, answer = explain(written, EVERYBODY)
     (fault,) = answer["faults"]
-    assert (status, fault["line"], fault["message"]) == (2, 1, "`claims.n` has a number that no token has")
+    assert (status, fault["line"], fault["message"]) == (2, 1, "`claims.n` has a number that is not valid in a token")
     assert explain(written.replace(value, "1.5e300"), EVERYBODY)[0] == 0
 
 
 @pytest.mark.parametrize("value", ["3", "true", "[a, 3]", "{a: b}"])
 def test_an_assumed_audience_is_a_string_or_a_list_of_strings(explain: Any, value: str) -> None:
     status, answer = explain(f"claims: {{iss: a, sub: ann, aud: {value}}}", EVERYBODY)
-    assert (status, answer["faults"][0]["message"]) == (2, "`claims.aud` is not an audience")
+    assert (status, answer["faults"][0]["message"]) == (2, "`claims.aud` is not a valid audience")
     assert explain("claims: {iss: a, sub: ann, aud: [a, b]}", EVERYBODY)[0] == 0
 
 
 def test_a_binding_that_nothing_assumed_can_show_is_named(explain: Any) -> None:
     def notes(**claims: Any) -> list[str]:
-        return [n for n in explain({"claims": {**ANN, **claims}}, EVERYBODY)[1]["notes"] if n.startswith("not judged")]
+        return [n for n in explain({"claims": {**ANN, **claims}}, EVERYBODY)[1]["notes"] if n.startswith("not checked")]
 
-    assert notes(cnf={"jkt": "x"}) == ["not judged: whether the caller holds what `cnf` ties the token to"]
+    assert notes(cnf={"jkt": "x"}) == ["not checked: whether the caller holds the key that `cnf` binds the token to"]
     assert notes() == []
 
 
 @pytest.mark.parametrize(
-    ("signer", "how"), [(Signer(), "its signature held"), (Signer(number=77), "not verified")], ids=["ours", "forged"]
+    ("signer", "how"),
+    [(Signer(), "its signature is valid"), (Signer(number=77), "not verified")],
+    ids=["ours", "forged"],
 )
 def test_whom_a_refused_token_names_is_said_with_what_that_is_worth(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], signer: Signer, how: str
@@ -463,4 +469,4 @@ def test_whom_a_refused_token_names_is_said_with_what_that_is_worth(
     (tmp_path / "policies.yaml").write_text(json.dumps(TOKENS_OF_ISS))
     files = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request.yaml")]
     assert main(["explain", *files, *AT]) == 1
-    assert f"refused; it names issuer `https://iss`, subject `ann` ({how})" in capsys.readouterr().out
+    assert f"refused: issuer `https://iss`, subject `ann` ({how})" in capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_a_relative_path_that_leads_nowhere_is_told_with_the_directory_it_counts
     (tmp_path / "settings.yaml").write_text("policies: [nowhere, /none]\n")
     assert main(["check", "--config", "settings.yaml"]) == 2
     absolute, relative = capsys.readouterr().err.splitlines()
-    assert relative.endswith(f"; a relative path counts from {tmp_path}")
+    assert relative.endswith(f"; relative paths start at {tmp_path}")
     assert "counts from" not in absolute
 
 
@@ -113,7 +113,7 @@ def test_serving_needs_a_standard_output() -> None:
 def test_a_label_without_a_value_is_told_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "--label", "app"])
-    assert "--label: write KEY=VALUE, like app=hatshop" in capsys.readouterr().err
+    assert "--label: write KEY=VALUE, for example app=hatshop" in capsys.readouterr().err
 
 
 def test_what_stands_in_a_file_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

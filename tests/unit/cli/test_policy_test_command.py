@@ -139,10 +139,10 @@ def test_tests_are_found_below_directories_and_run_once(write: Any, capsys: pyte
 
 def test_no_tests_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "."]) == 2
-    assert "there are no tests below it; name them `*_test.yaml`" in capsys.readouterr().err
+    assert "the directory has no test files; name test files `*_test.yaml`" in capsys.readouterr().err
     Path("empty_test.yaml").write_text("# nothing\n")
     assert main(["test", "."]) == 2
-    assert "the file holds no test" in capsys.readouterr().err
+    assert "the file has no test" in capsys.readouterr().err
 
 
 def test_options_choose_reading_and_workload(write: Any) -> None:
@@ -192,7 +192,7 @@ def test_each_test_can_have_its_own_time(write: Any) -> None:
             {"options": {"workloads": [{"principal": FRONTEND, "namespace": "a"}] * 2}},
             "two workloads have this principal",
         ),
-        ({"at": "noon"}, "`at` is not a time; write a time with its offset"),
+        ({"at": "noon"}, "`at` is not a time; write an RFC 3339 time with an offset"),
         ({"tests": []}, "`tests` is an empty list"),
         ({"tests": [GET, GET]}, "duplicate test `get` (first at line"),
         ({"tests": [{"name": "x", "expect": {"verdict": "deny"}}]}, "a test has no `request`"),
@@ -207,7 +207,7 @@ def test_each_test_can_have_its_own_time(write: Any) -> None:
             {"tests": [{**GET, "expect": {"verdict": "deny", "policy": "shop"}}]},
             "`policy` is `shop`, without its namespace; write `default/shop`",
         ),
-        ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": 0}}]}, "`rule` says nothing without `policy`"),
+        ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": 0}}]}, "`rule` requires `policy`"),
         ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": -1}}]}, "`rule` is not the name or number of a rule"),
         ({"tests": [{**GET, "request": {"path": 7}}]}, "`path` has the integer `7` where a string is meant"),
     ],
@@ -244,7 +244,7 @@ def test_a_revoked_principal_is_denied_in_tests_too_and_what_is_not_judged_is_sa
     write(GET, {**GET, "name": "again"})
     revoke(FRONTEND + "2")
     assert main(["test", "."]) == 0
-    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: not judged")]
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: not checked")]
     assert len(notes) == 1, "for both tests together"
     revoke(FRONTEND)
     assert main(["test", "."]) == 1
@@ -285,14 +285,14 @@ def test_a_filter_runs_only_tests_of_that_name(write: Any, capsys: pytest.Captur
 def test_a_filter_that_no_test_has_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET)
     assert main(["test", ".", "--filter", "r*"]) == 2
-    assert "no test is named like `r*`" in capsys.readouterr().err
+    assert "no test name matches `r*`" in capsys.readouterr().err
 
 
 def test_watching_is_not_for_machines(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET)
     with pytest.raises(SystemExit):
         main(["test", ".", "--watch", "-o", "json"])
-    assert "--watch is for people" in capsys.readouterr().err
+    assert "--watch can't be combined with" in capsys.readouterr().err
 
 
 def test_watching_runs_again_after_a_change_of_policies_also_where_they_were_wrong_at_first(

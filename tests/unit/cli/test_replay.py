@@ -331,4 +331,4 @@ def test_the_lock_beside_a_log_is_passed_over(files: Files, capsys: pytest.Captu
     files.policies(to("/a"))
     assert files.replay(str(files.log), str(lock)) == 0
     assert files.replay(str(lock)) == 2
-    assert "holds no decisions" in capsys.readouterr().err
+    assert "there are no decisions" in capsys.readouterr().err

@@ -70,13 +70,13 @@ def test_a_wrong_part_of_it_is_a_fault_as_in_a_file(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a request first, like `explain GET /orders`, or a file"),
-        (["--principal", FRONTEND], "name a request first"),
-        (["/orders"], "the method comes first, like: GET /orders"),
-        (["GET", "/", "--request", "r.yaml"], "--request has the whole request: leave out method, path"),
-        (["GET", "--binary"], "--binary goes with --request FILE"),
-        (["GET", "--claim", "sub"], "write NAME=VALUE, like sub=ann"),
-        (["GET", "--header", "=x"], "write NAME=VALUE, like x-team=orders"),
+        ([], "give a request, for example `explain GET /orders`, or a file"),
+        (["--principal", FRONTEND], "give a request"),
+        (["/orders"], "write the method first, for example: GET /orders"),
+        (["GET", "/", "--request", "r.yaml"], "--request contains the whole request: leave out method, path"),
+        (["GET", "--binary"], "--binary requires --request FILE"),
+        (["GET", "--claim", "sub"], "write NAME=VALUE, for example sub=ann"),
+        (["GET", "--header", "=x"], "write NAME=VALUE, for example x-team=orders"),
     ],
 )
 def test_wrong_usage_says_what_to_write(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -19,13 +19,13 @@ def status(capsys: pytest.CaptureFixture[str], folder: Path, settings: str, *arg
 
 
 def test_without_an_admin_listener_it_says_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status(capsys, tmp_path, "{}") == ["admin.listen: the admin API is off in these settings"]
+    assert status(capsys, tmp_path, "{}") == ["admin.listen: the admin API is disabled in these settings"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "dns:///x", "/run/a.sock"])
 def test_only_unix_sockets_are_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str) -> None:
     (message,) = status(capsys, tmp_path, "{}", "--admin", address)
-    assert message == f"--admin: `{address}` is no Unix socket, and TCP needs mutual TLS"
+    assert message == f"--admin: `{address}` is not a Unix socket, and this command does not support mutual TLS"
 
 
 def test_a_service_that_does_not_answer_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
