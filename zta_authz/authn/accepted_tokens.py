@@ -1,4 +1,4 @@
-"""What one accepted token gives: claims for the rules and changes to the request; and the cache of verified tokens."""
+"""Accepted tokens: what one gives to rules and changes on the request, and the cache of tokens that verified."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.dpop import HEADER as PROOF_HEADER, ReplayMemory
 from zta_authz.authn.outputs import changes_for
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Reason
 from zta_authz.model.identity import Token
 
@@ -30,34 +30,36 @@ MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
 """Token text behind the cached results, in all. A parsed token weighs about five times its text."""
 MAX_CACHED_RESULTS: Final = 4
 """Key sets whose results are kept on one cached token."""
-MAX_CACHED_GRANTS: Final = 16
-"""Outcomes kept on one cached token: one for each rule and combination of places it was accepted at."""
 
 Failure = tuple[Reason, str]
 """Why a signature did not verify: reason and detail."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Grant:
-    """One accepted token at one place: what the identity and the request get from it, alone."""
+    """One accepted token at one place: what the identity and the request get from it, alone.
+
+    `strip` are the headers that clients may not send. `identity` is the last one that it gave: most calls of a caller
+    come from one peer.
+    """
 
     token: Token
     verified: VerifiedToken
     rule: TokenRule
     place: Place
     dpop: bool
+    strip: frozenset[str]
     changes: Changes
-    identities: list[Identity] = field(default_factory=list)
-    """The last identity that it gave, with a peer of that moment: a caller's calls mostly come from one peer."""
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Warm:
-    """The grant that a token was last given, and what that hangs on: it counts where all of this is still so.
+class Repeat:
+    """What must still be true for `grant` to be given again without asking each rule.
 
-    `rules` are those of the verifier that asked, of which `grant.rule` was the first to be asked. `plain`: times and
-    audience are all there is to judge, and `keys`, `place` and the audience being the same, only times change:
-    the token is in force from `begins` to `ends`, leeway aside and included.
+    `rules` are those of the verifier that asked, of which `grant.rule` was the first to accept the token, with `keys`.
+    Where `plain`, only the time can change the answer: the token is in force from `begins` to `ends`, where `ends`
+    includes the leeway and `begins` does not.
     """
 
     rules: Sequence[TokenRule]
@@ -69,8 +71,8 @@ class Warm:
 
 
 @dataclass(slots=True, eq=False)
-class Cached:
-    """One token's text: what came of verifying its signature with each key set that was tried, and what it granted.
+class CachedToken:
+    """One token's text: the result of verifying its signature with each key set that was tried, and its last grant.
 
     Two workloads may have different key sets for one issuer; which of them fits a token is found out once.
     """
@@ -78,40 +80,42 @@ class Cached:
     issuer: str
     subject: str
     results: dict[KeySet, VerifiedToken | Failure] = field(default_factory=dict)
-    grants: dict[tuple[TokenRule, Place, bool, frozenset[str]], Grant] = field(default_factory=dict)
-    warm: Warm | None = None
+    last: Grant | None = None
+    repeat: Repeat | None = None
 
     def note(self, keys: KeySet, result: VerifiedToken | Failure) -> None:
-        """Keep the result, and few others: key sets that are gone would else be held for good."""
+        """Keep the result, and few others: else replaced key sets would be kept for good."""
         if len(self.results) >= MAX_CACHED_RESULTS:
             self.results.clear()
-            self.grants.clear()
-            self.warm = None
+            self.last = self.repeat = None
         self.results[keys] = result
 
     def grant(self, verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
         """What `verified` grants under `rule` where it is presented; `strip` are headers that clients may not send."""
-        key = (rule, presented.place, presented.dpop, strip)
-        found = self.grants.get(key)
-        if found is None or found.verified is not verified:
-            found = self._make(verified, rule, presented, strip)
-            if len(self.grants) < MAX_CACHED_GRANTS:
-                self.grants[key] = found
-        return found
+        last = self.last  # read once: an explanation's thread may replace it
+        if (
+            last is not None
+            and last.verified is verified
+            and last.rule is rule
+            and last.place is presented.place
+            and last.dpop is presented.dpop
+            and last.strip == strip
+        ):
+            return last
+        grant = self.last = _grant(verified, rule, presented, strip)
+        return grant
 
-    @staticmethod
-    def _make(verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
-        source = rule.source
-        claims: Mapping[str, Any] = verified.claims
-        issuer = verified.issuer
-        if rule.svid:  # its `iss` is whatever the signer wrote; who vouches for it is the trust domain
-            issuer = source.issuer
-            claims = MappingProxyType({**claims, "iss": issuer})
-        token = Token(
-            issuer, verified.subject, claims, source.policy, source.space_delimited_claims, verified.issued_at
-        )
-        changes = _changes([(rule, verified, presented.place, presented.dpop)], strip)
-        return Grant(token, verified, rule, presented.place, presented.dpop, changes)
+
+def _grant(verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
+    source = rule.source
+    claims: Mapping[str, Any] = verified.claims
+    issuer = verified.issuer
+    if rule.svid:  # its `iss` is whatever the signer wrote; the trust domain is what vouches for it
+        issuer = source.issuer
+        claims = MappingProxyType({**claims, "iss": issuer})
+    token = Token(issuer, verified.subject, claims, source.policy, source.space_delimited_claims, verified.issued_at)
+    changes = _changes([(rule, verified, presented.place, presented.dpop)], strip)
+    return Grant(token, verified, rule, presented.place, presented.dpop, strip, changes)
 
 
 def joint_changes(
@@ -128,7 +132,7 @@ def _changes(
 ) -> Changes:
     consumed = [(place, dpop) for rule, _, place, dpop in accepted if not rule.source.forward_original_token]
     if any(dpop for _, dpop in consumed):
-        strip |= {PROOF_HEADER}  # a proof without its token proves nothing, and this one has been used
+        strip |= {PROOF_HEADER}  # a proof without its token proves nothing, and this one is used up
     places = [place for place, _ in consumed]
     if headers is not None:
         return changes_for(headers, places, strip, repeat=True)
@@ -136,8 +140,8 @@ def _changes(
     return changes_for(pairs, places, strip)
 
 
-class TokenCache(BoundedCache[bytes, Cached]):
-    """Verified tokens by the digest of their text; the verifiers of all workloads share one."""
+class TokenCache(BoundedCache[bytes, CachedToken]):
+    """Verified tokens by the SHA-256 digest of their text; the verifiers of all workloads share one."""
 
     __slots__ = ()
 
@@ -149,7 +153,7 @@ class TokenCache(BoundedCache[bytes, Cached]):
 class Common:
     """What the verifiers of all workloads share. `strip` are the headers that clients may not send.
 
-    `svids` is None where JWT-SVIDs are not taken. `limits` are those of each issuer, for rules that name none.
+    `svids` is None where JWT-SVIDs are not accepted. `limits` are those of each issuer, for rules that name none.
     """
 
     strict: bool

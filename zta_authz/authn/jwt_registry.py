@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.accepted_tokens import Common
 from zta_authz.authn.api_keys import ApiKeys, ApiKeyVerifier, check_key_sets
-from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.jwt_limits import NO_LIMITS, compile_limits
 from zta_authz.authn.jwt_svid import compile_svid_rules
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
@@ -22,6 +21,7 @@ from zta_authz.authn.outputs import headers_set_by
 from zta_authz.authn.revocation import NOTHING_REVOKED
 from zta_authz.authn.token_rule import compile_rule
 from zta_authz.authn.token_verifier import TokenVerifier
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class RuleBook:
     def verifier(self, workload: Workload) -> Verifier:
         """The verifier with the rules that select `workload`: kept from the last time, or made now."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
-        found = self._by_workload.get(key)
+        found = self._by_workload[key]
         if found is None:
             found = self._make(workload)
             self._by_workload.put(key, found)
@@ -131,7 +131,7 @@ class RuleBook:
             for number, document in enumerate(self._documents)
             if document.selector.selects(workload.namespace, workload.labels, self._options.root_namespace)
         )
-        found = self._by_rules.get(chosen)
+        found = self._by_rules[chosen]
         if found is None:
             documents = [self._documents[number] for number in chosen]
             tokens = TokenVerifier((rule for document in documents for rule in document.rules), self._common)

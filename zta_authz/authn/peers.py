@@ -1,20 +1,19 @@
-"""The mTLS peer: a presented certificate, or the proxy's word, to a verified `Peer` or a reason why not.
+"""Verify the mTLS peer: a certificate, or the proxy's word, becomes a `Peer` or a reason for a refusal.
 
-The outcome of reading and verifying a certificate is kept by the digest of its text, for as long as the bundles that it
-was verified with are in force; its validity at `now` and its agreement with what the proxy says are judged on every
-call. Refusals are kept apart, so that they crowd out nobody.
+The result of reading and verifying a certificate is kept for as long as the bundles that it was verified with are in
+force. Its validity at `now` and its revocation are checked on every call. Refusals are kept apart, so that they push
+out no verified peer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives import hashes
 
-from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.certificates import (
     CERTIFICATE_ERRORS,
     MAX_CERTIFICATE_TEXT,
@@ -25,9 +24,11 @@ from zta_authz.authn.chain import find_path
 from zta_authz.authn.names import envoy_names, subject_name, uri_names
 from zta_authz.authn.revocation import NOTHING_REVOKED, Mark
 from zta_authz.authn.svid import check_leaf, claimed_ids, svid_id, workload_id
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.identity import Peer, PeerTrust, RefusedCaller
 from zta_authz.model.options import CertificateCheck, ChainSource
+from zta_authz.model.request import Evidence
 from zta_authz.model.spiffe import MAX_SPIFFE_ID_BYTES, SpiffeId
 
 if TYPE_CHECKING:
@@ -37,13 +38,12 @@ if TYPE_CHECKING:
     from zta_authz.authn.chain import Path
     from zta_authz.authn.revocation import Revocations, RevocationSlot
     from zta_authz.model.options import Options
-    from zta_authz.model.request import Evidence, Headers
+    from zta_authz.model.request import Headers
 
 MAX_CACHED_PEERS: Final = 4096
+MAX_CACHED_BYTES: Final = 8 * 1024 * 1024
+"""Text of the evidence behind verified peers, in all; a URL-encoded certificate has 1 to 2 KiB."""
 MAX_CACHED_REFUSALS: Final = 1024
-MAX_WARM: Final = 1024
-MAX_WARM_BYTES: Final = 2 * 1024 * 1024
-"""Peers that are known by all that the proxy says of them, digests aside: those of connections in use."""
 XFCC: Final = "x-forwarded-client-cert"
 
 _XFCC_CHAIN = re.compile(r'(?:^|[;,])\s*chain="?([^";,]*)"?', re.IGNORECASE)
@@ -52,24 +52,29 @@ _TIMELY: Final = frozenset((Reason.PEER_CERTIFICATE_EXPIRED, Reason.PEER_CERTIFI
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of one presented certificate. `leaf` and `path` are windows; `principals` what a proxy may say.
+class _Verified:
+    """The peer behind one piece of evidence. It counts only with the `bundles` that it was verified with.
 
-    `bundles` are those that it was verified with: it counts for no others.
-    `marks` are of the leaf and what is above it; `issued` is when the leaf's validity began.
+    `peer` is None where nothing that may be believed names one. `leaf` and `path` are the validity of the leaf and of
+    the whole path. `marks` identify the leaf and what is above it in revocation lists, None where they were not read;
+    `issued` is when the leaf's validity began. `mismatch` says how the proxy's word differs from the certificate.
     """
 
     bundles: Bundles
-    peer: Peer
-    leaf: Window
-    path: Window
-    principals: frozenset[str]
-    marks: tuple[Mark, ...]
-    issued: float
+    peer: Peer | None
+    leaf: Window = _ALWAYS
+    path: Window = _ALWAYS
+    marks: tuple[Mark, ...] | None = None
+    issued: float | None = None
+    mismatch: str = ""
 
     def holds(self, bundles: Bundles, now: float) -> bool:
         """Whether it counts at `now` with these bundles."""
         return self.bundles is bundles and self.path.not_before <= now <= self.path.not_after
+
+
+_Key = Evidence | tuple[Evidence, str]
+"""Evidence and, where it may hold certificates of the path, `Chain` of x-forwarded-client-cert."""
 
 
 class PeerVerifier:
@@ -88,99 +93,85 @@ class PeerVerifier:
             self._check is CertificateCheck.WHEN_PRESENT
             and (options.strict or options.bundles_from_elsewhere or bool(slot.documents))
         )
-        self._looks_at_certificate = self._verifies or not options.strict
-        self._known: BoundedCache[bytes, _Known] = BoundedCache(MAX_CACHED_PEERS)
-        self._warm: BoundedCache[Evidence, _Known] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
-        self._marks: BoundedCache[str, tuple[Mark, ...]] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
-        self._told: BoundedCache[str, Peer] = BoundedCache(MAX_WARM, MAX_WARM_BYTES)
-        self._chains = self._verifies and ChainSource.XFCC in self._chain_from
+        self._reads_certificates = self._verifies or not options.strict
+        self._reads_chain = self._verifies and ChainSource.XFCC in self._chain_from
+        self._accepted: BoundedCache[_Key, _Verified] = BoundedCache(MAX_CACHED_PEERS, MAX_CACHED_BYTES)
         self._refused: BoundedCache[bytes, tuple[Bundles, Reason, str]] = BoundedCache(MAX_CACHED_REFUSALS)
 
     @property
     def look_ups(self) -> tuple[int, int]:
-        """Certificates that were known, and those that were not."""
-        return self._known.hits, self._known.misses
+        """Certificates whose verification was cached, and those for which it was not."""
+        return self._accepted.hits, self._accepted.misses
 
     def verify(self, evidence: Evidence, headers: Headers, now: float) -> Peer | None:
-        """The peer, or None where nothing that may be believed says who it is. Raises `Refused`."""
-        if not evidence.certificate:
-            if self._check is CertificateCheck.REQUIRED:
-                raise Refused(Reason.PEER_CERTIFICATE_MISSING, "the proxy sent no certificate")
-            return self._by_word(evidence.principal, now)
-        if not self._looks_at_certificate:
-            if self.revocations.of_certificates:
-                self._check_unread(evidence.certificate, now)
-            return self._by_word(evidence.principal, now)
-        return self._by_certificate(evidence, headers, now)
-
-    def _by_word(self, principal: str, now: float) -> Peer | None:
-        if not principal or not self._believes_proxy:
-            return None
-        peer = self._told.get(principal)
-        if peer is None:
-            spiffe_id = workload_id(principal) if self._strict else _first_id((principal,))
-            peer = Peer((principal,), spiffe_id, PeerTrust.PROXY)
-            self._told.put(principal, peer, len(principal))
-        if self.revocations.of_peers:
-            self._check_revoked(peer, (), None, now)
-        return peer
-
-    def _check_unread(self, text: str, now: float) -> None:
-        """Raises `Refused` where a certificate that is shown is revoked, though it is believed in nothing else."""
-        marks = self._marks.get(text)
-        if marks is None:
-            try:
-                marks = tuple(Mark.of(certificate) for certificate in read_presented(text))
-            except CERTIFICATE_ERRORS:
-                raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the certificate can't be read") from None
-            self._marks.put(text, marks, len(text))
-        self.revocations.check_peer((), marks, None, now)
-
-    def _by_certificate(self, evidence: Evidence, headers: Headers, now: float) -> Peer:
-        bundles = self._slot.current  # read once: what follows is about these, whatever is put in force meanwhile
-        known = self._warm.get(evidence) if not self._chains else None
-        if known is not None and known.holds(bundles, now):
-            self._known.hits += 1
+        """The peer, or None where nothing that may be believed names one. Raises `Refused`."""
+        bundles = self._slot.current  # read once: a rotation during this call counts from the next one
+        key = (evidence, _xfcc_chain(headers)) if self._reads_chain and evidence.certificate else evidence
+        verified = self._accepted[key]
+        if verified is not None and verified.holds(bundles, now):
+            if evidence.certificate:
+                self._accepted.hits += 1
         else:
-            known = self._look_up(evidence, headers, bundles, now)
+            verified = self._examine(evidence, key, verified, bundles, now)
+        if verified.mismatch:
+            raise RefusedCaller(Refused(Reason.PEER_SAN_MISMATCH, verified.mismatch), peer=verified.peer)
         if self.revocations.of_peers:
-            self._check_revoked(known.peer, known.marks, known.issued, now)
-        return known.peer
+            self._check_revoked(evidence, key, verified, now)
+        return verified.peer
 
-    def _check_revoked(self, peer: Peer, marks: tuple[Mark, ...], issued: float | None, now: float) -> None:
+    def _check_revoked(self, evidence: Evidence, key: _Key, verified: _Verified, now: float) -> None:
+        """Raise `Refused` where the peer, or a certificate that it presents, is revoked at `now`."""
+        peer, marks = verified.peer, verified.marks
+        if marks is None and evidence.certificate and self.revocations.of_certificates:
+            marks = _marks(evidence.certificate)
+            self._keep(key, replace(verified, marks=marks))
+        if marks is not None and not self._reads_certificates:  # it proves nothing, and must not be revoked even so
+            self.revocations.check_peer((), marks, None, now)
+            marks = None
+        if peer is None:
+            return
         try:
-            self.revocations.check_peer(peer.names, marks, issued, now)
+            self.revocations.check_peer(peer.names, marks or (), verified.issued, now)
         except Refused as refused:
             raise RefusedCaller(refused, peer=peer) from None
 
-    def _look_up(self, evidence: Evidence, headers: Headers, bundles: Bundles, now: float) -> _Known:
-        """What is known of the certificate, and agrees with what the proxy says. Raises `Refused`."""
-        text = evidence.certificate
-        chain = _xfcc_chain(headers) if self._chains else ""
-        digest = _digest(text, chain)
-        known = self._known.get(digest)
-        if known is None or not known.holds(bundles, now):
-            known = self._examine(digest, text, chain, known, bundles, now)
-        principal = evidence.principal
-        if principal and known.principals and principal not in known.principals:
-            detail = f"the proxy says {quoted((principal,))}, the certificate has {quoted(known.principals)}"
-            raise RefusedCaller(Refused(Reason.PEER_SAN_MISMATCH, detail), peer=known.peer)
-        if not self._chains:
-            self._warm.put(evidence, known, len(text) + len(principal))
-        return known
+    def _keep(self, key: _Key, verified: _Verified) -> None:
+        evidence, chain = key if isinstance(key, tuple) else (key, "")
+        self._accepted.put(key, verified, len(evidence.certificate) + len(evidence.principal) + len(chain))
 
     def _examine(
-        self, digest: bytes, text: str, chain: str, known: _Known | None, bundles: Bundles, now: float
-    ) -> _Known:
-        """Read and verify what is not known yet, or known by a path that does not hold at `now` or with `bundles`."""
+        self, evidence: Evidence, key: _Key, known: _Verified | None, bundles: Bundles, now: float
+    ) -> _Verified:
+        """Read and verify evidence that is not cached, or whose path does not hold at `now` with `bundles`."""
+        if not evidence.certificate:
+            if self._check is CertificateCheck.REQUIRED:
+                raise Refused(Reason.PEER_CERTIFICATE_MISSING, "the proxy sent no certificate")
+            verified = self._by_word(evidence.principal, bundles)
+        elif self._reads_certificates:
+            self._accepted.misses += 1
+            verified = self._by_certificate(key, known, bundles, now)
+        else:
+            verified = self._by_word(evidence.principal, bundles)
+        self._keep(key, verified)
+        return verified
+
+    def _by_word(self, principal: str, bundles: Bundles) -> _Verified:
+        if not principal or not self._believes_proxy:
+            return _Verified(bundles, None)
+        spiffe_id = workload_id(principal) if self._strict else _first_id((principal,))
+        return _Verified(bundles, Peer((principal,), spiffe_id, PeerTrust.PROXY))
+
+    def _by_certificate(self, key: _Key, known: _Verified | None, bundles: Bundles, now: float) -> _Verified:
         if known is not None:
-            known.leaf.check(now, "the leaf")  # else another path may hold: look again
-            self._known.discard(digest)
-        refused = self._refused.get(digest)
+            known.leaf.check(now, "the leaf")  # the leaf is still valid: another path may hold
+            self._accepted.discard(key)
+        evidence, chain = key if isinstance(key, tuple) else (key, "")
+        digest = _digest(evidence.certificate, chain)
+        refused = self._refused[digest]
         if refused is not None and refused[0] is bundles:
             raise Refused(*refused[1:])
         try:
-            known = self._read(text, chain, bundles, now)
+            return self._read(evidence, chain, bundles, now)
         except CERTIFICATE_ERRORS:
             error = Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the leaf can't be read")
             self._refused.put(digest, (bundles, error.reason, error.detail))
@@ -189,15 +180,13 @@ class PeerVerifier:
             if error.reason not in _TIMELY:
                 self._refused.put(digest, (bundles, error.reason, error.detail))
             raise
-        self._known.put(digest, known)
-        return known
 
-    def _read(self, text: str, chain: str, bundles: Bundles, now: float) -> _Known:
-        leaf, *rest = read_presented(text)
+    def _read(self, evidence: Evidence, chain: str, bundles: Bundles, now: float) -> _Verified:
+        leaf, *rest = read_presented(evidence.certificate)
         if not self._verifies:
-            told = Peer(_sound(envoy_names(leaf)), _first_id(uri_names(leaf)), PeerTrust.PROXY)
+            peer = Peer(_sound(envoy_names(leaf)), _first_id(uri_names(leaf)), PeerTrust.PROXY)
             marks = tuple(map(Mark.of, (leaf, *rest)))
-            return _Known(bundles, told, _ALWAYS, _ALWAYS, frozenset(), marks, Window.of(leaf).not_before)
+            return _Verified(bundles, peer, marks=marks, issued=Window.of(leaf).not_before)
         helpers = tuple(rest) if ChainSource.CERTIFICATE in self._chain_from else ()
         helpers += _xfcc_helpers(chain, leaf)
         fingerprint = leaf.fingerprint(hashes.SHA256())
@@ -205,13 +194,13 @@ class PeerVerifier:
             spiffe_id = svid_id(leaf)
             path = self._verify_chain(leaf, helpers, (spiffe_id,), bundles, now)
             peer = Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE, fingerprint)
-            return _known(bundles, peer, path, frozenset(peer.names))
+            return _verified(bundles, peer, path, frozenset(peer.names), evidence.principal)
         names = _sound(envoy_names(leaf))
         ids = claimed_ids(uri_names(leaf))
         path = self._verify_chain(leaf, helpers, ids, bundles, now)
         peer = Peer(names, ids[0] if ids else None, PeerTrust.CERTIFICATE, fingerprint)
         only_subject = names == (subject_name(leaf),)  # its spelling is the proxy's affair
-        return _known(bundles, peer, path, frozenset() if only_subject else frozenset(names))
+        return _verified(bundles, peer, path, frozenset() if only_subject else frozenset(names), evidence.principal)
 
     def _verify_chain(
         self,
@@ -225,22 +214,34 @@ class PeerVerifier:
         domains = {spiffe_id.trust_domain.name for spiffe_id in ids}
         if len(domains) > 1:
             raise Refused(Reason.PEER_SAN_COUNT, "SPIFFE IDs of several trust domains")
-        trusted = [found for name in domains or bundles if (found := bundles.get(name)) is not None]
+        trusted = [authorities for name in domains or bundles if (authorities := bundles.get(name)) is not None]
         if not any(authorities.anchors for authorities in trusted):
-            have = [name for name, found in bundles.items() if found.anchors]
+            have = [name for name, authorities in bundles.items() if authorities.anchors]
             detail = f"no authorities for {quoted(domains)}; there are some for {quoted(have)}"
             raise Refused(Reason.PEER_TRUST_DOMAIN_UNKNOWN, detail)
         check_leaf(leaf, needs_key_usage=self._strict)
         Window.of(leaf).check(now, "the leaf")
         if ChainSource.BUNDLE in self._chain_from:
             helpers += tuple(helper for authorities in trusted for helper in authorities.intermediates)
-        return find_path(leaf, helpers, tuple(anchor for each in trusted for anchor in each.anchors), now)
+        return find_path(leaf, helpers, tuple(anchor for authorities in trusted for anchor in authorities.anchors), now)
 
 
-def _known(bundles: Bundles, peer: Peer, path: Path, principals: frozenset[str]) -> _Known:
+def _verified(bundles: Bundles, peer: Peer, path: Path, names: frozenset[str], principal: str) -> _Verified:
+    """`names` are what the proxy may call the peer, empty for any name; `principal` is what it does call it."""
     leaf = Window.of(path.certificates[0])
     marks = tuple(Mark.of(certificate) for certificate in path.certificates)
-    return _Known(bundles, peer, leaf, path.window, principals, marks, leaf.not_before)
+    mismatch = ""
+    if principal and names and principal not in names:
+        mismatch = f"the proxy says {quoted((principal,))}, the certificate has {quoted(names)}"
+    return _Verified(bundles, peer, leaf, path.window, marks, leaf.not_before, mismatch)
+
+
+def _marks(text: str) -> tuple[Mark, ...]:
+    """The marks of the presented certificates. Raises `Refused`."""
+    try:
+        return tuple(Mark.of(certificate) for certificate in read_presented(text))
+    except CERTIFICATE_ERRORS:
+        raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the certificate can't be read") from None
 
 
 def _digest(text: str, chain: str) -> bytes:
@@ -253,7 +254,7 @@ def _digest(text: str, chain: str) -> bytes:
 
 
 def _xfcc_chain(headers: Headers) -> str:
-    """`Chain` of the last element of x-forwarded-client-cert, the one that our own proxy set; "" without one."""
+    """`Chain` of the last element of x-forwarded-client-cert, which our own proxy set; "" without one."""
     value = headers.joined(XFCC)
     if value is None:
         return ""

@@ -10,7 +10,7 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.authn.accepted_tokens import Cached, Warm, joint_changes
+from zta_authz.authn.accepted_tokens import CachedToken, Repeat, joint_changes
 from zta_authz.authn.binding import judge_binding
 from zta_authz.authn.dpop import verify_proof
 from zta_authz.authn.jwt import ISTIO, STRICT, judge_times, parse_token, verify_signature
@@ -123,16 +123,13 @@ class TokenVerifier:
     ) -> Identity:
         """The identity of `peer` with one token. Raises `Refused` where the token is bound to somebody else.
 
-        Without a proof of possession that hangs on grant and peer alone: the same two give the same again.
+        Without a proof of possession it depends on grant and peer alone: the same two give the same identity again.
         """
-        known = grant.identities
-        if known and not grant.dpop:
-            last = known[0]  # looked up once: an explanation's thread may put another peer's in its place
-            if last.peer is peer:
-                return last
+        last = grant.identity  # read once: an explanation's thread may replace it with another peer's
+        if last is not None and last.peer is peer and not grant.dpop:
+            return last
         binding = self._bind(grant, request, text, peer, now, trial)
-        identity = Identity(peer, grant.token, (grant.token,), grant.changes, binding)
-        known[:] = (identity,)
+        identity = grant.identity = Identity(peer, grant.token, (grant.token,), grant.changes, binding)
         return identity
 
     def _bind(
@@ -246,29 +243,34 @@ class TokenVerifier:
             digest = hashlib.sha256(text.encode("ascii")).digest()
         except UnicodeEncodeError:
             raise Refused(Reason.TOKEN_MALFORMED, "characters that no token has") from None
-        cached = self._common.cache.get(digest)
-        warm = None if cached is None else cached.warm  # an explanation's thread may forget it between two looks
-        if warm is not None:
-            grant = self._accept_again(warm, presented, rules, now)
-            if grant is not None:
-                return grant
+        cache = self._common.cache
+        cached = cache[digest]
+        if cached is None:
+            cache.misses += 1
+        else:
+            cache.hits += 1
+            repeat = cached.repeat  # read once: an explanation's thread may remove it
+            if repeat is not None:
+                grant = self._accept_again(repeat, presented, rules, now)
+                if grant is not None:
+                    return grant
         return self._accept_anew(presented, rules, now, digest, cached)
 
     def _accept_anew(
-        self, presented: Presented, rules: Sequence[TokenRule], now: float, digest: bytes, cached: Cached | None
+        self, presented: Presented, rules: Sequence[TokenRule], now: float, digest: bytes, cached: CachedToken | None
     ) -> Grant:
         """As `_accept_one`, looking at each rule; `cached` is what is known of the token, by its `digest`."""
         unverified: UnverifiedToken | None = None
         if cached is None:
             unverified = parse_token(presented.text, self._reading)
-            cached = Cached(unverified.issuer, unverified.claims.get("sub", ""))
+            cached = CachedToken(unverified.issuer, unverified.claims.get("sub", ""))
         try:
             return self._granted(presented, rules, now, digest, cached, unverified)
         except Refused as refused:
             named = NamedToken(cached.issuer, cached.subject, self._held(cached, rules))
             raise RefusedCaller(refused, token=named) from None
 
-    def _held(self, token: Cached, rules: Sequence[TokenRule]) -> bool:
+    def _held(self, token: CachedToken, rules: Sequence[TokenRule]) -> bool:
         """Whether the signature is by a key that these rules have for the issuer: another workload's do not count."""
         with suppress(Refused):
             own = self._rules_for(token, rules)
@@ -281,7 +283,7 @@ class TokenVerifier:
         rules: Sequence[TokenRule],
         now: float,
         digest: bytes,
-        cached: Cached,
+        cached: CachedToken,
         unverified: UnverifiedToken | None,
     ) -> Grant:
         refused: Refused | None = None
@@ -298,7 +300,7 @@ class TokenVerifier:
             try:
                 grant = cached.grant(self._judge(result, rule, now), rule, presented, self._strip)
                 if refused is None:
-                    cached.warm = self._warm(grant, rules, keys)
+                    cached.repeat = self._repeat(grant, rules, keys)
                 return grant
             except Refused as error:
                 if error.reason is Reason.TOKEN_KEY_UNKNOWN:
@@ -306,8 +308,8 @@ class TokenVerifier:
                 refused = refused or error
         raise refused or Refused(Reason.TOKEN_ISSUER_UNKNOWN, _not_accepted(cached.issuer, presented.place, rules))
 
-    def _warm(self, grant: Grant, rules: Sequence[TokenRule], keys: KeySet) -> Warm | None:
-        """What `_accept_again` needs to accept the token again without looking for it."""
+    def _repeat(self, grant: Grant, rules: Sequence[TokenRule], keys: KeySet) -> Repeat | None:
+        """What `_accept_again` needs to accept the token again; None where each rule must be asked each time."""
         rule, token = grant.rule, grant.verified
         if rule.svid or self._reading.lenient:
             return None
@@ -317,28 +319,30 @@ class TokenVerifier:
             and token.expires is not None
         )
         begins = max(token.not_before, token.issued_at or 0.0)
-        return Warm(rules, keys, grant, plain, begins, (token.expires or 0.0) + self._reading.leeway)
+        return Repeat(rules, keys, grant, plain, begins, (token.expires or 0.0) + self._reading.leeway)
 
-    def _accept_again(self, warm: Warm, presented: Presented, rules: Sequence[TokenRule], now: float) -> Grant | None:
-        """The grant of a token that these rules have accepted before in this place, judged anew.
+    def _accept_again(
+        self, repeat: Repeat, presented: Presented, rules: Sequence[TokenRule], now: float
+    ) -> Grant | None:
+        """The grant of a token that these rules accepted before in this place, judged anew.
 
-        None where it is to be looked at from the start: nobody else's rules, place or keys count, and who is refused is
-        refused there. Each time comparison is that of `judge_times`.
+        None where each rule must be asked: other rules, another place or other keys, and a token that does not hold
+        any more, so that its refusal is the same as a first one. Each time comparison is that of `judge_times`.
         """
-        grant = warm.grant
-        if warm.rules is not rules or grant.place is not presented.place or grant.dpop is not presented.dpop:
+        grant = repeat.grant
+        if repeat.rules is not rules or grant.place is not presented.place or grant.dpop is not presented.dpop:
             return None
-        if grant.rule.keys.current is not warm.keys:
+        if grant.rule.keys.current is not repeat.keys:
             return None
-        if warm.plain:
-            return None if now > warm.ends or now + self._reading.leeway < warm.begins else grant
+        if repeat.plain:
+            return None if now > repeat.ends or now + self._reading.leeway < repeat.begins else grant
         try:
             self._judge(grant.verified, grant.rule, now)
         except Refused:
             return None
         return grant
 
-    def _rules_for(self, token: Cached, rules: Sequence[TokenRule]) -> Sequence[TokenRule]:
+    def _rules_for(self, token: CachedToken, rules: Sequence[TokenRule]) -> Sequence[TokenRule]:
         """Those of `rules` that are for the token's issuer; where there are none, its trust domain's, if it has one.
 
         Else those that name no issuer: an issuer with rules of its own is not vouched for by the keys of another.

@@ -16,9 +16,9 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from zta_authz.authn.cache import BoundedCache
 from zta_authz.authn.certificates import Window
 from zta_authz.authn.revocation import Mark, RevocationSlot
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault, Refused, SettingsErrors
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS
 
@@ -156,7 +156,7 @@ class MutualTls:
 
     def _presented_on(self, connection: Mapping[str, Any], spiffe_id: str) -> PresentedCertificate | None:
         pem = b"".join(part for kind in ("x509_pem_cert", "x509_pem_cert_chain") for part in connection.get(kind, ()))
-        presented = self._presented.get(pem)
+        presented = self._presented[pem]
         if presented is None:
             try:
                 presented = PresentedCertificate(spiffe_id, x509.load_pem_x509_certificates(pem))

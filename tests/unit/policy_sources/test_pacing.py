@@ -13,7 +13,7 @@ import pytest
 from tests.support.pki import NOW, Signer
 from tests.support.policies import ISTIO, STRICT, operation, policy, table
 from tests.unit.authn.support import accept, bearer, rule, verifier
-from zta_authz.authn.accepted_tokens import Cached, TokenCache
+from zta_authz.authn.accepted_tokens import CachedToken, TokenCache
 from zta_authz.authn.token_verifier import TokenVerifier
 from zta_authz.model.pace import no_pause
 from zta_authz.policy_sources.pacing import FEW_BLOCKS, CooperativePause, beside_deciding, freeze_gc, release_gradually
@@ -200,7 +200,7 @@ def test_what_is_out_of_sight_does_not_put_off_the_next_full_collection() -> Non
 
 
 def _verifiers() -> list[object]:
-    return [each for each in gc.get_objects() if isinstance(each, TokenVerifier | TokenCache | Cached)]
+    return [each for each in gc.get_objects() if isinstance(each, TokenVerifier | TokenCache | CachedToken)]
 
 
 @pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import grpc
 
-from zta_authz.authn.cache import BoundedCache
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Reason
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class AdmittedPeers:
     def admit(self, context: Any) -> None:
         """Note that the caller on this call's connection is authorized."""
         peer = context.peer()
-        if self._peers.get(peer) is None:
+        if self._peers[peer] is None:
             self._peers.put(peer, value=True)
 
     async def refuse(self, context: Any) -> NoReturn:
         """Refuse a call of an unauthorized caller; close its connection if an earlier call on it was admitted."""
         peer = context.peer()
-        if self._peers.get(peer) is not None:
+        if self._peers[peer] is not None:
             self._warn("a caller's certificate is no longer valid; its connection is closed")
             if await self._end(peer):
                 self._peers.discard(peer)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from zta_authz.authn.cache import BoundedCache
+from zta_authz.bounded_cache import BoundedCache
 
 
 def test_what_is_put_in_comes_out_and_the_newest_value_counts() -> None:
     cache: BoundedCache[str, int] = BoundedCache(8)
     cache.put("a", 1)
     cache.put("a", 2)
-    assert (cache.get("a"), cache.get("b"), len(cache)) == (2, None, 1)
+    assert (cache["a"], cache["b"], len(cache)) == (2, None, 1)
     cache.discard("a")
     cache.discard("a")
-    assert cache.get("a") is None
+    assert cache["a"] is None
 
 
 def test_it_never_holds_more_entries_than_it_may() -> None:
@@ -20,7 +20,7 @@ def test_it_never_holds_more_entries_than_it_may() -> None:
     for number in range(1000):
         cache.put(number, number)
         assert len(cache) <= 8
-    assert cache.get(999) == 999
+    assert cache[999] == 999
 
 
 def test_an_entry_in_use_outlives_any_number_of_others() -> None:
@@ -28,7 +28,7 @@ def test_an_entry_in_use_outlives_any_number_of_others() -> None:
     cache.put("used", 1)
     for number in range(1000):
         cache.put(str(number), number)
-        assert cache.get("used") == 1
+        assert cache["used"] == 1
 
 
 def test_weight_is_bounded_too_and_what_is_too_heavy_is_not_kept() -> None:
@@ -37,9 +37,9 @@ def test_weight_is_bounded_too_and_what_is_too_heavy_is_not_kept() -> None:
         cache.put(number, number, weight=20)
         assert len(cache) * 20 <= 100
     cache.put(-1, 0, weight=51)
-    assert cache.get(-1) is None
+    assert cache[-1] is None
     cache.put(99, 0, weight=51)
-    assert cache.get(99) is None, "the value it replaced must not come back"
+    assert cache[99] is None, "the value it replaced must not come back"
 
 
 def test_forgetting_reaches_both_generations() -> None:
@@ -49,3 +49,29 @@ def test_forgetting_reaches_both_generations() -> None:
     for number in range(3):
         cache.discard(number)
     assert len(cache) == 0
+
+
+def test_get_reads_both_generations_as_the_subscript_does() -> None:
+    cache: BoundedCache[str, int] = BoundedCache(4)
+    cache.put("a", 1)
+    for number in range(2):
+        cache.put(str(number), number)
+    assert dict.get(cache, "a") is None, "it is in the older generation"
+    assert cache.get("a") == 1
+    assert (cache.get("b"), cache.get("b", 7)) == (None, 7)
+
+
+def test_an_entry_of_the_older_generation_keeps_its_weight() -> None:
+    cache: BoundedCache[int, int] = BoundedCache(1000, max_weight=100)
+    for number in range(1000):
+        cache.put(number, number, weight=20)
+        assert cache[max(0, number - 1)] is not None
+        assert len(cache) * 20 <= 100
+
+
+def test_clearing_forgets_both_generations() -> None:
+    cache: BoundedCache[int, int] = BoundedCache(4, max_weight=100)
+    for number in range(3):
+        cache.put(number, number, weight=40)
+    cache.clear()
+    assert (len(cache), cache[1], cache[2]) == (0, None, None)
