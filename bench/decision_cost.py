@@ -22,8 +22,8 @@ if __package__ in (None, ""):
 from bench import scenario
 from zta_authz.audit.record import capture, encode_line, make_record
 from zta_authz.authorizer import Authorizer
-from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.request import CheckRequestParser
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.pdp.decide import combine, decide
 from zta_authz.policy.rules.inputs import Inputs
@@ -79,11 +79,12 @@ def measure(case: str, policies: int) -> dict[str, float]:
         snapshot = load_snapshot(settings.policies, settings.options())
     holder = SnapshotHolder()
     holder.publish(snapshot)
-    authorizer = Authorizer(parse_check_request, encode_response, holder, _Recorder(), build_observer())
+    parse, encode = CheckRequestParser().parse, ResponseEncoder().encode
+    authorizer = Authorizer(parse, encode, holder, _Recorder(), build_observer())
     servicer = CheckServicer(authorizer)
     gc.collect()
     gc.freeze()
-    request, evidence = parse_check_request(case_files.request)
+    request, evidence = parse(case_files.request)
     now = time.time()
     decision = decide(snapshot, request, evidence, now)
     if not decision.allowed:
@@ -95,7 +96,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
     view = snapshot.table.default_view
     return {
         "whole": _median_us(whole),
-        "parse": _median_us(lambda: parse_check_request(case_files.request)),
+        "parse": _median_us(lambda: parse(case_files.request)),
         "verify identity": _median_us(lambda: snapshot.verifier.verify(request, evidence, now)),
         "match rules": _median_us(
             lambda: combine(view, Inputs(request, decision.identity, snapshot.options, now), default_allow=False)
@@ -103,7 +104,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
         "decide": _median_us(lambda: decide(snapshot, request, evidence, now)),
         "audit note": _median_us(lambda: capture(request, decision, _ID, now)),
         "audit record": _median_us(lambda: encode_line(make_record(capture(request, decision, _ID, now)))),
-        "answer": _median_us(lambda: encode_response(decision, _ID, request)),
+        "answer": _median_us(lambda: encode(decision, _ID, request)),
     }
 
 

@@ -40,7 +40,7 @@ ROWS = (
     ("pdp",),
     ("authn", "policy"),
     ("model",),
-    ("errors",),
+    ("bounded_cache", "errors"),
     ("_proto",),
 )
 """From the top down. A room imports from rows below its own only, and nothing from its neighbours."""
@@ -66,7 +66,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
 TABLES = (ROWS, *INNER.values())
 ALL_ROOMS = tuple(room for rows in TABLES for row in rows for room in row)
 
-CORE = ("errors", "model", "authn", "policy", "pdp", "grpc_h2")
+CORE = ("bounded_cache", "errors", "model", "authn", "policy", "pdp", "grpc_h2")
 INPUT_AND_OUTPUT = (
     "aiohttp", "asyncio", "atexit", "concurrent", "ctypes", "fcntl", "ftplib", "gc", "glob", "google", "grpc", "http",
     "importlib", "inspect", "io", "logging", "mmap", "multiprocessing", "opentelemetry", "os", "pathlib", "pickle", "platform",

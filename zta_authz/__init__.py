@@ -3,6 +3,7 @@
 Reading order, from the data types up to the process (imports point downwards only):
 
     errors          reason codes and faults
+    bounded_cache   the one cache that everything uses                                                 [pure]
     model/          data types: SPIFFE IDs, request, evidence, identity, decision, documents, options       [pure]
     authn/          evidence + keys + now -> identity: X.509-SVIDs, JWTs                               [pure]
     policy/         documents -> rule table: YAML reader, matchers, compiler, index                    [pure]

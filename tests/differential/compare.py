@@ -19,7 +19,7 @@ from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authorizer import finalize
 from zta_authz.errors import DocumentErrors
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.decide import decide
@@ -123,7 +123,7 @@ def _judge(
         wrong: tuple[str, ...] = ()
         if outcome.allowed and decision.allowed:
             names = output_headers(filled) if len(decision.identity.tokens) < 2 else []
-            wrong = _wrong_headers(names, asked, encode_response(finalize(decision), "0" * 32, asked), outcome)
+            wrong = _wrong_headers(names, asked, ResponseEncoder().encode(finalize(decision), "0" * 32, asked), outcome)
         reason = f"{decision.reason} {wrong}" if wrong else str(decision.reason)
         results.append(Result(case, outcome, decision.allowed, reason, detail, wrong))
     return results

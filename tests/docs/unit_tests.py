@@ -83,7 +83,6 @@ TESTED_THROUGH = {
     "zta_authz/servers/fast/registry.py": "tests/integration/test_fast_server.py",
     "zta_authz/servers/fast/tls.py": "tests/integration/test_fast_tls.py",
     "zta_authz/servers/grpcio/guards.py": "tests/integration/test_servers.py",
-    "zta_authz/ext_authz/header_lines.py": "tests/unit/ext_authz/test_request.py",
     "zta_authz/servers/grpcio/server.py": "tests/integration/test_servers.py",
     "zta_authz/servers/svid_tls.py": "tests/integration/test_workload_api.py",
     "zta_authz/servers/tls.py": "tests/integration/test_tls.py",

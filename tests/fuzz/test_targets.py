@@ -52,7 +52,7 @@ def test_an_exception_while_deciding_is_noticed_though_it_is_answered_with_a_den
 
 @pytest.mark.usefixtures("_fresh_services")
 def test_an_empty_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_request, "encode_response", lambda *_: b"")
+    monkeypatch.setattr(check_request.ResponseEncoder, "encode", lambda *_: b"")
     _fails("check_request", "denied-path")
 
 

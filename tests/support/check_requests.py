@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.authorizer import finalize
 from zta_authz.errors import Reason
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
 from zta_authz.model.guarded_names import OWN_NAMES, GuardedNames
 from zta_authz.model.identity import NO_CHANGES, Changes, Identity, Peer, PeerTrust
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FRONTEND = "spiffe://cluster.local/ns/default/sa/frontend"
+ENCODER = ResponseEncoder()
 DECISION_ID = "0123456789abcdef0123456789abcdef"
 
 
@@ -68,4 +69,4 @@ def answer(
     decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
 ) -> bytes:
     """The bytes that `decision` is answered with."""
-    return encode_response(finalize(decision), decision_id, request, guarded)
+    return ENCODER.encode(finalize(decision), decision_id, request, guarded)

@@ -11,7 +11,7 @@ from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authorizer import Authorizer, finalize
 from zta_authz.errors import ANSWERS, Reason
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.decision import UNDECIDED, Decision, Verdict
 from zta_authz.model.options import Options
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
@@ -36,7 +36,7 @@ class Path:
         self.observer = RecordingObserver()
         scripted = None if outcome is None else ScriptedDecision(outcome)
         self.authorizer = Authorizer(
-            parse_check_request, encode_response, self.snapshots, self.sink, self.observer, scripted
+            parse_check_request, ResponseEncoder().encode, self.snapshots, self.sink, self.observer, scripted
         )
 
     def check(self, payload: bytes | None = None) -> CheckResponse:

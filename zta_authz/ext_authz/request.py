@@ -1,42 +1,44 @@
-"""CheckRequest bytes -> what the proxy saw and what was presented. Nothing is verified or normalised here.
+"""Parse the bytes of a CheckRequest: what the proxy saw and what was presented. Nothing is verified or normalised here.
 
 Source: Envoy `envoy/service/auth/v3/attribute_context.proto` and the ext_authz filter's `check_request_utils.cc`.
 With `encode_raw_headers` Envoy fills `header_map` (each header line apart, values as bytes) and leaves `headers` empty;
 without, `headers` has one entry a name, repeats joined with commas and bytes that are not UTF-8 replaced.
 
-Reading a message costs by what is looked at. Of the header lines only the names are read until somebody asks for a
-value; the two peers of a connection, which are the same for all of its requests, are known again by their bytes.
+Parsing costs by what is read: header values, and dynamic metadata, are read when a rule first asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from google.protobuf.message import DecodeError
 
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Reason, Refused
-from zta_authz.ext_authz.header_lines import HeaderLines, first_text, grouped, lines_by_name
 from zta_authz.ext_authz.partial_request import PartialCheckRequest
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value as StructValue
 
-    from zta_authz._proto.ext_authz_pb2 import AttributeContext
-    from zta_authz.ext_authz.header_lines import Value
+    from zta_authz._proto.ext_authz_pb2 import AttributeContext, HeaderValue
 
     Joined = dict[str, tuple[str, ...]]
+    Value = tuple[str, ...] | HeaderValue
+    """The values of a name or, where it came once and nothing has asked for it yet, its line."""
 
+_NONE: tuple[str, ...] = ()
 _NOTHING: dict[str, str] = {}
 _NO_METADATA: dict[str, object] = {}
 
 _parse = CheckRequest.FromString
 _parse_parts = PartialCheckRequest.FromString
 
-MAX_KNOWN_PEERS: Final = 4096
-MAX_KNOWN_BYTES: Final = 8 * 1024 * 1024
+MAX_CACHED_CONNECTIONS: Final = 4096
+MAX_CACHED_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of both ends of the cached connections, in all; nearly all of them are certificates."""
 
 
 class _Peer(NamedTuple):
@@ -49,59 +51,53 @@ class _Peer(NamedTuple):
 _NO_PEER: Final = _Peer(NO_EVIDENCE, NO_ADDRESS)
 
 
-class _KnownPeers(dict[bytes, _Peer]):
-    """By all of their bytes, which were part of a request that was read in full. Past its bounds it begins anew."""
+class CheckRequestParser:
+    """Parses CheckRequests. Both ends of a connection are the same for all of its requests, and are parsed once."""
 
-    __slots__ = ("_size",)
+    __slots__ = ("_connections",)
 
     def __init__(self) -> None:
-        super().__init__()
-        self._size = 0
+        self._connections: BoundedCache[tuple[bytes, bytes], tuple[_Peer, _Peer]] = BoundedCache(
+            MAX_CACHED_CONNECTIONS, MAX_CACHED_BYTES
+        )
 
-    def keep(self, raw: bytes, peer: _Peer) -> None:
-        """Know `peer` by `raw` from now on."""
-        if len(self) >= MAX_KNOWN_PEERS or self._size + len(raw) > MAX_KNOWN_BYTES:
-            self.clear()
-            self._size = 0
-        if len(raw) <= MAX_KNOWN_BYTES and raw not in self:
-            self._size += len(raw)
-            self[raw] = peer
+    def parse(self, payload: bytes) -> tuple[RequestAttributes, Evidence]:
+        """The request and the evidence in the bytes of an `envoy.service.auth.v3.CheckRequest`.
 
+        Raises `Refused` with `REQUEST_MALFORMED` where the bytes do not decode or describe no HTTP request.
+        """
+        try:
+            attributes = _parse_parts(payload).attributes
+            sources, destinations = attributes.source, attributes.destination
+            peers = None
+            if len(sources) == 1 and len(destinations) == 1:
+                peers = self._connections[sources[0], destinations[0]]
+            source, destination = peers or self._read_peers(payload, sources, destinations)
+        except DecodeError as error:
+            raise Refused(Reason.REQUEST_MALFORMED, "the bytes are not a CheckRequest") from error
+        http = attributes.request.http
+        method = http.method
+        if not method and not attributes.request.HasField("http"):
+            raise Refused(Reason.REQUEST_MALFORMED, "the CheckRequest has no `attributes.request.http`")
+        return _attributes(attributes, http, method, source, destination), source.evidence
 
-_known_peers = _KnownPeers()
+    def _read_peers(self, payload: bytes, sources: list[bytes], destinations: list[bytes]) -> tuple[_Peer, _Peer]:
+        """Both ends of the connection, from the whole message. Raises `DecodeError`."""
+        attributes = _parse(payload).attributes
+        peers = _peer(attributes.source, sources), _peer(attributes.destination, destinations)
+        if len(sources) == 1 and len(destinations) == 1:
+            key = sources[0], destinations[0]
+            self._connections.put(key, peers, len(key[0]) + len(key[1]))
+        return peers
 
 
 def parse_check_request(payload: bytes) -> tuple[RequestAttributes, Evidence]:
-    """The request and the evidence in the bytes of an `envoy.service.auth.v3.CheckRequest`.
-
-    Raises `Refused` with `REQUEST_MALFORMED` where the bytes do not decode or describe no HTTP request.
-    """
-    try:
-        attributes = _parse_parts(payload).attributes
-        sources, destinations = attributes.source, attributes.destination
-        source = _known_peers.get(sources[0]) if len(sources) == 1 else None
-        destination = _known_peers.get(destinations[0]) if len(destinations) == 1 else None
-        if source is None or destination is None:
-            source, destination = _read_peers(payload, sources, destinations)
-    except DecodeError as error:
-        raise Refused(Reason.REQUEST_MALFORMED, "the bytes are not a CheckRequest") from error
-    http = attributes.request.http
-    method = http.method
-    if not method and not attributes.request.HasField("http"):
-        raise Refused(Reason.REQUEST_MALFORMED, "the CheckRequest has no `attributes.request.http`")
-    return _attributes(attributes, http, method, source, destination), source.evidence
+    """As `CheckRequestParser.parse`, for one request."""
+    return CheckRequestParser().parse(payload)
 
 
-def _read_peers(payload: bytes, sources: list[bytes], destinations: list[bytes]) -> tuple[_Peer, _Peer]:
-    """Both ends of the connection, from the whole message. Raises `DecodeError`."""
-    attributes = _parse(payload).attributes
-    found = []
-    for raw, peer in ((sources, attributes.source), (destinations, attributes.destination)):
-        read = _Peer(Evidence(peer.principal, peer.certificate), _address(peer)) if raw else _NO_PEER
-        if len(raw) == 1:
-            _known_peers.keep(raw[0], read)
-        found.append(read)
-    return found[0], found[1]
+def _peer(peer: AttributeContext.Peer, raw: list[bytes]) -> _Peer:
+    return _Peer(Evidence(peer.principal, peer.certificate), _address(peer)) if raw else _NO_PEER
 
 
 def request_time(payload: bytes) -> float | None:
@@ -119,17 +115,17 @@ def _attributes(
     lines, joined = http.header_map.headers, http.headers
     if joined and http.HasField("header_map"):
         raise Refused(Reason.REQUEST_MALFORMED, "the CheckRequest has both `headers` and `header_map`")
-    values, listing = lines_by_name(lines) if lines else (_joined_headers(joined), "")
+    values, listing = _lines_by_name(lines) if lines else (_joined_headers(joined), "")
     path, host, scheme = http.path, http.host, http.scheme
-    take = values.pop
-    authority, protocol = take(":authority", None), take(":protocol", None)
-    _check_agreement(":method", take(":method", None), method)
-    _check_agreement(":path", take(":path", None), path)
+    pop = values.pop
+    authority, protocol = pop(":authority", None), pop(":protocol", None)
+    _check_agreement(":method", pop(":method", None), method)
+    _check_agreement(":path", pop(":path", None), path)
     _check_agreement(":authority", authority, host)
-    _check_agreement(":scheme", take(":scheme", None), scheme)
+    _check_agreement(":scheme", pop(":scheme", None), scheme)
     _check_agreement("host", values.get("host"), host)
     if protocol is not None:  # RFC 8441: no attribute says the same
-        _check_agreement(":protocol", protocol, first_text(protocol))
+        _check_agreement(":protocol", protocol, _first_text(protocol))
     if authority is not None and not host:
         values["host"] = ("",)  # there, but empty: not the same as absent
     extensions = attributes.context_extensions
@@ -151,10 +147,10 @@ def _attributes(
 
 
 def _check_agreement(name: str, value: Value | None, attribute: str) -> None:
-    """Raises `Refused` where the header `name` comes more than once, or says something else than the attribute.
+    """Raise `Refused` where the header `name` comes more than once, or differs from the attribute.
 
     Envoy fills both from one place, whatever the protocol; `allowed_headers` and `disallowed_headers` only leave
-    headers out. What differs was not written by Envoy, and nobody can tell which of the two the upstream sees.
+    headers out. Where they differ, Envoy did not write them, and it is unknown which of the two the upstream sees.
     """
     if value is None:
         return
@@ -163,19 +159,19 @@ def _check_agreement(name: str, value: Value | None, attribute: str) -> None:
             raise Refused(Reason.REQUEST_MALFORMED, f"`{name}` comes {len(value)} times")
     elif (raw := value.raw_value) and raw == attribute.encode("utf-8", "surrogateescape"):
         return  # as from nearly every proxy
-    if first_text(value) != attribute:
+    if _first_text(value) != attribute:
         raise Refused(Reason.REQUEST_MALFORMED, f"the header `{name}` and the request's attribute differ")
 
 
 def _joined_headers(headers: Mapping[str, str]) -> dict[str, Value]:
     """Headers whose repeats Envoy joined; names that differ only in case are one name with several values."""
     values: dict[str, Value] = {name.lower(): (value,) for name, value in headers.items()}
-    return values if len(values) == len(headers) else {**grouped(headers.items())}
+    return values if len(values) == len(headers) else {**_grouped(headers.items())}
 
 
 def _metadata(attributes: Any) -> Mapping[str, object]:
-    found = attributes.metadata_context.filter_metadata
-    return FilterMetadata(found) if found else _NO_METADATA
+    metadata = attributes.metadata_context.filter_metadata
+    return FilterMetadata(metadata) if metadata else _NO_METADATA
 
 
 def _address(peer: AttributeContext.Peer) -> Address:
@@ -183,6 +179,73 @@ def _address(peer: AttributeContext.Peer) -> Address:
     socket = peer.address.socket_address
     ip = socket.address
     return Address(ip, socket.port_value) if ip else NO_ADDRESS
+
+
+class HeaderLines(Headers):
+    """Exact headers. Each value is read when it is first asked for: rules look at few of them."""
+
+    __slots__ = ("_listing",)
+
+    def __init__(self, values: dict[str, Value], listing: str) -> None:
+        """Use `values` as they are: names in lower case. `listing` has those names, and may have others."""
+        self._values = values  # type: ignore[assignment]  # what is read through `all` is text
+        self._listing = listing
+        self.exact = True
+
+    def listing(self) -> str:
+        """Every header name that is present, and perhaps others, a line each."""
+        return self._listing
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Each value of the header, () where it is absent. `name` is in lower case."""
+        value: Value | None = self._values.get(name)
+        if value is None:
+            return _NONE
+        if not isinstance(value, tuple):
+            value = self._values[name] = (_text_of(value),)
+        return value
+
+    def joined(self, name: str) -> str | None:
+        """The values joined with `,` as Envoy's header map shows them; None where the header is absent."""
+        if name not in self._values:
+            return None
+        values = self.all(name)
+        return values[0] if len(values) == 1 else ",".join(values)
+
+
+def _lines_by_name(lines: Collection[HeaderValue]) -> tuple[dict[str, Value], str]:
+    """Header lines by lower-case name, and the names, a line each.
+
+    Nearly all requests repeat no name and write all in lower case: then nothing is done name by name.
+    """
+    values: dict[str, Value] = {line.key: line for line in lines}
+    listing = "\n".join(values)
+    if len(values) == len(lines) and listing.lower() == listing:
+        return values, listing
+    values = {**_grouped((line.key, _text_of(line)) for line in lines)}
+    return values, "\n".join(values)
+
+
+def _grouped(lines: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Values by lower-case name in the order of arrival; linear in the number of lines, however they repeat."""
+    values: dict[str, list[str]] = {}
+    for name, value in lines:
+        values.setdefault(name.lower(), []).append(value)
+    return {name: tuple(texts) for name, texts in values.items()}
+
+
+def _first_text(value: Value) -> str:
+    """The first of a name's values."""
+    return value[0] if isinstance(value, tuple) else _text_of(value)
+
+
+def _text_of(line: HeaderValue) -> str:
+    """A line's value; bytes that are not UTF-8 become surrogate escapes."""
+    raw = line.raw_value
+    try:
+        return raw.decode() or line.value
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "surrogateescape")
 
 
 class FilterMetadata(Mapping[str, object]):
@@ -195,12 +258,12 @@ class FilterMetadata(Mapping[str, object]):
         self._plain: dict[str, dict[str, object]] = {}
 
     def __getitem__(self, name: str) -> object:
-        found = self._plain.get(name)
-        if found is None:
+        plain = self._plain.get(name)
+        if plain is None:
             if name not in self._structs:  # a protobuf map would add the name
                 raise KeyError(name)
-            found = self._plain[name] = _plain_struct(self._structs[name])
-        return found
+            plain = self._plain[name] = _plain_struct(self._structs[name])
+        return plain
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._structs)

@@ -1,4 +1,4 @@
-"""Decision -> CheckResponse bytes: total, deny first. Nothing else in this project constructs a CheckResponse.
+"""Encode a decision as the bytes of a CheckResponse: total, deny first. Nothing else here constructs a CheckResponse.
 
 An absent or zero `status` means "let it through" to Envoy, whatever else the message says; so each denial carries an
 explicit code, and an allow is written only for a decision whose verdict and reason both say so.
@@ -7,19 +7,18 @@ What Envoy does with the answer (measured with Envoy 1.40): a header needs `valu
 removal comes last, so that a header both set and removed is gone (here no name is ever both); a denied body becomes
 `grpc-message` for gRPC callers.
 
-Speed: nearly all answers differ only in their decision id, which is always 32 characters. An answer is encoded once
-with a placeholder in its place, cut there, and from then on joined around each new id; the bytes are those that
-protobuf itself would write.
+Nearly all answers differ only in their decision ID, which is always 32 characters. An answer is encoded once with a
+placeholder in its place, cut there, and joined around each new ID; the bytes are those that protobuf itself writes.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import ANSWERS, Answer, Reason
 from zta_authz.model.changed_headers import (
     PRINCIPAL_HEADER,
@@ -55,40 +54,77 @@ _GRPC_STATUSES = frozenset({400, 401, 403, 404, 429, 502, 503, 504})  # to Envoy
 
 _ID_LENGTH = 32
 _PLACEHOLDER = secrets.token_hex(_ID_LENGTH // 2)  # never sent; nobody can put it into a header on purpose
-_CACHED_ANSWERS = 2048
-_CACHED_BYTES = 4096  # an answer with more in its headers is encoded each time, which bounds the cache's memory
+MAX_CACHED_ANSWERS: Final = 4096
+_CACHED_BYTES: Final = 4096
+"""An answer with more in its headers is encoded each time, which bounds the cache's memory."""
+
+_ShortKey = tuple[str, int | None, str]
+"""Policy, rule and principal."""
 
 
-def encode_response(
-    decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
-) -> bytes:
-    """The CheckResponse for `decision`, which is final (`authorizer.finalize`).
+class ResponseEncoder:
+    """Encodes answers, and keeps those that repeat.
 
-    Raises ValueError for an allow that is not, and where `decision_id` is not 32 letters and digits.
-    `request` is None where the bytes did not parse. `guarded` are the names that no client may send: they are removed
-    from the request unless they are set here.
+    An allow has two entries: under `_Allow`, all that it says; and under a `_ShortKey`, the last allow of one rule to
+    one principal, which is compared by identity and so costs less to look up. An `_Allow` never equals a `_Deny`,
+    because their reasons differ.
     """
-    if decision.verdict is not Verdict.ALLOW:
-        return _deny(decision, decision_id, request)
-    spoofed = guarded.spoofed(request.headers) if request is not None else ()
-    principal, changes = decision.identity.principal, decision.identity.changes
-    usual = None if spoofed else _usual.get((decision.policy, decision.rule, principal))
-    if usual is not None and usual.fits(decision, guarded):
-        return _joined(usual.parts, decision_id)
-    if decision.reason in ANSWERS or not is_header_value(principal):
-        raise ValueError("this allow is not final")
-    response = decision.response
-    client = decision.identity.api_client
-    said = _Allow(
-        decision.reason, decision.policy, decision.rule, principal, client, changes, response, spoofed, guarded.listed
-    )
-    if not said.is_small():
-        return _joined(_encode_allow.__wrapped__(said), decision_id)
-    parts = _encode_allow(said)
-    if len(_usual) >= _CACHED_ANSWERS:
-        _usual.clear()
-    _usual[said.policy, said.rule, principal] = _CachedAllow(said.reason, client, changes, response, guarded, parts)
-    return _joined(parts, decision_id)
+
+    __slots__ = ("_answers",)
+
+    def __init__(self) -> None:
+        self._answers: BoundedCache[_Allow | _Deny | _ShortKey, _LastAllow | list[bytes]] = BoundedCache(
+            MAX_CACHED_ANSWERS
+        )
+
+    def encode(
+        self, decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
+    ) -> bytes:
+        """The CheckResponse for `decision`, which is final (`authorizer.finalize`).
+
+        Raises ValueError for an allow that is not, and where `decision_id` is not 32 letters and digits.
+        `request` is None where the bytes did not parse. `guarded` are the names that no client may send: they are
+        removed from the request unless they are set here.
+        """
+        if decision.verdict is not Verdict.ALLOW:
+            return self._deny(decision, decision_id, request)
+        identity = decision.identity
+        peer = identity.peer
+        principal = "" if peer is None else peer.principal
+        spoofed = guarded.spoofed(request.headers) if request is not None else ()
+        if not spoofed:
+            last = self._answers[decision.policy, decision.rule, principal]
+            if isinstance(last, _LastAllow) and last.fits(decision, guarded):
+                return _joined(last.parts, decision_id)
+        return self._allow(decision, decision_id, principal, spoofed, guarded)
+
+    def _allow(
+        self, decision: Decision, decision_id: str, principal: str, spoofed: tuple[str, ...], guarded: GuardedNames
+    ) -> bytes:
+        if decision.reason in ANSWERS or not is_header_value(principal):
+            raise ValueError("this allow is not final")
+        policy, rule, response = decision.policy, decision.rule, decision.response
+        client, changes = decision.identity.api_client, decision.identity.changes
+        allow = _Allow(decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed)
+        if not allow.is_small():
+            return _joined(_encode_allow(allow), decision_id)
+        parts = self._answers[allow]
+        if not isinstance(parts, list):
+            parts = _encode_allow(allow)
+            self._answers.put(allow, parts)
+        last = _LastAllow(decision.reason, client, changes, response, guarded, parts)
+        self._answers.put((policy, rule, principal), last)
+        return _joined(parts, decision_id)
+
+    def _deny(self, decision: Decision, decision_id: str, request: RequestAttributes | None) -> bytes:
+        deny = _denial(decision, request)
+        if sum(len(value) for _, value in deny.headers) > _CACHED_BYTES:
+            return _joined(_encode_deny(deny), decision_id)
+        parts = self._answers[deny]
+        if not isinstance(parts, list):
+            parts = _encode_deny(deny)
+            self._answers.put(deny, parts)
+        return _joined(parts, decision_id)
 
 
 def _joined(parts: list[bytes], decision_id: str) -> bytes:
@@ -126,7 +162,7 @@ class _Allow(NamedTuple):
         return self.changes.set_headers + self.response.set_headers
 
 
-class _CachedAllow(NamedTuple):
+class _LastAllow(NamedTuple):
     """The last allow of one rule to one principal: what else it depends on, and its bytes."""
 
     reason: Reason
@@ -147,26 +183,21 @@ class _CachedAllow(NamedTuple):
         )
 
 
-_usual: dict[tuple[str, int | None, str], _CachedAllow] = {}
-"""By policy, rule and principal."""
-
-
-@lru_cache(maxsize=_CACHED_ANSWERS)
-def _encode_allow(said: _Allow) -> list[bytes]:
+def _encode_allow(allow: _Allow) -> list[bytes]:
     """The encoded allow, cut where the decision id belongs."""
     message = CheckResponse()
     message.status.code = 0
     message.status.SetInParent()  # present although it is zero: an allow that was meant
     ok = message.ok_response
-    to_set = set_upstream(said.changes, said.response)
+    to_set = set_upstream(allow.changes, allow.response)
     to_set[DECISION_ID_HEADER] = _PLACEHOLDER
-    if said.principal:
-        to_set[PRINCIPAL_HEADER] = said.principal
+    if allow.principal:
+        to_set[PRINCIPAL_HEADER] = allow.principal
     _set_headers(ok, to_set.items())
-    to_remove = removable((*said.spoofed, *removed_upstream(said.changes, said.response), *said.listed))
+    to_remove = removable((*allow.spoofed, *removed_upstream(allow.changes, allow.response), *allow.listed))
     ok.headers_to_remove.extend(name for name in to_remove if name not in to_set)
-    ok.query_parameters_to_remove.extend(dict.fromkeys(said.changes.remove_query))
-    _describe(message.dynamic_metadata, said)
+    ok.query_parameters_to_remove.extend(dict.fromkeys(allow.changes.remove_query))
+    _describe(message.dynamic_metadata, allow)
     return message.SerializeToString().split(_PLACEHOLDER.encode())
 
 
@@ -179,14 +210,14 @@ def _set_headers(where: OkHttpResponse | DeniedHttpResponse, headers: Iterable[t
         option.append.SetInParent()
 
 
-def _describe(metadata: Struct, said: _Allow | _Deny) -> None:
+def _describe(metadata: Struct, answer: _Allow | _Deny) -> None:
     """Dynamic metadata for access logs and later filters; text throughout, absent where there is nothing to say."""
     fields = {
-        "reason": said.reason.value,
-        "policy": said.policy,
-        "rule": "" if said.rule is None else str(said.rule),
-        "principal": said.principal,
-        "api_client": "" if said.client is None else said.client.name,
+        "reason": answer.reason.value,
+        "policy": answer.policy,
+        "rule": "" if answer.rule is None else str(answer.rule),
+        "principal": answer.principal,
+        "api_client": "" if answer.client is None else answer.client.name,
         "decision_id": _PLACEHOLDER,
     }
     for name, value in fields.items():
@@ -211,10 +242,10 @@ class _Deny(NamedTuple):
     grpc: bool
 
 
-def _deny(decision: Decision, decision_id: str, request: RequestAttributes | None) -> bytes:
+def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
     reason, response = decision.reason, decision.response
     if reason not in ANSWERS:
-        reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is told as one
+        reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is answered as one
     headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_reserved_on_denials(name))
     grpc = request is not None and _speaks_grpc(request)
     if grpc:
@@ -224,9 +255,7 @@ def _deny(decision: Decision, decision_id: str, request: RequestAttributes | Non
     if len(principal) > _CACHED_BYTES or not is_header_value(principal):
         principal = ""
     client = decision.identity.api_client
-    said = _Deny(reason, decision.policy, decision.rule, principal, client, status, response.message, headers, grpc)
-    small = sum(len(value) for _, value in headers) <= _CACHED_BYTES
-    return _joined((_encode_deny if small else _encode_deny.__wrapped__)(said), decision_id)
+    return _Deny(reason, decision.policy, decision.rule, principal, client, status, response.message, headers, grpc)
 
 
 def _denied_status(reason: Reason, wanted: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:
@@ -248,50 +277,49 @@ def _speaks_grpc(request: RequestAttributes) -> bool:
     return bool(types) and types[0].lower().startswith("application/grpc")
 
 
-@lru_cache(maxsize=_CACHED_ANSWERS)
-def _encode_deny(said: _Deny) -> list[bytes]:
+def _encode_deny(deny: _Deny) -> list[bytes]:
     """The encoded denial, cut where the decision id belongs."""
     message = CheckResponse()
-    message.status.code = _RPC_CODES.get(said.status, _PERMISSION_DENIED)
-    message.status.message = said.reason.value
+    message.status.code = _RPC_CODES.get(deny.status, _PERMISSION_DENIED)
+    message.status.message = deny.reason.value
     denied = message.denied_response
-    denied.status.code = said.status
-    if said.grpc:
-        text = f": {said.text}" if said.text else ""
-        denied.body = f"{said.reason.value}{text} (decision {_PLACEHOLDER})"
+    denied.status.code = deny.status
+    if deny.grpc:
+        text = f": {deny.text}" if deny.text else ""
+        denied.body = f"{deny.reason.value}{text} (decision {_PLACEHOLDER})"
     else:
-        denied.body = _problem(said)
-    written = {name for name, _ in said.headers}
-    usual = ((name, value) for name, value in _usual_headers(said).items() if name not in written)
-    _set_headers(denied, (*usual, *said.headers, (DECISION_ID_HEADER, _PLACEHOLDER)))
-    _describe(message.dynamic_metadata, said)
+        denied.body = _problem(deny)
+    written = {name for name, _ in deny.headers}
+    defaults = ((name, value) for name, value in _default_headers(deny).items() if name not in written)
+    _set_headers(denied, (*defaults, *deny.headers, (DECISION_ID_HEADER, _PLACEHOLDER)))
+    _describe(message.dynamic_metadata, deny)
     return message.SerializeToString().split(_PLACEHOLDER.encode())
 
 
-def _usual_headers(said: _Deny) -> dict[str, str]:
-    """What a denial says unless the policy has a word of its own for it."""
+def _default_headers(deny: _Deny) -> dict[str, str]:
+    """The headers of a denial where the policy does not set them."""
     headers = {"cache-control": "no-store"}
-    if said.status == 401:
-        headers["www-authenticate"] = _challenge(ANSWERS[said.reason])
-    if said.status == 503:
+    if deny.status == 401:
+        headers["www-authenticate"] = _challenge(ANSWERS[deny.reason])
+    if deny.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
-    if not said.grpc:
+    if not deny.grpc:
         headers["content-type"] = _PROBLEM_JSON
     return headers
 
 
 def _challenge(answer: Answer) -> str:
-    """RFC 6750 section 3, RFC 9449 section 7.1. Which check failed is not told: it helps whoever is trying tokens."""
+    """RFC 6750 section 3, RFC 9449 section 7.1. It does not say which check failed, which would help an attacker."""
     challenge = f'{answer.scheme} realm="{_REALM}"'
     return f'{challenge}, error="{answer.bearer_error}"' if answer.bearer_error else challenge
 
 
-def _problem(said: _Deny) -> str:
+def _problem(deny: _Deny) -> str:
     """The body, RFC 9457. `text` is what the operator's policy says to the caller."""
-    title = ANSWERS[said.reason].title
-    problem: dict[str, object] = {"type": "about:blank", "title": title, "status": said.status}
-    if said.text:
-        problem["detail"] = said.text
-    problem["reason"] = said.reason.value
+    title = ANSWERS[deny.reason].title
+    problem: dict[str, object] = {"type": "about:blank", "title": title, "status": deny.status}
+    if deny.text:
+        problem["detail"] = deny.text
+    problem["reason"] = deny.reason.value
     problem["decision_id"] = _PLACEHOLDER
     return json.dumps(problem)

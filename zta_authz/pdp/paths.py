@@ -8,7 +8,6 @@ A rule that names `/admin` must not be evaded by a spelling that the upstream re
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
 # A path that is plainly unambiguous is by far the common case: one scan, linear in its length, tells.
@@ -61,7 +60,6 @@ def plain_method(method: str) -> bool:
     return method in _USUAL_METHODS or _METHOD.fullmatch(method) is not None
 
 
-_USUAL_AUTHORITY: Final = 255  # no name is longer (RFC 1035, section 2.3.4)
 _AUTHORITY: Final = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -71,14 +69,6 @@ def plain_authority(host: str) -> bool:
     User info, percent-encoding, a port that is no number and the like are read differently by different servers, so
     that a rule that names a host could be evaded by them.
     """
-    if len(host) > _USUAL_AUTHORITY:
-        return _AUTHORITY.fullmatch(host) is not None
-    return _is_plain(host)
-
-
-@lru_cache(maxsize=1024)
-def _is_plain(host: str) -> bool:
-    """As `plain_authority`: one proxy's requests are for few hosts."""
     return not host or _AUTHORITY.fullmatch(host) is not None
 
 

@@ -19,8 +19,8 @@ from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
-from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.request import CheckRequestParser
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http import HttpClient
@@ -245,7 +245,12 @@ class Service:
 
     def _build_servicer(self) -> CheckServicer:
         authorizer = Authorizer(
-            parse_check_request, encode_response, self._snapshots, self._audit, self._observer, self._shadow
+            CheckRequestParser().parse,
+            ResponseEncoder().encode,
+            self._snapshots,
+            self._audit,
+            self._observer,
+            self._shadow,
         )
         return CheckServicer(authorizer, wants_metadata=self._observer.traces)
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.authn.encoding import base64url_encode
 from zta_authz.authorizer import Authorizer
-from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.request import CheckRequestParser
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
@@ -152,7 +152,7 @@ class _Fixture:
 def warm_up() -> list[bytes]:
     """Make the first checks and return their answers, in about 20 ms if warm. Raises the exceptions of bugs in it."""
     fixture, observer = _Fixture(), _NullObserver()
-    servicer = CheckServicer(Authorizer(parse_check_request, encode_response, fixture, observer, observer))
+    servicer = CheckServicer(Authorizer(CheckRequestParser().parse, ResponseEncoder().encode, fixture, observer, observer))
     return [servicer.check(request) for request in fixture.requests()]
 
 

@@ -26,8 +26,8 @@ from tests.support.pki import FRONTEND, presented
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import Reason, Refused
-from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.request import CheckRequestParser, parse_check_request
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.options import Gateway, NamedWorkload, Options, Workload
@@ -110,7 +110,13 @@ class Service:
     def servicer(self) -> CheckServicer:
         """What answers."""
         return CheckServicer(
-            Authorizer(parse_check_request, encode_response, FixedSnapshot(self.snapshot), _NoRecord(), self.observer)
+            Authorizer(
+                CheckRequestParser().parse,
+                ResponseEncoder().encode,
+                FixedSnapshot(self.snapshot),
+                _NoRecord(),
+                self.observer,
+            )
         )
 
     def hold(self, payload: bytes) -> None:

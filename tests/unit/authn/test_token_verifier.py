@@ -17,7 +17,7 @@ from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authn.jwt import ISTIO as ISTIO_READING, STRICT as STRICT_READING
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import Fault, Reason, Refused
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.documents import ClaimToHeader
 from zta_authz.model.options import Workload
@@ -394,7 +394,9 @@ def test_claims_become_headers_and_headers_without_a_value_are_removed(reading: 
 def test_a_value_that_no_header_can_carry_is_never_sent_and_neither_is_the_clients(value: str) -> None:
     identity = accept(verifier(OUTPUTS), bearer(SIGNER.token(sub=value), x_sub="spoofed"))
     decision = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/p", 0, identity=identity)
-    answer = CheckResponse.FromString(encode_response(decision, "0" * 32, request(x_sub="spoofed"))).ok_response
+    answer = CheckResponse.FromString(
+        ResponseEncoder().encode(decision, "0" * 32, request(x_sub="spoofed"))
+    ).ok_response
     assert "x-sub" not in [option.header.key for option in answer.headers]
     assert "x-sub" in answer.headers_to_remove
 

@@ -10,7 +10,7 @@ from tests.support.check_requests import FRONTEND, check_request
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.errors import Reason, Refused
 from zta_authz.ext_authz import request as request_module
-from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.ext_authz.request import CheckRequestParser, parse_check_request
 from zta_authz.model.request import NO_ADDRESS, Address, RequestAttributes
 
 if TYPE_CHECKING:
@@ -218,21 +218,31 @@ def test_text_that_is_not_utf8_is_refused() -> None:
         parse_check_request(payload)
 
 
-def test_peers_that_are_known_are_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = request_module._KnownPeers()
-    monkeypatch.setattr(request_module, "_known_peers", known)
-    monkeypatch.setattr(request_module, "MAX_KNOWN_PEERS", 10)
-    monkeypatch.setattr(request_module, "MAX_KNOWN_BYTES", 5000)
+def test_connections_that_are_cached_are_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_module, "MAX_CACHED_CONNECTIONS", 10)
+    monkeypatch.setattr(request_module, "MAX_CACHED_BYTES", 5000)
+    parser = CheckRequestParser()
     message = check_request()
     for port in range(1, 50):
         message.attributes.source.address.socket_address.port_value = port
-        assert parsed(message).source == Address("10.0.0.1", port)
-        assert 0 < len(known) <= 10
+        for _ in range(2):
+            request, _ = parser.parse(message.SerializeToString())
+            assert request.source == Address("10.0.0.1", port)
+        assert 0 < len(parser._connections) <= 10
     for size in range(500, 6000, 500):
         message.attributes.source.certificate = "c" * size
-        _, evidence = parse_check_request(message.SerializeToString())
+        _, evidence = parser.parse(message.SerializeToString())
         assert evidence.certificate == "c" * size
-        assert sum(map(len, known)) <= 5000
+        kept = (*parser._connections, *parser._connections._old)
+        assert sum(len(source) + len(destination) for source, destination in kept) <= 5000
+
+
+def test_a_source_is_not_taken_for_that_of_another_destination() -> None:
+    parser, message = CheckRequestParser(), check_request()
+    for principal in ("spiffe://a/one", "spiffe://a/two") * 2:
+        message.attributes.destination.principal = principal
+        request, evidence = parser.parse(message.SerializeToString())
+        assert (request.destination_principal, evidence.principal) == (principal, FRONTEND)
 
 
 def test_header_values_are_read_when_asked_and_the_same_each_time() -> None:

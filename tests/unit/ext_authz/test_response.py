@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
+from tests.support.check_requests import DECISION_ID, ENCODER, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import ANSWERS, Reason
-from zta_authz.ext_authz import response as response_module
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.response import MAX_CACHED_ANSWERS, ResponseEncoder
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.identity import ApiClient, Changes, Identity
@@ -241,7 +240,7 @@ def test_an_answer_that_is_known_is_of_a_decision_that_is_the_same_in_all_it_say
     asked = [(usual, None), *((each, None) for each in others), (usual, spoofed), *((each, spoofed) for each in others)]
     fresh = []
     for decision, request in asked:
-        response_module._usual.clear()
+        ENCODER._answers.clear()
         fresh.append(answer(decision, DECISION_ID, request))
     assert len({*fresh}) == len(fresh) - 2  # nothing of a request is told to those that are denied
     for _ in range(2):
@@ -251,7 +250,7 @@ def test_an_answer_that_is_known_is_of_a_decision_that_is_the_same_in_all_it_say
 def test_answers_that_are_known_are_bounded_in_number() -> None:
     for number in range(3000):
         told(replace(allow(), rule=number))
-    assert len(response_module._usual) <= 2048
+    assert 0 < len(ENCODER._answers) <= MAX_CACHED_ANSWERS
 
 
 def test_answers_from_the_cache_differ_only_in_the_decision_id() -> None:
@@ -430,7 +429,7 @@ def test_a_decision_id_of_another_form_is_a_bug(decision_id: str) -> None:
 @pytest.mark.parametrize("decision", [Decision(Verdict.ALLOW, Reason.DENY_POLICY), allow(principal="a\nb")])
 def test_an_allow_that_is_not_final_is_never_written(decision: Decision) -> None:
     with pytest.raises(ValueError, match="not final"):
-        encode_response(decision, DECISION_ID, attributes())
+        ResponseEncoder().encode(decision, DECISION_ID, attributes())
 
 
 def test_other_spellings_of_a_header_that_is_read_here_are_removed_and_its_own_is_kept() -> None:

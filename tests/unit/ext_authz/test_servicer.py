@@ -10,12 +10,12 @@ import pytest
 
 from tests.fakes.check import RecordingObserver, RecordingSink, ScriptedDecision
 from tests.fakes.snapshots import FixedSnapshot, hatshop
-from tests.support.check_requests import allow, check_request, deny
+from tests.support.check_requests import ENCODER, allow, check_request, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authorizer import Authorizer
 from zta_authz.errors import ANSWERS, Reason, Refused
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.ext_authz.response import encode_response
+from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer, new_decision_id
 from zta_authz.model.decision import Decision, Verdict
 
@@ -32,7 +32,7 @@ def servicer(
     outcome: Decision | Exception,
     observer: RecordingObserver | None = None,
     sink: RecordingSink | None = None,
-    encode: Encode = encode_response,
+    encode: Encode = ENCODER.encode,
 ) -> CheckServicer:
     return CheckServicer(
         Authorizer(
@@ -94,7 +94,7 @@ def test_an_allow_that_cannot_be_written_is_denied_and_the_denial_recorded_after
     def broken(decision: Decision, number: str, request: RequestAttributes | None, guarded: GuardedNames) -> bytes:
         if decision.allowed:
             raise RuntimeError(SECRET)
-        return encode_response(decision, number, request, guarded)
+        return ResponseEncoder().encode(decision, number, request, guarded)
 
     sink, observer = RecordingSink(), RecordingObserver()
     check = servicer(allow(), observer, sink, broken)
