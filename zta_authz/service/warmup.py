@@ -152,7 +152,9 @@ class _Fixture:
 def warm_up() -> list[bytes]:
     """Make the first checks and return their answers, in about 20 ms if warm. Raises the exceptions of bugs in it."""
     fixture, observer = _Fixture(), _NullObserver()
-    servicer = CheckServicer(Authorizer(CheckRequestParser().parse, ResponseEncoder().encode, fixture, observer, observer))
+    servicer = CheckServicer(
+        Authorizer(CheckRequestParser().parse, ResponseEncoder().encode, fixture, observer, observer)
+    )
     return [servicer.check(request) for request in fixture.requests()]
 
 
