@@ -1,4 +1,4 @@
-"""Verifiers, rules and requests for the tests of authentication; defaults that are accepted, to be spoilt one by one."""
+"""Verifiers, rules and requests for the tests of authentication. The defaults are valid; tests change one at a time."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def verifier(
     faults: list[Fault] | None = None,
     **more: Any,
 ) -> IdentityVerifier:
-    """The verifier of one document with `rules` and `more` kinds of documents.
+    """Compile a verifier of one document with `rules`, and `more` kinds of documents.
 
     Without a list for `faults`, any fault fails the test.
     """
-    found: list[Fault] = []
-    made = compile_verifier([authentication(*rules)] if rules else [], bundles, options, found, **more)
+    reported: list[Fault] = []
+    compiled = compile_verifier([authentication(*rules)] if rules else [], bundles, options, reported, **more)
     if faults is None:
-        assert found == []
+        assert reported == []
     else:
-        faults.extend(found)
-    return made
+        faults.extend(reported)
+    return compiled
 
 
 def request(
@@ -77,7 +77,7 @@ def bearer(token: str, **more: Any) -> RequestAttributes:
 def refusal(
     subject: IdentityVerifier, asked: RequestAttributes, evidence: Evidence = NO_EVIDENCE, now: float = NOW
 ) -> Reason:
-    """The reason for which `subject` refuses; accepting fails the test."""
+    """Return the reason of the refusal; the test fails if `subject` accepts."""
     with pytest.raises(Refused) as caught:
         subject.verify(asked, evidence, now)
     return caught.value.reason
@@ -86,5 +86,5 @@ def refusal(
 def accept(
     subject: IdentityVerifier, asked: RequestAttributes, evidence: Evidence = NO_EVIDENCE, now: float = NOW
 ) -> Identity:
-    """The identity `subject` accepts."""
+    """Return the accepted identity."""
     return subject.verify(asked, evidence, now)

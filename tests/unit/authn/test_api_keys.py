@@ -1,4 +1,4 @@
-"""API keys: the hostile ones with their reasons, each beside a twin that is accepted."""
+"""Hostile API keys and the reasons of their refusal; each has a valid twin."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def keys(*clients: ApiKeyClient, namespace: str = "default", **more: Any) -> Api
     return ApiKeySet("partners", "shop", HERE, Selector(namespace, labels), clients, **more)
 
 
-def acme(*found: ApiKey) -> ApiKeyClient:
-    return ApiKeyClient("acme", ("orders:read",), found or (key(),))
+def acme(*api_keys: ApiKey) -> ApiKeyClient:
+    return ApiKeyClient("acme", ("orders:read",), api_keys or (key(),))
 
 
 def subject(*sets: ApiKeySet, **more: Any) -> IdentityVerifier:

@@ -1,4 +1,4 @@
-"""Tokens that only one caller may present: what binds them, and every way in which the wrong one presents them."""
+"""Tokens that only one caller may present: the kinds of binding, and presentations by the wrong caller."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bound_to(thumbprint: Any, **more: Any) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """`bad` is refused for `reason` where `good` is accepted, by the peer of `evidence`."""
+    """`bad` is refused for `reason` and `good` is accepted, both presented by the peer of `evidence`."""
 
     reason: Reason
     bad: str

@@ -1,4 +1,4 @@
-"""Trust bundles in their forms: what is taken, and that nothing is taken in part."""
+"""The formats of trust bundles, and that no bundle is loaded partly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def der(certificate: Any) -> bytes:
 
 
 def x509_key(certificate: Any = FIRST.certificate, **changed: Any) -> dict[str, Any]:
-    """An `x509-svid` key as SPIRE publishes it; what stands beside `x5c` is not looked at."""
+    """An `x509-svid` key as SPIRE publishes it; members besides `x5c` are ignored."""
     key = {"kty": "EC", "crv": "P-256", "use": "x509-svid", "x5c": [base64.b64encode(der(certificate)).decode()]}
     return {name: value for name, value in (key | changed).items() if value is not None}
 
@@ -48,8 +48,8 @@ def test_a_spiffe_bundle_gives_both_kinds_of_authorities_its_sequence_and_its_re
         "spiffe_sequence": 7,
         "spiffe_refresh_hint": 600,
     }
-    bundle, wrong = read_spiffe_text(DOMAIN, json.dumps(document).encode())
-    assert wrong == ()
+    bundle, faults = read_spiffe_text(DOMAIN, json.dumps(document).encode())
+    assert faults == ()
     assert bundle.authorities.trust_domain == DOMAIN
     assert bundle.authorities.anchors == (FIRST.certificate, SECOND.certificate)
     assert [key.kid for key in bundle.authorities.jwt_keys.keys] == ["k1"]
@@ -59,21 +59,21 @@ def test_a_spiffe_bundle_gives_both_kinds_of_authorities_its_sequence_and_its_re
 def test_the_specifications_example_is_read_except_for_its_abridged_certificate() -> None:
     # SPIFFE Trust Domain and Bundle, appendix A: parameters and shape; the certificate there is cut with an ellipsis.
     document = {"spiffe_sequence": 1, "spiffe_refresh_hint": 2419200, "keys": [x509_key(kty="RSA", crv=None)]}
-    bundle, wrong = read_spiffe_bundle(TrustDomain("example.com"), document)
-    assert (wrong, bundle.sequence, bundle.refresh_hint) == ((), 1, 2419200)
+    bundle, faults = read_spiffe_bundle(TrustDomain("example.com"), document)
+    assert (faults, bundle.sequence, bundle.refresh_hint) == ((), 1, 2419200)
     assert len(bundle.authorities.anchors) == 1
 
 
 def test_keys_of_other_uses_are_ignored_as_the_specification_demands() -> None:
-    bundle, wrong = read_spiffe_bundle(DOMAIN, {"keys": [{"kty": "AKP", "use": "wit-svid"}, x509_key()]})
-    assert wrong == ()
+    bundle, faults = read_spiffe_bundle(DOMAIN, {"keys": [{"kty": "AKP", "use": "wit-svid"}, x509_key()]})
+    assert faults == ()
     assert bundle.authorities.anchors == (FIRST.certificate,)
     assert bundle.authorities.jwt_keys.keys == ()
 
 
 def test_a_spiffe_bundle_without_keys_withdraws_them() -> None:
-    bundle, wrong = read_spiffe_bundle(DOMAIN, {"keys": []})
-    assert (bundle.authorities.anchors, wrong) == ((), ())
+    bundle, faults = read_spiffe_bundle(DOMAIN, {"keys": []})
+    assert (bundle.authorities.anchors, faults) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_spiffe_bundle_without_keys_withdraws_them() -> None:
 def test_errors_in_a_spiffe_bundle_are_reported(changed: dict[str, Any], message: str) -> None:
     sound = {"keys": [x509_key()], "spiffe_sequence": 1, "spiffe_refresh_hint": 60}
     assert read_spiffe_bundle(DOMAIN, sound)[1] == ()
-    _, wrong = read_spiffe_bundle(DOMAIN, sound | changed)
-    assert len(wrong) == 1
-    assert message in wrong[0].message
+    _, faults = read_spiffe_bundle(DOMAIN, sound | changed)
+    assert len(faults) == 1
+    assert message in faults[0].message
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"keys": [], "keys": []}', b"\xff"])
@@ -116,8 +116,8 @@ def test_a_spiffe_bundle_that_is_not_a_json_object_is_an_error(text: bytes) -> N
 def test_a_file_is_pem_or_a_spiffe_bundle() -> None:
     text = json.dumps({"keys": [x509_key()]}).encode()
     for content in (pem(FIRST.certificate).encode(), b"\n " + text):
-        bundle, wrong = read_bundle(DOMAIN, content)
-        assert (bundle.authorities.anchors, wrong) == ((FIRST.certificate,), ())
+        bundle, faults = read_bundle(DOMAIN, content)
+        assert (bundle.authorities.anchors, faults) == ((FIRST.certificate,), ())
 
 
 def test_an_empty_file_is_not_a_bundle() -> None:
@@ -144,9 +144,9 @@ def test_certificates_in_der_are_concatenated() -> None:
     ],
 )
 def test_der_other_than_concatenated_sequences_is_an_error(garbage: bytes) -> None:
-    certificates, wrong = read_der_authorities(garbage, "it")
+    certificates, faults = read_der_authorities(garbage, "it")
     assert certificates == ()
-    assert "does not consist of certificates in DER" in wrong[0].message
+    assert "does not consist of certificates in DER" in faults[0].message
 
 
 def test_a_sequence_that_is_not_a_certificate_is_an_error() -> None:
@@ -159,13 +159,13 @@ def test_splitting_der_preserves_every_byte() -> None:
 
 
 def test_a_private_key_in_a_bundle_is_reported_and_not_quoted() -> None:
-    _, wrong = read_pem_authorities(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "it")
-    assert "contains a private key" in wrong[0].message
-    assert "c2VjcmV0" not in str(wrong)
+    _, faults = read_pem_authorities(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n", "it")
+    assert "contains a private key" in faults[0].message
+    assert "c2VjcmV0" not in str(faults)
 
 
 def test_unterminated_blocks_take_time_linear_in_their_length() -> None:
     begun = time.process_time()
-    certificates, wrong = read_pem_authorities(b"-----BEGIN CERTIFICATE-----\n" * 30_000, "it")
-    assert (certificates, [each.message for each in wrong]) == ((), ["it contains no certificate"])
+    certificates, faults = read_pem_authorities(b"-----BEGIN CERTIFICATE-----\n" * 30_000, "it")
+    assert (certificates, [fault.message for fault in faults]) == ((), ["it contains no certificate"])
     assert time.process_time() - begun < 1

@@ -1,4 +1,4 @@
-"""Bundles that change while the verifier stays: what was verified with one set does not count for the next."""
+"""Bundles that change under a verifier: results with one set of bundles are not valid for the next."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_with_the_same_bundles_the_result_stays_cached(monkeypatch: pytest.Monke
     subject.bundle_slot.current = bundles(cluster_local=OLD)
     asked = evidence(OLD)
     accept(subject, ANY, asked)
-    monkeypatch.setattr(PeerVerifier, "_read", None)  # whoever reads again finds it malformed
+    monkeypatch.setattr(PeerVerifier, "_read", None)  # a second parse would fail
     accept(subject, ANY, asked)
     subject.bundle_slot.current = bundles(cluster_local=OLD)
     assert refusal(subject, ANY, asked) is Reason.PEER_CERTIFICATE_MALFORMED
@@ -88,9 +88,9 @@ def test_status_reports_the_bundles_in_force() -> None:
 
 def test_with_bundles_from_settings_no_certificate_is_accepted_before_they_are_loaded() -> None:
     asked = evidence(OLD)
-    told = accept(verifier(options=replace(ISTIO, verify_certificate=CertificateCheck.WHEN_PRESENT)), ANY, asked)
-    assert told.peer is not None
-    assert told.peer.trust is PeerTrust.PROXY
+    identity = accept(verifier(options=replace(ISTIO, verify_certificate=CertificateCheck.WHEN_PRESENT)), ANY, asked)
+    assert identity.peer is not None
+    assert identity.peer.trust is PeerTrust.PROXY
     waiting = replace(ISTIO, verify_certificate=CertificateCheck.WHEN_PRESENT, bundles_from_elsewhere=True)
     assert refusal(verifier(options=waiting), ANY, asked) is Reason.PEER_TRUST_DOMAIN_UNKNOWN
 
@@ -100,9 +100,9 @@ def test_a_document_may_hold_a_spiffe_bundle_as_text_or_mapping() -> None:
     document = {"keys": [{"kty": "EC", "use": "x509-svid", "x5c": [x5c]}]}
     for form in (document, json.dumps(document)):
         faults: list[Fault] = []
-        found = compile_bundles([bundle("", spiffe_bundle=form)], faults)
+        compiled = compile_bundles([bundle("", spiffe_bundle=form)], faults)
         assert faults == []
-        assert found["cluster.local"].anchors == (OLD.certificate,)
+        assert compiled["cluster.local"].anchors == (OLD.certificate,)
 
 
 def test_an_error_in_a_spiffe_bundle_is_a_fault_at_its_position() -> None:

@@ -1,4 +1,4 @@
-"""DPoP: a proof for one request by one key, and every way in which another one is presented in its place."""
+"""DPoP: a proof for one request by one key, and every way to present another one in its place."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOKEN = token_of()
 
 
 def proof(client: Signer = CLIENT, header: dict[str, Any] | None = None, token: str = TOKEN, **claims: Any) -> str:
-    """A good proof for the request of `asking`, changed by `header` and `claims`; None takes a member away."""
+    """A valid proof for the request of `asking`, changed by `header` and `claims`; None removes a member."""
     members = {"typ": "dpop+jwt", "alg": client.alg, "jwk": client.jwk()} | (header or {})
     body = {
         "jti": "j1",
@@ -67,14 +67,14 @@ def subject(**options: Any) -> IdentityVerifier:
 
 
 def own_key(client: Signer, **changed: Any) -> RequestAttributes:
-    """A proof by a key with the members in `changed`, for a token that is bound to this very key."""
+    """A proof by a key with the members in `changed`, for a token that is bound to that key."""
     jwk = client.jwk(**changed)
     token = Signer().token(cnf={"jkt": key_thumbprint(jwk)})
     return asking(proof(client, {"jwk": jwk}, token=token), token=token)
 
 
 def slack(text: str) -> str:
-    """Another base64url text for the same 32 bytes: its last character has two bits that nobody reads."""
+    """Another base64url text for the same 32 bytes: the last character has two unused bits."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
 
@@ -201,7 +201,7 @@ def test_a_proof_is_valid_once() -> None:
     for now in (NOW, NOW + WINDOW_SECONDS - 2):
         assert refusal(one, asking(proof()), now=now) is Reason.DPOP_REPLAYED
     assert refusal(one, asking(proof()), now=NOW + WINDOW_SECONDS) is Reason.DPOP_EXPIRED
-    again = proof(iat=NOW)  # another signature, and the same name
+    again = proof(iat=NOW)  # another signature, the same name
     assert refusal(one, asking(again)) is Reason.DPOP_REPLAYED
     assert accept(one, asking(proof(jti="j2"))).binding is Binding.DPOP
 
@@ -268,16 +268,16 @@ def test_a_full_memory_refuses_until_proofs_expire() -> None:
 
 
 def remembered(memory: ReplayMemory, key: str, proofs: int, now: float = NOW) -> int:
-    """How many of `proofs` new ones by `key` the memory takes; all others are refused for want of room."""
-    taken = 0
+    """Count how many of `proofs` new proofs by `key` are accepted; all others are refused because memory is full."""
+    accepted = 0
     for number in range(proofs):
         try:
             memory.remember(Proof(key, f"{now} {number}", now), now)
-            taken += 1
+            accepted += 1
         except Refused as refused:
             if refused.reason is not Reason.OVERLOADED:
                 raise
-    return taken
+    return accepted
 
 
 def test_a_key_uses_no_more_memory_than_it_leaves_to_others() -> None:

@@ -1,4 +1,4 @@
-"""How many hostile credentials are tried, each beside a twin that differs in the one defect and is accepted."""
+"""The number of hostile credentials in the tests, each with a valid twin that lacks only the one defect."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_at_least_150_hostile_credentials_have_a_case_with_a_twin() -> None:
 
 
 def test_every_reason_for_refused_evidence_has_a_case() -> None:
-    told = {
+    covered = {
         case.reason
         for table in (TOKENS, LEAVES, INTERMEDIATES, BINDINGS, PROOFS, KEYS, SVIDS)
         for case in table.values()
     }
-    told |= {reason for reason, *_ in LIMITS.values()}
+    covered |= {reason for reason, *_ in LIMITS.values()}
     of_evidence = {reason for reason in Reason if reason.startswith(("token_", "dpop_", "api_key_", "peer_"))}
-    elsewhere = {  # in tests of their own, as they take more than one credential, or none
+    elsewhere = {  # in separate tests, because they need several credentials or none
         Reason.TOKEN_TOO_MANY,
         Reason.TOKEN_MISSING,
         Reason.TOKEN_REVOKED,
@@ -53,4 +53,4 @@ def test_every_reason_for_refused_evidence_has_a_case() -> None:
         Reason.PEER_CERTIFICATE_MALFORMED,
         Reason.PEER_CHAIN_TOO_LONG,
     }
-    assert of_evidence - told == elsewhere
+    assert of_evidence - covered == elsewhere

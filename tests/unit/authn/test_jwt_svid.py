@@ -1,4 +1,4 @@
-"""JWT-SVIDs: hostile ones with their reasons, each beside a twin that differs in the one defect only."""
+"""Hostile JWT-SVIDs and the reasons of their refusal; each has a valid twin that lacks only the one defect."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ ROOT = root()
 SIGNER, PARTNER = Signer(kid="s1", number=31), Signer(kid="p1", number=32)
 ED, RSA = Signer("EdDSA", "e1", "Ed25519", 31), Signer("PS256", "r1", "RSA-2048", 31)
 AUDIENCE = "spiffe://cluster.local/ns/default/sa/orders"
-THEIRS = "spiffe://partner.example/robot"
+PARTNER_ID = "spiffe://partner.example/robot"
 
 
 def keys(*signers: Signer) -> dict[str, Any]:
     return {"keys": [signer.jwk(use="jwt-svid") for signer in signers]}
 
 
-OURS = bundle(ROOT.pem, jwt_authorities=keys(SIGNER, ED, RSA), jwt_svid_audiences=(AUDIENCE, "https://orders/"))
+OWN_BUNDLE = bundle(ROOT.pem, jwt_authorities=keys(SIGNER, ED, RSA), jwt_svid_audiences=(AUDIENCE, "https://orders/"))
 FEDERATED = bundle("", "partner.example", jwt_authorities=keys(PARTNER), jwt_svid_audiences=(AUDIENCE,))
 
 
 def subject(*rules: Any, **more: Any) -> IdentityVerifier:
-    return verifier(*rules, bundles=more.pop("bundles", (OURS, FEDERATED)), **more)
+    return verifier(*rules, bundles=more.pop("bundles", (OWN_BUNDLE, FEDERATED)), **more)
 
 
 def svid(signer: Signer = SIGNER, header: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -69,10 +69,10 @@ SVIDS = {
     "signed with an HMAC": Case(Reason.TOKEN_ALGORITHM, svid(Signer("HS256", "s1", secret=b"x" * 32))),
     "signed with nothing": Case(Reason.TOKEN_ALGORITHM, svid(header={"alg": "none"})),
     "of another type": Case(Reason.TOKEN_HEADER, svid(header={"typ": "at+jwt"}), svid(header={"typ": "JOSE"})),
-    "signed by the partner": Case(Reason.TOKEN_KEY_UNKNOWN, svid(PARTNER), svid(PARTNER, sub=THEIRS)),
-    "of the partner, signed by us": Case(Reason.TOKEN_KEY_UNKNOWN, svid(sub=THEIRS), svid(PARTNER, sub=THEIRS)),
+    "signed by the partner": Case(Reason.TOKEN_KEY_UNKNOWN, svid(PARTNER), svid(PARTNER, sub=PARTNER_ID)),
+    "of the partner, signed by us": Case(Reason.TOKEN_KEY_UNKNOWN, svid(sub=PARTNER_ID), svid(PARTNER, sub=PARTNER_ID)),
     "of the partner's kid, signed by us": Case(
-        Reason.TOKEN_SIGNATURE, svid(header={"kid": "p1"}, sub=THEIRS), svid(PARTNER, sub=THEIRS)
+        Reason.TOKEN_SIGNATURE, svid(header={"kid": "p1"}, sub=PARTNER_ID), svid(PARTNER, sub=PARTNER_ID)
     ),
     "of a foreign trust domain": Case(Reason.TOKEN_ISSUER_UNKNOWN, svid(sub="spiffe://evil.example/ns/a")),
     "of a trust domain as a whole": Case(Reason.TOKEN_CLAIM_INVALID, svid(sub="spiffe://cluster.local")),
@@ -94,9 +94,9 @@ def test_an_svid_with_one_defect_is_refused_for_it_and_its_twin_is_accepted(case
 
 
 def test_the_trust_domain_selects_the_keys_whatever_the_svids_issuer_is() -> None:
-    token = accept(subject(), bearer(svid(PARTNER, sub=THEIRS, iss="https://idp.example"))).token
+    token = accept(subject(), bearer(svid(PARTNER, sub=PARTNER_ID, iss="https://idp.example"))).token
     assert token is not None
-    assert (token.issuer, token.subject, token.policy) == ("spiffe://partner.example", THEIRS, "default/bundle")
+    assert (token.issuer, token.subject, token.policy) == ("spiffe://partner.example", PARTNER_ID, "default/bundle")
     inputs = Inputs(request(), accept(subject(), bearer(svid(iss=None))), STRICT)
     assert inputs.claim(("iss",)) == ("spiffe://cluster.local",)
 
@@ -137,13 +137,13 @@ def test_an_svid_is_removed_from_the_request_like_other_tokens() -> None:
 
 
 def test_without_audiences_no_svid_is_accepted() -> None:
-    silent = replace(OURS, jwt_svid_audiences=())
+    silent = replace(OWN_BUNDLE, jwt_svid_audiences=())
     assert accept(subject(bundles=(silent,)), bearer(svid())).token is None
     assert refusal(subject(rule(), bundles=(silent,)), bearer(svid())) is Reason.TOKEN_ISSUER_UNKNOWN
 
 
 def test_audiences_of_several_bundles_of_one_domain_are_merged() -> None:
-    one = subject(bundles=(OURS, replace(OURS, jwt_authorities=None, jwt_svid_audiences=("second",))))
+    one = subject(bundles=(OWN_BUNDLE, replace(OWN_BUNDLE, jwt_authorities=None, jwt_svid_audiences=("second",))))
     assert accept(one, bearer(svid(aud="second"))).token is not None
     assert accept(one, bearer(svid())).token is not None
 
@@ -167,10 +167,10 @@ def test_an_issuer_policy_for_the_trust_domain_limits_its_svids() -> None:
 def test_keys_from_settings_are_used_if_an_issuer_policy_has_the_audiences() -> None:
     one = verifier(issuer_policies=policy(audiences=(AUDIENCE,)))
     assert refusal(one, bearer(svid())) is Reason.TOKEN_KEY_UNKNOWN
-    found, wrong = read_jwks(keys(SIGNER), uses=frozenset(("jwt-svid",)))
+    jwt_keys, wrong = read_jwks(keys(SIGNER), uses=frozenset(("jwt-svid",)))
     assert wrong == ()
     domain = TrustDomain("cluster.local")
-    one.bundle_slot.current = MappingProxyType({"cluster.local": Authorities(domain, (), (), found)})
+    one.bundle_slot.current = MappingProxyType({"cluster.local": Authorities(domain, (), (), jwt_keys)})
     assert accept(one, bearer(svid())).token is not None
     one.bundle_slot.current = MappingProxyType({"cluster.local": Authorities(domain, (), (), NO_KEYS)})
     assert refusal(one, bearer(svid())) is Reason.TOKEN_KEY_UNKNOWN

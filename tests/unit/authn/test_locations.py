@@ -1,4 +1,4 @@
-"""Where tokens are found, and which rule and payload decide when there are several."""
+"""Token locations, and which rule and payload apply if there are several tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT_ISTIO = verifier(rule(), options=ISTIO)
 FOUND, NONE, BAD = "found", "none", Reason.TOKEN_MALFORMED
 
 AUTHORIZATION = {
-    "as everybody writes it": (f"Bearer {TOKEN}", FOUND, FOUND),
+    "the usual spelling": (f"Bearer {TOKEN}", FOUND, FOUND),
     "lower case": (f"bearer {TOKEN}", FOUND, NONE),
     "upper case": (f"BEARER {TOKEN}", FOUND, NONE),
     "more blanks": (f"Bearer   {TOKEN}", FOUND, FOUND),
@@ -170,7 +170,7 @@ def test_all_tokens_of_a_rule_must_verify_and_the_first_location_gives_the_paylo
         return request(path=f"/?p={given['p']}" if "p" in given else "/", **headers)
 
     for start, name in enumerate(names):
-        identity = accept(subject, asked({each: tokens[each] for each in names[start:]}))
+        identity = accept(subject, asked({present: tokens[present] for present in names[start:]}))
         assert identity.token is not None
         assert identity.token.subject == name
         assert len(identity.tokens) == len(names) - start
@@ -185,16 +185,16 @@ def pair(**changed: Any) -> tuple[JwtRule, JwtRule]:
     return other, rule(**changed)
 
 
-def who(identity: Identity) -> list[str]:
+def subjects(identity: Identity) -> list[str]:
     return [token.subject for token in identity.tokens]
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])
 def test_a_token_goes_to_the_rule_of_its_issuer(reading: Any) -> None:
     subject = verifier(*pair(), options=reading)
-    assert who(accept(subject, bearer(TOKEN))) == ["alice"]
-    assert who(accept(subject, bearer(OTHER_TOKEN))) == ["bob"]
-    assert who(accept(subject, request())) == []
+    assert subjects(accept(subject, bearer(TOKEN))) == ["alice"]
+    assert subjects(accept(subject, bearer(OTHER_TOKEN))) == ["bob"]
+    assert subjects(accept(subject, request())) == []
     third = Signer().token(iss="https://third.example")
     assert refusal(subject, bearer(third)) is Reason.TOKEN_ISSUER_UNKNOWN
     assert subject.issuers == (ISSUER, OTHER_ISSUER)
@@ -205,7 +205,7 @@ def test_a_token_goes_to_the_rule_of_its_issuer(reading: Any) -> None:
 def test_two_tokens_of_two_issuers_in_shared_locations_both_count_in_strict_and_in_istio_unless_forwarded() -> None:
     asked = bearer(OTHER_TOKEN, path=f"/?access_token={TOKEN}")
     identity = accept(verifier(*pair()), asked)
-    assert who(identity) == ["alice", "bob"]
+    assert subjects(identity) == ["alice", "bob"]
     assert identity.token is identity.tokens[0]
     lax = accept(verifier(*pair(), options=ISTIO), asked)
     assert lax.token is not None
@@ -219,11 +219,11 @@ def test_strict_checks_every_token_and_istio_stops_at_the_first_rule_that_accept
     asked = request(x_a=TOKEN, authorization="Bearer garbage")
     assert refusal(verifier(*rules), asked) is Reason.TOKEN_MALFORMED
     lax = accept(verifier(*rules, options=ISTIO), asked)
-    assert who(lax) == ["alice"]
+    assert subjects(lax) == ["alice"]
     assert lax.changes.remove_headers == ("x-a",)
     expired = request(x_a=Signer().token(exp=NOW - HOUR), authorization=f"Bearer {OTHER_TOKEN}")
     assert refusal(verifier(*rules), expired) is Reason.TOKEN_EXPIRED
-    assert who(accept(verifier(*rules, options=ISTIO), expired)) == ["bob"]
+    assert subjects(accept(verifier(*rules, options=ISTIO), expired)) == ["bob"]
 
 
 @pytest.mark.parametrize("reading", [STRICT, ISTIO], ids=["strict", "istio"])

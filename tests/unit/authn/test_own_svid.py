@@ -1,4 +1,4 @@
-"""Our own SVID: what an agent may hand us, and that nothing of the key is ever said."""
+"""The service's own SVID: which ones are accepted, and that nothing of the key appears in texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The peer: hostile certificates with their reasons, each beside a twin that differs in the one defect only."""
+"""Hostile peer certificates and the reasons of their refusal; each has a valid twin that lacks only the one defect."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def options(**changed: Any) -> Options:
 
 @dataclass(frozen=True)
 class Case:
-    """A leaf under `ROOT` with the fields `bad` is refused for `reason`; with `good` in their place it is accepted."""
+    """A leaf under `ROOT` with the fields `bad` is refused for `reason`; with `good` instead it is accepted."""
 
     reason: Reason
     bad: dict[str, Any]
@@ -197,8 +197,8 @@ def test_a_certificate_of_another_ca_with_the_same_names_is_untrusted() -> None:
 def test_an_authority_is_trusted_for_its_own_trust_domain_only() -> None:
     partner = root("partner")
     subject = verifier(bundles=(BUNDLE, bundle(partner.pem, "partner.example")))
-    theirs = "spiffe://partner.example/ns/default/sa/frontend"
-    assert accept(subject, ANY, evidence(partner.issue(uris=(theirs,)), principal=theirs)).principal == theirs
+    spiffe_id = "spiffe://partner.example/ns/default/sa/frontend"
+    assert accept(subject, ANY, evidence(partner.issue(uris=(spiffe_id,)), principal=spiffe_id)).principal == spiffe_id
     assert refusal(subject, ANY, evidence(partner.issue())) is Reason.PEER_CERTIFICATE_UNTRUSTED
 
 
@@ -396,9 +396,9 @@ def test_istio_distinguishes_a_peer_without_names_from_no_peer() -> None:
     assert nameless is not None
     assert (nameless.names, nameless.spiffe_id, nameless.principal) == ((), None, "")
     assert accept(subject, ANY, NO_EVIDENCE).peer is None
-    told = accept(subject, ANY, Evidence("CN=told")).peer
-    assert told is not None
-    assert (told.names, told.spiffe_id) == (("CN=told",), None)
+    peer = accept(subject, ANY, Evidence("CN=told")).peer
+    assert peer is not None
+    assert (peer.names, peer.spiffe_id) == (("CN=told",), None)
 
 
 def test_istio_verifies_the_chain_once_a_bundle_is_loaded() -> None:

@@ -1,4 +1,4 @@
-"""JWT rules that require a token, and those that name no issuer: as Istio reads them, and never laxer in strict."""
+"""JWT rules that require a token, and those without an issuer: as in Istio, and never laxer with strict semantics."""
 
 from __future__ import annotations
 

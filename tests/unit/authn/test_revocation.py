@@ -1,4 +1,4 @@
-"""What is revoked is refused on the next call; an entry that differs in one thing leaves the credential alone."""
+"""Revoked credentials are refused on the next call; an entry that differs in one field does not apply."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def entry(what: Revoked, value: str, **more: Any) -> Revocation:
 
 @dataclass(frozen=True)
 class Case:
-    """Under `bad` the credential is refused, under `good` it is accepted."""
+    """With the list `bad` the credential is refused, with `good` it is accepted."""
 
     bad: Revocation
     good: Revocation
@@ -193,7 +193,7 @@ READINGS = {
 
 
 def twins() -> dict[str, tuple[Any, Evidence]]:
-    """What is revoked, and a chain with the other spelling of it."""
+    """The revoked certificate, and a chain with its other encoding."""
     chain = {
         "the leaf's twin": (LEAF, (twin(LEAF), *MIDDLE.above)),
         "the leaf of a twin": (twin(LEAF), (LEAF, *MIDDLE.above)),
@@ -227,15 +227,15 @@ def test_the_first_fingerprint_is_that_of_the_presented_encoding(kind: str) -> N
 )
 def test_the_other_encoding_is_revoked_whatever_hash_was_signed(digest: Any) -> None:
     leaf = MIDDLE.issue(digest=digest)
-    shown = Evidence(FRONTEND, presented(twin(leaf), *MIDDLE.above))
-    assert accept(subject(), request(), shown).principal == FRONTEND, "the control: it is as valid"
-    assert refusal(subject(entry(Revoked.SHA256, sha256(leaf))), request(), shown) is Reason.PEER_REVOKED
+    evidence = Evidence(FRONTEND, presented(twin(leaf), *MIDDLE.above))
+    assert accept(subject(), request(), evidence).principal == FRONTEND, "the control: it is as valid"
+    assert refusal(subject(entry(Revoked.SHA256, sha256(leaf))), request(), evidence) is Reason.PEER_REVOKED
 
 
 def test_a_signature_with_unused_bits_is_refused_in_leaf_and_intermediate() -> None:
-    """Each number of such bits would be another fingerprint."""
-    leaf = next(each for each in iter(MIDDLE.issue, None) if each.signature[-1] % 2 == 0)
-    middle = next(each for each in iter(lambda: ROOT.intermediate("even"), None) if _even(each.certificate))
+    """Otherwise each number of unused bits would be another fingerprint."""
+    leaf = next(issued for issued in iter(MIDDLE.issue, None) if issued.signature[-1] % 2 == 0)
+    middle = next(issued for issued in iter(lambda: ROOT.intermediate("even"), None) if _even(issued.certificate))
     below = middle.issue()
     for good, bad in (
         ((leaf, *MIDDLE.above), (with_unused_bits(leaf), *MIDDLE.above)),
@@ -250,12 +250,12 @@ def _even(certificate: Any) -> bool:
 
 
 def test_a_token_bound_to_a_certificate_is_not_bound_to_its_other_encoding() -> None:
-    """Equality of bytes is enough: whoever can show the twin has the certificate too, and gains nothing."""
+    """Equality of bytes suffices: the presenter of the other encoding also has the certificate, and gains nothing."""
     digest = base64url_encode(LEAF.fingerprint(hashes.SHA256()))
     asked = bearer(SIGNER.token(cnf={"x5t#S256": digest}))
     assert accept(subject(), asked, PEER).binding is Binding.CERTIFICATE
-    shown = Evidence(FRONTEND, presented(twin(LEAF), *MIDDLE.above))
-    assert refusal(subject(), asked, shown) is Reason.TOKEN_BINDING
+    evidence = Evidence(FRONTEND, presented(twin(LEAF), *MIDDLE.above))
+    assert refusal(subject(), asked, evidence) is Reason.TOKEN_BINDING
 
 
 def test_a_token_is_revoked_with_any_signature_that_verifies() -> None:
@@ -282,8 +282,8 @@ def test_a_list_for_an_issuer_without_a_rule_revokes_nothing_and_causes_a_warnin
         verifier(rules or rule(), revocations=(listed(*entries),), warnings=warnings)
         return [warning.message for warning in warnings]
 
-    strange = entry(S, "alice", issuer=ISSUER + "/")
-    assert warned(strange, strange) == [
+    unknown_issuer = entry(S, "alice", issuer=ISSUER + "/")
+    assert warned(unknown_issuer, unknown_issuer) == [
         f"RevocationList `shop/incident` is for `{ISSUER}/`, which no RequestAuthentication names"
     ]
     assert warned(entry(S, "alice", issuer=ISSUER), entry(T, "t1"), entry(ID, FRONTEND)) == []

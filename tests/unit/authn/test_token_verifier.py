@@ -1,4 +1,4 @@
-"""Tokens: hostile ones with their reasons, each beside a twin that differs in the one defect only."""
+"""Hostile tokens and the reasons of their refusal; each has a valid twin that lacks only the one defect."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def claims_text(**raw: str) -> str:
 
 
 def signed_by(other: Signer) -> str:
-    """A token that says it is of `SIGNER` and is signed by `other`."""
+    """A token that claims to be of `SIGNER` but is signed by `other`."""
     message = SIGNER.token().rpartition(".")[0]
     return f"{message}.{b64(other.sign(message.encode()))}"
 
@@ -248,8 +248,8 @@ def test_no_refusal_contains_the_token() -> None:
     for case in TOKENS.values():
         with pytest.raises(Refused) as caught:
             SUBJECT.verify(bearer(case.bad), NO_EVIDENCE, NOW)
-        told = f"{caught.value} {caught.value.detail}"
-        assert not [segment for segment in case.bad.split(".") if len(segment) > 12 and segment in told]
+        message = f"{caught.value} {caught.value.detail}"
+        assert not [segment for segment in case.bad.split(".") if len(segment) > 12 and segment in message]
 
 
 ALGORITHMS = [
@@ -328,10 +328,10 @@ def test_time_is_checked_again_on_every_call(reading: Options) -> None:
 
 
 @pytest.mark.parametrize("audience", ["a.example", "http://a.example", "https://a.example/", "a.example/"])
-@pytest.mark.parametrize("wanted", ["a.example", "https://a.example", "http://a.example/"])
-def test_audiences_are_compared_without_scheme_and_trailing_slash(audience: str, wanted: str) -> None:
+@pytest.mark.parametrize("configured", ["a.example", "https://a.example", "http://a.example/"])
+def test_audiences_are_compared_without_scheme_and_trailing_slash(audience: str, configured: str) -> None:
     for reading in (STRICT, ISTIO):
-        subject = verifier(rule(audiences=("x", wanted)), options=reading)
+        subject = verifier(rule(audiences=("x", configured)), options=reading)
         assert accept(subject, bearer(SIGNER.token(aud=audience))).token is not None
         assert refusal(subject, bearer(SIGNER.token(aud=f"{audience}/b"))) is Reason.TOKEN_AUDIENCE
 

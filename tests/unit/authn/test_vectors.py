@@ -1,4 +1,4 @@
-"""Published vectors, each with its source: what the standards call right is right here, and one bit off is wrong."""
+"""Published vectors with their sources: valid ones are accepted, and ones with a changed bit are refused."""
 
 from __future__ import annotations
 

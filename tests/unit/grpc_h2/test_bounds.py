@@ -1,4 +1,4 @@
-"""Each bound, and that nothing is held past it."""
+"""Each limit, and that nothing is kept above it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ FLOODS: dict[str, tuple[Bounds, bytes]] = {
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_ends_the_connection(name: str) -> None:
-    bounds, wrong = FLOODS[name]
+    bounds, flood = FLOODS[name]
     peer = RawPeer(bounds)
     peer.send(head())
-    peer.send(wrong * 40)
+    peer.send(flood * 40)
     assert peer.connection.fault is None
-    peer.send(wrong * 40)
+    peer.send(flood * 40)
     assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
@@ -177,11 +177,11 @@ def test_without_settings_in_time_the_connection_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "begun", [head().serialize()[:5], head().serialize()[:20], HeadersFrame(1, data=b"\x82").serialize()]
+    "partial", [head().serialize()[:5], head().serialize()[:20], HeadersFrame(1, data=b"\x82").serialize()]
 )
-def test_an_incomplete_frame_or_header_block_ends_the_connection(begun: bytes) -> None:
+def test_an_incomplete_frame_or_header_block_ends_the_connection(partial: bytes) -> None:
     peer = RawPeer(Bounds(request_seconds=10))
-    peer.send(begun)
+    peer.send(partial)
     peer.connection.tick(10)
     assert not peer.connection.finished
     peer.connection.tick(10.1)

@@ -130,13 +130,16 @@ def test_a_peer_that_loses_authorization_is_denied_new_calls_and_gets_its_pendin
     peer.connection.respond(1, b"", 0.0)
     heads = [reply for reply in peer.replies() if isinstance(reply, HeadersFrame)]
     fields = [(head.stream_id, peer.fields(head)) for head in heads]
-    assert [(stream, said["grpc-status"]) for stream, said in fields if "grpc-status" in said] == [(3, "7"), (1, "0")]
+    assert [(stream, headers["grpc-status"]) for stream, headers in fields if "grpc-status" in headers] == [
+        (3, "7"),
+        (1, "0"),
+    ]
 
 
 def test_an_ended_connection_keeps_nothing() -> None:
     peer = RawPeer()
-    begun = HeadersFrame(3, data=block(), flags=["END_HEADERS"])
-    peer.send(settings(((4, 0),)), *call(1), begun, DataFrame(3, data=bytes(1000)), bytes(5))
+    incomplete = HeadersFrame(3, data=block(), flags=["END_HEADERS"])
+    peer.send(settings(((4, 0),)), *call(1), incomplete, DataFrame(3, data=bytes(1000)), bytes(5))
     peer.connection.respond(1, b"x", 0.0)
     assert peer.connection.buffered_bytes > 1000
     peer.connection.refuse("enough")
@@ -171,10 +174,10 @@ def test_the_last_stream_of_a_goaway_never_increases() -> None:
     peer = RawPeer()
     peer.send(*call(1))
     peer.connection.drain_now()
-    named = last_streams(peer.replies())
+    last = last_streams(peer.replies())
     peer.send(*call(3))
     peer.connection.refuse("for a test")
-    assert named + last_streams(peer.replies()) == [1, 1]
+    assert last + last_streams(peer.replies()) == [1, 1]
 
 
 def test_an_immediate_drain_during_a_drain_or_before_the_first_settings_ends_the_connection() -> None:

@@ -128,11 +128,11 @@ def test_a_window_update_of_0_ends_its_stream() -> None:
     assert peer.reset() == {1: ErrorCode.PROTOCOL_ERROR}
 
 
-def test_content_beyond_the_connections_window_ends_the_connection() -> None:
+def test_the_connections_window_reopens_as_content_arrives() -> None:
     peer = RawPeer(Bounds(receive_window_bytes=65_535))
     part = DataFrame(1, data=bytes(16_000))
     peer.send(call()[0])
-    for _ in range(5):  # the peer ignores that our window is open again; it is, so nothing happens
+    for _ in range(5):  # more than the initial window: the peer need not wait, because it is open again
         peer.send(part)
     assert peer.connection.fault is None
     assert any(isinstance(reply, WindowUpdateFrame) and reply.stream_id == 0 for reply in peer.replies())
@@ -167,32 +167,32 @@ def test_a_smaller_header_table_is_acknowledged_in_the_next_block(size: int) -> 
     assert [block[:1] == b"\x20" for block in blocks] == [True, False, False, False]
 
 
-def work_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one for each answer that is looked at to see what its windows let go."""
-    looked_at: list[int] = []
+def record_visits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the stream of each queued answer that is visited to send more of it."""
+    visited: list[int] = []
     send = Outbound._send
 
     def counted(out: Outbound, stream: int, unsent: object) -> None:
-        looked_at.append(stream)
-        send(out, stream, unsent)  # type: ignore[arg-type]  # it is what was given
+        visited.append(stream)
+        send(out, stream, unsent)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Outbound, "_send", counted)
-    return looked_at
+    return visited
 
 
 def test_a_connection_window_update_does_not_visit_answers_whose_stream_windows_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else each of a thousand small frames would cost a look at each of a thousand answers."""
+    """Otherwise each of a thousand small frames would visit each of a thousand answers."""
     peer = RawPeer()
     peer.send(settings(((INITIAL_WINDOW_SIZE, 0),)))
     for number in range(500):
         stream = 2 * number + 1
         peer.send(*call(stream))
         peer.connection.respond(stream, b"y" * 100, 0.0)
-    looked_at = work_of(monkeypatch)
+    visited = record_visits(monkeypatch)
     peer.send(*[WindowUpdateFrame(0, window_increment=1)] * 500)
-    assert looked_at == []
+    assert visited == []
     peer.replies()
     peer.send(WindowUpdateFrame(7, window_increment=1000))
     assert sizes(peer.replies(), 7) == [105]
@@ -208,11 +208,11 @@ def test_answers_that_wait_for_the_connections_window_are_sent_as_it_opens(monke
         peer.send(*call(stream))
         peer.connection.respond(stream, b"y" * 1000, 0.0)
     sent = peer.replies()
-    looked_at = work_of(monkeypatch)
+    visited = record_visits(monkeypatch)
     peer.send(*[WindowUpdateFrame(0, window_increment=1000)] * 150)
     sent += peer.replies()
     assert [sum(sizes(sent, 2 * number + 1)) for number in range(200)] == [1005] * 200
-    assert len(looked_at) < 500
+    assert len(visited) < 500
 
 
 def test_many_windows_in_one_frame_of_settings_are_applied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

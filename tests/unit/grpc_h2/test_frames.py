@@ -1,4 +1,4 @@
-"""What RFC 9113 says of each frame, told by a peer that writes frames one by one."""
+"""The rules of RFC 9113 for each frame, tested with a peer that sends single frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HPACK against the examples of RFC 7541, appendix C; the property tests hold it to another decoder."""
+"""HPACK with the examples of RFC 7541, appendix C. The property tests compare it with another decoder."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def decoder(table: int = 4096, fields: int = 65_536) -> Decoder:
 
 @pytest.mark.parametrize("blocks", [WITHOUT_HUFFMAN, WITH_HUFFMAN], ids=["C.3", "C.4"])
 def test_the_rfcs_requests(blocks: tuple[str, ...]) -> None:
-    made = decoder()
-    assert [made.decode(bytes.fromhex(block)) for block in blocks] == [FIRST, SECOND, THIRD]
+    subject = decoder()
+    assert [subject.decode(bytes.fromhex(block)) for block in blocks] == [FIRST, SECOND, THIRD]
 
 
 RESPONSES = (  # C.6, with a table of 256 bytes, so that entries are evicted
@@ -76,34 +76,34 @@ RESPONSES = (  # C.6, with a table of 256 bytes, so that entries are evicted
 
 
 def test_the_rfcs_responses_with_eviction() -> None:
-    made = decoder()
-    made.decode(b"\x3f\xe1\x01")  # the encoder takes 256 of the bytes that it may
+    subject = decoder()
+    subject.decode(b"\x3f\xe1\x01")  # the encoder uses 256 of the allowed bytes
     for block, fields in RESPONSES:
-        assert made.decode(bytes.fromhex(block)) == fields
+        assert subject.decode(bytes.fromhex(block)) == fields
 
 
 def test_a_literal_that_is_never_indexed_is_a_field_like_others() -> None:
-    made = decoder()
-    assert made.decode(bytes.fromhex("100870617373776f726406736563726574")) == [("password", "secret")]
-    assert made.version == 0
+    subject = decoder()
+    assert subject.decode(bytes.fromhex("100870617373776f726406736563726574")) == [("password", "secret")]
+    assert subject.version == 0
 
 
 def test_an_entry_larger_than_the_table_empties_it() -> None:
-    made = decoder(table=4096)
-    made.decode(b"\x40\x01a\x011")
-    made.decode(b"\x40\x01a\x7f\x81\x1f" + b"x" * 4096)
+    subject = decoder(table=4096)
+    subject.decode(b"\x40\x01a\x011")
+    subject.decode(b"\x40\x01a\x7f\x81\x1f" + b"x" * 4096)
     with pytest.raises(ConnectionFault, match="an index without an entry"):
-        made.decode(b"\xbe")
+        subject.decode(b"\xbe")
 
 
 def test_the_version_changes_with_the_table() -> None:
-    made = decoder()
-    made.decode(b"\x82\x00\x01a\x01b")
-    assert made.version == 0
-    made.decode(b"\x40\x01a\x01b")
-    assert made.version == 1
-    made.decode(b"\x20")
-    assert made.version == 2
+    subject = decoder()
+    subject.decode(b"\x82\x00\x01a\x01b")
+    assert subject.version == 0
+    subject.decode(b"\x40\x01a\x01b")
+    assert subject.version == 1
+    subject.decode(b"\x20")
+    assert subject.version == 2
 
 
 MALFORMED = {
@@ -132,14 +132,14 @@ def test_malformed_blocks_end_the_connection(name: str) -> None:
 
 
 def test_fields_above_the_list_limit_are_dropped_but_change_the_table() -> None:
-    made = decoder(fields=100)
-    assert made.decode(b"\x00\x01a\x64" + b"x" * 100 + b"\x40\x01b\x011") == []
-    assert made.decode(b"\xbe") == [("b", "1")]
+    subject = decoder(fields=100)
+    assert subject.decode(b"\x00\x01a\x64" + b"x" * 100 + b"\x40\x01b\x011") == []
+    assert subject.decode(b"\xbe") == [("b", "1")]
 
 
 def test_a_needed_name_is_kept_above_the_list_limit() -> None:
-    made = Decoder(4096, 50, ["te"])
-    assert made.decode(b"\x00\x01a\x14" + b"x" * 20 + b"\x00\x02te\x011" + b"\x00\x01b\x011") == [("te", "1")]
+    subject = Decoder(4096, 50, ["te"])
+    assert subject.decode(b"\x00\x01a\x14" + b"x" * 20 + b"\x00\x02te\x011" + b"\x00\x01b\x011") == [("te", "1")]
 
 
 def coded(text: bytes) -> bytes:
@@ -153,15 +153,15 @@ def coded(text: bytes) -> bytes:
 @pytest.mark.parametrize("text", [b"0" * 4097, b"\xff" * 4097, b"0" * 60_000])
 @pytest.mark.parametrize("as_name", [False, True])
 def test_a_string_larger_than_the_table_is_dropped_and_empties_it(first: bytes, text: bytes, *, as_name: bool) -> None:
-    made = decoder()
-    made.decode(b"\x40\x01a\x011")
+    subject = decoder()
+    subject.decode(b"\x40\x01a\x011")
     data = first + (coded(text) + b"\x011" if as_name else b"\x01b" + coded(text)) + b"\x00\x01c\x011"
-    assert made.decode(data) == [("c", "1")]
+    assert subject.decode(data) == [("c", "1")]
     if first == b"\x40":
         with pytest.raises(ConnectionFault, match="an index without an entry"):
-            made.decode(b"\xbe")
+            subject.decode(b"\xbe")
     else:
-        assert made.decode(b"\xbe") == [("a", "1")]
+        assert subject.decode(b"\xbe") == [("a", "1")]
 
 
 @pytest.mark.parametrize("text", [b"0" * 4096, b"\xff" * 4000])
@@ -170,12 +170,12 @@ def test_a_string_that_may_fit_the_table_is_decoded(text: bytes) -> None:
 
 
 def test_huffman_decoding_is_limited_for_each_block() -> None:
-    made = decoder(fields=1_000_000)
+    subject = decoder(fields=1_000_000)
     field = b"\x00\x01a" + coded(b"0" * 4000)
-    assert len(made.decode(field * 50)) == 32 * 1024 // (4000 * 5 // 8)
-    assert len(made.decode(field)) == 1
+    assert len(subject.decode(field * 50)) == 32 * 1024 // (4000 * 5 // 8)
+    assert len(subject.decode(field)) == 1
     with pytest.raises(ConnectionFault, match="too much Huffman coding"):
-        made.decode((b"\x40" + field[1:]) * 50)
+        subject.decode((b"\x40" + field[1:]) * 50)
 
 
 def test_a_block_of_very_many_fields_ends_the_connection() -> None:

@@ -1,4 +1,4 @@
-"""Which IPv6 addresses stand for IPv4 addresses, held against the standard library where it knows."""
+"""IPv6 addresses that embed IPv4 addresses, compared with the standard library where it supports them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_an_ipv4_address_embeds_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "meant"),
+    ("block", "expected"),
     [
         ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:192.0.2.1/128", "192.0.2.1/32"), ("::ffff:0:0/96", "0.0.0.0/0"),
         ("::ffff:0:0/95", None), ("::/0", None), ("2001:db8::/32", None), ("10.0.0.0/8", None),
     ],
 )  # fmt: skip
-def test_a_block_of_mapped_addresses_is_a_block_of_ipv4_addresses(block: str, meant: str | None) -> None:
-    assert mapped_network(ip_network(block, strict=False)) == (IPv4Network(meant) if meant else None)
+def test_a_block_of_mapped_addresses_is_a_block_of_ipv4_addresses(block: str, expected: str | None) -> None:
+    assert mapped_network(ip_network(block, strict=False)) == (IPv4Network(expected) if expected else None)

@@ -1,4 +1,4 @@
-"""Claims as header text: what a real Envoy 1.40 wrote for the same claims."""
+"""Claims as header values, compared with those that a real Envoy 1.40 wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Percent-decoding in C does what one escape after the other would."""
+"""Percent-decoding in C gives the same result as decoding one escape after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIECES = st.sampled_from(
 
 @given(st.lists(_PIECES | st.binary(max_size=3)).map(b"".join))
 def test_every_escape_becomes_its_byte_and_nothing_else_changes(data: bytes) -> None:
-    assert percent_decoded(data) == _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), data)
+    assert percent_decoded(data) == _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), data)
 
 
 @given(st.lists(_PIECES).map(b"".join))

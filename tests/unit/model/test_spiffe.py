@@ -1,4 +1,4 @@
-"""SPIFFE IDs are exactly what section 2 of the SPIFFE-ID specification says, and nothing is made to fit."""
+"""SPIFFE IDs follow section 2 of the SPIFFE-ID specification exactly, and are never normalised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W3C Trace Context: what is a parent and a state, and what is as if it had not been sent."""
+"""W3C Trace Context: valid parents and states are parsed, malformed ones are ignored."""
 
 from __future__ import annotations
 
@@ -112,16 +112,16 @@ pieces = st.sampled_from(
 @example(VALID, "a=b,c=d")
 @example(f"{VALID}\n", "")
 def test_opentelemetrys_own_parser_agrees(parent: str, state: str) -> None:
-    """But for a line feed at the end, which its regular expression lets through."""
+    """Except for a trailing line feed, which its regular expression accepts."""
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    ours = parse_trace_parent(parent)
-    theirs = sdk_context(parent, state)
+    parsed = parse_trace_parent(parent)
+    expected = sdk_context(parent, state)
     if "\n" not in parent:
-        assert (ours is not None) == theirs.is_valid
-    if ours is not None:
-        assert (int(ours.trace_id, 16), int(ours.span_id, 16)) == (theirs.trace_id, theirs.span_id)
-        assert ours.sampled == theirs.trace_flags.sampled
-        assert parse_trace_state([state]) == ",".join(f"{key}={value}" for key, value in theirs.trace_state.items())
+        assert (parsed is not None) == expected.is_valid
+    if parsed is not None:
+        assert (int(parsed.trace_id, 16), int(parsed.span_id, 16)) == (expected.trace_id, expected.span_id)
+        assert parsed.sampled == expected.trace_flags.sampled
+        assert parse_trace_state([state]) == ",".join(f"{key}={value}" for key, value in expected.trace_state.items())
 
 
 def sdk_context(parent: str, state: str) -> SpanContext:

@@ -1,4 +1,4 @@
-"""Credentials all the way: documents as operators write them, requests as proxies send them, decisions."""
+"""Credentials end to end: from operators' documents and proxies' requests to decisions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def asking(path: str = "/orders", **headers: str) -> RequestAttributes:
     return RequestAttributes("GET", path, "shop.example", "https", headers=Headers(values, exact=True))
 
 
-def told(holder: Snapshot, asked: RequestAttributes, evidence: Evidence = NO_EVIDENCE, now: float = NOW) -> str:
+def outcome(holder: Snapshot, asked: RequestAttributes, evidence: Evidence = NO_EVIDENCE, now: float = NOW) -> str:
     decision = decide(holder, asked, evidence, now)
     return f"{decision.reason} {decision.rule}" if decision.allowed else decision.reason.value
 
@@ -97,32 +97,32 @@ def by_key(jti: str = "j1") -> RequestAttributes:
 
 def test_a_bound_token_gets_access_that_a_bearer_token_does_not() -> None:
     rules = snapshot()
-    assert told(rules, by_certificate(), PEER) == "allow_policy 0"
-    assert told(rules, by_certificate(), OTHER_PEER) == "token_binding"
-    assert told(rules, by_certificate(), NO_EVIDENCE) == "token_binding"
-    assert told(rules, by_key()) == "allow_policy 0"
+    assert outcome(rules, by_certificate(), PEER) == "allow_policy 0"
+    assert outcome(rules, by_certificate(), OTHER_PEER) == "token_binding"
+    assert outcome(rules, by_certificate(), NO_EVIDENCE) == "token_binding"
+    assert outcome(rules, by_key()) == "allow_policy 0"
     bearer = asking(authorization=f"Bearer {Signer().token()}")
-    assert told(rules, bearer, PEER) == "no_matching_policy"
-    assert told(rules, asking(authorization=f"Bearer {Signer().token(sub=FRONTEND)}"), PEER) == "allow_policy 0"
+    assert outcome(rules, bearer, PEER) == "no_matching_policy"
+    assert outcome(rules, asking(authorization=f"Bearer {Signer().token(sub=FRONTEND)}"), PEER) == "allow_policy 0"
     (miss, *_) = explain(rules, bearer, PEER, NOW).nearest
     assert "require.token.bound: saw a bearer token, which anybody may present" in miss.failed[0]
 
 
 def test_token_age_is_limited_by_rule_and_by_issuer() -> None:
     rules = snapshot()
-    assert told(rules, by_certificate(iat=NOW - 300), PEER) == "allow_policy 0"
-    assert told(rules, by_certificate(iat=NOW - 301), PEER) == "no_matching_policy"
-    assert told(rules, by_certificate(iat=NOW - 3601), PEER) == "token_too_old"
+    assert outcome(rules, by_certificate(iat=NOW - 300), PEER) == "allow_policy 0"
+    assert outcome(rules, by_certificate(iat=NOW - 301), PEER) == "no_matching_policy"
+    assert outcome(rules, by_certificate(iat=NOW - 3601), PEER) == "token_too_old"
 
 
 def test_an_api_key_and_a_jwt_svid_match_their_own_rules() -> None:
     rules = snapshot()
-    assert told(rules, asking(x_api_key=KEY)) == "allow_policy 1"
-    assert told(rules, asking(x_api_key=KEY[::-1])) == "api_key_invalid"
+    assert outcome(rules, asking(x_api_key=KEY)) == "allow_policy 1"
+    assert outcome(rules, asking(x_api_key=KEY[::-1])) == "api_key_invalid"
     robot = SVIDS.token(iss="https://idp.example", sub="spiffe://cluster.local/ns/x/sa/robot", aud="orders")
-    assert told(rules, asking(authorization=f"Bearer {robot}")) == "allow_policy 2"
+    assert outcome(rules, asking(authorization=f"Bearer {robot}")) == "allow_policy 2"
     foreign = SVIDS.token(iss=None, sub="spiffe://cluster.local/ns/x/sa/robot", aud=AUDIENCE)
-    assert told(rules, asking(authorization=f"Bearer {foreign}")) == "token_audience"
+    assert outcome(rules, asking(authorization=f"Bearer {foreign}")) == "token_audience"
 
 
 def test_a_reload_revokes_credentials_at_the_next_call_and_keeps_used_proofs() -> None:
@@ -131,32 +131,32 @@ def test_a_reload_revokes_credentials_at_the_next_call_and_keeps_used_proofs() -
     proof, certificate = by_key(), by_certificate()
 
     def now() -> Snapshot:
-        found = holder.current()
-        assert found is not None
-        return found
+        snapshot_in_force = holder.current()
+        assert snapshot_in_force is not None
+        return snapshot_in_force
 
-    assert told(now(), proof) == "allow_policy 0"
-    assert told(now(), certificate, PEER) == "allow_policy 0"
+    assert outcome(now(), proof) == "allow_policy 0"
+    assert outcome(now(), certificate, PEER) == "allow_policy 0"
     holder.publish(snapshot(document("RevocationList", "l", tokens=[{"id": "t1"}])))
-    assert told(now(), proof) == "dpop_replayed"
-    assert told(now(), certificate, PEER) == "token_revoked"
+    assert outcome(now(), proof) == "dpop_replayed"
+    assert outcome(now(), certificate, PEER) == "token_revoked"
     holder.publish(snapshot(document("RevocationList", "l", spiffeIds=[{"prefix": "spiffe://cluster.local/ns/"}])))
-    assert told(now(), certificate, PEER) == "peer_revoked"
+    assert outcome(now(), certificate, PEER) == "peer_revoked"
     holder.publish(snapshot())
-    assert told(now(), certificate, PEER) == "allow_policy 0"
-    assert told(now(), by_key("j2")) == "allow_policy 0"
+    assert outcome(now(), certificate, PEER) == "allow_policy 0"
+    assert outcome(now(), by_key("j2")) == "allow_policy 0"
 
 
 def test_explaining_a_request_never_uses_up_its_proof() -> None:
     rules, asked = snapshot(), by_key()
     for _ in range(2):
         assert explain(rules, asked, NO_EVIDENCE, NOW).decision.allowed
-    assert told(rules, asked) == "allow_policy 0"
+    assert outcome(rules, asked) == "allow_policy 0"
     assert explain(rules, asked, NO_EVIDENCE, NOW).decision.allowed
-    assert told(rules, asked) == "dpop_replayed"
+    assert outcome(rules, asked) == "dpop_replayed"
 
 
-STRANGER = Signer(number=4242)
+OTHER_SIGNER = Signer(number=4242)
 REVOKED = document("RevocationList", "list", tokens=[{"id": "gone"}], spiffeIds=[{"id": FRONTEND + "-gone"}])
 GONE = Evidence(FRONTEND + "-gone", presented(ROOT.issue(uris=(FRONTEND + "-gone",))))
 JOHN = {"iss": ISSUER, "sub": "john"}
@@ -164,7 +164,7 @@ JOHN = {"iss": ISSUER, "sub": "john"}
 
 @dataclass(frozen=True)
 class Denial:
-    """A token that is refused, and how the record names its subject."""
+    """A refused token, and the subject that the record names."""
 
     token: str
     reason: Reason
@@ -173,7 +173,7 @@ class Denial:
 
 
 DENIALS = {
-    "another's signature": Denial(STRANGER.token(**JOHN), Reason.TOKEN_SIGNATURE, verified=False, detail=""),
+    "another's signature": Denial(OTHER_SIGNER.token(**JOHN), Reason.TOKEN_SIGNATURE, verified=False, detail=""),
     "an unknown kid": Denial(
         Signer(kid="k9").token(**JOHN), Reason.TOKEN_KEY_UNKNOWN, verified=False, detail="`k9`, .* have `k1`"
     ),
@@ -197,11 +197,11 @@ DENIALS = {
 
 @pytest.mark.parametrize("case", DENIALS.values(), ids=DENIALS.keys())
 def test_a_denial_for_a_bad_token_names_the_caller_and_the_tokens_subject(case: Denial) -> None:
-    held = snapshot(REVOKED)
+    rules = snapshot(REVOKED)
     for evidence, principal in ((PEER, FRONTEND), (PEER, FRONTEND), (NO_EVIDENCE, "")):  # twice: warm too
         if not principal and case.reason is Reason.TOKEN_BINDING:
             continue
-        decision = decide(held, asking(authorization=f"Bearer {case.token}"), evidence, NOW)
+        decision = decide(rules, asking(authorization=f"Bearer {case.token}"), evidence, NOW)
         assert (decision.reason, decision.identity.principal) == (case.reason, principal)
         assert decision.identity.token is None, "no rule may take it for accepted"
         assert decision.refused_token is not None

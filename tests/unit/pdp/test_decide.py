@@ -1,4 +1,4 @@
-"""DENY, then ALLOW, then the default, over the policies that select the workload."""
+"""DENY, then ALLOW, then the default, for the policies that select the workload."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_any_source_any_operation_and_every_condition_of_a_rule_must_hold(option
         "to": [{"operation": {"methods": ["GET"]}}, {"operation": {"methods": ["POST"], "paths": ["/x"]}}],
         **when("request.headers[x-a]", "1"),
     }
-    for name, ip, method, path, header, wanted in (
+    for name, ip, method, path, header, expected in (
         ("a", "1.1.1.1", "GET", "/", "1", True),
         ("b", "10.0.0.1", "POST", "/x", "1", True),
         ("b", "1.1.1.1", "GET", "/", "1", False),
@@ -155,7 +155,7 @@ def test_any_source_any_operation_and_every_condition_of_a_rule_must_hold(option
         ("c", "10.0.0.1", "GET", "/", "1", False),
     ):
         asked = request(method, path, headers={"x-a": header}, source_ip=ip)
-        assert decided([policy("p", rule)], asked, identity(f"spiffe://td/{name}"), options).allowed is (wanted), name
+        assert decided([policy("p", rule)], asked, identity(f"spiffe://td/{name}"), options).allowed is (expected), name
 
 
 def test_rules_see_the_verified_peer_and_the_decision_names_it() -> None:

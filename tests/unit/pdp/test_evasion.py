@@ -1,4 +1,4 @@
-"""Spellings by which a request could slip past a DENY rule, or two readers could see two requests."""
+"""Spellings that could evade a DENY rule, or that two parties could read as two requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_plain_authority_is_accepted(host: str) -> None:
     "method", ["delete", "Delete", "dELETE", "DELETe", "DELETE ", "DEL\u00c9TE", "DELETE\n", "GET,DELETE", ""]
 )
 def test_a_method_in_lower_case_reaches_no_rule(method: str) -> None:
-    """Frameworks that write methods in upper case would run what the rule denies."""
+    """A framework that converts methods to upper case would run the denied method."""
     rule = "{to: [{operation: {methods: [DELETE]}}]}"
     asked = RequestAttributes(method, "/", "shop.example.com")
     refused = decide(denying(rule), asked, Evidence(), 0.0)
@@ -74,9 +74,9 @@ def test_a_method_in_lower_case_reaches_no_rule(method: str) -> None:
 )
 def test_every_method_in_upper_case_reaches_the_rules(method: str) -> None:
     asked = RequestAttributes(method, "/", "shop.example.com")
-    for value, wanted in ((method, Reason.DENY_POLICY), ("DELETE", Reason.ALLOW_POLICY)):
+    for value, expected in ((method, Reason.DENY_POLICY), ("DELETE", Reason.ALLOW_POLICY)):
         rule = f"{{to: [{{operation: {{methods: [{value}]}}}}]}}"
-        assert decide(denying(rule), asked, Evidence(), 0.0).reason is wanted
+        assert decide(denying(rule), asked, Evidence(), 0.0).reason is expected
 
 
 @pytest.mark.parametrize(
@@ -117,40 +117,43 @@ def test_every_token_is_checked_against_a_deny_rule_in_strict(options: Options, 
         for issuer, subject in (("https://a", "nobody"), ("https://b", "mallory"))
     )
     identity = Identity(token=tokens[0], tokens=tokens)
-    found = combine(
+    decision = combine(
         snapshot.table.default_view,
         Inputs(RequestAttributes("GET", "/"), identity, options),
         default_allow=False,
     )
-    assert found.allowed is not denied
+    assert decision.allowed is not denied
 
 
 @pytest.mark.parametrize(
-    ("condition", "said"),
+    ("condition", "suffix"),
     [
         ("token.subject == 'mallory'", ""),
         ("claims.level > 3", ": its condition is Unknown: it could not be evaluated on this request"),
     ],
 )
-def test_a_denial_for_the_second_token_is_explained_with_that_token(condition: str, said: str) -> None:
-    """It was called Unknown, because the condition was looked at again with the first token."""
+def test_a_denial_for_the_second_token_is_explained_with_that_token(condition: str, suffix: str) -> None:
+    """The explanation evaluated the condition with the first token, and reported it as Unknown."""
     tokens = tuple(
         Token(issuer, subject, {"iss": issuer, "sub": subject, **more})
         for issuer, subject, more in (("https://a", "nobody", {"level": 1}), ("https://b", "mallory", {}))
     )
     identity = Identity(token=tokens[0], tokens=tokens)
     inputs = Inputs(RequestAttributes("GET", "/"), identity, Options())
-    found = combine(conditional(condition, "DENY").table.default_view, inputs, default_allow=False)
-    assert (found.reason, found.identity) == (Reason.DENY_POLICY, identity)
-    assert found.detail == f"for another token, of issuer `https://b`{said}"
+    decision = combine(conditional(condition, "DENY").table.default_view, inputs, default_allow=False)
+    assert (decision.reason, decision.identity) == (Reason.DENY_POLICY, identity)
+    assert decision.detail == f"for another token, of issuer `https://b`{suffix}"
 
 
 def test_a_user_agent_with_commas_is_one_value() -> None:
     snapshot = denying('{when: [{key: "request.headers[user-agent]", values: [evil*]}]}')
-    for agent, wanted in (("Mozilla/5.0 (X11, like Gecko)", Reason.ALLOW_POLICY), ("evil, really", Reason.DENY_POLICY)):
+    for agent, expected in (
+        ("Mozilla/5.0 (X11, like Gecko)", Reason.ALLOW_POLICY),
+        ("evil, really", Reason.DENY_POLICY),
+    ):
         sent = Headers({"user-agent": (agent,)}, exact=False)
         request = RequestAttributes("GET", "/", "shop.example.com", headers=sent)
-        assert decide(snapshot, request, Evidence(), 0.0).reason is wanted
+        assert decide(snapshot, request, Evidence(), 0.0).reason is expected
 
 
 def test_headers_of_a_deny_policy_are_not_removed_from_allowed_requests() -> None:
@@ -187,13 +190,13 @@ BANNED = '{when: [{key: "request.headers[x-role]", values: [banned]}]}'
 def test_a_denied_header_is_denied_in_every_spelling_that_applications_treat_alike(name: str) -> None:
     """WSGI and PHP give an application `HTTP_X_ROLE` for each of these."""
     snapshot = denying(BANNED)
-    for value, wanted in (
+    for value, expected in (
         ("banned", Reason.DENY_POLICY),
         (" banned ", Reason.DENY_POLICY),
         ("user", Reason.ALLOW_POLICY),
     ):
         for lines in ({name: value}, {"x-role": "user", name: value}):
-            assert decide(snapshot, sent(lines), Evidence(), 0.0).reason is wanted, lines
+            assert decide(snapshot, sent(lines), Evidence(), 0.0).reason is expected, lines
     joined = decide(snapshot, sent({name: "user,banned"}, exact=False), Evidence(), 0.0)
     assert joined.reason is Reason.DENY_POLICY
     istio = decide(denying(BANNED, Options.istio()), sent({name: "banned"}), Evidence(), 0.0)
@@ -234,7 +237,7 @@ def test_a_condition_on_a_header_is_unknown_if_another_spelling_is_present() -> 
 
 
 def test_a_header_set_from_a_token_has_no_other_spelling() -> None:
-    """Where it goes on, the client's other spellings are removed."""
+    """If it is forwarded, the client's other spellings are removed."""
     identity = Identity(changes=Changes(set_headers=(("x-role", "user"),)))
     inputs = Inputs(sent({"x_role": "banned"}), identity, Options())
     assert not combine(denying(BANNED).table.default_view, inputs, default_allow=False).policy.endswith("deny")
@@ -375,7 +378,7 @@ DENIED_UNLESS_USER = [
 def test_a_deny_of_all_but_some_values_of_a_header_checks_each_value(
     headers: dict[str, tuple[str, ...]], values: list[str], denied: bool, others: int
 ) -> None:
-    """An application may take the first, the last or any of them, and another spelling of the name."""
+    """An application may use the first, the last or any of them, and another spelling of the name."""
     unless = [f"{{when: [{{key: 'request.headers[x-role]', notValues: {values}}}]}}"]
     unless += [
         unless[0].replace("}]}", f"}}, {{key: 'request.headers[x-{n}]', values: [a]}}]}}") for n in range(others)
@@ -397,14 +400,14 @@ def test_a_deny_of_all_but_some_values_of_a_header_checks_each_value(
     ],
 )  # fmt: skip
 def test_a_deny_matches_claims_that_are_not_strings(claim: object, value: str, denied: bool) -> None:
-    """A DENY of `blocked: "true"` must not be passed because the issuer writes the boolean."""
+    """A boolean `blocked: true` must not evade a DENY of `blocked: "true"`."""
     token = Token("https://i", "s", {"iss": "https://i", "sub": "s", "c": {"d": claim}})
     asked = RequestAttributes("GET", "/", "a")
     for options in (Options(), Options.istio()):
         rules = denying(f"{{when: [{{key: 'request.auth.claims[c][d]', values: ['{value}']}}]}}", options)
         inputs = Inputs(asked, Identity(token=token, tokens=(token,)), options, 0.0)
-        found = combine(rules.table.default_view, inputs, default_allow=False)
-        assert (found.reason is Reason.DENY_POLICY) is (denied and (options.strict or claim == value))
+        decision = combine(rules.table.default_view, inputs, default_allow=False)
+        assert (decision.reason is Reason.DENY_POLICY) is (denied and (options.strict or claim == value))
     but = OPEN.replace("[{}]", f"[{{when: [{{key: 'request.auth.claims[c][d]', notValues: ['{value}']}}]}}]")
     allow = compile_snapshot([SourceText("but.yaml", but)], Options())
     inputs = Inputs(asked, Identity(token=token, tokens=(token,)), Options(), 0.0)
@@ -429,9 +432,9 @@ def test_a_condition_that_searches_header_names_is_unknown_if_a_name_is_ambiguou
     name: str,
 ) -> None:
     denied = conditional("request.headers.exists(h, h == 'x-role')", "DENY")
-    for sent, wanted in ((name, Reason.DENY_POLICY), ("x-other", Reason.ALLOW_POLICY)):
+    for sent, expected in ((name, Reason.DENY_POLICY), ("x-other", Reason.ALLOW_POLICY)):
         asked = RequestAttributes("GET", "/", "a", headers=Headers({sent: ("admin",)}, exact=True))
-        assert decide(denied, asked, Evidence(), 0.0).reason is wanted
+        assert decide(denied, asked, Evidence(), 0.0).reason is expected
     asked = RequestAttributes("GET", "/", "a", headers=Headers({name: ("admin",)}, exact=True))
     (line,) = explain(denied, asked, Evidence(), 0.0).matched
     assert ("may take for another" in line) is (name != "x-role")

@@ -1,4 +1,4 @@
-"""Why a denial is one: the nearest allow rules, and what each of them missed."""
+"""Explanations of denials: the nearest ALLOW rules, and the clauses that did not match."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_absent_values_and_secrets_are_not_quoted() -> None:
 
 @pytest.mark.parametrize("text", ["request.headers['x-a'] == 'b'", "request.headers['x-a'].matches('b')"])
 def test_a_value_that_no_condition_can_hold_is_explained(text: str) -> None:
-    """Bytes of a recorded request that are no UTF-8 ended the explanation in an exception of the runtime."""
+    """A recorded request with bytes that are not UTF-8 made the CEL runtime raise."""
     asked = request(headers={"x-a": "\udcff"})
     (line,) = conditioned("DENY", text, asked).matched
     assert f"`{text}` is Unknown (something that a condition can't hold" in line

@@ -1,4 +1,4 @@
-"""What is certain of a request that is known in part: held against every way to complete it."""
+"""Decisions on partly known requests, compared with the decisions on every completion."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def known(clause: Clause) -> bool:
     return not clause.label.startswith("request.headers")
 
 
-def told(*documents: dict[str, Any], path: str = "/a", default_allow: bool = False) -> tuple[str, tuple[str, ...]]:
+def evaluate(*documents: dict[str, Any], path: str = "/a", default_allow: bool = False) -> tuple[str, tuple[str, ...]]:
     inputs = Inputs(request(path=path), identity(), STRICT)
-    found = outlook(table(documents).default_view, inputs, known, default_allow=default_allow)
-    return ("unknown" if found.decision is None else found.decision.verdict.value), found.missing
+    result = outlook(table(documents).default_view, inputs, known, default_allow=default_allow)
+    return ("unknown" if result.decision is None else result.decision.verdict.value), result.missing
 
 
 HEADER = when("request.headers[x-a]", "1")
@@ -38,41 +38,41 @@ def both(*parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_decision_without_unknown_clauses_is_certain() -> None:
-    assert told(policy("p", operation(paths=["/a"]))) == ("allow", ())
-    assert told(policy("p", operation(paths=["/b"]))) == ("deny", ())
-    assert told(policy("p", operation(paths=["/a"])), policy("d", operation(paths=["/a"]), action="DENY")) == (
+    assert evaluate(policy("p", operation(paths=["/a"]))) == ("allow", ())
+    assert evaluate(policy("p", operation(paths=["/b"]))) == ("deny", ())
+    assert evaluate(policy("p", operation(paths=["/a"])), policy("d", operation(paths=["/a"]), action="DENY")) == (
         "deny",
         (),
     )
 
 
 def test_a_rule_that_fails_on_what_is_known_needs_nothing_else() -> None:
-    assert told(policy("p", both(operation(paths=["/b"]), HEADER))) == ("deny", ())
+    assert evaluate(policy("p", both(operation(paths=["/b"]), HEADER))) == ("deny", ())
 
 
 def test_a_rule_that_depends_on_a_header_leaves_the_verdict_open_and_names_it() -> None:
-    assert told(policy("p", both(operation(paths=["/a"]), HEADER))) == ("unknown", ("request.headers[x-a]",))
+    assert evaluate(policy("p", both(operation(paths=["/a"]), HEADER))) == ("unknown", ("request.headers[x-a]",))
     allow = policy("p", operation(paths=["/a"]))
-    assert told(allow, policy("d", HEADER, action="DENY")) == ("unknown", ("request.headers[x-a]",))
+    assert evaluate(allow, policy("d", HEADER, action="DENY")) == ("unknown", ("request.headers[x-a]",))
 
 
 def test_an_open_deny_rule_does_not_matter_if_nothing_allows() -> None:
-    assert told(policy("d", HEADER, action="DENY")) == ("deny", ())
+    assert evaluate(policy("d", HEADER, action="DENY")) == ("deny", ())
 
 
 def test_an_open_deny_rule_matters_if_the_default_allows() -> None:
-    assert told(policy("d", HEADER, action="DENY"), default_allow=True)[0] == "unknown"
-    assert told(default_allow=True) == ("allow", ())
+    assert evaluate(policy("d", HEADER, action="DENY"), default_allow=True)[0] == "unknown"
+    assert evaluate(default_allow=True) == ("allow", ())
 
 
 def test_another_rule_that_certainly_allows_settles_the_verdict() -> None:
-    assert told(policy("p", HEADER, operation(paths=["/a"]))) == ("allow", ())
+    assert evaluate(policy("p", HEADER, operation(paths=["/a"]))) == ("allow", ())
 
 
 def test_one_alternative_that_certainly_holds_settles_a_group() -> None:
     two = {"to": [{"operation": {"paths": ["/a"]}}, {"operation": {"paths": ["/b"]}}]}
-    assert told(policy("p", two)) == ("allow", ())
-    assert told(policy("p", two), path="/c") == ("deny", ())
+    assert evaluate(policy("p", two)) == ("allow", ())
+    assert evaluate(policy("p", two), path="/c") == ("deny", ())
 
 
 VALUES = ("1", "2")
@@ -92,16 +92,16 @@ rules = st.builds(
 @given(st.lists(st.tuples(st.sampled_from(("ALLOW", "DENY")), st.lists(rules, min_size=1, max_size=3)), max_size=3))
 def test_a_certain_verdict_is_that_of_every_completion(drawn: list[tuple[str, list[dict[str, Any]]]]) -> None:
     view = table([policy(f"p{n}", *its, action=action) for n, (action, its) in enumerate(drawn)]).default_view
-    completions: list[Any] = [{}, *({"x-a": list(each)} for n in (1, 2) for each in product(VALUES, repeat=n))]
+    completions: list[Any] = [{}, *({"x-a": list(values)} for n in (1, 2) for values in product(VALUES, repeat=n))]
     verdicts = set()
     for headers in completions:
         inputs = Inputs(request(path="/a", headers=headers), identity(), STRICT)
         verdicts.add(combine(view, inputs, default_allow=False).verdict)
-    found = outlook(view, Inputs(request(path="/a"), identity(), STRICT), known, default_allow=False)
-    if found.decision is not None:
-        assert verdicts == {found.decision.verdict}
+    result = outlook(view, Inputs(request(path="/a"), identity(), STRICT), known, default_allow=False)
+    if result.decision is not None:
+        assert verdicts == {result.decision.verdict}
     else:
-        assert {label.removesuffix(" notValues") for label in found.missing} == {"request.headers[x-a]"}
+        assert {label.removesuffix(" notValues") for label in result.missing} == {"request.headers[x-a]"}
 
 
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
@@ -110,13 +110,13 @@ def test_a_request_without_known_attributes_is_open(action: str) -> None:
     view = table(
         [policy("p", operation(paths=["/a"]), action=action), policy("q", operation(paths=["/b"]))]
     ).default_view
-    found = outlook(view, inputs, lambda _: False, default_allow=False)
-    assert found.decision is None
-    assert "paths" in found.missing
+    result = outlook(view, inputs, lambda _: False, default_allow=False)
+    assert result.decision is None
+    assert "paths" in result.missing
 
 
 def test_many_costly_conditions_leave_each_rule_decided() -> None:
-    """Replay looks at every rule, where a request is asked only of those that an index finds."""
+    """Replay evaluates every rule, a request only those that an index selects."""
     head = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: a}\nspec:\n  rules:\n"
     rules = (
         "".join(f"  - condition: request.path.matches('^/[a-z]{{20}}{n}')\n" for n in range(60))
@@ -124,6 +124,6 @@ def test_many_costly_conditions_leave_each_rule_decided() -> None:
     )
     view = snapshot(head + rules).table.default_view
     inputs = Inputs(request(path="/" + "a" * 3000), identity(), STRICT)
-    found = outlook(view, inputs, lambda _: True, default_allow=False)
-    assert found.decision is not None
-    assert found.decision.rule == 60
+    result = outlook(view, inputs, lambda _: True, default_allow=False)
+    assert result.decision is not None
+    assert result.decision.rule == 60

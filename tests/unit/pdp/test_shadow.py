@@ -1,4 +1,4 @@
-"""A second set of policies is asked about the same request and identity, and only where policies decided."""
+"""Shadow policies decide the same request and identity, and only if policies decided it before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ ALLOWED = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/old", 0, identit
 def shadow(*documents: dict[str, object]) -> Snapshot:
     import json
 
-    return compile_snapshot([SourceText("s.yaml", "\n---\n".join(json.dumps(each) for each in documents))], Options())
+    return compile_snapshot(
+        [SourceText("s.yaml", "\n---\n".join(json.dumps(document) for document in documents))], Options()
+    )
 
 
 def test_shadow_policies_decide_with_the_verified_identity() -> None:
@@ -26,8 +28,8 @@ def test_shadow_policies_decide_with_the_verified_identity() -> None:
     other = decide_again(only_frontend, ALLOWED, request(), 1.0)
     assert other is not None
     assert (other.allowed, other.policy) == (True, "default/new")
-    stranger = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/old", 0, identity())
-    again = decide_again(only_frontend, stranger, request(), 1.0)
+    anonymous = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, "default/old", 0, identity())
+    again = decide_again(only_frontend, anonymous, request(), 1.0)
     assert again is not None
     assert not again.allowed
 

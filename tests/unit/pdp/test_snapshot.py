@@ -1,4 +1,4 @@
-"""Documents to one immutable snapshot, or every fault of them all."""
+"""Documents compile to one immutable snapshot, or all their faults are reported."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TWO = json.dumps(policy("two", {}))
 
 
 def test_a_snapshot_names_its_sources_and_counts_its_rules() -> None:
-    taken = snapshot(ONE, TWO)
-    assert taken.sources == ("a.yaml", "b.yaml")
-    assert taken.table.rule_count == 3
-    assert taken.warnings == ()
+    compiled = snapshot(ONE, TWO)
+    assert compiled.sources == ("a.yaml", "b.yaml")
+    assert compiled.table.rule_count == 3
+    assert compiled.warnings == ()
 
 
 def test_the_digest_covers_texts_names_and_options() -> None:
@@ -53,14 +53,14 @@ def test_a_set_with_a_fault_is_not_loaded_and_all_faults_are_reported() -> None:
 
 
 def test_warnings_do_not_prevent_loading() -> None:
-    taken = snapshot(json.dumps(policy("c", {}, action="CUSTOM")), ONE)
-    assert [warning.source for warning in taken.warnings] == ["a.yaml"]
-    assert taken.table.rule_count == 2
+    compiled = snapshot(json.dumps(policy("c", {}, action="CUSTOM")), ONE)
+    assert [warning.source for warning in compiled.warnings] == ["a.yaml"]
+    assert compiled.table.rule_count == 2
 
 
 def test_a_snapshot_without_sources_is_empty() -> None:
-    taken = compile_snapshot([], STRICT)
-    assert (taken.table.rule_count, taken.sources) == (0, ())
+    compiled = compile_snapshot([], STRICT)
+    assert (compiled.table.rule_count, compiled.sources) == (0, ())
 
 
 ELSEWHERE = (

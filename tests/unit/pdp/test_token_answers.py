@@ -1,4 +1,4 @@
-"""A DENY policy that answers requests which are denied for their token: another answer, the same denial."""
+"""A DENY policy whose response replaces that of token denials: another response, the same denial."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def asked(
     return RequestAttributes(method=method, path=path, host=host, headers=headers)
 
 
-def found(request: RequestAttributes, text: str = PAGES) -> Decision:
+def decide_page(request: RequestAttributes, text: str = PAGES) -> Decision:
     return decide(snapshot(text), request, BROWSER, 0.0)
 
 
 def test_a_request_with_a_bad_token_gets_the_response_of_the_rule_that_would_deny_it_without_one() -> None:
-    without, bad = found(asked(cookie="")), found(asked())
+    without, bad = decide_page(asked(cookie="")), decide_page(asked())
     assert (without.reason, bad.reason, bad.verdict) == (Reason.DENY_POLICY, Reason.TOKEN_MALFORMED, Verdict.DENY)
     assert bad.response == without.response
     assert (bad.response.status, ("location", LOGIN) in bad.response.set_headers) == (302, True)
@@ -89,7 +89,7 @@ def test_a_request_with_a_bad_token_gets_the_response_of_the_rule_that_would_den
     ids=["another path", "another method", "a dot segment", "an empty segment", "no host"],
 )
 def test_only_unambiguous_requests_that_the_rule_selects_get_the_response(request_: RequestAttributes) -> None:
-    decision = found(request_)
+    decision = decide_page(request_)
     assert (decision.verdict, decision.reason) == (Verdict.DENY, Reason.TOKEN_MALFORMED)
     assert decision.response == NO_RESPONSE
     assert "answered" not in decision.detail
@@ -97,11 +97,11 @@ def test_only_unambiguous_requests_that_the_rule_selects_get_the_response(reques
 
 def test_only_reasons_that_the_policy_lists_get_the_response() -> None:
     expired = PAGES.replace("[token_malformed, token_expired]", "[token_expired]")
-    assert found(asked(), expired).response == NO_RESPONSE
+    assert decide_page(asked(), expired).response == NO_RESPONSE
     every = PAGES.replace("[token_malformed, token_expired]", '["*"]')
-    assert found(asked(), every).response.status == 302
+    assert decide_page(asked(), every).response.status == 302
     none = PAGES.replace("    tokenDenials: [token_malformed, token_expired]\n", "")
-    assert found(asked(), none).response == NO_RESPONSE
+    assert decide_page(asked(), none).response == NO_RESPONSE
 
 
 def test_the_first_rule_that_lists_the_reason_answers() -> None:
@@ -112,22 +112,22 @@ def test_the_first_rule_that_lists_the_reason_answers() -> None:
     response: {status: 418, tokenDenials: ["*"]}
 """
     )
-    assert found(asked(), text).response.status == 302
-    assert found(asked(path="/orders2"), text).response.status == 418
+    assert decide_page(asked(), text).response.status == 302
+    assert decide_page(asked(path="/orders2"), text).response.status == 418
 
 
 @pytest.mark.parametrize(("account", "status"), [("gateway", 302), ("other", 0)])
 def test_the_rule_sees_the_verified_peer_and_no_token(account: str, status: int) -> None:
     principal = f"cluster.local/ns/shop/sa/{account}"
     text = PAGES.replace('notRequestPrincipals: ["*"]', f'notRequestPrincipals: ["*"], principals: ["{principal}"]')
-    assert found(asked(), text).response.status == status
+    assert decide_page(asked(), text).response.status == status
 
 
 def test_only_the_response_differs() -> None:
-    """Whatever the policy says, verdict and reason are those without it."""
+    """The policy changes neither verdict nor reason."""
     plain = PAGES.replace("    tokenDenials: [token_malformed, token_expired]\n", "")
     for request in (asked(), asked(path="/api"), asked(cookie=""), asked(cookie="", path="/api")):
-        one, other = found(request), found(request, plain)
+        one, other = decide_page(request), decide_page(request, plain)
         assert structs.replace(one, response=NO_RESPONSE, detail="") == structs.replace(
             other, response=NO_RESPONSE, detail=""
         )
