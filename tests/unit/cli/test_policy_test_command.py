@@ -209,7 +209,7 @@ def test_each_test_can_have_its_own_time(write: Any) -> None:
         ),
         ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": 0}}]}, "`rule` requires `policy`"),
         ({"tests": [{**GET, "expect": {"verdict": "deny", "rule": -1}}]}, "`rule` is not the name or number of a rule"),
-        ({"tests": [{**GET, "request": {"path": 7}}]}, "`path` has the integer `7` where a string is meant"),
+        ({"tests": [{**GET, "request": {"path": 7}}]}, "`path` has the integer `7` where a string is expected"),
     ],
 )
 def test_what_is_wrong_with_a_test_is_a_fault_with_its_place(

@@ -1,7 +1,7 @@
-"""Reading `zta.dev/v1` AccessPolicy: Istio's shape, and per policy or rule what Istio can't say.
+"""Read `zta.dev/v1` AccessPolicy: the shape of Istio's AuthorizationPolicy, with more fields.
 
-Beyond `AuthorizationPolicy`: `name` and `condition` (CEL) of a rule; `require`, `response`, `effectiveFrom`,
-`expiresAt` and `schedule` on the policy or on a rule; a rule's `response` is used before its policy's.
+A rule may have `name` and `condition` (CEL). The policy or a rule may have `require`, `response`, `effectiveFrom`,
+`expiresAt` and `schedule`. A rule's `response` replaces its policy's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zta_authz.policy.yaml.nodes import Mapping, Scalar
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
-    from zta_authz.policy.documents.spec import DocumentSet, Header, RuleSpec
+    from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet, RuleSpec
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
@@ -27,7 +27,7 @@ _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 
 
-def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+def read_access_policy(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the policy to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
@@ -43,7 +43,7 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
     if without_rules(rules_node):
         _check_without_rules(reader, spec, action)
     elif rules and (shared := spec.get("response")) is not None and all(_has_response(rule) for rule in rules):
-        hint = "remove it: a rule's `response` is used in its place"
+        hint = "remove it: the rules' own `response` is used"
         reader.fault(shared, "every rule has its own `response`, so the policy's would do nothing", hint)
     documents.policies.append(
         PolicySpec(
@@ -54,7 +54,7 @@ def read_access_policy(header: Header, documents: DocumentSet, warnings: list[Fa
 
 
 def _check_names(reader: Reader, rules: list[RuleSpec]) -> None:
-    """Note names that more than one rule has."""
+    """Report duplicate rule names."""
     first: dict[str, int] = {}
     for rule in rules:
         name = rule.extras.name if rule.extras is not None else ""
@@ -70,7 +70,7 @@ def _has_response(rule: RuleSpec) -> bool:
 
 
 def _action(reader: Reader, spec: Mapping) -> str:
-    """The action, ALLOW by default; "", and a fault, where it is wrong."""
+    """The action, ALLOW by default; "", with a fault, if it is invalid."""
     node = spec.get("action")
     if node is None:
         return "ALLOW"
@@ -83,7 +83,7 @@ def _action(reader: Reader, spec: Mapping) -> str:
 
 
 def _check_without_rules(reader: Reader, spec: Mapping, action: str) -> None:
-    """Note what a policy without rules never uses."""
+    """Report fields that a policy without rules never uses."""
     if action in ("DENY", "AUDIT"):
         reader.fault(spec, f"a policy with action {action} has no rules, so it would do nothing", "add `rules`")
     elif action == "ALLOW":
@@ -95,19 +95,19 @@ def _check_without_rules(reader: Reader, spec: Mapping, action: str) -> None:
 
 
 def _rule_name(reader: Reader, node: Node | None) -> str:
-    """A rule's name; "", and a fault where it is wrong."""
+    """A rule's name; "" if absent, or, with a fault, if it is invalid."""
     name = None if node is None else reader.string(node, "name")
     if node is None or name is None:
         return ""
     if not _NAME.fullmatch(name):
         hint = "start with a letter; letters, digits, `-`, `_` and `.` may follow, at most 63 characters"
-        reader.fault(node, f"`{name[:80]}` is not a rule's name", hint)
+        reader.fault(node, f"`{name[:80]}` is not a rule name", hint)
         return ""
     return name
 
 
 def _extras(reader: Reader, node: Mapping, action: str) -> Extras:
-    """The fields of a policy or rule that go beyond Istio's."""
+    """Read the fields of a policy or rule that Istio does not have."""
     extras = Extras(times=read_times(reader, node))
     condition, response, require = node.get("condition"), node.get("response"), node.get("require")
     extras.name = _rule_name(reader, node.get("name"))

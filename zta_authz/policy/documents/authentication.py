@@ -1,4 +1,4 @@
-"""Reading `RequestAuthentication` (Istio's JWT rules, unchanged) and `TrustBundle` (SPIFFE authorities)."""
+"""Read `RequestAuthentication` (exactly Istio's JWT rules) and `TrustBundle` (SPIFFE authorities)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zta_authz.policy.yaml.values import duration, flag, header_name, optional_t
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zta_authz.policy.documents.spec import DocumentSet, Header
+    from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
     from zta_authz.policy.yaml.fields import Reader
 
 MAX_JWT_RULES: Final = 4096
@@ -30,8 +30,8 @@ _RULE_FIELDS: Final = (
 )  # fmt: skip
 
 
-def read_request_authentication(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
-    """Add the JWT rules to `documents`; a document that is not ours to enforce goes to `warnings` by name."""
+def read_request_authentication(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
+    """Add the JWT rules to `documents`; for a document that only Istio can enforce, add a warning instead."""
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "RequestAuthentication.spec", ("selector", "targetRef", "targetRefs", "jwtRules"))
     selector = read_selector(header)
@@ -53,7 +53,7 @@ def read_request_authentication(header: Header, documents: DocumentSet, warnings
     )
 
 
-def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
+def _jwt_rule(header: DocumentHeader, node: Node) -> JwtRule | None:
     reader = header.reader
     rule = reader.mapping(node, "a JWT rule", _RULE_FIELDS)
     if rule is None:
@@ -63,7 +63,7 @@ def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
     if jwks is not None and uri is not None:
         reader.fault(rule, "a JWT rule has both `jwks` and `jwksUri`", "remove one of the two")
     if rule.get("issuer") is None and jwks is None and uri is None:
-        reader.fault(rule, "a JWT rule without `issuer` has no keys", "add `issuer`, or `jwksUri` to take any issuer")
+        reader.fault(rule, "a JWT rule without `issuer` has no keys", "add `issuer`, or `jwksUri` to accept any issuer")
     jwks_node = rule.get("jwks")
     return JwtRule(
         policy=f"{header.namespace}/{header.name}",
@@ -86,19 +86,19 @@ def _jwt_rule(header: Header, node: Node) -> JwtRule | None:
 
 
 def _is_required(reader: Reader, rule: Mapping) -> bool:
-    """`presence`, an enumeration of Istio's: OPTIONAL where it is not there."""
+    """Read `presence`, an Istio enumeration; OPTIONAL if absent."""
     text, node = optional_text(reader, rule, "presence"), rule.get("presence")
     if text is not None and node is not None and text not in _PRESENCE:
-        reader.fault(node, f"`presence` is not `{text}`", "write `REQUIRED` or `OPTIONAL`")
+        reader.fault(node, f"unknown `presence` `{text}`", "write `REQUIRED` or `OPTIONAL`")
     return text == "REQUIRED"
 
 
 def _unused(reader: Reader, rule: Mapping) -> Iterator[Fault]:
-    """Warnings of fields of a JWT rule that do nothing; Istio takes them in silence, so they are no faults."""
+    """Warn about fields of a JWT rule that have no effect. They are not faults, because Istio accepts them."""
     timeout, claims = rule.get("timeout"), rule.get("outputClaimToHeaders")
     if timeout is not None and rule.get("jwks") is not None:
         at = reader.position(timeout)
-        message = "`timeout` is for fetching keys, and this rule has them in `jwks`"
+        message = "`timeout` is for fetching keys, but this rule has its keys in `jwks`"
         yield Fault(at.source, at.line, at.column, message, "remove it")
     payload = rule.get("outputPayloadToHeader")
     seen = {payload.value.lower()} if isinstance(payload, Scalar) else set()
@@ -108,7 +108,7 @@ def _unused(reader: Reader, rule: Mapping) -> Iterator[Fault]:
             if name.value.lower() in seen:
                 at = reader.position(name)
                 message = f"header `{name.value}` is set more than once by this rule"
-                yield Fault(at.source, at.line, at.column, message, "give each claim a header of its own")
+                yield Fault(at.source, at.line, at.column, message, "give each claim a different header")
             seen.add(name.value.lower())
 
 
@@ -118,13 +118,13 @@ def _jwks_uri(reader: Reader, rule: Mapping) -> str | None:
     if uri is None or node is None:
         return None
     if not _ADDRESS.fullmatch(uri):
-        reader.fault(node, f"`{field}` is not an http or https address", "write https://issuer.example/jwks.json")
+        reader.fault(node, f"`{field}` is not an HTTP or HTTPS URL", "write https://issuer.example/jwks.json")
     return uri
 
 
 def _from_headers(reader: Reader, rule: Mapping) -> list[FromHeader]:
     node = rule.get("fromHeaders")
-    found = []
+    headers = []
     for item in [] if node is None else reader.items(node, "fromHeaders", "headers"):
         entry = reader.mapping(item, "an entry of `fromHeaders`", ("name", "prefix"))
         name = None if entry is None else reader.required(entry, "name", "an entry of `fromHeaders`")
@@ -132,13 +132,13 @@ def _from_headers(reader: Reader, rule: Mapping) -> list[FromHeader]:
             continue
         prefix = entry.get("prefix")
         text = None if prefix is None else reader.string(prefix, "prefix", empty=True)
-        found.append(FromHeader(read_header_name(reader, name, "name") or "", text or ""))
-    return found
+        headers.append(FromHeader(read_header_name(reader, name, "name") or "", text or ""))
+    return headers
 
 
 def _output_claims(reader: Reader, rule: Mapping) -> list[ClaimToHeader]:
     node = rule.get("outputClaimToHeaders")
-    found = []
+    outputs = []
     for item in [] if node is None else reader.items(node, "outputClaimToHeaders", "claims"):
         entry = reader.mapping(item, "an entry of `outputClaimToHeaders`", ("header", "claim"))
         name = None if entry is None else reader.required(entry, "header", "an entry of `outputClaimToHeaders`")
@@ -147,13 +147,13 @@ def _output_claims(reader: Reader, rule: Mapping) -> list[ClaimToHeader]:
             continue
         text = reader.string(claim, "claim") or ""
         if text and not _OUTPUT_CLAIM.fullmatch(text):
-            reader.fault(claim, f"`{text}` is not a claim's name", "use letters, digits, `_`, `-`, `:`, `/` and `.`")
-        found.append(ClaimToHeader(read_changed_header(reader, name, "header") or "", text))
-    return found
+            reader.fault(claim, f"`{text}` is not a claim name", "use letters, digits, `_`, `-`, `:`, `/` and `.`")
+        outputs.append(ClaimToHeader(read_changed_header(reader, name, "header") or "", text))
+    return outputs
 
 
-def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
-    """Add the authorities of one trust domain to `documents`."""
+def read_trust_bundle(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
+    """Add the authorities of a trust domain to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
     fields = (
@@ -177,12 +177,14 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
     x509, jwt, spiffe = spec.get("x509Authorities"), spec.get("jwtAuthorities"), spec.get("spiffeBundle")
     if x509 is None and jwt is None and spiffe is None:
         hint = "add `x509Authorities`, `jwtAuthorities` or `spiffeBundle`"
-        reader.fault(spec, "the bundle holds no authorities", hint)
+        reader.fault(spec, "the bundle has no authorities", hint)
     if spiffe is not None and (x509 is not None or jwt is not None):
-        reader.fault(spiffe, "`spiffeBundle` holds all authorities", "leave `x509Authorities` and `jwtAuthorities` out")
+        reader.fault(
+            spiffe, "`spiffeBundle` already has all authorities", "remove `x509Authorities` and `jwtAuthorities`"
+        )
     audiences = spec.get("jwtSvidAudiences")
     if audiences is not None and jwt is None and spiffe is None:
-        reader.fault(audiences, "`jwtSvidAudiences` without keys that sign JWT-SVIDs", "add `jwtAuthorities`")
+        reader.fault(audiences, "`jwtSvidAudiences` needs keys that sign JWT-SVIDs", "add `jwtAuthorities`")
     intermediates = spec.get("x509Intermediates")
     documents.bundles.append(
         TrustBundle(
@@ -204,7 +206,7 @@ def read_trust_bundle(header: Header, documents: DocumentSet, warnings: list[Fau
 
 
 def _spiffe_bundle(reader: Reader, node: Node) -> dict[str, Any] | str | None:
-    """JSON text or a mapping; what is in it is judged where certificates are."""
+    """Read JSON text or a mapping; the verifier's compiler checks the content."""
     plain = to_plain(node)
     if isinstance(plain, dict) or (isinstance(plain, str) and plain):
         return plain

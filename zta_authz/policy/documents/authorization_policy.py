@@ -1,4 +1,4 @@
-"""Reading `AuthorizationPolicy`: its shape, exactly Istio's (authorization_policy.proto), every departure a fault."""
+"""Read `AuthorizationPolicy`: exactly Istio's shape (authorization_policy.proto); any deviation is a fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, Sequence
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zta_authz.policy.documents.spec import DocumentSet, Extras, Header
+    from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet, Extras
     from zta_authz.policy.yaml.fields import Reader
 
     ReadExtras = Callable[[Reader, Mapping], Extras]
@@ -24,14 +24,14 @@ RULE_FIELDS: Final = ("from", "to", "when")
 TIME_FIELDS: Final = ("effectiveFrom", "expiresAt", "schedule")
 RULE_EXTRAS: Final = ("name", "condition", "require", "response", *TIME_FIELDS)
 _ACTIONS: Final = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
-# What Go's strconv.ParseBool, and so Istio, takes for true and for false.
+# Texts that Go's strconv.ParseBool, and so Istio, reads as true and false.
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _SPEC_FIELDS: Final = ("selector", "targetRef", "targetRefs", "action", "provider", "rules")
 
 
 def _with_negations(*names: str) -> dict[str, tuple[str, bool]]:
-    """Each field and its `not…` form, mapped to (field, negated)."""
+    """Map each field and its `not…` form to (field, negated)."""
     plain = {name: (name, False) for name in names}
     return plain | {f"not{name[0].upper()}{name[1:]}": (name, True) for name in names}
 
@@ -42,16 +42,16 @@ _SOURCE_FIELDS: Final = _with_negations(
 _OPERATION_FIELDS: Final = _with_negations("hosts", "ports", "methods", "paths")
 
 
-def read_authorization_policy(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
-    """Add the policy to `documents`; one that is not ours to enforce goes to `warnings` by name."""
+def read_authorization_policy(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
+    """Add the policy to `documents`; for a policy that only Istio can enforce, add a warning instead."""
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "AuthorizationPolicy.spec", _SPEC_FIELDS)
     action = _action(reader, spec)
     selector = read_selector(header)
     provider = spec.get("provider")
     if provider is not None and action != "CUSTOM":
-        reader.fault(provider, f"`provider` goes with action CUSTOM, not {action}", "remove it")
-    skipped = "action CUSTOM hands the decision to another service" if action == "CUSTOM" else targets(spec)
+        reader.fault(provider, f"`provider` is for action CUSTOM, not {action}", "remove it")
+    skipped = "action CUSTOM delegates the decision to another service" if action == "CUSTOM" else targets(spec)
     if skipped:
         at = reader.position(header.document)
         message = f"AuthorizationPolicy `{header.namespace}/{header.name}` is not enforced here: {skipped}"
@@ -81,8 +81,8 @@ def _action(reader: Reader, spec: Mapping) -> str | None:
     return action
 
 
-def _dry_run(header: Header, action: str | None, warnings: list[Fault]) -> bool:
-    """Whether it is one, as Istio reads the annotation (`isDryRun` in pilot/pkg/security/authz/builder)."""
+def _dry_run(header: DocumentHeader, action: str | None, warnings: list[Fault]) -> bool:
+    """Whether the policy is a dry run, as Istio's `isDryRun` (pilot/pkg/security/authz/builder) reads it."""
     value = header.annotations.get(DRY_RUN_ANNOTATION)
     if value is None:
         return False
@@ -97,14 +97,14 @@ def _dry_run(header: Header, action: str | None, warnings: list[Fault]) -> bool:
 
 
 def targets(spec: Mapping) -> str:
-    """Why a document with target references is not ours to enforce, "" where there are none."""
+    """The reason why a document with target references is skipped, "" without any."""
     if spec.get("targetRefs") is not None or spec.get("targetRef") is not None:
         return "`targetRefs` attaches it to a gateway or waypoint"
     return ""
 
 
-def read_selector(header: Header) -> Selector:
-    """`spec.selector.matchLabels`; none means every workload of the namespace."""
+def read_selector(header: DocumentHeader) -> Selector:
+    """Read `spec.selector.matchLabels`; without labels, every workload of the namespace is selected."""
     node = header.spec.get("selector")
     labels: dict[str, str] = {}
     if node is not None:
@@ -119,23 +119,23 @@ def read_selector(header: Header) -> Selector:
 
 
 def read_rules(reader: Reader, node: Node, read_extras: ReadExtras | None = None) -> list[RuleSpec]:
-    """`rules`; an empty list counts as none. `read_extras` reads the fields that go beyond Istio's."""
+    """Read `rules`; an empty list has no rules. `read_extras` reads the fields that Istio does not have."""
     nodes = getattr(node, "items", None)
     if isinstance(nodes, list) and not nodes:
         return []
-    found = [read_rule(reader, item, read_extras) for item in reader.items(node, "rules", "rules")]
-    if len(found) > MAX_RULES:
-        reader.fault(node, f"{len(found)} rules, more than the limit of {MAX_RULES} in one policy", "split the policy")
-    return [rule for rule in found if rule is not None]
+    rules = [read_rule(reader, item, read_extras) for item in reader.items(node, "rules", "rules")]
+    if len(rules) > MAX_RULES:
+        reader.fault(node, f"{len(rules)} rules, more than the limit of {MAX_RULES} in one policy", "split the policy")
+    return [rule for rule in rules if rule is not None]
 
 
 def without_rules(node: Node | None) -> bool:
-    """True where `rules` is absent or an empty list; rules that are wrong are faults of their own."""
+    """Whether `rules` is absent or an empty list; other invalid values are reported elsewhere."""
     return node is None or (isinstance(node, Sequence) and not node.items)
 
 
 def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> RuleSpec | None:
-    """One rule with `from`, `to` and `when`; None, and a fault, where it is not a mapping."""
+    """Read one rule with `from`, `to` and `when`; None, with a fault, if it is not a mapping."""
     known = RULE_FIELDS if read_extras is None else (*RULE_FIELDS, *RULE_EXTRAS)
     mapping = reader.mapping(node, "a rule", known)
     if mapping is None:
@@ -152,7 +152,7 @@ def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> Rul
             case "when":
                 rule.when = [w for item in reader.items(value, "when", "conditions") if (w := _when(reader, item))]
             case _:
-                pass  # read as an extra, or noted as unknown
+                pass  # an extra field, or already reported as unknown
     for source in rule.sources:
         _check_source(reader, mapping, source)
     return rule
@@ -161,7 +161,7 @@ def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> Rul
 def _parties(
     reader: Reader, node: Node, section: str, name: str, fields: dict[str, tuple[str, bool]]
 ) -> list[list[FieldSpec]]:
-    found = []
+    parties = []
     for item in reader.items(node, section, f"`{name}` entries"):
         entry = reader.mapping(item, f"an entry of `{section}`", (name,))
         inner = None if entry is None else reader.required(entry, name, f"an entry of `{section}`")
@@ -174,14 +174,14 @@ def _parties(
         specs = [
             FieldSpec(*fields[key], reader.strings(value, key)) for key, value in entries(mapping) if key in fields
         ]
-        found.append(specs)
-    return found
+        parties.append(specs)
+    return parties
 
 
 def _check_source(reader: Reader, node: Node, source: list[FieldSpec]) -> None:
     names = {spec.name for spec in source}
     if "serviceAccounts" in names and names & {"principals", "namespaces"}:
-        message = "`serviceAccounts` can't stand beside `principals` or `namespaces`"
+        message = "`serviceAccounts` can't be combined with `principals` or `namespaces`"
         reader.fault(source[0].values[0] if source[0].values else node, message, "use one of them in a source")
     for spec in source:
         if spec.name == "serviceAccounts" and len(spec.values) > MAX_SERVICE_ACCOUNTS:

@@ -1,4 +1,4 @@
-"""Reading `zta.dev/v1` IssuerPolicy (limits on one issuer's tokens) and ApiKeySet (client programs and their keys)."""
+"""Read `zta.dev/v1` IssuerPolicy (limits on one issuer's tokens) and ApiKeySet (client programs and their keys)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zta_authz.policy.yaml.values import duration, flag, header_name, moment, op
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
-    from zta_authz.policy.documents.spec import DocumentSet, Header
+    from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
@@ -26,18 +26,18 @@ _NO_KEY_HEADERS: Final = ("authorization", "cookie", "host", "content-length", "
 _ALGORITHMS: Final = (*_ASYMMETRIC, "HS256", "HS384", "HS512")
 
 
-def read_issuer_policy(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+def read_issuer_policy(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the policy to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "IssuerPolicy.spec", ("issuer", *_LIMITS))
     reader.required(spec, "issuer", "IssuerPolicy.spec")
     if not any(spec.get(name) is not None for name in _LIMITS):
-        reader.fault(spec, "the policy limits nothing", f"add one of {', '.join(_LIMITS)}")
+        reader.fault(spec, "the policy sets no limit", f"add one of {', '.join(_LIMITS)}")
     node = spec.get("algorithms")
     for item in [] if node is None else reader.strings(node, "algorithms"):
         if item.value not in _ALGORITHMS:
-            reader.fault(item, f"`{item.value}` is not an algorithm we accept", f"one of {', '.join(_ALGORITHMS)}")
+            reader.fault(item, f"`{item.value}` is not an accepted algorithm", f"one of {', '.join(_ALGORITHMS)}")
     documents.issuer_policies.append(
         IssuerPolicy(
             name=header.name,
@@ -55,7 +55,7 @@ def read_issuer_policy(header: Header, documents: DocumentSet, warnings: list[Fa
     )
 
 
-def read_api_key_set(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+def read_api_key_set(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the keys to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
@@ -63,20 +63,20 @@ def read_api_key_set(header: Header, documents: DocumentSet, warnings: list[Faul
     node, at = spec.get("clients"), spec.get("header")
     name = header_name(reader, spec, "header") or "x-api-key"
     if at is not None and name in _NO_KEY_HEADERS:
-        reader.fault(at, f"keys can't come in the header `{name}`", "use a header of their own, like `x-api-key`")
+        reader.fault(at, f"keys can't be read from the header `{name}`", "use a separate header like `x-api-key`")
     if node is None:
         reader.required(spec, "clients", "ApiKeySet.spec")
-    found = [client for item in _items(reader, node, "clients") if (client := _client(reader, item)) is not None]
-    names = [client.name for client in found]
-    for twice in sorted({each for each in names if names.count(each) > 1}):
-        reader.fault(node or spec, f"client `{twice}` stands there twice", "list all its keys in one entry")
+    clients = [client for item in _items(reader, node, "clients") if (client := _client(reader, item)) is not None]
+    names = [client.name for client in clients]
+    for duplicate in sorted({client.name for client in clients if names.count(client.name) > 1}):
+        reader.fault(node or spec, f"duplicate client `{duplicate}`", "list all its keys in one entry")
     documents.api_keys.append(
         ApiKeySet(
             name=header.name,
             namespace=header.namespace,
             position=reader.position(header.document),
             selector=read_selector(header),
-            clients=tuple(found),
+            clients=tuple(clients),
             header=name,
             forward=flag(reader, spec, "forward"),
         )
@@ -96,10 +96,10 @@ def _client(reader: Reader, node: Node) -> ApiKeyClient | None:
     scopes = entry.get("scopes")
     for item in [] if scopes is None else reader.strings(scopes, "scopes"):
         if any(character.isspace() for character in item.value):
-            reader.fault(item, f"scope `{item.value}` has a blank in it", "list each scope on its own")
+            reader.fault(item, f"scope `{item.value}` contains a blank", "list each scope on its own")
     keys = reader.required(entry, "keys", "a client")
-    found = [key for item in _items(reader, keys, "keys") if (key := _key(reader, item)) is not None]
-    return None if text is None else ApiKeyClient(text, texts(reader, entry, "scopes"), tuple(found))
+    api_keys = [key for item in _items(reader, keys, "keys") if (key := _key(reader, item)) is not None]
+    return None if text is None else ApiKeyClient(text, texts(reader, entry, "scopes"), tuple(api_keys))
 
 
 def _key(reader: Reader, node: Node) -> ApiKey | None:
@@ -121,5 +121,5 @@ def _key(reader: Reader, node: Node) -> ApiKey | None:
         return None
     digest = bytes.fromhex(match[1] or match[2])
     if digest in (hashlib.sha256().digest(), hashlib.sha512().digest()):
-        reader.fault(value, "`hash` is that of an empty text", "hash the key itself, without a newline")
+        reader.fault(value, "`hash` is the digest of an empty text", "hash the key itself, without a newline")
     return ApiKey(digest, reader.position(value), not_before, expires)

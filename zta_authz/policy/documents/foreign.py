@@ -1,8 +1,8 @@
-"""Kinds that are not read: those that are others' business, and those that are misspelt.
+"""Tell documents of other applications, which are skipped, from misspelled policies, which are faults.
 
-A policy set may hold what else belongs to an application (Services, Gateways, PeerAuthentication, its own values in a
-ConfigMap): it is left to whoever reads it. But what was meant to be enforced here must never be passed over: a document
-that has an API group of ours or of Istio's security, or a kind or group that is nearly one, stays a fault.
+A policy set may contain other documents of an application: Services, Gateways, PeerAuthentication, or its own values in
+a ConfigMap. They are skipped with a note. A document with an API group of zta-authz or of Istio security, or with a
+kind or group that is spelled nearly like a known one, is a fault, so that no policy is silently ignored.
 """
 
 from __future__ import annotations
@@ -22,52 +22,55 @@ _ZTA: Final = ZTA_VERSION.rpartition("/")[0]
 _SECURITY: Final = ISTIO_VERSIONS[0].rpartition("/")[0]
 _GROUPS: Final = (_SECURITY, _ZTA)
 _RETIRED: Final = ("rbac.istio.io", "authentication.istio.io")
-_LEFT: Final = {
-    (_SECURITY, "PeerAuthentication"): "Istio enforces it in the proxies; what is believed of a peer is in `peer`",
+_SKIPPED: Final = {
+    (
+        _SECURITY,
+        "PeerAuthentication",
+    ): "Istio enforces it in the proxies; this service reads the setting `peer`",
     (_ZTA, "PolicyTest"): "`zta-authz test` reads it",
 }
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _HEADINGS: Final = ("apiVersion", "kind", "metadata", "spec", "selector", "rules", "action")
 _MAX_FIELDS: Final = 64
 _NEAR: Final = 0.8
-"""How alike two names are, from 0 to 1, for one to be taken for the other misspelt (`difflib`)."""
+"""Similarity from 0 to 1 (`difflib`) from which a name counts as a misspelling of another."""
 
 
-class Wrong(NamedTuple):
-    """What is wrong with a heading: the field to blame, what it is and what to write instead."""
+class HeadingFault(NamedTuple):
+    """A fault of a document's heading: the field at fault, a message and a hint."""
 
     field: str
     message: str
     hint: str
 
 
-def judge(version: str, kind: str, known: Collection[tuple[str, str]]) -> Wrong | str:
-    """What is wrong with a document of a kind that is not among the `known` (apiVersion, kind); else why it is left."""
+def check_unknown_kind(version: str, kind: str, known: Collection[tuple[str, str]]) -> HeadingFault | str:
+    """Check a kind that is not in `known` (apiVersion, kind): a fault, or the reason to skip the document."""
     group = version.rpartition("/")[0]
-    left = _LEFT.get((group, kind))
-    if left is not None:
-        return left
-    versions = [each for each, name in known if name == kind]
+    reason = _SKIPPED.get((group, kind))
+    if reason is not None:
+        return reason
+    versions = [known_version for known_version, name in known if name == kind]
     if versions:
         elsewhere = "" if group in _GROUPS else ", or keep the document elsewhere if it is not for this service"
         hint = f"write `{versions[0]}`{elsewhere}"
-        return Wrong("apiVersion", f"unknown apiVersion `{version}` for {kind}", hint)
+        return HeadingFault("apiVersion", f"unknown apiVersion `{version}` for {kind}", hint)
     message = f"unknown kind `{kind}` (apiVersion `{version}`)"
     if group in _RETIRED:
-        return Wrong("kind", message, "Istio reads it no longer, since 1.6: write an AuthorizationPolicy")
+        return HeadingFault("kind", message, "Istio removed it in 1.6: write an AuthorizationPolicy")
     kinds = sorted({name for _, name in known})
     near = _near(kind, kinds)
     if near or group in _GROUPS:
         hint = f"did you mean `{near}`?" if near else f"known kinds: {', '.join(kinds)}"
-        return Wrong("kind", message, hint)
-    nearly = _near(group, _GROUPS)
-    if nearly:
-        return Wrong("apiVersion", f"unknown API group `{group}`", f"did you mean `{nearly}`?")
+        return HeadingFault("kind", message, hint)
+    near_group = _near(group, _GROUPS)
+    if near_group:
+        return HeadingFault("apiVersion", f"unknown API group `{group}`", f"did you mean `{near_group}`?")
     return "it is not a policy of this service or of Istio's security"
 
 
 def is_foreign(node: Node) -> bool:
-    """Whether a value of a ConfigMap is an application's own: a text, or fields that no document has, or nearly has."""
+    """Whether a ConfigMap value belongs to an application: plain text, or fields unlike those of any document."""
     if isinstance(node, Scalar):
         return node.kind != "null" and not may_hold_documents("", node.value)
     if not isinstance(node, Mapping) or len(node.entries) > _MAX_FIELDS:
@@ -76,12 +79,12 @@ def is_foreign(node: Node) -> bool:
 
 
 def may_hold_documents(key: str, text: str) -> bool:
-    """Whether a value of a ConfigMap that is no YAML was meant to hold documents, by its key or by what it says."""
+    """Whether a ConfigMap value that is not valid YAML may contain documents, judged by its key and text."""
     return key.lower().endswith(_SUFFIXES) or any(field.lower() in text.lower() for field in _HEADINGS[:2])
 
 
 def _near(word: str, words: Collection[str]) -> str:
-    """The one of `words` that `word` nearly is, whatever the case; "" for none."""
-    by_lower = {each.lower(): each for each in words}
-    found = get_close_matches(word.lower()[:100], by_lower, 1, _NEAR)
-    return by_lower[found[0]] if found else ""
+    """The closest of `words` to `word`, ignoring case; "" if none is close."""
+    by_lower = {candidate.lower(): candidate for candidate in words}
+    matches = get_close_matches(word.lower()[:100], by_lower, 1, _NEAR)
+    return by_lower[matches[0]] if matches else ""

@@ -1,7 +1,7 @@
-"""Sources to documents: every YAML document of every file, ConfigMaps and Lists unwrapped.
+"""Read every YAML document of every source; ConfigMaps and Lists are unwrapped.
 
-Nothing is skipped in silence: a document of a kind that is others' business leaves a note, a kind that is nearly one of
-ours is a fault, a policy that is not ours to enforce a warning.
+Nothing is skipped silently: a document of another application gives a note, a misspelled kind a fault, and a policy
+that is not enforced here a warning.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from zta_authz.policy.documents.access_policy import read_access_policy
 from zta_authz.policy.documents.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.documents.authorization_policy import read_authorization_policy
 from zta_authz.policy.documents.credentials import read_api_key_set, read_issuer_policy
-from zta_authz.policy.documents.foreign import Wrong, is_foreign, judge, may_hold_documents
+from zta_authz.policy.documents.foreign import HeadingFault, check_unknown_kind, is_foreign, may_hold_documents
 from zta_authz.policy.documents.revocation_list import read_revocation_list
-from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentSet, Header
+from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentHeader, DocumentSet
 from zta_authz.policy.yaml.fields import Reader, entries, with_article
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, iter_documents
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 _MAX_WRAPPING: Final = 3
 _TOP_FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
-# What the Kubernetes API server adds to the metadata of a document that was read back from it.
+# Includes the fields that the Kubernetes API server adds.
 _METADATA_FIELDS: Final = (
     "name", "namespace", "labels", "annotations", "generateName", "uid", "resourceVersion", "generation",
     "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "finalizers",
     "managedFields", "selfLink",
 )  # fmt: skip
 
-KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]] = {
+KINDS: dict[tuple[str, str], Callable[[DocumentHeader, DocumentSet, list[Fault]], None]] = {
     **{(version, "AuthorizationPolicy"): read_authorization_policy for version in ISTIO_VERSIONS},
     **{(version, "RequestAuthentication"): read_request_authentication for version in ISTIO_VERSIONS},
     (ZTA_VERSION, "AccessPolicy"): read_access_policy,
@@ -47,7 +47,7 @@ KINDS: dict[tuple[str, str], Callable[[Header, DocumentSet, list[Fault]], None]]
 
 
 class DocumentReader:
-    """Collects the documents of many sources; `faults` keep the set from being taken, `warnings` do not."""
+    """Collects the documents of many sources. A set with `faults` is rejected; `warnings` don't reject it."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class DocumentReader:
         on_policy: Callable[[PolicySpec], None],
         scope: ScopeCheck | None = None,
     ) -> None:
-        """`scope` judges which documents may count for every workload; without it all may."""
+        """`scope` checks which documents may apply to every workload; without it all may."""
         self._scope = scope
         self._may_be_root = True
         self.documents = DocumentSet()
@@ -68,14 +68,14 @@ class DocumentReader:
         self._seen: dict[tuple[str, str, str], Position] = {}
 
     def read(self, source: str, text: str) -> None:
-        """Read every document of one source. A source without any is a fault."""
+        """Read every document of one source. A source without documents is a fault."""
         before, count = len(self._faults), 0
         self._may_be_root = self._scope is None or self._scope.allows(source)
         for node in iter_documents(source, text, self._faults):
             self._read_document(Reader(source, self._faults), node, text, 0)
             count += 1
         if count == 0 and len(self._faults) == before:
-            message = "the file holds no document"
+            message = "the file has no documents"
             self._faults.append(Fault(source, 1, 1, message, "add a policy or remove the file"))
 
     def _read_document(self, reader: Reader, node: Node, text: str, depth: int) -> None:
@@ -90,7 +90,7 @@ class DocumentReader:
             return
         if version == "v1" and kind in ("ConfigMap", "List"):
             if depth >= _MAX_WRAPPING:
-                reader.fault(node, f"{kind} inside {kind} goes deeper than {_MAX_WRAPPING} levels", "unwrap it")
+                reader.fault(node, f"{kind} inside {kind} is nested deeper than {_MAX_WRAPPING} levels", "unwrap it")
             elif kind == "ConfigMap":
                 self._read_config_map(reader, node, text, depth)
             else:
@@ -104,18 +104,20 @@ class DocumentReader:
         if header is not None:
             self._check_dry_run(header)
             if self._scope is not None:
-                self._scope.judge(header, allowed=self._may_be_root)
+                self._scope.check(header, allowed=self._may_be_root)
             read(header, self.documents, self._warnings)
-            while self.documents.policies:  # taken at once, so that a large set's nodes are not held together
+            while self.documents.policies:  # handed over at once, so that the nodes of a large set are freed
                 self._on_policy(self.documents.policies.pop())
 
     @staticmethod
-    def _check_dry_run(header: Header) -> None:
-        """Note Istio's annotation for a dry run on a kind that would be enforced all the same."""
+    def _check_dry_run(header: DocumentHeader) -> None:
+        """Report Istio's dry-run annotation on a kind that would be enforced despite it."""
         if header.version == ZTA_VERSION and DRY_RUN_ANNOTATION in header.annotations:
             hint = "remove it; for a trial use action AUDIT, an AuthorizationPolicy, or shadow policies"
             at = header.annotation(DRY_RUN_ANNOTATION)
-            header.reader.fault(at, f"a {header.kind} takes no `{DRY_RUN_ANNOTATION}`: it would be enforced", hint)
+            header.reader.fault(
+                at, f"a {header.kind} does not support `{DRY_RUN_ANNOTATION}`: it would be enforced", hint
+            )
 
     @staticmethod
     def _heading(reader: Reader, node: Mapping, field: str) -> str | None:
@@ -123,18 +125,18 @@ class DocumentReader:
         return None if value is None else reader.string(value, field)
 
     def _unknown_kind(self, reader: Reader, node: Mapping, version: str, kind: str) -> None:
-        found = judge(version, kind, (*KINDS, ("v1", "ConfigMap")))
-        if isinstance(found, Wrong):
-            reader.fault(node.get(found.field) or node, found.message, found.hint)
+        result = check_unknown_kind(version, kind, (*KINDS, ("v1", "ConfigMap")))
+        if isinstance(result, HeadingFault):
+            reader.fault(node.get(result.field) or node, result.message, result.hint)
             return
-        self._note(reader, node, f"{kind} (apiVersion `{version}`)", f": {found}")
+        self._note(reader, node, f"{kind} (apiVersion `{version}`)", f": {result}")
 
-    def _note(self, reader: Reader, node: Node, what: str, why: str = "") -> None:
-        """Note that `what` is not read."""
+    def _note(self, reader: Reader, node: Node, subject: str, why: str = "") -> None:
+        """Note that `subject` is skipped."""
         at = reader.position(node)
-        self.documents.notes.append(Fault(at.source, at.line, at.column, f"{what} is not read{why}"))
+        self.documents.notes.append(Fault(at.source, at.line, at.column, f"{subject} is not read{why}"))
 
-    def _header(self, reader: Reader, node: Mapping, version: str, kind: str) -> Header | None:
+    def _header(self, reader: Reader, node: Mapping, version: str, kind: str) -> DocumentHeader | None:
         reader.mapping(node, kind, _TOP_FIELDS)
         metadata = reader.required(node, "metadata", kind)
         spec = reader.required(node, "spec", kind)
@@ -148,8 +150,8 @@ class DocumentReader:
         name, namespace, annotations = self._metadata(reader, metadata)
         if name is None:
             return None
-        self._note_name(reader, metadata, kind, namespace, name)
-        return Header(version, kind, name, namespace, annotations, node, spec, reader)
+        self._check_duplicate(reader, metadata, kind, namespace, name)
+        return DocumentHeader(version, kind, name, namespace, annotations, node, spec, reader)
 
     def _metadata(self, reader: Reader, node: Node) -> tuple[str | None, str, dict[str, str]]:
         metadata = reader.mapping(node, "metadata", _METADATA_FIELDS)
@@ -173,7 +175,7 @@ class DocumentReader:
             annotations = {k: v.value for k, v in entries(annotations_node) if isinstance(v, Scalar)}
         return name, namespace or "", annotations
 
-    def _note_name(self, reader: Reader, node: Node, kind: str, namespace: str, name: str) -> None:
+    def _check_duplicate(self, reader: Reader, node: Node, kind: str, namespace: str, name: str) -> None:
         key = (kind, namespace, name)
         at = reader.position(node.get("name") or node) if isinstance(node, Mapping) else reader.position(node)
         first = self._seen.setdefault(key, at)
@@ -192,12 +194,12 @@ class DocumentReader:
         reader.mapping(node, "ConfigMap", ("apiVersion", "kind", "metadata", "data", "binaryData", "immutable"))
         binary = node.get("binaryData")
         if binary is not None:
-            reader.fault(binary, "`binaryData` can't hold policies", "move them to `data`")
+            reader.fault(binary, "`binaryData` can't contain policies", "move them to `data`")
         data = reader.required(node, "data", "ConfigMap")
         if data is None:
             return
         if not isinstance(data, Mapping) or not data.entries:
-            reader.fault(data, "`data` holds no policies", "add a key whose value is a policy document")
+            reader.fault(data, "`data` has no policies", "add a key whose value is a policy document")
             return
         for key, value in entries(data):
             inner = reader.string(value, f"data.{key}")
@@ -205,36 +207,37 @@ class DocumentReader:
                 self._read_value(reader, key, value, inner, text, depth)
 
     def _read_value(self, reader: Reader, key: str, value: Node, inner: str, text: str, depth: int) -> None:
-        """Read the documents in one value of a ConfigMap, with positions in the file where that can be told."""
+        """Read the documents in one value of a ConfigMap, with positions in the file if the value is a block text."""
         at = reader.position(value)
         indent = _block_indent(text, at) if depth == 0 else None
         source = reader.source if indent is not None else f"{reader.source}[{key}]"
         line_shift, column_shift = (at.line, indent) if indent is not None else (0, 0)
-        found: list[Fault] = []
+        inner_faults: list[Fault] = []
         count = 0
-        for node in iter_documents(source, inner, found):
+        for node in iter_documents(source, inner, inner_faults):
             count += 1
             if is_foreign(node):
-                self._note(reader, value, f"`data.{key}`: a document that is none of a policy set")
+                self._note(reader, value, f"`data.{key}`, which is not a policy document,")
                 continue
             self._read_document(Reader(source, self._faults, line_shift, column_shift), node, inner, depth + 1)
-        if count == 0 and found and not may_hold_documents(key, inner):
-            self._note(reader, value, f"`data.{key}`, which is no YAML,")
+        if count == 0 and inner_faults and not may_hold_documents(key, inner):
+            self._note(reader, value, f"`data.{key}`, which is not YAML,")
             return
-        if count == 0 and not found:
-            reader.fault(value, f"`data.{key}` holds no document", "add a policy or remove the key")
+        if count == 0 and not inner_faults:
+            reader.fault(value, f"`data.{key}` has no documents", "add a policy or remove the key")
         self._faults += [
-            Fault(f.source, f.line + line_shift, f.column + column_shift, f.message, f.hint) for f in found
+            Fault(fault.source, fault.line + line_shift, fault.column + column_shift, fault.message, fault.hint)
+            for fault in inner_faults
         ]
 
 
 def _is_null(node: Node) -> bool:
-    """Whether a field is there without a value, which Kubernetes takes as absent."""
+    """Whether a field has no value, which Kubernetes treats as absent."""
     return isinstance(node, Scalar) and node.kind == "null"
 
 
 def _block_indent(text: str, at: Position) -> int | None:
-    """The indentation of a literal block (`|`) whose sign stands at `at`; None for every other style."""
+    """The indentation of a literal block whose `|` is at `at`; None for every other style."""
     lines = text.split("\n", at.line + 64)
     if not lines[at.line - 1][at.column - 1 :].startswith("|"):
         return None
@@ -252,9 +255,9 @@ def read_all(
     on_policy: Callable[[PolicySpec], None],
     scope: ScopeCheck | None = None,
 ) -> DocumentSet:
-    """Every document of all (name, text) sources. What is wrong goes to `faults`, all of it.
+    """Read the documents of all (name, text) sources. All errors are appended to `faults`.
 
-    Each authorization policy is handed to `on_policy` as soon as it is read; the rest is in the result.
+    Each authorization policy is passed to `on_policy` as soon as it is read; the result has all other documents.
     """
     reader = DocumentReader(default_namespace, faults, warnings, on_policy, scope)
     for name, text in sources:

@@ -1,4 +1,4 @@
-"""Reading `zta.dev/v1` RevocationList: what no longer counts, from when on, and for what was issued until when."""
+"""Read `zta.dev/v1` RevocationList: revoked credentials, since when, and up to which time of issue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.errors import Fault
-    from zta_authz.policy.documents.spec import DocumentSet, Header
+    from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Mapping, Node
 
@@ -22,7 +22,7 @@ _HEX: Final = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{2})*")
 _MAX_SERIAL_DIGITS: Final = 40  # RFC 5280 section 4.1.2.2: at most 20 octets
 
 
-def read_revocation_list(header: Header, documents: DocumentSet, warnings: list[Fault]) -> None:
+def read_revocation_list(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the list to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
@@ -32,9 +32,9 @@ def read_revocation_list(header: Header, documents: DocumentSet, warnings: list[
     for section, read in _SECTIONS.items():
         node = spec.get(section)
         for item in [] if node is None else reader.items(node, section, "entries"):
-            found = read(reader, item, comment)
-            if found is not None:
-                entries.append(found)
+            entry = read(reader, item, comment)
+            if entry is not None:
+                entries.append(entry)
     if not any(spec.get(section) is not None for section in _SECTIONS):
         reader.fault(spec, "the list revokes nothing", f"add one of {', '.join(_SECTIONS)}")
     at = reader.position(header.document)
@@ -71,8 +71,8 @@ def _certificate(reader: Reader, node: Node, comment: str) -> Revocation | None:
         return None
     digits = text.replace(":", "")
     if not _HEX.fullmatch(text) or (len(digits) != 64 if name == "sha256" else len(digits) > _MAX_SERIAL_DIGITS):
-        wanted = "64 hex digits" if name == "sha256" else f"1 to {_MAX_SERIAL_DIGITS} hex digits"
-        reader.fault(value, f"`{name}` is not {wanted}", "write it as `openssl x509` prints it, in quotes")
+        expected = "64 hex digits" if name == "sha256" else f"1 to {_MAX_SERIAL_DIGITS} hex digits"
+        reader.fault(value, f"`{name}` is not {expected}", "write it as `openssl x509` prints it, in quotes")
         return None
     if name == "sha256":
         return _entry(reader, entry, Revoked.SHA256, digits.lower(), comment)
@@ -112,16 +112,16 @@ def _check_prefix(text: str) -> None:
 def _one_of(reader: Reader, entry: Mapping, first: str, second: str) -> str | None:
     given = [name for name in (first, second) if entry.get(name) is not None]
     if len(given) != 1:
-        has = f"both `{first}` and `{second}`" if given else f"neither `{first}` nor `{second}`"
-        reader.fault(entry, f"an entry has {has}", "write one of the two")
+        names = f"both `{first}` and `{second}`" if given else f"neither `{first}` nor `{second}`"
+        reader.fault(entry, f"an entry has {names}", "write one of the two")
         return None
     return given[0]
 
 
-def _named(reader: Reader, entry: Mapping, what: Revoked, field: str, comment: str) -> Revocation | None:
+def _named(reader: Reader, entry: Mapping, kind: Revoked, field: str, comment: str) -> Revocation | None:
     value = reader.required(entry, field, "an entry")
     text = None if value is None else reader.string(value, field)
-    return None if text is None else _entry(reader, entry, what, text, comment)
+    return None if text is None else _entry(reader, entry, kind, text, comment)
 
 
 def _entry(reader: Reader, entry: Mapping, what: Revoked, value: str, comment: str) -> Revocation:

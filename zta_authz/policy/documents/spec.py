@@ -1,4 +1,4 @@
-"""Authorization policies as written: shape checked, values not yet compiled. Nodes keep their places for faults."""
+"""Authorization policies as written: their shape is checked, their values are not compiled. Nodes keep positions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRY_RUN_ANNOTATION = "istio.io/dry-run"
 
 @dataclass(slots=True)
 class FieldSpec:
-    """One field of a source or operation with its values: `name` without `not`, `negated` where it had it."""
+    """A field of a source or operation with its values; `name` is without `not`, which sets `negated`."""
 
     name: str
     negated: bool
@@ -39,7 +39,7 @@ class FieldSpec:
 
 @dataclass(slots=True)
 class WhenSpec:
-    """One entry of `when`; `values` and `not_values` are both empty only where that was a fault."""
+    """An entry of `when`; `values` and `not_values` are both empty only after a fault."""
 
     key: Scalar
     values: list[Scalar]
@@ -48,7 +48,7 @@ class WhenSpec:
 
 @dataclass(slots=True)
 class Extras:
-    """What an AccessPolicy says beyond Istio's fields, of itself or of one rule."""
+    """The fields of an AccessPolicy, or of one of its rules, that Istio does not have."""
 
     condition: Scalar | None = None
     times: TimeWindow | None = None
@@ -59,7 +59,7 @@ class Extras:
 
 @dataclass(slots=True)
 class RuleSpec:
-    """One rule; an empty list stands for an absent section."""
+    """A rule; an absent section is an empty list."""
 
     node: Node
     sources: list[list[FieldSpec]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class RuleSpec:
 
 @dataclass(slots=True)
 class PolicySpec:
-    """An authorization policy. `rules` is None where the field is absent (`spec: {}`)."""
+    """An authorization policy. `rules` is None if the field is absent (`spec: {}`)."""
 
     kind: str
     name: str
@@ -91,7 +91,7 @@ class PolicySpec:
 
 @dataclass(slots=True)
 class DocumentSet:
-    """Everything read from all sources."""
+    """The documents of all sources."""
 
     policies: list[PolicySpec] = field(default_factory=list)
     authentications: list[RequestAuthentication] = field(default_factory=list)
@@ -100,12 +100,12 @@ class DocumentSet:
     issuer_policies: list[IssuerPolicy] = field(default_factory=list)
     api_keys: list[ApiKeySet] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
-    """Documents that are not read, and why."""
+    """Documents that are skipped, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What every document has: its kind, its name, and its nodes."""
+class DocumentHeader:
+    """The common part of every document: kind, name and nodes."""
 
     version: str
     kind: str
@@ -117,7 +117,7 @@ class Header:
     reader: Reader
 
     def annotation(self, name: str) -> Node:
-        """The node of an annotation's value, or the one nearest above it that is there."""
+        """The node of an annotation's value, or its nearest existing parent."""
         node: Node = self.document
         for key in ("metadata", "annotations", name):
             below = node.get(key) if isinstance(node, Mapping) else None

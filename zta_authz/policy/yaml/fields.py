@@ -1,4 +1,4 @@
-"""Typed access to YAML nodes: every accessor either gives the value or notes a fault with its place and the mend."""
+"""Typed access to YAML nodes: each accessor returns the value or reports a fault with its position and a hint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads the nodes of one source and collects what is wrong with them.
+    """Reads the nodes of one source and collects their faults.
 
-    `shift` moves positions: documents inside a ConfigMap's block text stand lower and further right than they seem.
+    The shifts are added to lines and columns: a document in a ConfigMap's block text starts lower and further right.
     """
 
     __slots__ = ("_column_shift", "_line_shift", "faults", "source")
@@ -28,16 +28,16 @@ class Reader:
         self._column_shift = column_shift
 
     def position(self, node: Node) -> Position:
-        """Where the node stands."""
+        """The node's position in the file."""
         return Position(self.source, node.line + self._line_shift, node.column + self._column_shift)
 
     def fault(self, node: Node, message: str, hint: str = "") -> None:
-        """Note that something is wrong with `node`."""
+        """Report a fault of `node`."""
         at = self.position(node)
         self.faults.append(Fault(at.source, at.line, at.column, message, hint))
 
     def mapping(self, node: Node, name: str, known: Collection[str]) -> Mapping | None:
-        """A mapping whose keys are all `known`; None, and a fault, for anything else. Unknown keys are faults."""
+        """A mapping; None, with a fault, for any other node. Keys that are not `known` are faults."""
         if not isinstance(node, Mapping):
             self._wrong_kind(node, name, "a mapping of fields")
             return None
@@ -49,7 +49,7 @@ class Reader:
         return node
 
     def string(self, node: Node, name: str, *, empty: bool = False) -> str | None:
-        """A string; None, and a fault, for anything else."""
+        """A string; None, with a fault, for any other node."""
         if not isinstance(node, Scalar) or node.kind != "string":
             self._wrong_kind(node, name, "a string")
             return None
@@ -59,14 +59,14 @@ class Reader:
         return node.value
 
     def boolean(self, node: Node, name: str) -> bool | None:
-        """`true` or `false`; None, and a fault, for anything else."""
+        """`true` or `false`; None, with a fault, for any other node."""
         if isinstance(node, Scalar) and node.plain and node.value in ("true", "false"):
             return node.value == "true"
         self._wrong_kind(node, name, "`true` or `false`")
         return None
 
     def items(self, node: Node, name: str, what: str) -> list[Node]:
-        """The items of a list that is not empty; none, and a fault, for anything else."""
+        """The items of a non-empty list; [], with a fault, for any other node."""
         if not isinstance(node, Sequence):
             self._wrong_kind(node, name, f"a list of {what}")
             return []
@@ -75,7 +75,7 @@ class Reader:
         return node.items
 
     def strings(self, node: Node, name: str) -> list[Scalar]:
-        """The nodes of a list of strings that are not empty; what is anything else is a fault and left out."""
+        """The nodes of a list of non-empty strings; any other item is a fault and skipped."""
         return [
             item
             for item in self.items(node, name, "strings")
@@ -83,7 +83,7 @@ class Reader:
         ]
 
     def string_map(self, node: Node, name: str) -> dict[str, str]:
-        """A mapping of strings to strings; values that are anything else are faults and left out."""
+        """A mapping of strings to strings; any other value is a fault and skipped."""
         if not isinstance(node, Mapping):
             self._wrong_kind(node, name, "a mapping of strings")
             return {}
@@ -94,25 +94,27 @@ class Reader:
         return {key: value for key, value in values if value is not None}
 
     def required(self, node: Mapping, field: str, name: str) -> Node | None:
-        """The value of a field that must be there; None, and a fault, where it is not."""
+        """The value of a required field; None, with a fault, if it is missing."""
         value = node.get(field)
         if value is None:
             self.fault(node, f"{name} has no `{field}`", f"add `{field}`")
         return value
 
-    def _wrong_kind(self, node: Node, name: str, wanted: str) -> None:
-        what = name if "`" in name else f"`{name}`"
+    def _wrong_kind(self, node: Node, name: str, expected: str) -> None:
+        label = name if "`" in name else f"`{name}`"
         if isinstance(node, Scalar) and node.kind == "null":
-            self.fault(node, f"{what} has no value where {wanted} is meant", "write the value or remove the field")
-        elif isinstance(node, Scalar) and node.kind != "string" and wanted == "a string":
-            message = f"{what} has the {node.kind} `{_shown(node.value)}` where a string is meant"
+            self.fault(
+                node, f"{label} has no value where {expected} is expected", "write the value or remove the field"
+            )
+        elif isinstance(node, Scalar) and node.kind != "string" and expected == "a string":
+            message = f"{label} has the {node.kind} `{_shown(node.value)}` where a string is expected"
             self.fault(node, message, f'write it in quotes: "{_shown(node.value)}"')
         else:
-            self.fault(node, f"{what} is {with_article(node.kind)} where {wanted} is meant", f"write {wanted}")
+            self.fault(node, f"{label} is {with_article(node.kind)} where {expected} is expected", f"write {expected}")
 
 
 def entries(node: Mapping) -> Iterator[tuple[str, Node]]:
-    """Keys and values of a mapping."""
+    """The keys and values of a mapping."""
     for key, (_, value) in node.entries.items():
         yield key, value
 
@@ -122,5 +124,5 @@ def _shown(text: str) -> str:
 
 
 def with_article(kind: str) -> str:
-    """`a string`, `an integer`."""
+    """Prefix `kind` with its article: `a string`, `an integer`."""
     return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"

@@ -1,4 +1,4 @@
-"""Names of headers that policies may set or remove: what is never theirs is refused when loaded."""
+"""Names of headers that policies may set or remove; reserved names are faults."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.nodes import Node
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
-# What rules have matched, and what frames the message: changing them would send something else than was decided on.
+# Headers that rules match or that frame the message: a change would forward a request that was not decided on.
 _RESERVED: Final = frozenset(("host", "content-length", "transfer-encoding", "connection", "te", "upgrade"))
 _OWN: Final = "x-zta-"
 
 
 def read_header_name(reader: Reader, node: Node, field: str) -> str | None:
-    """The header name in `node`, in lower case; None, and a fault, where it is none."""
+    """The header name in `node`, in lower case; None, with a fault, if it is not a header name."""
     name = reader.string(node, field)
     if name is None:
         return None
@@ -29,12 +29,15 @@ def read_header_name(reader: Reader, node: Node, field: str) -> str | None:
 
 
 def read_changed_header(reader: Reader, node: Node, field: str) -> str | None:
-    """A header name that a policy may set or remove. Ours are refused in every spelling that an upstream may fold."""
+    """A header name that a policy may set or remove.
+
+    Reserved names are faults in every spelling that an upstream may read as the same name.
+    """
     name = read_header_name(reader, node, field)
     if name is None:
         return None
     folded = folded_name(name)
     if folded in _RESERVED or folded.startswith(_OWN):
-        reader.fault(node, f"header `{name}` is not a policy's to change", "use a name of your own")
+        reader.fault(node, f"a policy can't change header `{name}`", "use another name")
         return None
     return name

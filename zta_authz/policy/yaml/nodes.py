@@ -1,8 +1,8 @@
-"""YAML text to nodes that know where they stand: strict, bounded, and pure.
+"""Parse YAML text to nodes with positions. Strict and bounded.
 
-Refused, each with its position: syntax errors, duplicate keys, keys that are not strings, tags, aliases past a bound,
-nesting past a bound, texts past a size. PyYAML's events are read directly, because its own node tree costs six times
-as much and its constructor forgets positions.
+Faults, each with its position: syntax errors, duplicate keys, keys that are not strings, tags, too many aliases, too
+deep nesting, and texts that are too large. The parser reads PyYAML's events directly, because PyYAML's node tree costs
+six times as much and its constructor drops positions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES: Final = 32 * 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_ALIASES: Final = 256
-"""Aliases one document may use. Each is expanded by reference, so this bounds walks over the tree, not memory."""
+"""Aliases per document. They are references, so this bounds the time of walks over the tree, not memory."""
 MAX_ALIAS_NODES: Final = 100_000
-"""Nodes that one document's aliases may stand for in all (a "billion laughs" is refused while it is read)."""
+"""Nodes that all aliases of a document may expand to, so that a "billion laughs" document is refused early."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -38,7 +38,7 @@ _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9].
 
 
 class Scalar:
-    """A leaf. `plain` is True where it was written without quotes, so that YAML may read it as something else."""
+    """A leaf. `plain` is True if it has no quotes, so that YAML may read it as another type than a string."""
 
     __slots__ = ("column", "line", "plain", "value")
 
@@ -50,12 +50,12 @@ class Scalar:
 
     @property
     def kind(self) -> str:
-        """What YAML 1.1 takes it for: `string`, `null`, `boolean`, `integer`, `number` or `timestamp`."""
+        """The type in YAML 1.1: `string`, `null`, `boolean`, `integer`, `number` or `timestamp`."""
         return _plain_kind(self.value) if self.plain else "string"
 
 
 class Sequence:
-    """A list; `items` are nodes."""
+    """A list of nodes."""
 
     __slots__ = ("column", "items", "line")
     kind = "list"
@@ -67,7 +67,7 @@ class Sequence:
 
 
 class Mapping:
-    """A mapping; `entries` are (key, value) nodes by the key's text."""
+    """A mapping; `entries` has the (key, value) nodes by the key's text."""
 
     __slots__ = ("column", "entries", "line")
     kind = "mapping"
@@ -78,7 +78,7 @@ class Mapping:
         self.column = column
 
     def get(self, key: str) -> Node | None:
-        """The value of `key`, None where there is no such key."""
+        """The value of `key`, None if absent."""
         entry = self.entries.get(key)
         return None if entry is None else entry[1]
 
@@ -102,7 +102,7 @@ def _plain_kind(text: str) -> str:
 
 
 def to_plain(node: Node) -> Any:
-    """The node as str, int, float, bool, None, list and dict. Timestamps and sexagesimals stay text."""
+    """Convert the node to str, int, float, bool, None, list and dict. Timestamps and sexagesimals stay text."""
     if isinstance(node, Mapping):
         return {key: to_plain(value) for key, (_, value) in node.entries.items()}
     if isinstance(node, Sequence):
@@ -138,7 +138,7 @@ def _to_float(text: str) -> float | str:
 
 
 def locate(node: Node, path: Seq[str | int]) -> Node:
-    """The deepest node that exists on `path` (keys and indices), starting from `node`."""
+    """The deepest existing node on `path` (keys and indices) below `node`."""
     for step in path:
         below: Node | None = None
         if isinstance(node, Mapping):
@@ -151,7 +151,7 @@ def locate(node: Node, path: Seq[str | int]) -> Node:
     return node
 
 
-class _Refused(Exception):
+class _InvalidDocument(Exception):
     def __init__(self, event: Any, message: str, hint: str) -> None:
         self.line = event.start_mark.line + 1
         self.column = event.start_mark.column + 1
@@ -160,7 +160,7 @@ class _Refused(Exception):
 
 
 class _Builder:
-    """Builds one document's nodes from events."""
+    """Builds the nodes of one document from events."""
 
     def __init__(self, source: str, events: Iterator[Any], faults: list[Fault]) -> None:
         self._source = source
@@ -183,9 +183,9 @@ class _Builder:
         if kind is yaml.AliasEvent:
             return self._alias(event)
         if event.tag is not None and not (kind is yaml.ScalarEvent and event.tag == "!"):
-            raise _Refused(event, f"tag `{event.tag}` is not allowed", "write the value without a tag")
+            raise _InvalidDocument(event, f"tag `{event.tag}` is not allowed", "write the value without a tag")
         if depth > MAX_DEPTH:
-            raise _Refused(event, f"nesting is deeper than {MAX_DEPTH} levels", "flatten the document")
+            raise _InvalidDocument(event, f"nesting is deeper than {MAX_DEPTH} levels", "flatten the document")
         node: Node
         if kind is yaml.ScalarEvent:
             node = Scalar(event.value, event.implicit[0], mark.line + 1, mark.column + 1)
@@ -203,13 +203,13 @@ class _Builder:
     def _alias(self, event: Any) -> Node:
         node = self._anchors.get(event.anchor)
         if node is None:
-            raise _Refused(event, f"alias `*{event.anchor}` has no anchor before it", "define the anchor first")
+            raise _InvalidDocument(event, f"alias `*{event.anchor}` has no anchor before it", "define the anchor first")
         self._aliases += 1
         self._alias_nodes += self._sizes[event.anchor]
         if self._aliases > MAX_ALIASES or self._alias_nodes > MAX_ALIAS_NODES:
-            raise _Refused(
+            raise _InvalidDocument(
                 event,
-                f"aliases stand for too much (at most {MAX_ALIASES} a document, {MAX_ALIAS_NODES} nodes in all)",
+                f"aliases expand to too much (at most {MAX_ALIASES} a document, {MAX_ALIAS_NODES} nodes in all)",
                 "write the values out",
             )
         return node
@@ -243,15 +243,15 @@ class _Builder:
 
 
 def read_documents(source: str, text: str, faults: list[Fault]) -> list[Node]:
-    """Every document of `text` that is not empty; see `iter_documents`."""
+    """All non-empty documents of `text`; see `iter_documents`."""
     return list(iter_documents(source, text, faults))
 
 
 def iter_documents(source: str, text: str, faults: list[Fault]) -> Iterator[Node]:
-    """Every document of `text` that is not empty, one at a time: a large file's nodes need not be held together.
+    """Yield the non-empty documents of `text` one at a time, so that a large file's nodes are not all in memory.
 
-    What is wrong goes to `faults`; reading stops at a syntax error. A duplicate key is a fault, and reading goes on, so
-    that one run shows as many faults as it can.
+    Errors are appended to `faults`. Reading stops at a syntax error, and continues after other faults such as duplicate
+    keys, so that one run reports as many as possible.
     """
     if len(text) > MAX_TEXT_BYTES:
         size = len(text) / 1_048_576
@@ -274,7 +274,7 @@ def iter_documents(source: str, text: str, faults: list[Fault]) -> Iterator[Node
                 node = _Builder(source, events, faults).build(first, 0)
                 if not (isinstance(node, Scalar) and node.kind == "null"):
                     yield node
-    except _Refused as error:
+    except _InvalidDocument as error:
         faults.append(Fault(source, error.line, error.column, error.message, error.hint))
     except yaml.MarkedYAMLError as error:
         faults.append(_syntax_fault(source, error))
@@ -292,7 +292,7 @@ def _syntax_fault(source: str, error: yaml.MarkedYAMLError) -> Fault:
 
 
 def _unreadable(source: str, text: str, character: str | int) -> Fault:
-    """A character that YAML can't hold, at its first place: libyaml's own position counts bytes."""
+    """A fault at the first position of a character that YAML forbids. libyaml's own position counts bytes."""
     shown = chr(character) if isinstance(character, int) else character
     at = max(text.find(shown), 0)
     line = text.count("\n", 0, at) + 1

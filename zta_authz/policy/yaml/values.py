@@ -1,4 +1,4 @@
-"""Optional fields of documents, read to plain values: each gives its value or its default, and notes what is wrong."""
+"""Read optional fields to plain values: each function returns the value or its default, and reports faults."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def optional_text(reader: Reader, node: Mapping, field: str) -> str | None:
-    """A string that is not empty; None without one."""
+    """A non-empty string; None if absent."""
     value = node.get(field)
     return None if value is None else reader.string(value, field)
 
 
 def texts(reader: Reader, node: Mapping, field: str) -> tuple[str, ...]:
-    """A list of strings that is not empty; () without one."""
+    """A non-empty list of strings; () if absent."""
     value = node.get(field)
     return () if value is None else tuple(item.value for item in reader.strings(value, field))
 
 
 def flag(reader: Reader, node: Mapping, field: str) -> bool:
-    """`true` or `false`; false without one."""
+    """`true` or `false`; false if absent."""
     value = node.get(field)
     return False if value is None else bool(reader.boolean(value, field))
 
@@ -53,7 +53,7 @@ def moment(reader: Reader, node: Mapping, field: str, default: float) -> float:
 
 
 def header_name(reader: Reader, node: Mapping, field: str) -> str:
-    """The name of a header that may be set, in lower case; "" without one."""
+    """The name of a header that a policy may set, in lower case; "" if absent."""
     value = node.get(field)
     return "" if value is None else read_changed_header(reader, value, field) or ""
 

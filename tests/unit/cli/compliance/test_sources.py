@@ -24,7 +24,7 @@ REFUSED = {
     "no kind": ("metadata: {name: a}\n", ":1:1: `apiVersion` or `kind` is missing"),
     "a template": ("{{ if .Values.x }}\nkind: A\n", ":1"),
     "a key twice": (CONFIG_MAP + "kind: ConfigMap\n", ":4:1: duplicate key `kind`"),
-    "a bomb": (BOMB, "aliases stand for too much"),
+    "a bomb": (BOMB, "aliases expand to too much"),
     "a tag": (CONFIG_MAP + "data: !!python/object/apply:os.system [id]\n", ":4:7: tag"),
     "no metadata": ("apiVersion: v1\nkind: A\nmetadata: 3\n", ":3:11: `metadata` is an integer"),
     "two of one name": (CONFIG_MAP + "---\n" + CONFIG_MAP, ":5:1: a second ConfigMap a (the first is at"),

@@ -49,9 +49,9 @@ def when(text: str) -> str:
         (spec("{action: deny, rules: [{}]}"), "4:16: unknown action `deny`; write `DENY`"),
         (
             spec("{action: }"),
-            "4:16: `action` has no value where a string is meant; write the value or remove the field",
+            "4:16: `action` has no value where a string is expected; write the value or remove the field",
         ),
-        (spec("{provider: {name: x}}"), "4:18: `provider` goes with action CUSTOM, not ALLOW; remove it"),
+        (spec("{provider: {name: x}}"), "4:18: `provider` is for action CUSTOM, not ALLOW; remove it"),
         (
             spec("{action: DENY}"),
             "4:7: a policy with action DENY has no rules, so it would do nothing; add `rules`",
@@ -60,10 +60,10 @@ def when(text: str) -> str:
             spec("{action: AUDIT, rules: []}"),
             "4:7: a policy with action AUDIT has no rules, so it would do nothing; add `rules`",
         ),
-        (spec("{rules: {}}"), "4:15: `rules` is a mapping where a list of rules is meant; write a list of rules"),
+        (spec("{rules: {}}"), "4:15: `rules` is a mapping where a list of rules is expected; write a list of rules"),
         (
             spec("\n  rules:"),
-            "5:9: `rules` has no value where a list of rules is meant; write the value or remove the field",
+            "5:9: `rules` has no value where a list of rules is expected; write the value or remove the field",
         ),
         (
             spec(f"{{rules: [{', '.join(['{}'] * 513)}]}}"),
@@ -71,9 +71,9 @@ def when(text: str) -> str:
         ),
         (
             spec("{rules: [[]]}"),
-            "4:16: `a rule` is a list where a mapping of fields is meant; write a mapping of fields",
+            "4:16: `a rule` is a list where a mapping of fields is expected; write a mapping of fields",
         ),
-        (rule("x"), "5:3: `a rule` is a string where a mapping of fields is meant; write a mapping of fields"),
+        (rule("x"), "5:3: `a rule` is a string where a mapping of fields is expected; write a mapping of fields"),
         (rule("{form: []}"), "5:4: unknown field `form` in a rule; did you mean `from`?"),
         (rule("{condition: 'true'}"), "5:4: unknown field `condition` in a rule; known fields: from, to, when"),
     ],
@@ -91,12 +91,12 @@ def test_a_wrong_spec_is_said_with_its_place_and_the_mend(text: str, fault: str)
         ),
         (
             rule("{from: {source: {}}}"),
-            "5:10: `from` is a mapping where a list of `source` entries is meant; write a list of `source` entries",
+            "5:10: `from` is a mapping where a list of `source` entries is expected; write a list of `source` entries",
         ),
         (rule("{to: [{}]}"), "5:9: an entry of `to` has no `operation`; add `operation`"),
         (
             rule("{from: [{source: }]}"),
-            "5:20: `source` has no value where a mapping of fields is meant; write the value or remove the field",
+            "5:20: `source` has no value where a mapping of fields is expected; write the value or remove the field",
         ),
         (
             source(""),
@@ -116,25 +116,25 @@ def test_a_wrong_spec_is_said_with_its_place_and_the_mend(text: str, fault: str)
         (source("zzz: [a]"), f"5:21: unknown field `zzz` in source; known fields: {_SOURCE_FIELDS}"),
         (
             operation("methods: [NO]"),
-            '5:32: `methods` has the boolean `NO` where a string is meant; write it in quotes: "NO"',
+            '5:32: `methods` has the boolean `NO` where a string is expected; write it in quotes: "NO"',
         ),
         (
             operation("ports: [80]"),
-            '5:30: `ports` has the integer `80` where a string is meant; write it in quotes: "80"',
+            '5:30: `ports` has the integer `80` where a string is expected; write it in quotes: "80"',
         ),
         (
             operation("paths: [2020-01-01]"),
-            '5:30: `paths` has the timestamp `2020-01-01` where a string is meant; write it in quotes: "2020-01-01"',
+            '5:30: `paths` has the timestamp `2020-01-01` where a string is expected; write it in quotes: "2020-01-01"',
         ),
         (
             operation("hosts: [12:30]"),
-            '5:30: `hosts` has the number `12:30` where a string is meant; write it in quotes: "12:30"',
+            '5:30: `hosts` has the number `12:30` where a string is expected; write it in quotes: "12:30"',
         ),
         (
             operation("methods: [~]"),
-            "5:32: `methods` has no value where a string is meant; write the value or remove the field",
+            "5:32: `methods` has no value where a string is expected; write the value or remove the field",
         ),
-        (operation("methods: [{a: b}]"), "5:32: `methods` is a mapping where a string is meant; write a string"),
+        (operation("methods: [{a: b}]"), "5:32: `methods` is a mapping where a string is expected; write a string"),
         (operation("methods: ['']"), "5:32: `methods` is empty; write a value or remove the field"),
         (
             operation("methods: []"),
@@ -142,15 +142,15 @@ def test_a_wrong_spec_is_said_with_its_place_and_the_mend(text: str, fault: str)
         ),
         (
             operation("notPaths: /a"),
-            "5:32: `notPaths` is a string where a list of strings is meant; write a list of strings",
+            "5:32: `notPaths` is a string where a list of strings is expected; write a list of strings",
         ),
         (
             source("serviceAccounts: [a], notPrincipals: [b]"),
-            "5:39: `serviceAccounts` can't stand beside `principals` or `namespaces`; use one of them in a source",
+            "5:39: `serviceAccounts` can't be combined with `principals` or `namespaces`; use one of them in a source",
         ),
         (
             source("namespaces: [b], serviceAccounts: [a]"),
-            "5:34: `serviceAccounts` can't stand beside `principals` or `namespaces`; use one of them in a source",
+            "5:34: `serviceAccounts` can't be combined with `principals` or `namespaces`; use one of them in a source",
         ),
         (
             source(f"serviceAccounts: [{', '.join(f'a{n}' for n in range(17))}]"),
@@ -179,7 +179,7 @@ def test_a_wrong_party_is_said_with_its_place_and_the_mend(text: str, fault: str
         ),
         (
             "key: 7, values: [a]",
-            ['5:17: `key` has the integer `7` where a string is meant; write it in quotes: "7"'],
+            ['5:17: `key` has the integer `7` where a string is expected; write it in quotes: "7"'],
         ),
         (
             "key: source.ip, notValues: []",
@@ -193,7 +193,7 @@ def test_a_wrong_condition_is_said_with_its_place_and_the_mend(text: str, expect
 
 def test_a_condition_that_is_no_mapping_is_a_fault() -> None:
     assert faults(rule("{when: [x]}")) == [
-        "a.yaml:5:11: `a condition` is a string where a mapping of fields is meant; write a mapping of fields"
+        "a.yaml:5:11: `a condition` is a string where a mapping of fields is expected; write a mapping of fields"
     ]
 
 
@@ -201,11 +201,11 @@ def test_a_condition_that_is_no_mapping_is_a_fault() -> None:
     ("selector", "expected"),
     [
         ("{matchLables: {a: b}}", ["4:19: unknown field `matchLables` in selector; did you mean `matchLabels`?"]),
-        ("[a]", ["4:18: `selector` is a list where a mapping of fields is meant; write a mapping of fields"]),
+        ("[a]", ["4:18: `selector` is a list where a mapping of fields is expected; write a mapping of fields"]),
         ("{matchLabels: {app: 'w*'}}", ["4:32: label `app: w*` can't be selected; write it without `*`"]),
         (
             "{matchLabels: {app: 1}}",
-            ['4:38: `matchLabels.app` has the integer `1` where a string is meant; write it in quotes: "1"'],
+            ['4:38: `matchLabels.app` has the integer `1` where a string is expected; write it in quotes: "1"'],
         ),
         (
             "{matchLabels: {on: x}}",
@@ -213,7 +213,7 @@ def test_a_condition_that_is_no_mapping_is_a_fault() -> None:
         ),
         (
             "{matchLabels: [a]}",
-            ["4:32: `matchLabels` is a list where a mapping of strings is meant; write a mapping of strings"],
+            ["4:32: `matchLabels` is a list where a mapping of strings is expected; write a mapping of strings"],
         ),
     ],
 )
@@ -229,7 +229,7 @@ def test_a_wrong_selector_is_said_with_its_place_and_the_mend(selector: str, exp
             "true",
             "{}",
             (
-                "3:53: `metadata.annotations.istio.io/dry-run` has the boolean `true` where a string is meant; "
+                "3:53: `metadata.annotations.istio.io/dry-run` has the boolean `true` where a string is expected; "
                 'write it in quotes: "true"'
             ),
         ),
@@ -251,7 +251,10 @@ def test_16_service_accounts_are_taken() -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", "action CUSTOM hands the decision to another service"),
+        (
+            "{action: CUSTOM, provider: {name: x}, rules: [{}]}",
+            "action CUSTOM delegates the decision to another service",
+        ),
         ("{targetRefs: [{kind: Gateway}]}", "`targetRefs` attaches it to a gateway or waypoint"),
         ("{targetRef: {kind: Gateway}}", "`targetRefs` attaches it to a gateway or waypoint"),
     ],

@@ -49,10 +49,10 @@ def test_every_limit_of_an_issuer_is_read() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("  issuer: i\n", "5:3: the policy limits nothing"),
+        ("  issuer: i\n", "5:3: the policy sets no limit"),
         ("  requireKid: true\n", "IssuerPolicy.spec has no `issuer`"),
         ("  issuer: ''\n  requireKid: true\n", "`issuer` is empty"),
-        ("  issuer: i\n  algorithms: [none]\n", "`none` is not an algorithm we accept"),
+        ("  issuer: i\n  algorithms: [none]\n", "`none` is not an accepted algorithm"),
         ("  issuer: i\n  algorithms: []\n", "`algorithms` is an empty list"),
         ("  issuer: i\n  maxTokenAge: 9000h\n", "not a duration from 1ms to 8784h"),
         ("  issuer: i\n  requireBound: 'true'\n", "`requireBound`"),
@@ -108,12 +108,12 @@ def one_key(**changed: str) -> str:
         (one_key(hash='"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"'), "an empty text"),
         (one_key(expiresAt="soon"), "`expiresAt` is not a time"),
         (one_key(notBefore="2026-01-01T00:00:00Z", expiresAt="2026-01-01T00:00:00Z"), "is not after `notBefore`"),
-        (one_key() + "  header: authorization\n", "keys can't come in the header `authorization`"),
+        (one_key() + "  header: authorization\n", "keys can't be read from the header `authorization`"),
         (one_key() + "  header: 'a b'\n", "`header` is not a header name"),
-        (one_key().replace("keys:", "scopes: [a b], keys:"), "scope `a b` has a blank in it"),
+        (one_key().replace("keys:", "scopes: [a b], keys:"), "scope `a b` contains a blank"),
         (
             f"  clients: [{{name: a, keys: [{{hash: '{HASH}'}}]}}, {{name: a, keys: [{{hash: '{HASH[:-1]}0'}}]}}]\n",
-            "twice",
+            "duplicate client",
         ),
         (
             f"  clients: [{{name: a, keys: [{{hash: '{HASH}'}}]}}, {{name: b, keys: [{{hash: '{HASH}'}}]}}]\n",
@@ -179,7 +179,7 @@ def test_the_audiences_of_jwt_svids_are_read_and_need_keys() -> None:
     spec = "  jwtAuthorities: {keys: []}\n  jwtSvidAudiences: [a, b]\n"
     assert documents(BUNDLE + spec).bundles[0].jwt_svid_audiences == ("a", "b")
     without = "\n".join(faults(BUNDLE + "  x509Authorities: x\n  jwtSvidAudiences: [a]\n"))
-    assert "a.yaml:7:21: `jwtSvidAudiences` without keys that sign JWT-SVIDs" in without
+    assert "a.yaml:7:21: `jwtSvidAudiences` needs keys that sign JWT-SVIDs" in without
     assert "`jwtSvidAudiences` is an empty list" in "\n".join(
         faults(BUNDLE + "  jwtAuthorities: {keys: []}\n  jwtSvidAudiences: []\n")
     )

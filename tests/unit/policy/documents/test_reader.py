@@ -24,15 +24,15 @@ def policies(*texts: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "1:1: the file holds no document; add a policy or remove the file"),
-        ("# nothing\n---\n", "1:1: the file holds no document; add a policy or remove the file"),
+        ("", "1:1: the file has no documents; add a policy or remove the file"),
+        ("# nothing\n---\n", "1:1: the file has no documents; add a policy or remove the file"),
         ("- a\n", "1:1: a document is a mapping, not a list; start with `apiVersion:` and `kind:`"),
         ("hello\n", "1:1: a document is a mapping, not a string; start with `apiVersion:` and `kind:`"),
         ("apiVersion: v1\n", "1:1: the document has no `kind`; add `kind`"),
         ("kind: AuthorizationPolicy\n", "1:1: the document has no `apiVersion`; add `apiVersion`"),
         (
             "apiVersion: v1\nkind: 7\n",
-            '2:7: `kind` has the integer `7` where a string is meant; write it in quotes: "7"',
+            '2:7: `kind` has the integer `7` where a string is expected; write it in quotes: "7"',
         ),
         ("apiVersion: v1\nkind: ''\n", "2:7: `kind` is empty; write a value or remove the field"),
         (
@@ -53,7 +53,7 @@ def policies(*texts: str) -> list[str]:
         (f"{TOP}spec: {{}}\n", "1:1: AuthorizationPolicy has no `metadata`; add `metadata`"),
         (
             f"{TOP}metadata: [a]\nspec: {{}}\n",
-            "3:11: `metadata` is a list where a mapping of fields is meant; write a mapping of fields",
+            "3:11: `metadata` is a list where a mapping of fields is expected; write a mapping of fields",
         ),
         (f"{TOP}metadata: {{namespace: x}}\nspec: {{}}\n", "3:11: metadata has no `name`; add `name`"),
         (
@@ -66,15 +66,15 @@ def policies(*texts: str) -> list[str]:
         ),
         (
             f"{TOP}metadata: {{name: p, namespace: 7}}\nspec: {{}}\n",
-            '3:32: `metadata.namespace` has the integer `7` where a string is meant; write it in quotes: "7"',
+            '3:32: `metadata.namespace` has the integer `7` where a string is expected; write it in quotes: "7"',
         ),
         (
             f"{TOP}metadata: {{name: p, labels: {{a: 1.5}}}}\nspec: {{}}\n",
-            '3:33: `metadata.labels.a` has the number `1.5` where a string is meant; write it in quotes: "1.5"',
+            '3:33: `metadata.labels.a` has the number `1.5` where a string is expected; write it in quotes: "1.5"',
         ),
         (
             f"{TOP}metadata: {{name: p, annotations: []}}\nspec: {{}}\n",
-            "3:34: `metadata.annotations` is a list where a mapping of strings is meant; write a mapping of strings",
+            "3:34: `metadata.annotations` is a list where a mapping of strings is expected; write a mapping of strings",
         ),
     ],
 )
@@ -166,13 +166,13 @@ def test_a_folded_value_of_a_config_map_names_the_key_instead() -> None:
     ("text", "fault"),
     [
         (CONFIG_MAP, "1:1: ConfigMap has no `data`; add `data`"),
-        (f"{CONFIG_MAP}data: {{}}\n", "4:7: `data` holds no policies; add a key whose value is a policy document"),
-        (f"{CONFIG_MAP}data: []\n", "4:7: `data` holds no policies; add a key whose value is a policy document"),
+        (f"{CONFIG_MAP}data: {{}}\n", "4:7: `data` has no policies; add a key whose value is a policy document"),
+        (f"{CONFIG_MAP}data: []\n", "4:7: `data` has no policies; add a key whose value is a policy document"),
         (f"{CONFIG_MAP}data: {{a: ''}}\n", "4:11: `data.a` is empty; write a value or remove the field"),
-        (f"{CONFIG_MAP}data: {{a: '# x'}}\n", "4:11: `data.a` holds no document; add a policy or remove the key"),
+        (f"{CONFIG_MAP}data: {{a: '# x'}}\n", "4:11: `data.a` has no documents; add a policy or remove the key"),
         (
             f"{CONFIG_MAP}data: {{a: 1}}\n",
-            '4:11: `data.a` has the integer `1` where a string is meant; write it in quotes: "1"',
+            '4:11: `data.a` has the integer `1` where a string is expected; write it in quotes: "1"',
         ),
         (
             f"{CONFIG_MAP}dat: {{}}\ndata: {{a: '{{apiVersion: v1, kind: List, items: [x]}}'}}\n",
@@ -187,7 +187,7 @@ def test_a_config_map_without_policies_is_a_fault(text: str, fault: str) -> None
 def test_binary_data_of_a_config_map_is_not_skipped() -> None:
     indented = "".join(f"    {line}\n" for line in GOOD.splitlines())
     assert faults(f"{CONFIG_MAP}binaryData: {{a: eA==}}\ndata:\n  a: |\n{indented}") == [
-        "a.yaml:4:13: `binaryData` can't hold policies; move them to `data`"
+        "a.yaml:4:13: `binaryData` can't contain policies; move them to `data`"
     ]
 
 
@@ -213,7 +213,7 @@ def test_wrapping_is_bounded() -> None:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [json.loads(text)]})
     assert policies(text) == ["default/p"]
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [json.loads(text)]})
-    assert "List inside List goes deeper than 3 levels; unwrap it" in faults(text)[0]
+    assert "List inside List is nested deeper than 3 levels; unwrap it" in faults(text)[0]
 
 
 def test_a_config_map_in_a_list_names_its_key() -> None:

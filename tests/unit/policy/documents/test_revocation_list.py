@@ -55,7 +55,7 @@ def test_every_section_is_read() -> None:
         ("  tokens: []\n", "`tokens` is an empty list"),
         ("  tokens: [{issuer: i}]\n", "an entry has no `id`"),
         ("  tokens: [{id: x, before: 2026-01-01T00:00:00Z}]\n", "unknown field `before`"),
-        ("  tokens: [{id: 7}]\n", "`id` has the integer `7` where a string is meant"),
+        ("  tokens: [{id: 7}]\n", "`id` has the integer `7` where a string is expected"),
         ("  tokens: [{id: x, effectiveFrom: tomorrow}]\n", "`effectiveFrom` is not a time"),
         ("  keys: [{id: k}]\n", "an entry of `keys` has no `issuer`"),
         ("  subjects: [{subject: s}]\n", "an entry of `subjects` has no `issuer`"),

@@ -1,4 +1,4 @@
-"""Who may write what counts for every workload: namespaces and files, and what holds where nobody said."""
+"""Who may write what applies to every workload: namespaces and files, and what holds where nobody said."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_document_in_another_namespace_is_a_fault_that_says_where_it_belongs(k
     scope = DocumentScope(namespaces=("istio-system", "security"))
     for namespace in ("shop", None):
         (fault,) = faults(scope, document(kind, namespace))
-        assert f" {kind} may not stand in namespace `{namespace or 'default'}`" in fault.message
+        assert f" {kind} is not allowed in namespace `{namespace or 'default'}`" in fault.message
         assert "`istio-system`, `security`" in fault.message
         assert "namespace: istio-system" in fault.hint
         assert (fault.source, fault.line) == ("/p/team/x.yaml", 1)
@@ -64,7 +64,7 @@ def test_a_document_in_another_namespace_is_a_fault_that_says_where_it_belongs(k
 def test_where_no_namespace_may_hold_them_the_advice_is_not_to_move_them_into_one() -> None:
     (fault,) = faults(DocumentScope(namespaces=()), document("IssuerPolicy", "istio-system"))
     assert fault.message == (
-        "an IssuerPolicy may not stand in namespace `istio-system`: it counts for every workload, and the settings "
+        "an IssuerPolicy is not allowed in namespace `istio-system`: it applies to every workload, and the settings "
         "allow no namespace"
     )
     assert fault.hint == "add this namespace to `root_documents.namespaces`"
@@ -76,7 +76,7 @@ def test_a_document_in_another_file_is_a_fault_whatever_namespace_it_claims(kind
     text = document(kind, "istio-system")
     for source in ("/p/team/x.yaml", "/p/platform2/x.yaml", "/p/platform.yaml", "/p/one.yaml2", "p/platform/x.yaml"):
         (fault,) = faults(scope, text, source=source)
-        assert f" {kind} may not stand in this file" in fault.message
+        assert f" {kind} is not allowed in this file" in fault.message
     for source in ("/p/platform/x.yaml", "/p/platform/deep/x.yaml", "/p/one.yaml"):
         assert faults(scope, text, source=source) == []
 
@@ -88,7 +88,7 @@ def test_a_config_map_or_list_around_it_changes_nothing(kind: str) -> None:
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a.yaml": inner}}
     wrapped = (json.dumps(config_map), json.dumps({"apiVersion": "v1", "kind": "List", "items": [json.loads(inner)]}))
     for text in wrapped:
-        assert [f" {kind} may not stand in this file" in fault.message for fault in faults(scope, text)] == [True]
+        assert [f" {kind} is not allowed in this file" in fault.message for fault in faults(scope, text)] == [True]
         assert faults(scope, text, source="/p/one.yaml") == []
 
 
@@ -97,7 +97,7 @@ def test_policies_in_the_root_namespace_must_come_from_those_files_too() -> None
     scope = DocumentScope(paths=("/p/platform",))
     rooted, own = (json.dumps(policy("p", {}, namespace=name)) for name in ("istio-system", "shop"))
     (fault,) = faults(scope, rooted)
-    assert fault.message.startswith("a document in the root namespace `istio-system` may not stand in this file")
+    assert fault.message.startswith("a document in the root namespace `istio-system` is not allowed in this file")
     assert faults(scope, own) == []
     assert faults(scope, rooted, source="/p/platform/x.yaml") == []
 
@@ -106,7 +106,7 @@ def test_where_nobody_chose_one_warning_says_so_and_only_where_it_matters() -> N
     scope = DocumentScope(chosen=False)
     both = compiled(scope, document("TrustBundle"), document("RevocationList"))
     assert [warning.message for warning in both.warnings] == [
-        "TrustBundle `default/d` counts for every workload, and is taken because `policies` names one source only"
+        "TrustBundle `default/d` applies to every workload, and is accepted because `policies` names only one source"
     ]
     assert compiled(scope, document("TrustBundle", "istio-system")).warnings == ()
     assert compiled(scope, json.dumps(policy("p", {}))).warnings == ()
@@ -144,7 +144,7 @@ def test_check_judges_the_files_it_is_given_by_namespace_and_those_of_the_settin
         f"policies: [{tmp_path}/platform, {tmp_path}/team]\nroot_documents: {{paths: [{tmp_path}/platform]}}\n"
     )
     assert main(["check", "--config", str(config)]) == 2
-    assert "a RevocationList may not stand in this file" in capsys.readouterr().err
+    assert "a RevocationList is not allowed in this file" in capsys.readouterr().err
     assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 0
     assert "`root_documents.paths` is not held against files" in capsys.readouterr().out
     (tmp_path / "team" / "b.yaml").write_text(document("RevocationList", "team"))

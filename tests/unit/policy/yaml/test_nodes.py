@@ -149,7 +149,7 @@ def test_nesting_is_bounded() -> None:
 def test_aliases_are_bounded_by_number() -> None:
     assert faults(f"- &a b\n- [{', '.join(['*a'] * 256)}]\n") == []
     assert faults(f"- &a b\n- [{', '.join(['*a'] * 257)}]\n") == [
-        "f.yaml:2:1028: aliases stand for too much (at most 256 a document, 100000 nodes in all); write the values out"
+        "f.yaml:2:1028: aliases expand to too much (at most 256 a document, 100000 nodes in all); write the values out"
     ]
 
 
@@ -159,7 +159,7 @@ def test_aliases_are_bounded_by_what_they_stand_for() -> None:
     lines += [f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]" for m, n in pairwise(names)]
     found = faults("\n".join(lines) + "\n")
     assert len(found) == 1
-    assert "aliases stand for too much" in found[0]
+    assert "aliases expand to too much" in found[0]
     assert int(found[0].split(":")[1]) <= 6, "the millionth `x` is never walked to"
 
 
