@@ -1,4 +1,4 @@
-"""`zta-authz envoy-config`: Envoy's side of the configuration, from typed messages (envoy-data-plane).
+"""`zta-authz envoy-config`: generate Envoy's configuration from typed messages (envoy-data-plane).
 
 command    the command line, and what is printed
 plan       command line and settings to `EnvoyOptions`, or every fault at once; targets: where zta-authz is reached

@@ -1,4 +1,4 @@
-"""Envoy's configuration and its parts, as typed messages (envoy-data-plane) and as the mappings that Envoy reads."""
+"""Envoy's bootstrap and its parts, as typed messages (envoy-data-plane) and as mappings for YAML and JSON."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _EXPLICIT_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     },
     f"{_PACKAGE}.transport_sockets.tls.v3.DownstreamTlsContext": {"require_client_certificate": False},
 }
-"""What protobuf leaves out because it is the default, and a reader has to see."""
+"""Security-relevant defaults that protobuf omits and that the output must show."""
 _VERIFICATION: Final = "trust_chain_verification"
 
 
 def bootstrap(options: EnvoyOptions) -> Bootstrap:
-    """One listener, ext_authz in front of one upstream."""
+    """Return a bootstrap with one listener, the ext_authz filter and one upstream."""
     clusters = [authz_cluster(options.authz), upstream_cluster(options.upstream, http2=options.upstream_http2)]
     if options.tracing is not None:
         clusters.append(collector_cluster(options.tracing.collector))
@@ -41,7 +41,7 @@ def bootstrap(options: EnvoyOptions) -> Bootstrap:
 
 
 def to_mapping(message: Message) -> dict[str, AnyValue]:
-    """A message as Envoy reads it from YAML or JSON, with the defaults stated that a reader has to see."""
+    """Convert a message to the mapping that Envoy reads, with security-relevant defaults written out."""
     mapping: dict[str, AnyValue] = message.to_dict(casing=Casing.SNAKE)
     _add_explicit_defaults(mapping)
     return mapping
@@ -62,7 +62,7 @@ def _add_explicit_defaults(value: AnyValue) -> None:
 
 
 def parts(options: EnvoyOptions) -> dict[str, dict[str, AnyValue]]:
-    """What can be printed: `filter`, `cluster` (zta-authz's) and `bootstrap`."""
+    """Return the parts that can be printed: `filter`, `cluster` (of zta-authz) and `bootstrap`."""
     return {
         "filter": to_mapping(authz_filter(options)),
         "cluster": to_mapping(authz_cluster(options.authz)),

@@ -1,4 +1,4 @@
-"""The clusters of Envoy's configuration: zta-authz, the application, the collector of spans."""
+"""The clusters of Envoy's configuration: zta-authz, the application and the span collector."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.envoy_config.network_address import NetworkAddress
 
 MAX_RETRIES = 100
-"""At a time: what a dying process had in work. Envoy's default is 3."""
+"""Concurrent retries: enough for all calls of a process that dies. Envoy's default is 3."""
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -58,17 +58,17 @@ def envoy_address(address: NetworkAddress) -> Address:
     """`place` as Envoy has it."""
     if address.is_unix:
         return Address(pipe=Pipe(path=address.path))
-    both = address.host == "::"  # where one listens: IPv4 too
+    both = address.host == "::"  # as a listener: accept IPv4, too
     return Address(socket_address=SocketAddress(address=address.host, port_value=address.port, ipv4_compat=both))
 
 
 def file_source(path: str) -> DataSource:
-    """A file that Envoy reads."""
+    """Return a data source for a file that Envoy reads."""
     return DataSource(filename=path)
 
 
 def certificate(chain: str, key: str) -> TlsCertificate:
-    """A certificate chain and its key, from files."""
+    """Return a certificate chain and its key, read from files."""
     return TlsCertificate(certificate_chain=file_source(chain), private_key=file_source(key))
 
 
@@ -78,7 +78,7 @@ def _endpoints(cluster: str, addresses: Sequence[NetworkAddress]) -> ClusterLoad
 
 
 def _discovery(addresses: Sequence[NetworkAddress]) -> ClusterDiscoveryType:
-    """STATIC takes addresses, not names."""
+    """Return the discovery type. STATIC supports only IP addresses and sockets, no names."""
     return (
         ClusterDiscoveryType.STRICT_DNS
         if any(address.is_name for address in addresses)
@@ -137,7 +137,7 @@ def _mtls(files: MtlsFiles) -> TransportSocket:
 
 
 def authz_cluster(target: AuthzTarget) -> Cluster:
-    """The way to zta-authz, with health checks and outlier detection so that a dead process is left alone quickly."""
+    """Return the cluster of zta-authz, with health checks and outlier detection to skip dead processes quickly."""
     return Cluster(
         name=AUTHZ_CLUSTER,
         type=_discovery(target.addresses),
@@ -154,7 +154,7 @@ def authz_cluster(target: AuthzTarget) -> Cluster:
 
 
 def upstream_cluster(address: NetworkAddress, *, http2: bool = False) -> Cluster:
-    """The application behind Envoy, over plain HTTP/1.1 or HTTP/2."""
+    """Return the cluster of the application behind Envoy, over plain HTTP/1.1 or HTTP/2."""
     return Cluster(
         name=UPSTREAM_CLUSTER,
         type=_discovery([address]),
@@ -165,7 +165,7 @@ def upstream_cluster(address: NetworkAddress, *, http2: bool = False) -> Cluster
 
 
 def collector_cluster(address: NetworkAddress) -> Cluster:
-    """The OTLP collector that takes Envoy's spans, over gRPC."""
+    """Return the cluster of the OTLP collector that receives Envoy's spans over gRPC."""
     return Cluster(
         name=COLLECTOR_CLUSTER,
         type=_discovery([address]),

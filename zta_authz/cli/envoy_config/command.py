@@ -1,4 +1,4 @@
-"""`zta-authz envoy-config`: what Envoy needs to ask zta-authz, built so that it can't disagree with the settings."""
+"""`zta-authz envoy-config`: print an Envoy configuration that matches the settings of zta-authz."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     command = subparsers.add_parser(
         "envoy-config",
-        help="print what Envoy needs to ask zta-authz",
-        description="Print Envoy's side: the ext_authz filter, its cluster, or a whole bootstrap to start Envoy with. "
-        "Addresses, workers and the like are taken from zta-authz's own settings; options override them.",
+        help="print the Envoy configuration for zta-authz",
+        description="Print the Envoy configuration for zta-authz: a complete bootstrap, the ext_authz filter or its "
+        "cluster. Addresses and worker counts come from the settings of zta-authz; options override them.",
         epilog=epilog(
-            "0 printed, 2 faults",
+            "0 the configuration was printed, 2 settings or options have faults",
             "envoy-config.md",
             "zta-authz envoy-config --config settings.yaml > envoy.yaml",
             "zta-authz envoy-config --part filter -o json",
@@ -39,45 +39,80 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("--part", choices=PARTS, default="bootstrap", help="what to print (default: bootstrap)")
     command.add_argument(
-        "-o", "--output", choices=("yaml", "json"), default="yaml", help="yaml has comments (default: yaml)"
+        "-o",
+        "--output",
+        choices=("yaml", "json"),
+        default="yaml",
+        help="output format; only yaml has comments (default: yaml)",
     )
-    command.add_argument("--config", metavar="FILE", help="zta-authz's settings; without it, defaults and environment")
-    _add_service(command.add_argument_group("how Envoy reaches zta-authz (default: as the settings say)"))
-    _add_envoy(command.add_argument_group("Envoy itself"))
+    command.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings file of zta-authz (default: built-in defaults and environment variables)",
+    )
+    _add_service(command.add_argument_group("connection from Envoy to zta-authz (default: from the settings)"))
+    _add_envoy(command.add_argument_group("Envoy"))
     command.set_defaults(run=run)
 
 
 def _add_service(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--style", choices=("sidecar", "mtls"), help="over Unix sockets, or over TCP with mutual TLS")
-    group.add_argument("--authz", metavar="ADDRESS", action="append", help="unix:/PATH or HOST:PORT; may be repeated")
-    group.add_argument("--workers", metavar="N", type=int, help="sidecar: how many, each with a socket of its own")
+    group.add_argument(
+        "--style", choices=("sidecar", "mtls"), help="connect over Unix sockets, or over TCP with mutual TLS"
+    )
+    group.add_argument(
+        "--authz",
+        metavar="ADDRESS",
+        action="append",
+        help="address of zta-authz: unix:/PATH or HOST:PORT; may be repeated",
+    )
+    group.add_argument(
+        "--workers", metavar="N", type=int, help="sidecar: number of workers, which have one socket each"
+    )
     identity = group.add_mutually_exclusive_group()
-    identity.add_argument("--authz-id", metavar="SPIFFE_ID", help="mtls: whom Envoy asks, and nobody else")
-    identity.add_argument("--trust-domain", metavar="NAME", help="mtls: of that SPIFFE ID, the rest as in k8s/")
-    group.add_argument("--timeout", metavar="TIME", help="for a decision, retries included (default: 200ms)")
-    group.add_argument("--body-bytes", metavar="N", help="how much of a body is sent along (default: 0; none)")
+    identity.add_argument("--authz-id", metavar="SPIFFE_ID", help="mtls: the SPIFFE ID that zta-authz must present")
+    identity.add_argument(
+        "--trust-domain", metavar="NAME", help="mtls: the trust domain of that SPIFFE ID, whose path is then as in k8s/"
+    )
+    group.add_argument("--timeout", metavar="TIME", help="timeout of a check, including retries (default: 200ms)")
+    group.add_argument(
+        "--body-bytes", metavar="N", help="maximum size of the request body that Envoy sends (default: 0; no body)"
+    )
 
 
 def _add_envoy(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--listen", metavar="ADDRESS:PORT", help="for clients, with mutual TLS (default: 0.0.0.0:8443)")
-    group.add_argument("--upstream", metavar="ADDRESS", help="your application (default: 127.0.0.1:8080)")
-    group.add_argument("--admin", metavar="ADDRESS", help="Envoy's own, on loopback, or off (default: 127.0.0.1:9901)")
-    group.add_argument("--tls-dir", metavar="DIR", help="where its certificates lie (default: /etc/envoy/tls)")
+    group.add_argument(
+        "--listen", metavar="ADDRESS:PORT", help="listener for clients, with mutual TLS (default: 0.0.0.0:8443)"
+    )
+    group.add_argument("--upstream", metavar="ADDRESS", help="address of your application (default: 127.0.0.1:8080)")
+    group.add_argument(
+        "--admin", metavar="ADDRESS", help="Envoy's admin interface, on loopback, or off (default: 127.0.0.1:9901)"
+    )
+    group.add_argument("--tls-dir", metavar="DIR", help="directory of Envoy's certificates (default: /etc/envoy/tls)")
     group.add_argument(
         "--client-certificates",
         choices=("required", "optional"),
-        help="optional: clients may also have only a token or an API key (default: required)",
+        help="optional: clients without a certificate may use a token or an API key (default: required)",
     )
-    group.add_argument("--upstream-protocol", choices=("http1", "http2"), help="http2 for gRPC (default: http1)")
-    group.add_argument("--websocket", action="store_true", help="let WebSocket connections through")
     group.add_argument(
-        "--cors-origin", metavar="ORIGIN", action="append", default=[], help="pages that may call; may be repeated"
+        "--upstream-protocol",
+        choices=("http1", "http2"),
+        help="protocol of the application; http2 for gRPC (default: http1)",
     )
-    group.add_argument("--otlp", metavar="HOST:PORT", help="trace, and send the spans to this collector (gRPC)")
+    group.add_argument("--websocket", action="store_true", help="support WebSocket connections")
+    group.add_argument(
+        "--cors-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="origin of pages that may call (CORS); may be repeated",
+    )
+    group.add_argument(
+        "--otlp", metavar="HOST:PORT", help="enable tracing, and send spans to this OTLP collector (gRPC)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print. Raises `FaultsError` where settings or options are wrong, or envoy-data-plane is not installed."""
+    """Print. Raises `FaultsError` if settings or options have faults, or envoy-data-plane is not installed."""
     from zta_authz.cli.envoy_config.plan import read_plan
     from zta_authz.settings import load_settings
 
@@ -96,7 +131,7 @@ def _built(plan: Plan) -> dict[str, dict[str, Any]]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("envoy_data_plane", "betterproto2"):
             raise
-        what = "envoy-data-plane is not installed, though zta-authz is installed with it: it knows Envoy's messages"
+        what = "the package envoy-data-plane, a dependency of zta-authz, is not installed"
         raise FaultsError([Fault("envoy-config", 0, 0, what, f"run: {INSTALL}")]) from None
     return parts(plan.options)
 

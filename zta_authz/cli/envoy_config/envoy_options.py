@@ -1,4 +1,4 @@
-"""What Envoy's configuration is made from. Imports nothing of Envoy's: the typed messages take a second to load."""
+"""The parameters of Envoy's configuration. This module does not import Envoy's messages, which takes a second."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ENVOY_SERVICE_NAME: Final = "envoy"
 TLS_DIRECTORY: Final = "/etc/envoy/tls"
 TIMEOUT: Final = timedelta(milliseconds=200)
 BODY_BYTES: Final = 0
-"""No rule reads bodies, and Envoy would keep each request back until it has so much of its body, or all."""
+"""No rule reads bodies, and Envoy would delay each request until it has this much of the body, or all of it."""
 AUTHZ_ACCOUNT: Final = "ns/zta-system/sa/zta-authz"
-"""The path of zta-authz's SPIFFE ID where nobody says otherwise: as `k8s/` installs it."""
+"""The default path of zta-authz's SPIFFE ID: as `k8s/` installs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MtlsFiles:
-    """PEM files of Envoy as a client of zta-authz, and the SPIFFE ID the server must have."""
+    """PEM files that Envoy uses as a client of zta-authz, and the SPIFFE ID that the server must have."""
 
     certificate: str = f"{TLS_DIRECTORY}/authz-client.pem"
     key: str = f"{TLS_DIRECTORY}/authz-client.key"
@@ -33,7 +33,7 @@ class MtlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of the listener: its own certificate and key, and the authorities of its clients."""
+    """PEM files of the listener: its certificate and key, and the authorities of its clients."""
 
     certificate: str = f"{TLS_DIRECTORY}/server.pem"
     key: str = f"{TLS_DIRECTORY}/server.key"
@@ -42,7 +42,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class AuthzTarget:
-    """Where zta-authz listens. Several places are several processes; `mtls` for TCP, never for a Unix socket."""
+    """The addresses of zta-authz, one per process. `mtls` is for TCP, never for a Unix socket."""
 
     addresses: tuple[NetworkAddress, ...]
     mtls: bool = False
@@ -51,7 +51,7 @@ class AuthzTarget:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Envoy's own spans: the OTLP collector (gRPC), and which percentage of requests whose client does not say."""
+    """Envoy's spans: the OTLP collector (gRPC), and the percentage of requests that is sampled."""
 
     collector: NetworkAddress
     percent: float = 100.0
@@ -59,16 +59,16 @@ class Tracing:
 
 @dataclass(frozen=True, slots=True)
 class EnvoyOptions:
-    """What may differ between configurations; the defaults are those of the files to copy.
+    """The parameters of a configuration. The defaults are those of the example files in `envoy/`.
 
-    `per_try_timeout`: Envoy takes the longest back-off of a retry policy like ours for the time that one try may take.
-    `body_bytes`: how much of a body is sent along; 0 sends none and never waits for one.
-    `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or foreign client certificate.
-    `clients_may_be_anonymous`: a client may show no certificate, and prove who it is with a token or an API key.
-    `client_chain`: Envoy writes the client's chain into X-Forwarded-Client-Cert, where zta-authz finds intermediates.
-    `upstream_http2`: the application speaks HTTP/2, as gRPC needs it. `websocket`: WebSockets are let through.
-    `cors_origins`: pages of these origins may call (CORS); Envoy answers their preflights itself.
-    `reject_underscores`: False lets header names with `_` through (Envoy's own default), for tests of stripping.
+    `per_try_timeout`: the maximum back-off of the retry policy, which Envoy also uses as the timeout of each try.
+    `body_bytes`: the maximum size of the request body that Envoy sends; 0 sends no body and never waits for one.
+    `clients_verified_by_envoy`: False leaves it to zta-authz to refuse a missing or untrusted client certificate.
+    `clients_may_be_anonymous`: clients without a certificate may authenticate with a token or an API key.
+    `client_chain`: Envoy writes the client's chain to X-Forwarded-Client-Cert, where zta-authz reads intermediates.
+    `upstream_http2`: the application speaks HTTP/2, as gRPC requires. `websocket`: WebSockets are supported.
+    `cors_origins`: pages of these origins may call (CORS); Envoy answers their preflight requests.
+    `reject_underscores`: False accepts header names with `_` (Envoy's default), for tests of header removal.
     """
 
     authz: AuthzTarget
@@ -92,5 +92,5 @@ class EnvoyOptions:
 
     @property
     def streams(self) -> bool:
-        """Whether an answer may last as long as its connection."""
+        """Whether a response may last as long as its connection."""
         return self.upstream_http2 or self.websocket

@@ -1,4 +1,4 @@
-"""The listener in front of the application: mutual TLS, HTTP read in one way only, zta-authz asked first."""
+"""The listener in front of the application: mutual TLS, strict HTTP, and the ext_authz filter first."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _RETRY_BASE = timedelta(milliseconds=5)
 
 
 def _retry_policy(per_try_timeout: timedelta) -> RetryPolicy:
-    """A call that one process does not answer is put to another one, within the same timeout."""
+    """Return the policy that retries an unanswered call at another process, within the same timeout."""
     previous = RetryPolicyRetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
     )
@@ -83,7 +83,7 @@ def _body(limit: int) -> BufferSettings | None:
 
 
 def authz_filter(options: EnvoyOptions) -> HttpFilter:
-    """The filter that asks zta-authz, and denies with 503 where it gets no answer."""
+    """Return the ext_authz filter. It denies with 503 if zta-authz does not answer."""
     ext_authz = ExtAuthz(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ_CLUSTER),
@@ -122,7 +122,7 @@ def _routes(options: EnvoyOptions) -> RouteConfiguration:
 
 
 def _cors_policy(origins: Sequence[str]) -> dict[str, Any]:
-    """What pages of these origins may do: call, and read the answer, with credentials."""
+    """Return the CORS policy: pages of these origins may send requests with credentials and read the responses."""
     if not origins:
         return {}
     policy = CorsPolicy(
@@ -156,7 +156,7 @@ def _tracing(tracing: Tracing | None) -> HttpConnectionManagerTracing | None:
 
 
 def _connection_manager(options: EnvoyOptions) -> HttpConnectionManager:
-    """HTTP as the listener reads it: one spelling of each path, no doubtful header names, no forged XFCC."""
+    """Return the HTTP settings: normalized paths, no ambiguous header names, no forged XFCC."""
     forwarding = HttpConnectionManagerForwardClientCertDetails
     return HttpConnectionManager(
         stat_prefix="ingress",
@@ -201,7 +201,7 @@ def _downstream_tls(options: EnvoyOptions) -> DownstreamTlsContext:
 
 
 def listener(options: EnvoyOptions) -> Listener:
-    """The mTLS listener in front of the application."""
+    """Return the mTLS listener in front of the application."""
     manager = Filter(
         name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(_connection_manager(options))
     )

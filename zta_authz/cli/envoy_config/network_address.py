@@ -1,4 +1,4 @@
-"""Addresses in Envoy's configuration: Unix sockets, IP addresses and DNS names, each with a port."""
+"""Addresses in Envoy's configuration: Unix sockets, and IP addresses and DNS names with ports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from zta_authz.servers.listeners import Endpoint
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _NAME_LIKE: Final = re.compile(r"[\w.-]*[A-Za-z][\w.-]*\Z")
 _MAX_NAME: Final = 253
-_LOOPBACK_NAME: Final = "localhost"  # which Endpoint knows
+_LOOPBACK_NAME: Final = "localhost"  # parsed by Endpoint
 _UNIX: Final = "unix:"
-_INVALID_NAME: Final = (
-    "what is before the port is not an IP address, and no DNS name: those have a-z, 0-9, `-` and `.`, in lower case"
-)
+_INVALID_NAME: Final = "the host is not an IP address, and not a DNS name in lower case with only a-z, 0-9, `-` and `.`"
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkAddress:
-    """Where something listens: `path` of a Unix socket, else `host` (an IP address or a DNS name) and `port`."""
+    """An address: `path` of a Unix socket, or `host` (an IP address or a DNS name) and `port`."""
 
     path: str = ""
     host: str = ""
@@ -39,23 +37,23 @@ class NetworkAddress:
 
     @property
     def is_local(self) -> bool:
-        """True where only this machine (or pod) can connect."""
+        """True if only this machine (or pod) can connect."""
         address = None if self.is_unix else _ip(self.host)
         return self.is_unix or (address is not None and address.is_loopback)
 
     @property
     def is_wildcard(self) -> bool:
-        """True for `0.0.0.0` and `::`, where one can listen and nobody can connect to."""
+        """True for `0.0.0.0` and `::`, which are addresses for listeners only."""
         address = _ip(self.host)
         return address is not None and address.is_unspecified
 
     def conflicts_with(self, other: NetworkAddress) -> bool:
-        """Whether both are the same, or can't be listened on side by side."""
+        """Return whether both are equal, or two processes can't listen on both."""
         if self.is_unix or other.is_unix:
             return self.path == other.path
         own_ip, other_ip = _ip(self.host), _ip(other.host)
         if own_ip is None or other_ip is None or own_ip.version != other_ip.version:
-            return False  # Envoy's `::` is for IPv6 alone
+            return False  # Envoy's `::` does not include IPv4
         return self.port == other.port and (own_ip == other_ip or own_ip.is_unspecified or other_ip.is_unspecified)
 
     def __str__(self) -> str:
@@ -65,17 +63,17 @@ class NetworkAddress:
 
 
 def tcp(host: str, port: int) -> NetworkAddress:
-    """A TCP address; port 0 lets the kernel choose."""
+    """Return a TCP address. With port 0, the kernel chooses a port."""
     return NetworkAddress(host=host, port=port)
 
 
 def unix_socket(path: str) -> NetworkAddress:
-    """A Unix socket, of at most 107 bytes of path."""
+    """Return the address of a Unix socket. A path has at most 107 bytes."""
     return NetworkAddress(path=path)
 
 
 def worker_sockets(path: str, workers: int) -> tuple[NetworkAddress, ...]:
-    """The sockets of zta-authz's `workers` where it listens on `path`: one is there itself, several have a number."""
+    """Return the sockets of `workers` workers: `path` for one, `path.1`, `path.2` and so on for several."""
     return (
         (unix_socket(path),)
         if workers == 1
@@ -91,12 +89,12 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def parse_address(text: str, *, names: bool = False) -> NetworkAddress:
-    """`unix:/absolute/path`, `ADDRESS:PORT`, `[IPV6]:PORT` and, with `names`, `NAME:PORT`. Raises ValueError."""
+    """Parse `unix:/absolute/path`, `ADDRESS:PORT`, `[IPV6]:PORT` or, with `names`, `NAME:PORT`. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if names and colon and not text.startswith(_UNIX) and _NAME_LIKE.match(host) and host != _LOOPBACK_NAME:
         if not _is_name(host):
             raise ValueError(_INVALID_NAME)
-        endpoint = Endpoint.parse(f"0.0.0.0:{port}")  # for the port's sake
+        endpoint = Endpoint.parse(f"0.0.0.0:{port}")  # only to validate the port
         address = tcp(host, endpoint.port)
     else:
         endpoint = Endpoint.parse(text)
@@ -104,9 +102,9 @@ def parse_address(text: str, *, names: bool = False) -> NetworkAddress:
     if address.is_unix:
         check_path(address.path)
     elif "%" in address.host:
-        raise ValueError("Envoy takes no address that is bound to an interface")
+        raise ValueError("Envoy does not support addresses with an interface")
     elif address.port == 0:
-        raise ValueError("nobody would know which port 0 is: write one from 1 to 65535")
+        raise ValueError("port 0 is not supported: write a port from 1 to 65535")
     return address
 
 
@@ -116,10 +114,10 @@ def _is_name(host: str) -> bool:
 
 
 def check_path(path: str) -> None:
-    """Raise ValueError unless `path` is absolute, printable, and names one place without `..`."""
+    """Raise ValueError unless `path` is absolute and printable, and has no `.` or `..`."""
     if not path.startswith("/") or (len(path) > 1 and path.endswith("/")):
         raise ValueError("a path starts with `/` and does not end with it")
     if not path.isprintable():
-        raise ValueError("the path has a line end, a control character or another one that can't be printed")
+        raise ValueError("the path has a line end, a control character or another character that can't be printed")
     if not {"..", "."}.isdisjoint(path.split("/")):
-        raise ValueError("the path has `.` or `..` in it: write where it leads")
+        raise ValueError("the path contains `.` or `..`: write the resolved path")

@@ -1,4 +1,4 @@
-"""From the command line and the service's settings to what is to be built, or every fault at once."""
+"""Combine the command line and the settings into a plan, and collect all faults."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ _SHORTEST, _LONGEST = timedelta(milliseconds=1), timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to build, and what its comments say of the service: its style, workers, and whom it lets ask.
+    """The configuration to build, and facts about the service for its comments.
 
-    `allowed`: SPIFFE IDs, over mutual TLS; `peer_uids`: users, on Unix sockets; none listed: all.
+    `allowed`: SPIFFE IDs that may send checks over mutual TLS. `peer_uids`: users that may send checks over Unix
+    sockets; empty permits all users.
     """
 
     style: str
@@ -54,7 +55,7 @@ class Plan:
 
 
 def read_plan(arguments: argparse.Namespace, settings: Settings) -> Plan:
-    """What the arguments ask for, with the settings where they say nothing. Raises `FaultsError` with every fault."""
+    """Read the arguments, with defaults from the settings. Raises `FaultsError` with all faults."""
     reader = _Reader(arguments, settings)
     plan = reader.plan()
     if reader.faults:
@@ -99,7 +100,7 @@ class _Reader:
         return Plan(self._style, options, workers, tuple(allowed), settings.socket.peer_uids)
 
     def _unprinted(self) -> None:
-        """Options that change Envoy's connection manager or routes, where only other parts are printed."""
+        """Report options that have no effect on the part that is printed."""
         given = self._given
         changing = {
             "--cors-origin": bool(given.cors_origin),
@@ -108,8 +109,8 @@ class _Reader:
             "--upstream-protocol": given.upstream_protocol is not None,
         }
         for flag in (flag for flag, is_given in changing.items() if is_given and given.part in ("filter", "cluster")):
-            hint = "print `--part bootstrap` and copy it from there, or leave the option out"
-            self._fault(flag, f"changes nothing of the {given.part}", hint)
+            hint = "use `--part bootstrap` and copy the setting from there, or leave the option out"
+            self._fault(flag, f"has no effect on --part {given.part}", hint)
 
     def _fault(self, where: str, message: str, hint: str) -> None:
         self.faults.append(Fault(where, 0, 0, message, hint))
@@ -124,9 +125,9 @@ class _Reader:
             self._fault(flag, str(error), example)
             return parse_address(default)
         if address.is_unix and not unix:
-            self._fault(flag, "this is for TCP", example)
+            self._fault(flag, "a Unix socket is not supported here", example)
         if names and address.is_wildcard:
-            self._fault(flag, "nobody can connect to the address of all interfaces", example)
+            self._fault(flag, "the address of all interfaces is for listeners; nothing can connect to it", example)
         return address
 
     def _authz(self, tls_dir: str) -> AuthzTarget:
@@ -134,7 +135,7 @@ class _Reader:
         if self._style == SIDECAR:
             for flag, value in (("--authz-id", self._given.authz_id), ("--trust-domain", self._given.trust_domain)):
                 if value is not None:
-                    self._fault(flag, "a Unix socket has no certificate", "leave it out, or say --style mtls")
+                    self._fault(flag, "Unix sockets do not use TLS", "leave the option out, or use --style mtls")
             return AuthzTarget(addresses)
         prefix = f"{tls_dir}/authz"
         files = MtlsFiles(f"{prefix}-client.pem", f"{prefix}-client.key", f"{prefix}-ca.pem", self._authz_id())
@@ -159,7 +160,7 @@ class _Reader:
         address = self._address("--admin", text, default)
         if not address.is_local:
             hint = f"write for example `{default}`, a Unix socket, or `{_OFF}`"
-            self._fault("--admin", "other machines could stop Envoy and read its configuration there", hint)
+            self._fault("--admin", "other machines could stop Envoy and read its configuration", hint)
         return address
 
     def _timeout(self, text: str | None) -> timedelta:
@@ -168,8 +169,8 @@ class _Reader:
         match = _TIMEOUT.match(text)
         value = timedelta(**{"milliseconds" if match[2] == "ms" else "seconds": float(match[1])}) if match else None
         if value is None or not _SHORTEST <= value <= _LONGEST:
-            hint = "write milliseconds or seconds, for example `200ms` or `1.5s`; a minute is `60s`"
-            self._fault("--timeout", "not a time from 1ms to 60s", hint)
+            hint = "write milliseconds or seconds, for example `200ms` or `1.5s`"
+            self._fault("--timeout", "not a duration from 1ms to 60s", hint)
             return TIMEOUT
         return value
 
@@ -180,8 +181,8 @@ class _Reader:
             return BODY_BYTES
         value = BODY_BYTES if text is None else int(text)
         if value >= limit:
-            hint = "send less, or raise the setting"
-            self._fault("--body-bytes", f"zta-authz takes at most {limit} bytes, headers and all", hint)
+            hint = "write a smaller number, or raise `http2.max_message_bytes`"
+            self._fault("--body-bytes", f"zta-authz accepts messages of at most {limit} bytes, including headers", hint)
         return value
 
     def _origins(self, texts: list[str]) -> tuple[str, ...]:
@@ -189,11 +190,11 @@ class _Reader:
             scheme, _, rest = text.partition("://")
             port = rest.rpartition("]")[2].partition(":")[2]
             if not _ORIGIN.fullmatch(text) or (port and int(port) > _MAX_PORT):
-                hint = "write for example `https://shop.example`, without a path; `*` would let each page in"
-                self._fault("--cors-origin", f"`{text}` is not the origin of pages", hint)
+                hint = "write for example `https://shop.example`, without a path; `*` would permit every page"
+                self._fault("--cors-origin", f"`{text}` is not an origin", hint)
             elif port == _DEFAULT_PORTS[scheme]:
                 hint = f"write `{text.removesuffix(f':{port}')}`"
-                self._fault("--cors-origin", f"browsers leave out the port {port} of `{text}`", hint)
+                self._fault("--cors-origin", f"`{text}`: browsers omit the default port {port}", hint)
         return tuple(dict.fromkeys(texts))
 
     def _tls_directory(self, text: str | None) -> str:
@@ -211,16 +212,16 @@ class _Reader:
         return Tracing(collector, round(100 * self._settings.tracing.sample_ratio, 4))
 
     def _collisions(self, options: EnvoyOptions) -> None:
-        """Two that would listen on one address, or an Envoy that asks or serves itself."""
+        """Report addresses that are used twice: by two listeners, or by an Envoy that would call itself."""
         addresses = [("--listen", options.listen), ("--upstream", options.upstream)]
         addresses += [] if options.admin is None else [("--admin", options.admin)]
         addresses += [] if options.tracing is None else [("--otlp", options.tracing.collector)]
         addresses += [("zta-authz", address) for address in options.authz.addresses]
         if self._style == SIDECAR and self._settings.health.listen is not None:
             health = Endpoint.parse(self._settings.health.listen)
-            if health.port:  # 0 is one that is free then
+            if health.port:  # 0: the kernel chooses a free port
                 addresses.append(("zta-authz's `health.listen`", tcp(health.host, health.port)))
         for (name, address), (other, other_address) in combinations(addresses, 2):
             if name != other and address.conflicts_with(other_address):
                 what = f"{name} and {other} have the same address, {other_address}"
-                self._fault("addresses", what, "give each an address of its own")
+                self._fault("addresses", what, "use different addresses")

@@ -1,4 +1,4 @@
-"""Where Envoy reaches zta-authz: as the command line says, else as the service's own settings say."""
+"""The addresses at which Envoy reaches zta-authz: from the command line, otherwise from the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNIX: Final = "unix:"
 
 
 def style_of(arguments: argparse.Namespace, settings: Settings) -> str:
-    """What was asked for; else mutual TLS where zta-authz is said to listen on TCP only."""
+    """Return the requested style; by default mutual TLS if all addresses are TCP, otherwise sidecar."""
     if arguments.style is not None:
         return str(arguments.style)
     return SIDECAR if any(address.startswith(_UNIX) for address in arguments.authz or settings.listen) else MTLS
@@ -30,12 +30,12 @@ def style_of(arguments: argparse.Namespace, settings: Settings) -> str:
 def authz_addresses(
     arguments: argparse.Namespace, settings: Settings, style: str, faults: list[Fault]
 ) -> tuple[NetworkAddress, ...]:
-    """One place for each process that Envoy can tell apart. What is wrong goes to `faults`."""
+    """Return one address for each process that Envoy can distinguish. Adds faults to `faults`."""
     reader = _AddressReader(arguments, settings, faults)
     addresses = reader.sidecar() if style == SIDECAR else reader.mtls()
     for address in addresses:
         if addresses.count(address) > 1:
-            reader.fault("--authz", f"{address} is named twice", "leave one of the two")
+            reader.fault("--authz", f"{address} is given twice", "remove one of the two")
             break
     return addresses
 
@@ -53,7 +53,7 @@ class _AddressReader:
     def sidecar(self) -> tuple[NetworkAddress, ...]:
         workers = self._given.workers if self._given.workers is not None else self._settings.workers
         if not 1 <= workers <= MAX_WORKERS:
-            self.fault("--workers", f"not a number from 1 to {MAX_WORKERS}", "write what the setting `workers` says")
+            self.fault("--workers", f"not a number from 1 to {MAX_WORKERS}", "write the value of the setting `workers`")
             workers = 1
         named = self._named(SIDECAR) if self._given.authz else self._listening(unix=True)[:1]
         return tuple(address for base in named for address in self._of_workers(base, workers))
@@ -63,29 +63,29 @@ class _AddressReader:
         try:
             parse_address(str(addresses[-1]))
         except ValueError as error:
-            self.fault("--workers", str(error), "each worker's socket has its number behind the name: shorten the path")
+            self.fault("--workers", str(error), "the number of the worker is appended to the path: shorten the path")
         return addresses
 
     def mtls(self) -> tuple[NetworkAddress, ...]:
         if self._given.workers is not None:
-            hint = "leave --workers out; name each process with an --authz of its own"
-            self.fault("--workers", "the workers of one process share its TCP port", hint)
+            hint = "leave --workers out; add an --authz for each process"
+            self.fault("--workers", "over TCP, the workers of one process share a port", hint)
         listen_is_set = "listen" in self._settings.model_fields_set
         served = self._listening(unix=False) if listen_is_set else ()
         if served and self._settings.tls is None:
-            hint = "set `tls`, or have it listen on a Unix socket and say --style sidecar"
-            self.fault(self._source, "`tls` is not set: zta-authz would not understand Envoy's TLS", hint)
+            hint = "set `tls`, or set `listen` to a Unix socket and use --style sidecar"
+            self.fault(self._source, "`tls` is not set: zta-authz would not accept Envoy's TLS connections", hint)
         if self._given.authz:
             return self._named(MTLS)
         if not listen_is_set:
             return (parse_address(_DEFAULT_TCP),)
         if served and served[0].is_wildcard:
-            hint = f"say --authz HOST:PORT, for example `{_EXAMPLE[MTLS]}`"
-            self.fault(self._source, f"`listen`: {served[0]} does not say where Envoy reaches zta-authz", hint)
+            hint = f"use --authz HOST:PORT, for example `{_EXAMPLE[MTLS]}`"
+            self.fault(self._source, f"`listen`: {served[0]} is not an address that Envoy can connect to", hint)
         return served[:1]
 
     def _named(self, style: str) -> tuple[NetworkAddress, ...]:
-        """The places that --authz names."""
+        """Return the addresses that --authz gives."""
         addresses = []
         example = f"write for example `{_EXAMPLE[style]}`"
         for text in self._given.authz:
@@ -96,7 +96,7 @@ class _AddressReader:
                 continue
             if address.is_unix is not (style == SIDECAR):
                 kind = "Unix sockets" if style == SIDECAR else "TCP"
-                self.fault("--authz", f"style {style} is for {kind}", example)
+                self.fault("--authz", f"style {style} requires {kind}", example)
             elif address.is_wildcard:
                 self.fault("--authz", "nobody can connect to the address of all interfaces", example)
             else:
@@ -104,18 +104,18 @@ class _AddressReader:
         return tuple(addresses)
 
     def _listening(self, *, unix: bool) -> tuple[NetworkAddress, ...]:
-        """The places of one kind that zta-authz listens on by its settings."""
+        """Return the addresses of one kind in the setting `listen`."""
         texts = [text for text in self._settings.listen if text.startswith(_UNIX) is unix]
         if not texts and not self._given.authz:
             what = "a Unix socket" if unix else "TCP"
             other = MTLS if unix else SIDECAR
             self.fault(
-                self._source, f"`listen`: zta-authz does not listen on {what}", f"add one, or say --style {other}"
+                self._source, f"`listen`: zta-authz does not listen on {what}", f"add one, or use --style {other}"
             )
         addresses = []
         for text in texts:
             try:
                 addresses.append(parse_address(text))
             except ValueError as error:
-                self.fault(self._source, f"`listen`: {error}", "write another address there")
+                self.fault(self._source, f"`listen`: {error}", "change the setting")
         return tuple(addresses)

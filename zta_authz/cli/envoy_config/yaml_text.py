@@ -1,7 +1,7 @@
-"""YAML for people: comments that say why, the order in which one reads, short mappings on one line.
+"""Write readable YAML: with comments, a deliberate order of keys, and short mappings on one line.
 
-Each value has a path, by which comments and orders are found: the keys to it, joined by dots, from the nearest message
-that has a name of its own: `ExtAuthz.grpc_service.timeout`, `Cluster[zta_authz].health_checks`.
+Comments and orders are looked up by path. A path has the keys to a value, joined by dots, starting at the nearest named
+message: `ExtAuthz.grpc_service.timeout`, `Cluster[zta_authz].health_checks`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _FLOW_WIDTH: Final = 100
 _PLAIN: Final = re.compile(r"(?:[A-Za-z/][A-Za-z0-9_./-]*|[0-9]+(?:\.[0-9]+)?s)\Z")
 _WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 _NAMED: Final = {"clusters": "Cluster", "listeners": "Listener", "filters": "Filter", "http_filters": "HttpFilter"}
-"""Lists whose items' paths begin anew."""
+"""Lists whose items start a new path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Comments by the path of what they stand above, and for some mappings which keys come first."""
+    """Comments by path, and the keys that come first in some mappings."""
 
     notes: Mapping[str, str]
     order: Mapping[str, tuple[str, ...]]
 
 
 def render(mapping: Mapping[str, Any], path: str, annotations: Annotations, indent: int = 0) -> str:
-    """`mapping`, whose path is `path`, as YAML text: the same text for the same values, ending with a line end."""
+    """Write `mapping`, whose path is `path`, as YAML text. The result is deterministic and ends with a line end."""
     return "".join(f"{line}\n" for line in _Writer(annotations).mapping(mapping, path, indent))
 
 
 def comment(text: str, indent: int = 0) -> list[str]:
-    """Comment lines; a line of `text` that begins with a space is kept as it is, the others are wrapped."""
+    """Return comment lines. Lines of `text` that start with a space are kept, the others are wrapped."""
     start = " " * indent + "#"
     lines: list[str] = []
     for line in text.splitlines():
@@ -52,7 +52,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def scalar(value: object) -> str:
-    """One value as YAML 1.1 and 1.2 and JSON-minded readers all take it; text is quoted wherever that is in doubt."""
+    """Write a scalar that YAML 1.1, YAML 1.2 and JSON parsers read alike. Text is quoted unless clearly safe."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -64,7 +64,7 @@ def scalar(value: object) -> str:
 
 
 def _quoted(char: str) -> str:
-    """One character of a double-quoted scalar (YAML 1.2, 5.7)."""
+    """Escape one character of a double-quoted scalar (YAML 1.2, section 5.7)."""
     if char in '"\\':
         return f"\\{char}"
     return char if char.isprintable() else f"\\U{ord(char):08x}"
@@ -113,7 +113,7 @@ class _Writer:
                 dashed = True
 
     def _flow(self, value: Any, here: str) -> str:
-        """The value on one line, "" where it would hide something: a comment below, a type, a list of mappings."""
+        """Write the value on one line; "" if it has comments, a type or a list of mappings inside."""
         if isinstance(value, list):
             return "" if any(isinstance(item, dict) for item in value) else f"[{', '.join(map(scalar, value))}]"
         if not isinstance(value, dict):

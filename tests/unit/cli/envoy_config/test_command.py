@@ -103,7 +103,7 @@ def test_settings_that_listen_on_tcp_alone_make_it_mutual_tls(
     assert addresses(cluster) == [{"socket_address": {"address": "10.1.2.3", "port_value": 9191}}]
     assert expected_id(cluster) == "spiffe://shop.example/ns/zta-system/sa/zta-authz"
     assert main(["envoy-config", "--config", config, "--part", "cluster"]) == 0
-    assert "`tls.allowed_spiffe_ids` lists: spiffe://shop.example/envoy." in " ".join(
+    assert "`tls.allowed_spiffe_ids` of zta-authz must list it: spiffe://shop.example/envoy." in " ".join(
         capsys.readouterr().out.replace("#", " ").split()
     )
 
@@ -197,7 +197,7 @@ def test_an_option_that_changes_nothing_of_what_is_printed_is_a_fault(
     assert main(["envoy-config", "--part", part, *options]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["--cors-origin", "--upstream-protocol", "--websocket"]
-    assert all(f"changes nothing of the {part}" in line for line in lines)
+    assert all(f"has no effect on --part {part}" in line for line in lines)
     assert main(["envoy-config", "--part", "all", *options]) == 0
 
 
@@ -216,7 +216,7 @@ def test_an_origin_with_a_port_that_browsers_leave_out_is_refused(
 )
 def test_what_is_not_an_origin_is_refused(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envoy-config", f"--cors-origin={origin}"]) == 2
-    assert "is not the origin of pages" in capsys.readouterr().err
+    assert "is not an origin" in capsys.readouterr().err
 
 
 def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +233,10 @@ def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("upstream", "note"),
-    [("127.0.0.1:1", "reachable from nowhere but here"), ("app.default.svc:80", "is asked by nobody")],
+    [
+        ("127.0.0.1:1", "accepts connections from this machine only"),
+        ("app.default.svc:80", "connections that bypass Envoy are not authorized"),
+    ],
 )
 def test_an_application_that_others_can_reach_is_said_to_be_so(
     upstream: str, note: str, capsys: pytest.CaptureFixture[str]
@@ -264,7 +267,7 @@ def test_the_clients_address_is_taken_as_the_settings_take_it(
     behind = settings_file(tmp_path, "client_address: {use_remote_address: false, xff_num_trusted_hops: 1}\n")
     assert manager(printed(capsys, "--config", behind))["use_remote_address"] is False
     assert main(["envoy-config", "--config", behind]) == 0
-    assert "X-Forwarded-For says who the client is" in capsys.readouterr().out
+    assert "X-Forwarded-For has the client's address" in capsys.readouterr().out
     assert manager(printed(capsys, "--config", settings_file(tmp_path, "workers: 1\n")))["use_remote_address"] is True
 
 
@@ -358,9 +361,11 @@ def test_clients_may_connect_without_a_certificate_where_that_is_asked_for(capsy
     assert tls("--client-certificates", "required") == required
     assert optional["common_tls_context"] == required["common_tls_context"], "one that is shown is still verified"
     assert main(["envoy-config", "--client-certificates", "optional"]) == 0
-    assert "one that is shown is verified" in " ".join(capsys.readouterr().out.replace("#", "").split())
+    assert "A certificate that a client presents is verified" in " ".join(
+        capsys.readouterr().out.replace("#", "").split()
+    )
 
 
 def test_client_certificates_are_refused_for_a_part_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envoy-config", "--part", "filter", "--client-certificates", "optional"]) == 2
-    assert "--client-certificates: changes nothing of the filter" in capsys.readouterr().err
+    assert "--client-certificates: has no effect on --part filter" in capsys.readouterr().err

@@ -29,17 +29,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         (["--authz", "unix:/run/a\nb.sock"], "--authz", "control character"),
         (["--authz", "unix:/run/../a.sock"], "--authz", "`..`"),
         (["--authz", "unix:a.sock"], "--authz", "absolute path"),
-        (["--style", "sidecar", "--authz", "127.0.0.1:9191"], "--authz", "style sidecar is for Unix sockets"),
-        (["--style", "mtls", "--authz", "unix:/a"], "--authz", "style mtls is for TCP"),
+        (["--style", "sidecar", "--authz", "127.0.0.1:9191"], "--authz", "style sidecar requires Unix sockets"),
+        (["--style", "mtls", "--authz", "unix:/a"], "--authz", "style mtls requires TCP"),
         (["--style", "mtls", "--authz", "0.0.0.0:9191"], "--authz", "all interfaces"),
-        (["--style", "mtls", "--authz", "A_B:9191"], "--authz", "not an IP address, and no DNS name"),
-        (["--authz", "unix:/a", "--authz", "unix:/a"], "--authz", "named twice"),
+        (["--style", "mtls", "--authz", "A_B:9191"], "--authz", "not an IP address, and not a DNS name"),
+        (["--authz", "unix:/a", "--authz", "unix:/a"], "--authz", "given twice"),
         (["--workers", "0"], "--workers", "not a number from 1 to 64"),
         (["--workers", "65"], "--workers", "not a number from 1 to 64"),
         (["--authz", "unix:/" + "x" * 105, "--workers", "2"], "--workers", "at most 107"),
-        (["--style", "mtls", "--workers", "2"], "--workers", "share its TCP port"),
-        (["--authz-id", "spiffe://a/b"], "--authz-id", "no certificate"),
-        (["--trust-domain", "a"], "--trust-domain", "no certificate"),
+        (["--style", "mtls", "--workers", "2"], "--workers", "share a port"),
+        (["--authz-id", "spiffe://a/b"], "--authz-id", "do not use TLS"),
+        (["--trust-domain", "a"], "--trust-domain", "do not use TLS"),
         (["--style", "mtls", "--authz-id", "https://a/b"], "--authz-id", "spiffe://"),
         (["--style", "mtls", "--authz-id", "spiffe://a/b\n"], "--authz-id", "SPIFFE ID"),
         (["--style", "mtls", "--trust-domain", "A.example"], "--trust-domain", "trust domain"),
@@ -49,11 +49,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         (["--timeout", "-1s"], "--timeout", "1ms to 60s"),
         (["--body-bytes", "1k"], "--body-bytes", "not a number"),
         (["--body-bytes", "4194304"], "--body-bytes", "at most 4194304 bytes"),
-        (["--listen", "unix:/run/x"], "--listen", "TCP"),
+        (["--listen", "unix:/run/x"], "--listen", "a Unix socket is not supported"),
         (["--listen", "example.com:1"], "--listen", "not an IP address"),
         (["--listen", "0.0.0.0:0"], "--listen", "port 0"),
         (["--upstream", "0.0.0.0:8080"], "--upstream", "all interfaces"),
-        (["--upstream", "my_app:8080"], "--upstream", "not an IP address, and no DNS name"),
+        (["--upstream", "my_app:8080"], "--upstream", "not an IP address, and not a DNS name"),
         (["--upstream", "localhost:0"], "--upstream", "port 0"),
         (["--admin", "0.0.0.0:9901"], "--admin", "other machines"),
         (["--admin", "10.0.0.1:9901"], "--admin", "other machines"),
@@ -86,7 +86,7 @@ def _joined(arguments: list[str]) -> list[str]:
         ('listen: ["127.0.0.1:9191"]', ["--style", "sidecar"], "does not listen on a Unix socket"),
         ('listen: ["unix:/a"]', ["--style", "mtls"], "does not listen on TCP"),
         ('listen: ["127.0.0.1:9191"]', [], "`tls` is not set"),
-        ('listen: ["0.0.0.0:9191"]' + TLS, [], "does not say where Envoy reaches zta-authz"),
+        ('listen: ["0.0.0.0:9191"]' + TLS, [], "is not an address that Envoy can connect to"),
         ('listen: ["127.0.0.1:0"]' + TLS, [], "port 0"),
         ('listen: ["unix:/a/../b"]', [], "`..`"),
         ("http2: {max_message_bytes: 8192}", ["--body-bytes", "8192"], "at most 8192 bytes"),
@@ -127,7 +127,7 @@ def test_without_envoys_messages_it_says_how_to_get_them(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "envoy_data_plane.envoy.config.bootstrap.v3", None)
     (fault,) = refused(capsys)
-    assert "envoy-data-plane is not installed" in fault
+    assert "envoy-data-plane, a dependency of zta-authz, is not installed" in fault
     assert "pip install envoy-data-plane" in fault
     needed = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     assert [need for need in needed if need.startswith("envoy-data-plane")] != []
