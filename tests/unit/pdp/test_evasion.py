@@ -437,4 +437,4 @@ def test_a_condition_that_searches_header_names_is_unknown_if_a_name_is_ambiguou
         assert decide(denied, asked, Evidence(), 0.0).reason is expected
     asked = RequestAttributes("GET", "/", "a", headers=Headers({name: ("admin",)}, exact=True))
     (line,) = explain(denied, asked, Evidence(), 0.0).matched
-    assert ("may take for another" in line) is (name != "x-role")
+    assert ("may read as another" in line) is (name != "x-role")

@@ -1,13 +1,13 @@
-"""Conditions in CEL (Common Expression Language), type-checked when loaded, bounded, and three-valued.
+"""Conditions in CEL (Common Expression Language): type-checked when loaded, bounded, and three-valued.
 
-A condition is true, false or Unknown. Whatever the runtime can't evaluate (a claim that is not there, an integer out of
-range) is Unknown, and Unknown never widens access: an ALLOW does not match, a DENY does. The runtime hands errors back
-as values that Python takes for true, so only a value of type BOOL that `is True` counts.
+A condition is true, false or Unknown. If the runtime can't evaluate it (a missing claim, an integer out of range), it
+is Unknown, and Unknown never widens access: an ALLOW does not match, a DENY does. The runtime returns errors as values
+that are truthy in Python, so only a value of type BOOL that `is True` counts as true.
 
-The runtime bounds steps but not memory, so expressions that can build large values are refused when loaded: `map` and
-`filter`, comprehensions within comprehensions, `+` within a comprehension, regular expressions that are not literals or
-are too large. Time is bounded for each request, by what the text says of costs and the sizes of what it reads: beyond
-the bound a condition is Unknown without being evaluated.
+The runtime bounds steps but not memory, so expressions that can build large values are rejected when loaded: `map` and
+`filter`, nested comprehensions, `+` within a comprehension, and regular expressions that are not literals or are too
+large. Time is bounded per request, by the cost of the expression and the sizes of the values it reads: beyond the
+bound, a condition is Unknown without being evaluated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.inputs import Inputs
 
 Names = frozenset[str] | None
-"""Fields of a variable; None for all of them."""
+"""Names of a variable's fields; None for all fields."""
 
 MAX_LENGTH: Final = 2048
 _TYPE: Final = cel.Type
@@ -48,11 +48,11 @@ _NAMES: Final = re.compile(
 _LITERAL: Final = re.compile(r"[bBrR]{0,2}[\"']+(.*?)[\"']+", re.DOTALL)
 _WITH_PORT: Final = re.compile(r":(?!//)")
 _BUILDING: Final = frozenset(("map", "filter"))
-_PLACE: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_ERROR_POSITION: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
 
 class ConditionError(ValueError):
-    """An expression that can't be used: `line` and `column` count from 1 within the expression."""
+    """An invalid expression; `line` and `column` count from 1 within the expression."""
 
     def __init__(self, message: str, hint: str, line: int = 1, column: int = 1) -> None:
         super().__init__(message)
@@ -64,9 +64,9 @@ class ConditionError(ValueError):
 class Condition:
     """A compiled expression of type bool.
 
-    In strict reading three things are Unknown: looking at a header with several values; what depends on whether an
-    IPv6 address or the IPv4 address that it stands for is looked at; and what depends on whether path, query and host
-    are looked at as they came, or as an upstream may read them.
+    In strict mode, a condition is also Unknown if it reads a header with several values, if its value is not the same
+    for an IPv6 address and the IPv4 address embedded in it, or if its value is not the same for the received path,
+    query and host and for the forms that an upstream may read.
     """
 
     __slots__ = (
@@ -75,7 +75,11 @@ class Condition:
     )  # fmt: skip
 
     def __init__(self, text: str) -> None:
-        """Compile `text`. Raises ConditionError."""
+        """Compile `text`.
+
+        Raises:
+            ConditionError: if the expression is invalid, not a bool, or could cost too much.
+        """
         self.text = text
         _check_bounds(text)
         try:
@@ -99,41 +103,43 @@ class Condition:
         self._cost = cost_of(text, variables_in, literal_value)
 
     def evaluate(self, inputs: Inputs) -> bool | None:
-        """True, false, or None where it can't be told."""
-        told = inputs.conditions.results
-        if told is None or self._reads_token:
+        """The value: true, false, or None for Unknown."""
+        results = inputs.conditions.results
+        if results is None or self._reads_token:
             return self._evaluate(inputs)
-        value = told.get(self)
+        value = results.get(self)
         if value is None:
             value = self._evaluate(inputs)
             if value is not None:
-                told[self] = value
+                results[self] = value
         return value
 
     def _evaluate(self, inputs: Inputs) -> bool | None:
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             return None
         value = self._value(inputs)
-        return None if value is None or self._hangs_on_reading(inputs, value) else value
+        return None if value is None or self._depends_on_reading(inputs, value) else value
 
-    def _hangs_on_reading(self, inputs: Inputs, value: bool | None) -> str:
-        """What makes `value` another: an address for another, or what an upstream may read for path, query or host."""
+    def _depends_on_reading(self, inputs: Inputs, value: bool | None) -> str:
+        """Why another reading of an address, path, query or host gives another value than `value`; "" if none does."""
         if not inputs.strict:
             return ""
-        meant = inputs.with_embedded_ipv4() if self._reads_addresses else None
-        if meant is not None and self._differs(inputs, (meant,), value):
-            return "an IPv6 address stands for an IPv4 address, and the condition is not the same for both"
-        what = self._respelled
-        if what is not None and self._differs(inputs, inputs.respelled(what), value):
-            return "the path, query or host may be read in other ways, and the condition is not the same for all"
+        ipv4_view = inputs.with_embedded_ipv4() if self._reads_addresses else None
+        if ipv4_view is not None and self._differs(inputs, (ipv4_view,), value):
+            return "an IPv6 address stands for an IPv4 address, and the condition has different values for them"
+        parts = self._respelled
+        if parts is not None and self._differs(inputs, inputs.respelled(parts), value):
+            return (
+                "the path, query or host may be read in several ways, and the condition has different values for them"
+            )
         return ""
 
     def _differs(self, inputs: Inputs, others: tuple[Inputs, ...], value: bool | None) -> bool:
         for other in others:
             other.share_condition_units(inputs, len(others))
-            found = self._value(other)
+            other_value = self._value(other)
             inputs.continue_condition_units(other)
-            if found is not value:
+            if other_value is not value:
                 return True
         return False
 
@@ -142,18 +148,18 @@ class Condition:
             if self._cost is not None and not self._affordable(self._cost, inputs):
                 return None
             return _truth(self._expression, _activation(self.variables, inputs))
-        except Exception:  # noqa: BLE001 - whatever the runtime can't take is Unknown, and never an allow
+        except Exception:  # noqa: BLE001 - whatever the runtime can't evaluate is Unknown, never an allow
             return None
 
     def why_unknown(self, inputs: Inputs) -> str:
-        """Why the condition is Unknown without being evaluated, "" where it is evaluated."""
+        """Why the condition is Unknown without being evaluated; "" if it is evaluated."""
         if self._headers != frozenset() and inputs.strict and self._repeated(inputs):
             names = inputs.header_names() if self._headers is None else self._headers
             unclear = sorted(name for name in names if inputs.header_unclear(name))
             if not unclear:
-                return "a header has a name that an application may take for another"
+                return "a header has a name that an application may read as another name"
             return f"header `{unclear[0]}` has several values, or blanks around one"
-        reading = self._hangs_on_reading(inputs, self._value(inputs))
+        reading = self._depends_on_reading(inputs, self._value(inputs))
         if reading:
             return reading
         try:
@@ -161,21 +167,21 @@ class Condition:
             if self._cost is not None and self._cost.units(_sizes(self._reads, inputs)) > MAX_UNITS:
                 return "it would cost too much on what it reads"
         except Exception as error:  # noqa: BLE001 - as above
-            return f"the runtime can't hold what it reads: {error}"
+            return f"the runtime can't represent what it reads: {error}"
         del activation
         return ""
 
     def _repeated(self, inputs: Inputs) -> bool:
-        """Whether a header it may look at has several values: rules judge each on its own, an expression can't.
+        """Whether a header that the condition may read has several values, which an expression can't compare singly.
 
-        A value with blanks around it counts as two, because the upstream may see it without.
+        A value with blanks around it counts as two, because the upstream may see it without blanks.
         """
         if self._headers is None:
             return inputs.any_header_unclear()
         return any(inputs.header_unclear(name) for name in self._headers)
 
     def _affordable(self, cost: Cost, inputs: Inputs) -> bool:
-        """Whether the request's conditions may cost that much too; what is costly is taken from what they may."""
+        """Whether `cost` fits into the request's budget; the part beyond the free units is subtracted from it."""
         units = cost.units(_sizes(self._reads, inputs))
         memory = inputs.conditions
         if units <= memory.free:
@@ -187,7 +193,7 @@ class Condition:
 
 
 def _respelled(variables: tuple[str, ...], text: str) -> RespelledParts | None:
-    """What of a condition an upstream may read otherwise. A port is not cut off where a literal has one."""
+    """The parts of a condition that an upstream may read differently. The port is kept if a literal has one."""
     path, query, host = (name in variables for name in ("request.path", "request.query", "request.host"))
     if not (path or query or host):
         return None
@@ -196,63 +202,63 @@ def _respelled(variables: tuple[str, ...], text: str) -> RespelledParts | None:
 
 
 def variables_in(text: str) -> tuple[str, ...]:
-    """The variables that an expression names, in order of the alphabet."""
+    """The variables that an expression uses, in alphabetical order."""
     return tuple(sorted({"".join(name.split()) for name in _NAMES.findall(without_strings(text))}))
 
 
 def evaluate_part(text: str, inputs: Inputs) -> Any:
-    """The runtime's value of an expression that is part of a compiled condition."""
+    """Evaluate a part of a compiled condition to the runtime's value."""
     return _ENV.compile(text).eval(_activation(variables_in(text), inputs))
 
 
 def evaluate_text(text: str, inputs: Inputs) -> bool | None:
-    """The value of an expression that is part of a compiled condition; None where it is not a boolean."""
+    """Evaluate a part of a compiled condition; None if its value is not a boolean."""
     return _truth(_ENV.compile(text), _activation(variables_in(text), inputs))
 
 
 def _truth(expression: Any, activation: Any) -> bool | None:
-    """What the runtime says: true, false, or None for an error and for a value of another type."""
+    """The runtime's result: true, false, or None for an error or a value of another type."""
     result = expression.eval(activation)
     value = result.value() if result.type() == _BOOL else None
     return value if isinstance(value, bool) else None
 
 
 def _sizes(reads: tuple[tuple[str, ...], Names, Names], inputs: Inputs) -> Sizes:
-    """The sizes of what a condition reads, measured once a request: variables, and of two the fields, None for all."""
-    found = inputs.conditions.sizes.get(reads)
-    if found is None:
+    """The sizes of the variables, headers and claims that a condition reads (None for all), measured once a request."""
+    sizes = inputs.conditions.sizes.get(reads)
+    if sizes is None:
         variables, headers, claims = reads
         values: list[Any] = []
         for name in variables:
             if name == "request.headers" and headers is not None:
-                values += (",".join(inputs.header(each)) for each in headers)
+                values += (",".join(inputs.header(field)) for field in headers)
             elif name == "claims" and claims is not None:
                 given = inputs.claims or {}
-                values += (given[each] for each in claims if each in given)
+                values += (given[field] for field in claims if field in given)
             else:
                 values.append(_value(name, inputs))
-        found = inputs.conditions.sizes[reads] = _measured(values)
-    return found
+        sizes = inputs.conditions.sizes[reads] = _measured(values)
+    return sizes
 
 
 def _measured(values: list[Any]) -> Sizes:
-    """The sizes of these values and of all that is in them, names of fields included."""
+    """The sizes of these values and of all values and field names in them."""
     characters = longest = elements = 0
-    rest: list[Collection[Any]] = [values]
-    while rest:
-        some = rest.pop()
-        if not _TEXTS.issuperset(map(type, some)):
-            for value in some:
+    batches: list[Collection[Any]] = [values]
+    while batches:
+        batch = batches.pop()
+        if not _TEXTS.issuperset(map(type, batch)):
+            for value in batch:
                 kind = type(value)
                 if kind is dict:
                     elements = max(elements, len(value))
-                    rest += (value.keys(), value.values())
+                    batches += (value.keys(), value.values())
                 elif kind is list or kind is tuple:
                     elements = max(elements, len(value))
-                    rest.append(value)
-            some = [value for value in some if type(value) is str]
-        if some:  # nearly always all of them: measured in C
-            lengths = list(map(len, some))
+                    batches.append(value)
+            batch = [value for value in batch if type(value) is str]
+        if batch:  # nearly always all of them: measured in C
+            lengths = list(map(len, batch))
             characters += sum(lengths)
             longest = max(longest, *lengths)
     return Sizes(characters, longest, elements)
@@ -267,31 +273,31 @@ def _value(name: str, inputs: Inputs) -> Any:
 
 
 def literal_value(text: str) -> str:
-    """The value of a literal, as the runtime reads it."""
+    """The value of a string literal, as the runtime reads it."""
     value = _ENV.compile(text).eval(_ENV.Activation({})).value()
     return value if isinstance(value, str) else ""
 
 
 def _claims_named(text: str) -> Names:
-    """The claims an expression can look at; None where it may look at any."""
+    """The claims that an expression can read; None if it may read any."""
     tokens = tokens_of(text)
     words = [token.group() for token in tokens]
-    found: set[str] = set()
+    claims: set[str] = set()
     for at, word in enumerate(words):
         if word != "claims" or tokens[at].lastgroup != "name" or words[at - 1 : at] == ["."]:
             continue
         follows = words[at + 1 : at + 4]
         if follows[:1] == ["."] and len(follows) > 1 and follows[2:] != ["("]:
-            found.add(follows[1])
+            claims.add(follows[1])
         elif len(follows) == 3 and follows[0] == "[" and follows[2] == "]" and tokens[at + 2].lastgroup == "string":
-            found.add(literal_value(follows[1]))
+            claims.add(literal_value(follows[1]))
         else:
             return None
-    return frozenset(found)
+    return frozenset(claims)
 
 
 def _headers_named(text: str) -> frozenset[str] | None:
-    """The headers an expression can look at: every literal and name in it; None where it may look at any."""
+    """The headers that an expression can read: every literal and name in it; None if it may read any."""
     tokens = tokens_of(text)
     words = [token.group() for token in tokens]
     for at in range(len(words) - 2):
@@ -308,20 +314,20 @@ def _headers_named(text: str) -> frozenset[str] | None:
 
 
 def _activation(variables: tuple[str, ...], inputs: Inputs) -> Any:
-    """The variables' values, made once a request for each set of variables."""
-    found = inputs.conditions.activations.get(variables)
-    if found is None:
-        found = inputs.conditions.activations[variables] = _ENV.Activation(
+    """The runtime's activation for a set of variables, made once a request."""
+    activation = inputs.conditions.activations.get(variables)
+    if activation is None:
+        activation = inputs.conditions.activations[variables] = _ENV.Activation(
             {name: value for name in variables if (value := _value(name, inputs)) is not None}
         )
-    return found
+    return activation
 
 
 def _compile_error(error: RuntimeError) -> ConditionError:
-    found = _PLACE.search(str(error))
-    if found is None:
+    match = _ERROR_POSITION.search(str(error))
+    if match is None:
         return ConditionError(str(error).splitlines()[0], "see the policy reference for the language")
-    line, column, message = int(found[1]), int(found[2]), found[3].removesuffix(" (in container '')")
+    line, column, message = int(match[1]), int(match[2]), match[3].removesuffix(" (in container '')")
     hint = "see the policy reference for the language"
     if message.startswith("undeclared reference"):
         hint = f"known variables: {', '.join(VARIABLES)}"
@@ -331,11 +337,11 @@ def _compile_error(error: RuntimeError) -> ConditionError:
 
 
 def _check_bounds(text: str) -> None:
-    """Refuse what could cost without bound. Raises ConditionError."""
+    """Reject expressions whose memory is unbounded. Raises ConditionError."""
     if len(text) > MAX_LENGTH:
         raise ConditionError(f"the condition has {len(text)} characters, more than {MAX_LENGTH}", "split the rule")
     tokens = tokens_of(text)
-    inside: list[bool] = []  # for each open bracket: does it belong to a comprehension, or stand within one?
+    inside: list[bool] = []  # for each open bracket, whether it is that of a comprehension or inside one
     for at, token in enumerate(tokens):
         word = token.group()
         called = at + 1 < len(tokens) and tokens[at + 1].group() == "("
@@ -362,11 +368,11 @@ def _check_call(text: str, tokens: list[re.Match[str]], at: int, *, within: bool
 
 
 def _check_pattern(text: str, tokens: list[re.Match[str]], at: int) -> None:
-    """`x.matches('literal')` or `matches(x, 'literal')`: the pattern is the literal just before the bracket closes."""
-    place = closing(tokens, at + 1)
-    if place == len(tokens):
-        return  # unbalanced: the compiler says so
-    literal, before = tokens[place - 1], tokens[place - 2]
+    """Check the pattern of `x.matches('literal')` or `matches(x, 'literal')`: the last token in the brackets."""
+    end = closing(tokens, at + 1)
+    if end == len(tokens):
+        return  # unbalanced: the compiler reports it
+    literal, before = tokens[end - 1], tokens[end - 2]
     if literal.lastgroup != "string" or before.group() not in ("(", ","):
         raise _at(text, tokens[at], "the pattern of `matches` is not a literal", "write it in quotes")
     try:

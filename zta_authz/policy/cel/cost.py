@@ -1,7 +1,7 @@
-"""What evaluating a condition may cost, in units of about 20 ns, from its text and the sizes of what it reads.
+"""Upper bounds for the cost of conditions, in units of about 20 ns, from their text and the sizes of what they read.
 
-The runtime bounds steps, but one step may be long: a regular expression over a header of 60 KiB, or over it again for
-each element of a list. The text is looked at once, when loaded; each request then gives the sizes.
+The runtime bounds steps, but one step may be long: a regular expression over a header of 60 KiB, repeated for each
+element of a list. The text is analysed once, when loaded; each request supplies the sizes.
 
 Measured with the runtime's RE2: it compiles the pattern for each call (6 us, and 0.5 us an instruction). Matching costs
 at most 20 to 50 ns a character and instruction, where the automaton has too many states to keep; a pattern of few
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     Tokens = list[re.Match[str]]
 
 MAX_PATTERN: Final = 2048
-"""Instructions of one pattern with its repetitions written out; larger ones are refused when loaded."""
+"""Instructions of one pattern with its repetitions expanded; larger patterns are rejected when loaded."""
 MAX_UNITS: Final = 1_000_000
-"""What one condition may cost, and what all conditions of a request may cost together beyond `FREE_UNITS` each."""
+"""The maximum cost of one condition, and of all conditions of a request together beyond `FREE_UNITS` each."""
 FREE_UNITS: Final = 16_384
-"""What each condition may cost besides; further looks at the same request, for other tokens say, share it again."""
+"""The cost of each condition that is not counted; further views of a request (for other tokens, say) share it."""
 COMPREHENSIONS: Final = frozenset(("exists", "exists_one", "all"))
 _OPERATORS: Final = frozenset(("in", "+", "==", "!=", "<", "<=", ">", ">="))
 _COSTLY: Final = COMPREHENSIONS | {"matches", "contains", "size", "bytes", "string", "+"}
-_COPIES: Final = 8  # passes that a `+` counts for: what it joins is copied again by each `+` after it
+_COPIES: Final = 8  # passes per `+`: each later `+` copies the text again
 _SMALL_PATTERN: Final = 12  # at most 2**12 states, which RE2 keeps
 _REPETITION: Final = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
 _GROUP: Final = re.compile(r"\((?:\?(?:P?<[^>]*>|[A-Za-z-]*:|(?P<flags>[A-Za-z-]*\))))?")
@@ -46,7 +46,7 @@ _UNITS_AN_INSTRUCTION: Final = 25
 
 
 class Sizes(NamedTuple):
-    """What a condition reads of one request: all characters, the longest text, the most elements of one collection."""
+    """Sizes of what a condition reads: all characters, the longest text, the elements of the largest collection."""
 
     characters: int = 0
     longest: int = 0
@@ -54,10 +54,10 @@ class Sizes(NamedTuple):
 
 
 class ConditionMemory:
-    """What the conditions of one request share: values of variables by name, the runtime's by set of variables, sizes.
+    """State that the conditions of one request share: values by variable, activations by set of variables, and sizes.
 
-    `units` is what they may still cost together, `free` what each may cost besides. `told` has values of
-    conditions that read no token, None where one token at most is asked about.
+    `units` is the remaining common budget, `free` the uncounted cost of each condition. `results` has the values of
+    conditions that read no token; it is None if the rules are evaluated for one token only.
     """
 
     __slots__ = ("activations", "free", "header_unclear", "results", "sizes", "units", "values")
@@ -69,66 +69,70 @@ class ConditionMemory:
         self.header_unclear: bool | None = None
         self.units = MAX_UNITS
         self.free = FREE_UNITS
-        self.results: dict[object, bool] | None = None  # by `cel.Condition`
+        self.results: dict[object, bool] | None = None  # by `Condition`
 
 
 @dataclass(slots=True)
 class Calls:
-    """Calls in one part of a condition. `patterns` are weights of patterns, by which one character costs."""
+    """Calls in one part of a condition. `patterns` is the sum of the patterns' costs per character."""
 
     passes: int = 0
-    """Calls and operators that look at each text once at most."""
+    """Calls and operators that read each text at most once."""
     searches: int = 0
     patterns: int = 0
     compiling: int = 0
-    """Units that compiling the patterns costs."""
+    """Units for compiling the patterns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a condition's text has of costly calls.
+    """The costly calls of a condition.
 
-    `once` are made once; `each` for every element of a collection, on that element; `crossed` for every element, on
-    something else. `written` bounds the elements of lists that are written in the condition.
+    `once` are made once, `per_element` for every element of a collection on that element, `crossed` for every element
+    on something else. `written` bounds the elements of lists that are written in the condition.
     """
 
     once: Calls
-    each: Calls
+    per_element: Calls
     crossed: Calls
     written: int
 
     def units(self, sizes: Sizes) -> int:
-        """The most that the condition costs on inputs of these sizes."""
+        """The maximum cost of the condition on inputs of these sizes."""
         characters, longest, elements = sizes
         elements = max(elements, self.written)
         one_pass = characters // _CHARACTERS_A_UNIT + elements
         one_search = longest * longest // _COMPARISONS_A_UNIT
-        once, each, crossed = self.once, self.each, self.crossed
+        once, per_element, crossed = self.once, self.per_element, self.crossed
         outside = once.passes * one_pass + once.searches * one_search + once.patterns * longest + once.compiling
-        apart = (each.passes + each.searches) * one_pass + each.searches * one_search + each.patterns * characters
-        for_each = (
+        apart = (
+            (per_element.passes + per_element.searches) * one_pass
+            + per_element.searches * one_search
+            + per_element.patterns * characters
+        )
+        per_step = (
             crossed.passes * one_pass
             + crossed.searches * one_search
             + crossed.patterns * longest
             + crossed.compiling
-            + each.compiling
+            + per_element.compiling
         )
-        return outside + apart + elements * for_each
+        return outside + apart + elements * per_step
 
 
 def cost_of(text: str, variables_in: Callable[[str], Iterable[str]], literal: Callable[[str], str]) -> Cost | None:
-    """The cost of a compiled condition; None where it has no costly call.
+    """The cost of a compiled condition; None if it has no costly call.
 
-    `variables_in` gives the variables that a text names, `literal` the value of a string literal.
+    `variables_in` returns the variables that a text uses, `literal` the value of a string literal.
     """
     tokens = tokens_of(text)
     if not any(token.lastgroup != "string" and token.group() in _COSTLY for token in tokens):
         return None
     scopes = [scope for at in range(len(tokens)) if (scope := _scope(text, tokens, at, variables_in)) is not None]
-    once, each, crossed = Calls(), Calls(), Calls()
+    once, per_element, crossed = Calls(), Calls(), Calls()
     for at, token in enumerate(tokens):
         scope = next((scope for scope in scopes if scope.first <= at <= scope.last), None)
-        calls = once if scope is None else crossed if scope.crossed else each
+        calls = once if scope is None else crossed if scope.crossed else per_element
         word = token.group()
         if not _called(tokens, at):
             calls.passes += _COPIES if word == "+" else word in _OPERATORS
@@ -140,11 +144,11 @@ def cost_of(text: str, variables_in: Callable[[str], Iterable[str]], literal: Ca
             calls.searches += 1
         else:
             calls.passes += 1
-    return Cost(once, each, crossed, sum(token.group() == "," for token in tokens) + 1)
+    return Cost(once, per_element, crossed, sum(token.group() == "," for token in tokens) + 1)
 
 
 class _Scope(NamedTuple):
-    """The body of a comprehension, by its tokens; `crossed` where it reads more than the element it is at."""
+    """The tokens of a comprehension's body; `crossed` if it reads more than the current element."""
 
     first: int
     last: int
@@ -165,7 +169,7 @@ def _scope(text: str, tokens: Tokens, at: int, variables_in: Callable[[str], Ite
         return _Scope(at + 1, last, crossed=True)
     element = [*over, "[", tokens[at + 2].group(), "]"]
     rest: list[str] = []
-    while body:  # `headers[h]` in `headers.exists(h, …)` is the element that it is at
+    while body:  # `headers[h]` in `headers.exists(h, …)` is the current element
         if over and body[: len(element)] == element:
             body = body[len(element) :]
         else:
@@ -174,9 +178,9 @@ def _scope(text: str, tokens: Tokens, at: int, variables_in: Callable[[str], Ite
 
 
 def _range(tokens: Tokens, at: int) -> list[str] | None:
-    """The words of what a comprehension goes over, where it is names joined by dots; else [].
+    """The words of the collection that a comprehension iterates over if it is dotted names, else [].
 
-    None for a list that is written there: what it holds may be there many times.
+    None for a written list, which may contain the same value many times.
     """
     words: list[str] = []
     place = at - 1
@@ -189,7 +193,7 @@ def _range(tokens: Tokens, at: int) -> list[str] | None:
 
 
 def _indexed(tokens: Tokens, closed: int) -> bool:
-    """Whether the brackets that close at `closed` stand after a value, so that they ask for one of its fields."""
+    """Whether the brackets that close at `closed` follow a value, so that they select one of its fields."""
     opened = next((at for at in range(closed, -1, -1) if closing(tokens, at) == closed and at != closed), 0)
     before = tokens[opened - 1] if opened else None
     return before is not None and (
@@ -198,47 +202,47 @@ def _indexed(tokens: Tokens, closed: int) -> bool:
 
 
 def pattern_size(pattern: str) -> int:
-    """About how many instructions a pattern of RE2 has, its repetitions written out; never far below."""
-    groups: list[tuple[int, int]] = []  # of each open group: what stands before it, and the size of its last part
+    """Estimate the instructions of an RE2 pattern with its repetitions expanded; never far too low."""
+    groups: list[tuple[int, int]] = []  # per open group: the size before it, and the size of its last part
     total = last = at = 0
     while at < len(pattern):
         character = pattern[at]
-        found = _next(pattern, at)
-        if character == "(" and found is not None and not found["flags"]:
+        construct = _next(pattern, at)
+        if character == "(" and construct is not None and not construct["flags"]:
             groups.append((total, 0))
             total = last = 0
         elif character == ")" and groups:
             last = total + 1
             total = groups.pop()[0] + last
-        elif character == "{" and found is not None:
-            grown = _repeated(last, found)
+        elif character == "{" and construct is not None:
+            grown = _repeated(last, construct)
             total, last = total - last + grown, grown
         elif character in "*+?|":
             total, last = total + 1, last + 1
         else:
-            last = _atom_size(found)
+            last = _atom_size(construct)
             total += last
-        at = found.end() if found is not None else at + 1
+        at = construct.end() if construct is not None else at + 1
     return total + sum(before for before, _ in groups)
 
 
 def _next(pattern: str, at: int) -> re.Match[str] | None:
-    """The construct at `at` where it is of more than one character."""
+    """The construct at `at` if it has more than one character."""
     forms = {"(": _GROUP, "{": _REPETITION, "\\": _ESCAPE, "[": _CLASS}
     form = forms.get(pattern[at])
     return None if form is None else form.match(pattern, at)
 
 
-def _repeated(size: int, found: re.Match[str]) -> int:
-    """The size of `x{least,most}` where x has `size`."""
-    least = int(found[1])
-    most = int(found[3]) if found[3] else least + 1 if found[2] else least
+def _repeated(size: int, repetition: re.Match[str]) -> int:
+    """The size of `x{least,most}` if x has `size`."""
+    least = int(repetition[1])
+    most = int(repetition[3]) if repetition[3] else least + 1 if repetition[2] else least
     return size * max(1, least, most) + max(0, most - least)
 
 
-def _atom_size(found: re.Match[str] | None) -> int:
-    if found is None or found.re is not _ESCAPE:
+def _atom_size(atom: re.Match[str] | None) -> int:
+    if atom is None or atom.re is not _ESCAPE:
         return 1
-    if found["quoted"] is not None:
-        return max(1, len(found["quoted"]))
-    return _PROPERTY_SIZE if found["property"] else 1
+    if atom["quoted"] is not None:
+        return max(1, len(atom["quoted"]))
+    return _PROPERTY_SIZE if atom["property"] else 1

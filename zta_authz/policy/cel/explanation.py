@@ -1,4 +1,4 @@
-"""How a condition came to its value on one request, clause by clause, for operators."""
+"""Explain the value of a condition on one request, clause by clause, for operators."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
     from zta_authz.policy.cel.condition import Condition
     from zta_authz.policy.rules.inputs import Inputs
 
-_MOST_CLAUSES: Final = 12
-_MOST_CHARACTERS: Final = 200
-_CANT_HOLD: Final = "something that a condition can't hold"
+_MAX_CLAUSES: Final = 12
+_MAX_CHARACTERS: Final = 200
+_NOT_CEL: Final = "a value that CEL can't represent"
 _SECRETS: Final = frozenset(("authorization", "cookie", "proxy-authorization", "dpop", "x-api-key", "set-cookie"))
 _WHOLE: Final = frozenset(("request.headers", "claims", "context"))
 
 
 def explain_condition(condition: Condition, inputs: Inputs) -> str:
-    """The condition's value, then each clause's with what it reads: `false: `a == 1` is false (`a` is `2`)`."""
+    """Describe the condition's value and each clause's, with what it reads: `false: `a == 1` is false (`a` is `2`)`."""
     why = condition.why_unknown(inputs)
     if why:
         return f"Unknown: it is not evaluated, because {why}"
     value = condition.evaluate(inputs)
     clauses = outline(condition.text).clauses()
-    parts = [_clause(clause.text, inputs) for clause in clauses[:_MOST_CLAUSES]]
-    more = [f"{len(clauses) - _MOST_CLAUSES} more"] if len(clauses) > _MOST_CLAUSES else []
+    parts = [_clause(clause.text, inputs) for clause in clauses[:_MAX_CLAUSES]]
+    more = [f"{len(clauses) - _MAX_CLAUSES} more"] if len(clauses) > _MAX_CLAUSES else []
     return f"{_word(value)}: {'; '.join([*parts, *more])}"
 
 
 def _clause(text: str, inputs: Inputs) -> str:
     value, error = _evaluated(text, inputs)
-    told = [error.partition(": ")[2] or error] if error else []
-    told += [f"`{name}` is {_shown(name, inputs)}" for name in readings(text) if name != text]
-    return f"`{' '.join(text.split())}` is {_word(value)}" + (f" ({', '.join(told)})" if told else "")
+    notes = [error.partition(": ")[2] or error] if error else []
+    notes += [f"`{name}` is {_shown(name, inputs)}" for name in readings(text) if name != text]
+    return f"`{' '.join(text.split())}` is {_word(value)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _evaluated(text: str, inputs: Inputs) -> tuple[bool | None, str]:
     result = _part(text, inputs)
     if result is None:
-        return None, _CANT_HOLD
+        return None, _NOT_CEL
     if result.type().name() == "BOOL":
         return result.value() is True, ""
     if result.type().name() == "ERROR":
@@ -52,29 +52,29 @@ def _evaluated(text: str, inputs: Inputs) -> tuple[bool | None, str]:
 
 
 def _part(text: str, inputs: Inputs) -> Any:
-    """What the runtime makes of `text`; None where it can't take what the request holds (bytes that are not UTF-8)."""
+    """Evaluate `text`; None if the runtime can't represent what the request has (bytes that are not UTF-8)."""
     try:
         return evaluate_part(text, inputs)
-    except Exception:  # noqa: BLE001 - an explanation says so, as the condition is Unknown then
+    except Exception:  # noqa: BLE001 - the explanation reports it; the condition is then Unknown
         return None
 
 
 def _shown(name: str, inputs: Inputs) -> str:
-    """What is read by `name`; secrets are not shown, whole maps only by their size."""
+    """The value of `name`. Secrets are not shown, and of whole maps only the size."""
     if any(secret in name.lower() for secret in _SECRETS):
         return "not shown"
     result = _part(name, inputs)
     if result is None:
-        return _CANT_HOLD
+        return _NOT_CEL
     if result.type().name() == "ERROR":
-        return "not there"
+        return "absent"
     if name in _WHOLE:
         return f"{len(result.value())} entries"
     return f"`{_cut(str(result))}`"
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
 
 
 def _word(value: bool | None) -> str:
@@ -82,9 +82,9 @@ def _word(value: bool | None) -> str:
 
 
 def readings(text: str) -> tuple[str, ...]:
-    """What an expression reads: variables, with the fields and elements that it names, each once."""
+    """The variables that an expression reads, with the fields and elements that it names, each once."""
     tokens = tokens_of(text)
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     at = 0
     while at < len(tokens):
         last = _variable(tokens, at)
@@ -92,13 +92,13 @@ def readings(text: str) -> tuple[str, ...]:
             at += 1
             continue
         last = _fields(tokens, last)
-        found.setdefault(text[tokens[at].start() : tokens[last].end()])
+        names.setdefault(text[tokens[at].start() : tokens[last].end()])
         at = last + 1
-    return tuple(found)
+    return tuple(names)
 
 
 def _variable(tokens: list[re.Match[str]], at: int) -> int | None:
-    """The last token of the variable that begins at `at`; None where none does."""
+    """The last token of the variable that begins at `at`; None if no variable does."""
     if tokens[at].lastgroup != "name" or (at and tokens[at - 1].group() == "."):
         return None
     for last in (at + 2, at):
@@ -109,7 +109,7 @@ def _variable(tokens: list[re.Match[str]], at: int) -> int | None:
 
 
 def _fields(tokens: list[re.Match[str]], last: int) -> int:
-    """The last token of the fields and elements that follow: names that are not called, literals in brackets."""
+    """The last token of the fields and elements that follow: names without a call, literals in brackets."""
     while last + 2 < len(tokens):
         sign, after = tokens[last + 1].group(), tokens[last + 2]
         called = last + 3 < len(tokens) and tokens[last + 3].group() == "("

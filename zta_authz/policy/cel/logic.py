@@ -1,6 +1,6 @@
-"""What an expression may come to, from what its clauses may: true, false, or None for Unknown.
+"""The possible values of an expression, given those of its clauses: true, false, or None for Unknown.
 
-`&&` and `||` are decided by one false or one true part whatever the others are, as the runtime decides them.
+As in the runtime, one false operand decides `&&` and one true operand decides `||`, whatever the others are.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ ANY: Outcomes = frozenset((True, False, None))
 UNKNOWN: Outcomes = frozenset((None,))
 
 
-def outcomes(part: Outline, clause: Callable[[str], Outcomes]) -> Outcomes:
-    """All that `part` may come to; `clause` says it of one clause's text."""
-    if part.op is Op.CLAUSE:
-        return clause(part.text)
-    below = [outcomes(each, clause) for each in part.parts]
-    if part.op is Op.NOT:
-        return frozenset(None if value is None else not value for value in below[0])
-    if part.op is Op.CHOICE:
-        branches = {True: below[1], False: below[2], None: UNKNOWN}
-        return frozenset(value for asked in below[0] for value in branches[asked])
-    decisive = part.op is Op.OR  # one true part makes an OR true, one false part an AND false
-    found = below[0]
-    for other in below[1:]:
-        found = frozenset(joined(one, two, decisive=decisive) for one, two in product(found, other))
-    return found
+def outcomes(expression: Outline, clause: Callable[[str], Outcomes]) -> Outcomes:
+    """All possible values of `expression`; `clause` returns those of a clause's text."""
+    if expression.op is Op.CLAUSE:
+        return clause(expression.text)
+    operands = [outcomes(operand, clause) for operand in expression.parts]
+    if expression.op is Op.NOT:
+        return frozenset(None if value is None else not value for value in operands[0])
+    if expression.op is Op.CHOICE:
+        branches = {True: operands[1], False: operands[2], None: UNKNOWN}
+        return frozenset(value for condition in operands[0] for value in branches[condition])
+    decisive = expression.op is Op.OR  # a true operand decides an OR, a false one an AND
+    results = operands[0]
+    for other in operands[1:]:
+        results = frozenset(joined(one, two, decisive=decisive) for one, two in product(results, other))
+    return results
 
 
 def joined(one: bool | None, two: bool | None, *, decisive: bool) -> bool | None:
-    """`one || two` where `decisive` is true, else `one && two`."""
+    """`one || two` if `decisive` is true, else `one && two`."""
     if decisive in (one, two):
         return decisive
     return None if None in (one, two) else not decisive

@@ -1,6 +1,6 @@
-"""CEL source text as tokens, and as an outline: `&&`, `||`, `!`, `?:` and brackets around clauses without them.
+"""CEL source text as tokens and as an outline: `&&`, `||`, `!`, `?:` and brackets, with clauses as leaves.
 
-The runtime gives no syntax tree. The outline is enough to say which clause of a condition decided it.
+The runtime exposes no syntax tree. The outline is enough to find the clause that decided a condition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CLOSING: Final = ")]}"
 
 
 class Op(StrEnum):
-    """How the parts of an outline are joined; a clause has no parts."""
+    """The operator that joins the parts of an outline; a clause has no parts."""
 
     AND = "&&"
     OR = "||"
@@ -34,52 +34,52 @@ class Op(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One expression: `text` as written, and what `op` joins. CHOICE has three parts: condition, then, else."""
+    """An expression: `text` as written, and the parts that `op` joins. CHOICE has three: condition, then, else."""
 
     op: Op
     text: str
     parts: tuple[Outline, ...] = ()
 
     def clauses(self) -> tuple[Outline, ...]:
-        """The clauses in it, as they stand."""
-        return (self,) if self.op is Op.CLAUSE else tuple(found for part in self.parts for found in part.clauses())
+        """All clauses, in order."""
+        return (self,) if self.op is Op.CLAUSE else tuple(clause for part in self.parts for clause in part.clauses())
 
 
 def tokens_of(text: str) -> list[re.Match[str]]:
-    """The tokens of `text` without comments. `lastgroup` tells their sort: `string`, `name` or `other`."""
-    return [found for found in _TOKENS.finditer(text) if found.lastgroup != "comment"]
+    """The tokens of `text` without comments; `lastgroup` is their kind: `string`, `name` or `other`."""
+    return [token for token in _TOKENS.finditer(text) if token.lastgroup != "comment"]
 
 
 def without_strings(text: str) -> str:
-    """The text with the content of literals and comments blanked, positions kept."""
+    """The text with literals and comments replaced by blanks, so that positions stay the same."""
 
-    def blank(found: re.Match[str]) -> str:
-        if found.lastgroup in ("name", "other"):
-            return found.group()
-        return re.sub(r"[^\n]", " ", found.group())
+    def blank(token: re.Match[str]) -> str:
+        if token.lastgroup in ("name", "other"):
+            return token.group()
+        return re.sub(r"[^\n]", " ", token.group())
 
     return _TOKENS.sub(blank, text)
 
 
 def outline(text: str) -> Outline:
-    """The outline of an expression that the runtime has compiled, which bounds how deep it nests (32)."""
+    """The outline of an expression. The runtime must have compiled it, which bounds its depth to 32."""
     return _choice(text, tokens_of(text))
 
 
 def closing(tokens: list[re.Match[str]], opening: int) -> int:
-    """Where the bracket at `opening` closes; the number of tokens where it does not."""
+    """The index where the bracket at `opening` closes; the number of tokens if it does not."""
     depth = 0
-    for place in range(opening, len(tokens)):
-        if tokens[place].lastgroup == "other":
-            word = tokens[place].group()
+    for index in range(opening, len(tokens)):
+        if tokens[index].lastgroup == "other":
+            word = tokens[index].group()
             depth += (word in _OPENING) - (word in _CLOSING)
             if depth == 0:
-                return place
+                return index
     return len(tokens)
 
 
 def split(tokens: list[re.Match[str]], *separators: str) -> list[list[re.Match[str]]]:
-    """The runs of tokens between `separators` that stand outside all brackets."""
+    """Split the tokens at `separators` outside all brackets."""
     runs: list[list[re.Match[str]]] = [[]]
     depth = 0
     for token in tokens:
@@ -133,15 +133,15 @@ def _all(text: str, tokens: list[re.Match[str]]) -> Outline:
 
 
 def _unary(text: str, tokens: list[re.Match[str]]) -> Outline:
-    """A negation or bracket of the whole run, else a clause: `!a.b` negates it, `!a == b` and `(a).b` do not."""
-    marks = 0
-    while marks < len(tokens) and tokens[marks].group() == "!":
-        marks += 1
-    inner = tokens[marks:]
-    if marks and not _is_relation(inner):
-        found = _unary(text, inner)
-        return Outline(Op.NOT, _text(text, tokens), (found,)) if marks % 2 else found
-    if not marks and inner and inner[0].group() == "(" and closing(inner, 0) == len(inner) - 1:
+    """A negation or bracket of all tokens, else a clause. `!a.b` is a negation; `!a == b` and `(a).b` are clauses."""
+    negations = 0
+    while negations < len(tokens) and tokens[negations].group() == "!":
+        negations += 1
+    inner = tokens[negations:]
+    if negations and not _is_relation(inner):
+        operand = _unary(text, inner)
+        return Outline(Op.NOT, _text(text, tokens), (operand,)) if negations % 2 else operand
+    if not negations and inner and inner[0].group() == "(" and closing(inner, 0) == len(inner) - 1:
         return _choice(text, inner[1:-1])
     return Outline(Op.CLAUSE, _text(text, tokens))
 
@@ -154,7 +154,7 @@ def _is_relation(tokens: list[re.Match[str]]) -> bool:
 
 def _outside(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
     """The tokens outside all brackets."""
-    found: list[re.Match[str]] = []
+    outside: list[re.Match[str]] = []
     depth = 0
     for token in tokens:
         word = token.group() if token.lastgroup == "other" else ""
@@ -163,8 +163,8 @@ def _outside(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
         elif word and word in _CLOSING:
             depth -= 1
         elif depth == 0:
-            found.append(token)
-    return found
+            outside.append(token)
+    return outside
 
 
 def _text(text: str, tokens: list[re.Match[str]]) -> str:

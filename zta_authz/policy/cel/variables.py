@@ -1,4 +1,4 @@
-"""What conditions can look at: the documented variables, their types, and how each is read from a request."""
+"""The variables of conditions: their CEL types, and how each is read from a request."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _STRINGS: Final = _TYPE.Map(_TYPE.STRING, _TYPE.STRING)
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable of conditions: its CEL type and how it is read."""
+    """A variable of conditions: its CEL type and how it is read."""
 
     type: Any
     read: Callable[[Inputs], Any]
     doc: str
 
 
-def _kubernetes(place: int) -> Callable[[Inputs], str]:
-    """A segment of the peer's SPIFFE ID where its path is Kubernetes' form `/ns/NS/sa/SA`, else ""."""
+def _kubernetes(group: int) -> Callable[[Inputs], str]:
+    """A segment of the peer's SPIFFE ID if its path is `/ns/NS/sa/SA` as in Kubernetes, else ""."""
 
     def read(inputs: Inputs) -> str:
         peer = inputs.identity.peer
         path = peer.spiffe_id.path if peer is not None and peer.spiffe_id is not None else ""
-        found = _KUBERNETES.fullmatch(path)
-        return found[place] if found is not None else ""
+        match = _KUBERNETES.fullmatch(path)
+        return match[group] if match is not None else ""
 
     return read
 
@@ -85,10 +85,10 @@ def _destination(inputs: Inputs) -> str | None:
     return _address(inputs.request.destination.ip, inputs.destination_ips)
 
 
-def _address(text: str, found: tuple[Ip, ...]) -> str | None:
-    """The address as rules compare it, "" where there is none; None, which is Unknown, where it can't be read."""
-    if found:
-        return str(found[0])
+def _address(text: str, addresses: tuple[Ip, ...]) -> str | None:
+    """The address as rules compare it, "" if absent, None (Unknown) if unreadable."""
+    if addresses:
+        return str(addresses[0])
     return None if text else ""
 
 
@@ -131,7 +131,7 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     ),
     "now": Variable(_TYPE.TIMESTAMP, _now, "time of the decision, UTC"),
 }
-"""Every variable a condition may use, with its type: the documented contract."""
+"""All variables of conditions: a documented contract."""
 
 OF_TOKENS: Final = frozenset(("claims", "token.subject", "token.issuer"))
-"""Those that differ between the tokens of one request."""
+"""Variables whose values depend on the token."""

@@ -117,7 +117,7 @@ def one_key(**changed: str) -> str:
         ),
         (
             f"  clients: [{{name: a, keys: [{{hash: '{HASH}'}}]}}, {{name: b, keys: [{{hash: '{HASH}'}}]}}]\n",
-            "stands at",
+            "is also at",
         ),
     ],
 )

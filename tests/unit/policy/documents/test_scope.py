@@ -146,6 +146,6 @@ def test_check_judges_the_files_it_is_given_by_namespace_and_those_of_the_settin
     assert main(["check", "--config", str(config)]) == 2
     assert "a RevocationList is not allowed in this file" in capsys.readouterr().err
     assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 0
-    assert "`root_documents.paths` is not held against files" in capsys.readouterr().out
+    assert "`root_documents.paths` is not applied to files" in capsys.readouterr().out
     (tmp_path / "team" / "b.yaml").write_text(document("RevocationList", "team"))
     assert main(["check", "--config", str(config), str(tmp_path / "platform"), str(tmp_path / "team")]) == 2
