@@ -7,12 +7,11 @@ lost only where the collector calls it wrong, or the process ends: `lost` counts
 
 from __future__ import annotations
 
-import calendar
 import logging
 import random
 import threading
 import time
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -39,6 +38,8 @@ _LAST_PAUSE_SECONDS = 0.25  # between tries while the process is about to end
 _NANOSECONDS = 1_000_000_000
 _QUIET_SECONDS = 10.0
 _SPAN_DIGITS = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _LOG = logging.getLogger(__name__)
 
 
@@ -116,14 +117,8 @@ def _attributes(said: _Line) -> list[tuple[str, str | int]]:
 
 
 def _nanoseconds(text: str) -> int:
-    """Of a record's time, RFC 3339 with microseconds."""
-    return _second(text[:19]) * _NANOSECONDS + int(text[20:26]) * 1000
-
-
-@lru_cache(maxsize=8)
-def _second(text: str) -> int:
-    """The same for thousands of records."""
-    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    """The time of a record, RFC 3339 with microseconds, in nanoseconds since the epoch."""
+    return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND * 1000
 
 
 class CollectorOutput:

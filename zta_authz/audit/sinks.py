@@ -18,7 +18,7 @@ from enum import StrEnum
 from time import time
 from typing import TYPE_CHECKING
 
-from zta_authz.audit.lines import LineMaker
+from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Masker
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS, capture, stub_line
 from zta_authz.model.decision import Verdict
@@ -125,7 +125,7 @@ class LineSink:
         self.written = 0
         self.unsampled = 0
         self._output = output
-        self._make = LineMaker(masker).line
+        self._make = LineEncoder(masker).line
         self._sampled_below = sampled_below(sample_allows)
         self._room, self._room_of_denials = capacity, int(capacity * DENIAL_SHARE)
         self._room_bytes, self._room_bytes_of_denials = max_bytes, int(max_bytes * DENIAL_SHARE)

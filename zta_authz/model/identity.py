@@ -100,6 +100,8 @@ class Changes:
     set_headers: tuple[tuple[str, str], ...] = ()
     remove_headers: tuple[str, ...] = ()
     remove_query: tuple[str, ...] = ()
+    derived: list[Any] = field(init=False, repr=False, compare=False, default_factory=list)
+    """What the decision log derives from these changes, once; empty until then."""
 
 
 NO_CHANGES = Changes()

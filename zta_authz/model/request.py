@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,12 @@ class Address:
 
     ip: str = ""
     port: int = 0
+    text: str = field(init=False, repr=False, compare=False)
+    """`ip:port`, with an IPv6 address in brackets; "" where the proxy gave none."""
+
+    def __post_init__(self) -> None:
+        shown = f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+        object.__setattr__(self, "text", shown if self.ip else "")
 
 
 NO_ADDRESS = Address()

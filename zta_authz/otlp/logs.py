@@ -7,12 +7,12 @@ message costs several times as much, at one moment, in which nothing else of the
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.otlp.messages import Severity
 from zta_authz.otlp.replies import read_result
 from zta_authz.otlp.values import any_value, pairs, resource, scope
@@ -28,14 +28,35 @@ _NUMBERS: Final = {
     Severity.INFO: SeverityNumber.SEVERITY_NUMBER_INFO,
     Severity.WARN: SeverityNumber.SEVERITY_NUMBER_WARN,
 }
-_KNOWN_ATTRIBUTES: Final = 1024
+MAX_CACHED_ATTRIBUTES: Final = 1024
 _RECORD: Final = field_tag(ScopeLogs.LOG_RECORDS_FIELD_NUMBER)
 _SCOPE: Final = field_tag(ResourceLogs.SCOPE_LOGS_FIELD_NUMBER)
 _RESOURCE: Final = field_tag(ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER)
 
 
-def encode_entry(entry: LogEntry, observed_ns: int) -> bytes:
-    """One LogRecord; `observed_ns` is now, in nanoseconds since the epoch."""
+class EntryEncoder:
+    """Encodes entries. Most attributes repeat from entry to entry, and are kept encoded."""
+
+    __slots__ = ("_attributes",)
+
+    def __init__(self) -> None:
+        self._attributes: BoundedCache[tuple[str, str | int], bytes] = BoundedCache(MAX_CACHED_ATTRIBUTES)
+
+    def encode(self, entry: LogEntry, observed_ns: int) -> bytes:
+        """One LogRecord; `observed_ns` is now, in nanoseconds since the epoch."""
+        return b"".join((_encode_rest(entry, observed_ns), *map(self._attribute, entry.attributes)))
+
+    def _attribute(self, attribute: tuple[str, str | int]) -> bytes:
+        """A LogRecord with one attribute. Joined, such records are one record with all of their attributes."""
+        encoded = self._attributes[attribute]
+        if encoded is None:
+            encoded = LogRecord(attributes=pairs((attribute,))).SerializeToString()
+            self._attributes.put(attribute, encoded)
+        return encoded
+
+
+def _encode_rest(entry: LogEntry, observed_ns: int) -> bytes:
+    """The entry without its attributes."""
     record = LogRecord(
         time_unix_nano=entry.time_ns,
         observed_time_unix_nano=observed_ns,
@@ -46,13 +67,7 @@ def encode_entry(entry: LogEntry, observed_ns: int) -> bytes:
         trace_id=bytes.fromhex(entry.trace_id),
         span_id=bytes.fromhex(entry.span_id),
     )
-    return record.SerializeToString() + b"".join([_attribute(name, value) for name, value in entry.attributes])
-
-
-@lru_cache(_KNOWN_ATTRIBUTES)
-def _attribute(name: str, value: str | int) -> bytes:
-    """A record that has this attribute only; records that are joined are one with all that is in them."""
-    return LogRecord(attributes=pairs(((name, value),))).SerializeToString()
+    return record.SerializeToString()
 
 
 def encode_logs(entries: Iterable[bytes], origin: Origin) -> bytes:
@@ -68,10 +83,11 @@ class LogExporter:
     def __init__(self, transport: Transport, origin: Origin) -> None:
         self._transport = transport
         self._origin = origin
+        self._entries = EntryEncoder()
 
     def encode(self, entry: LogEntry) -> bytes:
         """An entry as `export` takes it."""
-        return encode_entry(entry, time.time_ns())
+        return self._entries.encode(entry, time.time_ns())
 
     def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
         """What the collector made of encoded entries; within `seconds`, or it counts as for later."""

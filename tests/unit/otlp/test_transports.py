@@ -20,7 +20,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from tests.support.collector import Collector, HttpCollector, Refusal, attributes_of
 from tests.support.pki import pem, private_key, root
-from zta_authz.otlp.logs import LogExporter, encode_entry, encode_logs
+from zta_authz.otlp.logs import EntryEncoder, LogExporter, encode_logs
 from zta_authz.otlp.messages import ExportResult, ExportStatus, LogEntry, Origin, Severity, Signal, Target
 from zta_authz.otlp.transports import open_transport, retry_after
 
@@ -90,7 +90,8 @@ def test_an_entry_arrives_unchanged_with_its_resource(collector: Collector, prot
     )
 )
 def test_entries_are_encoded_as_the_generated_messages_read_them(entries: list[LogEntry]) -> None:
-    request = ExportLogsServiceRequest.FromString(encode_logs([encode_entry(entry, 7) for entry in entries], ORIGIN))
+    encode = EntryEncoder().encode
+    request = ExportLogsServiceRequest.FromString(encode_logs([encode(entry, 7) for entry in entries], ORIGIN))
     [resource] = request.resource_logs
     assert len(resource.resource.attributes) == 3
     [scope] = resource.scope_logs
