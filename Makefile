@@ -1,10 +1,10 @@
-# Everything a contributor needs: `make help` lists it. Nothing but Python >= 3.11, make and git has to be there before.
+# The commands for contributors; `make help` lists them. Only Python >= 3.11, make and git must be installed before.
 #
 # Two environments, because Envoy's package owns the import name `envoy` and everything under it:
 #   .venv        this project, its development tools and the demo
-#   .venv-envoy  the real Envoy binary, nothing else
-# `make dist` makes a third, .venv-release, for the tools that build and check a release.
-# Each has a stamp file; it is built again when what it was built from changes.
+#   .venv-envoy  the real Envoy binary
+# `make dist` creates a third one, .venv-release, for the tools that build and check a release.
+# Each has a stamp file, and is rebuilt when the files that it depends on change.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ FUZZ_STAMP := $(VENV)/.installed-fuzz
 TOOLS_STAMP := .tools/.complete
 RELEASE_STAMP := $(RELEASE_VENV)/.installed
 PIP := -m pip --disable-pip-version-check --quiet
-# $(call pip_install,PYTHON,ARGUMENTS): installs, and says every few seconds how far it is; pip's exit status is kept.
+# $(call pip_install,PYTHON,ARGUMENTS): install and report progress every few seconds; keeps pip's exit status.
 define pip_install
 @status=$$({ { PYTHONUNBUFFERED=1 $(1) -m pip --disable-pip-version-check install --progress-bar off \
 	-c constraints.txt $(2); echo $$? >&3; } | { found=0; while read -r line; do case "$$line" in \
@@ -34,54 +34,54 @@ endef
 
 # More arguments for pytest: make test ARGS="-x -k jwt"
 ARGS ?=
-# How many test processes: more than cores, because tests wait; a file's tests stay together.
+# Number of test processes: more than cores, because tests wait. The tests of a file stay in one process.
 JOBS ?= 4
 comma := ,
-# 1: `make run` ends after its table, with status 0 only if every row came out as expected.
+# 1: `make run` exits after its table, with status 0 only if every row is as expected.
 ONCE ?=
 
-# ZTA_ENVOY names an Envoy binary to use instead of the one in $(ENVOY_VENV); whoever needs one looks at both.
+# ZTA_ENVOY names an Envoy binary to use instead of the one in $(ENVOY_VENV).
 ifdef ZTA_ENVOY
 export ZTA_ENVOY
 ENVOY_READY :=
 else
 ENVOY_READY := $(ENVOY_STAMP)
 endif
-# The program itself: the package's launcher script would end it as soon as the launcher ends.
+# The program itself, not the package's launcher script: Envoy would end with the launcher.
 ENVOY_BINARY = $(ENVOY_VENV)/lib/python*/site-packages/envoy/_bin/envoy
 
-# protos/ stands in for the package's folder, so that generated modules import each other by their full names.
+# protos/ is mapped to the package's folder, so that generated modules import each other by their full names.
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I zta_authz/_proto=protos
 PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.proto)))
 
 .PHONY: help setup run test test-load test-quick test-differential test-spire lint format types imports proto proto-check bench clean
 
-help: ## list what can be made
+help: ## list all targets
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=4] [ZTA_ENVOY=/path/to/envoy]"
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the set-up: both environments, the package, its tools, Envoy
 
-run: $(STAMP) $(ENVOY_READY) ## the HatShop story through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
+run: $(STAMP) $(ENVOY_READY) ## the HatShop demo through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
 	@exec $(BIN)/python -m envoy.demo.run $(if $(filter 1 yes true,$(ONCE)),--once)
 
-test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests but those under load, the real Envoy included, with branch coverage
+test: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## all tests except those under load, also through a real Envoy, with branch coverage
 	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not load" --cov --cov-report=term $(ARGS)
 
 .PHONY: docs
-docs: $(STAMP) ## write docs/settings-reference.md again, after a change of the settings or of docs/settings.md
+docs: $(STAMP) ## write docs/settings-reference.md after a change of the settings or of docs/settings.md
 	@$(BIN)/python -m zta_authz.settings.reference docs/settings.md > docs/settings-reference.md
 
 .PHONY: pictures
-pictures: $(STAMP) $(ENVOY_READY) ## draw docs/images/make-run.svg from a run of the demo, docs/performance.png from bench/peers/results.json
+pictures: $(STAMP) $(ENVOY_READY) ## draw docs/images/make-run.svg from a run of the demo, and docs/performance.png from bench/peers/results.json
 	@$(BIN)/python -m envoy.demo.picture docs/images/make-run.svg
 	@$(BIN)/python $(PIP) install -r bench/peers/requirements.txt
 	@$(BIN)/python -m bench.peers.plot bench/peers/results.json docs/performance.png
 
 .PHONY: tools test-k8s
-tools: $(TOOLS_STAMP) ## kubectl and promtool for the tests of k8s/, into .tools; nothing is installed
+tools: $(TOOLS_STAMP) ## download kubectl and promtool into .tools, for the tests of k8s/
 
-# For whoever has put images, names and rules of their own into k8s/, too; `zta-authz compliance` is tested on what is shipped.
+# Also for users who changed images, names and rules in k8s/. The tests of `zta-authz compliance` need k8s/ as it is shipped.
 test-k8s: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the tests of k8s/, the alerts and the Dockerfile
 	@exec $(BIN)/python -m pytest tests/k8s --ignore=tests/k8s/test_compliance.py $(ARGS)
 
@@ -98,52 +98,52 @@ test-h2spec: $(STAMP) ## h2spec against the fast server, plain and TLS; installe
 	fi; \
 	exec $(BIN)/python -m pytest tests/integration/conformance/test_h2spec.py $(ARGS)
 
-test-load: $(STAMP) $(ENVOY_READY) ## what killing and replacing processes under load costs, and half a minute of soak
+test-load: $(STAMP) $(ENVOY_READY) ## kill and replace processes under load, and half a minute of soak
 	@exec $(BIN)/python -m pytest -s -m load $(ARGS)
 
 test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
 	@exec $(BIN)/python -m tests.differential.run $(ARGS)
 
-test-spire: $(STAMP) $(ENVOY_READY) ## with SPIRE's server and agent in SPIRE_BIN, or installed by `go install`; LAB_SECONDS=600 for each lab
+test-spire: $(STAMP) $(ENVOY_READY) ## tests with SPIRE's server and agent from SPIRE_BIN or from `go install`; LAB_SECONDS=600 for each lab
 	@exec env SPIRE_TESTS=install $(BIN)/python -m pytest -rs -s tests/spire $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(FUZZ_STAMP) ## look for inputs that break an invariant, FUZZ_SECONDS=80 of CPU time for each target
+fuzz: $(FUZZ_STAMP) ## search for inputs that break an invariant, FUZZ_SECONDS=80 of CPU time for each target
 	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
 
 .PHONY: soak
-soak: $(STAMP) $(ENVOY_READY) ## SOAK_SECONDS=600 of load with reloads, rotations and deaths, each verdict checked
+soak: $(STAMP) $(ENVOY_READY) ## SOAK_SECONDS=600 of load with reloads, rotations and process deaths; checks each verdict
 	@exec $(BIN)/python -m tests.soak.run
 
-lint: $(STAMP) ## style, likely mistakes, and code that nothing uses
+lint: $(STAMP) ## style, likely mistakes, unused code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/vulture
 
-format: $(STAMP) ## mend what lint can mend by itself
+format: $(STAMP) ## fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 types: $(STAMP) ## strict types
 	@$(BIN)/mypy
 
-imports: $(STAMP) ## the layers, and a core without I/O
+imports: $(STAMP) ## import contracts: the layers, and a core without I/O
 	@$(BIN)/lint-imports
 
 proto: $(STAMP) ## generate zta_authz/_proto from protos/
 	@$(PROTOC) --python_out=. --pyi_out=. $(PROTO_FILES)
 
-proto-check: $(STAMP) ## fail if zta_authz/_proto is not what protos/ gives
+proto-check: $(STAMP) ## fail if zta_authz/_proto does not match protos/
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
 	$(PROTOC) --python_out="$$made" --pyi_out="$$made" $(PROTO_FILES) && \
 	diff -ru -x __init__.py -x __pycache__ "$$made/zta_authz/_proto" zta_authz/_proto || \
-	{ echo "zta_authz/_proto is not what protos/ gives: run 'make proto' and commit the result" >&2; exit 1; }
+	{ echo "zta_authz/_proto does not match protos/: run 'make proto' and commit the result" >&2; exit 1; }
 
-bench: $(STAMP) ## calls per second and CPU per call, beside an empty handler
+bench: $(STAMP) ## calls per second and CPU per call, compared with an empty handler
 	@exec $(BIN)/python -m bench
 
 .PHONY: bench-peers
-bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it is there (bench/peers/README.md; half an hour)
+bench-peers: $(STAMP) $(ENVOY_READY) ## the same for other servers, built with Go if it is installed (bench/peers/README.md; half an hour)
 	@$(BIN)/python -m bench.peers.install
 	@$(BIN)/python -m bench.peers --output build/peers/results.json $(ARGS)
 	@$(BIN)/python $(PIP) install -r bench/peers/requirements.txt && \
@@ -151,7 +151,7 @@ bench-peers: $(STAMP) $(ENVOY_READY) ## beside its peers, built with Go where it
 	echo "no plot: matplotlib could not be installed" >&2
 
 .PHONY: dist
-dist: $(RELEASE_STAMP) ## sdist, wheel and a CycloneDX bill of materials of what the wheel installs, into dist/
+dist: $(RELEASE_STAMP) ## build sdist, wheel and a CycloneDX bill of materials of what the wheel installs, into dist/
 	@rm -rf dist build/lib build/sbom
 	@$(RELEASE_VENV)/bin/python -m build --outdir dist . >/dev/null
 	@$(RELEASE_VENV)/bin/twine check --strict dist/*.tar.gz dist/*.whl
@@ -166,7 +166,7 @@ clean: ## remove everything that was made, the environments included
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A Python that is new enough and runs: a name on the PATH may be a shim for a version that is not installed.
+# Find a Python that is new enough and runs: a name on the PATH may be a shim for a version that is not installed.
 $(VENV)/bin/python:
 	@for candidate in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14; do \
 		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
@@ -201,7 +201,7 @@ $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
 	@$(ENVOY_BINARY) --version
 	@touch $@
 
-# Not there after a failure, so that the next `make` tries again; the tests that need what is missing say that they are skipped.
+# Missing after a failure, so that the next `make` tries again. Tests that need a missing tool report that they are skipped.
 $(TOOLS_STAMP): | $(STAMP)
 	@echo "fetching kubectl and promtool into .tools"
 	@$(BIN)/python tests/k8s/fetch_tools.py .tools
