@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import zta_authz
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.settings import Settings, load_settings
 from zta_authz.settings.environment import section_of
 
@@ -135,7 +135,10 @@ def test_every_reason_is_documented_and_no_other() -> None:
 
 
 def test_documented_statuses_are_the_ones_callers_get() -> None:
-    expected = {str(reason): str(ANSWERS[reason].status) if reason in ANSWERS else "allowed" for reason in Reason}
+    expected = {
+        str(reason): str(DENIAL_RESPONSES[reason].status) if reason in DENIAL_RESPONSES else "allowed"
+        for reason in Reason
+    }
     assert documented_reasons() == expected
 
 
@@ -146,7 +149,7 @@ def test_reason_codes_are_unique_and_safe_for_headers_and_labels() -> None:
 
 
 def test_every_refusal_is_an_error_status() -> None:
-    assert [reason for reason, answer in ANSWERS.items() if not 400 <= answer.status <= 599] == []
+    assert [reason for reason, answer in DENIAL_RESPONSES.items() if not 400 <= answer.status <= 599] == []
 
 
 def test_the_changelog_speaks_of_the_version() -> None:

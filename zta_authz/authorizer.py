@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from zta_authz.errors import ANSWERS, Reason, Refused
+from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
 from zta_authz.model.facts import FactSlot
@@ -114,7 +114,7 @@ def finalize(decision: Decision) -> Decision:
     """
     if decision.verdict is not Verdict.ALLOW:
         return decision
-    if decision.reason in ANSWERS:
+    if decision.reason in DENIAL_RESPONSES:
         return _denied(decision, Reason.INTERNAL_ERROR)
     principal = decision.identity.principal
     if (principal.isascii() and principal.isprintable()) or is_header_value(principal):

@@ -98,7 +98,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DenialResponse:
     """What the refused caller receives.
 
     `status` is the HTTP status, `bearer_error` the error code of RFC 6750 section 3.1 ("" for none), `scheme` the
@@ -111,47 +111,47 @@ class Answer:
     scheme: str = "Bearer"
 
 
-_TOKEN = Answer(401, "The access token is not valid", "invalid_token")
-_TOKEN_SYNTAX = Answer(401, "The access token is malformed", "invalid_token")
-_PROOF = Answer(401, "The DPoP proof is not valid", "invalid_dpop_proof", "DPoP")
-_PEER = Answer(403, "The peer's certificate was not accepted")
-_FORBIDDEN = Answer(403, "Access denied")
-_UNAVAILABLE = Answer(503, "The authorization service cannot decide now")
+_TOKEN = DenialResponse(401, "The access token is not valid", "invalid_token")
+_TOKEN_SYNTAX = DenialResponse(401, "The access token is malformed", "invalid_token")
+_PROOF = DenialResponse(401, "The DPoP proof is not valid", "invalid_dpop_proof", "DPoP")
+_PEER = DenialResponse(403, "The peer's certificate was not accepted")
+_FORBIDDEN = DenialResponse(403, "Access denied")
+_UNAVAILABLE = DenialResponse(503, "The authorization service cannot decide now")
 
-_ANSWERS: dict[Reason, Answer] = {
+_DENIAL_RESPONSES: dict[Reason, DenialResponse] = {
     Reason.DENY_POLICY: _FORBIDDEN,
     Reason.NO_MATCHING_POLICY: _FORBIDDEN,
-    Reason.REQUEST_MALFORMED: Answer(400, "The request is malformed"),
-    Reason.REQUEST_TOO_LARGE: Answer(413, "The request is too large"),
-    Reason.PATH_AMBIGUOUS: Answer(400, "The request path is ambiguous"),
-    Reason.PATH_TOO_LONG: Answer(414, "The request path is too long"),
-    Reason.HOST_AMBIGUOUS: Answer(400, "The request's host is ambiguous"),
-    Reason.METHOD_AMBIGUOUS: Answer(400, "The request's method is ambiguous"),
+    Reason.REQUEST_MALFORMED: DenialResponse(400, "The request is malformed"),
+    Reason.REQUEST_TOO_LARGE: DenialResponse(413, "The request is too large"),
+    Reason.PATH_AMBIGUOUS: DenialResponse(400, "The request path is ambiguous"),
+    Reason.PATH_TOO_LONG: DenialResponse(414, "The request path is too long"),
+    Reason.HOST_AMBIGUOUS: DenialResponse(400, "The request's host is ambiguous"),
+    Reason.METHOD_AMBIGUOUS: DenialResponse(400, "The request's method is ambiguous"),
     Reason.TOKEN_MALFORMED: _TOKEN_SYNTAX,
     Reason.TOKEN_TOO_LARGE: _TOKEN_SYNTAX,
-    Reason.TOKEN_MISSING: Answer(401, "An access token is required"),
-    Reason.API_KEY_INVALID: Answer(401, "The API key is not valid"),
-    Reason.API_KEY_EXPIRED: Answer(401, "The API key has expired"),
+    Reason.TOKEN_MISSING: DenialResponse(401, "An access token is required"),
+    Reason.API_KEY_INVALID: DenialResponse(401, "The API key is not valid"),
+    Reason.API_KEY_EXPIRED: DenialResponse(401, "The API key has expired"),
     Reason.NOT_READY: _UNAVAILABLE,
     Reason.OVERLOADED: _UNAVAILABLE,
     Reason.DEADLINE_EXCEEDED: _UNAVAILABLE,
     Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
     Reason.CALLER_NOT_ALLOWED: _FORBIDDEN,
     Reason.WORKLOAD_UNKNOWN: _FORBIDDEN,
-    Reason.INTERNAL_ERROR: Answer(500, "The authorization service failed"),
+    Reason.INTERNAL_ERROR: DenialResponse(500, "The authorization service failed"),
 }
 
 
-def _answer_of(reason: Reason) -> Answer:
-    if reason in _ANSWERS:
-        return _ANSWERS[reason]
+def _response_to(reason: Reason) -> DenialResponse:
+    if reason in _DENIAL_RESPONSES:
+        return _DENIAL_RESPONSES[reason]
     if reason.startswith("dpop_"):
         return _PROOF
     return _TOKEN if reason.startswith("token_") else _PEER
 
 
-ANSWERS: Mapping[Reason, Answer] = MappingProxyType(
-    {reason: _answer_of(reason) for reason in Reason if reason not in (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT)}
+DENIAL_RESPONSES: Mapping[Reason, DenialResponse] = MappingProxyType(
+    {reason: _response_to(reason) for reason in Reason if reason not in (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT)}
 )
 """What the caller receives for each reason that refuses. Reasons that allow are not in the map."""
 

@@ -102,18 +102,19 @@ def test_a_signature_that_is_not_checked_and_a_claim_that_is_not_judged_are_noti
     target = TARGETS["tokens"]
     data = target.seeds()[seed].replace(b'"exp": 4102444800', b'"exp": 1700000000')
     target.hold(data)
-    monkeypatch.setattr("zta_authz.authn.token_verifier.judge_times", lambda *_, **__: None)
+    monkeypatch.setattr("zta_authz.authn.token_verifier.check_times", lambda *_, **__: None)
     monkeypatch.setattr("zta_authz.authn.jwt._check_header", lambda _: ("EdDSA", "k1"))
     with pytest.raises((AssertionError, KeyError)):
         target.hold(data)
 
 
 def test_a_certificate_that_nobody_trusts_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zta_authz.authn.certificates import Window
-    from zta_authz.authn.chain import Path
+    from zta_authz.authn.certificates import ValidityPeriod
+    from zta_authz.authn.chain import CertificationPath
 
     monkeypatch.setattr(
-        "zta_authz.authn.peers.find_path", lambda leaf, *_: Path(Window(float("-inf"), float("inf")), (leaf,))
+        "zta_authz.authn.peers.find_path",
+        lambda leaf, *_: CertificationPath(ValidityPeriod(float("-inf"), float("inf")), (leaf,)),
     )
     certificates.verifiers.cache_clear()
     try:

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support.check_requests import DECISION_ID, allow, answer, deny
 from tests.support.plain_request import as_plain, read_plainly
 from zta_authz._proto.ext_authz_pb2 import AttributeContext, CheckResponse
-from zta_authz.errors import ANSWERS, Reason, Refused
+from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
 from zta_authz.ext_authz.partial_request import LEFT_AS_BYTES, PartialCheckRequest
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.model.changed_headers import folded_name
@@ -192,7 +192,7 @@ def test_any_decision_is_answered_and_allowed_only_where_verdict_and_reason_say_
     assert told.HasField("status")
     if told.status.code == 0:
         assert verdict is Verdict.ALLOW
-        assert reason not in ANSWERS
+        assert reason not in DENIAL_RESPONSES
         assert told.WhichOneof("http_response") == "ok_response"
     else:
         assert 400 <= told.denied_response.status.code <= 599
@@ -221,7 +221,7 @@ def test_nothing_of_ours_passes_in_from_the_client_and_nothing_is_both_set_and_r
     assert {name.lower() for name in remove_names} <= were_set | were_removed | {"host"}
 
 
-@given(st.sampled_from(sorted(ANSWERS)), st.sampled_from(["application/grpc", "text/html"]))
+@given(st.sampled_from(sorted(DENIAL_RESPONSES)), st.sampled_from(["application/grpc", "text/html"]))
 def test_a_denial_to_a_grpc_caller_is_one_line(reason: Reason, content_type: str) -> None:
     request = RequestAttributes(method="POST", headers=Headers({"content-type": (content_type,)}, exact=True))
     body = CheckResponse.FromString(answer(deny(reason), DECISION_ID, request)).denied_response.body

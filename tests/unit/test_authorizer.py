@@ -9,7 +9,7 @@ from tests.fakes.snapshots import FixedSnapshot
 from tests.support.check_requests import DECISION_ID, allow, check_request, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authorizer import Authorizer, finalize
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.decision import UNDECIDED, Decision, Verdict
@@ -106,7 +106,7 @@ def test_bytes_that_hold_no_request_are_denied_and_recorded() -> None:
 def test_an_allow_is_final_only_with_a_reason_that_allows_and_a_caller_that_a_header_can_name() -> None:
     for decision in (allow(), deny()):
         assert finalize(decision) is decision
-    for reason in ANSWERS:
+    for reason in DENIAL_RESPONSES:
         assert finalize(Decision(Verdict.ALLOW, reason)) == Decision(Verdict.DENY, Reason.INTERNAL_ERROR)
     unnamed = finalize(allow(principal="a\nb"))
     assert (unnamed.verdict, unnamed.reason) == (Verdict.DENY, Reason.PEER_CERTIFICATE_MALFORMED)

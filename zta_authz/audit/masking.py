@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from zta_authz.model.addresses import readings
+from zta_authz.model.addresses import address_forms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ def _network(endpoint: str) -> str:
     """
     text = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
     try:
-        address = readings(ip_address(text))[-1]
+        address = address_forms(ip_address(text))[-1]
         return str(ip_network(f"{address}/{_NETWORK_BITS[address.version]}", strict=False))
     except ValueError:
         return ""

@@ -1,4 +1,4 @@
-"""Accepted tokens: what one gives to rules and changes on the request, and the cache of tokens that verified."""
+"""Accepted tokens: their part of the identity, their changes to the request, and the cache of verified tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.jwt_limits import IssuerLimits
     from zta_authz.authn.jwt_svid import SvidRules
     from zta_authz.authn.keys import KeySet
-    from zta_authz.authn.locations import Place, Presented
+    from zta_authz.authn.locations import RawToken, TokenLocation
     from zta_authz.authn.revocation import Revocations
     from zta_authz.authn.token import VerifiedToken
     from zta_authz.authn.token_rule import TokenRule
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 MAX_CACHED_TOKENS: Final = 8192
 MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
-"""Token text behind the cached results, in all. A parsed token weighs about five times its text."""
+"""The total length of the cached tokens' texts. A parsed token uses about five times as much memory."""
 MAX_CACHED_RESULTS: Final = 4
-"""Key sets whose results are kept on one cached token."""
+"""The number of key sets whose results are kept for one cached token."""
 
 Failure = tuple[Reason, str]
-"""Why a signature did not verify: reason and detail."""
+"""Why a signature is not valid: reason and detail."""
 
 
 @dataclass(slots=True, eq=False)
-class Grant:
-    """One accepted token at one place: what the identity and the request get from it, alone.
+class AcceptedToken:
+    """One accepted token at one location, with its part of the identity and its changes to the request.
 
-    `strip` are the headers that clients may not send. `identity` is the last one that it gave: most calls of a caller
-    come from one peer.
+    `strip` are the headers that clients may not send. `identity` is the last identity with this token, because most
+    calls with a token come from one peer.
     """
 
     token: Token
     verified: VerifiedToken
     rule: TokenRule
-    place: Place
+    location: TokenLocation
     dpop: bool
     strip: frozenset[str]
     changes: Changes
@@ -54,17 +54,17 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Repeat:
-    """What must still be true for `grant` to be given again without asking each rule.
+class RepeatCondition:
+    """The conditions under which a cached token is accepted again without checking each rule.
 
-    `rules` are those of the verifier that asked, of which `grant.rule` was the first to accept the token, with `keys`.
-    Where `plain`, only the time can change the answer: the token is in force from `begins` to `ends`, where `ends`
-    includes the leeway and `begins` does not.
+    `rules` are the verifier's rules, of which `accepted.rule` was the first to accept the token, with `keys`. If
+    `plain`, only the time can change the result: the token is valid from `begins` to `ends` (seconds since the epoch),
+    where `ends` includes the leeway and `begins` does not.
     """
 
     rules: Sequence[TokenRule]
     keys: KeySet
-    grant: Grant
+    accepted: AcceptedToken
     plain: bool
     begins: float
     ends: float
@@ -72,76 +72,84 @@ class Repeat:
 
 @dataclass(slots=True, eq=False)
 class CachedToken:
-    """One token's text: the result of verifying its signature with each key set that was tried, and its last grant.
+    """The cached state of one token: the result of each key set that was tried, and the last acceptance.
 
-    Two workloads may have different key sets for one issuer; which of them fits a token is found out once.
+    Two workloads may have different key sets for one issuer; the signature is verified once with each.
     """
 
     issuer: str
     subject: str
     results: dict[KeySet, VerifiedToken | Failure] = field(default_factory=dict)
-    last: Grant | None = None
-    repeat: Repeat | None = None
+    last: AcceptedToken | None = None
+    repeat: RepeatCondition | None = None
 
-    def note(self, keys: KeySet, result: VerifiedToken | Failure) -> None:
-        """Keep the result, and few others: else replaced key sets would be kept for good."""
+    def add_result(self, keys: KeySet, result: VerifiedToken | Failure) -> None:
+        """Add a result. The number of results is limited, so that replaced key sets are not kept for ever."""
         if len(self.results) >= MAX_CACHED_RESULTS:
             self.results.clear()
             self.last = self.repeat = None
         self.results[keys] = result
 
-    def grant(self, verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
-        """What `verified` grants under `rule` where it is presented; `strip` are headers that clients may not send."""
-        last = self.last  # read once: an explanation's thread may replace it
+    def accept(
+        self, verified: VerifiedToken, rule: TokenRule, presented: RawToken, strip: frozenset[str]
+    ) -> AcceptedToken:
+        """Return the token as accepted by `rule` at its location; `strip` are headers that clients may not send."""
+        last = self.last  # read once: the thread of an explanation may replace it
         if (
             last is not None
             and last.verified is verified
             and last.rule is rule
-            and last.place is presented.place
+            and last.location is presented.location
             and last.dpop is presented.dpop
             and last.strip == strip
         ):
             return last
-        grant = self.last = _grant(verified, rule, presented, strip)
-        return grant
+        accepted = self.last = _build_accepted(verified, rule, presented, strip)
+        return accepted
 
 
-def _grant(verified: VerifiedToken, rule: TokenRule, presented: Presented, strip: frozenset[str]) -> Grant:
+def _build_accepted(
+    verified: VerifiedToken, rule: TokenRule, presented: RawToken, strip: frozenset[str]
+) -> AcceptedToken:
     source = rule.source
     claims: Mapping[str, Any] = verified.claims
     issuer = verified.issuer
-    if rule.svid:  # its `iss` is whatever the signer wrote; the trust domain is what vouches for it
+    if rule.svid:  # its `iss` is arbitrary; the trust domain is its issuer
         issuer = source.issuer
         claims = MappingProxyType({**claims, "iss": issuer})
     token = Token(issuer, verified.subject, claims, source.policy, source.space_delimited_claims, verified.issued_at)
-    changes = _changes([(rule, verified, presented.place, presented.dpop)], strip)
-    return Grant(token, verified, rule, presented.place, presented.dpop, strip, changes)
+    changes = _changes([(rule, verified, presented.location, presented.dpop)], strip)
+    return AcceptedToken(token, verified, rule, presented.location, presented.dpop, strip, changes)
 
 
 def joint_changes(
-    grants: Sequence[Grant], strip: frozenset[str], headers: Sequence[tuple[str, str]] | None = None
+    accepted_tokens: Sequence[AcceptedToken], strip: frozenset[str], headers: Sequence[tuple[str, str]] | None = None
 ) -> Changes:
-    """What several tokens together ask of the request. `headers`, where given, are set instead of the tokens' own."""
-    return _changes([(grant.rule, grant.verified, grant.place, grant.dpop) for grant in grants], strip, headers)
+    """Combine the request changes of several tokens. `headers`, if given, replace the tokens' own headers."""
+    return _changes(
+        [(accepted.rule, accepted.verified, accepted.location, accepted.dpop) for accepted in accepted_tokens],
+        strip,
+        headers,
+    )
 
 
 def _changes(
-    accepted: Sequence[tuple[TokenRule, VerifiedToken, Place, bool]],
+    accepted: Sequence[tuple[TokenRule, VerifiedToken, TokenLocation, bool]],
     strip: frozenset[str],
     headers: Sequence[tuple[str, str]] | None = None,
 ) -> Changes:
-    consumed = [(place, dpop) for rule, _, place, dpop in accepted if not rule.source.forward_original_token]
+    consumed = [(location, dpop) for rule, _, location, dpop in accepted if not rule.source.forward_original_token]
     if any(dpop for _, dpop in consumed):
-        strip |= {PROOF_HEADER}  # a proof without its token proves nothing, and this one is used up
-    places = [place for place, _ in consumed]
+        strip |= {PROOF_HEADER}  # without its token the proof is useless, and it is used up
+    locations = [location for location, _ in consumed]
     if headers is not None:
-        return changes_for(headers, places, strip, repeat=True)
+        return changes_for(headers, locations, strip, repeat=True)
     pairs = (pair for rule, verified, _, _ in accepted for pair in rule.headers(verified))
-    return changes_for(pairs, places, strip)
+    return changes_for(pairs, locations, strip)
 
 
 class TokenCache(BoundedCache[bytes, CachedToken]):
-    """Verified tokens by the SHA-256 digest of their text; the verifiers of all workloads share one."""
+    """Verified tokens by the SHA-256 digest of their text. The verifiers of all workloads share one cache."""
 
     __slots__ = ()
 
@@ -150,10 +158,10 @@ class TokenCache(BoundedCache[bytes, CachedToken]):
 
 
 @dataclass(slots=True, eq=False)
-class Common:
-    """What the verifiers of all workloads share. `strip` are the headers that clients may not send.
+class VerifierContext:
+    """The state that the verifiers of all workloads share. `strip` are the headers that clients may not send.
 
-    `svids` is None where JWT-SVIDs are not accepted. `limits` are those of each issuer, for rules that name none.
+    `svids` is None if JWT-SVIDs are not accepted. `limits` are the limits by issuer, for rules without an issuer.
     """
 
     strict: bool

@@ -51,7 +51,7 @@ def _digest(cnf: Mapping[str, Any], member: str) -> bytes:
     return digest
 
 
-def judge_binding(token: VerifiedToken, peer: Peer | None, proved: str, *, strict: bool) -> Binding | None:
+def check_binding(token: VerifiedToken, peer: Peer | None, proved: str, *, strict: bool) -> Binding | None:
     """Return what binds the token to its presenter; None for a plain bearer token.
 
     `proved` is the thumbprint of the key of a valid DPoP proof, "" without one. With strict semantics, raises `Refused`

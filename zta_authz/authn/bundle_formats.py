@@ -43,7 +43,7 @@ _SEQUENCE_TAG: Final = 0x30
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class BundleFault:
     """One error in a bundle, and how to fix it."""
 
     message: str
@@ -62,81 +62,87 @@ class Bundle:
     refresh_hint: int | None = None
 
 
-def read_bundle(domain: TrustDomain, content: bytes) -> tuple[Bundle, tuple[Wrong, ...]]:
+def read_bundle(domain: TrustDomain, content: bytes) -> tuple[Bundle, tuple[BundleFault, ...]]:
     """Read a bundle file: a SPIFFE bundle if it starts like JSON, else PEM."""
     if content.lstrip()[:1] == b"{":
         return read_spiffe_text(domain, content)
-    anchors, wrong = read_pem_authorities(content, "the bundle")
-    if not anchors and not wrong:
-        wrong = (Wrong("the bundle contains no certificate", "write PEM blocks or a SPIFFE bundle"),)
-    return Bundle(Authorities(domain, anchors)), wrong
+    anchors, errors = read_pem_authorities(content, "the bundle")
+    if not anchors and not errors:
+        errors = (BundleFault("the bundle contains no certificate", "write PEM blocks or a SPIFFE bundle"),)
+    return Bundle(Authorities(domain, anchors)), errors
 
 
-def read_spiffe_text(domain: TrustDomain, text: bytes) -> tuple[Bundle, tuple[Wrong, ...]]:
+def read_spiffe_text(domain: TrustDomain, text: bytes) -> tuple[Bundle, tuple[BundleFault, ...]]:
     """Read a SPIFFE bundle from JSON."""
     if len(text) > MAX_BUNDLE_BYTES:
         return Bundle(Authorities(domain, ())), (_too_large("the SPIFFE bundle"),)
     try:
         return read_spiffe_bundle(domain, json_object(text))
     except ValueError as error:
-        wrong = Wrong(f"the SPIFFE bundle is not JSON: {error}", "use the answer of the trust domain's bundle endpoint")
-        return Bundle(Authorities(domain, ())), (wrong,)
+        errors = BundleFault(
+            f"the SPIFFE bundle is not JSON: {error}", "use the answer of the trust domain's bundle endpoint"
+        )
+        return Bundle(Authorities(domain, ())), (errors,)
 
 
-def read_spiffe_bundle(domain: TrustDomain, document: Mapping[str, Any]) -> tuple[Bundle, tuple[Wrong, ...]]:
+def read_spiffe_bundle(domain: TrustDomain, document: Mapping[str, Any]) -> tuple[Bundle, tuple[BundleFault, ...]]:
     """Read a parsed SPIFFE bundle. An empty one is valid: the trust domain has withdrawn all keys."""
     entries = document.get("keys")
     if not isinstance(entries, (list, tuple)):
-        return Bundle(Authorities(domain, ())), (Wrong("the SPIFFE bundle has no list `keys`", "add it (RFC 7517)"),)
+        return Bundle(Authorities(domain, ())), (
+            BundleFault("the SPIFFE bundle has no list `keys`", "add it (RFC 7517)"),
+        )
     if len(entries) > MAX_AUTHORITIES:
-        too_many = Wrong(f"the SPIFFE bundle has {len(entries)} keys, more than {MAX_AUTHORITIES}", "remove some")
+        too_many = BundleFault(f"the SPIFFE bundle has {len(entries)} keys, more than {MAX_AUTHORITIES}", "remove some")
         return Bundle(Authorities(domain, ())), (too_many,)
-    wrong: list[Wrong] = []
+    errors: list[BundleFault] = []
     anchors: list[Certificate] = []
     tokens: list[Any] = []
     for number, entry in enumerate(entries, 1):
         use = entry.get("use") if isinstance(entry, Mapping) else None
         if not isinstance(use, str):
-            wrong.append(Wrong(f"key {number} of the SPIFFE bundle has no `use`", "write `x509-svid` or `jwt-svid`"))
+            errors.append(
+                BundleFault(f"key {number} of the SPIFFE bundle has no `use`", "write `x509-svid` or `jwt-svid`")
+            )
         elif use == _X509_USE:
-            anchors += _x5c(entry, f"key {number} of the SPIFFE bundle", wrong)
+            anchors += _x5c(entry, f"key {number} of the SPIFFE bundle", errors)
         elif use == "jwt-svid":
             tokens.append(entry)
     keys, faults = read_jwks({"keys": tokens}, uses=JWT_SVID_USES)
-    wrong += [Wrong(f"among its `jwt-svid` keys, {fault}", "publish valid public keys only") for fault in faults]
-    sequence = _whole_number(document, "spiffe_sequence", wrong)
-    hint = _whole_number(document, "spiffe_refresh_hint", wrong)
-    return Bundle(Authorities(domain, tuple(anchors), (), keys), sequence, hint), tuple(wrong)
+    errors += [BundleFault(f"among its `jwt-svid` keys, {fault}", "publish valid public keys only") for fault in faults]
+    sequence = _whole_number(document, "spiffe_sequence", errors)
+    hint = _whole_number(document, "spiffe_refresh_hint", errors)
+    return Bundle(Authorities(domain, tuple(anchors), (), keys), sequence, hint), tuple(errors)
 
 
-def _whole_number(document: Mapping[str, Any], name: str, wrong: list[Wrong]) -> int | None:
+def _whole_number(document: Mapping[str, Any], name: str, errors: list[BundleFault]) -> int | None:
     value = document.get(name)
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_HINT:
-        wrong.append(Wrong(f"`{name}` is not a whole number from 0 to 2^53", "write digits, or leave it out"))
+        errors.append(BundleFault(f"`{name}` is not a whole number from 0 to 2^53", "write digits, or leave it out"))
         return None
     return value
 
 
-def _x5c(entry: Mapping[str, Any], what: str, wrong: list[Wrong]) -> tuple[Certificate, ...]:
+def _x5c(entry: Mapping[str, Any], what: str, errors: list[BundleFault]) -> tuple[Certificate, ...]:
     """Read the only certificate of an `x509-svid` key (SPIFFE X509-SVID, section 6.2)."""
     chain = entry.get("x5c")
     if not isinstance(chain, (list, tuple)) or len(chain) != 1 or not isinstance(chain[0], str):
-        wrong.append(
-            Wrong(f"{what} has no `x5c` with exactly one certificate", "write one CA certificate for each key")
+        errors.append(
+            BundleFault(f"{what} has no `x5c` with exactly one certificate", "write one CA certificate for each key")
         )
         return ()
     try:
         der = base64.b64decode(chain[0], validate=True)
     except (binascii.Error, ValueError):
-        wrong.append(Wrong(f"{what} has an `x5c` that is not base64", "write the certificate's DER in base64"))
+        errors.append(BundleFault(f"{what} has an `x5c` that is not base64", "write the certificate's DER in base64"))
         return ()
-    certificate = _authority(der, what, wrong)
+    certificate = _authority(der, what, errors)
     return () if certificate is None else (certificate,)
 
 
-def read_der_authorities(der: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
+def read_der_authorities(der: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[BundleFault, ...]]:
     """Read concatenated CA certificates in DER. No bytes are an empty list, without error."""
     if len(der) > MAX_BUNDLE_BYTES:
         return (), (_too_large(what),)
@@ -144,12 +150,12 @@ def read_der_authorities(der: bytes, what: str) -> tuple[tuple[Certificate, ...]
         blocks = split_der(der)
     except ValueError as error:
         return (), (
-            Wrong(f"{what} does not consist of certificates in DER: {error}", "send each certificate completely"),
+            BundleFault(f"{what} does not consist of certificates in DER: {error}", "send each certificate completely"),
         )
     return _authorities([(block, f"certificate {number} of {what}") for number, block in enumerate(blocks, 1)])
 
 
-def read_pem_authorities(pem: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
+def read_pem_authorities(pem: bytes, what: str) -> tuple[tuple[Certificate, ...], tuple[BundleFault, ...]]:
     """Read CA certificates in PEM. Only white space is an empty list, without error."""
     if not pem.strip():
         return (), ()
@@ -157,17 +163,20 @@ def read_pem_authorities(pem: bytes, what: str) -> tuple[tuple[Certificate, ...]
         return (), (_too_large(what),)
     if b"PRIVATE KEY-----" in pem:
         hint = "remove it, and replace the key: it has been published"
-        return (), (Wrong(f"{what} contains a private key", hint),)
+        return (), (BundleFault(f"{what} contains a private key", hint),)
     blocks = [match[0] for match in _BLOCK.finditer(pem) if match[1] == b"CERTIFICATE"]
-    certificates, wrong = _authorities(
+    certificates, errors = _authorities(
         [(block, f"certificate {number} of {what}") for number, block in enumerate(blocks, 1)]
     )
     if not blocks:
-        wrong = (Wrong(f"{what} contains no certificate", "write PEM blocks `-----BEGIN CERTIFICATE-----`"), *wrong)
+        errors = (
+            BundleFault(f"{what} contains no certificate", "write PEM blocks `-----BEGIN CERTIFICATE-----`"),
+            *errors,
+        )
     elif _BLOCK.sub(b"", pem).count(b"-----"):
         hint = "check that each BEGIN line has its END line"
-        wrong = (Wrong(f"{what} contains a broken PEM block", hint), *wrong)
-    return certificates, wrong
+        errors = (BundleFault(f"{what} contains a broken PEM block", hint), *errors)
+    return certificates, errors
 
 
 def split_der(der: bytes) -> list[bytes]:
@@ -197,27 +206,29 @@ def _end_of_der(der: bytes, start: int) -> int:
     return body + length
 
 
-def _authorities(blocks: list[tuple[bytes, str]]) -> tuple[tuple[Certificate, ...], tuple[Wrong, ...]]:
-    wrong: list[Wrong] = []
-    read = [certificate for block, what in blocks if (certificate := _authority(block, what, wrong)) is not None]
-    return tuple(read), tuple(wrong)
+def _authorities(blocks: list[tuple[bytes, str]]) -> tuple[tuple[Certificate, ...], tuple[BundleFault, ...]]:
+    errors: list[BundleFault] = []
+    read = [certificate for block, what in blocks if (certificate := _authority(block, what, errors)) is not None]
+    return tuple(read), tuple(errors)
 
 
-def _authority(block: bytes, what: str, wrong: list[Wrong]) -> Certificate | None:
+def _authority(block: bytes, what: str, errors: list[BundleFault]) -> Certificate | None:
     try:
         certificate = read_pem(block)[0] if block.startswith(b"-----BEGIN") else x509.load_der_x509_certificate(block)
         if not is_authority(certificate):
-            wrong.append(Wrong(f"{what} is not a CA", "list the certificates that sign SVIDs, not the SVIDs"))
+            errors.append(BundleFault(f"{what} is not a CA", "list the certificates that sign SVIDs, not the SVIDs"))
             return None
         weak = weakness(certificate, check_signature=False)
     except CERTIFICATE_ERRORS:
-        wrong.append(Wrong(f"{what} can't be read", "check that it is complete"))
+        errors.append(BundleFault(f"{what} can't be read", "check that it is complete"))
         return None
     if weak:
-        wrong.append(Wrong(f"{what} has {weak}", "use RSA of 2048 to 8192 bits, ECDSA P-256 or larger, or Ed25519"))
+        errors.append(
+            BundleFault(f"{what} has {weak}", "use RSA of 2048 to 8192 bits, ECDSA P-256 or larger, or Ed25519")
+        )
         return None
     return certificate
 
 
-def _too_large(what: str) -> Wrong:
-    return Wrong(f"{what} has more than {MAX_BUNDLE_BYTES // 1_048_576} MiB", "split the bundle")
+def _too_large(what: str) -> BundleFault:
+    return BundleFault(f"{what} has more than {MAX_BUNDLE_BYTES // 1_048_576} MiB", "split the bundle")

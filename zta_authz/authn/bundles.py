@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.authn.bundle_formats import (
     JWT_SVID_USES,
     Bundle,
-    Wrong,
+    BundleFault,
     read_pem_authorities,
     read_spiffe_bundle,
     read_spiffe_text,
 )
-from zta_authz.authn.certificates import Window
+from zta_authz.authn.certificates import ValidityPeriod
 from zta_authz.authn.chain import Authorities
 from zta_authz.authn.keys import KeySet, read_jwks
 from zta_authz.errors import Fault
@@ -66,7 +66,7 @@ def compile_bundles(bundles: Iterable[TrustBundle], faults: list[Fault]) -> Bund
 
 def expiry(authorities: Authorities) -> float | None:
     """When the domain's first authority expires, in seconds since the epoch; None without authorities."""
-    return min((Window.of(anchor).not_after for anchor in authorities.anchors), default=None)
+    return min((ValidityPeriod.of(anchor).not_after for anchor in authorities.anchors), default=None)
 
 
 def _spiffe(bundle: TrustBundle, faults: list[Fault]) -> Bundle:
@@ -74,29 +74,31 @@ def _spiffe(bundle: TrustBundle, faults: list[Fault]) -> Bundle:
     if source is None:
         return Bundle(Authorities(bundle.trust_domain, ()))
     if isinstance(source, str):
-        read, wrong = read_spiffe_text(bundle.trust_domain, source.encode("utf-8", "surrogatepass"))
+        read, errors = read_spiffe_text(bundle.trust_domain, source.encode("utf-8", "surrogatepass"))
     else:
-        read, wrong = read_spiffe_bundle(bundle.trust_domain, source)
-    _add_faults(wrong, bundle.spiffe_bundle_position or bundle.position, faults)
+        read, errors = read_spiffe_bundle(bundle.trust_domain, source)
+    _add_faults(errors, bundle.spiffe_bundle_position or bundle.position, faults)
     return read
 
 
 def _pem(
     text: str, name: str, position: Position | None, bundle: TrustBundle, faults: list[Fault]
 ) -> tuple[Certificate, ...]:
-    certificates, wrong = read_pem_authorities(text.encode("utf-8", "surrogatepass"), f"`{name}`")
-    _add_faults(wrong, position or bundle.position, faults)
+    certificates, errors = read_pem_authorities(text.encode("utf-8", "surrogatepass"), f"`{name}`")
+    _add_faults(errors, position or bundle.position, faults)
     return certificates
 
 
 def _jwks(bundle: TrustBundle, faults: list[Fault]) -> KeySet:
     if bundle.jwt_authorities is None:
         return KeySet()
-    keys, wrong = read_jwks(bundle.jwt_authorities, uses=JWT_SVID_USES)
+    keys, errors = read_jwks(bundle.jwt_authorities, uses=JWT_SVID_USES)
     position = bundle.jwt_authorities_position or bundle.position
-    _add_faults((Wrong(message, "publish the trust domain's public keys only") for message in wrong), position, faults)
+    _add_faults(
+        (BundleFault(message, "publish the trust domain's public keys only") for message in errors), position, faults
+    )
     return keys
 
 
-def _add_faults(wrong: Iterable[Wrong], at: Position, faults: list[Fault]) -> None:
-    faults.extend(Fault(at.source, at.line, at.column, fault.message, fault.hint) for fault in wrong)
+def _add_faults(errors: Iterable[BundleFault], at: Position, faults: list[Fault]) -> None:
+    faults.extend(Fault(at.source, at.line, at.column, fault.message, fault.hint) for fault in errors)

@@ -44,20 +44,20 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ValidityPeriod:
     """A validity period in seconds since the epoch, both ends included."""
 
     not_before: float
     not_after: float
 
     @classmethod
-    def of(cls, certificate: Certificate) -> Window:
+    def of(cls, certificate: Certificate) -> ValidityPeriod:
         """The validity period of `certificate`."""
         return cls(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
 
-    def within(self, other: Window) -> Window:
+    def within(self, other: ValidityPeriod) -> ValidityPeriod:
         """The intersection of both periods."""
-        return Window(max(self.not_before, other.not_before), min(self.not_after, other.not_after))
+        return ValidityPeriod(max(self.not_before, other.not_before), min(self.not_after, other.not_after))
 
     def check(self, now: float, whose: str) -> None:
         """Check that `now` is in the period. Raises `Refused`."""

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID
 
-from zta_authz.authn.certificates import CERTIFICATE_ERRORS, MAX_CHAIN, Window, extension, weakness
+from zta_authz.authn.certificates import CERTIFICATE_ERRORS, MAX_CHAIN, ValidityPeriod, extension, weakness
 from zta_authz.authn.keys import NO_KEYS, KeySet
 from zta_authz.errors import Reason, Refused
 
@@ -52,20 +52,22 @@ class Authorities:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class CertificationPath:
     """A valid path: the period when all of it is valid, and its certificates, the lowest first."""
 
-    window: Window
+    validity: ValidityPeriod
     certificates: tuple[Certificate, ...]
 
-    def below(self, certificate: Certificate) -> Path:
+    def below(self, certificate: Certificate) -> CertificationPath:
         """Extend the path downwards by `certificate`."""
-        return Path(self.window.within(Window.of(certificate)), (certificate, *self.certificates))
+        return CertificationPath(
+            self.validity.within(ValidityPeriod.of(certificate)), (certificate, *self.certificates)
+        )
 
 
 def find_path(
     leaf: Certificate, intermediates: tuple[Certificate, ...], anchors: tuple[Certificate, ...], now: float
-) -> Path:
+) -> CertificationPath:
     """Find a path from `leaf` to one of `anchors` that is valid at `now`. Raises `Refused` if none exists.
 
     `intermediates` may come from any source. Of the leaf, only the signature and critical extensions are checked;
@@ -92,11 +94,11 @@ class _Search:
         self._signatures = 0
         self._failures: list[Refused] = []
 
-    def above(self, certificate: Certificate, depth: int) -> Path | None:
+    def above(self, certificate: Certificate, depth: int) -> CertificationPath | None:
         """Find the path above `certificate`, which has `depth` certificates below it."""
         for anchor in self._anchors:
             if self._issued(anchor, certificate) and self._may_issue(anchor, depth, "an authority", trusted=True):
-                return Path(Window.of(anchor), (anchor,))
+                return CertificationPath(ValidityPeriod.of(anchor), (anchor,))
         if depth + 2 >= MAX_CHAIN:
             return None
         for intermediate in self._intermediates:
@@ -138,7 +140,7 @@ class _Search:
     def _may_issue(self, issuer: Certificate, depth: int, whose: str, *, trusted: bool) -> bool:
         try:
             _check_issuer(issuer, depth, whose, trusted=trusted)
-            Window.of(issuer).check(self._now, whose)
+            ValidityPeriod.of(issuer).check(self._now, whose)
         except Refused as error:
             self._failures.append(error)
             return False

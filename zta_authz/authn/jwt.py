@@ -31,7 +31,7 @@ _OTHER_TYPES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TokenSemantics:
     """How to parse and check tokens. `leeway` is the allowed clock difference in seconds.
 
     `lenient` copies Envoy's jwt_authn, which accepts padding, empty segments, deeper nesting and tokens without `exp`,
@@ -43,8 +43,8 @@ class Reading:
     lenient: bool
 
 
-STRICT: Final = Reading(max_bytes=16 * 1024, leeway=30.0, lenient=False)
-ISTIO: Final = Reading(max_bytes=64 * 1024, leeway=60.0, lenient=True)
+STRICT: Final = TokenSemantics(max_bytes=16 * 1024, leeway=30.0, lenient=False)
+ISTIO: Final = TokenSemantics(max_bytes=64 * 1024, leeway=60.0, lenient=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +61,20 @@ class UnverifiedToken:
     signature: bytes = field(repr=False)
 
 
-def parse_token(text: str, reading: Reading) -> UnverifiedToken:
+def parse_token(text: str, semantics: TokenSemantics) -> UnverifiedToken:
     """Parse a token. Raises `Refused` for its size, form, header or the types of registered claims."""
-    if len(text) > reading.max_bytes:
-        raise Refused(Reason.TOKEN_TOO_LARGE, f"{len(text)} characters, more than {reading.max_bytes}")
+    if len(text) > semantics.max_bytes:
+        raise Refused(Reason.TOKEN_TOO_LARGE, f"{len(text)} characters, more than {semantics.max_bytes}")
     segments = text.split(".")
-    if reading.lenient:
+    if semantics.lenient:
         segments = [segment for segment in segments if segment]
     if len(segments) != 3:
         raise Refused(Reason.TOKEN_MALFORMED, f"{len(segments)} segments instead of 3")
     head, body, tail = segments
-    header = _object(head, "header", reading)
+    header = _object(head, "header", semantics)
     algorithm, kid = _check_header(header)
-    kind = _type(header, reading)
-    claims = _object(body, "payload", reading)
+    kind = _type(header, semantics)
+    claims = _object(body, "payload", semantics)
     _check_claim_types(claims)
     return UnverifiedToken(
         algorithm=algorithm,
@@ -84,21 +84,21 @@ def parse_token(text: str, reading: Reading) -> UnverifiedToken:
         claims=MappingProxyType(claims),
         payload=body,
         message=f"{head}.{body}".encode("ascii"),
-        signature=_bytes(tail, "signature", reading),
+        signature=_bytes(tail, "signature", semantics),
     )
 
 
-def _bytes(segment: str, name: str, reading: Reading) -> bytes:
+def _bytes(segment: str, name: str, semantics: TokenSemantics) -> bytes:
     try:
-        return base64url_decode(segment, canonical=not reading.lenient)
+        return base64url_decode(segment, canonical=not semantics.lenient)
     except ValueError:
         raise Refused(Reason.TOKEN_MALFORMED, f"the {name} is not base64url") from None
 
 
-def _object(segment: str, name: str, reading: Reading) -> dict[str, Any]:
+def _object(segment: str, name: str, semantics: TokenSemantics) -> dict[str, Any]:
     try:
-        levels = ENVOY_JSON_DEPTH if reading.lenient else MAX_JSON_DEPTH
-        return json_object(_bytes(segment, name, reading), max_depth=levels)
+        levels = ENVOY_JSON_DEPTH if semantics.lenient else MAX_JSON_DEPTH
+        return json_object(_bytes(segment, name, semantics), max_depth=levels)
     except ValueError:
         raise Refused(Reason.TOKEN_MALFORMED, f"the {name} is not a JSON object we accept") from None
 
@@ -118,11 +118,11 @@ def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
     return algorithm, kid
 
 
-def _type(header: Mapping[str, Any], reading: Reading) -> str:
+def _type(header: Mapping[str, Any], semantics: TokenSemantics) -> str:
     """The token's `typ`, "" if absent. With strict semantics, raises `Refused` for a JWT of another purpose."""
     text = header.get("typ", "")
     kind = token_type(text) if isinstance(text, str) else ""
-    if not reading.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
+    if not semantics.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
         raise Refused(Reason.TOKEN_HEADER, f"`typ` is {quoted((text,))}, not that of an access token")
     return kind
 
@@ -144,24 +144,24 @@ def _is_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def verify_signature(token: UnverifiedToken, keys: KeySet, reading: Reading) -> VerifiedToken:
+def verify_signature(token: UnverifiedToken, keys: KeySet, semantics: TokenSemantics) -> VerifiedToken:
     """Verify the signature with `keys`. Raises `Refused`. Does not check times and audience."""
-    if reading.lenient:
+    if semantics.lenient:
         candidates = keys.choose_as_envoy(token.algorithm, token.kid, len(token.signature))
     else:
         candidates = keys.choose_strictly(token.algorithm, token.kid)
     for key in candidates:
         if key.verifies(token.algorithm, token.message, token.signature):
-            return _verified(token, keys, key, reading)
+            return _verified(token, keys, key, semantics)
     raise Refused(Reason.TOKEN_SIGNATURE, "the signature does not fit the issuer's key")
 
 
-def _verified(token: UnverifiedToken, keys: KeySet, key: Key, reading: Reading) -> VerifiedToken:
+def _verified(token: UnverifiedToken, keys: KeySet, key: Key, semantics: TokenSemantics) -> VerifiedToken:
     claims = token.claims
     audience = claims.get("aud", [])
     expires, issued_at = claims.get("exp"), claims.get("iat")
     not_before = claims.get("nbf", 0)
-    if reading.lenient:  # whole seconds, and 0 means absent
+    if semantics.lenient:  # whole seconds, and 0 means absent
         expires = int(expires or 0) or None
         not_before = int(not_before)
     return VerifiedToken(
@@ -177,36 +177,36 @@ def _verified(token: UnverifiedToken, keys: KeySet, key: Key, reading: Reading) 
         expires=None if expires is None else float(expires),
         issued_at=None if issued_at is None else float(issued_at),
         token_id=claims.get("jti", ""),
-        confirmation=_confirmation(claims, reading),
+        confirmation=_confirmation(claims, semantics),
         claims=claims,
         payload=token.payload,
     )
 
 
-def _confirmation(claims: Mapping[str, Any], reading: Reading) -> Confirmation | None:
+def _confirmation(claims: Mapping[str, Any], semantics: TokenSemantics) -> Confirmation | None:
     try:
         return read_confirmation(claims)
     except Refused:
-        if reading.lenient:  # jwt_authn ignores `cnf`
+        if semantics.lenient:  # jwt_authn ignores `cnf`
             return Confirmation()
         raise
 
 
-def judge_times(token: VerifiedToken, reading: Reading, now: float, *, needs_expiry: bool = True) -> None:
+def check_times(token: VerifiedToken, semantics: TokenSemantics, now: float, *, needs_expiry: bool = True) -> None:
     """Check that the token is valid at `now`, within the leeway (bounds included). Raises `Refused`.
 
     With `needs_expiry` False, the issuer's tokens may lack `exp` with strict semantics too.
     """
-    if reading.lenient:
+    if semantics.lenient:
         now = now // 1
     if token.expires is None:
-        if needs_expiry and not reading.lenient:
+        if needs_expiry and not semantics.lenient:
             raise Refused(Reason.TOKEN_EXPIRY_MISSING, "no `exp`")
-    elif now > token.expires + reading.leeway:
+    elif now > token.expires + semantics.leeway:
         raise Refused(Reason.TOKEN_EXPIRED, f"expired {now - token.expires:.0f} s ago")
-    if now + reading.leeway < token.not_before:
+    if now + semantics.leeway < token.not_before:
         raise Refused(Reason.TOKEN_NOT_YET_VALID, f"not valid for another {token.not_before - now:.0f} s")
-    if token.issued_at is not None and now + reading.leeway < token.issued_at and not reading.lenient:
+    if token.issued_at is not None and now + semantics.leeway < token.issued_at and not semantics.lenient:
         raise Refused(Reason.TOKEN_NOT_YET_VALID, f"issued {token.issued_at - now:.0f} s from now")
 
 

@@ -34,7 +34,7 @@ class IssuerLimits:
     types: frozenset[str] | None = None
     audiences: frozenset[str] | None = None
 
-    def and_(self, other: IssuerLimits) -> IssuerLimits:
+    def combine(self, other: IssuerLimits) -> IssuerLimits:
         """Combine both limits: what either refuses is refused."""
         return IssuerLimits(
             min(self.max_age, other.max_age),
@@ -46,7 +46,7 @@ class IssuerLimits:
             _intersection(self.audiences, other.audiences),
         )
 
-    def judge(self, token: VerifiedToken, now: float) -> None:
+    def check(self, token: VerifiedToken, now: float) -> None:
         """Check all limits except `require_bound`. Raises `Refused`."""
         if self.algorithms is not None and token.algorithm not in self.algorithms:
             raise Refused(Reason.TOKEN_ALGORITHM, f"`alg` is {_describe_mismatch(token.algorithm, self.algorithms)}")
@@ -62,7 +62,7 @@ class IssuerLimits:
             if now - token.issued_at > self.max_age:
                 raise Refused(Reason.TOKEN_TOO_OLD, f"{now - token.issued_at:.0f} s old, more than {self.max_age:.0f}")
 
-    def judge_binding(self, binding: Binding | None) -> None:
+    def check_binding(self, binding: Binding | None) -> None:
         """Check `require_bound`. Raises `Refused`."""
         if self.require_bound and binding is None:
             raise Refused(Reason.TOKEN_BINDING, "this issuer's tokens must be bound to their presenter")
@@ -136,5 +136,5 @@ def compile_limits(policies: Iterable[IssuerPolicy]) -> dict[str, IssuerLimits]:
             frozenset(policy.audiences) if policy.audiences else None,
         )
         before = limits.get(policy.issuer)
-        limits[policy.issuer] = compiled if before is None else before.and_(compiled)
+        limits[policy.issuer] = compiled if before is None else before.combine(compiled)
     return limits

@@ -1,8 +1,8 @@
-"""Which JWT rules and API keys are for which workload: a verifier for each set of them, made on first use and kept.
+"""The JWT rules and API keys of each workload, with a verifier for each set of them that is built on first use.
 
-One process may serve several workloads (see `policy.workloads`), and a token is only what the rules that select the
-request's own workload make of it: an issuer that one workload trusts says nothing to the next. What was found out about
-a token's signature is shared, because it depends on the token and the key alone.
+One process may serve several workloads (see `policy.workloads`). Only the rules of the request's workload apply to a
+token: an issuer that one workload trusts is unknown to the next. Results of signature checks are shared, because they
+depend only on the token and the key.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.authn.accepted_tokens import Common
+from zta_authz.authn.accepted_tokens import VerifierContext
 from zta_authz.authn.api_keys import ApiKeys, ApiKeyVerifier, check_key_sets
 from zta_authz.authn.jwt_limits import NO_LIMITS, compile_limits
 from zta_authz.authn.jwt_svid import compile_svid_rules
 from zta_authz.authn.keys import NO_KEYS, KeySlot, parse_jwks
-from zta_authz.authn.locations import Places
+from zta_authz.authn.locations import TokenLocations
 from zta_authz.authn.outputs import headers_set_by
 from zta_authz.authn.revocation import NOTHING_REVOKED
 from zta_authz.authn.token_rule import compile_rule
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Options, Workload
 
 MAX_VIEWS: Final = 1024
-"""Workloads, and sets of rules, whose verifiers are kept; the longest unused are made again when they come back."""
+"""The number of workloads, and of sets of rules, whose verifiers are cached."""
 
 NO_ISSUERS: Final[Mapping[str, IssuerLimits]] = MappingProxyType({})
-"""Nothing is asked of any issuer."""
+"""No limits for any issuer."""
 
 Verifier = TokenVerifier | ApiKeyVerifier
 _WorkloadKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -55,16 +55,16 @@ class SelectedRules:
     rules: tuple[TokenRule, ...] = ()
     keys: ApiKeySet | None = None
     sources: tuple[JwtRule, ...] = ()
-    """All JWT rules of the document as written, those too that can't apply here."""
+    """All JWT rules of the document as written, including those that can't apply here."""
 
 
-class RuleBook:
-    """The rules and API keys of all documents. `default` verifies for the workload that the options name.
+class JwtRegistry:
+    """The rules and API keys of all documents. `default` is the verifier of the options' workload.
 
-    `strip_headers` are all that any rule sets, whoever's it is: no client may send what some rule speaks with.
+    `strip_headers` are the headers set by the rules of any workload: no client may send them.
     """
 
-    __slots__ = ("_by_rules", "_by_workload", "_common", "_documents", "_options", "default", "rules", "strip_headers")
+    __slots__ = ("_by_rules", "_by_workload", "_context", "_documents", "_options", "default", "rules", "strip_headers")
 
     def __init__(
         self,
@@ -78,67 +78,67 @@ class RuleBook:
         self._options = options
         self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
         self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
-        self._common = Common(options.strict, self.strip_headers, revocations, svids, limits)
+        self._context = VerifierContext(options.strict, self.strip_headers, revocations, svids, limits)
         self._by_workload: BoundedCache[_WorkloadKey, Verifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], Verifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
 
     @property
     def documents(self) -> tuple[SelectedRules, ...]:
-        """What each document lets callers prove."""
+        """The rules and API keys by document."""
         return self._documents
 
     @property
     def svid_issuers(self) -> tuple[str, ...]:
-        """The issuers whose JWT-SVIDs every workload takes, `spiffe://` and a trust domain each."""
-        return self._common.svids.issuers if self._common.svids is not None else ()
+        """The issuers whose JWT-SVIDs every workload accepts, as `spiffe://` and a trust domain."""
+        return self._context.svids.issuers if self._context.svids is not None else ()
 
     @property
     def key_slots(self) -> tuple[KeySlot, ...]:
-        """Where the keys of the rules' issuers stand, each once."""
+        """The key slots of all rules, without duplicates."""
         return tuple(dict.fromkeys(rule.keys for rule in self.rules if isinstance(rule.keys, KeySlot)))
 
     @property
     def revocations(self) -> Revocations:
-        """What is revoked."""
-        return self._common.revocations
+        """The revocations in force."""
+        return self._context.revocations
 
     @property
-    def look_ups(self) -> tuple[int, int]:
-        """Tokens that were known, and those that were not."""
-        return self._common.cache.hits, self._common.cache.misses
+    def cache_lookups(self) -> tuple[int, int]:
+        """Hits and misses of the token cache."""
+        return self._context.cache.hits, self._context.cache.misses
 
     def share_replays(self, replays: Replays) -> None:
-        """Remember DPoP proofs in `replays`, which others may use as well."""
-        self._common.replays = replays
+        """Remember used DPoP proofs in `replays`, which others may share."""
+        self._context.replays = replays
 
-    def take_over(self, before: RuleBook) -> None:
-        """Go on remembering the DPoP proofs that the book before this one has seen."""
-        self._common.replays = before._common.replays
+    def inherit_replays(self, previous: JwtRegistry) -> None:
+        """Inherit the used DPoP proofs of the previous registry."""
+        self._context.replays = previous._context.replays
 
     def verifier(self, workload: Workload) -> Verifier:
-        """The verifier with the rules that select `workload`: kept from the last time, or made now."""
+        """The verifier with the rules that select `workload`, from the cache or built now."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
-        found = self._by_workload[key]
-        if found is None:
-            found = self._make(workload)
-            self._by_workload.put(key, found)
-        return found
+        verifier = self._by_workload[key]
+        if verifier is None:
+            verifier = self._build(workload)
+            self._by_workload.put(key, verifier)
+        return verifier
 
-    def _make(self, workload: Workload) -> Verifier:
+    def _build(self, workload: Workload) -> Verifier:
         chosen = tuple(
             number
             for number, document in enumerate(self._documents)
             if document.selector.selects(workload.namespace, workload.labels, self._options.root_namespace)
         )
-        found = self._by_rules[chosen]
-        if found is None:
+        verifier = self._by_rules[chosen]
+        if verifier is None:
             documents = [self._documents[number] for number in chosen]
-            tokens = TokenVerifier((rule for document in documents for rule in document.rules), self._common)
+            tokens = TokenVerifier((rule for document in documents for rule in document.rules), self._context)
             keys = ApiKeys(document.keys for document in documents if document.keys is not None)
-            found = ApiKeyVerifier(tokens, keys) if keys else tokens
-            self._by_rules.put(chosen, found)
-        return found
+            verifier = ApiKeyVerifier(tokens, keys) if keys else tokens
+            self._by_rules.put(chosen, verifier)
+        return verifier
 
 
 def compile_rules(
@@ -151,15 +151,14 @@ def compile_rules(
     key_sets: Sequence[ApiKeySet] = (),
     bundles: Sequence[TrustBundle] = (),
     slot: BundleSlot | None = None,
-) -> RuleBook:
-    """The rules that may apply: to `options.workload`, or to any workload where requests say whose they are.
+) -> JwtRegistry:
+    """Compile the rules for `options.workload` or, if the workload depends on the request, for all workloads.
 
-    Key sets of rules that can't apply are checked too: a mistake is one wherever it waits. `slot` has the bundles that
-    JWT-SVIDs are verified against.
+    Key sets of rules that can't apply are checked too. `slot` holds the bundles that verify JWT-SVIDs.
     """
     workload = options.workload
-    places, limits = Places(), compile_limits(policies)
-    known: dict[str, KeySet] = {}
+    locations, limits = TokenLocations(), compile_limits(policies)
+    key_sets_by_text: dict[str, KeySet] = {}
     slots: dict[tuple[str, str | None, str | None], KeySlot] = {}
     documents = []
     for document in authentications:
@@ -168,34 +167,34 @@ def compile_rules(
         )
         rules: list[TokenRule] = []
         for rule in document.rules:
-            keys = _keys(rule, known, options, faults)
+            keys = _keys(rule, key_sets_by_text, options, faults)
             if applies:
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
-                place = slots.setdefault(source, _slot(rule, keys))
+                slot_of_rule = slots.setdefault(source, _slot(rule, keys))
                 limit = limits.get(rule.issuer, NO_LIMITS)
-                rules.append(compile_rule(rule, place, places, limit, strict=options.strict))
+                rules.append(compile_rule(rule, slot_of_rule, locations, limit, strict=options.strict))
         documents.append(SelectedRules(document.selector, tuple(rules), sources=document.rules))
     check_key_sets(key_sets, faults)
-    documents += [SelectedRules(each.selector, keys=each) for each in key_sets]
+    documents += [SelectedRules(key_set.selector, keys=key_set) for key_set in key_sets]
     svids = None
     if options.strict and slot is not None:
-        svids = compile_svid_rules(bundles, policies, limits, slot, places.bearer) or None
-    return RuleBook(documents, options, revocations, svids, limits)
+        svids = compile_svid_rules(bundles, policies, limits, slot, locations.bearer) or None
+    return JwtRegistry(documents, options, revocations, svids, limits)
 
 
 def _slot(rule: JwtRule, keys: KeySet) -> KeySlot:
     fetched = rule.jwks is None
-    named = rule.issuer or rule.jwks_uri or ""  # what logs and metrics call it
-    return KeySlot(named, rule.jwks_uri, keys, fetched=fetched, timeout_seconds=rule.timeout_seconds)
+    name = rule.issuer or rule.jwks_uri or ""  # the name in logs and metrics
+    return KeySlot(name, rule.jwks_uri, keys, fetched=fetched, timeout_seconds=rule.timeout_seconds)
 
 
-def _keys(rule: JwtRule, known: dict[str, KeySet], options: Options, faults: list[Fault]) -> KeySet:
-    """The rule's inline keys. The same text gives the same set, so that results cached for one rule serve the other."""
+def _keys(rule: JwtRule, key_sets_by_text: dict[str, KeySet], options: Options, faults: list[Fault]) -> KeySet:
+    """Parse the rule's inline keys. Equal texts share one set, so that rules share its cached results."""
     if rule.jwks is None:
         return NO_KEYS
-    if rule.jwks not in known:
-        known[rule.jwks], wrong = parse_jwks(rule.jwks, allow_private=not options.strict)
+    if rule.jwks not in key_sets_by_text:
+        key_sets_by_text[rule.jwks], errors = parse_jwks(rule.jwks, allow_private=not options.strict)
         position = rule.jwks_position or rule.position
         hint = 'give the issuer\'s public keys as JSON: {"keys": [...]} (RFC 7517)'
-        faults.extend(Fault(position.source, position.line, position.column, message, hint) for message in wrong)
-    return known[rule.jwks]
+        faults.extend(Fault(position.source, position.line, position.column, message, hint) for message in errors)
+    return key_sets_by_text[rule.jwks]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.bundles import BundleSlot
     from zta_authz.authn.jwt_limits import IssuerLimits
     from zta_authz.authn.keys import KeySet
-    from zta_authz.authn.locations import Place
+    from zta_authz.authn.locations import TokenLocation
     from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.documents import IssuerPolicy, TrustBundle
 
@@ -54,11 +54,11 @@ class TrustDomainKeys:
 class SvidRules:
     """A rule for each trust domain whose JWT-SVIDs are accepted, at one token location only."""
 
-    __slots__ = ("_rules", "place")
+    __slots__ = ("_rules", "location")
 
-    def __init__(self, rules: Mapping[str, TokenRule], place: Place) -> None:
+    def __init__(self, rules: Mapping[str, TokenRule], location: TokenLocation) -> None:
         self._rules = rules
-        self.place = place
+        self.location = location
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -89,7 +89,7 @@ def compile_svid_rules(
     policies: Iterable[IssuerPolicy],
     limits: Mapping[str, IssuerLimits],
     slot: BundleSlot,
-    place: Place,
+    location: TokenLocation,
 ) -> SvidRules:
     """Compile the rules of trust domains with audiences, from a TrustBundle or an IssuerPolicy for `spiffe://…`."""
     named: dict[str, tuple[TrustBundle | IssuerPolicy, frozenset[str]]] = {}
@@ -106,11 +106,11 @@ def compile_svid_rules(
         issuer = f"{SCHEME}{domain}"
         rule = JwtRule(f"{source.namespace}/{source.name}", source.position, issuer)
         keys = TrustDomainKeys(slot, domain)
-        rules[domain] = TokenRule(rule, audiences, keys, (place,), limits.get(issuer, NO_LIMITS), svid=True)
-    return SvidRules(rules, place)
+        rules[domain] = TokenRule(rule, audiences, keys, (location,), limits.get(issuer, NO_LIMITS), svid=True)
+    return SvidRules(rules, location)
 
 
-def judge_svid(token: VerifiedToken, rule: TokenRule) -> None:
+def check_svid(token: VerifiedToken, rule: TokenRule) -> None:
     """Check that a token is a valid JWT-SVID (sections 2 and 3 of the specification). Raises `Refused`."""
     if token.algorithm not in ALGORITHMS:
         raise Refused(Reason.TOKEN_ALGORITHM, f"`{token.algorithm}` is not for JWT-SVIDs")

@@ -50,7 +50,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class TokenLocation:
     """One location of a token. Equal locations of several rules are one object, compared by identity."""
 
     kind: Kind
@@ -61,13 +61,13 @@ class Place:
         return f"{self.kind.name.lower()} {self.name}"
 
 
-class Places:
+class TokenLocations:
     """All locations of all rules, without duplicates."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[Kind, str, str], Place] = {}
+        self._locations: dict[tuple[Kind, str, str], TokenLocation] = {}
 
-    def of(self, rule: JwtRule) -> tuple[Place, ...]:
+    def of(self, rule: JwtRule) -> tuple[TokenLocation, ...]:
         """The rule's locations in order of precedence; the two defaults if it names none."""
         headers = sorted({(header.name.lower(), header.prefix) for header in rule.from_headers}, key="".join)
         params = sorted(set(rule.from_params))
@@ -75,29 +75,29 @@ class Places:
         if not (headers or params or cookies):
             headers, params = [(DEFAULT_HEADER, DEFAULT_PREFIX)], [DEFAULT_PARAM]
         return (
-            *(self._place(Kind.HEADER, name, prefix) for name, prefix in headers),
-            *(self._place(Kind.PARAM, name) for name in params),
-            *(self._place(Kind.COOKIE, name) for name in cookies),
+            *(self._location(Kind.HEADER, name, prefix) for name, prefix in headers),
+            *(self._location(Kind.PARAM, name) for name in params),
+            *(self._location(Kind.COOKIE, name) for name in cookies),
         )
 
     @property
-    def bearer(self) -> Place:
+    def bearer(self) -> TokenLocation:
         """The Authorization header, which carries bearer tokens."""
-        return self._place(Kind.HEADER, DEFAULT_HEADER, DEFAULT_PREFIX)
+        return self._location(Kind.HEADER, DEFAULT_HEADER, DEFAULT_PREFIX)
 
-    def _place(self, kind: Kind, name: str, prefix: str = "") -> Place:
-        return self._places.setdefault((kind, name, prefix), Place(kind, name, prefix))
+    def _location(self, kind: Kind, name: str, prefix: str = "") -> TokenLocation:
+        return self._locations.setdefault((kind, name, prefix), TokenLocation(kind, name, prefix))
 
 
-class Presented(msgspec.Struct, frozen=True):
-    """A token at its location. `dpop`: its scheme requires a proof of possession (RFC 9449)."""
+class RawToken(msgspec.Struct, frozen=True):
+    """The text of a token at its location. `dpop`: its scheme requires a proof of possession (RFC 9449)."""
 
-    place: Place
+    location: TokenLocation
     text: str
     dpop: bool = False
 
 
-Found = list[Presented]
+RawTokens = list[RawToken]
 
 
 class TokenFinder:
@@ -105,30 +105,32 @@ class TokenFinder:
 
     __slots__ = ("_cookies", "_headers", "_longest_name", "_params", "_strict")
 
-    def __init__(self, places: Iterable[Place], *, strict: bool) -> None:
-        unique = list(dict.fromkeys(places))
-        self._headers = [(place, _reader(place, strict=strict)) for place in unique if place.kind is Kind.HEADER]
-        self._params = {place.name: place for place in unique if place.kind is Kind.PARAM}
+    def __init__(self, locations: Iterable[TokenLocation], *, strict: bool) -> None:
+        unique = list(dict.fromkeys(locations))
+        self._headers = [
+            (location, _reader(location, strict=strict)) for location in unique if location.kind is Kind.HEADER
+        ]
+        self._params = {location.name: location for location in unique if location.kind is Kind.PARAM}
         self._longest_name = max((3 * len(utf8_bytes(name)) for name in self._params), default=0)
-        self._cookies = {place.name: place for place in unique if place.kind is Kind.COOKIE}
+        self._cookies = {location.name: location for location in unique if location.kind is Kind.COOKIE}
         self._strict = strict
 
-    def find(self, request: RequestAttributes) -> Found:
+    def find(self, request: RequestAttributes) -> RawTokens:
         """Find the tokens and their locations. With strict semantics, raises `Refused` if a location has two values."""
-        found: Found = []
+        tokens: RawTokens = []
         headers = request.headers
-        for place, read in self._headers:
-            values = headers.all(place.name)
+        for location, read in self._headers:
+            values = headers.all(location.name)
             if values:
-                found += read(place, values)
+                tokens += read(location, values)
         path = request.path
         if self._params and "?" in path and self._may_hold_params(path):
-            self._find_params(path, found)
+            self._find_params(path, tokens)
         if self._cookies and "cookie" in headers:
-            self._find_cookies(headers, found)
-        if self._strict and len(found) > MAX_TOKENS:
-            raise Refused(Reason.TOKEN_TOO_MANY, f"{len(found)} tokens, more than {MAX_TOKENS}")
-        return found
+            self._find_cookies(headers, tokens)
+        if self._strict and len(tokens) > MAX_TOKENS:
+            raise Refused(Reason.TOKEN_TOO_MANY, f"{len(tokens)} tokens, more than {MAX_TOKENS}")
+        return tokens
 
     def _may_hold_params(self, path: str) -> bool:
         """Whether the query may contain a parameter of a rule, by a quick check that usually finds it can't."""
@@ -137,21 +139,23 @@ class TokenFinder:
                 return True
         return "%" in path or len(path) > MAX_QUERY_PARAMS
 
-    def _find_params(self, path: str, found: Found) -> None:
+    def _find_params(self, path: str, tokens: RawTokens) -> None:
         query = path.partition("?")[2].partition("#")[0]
         fields = query.split("&", MAX_QUERY_PARAMS)
         if self._strict and len(fields) > MAX_QUERY_PARAMS:
             raise Refused(Reason.REQUEST_MALFORMED, f"more than {MAX_QUERY_PARAMS} query parameters")
-        values: dict[Place, str] = {}
+        values: dict[TokenLocation, str] = {}
         for field in fields[:MAX_QUERY_PARAMS]:
             name, _, value = field.partition("=")
-            place = self._params.get(self._decoded(name) if "%" in name and len(name) <= self._longest_name else name)
-            if place is not None and self._strict and "%" in name:
+            location = self._params.get(
+                self._decoded(name) if "%" in name and len(name) <= self._longest_name else name
+            )
+            if location is not None and self._strict and "%" in name:
                 # Envoy removes parameters by their literal name, so this one would reach the upstream.
-                raise Refused(Reason.TOKEN_MALFORMED, f"the parameter `{place.name}` is written with escapes")
-            if place is not None:
-                self._keep_first(place, self._decoded(value), values)
-        found.extend(Presented(place, values[place]) for place in self._params.values() if place in values)
+                raise Refused(Reason.TOKEN_MALFORMED, f"the parameter `{location.name}` is written with escapes")
+            if location is not None:
+                self._keep_first(location, self._decoded(value), values)
+        tokens.extend(RawToken(location, values[location]) for location in self._params.values() if location in values)
 
     def _decoded(self, text: str) -> str:
         """Decode a query parameter's name or value. With strict semantics, text with a stray `%` is not decoded.
@@ -162,8 +166,8 @@ class TokenFinder:
             return text
         return percent_decode(text)
 
-    def _find_cookies(self, headers: Headers, found: Found) -> None:
-        values: dict[Place, str] = {}
+    def _find_cookies(self, headers: Headers, tokens: RawTokens) -> None:
+        values: dict[TokenLocation, str] = {}
         cookies_left = MAX_COOKIES
         for header in headers.all("cookie"):
             fields = header.split(";", cookies_left if self._strict else -1)
@@ -176,51 +180,51 @@ class TokenFinder:
                     name, value = name.strip(_BLANKS), _unquoted(value.strip(_BLANKS))
                 else:  # Envoy ignores blanks after a token
                     name, value = name.lstrip(" "), _unquoted(value).rstrip(_BLANKS)
-                place = self._cookies.get(name) if equals else None
-                if place is not None:
-                    self._keep_first(place, value, values)
-        found.extend(Presented(place, values[place]) for place in self._cookies.values() if place in values)
+                location = self._cookies.get(name) if equals else None
+                if location is not None:
+                    self._keep_first(location, value, values)
+        tokens.extend(RawToken(location, values[location]) for location in self._cookies.values() if location in values)
 
-    def _keep_first(self, place: Place, value: str, values: dict[Place, str]) -> None:
-        if place not in values:
-            values[place] = value
+    def _keep_first(self, location: TokenLocation, value: str, values: dict[TokenLocation, str]) -> None:
+        if location not in values:
+            values[location] = value
         elif self._strict:
-            raise Refused(Reason.TOKEN_TOO_MANY, f"{place.kind.name.lower()} `{place.name}` appears twice")
+            raise Refused(Reason.TOKEN_TOO_MANY, f"{location.kind.name.lower()} `{location.name}` appears twice")
 
 
 def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value
 
 
-def _reader(place: Place, *, strict: bool) -> Callable[[Place, tuple[str, ...]], Found]:
+def _reader(location: TokenLocation, *, strict: bool) -> Callable[[TokenLocation, tuple[str, ...]], RawTokens]:
     """The reader of a header's values."""
     if not strict:
         return _envoy_headers
-    return _by_scheme if place.prefix.strip(_BLANKS).lower() == _BEARER else _strict_header
+    return _by_scheme if location.prefix.strip(_BLANKS).lower() == _BEARER else _strict_header
 
 
-def _strict_header(place: Place, values: tuple[str, ...]) -> Found:
+def _strict_header(location: TokenLocation, values: tuple[str, ...]) -> RawTokens:
     if len(values) > 1:
-        raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
+        raise Refused(Reason.TOKEN_TOO_MANY, f"header `{location.name}` has {len(values)} values")
     value = values[0].strip(_BLANKS)
-    prefix = place.prefix.strip(_BLANKS)
+    prefix = location.prefix.strip(_BLANKS)
     if not value.startswith(prefix):
         return []
-    return [Presented(place, value[len(prefix) :].strip(_BLANKS))]
+    return [RawToken(location, value[len(prefix) :].strip(_BLANKS))]
 
 
-def _by_scheme(place: Place, values: tuple[str, ...]) -> Found:
+def _by_scheme(location: TokenLocation, values: tuple[str, ...]) -> RawTokens:
     """Read the token after `Bearer` or, in Authorization, after `DPoP`."""
     if len(values) > 1:
-        raise Refused(Reason.TOKEN_TOO_MANY, f"header `{place.name}` has {len(values)} values")
+        raise Refused(Reason.TOKEN_TOO_MANY, f"header `{location.name}` has {len(values)} values")
     value = values[0].strip(_BLANKS)
     if value.startswith(DEFAULT_PREFIX):  # the usual spelling
-        return [Presented(place, value[len(DEFAULT_PREFIX) :].strip(" "))]
+        return [RawToken(location, value[len(DEFAULT_PREFIX) :].strip(" "))]
     text = _after_scheme(value, _BEARER)
     if text is not None:
-        return [Presented(place, text)]
-    text = _after_scheme(value, _DPOP) if place.name == DEFAULT_HEADER else None
-    return [] if text is None else [Presented(place, text, dpop=True)]
+        return [RawToken(location, text)]
+    text = _after_scheme(value, _DPOP) if location.name == DEFAULT_HEADER else None
+    return [] if text is None else [RawToken(location, text, dpop=True)]
 
 
 def _after_scheme(value: str, scheme: str) -> str | None:
@@ -233,14 +237,14 @@ def _after_scheme(value: str, scheme: str) -> str | None:
     return rest.strip(" ")  # a tab or nothing is a token too, which is refused as malformed
 
 
-def _envoy_headers(place: Place, values: tuple[str, ...]) -> Found:
+def _envoy_headers(location: TokenLocation, values: tuple[str, ...]) -> RawTokens:
     """Read the text after the prefix in each value that contains it; without a prefix, each value."""
-    if not place.prefix:
-        return [Presented(place, value.rstrip(_BLANKS)) for value in values]
+    if not location.prefix:
+        return [RawToken(location, value.rstrip(_BLANKS)) for value in values]
     return [
-        Presented(place, _envoy_token(value, at + len(place.prefix)))
+        RawToken(location, _envoy_token(value, at + len(location.prefix)))
         for value in values
-        if (at := value.find(place.prefix)) >= 0
+        if (at := value.find(location.prefix)) >= 0
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zta_authz.authn.locations import Kind, Place
+from zta_authz.authn.locations import Kind, TokenLocation
 from zta_authz.model.claims import claim_at, claim_text
 from zta_authz.model.identity import Changes
 
@@ -59,7 +59,11 @@ def headers_from(payload_header: str, outputs: Outputs, token: VerifiedToken) ->
 
 
 def changes_for(
-    set_headers: Iterable[tuple[str, str]], consumed: Iterable[Place], strip: frozenset[str], *, repeat: bool = False
+    set_headers: Iterable[tuple[str, str]],
+    consumed: Iterable[TokenLocation],
+    strip: frozenset[str],
+    *,
+    repeat: bool = False,
 ) -> Changes:
     """Combine the changes: set headers, remove those in `strip` and the `consumed` token locations.
 
@@ -69,10 +73,10 @@ def changes_for(
     pairs = tuple(set_headers)
     chosen = dict(reversed(pairs))
     first = tuple((name, chosen[name]) for name in dict.fromkeys(name for name, _ in pairs))
-    places = list(consumed)
-    remove = strip.union(place.name for place in places if place.kind is Kind.HEADER).difference(chosen)
+    locations = list(consumed)
+    remove = strip.union(location.name for location in locations if location.kind is Kind.HEADER).difference(chosen)
     return Changes(
         set_headers=pairs if repeat else first,
         remove_headers=tuple(sorted(remove)),
-        remove_query=tuple(sorted({place.name for place in places if place.kind is Kind.PARAM})),
+        remove_query=tuple(sorted({location.name for location in locations if location.kind is Kind.PARAM})),
     )

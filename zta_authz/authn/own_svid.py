@@ -23,7 +23,7 @@ from zta_authz.authn.bundle_formats import split_der
 from zta_authz.authn.certificates import (
     CERTIFICATE_ERRORS,
     MAX_CHAIN,
-    Window,
+    ValidityPeriod,
     extension,
     is_authority,
     weakness,
@@ -44,7 +44,7 @@ class OwnSvid:
     """An SVID to serve with: its chain (leaf first) and key in PEM. Compared by identity."""
 
     spiffe_id: SpiffeId
-    window: Window
+    validity: ValidityPeriod
     intermediates: tuple[Certificate, ...]
     chain_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
@@ -76,7 +76,7 @@ def read_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
     if problem:
         raise ValueError(problem)
     pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
-    return OwnSvid(svid_id(leaf), Window.of(leaf), certificates[1:], pem, _key_pem(key, leaf))
+    return OwnSvid(svid_id(leaf), ValidityPeriod.of(leaf), certificates[1:], pem, _key_pem(key, leaf))
 
 
 def _certificates(chain: bytes) -> tuple[Certificate, ...]:

@@ -37,7 +37,7 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class CertificateIds:
     """The identifiers that revoke a certificate: its serial number in decimal, and SHA-256 fingerprints in hex.
 
     `fingerprints` covers every encoding of the certificate, because its holder can turn one into another.
@@ -47,7 +47,7 @@ class Mark:
     fingerprints: tuple[str, ...]
 
     @classmethod
-    def of(cls, certificate: Certificate) -> Mark:
+    def of(cls, certificate: Certificate) -> CertificateIds:
         """The identifiers of `certificate`."""
         return cls(str(certificate.serial_number), fingerprints(certificate))
 
@@ -55,10 +55,11 @@ class Mark:
 class Revocations:
     """The entries of all lists, indexed by what they revoke.
 
-    `of_tokens`, `of_peers` and `of_certificates` (by serial number or SHA-256) are true if any entry applies to these.
+    `revokes_tokens`, `revokes_peers` and `revokes_certificates` (by serial number or SHA-256) are true if any entry
+    applies to these.
     """
 
-    __slots__ = ("_entries", "_prefixes", "of_certificates", "of_peers", "of_tokens")
+    __slots__ = ("_entries", "_prefixes", "revokes_certificates", "revokes_peers", "revokes_tokens")
 
     def __init__(self, lists: Iterable[RevocationList] = ()) -> None:
         self._entries: dict[tuple[Revoked, str, str], tuple[_Entry, ...]] = {}
@@ -70,9 +71,9 @@ class Revocations:
                 compiled = _Entry(entry.before, entry.effective_from, detail)
                 self._entries[key] = (*self._entries.get(key, ()), compiled)
         kinds = {what for what, _, _ in self._entries}
-        self.of_tokens = not kinds.isdisjoint(_OF_TOKENS)
-        self.of_peers = not kinds.isdisjoint(_OF_PEERS)
-        self.of_certificates = not kinds.isdisjoint(_OF_CERTIFICATES)
+        self.revokes_tokens = not kinds.isdisjoint(_OF_TOKENS)
+        self.revokes_peers = not kinds.isdisjoint(_OF_PEERS)
+        self.revokes_certificates = not kinds.isdisjoint(_OF_CERTIFICATES)
         self._prefixes = [key for key in self._entries if key[0] is Revoked.SPIFFE_PREFIX]
 
     def check_token(self, authority: str, token: VerifiedToken, now: float) -> None:
@@ -106,14 +107,16 @@ class Revocations:
         keys = [(Revoked.SPIFFE_ID, "", spiffe_id), *(key for key in self._prefixes if spiffe_id.startswith(key[2]))]
         return any(entry.before < float("inf") for key in keys for entry in self._entries.get(key, ()))
 
-    def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
+    def check_peer(
+        self, names: Sequence[str], certificate_ids: Sequence[CertificateIds], issued: float | None, now: float
+    ) -> None:
         """Check that none of the peer's `names` and of its chain's certificates is revoked at `now`. Raises `Refused`.
 
         `issued` is the leaf's notBefore in seconds since the epoch, None without a certificate.
         """
-        for mark in marks if self.of_certificates else ():
-            self._refuse((Revoked.SERIAL, "", mark.serial), None, now, Reason.PEER_REVOKED)
-            for fingerprint in mark.fingerprints:
+        for ids in certificate_ids if self.revokes_certificates else ():
+            self._refuse((Revoked.SERIAL, "", ids.serial), None, now, Reason.PEER_REVOKED)
+            for fingerprint in ids.fingerprints:
                 self._refuse((Revoked.SHA256, "", fingerprint), None, now, Reason.PEER_REVOKED)
         for name in names:
             if name.startswith(SCHEME):
@@ -143,15 +146,17 @@ class RevocationSlot:
         self.current: Revocations | RevocationSlot = NOTHING_REVOKED
 
     @property
-    def of_peers(self) -> bool:
+    def revokes_peers(self) -> bool:
         """Whether any revocation applies to peers."""
-        return self.current.of_peers
+        return self.current.revokes_peers
 
     @property
-    def of_certificates(self) -> bool:
+    def revokes_certificates(self) -> bool:
         """Whether any revocation applies to certificates."""
-        return self.current.of_certificates
+        return self.current.revokes_certificates
 
-    def check_peer(self, names: Sequence[str], marks: Sequence[Mark], issued: float | None, now: float) -> None:
+    def check_peer(
+        self, names: Sequence[str], certificate_ids: Sequence[CertificateIds], issued: float | None, now: float
+    ) -> None:
         """As `Revocations.check_peer`, with the revocations in force now."""
-        self.current.check_peer(names, marks, issued, now)
+        self.current.check_peer(names, certificate_ids, issued, now)

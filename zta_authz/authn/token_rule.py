@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from zta_authz.authn.jwt_limits import IssuerLimits
     from zta_authz.authn.keys import KeySet, KeySlot
-    from zta_authz.authn.locations import Place, Places
+    from zta_authz.authn.locations import TokenLocation, TokenLocations
     from zta_authz.authn.outputs import Outputs
     from zta_authz.authn.token import VerifiedToken
     from zta_authz.model.documents import JwtRule
@@ -41,7 +41,7 @@ class TokenRule:
     source: JwtRule
     audiences: frozenset[str]
     keys: SigningKeys
-    places: tuple[Place, ...]
+    locations: tuple[TokenLocation, ...]
     limits: IssuerLimits
     svid: bool = False
     outputs: Outputs = ()
@@ -51,7 +51,9 @@ class TokenRule:
         return headers_from(self.source.output_payload_to_header, self.outputs, token)
 
 
-def compile_rule(rule: JwtRule, keys: KeySlot, places: Places, limits: IssuerLimits, *, strict: bool) -> TokenRule:
+def compile_rule(
+    rule: JwtRule, keys: KeySlot, locations: TokenLocations, limits: IssuerLimits, *, strict: bool
+) -> TokenRule:
     """Compile the rule's audiences, token locations and output headers."""
     outputs = compile_outputs(rule, strict=strict)
-    return TokenRule(rule, normal_audiences(rule.audiences), keys, places.of(rule), limits, outputs=outputs)
+    return TokenRule(rule, normal_audiences(rule.audiences), keys, locations.of(rule), limits, outputs=outputs)

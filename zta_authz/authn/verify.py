@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from zta_authz.authn.dpop import Replays
-    from zta_authz.authn.jwt_registry import RuleBook, SelectedRules
+    from zta_authz.authn.jwt_registry import JwtRegistry, SelectedRules
     from zta_authz.authn.keys import KeySlot
     from zta_authz.errors import Fault
     from zta_authz.model.documents import ApiKeySet, IssuerPolicy, RequestAuthentication, RevocationList, TrustBundle
@@ -39,51 +39,51 @@ class IdentityVerifier:
     sets, and `bundle_slot` receives trust bundles from outside the documents.
     """
 
-    __slots__ = ("_book", "_peers", "bundle_slot", "issuers", "key_slots", "read_headers", "strip_headers")
+    __slots__ = ("_peers", "_registry", "bundle_slot", "issuers", "key_slots", "read_headers", "strip_headers")
 
     def __init__(
         self,
         peers: PeerVerifier,
-        book: RuleBook,
+        registry: JwtRegistry,
         bundle_slot: BundleSlot,
         read_headers: frozenset[str] = frozenset(),
     ) -> None:
         """Combine the two verifiers. Use `compile_verifier` to build one from documents."""
         self._peers = peers
-        self._book = book
-        self.issuers: tuple[str, ...] = tuple(sorted({rule.source.issuer for rule in book.rules}))
+        self._registry = registry
+        self.issuers: tuple[str, ...] = tuple(sorted({rule.source.issuer for rule in registry.rules}))
         self.bundle_slot = bundle_slot
-        self.strip_headers: frozenset[str] = book.strip_headers
+        self.strip_headers: frozenset[str] = registry.strip_headers
         self.read_headers = read_headers
-        self.key_slots: tuple[KeySlot, ...] = book.key_slots
+        self.key_slots: tuple[KeySlot, ...] = registry.key_slots
 
     @property
     def documents(self) -> tuple[SelectedRules, ...]:
         """The rules of each document, for linting."""
-        return self._book.documents
+        return self._registry.documents
 
     @property
     def svid_issuers(self) -> tuple[str, ...]:
         """The issuers whose JWT-SVIDs every workload accepts."""
-        return self._book.svid_issuers
+        return self._registry.svid_issuers
 
     @property
-    def look_ups(self) -> Mapping[str, tuple[int, int]]:
+    def cache_lookups(self) -> Mapping[str, tuple[int, int]]:
         """Hits and misses of the result caches, for peers and for tokens, since these rules took effect."""
-        return {"peers": self._peers.look_ups, "tokens": self._book.look_ups}
+        return {"peers": self._peers.cache_lookups, "tokens": self._registry.cache_lookups}
 
     def share_replays(self, replays: Replays) -> None:
         """Remember used DPoP proofs in `replays`; verifiers that replace this one will too."""
-        self._book.share_replays(replays)
+        self._registry.share_replays(replays)
 
-    def take_over(self, before: IdentityVerifier) -> None:
+    def inherit_replays(self, before: IdentityVerifier) -> None:
         """Inherit the state that must survive a reload: the used DPoP proofs."""
-        self._book.take_over(before._book)
+        self._registry.inherit_replays(before._registry)
 
     @property
     def revocations(self) -> Revocations:
         """The revocations in force."""
-        return self._book.revocations
+        return self._registry.revocations
 
     @property
     def bundle_expiry(self) -> Mapping[str, float]:
@@ -114,7 +114,7 @@ class IdentityVerifier:
         Raises:
             Refused: A credential is invalid, or a required one is missing.
         """
-        tokens = self._book.default if workload is None else self._book.verifier(workload)
+        tokens = self._registry.default if workload is None else self._registry.verifier(workload)
         peer = self._peers.verify(evidence, request.headers, now)
         try:
             return tokens.verify(request, peer, now, trial=trial, assumed_issuer=assumed_issuer)

@@ -152,7 +152,7 @@ class PolicyEvaluator:
     def unjudged(self, subject: Subject) -> tuple[str, ...]:
         """Return the checks that could not be made because the identity is assumed."""
         verifier, notes = self.snapshot.verifier, []
-        if subject.principal and verifier.revocations.of_certificates:
+        if subject.principal and verifier.revocations.revokes_certificates:
             notes.append("not checked: revocations by serial number or SHA-256, because there is no `certificate`")
         if (
             subject.principal

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zta_authz.authn.certificates import Window
+from zta_authz.authn.certificates import ValidityPeriod
 from zta_authz.errors import Fault, FaultsError
 from zta_authz.keys.bundle_files import BundleFile, read_bundle_file
 from zta_authz.model.options import CertificateCheck, ChainSource
@@ -85,4 +85,4 @@ def _intermediates(snapshot: Snapshot, known: dict[str, Authorities]) -> Iterato
 
 
 def _is_valid(authorities: Authorities, now: float) -> bool:
-    return any(window.not_before <= now <= window.not_after for window in map(Window.of, authorities.anchors))
+    return any(window.not_before <= now <= window.not_after for window in map(ValidityPeriod.of, authorities.anchors))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.bounded_cache import BoundedCache
-from zta_authz.errors import ANSWERS, Answer, Reason
+from zta_authz.errors import DENIAL_RESPONSES, DenialResponse, Reason
 from zta_authz.model.changed_headers import (
     PRINCIPAL_HEADER,
     is_reserved_on_denials,
@@ -101,7 +101,7 @@ class ResponseEncoder:
     def _allow(
         self, decision: Decision, decision_id: str, principal: str, spoofed: tuple[str, ...], guarded: GuardedNames
     ) -> bytes:
-        if decision.reason in ANSWERS or not is_header_value(principal):
+        if decision.reason in DENIAL_RESPONSES or not is_header_value(principal):
             raise ValueError("this allow is not final")
         policy, rule, response = decision.policy, decision.rule, decision.response
         client, changes = decision.identity.api_client, decision.identity.changes
@@ -244,7 +244,7 @@ class _Deny(NamedTuple):
 
 def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
     reason, response = decision.reason, decision.response
-    if reason not in ANSWERS:
+    if reason not in DENIAL_RESPONSES:
         reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is answered as one
     headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_reserved_on_denials(name))
     grpc = request is not None and _speaks_grpc(request)
@@ -269,7 +269,7 @@ def _denied_status(reason: Reason, wanted: int, headers: tuple[tuple[str, str], 
         fits = any(name == "location" for name, _ in headers)
     else:
         fits = 400 <= wanted <= 599
-    return wanted if fits else ANSWERS[reason].status
+    return wanted if fits else DENIAL_RESPONSES[reason].status
 
 
 def _speaks_grpc(request: RequestAttributes) -> bool:
@@ -300,7 +300,7 @@ def _default_headers(deny: _Deny) -> dict[str, str]:
     """The headers of a denial where the policy does not set them."""
     headers = {"cache-control": "no-store"}
     if deny.status == 401:
-        headers["www-authenticate"] = _challenge(ANSWERS[deny.reason])
+        headers["www-authenticate"] = _challenge(DENIAL_RESPONSES[deny.reason])
     if deny.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
     if not deny.grpc:
@@ -308,7 +308,7 @@ def _default_headers(deny: _Deny) -> dict[str, str]:
     return headers
 
 
-def _challenge(answer: Answer) -> str:
+def _challenge(answer: DenialResponse) -> str:
     """RFC 6750 section 3, RFC 9449 section 7.1. It does not say which check failed, which would help an attacker."""
     challenge = f'{answer.scheme} realm="{_REALM}"'
     return f'{challenge}, error="{answer.bearer_error}"' if answer.bearer_error else challenge
@@ -316,7 +316,7 @@ def _challenge(answer: Answer) -> str:
 
 def _problem(deny: _Deny) -> str:
     """The body, RFC 9457. `text` is what the operator's policy says to the caller."""
-    title = ANSWERS[deny.reason].title
+    title = DENIAL_RESPONSES[deny.reason].title
     problem: dict[str, object] = {"type": "about:blank", "title": title, "status": deny.status}
     if deny.text:
         problem["detail"] = deny.text

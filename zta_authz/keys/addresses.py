@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
-from zta_authz.model.addresses import Ip, readings
+from zta_authz.model.addresses import Ip, address_forms
 
 # Never permitted, whatever the operator allows: clouds serve credentials there, and no issuer serves keys.
 _NEVER: Final = tuple(
@@ -72,7 +72,7 @@ class AddressRules:
 
     def permit(self, host: str, address: Ip) -> bool:
         """Whether `host` may be connected to at `address`."""
-        meanings = readings(address)
+        meanings = address_forms(address)
         if any(ip in network for ip in meanings for network in _NEVER):
             return False
         return _is_public(meanings) or self.allow_private or host.lower().rstrip(".") in self.private_hosts

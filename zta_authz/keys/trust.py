@@ -112,9 +112,9 @@ class TrustRefresher:
         if svid is None:
             return ("no SVID from the Workload API",)
         now = self._clock()
-        if now < svid.window.not_before:
+        if now < svid.validity.not_before:
             return ("our SVID is not valid yet",)
-        return ("our SVID has expired",) if svid.window.not_after < now else ()
+        return ("our SVID has expired",) if svid.validity.not_after < now else ()
 
     def status(self) -> list[BundleStatus]:
         """List the trust bundles in force."""
@@ -151,6 +151,6 @@ class TrustRefresher:
             self._expiry = None
         svid = self.svid.current
         if svid is not None:
-            wait = max(0.0, svid.window.not_after - self._clock()) + 1.0
+            wait = max(0.0, svid.validity.not_after - self._clock()) + 1.0
             self._expiry = asyncio.get_running_loop().call_later(wait, self._changed)
         self._changed()

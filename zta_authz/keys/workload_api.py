@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 
-from zta_authz.authn.certificates import Window
+from zta_authz.authn.certificates import ValidityPeriod
 from zta_authz.authn.chain import Authorities
 from zta_authz.authn.keys import NO_KEYS
 from zta_authz.keys.bundle_store import BundleSource
@@ -95,7 +95,7 @@ class WorkloadBundles:
         former = (
             certificate
             for certificate in self._intermediates.get(name, ())
-            if certificate not in svid.intermediates and Window.of(certificate).not_after > now
+            if certificate not in svid.intermediates and ValidityPeriod.of(certificate).not_after > now
         )
         self._intermediates = {name: (*svid.intermediates, *former)[:MAX_INTERMEDIATES]}
         self._publish()
@@ -253,7 +253,7 @@ class WorkloadApi:
         svid = await asyncio.to_thread(read_svid_response, payload)
         if self._svid is None:
             return
-        if svid.window.not_after <= self._clock():
+        if svid.validity.not_after <= self._clock():
             raise MalformedMessage("the SVID has expired")
         self._svid.current = svid
         self._denied_since = None
@@ -261,7 +261,7 @@ class WorkloadApi:
             self._bundles.add_intermediates(svid)
         if svid.intermediates:
             _LOG.info("our SVID is signed by an intermediate: peers under others need `xfcc` in `peer.chain_from`")
-        details = {"spiffe_id": str(svid.spiffe_id), "seconds_left": round(svid.window.not_after - self._clock())}
+        details = {"spiffe_id": str(svid.spiffe_id), "seconds_left": round(svid.validity.not_after - self._clock())}
         _LOG.info("our SVID taken", extra=details)
         self._changed()
 

@@ -42,7 +42,7 @@ def embedded_ipv4(address: Ip) -> IPv4Address | None:
     return IPv4Address(number >> 80 & _32_BITS) if number >> 112 == _6TO4 else None
 
 
-def readings(address: Ip) -> tuple[Ip, ...]:
+def address_forms(address: Ip) -> tuple[Ip, ...]:
     """The address itself and, if it embeds one, the IPv4 address."""
     embedded = embedded_ipv4(address)
     return (address,) if embedded is None else (address, embedded)

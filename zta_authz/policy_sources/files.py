@@ -37,7 +37,7 @@ class SnapshotHolder:
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force; what must outlive a reload it takes over from the one before."""
         if self.snapshot is not None:
-            snapshot.verifier.take_over(self.snapshot.verifier)
+            snapshot.verifier.inherit_replays(self.snapshot.verifier)
         self.snapshot = snapshot
 
 

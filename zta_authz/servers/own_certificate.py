@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from zta_authz.authn.certificates import Window
+from zta_authz.authn.certificates import ValidityPeriod
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -26,8 +26,8 @@ class CertificateFiles:
     def __init__(self, cert_file: str, client_ca_file: str) -> None:
         self._files = (cert_file, client_ca_file)
         self._stamps: tuple[object, ...] = ()
-        self._own: tuple[Window, ...] = ()
-        self._authorities: tuple[Window, ...] = ()
+        self._own: tuple[ValidityPeriod, ...] = ()
+        self._authorities: tuple[ValidityPeriod, ...] = ()
 
     def problems(self, now: float) -> list[str]:
         """Describe what makes every handshake fail at `now`. Changed files are read again."""
@@ -47,9 +47,9 @@ class CertificateFiles:
         return problems
 
 
-def _windows(file: str | PathLike[str]) -> tuple[Window, ...]:
+def _windows(file: str | PathLike[str]) -> tuple[ValidityPeriod, ...]:
     try:
-        return tuple(map(Window.of, x509.load_pem_x509_certificates(Path(file).read_bytes())))
+        return tuple(map(ValidityPeriod.of, x509.load_pem_x509_certificates(Path(file).read_bytes())))
     except (OSError, ValueError):
         return ()
 

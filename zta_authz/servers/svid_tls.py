@@ -76,7 +76,7 @@ class SvidTls:
     def svid(self) -> OwnSvid | None:
         """Our SVID, or None while we have no unexpired one."""
         svid = self._svid.current
-        return None if svid is None or svid.window.not_after < self._clock() else svid
+        return None if svid is None or svid.validity.not_after < self._clock() else svid
 
     def with_allowed(self, allowed: Iterable[str]) -> SvidTls:
         """Return the same SVID with another list of callers."""

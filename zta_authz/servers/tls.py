@@ -16,8 +16,8 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from zta_authz.authn.certificates import Window
-from zta_authz.authn.revocation import Mark, RevocationSlot
+from zta_authz.authn.certificates import ValidityPeriod
+from zta_authz.authn.revocation import CertificateIds, RevocationSlot
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault, Refused, SettingsErrors
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS
@@ -41,18 +41,18 @@ class PresentedCertificate:
 
     def __init__(self, spiffe_id: str, certificates: Sequence[x509.Certificate]) -> None:
         """`certificates` are those that the caller presented, its own first."""
-        window = Window.of(certificates[0])
+        window = ValidityPeriod.of(certificates[0])
         self.spiffe_id = spiffe_id
         self.expires = window.not_after
         self._issued = window.not_before
-        self._marks = tuple(Mark.of(certificate) for certificate in certificates)
+        self._marks = tuple(CertificateIds.of(certificate) for certificate in certificates)
 
     def is_valid(self, revocations: RevocationSlot, now: float) -> bool:
         """Return whether the certificate is neither expired nor revoked at `now`."""
         if now >= self.expires:
             return False
         try:
-            if revocations.of_peers:
+            if revocations.revokes_peers:
                 revocations.check_peer((self.spiffe_id,), self._marks, self._issued, now)
         except Refused:
             return False

@@ -139,7 +139,7 @@ class MetricsSources:
     def _lookups(self, which: int) -> dict[str, int]:
         """Return the hits (0) or misses (1) of the current verifier's caches, by cache."""
         snapshot = self._snapshots.current()
-        lookups = {} if snapshot is None else snapshot.verifier.look_ups
+        lookups = {} if snapshot is None else snapshot.verifier.cache_lookups
         return {cache: counts[which] for cache, counts in lookups.items()}
 
     def _own_expiries(self) -> dict[str, float]:
@@ -149,5 +149,5 @@ class MetricsSources:
         if tls is not None and tls.cert_file is not None:
             expires = file_expires_at(tls.cert_file)
         elif svid is not None:
-            expires = svid.window.not_after
+            expires = svid.validity.not_after
         return {} if tls is None or expires is None else {tls.source: expires}

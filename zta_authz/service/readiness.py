@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.authn.certificates import Window
+from zta_authz.authn.certificates import ValidityPeriod
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.spiffe import SpiffeId
 from zta_authz.servers.own_certificate import CertificateFiles
@@ -39,13 +39,13 @@ class Authorities:
     def __init__(self, slot: BundleSlot) -> None:
         self._slot = slot
         self._bundles: Bundles | None = None
-        self._windows: dict[str, tuple[Window, ...]] = {}
+        self._windows: dict[str, tuple[ValidityPeriod, ...]] = {}
 
     def valid(self, now: float) -> dict[str, bool]:
         """Return, by trust domain, whether one of its authorities is valid at `now`."""
         bundles = self._slot.current
         if bundles is not self._bundles:
-            self._windows = {name: tuple(map(Window.of, bundle.anchors)) for name, bundle in bundles.items()}
+            self._windows = {name: tuple(map(ValidityPeriod.of, bundle.anchors)) for name, bundle in bundles.items()}
             self._bundles = bundles
         return {
             name: any(window.not_before <= now <= window.not_after for window in windows)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.telemetry import names
 from zta_authz.telemetry.collectors import CallbackMetrics, DurationHistogram
@@ -61,7 +61,7 @@ class Metrics:
         self._decisions = {
             (verdict, reason): decisions.labels(verdict.value, reason.value)
             for reason in Reason
-            for verdict in (Verdict.DENY if reason in ANSWERS else Verdict.ALLOW,)
+            for verdict in (Verdict.DENY if reason in DENIAL_RESPONSES else Verdict.ALLOW,)
         }
         self._by_policy = Counter(
             names.POLICY_DECISIONS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import random as _random  # 0 <= x < 1
 from typing import TYPE_CHECKING, Final, Literal
 
-from zta_authz.errors import ANSWERS
+from zta_authz.errors import DENIAL_RESPONSES
 from zta_authz.model.trace_context import call_parent
 
 if TYPE_CHECKING:
@@ -66,5 +66,5 @@ class Sampling:
     def _failed(self, event: CheckEvent) -> bool:
         if not self._errors:
             return False
-        answer = ANSWERS.get(event.decision.reason)
+        answer = DENIAL_RESPONSES.get(event.decision.reason)
         return answer is not None and answer.status >= _SERVER_FAULT

@@ -19,7 +19,7 @@ from zta_authz.authn.dpop import (
     normal_target,
 )
 from zta_authz.authn.keys import key_thumbprint
-from zta_authz.errors import ANSWERS, Reason, Refused
+from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
 from zta_authz.model.documents import FromHeader
 from zta_authz.model.identity import Binding
 from zta_authz.model.request import NO_EVIDENCE, Headers, RequestAttributes
@@ -230,7 +230,7 @@ def test_a_trial_neither_checks_nor_records_used_proofs() -> None:
 def test_a_reload_keeps_the_used_proofs() -> None:
     before, after = subject(), subject()
     assert accept(before, asking(proof())).token is not None
-    after.take_over(before)
+    after.inherit_replays(before)
     assert refusal(after, asking(proof())) is Reason.DPOP_REPLAYED
 
 
@@ -366,7 +366,7 @@ def test_text_that_is_not_an_address_is_not_normalised(text: str) -> None:
 
 def test_callers_receive_a_dpop_challenge() -> None:
     for reason in (reason for reason in Reason if reason.startswith("dpop_")):
-        answer = ANSWERS[reason]
+        answer = DENIAL_RESPONSES[reason]
         assert (answer.status, answer.scheme, answer.bearer_error) == (401, "DPoP", "invalid_dpop_proof")
 
 

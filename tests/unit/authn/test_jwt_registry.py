@@ -157,7 +157,7 @@ def test_a_token_that_never_verified_is_not_cached(shared: IdentityVerifier) -> 
     forged = Signer(number=2000).token()
     for _ in range(3):
         assert subjects(verified(shared, forged, ORDERS)) is Reason.TOKEN_SIGNATURE
-    assert len(shared._book._common.cache) == 0
+    assert len(shared._registry._context.cache) == 0
 
 
 def test_replaced_keys_leave_no_results_behind() -> None:
@@ -168,6 +168,6 @@ def test_replaced_keys_leave_no_results_behind() -> None:
         assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
         slot.current = KeySet(slot.current.keys)
         assert subjects(verified(subject, FIRST, ORDERS)) == [ISSUER]
-    [cached] = subject._book._common.cache.values()
+    [cached] = subject._registry._context.cache.values()
     assert cached is not None
     assert len(cached.results) <= MAX_CACHED_RESULTS

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.pki import HOUR, ISSUER, NOW, Signer, jwks
 from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, refusal, request, rule, verifier
-from zta_authz.authn.locations import Places, TokenFinder
+from zta_authz.authn.locations import TokenFinder, TokenLocations
 from zta_authz.errors import Reason
 from zta_authz.model.documents import ClaimToHeader, FromHeader
 
@@ -300,7 +300,7 @@ HOSTILE_QUERIES = {
 
 @pytest.mark.parametrize("name", HOSTILE_QUERIES)
 def test_encoded_names_and_values_of_parameters_cost_little(name: str) -> None:
-    finder = TokenFinder(Places().of(rule()), strict=True)
+    finder = TokenFinder(TokenLocations().of(rule()), strict=True)
     begun = time.process_time()
     for _ in range(5):
         finder.find(request(path=f"/?{HOSTILE_QUERIES[name]}"))

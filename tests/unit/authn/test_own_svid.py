@@ -28,7 +28,7 @@ def test_an_svid_comes_with_its_name_its_validity_its_chain_and_its_key() -> Non
     leaf = middle.issue(uris=(US,), key=KEY)
     svid = read(chain=der(leaf, middle.certificate))
     assert str(svid.spiffe_id) == US
-    assert (svid.window.not_before, svid.window.not_after) == (NOW - HOUR, NOW + HOUR)
+    assert (svid.validity.not_before, svid.validity.not_after) == (NOW - HOUR, NOW + HOUR)
     assert svid.intermediates == (middle.certificate,)
     assert svid.chain_pem.count(b"BEGIN CERTIFICATE") == 2
     assert svid.key_pem.startswith(b"-----BEGIN PRIVATE KEY-----")

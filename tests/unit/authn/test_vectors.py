@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 
 from tests.support.pki import b64
 from tests.unit.authn.support import ISTIO, accept, bearer, refusal, rule, verifier
-from zta_authz.authn.binding import judge_binding, read_confirmation
+from zta_authz.authn.binding import check_binding, read_confirmation
 from zta_authz.authn.dpop import verify_proof
 from zta_authz.authn.encoding import base64url_decode, json_object
 from zta_authz.authn.keys import key_thumbprint, read_jwks
@@ -102,7 +102,7 @@ def test_the_published_certificate_has_the_published_thumbprint_and_binds_its_to
 
     def presented_by(sha256: bytes) -> Binding | None:
         peer = Peer((), None, PeerTrust.CERTIFICATE, sha256)
-        return judge_binding(Bound(), peer, "", strict=False)  # type: ignore[arg-type]
+        return check_binding(Bound(), peer, "", strict=False)  # type: ignore[arg-type]
 
     assert presented_by(digest) is Binding.CERTIFICATE
     assert presented_by(bytes(32)) is None

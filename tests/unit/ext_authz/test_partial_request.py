@@ -15,7 +15,7 @@ from envoy_data_plane.google.protobuf import Struct, Value
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.identity import Changes
@@ -107,7 +107,7 @@ def test_an_allow_reads_the_same_in_an_independent_decoder() -> None:
     assert message.dynamic_metadata.fields["policy"].string_value == "default/hatshop-policy"
 
 
-@pytest.mark.parametrize("reason", ANSWERS)
+@pytest.mark.parametrize("reason", DENIAL_RESPONSES)
 def test_a_denial_reads_the_same_in_an_independent_decoder(reason: Reason) -> None:
     message = envoy.CheckResponse.parse(answer(deny(reason), DECISION_ID, attributes()))
     assert message.status is not None
@@ -115,7 +115,7 @@ def test_a_denial_reads_the_same_in_an_independent_decoder(reason: Reason) -> No
     assert message.ok_response is None
     assert message.denied_response is not None
     assert message.denied_response.status is not None
-    assert message.denied_response.status.code == ANSWERS[reason].status
+    assert message.denied_response.status.code == DENIAL_RESPONSES[reason].status
     assert DECISION_ID in message.denied_response.body
 
 
@@ -123,7 +123,7 @@ def test_an_empty_response_which_envoy_reads_as_allow_is_never_what_we_say() -> 
     decisions = [Decision(verdict, reason) for verdict in Verdict for reason in Reason]
     for decision in decisions:
         message = CheckResponse.FromString(answer(decision, DECISION_ID, None))
-        allowed = decision.allowed and decision.reason not in ANSWERS
+        allowed = decision.allowed and decision.reason not in DENIAL_RESPONSES
         assert message.HasField("status")
         assert message.HasField("ok_response") is allowed
         assert (message.status.code == 0) is allowed

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, ENCODER, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.response import MAX_CACHED_ANSWERS, ResponseEncoder
 from zta_authz.model.decision import Decision, Response, Verdict
 from zta_authz.model.guarded_names import GuardedNames
@@ -275,7 +275,7 @@ def test_every_reason_to_deny_is_an_explicit_denial(reason: Reason) -> None:
     assert 400 <= message.denied_response.status.code <= 599
 
 
-@pytest.mark.parametrize("reason", ANSWERS)
+@pytest.mark.parametrize("reason", DENIAL_RESPONSES)
 def test_an_allow_for_a_reason_that_denies_is_a_denial(reason: Reason) -> None:
     message = told(Decision(Verdict.ALLOW, reason))
     assert (message.status.code, message.denied_response.status.code) == (13, 500)
@@ -319,7 +319,7 @@ def test_the_proxy_learns_which_rule_denied() -> None:
 
 
 def test_detail_policy_and_principal_are_in_no_header_and_no_body_of_a_denial() -> None:
-    for reason in ANSWERS:
+    for reason in DENIAL_RESPONSES:
         message = told(deny(reason))
         message.ClearField("dynamic_metadata")
         text = str(message)

@@ -13,7 +13,7 @@ from tests.fakes.snapshots import FixedSnapshot, hatshop
 from tests.support.check_requests import ENCODER, allow, check_request, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authorizer import Authorizer
-from zta_authz.errors import ANSWERS, Reason, Refused
+from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer, new_decision_id
@@ -188,7 +188,7 @@ def test_the_log_has_one_stack_and_nothing_of_the_request(caplog: pytest.LogCapt
     assert check.internal_errors == 5
 
 
-@pytest.mark.parametrize("reason", ANSWERS)
+@pytest.mark.parametrize("reason", DENIAL_RESPONSES)
 def test_each_refusal_is_an_explicit_denial_and_observed(reason: Reason) -> None:
     observer = RecordingObserver()
     message = CheckResponse.FromString(servicer(allow(), observer).refuse(reason))

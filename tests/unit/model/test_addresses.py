@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 import pytest
 from hypothesis import given, strategies as st
 
-from zta_authz.model.addresses import embedded_ipv4, mapped_network, readings
+from zta_authz.model.addresses import address_forms, embedded_ipv4, mapped_network
 
 
 @given(
@@ -21,17 +21,17 @@ def test_mapped_6to4_and_teredo_addresses_agree_with_the_standard_library(number
     known = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
     if known is not None:
         assert embedded_ipv4(address) == known
-        assert readings(address) == (address, known)
+        assert address_forms(address) == (address, known)
 
 
 @pytest.mark.parametrize("text", ["::", "::1", "2001:db8::1", "fe80::1", "2001:1::1", "64:ff9c::1", "64:ff9b:2::1"])
 def test_other_addresses_embed_no_ipv4_address(text: str) -> None:
     assert embedded_ipv4(IPv6Address(text)) is None
-    assert readings(IPv6Address(text)) == (IPv6Address(text),)
+    assert address_forms(IPv6Address(text)) == (IPv6Address(text),)
 
 
 def test_an_ipv4_address_embeds_no_other() -> None:
-    assert readings(IPv4Address("10.0.0.1")) == (IPv4Address("10.0.0.1"),)
+    assert address_forms(IPv4Address("10.0.0.1")) == (IPv4Address("10.0.0.1"),)
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_a_denial_of_a_verified_peer_names_it() -> None:
     assert (revoked.reason, revoked.identity.principal) == (Reason.PEER_REVOKED, FRONTEND + "-gone")
     other = decide(held, asking(), Evidence(FRONTEND + "-gone", PEER.certificate), NOW)
     assert (other.reason, other.identity.principal) == (Reason.PEER_SAN_MISMATCH, FRONTEND)
-    assert other.detail == f"the proxy says `{FRONTEND}-gone`, the certificate has `{FRONTEND}`"
+    assert other.detail == f"the proxy names `{FRONTEND}-gone`, the certificate has `{FRONTEND}`"
     forged = decide(held, asking(), Evidence(FRONTEND, presented(root("other").issue())), NOW)
     assert (forged.reason, forged.identity.principal) == (Reason.PEER_CERTIFICATE_UNTRUSTED, "")
 

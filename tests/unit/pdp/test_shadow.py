@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.policies import identity, operation, policy, request, source
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.model.decision import Decision, Disagreement, Verdict
 from zta_authz.model.options import Options
 from zta_authz.pdp.shadow import BY_POLICY, decide_again, disagreement
@@ -47,7 +47,7 @@ def test_the_same_verdict_by_another_policy_is_not_a_disagreement() -> None:
     assert disagreement(ALLOWED, other) is None
 
 
-@pytest.mark.parametrize("reason", sorted(set(ANSWERS) - BY_POLICY))
+@pytest.mark.parametrize("reason", sorted(set(DENIAL_RESPONSES) - BY_POLICY))
 def test_a_request_refused_before_the_rules_is_not_decided_again(reason: Reason) -> None:
     refused = Decision(Verdict.DENY, reason)
     assert decide_again(shadow(policy("new", {})), refused, request(), 1.0) is None

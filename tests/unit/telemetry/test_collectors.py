@@ -32,10 +32,10 @@ def test_a_batch_of_durations_gives_the_same_histogram_as_single_observations(ti
 
 
 def test_a_callback_metric_is_read_at_collection() -> None:
-    registry, readings, number = CollectorRegistry(), CallbackMetrics(), 1
-    registry.register(readings)
-    readings.counter("lost", "Lost.", lambda: number)
-    readings.gauge("waiting", "Waiting.", lambda: number * 10)
+    registry, address_forms, number = CollectorRegistry(), CallbackMetrics(), 1
+    registry.register(address_forms)
+    address_forms.counter("lost", "Lost.", lambda: number)
+    address_forms.gauge("waiting", "Waiting.", lambda: number * 10)
     number = 3
     assert registry.get_sample_value("lost_total") == 3
     assert registry.get_sample_value("waiting") == 30

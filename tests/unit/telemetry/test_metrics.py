@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
-from zta_authz.errors import ANSWERS, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
@@ -94,7 +94,7 @@ def test_every_reason_has_its_series_from_the_start() -> None:
     reasons = {dict(labels)["reason"] for name, labels in samples(observed()) if name == "zta_decisions_total"}
     assert reasons == {reason.value for reason in Reason}
     allowing = {dict(labels)["reason"] for _, labels in samples(observed()) if ("verdict", "allow") in labels}
-    assert allowing.isdisjoint(reason.value for reason in ANSWERS)
+    assert allowing.isdisjoint(reason.value for reason in DENIAL_RESPONSES)
 
 
 def test_the_duration_of_a_call_is_in_seconds_and_never_negative() -> None:

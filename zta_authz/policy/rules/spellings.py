@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from zta_authz.model.addresses import readings
+from zta_authz.model.addresses import address_forms
 from zta_authz.model.changed_headers import folded_name, has_odd_names
 from zta_authz.model.percent import percent_decoded, utf8_bytes
 
@@ -115,7 +115,7 @@ def encodable(texts: tuple[str, ...]) -> list[str]:
 def address_readings(text: str) -> tuple[Ip, ...]:
     """The address in `text` and, if it embeds an IPv4 address, that one too; () if `text` is not an address."""
     address = parse_ip(text)
-    return NO_ADDRESSES if address is None else readings(address)
+    return NO_ADDRESSES if address is None else address_forms(address)
 
 
 def parse_ip(text: str) -> Ip | None:
