@@ -1,15 +1,15 @@
-"""`zta-authz compliance`: what an installation's files show of NIST's zero-trust tenets and three controls.
+"""`zta-authz compliance`: report evidence for NIST's zero-trust tenets and three controls.
 
-values         places in files: object, path, line
-evidence       what is found, missing or not to be seen
-sources        files to objects
-inner          texts inside ConfigMaps
-authorizers    containers of zta-authz to settings and policies
-installation   all of it together
-askers         who asks zta-authz
-checks         questions to an installation
-catalogue      which question is evidence for which tenet or control
-report         tables and JSON
+values         values with their location: object, path, line
+evidence       results of checks: satisfied, missing, unseen
+sources        reads files into objects
+embedded_text  texts inside ConfigMaps
+authorizers    reads settings and policies of zta-authz containers
+installation   all objects, authorizers and Envoy configurations
+ext_authz_clients  the proxies that call zta-authz
+checks         the checks of an installation
+catalogue      which check is evidence for which tenet or control
+report         output as tables or JSON
 """
 
 from __future__ import annotations
@@ -31,33 +31,37 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "compliance",
         help="report evidence for NIST SP 800-207 and controls AC-4, SC-7, SC-8",
         description=(
-            "Read manifests, settings and policies, and report what in them is evidence for the tenets of NIST SP "
-            "800-207 and for controls AC-4, SC-7 and SC-8 of SP 800-53 Rev. 5, by file and field, or what is missing. "
-            "kustomize's sources are rendered first: kubectl kustomize DIRECTORY | zta-authz compliance -"
+            "Read manifests, settings and policies, and report the evidence for the tenets of NIST SP 800-207 and for "
+            "controls AC-4, SC-7 and SC-8 of SP 800-53 Rev. 5 by file and field, and what is missing. Render "
+            "kustomizations first: kubectl kustomize DIRECTORY | zta-authz compliance -"
         ),
         epilog=epilog(
-            "0 nothing is missing, 1 something is, 2 wrong input",
+            "0 nothing is missing, 1 something is missing, 2 the input has faults",
             "compliance.md",
             "kubectl kustomize k8s/overlays/istio | zta-authz compliance -",
             "zta-authz compliance manifests/ --strict --quiet -o json",
         ),
     )
-    command.add_argument("paths", metavar="PATH", nargs="+", help="manifests: files, directories, - for standard input")
-    command.add_argument("--config", metavar="FILE", default="", help="settings (default: from the ConfigMaps)")
+    command.add_argument(
+        "paths", metavar="PATH", nargs="+", help="manifests: files, directories or `-` for standard input"
+    )
+    command.add_argument("--config", metavar="FILE", default="", help="settings file (default: from the ConfigMaps)")
     command.add_argument(
         "--policies", metavar="PATH", nargs="+", default=[], help="policies (default: from the ConfigMaps)"
     )
-    command.add_argument("--strict", action="store_true", help="what cannot be seen here counts as missing")
-    command.add_argument("--quiet", action="store_true", help="leave out of the table what is satisfied")
+    command.add_argument("--strict", action="store_true", help="count what can't be seen here as missing")
+    command.add_argument("--quiet", action="store_true", help="omit satisfied checks from the table")
     command.add_argument(
         "--waive",
         metavar="CHECK=REASON",
         action="append",
         default=[],
         type=_waiver,
-        help="accept what this check misses; it is still reported, with the reason; may be repeated",
+        help="accept what is missing for this check; the report shows the reason; may be repeated",
     )
-    command.add_argument("--at", metavar="TIME", type=time_argument, help="judge as of then, RFC 3339 (default: now)")
+    command.add_argument(
+        "--at", metavar="TIME", type=time_argument, help="judge certificates as of this time, RFC 3339 (default: now)"
+    )
     add_output_argument(command)
     command.set_defaults(run=run)
 
@@ -74,12 +78,12 @@ def _waiver(text: str) -> tuple[str, str]:
         hint = suggestion(check, known) or "; docs/compliance.md lists the checks"
         raise ArgumentTypeError(f"there is no check `{check}`{hint}")
     if not reason.strip():
-        raise ArgumentTypeError(f"say why, like {check}='partners have API keys'")
+        raise ArgumentTypeError(f"add a reason, for example {check}='partners have API keys'")
     return check, reason.strip()
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Report. Raises `FaultsError` with all that can't be read, and all that `serve` would refuse."""
+    """Report. Raises `FaultsError` with everything that can't be read or that `serve` would refuse."""
     import time
     from dataclasses import replace
 

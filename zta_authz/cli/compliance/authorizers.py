@@ -1,4 +1,4 @@
-"""The containers that run zta-authz, each with settings and policies as it would load them."""
+"""Find the containers that run zta-authz, and load their settings and policies as `serve` would."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ POD_PATHS: Final = {
         ("Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet", "ReplicationController"), ("spec", "template")
     ),
 }
-"""Where each kind of workload has its pods' metadata and spec."""
+"""The path of the pod template in each kind of workload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line names apart from the manifests: a settings file, policies."""
+    """Inputs of the command line that replace those in manifests: a settings file and policies."""
 
     config: str = ""
     policies: tuple[str, ...] = ()
@@ -44,10 +44,10 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """One zta-authz. `container` and `workload` are None where only settings were given.
+    """One zta-authz. `container` and `workload` are None if only settings were given.
 
-    `unread` says what of its settings and policies is not among the files that were given. `settings` are the defaults
-    where that is all there is; `config` is the root of the settings' file, `variables` are those of the container.
+    `unread` describes the settings and policies that are not among the given files. `config` is the root of the
+    settings file, None without one. `variables` are the environment variables of the container.
     """
 
     workload: Document | None
@@ -60,10 +60,10 @@ class Authorizer:
     embedded_texts: EmbeddedTexts
     unread: tuple[tuple[str, Value | None], ...] = field(default=())
     settings_known: bool = True
-    """False where a setting that no file shows need not have its default."""
+    """False if settings may come from a file that was not given, so that defaults can't be assumed."""
 
     def setting(self, *path: str | int) -> FieldLocation:
-        """Where the setting at `path` was set: an environment variable, the file, or nowhere (a default)."""
+        """Return the location of a setting: an environment variable, the settings file, or a default."""
         for end in range(len(path), 0, -1):
             variable = self.variables.get(variable_of(path[:end]))
             if variable is not None:
@@ -75,12 +75,12 @@ class Authorizer:
         return value.location
 
     def location(self, source: str, line: int, what: str) -> FieldLocation:
-        """Where something stands in the policies."""
+        """Return the location of a line of the policies."""
         return self.embedded_texts.location(source, line, what)
 
 
 def pods_of(documents: Sequence[Document]) -> Iterator[tuple[Document, Value]]:
-    """Each workload with its pod template (metadata and spec)."""
+    """Yield each workload with its pod template (metadata and spec)."""
     for document in documents:
         path = POD_PATHS.get(document.kind)
         pod = None if path is None else document.root.get(*path)
@@ -89,18 +89,18 @@ def pods_of(documents: Sequence[Document]) -> Iterator[tuple[Document, Value]]:
 
 
 def containers_of(pod: Value) -> list[Value]:
-    """Every container of a pod template."""
+    """Return all containers of a pod template."""
     return [*pod.items("spec", "initContainers"), *pod.items("spec", "containers")]
 
 
 def is_authorizer(container: Value) -> bool:
-    """Whether it runs zta-authz, by its name or its image's."""
+    """Return whether the container runs zta-authz, by its name or the name of its image."""
     image = container.text("image").partition("@")[0].rpartition("/")[2].partition(":")[0]
     return NAME in (container.text("name"), image)
 
 
 class AuthorizerReader:
-    """Reads every authorizer of an installation; `faults` are what `serve` would refuse to start with."""
+    """Reads the authorizers of an installation. Adds to `faults` what `serve` would refuse."""
 
     def __init__(
         self, documents: Sequence[Document], lines: Mapping[str, list[str]], given: Overrides, faults: list[Fault]
@@ -116,7 +116,7 @@ class AuthorizerReader:
         self._faults = faults
 
     def read(self) -> list[Authorizer]:
-        """Those that could be read."""
+        """Return the authorizers that could be read."""
         authorizers = [
             self._read_authorizer(document, pod, container)
             for document, pod in pods_of(self._documents)
@@ -139,7 +139,7 @@ class AuthorizerReader:
             settings, config = self._settings(container, mounts, environ, embedded_texts, unread)
             settings_known = not unread
             sources = self._policies(settings, mounts, embedded_texts, unread)
-            options = options_for(settings, settings.policies)  # files have other names here
+            options = options_for(settings, settings.policies)  # the paths in the settings are paths in the container
             snapshot = compile_snapshot(sources, options)
         except FaultsError as error:
             self._faults += embedded_texts.faults(error.faults)
@@ -168,8 +168,8 @@ class AuthorizerReader:
             if known:
                 variables[name] = variable
             else:
-                unread.append((f"environment variable {name}, whose value is not in the manifest", variable))
-        unread += [("environment variables from elsewhere", source) for source in container.items("envFrom")]
+                unread.append((f"environment variable {name}: its value is not in the manifest", variable))
+        unread += [("environment variables from `envFrom`", source) for source in container.items("envFrom")]
         return variables
 
     def _settings(
@@ -185,18 +185,18 @@ class AuthorizerReader:
             texts = read_sources([self._given.config], [])
             return settings, _config(self._given.config, texts[0].text, 0) if texts else None
         if container is None:
-            unread.append(("the settings: name them with --config", None))
+            unread.append(("the settings: use --config", None))
             return Settings(), None
         if not container.items("command") and not container.items("args"):
-            unread.append(("the settings: the image says which, for the container has no `args`", container))
+            unread.append(("the settings: the container has no `args`, so the image chooses the file", container))
             return Settings(), None
         path = _config_argument(container)
         if not path:
-            return load_settings(None, environ), None  # then it has defaults, and says so
+            return load_settings(None, environ), None  # the container uses defaults and variables only
         held = mounts.file(path)
         if held is None:
             unread.append(
-                (f"settings file {path}: its ConfigMap is not among the manifests; or use --config", container)
+                (f"settings file {path}: its ConfigMap is not among the manifests; add it or use --config", container)
             )
             return Settings(), None
         embedded = embedded_texts.add(embedded_text(*held, self._lines))
@@ -218,7 +218,7 @@ class AuthorizerReader:
             held = mounts.files(path)
             unknown = mounts.unknown(path) if held else [path]
             unread += [
-                (f"policies in {path}: no ConfigMap of the manifests holds them; or use --policies", None)
+                (f"policies in {path}: no ConfigMap of the manifests has them; add it or use --policies", None)
                 for path in unknown
             ]
             for file in held:
@@ -228,7 +228,7 @@ class AuthorizerReader:
 
 
 class Mounts:
-    """What of ConfigMaps a container finds where."""
+    """The files of ConfigMaps that are mounted in a container, by path."""
 
     def __init__(
         self,
@@ -243,7 +243,9 @@ class Mounts:
         self._files: dict[str, tuple[Document, str, Value]] = {}
         self._unknown: list[str] = []
         mounts = [] if container is None else container.items("volumeMounts")
-        for mount in sorted(mounts, key=lambda mount: mount.text("mountPath")):  # the outer first: the inner hides it
+        for mount in sorted(
+            mounts, key=lambda mount: mount.text("mountPath")
+        ):  # outer mounts first: inner mounts hide their files
             self._add(mount.text("mountPath").rstrip("/"), mount.text("subPath"), volumes.get(mount.text("name")))
 
     def _add(self, location: str, sub_path: str, volume: Value | None) -> None:
@@ -259,7 +261,7 @@ class Mounts:
                 self._files[location + name[len(sub_path) :]] = file
 
     def files(self, path: str) -> list[tuple[Document, str, Value]]:
-        """The policy files of a mounted directory and of those below it, as `serve` finds them, or the one file."""
+        """Return the policy files at or below `path`, as `serve` would find them."""
         folder = path.rstrip("/")
         if folder in self._files:
             return [self._files[folder]]
@@ -271,15 +273,15 @@ class Mounts:
         return [held for names, held in sorted(below, key=lambda item: item[0]) if is_policy_path(names)]
 
     def unknown(self, path: str) -> list[str]:
-        """The mounts at or below `path` whose content is not in the manifests."""
+        """Return the mounts at or below `path` whose content is not in the manifests."""
         return [location for location in self._unknown if _is_below(location, path.rstrip("/"))]
 
     def file(self, path: str) -> tuple[Document, str, Value] | None:
-        """One mounted file: its ConfigMap, key and value."""
+        """Return one mounted file: its ConfigMap, key and value."""
         return self._files.get(path)
 
     def _volume_files(self, volume: Value) -> dict[str, tuple[Document, str, Value]] | None:
-        """The files of a volume by their names in it; None where they are not known."""
+        """Return the files of a volume by name; None if they are unknown."""
         holder = self._maps.get((self._namespace, volume.text("configMap", "name")))
         if holder is None:
             return None
@@ -316,6 +318,6 @@ def _config(source: str, text: str, shift: int, owner: str = "settings") -> Valu
 
 
 def _documents_of(sources: Sequence[SourceText], options: Options) -> DocumentSet:
-    """What is written beside rules: issuers, bundles, revocations. The sources compiled, so they are right."""
+    """Read the documents other than rules: issuers, bundles, revocations. The sources have no faults here."""
     texts = ((source.name, source.text) for source in sources)
     return read_all(texts, options.workload.namespace, [], [], lambda _: None)

@@ -1,4 +1,4 @@
-"""Texts inside ConfigMaps (settings, policies, Envoy configurations), with their places in the file around them."""
+"""Texts inside ConfigMaps (settings, policies, Envoy configurations), with their locations in the manifest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedText:
-    """The text of one key. `name` is what it is called while it is read on its own.
+    """The text of one key. `name` is its source name while the text is parsed.
 
-    `exact`: it is written as a block, so that its first line stands `shift` lines and `indent` columns into the file.
+    `exact`: the text is a YAML block, so its first line is at `shift` lines and `indent` columns of the file.
     """
 
     name: str
@@ -31,18 +31,18 @@ class EmbeddedText:
 
     @property
     def shown_source(self) -> str:
-        """The file, with the key in brackets where lines of the text can't be told in it."""
+        """The file, with the key in brackets if lines of the text can't be mapped to lines of the file."""
         return self.source if self.exact else self.name
 
     def fault(self, fault: Fault) -> Fault:
-        """A fault that was found in the text alone, at its place in the file."""
+        """Map a fault in the text to its location in the file."""
         if not self.exact or not fault.line:
             return Fault(self.shown_source, fault.line, fault.column, fault.message, fault.hint)
         return Fault(self.source, fault.line + self.shift, fault.column + self.indent, fault.message, fault.hint)
 
 
 def embedded_text(document: Document, key: str, value: Value, lines: Mapping[str, list[str]]) -> EmbeddedText:
-    """The text of `value`, which stands under `key` of ConfigMap `document`; `lines` are those of each file."""
+    """Return the text `value` under `key` of ConfigMap `document`. `lines` are the lines of each file."""
     node = value.node
     name = f"{value.source}[{document.namespace}/{document.name}/{key}]"
     text = node.value if isinstance(node, Scalar) else ""
@@ -54,7 +54,7 @@ def embedded_text(document: Document, key: str, value: Value, lines: Mapping[str
 
 
 class EmbeddedTexts:
-    """All texts that were read on their own, to find their places again."""
+    """The texts that were parsed, to map their lines to files."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, EmbeddedText] = {}
@@ -65,14 +65,14 @@ class EmbeddedTexts:
         return embedded
 
     def location(self, source: str, line: int, field: str) -> FieldLocation:
-        """The place of line `line` of `source`, which may be one of the texts."""
+        """Return the location of line `line` of `source`, which may be one of the texts."""
         embedded = self._by_name.get(source)
         if embedded is None:
             return FieldLocation(source, line, field)
         return FieldLocation(embedded.shown_source, line + embedded.shift, field)
 
     def faults(self, faults: Iterable[Fault]) -> list[Fault]:
-        """The faults with their places in files."""
+        """Map faults to their locations in files."""
         return [
             self._by_name[fault.source].fault(fault) if fault.source in self._by_name else fault for fault in faults
         ]

@@ -1,4 +1,4 @@
-"""What checks find, and what they are evidence for. A report of these says what was found; it certifies nothing."""
+"""The results of checks, and the requirements that they are evidence for. A report is not a certification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """What is known of a check or a requirement. Closed list; values are stable."""
+    """The status of a check or a requirement. The list is closed; values are stable."""
 
     SATISFIED = "satisfied"
     MISSING = "missing"
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Satisfied:
-    """What satisfies a check."""
+    """Evidence that satisfies a check."""
 
     location: FieldLocation
     value: str
@@ -32,7 +32,7 @@ class Satisfied:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What is missing, how to mend it, and where that belongs where there is such a place."""
+    """What is missing, how to fix it, and the location if there is one."""
 
     message: str
     remedy: str
@@ -41,7 +41,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """What files can't show, or these files do not, and where to look instead."""
+    """Evidence that these files do not contain, and where to look for it."""
 
     message: str
     location: FieldLocation | None = None
@@ -52,9 +52,9 @@ Finding = Satisfied | Gap | Unseen
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question to an installation. `reads` are the fields it looks at, `absent` why nothing may be found.
+    """One check of an installation. `reads` names the fields that it reads, `absent` is why it may not apply.
 
-    `run` is pure. What it yields is all there is to say; nothing at all means that it does not apply.
+    `run` is pure. If it yields nothing, the check does not apply.
     """
 
     id: str
@@ -67,18 +67,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a check found."""
+    """The findings of one check."""
 
     check: Check
     satisfied: tuple[Satisfied, ...] = ()
     missing: tuple[Gap, ...] = ()
     unseen: tuple[Unseen, ...] = ()
     waiver: str = ""
-    """Why the operator accepts what is missing, "" where nobody does. It changes the exit status, not the finding."""
+    """The operator's reason to accept what is missing, "" without one. It affects only the exit status."""
 
     @property
     def status(self) -> Status:
-        """The least favourable of what was found."""
+        """The least favourable status of the findings."""
         if self.missing:
             return Status.MISSING
         if self.unseen:
@@ -88,7 +88,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A tenet or a control. `beyond` is what no manifest shows of it."""
+    """A tenet or a control. `beyond` lists its aspects that manifests never show."""
 
     id: str
     source: str
@@ -97,7 +97,7 @@ class Requirement:
 
 
 def gather(check: Check, installation: Installation) -> Evidence:
-    """Run one check; what it says twice is kept once."""
+    """Run one check and remove duplicate findings."""
     known = all(authorizer.settings_known for authorizer in installation.authorizers)
     findings = list(
         dict.fromkeys(finding if known else _without_defaults(finding) for finding in check.run(installation))
@@ -111,14 +111,14 @@ def gather(check: Check, installation: Installation) -> Evidence:
 
 
 def _without_defaults(finding: Finding) -> Finding:
-    """Nothing is said of a setting's default where a file that was not given may set it."""
+    """Replace a finding about a default, because a file that was not given may set it."""
     if isinstance(finding, Unseen) or finding.location is None or finding.location.source:
         return finding
     return Unseen("the settings are not among the files", finding.location)
 
 
 def status_of(evidence: list[Evidence]) -> Status:
-    """Of a requirement, by its checks: one that is missing makes it missing, one that is satisfied is evidence."""
+    """Return the status of a requirement: missing if a check is missing, else satisfied if one is satisfied."""
     statuses = {result.status for result in evidence}
     for status in (Status.MISSING, Status.SATISFIED, Status.UNSEEN):
         if status in statuses:

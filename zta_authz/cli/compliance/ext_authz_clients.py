@@ -1,4 +1,4 @@
-"""Who asks zta-authz: Istio's CUSTOM policies with their providers, Envoy Gateway's policies, Envoy's own filters."""
+"""Find the clients of zta-authz: Istio's CUSTOM policies, Envoy Gateway's policies and Envoy's ext_authz filters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROVIDER_FIELDS: Final = ("envoyExtAuthzGrpc", "envoyExtAuthzHttp")
 
 @cached
 def service_names(installation: Installation) -> set[str]:
-    """What the Services are called that lead to zta-authz; its own name where the files hold none."""
+    """Return the names of the Services of zta-authz; its default name if the files have none."""
     pods = {id(pod): pod for _, pod, container in installation.containers if is_authorizer(container)}
     labels = {tuple(sorted(pod_labels(pod).items())): pod for pod in pods.values()}
     names = {
@@ -32,14 +32,14 @@ def service_names(installation: Installation) -> set[str]:
 
 
 def leads_to(service: Document, pod: Value) -> bool:
-    """Whether a Service selects the pod."""
+    """Return whether a Service selects the pod."""
     labels, selector = pod_labels(pod), service.root.fields("spec", "selector")
     return bool(selector) and all(labels.get(key) == value.text() for key, value in selector.items())
 
 
 @cached
 def _providers(installation: Installation) -> dict[str, Value]:
-    """The providers of every mesh configuration by name; the first of a name counts."""
+    """Return the extension providers of all mesh configurations by name. The first of a name counts."""
     entries: dict[str, Value] = {}
     for mesh in installation.meshes:
         for provider in mesh.items("extensionProviders"):
@@ -50,13 +50,13 @@ def _providers(installation: Installation) -> dict[str, Value]:
 
 
 def provider_of(installation: Installation, policy: Document) -> Value | None:
-    """The provider of a CUSTOM policy in the mesh configuration, None where that was not given."""
+    """Return the provider of a CUSTOM policy; None if the mesh configuration was not given."""
     return _providers(installation).get(policy.root.text("spec", "provider", "name"))
 
 
 @cached
 def custom_policies(installation: Installation) -> list[Document]:
-    """Istio policies that send requests to zta-authz: those whose provider is known to be another are left out."""
+    """Return the Istio policies that send requests to zta-authz, unless their provider is known to be another one."""
     names = service_names(installation)
     policies = []
     for policy in installation.of_kind("AuthorizationPolicy"):
@@ -71,7 +71,7 @@ def custom_policies(installation: Installation) -> list[Document]:
 
 @cached
 def security_policies(installation: Installation) -> list[Document]:
-    """Envoy Gateway policies that send requests to zta-authz."""
+    """Return the Envoy Gateway policies that send requests to zta-authz."""
     names = service_names(installation)
     policies = []
     for policy in installation.of_kind("SecurityPolicy"):
@@ -84,13 +84,13 @@ def security_policies(installation: Installation) -> list[Document]:
 
 @cached
 def asking_filters(installation: Installation) -> list[Document]:
-    """EnvoyFilters that put an ext_authz filter into proxies."""
+    """Return the EnvoyFilters that add an ext_authz filter to proxies."""
     holders = (message.holder for message in installation.messages(EXT_AUTHZ) if not message.merged)
     return list({id(holder): holder for holder in holders if holder.kind == "EnvoyFilter"}.values())
 
 
 def merged_into(installation: Installation, asker: Document, type_url: str) -> list[Value]:
-    """The messages of a type that patches merge into the proxies of all workloads that `asker` is for."""
+    """Return the messages of a type that patches merge into the proxies of all workloads of `asker`."""
     labels = _workload_labels(asker)
     near = _merged(installation)
     return [
@@ -103,7 +103,7 @@ def merged_into(installation: Installation, asker: Document, type_url: str) -> l
 
 @cached
 def _merged(installation: Installation) -> dict[tuple[str, str], list[Message]]:
-    """Messages that patches merge, by type and namespace of the patch."""
+    """Return the messages that patches merge, by type and namespace of the patch."""
     merged: dict[tuple[str, str], list[Message]] = {}
     for type_url in (EXT_AUTHZ, CONNECTION_MANAGER):
         for message in installation.messages(type_url):
@@ -114,13 +114,13 @@ def _merged(installation: Installation) -> dict[tuple[str, str], list[Message]]:
 
 @cached
 def custom_by_namespace(installation: Installation) -> dict[str, list[Document]]:
-    """`custom_policies` by their namespaces."""
+    """Return `custom_policies` by namespace."""
     return _by_namespace(custom_policies(installation))
 
 
 @cached
 def filters_by_namespace(installation: Installation) -> dict[str, list[Document]]:
-    """`asking_filters` by their namespaces."""
+    """Return `asking_filters` by namespace."""
     return _by_namespace(asking_filters(installation))
 
 

@@ -1,4 +1,4 @@
-"""An installation as its files describe it: objects, authorizers, and Envoy configurations wherever they stand."""
+"""An installation as its files describe it: objects, authorizers and Envoy configurations."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DOWNSTREAM_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.
 FILTER_CONFIG: Final = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 _T = TypeVar("_T")
 SDS_RESOURCE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-"""What Envoy reads from a file of its own where its certificates are renewed (SDS)."""
+"""The type of secrets that Envoy reads from files (SDS)."""
 _ENVOY_MARKS: Final = ("static_resources", SDS_RESOURCE)
 _MAX_INNER_CHARACTERS: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One typed Envoy message. `holder` is the object around it; `merged` where a patch merges it into another."""
+    """One typed Envoy message. `holder` is the object that contains it; `merged`: a patch merges it into another."""
 
     value: Value
     holder: Document
@@ -42,20 +42,20 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Installation:
-    """What the checks look at. `now` is seconds since the epoch.
+    """The input of the checks. `now` is in seconds since the epoch.
 
-    What is looked up again and again is indexed on first use: a cluster has thousands of objects.
+    Frequent lookups are indexed on first use, because a cluster has thousands of objects.
     """
 
     documents: tuple[Document, ...]
     authorizers: tuple[Authorizer, ...]
     envoy: tuple[tuple[Document, Value], ...]
-    """Envoy's own configurations, with the objects that hold them."""
+    """Envoy configurations, with the objects that contain them."""
     meshes: tuple[Value, ...]
-    """Istio's MeshConfig, wherever it stands."""
+    """Istio's mesh configurations."""
     now: float
     memo: dict[object, Any] = field(default_factory=dict, repr=False)
-    """Answers that were given before: see `once`."""
+    """Cached results: see `cached`."""
 
     @cached_property
     def _by_kind(self) -> dict[str, list[Document]]:
@@ -72,27 +72,27 @@ class Installation:
         return by_namespace
 
     def of_kind(self, *kinds: str) -> list[Document]:
-        """The objects of these kinds."""
+        """Return the objects of these kinds."""
         return [document for kind in kinds for document in self._by_kind.get(kind, ())]
 
     def of_kind_in(self, kind: str, namespaces: Iterable[str]) -> list[Document]:
-        """The objects of a kind in these namespaces."""
+        """Return the objects of a kind in these namespaces."""
         return [
             document for namespace in sorted(namespaces) for document in self._by_namespace.get((kind, namespace), ())
         ]
 
     def named(self, kind: str, name: str, namespace: str = "") -> Document | None:
-        """One object."""
+        """Return one object; None if it does not exist."""
         return next((document for document in self.of_kind_in(kind, [namespace]) if document.name == name), None)
 
     @cached_property
     def pods(self) -> list[tuple[Document, Value]]:
-        """Each workload with its pod template."""
+        """The workloads with their pod templates."""
         return list(pods_of(self.documents))
 
     @cached_property
     def containers(self) -> list[tuple[Document, Value, Value]]:
-        """Each container with its workload and pod template."""
+        """The containers with their workloads and pod templates."""
         return [(document, pod, container) for document, pod in self.pods for container in containers_of(pod)]
 
     @cached_property
@@ -111,12 +111,12 @@ class Installation:
         return messages
 
     def messages(self, type_url: str) -> list[Message]:
-        """Every message of a type: in EnvoyFilters' patches and in Envoy's configurations."""
+        """Return the messages of a type, in patches of EnvoyFilters and in Envoy configurations."""
         return self._messages.get(type_url, [])
 
     @cached_property
     def injected_namespaces(self) -> list[Document]:
-        """Namespaces whose pods get Istio's sidecar."""
+        """The namespaces where Istio injects sidecars."""
         return [
             namespace
             for namespace in self.of_kind("Namespace")
@@ -125,7 +125,7 @@ class Installation:
 
     @cached_property
     def root_namespaces(self) -> set[str]:
-        """The namespaces whose policies are for every workload."""
+        """The namespaces whose policies apply to every workload."""
         return {authorizer.settings.root_namespace for authorizer in self.authorizers} or {"istio-system"}
 
     @cached_property
@@ -138,7 +138,7 @@ class Installation:
 
 
 def cached(function: Callable[[Installation], _T]) -> Callable[[Installation], _T]:
-    """`function`, its answer kept with the installation."""
+    """Cache the result of `function` in the installation."""
 
     @wraps(function)
     def remembered(installation: Installation) -> _T:
@@ -151,17 +151,17 @@ def cached(function: Callable[[Installation], _T]) -> Callable[[Installation], _
 
 
 def pod_labels(pod: Value) -> dict[str, str]:
-    """The labels of a pod template."""
+    """Return the labels of a pod template."""
     return {key: value.text() for key, value in pod.fields("metadata", "labels").items()}
 
 
 def selects(document: Document, pod: Value, *path: str) -> bool:
-    """Whether the selector at `path` of `document` takes the pod."""
+    """Return whether the selector at `path` of `document` selects the pod."""
     return matches(document.root.get(*path), pod_labels(pod))
 
 
 def load_installation(paths: Sequence[str], given: Overrides, now: float) -> Installation:
-    """Everything that `paths` describe. Raises `FaultsError` with all that can't be read or that `serve` refuses."""
+    """Load the installation at `paths`. Raises `FaultsError` with everything unreadable or refused by `serve`."""
     faults: list[Fault] = []
     texts = read_texts(paths, faults)
     documents = read_documents(texts, faults)
@@ -190,7 +190,7 @@ def _written_in(
     faults: list[Fault],
     is_wanted: Callable[[str, str], bool],
 ) -> list[tuple[Document, Value]]:
-    """The YAML documents inside ConfigMaps under the keys (with the texts) that are `wanted`."""
+    """Return the YAML documents in ConfigMaps for whose key and text `is_wanted` is true."""
     values: list[tuple[Document, Value]] = []
     read = 0
     embedded_texts = EmbeddedTexts()
@@ -203,7 +203,7 @@ def _written_in(
             if read > _MAX_INNER_CHARACTERS:
                 limit = f"more than {_MAX_INNER_CHARACTERS // 1_048_576} MiB of configurations in ConfigMaps"
                 faults.append(
-                    Fault(value.source, value.location.line, 1, limit, "name the installation's own files only")
+                    Fault(value.source, value.location.line, 1, limit, "name only the files of the installation")
                 )
                 return []
             embedded = embedded_texts.add(embedded_text(document, key, value, lines))

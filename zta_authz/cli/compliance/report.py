@@ -1,4 +1,4 @@
-"""The report: a table of requirements, one of evidence, and what no manifest shows; or the same as JSON."""
+"""Print the report as JSON, or as a table of requirements, a table of evidence and a list of limits."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _STYLES: Final = {
 
 
 def exit_status(evidence: Sequence[Evidence], *, strict: bool) -> int:
-    """0 no gap, 1 gaps; with `strict` what can't be seen counts as one. What is waived counts as none."""
+    """Return 1 if something is missing and not waived, otherwise 0. With `strict`, unseen evidence is missing, too."""
     gaps = {Status.MISSING, Status.UNSEEN} if strict else {Status.MISSING}
     return int(any(result.status in gaps and not result.waiver for result in evidence))
 
 
 def evidence_for(requirement: Requirement, evidence: Sequence[Evidence]) -> list[Evidence]:
-    """What speaks for or against one requirement."""
+    """Return the results of the checks of one requirement."""
     return [result for result in evidence if requirement.id in result.check.requirements]
 
 
 def report_fields(installation: Installation, evidence: Sequence[Evidence]) -> dict[str, Any]:
-    """The report in JSON; `source`, `line` and `field` are null where there is no such place."""
+    """Return the report as JSON fields; `source`, `line` and `field` may be null."""
     return {
         "at": time_text(installation.now),
         "notice": NOTICE,
@@ -108,7 +108,7 @@ def _location_fields(location: FieldLocation | None) -> dict[str, Any]:
 
 
 def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
-    """The report for people; `quiet` leaves out what is satisfied."""
+    """Print the report as text; `quiet` omits satisfied checks."""
     if console.width < _MIN_TABLE_COLUMNS:
         _print_lines(console, evidence, quiet=quiet)
     else:
@@ -128,7 +128,7 @@ def print_report(console: Console, evidence: Sequence[Evidence], *, quiet: bool)
 
 
 def _print_lines(console: Console, evidence: Sequence[Evidence], *, quiet: bool) -> None:
-    """What the tables say, where there is no room for their columns."""
+    """Print the content of the tables as lines, for narrow terminals."""
     for requirement in REQUIREMENTS:
         results = evidence_for(requirement, evidence)
         status = status_of(results)
@@ -172,7 +172,7 @@ def _evidence_table(evidence: Sequence[Evidence], *, quiet: bool) -> Table:
     table = Table(title="Evidence", title_justify="left", show_lines=True, expand=True)
     for name, width in (("check", 24), ("for", 5), ("status", 14)):
         table.add_column(name, overflow="fold", max_width=width)
-    table.add_column("found, or missing and how to mend it", overflow="fold", ratio=1)
+    table.add_column("found, or missing and how to fix it", overflow="fold", ratio=1)
     for result in _shown(evidence, quiet=quiet):
         check = result.check
         title = Text(check.id, style="bold").append(f"\n{check.title}", style="not bold")

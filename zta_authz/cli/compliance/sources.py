@@ -1,4 +1,4 @@
-"""Files, directories and standard input to documents. Whatever can't be read is a fault, never left out in silence."""
+"""Read files, directories and standard input into documents. Anything unreadable is a fault; nothing is skipped."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ MAX_DOCUMENTS: Final = 20_000
 _MAX_LISTS: Final = 3
 STDIN_NAME: Final = "<stdin>"
 MESH_VALUES: Final = "MeshConfigValues"
-"""What documents with `meshConfig` and no kind are called: values for istiod's Helm chart."""
+"""The kind that is assigned to values of istiod's Helm chart: documents with `meshConfig` and no kind."""
 ENVOY_CONFIG: Final = "EnvoyConfig"
-"""What Envoy's own configurations are called."""
+"""The kind that is assigned to Envoy configurations."""
 _KUSTOMIZATIONS: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _ORIGIN: Final = re.compile(r"^(?:path|configuredIn): (\S+)$", re.MULTILINE)
-"""Where kustomize took an object from (`buildMetadata: [originAnnotations]`)."""
+"""The file from which kustomize took an object (`buildMetadata: [originAnnotations]`)."""
 _RENDER: Final = "render one first: `kubectl kustomize {} | zta-authz compliance -`"
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One file as read."""
+    """The content of one file."""
 
     source: str
     text: str
 
 
 def read_texts(paths: Iterable[str], faults: list[Fault]) -> list[Text]:
-    """Every manifest file of `paths` (`-` is standard input; directories with all below them, not through links)."""
+    """Read the manifest files at `paths`: `-` is standard input, directories are read recursively without links."""
     texts: list[Text] = []
     total = 0
     for path in paths:
         if path == STDIN:
-            read = [Text(STDIN_NAME, as_text(STDIN_NAME, read_small_file(path, "give less", MAX_FILE_BYTES)))]
+            read = [
+                Text(STDIN_NAME, as_text(STDIN_NAME, read_small_file(path, "give a smaller input", MAX_FILE_BYTES)))
+            ]
         else:
             names = _files_of(path, faults)
             read = [Text(source.name, source.text) for source in read_sources(names, faults)]
@@ -55,7 +57,9 @@ def read_texts(paths: Iterable[str], faults: list[Fault]) -> list[Text]:
         texts += read
         if total > MAX_TOTAL_CHARACTERS or len(texts) > MAX_FILES:
             limit = f"{MAX_FILES} files and {MAX_TOTAL_CHARACTERS // 1_048_576} MiB"
-            faults.append(Fault(path, 0, 0, f"this is more than {limit}", "name the installation's own files only"))
+            faults.append(
+                Fault(path, 0, 0, f"the input has more than {limit}", "name only the files of the installation")
+            )
             return []
     return texts
 
@@ -63,7 +67,9 @@ def read_texts(paths: Iterable[str], faults: list[Fault]) -> list[Text]:
 def _files_of(path: str, faults: list[Fault]) -> list[str]:
     if not os.path.isdir(path):
         if not os.path.lexists(path):
-            faults.append(Fault(path, 0, 0, "there is no such file or directory", "name manifests, or - for stdin"))
+            faults.append(
+                Fault(path, 0, 0, "there is no such file or directory", "name manifests, or use `-` for standard input")
+            )
             return []
         return [path]
     files: list[str] = []
@@ -80,16 +86,16 @@ def _files_of(path: str, faults: list[Fault]) -> list[str]:
     faults += [Fault(str(error.filename), 0, 0, f"cannot be read: {error.strerror}", "") for error in failed]
     if sources:
         roots = sorted(sources, key=lambda folder: ("overlays" not in folder.split(os.sep), folder))
-        message = f"holds what kustomize makes manifests of ({len(sources)} kustomizations), not manifests"
+        message = f"contains kustomize sources ({len(sources)} kustomizations) instead of manifests"
         faults.append(Fault(path, 0, 0, message, _RENDER.format(roots[0])))
         return []
     if not files and not failed:
-        faults.append(Fault(path, 0, 0, "the directory holds no manifests", "put *.yaml, *.yml or *.json files there"))
+        faults.append(Fault(path, 0, 0, "the directory has no manifests", "add *.yaml, *.yml or *.json files"))
     return files
 
 
 def read_documents(texts: Iterable[Text], faults: list[Fault]) -> list[Document]:
-    """Every object of all texts, Lists taken apart."""
+    """Parse all texts into objects and expand Lists."""
     documents: list[Document] = []
     for text in texts:
         before, known = len(documents), len(faults)
@@ -99,13 +105,13 @@ def read_documents(texts: Iterable[Text], faults: list[Fault]) -> list[Document]
                 faults.append(Fault(text.source, node.line, node.column, f"more than {MAX_DOCUMENTS} objects", ""))
                 return documents
         if len(documents) == before and len(faults) == known:
-            faults.append(Fault(text.source, 1, 1, "the file holds no manifest", "add one, or leave the file out"))
+            faults.append(Fault(text.source, 1, 1, "the file has no manifest", "add one, or leave the file out"))
     _refuse_duplicates(documents, faults)
     return documents
 
 
 def _objects(value: Value, faults: list[Fault], depth: int) -> list[Document]:
-    """The object in `value`, or those of the List it is."""
+    """Return the object in `value`, or the items of a List."""
     node, version = value.node, value.text("apiVersion")
     wrong: tuple[Node, str, str] | None = None
     if not isinstance(node, Mapping):
@@ -113,14 +119,14 @@ def _objects(value: Value, faults: list[Fault], depth: int) -> list[Document]:
     elif _is_list(value):
         if depth < _MAX_LISTS:
             return [document for item in value.items("items") for document in _objects(item, faults, depth + 1)]
-        wrong = node, f"lists inside lists go deeper than {_MAX_LISTS} levels", "take them apart"
+        wrong = node, f"lists are nested more than {_MAX_LISTS} levels deep", "flatten them"
     elif not value.text("kind") or not version:
         own = _without_kind(value)
         if own is not None:
             return [own]
-        wrong = node, "`apiVersion` or `kind` is missing", "manifests have both; render templates first"
+        wrong = node, "`apiVersion` or `kind` is missing", "add both; render templates first"
     elif version.startswith("kustomize.config.k8s.io/"):
-        wrong = node, "is what kustomize makes manifests of, not a manifest", _RENDER.format("DIRECTORY")
+        wrong = node, "is a kustomize source, not a manifest", _RENDER.format("DIRECTORY")
     else:
         wrong = _wrong_section(node)
     if wrong is not None:
@@ -140,7 +146,7 @@ def _wrong_section(node: Mapping) -> tuple[Node, str, str] | None:
     for field in ("metadata", "spec", "data"):
         below = node.get(field)
         if below is not None and not isinstance(below, Mapping) and below.kind != "null":
-            return below, f"`{field}` is {with_article(below.kind)}, not a mapping", "write its fields below it"
+            return below, f"`{field}` is {with_article(below.kind)}, not a mapping", "write a mapping of fields"
     return None
 
 
@@ -154,7 +160,7 @@ def _object(value: Value, kind: str, version: str) -> Document:
 
 
 def _without_kind(value: Value) -> Document | None:
-    """Helm values for istiod, or an Envoy configuration; None for anything else."""
+    """Recognize Helm values for istiod and Envoy configurations; None for anything else."""
     if value.get("meshConfig") is not None:
         return Document(Value(value.source, "Helm values", "", value.node), MESH_VALUES, "", "", "")
     if value.get("static_resources") is not None or value.get("admin") is not None:
@@ -163,7 +169,7 @@ def _without_kind(value: Value) -> Document | None:
 
 
 def _refuse_duplicates(documents: list[Document], faults: list[Fault]) -> None:
-    """Of two objects with one name only one is applied: which one, the files do not say."""
+    """Refuse a second object of the same name: the files do not show which of the two is applied."""
     seen: dict[tuple[str, str, str, str], Document] = {}
     for document in documents:
         if not document.name:
@@ -171,5 +177,5 @@ def _refuse_duplicates(documents: list[Document], faults: list[Fault]) -> None:
         first = seen.setdefault((document.group, document.kind, document.namespace, document.name), document)
         if first is not document:
             node, at = document.root.node, first.root.location
-            message = f"a second {document.root.owner} (the first is at {at.source}:{at.line})"
-            faults.append(Fault(document.root.source, node.line, node.column, message, "leave one of the two"))
+            message = f"duplicate {document.root.owner} (the first is at {at.source}:{at.line})"
+            faults.append(Fault(document.root.source, node.line, node.column, message, "remove one of the two"))

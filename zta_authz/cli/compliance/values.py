@@ -1,4 +1,4 @@
-"""Values of manifests that know where they stand: the file, the line, the object and the path within it."""
+"""Values of manifests with their location: file, line, object, and path in the object."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6
 
 @dataclass(frozen=True, slots=True)
 class FieldLocation:
-    """Where something stands: `line` counts from 1 and is 0 where there is none, `field` names object and path."""
+    """A location. `line` counts from 1 and is 0 if unknown; `field` names the object and the path."""
 
     source: str
     line: int
@@ -29,7 +29,7 @@ class FieldLocation:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A node of a document. `shift` lines stand before the text that it was read from."""
+    """A node of a document. `shift` is the number of lines of the file before the parsed text."""
 
     source: str
     owner: str
@@ -38,7 +38,7 @@ class Value:
     shift: int = 0
 
     def get(self, *steps: str | int) -> Value | None:
-        """What stands at `steps` below this, None where there is nothing or only null."""
+        """Return the value at `steps`; None if it is absent or null."""
         value = self
         for step in steps:
             below: Node | None = None
@@ -52,14 +52,14 @@ class Value:
         return value
 
     def items(self, *steps: str | int) -> list[Value]:
-        """The items of the list at `steps`, [] where there is none."""
+        """Return the items of the list at `steps`; [] if there is no list."""
         value = self.get(*steps)
         count = len(value.node.items) if value is not None and isinstance(value.node, Sequence) else 0
         items = (value.get(number) for number in range(count)) if value is not None else ()
         return [item for item in items if item is not None]
 
     def fields(self, *steps: str | int) -> dict[str, Value]:
-        """The values of the mapping at `steps` by their names, {} where there is none."""
+        """Return the values of the mapping at `steps` by name; {} if there is no mapping."""
         value = self.get(*steps)
         if value is None or not isinstance(value.node, Mapping):
             return {}
@@ -67,22 +67,22 @@ class Value:
         return {name: value for name, value in fields if value is not None}
 
     def text(self, *steps: str | int) -> str:
-        """The scalar at `steps` as it is written, "" where there is none."""
+        """Return the scalar at `steps` as text; "" if there is none."""
         value = self.get(*steps)
         return value.node.value if value is not None and isinstance(value.node, Scalar) else ""
 
     def flag(self, *steps: str | int) -> bool | None:
-        """The boolean at `steps`, None where there is none."""
+        """Return the boolean at `steps`; None if there is none."""
         plain = self.plain(*steps)
         return plain if isinstance(plain, bool) else None
 
     def plain(self, *steps: str | int) -> Any:
-        """What stands at `steps` in Python's own types, None where there is nothing."""
+        """Return the value at `steps` as Python objects; None if there is none."""
         value = self.get(*steps)
         return None if value is None else to_plain(value.node)
 
     def seconds(self, *steps: str | int) -> float | None:
-        """The duration at `steps` (`200ms`, `0.2s`), None where there is none."""
+        """Return the duration at `steps` (`200ms`, `0.2s`) in seconds; None if there is none."""
         text = self.text(*steps)
         if not _DURATION.fullmatch(text):
             return None
@@ -90,18 +90,18 @@ class Value:
 
     @property
     def location(self) -> FieldLocation:
-        """Where it stands."""
+        """The location of this value."""
         field = f"{self.owner}: {self.path}" if self.path else self.owner
         return FieldLocation(self.source, self.node.line + self.shift, field)
 
     @property
     def shown(self) -> str:
-        """The value for people, in one line."""
+        """The value as one line of text."""
         text = str(to_plain(self.node)) if not isinstance(self.node, Scalar) else self.node.value
         return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
     def below(self) -> Iterator[Value]:
-        """This value and all mappings and lists below it; what aliases repeat is given once."""
+        """Yield this value and all mappings and lists below it. Aliased nodes are yielded once."""
         seen: set[int] = set()
         waiting = [self]
         while waiting:
@@ -123,7 +123,7 @@ def _joined(path: str, step: str | int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object of the installation; `group` is its API group with version cut off ("" for the core)."""
+    """One object of the installation. `group` is its API group without the version, "" for the core group."""
 
     root: Value
     kind: str
@@ -133,17 +133,17 @@ class Document:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Its labels."""
+        """The labels of the object."""
         return {key: value.text() for key, value in self.root.fields("metadata", "labels").items()}
 
     @property
     def annotations(self) -> dict[str, str]:
-        """Its annotations."""
+        """The annotations of the object."""
         return {key: value.text() for key, value in self.root.fields("metadata", "annotations").items()}
 
 
 def matches(selector: Value | None, labels: dict[str, str]) -> bool:
-    """Whether a label selector (None and {}: everything) takes `labels`. Expressions are never taken: not proved."""
+    """Return whether a label selector selects `labels`. None and {} select everything, expressions nothing."""
     if selector is None:
         return True
     if selector.get("matchExpressions") is not None:

@@ -263,7 +263,11 @@ def test_a_waiver_that_is_not_needed_is_shown(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     ("waiver", "message"),
-    [("client-mtls=x", "did you mean `clients-mtls`?"), ("clients-mtls", "say why"), ("clients-mtls= ", "say why")],
+    [
+        ("client-mtls=x", "did you mean `clients-mtls`?"),
+        ("clients-mtls", "add a reason"),
+        ("clients-mtls= ", "add a reason"),
+    ],
 )
 def test_a_waiver_names_a_check_and_a_reason(capsys: pytest.CaptureFixture[str], waiver: str, message: str) -> None:
     with pytest.raises(SystemExit):

@@ -27,15 +27,15 @@ REFUSED = {
     "a bomb": (BOMB, "aliases expand to too much"),
     "a tag": (CONFIG_MAP + "data: !!python/object/apply:os.system [id]\n", ":4:7: tag"),
     "no metadata": ("apiVersion: v1\nkind: A\nmetadata: 3\n", ":3:11: `metadata` is an integer"),
-    "two of one name": (CONFIG_MAP + "---\n" + CONFIG_MAP, ":5:1: a second ConfigMap a (the first is at"),
+    "two of one name": (CONFIG_MAP + "---\n" + CONFIG_MAP, ":5:1: duplicate ConfigMap a (the first is at"),
     "a kustomization": (
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n",
         "`kubectl kustomize DIRECTORY | zta-authz compliance -`",
     ),
-    "nothing": ("# only a comment\n", ":1:1: the file holds no manifest"),
+    "nothing": ("# only a comment\n", ":1:1: the file has no manifest"),
     "lists in lists": (
         "apiVersion: v1\nkind: List\nitems: " + "[{apiVersion: v1, kind: List, items: " * 4 + "[]" + "}]" * 4 + "\n",
-        "lists inside lists",
+        "lists are nested",
     ),
     "deep nesting": ("a: " + "[" * 80 + "]" * 80, "nesting is deeper"),
 }
@@ -124,7 +124,7 @@ def test_more_files_than_an_installation_has_are_refused(
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.yaml").write_text(CONFIG_MAP)
     assert main(["compliance", str(tmp_path)]) == 2
-    assert "this is more than 2 files" in capsys.readouterr().err
+    assert "the input has more than 2 files" in capsys.readouterr().err
 
 
 def test_more_objects_than_an_installation_has_are_refused(

@@ -1,14 +1,14 @@
-"""The checks: each a pure function of an installation that yields what it finds, what is missing, what can't be seen.
+"""The checks. Each is a pure function that yields its findings about an installation.
 
-asking     is every request put to zta-authz
-answers    what no answer means, and how long proxies wait for one
-requests   do they send requests whole, with their evidence
-tokens     which tokens are believed, and for how long
-rules      what the policies say, and who they believe
-transport  how connections are secured
-network    what reaches what
-pods       what workloads may
-records    what is written down and watched
+enforcement       every request is checked by zta-authz
+failure_modes     denial without an answer, and timeouts
+request_evidence  proxies send complete requests, with certificates
+tokens            which tokens are accepted, and for how long
+policy_rules      content of the policies
+transport         security of connections
+network           network policies
+pods              privileges of workloads
+monitoring        decision log, metrics, alerts, traces
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is every request put to zta-authz, whatever workload, route or listener it comes to?"""
+"""Check that every request is checked by zta-authz, on every workload, route and listener."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def every_request_is_asked(installation: Installation) -> Iterator[Finding]:
     filters = [message for message in installation.messages(EXT_AUTHZ) if not message.merged]
     if not (policies or gateways or filters):
         remedy = "add an AuthorizationPolicy with action CUSTOM, a SecurityPolicy with extAuth, or the filter"
-        yield Gap("no proxy is told to ask zta-authz", remedy)
+        yield Gap("no proxy calls zta-authz", remedy)
         return
     for policy in policies:
         yield from _covers_every_request(installation, policy)
     for message in filters:
-        yield Satisfied(message.value.location, "asks zta-authz")
+        yield Satisfied(message.value.location, "calls zta-authz")
     for namespace in installation.injected_namespaces:
         yield from _namespace_asks(installation, namespace)
     for namespace in installation.of_kind("Namespace"):
         if namespace.labels.get("istio.io/dataplane-mode") == "ambient":
             location = (namespace.root.get("metadata", "labels") or namespace.root).location
-            yield Gap("ambient waypoints send no identity, so nobody could be verified", "use sidecars", location)
+            yield Gap("ambient waypoints send no identity, so callers can't be verified", "use sidecars", location)
     yield from _gateway_routes(installation, gateways)
     yield from _envoy_listeners(installation)
     yield from _exceptions(installation)
@@ -60,18 +60,20 @@ def _covers_every_request(installation: Installation, policy: Document) -> Itera
         yield Satisfied(at.location, "every request")
     else:
         remedy = "write `rules: [{}]`, and decide in zta-authz's policies"
-        yield Gap("only requests that its `rules` match are put to zta-authz", remedy, at.location)
+        yield Gap("only requests that match its `rules` are checked by zta-authz", remedy, at.location)
     for field in ("targetRefs", "targetRef"):
         target = spec.get(field)
         if target is not None:
-            yield Gap("a waypoint sends no identity of callers", "select workloads with sidecars", target.location)
+            yield Gap("waypoints do not send the caller's identity", "select workloads with sidecars", target.location)
     selector = spec.get("selector")
     if selector is not None and not installation.injected_namespaces:
-        yield Unseen("whether other workloads of the namespace have sidecars is not in these files", selector.location)
+        yield Unseen(
+            "these files do not show whether other workloads of the namespace have sidecars", selector.location
+        )
 
 
 def _namespace_asks(installation: Installation, namespace: Document) -> Iterator[Finding]:
-    """Every pod of the namespace has a sidecar, and each is selected by something that asks."""
+    """Check that every pod of the namespace has a sidecar that calls zta-authz."""
     spaces = {namespace.name, *installation.root_namespaces}
     asking = [policy for space in sorted(spaces) for policy in custom_by_namespace(installation).get(space, ())]
     workloads = installation.workloads.get(namespace.name, [])
@@ -79,8 +81,8 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
         for field in ("labels", "annotations"):
             opted_out = pod.get("metadata", field, _INJECT)
             if opted_out is not None and opted_out.text() == "false":
-                message = f"{document.root.owner} has no sidecar that could ask"
-                yield Gap(message, f"take `{_INJECT}` away", opted_out.location)
+                message = f"{document.root.owner} has no sidecar"
+                yield Gap(message, f"remove `{_INJECT}`", opted_out.location)
     for policy in asking:
         if not policy.root.get("spec", "selector") and not policy.root.get("spec", "targetRefs"):
             yield Satisfied(policy.root.location, f"for every workload of namespace {namespace.name}")
@@ -92,14 +94,14 @@ def _namespace_asks(installation: Installation, namespace: Document) -> Iterator
         if any(selects(policy, pod, "spec", "selector") for policy in asking):
             yield Satisfied(document.root.location, "is selected by a CUSTOM policy")
         elif any(_selects(envoy_filter, pod) for envoy_filter in filters):
-            yield Satisfied(document.root.location, "is selected by an EnvoyFilter that asks")
+            yield Satisfied(document.root.location, "is selected by an EnvoyFilter with ext_authz")
         else:
-            message = f"the proxies of {document.root.owner} ask nobody"
+            message = f"the proxies of {document.root.owner} do not call zta-authz"
             yield Gap(
-                message, "take the `selector` from the CUSTOM policy, or select these pods", document.root.location
+                message, "remove the `selector` of the CUSTOM policy, or select these pods", document.root.location
             )
     if not workloads:
-        message = f"nothing asks for all workloads of namespace {namespace.name}"
+        message = f"no policy covers all workloads of namespace {namespace.name}"
         yield Gap(message, "add an AuthorizationPolicy CUSTOM without `selector` there", namespace.root.location)
 
 
@@ -110,7 +112,7 @@ def _selects(envoy_filter: Document, pod: Value) -> bool:
 
 
 def _targets(policies: list[Document]) -> dict[tuple[str, str, str], Value]:
-    """What policies are for: (namespace, kind, name) to the reference."""
+    """Return the targets of policies: (namespace, kind, name) to the reference."""
     return {
         (policy.namespace, ref.text("kind"), ref.text("name")): ref
         for policy in policies
@@ -119,7 +121,7 @@ def _targets(policies: list[Document]) -> dict[tuple[str, str, str], Value]:
 
 
 def _gateway_routes(installation: Installation, policies: list[Document]) -> Iterator[Finding]:
-    """Each route is named, itself or by its Gateway. A policy of the route is instead of the Gateway's."""
+    """Check that a policy targets each route or its Gateway. A policy of the route replaces the Gateway's policy."""
     asking = _targets(policies)
     known = {id(policy) for policy in policies}
     instead = _targets([policy for policy in installation.of_kind("SecurityPolicy") if id(policy) not in known])
@@ -131,14 +133,16 @@ def _gateway_routes(installation: Installation, policies: list[Document]) -> Ite
         ]
         named = [asking[key] for key in [own, *parents] if key in asking]
         if own in asking or (named and own not in instead):
-            yield Satisfied(named[0].location, f"{route.root.owner} asks")
+            yield Satisfied(named[0].location, f"{route.root.owner} calls zta-authz")
         else:
             at = instead[own].location if own in instead else route.root.location
-            yield Gap(f"{route.root.owner} asks nobody", "name it in `targetRefs` of the SecurityPolicy", at)
+            yield Gap(
+                f"{route.root.owner} does not call zta-authz", "name it in `targetRefs` of the SecurityPolicy", at
+            )
 
 
 def _envoy_listeners(installation: Installation) -> Iterator[Finding]:
-    """Listeners of Envoy's configurations that lead to an application without asking."""
+    """Report listeners of Envoy configurations that route requests without ext_authz."""
     for _, config in installation.envoy:
         for listener in config.items("static_resources", "listeners"):
             if listener.text("traffic_direction") == "OUTBOUND":
@@ -147,25 +151,27 @@ def _envoy_listeners(installation: Installation) -> Iterator[Finding]:
                 asks = any(node.text("@type") == EXT_AUTHZ for node in manager.below())
                 leads = manager.get("rds") is not None or any(node.get("route") is not None for node in manager.below())
                 if leads and not asks:
-                    yield Gap(
-                        "requests to this listener are put to nobody", "add the ext_authz filter", manager.location
-                    )
+                    yield Gap("requests to this listener are not checked", "add the ext_authz filter", manager.location)
 
 
 def _exceptions(installation: Installation) -> Iterator[Finding]:
-    """Where a filter that asks is turned off: for a route, for a share of the requests, by a patch."""
+    """Report where ext_authz is disabled: for a route, for a fraction of the requests, or by a patch."""
     for message in [*installation.messages(PER_ROUTE), *installation.messages(FILTER_CONFIG)]:
         if message.value.flag("disabled") and (
             message.value.text("@type") == PER_ROUTE or _EXT_AUTHZ_NAME in message.value.path
         ):
-            yield Gap("a route does not ask", "remove `disabled`, and allow it by a rule", message.value.location)
+            yield Gap(
+                "ext_authz is disabled for a route",
+                "remove `disabled`, and allow the route by a rule",
+                message.value.location,
+            )
     for message in installation.messages(EXT_AUTHZ):
         for field in ("filter_enabled", "filter_enabled_metadata"):
             share = message.value.get(field)
             if share is not None:
-                yield Gap("some requests may pass without being asked about", f"take `{field}` away", share.location)
+                yield Gap("ext_authz may be disabled for some requests", f"remove `{field}`", share.location)
     for document in installation.of_kind("EnvoyFilter"):
         for patch in document.root.items("spec", "configPatches"):
             removed = patch.text("patch", "operation") == "REMOVE"
             if removed and any(_EXT_AUTHZ_NAME in node.text("name") for node in patch.below()):
-                yield Gap("a patch takes the filter that asks away", "remove the patch", patch.location)
+                yield Gap("a patch removes the ext_authz filter", "remove the patch", patch.location)

@@ -1,4 +1,4 @@
-"""What no answer means, and how long proxies wait for one."""
+"""Check that proxies deny requests if zta-authz does not answer, and how long they wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.compliance.values import Value
 
 MAX_TIMEOUT_SECONDS: Final = 1.0
-_OPEN: Final = "requests pass where zta-authz does not answer"
+_OPEN: Final = "requests are allowed if zta-authz does not answer"
 
 
 def no_answer_is_a_denial(installation: Installation) -> Iterator[Finding]:
@@ -23,7 +23,9 @@ def no_answer_is_a_denial(installation: Installation) -> Iterator[Finding]:
         entry = provider_of(installation, policy)
         if entry is None:
             name = policy.root.text("spec", "provider", "name")
-            message = f"the entry of provider `{name}` is in istiod's MeshConfig: give its values file or ConfigMap too"
+            message = (
+                f"provider `{name}` is defined in istiod's MeshConfig: add its values file or ConfigMap to the input"
+            )
             yield Unseen(message, policy.root.location)
         else:
             yield _fails_closed(entry, "failOpen")
@@ -44,7 +46,7 @@ def _patched_open(operation: Value) -> Iterator[Finding]:
     named = "failure_mode_allow" in operation.text("path") and operation.flag("value") is not False
     within = value is not None and any(message.flag("failure_mode_allow") for message in value.below())
     if named or within:
-        yield Gap(_OPEN, "take the patch away", operation.location)
+        yield Gap(_OPEN, "remove the patch", operation.location)
 
 
 def _fails_closed(value: Value, field: str) -> Finding:
@@ -61,7 +63,7 @@ def answers_in_time(installation: Installation) -> Iterator[Finding]:
     for policy in custom_policies(installation):
         entry = provider_of(installation, policy)
         if entry is None:
-            yield Unseen("the provider's timeout is in istiod's MeshConfig", policy.root.location)
+            yield Unseen("the provider's timeout is defined in istiod's MeshConfig", policy.root.location)
         else:
             yield _timeout_finding(entry, "Istio's default is 600 s", "timeout")
     for message in installation.messages(EXT_AUTHZ):
@@ -87,6 +89,8 @@ def _timeout_finding(value: Value, default: str, field: str) -> Finding:
     seconds = timeout.seconds()
     if seconds is None or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         return Gap(
-            f"the timeout is {timeout.shown}, more than {MAX_TIMEOUT_SECONDS:g} s or none", remedy, timeout.location
+            f"the timeout is {timeout.shown}: it must be positive and at most {MAX_TIMEOUT_SECONDS:g} s",
+            remedy,
+            timeout.location,
         )
     return Satisfied(timeout.location, timeout.shown)

@@ -1,4 +1,4 @@
-"""What is written down and watched: decisions, metrics, alerts, traces."""
+"""Check the decision log, metrics, alerts and traces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from zta_authz.cli.compliance.values import Document, Value
 
 WATCHED: Final = {
-    "zta_decisions_total": "denials that jump",
-    "zta_policy_reload_failed": "policies that are refused",
-    "zta_audit_dropped_total": "decision records that are lost",
-    "zta_trust_bundle_expiry_timestamp_seconds": "authorities that end",
+    "zta_decisions_total": "a jump in denials",
+    "zta_policy_reload_failed": "refused policies",
+    "zta_audit_dropped_total": "lost decision records",
+    "zta_trust_bundle_expiry_timestamp_seconds": "expiring authorities",
     "zta_keys_missing": "issuers without keys",
 }
-"""Metrics that alerts must speak of, and what nobody would notice else."""
+"""Metrics that need an alert, and the condition that it reports."""
 
 
 def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
         if audit.on_full == "deny":
             yield Satisfied(authorizer.setting("audit", "on_full"), "deny")
         else:
-            message = "requests are allowed whose record is lost"
+            message = "requests are allowed even if their record is lost"
             yield Gap(message, "write `audit: {on_full: deny}`", authorizer.setting("audit", "on_full"))
         if audit.sample_allows < 1:
             message = f"only {audit.sample_allows:.0%} of the allows are recorded"
@@ -51,11 +51,13 @@ def records_show_tampering(installation: Installation) -> Iterator[Finding]:
         if audit.sink == "none":
             continue
         if audit.sink != "file":
-            message = f"records leave by {audit.sink}: whether they can be altered later is not shown by manifests"
+            message = f"records are sent to {audit.sink}: manifests do not show whether they can be altered there"
             yield Unseen(message, authorizer.setting("audit", "sink"))
         elif audit.checkpoint is None:
             yield Gap(
-                "the log can be rewritten as a whole", "add `audit.checkpoint`", authorizer.setting("audit", "sink")
+                "the whole log can be rewritten without detection",
+                "add `audit.checkpoint`",
+                authorizer.setting("audit", "sink"),
             )
         else:
             yield Satisfied(
@@ -67,9 +69,7 @@ def metrics_are_scraped(installation: Installation) -> Iterator[Finding]:
     """A PodMonitor, ServiceMonitor or annotation makes Prometheus scrape each authorizer's metrics."""
     for authorizer in installation.authorizers:
         if authorizer.settings.health.listen is None:
-            yield Gap(
-                "there is no page of metrics", "set `health: {listen: …}`", authorizer.setting("health", "listen")
-            )
+            yield Gap("metrics are not served", "set `health: {listen: …}`", authorizer.setting("health", "listen"))
             continue
         yield from _scraped(installation, authorizer)
 
@@ -77,23 +77,23 @@ def metrics_are_scraped(installation: Installation) -> Iterator[Finding]:
 def _scraped(installation: Installation, authorizer: Authorizer) -> Iterator[Finding]:
     workload = authorizer.workload
     if workload is None:
-        yield Unseen("who reads the metrics is not among the files", authorizer.setting("health", "listen"))
+        yield Unseen("the files do not show who scrapes the metrics", authorizer.setting("health", "listen"))
         return
     pod = next(pod for document, pod in installation.pods if document is workload)
     for monitor in installation.of_kind("PodMonitor", "ServiceMonitor"):
         if _watches(monitor, workload) and _selects(installation, monitor, workload, pod):
-            yield Satisfied(monitor.root.location, f"reads {workload.root.owner}")
+            yield Satisfied(monitor.root.location, f"scrapes {workload.root.owner}")
             return
     annotation = pod.get("metadata", "annotations", "prometheus.io/scrape")
     if annotation is not None and annotation.text() == "true":
         yield Satisfied(annotation.location, "true")
         return
     remedy = "add a PodMonitor that selects its pods, as k8s/monitoring does"
-    yield Gap("nobody reads the metrics", remedy, workload.root.location)
+    yield Gap("the metrics are not scraped", remedy, workload.root.location)
 
 
 def _watches(monitor: Document, workload: Document) -> bool:
-    """Whether the monitor looks into the workload's namespace."""
+    """Return whether the monitor covers the workload's namespace."""
     names = [name.text() for name in monitor.root.items("spec", "namespaceSelector", "matchNames")]
     everywhere = monitor.root.flag("spec", "namespaceSelector", "any") is True
     return everywhere or workload.namespace in (names or [monitor.namespace])
@@ -122,7 +122,7 @@ def alerts_are_defined(installation: Installation) -> Iterator[Finding]:
         if matching:
             yield Satisfied(matching[0].location, f"{matching[0].text('alert')}: {what}")
         elif installation.authorizers:
-            yield Gap(f"nobody is told of {what}", f"add an alert on `{metric}`, as k8s/monitoring does")
+            yield Gap(f"no alert reports {what}", f"add an alert on `{metric}`, as k8s/monitoring does")
 
 
 def requests_are_traced(installation: Installation) -> Iterator[Finding]:
@@ -136,6 +136,6 @@ def requests_are_traced(installation: Installation) -> Iterator[Finding]:
             else authorizer.setting("tracing", "otlp", "endpoint")
         )
         if tracing.collector is None:
-            yield Gap("checks leave no spans", "set `tracing: {otlp: {endpoint: …}}`", at)
+            yield Gap("checks are not traced", "set `tracing: {otlp: {endpoint: …}}`", at)
         else:
             yield Satisfied(at, tracing.collector.endpoint)

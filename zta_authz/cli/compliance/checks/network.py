@@ -1,4 +1,4 @@
-"""What reaches what: network policies of the namespaces whose workloads the files name."""
+"""Check the network policies of namespaces with workloads."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def only_what_is_needed_is_reached(installation: Installation) -> Iterator[Findi
 
 
 def _wide(policy: Document) -> bool:
-    """Whether all pods of all namespaces may come."""
+    """Return whether all pods of all namespaces may connect."""
     peers = [peer for rule in policy.root.items("spec", "ingress") for peer in rule.items("from")]
     selectors = [peer.get("namespaceSelector") for peer in peers if peer.get("podSelector") is None]
     return any(selector is not None and not selector.fields() for selector in selectors)
@@ -74,18 +74,18 @@ def _wide(policy: Document) -> bool:
 def _open_rules(policy: Document, field: str, peers: str) -> Iterator[Gap]:
     for rule in policy.root.items("spec", field):
         if not rule.items(peers):
-            yield Gap("everybody is let through", f"name peers in `{peers}`", rule.location)
+            yield Gap("all peers are allowed", f"name peers in `{peers}`", rule.location)
         if not rule.items("ports"):
-            yield Gap("every port is let through", "name `ports`", rule.location)
+            yield Gap("all ports are allowed", "name `ports`", rule.location)
         for peer in rule.items(peers):
             block = peer.get("ipBlock")
             if block is not None and _reaches_metadata(block):
                 remedy = "put private and link-local networks into `except`"
-                yield Gap("the cloud's metadata service is within", remedy, block.location)
+                yield Gap("the cloud's metadata service can be reached", remedy, block.location)
 
 
 def _reaches_metadata(block: Value) -> bool:
-    """Whether the block holds the link-local address that hands out a node's credentials."""
+    """Return whether the block has the link-local address of the metadata service, which issues node credentials."""
     try:
         held = _METADATA_SERVICE in ipaddress.ip_network(block.text("cidr"), strict=False)
         excepted = [ipaddress.ip_network(network.text(), strict=False) for network in block.items("except")]

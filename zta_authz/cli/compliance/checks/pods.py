@@ -1,4 +1,4 @@
-"""What workloads may: the Pod Security Standard `restricted` and a little more, images that can't change, no API."""
+"""Check the privileges of workloads: Pod Security Standard `restricted` and more, pinned images, no API access."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def pods_are_restricted(installation: Installation) -> Iterator[Finding]:
         for field in _HOST_FIELDS:
             value = spec.get(field)
             if value is not None and value.flag() is not False:
-                yield Gap(f"{document.root.owner} shares the host's namespaces", f"take `{field}` away", value.location)
+                yield Gap(f"{document.root.owner} shares the host's namespaces", f"remove `{field}`", value.location)
         for volume in spec.items("volumes"):
             kinds = set(volume.fields()) - {"name"}
             if not kinds <= _VOLUMES:
-                remedy = "use a volume that shows nothing of the host"
+                remedy = "use a volume type that does not expose the host"
                 yield Gap(f"a volume of {', '.join(sorted(kinds))}", remedy, volume.location)
     for _, pod, container in installation.containers:
         yield from _container(pod, container)
@@ -59,13 +59,13 @@ def _container(pod: Value, container: Value) -> Iterator[Finding]:
     for field in ("runAsUser", "runAsGroup"):
         user = _setting(pod, container, (field,), True)
         if user is not None and user.plain() == 0:
-            gaps.append(Gap(f"`{field}` is 0", "give it a user of its own", user.location))
+            gaps.append(Gap(f"`{field}` is 0", "use a dedicated user", user.location))
     if context is None or context.plain("capabilities", "drop") != ["ALL"] or context.items("capabilities", "add"):
         gaps.append(
-            Gap("capabilities are kept", "write `capabilities: {drop: [ALL]}`", (context or container).location)
+            Gap("capabilities are not dropped", "write `capabilities: {drop: [ALL]}`", (context or container).location)
         )
     if context is not None and context.flag("privileged"):
-        gaps.append(Gap("the container is privileged", "take `privileged` away", context.location))
+        gaps.append(Gap("the container is privileged", "remove `privileged`", context.location))
     yield from gaps
     if not gaps and context is not None:
         yield Satisfied(context.location, "non-root, read-only, no capabilities, seccomp")
@@ -101,10 +101,10 @@ def images_are_pinned(installation: Installation) -> Iterator[Finding]:
         digest = None if image is None else _DIGEST.fullmatch(image.text())
         if image is None or digest is None:
             remedy = "name the image by `@sha256:…`"
-            yield Gap("what runs is not fixed by a digest", remedy, (image or container).location)
+            yield Gap("the image is not pinned by a digest", remedy, (image or container).location)
         elif not digest[1].strip("0"):
-            remedy = "put the digest of the image that you built there"
-            yield Gap("the digest is a placeholder, so what will run can't be told", remedy, image.location)
+            remedy = "insert the digest of the image that you built"
+            yield Gap("the digest is a placeholder, so the image is unknown", remedy, image.location)
         else:
             yield Satisfied(image.location, image.text())
 
@@ -118,17 +118,19 @@ def pods_have_no_rights(installation: Installation) -> Iterator[Finding]:
             yield Satisfied(token.location, "false")
         else:
             at = (token or pod.get("spec") or pod).location
-            yield Gap("a token of the API is mounted", "write `automountServiceAccountToken: false`", at)
+            yield Gap("a token of the Kubernetes API is mounted", "write `automountServiceAccountToken: false`", at)
         for token in (
             source for volume in pod.items("spec", "volumes") for source in volume.items("projected", "sources")
         ):
             given = token.get("serviceAccountToken")
             if given is not None and not given.text("audience"):
-                yield Gap("a volume holds a token of the API", "name its `audience`, or take it away", given.location)
+                yield Gap(
+                    "a volume has a token of the Kubernetes API", "set its `audience`, or remove it", given.location
+                )
         accounts.add((document.namespace, pod.text("spec", "serviceAccountName") or "default"))
     for binding in installation.of_kind("RoleBinding", "ClusterRoleBinding"):
         for subject in binding.root.items("subjects"):
             name = (subject.text("namespace") or binding.namespace, subject.text("name"))
             everybody = subject.text("kind") == "Group" and name[1].startswith(_EVERYBODY)
             if everybody or (subject.text("kind") == "ServiceAccount" and name in accounts):
-                yield Gap(f"`{name[1]}` has rights in the API", "remove the binding", subject.location)
+                yield Gap(f"`{name[1]}` has rights in the Kubernetes API", "remove the binding", subject.location)

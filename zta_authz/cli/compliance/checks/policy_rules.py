@@ -1,4 +1,4 @@
-"""What the policies say: deny by default, nobody allowed everything, decisions that follow what is known now."""
+"""Check the policies: denial by default, no rule that allows everything, decisions by current state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.table import CompiledPolicy
 
 _MAX_SHOWN: Final = 5
-"""Rules that are shown as evidence of one thing."""
+"""The maximum number of rules that are listed as evidence of a check."""
 _ANYTHING: Final = ("*", "/*", "*/*", "/{**}")
 _MAX_AGE_OF_RULES_SECONDS: Final = 300.0
 
@@ -42,7 +42,7 @@ def decisions_are_known(installation: Installation) -> Iterator[Finding]:
             at = authorizer.setting("semantics")
             yield Satisfied(
                 authorizer.container.location if authorizer.container is not None else at,
-                "no settings file: defaults hold",
+                "no settings file: defaults apply",
             )
 
 
@@ -52,19 +52,19 @@ def denial_is_the_default(installation: Installation) -> Iterator[Finding]:
         options = authorizer.settings.options()
         default = authorizer.setting("default_action")
         if options.default_allow:
-            yield Gap("a request that no policy speaks of is allowed", "write `default_action: deny`", default)
+            yield Gap("a request that no policy covers is allowed", "write `default_action: deny`", default)
         else:
             yield Satisfied(default, "deny")
         at = authorizer.setting("semantics")
         if options.strict:
             yield Satisfied(at, "strict")
         else:
-            remedy = "write `semantics: strict`, and see with `zta-authz replay` what changes"
-            yield Gap("Istio's reading lets through what the strict one refuses", remedy, at)
+            remedy = "write `semantics: strict`, and find changed decisions with `zta-authz replay`"
+            yield Gap("Istio's semantics allow requests that strict semantics deny", remedy, at)
 
 
 def rules_of(authorizer: Authorizer, *actions: str) -> Iterator[tuple[CompiledPolicy, Rule]]:
-    """The rules in force of these actions."""
+    """Yield the rules with these actions, except dry runs."""
     for policy in authorizer.snapshot.table.policies:
         if policy.ref.action in actions and not policy.ref.dry_run:
             for rule in policy.rules:
@@ -72,7 +72,7 @@ def rules_of(authorizer: Authorizer, *actions: str) -> Iterator[tuple[CompiledPo
 
 
 def location_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> FieldLocation:
-    """Where a rule stands."""
+    """Return the location of a rule."""
     what = f"{policy.ref.order[2]} {policy.ref.name}: spec.rules[{rule.number}]"
     return authorizer.location(policy.ref.position.source, rule.line, what)
 
@@ -82,15 +82,17 @@ def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding
     for authorizer in installation.authorizers:
         policies = authorizer.snapshot.table.policies
         if not policies and not authorizer.unread:
-            yield Gap("there are no policies", "write rules for what may be done", authorizer.setting("policies"))
+            yield Gap(
+                "there are no policies", "write rules that allow the permitted requests", authorizer.setting("policies")
+            )
         if authorizer.unread:
-            yield Unseen("what is not among the files may allow more", authorizer.setting("policies"))
+            yield Unseen("policies that are not among the files may allow more", authorizer.setting("policies"))
         open_rules = set()
         for policy, rule in rules_of(authorizer, "ALLOW"):
             if _allows_everything(rule):
                 open_rules.add((policy.ref.name, rule.number))
-                remedy = "name who may do what, or remove the rule"
-                yield Gap("the rule allows everybody everything", remedy, location_of(authorizer, policy, rule))
+                remedy = "restrict callers and operations, or remove the rule"
+                yield Gap("the rule allows everything to everyone", remedy, location_of(authorizer, policy, rule))
         unauthenticated = 0
         for finding in lint(authorizer.snapshot.table, now=installation.now, refused_path=_refused(authorizer)):
             if finding.kind is not Kind.UNAUTHENTICATED or (finding.policy, finding.rule) in open_rules:
@@ -100,21 +102,23 @@ def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding
             if finding.level is Level.WARNING:
                 yield Gap(finding.message, finding.hint, at)
             else:
-                yield Unseen("the rule asks for no identity; whether that is meant (health checks) is not written", at)
+                yield Unseen(
+                    "the rule requires no identity; check that this is intended, for example for health checks", at
+                )
         allows = sum(1 for _ in rules_of(authorizer, "ALLOW"))
         if policies and not open_rules and not unauthenticated:
-            yield Satisfied(authorizer.setting("policies"), f"{allows} ALLOW rules, each asking for an identity")
+            yield Satisfied(authorizer.setting("policies"), f"{allows} ALLOW rules, all of which require an identity")
 
 
 def _allows_everything(rule: Rule) -> bool:
-    """Whether some way through the rule asks for nothing but `*`."""
+    """Return whether a request can match the rule by clauses with `*` only."""
     return all(map(_matches_anything, rule.clauses)) and all(
         any(all(map(_matches_anything, alternative)) for alternative in group) for group in rule.groups
     )
 
 
 def _matches_anything(clause: Clause) -> bool:
-    """Whether the clause takes any caller that has an identity at all, or any path."""
+    """Return whether the clause matches every caller with an identity, or every path."""
     if clause.negated or not isinstance(clause, TextClause | RequestPrincipalClause):
         return False
     return any(matcher.text in _ANYTHING for matcher in clause.matchers)
@@ -137,13 +141,17 @@ def callers_are_verified(installation: Installation) -> Iterator[Finding]:
             yield Gap(message, "write `peer: {verify_certificate: required}`", at)
         at = authorizer.setting("peer", "trust_proxy")
         if options.trust_proxy:
-            yield Gap("the proxy's word for the caller is believed", "write `peer: {trust_proxy: false}`", at)
+            yield Gap(
+                "the caller's identity is accepted from the proxy without verification",
+                "write `peer: {trust_proxy: false}`",
+                at,
+            )
         else:
             yield Satisfied(at, "false")
 
 
 def clauses_of(rule: Rule) -> Iterator[Clause]:
-    """Every clause of a rule, those of alternatives included."""
+    """Yield the clauses of a rule, including those of alternatives."""
     yield from rule.clauses
     for group in rule.groups:
         for alternative in group:
@@ -151,7 +159,7 @@ def clauses_of(rule: Rule) -> Iterator[Clause]:
 
 
 def reads_token(clause: Clause) -> bool:
-    """Whether the clause looks into verified tokens."""
+    """Return whether the clause depends on verified tokens."""
     if isinstance(clause, ConditionClause):
         return any(name.startswith(("claims", "token.")) for name in clause.condition.variables)
     is_claim = isinstance(clause, TextClause) and isinstance(clause.dimension, ClaimDimension)
@@ -159,7 +167,7 @@ def reads_token(clause: Clause) -> bool:
 
 
 def _attribute(clause: Clause) -> str:
-    """What of the present a clause looks at, "" for what stands still (method, path)."""
+    """Describe the dynamic attribute that a clause depends on; "" for static ones (method, path)."""
     if isinstance(clause, ConditionClause):
         return f"condition on {', '.join(sorted(clause.condition.variables))}"
     if isinstance(clause, TimeClause):
@@ -184,10 +192,10 @@ def decisions_are_dynamic(installation: Installation) -> Iterator[Finding]:
                     shown[what.partition(":")[0]] = Satisfied(location_of(authorizer, policy, rule), what)
         yield from list(shown.values())[:_MAX_SHOWN]
         if not shown and not authorizer.unread:
-            message = "no rule looks at who asks, the token's claims, the time or any other state of the moment"
+            message = "no rule depends on the caller, the token's claims, the time or other current state"
             yield Gap(
                 message,
-                "ask for `principals`, `requestPrincipals`, a `condition` or a time",
+                "add `principals`, `requestPrincipals`, a `condition` or a time",
                 authorizer.setting("policies"),
             )
 
@@ -198,19 +206,25 @@ def changes_take_effect(installation: Installation) -> Iterator[Finding]:
         reload = authorizer.settings.reload
         if not reload.enabled:
             yield Gap(
-                "changed policies wait for a restart",
+                "changed policies take effect only after a restart",
                 "write `reload: {enabled: true}`",
                 authorizer.setting("reload", "enabled"),
             )
         elif reload.poll_seconds > _MAX_AGE_OF_RULES_SECONDS:
-            message = f"files are looked at every {reload.poll_seconds:g} s only"
+            message = f"files are checked for changes only every {reload.poll_seconds:g} s"
             yield Gap(message, "write `reload: {poll_seconds: 1}`", authorizer.setting("reload", "poll_seconds"))
         else:
-            yield Satisfied(authorizer.setting("reload", "poll_seconds"), f"looked at every {reload.poll_seconds:g} s")
+            yield Satisfied(
+                authorizer.setting("reload", "poll_seconds"), f"checked for changes every {reload.poll_seconds:g} s"
+            )
         for mount in authorizer.container.items("volumeMounts") if authorizer.container is not None else ():
             below = any(path.startswith(mount.text("mountPath")) for path in authorizer.settings.policies)
             if mount.get("subPath") is not None and below:
-                yield Gap("the kubelet never updates a subPath", "mount the directory", mount.location)
+                yield Gap(
+                    "the kubelet does not update files that are mounted by subPath",
+                    "mount the directory",
+                    mount.location,
+                )
 
 
 def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
@@ -222,7 +236,7 @@ def revocation_is_possible(installation: Installation) -> Iterator[Finding]:
             yield Satisfied(at, f"{len(revocations.entries)} entries")
         if not authorizer.documents.revocations:
             if authorizer.unread:
-                yield Unseen("no RevocationList is among the policies that were given", authorizer.setting("policies"))
+                yield Unseen("the given policies have no RevocationList", authorizer.setting("policies"))
                 continue
             remedy = "add a RevocationList to the policies of the platform team, as k8s/policies/revocations does"
             yield Gap("there is no RevocationList", remedy, authorizer.setting("policies"))

@@ -1,4 +1,4 @@
-"""Do proxies send requests whole, with their evidence, read as applications read them, and bounded in time?"""
+"""Check that proxies send certificates and all headers, parse requests strictly and limit streams."""
 
 from __future__ import annotations
 
@@ -29,10 +29,8 @@ def evidence_is_sent(installation: Installation) -> Iterator[Finding]:
             given = [message for message in near if message.get(field) is not None]
             yield from (_expect_true(message, field) for message in given)
             if not given:
-                message_ = f"the provider has no field for it, and no EnvoyFilter sets `{field}`"
-                yield Gap(
-                    message_, "merge it into the filter, as k8s/istio/envoy-filter.yaml does", policy.root.location
-                )
+                message_ = f"no EnvoyFilter sets `{field}`, which the provider can't set"
+                yield Gap(message_, "add an EnvoyFilter like k8s/istio/envoy-filter.yaml", policy.root.location)
     for policy in security_policies(installation):
         for field in _EVIDENCE:
             yield from _patched(installation, policy, f"/{field}", field)
@@ -46,7 +44,7 @@ def _expect_true(value: Value, field: str) -> Finding:
 
 
 def _patched(installation: Installation, policy: Document, ending: str, what: str) -> Iterator[Finding]:
-    """An EnvoyPatchPolicy of the namespace that adds the field whose JSON path ends so."""
+    """Check that an EnvoyPatchPolicy of the namespace adds the field whose JSON path has this ending."""
     for patch in installation.of_kind_in("EnvoyPatchPolicy", [policy.namespace]):
         for patch_item in patch.root.items("spec", "jsonPatches"):
             value = patch_item.get("operation", "value")
@@ -57,8 +55,8 @@ def _patched(installation: Installation, policy: Document, ending: str, what: st
                     Satisfied(value.location, value.shown) if ok else Gap(f"`{what}` is false", remedy, value.location)
                 )
                 return
-    message = f"SecurityPolicy has no field for it, and no EnvoyPatchPolicy sets `{what}`"
-    yield Gap(message, "patch it, as k8s/overlays/envoy-gateway/evidence.yaml does", policy.root.location)
+    message = f"no EnvoyPatchPolicy sets `{what}`, which SecurityPolicy can't set"
+    yield Gap(message, "add an EnvoyPatchPolicy like k8s/overlays/envoy-gateway/evidence.yaml", policy.root.location)
 
 
 def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
@@ -86,14 +84,14 @@ def requests_are_read_alike(installation: Installation) -> Iterator[Finding]:
     for authorizer in installation.authorizers:
         location = authorizer.setting("paths", "ambiguous")
         if authorizer.settings.options().accept_ambiguous_paths:
-            message = "paths that two parties read differently are matched as they are"
+            message = "ambiguous paths are matched without normalization"
             yield Gap(message, "write `paths: {ambiguous: reject}`", location)
         else:
             yield Satisfied(location, "reject")
 
 
 def _connection_managers(installation: Installation) -> Iterator[tuple[Document, list[Value]]]:
-    """For each thing that asks through a connection manager, the messages that set it up."""
+    """Yield each client of zta-authz with the messages that configure its connection manager."""
     managers = installation.messages(CONNECTION_MANAGER)
     for message in managers:
         if not message.merged:
@@ -125,6 +123,6 @@ def _bounded(values: list[Value | None], at: Value) -> Finding:
     duration = next(filter(None, values), None)
     seconds = None if duration is None else duration.seconds()
     if duration is None or seconds is None or not 0 < seconds <= MAX_STREAM_SECONDS:
-        message = f"streams may outlive the reasons for their allow ({duration.shown if duration else 'no bound'})"
+        message = f"streams may last too long after their check ({duration.shown if duration else 'no limit'})"
         return Gap(message, "set `max_stream_duration`, for example to 900s", (duration or at).location)
     return Satisfied(duration.location, duration.shown)

@@ -1,4 +1,4 @@
-"""Which tokens are believed, of whom, for whom and for how long; and whose signature makes a certificate good."""
+"""Check which tokens are accepted and for how long, and the trust bundles for certificates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_TOKEN_AGE_SECONDS: Final = 24 * 3600.0
 
 
 def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, FieldLocation]]:
-    """Each rule about tokens with its place."""
+    """Yield the JWT rules with their locations."""
     for document in authorizer.documents.authentications:
         for number, rule in enumerate(document.rules):
             what = f"RequestAuthentication {rule.policy}: spec.jwtRules[{number}]"
@@ -39,11 +39,15 @@ def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
         policies = {policy.issuer for policy in authorizer.documents.issuer_policies if policy.audiences}
         for rule, at in jwt_rules(authorizer):
             if not rule.issuer:
-                yield Gap("tokens are taken whatever issuer they name", "name the `issuer`", at)
+                yield Gap("tokens of any issuer are accepted", "name the `issuer`", at)
             elif not rule.audiences and rule.issuer not in policies:
-                yield Gap("tokens for any audience are taken", "list `audiences`", at)
+                yield Gap("tokens for any audience are accepted", "list `audiences`", at)
             elif not rule.issuer.startswith("https://") and rule.jwks is None:
-                yield Gap(f"issuer `{rule.issuer}` is no https URL", "name it by its https URL, or give `jwks`", at)
+                yield Gap(
+                    f"issuer `{rule.issuer}` is not an https URL",
+                    "use the issuer's https URL, or inline its `jwks`",
+                    at,
+                )
             elif rule.jwks_uri is not None and not rule.jwks_uri.startswith("https://"):
                 yield Gap("keys are fetched without TLS", "write an https `jwksUri`", at)
             else:
@@ -76,12 +80,12 @@ def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Find
                 what = "requireBound" if limit.require_bound else f"maxTokenAge {limit.max_token_age:g} s"
                 yield Satisfied(authorizer.location(limit.position.source, limit.position.line, name), what)
             elif not always:
-                message = f"a stolen token of {rule.issuer or 'any issuer'} is good for as long as its issuer says"
+                message = f"a stolen token of {rule.issuer or 'any issuer'} is valid until its expiry"
                 yield Gap(message, "add an IssuerPolicy with `maxTokenAge` or `requireBound` for this issuer", at)
 
 
 def _limits(clause: Clause) -> bool:
-    """Whether the clause bounds what a stolen token is good for."""
+    """Return whether the clause limits the use of a stolen token."""
     return isinstance(clause, BoundClause) or (
         isinstance(clause, MaxAgeClause) and clause.seconds <= MAX_TOKEN_AGE_SECONDS
     )
@@ -98,12 +102,12 @@ def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
         for number, given in enumerate(authorizer.settings.bundles):
             at = authorizer.setting("bundles", number)
             if given.url is not None:
-                yield Unseen(f"the bundle of {given.trust_domain} is fetched from {given.url} while serving", at)
+                yield Unseen(f"the bundle of {given.trust_domain} is fetched from {given.url} at run time", at)
             elif given.file is not None:
                 yield _file(installation, authorizer, given.trust_domain, given.file, at)
         if authorizer.settings.takes_agent_bundles:
             at = authorizer.setting("workload_api", "socket")
-            yield Unseen("trust bundles come from the Workload API while serving, and rotate there", at)
+            yield Unseen("trust bundles come from the Workload API at run time", at)
         if not (
             authorizer.documents.bundles
             or authorizer.settings.bundles
@@ -118,7 +122,7 @@ def trust_is_anchored(installation: Installation) -> Iterator[Finding]:
 
 
 def _file(installation: Installation, authorizer: Authorizer, domain: str, file: str, at: FieldLocation) -> Finding:
-    """A bundle file, if a ConfigMap of the manifests holds it."""
+    """Check a bundle file, if it is in a ConfigMap of the manifests."""
     folder, _, name = file.rpartition("/")
     volume = _volume(installation, authorizer, folder)
     holder = None if volume is None else volume.text("configMap", "name")
@@ -127,10 +131,12 @@ def _file(installation: Installation, authorizer: Authorizer, domain: str, file:
     text = None if document is None else document.root.get("data", name)
     if text is None:
         where = f"ConfigMap {holder}" if holder else "a volume"
-        return Unseen(f"the authorities of {domain} are in {where}, which is made in the cluster", at)
+        return Unseen(f"the authorities of {domain} are in {where}, which is created in the cluster", at)
     bundle, wrong = read_bundle(TrustDomain(domain), text.text().encode())
     if wrong:
-        return Gap(f"the bundle can't be read: {wrong[0].message}", "put the authorities there, in PEM", text.location)
+        return Gap(
+            f"the bundle can't be read: {wrong[0].message}", "insert the authorities in PEM format", text.location
+        )
     return _expiry_finding(text.location, expiry(bundle.authorities), installation.now)
 
 
@@ -150,10 +156,12 @@ def _volume(installation: Installation, authorizer: Authorizer, folder: str) -> 
 
 def _expiry_finding(at: FieldLocation, ends: float | None, now: float) -> Finding:
     if ends is None:
-        return Unseen("when its first authority ends can't be told from here", at)
+        return Unseen("the expiry of its authorities can't be determined from these files", at)
     day = datetime.fromtimestamp(ends, UTC).date().isoformat()
     if ends <= now:
-        return Gap(f"an authority ended on {day}", "replace the bundle", at)
+        return Gap(f"an authority expired on {day}", "replace the bundle", at)
     if ends - now < SOON_SECONDS:
-        return Gap(f"an authority ends on {day}, in less than {SOON_SECONDS / 86400:g} days", "add its successor", at)
-    return Satisfied(at, f"authorities until {day}")
+        return Gap(
+            f"an authority expires on {day}, in less than {SOON_SECONDS / 86400:g} days", "add its successor", at
+        )
+    return Satisfied(at, f"authorities are valid until {day}")

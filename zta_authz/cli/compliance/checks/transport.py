@@ -1,4 +1,4 @@
-"""How connections are secured: clients to proxies, proxies to zta-authz, zta-authz to collectors."""
+"""Check the security of connections: clients to proxies, proxies to zta-authz, zta-authz to collectors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
             yield Gap(f"mutual TLS is {mode.text()}", "write `mode: STRICT`", mode.location)
         for port, value in policy.root.fields("spec", "portLevelMtls").items():
             if value.text("mode") != "STRICT":
-                yield Gap(f"port {port} is left out of mutual TLS", "write `mode: STRICT`", value.location)
+                yield Gap(f"mutual TLS is not required on port {port}", "write `mode: STRICT`", value.location)
     for namespace in sorted(scopes):
         strict = [
             mode
@@ -44,7 +44,7 @@ def clients_use_mutual_tls(installation: Installation) -> Iterator[Finding]:
             yield Satisfied(strict[0].location, f"STRICT in namespace {namespace}")
         else:
             remedy = "add a PeerAuthentication with `mtls: {mode: STRICT}` and no selector"
-            yield Gap(f"nothing makes mutual TLS strict in namespace {namespace}", remedy)
+            yield Gap(f"no PeerAuthentication requires mutual TLS in namespace {namespace}", remedy)
     yield from _gateway_clients(installation)
     for tls in installation.messages(DOWNSTREAM_TLS):
         yield from _downstream(tls.value)
@@ -71,13 +71,13 @@ def _gateway_clients(installation: Installation) -> Iterator[Finding]:
     for gateway in installation.of_kind("Gateway"):
         for listener in gateway.root.items("spec", "listeners"):
             if listener.text("protocol") in ("HTTP", "TCP"):
-                yield Gap("the listener speaks plaintext", "write `protocol: HTTPS`", listener.location)
+                yield Gap("the listener accepts plaintext", "write `protocol: HTTPS`", listener.location)
 
 
 def _version(value: Value | None) -> Iterator[Finding]:
     if value is not None:
         if value.text() in _OLD_VERSIONS:
-            yield Gap(f"TLS {value.text()} is taken", "write 1.2 or 1.3", value.location)
+            yield Gap(f"TLS {value.text()} is accepted", "write 1.2 or 1.3", value.location)
         else:
             yield Satisfied(value.location, value.text())
 
@@ -96,17 +96,17 @@ def _downstream(tls: Value) -> Iterator[Finding]:
 def _verification(context: Value | None) -> Iterator[Finding]:
     trust = None if context is None else context.get("trust_chain_verification")
     if trust is not None and trust.text() == "ACCEPT_UNTRUSTED":
-        yield Gap("any certificate is taken", "write `VERIFY_TRUST_CHAIN`", trust.location)
+        yield Gap("any client certificate is accepted", "write `VERIFY_TRUST_CHAIN`", trust.location)
 
 
 def _plain_listeners(installation: Installation) -> Iterator[Finding]:
-    """Listeners of Envoy's configurations whose requests are asked about, but come in plaintext."""
+    """Report listeners of Envoy configurations that call zta-authz but accept plaintext."""
     for _, config in installation.envoy:
         for listener in config.items("static_resources", "listeners"):
             for chain in listener.items("filter_chains"):
                 asks = any(node.text("@type") == EXT_AUTHZ for node in chain.below())
                 if asks and chain.get("transport_socket") is None:
-                    yield Gap("the listener speaks plaintext", "add a DownstreamTlsContext", chain.location)
+                    yield Gap("the listener accepts plaintext", "add a DownstreamTlsContext", chain.location)
 
 
 def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]
     for authorizer in installation.authorizers:
         settings = authorizer.settings
         if settings.insecure:
-            yield Gap("plaintext to other machines is allowed", "take `insecure` away", authorizer.setting("insecure"))
+            yield Gap("plaintext to other machines is allowed", "remove `insecure`", authorizer.setting("insecure"))
         for number, endpoint in enumerate(settings.endpoints()):
             at = authorizer.setting("listen", number)
             if endpoint.is_unix:
@@ -122,9 +122,9 @@ def authorizer_listens_securely(installation: Installation) -> Iterator[Finding]
             elif settings.tls is not None:
                 yield Satisfied(at, "mutual TLS 1.3")
             elif endpoint.is_local:
-                yield Satisfied(at, "reached from this pod only")
+                yield Satisfied(at, "reachable from this pod only")
             else:
-                yield Gap("anybody may ask, in plaintext", "set `tls` with `allowed_spiffe_ids`", at)
+                yield Gap("any client may send checks, in plaintext", "set `tls` with `allowed_spiffe_ids`", at)
 
 
 def callers_are_named(installation: Installation) -> Iterator[Finding]:
@@ -138,17 +138,18 @@ def callers_are_named(installation: Installation) -> Iterator[Finding]:
         at = authorizer.setting("tls", "allowed_spiffe_ids")
         yield Satisfied(at, ", ".join(names))
         if len(names) > 1 and not authorizer.settings.options().shared:
-            message = "every caller asks about the same workload, whoever it is"
+            message = "checks of all callers are decided for the same workload"
             yield Gap(message, "list `workloads`, or `gateways` with their namespaces", at)
         for number, gateway in enumerate(authorizer.settings.gateways):
             at = authorizer.setting("gateways", number)
             if "*" in gateway.namespaces:
-                yield Gap("the gateway may name every namespace", "list the namespaces it stands before", at)
+                yield Gap("the gateway may send checks for every namespace", "list the namespaces of its workloads", at)
             else:
-                yield Satisfied(at, f"{gateway.spiffe_id} may name {', '.join(gateway.namespaces)}")
+                yield Satisfied(at, f"{gateway.spiffe_id} may send checks for {', '.join(gateway.namespaces)}")
         if authorizer.settings.workloads:
             yield Satisfied(
-                authorizer.setting("workloads"), f"{len(authorizer.settings.workloads)} workloads, each by its proxy"
+                authorizer.setting("workloads"),
+                f"{len(authorizer.settings.workloads)} workloads, each for its own proxy",
             )
 
 
@@ -156,7 +157,7 @@ def _socket(authorizer: Authorizer) -> Iterator[Finding]:
     settings = authorizer.settings.socket
     at = authorizer.setting("socket", "mode")
     if int(settings.mode, 8) & 0o002:
-        yield Gap("every user of the machine may ask", 'write `mode: "0660"`', at)
+        yield Gap("every user of the machine may send checks", 'write `mode: "0660"`', at)
     elif settings.peer_uids:
         yield Satisfied(authorizer.setting("socket", "peer_uids"), f"users {', '.join(map(str, settings.peer_uids))}")
     else:
@@ -199,10 +200,10 @@ def _destination_rules(installation: Installation) -> Iterator[Finding]:
             yield Satisfied(mode.location, mode.text())
         else:
             remedy = "write `tls: {mode: ISTIO_MUTUAL}`"
-            yield Gap("proxies do not verify who answers", remedy, (mode or rule.root).location)
+            yield Gap("proxies do not verify the identity of zta-authz", remedy, (mode or rule.root).location)
     if not rules:
         remedy = "add a DestinationRule for zta-authz's Service with `tls: {mode: ISTIO_MUTUAL}`"
-        yield Gap("proxies do not verify who answers", remedy)
+        yield Gap("proxies do not verify the identity of zta-authz", remedy)
 
 
 def _backend_policies(installation: Installation) -> Iterator[Finding]:
@@ -210,12 +211,12 @@ def _backend_policies(installation: Installation) -> Iterator[Finding]:
     for policy in policies:
         names = policy.root.get("spec", "validation", "subjectAltNames")
         if names is None:
-            message = "any certificate of the same authority may answer"
+            message = "any holder of a certificate of the same authority can impersonate zta-authz"
             yield Gap(message, "list zta-authz's SPIFFE ID in `subjectAltNames`", policy.root.location)
         else:
             yield Satisfied(names.location, names.shown)
     if not policies:
-        yield Gap("proxies do not verify who answers", "add a BackendTLSPolicy for zta-authz's Service")
+        yield Gap("proxies do not verify the identity of zta-authz", "add a BackendTLSPolicy for zta-authz's Service")
 
 
 def _cluster(config: Value, name: str, message: Value) -> Finding:
@@ -233,9 +234,9 @@ def _reached(cluster: Value) -> Finding:
         return Satisfied(addresses[0].location, addresses[0].text("pipe", "path"))
     names = [node for node in cluster.below() if node.get("match_typed_subject_alt_names") is not None]
     if cluster.get("transport_socket") is not None and names:
-        return Satisfied(names[0].location, "TLS, the name of zta-authz is verified")
+        return Satisfied(names[0].location, "TLS; the SPIFFE ID of zta-authz is verified")
     remedy = "add an UpstreamTlsContext with `match_typed_subject_alt_names`, or use a pipe"
-    return Gap("proxies do not verify who answers", remedy, cluster.location)
+    return Gap("proxies do not verify the identity of zta-authz", remedy, cluster.location)
 
 
 def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
@@ -247,11 +248,11 @@ def telemetry_is_encrypted(installation: Installation) -> Iterator[Finding]:
             if url.startswith("https://") or host in _LOCAL_HOSTS:
                 yield Satisfied(at, url)
             else:
-                yield Gap("who calls what is sent in plaintext", "write an https endpoint, or use a local agent", at)
+                yield Gap("telemetry is sent in plaintext", "write an https endpoint, or use a local agent", at)
 
 
 def _collectors(section: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every endpoint of a collector in the settings, with its path."""
+    """Yield the collector endpoints in the settings, with their paths."""
     for name, value in section.items():
         if isinstance(value, dict):
             yield from _collectors(value, (*path, name))
