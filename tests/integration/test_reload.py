@@ -204,9 +204,9 @@ async def test_memory_is_flat_over_fifty_reloads(tmp_path: Path) -> None:
         freeze_gc()
         reloads += 1
 
-    workshop = CompileExecutor(CooperativePause(rest=0.0))
+    executor = CompileExecutor(CooperativePause(rest=0.0))
     policies = PolicySet("policies", [str(mount.path)], holder.current, take, lambda _: None, lambda: None)
-    reloader = PolicyReloader(policies, STRICT, WatchTiming(0.01, 0.01), workshop)
+    reloader = PolicyReloader(policies, STRICT, WatchTiming(0.01, 0.01), executor)
     reloader.start()
     frozen: list[int] = []
     resident: list[int] = []
@@ -216,12 +216,12 @@ async def test_memory_is_flat_over_fifty_reloads(tmp_path: Path) -> None:
             async with asyncio.timeout(20):
                 while reloads < number:  # noqa: ASYNC110  nobody tells
                     await asyncio.sleep(0.01)
-            await workshop.run(lambda: None)  # the old set is gone then
+            await executor.run(lambda: None)  # the old set is gone then
             frozen.append(gc.get_freeze_count())
             resident.append(_resident_bytes())
     finally:
         await reloader.close()
-        workshop.close()
+        executor.close()
         gc.unfreeze()
     assert max(frozen[10:]) - min(frozen[10:]) < 3000  # one version has ten thousand objects
     assert resident[-1] - resident[10] < 8 * 1024 * 1024, resident

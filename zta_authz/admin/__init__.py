@@ -1,1 +1,1 @@
-"""What operators and probes ask: HTTP health and metrics, and the admin API (status, explain)."""
+"""The interfaces for operators and probes: HTTP health and metrics, and the admin API (status, explain)."""

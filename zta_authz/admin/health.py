@@ -1,7 +1,7 @@
-"""The pages for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`; `http` serves them.
+"""The pages for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`. `http` serves them.
 
-They say nothing of policies, principals or requests, because anybody who reaches the listener may ask; only issuers,
-trust domains and workloads for which something is missing are named.
+Anyone who reaches the listener may read them, so they contain nothing about policies, principals or requests. They
+name only issuers, trust domains and workloads for which something is missing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from zta_authz.admin.state import ServiceState
 
 FRESH_SECONDS: Final = 0.1
-"""Making metrics costs some milliseconds, and anybody who reaches the listener may ask for them."""
+"""How long metrics are reused: rendering takes milliseconds, and anyone who reaches the listener can ask."""
 MAX_ISSUERS: Final = 20
-"""Names in the readiness page; the admin API has them all."""
+"""Names on the readiness page. The admin API has all of them."""
 
 _LOG = logging.getLogger(__name__)
 _JSON: Final = "application/json"
 
 
 class HealthServer:
-    """The pages, and the listener that gives them. `metrics` gives the exposition and its content type."""
+    """The pages and the listener that serves them. `metrics` returns the exposition and its content type."""
 
     def __init__(self, host: str, port: int, state: ServiceState, metrics: Callable[[], tuple[bytes, str]]) -> None:
         self._state = state
@@ -41,25 +41,25 @@ class HealthServer:
         self._exposed_at = float("-inf")
 
     async def start(self) -> str:
-        """Listen; the address, with the port that was chosen. Raises `SettingsErrors` if it can't be had."""
+        """Listen and return the address with its actual port. Raises `SettingsErrors` if it is unavailable."""
         return await self.listener.start()
 
     async def stop(self) -> None:
-        """Stop listening and end every connection."""
+        """Stop listening and close every connection."""
         await self.listener.stop()
 
     async def prepare(self, path: bytes) -> None:
-        """Learn what the page for `path` says of others. Waits for a bounded time, and does not raise."""
+        """Collect what the page for `path` needs from elsewhere, within a time limit and without raising."""
 
     async def answer(self, path: bytes) -> Page:
-        """The answer to a GET of `path`. What is asked for within `FRESH_SECONDS` gets the same metrics."""
+        """Answer a GET of `path`. Requests for metrics within `FRESH_SECONDS` get the same page."""
         if path != b"/metrics":
             await self.prepare(path)
             return self.page(path)
         exposition = self._fresh_exposition()
         if exposition is None:
             await self.prepare(path)
-            exposition = self._fresh_exposition()  # of all who waited, one makes it
+            exposition = self._fresh_exposition()  # another request may have rendered it meanwhile
         if exposition is None:
             exposition = self._exposition = self.page(path)
             self._exposed_at = asyncio.get_running_loop().time()
@@ -70,7 +70,7 @@ class HealthServer:
         return self._exposition if age < FRESH_SECONDS else None
 
     def page(self, path: bytes) -> Page:
-        """The answer to a GET of `path`."""
+        """Return the page for a GET of `path`."""
         try:
             match path:
                 case b"/healthz":
@@ -82,17 +82,17 @@ class HealthServer:
                     return Page(HTTPStatus.OK, content_type, body)
                 case b"/version":
                     return Page(HTTPStatus.OK, _JSON, _to_json(self._version()))
-        except Exception:  # noqa: BLE001 - a bug in a page is an answer, not a lost connection
+        except Exception:  # noqa: BLE001 - a bug in a page must not break the connection
             _LOG.exception("a health page failed")
             return error_page(HTTPStatus.INTERNAL_SERVER_ERROR)
         return error_page(HTTPStatus.NOT_FOUND)
 
     def _liveness(self) -> Page:
-        """200 as long as anything is answered at all, with what `/readyz` says."""
+        """Return status 200 with the body of `/readyz`."""
         try:
             detail = self._readiness().body
-        except Exception:  # noqa: BLE001 - a process is not restarted because a page about it fails
-            _LOG.exception("readiness could not be told")
+        except Exception:  # noqa: BLE001 - a failing page is no reason to restart the process
+            _LOG.exception("can't determine readiness")
             detail = _to_json({})
         return Page(HTTPStatus.OK, _JSON, detail)
 

@@ -1,13 +1,12 @@
-"""The health listener's connections: HTTP/1.1, one request each, every one bounded in time, bytes and number.
+"""The health listener's connections: HTTP/1.1, one request each, with limits on time, bytes and number.
 
-It reads one request head, ignores any body, answers and closes. From its first byte to its end a connection has
-`TIMEOUT_SECONDS`; then it is aborted, whether or not the peer has read what was sent: closing would wait for that, for
-ever. A connection past `MAX_CONNECTIONS` takes the place of another: of the address that has most of them, and there of
-one that is good for least (it has not asked, was refused, or reads its answer slowly), the oldest first. So neither
-clients that say nothing nor those that read nothing keep a probe out.
+A connection reads one request head, ignores any body, answers and closes. It may last for `TIMEOUT_SECONDS` and is then
+aborted, even if the peer has not read the answer, because closing would wait for the peer forever. A connection past
+`MAX_CONNECTIONS` replaces another one: of the address with most connections, the least useful (no request yet, refused,
+or reading its answer slowly), the oldest first. So clients that send nothing or read nothing can't keep a probe out.
 
-Why not aiohttp's server, which is installed for the keys' client: it bounds neither the number of connections, nor the
-time of a request head, nor that of a peer that does not read, and closes where this aborts.
+aiohttp's server, which is installed for fetching keys, is no alternative: it limits neither the number of connections,
+nor the time for a request head, nor the time for a peer that does not read, and it closes instead of aborting.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES: Final = 8 * 1024
 HEAD_SECONDS: Final = 1.0
-"""For the whole head of the request."""
+"""Time limit for the whole request head."""
 TIMEOUT_SECONDS: Final = 5.0
-"""For everything, from accepting the connection to its end."""
+"""Time limit for a connection from accept to close."""
 LINGER_SECONDS: Final = 0.5
-"""For a refused client to take the answer and end; what it sends meanwhile is dropped, up to `MAX_LATE_BYTES`."""
+"""Time for a refused client to read the answer. Up to `MAX_LATE_BYTES` that it still sends are dropped."""
 MAX_LATE_BYTES: Final = 128 * 1024
 MAX_CONNECTIONS: Final = 64
 _BACKLOG: Final = 128
@@ -41,7 +40,7 @@ _END: Final = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer."""
+    """An HTTP response."""
 
     status: HTTPStatus
     content_type: str
@@ -49,16 +48,16 @@ class Page:
 
 
 class State(IntEnum):
-    """What a connection waits for; those that are good for least have the highest number."""
+    """The state of a connection. The higher the number, the less useful the connection."""
 
-    ANSWER = 0
-    READING = 1  # its answer is on its way
-    LINGERING = 2  # it was refused
-    ASKING = 3  # there is no whole head yet
+    ANSWER = 0  # the answer is being prepared
+    READING = 1  # the peer reads the answer
+    LINGERING = 2  # refused
+    ASKING = 3  # the head is incomplete
 
 
 class Listener:
-    """Listens at one address. `answer` gives the page for a path; it may wait, and does not raise."""
+    """Listens at one address. `answer` returns the page for a path; it may wait and does not raise."""
 
     def __init__(self, host: str, port: int, answer: Callable[[bytes], Awaitable[Page]]) -> None:
         self._host = host
@@ -70,20 +69,20 @@ class Listener:
         self.empty.set()
 
     async def start(self) -> str:
-        """Listen; the address, with the port that was chosen. Raises `SettingsErrors` if it can't be had."""
+        """Listen and return the address with its actual port. Raises `SettingsErrors` if it is unavailable."""
         loop = asyncio.get_running_loop()
         try:
             bound = bound_socket(self._host, self._port)
             self._server = await loop.create_server(lambda: Connection(self), sock=bound, backlog=_BACKLOG)
         except OSError as error:
-            place = f"listener {self._host}:{self._port}"
-            fault = Fault(place, 0, 0, f"cannot listen: {error.strerror}", "choose another address in `health.listen`")
+            source = f"listener {self._host}:{self._port}"
+            fault = Fault(source, 0, 0, f"cannot listen: {error.strerror}", "choose another address in `health.listen`")
             raise SettingsErrors([fault]) from error
         port = self._server.sockets[0].getsockname()[1]
         return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
     async def stop(self) -> None:
-        """Stop listening and end every connection."""
+        """Stop listening and close every connection."""
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -92,25 +91,25 @@ class Listener:
             await self.empty.wait()
 
     def add(self, connection: Connection) -> None:
-        """Take a connection, in another's place if there are too many."""
+        """Add a connection. If there are too many, it replaces the least useful one."""
         if len(self.connections) >= MAX_CONNECTIONS:
-            self._least_useful().abort()
+            self._least_useful_connection().abort()
         self.connections.add(connection)
         self.empty.clear()
 
     def remove(self, connection: Connection) -> None:
-        """A connection is over."""
+        """Remove a closed connection."""
         self.connections.discard(connection)
         if not self.connections:
             self.empty.set()
 
-    def _least_useful(self) -> Connection:
-        number = Counter(each.address for each in self.connections)
-        return max(self.connections, key=lambda each: (number[each.address], each.state, -each.began))
+    def _least_useful_connection(self) -> Connection:
+        counts = Counter(connection.address for connection in self.connections)
+        return max(self.connections, key=lambda peer: (counts[peer.address], peer.state, -peer.started_at))
 
 
 class Connection(asyncio.Protocol):
-    """One client, from its first byte to the end of the transport."""
+    """The connection of one client."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -122,10 +121,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.state = State.ASKING
         self.address = ""
-        self.began = self._loop.time()
+        self.started_at = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The time runs."""
+        """Start the timers."""
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
@@ -136,7 +135,7 @@ class Connection(asyncio.Protocol):
         ]
 
     def data_received(self, data: bytes) -> None:
-        """A part of the head; after it, anything is dropped."""
+        """Collect the head. Later bytes are dropped."""
         if self.state is not State.ASKING:
             self._late += len(data)
             if self._late > MAX_LATE_BYTES:
@@ -150,11 +149,11 @@ class Connection(asyncio.Protocol):
             self._send(error_page(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
 
     def eof_received(self) -> bool:
-        """The client sends no more: one that has asked gets its answer, any other is done."""
+        """Keep the connection open after the client's last byte if its request is complete."""
         return self.state in (State.ANSWER, State.READING)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Clean up."""
         del exc
         for timer in self._timers:
             timer.cancel()
@@ -163,13 +162,13 @@ class Connection(asyncio.Protocol):
         self._listener.remove(self)
 
     def end(self) -> None:
-        """End it: what was sent may still be read, for a moment."""
+        """Close the connection, with a short time for the client to read the answer."""
         self._transport.close()
         self._timers.append(self._loop.call_later(LINGER_SECONDS, self.abort))
 
     def abort(self) -> None:
-        """End it now, whatever was not read."""
-        self._listener.remove(self)  # at once: it must not count, nor be chosen again
+        """Abort the connection at once and drop unread data."""
+        self._listener.remove(self)  # not in `connection_lost`, so that it no longer counts and is not chosen again
         self._transport.abort()
 
     def _expect_head(self) -> None:
@@ -195,14 +194,14 @@ class Connection(asyncio.Protocol):
             self.state = State.READING
             transport.close()
             return
-        # closing on bytes that were not read resets the connection, and the client might lose the answer
+        # closing with unread bytes resets the connection, and the client might lose the answer
         self.state = State.LINGERING
         transport.write_eof()
         self._timers.append(self._loop.call_later(LINGER_SECONDS, self.abort))
 
 
 def error_page(status: HTTPStatus) -> Page:
-    """What a status says, as a page."""
+    """Return a page with the status's phrase."""
     return Page(status, _TEXT, f"{status.phrase}\n".encode())
 
 

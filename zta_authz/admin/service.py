@@ -1,7 +1,7 @@
-"""The admin API, `zta.admin.v1.Admin`: what is in force, and why a request would be decided as it is.
+"""The admin API, `zta.admin.v1.Admin`: reports the service's state and explains decisions.
 
-Handlers take raw bytes, so that the server refuses callers before anything is parsed. `Explain` runs the same core as
-a real check on the snapshot in force; it records nothing and charges nothing.
+Handlers receive raw bytes, so that the server refuses callers before anything is parsed. `Explain` runs the same core
+as a real check on the snapshot in force. It writes no record and consumes no rate limit.
 """
 
 from __future__ import annotations
@@ -37,19 +37,22 @@ _KINDS: Final = {
 
 
 class AdminService:
-    """`parse` reads a serialized CheckRequest and raises `Refused`; this package does not know Envoy's protocol."""
+    """The admin API's methods. `parse` reads a serialized CheckRequest, so this package stays free of Envoy's protocol.
+
+    `parse` raises `Refused`.
+    """
 
     def __init__(self, state: ServiceState, parse: Callable[[bytes], tuple[RequestAttributes, Evidence]]) -> None:
         self._state = state
         self._parse = parse
-        self._one_at_a_time = asyncio.Lock()
+        self._explain_lock = asyncio.Lock()
 
     def methods(self) -> Mapping[str, Mapping[str, Callable[[bytes, Any, str], Awaitable[bytes]]]]:
-        """The service's methods, bytes in and out, as the servers take them."""
+        """Return the service's methods, bytes in and out, in the form that the servers expect."""
         return {SERVICE: {"GetStatus": self.get_status, "Explain": self.explain}}
 
     async def get_status(self, payload: bytes, context: Any, _caller: str = "") -> bytes:
-        """`GetStatusRequest` to `GetStatusResponse`."""
+        """Answer a `GetStatusRequest` with a `GetStatusResponse`."""
         try:
             admin_pb2.GetStatusRequest.FromString(payload)
         except DecodeError:
@@ -57,31 +60,31 @@ class AdminService:
         return status_message(self._state).SerializeToString()
 
     async def explain(self, payload: bytes, context: Any, _caller: str = "") -> bytes:
-        """`ExplainRequest` to `ExplainResponse`."""
+        """Answer an `ExplainRequest` with an `ExplainResponse`."""
         snapshot = self._state.snapshot
         if snapshot is None:
             return await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no rules are loaded yet")
         try:
-            async with self._one_at_a_time:  # in a thread: 4 MiB of headers or 100,000 rules keep no proxy waiting
-                return await asyncio.to_thread(self._explained, payload, snapshot, self._state.now)
+            async with self._explain_lock:  # in a thread: 4 MiB of headers or 100,000 rules must not delay proxies
+                return await asyncio.to_thread(self._run_explain, payload, snapshot, self._state.now)
         except (DecodeError, Refused) as error:
             reason = str(error) if isinstance(error, Refused) else "the bytes are not an ExplainRequest"
             return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, reason)
 
-    def _explained(self, payload: bytes, snapshot: Snapshot, now: float) -> bytes:
-        """The answer on `payload`. Raises DecodeError and Refused for what can't be read."""
-        asked = admin_pb2.ExplainRequest.FromString(payload)
-        request, evidence = self._subject(asked)
-        at = asked.at_seconds if asked.HasField("at_seconds") else now
-        if not 0 <= at < END_OF_TIME:  # NaN is refused too
+    def _run_explain(self, payload: bytes, snapshot: Snapshot, now: float) -> bytes:
+        """Explain the request in `payload`. Raises DecodeError and `Refused` for an invalid one."""
+        query = admin_pb2.ExplainRequest.FromString(payload)
+        request, evidence = self._subject(query)
+        at = query.at_seconds if query.HasField("at_seconds") else now
+        if not 0 <= at < END_OF_TIME:  # also refuses NaN
             raise Refused(Reason.REQUEST_MALFORMED, "at_seconds is not in the years 1970 to 9998")
-        explanation = explain(snapshot, request, evidence, at, asked.caller)
+        explanation = explain(snapshot, request, evidence, at, query.caller)
         return explanation_message(explanation, snapshot.digest).SerializeToString()
 
-    def _subject(self, asked: admin_pb2.ExplainRequest) -> tuple[RequestAttributes, Evidence]:
-        if asked.WhichOneof("subject") == "check_request":
-            return self._parse(asked.check_request)
-        return readable_request(asked.request)
+    def _subject(self, query: admin_pb2.ExplainRequest) -> tuple[RequestAttributes, Evidence]:
+        if query.WhichOneof("subject") == "check_request":
+            return self._parse(query.check_request)
+        return readable_request(query.request)
 
 
 async def _refuse(context: Any, code: grpc.StatusCode, message: str) -> bytes:
@@ -90,7 +93,7 @@ async def _refuse(context: Any, code: grpc.StatusCode, message: str) -> bytes:
 
 
 def readable_request(fields: admin_pb2.Request) -> tuple[RequestAttributes, Evidence]:
-    """The request that an operator wrote down, as a proxy would have described it.
+    """Convert an operator's readable request to the form that a proxy would send.
 
     Raises `Refused` for more than `MAX_HEADERS` headers.
     """
@@ -114,7 +117,7 @@ def readable_request(fields: admin_pb2.Request) -> tuple[RequestAttributes, Evid
 
 
 def status_message(state: ServiceState) -> admin_pb2.GetStatusResponse:
-    """What is in force, as the API says it."""
+    """Convert the service's state to the API's message."""
     snapshot = state.snapshot
     now = state.now
     message = admin_pb2.GetStatusResponse(
@@ -149,7 +152,7 @@ def _key(key: KeyStatus, now: float) -> admin_pb2.KeyMaterial:
 
 
 def explanation_message(explanation: Explanation, digest: str) -> admin_pb2.ExplainResponse:
-    """A decision and what was missing for the nearest allow, as the API says it."""
+    """Convert a decision, and what the nearest ALLOW rules lacked, to the API's message."""
     decision = explanation.decision
     token = decision.identity.token
     message = admin_pb2.ExplainResponse(
@@ -171,5 +174,5 @@ def explanation_message(explanation: Explanation, digest: str) -> admin_pb2.Expl
 
 
 def _text(text: str) -> str:
-    """`text` as protobuf can carry it: what was not UTF-8 on the wire is shown as `?`."""
+    """Replace text that protobuf can't encode (bytes that were not UTF-8) by `?`."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What the process knows about itself: ready or not and why, what is in force, what could not be taken."""
+"""The state of the process: whether and why it is not ready, what is in force, and which policies were refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """Where the process is in its life; only `serving` is ready."""
+    """The phase of the process. Only `serving` is ready."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -25,7 +25,7 @@ class Phase(StrEnum):
 
 
 class KeyKind(StrEnum):
-    """What a piece of key material is for."""
+    """The purpose of key material."""
 
     TRUST_BUNDLE = "trust_bundle"
     JWKS = "jwks"
@@ -33,7 +33,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """Keys in force: of a trust domain or an issuer (`name`). Times are seconds since the epoch; None: nothing ends."""
+    """Keys in force of a trust domain or an issuer (`name`). Times are seconds since the epoch; None: no expiry."""
 
     kind: KeyKind
     name: str
@@ -44,7 +44,7 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class AuditStatus:
-    """How the decision log does: why it can't be written ("" while it can), and how long what is queued has waited."""
+    """The state of the decision log: why writing fails ("" if it works), and the age of the oldest queued record."""
 
     failing: str = ""
     queued: int = 0
@@ -52,7 +52,7 @@ class AuditStatus:
 
 
 class ServiceState:
-    """Read by the health listener and the admin API, written by `app`."""
+    """The state that `app` writes, and that the health listener and the admin API read."""
 
     __slots__ = (
         "_clock",
@@ -75,9 +75,10 @@ class ServiceState:
         needs: Callable[[], Sequence[str]] = lambda: (),
         blanket_denials: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """`keys` gives the keys in force, `needs` what else is missing before calls can be served, in words.
+        """Create the state of a starting process.
 
-        `blanket_denials` says what is denied whatever else a request carries.
+        `keys` returns the keys in force, `needs` what else is missing before calls can be served, in words, and
+        `blanket_denials` what is denied whatever else a request carries.
         """
         self._snapshots = snapshots
         self._clock = clock
@@ -89,11 +90,11 @@ class ServiceState:
         self.loaded_at = 0.0
         self.load_errors: tuple[Fault, ...] = ()
         self.audit: Callable[[], AuditStatus] = AuditStatus
-        """How the decision log does; set by whoever opens it."""
+        """The state of the decision log; set when the log is opened."""
 
     @property
     def version(self) -> str:
-        """The program's version."""
+        """The version of zta-authz."""
         return __version__
 
     @property
@@ -107,23 +108,23 @@ class ServiceState:
         return self._clock()
 
     def keys_in_force(self) -> Sequence[KeyStatus]:
-        """The keys in force, none before the first are loaded."""
+        """Return the keys in force, none before rules are loaded."""
         snapshot = self.snapshot
         return () if snapshot is None else self._keys(snapshot)
 
     def issuers_without_keys(self) -> tuple[str, ...]:
-        """Issuers whose tokens are denied because their keys are not there. That keeps nobody from being ready."""
+        """Return the issuers whose tokens are denied because their keys are missing. This does not affect readiness."""
         return tuple(sorted({key.name for key in self.keys_in_force() if key.kind is KeyKind.JWKS and not key.count}))
 
     def obstacles(self) -> tuple[str, ...]:
-        """Why the service is not ready; () when it is."""
-        found = [] if self.phase is Phase.SERVING else [self.phase.value]
+        """Return the reasons why the service is not ready; () if it is."""
+        reasons = [] if self.phase is Phase.SERVING else [self.phase.value]
         if self.snapshot is None:
-            found.append("no rules loaded")
-        found.extend(self._needs())
-        return tuple(found)
+            reasons.append("no rules loaded")
+        reasons.extend(self._needs())
+        return tuple(reasons)
 
     @property
     def ready(self) -> bool:
-        """True while checks are answered by rules."""
+        """Whether the service is ready."""
         return not self.obstacles()

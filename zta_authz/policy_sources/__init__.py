@@ -1,1 +1,1 @@
-"""Where policies come from: files on disk, read as whole sets and published by swapping one reference."""
+"""Sources of policies: files on disk, read as complete sets and published by swapping one reference."""

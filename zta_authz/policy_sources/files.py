@@ -1,4 +1,4 @@
-"""Policy files from disk: what `walk` finds to `SourceText`s, and whole sets of them to snapshots."""
+"""Reads policy files from disk and compiles complete sets of them to snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import DocumentErrors, Fault
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
-from zta_authz.policy_sources.walk import Walk
+from zta_authz.policy_sources.walk import PolicyWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ _MIB: Final = 1024 * 1024
 
 
 class SnapshotHolder:
-    """The snapshot in force. One reference is swapped, so a reader sees the old set or the new one, never a mixture."""
+    """Holds the snapshot in force. Publishing swaps one reference, so readers see either the old or the new set."""
 
     __slots__ = ("snapshot",)
 
@@ -31,18 +31,18 @@ class SnapshotHolder:
         """The snapshot in force, None until the first is published."""
 
     def current(self) -> Snapshot | None:
-        """The snapshot in force, None until the first is published."""
+        """Return the snapshot in force, None until the first is published."""
         return self.snapshot
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Put `snapshot` in force; what must outlive a reload it takes over from the one before."""
+        """Put `snapshot` in force. Its verifier takes over the state that must survive a reload."""
         if self.snapshot is not None:
             snapshot.verifier.inherit_replays(self.snapshot.verifier)
         self.snapshot = snapshot
 
 
 def load_snapshot(paths: Iterable[str], options: Options) -> Snapshot:
-    """Compile every document under `paths`, all or none. Raises `DocumentErrors` with every fault of every file."""
+    """Compile every document under `paths`, all or nothing. Raises `DocumentErrors` with the faults of all files."""
     faults: list[Fault] = []
     notes: list[Fault] = []
     sources = read_sources(paths, faults, notes)
@@ -58,7 +58,7 @@ def load_snapshot(paths: Iterable[str], options: Options) -> Snapshot:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Without garbage collections: hardly any of what compiling makes is garbage, and it is three times as fast."""
+    """Disable garbage collection: compiling creates hardly any garbage, and is three times as fast without it."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -69,9 +69,9 @@ def _no_collections() -> Iterator[None]:
 
 
 def read_sources(paths: Iterable[str], faults: list[Fault], notes: list[Fault] | None = None) -> list[SourceText]:
-    """The text of every policy file under `paths`, each file once.
+    """Read every policy file under `paths` once.
 
-    What can't be read goes to `faults`, what is skipped to `notes`.
+    Appends unreadable files to `faults` and skipped names to `notes`.
     """
     sources: list[SourceText] = []
     seen: set[str] = set()
@@ -88,10 +88,10 @@ def read_sources(paths: Iterable[str], faults: list[Fault], notes: list[Fault] |
 
 
 def _files_of(path: str, faults: list[Fault], notes: list[Fault]) -> list[tuple[str, str]]:
-    """What to call each file of `path`, and where to read it."""
-    walk = Walk()
+    """List the files of `path`: the name to report and the path to read."""
+    walk = PolicyWalk()
     try:
-        walk.look(path)
+        walk.scan(path)
     except FileNotFoundError:
         faults.append(Fault(path, 0, 0, "there is no such file or directory", "create it, or correct `policies`"))
         return []
@@ -108,19 +108,19 @@ def _files_of(path: str, faults: list[Fault], notes: list[Fault]) -> list[tuple[
 
 
 def _read(name: str, file: str, faults: list[Fault]) -> str | None:
-    """The text of one file; its size is judged before anything is read."""
+    """Read one file, after checking its size."""
 
     def refuse(message: str, hint: str) -> None:
         faults.append(Fault(name, 1, 1, message, hint))
 
     try:
         with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
-            found = os.fstat(stream.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 refuse("is not a regular file", "name policy files only")
                 return None
-            content = stream.read(MAX_FILE_BYTES + 1) if found.st_size <= MAX_FILE_BYTES else b""
-            size = max(found.st_size, len(content))
+            content = stream.read(MAX_FILE_BYTES + 1) if status.st_size <= MAX_FILE_BYTES else b""
+            size = max(status.st_size, len(content))
     except OSError as error:
         refuse(f"cannot be read: {error.strerror}", "let this service's user read it")
         return None

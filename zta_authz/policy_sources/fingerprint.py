@@ -1,8 +1,8 @@
-"""What tells that policy files changed, without reading them: names, inodes, sizes and times.
+"""Detects changes of policy files without reading them, by names, inodes, sizes and times.
 
-The files are those that are read (`walk`), in directories below as well. Where kubelet mounted a ConfigMap, they lie
-in a directory that it makes anew for each version. Files are told apart by inode (editors replace a file by renaming
-another over it), size, and the times of their content and of their inode, to the nanosecond.
+It looks at the files that `walk` finds, including those in subdirectories. In a mounted ConfigMap, kubelet creates a
+new directory for each version. A file's fingerprint is its inode (editors replace a file by renaming another over it),
+size, modification time and change time in nanoseconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from zta_authz.policy_sources.walk import Walk
+from zta_authz.policy_sources.walk import PolicyWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,14 +19,14 @@ Fingerprint = tuple[object, ...]
 
 
 def fingerprint(paths: Iterable[str]) -> Fingerprint:
-    """Equal for two calls only if nothing under `paths` changed in between; what can't be looked at counts, too."""
+    """Return a value that differs between two calls if anything under `paths` changed, including access errors."""
     return tuple(_of_path(path) for path in paths)
 
 
 def _of_path(path: str) -> tuple[object, ...]:
-    walk = Walk()
+    walk = PolicyWalk()
     try:
-        walk.look(path)
+        walk.scan(path)
     except (OSError, ValueError) as error:
         return (path, type(error).__name__, getattr(error, "errno", None))
     files = ((name, file, _of_file(file)) for name, file in walk.files)
@@ -40,5 +40,5 @@ def _of_file(path: str) -> tuple[object, ...]:
         return (error.errno,)
 
 
-def _of_stat(found: os.stat_result) -> tuple[object, ...]:
-    return (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+def _of_stat(file: os.stat_result) -> tuple[object, ...]:
+    return (file.st_dev, file.st_ino, file.st_mode, file.st_size, file.st_mtime_ns, file.st_ctime_ns)

@@ -1,8 +1,8 @@
-"""Sharing one interpreter between deciding and compiling, so that a reload is not felt by those who wait for answers.
+"""Shares the interpreter between deciding and compiling, so that a reload does not delay answers.
 
-Three things would be felt, each measured (docs/decisions/0006): a thread that never gives the interpreter up, a
-garbage collection over all that is being compiled, and the end of the old rules, which is one call in C. Compiling
-therefore rests after each slice of work, the collector looks at young objects only, and old rules end in pieces.
+Three things would delay answers, each measured (docs/decisions/0006): a thread that never releases the interpreter, a
+full garbage collection during compilation, and freeing the old rules, which is one C call. So compilation pauses after
+each slice of work, the collector looks only at young objects, and old rules are released one object at a time.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 WORK_SECONDS: Final = 0.00025
 REST_SECONDS: Final = 0.00075
 SWITCH_SECONDS: Final = 0.0005
-"""How long compiling may keep the interpreter where it does not pause by itself. CPython's own interval is 5 ms."""
+"""How long compilation may hold the interpreter between its own pauses. CPython's default interval is 5 ms."""
 
 COLLECTIONS: Final = (700, 2, 1_000_000_000)
-"""Meanwhile: after how many new objects, how many of those collections, and (never) how many of the next."""
+"""Thresholds of the three garbage collector generations during compilation. The oldest is never collected."""
 
 FEW_BLOCKS: Final = 60_000
-"""Of memory, in what was made: some 2,000 rules. A full collection over them takes 3 ms, which nobody notices."""
+"""Memory blocks of about 2,000 rules. A full collection over them takes only 3 ms."""
 
-_NOT_OURS: Final = (
+_SHARED_TYPES: Final = (
     type,
     types.ModuleType,
     types.FunctionType,
@@ -41,9 +41,9 @@ _NOT_OURS: Final = (
 
 
 class CooperativePause:
-    """A `Pause` that sleeps for `rest` seconds whenever `work` seconds have passed since it last did."""
+    """A `Pause` that sleeps for `rest` seconds after every `work` seconds."""
 
-    __slots__ = ("_clock", "_rest", "_sleep", "_until", "_work")
+    __slots__ = ("_clock", "_next_rest", "_rest", "_sleep", "_work")
 
     def __init__(
         self,
@@ -57,28 +57,28 @@ class CooperativePause:
         self._rest = rest
         self._clock = clock
         self._sleep = sleep
-        self._until = clock() + work
+        self._next_rest = clock() + work
 
     def hurry(self) -> None:
-        """Rest no more."""
+        """Stop sleeping from now on."""
         self._rest = 0.0
 
     def __call__(self) -> None:
-        """Rest, if it is time."""
-        if self._clock() >= self._until:
+        """Sleep if it is time."""
+        if self._clock() >= self._next_rest:
             self._sleep(self._rest)
-            self._until = self._clock() + self._work
+            self._next_rest = self._clock() + self._work
 
 
 @contextmanager
-def beside_deciding() -> Iterator[None]:
-    """While large things are made in another thread: short turns for it, and no collection over all objects.
+def background_compilation() -> Iterator[None]:
+    """Shorten the thread switch interval and prevent full collections while another thread compiles.
 
-    Young objects are still collected, so that what requests leave behind does not pile up meanwhile. Whoever puts the
-    result in force calls `freeze_gc` before this ends, or the next collection looks at all of it.
+    Young objects are still collected, so that garbage of requests does not pile up. Call `freeze_gc` before this ends
+    when you put the result in force; otherwise the next collection looks at all of it.
     """
     interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
-    _making.begin()
+    _growth.start()
     sys.setswitchinterval(min(interval, SWITCH_SECONDS))
     gc.set_threshold(*COLLECTIONS)
     try:
@@ -88,13 +88,13 @@ def beside_deciding() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-class _Making:
-    """How much was made since `begin`, told by the memory in use: counting objects takes long where there are many."""
+class _MemoryGrowth:
+    """The growth of memory since `start`, in allocated blocks, because counting many objects is slow."""
 
     def __init__(self) -> None:
         self._before = 0
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self._before = sys.getallocatedblocks()
 
     @property
@@ -102,45 +102,45 @@ class _Making:
         return sys.getallocatedblocks() - self._before > FEW_BLOCKS
 
 
-_making: Final = _Making()
+_growth: Final = _MemoryGrowth()
 
 
 def freeze_gc(*, at_start: bool = False) -> None:
-    """Put everything that is alive out of the collector's sight: a full collection over 100,000 rules takes 127 ms.
+    """Hide all live objects from the collector: a full collection over 100,000 rules takes 127 ms.
 
-    Frozen objects still end when nobody refers to them, but what is in a cycle by then stays for ever: whatever else is
-    under way just now, connections and errors among it. So that is done `at_start`, and where much was made beside
-    deciding; and what is frozen then should leave no cycles behind: tests hold verifiers and exporters to that. What is
-    garbage already is collected before: `at_start` all of it, since nobody waits yet, else the young, in a millisecond.
+    Reference counting still frees frozen objects, but a frozen cycle stays forever, including cycles of connections and
+    errors that happen to be alive now. So freeze only `at_start` and after a large compilation. Frozen objects must not
+    leave cycles behind; tests check this for verifiers and exporters. Existing garbage is collected first: all of it
+    `at_start`, when nobody waits yet, and otherwise only the young, which takes a millisecond.
     """
-    if not at_start and not _making.is_large:
+    if not at_start and not _growth.is_large:
         return
     gc.collect() if at_start else gc.collect(1)
     gc.freeze()
-    gc.collect()  # nothing is left in sight; else the next full one waits for a quarter as much as was
+    gc.collect()  # resets the count of old objects, which otherwise postpones the next full collection
 
 
 def release_gradually(roots: list[object], pause: Pause) -> int:
-    """Let go of `roots`, which is emptied, and of all that only they hold, one object at a time; how many were held.
+    """Release `roots` and all objects that only they refer to, one object at a time, and return how many were visited.
 
-    Each object is let go of before those that it refers to, while these are still held here: so none takes more than
-    itself with it. Objects that somebody else holds too stay with them.
+    Empties `roots`. Each object is released before the objects that it refers to, while this function still holds
+    those, so no release frees more than one object. Objects with other references stay alive.
     """
-    held = deque(roots)
+    unvisited = deque(roots)
     roots.clear()
-    seen = {id(each) for each in held}
-    found: deque[object] = deque()
-    while held:
-        each = held.popleft()
-        found.append(each)
-        for below in gc.get_referents(each):
-            if id(below) not in seen and gc.is_tracked(below) and not isinstance(below, _NOT_OURS):
-                seen.add(id(below))
-                held.append(below)
-        del each
+    seen = {id(root) for root in unvisited}
+    visited: deque[object] = deque()
+    while unvisited:
+        parent = unvisited.popleft()
+        visited.append(parent)
+        for child in gc.get_referents(parent):
+            if id(child) not in seen and gc.is_tracked(child) and not isinstance(child, _SHARED_TYPES):
+                seen.add(id(child))
+                unvisited.append(child)
+        del parent
         pause()
-    count = len(found)
-    while found:
-        found.popleft()
+    count = len(visited)
+    while visited:
+        visited.popleft()
         pause()
     return count

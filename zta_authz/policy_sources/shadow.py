@@ -1,4 +1,4 @@
-"""The policies beside those in force: asked about the same requests, told of, never answering."""
+"""Shadow policies: they decide the same requests as the policies in force and are compared, but never answer."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 SET: Final = "shadow_policies"
 LOGGED_POLICIES: Final = 100
-"""Disagreements in the log, each the first of its verdict and policy since the set was taken; metrics have them all."""
+"""Logged disagreements, one per verdict and policy since the set was loaded. Metrics count all of them."""
 
 _LOG = logging.getLogger(__name__)
 
 
 class ShadowMetrics(Protocol):
-    """What counts."""
+    """Counts the shadow policies' decisions."""
 
     def shadow_asked(self) -> None:
-        """The shadow policies were asked about one request."""
+        """Count a request that was put to the shadow policies."""
         ...
 
     def shadow_failed(self) -> None:
-        """Asking them failed."""
+        """Count a request that the shadow policies failed to decide."""
         ...
 
     def disagreed(self, verdict: str, policy: str) -> None:
-        """They say `verdict` by `policy`, and those in force the contrary."""
+        """Count a request that the shadow policies decide differently: `verdict`, by `policy`."""
         ...
 
     def faults(self, policies: str, count: int) -> None:
-        """The set called `policies` has `count` faults on disk."""
+        """Set the number of faults of the policy set `policies` on disk."""
         ...
 
 
 class ShadowPolicies:
-    """Nothing is asked before the first set is taken. All methods are for the event loop's thread."""
+    """The shadow policies in use, none before the first set is loaded. Call all methods in the event loop's thread."""
 
     def __init__(self, metrics: ShadowMetrics) -> None:
         self._holder = SnapshotHolder()
@@ -56,21 +56,21 @@ class ShadowPolicies:
         self._logged: set[tuple[str, str]] = set()
 
     def current(self) -> Snapshot | None:
-        """The set that is asked, None before the first was taken."""
+        """Return the set in use, None before the first is loaded."""
         return self._holder.current()
 
-    def take(self, snapshot: Snapshot) -> None:
-        """Ask `snapshot` from now on."""
+    def apply(self, snapshot: Snapshot) -> None:
+        """Use `snapshot` from now on."""
         self._holder.publish(snapshot)
         self._logged.clear()
         self._metrics.faults(SET, 0)
 
-    def refuse(self, faults: Sequence[Fault]) -> None:
-        """A set with `faults` is not asked; the one before, if any, still is."""
+    def on_refused(self, faults: Sequence[Fault]) -> None:
+        """Record the faults of a refused set. The set before it stays in use."""
         self._metrics.faults(SET, len(faults))
 
-    def keep(self) -> None:
-        """What is on disk is what is asked."""
+    def on_unchanged(self) -> None:
+        """Record that the files match the set in use."""
         self._metrics.faults(SET, 0)
 
     def compare(
@@ -81,7 +81,7 @@ class ShadowPolicies:
         caller: str = "",
         views: FactViews = NO_FACTS,
     ) -> Decision:
-        """`decision`, with what these policies say of it where that is something else. Raises nothing."""
+        """Return `decision`, with the shadow policies' decision added if it differs. Does not raise."""
         shadow = self._holder.current()
         if shadow is None:
             return decision
@@ -90,20 +90,20 @@ class ShadowPolicies:
             if other is None:
                 return decision
             self._metrics.shadow_asked()
-            found = disagreement(decision, other)
-            if found is None:
+            difference = disagreement(decision, other)
+            if difference is None:
                 return decision
-            self._tell(found)
-            return msgspec.structs.replace(decision, disagreement=found)
-        except Exception:  # noqa: BLE001  whatever it is, the decision stands
+            self._report(difference)
+            return msgspec.structs.replace(decision, disagreement=difference)
+        except Exception:  # noqa: BLE001  the decision must stand
             self._metrics.shadow_failed()
             return decision
 
-    def _tell(self, found: Disagreement) -> None:
-        self._metrics.disagreed(found.verdict.value, found.policy)
-        which = (found.verdict.value, found.policy)
-        if which in self._logged or len(self._logged) >= LOGGED_POLICIES:
+    def _report(self, other: Disagreement) -> None:
+        self._metrics.disagreed(other.verdict.value, other.policy)
+        key = (other.verdict.value, other.policy)
+        if key in self._logged or len(self._logged) >= LOGGED_POLICIES:
             return
-        self._logged.add(which)
-        details = {"verdict": found.verdict.value, "reason": found.reason.value, "policy": found.policy}
-        _LOG.warning("shadow policies disagree", extra={**details, "rule": found.rule, "rule_name": found.rule_name})
+        self._logged.add(key)
+        details = {"verdict": other.verdict.value, "reason": other.reason.value, "policy": other.policy}
+        _LOG.warning("shadow policies disagree", extra={**details, "rule": other.rule, "rule_name": other.rule_name})

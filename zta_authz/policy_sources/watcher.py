@@ -1,8 +1,8 @@
 """Waits until policy files have changed and are no longer being written.
 
-Files are looked at again and again instead of asking the kernel to tell: that is right for every file system, mount,
-link and directory that comes and goes, costs 0.1 ms of a thread a second, and a mounted ConfigMap takes kubelet longer
-to write than any poll waits.
+It polls instead of using kernel notifications. Polling works for every file system, mount, link and directory that
+appears or disappears, and costs 0.1 ms of a thread per second. Kubelet takes longer to update a ConfigMap than a poll
+interval.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ if TYPE_CHECKING:
     Run = Callable[[Callable[[], Fingerprint]], Awaitable[Fingerprint]]
 
 MAX_DEBOUNCES: Final = 20
-"""After so many waits in a row for files that keep changing, they are taken as they are."""
+"""After this many consecutive waits, files that keep changing are read anyway."""
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchTiming:
-    """`poll`: between two looks. `debounce`: for how long nothing must have changed. Both in seconds."""
+    """`poll`: the polling interval. `debounce`: how long files must be unchanged. Both in seconds."""
 
     poll: float = 1.0
     debounce: float = 0.2
 
 
 class Watcher:
-    """Watches `paths`. All methods are for the event loop's thread; the file system is only touched by `run`'s."""
+    """Watches `paths`. Call all methods in the event loop's thread; file access happens in the thread of `run`."""
 
     def __init__(self, paths: Sequence[str], timing: WatchTiming, run: Run) -> None:
-        """What `paths` hold now counts as seen. `run` calls a function in a thread of its own."""
+        """Take the current state of `paths` as seen. `run` calls a function in another thread."""
         self._paths = tuple(paths)
         self._timing = timing
         self._run = run
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._seen = fingerprint(self._paths)
 
-    def ask(self) -> None:
-        """Let the next `changed` return soon, whether or not anything changed."""
-        self._asked.set()
+    def request_check(self) -> None:
+        """Make the next `wait_for_change` return soon, even without a change."""
+        self._requested.set()
 
-    async def changed(self) -> None:
-        """Return when the files differ from what they were at the last return, or when that was asked for."""
-        while not self._asked.is_set():
-            if await self._look() != self._seen:
+    async def wait_for_change(self) -> None:
+        """Return when the files have changed since the last return, or on request."""
+        while not self._requested.is_set():
+            if await self._fingerprint() != self._seen:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.poll):
-                    await self._asked.wait()
-        self._asked.clear()
-        self._seen = await self._settled()
+                    await self._requested.wait()
+        self._requested.clear()
+        self._seen = await self._wait_until_stable()
 
-    async def _settled(self) -> Fingerprint:
-        """The fingerprint once it has stopped changing, taken before anything is read: what changes later is seen."""
-        last = await self._look()
+    async def _wait_until_stable(self) -> Fingerprint:
+        """Return the fingerprint once it stops changing. It is taken before reading, so later changes are noticed."""
+        last = await self._fingerprint()
         for _ in range(MAX_DEBOUNCES):
             await asyncio.sleep(self._timing.debounce)
-            now = await self._look()
+            now = await self._fingerprint()
             if now == last:
                 return now
             last = now
-        _LOG.warning("policy files keep changing; they are read as they are")
+        _LOG.warning("policy files keep changing; they are read anyway")
         return last
 
-    async def _look(self) -> Fingerprint:
+    async def _fingerprint(self) -> Fingerprint:
         return await self._run(lambda: fingerprint(self._paths))

@@ -214,11 +214,13 @@ class Service:
         yield PolicySet("policies", self._settings.policies, current, self.publish, refuse, keep)
         shadow, paths = self._shadow, self._settings.shadow_policies
         if shadow is not None:
-            yield PolicySet(SHADOW_SET, paths, shadow.current, self._publish_shadow, shadow.refuse, shadow.keep)
+            yield PolicySet(
+                SHADOW_SET, paths, shadow.current, self._publish_shadow, shadow.on_refused, shadow.on_unchanged
+            )
 
     def _publish_shadow(self, snapshot: Snapshot) -> None:
         if self._shadow is not None:
-            self._shadow.take(snapshot)
+            self._shadow.apply(snapshot)
             freeze_gc()
 
     def _show_faults(self, faults: Sequence[Fault]) -> None:

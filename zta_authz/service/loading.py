@@ -8,7 +8,7 @@ from zta_authz.errors import FaultsError
 from zta_authz.keys.http import trusted_authorities
 from zta_authz.keys.trust import TrustRefresher
 from zta_authz.policy_sources.files import load_snapshot
-from zta_authz.policy_sources.reloader import log_remarks
+from zta_authz.policy_sources.reloader import log_warnings_and_notes
 from zta_authz.servers.svid_tls import SvidTls
 from zta_authz.servers.tls import MutualTls
 from zta_authz.settings.trust import trust_sources
@@ -36,7 +36,7 @@ def load(
     authorities: ssl.SSLContext | None = None
     try:
         snapshot = load_snapshot(settings.policies, settings.options())
-        log_remarks(snapshot)
+        log_warnings_and_notes(snapshot)
     except FaultsError as error:
         errors.append(error)
     try:

@@ -47,15 +47,15 @@ class Reloading:
             paths = (config,) if config is not None and self._watches else ()
             self._config = Watcher(paths, self._timing, self._executor.run)
             if paths:
-                self._config.ask()  # it may have changed during the start
+                self._config.request_check()  # it may have changed during the start
             self._live = asyncio.get_running_loop().create_task(self._follow(self._config, live), name="live settings")
 
     def ask(self) -> None:
         """Schedule a reload of everything."""
         for reloader in self._reloaders:
-            reloader.ask()
+            reloader.request_reload()
         if self._config is not None:
-            self._config.ask()
+            self._config.request_check()
 
     async def close(self) -> None:
         """Stop watching."""
@@ -68,5 +68,5 @@ class Reloading:
 
     async def _follow(self, config: Watcher, live: LiveSettings) -> None:
         while True:
-            await config.changed()
+            await config.wait_for_change()
             await self._executor.run(live.reread)

@@ -79,7 +79,7 @@ async def test_a_serving_process_is_alive_and_ready() -> None:
     }
 
 
-async def test_a_decision_log_that_can_not_be_written_is_said_on_both_pages() -> None:
+async def test_a_failing_decision_log_is_reported_on_both_pages() -> None:
     state = serving_state()
     state.audit = lambda: AuditStatus("No space left on device", 12, 3.5)
     async with running(state) as port:
@@ -93,7 +93,7 @@ async def test_a_decision_log_that_can_not_be_written_is_said_on_both_pages() ->
         }
 
 
-async def test_issuers_without_keys_are_named_and_keep_nobody_from_being_ready() -> None:
+async def test_issuers_without_keys_are_named_and_do_not_affect_readiness() -> None:
     keys = [
         KeyStatus(KeyKind.JWKS, f"https://{name}.example", count, 0) for name, count in (("b", 0), ("a", 0), ("c", 2))
     ]
@@ -123,19 +123,19 @@ async def test_a_process_without_rules_is_not_ready() -> None:
     assert (status, json.loads(body)["obstacles"]) == (503, ["no rules loaded"])
 
 
-async def test_metrics_are_given_with_their_content_type() -> None:
+async def test_metrics_are_served_with_their_content_type() -> None:
     async with running(serving_state()) as port:
         status, headers, body = await get(port, "/metrics?name=x")
     assert (status, headers["content-type"], body) == (200, METRICS[1], METRICS[0])
 
 
-async def test_the_version_is_told() -> None:
+async def test_the_version_is_served() -> None:
     async with running(serving_state()) as port:
-        told = json.loads((await get(port, "/version"))[2])
-    assert told == {"version": __version__, "python": platform.python_version(), "uptime_seconds": 0.0}
+        fields = json.loads((await get(port, "/version"))[2])
+    assert fields == {"version": __version__, "python": platform.python_version(), "uptime_seconds": 0.0}
 
 
-async def test_a_live_process_says_what_is_not_ready() -> None:
+async def test_liveness_reports_the_obstacles_to_readiness() -> None:
     state = serving_state()
     state.phase = Phase.DRAINING
     async with running(state) as port:
@@ -144,30 +144,30 @@ async def test_a_live_process_says_what_is_not_ready() -> None:
     assert (status, headers["content-type"], json.loads(body)["obstacles"]) == (200, "application/json", ["draining"])
 
 
-async def test_refused_policies_show_and_keep_nobody_from_being_ready() -> None:
+async def test_refused_policies_are_reported_and_do_not_affect_readiness() -> None:
     state = serving_state()
     state.load_errors = (Fault("policies/orders.yaml", 7, 1, "secret", ""),)
     async with running(state) as port:
         status, _, body = await get(port, "/readyz")
-    told = json.loads(body)
-    assert (status, told["policy_reload_failed"], told["load_errors"]) == (200, True, 1)
+    fields = json.loads(body)
+    assert (status, fields["policy_reload_failed"], fields["load_errors"]) == (200, True, 1)
     assert b"secret" not in body
     assert b"orders" not in body
 
 
-async def test_a_process_that_can_not_tell_its_readiness_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_can_not_determine_its_readiness_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(serving_state()) as port:
         monkeypatch.setattr(ServiceState, "obstacles", None)
         assert (await get(port, "/readyz"))[0] == 500
         assert [(await get(port, "/healthz"))[at] for at in (0, 2)] == [200, b"{}\n"]
 
 
-def test_each_field_of_the_pages_is_documented_and_no_other() -> None:
+def test_exactly_the_fields_of_the_pages_are_documented() -> None:
     text = (Path(__file__).parents[3] / "docs" / "health.md").read_text(encoding="utf-8")
     state = serving_state()
     server = HealthServer("", 0, state, lambda: METRICS)
-    told = {*json.loads(server.page(b"/readyz").body), *json.loads(server.page(b"/version").body)}
-    assert set(re.findall(r"(?m)^- \*\*`(\w+)`\*\*", text)) == told
+    fields = {*json.loads(server.page(b"/readyz").body), *json.loads(server.page(b"/version").body)}
+    assert set(re.findall(r"(?m)^- \*\*`(\w+)`\*\*", text)) == fields
 
 
 async def test_head_gets_the_head_only() -> None:
@@ -189,19 +189,19 @@ async def test_head_gets_the_head_only() -> None:
         (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 431),
     ],
 )
-async def test_whatever_else_is_sent_gets_an_error_status(request_bytes: bytes, status: int) -> None:
+async def test_other_requests_get_an_error_status(request_bytes: bytes, status: int) -> None:
     async with running(serving_state()) as port:
         assert (await exchange(port, request_bytes)).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 @pytest.mark.parametrize("bound", ["TIMEOUT_SECONDS", "HEAD_SECONDS"])
-async def test_a_slow_client_is_hung_up_on(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_client_is_disconnected(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, bound, 0.05)
     async with running(serving_state()) as port:
         assert await exchange(port, b"GET /healthz HTTP/1.1\r\n") == b""
 
 
-async def test_clients_that_say_nothing_keep_nobody_out_and_the_oldest_goes_first(
+async def test_silent_clients_are_replaced_the_oldest_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http, "HEAD_SECONDS", 60)
@@ -225,15 +225,15 @@ LARGE = (bytes(20_000_000), "text/plain")
 
 
 async def reading_nothing(port: int, path: str = "/metrics") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A client that asks and reads the beginning of its answer only."""
+    """Open a client that sends a request and reads only the beginning of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=100)
     writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
     assert (await reader.readexactly(9)).startswith(b"HTTP/1.1 ")
     return reader, writer
 
 
-async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Closing alone would wait for it for ever, with its descriptor and its answer."""
+async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing alone would wait forever and keep its descriptor and its answer."""
     monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.2)
     server = HealthServer("127.0.0.1", 0, serving_state(), lambda: LARGE)
     port = int((await server.start()).rpartition(":")[2])
@@ -266,7 +266,7 @@ async def test_clients_do_not_keep_a_probe_out(kind: str, monkeypatch: pytest.Mo
             writer.transport.abort()
 
 
-async def test_those_of_one_address_go_before_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_of_the_busiest_address_are_replaced_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
     monkeypatch.setattr(http, "HEAD_SECONDS", 60)
     async with running(serving_state()) as port:
@@ -280,7 +280,7 @@ async def test_those_of_one_address_go_before_those_of_another(monkeypatch: pyte
             writer.transport.abort()
 
 
-async def test_many_who_ask_for_metrics_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_requests_for_metrics_get_the_same_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zta_authz.admin.health.FRESH_SECONDS", 5.0)
     made = []
 
@@ -293,7 +293,7 @@ async def test_many_who_ask_for_metrics_at_once_get_the_same(monkeypatch: pytest
     assert (len(made), set(bodies)) == (1, {METRICS[0]})
 
 
-async def test_a_page_that_fails_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_page_that_fails_is_answered_with_500(caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> tuple[bytes, str]:
         raise RuntimeError
 
@@ -308,7 +308,7 @@ async def test_an_address_in_use_is_a_fault() -> None:
             await HealthServer("127.0.0.1", port, serving_state(), lambda: METRICS).start()
 
 
-async def test_stopping_hangs_up_on_clients_that_wait() -> None:
+async def test_stopping_disconnects_waiting_clients() -> None:
     async with running(serving_state()) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.sleep(0.05)

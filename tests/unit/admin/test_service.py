@@ -25,7 +25,7 @@ class Aborted(Exception):
 
 
 class FakeContext:
-    """As much of a gRPC context as handlers use."""
+    """The part of a gRPC context that handlers use."""
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         raise Aborted(code, details)
@@ -52,7 +52,7 @@ async def explain(snapshot: Snapshot | None = None, **fields: Any) -> admin_pb2.
     return admin_pb2.ExplainResponse.FromString(await call("Explain", payload, snapshot or hatshop()))
 
 
-async def test_status_tells_what_is_in_force() -> None:
+async def test_status_reports_what_is_in_force() -> None:
     snapshot = hatshop()
     state = make_state(snapshot)
     state.load_errors = (Fault("new.yaml", 3, 4, "wrong", "mend it"),)
@@ -96,7 +96,7 @@ async def test_a_serialized_check_request_is_decided_like_a_real_one() -> None:
     assert (answer.allowed, answer.policy) == (True, "default/hatshop-policy")
 
 
-async def test_a_denial_says_what_the_nearest_rule_missed() -> None:
+async def test_a_denial_reports_what_the_nearest_rule_lacked() -> None:
     answer = await explain(request=admin_pb2.Request(method="DELETE", path="/hats", host="shop", principal=FRONTEND))
     assert (answer.allowed, answer.reason, answer.policy) == (False, "no_matching_policy", "")
     assert not answer.HasField("rule")
@@ -105,7 +105,7 @@ async def test_a_denial_says_what_the_nearest_rule_missed() -> None:
     assert "DELETE" in "".join(miss.failed)
 
 
-async def test_a_request_is_decided_as_for_the_proxy_that_is_named() -> None:
+async def test_a_request_is_decided_as_if_the_named_proxy_sent_it() -> None:
     shop, other = "spiffe://cluster.local/ns/default/sa/shop", "spiffe://cluster.local/ns/default/sa/other"
     options = Options(workloads=(NamedWorkload(shop, Workload(labels={"app": "hatshop"})),), trust_proxy=True)
     snapshot = compile_snapshot([SourceText("hatshop.yaml", HATSHOP)], options)
@@ -114,7 +114,7 @@ async def test_a_request_is_decided_as_for_the_proxy_that_is_named() -> None:
     assert (await explain(snapshot, request=fields, caller=other)).reason == "caller_not_allowed"
 
 
-async def test_headers_of_a_readable_request_count_whatever_their_case() -> None:
+async def test_header_names_of_a_readable_request_are_case_insensitive() -> None:
     text = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -130,13 +130,13 @@ spec:
 
 
 @pytest.mark.parametrize("method", ["GetStatus", "Explain"])
-async def test_bytes_that_are_no_request_are_refused(method: str) -> None:
+async def test_bytes_that_are_not_a_request_are_refused(method: str) -> None:
     with pytest.raises(Aborted) as caught:
         await call(method, b"\xff\xff", hatshop())
     assert caught.value.args[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_check_request_that_is_none_is_refused() -> None:
+async def test_an_invalid_check_request_is_refused() -> None:
     with pytest.raises(Aborted) as caught:
         await explain(check_request=b"\xff")
     assert caught.value.args[0] is grpc.StatusCode.INVALID_ARGUMENT
@@ -148,20 +148,20 @@ async def test_nothing_can_be_explained_before_rules_are_loaded() -> None:
     assert caught.value.args[0] is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_text_that_is_not_utf8_is_shown_as_far_as_it_can_be() -> None:
+async def test_text_that_is_not_utf8_is_replaced() -> None:
     message = check_request([("x-a", b"\xff")], method="GET", path="/").SerializeToString()
     assert (await explain(check_request=message)).allowed
 
 
 @pytest.mark.parametrize("at", [float("nan"), float("inf"), -1.0, 1e300, 253_402_300_799.0])
-async def test_a_time_that_no_calendar_has_is_refused_and_not_an_error_of_ours(at: float) -> None:
+async def test_a_time_outside_the_calendar_is_refused_and_not_an_internal_error(at: float) -> None:
     with pytest.raises(Aborted) as caught:
         await explain(request=admin_pb2.Request(method="GET"), at_seconds=at)
     assert caught.value.args[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert (await explain(request=admin_pb2.Request(method="GET"), at_seconds=4e9)).reason
 
 
-async def test_rules_are_called_by_their_names_and_conditions_are_explained() -> None:
+async def test_explanations_have_rule_names_and_conditions() -> None:
     text = """
 apiVersion: zta.dev/v1
 kind: AccessPolicy

@@ -57,14 +57,14 @@ def make(folder: Path, *files: str) -> None:
         (folder / name).write_text(name)
 
 
-def test_a_directory_gives_its_policy_files_and_those_below_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_policy_files_of_a_directory_and_its_subdirectories_are_read_in_order_of_name(tmp_path: Path) -> None:
     make(tmp_path, "b.yaml", "a.yml", "c.json", "D.YAML", "e.Yml", "f.JSON", "b/z.yaml", "b/a/d.yaml", "team-a/x.yaml")
     assert names(tmp_path) == [
         *("D.YAML", "a.yml", "b/a/d.yaml", "b/z.yaml", "b.yaml", "c.json", "e.Yml", "f.JSON", "team-a/x.yaml"),
     ]
 
 
-def test_what_is_skipped_is_said_with_the_reason(tmp_path: Path) -> None:
+def test_skipped_names_are_reported_with_the_reason(tmp_path: Path) -> None:
     make(tmp_path, "a.yaml", "c.txt", ".hidden.yaml", ".git/x.yaml", "b/kustomization.yaml", "b/README", "b/p.yaml.bak")
     (tmp_path / "lost+found").mkdir()
     assert names(tmp_path) == ["a.yaml"]
@@ -88,39 +88,39 @@ def test_many_skipped_names_are_counted(tmp_path: Path) -> None:
     assert notes[-1].message == "7 more names are not read as policies"
 
 
-def test_only_what_renaming_would_make_a_policy_file_is_advised_to_be_renamed(tmp_path: Path) -> None:
+def test_the_advice_to_rename_is_given_only_where_it_helps(tmp_path: Path) -> None:
     make(tmp_path, "a.yaml", ".b.yaml", "c.txt", "kustomization.yaml", "lost+found/d.yaml")
     (tmp_path / "again").symlink_to(".")
     advised = [os.path.basename(note.source) for note in notes_of(tmp_path) if "rename" in note.hint]
     assert advised == [".b.yaml", "c.txt"]
 
 
-def test_links_that_lead_in_a_circle_end_and_a_linked_directory_is_read_once(tmp_path: Path) -> None:
+def test_circular_links_end_and_a_linked_directory_is_read_once(tmp_path: Path) -> None:
     make(tmp_path, "set/a.yaml", "elsewhere/b.yaml")
     (tmp_path / "set" / "loop").symlink_to("..")
     (tmp_path / "set" / "self").symlink_to(".")
     (tmp_path / "set" / "more").symlink_to("../elsewhere")
     assert names(tmp_path / "set") == ["a.yaml", "loop/elsewhere/b.yaml"]
     assert [note.message for note in notes_of(tmp_path / "set")] == [
-        "is not read as policies: it is a link to a directory that is read already"
+        "is not read as policies: it links to a directory that is already read"
     ] * 3
 
 
-def test_how_deep_directories_go_is_bounded(tmp_path: Path) -> None:
+def test_the_depth_of_directories_is_limited(tmp_path: Path) -> None:
     make(tmp_path, "a.yaml", "/".join(["d"] * (MAX_DEPTH + 1)) + "/x.yaml")
     (fault,) = faults_of(tmp_path)
-    assert fault.message == f"directories go deeper than {MAX_DEPTH}"
+    assert fault.message == f"directories are nested deeper than {MAX_DEPTH}"
 
 
-def test_how_many_names_are_looked_at_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_names_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "MAX_ENTRIES", 20)
     make(tmp_path, *(f"{folder}/{number}.yaml" for folder in "abc" for number in range(9)))
     (fault,) = faults_of(tmp_path)
-    assert fault.message == "holds more than 20 names"
+    assert fault.message == "contains more than 20 names"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_directory_below_that_can_not_be_read_is_a_fault(tmp_path: Path) -> None:
+def test_an_unreadable_subdirectory_is_a_fault(tmp_path: Path) -> None:
     make(tmp_path, "a.yaml", "b/c.yaml")
     (tmp_path / "b").chmod(0)
     try:
@@ -130,16 +130,16 @@ def test_a_directory_below_that_can_not_be_read_is_a_fault(tmp_path: Path) -> No
     assert fault.source == str(tmp_path / "b")
 
 
-def test_a_link_that_leads_nowhere_may_be_a_directory_of_policies_and_is_a_fault(tmp_path: Path) -> None:
+def test_a_dangling_link_to_a_possible_directory_is_a_fault(tmp_path: Path) -> None:
     make(tmp_path, "a.yaml")
     (tmp_path / "team").symlink_to("not-mounted")
     (fault,) = faults_of(tmp_path)
     assert fault.source == str(tmp_path / "team")
-    assert fault.message == "is a link to `not-mounted`, which is not there: policies may be missing"
-    assert fault.hint == "mount or create what it leads to, or remove the link"
+    assert fault.message == "links to `not-mounted`, which does not exist: policies may be missing"
+    assert fault.hint == "mount or create the link's target, or remove the link"
 
 
-def test_config_maps_mounted_below_each_other_are_all_read(tmp_path: Path) -> None:
+def test_nested_config_map_mounts_are_all_read(tmp_path: Path) -> None:
     outer = ConfigMapMount(tmp_path / "policies", {"z.yaml": "1", "gone.yaml": "1"})
     (outer.path / "team").mkdir()
     inner = ConfigMapMount(outer.path / "team" / "orders", {"o.json": "1"})
@@ -151,14 +151,14 @@ def test_config_maps_mounted_below_each_other_are_all_read(tmp_path: Path) -> No
     assert notes_of(outer.path) == []
 
 
-def test_the_directories_of_a_config_map_with_paths_are_read_in_the_version_that_holds(tmp_path: Path) -> None:
+def test_directories_in_a_config_map_are_read_in_its_current_version(tmp_path: Path) -> None:
     make(tmp_path, "..2026_1/sub/a.yaml", "..2026_2/sub/b.yaml")
     (tmp_path / "..data").symlink_to("..2026_2")
     (tmp_path / "sub").symlink_to("..data/sub")
     assert names(tmp_path) == ["sub/b.yaml"]
 
 
-def test_a_file_is_read_whatever_its_name(tmp_path: Path) -> None:
+def test_a_configured_file_is_read_whatever_its_name(tmp_path: Path) -> None:
     file = tmp_path / "policies.txt"
     file.write_text("a")
     assert read(file) == [SourceText(str(file), "a")]
@@ -170,7 +170,7 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
 
 
 def mount_config_map(directory: Path, version: str, content: str) -> None:
-    """What kubelet does when it mounts or updates a ConfigMap."""
+    """Write a ConfigMap as kubelet does when it mounts or updates one."""
     (directory / version).mkdir()
     (directory / version / "p.yaml").write_text(content)
     (directory / "..data_tmp").symlink_to(version)
@@ -204,13 +204,13 @@ def test_a_dangling_link_is_a_fault_and_the_other_files_are_read(tmp_path: Path)
     assert [fault.source for fault in faults] == [str(tmp_path / "a.yaml")]
 
 
-def test_a_pipe_does_not_stop_the_start(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.yaml")
     (fault,) = faults_of(tmp_path)
     assert fault.message == "is not a regular file"
 
 
-def test_a_file_that_is_not_utf8_is_a_fault_with_its_place(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_a_fault_with_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"kind: a\nname: \xff")
     (fault,) = faults_of(tmp_path)
     assert (fault.line, fault.column, fault.message) == (2, 7, "the file is not UTF-8")
@@ -223,26 +223,26 @@ def test_a_huge_file_is_refused_with_its_size_and_the_limit(tmp_path: Path) -> N
     assert fault.message == "the file has 50.0 MiB, more than the limit of 32 MiB"
 
 
-def test_a_file_of_just_the_limit_is_read(tmp_path: Path) -> None:
+def test_a_file_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
     with (tmp_path / "a.yaml").open("wb") as stream:
         stream.truncate(MAX_FILE_BYTES)
     assert len(read(tmp_path)[0].text) == MAX_FILE_BYTES
 
 
-def test_a_good_set_becomes_a_snapshot(tmp_path: Path) -> None:
+def test_a_valid_set_becomes_a_snapshot(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(HATSHOP)
     snapshot = load_snapshot([str(tmp_path)], Options(workload=Workload(labels={"app": "hatshop"})))
     assert snapshot.sources == (str(tmp_path / "a.yaml"),)
 
 
-def test_faults_of_reading_and_of_compiling_are_reported_together(tmp_path: Path) -> None:
+def test_faults_of_reading_and_compiling_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("kind: Nonsense\napiVersion: zta.dev/v1\n")
     with pytest.raises(DocumentErrors) as caught:
         load_snapshot([str(tmp_path), str(tmp_path / "none")], Options())
     assert {fault.source for fault in caught.value.faults} == {str(tmp_path / "a.yaml"), str(tmp_path / "none")}
 
 
-def test_the_holder_gives_what_was_published_last(tmp_path: Path) -> None:
+def test_the_holder_returns_the_snapshot_published_last(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(HATSHOP)
     holder = SnapshotHolder()
     assert holder.current() is None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_nothing_changed_is_the_same_fingerprint(tmp_path: Path) -> None:
+def test_without_a_change_the_fingerprint_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a")
     assert fingerprint([str(tmp_path)]) == fingerprint([str(tmp_path)])
 
@@ -43,7 +43,7 @@ def test_nothing_changed_is_the_same_fingerprint(tmp_path: Path) -> None:
         shutil.rmtree,
     ],
 )
-def test_every_change_in_a_directory_is_another_fingerprint(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_every_change_in_a_directory_changes_the_fingerprint(tmp_path: Path, change: Callable[[Path], object]) -> None:
     folder = tmp_path / "policies"
     (folder / "below" / "deep").mkdir(parents=True)
     (folder / "below" / "deep" / "d.yaml").write_text("d")
@@ -53,7 +53,7 @@ def test_every_change_in_a_directory_is_another_fingerprint(tmp_path: Path, chan
     assert fingerprint([str(folder)]) != before
 
 
-def test_other_files_do_not_count(tmp_path: Path) -> None:
+def test_other_files_do_not_change_the_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a")
     before = fingerprint([str(tmp_path)])
     (tmp_path / "notes.txt").write_text("n")
@@ -61,14 +61,14 @@ def test_other_files_do_not_count(tmp_path: Path) -> None:
     assert fingerprint([str(tmp_path)]) == before
 
 
-def test_a_swapped_configmap_is_another_fingerprint_even_with_the_same_texts(tmp_path: Path) -> None:
+def test_a_swapped_configmap_changes_the_fingerprint_even_with_the_same_texts(tmp_path: Path) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": "a"})
     before = fingerprint([str(mount.path)])
     mount.update({"a.yaml": "a"})
     assert fingerprint([str(mount.path)]) != before
 
 
-def test_a_file_named_itself_is_followed_through_links(tmp_path: Path) -> None:
+def test_links_to_a_configured_file_are_followed(tmp_path: Path) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": "a"})
     path = str(mount.path / "a.yaml")
     before = fingerprint([path])
@@ -76,7 +76,7 @@ def test_a_file_named_itself_is_followed_through_links(tmp_path: Path) -> None:
     assert fingerprint([path]) != before
 
 
-def test_what_is_not_there_has_a_fingerprint_too(tmp_path: Path) -> None:
+def test_a_missing_path_has_a_fingerprint_too(tmp_path: Path) -> None:
     path = tmp_path / "later.yaml"
     before = fingerprint([str(path)])
     assert before == fingerprint([str(path)])

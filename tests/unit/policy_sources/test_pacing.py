@@ -1,4 +1,4 @@
-"""Rests between slices of work, collections that look at little, and large things that end in pieces."""
+"""Pauses between slices of work, collections of young objects only, and gradual release of large sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from tests.unit.authn.support import accept, bearer, rule, verifier
 from zta_authz.authn.accepted_tokens import CachedToken, TokenCache
 from zta_authz.authn.token_verifier import TokenVerifier
 from zta_authz.model.pace import no_pause
-from zta_authz.policy_sources.pacing import FEW_BLOCKS, CooperativePause, beside_deciding, freeze_gc, release_gradually
+from zta_authz.policy_sources.pacing import (
+    FEW_BLOCKS,
+    CooperativePause,
+    background_compilation,
+    freeze_gc,
+    release_gradually,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +43,7 @@ class Clock:
         self.now += seconds
 
 
-def test_work_rests_after_each_slice_and_only_then() -> None:
+def test_work_pauses_after_each_slice_and_only_then() -> None:
     clock = Clock()
     pause = CooperativePause(0.001, 0.005, clock=clock, sleep=clock.sleep)
     pause()
@@ -48,7 +54,7 @@ def test_work_rests_after_each_slice_and_only_then() -> None:
     assert clock.slept == [0.005]
 
 
-def test_work_in_a_hurry_rests_no_more() -> None:
+def test_after_hurry_work_does_not_pause() -> None:
     clock = Clock()
     pause = CooperativePause(0.001, 0.005, clock=clock, sleep=clock.sleep)
     pause.hurry()
@@ -57,9 +63,9 @@ def test_work_in_a_hurry_rests_no_more() -> None:
     assert clock.slept == [0.0]
 
 
-def test_what_is_set_for_compiling_is_set_back_after_it_even_where_it_fails() -> None:
+def test_interpreter_settings_are_restored_after_compilation_even_if_it_fails() -> None:
     before = gc.get_threshold(), sys.getswitchinterval()
-    with contextlib.suppress(ZeroDivisionError), beside_deciding():
+    with contextlib.suppress(ZeroDivisionError), background_compilation():
         assert gc.get_threshold()[2] > 1_000_000
         assert sys.getswitchinterval() < 0.001
         raise ZeroDivisionError
@@ -71,7 +77,7 @@ def test_young_garbage_is_still_collected_while_compiling() -> None:
         def __init__(self) -> None:
             self.me = self
 
-    with beside_deciding():
+    with background_compilation():
         gone = weakref.ref(Cycle())
         keep = [[] for _ in range(5000)]
         assert gone() is None
@@ -79,13 +85,13 @@ def test_young_garbage_is_still_collected_while_compiling() -> None:
 
 
 class Node:
-    """One link of a chain, so long that its end in one go would be felt."""
+    """One link of a long chain, which takes noticeable time to free at once."""
 
     def __init__(self, below: Node | None) -> None:
         self.below = below
 
 
-def test_dismantling_ends_everything_in_as_many_steps_as_there_are_objects() -> None:
+def test_gradual_release_frees_everything_in_one_step_per_object() -> None:
     chain = None
     for _ in range(1000):
         chain = Node(chain)
@@ -99,13 +105,13 @@ def test_dismantling_ends_everything_in_as_many_steps_as_there_are_objects() -> 
     assert len(pauses) >= 2000
 
 
-def test_dismantling_leaves_alone_what_others_hold() -> None:
+def test_gradual_release_keeps_objects_with_other_references() -> None:
     shared = {"rule": [1]}
     release_gradually([{"table": shared}], no_pause)
     assert shared == {"rule": [1]}
 
 
-def test_no_rule_of_a_table_is_in_a_cycle_so_that_frozen_ones_end_without_a_collection() -> None:
+def test_no_rule_of_a_table_is_in_a_cycle_so_frozen_rules_are_freed_without_a_collection() -> None:
     rules = [operation(paths=[f"/a{number}", f"/b{number % 7}*"]) for number in range(300)]
     made = table([policy("p", *rules), policy("d", *rules, action="DENY")])
     gc.collect()
@@ -121,14 +127,14 @@ def test_no_rule_of_a_table_is_in_a_cycle_so_that_frozen_ones_end_without_a_coll
 
 
 class Cycle:
-    """Garbage for the collector as soon as nobody refers to it."""
+    """A cycle, which only the collector can free."""
 
     def __init__(self) -> None:
         self.me = self
 
 
 def old_garbage() -> weakref.ref[Cycle]:
-    """Garbage that has outlived two collections while it was still wanted, as what waits for a dead collector does."""
+    """Create garbage that survived two collections, like a batch that waits for a dead collector."""
     wanted = Cycle()
     gc.collect(0)
     gc.collect(1)
@@ -137,7 +143,7 @@ def old_garbage() -> weakref.ref[Cycle]:
 
 @pytest.fixture
 def settled() -> Iterator[None]:
-    """Everything out of sight, as when the service has started; no collection but those that are asked for."""
+    """Freeze everything, as after the start of the service, and allow only explicit collections."""
     freeze_gc(at_start=True)
     gc.disable()
     yield
@@ -146,11 +152,11 @@ def settled() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_reload_of_few_rules_leaves_what_is_under_way_to_the_collector() -> None:
+def test_a_reload_of_few_rules_freezes_nothing() -> None:
     frozen = gc.get_freeze_count()
     under_way = Cycle()
     for _ in range(20):
-        with beside_deciding():
+        with background_compilation():
             rules = [[str(number)] for number in range(1000)]
             freeze_gc()
     gone = weakref.ref(under_way)
@@ -162,8 +168,8 @@ def test_a_reload_of_few_rules_leaves_what_is_under_way_to_the_collector() -> No
 
 
 @pytest.mark.usefixtures("settled")
-def test_many_rules_that_settle_in_are_out_of_the_collectors_sight() -> None:
-    with beside_deciding():
+def test_a_reload_of_many_rules_hides_them_from_the_collector() -> None:
+    with background_compilation():
         rules = [[str(number)] for number in range(FEW_BLOCKS)]
         freeze_gc()
     assert gc.get_freeze_count() > FEW_BLOCKS
@@ -172,7 +178,7 @@ def test_many_rules_that_settle_in_are_out_of_the_collectors_sight() -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_full_collection_never_looks_at_many_rules_that_settle_in() -> None:
+def test_a_full_collection_never_looks_at_many_new_rules() -> None:
     looked: list[int] = []
 
     def look(phase: str, info: dict[str, int]) -> None:
@@ -181,7 +187,7 @@ def test_a_full_collection_never_looks_at_many_rules_that_settle_in() -> None:
 
     gc.callbacks.append(look)
     try:
-        with beside_deciding():
+        with background_compilation():
             rules = [[str(number)] for number in range(FEW_BLOCKS)]
             freeze_gc()
     finally:
@@ -191,7 +197,7 @@ def test_a_full_collection_never_looks_at_many_rules_that_settle_in() -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_what_is_out_of_sight_does_not_put_off_the_next_full_collection() -> None:
+def test_frozen_objects_do_not_postpone_the_next_full_collection() -> None:
     gone = old_garbage()
     gc.enable()
     for _ in range(701 * 11 * 12):  # young garbage, until full collections are due
@@ -200,11 +206,11 @@ def test_what_is_out_of_sight_does_not_put_off_the_next_full_collection() -> Non
 
 
 def _verifiers() -> list[object]:
-    return [each for each in gc.get_objects() if isinstance(each, TokenVerifier | TokenCache | CachedToken)]
+    return [item for item in gc.get_objects() if isinstance(item, TokenVerifier | TokenCache | CachedToken)]
 
 
 @pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_no_verifier_that_has_verified_is_in_a_cycle_so_that_frozen_ones_end_without_a_collection(
+def test_no_used_verifier_is_in_a_cycle_so_frozen_verifiers_are_freed_without_a_collection(
     options: Options,
 ) -> None:
     others = _verifiers()  # of other tests, and kept until the end: no address of theirs is used again
@@ -216,7 +222,7 @@ def test_no_verifier_that_has_verified_is_in_a_cycle_so_that_frozen_ones_end_wit
         roots: list[object] = [made]
         del made
         release_gradually(roots, no_pause)
-        left = len({id(each) for each in _verifiers()} - {id(each) for each in others})
+        left = len({id(item) for item in _verifiers()} - {id(item) for item in others})
     finally:
         gc.enable()
     assert left == 0

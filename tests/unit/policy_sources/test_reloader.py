@@ -1,4 +1,4 @@
-"""Changed policies are taken, broken ones are not, and a burst of changes costs a few reloads."""
+"""Changed policies are loaded, invalid ones refused, and a burst of changes costs only a few reloads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BROKEN = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:
 
 
 class Kept:
-    """A set of policies under `paths`, and what was told of it."""
+    """A set of policies under `paths`, and the callbacks that were called."""
 
     def __init__(self, *paths: Path) -> None:
         self.paths = [str(path) for path in paths]
@@ -66,19 +66,19 @@ class Kept:
 @asynccontextmanager
 async def kept(*paths: Path, watches: bool = True) -> AsyncIterator[Kept]:
     it = Kept(*paths)
-    workshop = CompileExecutor(CooperativePause(rest=0.0))
+    executor = CompileExecutor(CooperativePause(rest=0.0))
     policies = PolicySet("policies", it.paths, it.holder.current, it.take, it.refused.append, it.keep)
-    it.reloader = PolicyReloader(policies, STRICT, TIMING, workshop)
+    it.reloader = PolicyReloader(policies, STRICT, TIMING, executor)
     it.reloader.start(watches=watches)
     await it.until(lambda: it.kept == watches)  # what is on disk at the start is what is in force
     try:
         yield it
     finally:
         await it.reloader.close()
-        workshop.close()
+        executor.close()
 
 
-async def test_a_swapped_configmap_is_taken_as_a_whole(tmp_path: Path) -> None:
+async def test_a_swapped_configmap_is_loaded_as_a_whole(tmp_path: Path) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a"), "b.yaml": allow_path("b", "/b")})
     async with kept(mount.path) as it:
         assert it.allows("/a")
@@ -93,7 +93,7 @@ async def test_a_swapped_configmap_is_taken_as_a_whole(tmp_path: Path) -> None:
         assert it.refused == []
 
 
-async def test_a_plain_file_is_taken_however_it_is_written(tmp_path: Path) -> None:
+async def test_a_plain_file_is_loaded_however_it_is_written(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(allow_path("p", "/one"))
     async with kept(file) as it:
@@ -104,7 +104,7 @@ async def test_a_plain_file_is_taken_however_it_is_written(tmp_path: Path) -> No
         assert len(it.taken) == 2
 
 
-async def test_files_that_come_and_go_in_a_directory_are_taken(tmp_path: Path) -> None:
+async def test_files_that_appear_and_disappear_in_a_directory_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
     async with kept(tmp_path) as it:
         (tmp_path / "b.yaml").write_text(allow_path("b", "/b"))
@@ -113,7 +113,7 @@ async def test_files_that_come_and_go_in_a_directory_are_taken(tmp_path: Path) -
         await it.until(lambda: not it.allows("/a"))
 
 
-async def test_files_that_come_in_a_directory_below_are_taken_and_what_is_skipped_is_logged(
+async def test_new_files_in_a_subdirectory_are_loaded_and_skipped_names_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -129,7 +129,7 @@ async def test_files_that_come_in_a_directory_below_are_taken_and_what_is_skippe
         await it.until(lambda: it.allows("/d"))
 
 
-async def test_a_broken_version_changes_nothing_and_the_mended_one_is_taken(
+async def test_an_invalid_version_changes_nothing_and_the_corrected_one_is_loaded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a")})
@@ -147,7 +147,7 @@ async def test_a_broken_version_changes_nothing_and_the_mended_one_is_taken(
         await it.until(lambda: it.allows("/mended"))
 
 
-async def test_going_back_to_what_is_in_force_ends_the_failure_without_compiling(tmp_path: Path) -> None:
+async def test_going_back_to_the_set_in_force_ends_the_failure_without_compiling(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
     async with kept(file) as it:
@@ -158,7 +158,7 @@ async def test_going_back_to_what_is_in_force_ends_the_failure_without_compiling
         assert it.taken == []
 
 
-async def test_the_same_broken_text_is_told_again_but_not_compiled_again(
+async def test_the_same_invalid_text_is_reported_again_but_not_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a.yaml"
@@ -172,7 +172,7 @@ async def test_the_same_broken_text_is_told_again_but_not_compiled_again(
         assert it.refused[0] == it.refused[1]
 
 
-async def test_the_last_good_set_outlives_its_directory_and_the_next_one_is_taken(tmp_path: Path) -> None:
+async def test_the_last_good_set_survives_its_directory_and_the_next_one_is_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "a.yaml").write_text(allow_path("a", "/a"))
@@ -186,7 +186,7 @@ async def test_the_last_good_set_outlives_its_directory_and_the_next_one_is_take
         await it.until(lambda: it.allows("/again"))
 
 
-async def test_a_file_that_can_be_read_again_is_not_taken_for_the_set_that_was_refused(tmp_path: Path) -> None:
+async def test_a_file_that_becomes_readable_is_not_mistaken_for_the_refused_set(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
     async with kept(tmp_path) as it:
         (tmp_path / "a.yaml").write_text(allow_path("a", "/b"))
@@ -196,7 +196,7 @@ async def test_a_file_that_can_be_read_again_is_not_taken_for_the_set_that_was_r
         await it.until(lambda: it.allows("/b"))
 
 
-async def test_a_burst_of_a_hundred_writes_costs_a_few_reloads_and_the_last_one_wins(tmp_path: Path) -> None:
+async def test_a_burst_of_a_hundred_writes_costs_few_reloads_and_the_last_one_wins(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
     async with kept(file) as it:
@@ -207,7 +207,7 @@ async def test_a_burst_of_a_hundred_writes_costs_a_few_reloads_and_the_last_one_
         assert len(it.taken) <= 5
 
 
-async def test_files_that_never_stop_changing_are_taken_all_the_same(tmp_path: Path) -> None:
+async def test_files_that_never_stop_changing_are_loaded_anyway(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
     async with kept(file) as it:
@@ -219,18 +219,18 @@ async def test_files_that_never_stop_changing_are_taken_all_the_same(tmp_path: P
                 await asyncio.sleep(0.005)
 
 
-async def test_what_is_not_watched_is_read_when_that_is_asked_for(tmp_path: Path) -> None:
+async def test_unwatched_files_are_read_on_request(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
     async with kept(file, watches=False) as it:
         file.write_text(allow_path("a", "/b"))
         await asyncio.sleep(0.2)
         assert not it.allows("/b")
-        it.reloader.ask()
+        it.reloader.request_reload()
         await it.until(lambda: it.allows("/b"))
 
 
-async def test_a_bug_that_a_set_meets_is_a_refusal_and_the_watching_goes_on(
+async def test_a_bug_while_compiling_is_a_refusal_and_watching_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a.yaml"
@@ -245,7 +245,7 @@ async def test_a_bug_that_a_set_meets_is_a_refusal_and_the_watching_goes_on(
         await it.until(lambda: it.allows("/cc"))
 
 
-async def test_the_old_set_is_let_go_of(tmp_path: Path) -> None:
+async def test_the_old_set_is_released(tmp_path: Path) -> None:
     import gc
 
     file = tmp_path / "a.yaml"
@@ -254,5 +254,5 @@ async def test_the_old_set_is_let_go_of(tmp_path: Path) -> None:
         file.write_text(allow_path("b", "/b"))
         await it.until(lambda: it.allows("/b"))
         await asyncio.sleep(0.1)
-        rules = [each for each in gc.get_objects() if type(each).__name__ == "CompiledPolicy"]
-        assert not [each for each in rules if each.ref.name == "default/marked"]
+        policies = [item for item in gc.get_objects() if type(item).__name__ == "CompiledPolicy"]
+        assert not [policy for policy in policies if policy.ref.name == "default/marked"]
