@@ -1,4 +1,4 @@
-"""The one cache of this project: at most so many entries, and so much weight, whatever is put in."""
+"""The project's only cache class, limited in entries and in weight."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ V = TypeVar("V")
 
 
 class BoundedCache(dict[K, "V | None"]):
-    """Two generations of entries: a read renews an entry, and the older generation goes when the younger is full.
+    """A cache of two generations: a read renews an entry, and the older generation is dropped when the younger is full.
 
-    This is nearly least-recently-used. Nothing that an outsider sends makes it hold more than `max_entries` entries, or
-    more than `max_weight` of the unit in which the owner weighs them.
+    This approximates least-recently-used eviction. The cache never holds more than `max_entries` entries, nor a total
+    weight above `max_weight`, in the owner's unit.
 
-    `cache[key]` is the value, or None. It reads the younger generation at the speed of a dictionary; only where that
-    has no entry does `__missing__` look in the older one. Each cache has an owner, which ends with a snapshot or a
-    server: `docs/architecture.md` lists all of them. `hits` and `misses` are the owner's to count.
+    `cache[key]` is the value or None. It reads the younger generation at the speed of a dictionary, and calls
+    `__missing__` for the older one only if the key is missing. Each cache belongs to an owner that ends with a snapshot
+    or a server: `docs/architecture.md` lists them. The owner counts `hits` and `misses`.
     """
 
     __slots__ = ("_max_entries", "_max_weight", "_old", "_old_weights", "_weight", "_weights", "hits", "misses")
 
     def __init__(self, max_entries: int, max_weight: int = 0) -> None:
-        """Hold `max_entries` entries in all; `max_weight` 0 means that weight does not matter."""
+        """Limit the cache to `max_entries` entries and `max_weight`; 0 is no limit of weight."""
         super().__init__()
         self._max_entries = max(1, max_entries // 2)
         self._max_weight = max_weight // 2
@@ -34,19 +34,19 @@ class BoundedCache(dict[K, "V | None"]):
         self.misses = 0
 
     def __missing__(self, key: K) -> V | None:
-        """The value in the older generation, which moves to the younger one; else None."""
+        """Move the value from the older generation to the younger one and return it; None if absent."""
         value = self._old.pop(key, None)
         if value is not None:
             self.put(key, value, self._old_weights.pop(key, 0))
         return value
 
     def get(self, key: K, default: Any = None) -> Any:
-        """As `cache[key]`; a dictionary's own `get` would not look in the older generation."""
+        """As `cache[key]`; the `get` of `dict` does not read the older generation."""
         value = self[key]
         return default if value is None else value
 
     def put(self, key: K, value: V, weight: int = 0) -> None:
-        """Keep `value` under `key`, or drop it if it alone weighs more than a generation may."""
+        """Store `value` under `key`, unless it alone weighs more than a generation may."""
         self.discard(key)
         if self._max_weight and weight > self._max_weight:
             return
@@ -61,14 +61,14 @@ class BoundedCache(dict[K, "V | None"]):
             self._weight += weight
 
     def discard(self, key: K) -> None:
-        """Forget `key`."""
+        """Remove `key`."""
         if self.pop(key, None) is not None:
             self._weight -= self._weights.pop(key, 0)
         if self._old and self._old.pop(key, None) is not None:
             self._old_weights.pop(key, None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         super().clear()
         self._old, self._weights, self._old_weights, self._weight = {}, {}, {}, 0
 

@@ -51,17 +51,17 @@ def _digest(cnf: Mapping[str, Any], member: str) -> bytes:
     return digest
 
 
-def check_binding(token: VerifiedToken, peer: Peer | None, proved: str, *, strict: bool) -> Binding | None:
+def check_binding(token: VerifiedToken, peer: Peer | None, proof_thumbprint: str, *, strict: bool) -> Binding | None:
     """Return what binds the token to its presenter; None for a plain bearer token.
 
-    `proved` is the thumbprint of the key of a valid DPoP proof, "" without one. With strict semantics, raises `Refused`
+    `proof_thumbprint` is that of the key of a valid DPoP proof, "" without one. With strict semantics, raises `Refused`
     if the confirmation does not match or can't be checked: a bound token is never accepted as a bearer token.
     """
     confirmation = token.confirmation
     if confirmation is None:
         bound = peer is not None and peer.spiffe_id is not None and token.subject == peer.principal
         return Binding.SPIFFE_ID if bound else None
-    mismatch = _mismatch(confirmation, peer, proved)
+    mismatch = _mismatch(confirmation, peer, proof_thumbprint)
     if mismatch and strict:
         raise Refused(Reason.TOKEN_BINDING, mismatch)
     if mismatch:
@@ -69,7 +69,7 @@ def check_binding(token: VerifiedToken, peer: Peer | None, proved: str, *, stric
     return Binding.CERTIFICATE if confirmation.certificate_sha256 else Binding.DPOP
 
 
-def _mismatch(confirmation: Confirmation, peer: Peer | None, proved: str) -> str:
+def _mismatch(confirmation: Confirmation, peer: Peer | None, proof_thumbprint: str) -> str:
     """Why the confirmation does not match, "" if all of it does."""
     digest, thumbprint = confirmation.certificate_sha256, confirmation.key_thumbprint
     if not digest and not thumbprint:
@@ -81,6 +81,8 @@ def _mismatch(confirmation: Confirmation, peer: Peer | None, proved: str) -> str
         if not hmac.compare_digest(digest, presented):
             bound, actual = (quoted((base64url_encode(value),)) for value in (digest, presented))
             return f"the token is bound to the certificate {bound}, and the peer has {actual}"
-    if thumbprint and not hmac.compare_digest(thumbprint.encode(), proved.encode()):
-        return "the token is bound to another key than the DPoP proof's" if proved else "there is no DPoP proof"
+    if thumbprint and not hmac.compare_digest(thumbprint.encode(), proof_thumbprint.encode()):
+        return (
+            "the token is bound to another key than the DPoP proof's" if proof_thumbprint else "there is no DPoP proof"
+        )
     return ""

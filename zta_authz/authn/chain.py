@@ -76,7 +76,7 @@ def find_path(
     search = _Search(intermediates, anchors, now)
     try:
         _check_critical(leaf)
-        path = search.above(leaf, 0)
+        path = search.path_above(leaf, 0)
     except CERTIFICATE_ERRORS:
         raise Refused(Reason.PEER_CERTIFICATE_MALFORMED, "the leaf can't be read") from None
     if path is not None:
@@ -94,7 +94,7 @@ class _Search:
         self._signatures = 0
         self._failures: list[Refused] = []
 
-    def above(self, certificate: Certificate, depth: int) -> CertificationPath | None:
+    def path_above(self, certificate: Certificate, depth: int) -> CertificationPath | None:
         """Find the path above `certificate`, which has `depth` certificates below it."""
         for anchor in self._anchors:
             if self._issued(anchor, certificate) and self._may_issue(anchor, depth, "an authority", trusted=True):
@@ -106,7 +106,7 @@ class _Search:
                 continue
             if not self._may_issue(intermediate, depth, "an intermediate", trusted=False):
                 continue
-            path = self.above(intermediate, depth + 1)
+            path = self.path_above(intermediate, depth + 1)
             if path is not None:
                 return path.below(intermediate)
         return None

@@ -85,7 +85,7 @@ class ReplayMemory:
         name = proof_name(proof)
         if any(name in bucket for bucket in self._buckets.values()):
             raise Refused(Reason.DPOP_REPLAYED, "the proof was used before")
-        self._shares.take(proof.thumbprint, proof.issued_at, WINDOW_SECONDS, now)
+        self._shares.count(proof.thumbprint, proof.issued_at, WINDOW_SECONDS, now)
         self._buckets.setdefault(int(proof.issued_at // BUCKET_SECONDS), set()).add(name)
 
     def _drop_expired(self, now: float) -> None:

@@ -40,7 +40,7 @@ class KeyShares:
         self._capacity = capacity
         self._cell_of = cell_of
 
-    def take(self, thumbprint: str, issued_at: float, seconds: float, now: float) -> None:
+    def count(self, thumbprint: str, issued_at: float, seconds: float, now: float) -> None:
         """Count a proof of `thumbprint` that was made at `issued_at` and is valid for `seconds`.
 
         Raises `Refused`, and counts nothing, if the key's share is used up or the memory is full.

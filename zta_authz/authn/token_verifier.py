@@ -189,14 +189,14 @@ class TokenVerifier:
         adds its headers and, unless it is forwarded, is removed from the request. So a later attempt may find fewer
         tokens (measured with Envoy 1.40).
         """
-        envoy = _EnvoyState(raw)
+        state = _EnvoyState(raw)
         if self._required:
-            return self._attempt_all_rules(envoy, now, required)
+            return self._attempt_all_rules(state, now, required)
         refused: Refused | None = None
         for last in (False, True):
             for rule in self.rules:
                 try:
-                    done = self._attempt(rule, envoy, now)
+                    done = self._attempt(rule, state, now)
                 except Refused as error:
                     if refused is None or refused.reason is Reason.TOKEN_ISSUER_UNKNOWN:
                         refused = error
@@ -204,31 +204,31 @@ class TokenVerifier:
                         raise refused from None
                 else:
                     if done and not last:
-                        return envoy.accepted[::-1], envoy.headers if len(envoy.accepted) > 1 else None
+                        return state.accepted[::-1], state.headers if len(state.accepted) > 1 else None
             if refused is None:
                 break
-        return envoy.accepted[::-1], envoy.headers
+        return state.accepted[::-1], state.headers
 
-    def _attempt_all_rules(self, envoy: _EnvoyState, now: float, required: Sequence[TokenRule]) -> _AcceptedTokens:
+    def _attempt_all_rules(self, state: _EnvoyState, now: float, required: Sequence[TokenRule]) -> _AcceptedTokens:
         """Apply Istio's requirement if a rule requires a token: all of {P1, P2 or missing, ..}."""
         for rule in self.rules:
-            if not self._attempt(rule, envoy, now) and rule in required:
+            if not self._attempt(rule, state, now) and rule in required:
                 raise Refused(Reason.TOKEN_MISSING, f"no token for {_name(rule)}, which requires one")
-        return envoy.accepted[::-1], envoy.headers
+        return state.accepted[::-1], state.headers
 
-    def _attempt(self, rule: TokenRule, envoy: _EnvoyState, now: float) -> bool:
+    def _attempt(self, rule: TokenRule, state: _EnvoyState, now: float) -> bool:
         """Apply the rule to the remaining tokens; False if none is at its locations. Raises `Refused`."""
         own = headers_set_by(rule.source)
-        envoy.headers = [pair for pair in envoy.headers if pair[0] not in own]
-        presented = [token for location in rule.locations for token in envoy.left if token.location is location]
+        state.headers = [pair for pair in state.headers if pair[0] not in own]
+        presented = [token for location in rule.locations for token in state.left if token.location is location]
         for token in reversed(presented):
             accepted = self._accept_one(token, (rule,), now)
-            envoy.accepted.append((accepted, token.text))
-            envoy.headers.extend(rule.headers(accepted.verified))
+            state.accepted.append((accepted, token.text))
+            state.headers.extend(rule.headers(accepted.verified))
             location = token.location
             if not rule.source.forward_original_token and location.kind is not Kind.COOKIE:
                 removed = (location.kind, location.name)
-                envoy.left = [other for other in envoy.left if (other.location.kind, other.location.name) != removed]
+                state.left = [other for other in state.left if (other.location.kind, other.location.name) != removed]
         return bool(presented)
 
     def _accept_one(self, presented: RawToken, rules: Sequence[TokenRule], now: float) -> AcceptedToken:

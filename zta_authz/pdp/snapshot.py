@@ -1,4 +1,4 @@
-"""The rules and keys in force, compiled together from one set of documents and swapped as one reference."""
+"""A snapshot: rules and keys compiled from one set of documents, and replaced as one reference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """One policy file as read: `name` is what faults call it, `text` its content."""
+    """The text of one policy file, and the name that faults use for it."""
 
     name: str
     text: str
@@ -36,10 +36,11 @@ class SourceText:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Immutable. `digest` is SHA-256 (hex) over the options and the sources' texts; `sources` are their names.
+    """The compiled rules and keys; immutable.
 
+    `digest` is the SHA-256 (hex) of the options and the sources' texts; `sources` are their names.
     `guarded_names` are the headers that no client may send, because tokens or policies set them.
-    `warnings` are faults that do not keep the documents from being taken; `notes` say what was skipped, and why.
+    `warnings` are faults that do not prevent loading; `notes` describe what was skipped, and why.
     """
 
     table: RuleTable
@@ -59,7 +60,7 @@ def compile_snapshot(
 ) -> Snapshot:
     """Compile all documents into one snapshot, or raise `DocumentErrors` with every fault of every file.
 
-    `pause` is called between pieces of the work, for whoever compiles beside deciding. `notes` say what was skipped
+    `pause` is called between pieces of work, so that decisions can run in between. `notes` describe what was skipped
     when the sources were read.
     """
     texts = list(sources)
@@ -85,28 +86,28 @@ def compile_snapshot(
     names = tuple(source.name for source in texts)
     resolver = WorkloadResolver(options)
     digest = sources_digest(texts, options)
-    told = (*notes, *documents.notes, *_idle(table))
+    all_notes = (*notes, *documents.notes, *_idle_policy_notes(table))
     guarded = GuardedNames(verifier.strip_headers | table.output_headers, verifier.read_headers)
-    return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), told)
+    return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes)
 
 
-def _idle(table: RuleTable) -> list[Fault]:
-    """What to tell of policies that select no workload of the settings."""
+def _idle_policy_notes(table: RuleTable) -> list[Fault]:
+    """A note on policies that select no workload of the settings."""
     idle = table.unselected_policies()
     if not idle:
         return []
     at, options = idle[0].ref.position, table.options
     labels = ", ".join(f"{name}={value}" for name, value in sorted(options.workload.labels.items())) or "no labels"
-    named = f"namespace `{options.workload.namespace}`, {labels}"
-    whose = "those of `workloads`" if options.workloads else named
+    default_workload = f"namespace `{options.workload.namespace}`, {labels}"
+    workloads = "those of `workloads`" if options.workloads else default_workload
     names = quoted(policy.ref.name for policy in idle)
-    told = f"{len(idle)} of {len(table.policies)} policies select no workload of the settings ({whose})"
-    hint = "say whose requests these are: `workload` or `workloads`"
-    return [Fault(at.source, at.line, at.column, f"{told} and decide nothing: {names}", hint)]
+    summary = f"{len(idle)} of {len(table.policies)} policies select no workload of the settings ({workloads})"
+    hint = "set `workload` or `workloads` in the settings"
+    return [Fault(at.source, at.line, at.column, f"{summary} and decide nothing: {names}", hint)]
 
 
 def sources_digest(sources: Iterable[SourceText], options: Options) -> str:
-    """What `Snapshot.digest` is for these sources; two sets with the same digest decide the same."""
+    """Compute `Snapshot.digest`. Two sets with the same digest decide the same."""
     digest = hashlib.sha256()
     for part in (repr(options), *(text for s in sources for text in (s.name, s.text))):
         encoded = part.encode("utf-8", "surrogatepass")

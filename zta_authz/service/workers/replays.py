@@ -94,7 +94,7 @@ class SharedReplays:
                 slot = next((number for number, end in enumerate(ends) if end < now), None)
             if slot is None:
                 raise Refused(Reason.OVERLOADED, "no more DPoP proofs can be remembered")
-            self._shares.take(proof.thumbprint, proof.issued_at, WINDOW_SECONDS, now)
+            self._shares.count(proof.thumbprint, proof.issued_at, WINDOW_SECONDS, now)
             # the expiry first: if we die in between, the slot is merely wasted
             _END.pack_into(self._map, start + slot * _END.size, proof.issued_at + WINDOW_SECONDS)
             at = names + slot * NAME_BYTES
