@@ -63,7 +63,7 @@ def test_warnings_end_with_status_1_only_where_that_is_asked(
 def test_what_is_only_to_be_known_is_no_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", OPEN)
     assert main(["check", "a.yaml", "--strict-warnings"]) == 0
-    assert "a.yaml:10: info: rule 0 of `default/open`: it asks for no identity" in capsys.readouterr().out
+    assert "a.yaml:10: info: rule 0 of `default/open`: it requires no identity" in capsys.readouterr().out
 
 
 def test_warnings_of_loading_count_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +124,7 @@ def test_wrong_settings_are_faults(folder: Path, capsys: pytest.CaptureFixture[s
 def test_the_reading_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", policy("p", source(principals=["cluster.local/ns/default/sa/web x"])))
     assert main(["check", "a.yaml", "--strict-warnings"]) == 1
-    assert "no valid SPIFFE ID [never_matches]" in capsys.readouterr().out
+    assert "not a valid SPIFFE ID [never_matches]" in capsys.readouterr().out
     assert main(["check", "a.yaml", "--strict-warnings", "--semantics", "istio"]) == 0
 
 
@@ -132,7 +132,7 @@ def test_paths_that_are_refused_are_named_only_where_they_are(folder: Path, caps
     write(folder, "a.yaml", policy("p", {**WEB, **operation(paths=["/a//b"])}))
     (folder / "settings.yaml").write_text("paths: {ambiguous: accept}\n")
     assert main(["check", "a.yaml", "--strict-warnings"]) == 1
-    assert "refused before any rule is asked" in capsys.readouterr().out
+    assert "refused before any rule is evaluated" in capsys.readouterr().out
     assert main(["check", "a.yaml", "--strict-warnings", "--config", "settings.yaml"]) == 0
 
 
@@ -204,4 +204,4 @@ def test_settings_may_allow_keys_over_http(folder: Path, capsys: pytest.CaptureF
 def test_a_rule_on_tokens_that_nothing_verifies_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", policy("p", source(requestPrincipals=["*"])))
     assert main(["check", "a.yaml"]) == 0
-    assert "no RequestAuthentication is for these workloads" in capsys.readouterr().out
+    assert "no RequestAuthentication applies to these workloads" in capsys.readouterr().out

@@ -1,7 +1,7 @@
-"""Whether an ALLOW rule lets in callers without any identity, proved from what its clauses require.
+"""Prove from its clauses whether an ALLOW rule allows callers without any identity.
 
-A condition in CEL is judged by its outline: clauses on nothing but the caller's identity are evaluated for a caller
-without any, and clauses on the request may come out either way.
+A CEL condition is judged by its outline: clauses that read only the caller's identity are evaluated for a caller
+without any; clauses that read the request may be true or false.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _IDENTITY: Final = frozenset(
     )
 )  # fmt: skip
 ABSORBING: Final = frozenset(("has", "exists", "exists_one", "all", "?", "&&", "||"))
-"""Calls, and operators within a clause, that can turn what is missing into true or false."""
+"""Calls and operators within a clause that can turn a missing value into true or false."""
 
 
 def asks_for_identity(clause: Clause) -> bool:
-    """Whether only a caller with some identity satisfies the clause; filter metadata may stand for one."""
+    """Whether only a caller with some identity satisfies the clause; filter metadata counts as identity."""
     if isinstance(clause, ConditionClause):
         return True not in outcomes(outline(clause.condition.text), _clause_outcomes)
     if isinstance(clause, (BoundClause, MaxAgeClause)):
@@ -45,13 +45,13 @@ def asks_for_identity(clause: Clause) -> bool:
 
 
 def excludes_identities(clause: Clause) -> bool:
-    """Whether the clause holds for every caller without identity because it only excludes some identities."""
+    """Whether every caller without identity satisfies the clause, because it only excludes identities."""
     reads_metadata = isinstance(clause, TextClause) and isinstance(clause.dimension, MetadataDimension)
     return clause.negated and reads_identity(clause) and not reads_metadata and bool(members_of(clause))
 
 
 def reads_identity(clause: Clause) -> bool:
-    """Whether the clause looks at who calls."""
+    """Whether the clause reads the caller's identity."""
     if isinstance(clause, RequestPrincipalClause):
         return True
     if not isinstance(clause, TextClause):
@@ -66,12 +66,12 @@ def _clause_outcomes(text: str) -> Outcomes:
         return frozenset((evaluate_text(text, Inputs(RequestAttributes(), ANONYMOUS, Options())),))
     words = {token.group() for token in tokens_of(text)}
     if reads_claim(text) and not words & ABSORBING:
-        return UNKNOWN  # the claim is not there, and nothing in the clause asks whether it is
+        return UNKNOWN  # the claim is missing, and the clause does not test for it
     return ANY
 
 
 def reads_claim(text: str) -> bool:
-    """Whether an expression looks at one claim by its name."""
+    """Whether an expression reads a claim by its name."""
     words = [token.group() for token in tokens_of(text)]
     return any(
         word == "claims" and words[at - 1 : at] != ["."] and words[at + 1 : at + 2] in (["."], ["["])

@@ -1,8 +1,8 @@
-"""What can be proved of clauses without any request: that one implies another, that two can't hold together.
+"""Proofs about clauses: that one implies another, or that two can't hold together.
 
-Every answer is one-sided: True is a proof, False only means that none was found. So whoever reports what is proved
-here never reports what is not so. Sides matter in the strict reading: what a request leaves undecided (a joined header,
-an authority with a port) counts for a DENY and against an ALLOW, see `clauses`.
+True is a proof; False only means that no proof was found, so callers may report only on True. In strict mode the action
+matters: an unknown value (a joined header, an authority with a port) matches for a DENY and not for an ALLOW; see
+`clauses`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 Member = Matcher | RequestPrincipal | IPv4Network | IPv6Network
 _MAX_COMPARED: Final = 10_000
-"""Pairs of values that two clauses are compared by; beyond that nothing is proved."""
+"""The maximum number of value pairs of two clauses; beyond it nothing is proved."""
 _ONE_VALUE: Final = frozenset((METHOD, PATH, SNI, PORT, HOST, REQUEST_PRINCIPAL))
-_ALWAYS_TOLD: Final = frozenset((METHOD, PATH, SNI, PORT, PEER, REQUEST_PRINCIPAL))
+_ALWAYS_KNOWN: Final = frozenset((METHOD, PATH, SNI, PORT, PEER, REQUEST_PRINCIPAL))
 
 
 def dimension_of(clause: Clause) -> object:
-    """What the clause looks at: equal for clauses that read the same values, whatever the operator called it."""
+    """The clause's dimension: equal for clauses that read the same values, by whichever field name."""
     match clause:
         case TextClause(dimension=ClaimDimension() as claim):
             return ("claim", claim.path)
@@ -68,7 +68,7 @@ def dimension_of(clause: Clause) -> object:
 
 
 def members_of(clause: Clause) -> tuple[Member, ...]:
-    """The values of which one must match; () for a clause that is no list of values."""
+    """The values of which one must match; () for a clause without a list of values."""
     match clause:
         case TextClause() | RequestPrincipalClause():
             return clause.matchers
@@ -80,7 +80,7 @@ def members_of(clause: Clause) -> tuple[Member, ...]:
 
 
 def key_of(clause: Clause) -> Hashable:
-    """Equal for clauses that hold for the same requests: not for all such, but only for such."""
+    """A key that is equal only for clauses that hold for the same requests; it may differ for some of them."""
     if isinstance(clause, TimeClause):
         times = clause.times
         return ("time", times.start, times.end, times.zone and times.zone.key, times.windows)
@@ -88,7 +88,7 @@ def key_of(clause: Clause) -> Hashable:
 
 
 def covers(wide: Member, narrow: Member) -> bool:
-    """Whether everything that `narrow` matches is matched by `wide`."""
+    """Whether `wide` matches every value that `narrow` matches."""
     if wide == narrow:
         return True
     if isinstance(wide, RequestPrincipal) and isinstance(narrow, RequestPrincipal):
@@ -103,7 +103,7 @@ def covers(wide: Member, narrow: Member) -> bool:
 
 
 def _text_covers(wide: Member, narrow: Member) -> bool:
-    """The same for matchers of texts, of which `narrow` is not exact."""
+    """`covers` for text matchers; `narrow` is not exact."""
     start, end = start_of(narrow), end_of(narrow)
     match wide:
         case Prefix():
@@ -136,7 +136,7 @@ def apart(one: Member, other: Member) -> bool:
 
 
 def start_of(member: Member) -> str:
-    """What every text that the matcher matches starts with, "" where that is not known."""
+    """The common start of all texts that the matcher matches, "" if unknown."""
     match member:
         case Exact() | Prefix():
             return member.value
@@ -152,18 +152,18 @@ def start_of(member: Member) -> str:
 
 
 def end_of(member: Member) -> str:
-    """What every text that the matcher matches ends with, "" where that is not known."""
+    """The common end of all texts that the matcher matches, "" if unknown."""
     return member.value if isinstance(member, (Exact, Suffix)) else ""
 
 
 def implies(narrow: Clause, wide: Clause, *, strict: bool) -> bool:
-    """Whether, where `narrow` holds for an ALLOW, `wide` holds for a DENY."""
+    """Whether `wide` holds for a DENY whenever `narrow` holds for an ALLOW."""
     if dimension_of(narrow) != dimension_of(wide):
         return False
     if isinstance(narrow, TimeClause) and isinstance(wide, TimeClause):
         return _times_imply(narrow.times, wide.times)
     if isinstance(narrow, ConditionClause):
-        return True  # the same text: true for one is true for the other
+        return True  # the same text, so both have the same value
     if narrow.negated:
         return wide.negated and _all_covered(members_of(wide), members_of(narrow))
     if wide.negated:
@@ -172,18 +172,18 @@ def implies(narrow: Clause, wide: Clause, *, strict: bool) -> bool:
 
 
 def contradict(one: Clause, other: Clause, *, strict: bool, deny: bool) -> bool:
-    """Whether the two never hold together in a rule; `deny` tells the rule's side."""
+    """Whether two clauses of a rule never hold together; `deny` is whether it is a DENY rule."""
     if dimension_of(one) != dimension_of(other):
         return False
     if isinstance(one, TimeClause) and isinstance(other, TimeClause):
         return max(one.times.start, other.times.start) >= min(one.times.end, other.times.end)
-    if deny and strict and not _always_told(one):
-        return False  # what can't be told holds for both
+    if deny and strict and not _always_known(one):
+        return False  # an unknown value satisfies both
     if one.negated and other.negated:
         return False
     if one.negated or other.negated:
-        meant, excluded = (other, one) if one.negated else (one, other)
-        return bool(members_of(meant)) and _all_covered(members_of(meant), members_of(excluded))
+        positive, negative = (other, one) if one.negated else (one, other)
+        return bool(members_of(positive)) and _all_covered(members_of(positive), members_of(negative))
     return _one_value(one, strict=strict) and _all_apart(members_of(one), members_of(other))
 
 
@@ -194,22 +194,22 @@ def _times_imply(narrow: TimeWindow, wide: TimeWindow) -> bool:
 
 
 def _one_value(clause: Clause, *, strict: bool) -> bool:
-    """Whether a request has at most one value there. In Istio's reading a peer may have several names."""
+    """Whether a request has at most one value of the dimension. In Istio semantics a peer may have several names."""
     dimension = dimension_of(clause)
     return dimension in _ONE_VALUE or isinstance(dimension, AddressDimension) or (strict and dimension is PEER)
 
 
-def _always_told(clause: Clause) -> bool:
-    """Whether both sides see the same values in every request."""
+def _always_known(clause: Clause) -> bool:
+    """Whether ALLOW and DENY rules read the same values of every request."""
     dimension = clause.dimension if isinstance(clause, TextClause) else dimension_of(clause)
-    return dimension in _ALWAYS_TOLD or isinstance(dimension, MetadataDimension)
+    return dimension in _ALWAYS_KNOWN or isinstance(dimension, MetadataDimension)
 
 
 def _all_covered(narrow: Collection[Member], wide: Collection[Member]) -> bool:
-    """Whether each of `narrow` is covered by one of `wide`."""
+    """Whether each member of `narrow` is covered by one of `wide`."""
     equal = frozenset(wide)
     rest = [member for member in narrow if member not in equal]
-    patterns = [member for member in wide if not isinstance(member, Exact)]  # an exact one covers only its equal
+    patterns = [member for member in wide if not isinstance(member, Exact)]  # an exact one covers only itself
     if len(rest) * len(patterns) > _MAX_COMPARED:
         return False
     return all(any(covers(pattern, member) for pattern in patterns) for member in rest)

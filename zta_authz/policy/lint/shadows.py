@@ -1,7 +1,7 @@
-"""Finding, for an ALLOW rule, a DENY rule that provably matches whatever it matches.
+"""Find, for an ALLOW rule, a DENY rule that provably matches every request that the ALLOW rule matches.
 
-DENY rules are filed under the values of one of their parts, an ALLOW rule looks itself up by its own values, and only
-what is found is compared, at most a given number of rules.
+DENY rules are indexed by the values of one of their parts. An ALLOW rule is looked up by its own values and compared
+only with the rules found, up to a limit.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """A rule and the policy it stands in."""
+class PlacedRule:
+    """A rule and its policy."""
 
     policy: CompiledPolicy
     rule: Rule
@@ -40,16 +40,16 @@ class Placed:
 
     @property
     def selector_key(self) -> Hashable:
-        """Equal for rules that select the same workloads."""
+        """A key that is equal for rules that select the same workloads."""
         selector = self.policy.selector
         return (selector.namespace, frozenset(selector.labels.items()))
 
-    def selects_all_of(self, other: Placed, root: str) -> bool:
-        """Whether this rule is for every workload that `other` is for; `root` is the root namespace."""
-        mine, theirs = self.policy.selector, other.policy.selector
-        if mine.namespace not in (root, theirs.namespace):
+    def selects_all_of(self, other: PlacedRule, root: str) -> bool:
+        """Whether this rule applies to every workload that `other` applies to; `root` is the root namespace."""
+        own, others = self.policy.selector, other.policy.selector
+        if own.namespace not in (root, others.namespace):
             return False
-        return all(theirs.labels.get(key) == value for key, value in mine.labels.items())
+        return all(others.labels.get(key) == value for key, value in own.labels.items())
 
     def __str__(self) -> str:
         ref = self.policy.ref
@@ -57,44 +57,44 @@ class Placed:
 
 
 class DenyRules:
-    """DENY rules by what they ask for."""
+    """An index of DENY rules by their values."""
 
-    def __init__(self, rules: Iterable[Placed], options: Options, limit: int) -> None:
-        """Take `rules`; `limit` is how many of them one ALLOW rule is compared with."""
+    def __init__(self, rules: Iterable[PlacedRule], options: Options, limit: int) -> None:
+        """Index `rules`; an ALLOW rule is compared with at most `limit` of them."""
         self._strict = options.strict
         self._root = options.root_namespace
         self._limit = limit
-        self._filed: dict[_Key, list[Placed]] = {}
+        self._filed: dict[_Key, list[PlacedRule]] = {}
         self._lengths: dict[tuple[object, str], set[int]] = {}
-        self._rest: list[Placed] = []
-        asked = [(each, _parts(each.rule)) for each in rules]
-        counts = Counter(key for _, parts in asked for keys in parts for key in keys)
-        for each, parts in asked:
-            self._file(each, min(parts, key=lambda keys: max(counts[key] for key in keys), default=frozenset()))
-        # A rule that asks for little is the likeliest to match everything.
-        self._rest.sort(key=lambda each: len(each.rule.clauses) + len(each.rule.groups))
+        self._rest: list[PlacedRule] = []
+        rules_with_parts = [(placed, _parts(placed.rule)) for placed in rules]
+        counts = Counter(key for _, parts in rules_with_parts for keys in parts for key in keys)
+        for placed, parts in rules_with_parts:
+            self._file(placed, min(parts, key=lambda keys: max(counts[key] for key in keys), default=frozenset()))
+        # A rule with few clauses is the most likely to match everything.
+        self._rest.sort(key=lambda placed: len(placed.rule.clauses) + len(placed.rule.groups))
 
-    def shadow_of(self, allow: Placed) -> Placed | None:
-        """A DENY rule that matches whatever `allow` matches, for every workload of it; None where none is found."""
+    def shadow_of(self, allow: PlacedRule) -> PlacedRule | None:
+        """A DENY rule that matches whatever `allow` matches, for all its workloads; None if none is found."""
         compared: set[int] = set()
-        for each in islice(chain(self._candidates(allow.rule), self._rest), self._limit):
-            if id(each) in compared or not each.selects_all_of(allow, self._root):
+        for deny in islice(chain(self._candidates(allow.rule), self._rest), self._limit):
+            if id(deny) in compared or not deny.selects_all_of(allow, self._root):
                 continue
-            compared.add(id(each))
-            if self._includes(each.rule, allow.rule):
-                return each
+            compared.add(id(deny))
+            if self._includes(deny.rule, allow.rule):
+                return deny
         return None
 
-    def _file(self, each: Placed, keys: frozenset[_Key]) -> None:
-        """File one rule under the values of its part that the fewest rules share."""
+    def _file(self, placed: PlacedRule, keys: frozenset[_Key]) -> None:
+        """Index a rule under `keys`: the values of the part that the fewest rules share."""
         for key in keys:
-            self._filed.setdefault(key, []).append(each)
+            self._filed.setdefault(key, []).append(placed)
             self._lengths.setdefault(key[:2], set()).add(len(key[2]))
         if not keys:
-            self._rest.append(each)
+            self._rest.append(placed)
 
-    def _candidates(self, rule: Rule) -> Iterator[Placed]:
-        """Rules filed under what covers the first value of a clause: to be implied, they must cover all of them."""
+    def _candidates(self, rule: Rule) -> Iterator[PlacedRule]:
+        """Rules indexed under a value that covers a clause's first value, as each implied rule must."""
         clauses = chain(rule.clauses, (clause for group in rule.groups for clause in group[0]))
         for clause in clauses:
             members = members_of(clause)
@@ -110,39 +110,43 @@ class DenyRules:
                 yield from self._filed.get((dimension, "suffix", end[-length:]), ())
 
     def _includes(self, deny: Rule, allow: Rule) -> bool:
-        """Whether each part of `deny` follows from a part of `allow`."""
-        ways: list[tuple[tuple[Clause, ...], ...]] = [(allow.clauses,)]
-        ways += [tuple((*alternative, *allow.clauses) for alternative in group) for group in allow.groups]
+        """Whether each part of `deny` is implied by a part of `allow`."""
+        groups: list[tuple[tuple[Clause, ...], ...]] = [(allow.clauses,)]
+        groups += [tuple((*alternative, *allow.clauses) for alternative in group) for group in allow.groups]
         parts: list[tuple[tuple[Clause, ...], ...]] = [((clause,),) for clause in deny.clauses]
-        return all(any(self._follows(way, part) for way in ways) for part in (*parts, *deny.groups))
+        return all(any(self._follows(alternatives, part) for alternatives in groups) for part in (*parts, *deny.groups))
 
-    def _follows(self, way: tuple[tuple[Clause, ...], ...], part: tuple[tuple[Clause, ...], ...]) -> bool:
-        """Whether each alternative of `way` implies every clause of some alternative of `part`."""
+    def _follows(
+        self, allow_alternatives: tuple[tuple[Clause, ...], ...], deny_alternatives: tuple[tuple[Clause, ...], ...]
+    ) -> bool:
+        """Whether each ALLOW alternative implies every clause of some DENY alternative."""
         return all(
             any(
-                all(any(implies(mine, theirs, strict=self._strict) for mine in given) for theirs in wanted)
-                for wanted in part
+                all(any(implies(own, clause, strict=self._strict) for own in allow_clauses) for clause in alternative)
+                for alternative in deny_alternatives
             )
-            for given in way
+            for allow_clauses in allow_alternatives
         )
 
 
 def _parts(rule: Rule) -> list[frozenset[_Key]]:
-    """The keys of each part of the rule that can be looked up: one of them leads to whatever implies the part."""
-    found = [_clause_keys(clause) for clause in rule.clauses]
+    """The keys of each part of the rule that lookups can find; a rule that implies the part has one of them."""
+    parts = [_clause_keys(clause) for clause in rule.clauses]
     for group in rule.groups:
-        alternatives = [next((keys for clause in each if (keys := _clause_keys(clause))), None) for each in group]
-        known = [keys for keys in alternatives if keys]
-        found.append(frozenset().union(*known) if len(known) == len(group) else frozenset())
-    return [keys for keys in found if keys]
+        alternatives = [
+            next((keys for clause in alternative if (keys := _clause_keys(clause))), None) for alternative in group
+        ]
+        found_keys = [keys for keys in alternatives if keys]
+        parts.append(frozenset().union(*found_keys) if len(found_keys) == len(group) else frozenset())
+    return [keys for keys in parts if keys]
 
 
 def _clause_keys(clause: Clause) -> frozenset[_Key]:
-    """A key for each value of the clause; none where one value has none."""
+    """A key for each value of the clause; empty if a value has no key."""
     dimension = dimension_of(clause)
     keys = [] if clause.negated else [_key(dimension, member) for member in members_of(clause)]
-    found = frozenset(key for key in keys if key is not None)
-    return found if None not in keys else frozenset()
+    complete = frozenset(key for key in keys if key is not None)
+    return complete if None not in keys else frozenset()
 
 
 def _key(dimension: object, member: Member) -> _Key | None:

@@ -138,11 +138,11 @@ def test_a_host_with_a_port_satisfies_a_deny_rule_that_contradicts_itself() -> N
     [
         (operation(paths=["/a?x=1", "/b#top"]), "`/a?x=1`: paths are compared without query and fragment"),
         (operation(paths=["/a?*"]), "without query and fragment"),
-        (operation(paths=["admin"]), "refused before any rule is asked: it does not start with `/`"),
+        (operation(paths=["admin"]), "refused before any rule is evaluated: it does not start with `/`"),
         (operation(paths=["/a//b"]), "an empty segment"),
         (when("connection.sni", "API.example.com"), "`API.example.com`: server names are compared in lower case"),
-        (source(principals=["cluster.local/ns/default/sa/web x"]), "no valid SPIFFE ID"),
-        (source(principals=["spiffe://td/x"]), "no valid SPIFFE ID"),
+        (source(principals=["cluster.local/ns/default/sa/web x"]), "not a valid SPIFFE ID"),
+        (source(principals=["spiffe://td/x"]), "not a valid SPIFFE ID"),
     ],
 )
 def test_values_that_no_request_has_are_found(rule: Rule, message: str) -> None:
@@ -181,7 +181,7 @@ spec:
 @pytest.mark.parametrize(
     ("until", "since", "message"),
     [
-        ("1970-01-01T00:16:40Z", "1970-01-01T00:00:00Z", "its time is over"),
+        ("1970-01-01T00:16:40Z", "1970-01-01T00:00:00Z", "it has expired"),
         ("1970-01-01T00:20:00Z", "1970-01-01T00:20:00Z", "`time` and `time` contradict each other"),
         ("1970-01-01T00:16:41Z", "1970-01-01T00:00:00Z", ""),
     ],

@@ -10,7 +10,7 @@ from tests.support.policies import ISTIO, STRICT, operation, policy, snapshot, s
 from zta_authz.model.documents import Selector
 from zta_authz.pdp.paths import ambiguous, plain_authority
 from zta_authz.policy.lint.linter import Finding, Kind, Level, lint
-from zta_authz.policy.lint.unmatchable import CredentialSource, meant_path
+from zta_authz.policy.lint.unmatchable import CredentialSource, suggested_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ NEVER = [
     (source(requestPrincipals=["https://iss.example*"]), "https://iss.example/*"),
     (source(requestPrincipals=["https://iss.example"]), "https://iss.example/*"),
     (source(requestPrincipals=["https://iss.example/a/b"]), "request.auth.claims[sub]"),
-    (source(requestPrincipals=["https://wrong.example/alice"]), "letter by letter"),
+    (source(requestPrincipals=["https://wrong.example/alice"]), "spelling of the issuer"),
     (source(requestPrincipals=["*/*"]), "write `*`"),
     (when("request.auth.claims[realm_access.roles]", "admin"), "claims[realm_access][roles]"),
     (when("request.headers[x-a]", "v*1*"), "several values"),
@@ -230,7 +230,7 @@ def test_clauses_that_may_come_out_either_way_are_left_alone(condition: str) -> 
     [("/a/b", ""), ("/a*b", ""), ("/a/*/b/*", "/a/{*}/b/{**}"), ("(a|b)", ""), ("/files/(.*)", "/files/*")],
 )
 def test_nothing_is_guessed_where_nobody_can_tell(written: str, meant: str) -> None:
-    assert meant_path(written) == meant
+    assert suggested_path(written) == meant
 
 
 def test_where_a_jwt_rule_names_no_issuer_any_issuer_may_match() -> None:
