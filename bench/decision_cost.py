@@ -25,7 +25,7 @@ from zta_authz.authorizer import Authorizer
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
-from zta_authz.pdp.decide import combine, decide
+from zta_authz.pdp.decide import combine, evaluate
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.settings import load_settings
@@ -86,7 +86,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
     gc.freeze()
     request, evidence = parse(case_files.request)
     now = time.time()
-    decision = decide(snapshot, request, evidence, now)
+    decision = evaluate(snapshot, request, evidence, now)
     if not decision.allowed:
         raise SystemExit(f"the scenario is broken: {decision}")
 
@@ -101,7 +101,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
         "match rules": _median_us(
             lambda: combine(view, Inputs(request, decision.identity, snapshot.options, now), default_allow=False)
         ),
-        "decide": _median_us(lambda: decide(snapshot, request, evidence, now)),
+        "decide": _median_us(lambda: evaluate(snapshot, request, evidence, now)),
         "audit note": _median_us(lambda: capture(request, decision, _ID, now)),
         "audit record": _median_us(lambda: encode_line(make_record(capture(request, decision, _ID, now)))),
         "answer": _median_us(lambda: encode(decision, _ID, request)),

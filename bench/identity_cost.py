@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from bench import scenario
 from zta_authz.model.options import Options, Workload
 from zta_authz.model.request import NO_EVIDENCE, Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def warm(world: World) -> dict[str, float]:
     now, evidence = time.time(), _evidence(world.certificate())
     bare, with_token = _request(), _request(world.token(0))
     cases: dict[str, Callable[[], Any]] = {
-        "nothing presented": lambda: decide(world.snapshot, bare, NO_EVIDENCE, now),
-        "SVID": lambda: decide(world.snapshot, bare, evidence, now),
-        "SVID and RS256 token": lambda: decide(world.snapshot, with_token, evidence, now),
+        "nothing presented": lambda: evaluate(world.snapshot, bare, NO_EVIDENCE, now),
+        "SVID": lambda: evaluate(world.snapshot, bare, evidence, now),
+        "SVID and RS256 token": lambda: evaluate(world.snapshot, with_token, evidence, now),
     }
     for name, call in cases.items():
         if not call().allowed:
@@ -122,19 +122,19 @@ def cold(world: World) -> dict[str, float]:
     """Microseconds of first decisions, each on credentials of its own, and of the bare signature checks in them."""
     now = time.time()
     known = _evidence(world.certificate())
-    decide(world.snapshot, _request(), known, now)
+    evaluate(world.snapshot, _request(), known, now)
     public = world.authority_key.public_key()
     costs: dict[str, list[float]] = {"SVID": [], "its signature": [], "token": [], "token's signature": []}
     for number in range(1, _COLD + 1):
         leaf, token = world.certificate(), world.token(number)
         evidence, request = _evidence(leaf), _request(token)
-        costs["SVID"].append(_timed_us(lambda e=evidence: decide(world.snapshot, _request(), e, now)))  # type: ignore[misc]
+        costs["SVID"].append(_timed_us(lambda e=evidence: evaluate(world.snapshot, _request(), e, now)))  # type: ignore[misc]
         costs["its signature"].append(
             _timed_us(
                 lambda c=leaf: public.verify(c.signature, c.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))  # type: ignore[misc]
             )
         )
-        costs["token"].append(_timed_us(lambda r=request: decide(world.snapshot, r, known, now)))  # type: ignore[misc]
+        costs["token"].append(_timed_us(lambda r=request: evaluate(world.snapshot, r, known, now)))  # type: ignore[misc]
         costs["token's signature"].append(_timed_us(lambda t=token: _check_rs256(world.token_key.public_key(), t)))  # type: ignore[misc]
     return {name: round(statistics.median(cost), 1) for name, cost in costs.items()}
 
@@ -164,7 +164,7 @@ def memory(count: int) -> list[tuple[int, float]]:
         claims = {"iss": scenario.ISSUER, "sub": f"user-{number}", "exp": now + 3600, "fill": "x" * 200}
         message = f"{head}.{_encoded(json.dumps(claims).encode())}"
         token = f"{message}.{_encoded(key.sign(message.encode()))}"
-        if not decide(snapshot, _request(token), NO_EVIDENCE, now).identity.token:
+        if not evaluate(snapshot, _request(token), NO_EVIDENCE, now).identity.token:
             raise SystemExit("the scenario is broken: a token was not taken")
         if number % max(1, count // 10) == 0:
             rows.append((number, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6))

@@ -1,11 +1,11 @@
-"""THE DATA PATH: one Check call in, one answer out, as plain calls in this order.
+"""The data path: one Check call in, one answer out, as plain calls in this order.
 
-    snapshot -> parse -> decide (identify, then ask the rules) -> finalize -> record -> encode -> observe
+    snapshot -> parse -> identify -> decide -> finalize -> record -> encode -> observe
 
 Nothing here waits: no step is a coroutine, and both servers call the same function. `pdp.decide` is pure; this module
-adds the snapshot in force, the shadow policies, the decision log and telemetry. It knows no wire format: whoever builds
-it hands in `parse` and `encode` (`ext_authz.request` and `ext_authz.response` for Envoy), so that protobuf stays at the
-edge. What fails raises, and `ext_authz.servicer` makes a denial of it.
+adds the snapshot in force, the shadow policies, the decision log and telemetry. It knows no wire format: `service.app`
+passes in `parse` and `encode` (`ext_authz.request` and `ext_authz.response` for Envoy). An exception is a bug, and
+`ext_authz.servicer` turns it into a denial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
 from zta_authz.model.facts import FactSlot
 from zta_authz.model.guarded_names import OWN_NAMES
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import decide, identify
 
 if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
@@ -31,7 +31,7 @@ _NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
 
 
 class Authorizer:
-    """Answers Check calls by whatever snapshot is in force when they arrive."""
+    """Answers Check calls by the snapshot that is in force when they arrive."""
 
     __slots__ = ("_audit", "_encode", "_facts", "_observer", "_parse", "_shadow", "_snapshots")
 
@@ -57,10 +57,10 @@ class Authorizer:
         self._observer = observer
         self._shadow = shadow
 
-    def check(self, call: CheckEvent, payload: bytes, caller: str = "") -> bytes:
-        """The response to the request in `payload`; `call` is filled in on the way. A bug raises.
+    def check(self, call: CheckEvent, payload: bytes, proxy: str = "") -> bytes:
+        """The response to the request in `payload`; each step fills in `call`. A bug raises.
 
-        `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
+        `proxy` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
         """
         now = call.started_ns / NANOSECONDS
         stages = call.stages = self._observer.begin(call.metadata)
@@ -69,28 +69,28 @@ class Authorizer:
             call.request, evidence = self._parse(payload)
             if stages is not None:
                 stages.parsed = stages.clock()
-            views = self._facts.views
-            decision = (
-                _NOT_READY
-                if snapshot is None
-                else decide(snapshot, call.request, evidence, now, caller, stages=stages, views=views)
-            )
+            decision, views = _NOT_READY, self._facts.views
+            if snapshot is not None:
+                caller = identify(snapshot, call.request, evidence, now, proxy)
+                if stages is not None and caller.refused is None:
+                    stages.identified = stages.clock()
+                decision = decide(snapshot, call.request, caller, now, stages=stages, views=views)
             if stages is not None:
                 stages.decided = stages.clock()
             if self._shadow is not None and snapshot is not None:
-                decision = self._shadow.compare(call.request, decision, now, caller, views)
+                decision = self._shadow.compare(call.request, decision, now, proxy, views)
         except Refused as refused:
             decision = Decision(Verdict.DENY, refused.reason, detail=refused.detail)
         return self._answer(call, decision, snapshot)
 
     def refuse(self, call: CheckEvent, denial: Decision) -> bytes:
-        """The response to a call that is denied without asking the rules, or that failed on its way."""
+        """The response to a call that is denied unread, or that failed on the way."""
         if call.stages is None:
             call.stages = self._observer.begin(call.metadata)
         return self._answer(call, denial, self._snapshots.snapshot)
 
     def reply(self, call: CheckEvent, snapshot: Snapshot | None = None) -> bytes:
-        """The response that says what `call` was decided, which telemetry hears of."""
+        """Encode the decision of `call`, and let telemetry observe it."""
         guarded = OWN_NAMES if snapshot is None else snapshot.guarded_names
         response = self._encode(call.decision, call.decision_id, call.request, guarded)
         call.ended_ns = time.time_ns()
@@ -98,7 +98,7 @@ class Authorizer:
         return response
 
     def _answer(self, call: CheckEvent, decision: Decision, snapshot: Snapshot | None) -> bytes:
-        """The last steps, which every answer takes: the record says what the proxy is told."""
+        """The last steps of every answer. The decision that is recorded is the one that is answered."""
         decision = finalize(decision)
         digest = "" if snapshot is None else snapshot.digest
         now = call.started_ns / NANOSECONDS
@@ -108,9 +108,9 @@ class Authorizer:
 
 
 def finalize(decision: Decision) -> Decision:
-    """The decision that is answered: an allow that can't be carried out as it stands becomes a denial.
+    """The decision that is answered: an allow that can't be carried out becomes a denial.
 
-    That is one whose reason is a denial's (a bug), and one for a caller that no header can name.
+    That is an allow whose reason is a denial's (a bug), or one for a caller whose name no header can hold.
     """
     if decision.verdict is not Verdict.ALLOW:
         return decision

@@ -21,7 +21,7 @@ from zta_authz.model.identity import Identity, Peer, PeerTrust, Token
 from zta_authz.model.options import Options
 from zta_authz.model.request import NO_EVIDENCE, Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId
-from zta_authz.pdp.decide import combine, decide
+from zta_authz.pdp.decide import combine, evaluate
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.cel.condition import evaluate_text
@@ -73,10 +73,10 @@ CONDITIONS = {
 @pytest.mark.parametrize("attack", CONDITIONS)
 def test_a_long_header_makes_no_condition_expensive_and_changes_no_decision(attack: str, action: str) -> None:
     rules = snapshot(CONDITIONS[attack], action, copies=100)
-    decision = decide(rules, request(LONG), NO_EVIDENCE, 0.0)
+    decision = evaluate(rules, request(LONG), NO_EVIDENCE, 0.0)
     assert not decision.allowed
-    assert seconds(lambda: decide(rules, request(LONG), NO_EVIDENCE, 0.0)) < MAX_SECONDS
-    honest = decide(rules, request("hats"), NO_EVIDENCE, 0.0)
+    assert seconds(lambda: evaluate(rules, request(LONG), NO_EVIDENCE, 0.0)) < MAX_SECONDS
+    honest = evaluate(rules, request("hats"), NO_EVIDENCE, 0.0)
     assert honest.allowed is (action == "DENY")  # the condition is false, so neither a DENY nor an ALLOW rule matches
 
 
@@ -164,10 +164,10 @@ def test_audit_policies_can_not_use_up_the_budget_of_policies_that_decide() -> N
     allow = HEAD % ("allow", "ALLOW") + f'  - condition: "!{COSTLY}"\n'
     for texts in ([allow], [audit, allow]):
         rules = compile_snapshot([SourceText(f"{n}.yaml", text) for n, text in enumerate(texts)], Options())
-        assert decide(rules, asked, NO_EVIDENCE, 0.0).allowed
+        assert evaluate(rules, asked, NO_EVIDENCE, 0.0).allowed
     ten = HEAD % ("ten", "DENY") + OTHERS  # control: rules that decide share the budget
     rules = compile_snapshot([SourceText("a.yaml", allow), SourceText("b.yaml", ten)], Options())
-    denied = decide(rules, asked, NO_EVIDENCE, 0.0)
+    denied = evaluate(rules, asked, NO_EVIDENCE, 0.0)
     assert (denied.allowed, "cost too much together" in denied.detail) == (False, True)
 
 

@@ -22,7 +22,7 @@ from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.options import Options, Workload
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _judge(
             results.append(Result(case, outcome, None, "", ""))
             continue
         asked, evidence, *more = parse_check_request(outcome.check)
-        decision = decide(snapshot, asked, evidence, *more, now)
+        decision = evaluate(snapshot, asked, evidence, *more, now)
         detail = f"{decision.policy} rule {decision.rule}: {decision.detail}"
         wrong: tuple[str, ...] = ()
         if outcome.allowed and decision.allowed:

@@ -14,7 +14,7 @@ from zta_authz.cli.policy_warnings import findings_of
 from zta_authz.errors import DocumentErrors
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.lint.linter import Kind
 from zta_authz.policy.rules.inputs import Inputs
@@ -128,7 +128,7 @@ def test_no_request_matches_what_is_said_never_to_match(draw: Any, action: str, 
         for _ in range(_REQUESTS):
             attributes, text = request()
             evidence = Evidence(text if draw is names else "")
-            if decide(rules, attributes, evidence, 0.0).policy == "default/p":
+            if evaluate(rules, attributes, evidence, 0.0).policy == "default/p":
                 matched += 1
                 assert not never, (rule, text, findings)
                 strange = not ODD.isdisjoint(text) or "%" in text or not text.startswith("/")

@@ -17,7 +17,7 @@ from zta_authz.model.identity import Token
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 from zta_authz.model.spiffe import SCHEME
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.explain import explain
 from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy_sources.files import load_snapshot, read_sources
@@ -123,7 +123,7 @@ class PolicyEvaluator:
     def decide(self, subject: Subject, now: float) -> Decision:
         """Decide as of `now`, in seconds since the epoch."""
         snapshot = self._snapshot_for(subject)
-        return decide(snapshot, subject.request, subject.evidence, now, subject.caller, trial=True)
+        return evaluate(snapshot, subject.request, subject.evidence, now, subject.caller)
 
     def explain(self, subject: Subject, now: float) -> Explanation:
         """Decide, and find the ALLOW rules that nearly matched."""

@@ -223,13 +223,13 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
     from zta_authz.cli.decision_output import time_text
     from zta_authz.cli.recordings import check_requests_of
     from zta_authz.ext_authz.request import parse_check_request, request_time
-    from zta_authz.pdp.decide import decide
+    from zta_authz.pdp.decide import evaluate
 
     for number, payload in enumerate(check_requests_of(file), 1):
         request, evidence = parse_check_request(payload)
         now = request_time(payload) or time.time() if at is None else at
-        old = decide(against, request, evidence, now, trial=True)
-        new = decide(snapshot, request, evidence, now, trial=True)
+        old = evaluate(against, request, evidence, now)
+        new = evaluate(snapshot, request, evidence, now)
         if _wants_fetched_keys(old, against) or _wants_fetched_keys(new, snapshot):
             result.count_undecidable(("keys of an issuer, which are not fetched here",))
             continue

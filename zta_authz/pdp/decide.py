@@ -1,4 +1,4 @@
-"""Deciding one request: pure, total, deny is the fall-through."""
+"""Identify the caller of one request, and decide it: pure, total, and a denial where nothing allows it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import structs
 
 from zta_authz.errors import Reason, Refused, quoted
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.model.facts import FactViews
+    from zta_authz.model.identity import NamedToken
     from zta_authz.model.options import Workload
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
@@ -31,37 +33,82 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.policy.rules.table import WorkloadView
 
-_BEFORE_THE_PEER: Final = frozenset((Reason.WORKLOAD_UNKNOWN, Reason.CALLER_NOT_ALLOWED))
-"""Why the workload can't be told, which is asked first: the peer is verified for the decision log only then."""
+_WORKLOAD_REFUSALS: Final = frozenset((Reason.WORKLOAD_UNKNOWN, Reason.CALLER_NOT_ALLOWED))
+"""Why the workload is unknown, which is checked first; the peer is then verified for the decision log only."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who sent a request, and the workload that it is for; None is the one that the options name.
+
+    `refused` is None where everything presented holds. Otherwise the request is denied, `identity` is as much of the
+    caller as was verified, and `token` is the caller that a refused token names.
+    """
+
+    identity: Identity
+    workload: Workload | None = None
+    refused: Refused | None = None
+    token: NamedToken | None = None
+
+
+def evaluate(
+    snapshot: Snapshot,
+    request: RequestAttributes,
+    evidence: Evidence,
+    now: float,
+    proxy: str = "",
+    *,
+    views: FactViews = NO_FACTS,
+) -> Decision:
+    """Identify and decide a request that is only explained, tested or replayed. Leaves no trace: see `identify`."""
+    caller = identify(snapshot, request, evidence, now, proxy, trial=True)
+    return decide(snapshot, request, caller, now, views=views)
+
+
+def identify(
+    snapshot: Snapshot,
+    request: RequestAttributes,
+    evidence: Evidence,
+    now: float,
+    proxy: str = "",
+    *,
+    trial: bool = False,
+) -> Caller:
+    """Find the workload and verify the caller at `now` (seconds since the epoch). Never raises for what was presented.
+
+    `proxy` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` does not count as the one
+    use that a DPoP proof is good for.
+    """
+    workload: Workload | None = None
+    try:
+        if snapshot.options.shared:
+            workload = snapshot.workloads.resolve(request, proxy)
+        return Caller(snapshot.verifier.verify(request, evidence, now, workload, trial=trial), workload)
+    except RefusedCaller as refused:
+        return Caller(Identity(refused.peer, api_client=refused.api_client), workload, refused, refused.token)
+    except Refused as refused:
+        identity = ANONYMOUS
+        if refused.reason in _WORKLOAD_REFUSALS:
+            with suppress(Refused):
+                identity = Identity(snapshot.verifier.peer(request, evidence, now))
+        return Caller(identity, workload, refused)
 
 
 def decide(
     snapshot: Snapshot,
     request: RequestAttributes,
-    evidence: Evidence,
+    caller: Caller,
     now: float,
-    caller: str = "",
     *,
-    trial: bool = False,
     stages: Stages | None = None,
     views: FactViews = NO_FACTS,
 ) -> Decision:
-    """The decision on `request` at `now` (seconds since the epoch). Never raises for what the request holds.
+    """The decision on the request of `caller` at `now`. Never raises for what the request holds.
 
-    `caller` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` leaves no trace: it does
-    not count as the one use that a DPoP proof is good for. `stages` notes when the identity was verified. `views` are
-    the facts in force.
+    `stages` notes the time that conditions take. `views` are the facts in force.
     """
-    options = snapshot.options
-    workload: Workload | None = None
-    try:
-        workload = snapshot.workloads.resolve(request, caller) if options.shared else None
-        identity = snapshot.verifier.verify(request, evidence, now, workload, trial=trial)
-    except Refused as refused:
-        denial = _refused(snapshot, request, evidence, now, refused)
-        return _answered(snapshot, workload, denial, Inputs(request, denial.identity, options, now))
-    if stages is not None:
-        stages.identified = stages.clock()
+    options, workload, identity = snapshot.options, caller.workload, caller.identity
+    if caller.refused is not None:
+        return _refusal(snapshot, workload, caller, caller.refused, Inputs(request, identity, options, now))
     inputs = Inputs(request, identity, options, now, stages, facts_of(snapshot, workload, views))
     unclear = _unclear(inputs)
     if unclear is not None:
@@ -75,19 +122,6 @@ def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) ->
     if snapshot.models is NO_MODEL_TABLE and views is NO_FACTS:
         return no_facts
     return FactOpener(snapshot.models.select(workload or snapshot.options.workload), views)
-
-
-def _refused(
-    snapshot: Snapshot, request: RequestAttributes, evidence: Evidence, now: float, refused: Refused
-) -> Decision:
-    """The denial, which names the caller as far as it was verified, and whom a refused token names."""
-    identity, token = ANONYMOUS, None
-    if isinstance(refused, RefusedCaller):
-        identity, token = Identity(refused.peer, api_client=refused.api_client), refused.token
-    elif refused.reason in _BEFORE_THE_PEER:
-        with suppress(Refused):
-            identity = Identity(snapshot.verifier.peer(request, evidence, now))
-    return Decision(Verdict.DENY, refused.reason, identity=identity, detail=refused.detail, refused_token=token)
 
 
 def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:
@@ -112,12 +146,16 @@ def _unclear(inputs: Inputs) -> tuple[Reason, str] | None:
     return None
 
 
-def _answered(snapshot: Snapshot, workload: Workload | None, denial: Decision, inputs: Inputs) -> Decision:
-    """`denial` with the answer of the DENY rule that asks to give it for the denial's reason, if one matches.
+def _refusal(
+    snapshot: Snapshot, workload: Workload | None, caller: Caller, refused: Refused, inputs: Inputs
+) -> Decision:
+    """The denial of a caller whose credentials do not hold, with the answer of the first DENY rule that sets one.
 
-    The rule is asked as though the request had come without the token. The denial stays what it is.
+    Such a rule is asked as though the request had come without the token. The reason stays.
     """
-    if denial.reason not in TOKEN_DENIALS:
+    reason, detail = refused.reason, refused.detail
+    denial = Decision(Verdict.DENY, reason, identity=caller.identity, detail=detail, refused_token=caller.token)
+    if reason not in TOKEN_DENIALS:
         return denial
     answers = _view(snapshot, workload).token_denials.get(denial.reason)
     rule = None if answers is None or _unclear(inputs) is not None else answers.first(inputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.facts import NO_FACTS
-from zta_authz.pdp.decide import decide, facts_of
+from zta_authz.pdp.decide import evaluate, facts_of
 from zta_authz.policy.cel.cost import MAX_UNITS
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rules.inputs import Inputs
@@ -60,16 +60,16 @@ def explain(
     caller: str = "",
     views: FactViews = NO_FACTS,
 ) -> Explanation:
-    """Decide as `decide` does, and find what the request lacks for the nearest ALLOW rules.
+    """Decide as `evaluate` does, and find what the request lacks for the nearest ALLOW rules.
 
     This examines every ALLOW rule of the workload, so it is not for the request path.
     """
-    decision = decide(snapshot, request, evidence, now, caller, trial=True, views=views)
+    decision = evaluate(snapshot, request, evidence, now, caller, views=views)
     if decision.rule is None and decision.reason is not Reason.NO_MATCHING_POLICY:
         return Explanation(decision)
     try:
         workload = snapshot.workloads.resolve(request, caller)
-    except Refused:  # impossible: `decide` has just resolved the same workload
+    except Refused:  # impossible: `evaluate` has just resolved the same workload
         return Explanation(decision)
     inputs = Inputs(request, decision.identity, snapshot.options, now, None, facts_of(snapshot, workload, views))
     view = snapshot.table.view(workload)

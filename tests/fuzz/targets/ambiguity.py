@@ -20,7 +20,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.identity import ANONYMOUS
 from zta_authz.model.options import Options
 from zta_authz.model.request import NO_EVIDENCE, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 
 INVARIANT = "what a DENY policy denies in the spelling that an upstream may read is not allowed in any other spelling"
@@ -62,7 +62,7 @@ def check(data: bytes) -> None:
     request = RequestAttributes(
         method=method.lstrip("!"), path=path, host=host, headers=_headers(headers, exact=not method.startswith("!"))
     )
-    decision = decide(_in_force()[0], request, NO_EVIDENCE, 0.0)
+    decision = evaluate(_in_force()[0], request, NO_EVIDENCE, 0.0)
     if decision.allowed:
         for other in _readings(request):
             assert not _denied(other), f"allowed, but an upstream may read {other}, which is denied"

@@ -31,7 +31,7 @@ from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.options import Gateway, NamedWorkload, Options, Workload
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 
@@ -158,7 +158,7 @@ def _reference(snapshot: Snapshot, payload: bytes, now: float) -> tuple[RequestA
         request, evidence = parse_check_request(payload)
     except Refused as refused:
         return None, Decision(Verdict.DENY, refused.reason)
-    decision = decide(snapshot, request, evidence, now, trial=True)
+    decision = evaluate(snapshot, request, evidence, now)
     assert explain(snapshot, request, evidence, now).decision.reason is decision.reason
     return request, decision
 

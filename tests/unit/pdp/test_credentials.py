@@ -16,7 +16,7 @@ from zta_authz.authn.keys import key_thumbprint
 from zta_authz.errors import Reason
 from zta_authz.model.options import NamedWorkload, Options, Workload
 from zta_authz.model.request import NO_EVIDENCE, Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import decide, evaluate, identify
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 from zta_authz.policy_sources.files import SnapshotHolder
@@ -78,7 +78,7 @@ def asking(path: str = "/orders", **headers: str) -> RequestAttributes:
 
 
 def outcome(holder: Snapshot, asked: RequestAttributes, evidence: Evidence = NO_EVIDENCE, now: float = NOW) -> str:
-    decision = decide(holder, asked, evidence, now)
+    decision = decide(holder, asked, identify(holder, asked, evidence, now), now)
     return f"{decision.reason} {decision.rule}" if decision.allowed else decision.reason.value
 
 
@@ -201,7 +201,7 @@ def test_a_denial_for_a_bad_token_names_the_caller_and_the_tokens_subject(case: 
     for evidence, principal in ((PEER, FRONTEND), (PEER, FRONTEND), (NO_EVIDENCE, "")):  # twice: warm too
         if not principal and case.reason is Reason.TOKEN_BINDING:
             continue
-        decision = decide(rules, asking(authorization=f"Bearer {case.token}"), evidence, NOW)
+        decision = evaluate(rules, asking(authorization=f"Bearer {case.token}"), evidence, NOW)
         assert (decision.reason, decision.identity.principal) == (case.reason, principal)
         assert decision.identity.token is None, "no rule may take it for accepted"
         assert decision.refused_token is not None
@@ -211,19 +211,19 @@ def test_a_denial_for_a_bad_token_names_the_caller_and_the_tokens_subject(case: 
 
 
 def test_an_unreadable_token_names_only_its_presenter() -> None:
-    decision = decide(snapshot(), asking(authorization="Bearer a.b.c"), PEER, NOW)
+    decision = evaluate(snapshot(), asking(authorization="Bearer a.b.c"), PEER, NOW)
     assert (decision.reason, decision.identity.principal) == (Reason.TOKEN_MALFORMED, FRONTEND)
     assert decision.refused_token is None
 
 
 def test_a_denial_of_a_verified_peer_names_it() -> None:
     held = snapshot(REVOKED)
-    revoked = decide(held, asking(), GONE, NOW)
+    revoked = evaluate(held, asking(), GONE, NOW)
     assert (revoked.reason, revoked.identity.principal) == (Reason.PEER_REVOKED, FRONTEND + "-gone")
-    other = decide(held, asking(), Evidence(FRONTEND + "-gone", PEER.certificate), NOW)
+    other = evaluate(held, asking(), Evidence(FRONTEND + "-gone", PEER.certificate), NOW)
     assert (other.reason, other.identity.principal) == (Reason.PEER_SAN_MISMATCH, FRONTEND)
     assert other.detail == f"the proxy names `{FRONTEND}-gone`, the certificate has `{FRONTEND}`"
-    forged = decide(held, asking(), Evidence(FRONTEND, presented(root("other").issue())), NOW)
+    forged = evaluate(held, asking(), Evidence(FRONTEND, presented(root("other").issue())), NOW)
     assert (forged.reason, forged.identity.principal) == (Reason.PEER_CERTIFICATE_UNTRUSTED, "")
 
 
@@ -232,12 +232,12 @@ def test_a_denial_before_the_workload_is_known_names_the_peer_too() -> None:
     held = compile_snapshot([SourceText(f"{number}.yaml", text) for number, text in enumerate(POLICIES)], shared)
     asked = msgspec.structs.replace(asking(), destination_principal="spiffe://cluster.local/ns/b/sa/other")
     for evidence, principal in ((PEER, FRONTEND), (Evidence(FRONTEND, presented(root("other").issue())), "")):
-        decision = decide(held, asked, evidence, NOW)
+        decision = evaluate(held, asked, evidence, NOW)
         assert (decision.reason, decision.identity.principal) == (Reason.WORKLOAD_UNKNOWN, principal)
 
 
 def test_a_denial_for_a_bad_token_names_the_client_of_a_valid_api_key() -> None:
-    decision = decide(snapshot(), asking(authorization="Bearer a.b.c", x_api_key=KEY), PEER, NOW)
+    decision = evaluate(snapshot(), asking(authorization="Bearer a.b.c", x_api_key=KEY), PEER, NOW)
     assert decision.identity.api_client is not None
     assert (decision.identity.api_client.name, decision.identity.principal) == ("acme", FRONTEND)
 
@@ -246,5 +246,7 @@ def test_a_denial_names_the_tokens_audience_and_the_allowed_ones() -> None:
     rules = [{"issuer": ISSUER, "jwks": jwks(), "audiences": ["orders", "bills"]}]
     wanting = document("RequestAuthentication", "jwt", "security.istio.io/v1", jwtRules=rules)
     held = compile_snapshot([SourceText("a.yaml", wanting)], Options())
-    decision = decide(held, asking(authorization=f"Bearer {Signer().token(aud=['mail', 'x' * 500])}"), NO_EVIDENCE, NOW)
+    decision = evaluate(
+        held, asking(authorization=f"Bearer {Signer().token(aud=['mail', 'x' * 500])}"), NO_EVIDENCE, NOW
+    )
     assert decision.detail == f"the audience is `mail`, `{'x' * 80}…`, and the rule has `bills`, `orders`"

@@ -25,7 +25,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.decision import Shadow, Verdict
 from zta_authz.model.options import Options, Workload
 from zta_authz.model.request import NO_EVIDENCE, Evidence
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 
 both = pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
 ALL: dict[str, Any] = {}
@@ -161,33 +161,33 @@ def test_any_source_any_operation_and_every_condition_of_a_rule_must_hold(option
 def test_rules_see_the_verified_peer_and_the_decision_names_it() -> None:
     text = json.dumps(policy("p", source(principals=["cluster.local/ns/default/sa/frontend"])))
     trusting = snapshot(text, options=replace(STRICT, trust_proxy=True))
-    decision = decide(trusting, request(), Evidence(FRONTEND), 0.0)
+    decision = evaluate(trusting, request(), Evidence(FRONTEND), 0.0)
     assert (decision.allowed, decision.identity.principal) == (True, FRONTEND)
-    assert decide(trusting, request(), Evidence(f"{FRONTEND}x"), 0.0).reason is Reason.NO_MATCHING_POLICY
-    assert decide(trusting, request(), NO_EVIDENCE, 0.0).reason is Reason.NO_MATCHING_POLICY
+    assert evaluate(trusting, request(), Evidence(f"{FRONTEND}x"), 0.0).reason is Reason.NO_MATCHING_POLICY
+    assert evaluate(trusting, request(), NO_EVIDENCE, 0.0).reason is Reason.NO_MATCHING_POLICY
 
 
 def test_strict_accepts_only_a_spiffe_id_as_peer_and_istio_any_name() -> None:
     text = json.dumps(policy("p", source(principals=["*"])))
     for name in ("client.example", "CN=client", "https://client.example/"):
-        assert not decide(
+        assert not evaluate(
             snapshot(text, options=replace(STRICT, trust_proxy=True)), request(), Evidence(name), 0.0
         ).allowed
-        assert decide(snapshot(text, options=ISTIO), request(), Evidence(name), 0.0).allowed
+        assert evaluate(snapshot(text, options=ISTIO), request(), Evidence(name), 0.0).allowed
 
 
 def test_a_cors_preflight_needs_an_explicit_allow_in_strict() -> None:
     headers = {"origin": "https://a.example", "access-control-request-method": "GET"}
     preflight = request("OPTIONS", headers=headers)
     for text in (json.dumps(policy("d", POST, action="DENY")), json.dumps(policy("a", GET))):
-        assert not decide(snapshot(text), preflight, NO_EVIDENCE, 0.0).allowed
+        assert not evaluate(snapshot(text), preflight, NO_EVIDENCE, 0.0).allowed
     allowed = snapshot(json.dumps(policy("a", operation(methods=["OPTIONS"]))))
-    assert decide(allowed, preflight, NO_EVIDENCE, 0.0).allowed
+    assert evaluate(allowed, preflight, NO_EVIDENCE, 0.0).allowed
 
 
 def test_invalid_evidence_is_denied_before_any_rule_is_evaluated() -> None:
     text = json.dumps(policy("p", ALL))
-    decision = decide(snapshot(text), request(), Evidence("", "not a certificate"), 0.0)
+    decision = evaluate(snapshot(text), request(), Evidence("", "not a certificate"), 0.0)
     assert (decision.allowed, decision.policy) == (False, "")
     assert decision.reason.startswith("peer_certificate")
 

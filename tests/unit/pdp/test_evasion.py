@@ -8,7 +8,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.identity import Changes, Identity, Token
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import combine, decide
+from zta_authz.pdp.decide import combine, evaluate
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.paths import plain_authority
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
@@ -30,7 +30,7 @@ spec: {{action: DENY, rules: [{rule}]}}
 
 def reason(snapshot: Snapshot, path: str = "/", host: str = "shop.example.com", **headers: str) -> Reason:
     sent = Headers({name.replace("_", "-"): (value,) for name, value in headers.items()}, exact=True)
-    return decide(snapshot, RequestAttributes("GET", path, host, headers=sent), Evidence(), 0.0).reason
+    return evaluate(snapshot, RequestAttributes("GET", path, host, headers=sent), Evidence(), 0.0).reason
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_a_method_in_lower_case_reaches_no_rule(method: str) -> None:
     """A framework that converts methods to upper case would run the denied method."""
     rule = "{to: [{operation: {methods: [DELETE]}}]}"
     asked = RequestAttributes(method, "/", "shop.example.com")
-    refused = decide(denying(rule), asked, Evidence(), 0.0)
+    refused = evaluate(denying(rule), asked, Evidence(), 0.0)
     assert (refused.allowed, refused.reason) == (False, Reason.METHOD_AMBIGUOUS)
     lower = "the method has a lower-case letter"
     assert refused.detail == (lower if method.upper() == "DELETE" else "the method is not a token")
-    assert decide(denying(rule, Options.istio()), asked, Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+    assert evaluate(denying(rule, Options.istio()), asked, Evidence(), 0.0).reason is Reason.ALLOW_POLICY
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_every_method_in_upper_case_reaches_the_rules(method: str) -> None:
     asked = RequestAttributes(method, "/", "shop.example.com")
     for value, expected in ((method, Reason.DENY_POLICY), ("DELETE", Reason.ALLOW_POLICY)):
         rule = f"{{to: [{{operation: {{methods: [{value}]}}}}]}}"
-        assert decide(denying(rule), asked, Evidence(), 0.0).reason is expected
+        assert evaluate(denying(rule), asked, Evidence(), 0.0).reason is expected
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_user_agent_with_commas_is_one_value() -> None:
     ):
         sent = Headers({"user-agent": (agent,)}, exact=False)
         request = RequestAttributes("GET", "/", "shop.example.com", headers=sent)
-        assert decide(snapshot, request, Evidence(), 0.0).reason is expected
+        assert evaluate(snapshot, request, Evidence(), 0.0).reason is expected
 
 
 def test_headers_of_a_deny_policy_are_not_removed_from_allowed_requests() -> None:
@@ -196,37 +196,37 @@ def test_a_denied_header_is_denied_in_every_spelling_that_applications_treat_ali
         ("user", Reason.ALLOW_POLICY),
     ):
         for lines in ({name: value}, {"x-role": "user", name: value}):
-            assert decide(snapshot, sent(lines), Evidence(), 0.0).reason is expected, lines
-    joined = decide(snapshot, sent({name: "user,banned"}, exact=False), Evidence(), 0.0)
+            assert evaluate(snapshot, sent(lines), Evidence(), 0.0).reason is expected, lines
+    joined = evaluate(snapshot, sent({name: "user,banned"}, exact=False), Evidence(), 0.0)
     assert joined.reason is Reason.DENY_POLICY
-    istio = decide(denying(BANNED, Options.istio()), sent({name: "banned"}), Evidence(), 0.0)
+    istio = evaluate(denying(BANNED, Options.istio()), sent({name: "banned"}), Evidence(), 0.0)
     assert istio.reason is (Reason.DENY_POLICY if name == "x-role" else Reason.ALLOW_POLICY)
 
 
 def test_a_denied_header_with_an_odd_name_is_denied_in_its_plain_spelling_too() -> None:
     snapshot = denying(BANNED.replace("x-role", "x_role"))
-    assert decide(snapshot, sent({"x-role": "banned"}), Evidence(), 0.0).reason is Reason.DENY_POLICY
-    assert decide(snapshot, sent({"x-roles": "banned"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+    assert evaluate(snapshot, sent({"x-role": "banned"}), Evidence(), 0.0).reason is Reason.DENY_POLICY
+    assert evaluate(snapshot, sent({"x-roles": "banned"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
 
 
 def test_other_spellings_are_found_among_many_headers() -> None:
     rules = ", ".join(BANNED.replace("x-role", f"x-h{number}") for number in range(40))
     for snapshot in (denying(rules), denying(f"{rules}, {BANNED}")):
         for name in ("x_h33", "x.h33", "x-h33"):
-            assert decide(snapshot, sent({name: "banned"}), Evidence(), 0.0).reason is Reason.DENY_POLICY
-        assert decide(snapshot, sent({"x_h33": "user", "x_other": "banned"}), Evidence(), 0.0).allowed
+            assert evaluate(snapshot, sent({name: "banned"}), Evidence(), 0.0).reason is Reason.DENY_POLICY
+        assert evaluate(snapshot, sent({"x_h33": "user", "x_other": "banned"}), Evidence(), 0.0).allowed
 
 
 def test_an_allow_matches_only_the_exact_name() -> None:
     allow = OPEN.replace("rules: [{}]", 'rules: [{when: [{key: "request.headers[x-role]", values: [admin]}]}]')
     snapshot = compile_snapshot([SourceText("a.yaml", allow)], Options())
-    assert decide(snapshot, sent({"x-role": "admin"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
-    assert decide(snapshot, sent({"x_role": "admin"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
+    assert evaluate(snapshot, sent({"x-role": "admin"}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+    assert evaluate(snapshot, sent({"x_role": "admin"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
     excluding = compile_snapshot(
         [SourceText("a.yaml", allow.replace("values: [admin]", "notValues: [banned]"))], Options()
     )
-    assert decide(excluding, sent({}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
-    assert decide(excluding, sent({"x_role": "banned"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
+    assert evaluate(excluding, sent({}), Evidence(), 0.0).reason is Reason.ALLOW_POLICY
+    assert evaluate(excluding, sent({"x_role": "banned"}), Evidence(), 0.0).reason is Reason.NO_MATCHING_POLICY
 
 
 def test_a_condition_on_a_header_is_unknown_if_another_spelling_is_present() -> None:
@@ -385,9 +385,9 @@ def test_a_deny_of_all_but_some_values_of_a_header_checks_each_value(
     ]
     sent = Headers({name: value for name, value in headers.items() if value}, exact=True)
     asked = RequestAttributes("GET", "/", "a", headers=sent)
-    decided = decide(denying(", ".join(unless)), asked, Evidence(), 0.0)
+    decided = evaluate(denying(", ".join(unless)), asked, Evidence(), 0.0)
     assert (decided.reason is Reason.DENY_POLICY) is denied, decided
-    istio = decide(denying(", ".join(unless), Options.istio()), asked, Evidence(), 0.0)
+    istio = evaluate(denying(", ".join(unless), Options.istio()), asked, Evidence(), 0.0)
     assert (istio.reason is Reason.DENY_POLICY) is not bool(set(values).intersection(headers.get("x-role", ())))
 
 
@@ -434,7 +434,7 @@ def test_a_condition_that_searches_header_names_is_unknown_if_a_name_is_ambiguou
     denied = conditional("request.headers.exists(h, h == 'x-role')", "DENY")
     for sent, expected in ((name, Reason.DENY_POLICY), ("x-other", Reason.ALLOW_POLICY)):
         asked = RequestAttributes("GET", "/", "a", headers=Headers({sent: ("admin",)}, exact=True))
-        assert decide(denied, asked, Evidence(), 0.0).reason is expected
+        assert evaluate(denied, asked, Evidence(), 0.0).reason is expected
     asked = RequestAttributes("GET", "/", "a", headers=Headers({name: ("admin",)}, exact=True))
     (line,) = explain(denied, asked, Evidence(), 0.0).matched
     assert ("may read as another" in line) is (name != "x-role")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.policies import ISTIO, STRICT, operation, policy, request, snapshot
 from zta_authz.errors import Reason
 from zta_authz.model.request import NO_EVIDENCE
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous
 
 _AMBIGUOUS = {
@@ -127,18 +127,18 @@ def test_an_escape_is_plain_only_if_both_readings_preserve_it(byte: int) -> None
 def test_a_path_of_8192_characters_is_decided_and_a_longer_one_is_refused_in_strict_only() -> None:
     strict, istio = (snapshot(json.dumps(_ALL), options=options) for options in (STRICT, ISTIO))
     longest = "/" + "a" * (MAX_PATH_CHARACTERS - 1)
-    assert decide(strict, request(path=longest), NO_EVIDENCE, 0.0).allowed
-    assert decide(strict, request(path=f"{longest}?{'q' * 50_000}"), NO_EVIDENCE, 0.0).allowed
-    refused = decide(strict, request(path=f"{longest}a?q"), NO_EVIDENCE, 0.0)
+    assert evaluate(strict, request(path=longest), NO_EVIDENCE, 0.0).allowed
+    assert evaluate(strict, request(path=f"{longest}?{'q' * 50_000}"), NO_EVIDENCE, 0.0).allowed
+    refused = evaluate(strict, request(path=f"{longest}a?q"), NO_EVIDENCE, 0.0)
     assert (refused.allowed, refused.reason) == (False, Reason.PATH_TOO_LONG)
     assert refused.detail == "8193 characters, more than 8192"
-    assert decide(istio, request(path=f"{longest}a"), NO_EVIDENCE, 0.0).allowed
+    assert evaluate(istio, request(path=f"{longest}a"), NO_EVIDENCE, 0.0).allowed
 
 
 def test_the_length_limit_applies_if_ambiguous_paths_are_accepted() -> None:
     lax = snapshot(json.dumps(_ALL), options=replace(STRICT, accept_ambiguous_paths=True))
-    assert decide(lax, request(path="/a//b"), NO_EVIDENCE, 0.0).allowed
-    assert decide(lax, request(path="/" + "%20" * 19_300), NO_EVIDENCE, 0.0).reason is Reason.PATH_TOO_LONG
+    assert evaluate(lax, request(path="/a//b"), NO_EVIDENCE, 0.0).allowed
+    assert evaluate(lax, request(path="/" + "%20" * 19_300), NO_EVIDENCE, 0.0).reason is Reason.PATH_TOO_LONG
 
 
 _ALL = policy("all", operation(paths=["*"]), operation(notPaths=["/x"]), operation(paths=["/{**}"]), {})
@@ -148,19 +148,19 @@ _ALL = policy("all", operation(paths=["*"]), operation(notPaths=["/x"]), operati
 def test_no_ambiguous_path_reaches_an_allow(path: str) -> None:
     strict, istio = (snapshot(json.dumps(_ALL), options=options) for options in (STRICT, ISTIO))
     for asked in (request(path=path), request(path=f"{path}?x=/public")):
-        refused = decide(strict, asked, NO_EVIDENCE, 0.0)
+        refused = evaluate(strict, asked, NO_EVIDENCE, 0.0)
         assert (refused.allowed, refused.reason) == (False, Reason.PATH_AMBIGUOUS)
         assert refused.detail == _AMBIGUOUS[path]
         assert refused.policy == ""
-        assert decide(istio, asked, NO_EVIDENCE, 0.0).reason is Reason.ALLOW_POLICY
+        assert evaluate(istio, asked, NO_EVIDENCE, 0.0).reason is Reason.ALLOW_POLICY
 
 
 @pytest.mark.parametrize("path", ["/", "/a/b?c=//../%2f;#", "/ADMIN", "/a/" + "b" * 5_000])
 def test_a_path_that_is_plain_before_its_query_reaches_the_rules(path: str) -> None:
-    assert decide(snapshot(json.dumps(_ALL)), request(path=path), NO_EVIDENCE, 0.0).allowed
+    assert evaluate(snapshot(json.dumps(_ALL)), request(path=path), NO_EVIDENCE, 0.0).allowed
 
 
 def test_upper_case_is_another_path() -> None:
     only = snapshot(json.dumps(policy("p", operation(paths=["/admin"]))))
-    assert decide(only, request(path="/admin"), NO_EVIDENCE, 0.0).allowed
-    assert decide(only, request(path="/ADMIN"), NO_EVIDENCE, 0.0).reason is Reason.NO_MATCHING_POLICY
+    assert evaluate(only, request(path="/admin"), NO_EVIDENCE, 0.0).allowed
+    assert evaluate(only, request(path="/ADMIN"), NO_EVIDENCE, 0.0).reason is Reason.NO_MATCHING_POLICY

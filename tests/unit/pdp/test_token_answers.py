@@ -12,7 +12,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 
 SIGNER = Signer()
@@ -65,7 +65,7 @@ def asked(
 
 
 def decide_page(request: RequestAttributes, text: str = PAGES) -> Decision:
-    return decide(snapshot(text), request, BROWSER, 0.0)
+    return evaluate(snapshot(text), request, BROWSER, 0.0)
 
 
 def test_a_request_with_a_bad_token_gets_the_response_of_the_rule_that_would_deny_it_without_one() -> None:

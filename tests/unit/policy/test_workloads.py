@@ -8,7 +8,7 @@ from tests.support.pki import ISSUER, NOW, Signer, jwks
 from zta_authz.errors import Reason, Refused
 from zta_authz.model.options import Gateway, NamedWorkload, Options, Workload
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.rules.table import MAX_VIEWS
@@ -102,7 +102,7 @@ def test_each_request_is_judged_by_its_own_workloads_policies() -> None:
     snapshot = compile_snapshot([SourceText("p.yaml", POLICIES)], SHARED)
 
     def verdict(request: RequestAttributes, caller: str) -> str:
-        decision = decide(snapshot, request, Evidence(), 0.0, caller)
+        decision = evaluate(snapshot, request, Evidence(), 0.0, caller)
         return f"{decision.reason} {decision.policy}".strip()
 
     assert verdict(to(ORDERS), ORDERS) == "allow_policy shop/orders"
@@ -142,11 +142,11 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/x"]}}]}]}
 
 def test_audit_and_dry_run_policies_are_told_and_decide_nothing() -> None:
     snapshot = compile_snapshot([SourceText("p.yaml", SHADOWS)], Options())
-    decision = decide(snapshot, RequestAttributes(method="GET", path="/x"), Evidence(), 0.0)
+    decision = evaluate(snapshot, RequestAttributes(method="GET", path="/x"), Evidence(), 0.0)
     assert decision.allowed
     told = [(shadow.action, shadow.policy, shadow.rule, shadow.dry_run) for shadow in decision.shadows]
     assert told == [("AUDIT", "default/watch", 0, False), ("DENY", "default/tried", 0, True)]
-    other = decide(snapshot, RequestAttributes(method="PUT", path="/y"), Evidence(), 0.0)
+    other = evaluate(snapshot, RequestAttributes(method="PUT", path="/y"), Evidence(), 0.0)
     assert other.allowed
     assert other.shadows == ()
 
@@ -174,7 +174,7 @@ def test_a_request_is_authenticated_by_its_own_workloads_issuers() -> None:
         extensions = named("shop", labels).context_extensions
         asked = RequestAttributes(method="GET", path="/", headers=headers, context_extensions=extensions)
         explained = explain(snapshot, asked, Evidence(), NOW, GATEWAY)
-        decision = decide(snapshot, asked, Evidence(), NOW, GATEWAY)
+        decision = evaluate(snapshot, asked, Evidence(), NOW, GATEWAY)
         assert explained.decision.reason is decision.reason
         return decision.reason.value
 

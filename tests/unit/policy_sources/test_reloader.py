@@ -14,7 +14,7 @@ import pytest
 from tests.support.configmap import ConfigMapMount, allow_path, replace_by_rename
 from tests.support.policies import STRICT, request
 from zta_authz.model.request import NO_EVIDENCE
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.policy_sources import reloader as module
 from zta_authz.policy_sources.compile_executor import CompileExecutor
 from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
@@ -55,7 +55,7 @@ class Kept:
     def allows(self, path: str) -> bool:
         snapshot = self.holder.current()
         assert snapshot is not None
-        return decide(snapshot, request(path=path), NO_EVIDENCE, time.time()).allowed
+        return evaluate(snapshot, request(path=path), NO_EVIDENCE, time.time()).allowed
 
     async def until(self, reached: Callable[[], bool], seconds: float = 20.0) -> None:
         async with asyncio.timeout(seconds):

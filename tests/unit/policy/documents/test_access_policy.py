@@ -9,7 +9,7 @@ import pytest
 from zta_authz.errors import DocumentErrors
 from zta_authz.model.options import Options
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide
+from zta_authz.pdp.decide import evaluate
 from zta_authz.pdp.explain import explain
 from zta_authz.pdp.snapshot import Snapshot, SourceText, compile_snapshot
 
@@ -28,7 +28,7 @@ def at(text: str) -> float:
 
 def reason(spec: str, now: float = 0.0, **request: object) -> str:
     attributes = RequestAttributes(**{"method": "GET", "path": "/"} | request)  # type: ignore[arg-type]
-    return decide(snapshot(spec), attributes, FRONTEND, now).reason.value
+    return evaluate(snapshot(spec), attributes, FRONTEND, now).reason.value
 
 
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
@@ -38,7 +38,7 @@ def test_an_unknown_condition_never_widens_access(action: str) -> None:
     texts = [SourceText("a.yaml", HEAD + spec)]
     if action == "DENY":
         texts.append(SourceText("b.yaml", allowed))
-    found = decide(compile_snapshot(texts, Options()), RequestAttributes(method="GET", path="/"), Evidence(), 0.0)
+    found = evaluate(compile_snapshot(texts, Options()), RequestAttributes(method="GET", path="/"), Evidence(), 0.0)
     assert found.reason.value == {"ALLOW": "no_matching_policy", "DENY": "deny_policy"}[action]
 
 
@@ -102,8 +102,8 @@ def test_the_rules_response_is_used_before_the_policys() -> None:
   - {}
 """
     found = snapshot(spec)
-    own = decide(found, RequestAttributes(method="GET", path="/own"), FRONTEND, 0.0).response
-    other = decide(found, RequestAttributes(method="GET", path="/x"), FRONTEND, 0.0).response
+    own = evaluate(found, RequestAttributes(method="GET", path="/own"), FRONTEND, 0.0).response
+    other = evaluate(found, RequestAttributes(method="GET", path="/x"), FRONTEND, 0.0).response
     assert own.set_headers == (("x-own", "1"),)
     assert (other.set_headers, other.remove_headers) == ((("x-team", "hats"),), ("x-debug",))
     assert found.table.output_headers == {"x-team", "x-own"}
@@ -111,7 +111,7 @@ def test_the_rules_response_is_used_before_the_policys() -> None:
 
 def test_a_header_whose_claim_is_absent_is_removed_so_that_nobody_can_send_it() -> None:
     spec = "  rules: [{response: {headers: {set: [{name: x-sub, claim: sub}, {name: x-deep, claim: [a, b]}]}}}]\n"
-    response = decide(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
+    response = evaluate(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
     assert (response.set_headers, response.remove_headers) == ((), ("x-sub", "x-deep"))
 
 
@@ -121,7 +121,7 @@ def test_a_denial_may_redirect() -> None:
   response: {redirect: {status: 303, location: "https://login.example/"}, message: please log in}
   rules: [{}]
 """
-    response = decide(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
+    response = evaluate(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
     assert (response.status, response.set_headers) == (303, (("location", "https://login.example/"),))
     assert response.message == "please log in"
 
@@ -303,11 +303,11 @@ def test_a_status_of_many_digits_is_a_fault_like_any_other(digits: int) -> None:
 
 def test_a_rule_may_have_a_name_which_decisions_and_their_shadows_carry() -> None:
     named = snapshot("  rules: [{name: reads, to: [{operation: {methods: [GET]}}]}, {}]\n")
-    get = decide(named, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0)
-    put = decide(named, RequestAttributes(method="PUT", path="/"), FRONTEND, 0.0)
+    get = evaluate(named, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0)
+    put = evaluate(named, RequestAttributes(method="PUT", path="/"), FRONTEND, 0.0)
     assert [(each.rule, each.rule_name) for each in (get, put)] == [(0, "reads"), (1, "")]
     audit = snapshot("  action: AUDIT\n  rules: [{name: all.of_it-2}]\n")
-    (shadow,) = decide(audit, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).shadows
+    (shadow,) = evaluate(audit, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).shadows
     assert shadow.rule_name == "all.of_it-2"
 
 
