@@ -1,4 +1,4 @@
-"""Snapshots compiled from texts, and a source of them that tests can change."""
+"""Snapshots compiled from texts, and a source of snapshots that tests can change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ spec:
 
 
 def hatshop(text: str = HATSHOP, *, trust_proxy: bool = True, check: CertificateCheck | None = None) -> Snapshot:
-    """`text` in force for the hat shop; the proxy's word for the peer is believed unless told otherwise."""
+    """Compile `text` for the hat shop; by default the proxy's name for the peer is trusted."""
     workload = Workload(labels={"app": "hatshop"})
     options = Options(workload=workload, trust_proxy=trust_proxy)
     if check is not None:
@@ -33,7 +33,7 @@ def hatshop(text: str = HATSHOP, *, trust_proxy: bool = True, check: Certificate
 
 
 class FixedSnapshot:
-    """Always gives `snapshot`."""
+    """A source that always returns `snapshot`."""
 
     def __init__(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot

@@ -1,4 +1,4 @@
-"""Laws of authentication: what is changed never verifies, what is hostile is refused and nothing else happens."""
+"""Invariants of authentication: a changed credential never verifies, and hostile input is refused without an error."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 TOKEN = Signer().token()
 ROOT = root()
 CERTIFICATE = presented(ROOT.issue())
-PLACES = rule(
+LOCATIONS_RULE = rule(
     from_headers=(FromHeader("authorization", "Bearer "), FromHeader("x-a")), from_params=("t",), from_cookies=("c",)
 )
-VERIFIERS = [verifier(PLACES, bundles=(bundle(ROOT.pem),), options=options) for options in (STRICT, ISTIO)]
+VERIFIERS = [verifier(LOCATIONS_RULE, bundles=(bundle(ROOT.pem),), options=options) for options in (STRICT, ISTIO)]
 PLAIN = verifier(rule())
 ANYTHING = st.text(st.characters(codec=None), max_size=60)
-ANYTHING_SOUND = st.text(max_size=20)
+ANY_ENCODABLE = st.text(max_size=20)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=30)
 SEGMENTS = st.text("abcXYZ019._-", min_size=1, max_size=10).filter(lambda segment: segment not in (".", ".."))
 
@@ -49,29 +49,27 @@ def test_a_token_changed_in_any_character_never_verifies(position: int, characte
 
 @settings(max_examples=50)
 @given(st.integers(0, len(TOKEN) - 1))
-def test_a_token_cut_off_or_lengthened_never_verifies(length: int) -> None:
+def test_a_truncated_or_lengthened_token_never_verifies(length: int) -> None:
     for changed in (TOKEN[:length], TOKEN + TOKEN[:length] + "A"):
         with pytest.raises(Refused):
             PLAIN.verify(request(authorization=f"Bearer {changed}"), NO_EVIDENCE, NOW)
 
 
-READINGS = [verifier(rule(), options=options) for options in (STRICT, ISTIO)]
+STRICT_AND_ISTIO = [verifier(rule(), options=options) for options in (STRICT, ISTIO)]
 
 
 @given(st.lists(st.sampled_from(JSON_MEMBERS), max_size=3), st.lists(st.sampled_from(HEADER_MEMBERS), max_size=2))
-def test_whatever_json_is_signed_strict_reading_takes_none_that_istios_refuses(
-    claims: list[str], members: list[str]
-) -> None:
+def test_strict_accepts_no_signed_json_that_istio_refuses(claims: list[str], members: list[str]) -> None:
     payload = ",".join((json.dumps(default_claims())[:-1], *claims)) + "}"
     header = ",".join(('{"alg":"ES256"', *members)) + "}"
     token = Signer().compact(header.encode("latin-1"), payload.encode("latin-1"))
-    strict, istio = (is_taken(subject, token) for subject in READINGS)
+    strict, istio = (is_accepted(subject, token) for subject in STRICT_AND_ISTIO)
     assert istio or not strict
     if not claims and not members:
         assert strict
 
 
-def is_taken(subject: IdentityVerifier, token: str) -> bool:
+def is_accepted(subject: IdentityVerifier, token: str) -> bool:
     try:
         subject.verify(request(authorization=f"Bearer {token}"), NO_EVIDENCE, NOW)
     except Refused:
@@ -80,9 +78,7 @@ def is_taken(subject: IdentityVerifier, token: str) -> bool:
 
 
 @given(ANYTHING, ANYTHING, ANYTHING, ANYTHING)
-def test_whatever_stands_where_tokens_may_stand_nothing_but_a_refusal_is_raised(
-    header: str, custom: str, query: str, cookie: str
-) -> None:
+def test_any_text_at_token_locations_raises_only_refusals(header: str, custom: str, query: str, cookie: str) -> None:
     asked = request(path=f"/?{query}&t={query}", authorization=header, x_a=custom, cookie=f"{cookie};c={cookie}")
     for subject in VERIFIERS:
         with contextlib.suppress(Refused):
@@ -90,7 +86,7 @@ def test_whatever_stands_where_tokens_may_stand_nothing_but_a_refusal_is_raised(
 
 
 @given(ANYTHING, ANYTHING)
-def test_whatever_is_said_of_the_peer_nothing_but_a_refusal_is_raised(principal: str, certificate: str) -> None:
+def test_any_evidence_of_a_peer_raises_only_refusals(principal: str, certificate: str) -> None:
     for subject in VERIFIERS:
         with contextlib.suppress(Refused):
             peer = subject.verify(request(), Evidence(principal, certificate), NOW).peer
@@ -108,8 +104,8 @@ def test_a_changed_certificate_is_refused_or_still_the_same_one(position: int, c
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANYTHING_SOUND,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANYTHING_SOUND, inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_ENCODABLE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_ENCODABLE, inner, max_size=3),
     max_leaves=6,
 )
 CLIENT = Signer(kid="", number=77)
@@ -122,9 +118,7 @@ FULL = verifier(
 
 
 @given(ANYTHING, ANYTHING, ANYTHING, st.sampled_from(["Bearer ", "DPoP ", "dpop", "", "Bearer DPoP "]))
-def test_whatever_stands_for_a_proof_or_key_nothing_but_a_refusal_is_raised(
-    token: str, proof: str, key: str, scheme: str
-) -> None:
+def test_any_text_as_proof_or_key_raises_only_refusals(token: str, proof: str, key: str, scheme: str) -> None:
     for text in (token, BOUND):
         for asked in (
             request(authorization=scheme + text, dpop=proof),
@@ -137,9 +131,7 @@ def test_whatever_stands_for_a_proof_or_key_nothing_but_a_refusal_is_raised(
 
 
 @given(JSON, JSON)
-def test_whatever_a_token_is_said_to_be_bound_to_nothing_but_its_own_peer_may_present_it(
-    cnf: object, sub: object
-) -> None:
+def test_a_token_with_any_confirmation_is_accepted_only_from_its_own_peer(cnf: object, sub: object) -> None:
     signed = Signer().compact('{"alg":"ES256","kid":"k1"}', json.dumps(default_claims() | {"cnf": cnf, "sub": sub}))
     with contextlib.suppress(Refused):
         FULL.verify(request(authorization=f"Bearer {signed}"), Evidence(FRONTEND, CERTIFICATE), NOW)
@@ -147,7 +139,7 @@ def test_whatever_a_token_is_said_to_be_bound_to_nothing_but_its_own_peer_may_pr
 
 
 @given(JSON, st.dictionaries(st.sampled_from(["typ", "alg", "jwk", "crit", "b64", "kid"]), JSON))
-def test_whatever_a_proof_says_nothing_but_a_refusal_is_raised(body: object, changed: dict[str, object]) -> None:
+def test_any_content_of_a_proof_raises_only_refusals(body: object, changed: dict[str, object]) -> None:
     header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": CLIENT.jwk()} | changed
     proof = CLIENT.compact(json.dumps(header), json.dumps(body))
     with pytest.raises(Refused):
@@ -155,14 +147,14 @@ def test_whatever_a_proof_says_nothing_but_a_refusal_is_raised(body: object, cha
 
 
 @given(ANYTHING)
-def test_an_address_in_one_spelling_is_spelt_so_already(text: str) -> None:
+def test_normalising_an_address_is_idempotent(text: str) -> None:
     for target in (text, f"https://a.example/{text}"):
-        spelt = normal_target(target)
-        assert spelt is None or normal_target(spelt) == spelt
+        normalised = normal_target(target)
+        assert normalised is None or normal_target(normalised) == normalised
 
 
 @given(NAMES, st.lists(SEGMENTS, max_size=6))
-def test_a_spiffe_id_reads_back_as_it_was_written(domain: str, segments: list[str]) -> None:
+def test_a_spiffe_id_is_formatted_as_it_was_parsed(domain: str, segments: list[str]) -> None:
     text = "/".join((f"spiffe://{domain}", *segments))
     spiffe_id = SpiffeId.parse(text)
     assert str(spiffe_id) == text
@@ -172,13 +164,13 @@ def test_a_spiffe_id_reads_back_as_it_was_written(domain: str, segments: list[st
 @given(
     st.one_of(ANYTHING, ANYTHING.map(lambda rest: f"spiffe://a/{rest}"), ANYTHING.map(lambda rest: f"spiffe://{rest}"))
 )
-def test_a_text_that_is_taken_for_a_spiffe_id_is_that_very_text(text: str) -> None:
+def test_an_accepted_spiffe_id_is_formatted_as_the_same_text(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert str(SpiffeId.parse(text)) == text
 
 
 @given(st.binary(max_size=40), st.text("ABab01-_+/=\n ", max_size=40))
-def test_base64url_has_one_spelling_for_each_value(data: bytes, text: str) -> None:
+def test_base64url_has_one_encoding_for_each_value(data: bytes, text: str) -> None:
     assert base64url_decode(base64url_encode(data)) == data
     with contextlib.suppress(ValueError):
         assert base64url_encode(base64url_decode(text)) == text

@@ -1,4 +1,4 @@
-"""Laws of the sans-IO connection: pieces don't matter, nothing makes it raise, nothing makes it hold more than it may."""
+"""Invariants of the sans-IO connection: fragmentation does not matter, nothing makes it raise or exceed its limits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL = Bounds(
     max_empty_frames=20,
     max_other_frames=20,
 )
-MOST_HELD = SMALL.max_buffered_bytes + 16_384 + SMALL.max_unsent_bytes + 16_384 + 9
+MAX_BUFFERED_BYTES = SMALL.max_buffered_bytes + 16_384 + SMALL.max_unsent_bytes + 16_384 + 9
 
 payloads = st.one_of(
     st.sampled_from(
@@ -80,12 +80,12 @@ conversations = st.builds(
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({min(cut, len(data)) for cut in cuts})
-    return [data[begin:end] for begin, end in zip([0, *places], [*places, len(data)], strict=True)]
+    offsets = sorted({min(cut, len(data)) for cut in cuts})
+    return [data[begin:end] for begin, end in zip([0, *offsets], [*offsets, len(data)], strict=True)]
 
 
 @given(data=conversations, cuts=st.lists(st.integers(0, 5000), max_size=12))
-def test_the_pieces_in_which_bytes_come_change_nothing(data: bytes, cuts: list[int]) -> None:
+def test_fragmentation_of_bytes_changes_nothing(data: bytes, cuts: list[int]) -> None:
     whole, pieces = Connection(SMALL, 0.0), Connection(SMALL, 0.0)
     expected = whole.receive(data, 0.0)
     events: list[Event] = []
@@ -97,7 +97,7 @@ def test_the_pieces_in_which_bytes_come_change_nothing(data: bytes, cuts: list[i
 
 
 @given(data=conversations)
-def test_bytes_one_by_one_are_the_same_bytes(data: bytes) -> None:
+def test_single_bytes_give_the_same_result(data: bytes) -> None:
     data = data[:3000]
     whole, pieces = Connection(SMALL, 0.0), Connection(SMALL, 0.0)
     expected = whole.receive(data, 0.0)
@@ -121,7 +121,7 @@ steps = st.lists(
 
 @hypothesis_settings(max_examples=300)
 @given(script=steps, greet=st.sampled_from([True, True, True, False]))
-def test_whatever_comes_and_whatever_we_do_nothing_is_raised_and_nothing_held_past_the_bounds(
+def test_no_sequence_of_steps_raises_or_exceeds_the_limits(
     script: list[bytes | tuple[object, ...]], greet: bool
 ) -> None:
     connection = Connection(SMALL, 0.0)
@@ -148,19 +148,19 @@ def test_whatever_comes_and_whatever_we_do_nothing_is_raised_and_nothing_held_pa
         assert all(event.stream < denied_from for event in events if isinstance(event, Request))
         assert unsent_without_reason(connection._out) == []
         waiting += [event.stream for event in events if isinstance(event, Request)]
-        assert connection.buffered_bytes <= MOST_HELD
-        frames_of(connection.bytes_to_send())  # whole and well-formed frames, whatever happened
+        assert connection.buffered_bytes <= MAX_BUFFERED_BYTES
+        frames_of(connection.bytes_to_send())  # complete and well-formed frames in any case
         assert connection.finished or connection.fault is None
 
 
 def unsent_without_reason(out: Outbound) -> list[int]:
-    """Streams whose answers wait although every window is open, or that are not known to be ready."""
+    """Streams whose answers wait with all windows open, or that are open but not marked ready."""
     own = {stream: out._stream_window + out._credit.get(stream, 0) for stream in out._waiting}
     return [stream for stream, window in own.items() if window > 0 and (out._window > 0 or stream not in out._ready)]
 
 
 @given(data=st.binary(max_size=300))
-def test_any_bytes_at_all_are_taken_or_refused(data: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused(data: bytes) -> None:
     for start in (b"", PREFACE, PREFACE + settings(())):
         connection = Connection(SMALL, 0.0)
         connection.receive(start + data, 0.0)
@@ -176,38 +176,38 @@ fields = st.lists(
 @given(
     lists=st.lists(fields, min_size=1, max_size=8), huffman_coded=st.booleans(), size=st.sampled_from([4096, 100, 0])
 )
-def test_what_another_encoder_encodes_is_decoded(
+def test_blocks_of_another_encoder_are_decoded(
     lists: list[list[tuple[str, str]]], huffman_coded: bool, size: int
 ) -> None:
     encoder, decoder = hpack.Encoder(), Decoder(4096, 1_000_000)
     encoder.header_table_size = size
-    for wanted in lists:
-        assert decoder.decode(encoder.encode(wanted, huffman=huffman_coded)) == wanted
+    for expected in lists:
+        assert decoder.decode(encoder.encode(expected, huffman=huffman_coded)) == expected
 
 
 @hypothesis_settings(max_examples=300)
 @given(blocks=st.lists(st.one_of(st.binary(max_size=40), st.builds(block, fields)), min_size=1, max_size=4))
-def test_any_bytes_decode_as_another_decoder_decodes_them(blocks: list[bytes]) -> None:
-    """It may only be stricter: shorter integers, fewer table size updates, no index past the table's."""
-    ours, theirs = Decoder(4096, 1_000_000), hpack.Decoder(1_000_000)
+def test_any_bytes_decode_as_with_another_decoder(blocks: list[bytes]) -> None:
+    """Our decoder may only be stricter: shorter integers, fewer table size updates, no index beyond the table."""
+    subject, reference = Decoder(4096, 1_000_000), hpack.Decoder(1_000_000)
     for data in blocks:
         try:
-            found = ours.decode(data)
+            decoded = subject.decode(data)
         except ConnectionFault:
             return
-        assert found == [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in theirs.decode(data, raw=True)
+        assert decoded == [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in reference.decode(data, raw=True)
         ]
 
 
 @given(st.binary(max_size=60))
-def test_what_is_no_huffman_string_for_another_decoder_is_none_for_ours(data: bytes) -> None:
+def test_huffman_strings_decode_as_with_another_decoder(data: bytes) -> None:
     try:
         expected = hpack.huffman_table.decode_huffman(data)
     except HPACKDecodingError:
         expected = None
     try:
-        found = huffman.decode(data, 1000)
+        decoded = huffman.decode(data, 1000)
     except ConnectionFault:
-        found = None
-    assert found == expected
+        decoded = None
+    assert decoded == expected

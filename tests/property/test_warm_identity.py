@@ -1,4 +1,4 @@
-"""Laws of what is kept about callers: whoever was seen before is judged exactly as by a verifier that knows nobody."""
+"""Invariants of cached identities: a verifier with warm caches decides exactly like a new one."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ SETS: tuple[dict[str, Any], ...] = (
 )
 
 
-def made(number: int, keys: int) -> IdentityVerifier:
+def new_verifier(number: int, keys: int) -> IdentityVerifier:
     rules = (rule(audiences=(AUDIENCE,)), rule(audiences=("elsewhere",), policy="default/second"))
     subject = verifier(*rules, bundles=(bundle(ROOT.pem),), options=STRICT, **SETS[number])
-    put(subject, keys)
+    publish_keys(subject, keys)
     return subject
 
 
-def put(subject: IdentityVerifier, keys: int) -> None:
-    """The issuer's keys from now on."""
+def publish_keys(subject: IdentityVerifier, keys: int) -> None:
+    """Publish the issuer's keys."""
     current = KEY_SETS[keys]
     for slot in subject.key_slots:
         slot.current = current
@@ -77,12 +77,12 @@ def outcome(subject: IdentityVerifier, asked: RequestAttributes, evidence: Evide
         return refused.reason
 
 
-def asked_with(token: str, place: int) -> RequestAttributes:
-    if place == 0:
+def asked_with(token: str, location: int) -> RequestAttributes:
+    if location == 0:
         return bearer(token, path="/orders?expand=items")
-    if place == 1:
+    if location == 1:
         return request(path=f"/orders?access_token={token}")
-    if place == 2:
+    if location == 2:
         return request(authorization=f"bearer  {token} ")
     return bearer(token, path=f"/orders?a=b&access_token={token}")
 
@@ -102,29 +102,29 @@ calls = st.tuples(
     made_calls=st.lists(calls, min_size=4, max_size=12),
 )
 @settings(max_examples=200, deadline=None)
-def test_a_caller_that_is_known_is_judged_as_one_that_is_not(
+def test_a_cached_caller_is_decided_like_a_new_one(
     number: int, tokens: tuple[str, str], made_calls: list[tuple[int, int, Evidence, float, int]]
 ) -> None:
-    warm = made(number, 0)
-    for which, place, evidence, later, keys in made_calls:
-        put(warm, keys)
-        request = asked_with(tokens[which], place)
-        wanted = outcome(made(number, keys), request, evidence, NOW + later)
+    warm = new_verifier(number, 0)
+    for which, location, evidence, later, keys in made_calls:
+        publish_keys(warm, keys)
+        request = asked_with(tokens[which], location)
+        expected = outcome(new_verifier(number, keys), request, evidence, NOW + later)
         for _ in range(2):
-            assert outcome(warm, request, evidence, NOW + later) == wanted
+            assert outcome(warm, request, evidence, NOW + later) == expected
 
 
 AUTHN = str(Path(authn.__path__[0]))
 OTHER = "spiffe://cluster.local/ns/default/sa/orders"
-STRANGER = Evidence(OTHER, presented(ROOT.issue(uris=(OTHER,))))
+OTHER_CALLER = Evidence(OTHER, presented(ROOT.issue(uris=(OTHER,))))
 
 
 def verified_while(
-    subject: IdentityVerifier, asked: RequestAttributes, evidence: Evidence, at: int
+    subject: IdentityVerifier, asked: RequestAttributes, evidence: Evidence, line: int
 ) -> tuple[str, bool]:
-    """Who asked. Before the `at`th line of authentication, as another thread may, a stranger asks with the same token.
+    """Verify a request while another caller is verified with the same token before the given line, as in a thread.
 
-    Also whether there is such a line.
+    Return the caller's principal, and whether authentication has such a line.
     """
     lines = 0
 
@@ -134,25 +134,25 @@ def verified_while(
             return None
         if event == "line":
             lines += 1
-            if lines == at + 1:
-                subject.verify(asked, STRANGER, NOW, trial=True)  # not traced: a trace function is not while it runs
+            if lines == line + 1:
+                subject.verify(asked, OTHER_CALLER, NOW, trial=True)  # not traced, as it runs in a trace function
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        found = subject.verify(asked, evidence, NOW)
+        identity = subject.verify(asked, evidence, NOW)
     finally:
         sys.settrace(before)
-    return found.principal, lines > at
+    return identity.principal, lines > line
 
 
-def test_whoever_is_explained_between_two_lines_lends_nobody_its_identity() -> None:
-    subject, asked = made(0, 0), bearer(TOKENS[0])
-    at, there_is_more = 0, True
-    while there_is_more:
+def test_an_explanation_between_two_lines_never_leaks_its_identity() -> None:
+    subject, asked = new_verifier(0, 0), bearer(TOKENS[0])
+    line, more_lines = 0, True
+    while more_lines:
         subject.verify(asked, PEER, NOW)
-        principal, there_is_more = verified_while(subject, asked, PEER, at)
-        assert principal == FRONTEND, f"before line {at} of authentication"
-        at += 1
-    assert at > 10
+        principal, more_lines = verified_while(subject, asked, PEER, line)
+        assert principal == FRONTEND, f"before line {line} of authentication"
+        line += 1
+    assert line > 10

@@ -1,4 +1,4 @@
-"""CheckRequests as a proxy would send them, and decisions as the core would make them."""
+"""CheckRequests as a proxy sends them, and decisions as the core makes them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_request(headers: Iterable[tuple[str, bytes]] = (), *, method: str = "G
 
 
 def attributes(**headers: str) -> RequestAttributes:
-    """A request with these headers, each name as it is written."""
+    """A request with these headers, names unchanged."""
     return RequestAttributes(
         method="GET",
         path="/orders/7?access_token=secret#x",
@@ -49,7 +49,7 @@ def attributes(**headers: str) -> RequestAttributes:
 
 
 def identity(principal: str = FRONTEND, changes: Changes = NO_CHANGES) -> Identity:
-    """The frontend, or whoever else; a principal that is no SPIFFE ID is one of Istio's reading."""
+    """The frontend or another caller; a principal that is not a SPIFFE ID is one with Istio semantics."""
     spiffe_id = SpiffeId.parse(principal) if principal == FRONTEND else None
     return Identity(peer=Peer((principal,), spiffe_id, PeerTrust.CERTIFICATE), changes=changes)
 
@@ -68,5 +68,5 @@ def deny(reason: Reason = Reason.DENY_POLICY, response: Response = NO_RESPONSE) 
 def answer(
     decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
 ) -> bytes:
-    """The bytes that `decision` is answered with."""
+    """The encoded response for `decision`."""
     return ENCODER.encode(finalize(decision), decision_id, request, guarded)

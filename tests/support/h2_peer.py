@@ -1,4 +1,4 @@
-"""Peers of our HTTP/2 connection: a proper client (the h2 library), and frames written one by one (hyperframe, hpack)."""
+"""Peers for our HTTP/2 connection: a conforming client (the h2 library), and single frames (hyperframe, hpack)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Fields = Iterable[tuple[str, str]]
 
 
 def call_with(*changes: tuple[str, str | None]) -> list[tuple[str, str]]:
-    """The fields of a call: named ones replaced in place, removed (None), or added at the end."""
+    """The fields of a call, with fields replaced in place, removed (None) or appended."""
     changed = dict(changes)
     fields = [(name, changed.get(name, value)) for name, value in CALL]
     fields += [(name, value) for name, value in changes if name not in dict(CALL)]
@@ -39,12 +39,12 @@ def call_with(*changes: tuple[str, str | None]) -> list[tuple[str, str]]:
 
 
 def message(content: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """A length-prefixed message, right unless told otherwise."""
+    """A length-prefixed message, correct unless `flag` or `length` is given."""
     return bytes((flag,)) + (len(content) if length is None else length).to_bytes(4, "big") + content
 
 
 def block(fields: Fields = CALL) -> bytes:
-    """A header block that leaves the dynamic table alone."""
+    """A header block that does not use the dynamic table."""
     encoded = b""
     for name, value in fields:
         encoded += b"\x00" + _string(name.encode("latin-1")) + _string(value.encode("latin-1"))
@@ -56,19 +56,19 @@ def _string(raw: bytes) -> bytes:
 
 
 def frames_of(data: bytes) -> list[Frame]:
-    """The frames in `data`, which holds whole ones."""
+    """Parse `data`, which must consist of complete frames."""
     frames = []
     view = memoryview(data)
     while view:
-        made, length = Frame.parse_frame_header(view[:9])
-        made.parse_body(view[9 : 9 + length])
-        frames.append(made)
+        parsed, length = Frame.parse_frame_header(view[:9])
+        parsed.parse_body(view[9 : 9 + length])
+        frames.append(parsed)
         view = view[9 + length :]
     return frames
 
 
 class RawPeer:
-    """Writes what it likes to a connection of ours, and reads the frames that come back."""
+    """Sends arbitrary bytes and frames to a `Connection`, and reads the frames that it sends."""
 
     def __init__(
         self,
@@ -86,30 +86,30 @@ class RawPeer:
             self.replies()
 
     def send(self, *data: bytes | Frame) -> list[Event]:
-        """Give it bytes and frames, all at once."""
+        """Send bytes and frames in one piece; return the events."""
         raw = b"".join(part.serialize() if isinstance(part, Frame) else part for part in data)
         return self.connection.receive(raw, self.now)
 
     def replies(self) -> list[Frame]:
-        """What it says since the last time."""
+        """The frames that the connection has sent since the last call."""
         return frames_of(self.connection.bytes_to_send())
 
     def fields(self, frame: Frame) -> dict[str, str]:
-        """The fields of a HEADERS frame; ask for each one, in order, once."""
+        """Decode the fields of a HEADERS frame. Decode each frame once, in order."""
         assert isinstance(frame, HeadersFrame)
         return {str(name): str(value) for name, value in self._decoder.decode(frame.data)}
 
     def goaway(self) -> int | None:
-        """The error code of a GOAWAY among what it says, None if there is none."""
+        """The error code of a GOAWAY among the replies, None without one."""
         return next((reply.error_code for reply in self.replies() if isinstance(reply, GoAwayFrame)), None)
 
     def reset(self) -> dict[int, int]:
-        """The error codes of RST_STREAM frames among what it says, by stream."""
+        """The error codes of RST_STREAM frames among the replies, by stream."""
         return {reply.stream_id: reply.error_code for reply in self.replies() if isinstance(reply, RstStreamFrame)}
 
 
 class ProperPeer:
-    """A client of the h2 library, joined to a connection of ours without a network."""
+    """A client of the h2 library, connected to a `Connection` without a network."""
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.connection = Connection(bounds or Bounds(), 0.0)
@@ -120,7 +120,7 @@ class ProperPeer:
         self.exchange()
 
     def exchange(self) -> None:
-        """Carry bytes to and fro until both are silent."""
+        """Transfer bytes in both directions until there are none."""
         while True:
             to_server = self.client.data_to_send()
             if to_server:
@@ -132,7 +132,7 @@ class ProperPeer:
                 return
 
     def call(self, content: bytes, fields: Sequence[tuple[str, str]] = CALL) -> int:
-        """Send a whole call; its stream."""
+        """Send a complete call; return its stream."""
         stream: int = self.client.get_next_available_stream_id()
         self.client.send_headers(stream, fields)
         framed = message(content)
@@ -147,7 +147,7 @@ class ProperPeer:
         return stream
 
     def respond(self, stream: int, content: bytes) -> None:
-        """Answer a call, and carry what follows; the client opens its windows as it reads."""
+        """Answer a call and transfer all bytes; the client opens its windows as it reads."""
         self.connection.respond(stream, content, 0.0)
         while True:
             before = len(self.events)
@@ -159,7 +159,7 @@ class ProperPeer:
                 return
 
     def content(self, stream: int) -> bytes:
-        """What came on a stream."""
+        """The content received on a stream."""
         return b"".join(e.data for e in self.events if isinstance(e, h2.events.DataReceived) and e.stream_id == stream)
 
     def status(self, stream: int) -> str | None:

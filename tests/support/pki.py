@@ -1,6 +1,6 @@
-"""Mints what tests present: authorities, X.509-SVIDs with any defect, and JWTs with any defect.
+"""Creates credentials for tests: authorities, and X.509-SVIDs and JWTs with any defect.
 
-Everything is made on the spot; no key of it protects anything. `NOW` is the time that tests call now.
+All keys are generated at run time and protect nothing. `NOW` is the current time in tests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 
 @functools.cache
 def private_key(kind: str = "P-256", number: int = 0) -> PrivateKey:
-    """The `number`th key of `kind`: `P-256`, `P-384`, `P-521`, `P-224`, `Ed25519` or `RSA-<bits>`; kept, as RSA is slow."""
+    """The `number`th key of `kind`: `P-256`, `P-384`, `P-521`, `P-224`, `Ed25519` or `RSA-<bits>`; cached, because RSA is slow."""
     del number  # only tells keys apart
     if kind == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
@@ -52,7 +52,7 @@ def private_key(kind: str = "P-256", number: int = 0) -> PrivateKey:
 
 @functools.cache
 def long_exponent_key(bits: int = 3072) -> rsa.RSAPrivateKey:
-    """A key that signs as it should, with a public exponent about as long as its modulus."""
+    """A valid signing key, with a public exponent about as long as its modulus."""
     numbers = rsa.generate_private_key(65537, bits).private_numbers()
     p, q = numbers.p, numbers.q
     totient = (p - 1) * (q - 1)
@@ -73,7 +73,7 @@ def name(text: str) -> x509.Name:
 
 
 def key_usage(**on: bool) -> x509.KeyUsage:
-    """Key usage with just the bits named in `on`."""
+    """Key usage with only the bits named in `on`."""
     bits = dict.fromkeys(
         (
             "digital_signature",
@@ -98,7 +98,7 @@ BOTH_SIDES = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKey
 
 @dataclass(frozen=True)
 class Profile:
-    """What goes into a certificate. The default is a proper SVID of the frontend, an hour old and valid for another.
+    """The fields of a certificate. The default is a valid SVID of the frontend, an hour old and valid for another.
 
     `extra` are further extensions as (value, critical); `basic` None leaves basic constraints out, as does `usage`.
     """
@@ -136,11 +136,11 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """Its certificate in PEM."""
+        """The certificate in PEM."""
         return pem(self.certificate)
 
     def issue(self, profile: Profile | None = None, **changed: Any) -> x509.Certificate:
-        """A certificate of `profile` (a proper SVID unless given) with the fields in `changed`."""
+        """Issue a certificate of `profile` (by default a valid SVID) with the fields in `changed`."""
         return _mint(replace(profile or Profile(), **changed), self.certificate.subject, self.key)
 
     def intermediate(self, label: str, **changed: Any) -> Authority:
@@ -188,7 +188,7 @@ _RSA_SHA1 = bytes.fromhex("06092a864886f70d010105")
 
 
 def with_sha1(certificate: x509.Certificate, signer: PrivateKey) -> x509.Certificate:
-    """The certificate, issued with an RSA key and SHA-256, as if `signer` had used SHA-1, which no library signs with."""
+    """Replace an RSA signature with SHA-256 by one with SHA-1, which no library creates."""
     assert isinstance(signer, rsa.RSAPrivateKey)
     der = certificate.public_bytes(Encoding.DER).replace(_RSA_SHA256, _RSA_SHA1)
     signed = x509.load_der_x509_certificate(der).tbs_certificate_bytes
@@ -197,7 +197,7 @@ def with_sha1(certificate: x509.Certificate, signer: PrivateKey) -> x509.Certifi
 
 
 def with_negative_serial(certificate: x509.Certificate) -> bytes:
-    """The same in DER, but its serial number's first bit set: RFC 5280 has none that is not positive."""
+    """The certificate in DER with a negative serial number, which RFC 5280 forbids."""
     der, number = certificate.public_bytes(Encoding.DER), certificate.serial_number
     encoded = number.to_bytes(number.bit_length() // 8 + 1, "big")
     return der.replace(encoded, bytes((encoded[0] | 0x80,)) + encoded[1:], 1)
@@ -207,26 +207,26 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 def twin(certificate: x509.Certificate) -> x509.Certificate:
-    """What a holder makes of a certificate that a P-256 key signed: the same signed part under (r, n - s)."""
+    """The other encoding of a certificate signed by a P-256 key, with the signature (r, n - s)."""
     r, s = decode_dss_signature(certificate.signature)
     return _with_signature(certificate, encode_dss_signature(r, _P256_ORDER - s))
 
 
 def with_unused_bits(certificate: x509.Certificate) -> x509.Certificate:
-    """The certificate, but its signature, which must end with a zero bit, says that this bit is not used."""
+    """The certificate with its signature's last bit, which must be zero, declared unused."""
     assert certificate.signature[-1] % 2 == 0
     return _with_signature(certificate, certificate.signature, unused=1)
 
 
 def _with_signature(certificate: x509.Certificate, signature: bytes, unused: int = 0) -> x509.Certificate:
     der, old = certificate.public_bytes(Encoding.DER), certificate.signature
-    assert (der[1], len(signature) < 120) == (0x82, True), "the lengths in front are not written for others"
+    assert (der[1], len(signature) < 120) == (0x82, True), "only this form of the outer length is supported"
     body = der[4 : -len(old) - 3] + bytes((3, len(signature) + 1, unused)) + signature
     return x509.load_der_x509_certificate(b"\x30\x82" + len(body).to_bytes(2, "big") + body)
 
 
 def pem(*certificates: x509.Certificate) -> str:
-    """The certificates in PEM, one after the other."""
+    """The certificates in PEM, concatenated."""
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
 
 
@@ -248,7 +248,7 @@ def b64(data: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class Signer:
-    """A token issuer's key: `alg` signs, `kid` names it ("" for none)."""
+    """A token issuer's key with its `alg` and `kid` ("" for none)."""
 
     alg: str = "ES256"
     kid: str = "k1"
@@ -258,11 +258,11 @@ class Signer:
 
     @property
     def key(self) -> Any:
-        """What signs."""
+        """The private key or secret."""
         return self.secret or private_key(self.kind, self.number)
 
     def jwk(self, **changed: Any) -> dict[str, Any]:
-        """The public JWK (of a secret: the secret one), with the members in `changed`; None takes one away."""
+        """The public JWK (for a secret, the secret JWK) with the members in `changed`; None removes a member."""
         if self.secret:
             jwk: dict[str, Any] = {"kty": "oct", "k": b64(self.secret)}
         else:
@@ -281,9 +281,9 @@ class Signer:
         return algorithm.sign(message, self.key)
 
     def token(self, header: dict[str, Any] | str | None = None, **claims: Any) -> str:
-        """A token with `default_claims`, changed by `claims` (None takes one away), and header members `header`.
+        """A token with `default_claims`, changed by `claims` (None removes a claim), and header members `header`.
 
-        A `header` given as text is used as it is. The signature is right whatever the header says.
+        A `header` given as text is used unchanged. The signature is valid for any header.
         """
         if not isinstance(header, str):
             members = {"alg": self.alg, "typ": "JWT"} | ({"kid": self.kid} if self.kid else {}) | (header or {})
@@ -292,7 +292,7 @@ class Signer:
         return self.compact(header, json.dumps(body))
 
     def compact(self, header: str | bytes, payload: str | bytes) -> str:
-        """The token of these very texts, signed."""
+        """Sign a token of exactly these texts."""
         message = f"{b64(header)}.{b64(payload)}"
         return f"{message}.{b64(self.sign(message.encode()))}"
 
@@ -302,7 +302,7 @@ AUDIENCE = "hatshop"
 
 
 def default_claims() -> dict[str, Any]:
-    """The claims of a token that is fine at `NOW`."""
+    """The claims of a token that is valid at `NOW`."""
     return {"iss": ISSUER, "sub": "alice", "aud": AUDIENCE, "iat": NOW - 60, "exp": NOW + HOUR}
 
 

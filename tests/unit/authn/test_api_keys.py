@@ -66,7 +66,7 @@ KEYS = {
     "a character less": Case(request(x_api_key=SECRET[:-1])),
     "another case": Case(request(x_api_key=SECRET.swapcase())),
     "its digest": Case(request(x_api_key=digest(SECRET).hex())),
-    "its digest as it is written": Case(request(x_api_key=f"sha256:{digest(SECRET).hex()}")),
+    "its digest as written in the document": Case(request(x_api_key=f"sha256:{digest(SECRET).hex()}")),
     "a newline behind it": Case(request(x_api_key=SECRET + "\n")),
     "a NUL behind it": Case(request(x_api_key=SECRET + "\x00")),
     "a scheme before it": Case(request(x_api_key=f"Bearer {SECRET}")),
@@ -87,7 +87,7 @@ KEYS = {
         sets=(keys(acme(key(not_before=NOW + 1))),),
         good_sets=(keys(acme(key(not_before=NOW))),),
     ),
-    "taken back": Case(request(x_api_key=SECRET), sets=(keys(acme(key(NEXT))),), good_sets=(keys(acme()),)),
+    "removed from the set": Case(request(x_api_key=SECRET), sets=(keys(acme(key(NEXT))),), good_sets=(keys(acme()),)),
     "a bad one in a second header": Case(
         request(x_api_key=SECRET, x_partner=OTHERS),
         sets=(keys(acme()), keys(ApiKeyClient("b", (), (key(NEXT),)), header="x-partner")),

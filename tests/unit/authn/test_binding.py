@@ -58,7 +58,7 @@ BINDINGS = {
     "the certificate, and a key without proof": Case(
         B, SIGNER.token(cnf={"x5t#S256": THUMBPRINT, "jkt": THUMBPRINT}), bound_to(THUMBPRINT)
     ),
-    "what is not understood": Case(
+    "only an unsupported member": Case(
         B, SIGNER.token(cnf={"kid": "x"}), SIGNER.token(cnf={"kid": "x", "x5t#S256": THUMBPRINT})
     ),
     "a key given whole": Case(B, SIGNER.token(cnf={"jwk": SIGNER.jwk()}), SIGNER.token()),
@@ -71,7 +71,7 @@ BINDINGS = {
     "a list of digests": Case(INVALID, bound_to([THUMBPRINT]), bound_to(THUMBPRINT)),
     "an empty digest": Case(INVALID, bound_to(""), bound_to(THUMBPRINT)),
     "a cnf that is text": Case(INVALID, SIGNER.token(cnf=THUMBPRINT), bound_to(THUMBPRINT)),
-    "a jkt that is no digest": Case(INVALID, SIGNER.token(cnf={"jkt": "x"}), SIGNER.token()),
+    "a jkt that is not a digest": Case(INVALID, SIGNER.token(cnf={"jkt": "x"}), SIGNER.token()),
 }
 
 
@@ -131,9 +131,9 @@ LIMITS: dict[str, tuple[Reason, dict[str, Any], str, str]] = {
         SIGNER.token(iat=NOW - 61),
         SIGNER.token(iat=NOW - 60),
     ),
-    "of no known age": (Reason.TOKEN_TOO_OLD, {"max_token_age": 60.0}, SIGNER.token(iat=None), SIGNER.token(iat=NOW)),
+    "of unknown age": (Reason.TOKEN_TOO_OLD, {"max_token_age": 60.0}, SIGNER.token(iat=None), SIGNER.token(iat=NOW)),
     "unbound": (Reason.TOKEN_BINDING, {"require_bound": True}, SIGNER.token(), bound_to(THUMBPRINT)),
-    "an algorithm too many": (
+    "an algorithm that is not allowed": (
         Reason.TOKEN_ALGORITHM,
         {"algorithms": ("RS256", "ES384")},
         SIGNER.token(),

@@ -166,7 +166,7 @@ CONNECTION_ERRORS = {
     "WINDOW_UPDATE on an idle stream": (frame(8, 0, 5, b"\0\0\0\1"), ErrorCode.PROTOCOL_ERROR),
     "WINDOW_UPDATE of 3 bytes": (frame(8, 0, 0, bytes(3)), ErrorCode.FRAME_SIZE_ERROR),
     "WINDOW_UPDATE of 0": (frame(8, 0, 0, bytes(4)), ErrorCode.PROTOCOL_ERROR),
-    "WINDOW_UPDATE past 2^31-1": (frame(8, 0, 0, b"\x7f\xff\xff\xff"), ErrorCode.FLOW_CONTROL_ERROR),
+    "WINDOW_UPDATE above 2^31-1": (frame(8, 0, 0, b"\x7f\xff\xff\xff"), ErrorCode.FLOW_CONTROL_ERROR),
     "SETTINGS on a stream": (frame(4, 0, 1, b""), ErrorCode.PROTOCOL_ERROR),
     "SETTINGS of 5 bytes": (frame(4, 0, 0, bytes(5)), ErrorCode.FRAME_SIZE_ERROR),
     "an acknowledgement with content": (frame(4, 1, 0, bytes(6)), ErrorCode.FRAME_SIZE_ERROR),
@@ -184,10 +184,10 @@ CONNECTION_ERRORS = {
     "HEADERS with 4 bytes of priority": (frame(1, 0x25, 1, bytes(4)), ErrorCode.FRAME_SIZE_ERROR),
     "padded HEADERS without padding": (frame(1, 0xD, 1, b""), ErrorCode.FRAME_SIZE_ERROR),
     "PUSH_PROMISE": (frame(5, 4, 1, bytes(4)), ErrorCode.PROTOCOL_ERROR),
-    "CONTINUATION of nothing": (frame(9, 4, 1, b""), ErrorCode.PROTOCOL_ERROR),
-    "a frame past our limit": (frame(0, 0, 1, bytes(16_385)), ErrorCode.FRAME_SIZE_ERROR),
+    "CONTINUATION without HEADERS": (frame(9, 4, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "a frame above our limit": (frame(0, 0, 1, bytes(16_385)), ErrorCode.FRAME_SIZE_ERROR),
     "a header block that ends in a field": (frame(1, 5, 1, b"\x00\x05ab"), ErrorCode.COMPRESSION_ERROR),
-    "an index past the table": (frame(1, 5, 1, b"\xff\x7f"), ErrorCode.COMPRESSION_ERROR),
+    "an index beyond the table": (frame(1, 5, 1, b"\xff\x7f"), ErrorCode.COMPRESSION_ERROR),
     "a table larger than offered": (frame(1, 5, 1, b"\x3f\xe2\x1f" + BLOCK), ErrorCode.COMPRESSION_ERROR),
 }
 

@@ -108,15 +108,15 @@ def test_the_version_changes_with_the_table() -> None:
 
 MALFORMED = {
     "index 0": b"\x80",
-    "an index past the table": b"\xbe",
-    "a name's index past the table": b"\x7e\x01a",
+    "an index beyond the table": b"\xbe",
+    "a name's index beyond the table": b"\x7e\x01a",
     "an integer without its end": b"\xff\xff",
     "an integer that is too long": b"\xff\xff\xff\xff\xff\xff\xff\x01",
     "a string without its end": b"\x00\x05abc",
     "a string without its length": b"\x00",
     "a field without its value": b"\x00\x01a",
     "a size update after a field": b"\x82\x20",
-    "a size past what we offer": b"\x3f\xe2\x1f",
+    "a size above our offer": b"\x3f\xe2\x1f",
     "three size updates": b"\x20\x20\x20",
     "a Huffman string with EOS": b"\x00\x84\xff\xff\xff\xff\x00",
     "a Huffman string with padding of zeros": b"\x00\x81\x00\x00",

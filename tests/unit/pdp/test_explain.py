@@ -133,10 +133,10 @@ def conditioned(action: str, condition: str, asked: RequestAttributes | None = N
 
 
 def test_a_denial_by_an_unknown_condition_reports_the_error_and_the_value() -> None:
-    found = conditioned("DENY", "request.method == 'GET' && int(request.headers['x-level']) < 3",
+    explanation = conditioned("DENY", "request.method == 'GET' && int(request.headers['x-level']) < 3",
                         request(headers={"x-level": "high"}))  # fmt: skip
-    (line,) = found.matched
-    assert found.decision.reason is Reason.DENY_POLICY
+    (line,) = explanation.matched
+    assert explanation.decision.reason is Reason.DENY_POLICY
     assert line == (
         "condition: saw Unknown: `request.method == 'GET'` is true (`request.method` is `\"GET\"`); "
         "`int(request.headers['x-level']) < 3` is Unknown (cannot convert string to int, "
@@ -144,18 +144,18 @@ def test_a_denial_by_an_unknown_condition_reports_the_error_and_the_value() -> N
         "rule has `request.method == 'GET' && int(request.headers['x-level']) < 3`; "
         "this is uncertain, and a DENY treats it as a match"
     )
-    assert found.decision.detail == "its condition is Unknown: it could not be evaluated on this request"
+    assert explanation.decision.detail == "its condition is Unknown: it could not be evaluated on this request"
 
 
 def test_a_denial_by_a_true_condition_reports_its_clauses() -> None:
-    found = conditioned("DENY", "request.method in ['GET', 'HEAD'] && !(request.path == '/x')")
-    (line,) = found.matched
+    explanation = conditioned("DENY", "request.method in ['GET', 'HEAD'] && !(request.path == '/x')")
+    (line,) = explanation.matched
     assert line.startswith(
         "condition: saw true: `request.method in ['GET', 'HEAD']` is true (`request.method` is `\"GET\"`); "
         "`request.path == '/x'` is false (`request.path` is `\"/\"`), rule has"
     )
     assert "certain" not in line
-    assert found.decision.detail == ""
+    assert explanation.decision.detail == ""
 
 
 def test_a_condition_that_was_not_evaluated_is_reported_with_the_cause() -> None:
@@ -164,9 +164,9 @@ def test_a_condition_that_was_not_evaluated_is_reported_with_the_cause() -> None
         "header `x-a` has several values" in conditioned("DENY", "request.headers['x-a'] == '1'", repeated).matched[0]
     )
     long = request(headers={"x-a": "a" * 60_000})
-    found = conditioned("DENY", "request.headers['x-a'].matches('(a|b)*a[ab]{30}')", long)
-    assert "it would cost too much" in found.matched[0]
-    assert found.decision.reason is Reason.DENY_POLICY
+    explanation = conditioned("DENY", "request.headers['x-a'].matches('(a|b)*a[ab]{30}')", long)
+    assert "it would cost too much" in explanation.matched[0]
+    assert explanation.decision.reason is Reason.DENY_POLICY
 
 
 def test_absent_values_and_secrets_are_not_quoted() -> None:
@@ -193,14 +193,14 @@ def test_long_values_are_cut_and_whole_maps_are_counted() -> None:
 
 
 def test_an_allow_reports_its_condition_and_its_times() -> None:
-    found = conditioned("ALLOW", "request.method == 'GET'", expiresAt="2030-01-01T00:00:00Z")
-    assert [line.partition(":")[0] for line in found.matched] == ["time", "condition"]
+    explanation = conditioned("ALLOW", "request.method == 'GET'", expiresAt="2030-01-01T00:00:00Z")
+    assert [line.partition(":")[0] for line in explanation.matched] == ["time", "condition"]
 
 
 def test_a_denial_for_an_ambiguous_header_reports_the_ambiguity() -> None:
     rules = json.dumps(policy("p", when("request.headers[x]", "a"), action="DENY"))
-    found = explain(snapshot(rules), request(headers={"x": "b,c"}, exact=False), NO_EVIDENCE, 0.0)
-    assert found.matched == (
+    explanation = explain(snapshot(rules), request(headers={"x": "b,c"}, exact=False), NO_EVIDENCE, 0.0)
+    assert explanation.matched == (
         (
             "request.headers[x]: saw repeated values joined into one, rule has `a`; "
             "this is uncertain, and a DENY treats it as a match"
@@ -211,5 +211,5 @@ def test_a_denial_for_an_ambiguous_header_reports_the_ambiguity() -> None:
 def test_the_nearest_rules_are_found_even_if_all_conditions_together_are_costly() -> None:
     rule = access("ALLOW", "request.path.matches('^/[a-z]{20}x')")
     text = rule + "".join(f"  - condition: request.path.matches('^/[a-z]{{20}}{n}')\n" for n in range(50))
-    found = explain(snapshot(text, options=TRUSTING), request(path="/" + "a" * 3000), NO_EVIDENCE, 0.0)
-    assert all("saw false" in miss.failed[0] for miss in found.nearest)
+    explanation = explain(snapshot(text, options=TRUSTING), request(path="/" + "a" * 3000), NO_EVIDENCE, 0.0)
+    assert all("saw false" in miss.failed[0] for miss in explanation.nearest)
