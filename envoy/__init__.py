@@ -1,1 +1,1 @@
-"""Envoy configurations to copy, and the demo, which runs what `zta-authz envoy-config` builds. Never installed."""
+"""Example Envoy configurations, and the demo, which runs a generated one. This package is not installed."""

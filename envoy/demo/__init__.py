@@ -1,1 +1,1 @@
-"""The HatShop demo: identities minted on the spot, an echoing upstream, a real Envoy and a real zta-authz."""
+"""The HatShop demo: generated identities, an echo server, a real Envoy and a real zta-authz."""

@@ -1,4 +1,4 @@
-"""How Envoy reaches zta-authz: a Unix socket, or TCP with mutual TLS."""
+"""The connection from Envoy to zta-authz: a Unix socket, or TCP with mutual TLS."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from envoy.demo.identities import Layout
 
 PROXY = "server"
-"""The demo's Envoy asks with the certificate it also shows to its clients."""
+"""The demo's Envoy uses its server certificate also as a client of zta-authz."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mtls:
-    """Mutual TLS: which certificate Envoy asks with, whom it expects, and whom zta-authz lets ask."""
+    """Mutual TLS: Envoy's client certificate, the expected server ID, and the IDs that zta-authz permits."""
 
     proxy: str = PROXY
     expected: str = AUTHZ_ID
@@ -34,7 +34,7 @@ class Mtls:
 
 @dataclass(frozen=True, slots=True)
 class AuthzConnection:
-    """`listen` and `settings` are zta-authz's side, `target` is Envoy's, `channel` connects as Envoy may."""
+    """`listen` and `settings` configure zta-authz, `target` configures Envoy, `channel` connects like Envoy."""
 
     listen: str
     target: AuthzTarget
@@ -42,31 +42,31 @@ class AuthzConnection:
     channel: Callable[[], grpc.Channel]
 
     def serving(self) -> bool:
-        """Whether the gRPC health service says SERVING, or that we are none of those who may ask."""
+        """Return whether the gRPC health service reports SERVING, or refuses us as an unauthorized peer."""
         with self.channel() as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.0)
             except grpc.RpcError as error:
-                code = getattr(error, "code", None)  # which grpc's own types do not know of
+                code = getattr(error, "code", None)  # missing in grpc's types
                 return code is not None and code() is grpc.StatusCode.PERMISSION_DENIED
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def unix_connection(path: Path, workers: int = 1) -> AuthzConnection:
-    """A Unix socket at `path`, or one for each of several `workers`; the last one tells whether they serve."""
+    """Return a connection over the Unix socket `path`, or one socket per worker. `channel` uses the last one."""
     target = AuthzTarget(addresses=worker_sockets(str(path), workers))
     settings = {} if workers == 1 else {"workers": workers}
     return AuthzConnection(f"unix:{path}", target, settings, lambda: grpc.insecure_channel(str(target.addresses[-1])))
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody has just now."""
+    """Return a TCP port of the loopback interface that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 def mtls_connection(layout: Layout, mtls: Mtls) -> AuthzConnection:
-    """A free port of the loopback, with certificates of `layout`."""
+    """Return a connection over a free loopback port, with certificates of `layout`."""
     port = free_port()
     files = MtlsFiles(str(layout.certificate(mtls.proxy)), str(layout.key(mtls.proxy)), str(layout.ca), mtls.expected)
     tls = {

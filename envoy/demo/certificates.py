@@ -1,4 +1,4 @@
-"""Certificate authorities and X.509-SVIDs for the demo and the tests. Keys are made anew each time and thrown away."""
+"""Certificate authorities and X.509-SVIDs for the demo and the tests, with new keys in each run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_LIFE = timedelta(days=7)
 LEAF_LIFE = timedelta(days=1)
-SKEW = timedelta(days=2)  # how far back a CA is valid, so that expired leaves lie inside its life
+SKEW = timedelta(days=2)  # a CA starts in the past, so that expired leaves are within its validity
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate and its private key, PEM."""
+    """A certificate and its private key in PEM format."""
 
     certificate: bytes
     key: bytes
@@ -26,7 +26,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Subject alternative names of a certificate, and the common name."""
+    """The subject alternative names and the common name of a certificate."""
 
     uris: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Names:
     common_name: str = ""
 
     def alternatives(self) -> list[x509.GeneralName]:
-        """Every subject alternative name, URIs first."""
+        """Return all subject alternative names, URIs first."""
         return [
             *(x509.UniformResourceIdentifier(uri) for uri in self.uris),
             *(x509.DNSName(name) for name in self.dns),
@@ -97,11 +97,11 @@ class CertificateAuthority:
 
     @property
     def certificate(self) -> bytes:
-        """The authority's certificate, PEM."""
+        """The authority's certificate in PEM format."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, names: Names, *, expired: bool = False) -> Issued:
-        """A leaf for `names`, good for a day; `expired` makes it end an hour ago."""
+        """Issue a leaf for `names` that is valid for a day; `expired`: until an hour ago."""
         now = datetime.now(UTC)
         start, end = (
             (now - timedelta(hours=25), now - timedelta(hours=1))

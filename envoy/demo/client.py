@@ -1,4 +1,4 @@
-"""A client that sends exactly what it is told, over TLS with or without a certificate."""
+"""A client that sends requests unmodified, over TLS with or without a certificate."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TIMEOUT_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `headers` have lower-case names; repeats are joined by commas."""
+    """A response. `headers` have lower-case names; repeated headers are joined by commas."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object, {} if it is none."""
+        """Return the body as a JSON object; {} if it is not one."""
         try:
             value = json.loads(self.body)
         except ValueError:
@@ -32,21 +32,21 @@ class Answer:
 
     @property
     def reached_upstream(self) -> bool:
-        """Whether the upstream wrote this answer: only it tells the path it saw."""
+        """Whether the upstream sent this response: only the upstream echoes the path."""
         return self.status == http.client.OK and "path" in self.json()
 
     def upstream_headers(self) -> list[tuple[str, str]]:
-        """The headers that reached the upstream, names in lower case, in order."""
+        """Return the headers that the upstream received, in order and with lower-case names."""
         return [(name.lower(), value) for name, value in self.json().get("headers", [])]
 
     def upstream_header(self, name: str) -> str | None:
-        """The one header of that name that reached the upstream, None where there is none."""
+        """Return the header that the upstream received under this name; None if there was none."""
         values = [value for seen, value in self.upstream_headers() if seen == name]
         return ",".join(values) if values else None
 
 
 def tls_context(ca: Path, certificate: tuple[Path, Path] | None) -> ssl.SSLContext:
-    """TLS that trusts only `ca` and presents `certificate` (chain, key) if there is one."""
+    """Return a TLS context that trusts only `ca` and presents `certificate` (chain, key) if given."""
     context = ssl.create_default_context(cafile=str(ca))
     if certificate is not None:
         context.load_cert_chain(*map(str, certificate))
@@ -55,7 +55,7 @@ def tls_context(ca: Path, certificate: tuple[Path, Path] | None) -> ssl.SSLConte
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send: `path` and `headers` go out as they are."""
+    """A request. `path` and `headers` are sent unmodified."""
 
     method: str = "GET"
     path: str = "/"
@@ -64,7 +64,7 @@ class Request:
 
 
 def send(port: int, context: ssl.SSLContext, request: Request) -> Answer:
-    """Send one request on a connection of its own. Raises OSError if TLS is refused."""
+    """Send one request on a new connection. Raises OSError if the TLS handshake fails."""
     connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=TIMEOUT_SECONDS)
     try:
         connection.putrequest(request.method, request.path, skip_accept_encoding=True)

@@ -1,4 +1,4 @@
-"""Finds the real Envoy and runs it: the binary itself, since pip's launcher ends it when the launcher ends."""
+"""Finds and runs the Envoy binary, without pip's launcher, which would end Envoy when it ends itself."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NOT_FOUND = (
 
 
 def find_envoy() -> Path | None:
-    """The binary that `ZTA_ENVOY` names, else the one in `.venv-envoy`, else None."""
+    """Return the binary named by `ZTA_ENVOY`, or the one in `.venv-envoy`; None if there is none."""
     named = os.environ.get(BINARY_VARIABLE)
     candidates = [Path(named)] if named else sorted(REPOSITORY.glob(_IN_ENVIRONMENT))
     return next((path.resolve() for path in candidates if os.access(path, os.X_OK) and path.is_file()), None)
 
 
 def validate(binary: Path, config: Path) -> str:
-    """What Envoy says against a configuration file, "" if it would take it."""
+    """Validate a configuration file with Envoy. Returns the errors, "" if it is valid."""
     command = [str(binary), "--mode", "validate", "-c", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return "" if done.returncode == 0 else done.stderr
@@ -49,17 +49,17 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Envoy:
-    """A running Envoy; its bootstrap `config`, YAML or JSON, has the Unix socket `admin` as the admin address."""
+    """A running Envoy. The bootstrap `config` (YAML or JSON) must have the Unix socket `admin` as admin address."""
 
     def __init__(self, binary: Path, config: Path, *, admin: Path) -> None:
         log = config.with_name("envoy.log")
         self._admin = admin
-        # Without hot restart there is no shared memory, and any number of Envoys run at once.
+        # Without hot restart there is no shared memory, so several Envoys can run at once.
         command = [str(binary), "-c", str(config), "--disable-hot-restart", "--concurrency", "1"]
         self.child = Child("envoy", [*command, "--log-level", "warning"], stdout=log, stderr=log)
 
     def admin(self, path: str, method: str = "GET") -> tuple[int, str]:
-        """Ask the admin interface: status and body. Raises OSError while it does not listen."""
+        """Call the admin interface and return status and body. Raises OSError while it does not listen."""
         connection = UnixConnection(self._admin)
         try:
             connection.request(method, path)
@@ -75,16 +75,16 @@ class Envoy:
             return False
 
     def wait_ready(self) -> None:
-        """Return once it listens. Raises `ProcessError` with its log if it does not."""
+        """Wait until Envoy is ready. Raises `ProcessError` with its log if it fails."""
         wait_until(self._ready, self.child)
 
     def port(self) -> int:
-        """The port of the only TCP listener, which the kernel may have chosen."""
+        """Return the port of the only TCP listener, which the kernel may have chosen."""
         listeners: dict[str, Any] = json.loads(self.admin("/listeners?format=json")[1])
         (status,) = listeners["listener_statuses"]
         return int(status["local_address"]["socket_address"]["port_value"])
 
     def counter(self, name: str) -> int:
-        """One of Envoy's counters, 0 while it does not exist."""
+        """Return one of Envoy's counters; 0 while it does not exist."""
         stats: dict[str, Any] = json.loads(self.admin("/stats?format=json")[1])
         return sum(int(stat["value"]) for stat in stats["stats"] if stat.get("name") == name)

@@ -1,6 +1,6 @@
-"""Mints everything secret that the demo needs into one directory: 0700, files 0600, never committed.
+"""Creates the demo's certificates, keys and tokens in one directory (mode 0700, files 0600), which is never committed.
 
-`python envoy/demo/identities.py DIRECTORY` does it by hand. No authority's and no issuer's private key is written.
+Run it alone with `python envoy/demo/identities.py DIRECTORY`. Private keys of authorities and issuers are not written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-if __package__ in (None, ""):  # run as a file: let the package above be found
+if __package__ in (None, ""):  # run as a file: make the package importable
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from envoy.demo.certificates import CertificateAuthority, Issued, Names
@@ -26,48 +26,48 @@ POLICIES = Path(__file__).resolve().parent / "policies"
 
 
 def spiffe_id(account: str) -> str:
-    """The SPIFFE ID of a service account in the default namespace, as Istio writes it."""
+    """Return the SPIFFE ID of a service account in the default namespace, in Istio's format."""
     return f"spiffe://{TRUST_DOMAIN}/ns/default/sa/{account}"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things lie below one directory."""
+    """The paths of the generated files below one directory."""
 
     root: Path
 
     @property
     def ca(self) -> Path:
-        """The demo's authority, which signed the server and the honest clients."""
+        """The certificate of the demo's authority, which signs the server and the valid clients."""
         return self.root / "tls" / "ca.pem"
 
     @property
     def policies(self) -> Path:
-        """The documents zta-authz reads."""
+        """The directory of the policies."""
         return self.root / "policies"
 
     def certificate(self, name: str) -> Path:
-        """The certificate of one identity."""
+        """Return the path of an identity's certificate."""
         return self.root / "tls" / f"{name}.pem"
 
     def key(self, name: str) -> Path:
-        """The private key of one identity."""
+        """Return the path of an identity's private key."""
         return self.root / "tls" / f"{name}.key"
 
     def token(self, name: str) -> Path:
-        """A token, without a newline at its end."""
+        """Return the path of a token, which has no newline at its end."""
         return self.root / "tokens" / name
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read; an existing one is an error, links are not followed."""
+    """Write a new file that only its owner can read. Existing files are an error; links are not followed."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
 
 
 def certificates(ca: CertificateAuthority) -> dict[str, Issued]:
-    """Every certificate of the story by its name; `ca` signs all but `frontend-other-ca`."""
+    """Issue all certificates of the demo, by name. `ca` signs all except `frontend-other-ca`."""
     other_ca = CertificateAuthority("Somebody else's CA", TRUST_DOMAIN)
     issued = {name: ca.issue(Names(uris=(spiffe_id(name),))) for name in ("frontend", "orders", "payments", "attacker")}
     issued["server"] = ca.issue(
@@ -80,7 +80,7 @@ def certificates(ca: CertificateAuthority) -> dict[str, Issued]:
 
 
 def trust_bundle(ca: CertificateAuthority) -> dict[str, object]:
-    """The document that makes `ca` the authority of the demo's trust domain."""
+    """Return the TrustBundle with `ca` as the authority of the demo's trust domain."""
     return {
         "apiVersion": "zta.dev/v1",
         "kind": "TrustBundle",
@@ -90,7 +90,7 @@ def trust_bundle(ca: CertificateAuthority) -> dict[str, object]:
 
 
 def request_authentication(issuer: Issuer) -> dict[str, object]:
-    """The document that makes `issuer` the one whose tokens count, for this shop only."""
+    """Return the RequestAuthentication that accepts tokens of `issuer` for the demo's workload only."""
     rule = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": json.dumps(issuer.jwks())}
     return {
         "apiVersion": "security.istio.io/v1",
@@ -101,7 +101,7 @@ def request_authentication(issuer: Issuer) -> dict[str, object]:
 
 
 def mint(root: Path, ca: CertificateAuthority | None = None) -> Layout:
-    """Fill `root`, new or empty, with certificates, tokens and policies; without `ca` an authority is made."""
+    """Create certificates, tokens and policies in `root`, which is new or empty. Creates an authority without `ca`."""
     layout = Layout(root)
     for directory in (root, root / "tls", root / "tokens", layout.policies):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def mint(root: Path, ca: CertificateAuthority | None = None) -> Layout:
 
 
 def main(arguments: list[str]) -> int:
-    """Mint into the directory that is named on the command line."""
+    """Create the files in the directory that is given on the command line."""
     if len(arguments) != 1:
         sys.stderr.write("usage: identities.py DIRECTORY\n")
         return 2

@@ -1,4 +1,4 @@
-"""Child processes that never outlive us: each in a group of its own, told by the kernel to die if we do."""
+"""Child processes that end with this process. Each has its own process group, and the kernel kills it if we die."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _KILL_SECONDS = 5.0
 
 
 class ProcessError(RuntimeError):
-    """A child did not start, or is gone; the message ends with the last lines it wrote."""
+    """A child did not start or ended. The message has the last lines of its log."""
 
 
 def die_with(parent: int) -> None:
     """Ask the kernel to end this process when `parent` ends (Linux: prctl(2), PR_SET_PDEATHSIG; survives execve)."""
-    if not sys.platform.startswith("linux"):  # elsewhere only an orderly end stops the children
+    if not sys.platform.startswith("linux"):  # on other systems, children end only if this process stops them
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # the parent ended before the call
         sys.exit(1)
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """The last `lines` of a log, "" where there is none."""
+    """Return the last `lines` of a log; "" if there is none."""
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
@@ -43,7 +43,7 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 class Child:
-    """A running program. Its stdout and stderr go to files, its environment is ours plus `env`."""
+    """A running program. Its stdout and stderr go to files; it inherits the environment plus `env`."""
 
     def __init__(
         self, name: str, command: Sequence[str], *, stdout: Path, stderr: Path, env: Mapping[str, str] | None = None
@@ -57,13 +57,13 @@ class Child:
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **(env or {})},
-                cwd=_REPOSITORY,  # `python -m zta_authz` works without installing it
+                cwd=_REPOSITORY,  # so that `python -m zta_authz` works without installation
                 start_new_session=True,
             )
 
     @property
     def pid(self) -> int:
-        """The process id, which is also the process group's."""
+        """The process id, which is also the id of the process group."""
         return self._process.pid
 
     @property
@@ -78,12 +78,12 @@ class Child:
             raise ProcessError(f"{self.name} ended with status {status}:\n{tail(self.stderr)}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole group; a group that is gone is fine."""
+        """Send a signal to the whole group, if it still exists."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after five seconds. Returns when the program is gone; may be called again."""
+        """Send SIGTERM, and SIGKILL after five seconds. Returns when the program has ended. Repeated calls are safe."""
         if self.exit_status is None:
             self.signal(signal.SIGCONT)  # a stopped process does not see SIGTERM
             self.signal(signal.SIGTERM)
@@ -103,6 +103,6 @@ def wait_until(ready: Callable[[], bool], child: Child, *, seconds: float = 30.0
         time.sleep(0.02)
 
 
-if __name__ == "__main__":  # the first moments of a child: processes.py PARENT COMMAND...
+if __name__ == "__main__":  # how a child starts: processes.py PARENT COMMAND...
     die_with(int(sys.argv[1]))
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from envoy.demo.row_runner import RowResult
 
 MIN_WIDTH = 150
-"""Columns of the table where the output is not a terminal."""
+"""The width of the table if the output is not a terminal."""
 _NEEDED = {"what": 106, "expected": 116, "policy, rule": MIN_WIDTH}
-"""Columns of the screen from which these are shown; the others fit 80."""
+"""The minimum widths for these columns. The others fit into 80 columns."""
 
 
 def table(results: Sequence[RowResult], width: int = MIN_WIDTH) -> Table:
@@ -59,7 +59,7 @@ def _curl(port: int, layout: Layout, here: Path, peer: str | None, *rest: str) -
 
 
 def commands(port: int, layout: Layout, here: Path) -> list[tuple[str, str]]:
-    """What to try by hand, as (what it shows, command in short lines); paths are relative to `here` if possible."""
+    """Return commands to try, as (description, command). Paths are relative to `here` if possible."""
     token = layout.token("valid")
     token_file = shlex.quote(str(token.relative_to(here) if token.is_relative_to(here) else token))
     bearer = f'-H "authorization: Bearer $(cat {token_file})"'

@@ -1,4 +1,4 @@
-"""Plays a story through a running stack and judges each row by the answer and by the decision log."""
+"""Sends the requests of the demo through a running stack, and checks responses and decision log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOG_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
-    """What the decision log says of one decision; all empty where Envoy answered without asking."""
+    """The recorded decision. The defaults mean that Envoy answered without a check."""
 
     policy: str = ""
     rule: int | None = None
@@ -35,7 +35,7 @@ class LoggedDecision:
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """A row that was played; `faults` say what was not as expected."""
+    """The result of one row. `faults` describes the differences from the expectation."""
 
     row: Row
     answer: Answer
@@ -47,14 +47,14 @@ def _records(log: Path) -> Iterable[dict[str, Any]]:
     for line in log.read_text().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # a line that is still being written
+        except ValueError:  # an incomplete line
             continue
         if isinstance(record, dict):
             yield record
 
 
 def find_decision(log: Path, decision_id: str) -> LoggedDecision:
-    """The record of `decision_id`, for which it waits up to five seconds. Raises LookupError if it does not come."""
+    """Wait up to five seconds for the record of `decision_id`. Raises LookupError if it does not appear."""
     deadline = time.monotonic() + _LOG_SECONDS
     while time.monotonic() < deadline:
         for record in _records(log):
@@ -65,26 +65,29 @@ def find_decision(log: Path, decision_id: str) -> LoggedDecision:
 
 
 def decision_id(answer: Answer) -> str:
-    """The decision's id: in the denied answer, or in what reached the upstream; "" where nobody decided."""
+    """Return the id of the decision, from the denial or the echoed request; "" without a decision."""
     return answer.headers.get(DECISION_ID) or answer.upstream_header(DECISION_ID) or ""
 
 
 def judge(row: Row, answer: Answer, logged: LoggedDecision) -> tuple[str, ...]:
-    """What is not as the row expects, in words."""
+    """Return descriptions of the differences from what the row expects."""
     checks = (
         (answer.status == row.status, f"status {answer.status}, not {row.status}"),
         (logged.reason == row.reason, f"reason {logged.reason}, not {row.reason}"),
         (logged.policy == row.policy, f"policy {logged.policy or 'none'}, not {row.policy or 'none'}"),
-        (answer.reached_upstream == (row.status == 200), "reached the upstream, or did not, against expectation"),
+        (
+            answer.reached_upstream == (row.status == 200),
+            "the request reached the upstream unexpectedly, or did not reach it",
+        ),
     )
     faults = [message for good, message in checks if not good]
     if not faults and answer.reached_upstream and not row.seen(answer):
-        faults.append("the upstream was told what it should not be")
+        faults.append("the upstream received headers that it must not receive")
     return tuple(faults)
 
 
 def run_row(stack: Stack, row: Row) -> RowResult:
-    """Send one row's request and judge what came of it."""
+    """Send the request of one row and check the result."""
     answer = stack.send(row.peer, row.full_request(stack.layout))
     identifier = decision_id(answer)
     logged = find_decision(stack.decisions, identifier) if identifier else LoggedDecision()

@@ -1,10 +1,10 @@
-"""Plays the HatShop story through a real Envoy and a real zta-authz, then keeps serving.
+"""Sends the requests of the HatShop demo through a real Envoy and a real zta-authz, then keeps serving.
 
     python envoy/demo/run.py [--once]
 
-`--once` ends after the table. The exit status is 0 only if every row came out as expected. `DEMO_PORT` chooses Envoy's
-port (a free one without it), `DEMO_DIR` the directory for everything made on the spot (`.run` without it).
-Ctrl-C and SIGTERM leave nothing running; if this program is killed, the kernel ends its children.
+`--once` exits after the table. The exit status is 0 only if every result is as expected. `DEMO_PORT` sets Envoy's port
+(default: a free one), `DEMO_DIR` sets the directory of all generated files (default: `.run`). Ctrl-C and SIGTERM stop
+all processes; if this program is killed, the kernel ends its children.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-if __package__ in {None, ""}:  # run as a file: let the packages be found, and not its neighbours as top-level ones
+if __package__ in {None, ""}:  # run as a file: import from the repository, not from this directory
     sys.path[0] = str(REPOSITORY)
 
 from rich.console import Console  # noqa: E402 after the path is set
@@ -46,7 +46,7 @@ _MARKER = ".zta-demo"
 
 
 class DemoError(RuntimeError):
-    """The demo can't start; the message says why and what to do."""
+    """The demo can't start. The message has the reason and the remedy."""
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -55,12 +55,14 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def workspace(directory: Path) -> Iterator[Path]:
-    """An empty directory below `directory`, which only one demo at a time may use; what an earlier one left is removed.
+    """Lock `directory` for one demo at a time, and empty it of files of earlier demos.
 
-    Raises DemoError where another demo runs, or where the directory holds something that no demo made.
+    Raises DemoError if another demo runs, or if the directory has other files.
     """
     if directory.exists() and any(directory.iterdir()) and not (directory / _MARKER).exists():
-        raise DemoError(f"{directory} holds files that the demo did not make; name another with {DIRECTORY_VARIABLE}")
+        raise DemoError(
+            f"{directory} has files that the demo did not create; choose another directory with {DIRECTORY_VARIABLE}"
+        )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     with (directory / _MARKER).open("w") as lock:
@@ -68,7 +70,7 @@ def workspace(directory: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DemoError(
-                f"another demo is running in {directory}; stop it, or name another directory with {DIRECTORY_VARIABLE}"
+                f"another demo is running in {directory}; stop it, or choose another one with {DIRECTORY_VARIABLE}"
             ) from None
         remove_stale_sockets(directory)
         for entry in directory.iterdir():
@@ -82,12 +84,14 @@ def workspace(directory: Path) -> Iterator[Path]:
 def _port() -> int:
     text = os.environ.get(PORT_VARIABLE, "0")
     if not text.isdecimal() or int(text) > 65535:
-        raise DemoError(f"{PORT_VARIABLE} is `{text}`, which is no port: write a number up to 65535, 0 for a free one")
+        raise DemoError(
+            f"{PORT_VARIABLE} is `{text}`, which is not a port: write a number up to 65535, or 0 for a free port"
+        )
     return int(text)
 
 
 def _traced(port: int, spans: SpanFile) -> StackOptions:
-    """Envoy and zta-authz both send their spans to the demo's own collector."""
+    """Return options that send the spans of Envoy and zta-authz to the demo's collector."""
     return StackOptions(
         port=port,
         collector_port=spans.port,
@@ -111,9 +115,9 @@ def _serve(console: Console, stack: Stack) -> None:
     console.print(f"\nServing on https://localhost:{stack.port} until Ctrl-C. Try, in {Path.cwd()}:\n")
     for what, command in commands(stack.port, stack.layout, Path.cwd()):
         console.print(f"# {what}", style="dim")
-        sys.stdout.write(f"{command}\n")  # not through rich: a command must not be wrapped
+        sys.stdout.write(f"{command}\n")  # without rich, which would wrap commands
     sys.stdout.write(f"\nThe policies: {_short(stack.layout.policies)}\n")
-    sys.stdout.write("Change one and ask again: docs/getting-started.md\n")
+    sys.stdout.write("How to change a policy: docs/getting-started.md\n")
     sys.stdout.write("The last trace: .venv/bin/python -m envoy.demo.trace\n")
     sys.stdout.write(f"The decision log: {_short(stack.decisions)}\n")
     sys.stdout.flush()
@@ -124,7 +128,7 @@ def _serve(console: Console, stack: Stack) -> None:
 
 
 def run(*, once: bool) -> int:
-    """The demo; 0 only if every row came out as expected."""
+    """Run the demo. Returns 0 only if every result is as expected."""
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else MIN_WIDTH)
     good = False
     try:
@@ -148,11 +152,15 @@ def run(*, once: bool) -> int:
 
 
 def main() -> int:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(description="The HatShop story through a real Envoy and a real zta-authz.")
-    parser.add_argument("--once", action="store_true", help="end after the table")
+    """Parse the command line and run the demo."""
+    parser = argparse.ArgumentParser(description="Run the HatShop demo with a real Envoy and a real zta-authz.")
+    parser.add_argument("--once", action="store_true", help="exit after the table")
     arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a shell's `&` has it ignored
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # includes SIGINT, which shells ignore for background jobs
         signal.signal(number, _stop)
     return run(once=arguments.once)
 

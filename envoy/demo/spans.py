@@ -1,4 +1,4 @@
-"""The demo's trace collector: takes OTLP over gRPC on loopback, appends each span to a file as a line of JSON."""
+"""The demo's trace collector: receives OTLP over gRPC on loopback and appends spans to a file as JSON lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _value(value: AnyValue) -> str | int | bool | float:
 
 
 def span_fields(service: str, span: Span) -> dict[str, Any]:
-    """What is kept of a span. `start` is ns since 1970, `ms` milliseconds; `parent` is "" where there is none."""
+    """Return the fields of a span that are stored. `start` is in ns since 1970; `parent` is "" for a root span."""
     return {
         "trace": span.trace_id.hex(),
         "span": span.span_id.hex(),
@@ -46,7 +46,7 @@ def span_fields(service: str, span: Span) -> dict[str, Any]:
 
 
 class SpanFile:
-    """A collector on a free port of loopback. A context manager that leaves nothing running."""
+    """A collector on a free loopback port, as a context manager that stops it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -62,7 +62,7 @@ class SpanFile:
 
     @property
     def endpoint(self) -> str:
-        """What `tracing.otlp.endpoint` is set to."""
+        """The value for `tracing.otlp.endpoint`."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> SpanFile:

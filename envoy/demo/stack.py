@@ -1,4 +1,4 @@
-"""Upstream, zta-authz and Envoy, joined by Unix sockets; started in that order, stopped in the other."""
+"""Starts the upstream, zta-authz and Envoy in this order, connected by Unix sockets, and stops them in reverse."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SOCKETS_LINK = "sockets"
 
 
 def remove_stale_sockets(root: Path) -> None:
-    """Remove the sockets of a stack in `root` that was killed; it could not do so itself."""
+    """Remove the sockets of an earlier stack in `root` that was killed."""
     try:
         stale = (root / SOCKETS_LINK).readlink()
     except OSError:
@@ -49,11 +49,11 @@ def remove_stale_sockets(root: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What may differ from the demo. `authz_command` replaces zta-authz; `{socket}` in it stands for the socket's path.
+    """Deviations from the demo. `authz_command` replaces zta-authz; `{socket}` in it is replaced by the socket's path.
 
-    With `collector_port` Envoy sends its spans to an OTLP collector there, on loopback.
-    `envoy` is the binary, None looks for one; `mtls` joins Envoy and zta-authz over TCP; `workers` is the setting.
-    Envoy waits longer for an answer than the shipped 200 ms: laptops and build machines stall.
+    `collector_port`: Envoy sends its spans to an OTLP collector at this loopback port. `envoy`: the binary, None to
+    search for it. `mtls` connects Envoy and zta-authz over TCP. `workers` is the setting. `authz_timeout` is longer
+    than the default of 200 ms, because laptops and build machines stall.
     """
 
     port: int = 0
@@ -70,7 +70,7 @@ class StackOptions:
 
 
 def authz_settings(layout: Layout, connection: AuthzConnection) -> dict[str, Any]:
-    """zta-authz's settings for the demo; everything that is not here keeps its default."""
+    """Return the settings of zta-authz that differ from the defaults."""
     return {
         "listen": [connection.listen],
         "policies": [str(layout.policies)],
@@ -85,7 +85,7 @@ def authz_settings(layout: Layout, connection: AuthzConnection) -> dict[str, Any
 
 
 class Stack:
-    """Everything running. Use `running`, which also stops it."""
+    """The running processes. Create it with `running`, which also stops them."""
 
     def __init__(self, layout: Layout, sockets: Path, options: StackOptions) -> None:
         self.layout = layout
@@ -105,7 +105,7 @@ class Stack:
         self.authz: Child
 
     def start(self, cleanup: contextlib.ExitStack) -> None:
-        """Start all three, each only once the one before it is ready; each leaves its `stop` in `cleanup`."""
+        """Start all three, each when the previous one is ready. Registers their `stop` methods in `cleanup`."""
         binary = self.options.envoy or find_envoy()
         if binary is None:
             raise ProcessError(NOT_FOUND)
@@ -128,7 +128,7 @@ class Stack:
         return child
 
     def start_authz(self, cleanup: contextlib.ExitStack) -> None:
-        """Start zta-authz, or what stands in for it, and wait until it says SERVING."""
+        """Start zta-authz or its replacement, and wait until it reports SERVING."""
         config = self.layout.root / "zta-authz.yaml"
         settings = {**authz_settings(self.layout, self.connection), **self.options.settings}
         config.write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -144,7 +144,7 @@ class Stack:
         return [sys.executable, "-m", "zta_authz", "serve", "--config", str(config)]
 
     def write_bootstrap(self) -> Path:
-        """Write Envoy's configuration; the file."""
+        """Write Envoy's configuration and return the file."""
         file = self.layout.root / "envoy.json"
         file.write_text(json.dumps(to_mapping(bootstrap(self._options())), indent=2))
         return file
@@ -166,7 +166,7 @@ class Stack:
         )
 
     def context(self, peer: str | None) -> ssl.SSLContext:
-        """The TLS of one identity; None presents no certificate."""
+        """Return the TLS context of one identity; None presents no certificate."""
         if peer not in self._contexts:
             files = None if peer is None else (self.layout.certificate(peer), self.layout.key(peer))
             self._contexts[peer] = tls_context(self.layout.ca, files)
@@ -177,7 +177,7 @@ class Stack:
         return send(self.port, self.context(peer), request)
 
     def upstream_requests(self) -> int:
-        """How many requests have reached the upstream."""
+        """Return the number of requests that reached the upstream."""
         return len(self.upstream_log.read_text().splitlines())
 
 
@@ -188,7 +188,7 @@ def running(
     ca: CertificateAuthority | None = None,
     kind: type[Stack] = Stack,
 ) -> Iterator[Stack]:
-    """Mint into `root` (by `ca` if there is one), start everything, and leave nothing running whatever happens."""
+    """Create identities in `root` (signed by `ca` if given), start everything, and always stop it at the end."""
     with contextlib.ExitStack() as cleanup:
         # Unix socket paths hold at most 107 bytes, so sockets live in a short directory of their own.
         sockets = Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX))

@@ -1,4 +1,4 @@
-"""The HatShop story: who asks for what, and what must come of it."""
+"""The requests of the HatShop demo, with the expected results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 PRINCIPAL = "x-zta-principal"
 DECISION_ID = "x-zta-decision-id"
 BY_ENVOY = "envoy"
-"""Stands where a reason does, for requests that Envoy refuses before it asks."""
+"""The reason of requests that Envoy refuses without a check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request and what must come back: the HTTP status, and the reason in the decision log.
+    """One request with the expected HTTP status and the expected reason in the decision log.
 
-    `peer` names a certificate, None sends none; `token` names a token. `policy` is what must have decided, "" for none.
-    `seen` judges, for an allow, what reached the upstream.
+    `peer` names the client certificate, None for none; `token` names a token. `policy` is the policy that must decide,
+    "" for none. `seen` checks the request that the upstream received, if it is allowed.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Row:
     seen: Callable[[Answer], bool] = field(default=lambda _: True)
 
     def full_request(self, layout: Layout) -> Request:
-        """The request with its token in place."""
+        """Return the request with its token."""
         if self.token is None:
             return self.request
         bearer = ("authorization", f"Bearer {layout.token(self.token).read_text()}")
@@ -45,7 +45,7 @@ class Row:
 
 
 def only_principal(account: str) -> Callable[[Answer], bool]:
-    """Judges that the upstream was told of one principal, the verified one, in no other spelling either."""
+    """Return a check that the upstream received exactly one principal header, with the verified identity."""
 
     def judge(answer: Answer) -> bool:
         principals = [value for name, value in answer.upstream_headers() if name.replace("_", "-") == PRINCIPAL]
@@ -55,17 +55,17 @@ def only_principal(account: str) -> Callable[[Answer], bool]:
 
 
 def no_token(answer: Answer) -> bool:
-    """Judges that the token ended here: the upstream could not replay it elsewhere."""
+    """Check that the upstream did not receive the token, which it could replay elsewhere."""
     return answer.upstream_header("authorization") is None
 
 
 def get(path: str, *headers: tuple[str, str]) -> Request:
-    """A GET."""
+    """Return a GET request."""
     return Request("GET", path, headers)
 
 
 def post(path: str) -> Request:
-    """A POST of a small order."""
+    """Return a POST request with a small order."""
     return Request("POST", path, (("content-type", "application/json"),), b'{"hat": "bowler"}')
 
 
@@ -79,12 +79,12 @@ UNMATCHED = "no_matching_policy"
 PEERS = (
     Row("reads orders", "frontend", get("/orders"), 200, ALLOWED, FRONTEND, seen=only_principal("frontend")),
     Row("places an order", "frontend", post("/orders"), 200, ALLOWED, FRONTEND),
-    Row("charges a card, by its own policy", "orders", post("/payments/42"), 200, ALLOWED, PAYMENTS),
+    Row("charges a card, allowed by another policy", "orders", post("/payments/42"), 200, ALLOWED, PAYMENTS),
     Row("method not allowed", "orders", get("/payments/42"), 403, UNMATCHED),
     Row("path not allowed", "orders", post("/orders"), 403, UNMATCHED),
-    Row("no deleting, even for the frontend", "frontend", Request("DELETE", "/orders/1"), 403, UNMATCHED),
-    Row("no policy names it", "payments", get("/orders"), 403, UNMATCHED),
-    Row("good certificate, wrong name", "attacker", get("/orders"), 403, UNMATCHED),
+    Row("no DELETE, even for the frontend", "frontend", Request("DELETE", "/orders/1"), 403, UNMATCHED),
+    Row("not named by any policy", "payments", get("/orders"), 403, UNMATCHED),
+    Row("valid certificate, unknown name", "attacker", get("/orders"), 403, UNMATCHED),
     Row("no certificate", None, get("/orders"), 403, "peer_certificate_missing"),
     Row(
         "certificate of another CA",
@@ -93,17 +93,17 @@ PEERS = (
         403,
         "peer_certificate_untrusted",
     ),
-    Row("certificate of yesterday", "frontend-expired", get("/orders"), 403, "peer_certificate_expired"),
+    Row("expired certificate", "frontend-expired", get("/orders"), 403, "peer_certificate_expired"),
 )
 
 TOKENS = (
     Row("valid token", "frontend", get("/account"), 200, ALLOWED, FRONTEND, "valid", no_token),
-    Row("no token where one is needed", "frontend", get("/account"), 403, "deny_policy", LOGIN),
+    Row("missing token", "frontend", get("/account"), 403, "deny_policy", LOGIN),
     Row("expired token", "frontend", get("/account"), 401, "token_expired", token="expired"),
     Row("forged token: another key", "frontend", get("/account"), 401, "token_signature", token="forged"),
     Row("token for another audience", "frontend", get("/account"), 401, "token_audience", token="wrong-audience"),
-    Row("token that says alg: none", "frontend", get("/account"), 401, "token_algorithm", token="unsigned"),
-    Row("bad token where none is needed", "frontend", get("/orders"), 401, "token_signature", token="forged"),
+    Row("token with alg: none", "frontend", get("/account"), 401, "token_algorithm", token="unsigned"),
+    Row("bad token where no token is required", "frontend", get("/orders"), 401, "token_signature", token="forged"),
     Row("valid token, wrong peer", "attacker", get("/account"), 403, UNMATCHED, token="valid"),
 )
 

@@ -1,4 +1,4 @@
-"""JSON Web Tokens for the demo and the tests: good ones, and each kind of bad one."""
+"""JSON Web Tokens for the demo and the tests: valid ones, and each kind of invalid one."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Issuer:
     _key: ec.EllipticCurvePrivateKey = field(default_factory=_new_key, repr=False)
 
     def jwks(self) -> dict[str, Any]:
-        """The public half as a JSON Web Key Set."""
+        """Return the public key as a JSON Web Key Set."""
         algorithm = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256)
         key = algorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {"keys": [{**key, "kid": self.key_id, "use": "sig", "alg": "ES256"}]}
 
     def token(self, **changes: Any) -> str:
-        """A token good for a day; `changes` overwrite or add claims."""
+        """Return a token that is valid for a day. `changes` replace or add claims."""
         now = int(time.time())
         claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "iat": now, "exp": now + LIFE_SECONDS, **changes}
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self.key_id})
@@ -46,14 +46,14 @@ def _segment(value: dict[str, Any]) -> str:
 
 
 def unsigned_token(key_id: str) -> str:
-    """A token whose header says `alg: none` and whose signature is empty."""
+    """Return a token with `alg: none` and an empty signature."""
     now = int(time.time())
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "iat": now, "exp": now + LIFE_SECONDS}
     return f"{_segment({'alg': 'none', 'typ': 'JWT', 'kid': key_id})}.{_segment(claims)}."
 
 
 def demo_tokens(issuer: Issuer) -> dict[str, str]:
-    """Every token of the story by its name; `forged` names the right key but is signed with another."""
+    """Return all tokens of the demo by name. `forged` has the right key id but is signed with another key."""
     forger = Issuer(key_id=issuer.key_id)
     now = int(time.time())
     return {

@@ -2,8 +2,8 @@
 
     python -m envoy.demo.trace [DECISION_ID]
 
-Without an id, that of the last decision. Spans come up to two seconds after the answer; it waits five for them.
-`DEMO_DIR` is where the demo runs (`.run` without it).
+The default is the last decision. Spans arrive up to two seconds after the response; the program waits five seconds.
+`DEMO_DIR` is the directory of the demo (default: `.run`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def _lines(file: Path) -> list[Fields]:
 
 
 def last_decision(root: Path) -> str:
-    """The id of the last record of the decision log, "" if there is none."""
+    """Return the id of the last recorded decision; "" if there is none."""
     ids = [record["decision_id"] for record in _lines(root / DECISIONS) if "decision_id" in record]
     return ids[-1] if ids else ""
 
 
 def spans_of(root: Path, decision: str) -> list[Fields]:
-    """The spans of the trace that the decision belongs to, [] while its own span, or one above it, is not there."""
+    """Return the spans of the decision's trace; [] while the decision's span or one of its parents is missing."""
     spans = _lines(root / SPANS)
     own = [span for span in spans if span["attributes"].get(_ID) == decision]
     trace = [span for span in spans if own and span["trace"] == own[0]["trace"]]
@@ -52,7 +52,7 @@ def spans_of(root: Path, decision: str) -> list[Fields]:
 
 
 def tree(spans: list[Fields]) -> Iterator[str]:
-    """One line for each span and event, children below their parents."""
+    """Yield one line for each span and event, children below their parents."""
     known = {span["span"] for span in spans}
     yield f"trace {spans[0]['trace']}"
     roots = [span for span in spans if span["parent"] not in known]
@@ -72,9 +72,9 @@ def _branch(span: Fields, spans: list[Fields], indent: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Read the command line, wait for the spans, print them."""
-    parser = argparse.ArgumentParser(description="The trace of one decision of the demo.")
-    parser.add_argument("decision", nargs="?", default="", help="its id (default: the last one's)")
+    """Parse the command line, wait for the spans and print them."""
+    parser = argparse.ArgumentParser(description="Print the trace of one decision of the demo.")
+    parser.add_argument("decision", nargs="?", default="", help="id of the decision (default: the last one)")
     arguments = parser.parse_args()
     root = Path(os.environ.get("DEMO_DIR", ".run"))
     decision = arguments.decision or last_decision(root)

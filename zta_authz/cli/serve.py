@@ -25,7 +25,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "ZTA_WORKLOAD__NAMESPACE=orders zta-authz serve    # every setting can be an environment variable",
         ),
     )
-    command.add_argument("--config", metavar="FILE", help="settings file (YAML); without it, defaults and environment")
+    command.add_argument(
+        "--config", metavar="FILE", help="settings file in YAML (default: built-in defaults and environment)"
+    )
     command.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # how a supervisor starts its workers
     command.set_defaults(run=run)
 
