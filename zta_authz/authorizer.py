@@ -1,11 +1,11 @@
-"""The data path: one Check call in, one answer out, as plain calls in this order.
+"""The data path: one Check call in, one response out, as plain calls in this order.
 
     snapshot -> parse -> identify -> decide -> finalize -> record -> encode -> observe
 
 Nothing here waits: no step is a coroutine, and both servers call the same function. `pdp.decide` is pure; this module
-adds the snapshot in force, the shadow policies, the decision log and telemetry. It knows no wire format: `service.app`
-passes in `parse` and `encode` (`ext_authz.request` and `ext_authz.response` for Envoy). An exception is a bug, and
-`ext_authz.servicer` turns it into a denial.
+adds the snapshot in force, the shadow policies, the decision log and telemetry. It is independent of the wire format:
+`service.app` passes in `parse` and `encode` (`ext_authz.request` and `ext_authz.response` for Envoy). An exception is a
+bug, and `ext_authz.servicer` turns it into a denial.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
 
 
 class Authorizer:
-    """Answers Check calls by the snapshot that is in force when they arrive."""
+    """Answers Check calls with the snapshot in force at their arrival."""
 
     __slots__ = ("_audit", "_encode", "_facts", "_observer", "_parse", "_shadow", "_snapshots")
 
@@ -45,7 +45,7 @@ class Authorizer:
         shadow: ShadowPolicies | None = None,
         facts: FactSlot | None = None,
     ) -> None:
-        """`shadow` is asked about each decision, and changes none. `observer` must not raise.
+        """`shadow` compares each decision with that of other policies, and changes none. `observer` must not raise.
 
         `facts` holds the views of devices and networks in force; without it every fact is absent.
         """
@@ -58,9 +58,9 @@ class Authorizer:
         self._shadow = shadow
 
     def check(self, call: CheckEvent, payload: bytes, proxy: str = "") -> bytes:
-        """The response to the request in `payload`; each step fills in `call`. A bug raises.
+        """Decide the request in `payload`, fill in `call`, and return the encoded response. Only a bug raises.
 
-        `proxy` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket.
+        `proxy` is the verified SPIFFE ID of the calling proxy, "" on a Unix socket.
         """
         now = call.started_ns / NANOSECONDS
         stages = call.stages = self._observer.begin(call.metadata)
@@ -84,13 +84,13 @@ class Authorizer:
         return self._answer(call, decision, snapshot)
 
     def refuse(self, call: CheckEvent, denial: Decision) -> bytes:
-        """The response to a call that is denied unread, or that failed on the way."""
+        """Return the encoded response to a call that is denied unread, or that failed."""
         if call.stages is None:
             call.stages = self._observer.begin(call.metadata)
         return self._answer(call, denial, self._snapshots.snapshot)
 
     def reply(self, call: CheckEvent, snapshot: Snapshot | None = None) -> bytes:
-        """Encode the decision of `call`, and let telemetry observe it."""
+        """Encode the decision of `call`, and pass the call to telemetry."""
         guarded = OWN_NAMES if snapshot is None else snapshot.guarded_names
         response = self._encode(call.decision, call.decision_id, call.request, guarded)
         call.ended_ns = time.time_ns()
@@ -98,7 +98,7 @@ class Authorizer:
         return response
 
     def _answer(self, call: CheckEvent, decision: Decision, snapshot: Snapshot | None) -> bytes:
-        """The last steps of every answer. The decision that is recorded is the one that is answered."""
+        """Take the final steps of every call. The recorded decision is the one that the proxy receives."""
         decision = finalize(decision)
         digest = "" if snapshot is None else snapshot.digest
         now = call.started_ns / NANOSECONDS
@@ -108,9 +108,9 @@ class Authorizer:
 
 
 def finalize(decision: Decision) -> Decision:
-    """The decision that is answered: an allow that can't be carried out becomes a denial.
+    """Turn an allow that can't be carried out into a denial.
 
-    That is an allow whose reason is a denial's (a bug), or one for a caller whose name no header can hold.
+    That is an allow with the reason of a denial (a bug), or one for a caller whose name can't be a header's value.
     """
     if decision.verdict is not Verdict.ALLOW:
         return decision
@@ -127,5 +127,5 @@ def _denied(decision: Decision, reason: Reason) -> Decision:
 
 
 def _unrecorded(decision: Decision) -> Decision:
-    """The denial that an allow becomes whose record can't be kept."""
+    """The denial that replaces an allow whose record can't be kept."""
     return Decision(Verdict.DENY, Reason.AUDIT_UNAVAILABLE, identity=decision.identity)

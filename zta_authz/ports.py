@@ -1,4 +1,4 @@
-"""What the authorizer needs from the outside, as Protocols; `app` joins them to the real things, tests to fakes."""
+"""The interfaces that the authorizer needs from outside, as Protocols. `service.app` provides them, tests use fakes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
     Metadata = Sequence[tuple[str, str | bytes]]
     Parse = Callable[[bytes], tuple[RequestAttributes, Evidence]]
-    """Reads a request and what was presented with it. Raises `Refused` for bytes that hold none."""
+    """Parse a request and the peer's evidence. Raises `Refused` for malformed bytes."""
     Encode = Callable[[Decision, str, RequestAttributes | None, GuardedNames], bytes]
-    """Writes a final decision: (decision, its id, the request if it was read, names that no client may send)."""
+    """Encode a final decision: (decision, its id, the request if it was parsed, headers that no client may send)."""
 
 
 class SnapshotSource(Protocol):
-    """Where the rules and keys in force come from."""
+    """The source of the rules and keys in force."""
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The snapshot in force, None until the first is loaded. A plain attribute: reading it costs nothing."""
+        """The snapshot in force, None until the first is loaded. Implement it as a plain attribute."""
         ...
 
 
 class ShadowPolicies(Protocol):
-    """A second set of policies, which never answers."""
+    """A second set of policies, which never decides."""
 
     def compare(
         self,
@@ -45,12 +45,12 @@ class ShadowPolicies(Protocol):
         caller: str = "",
         views: FactViews = NO_FACTS,
     ) -> Decision:
-        """`decision`, with what the second set says of it where that is something else. Must not raise or block."""
+        """Return `decision` with the second set's decision, if it differs. Must not raise or block."""
         ...
 
 
 class AuditSink(Protocol):
-    """Where decisions are recorded. It may turn an allow into a deny by refusing the record."""
+    """The decision log. It turns an allow into a denial if it can't keep the record."""
 
     def record(
         self,
@@ -61,11 +61,10 @@ class AuditSink(Protocol):
         metadata: Metadata = (),
         table_digest: str = "",
     ) -> bool:
-        """Take the record without blocking. False: it could not be kept, and an allow must not stand.
+        """Record a decision without blocking. False if the record can't be kept, so that an allow becomes a denial.
 
-        `request` is None where its bytes were not read; `now` is in seconds since the epoch. `metadata` is the call's,
-        where it is looked at: the trace that the proxy's call is part of is in it. `table_digest` names the rules in
-        force.
+        `request` is None if its bytes were not parsed; `now` is in seconds since the epoch. `metadata` is that of the
+        proxy's call, which contains its trace. `table_digest` identifies the rules in force.
         """
         ...
 
@@ -74,15 +73,15 @@ class Clock(Protocol):
     """Seconds since the epoch."""
 
     def __call__(self) -> float:
-        """The time now; read once a request."""
+        """The current time, read once for each request."""
         ...
 
 
 class CheckEvent(msgspec.Struct):
-    """One Check call, filled in on its way and then observed. `request` is None where the bytes did not parse.
+    """One Check call, filled in step by step and then observed. `request` is None if its bytes did not parse.
 
-    `metadata` is the gRPC call's (names in lower case); times are nanoseconds since the epoch. `stages` are there for
-    calls that the observer wanted timed.
+    `metadata` is that of the gRPC call (names in lower case). Times are nanoseconds since the epoch. `stages` is set
+    for calls that the observer times.
     """
 
     metadata: Sequence[tuple[str, str | bytes]]
@@ -95,12 +94,12 @@ class CheckEvent(msgspec.Struct):
 
 
 class Observer(Protocol):
-    """Telemetry. It hears of each answer after it was made, and can change nothing."""
+    """Telemetry, which receives each call after its response is encoded."""
 
     def begin(self, metadata: Sequence[tuple[str, str | bytes]]) -> Stages | None:
-        """A call comes in: where to note its stages if it is to be timed, else None. Must not raise and not block."""
+        """Begin a call: return its `Stages` if it is to be timed, else None. Must not raise or block."""
         ...
 
     def observe(self, event: CheckEvent) -> None:
-        """Record spans and metrics of one answered call. Must not raise and must not block."""
+        """Record spans and metrics of an answered call. Must not raise or block."""
         ...

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
     """Lint the rules of `snapshot` as of `now`, in seconds since the epoch."""
-    from zta_authz.pdp.paths import ambiguous, plain_authority
+    from zta_authz.pdp.paths import path_ambiguity, plain_authority
     from zta_authz.policy.lint.linter import lint
 
     options = snapshot.options
 
     def refused_path(path: str) -> str:
-        return "" if options.accept_ambiguous_paths else ambiguous(path, "GET")
+        return "" if options.accept_ambiguous_paths else path_ambiguity(path, "GET")
 
     def refused_host(host: str) -> bool:
         return options.strict and not plain_authority(host)

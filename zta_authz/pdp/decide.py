@@ -1,4 +1,4 @@
-"""Identify the caller of one request, and decide it: pure, total, and a denial where nothing allows it."""
+"""Identify the caller of a request, and decide the request. Pure and total; the default is a denial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
-from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous, plain_authority, plain_method
+from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, path_ambiguity, plain_authority, plain_method
 from zta_authz.policy.rules.extra_clauses import ConditionClause
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactOpener
 from zta_authz.policy.rules.facts import no_facts
@@ -38,10 +38,10 @@ _WORKLOAD_REFUSALS: Final = frozenset((Reason.WORKLOAD_UNKNOWN, Reason.CALLER_NO
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who sent a request, and the workload that it is for; None is the one that the options name.
+    """The sender of a request, and the workload that it is for; None is the options' workload.
 
-    `refused` is None where everything presented holds. Otherwise the request is denied, `identity` is as much of the
-    caller as was verified, and `token` is the caller that a refused token names.
+    `refused` is None if all credentials are valid. Otherwise the request is denied, `identity` is the verified part of
+    the caller, and `token` is the subject that a refused token names.
     """
 
     identity: Identity
@@ -59,7 +59,7 @@ def evaluate(
     *,
     views: FactViews = NO_FACTS,
 ) -> Decision:
-    """Identify and decide a request that is only explained, tested or replayed. Leaves no trace: see `identify`."""
+    """Identify and decide a request that is only explained, tested or replayed, as a trial (see `identify`)."""
     caller = identify(snapshot, request, evidence, now, proxy, trial=True)
     return decide(snapshot, request, caller, now, views=views)
 
@@ -73,10 +73,10 @@ def identify(
     *,
     trial: bool = False,
 ) -> Caller:
-    """Find the workload and verify the caller at `now` (seconds since the epoch). Never raises for what was presented.
+    """Find the workload and verify the caller at `now` (seconds since the epoch). Never raises, whatever is presented.
 
-    `proxy` is the verified SPIFFE ID of the proxy that asks, "" on a Unix socket. A `trial` does not count as the one
-    use that a DPoP proof is good for.
+    `proxy` is the verified SPIFFE ID of the calling proxy, "" on a Unix socket. A `trial` does not use up the request's
+    DPoP proof.
     """
     workload: Workload | None = None
     try:
@@ -102,23 +102,23 @@ def decide(
     stages: Stages | None = None,
     views: FactViews = NO_FACTS,
 ) -> Decision:
-    """The decision on the request of `caller` at `now`. Never raises for what the request holds.
+    """Decide the request of `caller` at `now` (seconds since the epoch). Never raises, whatever the request contains.
 
-    `stages` notes the time that conditions take. `views` are the facts in force.
+    `stages` records the time that conditions take. `views` are the facts in force.
     """
     options, workload, identity = snapshot.options, caller.workload, caller.identity
     if caller.refused is not None:
         return _refusal(snapshot, workload, caller, caller.refused, Inputs(request, identity, options, now))
     inputs = Inputs(request, identity, options, now, stages, facts_of(snapshot, workload, views))
-    unclear = _unclear(inputs)
-    if unclear is not None:
-        reason, detail = unclear
+    ambiguity = _ambiguity(inputs)
+    if ambiguity is not None:
+        reason, detail = ambiguity
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
     return combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
 
 
 def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> Callable[[Inputs], RequestFacts]:
-    """Opens the facts of a request to `workload`, None for the one that the options name."""
+    """Return the opener of the facts of a request to `workload`; None is the options' workload."""
     if snapshot.models is NO_MODEL_TABLE and views is NO_FACTS:
         return no_facts
     return FactOpener(snapshot.models.select(workload or snapshot.options.workload), views)
@@ -128,8 +128,8 @@ def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:
     return snapshot.table.default_view if workload is None else snapshot.table.view(workload)
 
 
-def _unclear(inputs: Inputs) -> tuple[Reason, str] | None:
-    """Why no rule is asked: two parties may read the request differently, or reading it costs too much. Else None."""
+def _ambiguity(inputs: Inputs) -> tuple[Reason, str] | None:
+    """Why no rule is evaluated: the request is ambiguous or too costly to match. None if it is neither."""
     request = inputs.request
     if inputs.strict and not plain_authority(request.host):
         return Reason.HOST_AMBIGUOUS, "not a name with a port"
@@ -140,25 +140,25 @@ def _unclear(inputs: Inputs) -> tuple[Reason, str] | None:
     if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
         return Reason.PATH_TOO_LONG, f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"
     if not inputs.options.accept_ambiguous_paths:
-        what = ambiguous(path, request.method)
-        if what:
-            return Reason.PATH_AMBIGUOUS, what
+        problem = path_ambiguity(path, request.method)
+        if problem:
+            return Reason.PATH_AMBIGUOUS, problem
     return None
 
 
 def _refusal(
     snapshot: Snapshot, workload: Workload | None, caller: Caller, refused: Refused, inputs: Inputs
 ) -> Decision:
-    """The denial of a caller whose credentials do not hold, with the answer of the first DENY rule that sets one.
+    """Deny a caller with invalid credentials, with the response of the first DENY rule for the reason, if one matches.
 
-    Such a rule is asked as though the request had come without the token. The reason stays.
+    Such a rule lists the reason in `tokenDenials`, and is evaluated as if the request had no token.
     """
     reason, detail = refused.reason, refused.detail
     denial = Decision(Verdict.DENY, reason, identity=caller.identity, detail=detail, refused_token=caller.token)
     if reason not in TOKEN_DENIALS:
         return denial
-    answers = _view(snapshot, workload).token_denials.get(denial.reason)
-    rule = None if answers is None or _unclear(inputs) is not None else answers.first(inputs)
+    index = _view(snapshot, workload).token_denials.get(denial.reason)
+    rule = None if index is None or _ambiguity(inputs) is not None else index.first(inputs)
     if rule is None or rule.response is None:
         return denial
     detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.label}"
@@ -166,13 +166,13 @@ def _refusal(
 
 
 def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decision:
-    """DENY, then ALLOW, then the default: allow only where it says so and no ALLOW policy selects the workload."""
+    """Apply DENY rules, ALLOW rules, then the default, which allows only without an ALLOW policy for the workload."""
     shadows = _shadows(view, inputs) if view.has_shadows else ()
     denial = _first_denial(view, inputs)
     if denial is not None:
-        denying, asked = denial
-        decision = _decided(Verdict.DENY, Reason.DENY_POLICY, denying, asked, shadows)
-        return decision if asked is inputs else _for_another_token(decision, inputs)
+        denying, matched_inputs = denial
+        decision = _decided(Verdict.DENY, Reason.DENY_POLICY, denying, matched_inputs, shadows)
+        return decision if matched_inputs is inputs else _for_another_token(decision, inputs)
     rule = view.allow.first(inputs)
     if rule is not None:
         return _decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows)
@@ -182,7 +182,7 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
 
 
 def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | None:
-    """The DENY rule that holds, and for what: in strict reading each token is asked about, not only the first."""
+    """Return the first matching DENY rule and its inputs. With strict semantics, each token is tried."""
     first = inputs.identity.token
     others = [token for token in inputs.identity.tokens if token is not first] if inputs.strict else []
     if others:
@@ -202,10 +202,10 @@ def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | N
 
 
 def _for_another_token(decision: Decision, inputs: Inputs) -> Decision:
-    """The denial, with the identity as always; the detail says whose token it is for (no subject: logs may mask it)."""
+    """Restore the identity in a denial for another token; the detail names the issuer only, as logs mask subjects."""
     token = decision.identity.token
-    whose = "" if token is None else f"for another token, of issuer {quoted((token.issuer,))}"
-    detail = f"{whose}: {decision.detail}" if decision.detail else whose
+    cause = "" if token is None else f"for another token, of issuer {quoted((token.issuer,))}"
+    detail = f"{cause}: {decision.detail}" if decision.detail else cause
     return structs.replace(decision, identity=inputs.identity, detail=detail)
 
 
@@ -218,8 +218,8 @@ def _decided(verdict: Verdict, reason: Reason, rule: Rule, inputs: Inputs, shado
 
 
 def _unknown(rule: Rule, inputs: Inputs) -> str:
-    """That a DENY rule matched by a condition that could not be told, "" where it was told. Values are not named."""
-    last = rule.clauses[-1] if rule.clauses else None  # a condition costs most, so it is tried last
+    """Why the condition of a matching DENY rule is Unknown, "" if it is not. The text contains no values."""
+    last = rule.clauses[-1] if rule.clauses else None  # a condition costs most, so it is the last clause
     if not isinstance(last, ConditionClause):
         return ""
     inputs.restore_condition_units()
@@ -230,11 +230,11 @@ def _unknown(rule: Rule, inputs: Inputs) -> str:
 
 
 def _shadows(view: WorkloadView, inputs: Inputs) -> tuple[Shadow, ...]:
-    """What matched of the rules that never decide: the first of AUDIT and of each kind of dry run."""
-    found = [index.first(inputs) for index in view.shadows]
-    inputs.restore_condition_units()  # what never decides must not cost the rules that do
+    """The matching rules that never decide: the first AUDIT rule, and the first of each kind of dry run."""
+    matches = [index.first(inputs) for index in view.shadows]
+    inputs.restore_condition_units()  # rules that never decide must not use up the budget of those that do
     return tuple(
         Shadow(rule.policy.action, rule.policy.name, rule.number, rule.policy.dry_run, rule.name)
-        for rule in found
+        for rule in matches
         if rule is not None
     )

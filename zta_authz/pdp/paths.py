@@ -71,7 +71,7 @@ def plain_authority(host: str) -> bool:
     return not host or _AUTHORITY.fullmatch(host) is not None
 
 
-def ambiguous(path: str, method: str) -> str:
+def path_ambiguity(path: str, method: str) -> str:
     """Describe what is ambiguous about `path` (as received, without its query), "" if nothing is.
 
     CONNECT has no path; with other methods an empty path is ambiguous.

@@ -12,7 +12,7 @@ from tests.support.policies import ISTIO, STRICT, operation, policy, request, sn
 from zta_authz.errors import Reason
 from zta_authz.model.request import NO_EVIDENCE
 from zta_authz.pdp.decide import evaluate
-from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, ambiguous
+from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, path_ambiguity
 
 _AMBIGUOUS = {
     "": "the path is empty",
@@ -91,29 +91,29 @@ _PLAIN = [
 
 @pytest.mark.parametrize(("path", "what"), _AMBIGUOUS.items(), ids=[ascii(path) for path in _AMBIGUOUS])
 def test_an_ambiguous_path_is_described(path: str, what: str) -> None:
-    assert ambiguous(path, "GET") == what
+    assert path_ambiguity(path, "GET") == what
 
 
 @pytest.mark.parametrize("path", _PLAIN, ids=[path[:30] for path in _PLAIN])
 def test_a_plain_path_is_not_ambiguous(path: str) -> None:
-    assert ambiguous(path, "GET") == ""
+    assert path_ambiguity(path, "GET") == ""
 
 
 def test_only_connect_has_no_path() -> None:
-    assert ambiguous("", "CONNECT") == ""
-    assert ambiguous("/..", "CONNECT") != ""
+    assert path_ambiguity("", "CONNECT") == ""
+    assert path_ambiguity("/..", "CONNECT") != ""
 
 
 def test_a_very_long_path_costs_time_in_proportion_to_its_length() -> None:
     for hostile in ("/a" * 200_000 + " ", "/" + "." * 400_000 + ";", "/%41" * 100_000, "/a." * 130_000 + "\\"):
-        assert ambiguous(hostile, "GET") != ""
+        assert path_ambiguity(hostile, "GET") != ""
 
 
 def test_thousands_of_plain_escapes_are_checked_in_one_pass() -> None:
     """One pass for each kind of suspicious text took 50 ms."""
     begun = time.process_time()
     for _ in range(10):
-        assert ambiguous("/" + "%20" * 19_300, "GET") == ""
+        assert path_ambiguity("/" + "%20" * 19_300, "GET") == ""
     assert (time.process_time() - begun) / 10 < 0.02
 
 
@@ -121,7 +121,7 @@ def test_thousands_of_plain_escapes_are_checked_in_one_pass() -> None:
 def test_an_escape_is_plain_only_if_both_readings_preserve_it(byte: int) -> None:
     plain = set(b" !\"$&'()*+,:<=>@[]^`{|}") | (set(range(0x80, 0x100)) - {0xC0, 0xC1})
     for text in (f"/a%{byte:02X}b", f"/a%{byte:02x}b"):
-        assert (ambiguous(text, "GET") == "") is (byte in plain), text
+        assert (path_ambiguity(text, "GET") == "") is (byte in plain), text
 
 
 def test_a_path_of_8192_characters_is_decided_and_a_longer_one_is_refused_in_strict_only() -> None:

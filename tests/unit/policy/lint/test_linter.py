@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.policies import ISTIO, STRICT, operation, policy, snapshot, source, table, when
-from zta_authz.pdp.paths import ambiguous
+from zta_authz.pdp.paths import path_ambiguity
 from zta_authz.policy.lint.linter import MAX_COMPARED, Finding, Kind, Level, lint
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ WEB = {"principals": ["cluster.local/ns/default/sa/web"]}
 
 def found(*documents: Mapping[str, Any], options: Options = STRICT, kind: Kind | None = None) -> list[Finding]:
     """The findings of these policies, of one kind or all but notes on missing identities."""
-    findings = lint(table(documents, options), now=1000.0, refused_path=lambda path: ambiguous(path, "GET"))
+    findings = lint(table(documents, options), now=1000.0, refused_path=lambda path: path_ambiguity(path, "GET"))
     return [f for f in findings if (f.kind is kind if kind else f.level is Level.WARNING)]
 
 

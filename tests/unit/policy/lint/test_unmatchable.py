@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.policies import ISTIO, STRICT, operation, policy, snapshot, source, table, when
 from zta_authz.model.documents import Selector
-from zta_authz.pdp.paths import ambiguous, plain_authority
+from zta_authz.pdp.paths import path_ambiguity, plain_authority
 from zta_authz.policy.lint.linter import Finding, Kind, Level, lint
 from zta_authz.policy.lint.unmatchable import CredentialSource, suggested_path
 
@@ -32,7 +32,7 @@ def found(
     )
     findings = lint(
         made,
-        refused_path=lambda path: "" if options.accept_ambiguous_paths else ambiguous(path, "GET"),
+        refused_path=lambda path: "" if options.accept_ambiguous_paths else path_ambiguity(path, "GET"),
         refused_host=lambda host: options.strict and not plain_authority(host),
         sources=sources,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.compliance.evidence import Finding, Gap, Satisfied, Unseen
 from zta_authz.model.options import CertificateCheck
-from zta_authz.pdp.paths import ambiguous
+from zta_authz.pdp.paths import path_ambiguity
 from zta_authz.policy.lint.linter import Kind, Level, lint
 from zta_authz.policy.rules.clauses import RequestPrincipalClause, TextClause
 from zta_authz.policy.rules.dimensions import PEER, ClaimDimension
@@ -126,7 +126,7 @@ def _matches_anything(clause: Clause) -> bool:
 
 def _refused(authorizer: Authorizer) -> Callable[[str], str]:
     accepts = authorizer.settings.options().accept_ambiguous_paths
-    return lambda path: "" if accepts else ambiguous(path, "GET")
+    return lambda path: "" if accepts else path_ambiguity(path, "GET")
 
 
 def callers_are_verified(installation: Installation) -> Iterator[Finding]:
