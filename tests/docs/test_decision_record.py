@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from tests.support.audit_logs import read_lines, record_line, segments, write_log
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
-from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import DecisionRecord, capture, encode_line, make_record, stub_line
 from zta_authz.model.decision import Decision, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Identity, Token
@@ -43,7 +43,7 @@ def lines() -> list[bytes]:
         for decision in (allow(), deny(), RICH)
     ]
     records = [make_record(note) for note in notes]
-    masker = Masker([MaskRule(field, How.HASH) for field in Maskable], bytes(32))
+    masker = Masker([MaskRule(field, MaskAction.HASH) for field in Maskable], bytes(32))
     return [encode_line(made) for record in records for made in (record, masker.mask(record))] + [stub_line(notes[0])]
 
 

@@ -1,4 +1,4 @@
-"""The decision log: what was decided about whom and why, one JSON line each; what can't be kept stops an allow.
+"""The decision log: one JSON line for each decision. By default an allow whose record can't be kept becomes a denial.
 
-`record` makes the line, purely; `sinks` keeps it without ever blocking the answer.
+`record` creates the line without I/O; `sinks` writes it without ever blocking the answer.
 """

@@ -1,10 +1,10 @@
-r"""The hash chain of a decision log's files: each line has a number and the SHA-256 of the one before. Pure.
+r"""The hash chain of a decision log's files: each line has a number and the SHA-256 of the previous line. Pure.
 
     {"seq":8,"prev":"<hash of line 7 without its \n>", ...the record...}
 
-Files are segments of one chain. The first line of each is an `open` event that names the segment before and its last
-line's hash; the last line of a finished one is a `seal` event; a `resume` event is where a process went on with a file.
-Events name the log by an id that it was given when it began: those of two workers are two logs.
+The files are segments of one chain. The first line of each segment is an `open` event with the previous segment's name
+and last hash. The last line of a finished segment is a `seal` event. A `resume` event marks where a process continued a
+file. Events contain the ID of the log, which is created with the log. Each worker has its own log.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import msgspec
 
 EVENT_SCHEMA: Final = "zta.dev/audit-log/v1"
 GENESIS: Final = "0" * 64
-"""What the very first line names as the one before it."""
+"""The `prev` of the first line."""
 
 
 class Event(StrEnum):
-    """What the log says about itself."""
+    """The events that the log records about itself."""
 
     OPEN = "open"
     RESUME = "resume"
@@ -31,7 +31,7 @@ class Event(StrEnum):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """What the chain needs of a line; all but `seq` and `prev` is there in events only."""
+    """The fields of a line that the chain needs. All but `seq` and `prev` occur only in events."""
 
     seq: int
     prev: str
@@ -47,12 +47,12 @@ class Link(msgspec.Struct, frozen=True):
 
     @property
     def is_event(self) -> bool:
-        """True for a line that the log writes about itself, False for a decision."""
+        """True for an event, False for a decision."""
         return self.schema == EVENT_SCHEMA
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far the chain has come: the number and the hash of its last line."""
+    """A position in the chain: the number and the hash of its last line."""
 
     seq: int = 0
     head: str = GENESIS
@@ -62,7 +62,7 @@ _decoder = msgspec.json.Decoder(Link)
 
 
 def read_link(line: bytes) -> Link | None:
-    r"""The chain's part of a line without its `\n`; None where it is no line of a chain."""
+    r"""Read the chain's fields from a line without its `\n`; None if it is not a line of a chain."""
     try:
         return _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -70,24 +70,24 @@ def read_link(line: bytes) -> Link | None:
 
 
 def digest(line: bytes) -> str:
-    r"""SHA-256 of a line without its `\n`, in hexadecimal."""
+    r"""Return the SHA-256 of a line without its `\n`, in hexadecimal."""
     return hashlib.sha256(line).hexdigest()
 
 
 def append(position: Position, *lines: bytes) -> tuple[Position, bytes]:
-    r"""The lines as the next ones of the chain, and where the chain is then. Each is a JSON object and `\n`."""
+    r"""Link lines (JSON objects with `\n`) to the chain. Return the new position and the linked lines."""
     seq, head, linked = position.seq, position.head.encode(), []
     for line in lines:
         seq += 1
-        made = b'{"seq":%d,"prev":"%b",%b' % (seq, head, line[1:-1])
-        head = hashlib.sha256(made).hexdigest().encode()
-        linked.append(made)
+        link = b'{"seq":%d,"prev":"%b",%b' % (seq, head, line[1:-1])
+        head = hashlib.sha256(link).hexdigest().encode()
+        linked.append(link)
     linked.append(b"")
     return Position(seq, head.decode()), b"\n".join(linked)
 
 
 def event_line(event: Event, segment: int, now: float, **fields: str | int | None) -> bytes:
-    """A line about the log itself at `now`, seconds since the epoch; it has yet to be appended."""
+    """Create the line of an event at `now`, in seconds since the epoch. It is not yet linked to the chain."""
     time = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
-    said = {"schema": EVENT_SCHEMA, "time": time, "event": str(event), "segment": segment, **fields}
-    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+    content = {"schema": EVENT_SCHEMA, "time": time, "event": str(event), "segment": segment, **fields}
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"

@@ -1,7 +1,7 @@
-"""Signed, numbered statements of how far the decision log has come, kept outside of it.
+"""Checkpoints: signed, numbered statements of the decision log's position, kept in a separate file.
 
-Who can write the log can cut its end off or compute a new chain, but without the key no checkpoints that agree.
-One JSON line each: what is signed (Ed25519, RFC 8032) is the line up to its signature, closed with `}`.
+Someone who can write the log can truncate it or compute a new chain, but can't sign matching checkpoints without the
+key. A checkpoint is one JSON line. The signature (Ed25519, RFC 8032) covers the line up to it, closed with `}`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The line `seq` of the log `log` has the hash `head`, and stands in `segment`. `number` counts checkpoints from 1.
+    """States that line `seq` of the log `log` is in `segment` and has the hash `head`. `number` counts from 1.
 
-    `first_segment` is the oldest that is kept: the service itself removes those before it. In checkpoints of earlier
-    versions `log` is "" and `first_segment` 0.
+    `first_segment` is the oldest kept segment: the service itself removes older ones. In checkpoints of earlier
+    versions `log` is "" and `first_segment` is 0.
     """
 
     schema: str
@@ -52,35 +52,35 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class BadCheckpoint(ValueError):
-    """A line is no checkpoint that this key signed; the message says why."""
+    """A line is not a checkpoint signed with this key. The message says why."""
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> bytes:
-    r"""The line of a checkpoint, with its `\n`."""
-    said = msgspec.json.encode(checkpoint)
-    signature = base64.b64encode(key.sign(said))
-    return said[:-1] + _SIGNED_BEFORE + signature + b'"}\n'
+    r"""Create the signed line of a checkpoint, with its `\n`."""
+    content = msgspec.json.encode(checkpoint)
+    signature = base64.b64encode(key.sign(content))
+    return content[:-1] + _SIGNED_BEFORE + signature + b'"}\n'
 
 
 def read_checkpoint(line: bytes, key: Ed25519PublicKey) -> Checkpoint:
-    r"""The checkpoint in a line without its `\n`, verified. Raises `BadCheckpoint`."""
-    said, separator, rest = line.rpartition(_SIGNED_BEFORE)
+    r"""Verify and read the checkpoint in a line without its `\n`. Raises `BadCheckpoint`."""
+    content, separator, rest = line.rpartition(_SIGNED_BEFORE)
     if not separator or not rest.endswith(b'"}'):
-        raise BadCheckpoint("it is no signed checkpoint")
+        raise BadCheckpoint("it is not a signed checkpoint")
     try:
-        key.verify(base64.b64decode(rest[:-2], validate=True), said + b"}")
-        checkpoint = msgspec.json.decode(said + b"}", type=Checkpoint)
+        key.verify(base64.b64decode(rest[:-2], validate=True), content + b"}")
+        checkpoint = msgspec.json.decode(content + b"}", type=Checkpoint)
     except (InvalidSignature, binascii.Error):
-        raise BadCheckpoint("its signature is not of this key") from None
+        raise BadCheckpoint("its signature does not match this key") from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BadCheckpoint("it is no checkpoint") from None
+        raise BadCheckpoint("it is not a checkpoint") from None
     if checkpoint.schema != CHECKPOINT_SCHEMA:
-        raise BadCheckpoint("it is signed for something else")
+        raise BadCheckpoint("its signed content has another schema")
     return checkpoint
 
 
 def checkpoint_log(lines: Iterable[bytes]) -> str:
-    """The log that the newest of these lines says it is of, whoever signed it; "" where none says."""
+    """Return the log ID in the newest of these lines without verifying signatures; "" if none has one."""
     log = ""
     for line in lines:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError):
@@ -89,35 +89,35 @@ def checkpoint_log(lines: Iterable[bytes]) -> str:
 
 
 def load_signing_key(pem: bytes) -> Ed25519PrivateKey:
-    """The Ed25519 private key in PEM (PKCS #8, not encrypted). Raises ValueError."""
+    """Read an Ed25519 private key in PEM (PKCS #8, not encrypted). Raises ValueError."""
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("is no private key in PEM") from None
+        raise ValueError("is not a private key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("is no Ed25519 key")
+        raise ValueError("is not an Ed25519 key")
     return key
 
 
 def load_public_key(pem: bytes) -> Ed25519PublicKey:
-    """The Ed25519 public key in PEM. Raises ValueError."""
+    """Read an Ed25519 public key in PEM. Raises ValueError."""
     try:
         key = load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("is no public key in PEM") from None
+        raise ValueError("is not a public key in PEM") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise ValueError("is no Ed25519 key")
+        raise ValueError("is not an Ed25519 key")
     return key
 
 
 class CheckpointWriter:
-    """Appends checkpoints to a file. Where it can't, that is said and tried again; the log goes on.
+    """Appends checkpoints to a file. A failure is reported and retried, and does not stop the log.
 
-    `last` is the newest checkpoint, None without any; `failure` says why the last attempt failed, "" where it did not.
+    `last` is the newest checkpoint, None without any; `failure` says why the last attempt failed, or "".
     """
 
     def __init__(self, path: str, key: Ed25519PrivateKey, interval_seconds: float = INTERVAL_SECONDS) -> None:
-        """Go on with the file, or begin it. Raises OSError, and ValueError where it holds none of this key."""
+        """Continue or create the file. Raises OSError, and ValueError unless it ends in a checkpoint of this key."""
         self._key = key
         self._interval = interval_seconds
         self._signed = Position()
@@ -131,15 +131,15 @@ class CheckpointWriter:
             raise
 
     def due(self, position: Position) -> float | None:
-        """When to sign, on the monotonic clock; None where nothing has been written since the last time."""
+        """Return when to sign, in monotonic time; None if nothing was written since the last checkpoint."""
         return None if position == self._signed else self._next_at
 
     def postpone(self) -> None:
-        """The log is not on the disk: the next checkpoint is due in an interval from now."""
+        """Make the next checkpoint due one interval from now."""
         self._next_at = time.monotonic() + self._interval
 
     def write(self, position: Position, segment: int, log: str = "", first_segment: int = 0) -> None:
-        """Sign `position`, unless that was done already."""
+        """Sign `position` unless it is already signed."""
         self.postpone()
         if position == self._signed:
             return
@@ -167,19 +167,19 @@ class CheckpointWriter:
         os.close(self._descriptor)
 
     def _read_last(self) -> Checkpoint | None:
-        """The newest checkpoint, None without any; a line that a crash has torn was never signed whole."""
+        """Read the newest checkpoint, None without any. Removes an incomplete last line, which a crash left behind."""
         size = os.fstat(self._descriptor).st_size
         data = os.pread(self._descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         whole, newline, torn = data.rpartition(b"\n")
         if not newline:
             if not torn.startswith(_BEGINNING[: len(torn)]):
-                raise ValueError("holds something else than checkpoints")
+                raise ValueError("contains something other than checkpoints")
             os.ftruncate(self._descriptor, 0)
             return None
         try:
             last = read_checkpoint(whole.rpartition(b"\n")[2], self._key.public_key())
         except BadCheckpoint as error:
-            raise ValueError(f"ends in a line that is no checkpoint of this key: {error}") from None
+            raise ValueError(f"ends in a line that is not a checkpoint of this key: {error}") from None
         if torn:
             os.ftruncate(self._descriptor, size - len(torn))
         return last

@@ -1,8 +1,8 @@
-"""The decision log to an OpenTelemetry collector. What it does not take waits, as a full disk is waited for.
+"""Sends the decision log to an OpenTelemetry collector. Records that it does not accept wait, as for a full disk.
 
-Batches are sent by the writer's thread, one after the other, so that records arrive in their order and the queue before
-it is the only one. While a batch waits the queue fills up, and then `on_full` says what becomes of allows. A batch is
-lost only where the collector calls it wrong, or the process ends: `lost` counts it.
+The writer thread sends one batch after another, so records arrive in order and the sink's queue is the only one. While
+a batch waits, that queue fills up; then `on_full` decides about allows. A batch is lost, and counted in `lost`, only if
+the collector calls it invalid or the process ends.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 EVENT: Final = "zta.decision"
 BATCH_RECORDS: Final = 512
 BATCH_BYTES: Final = 1024 * 1024
-"""And a record more at most, which stays below the 4 MiB that collectors take."""
+"""A batch exceeds this by at most one record, and so stays below collectors' limit of 4 MiB."""
 BATCH_SECONDS: Final = 0.2
-"""How long a record waits for others."""
+"""How long a record waits for a batch to fill."""
 TRY_SECONDS: Final = 5.0
 FIRST_PAUSE_SECONDS: Final = 0.25
 MAX_PAUSE_SECONDS: Final = 15.0
 MAX_ASKED_SECONDS: Final = 60.0
-"""The most that a collector may ask us to wait."""
-_LAST_PAUSE_SECONDS = 0.25  # between tries while the process is about to end
+"""The longest wait that a collector may request."""
+_LAST_PAUSE_SECONDS = 0.25  # between attempts while the process is about to end
 _NANOSECONDS = 1_000_000_000
 _QUIET_SECONDS = 10.0
 _SPAN_DIGITS = 16
@@ -44,23 +44,23 @@ _LOG = logging.getLogger(__name__)
 
 
 class Export(Protocol):
-    """What sends entries to the collector."""
+    """Sends entries to the collector."""
 
     def encode(self, entry: LogEntry) -> bytes:
-        """An entry as it is sent."""
+        """Encode an entry for `export`."""
         ...
 
     def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
-        """What the collector made of encoded entries, within about `seconds`."""
+        """Send encoded entries and return the result within about `seconds`."""
         ...
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         ...
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """What of a record's line an entry shows beside it; a line that says little only has some of it."""
+    """The fields of a record that become attributes. A stub line has only some of them."""
 
     decision_id: str = ""
     time: str = ""
@@ -80,52 +80,53 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 def log_entry(line: bytes, *, traced: bool = False, now: float = 0.0) -> LogEntry:
-    r"""A record's line, with or without its `\n`, as a log entry; `now` stands in for a time that it does not say.
+    r"""Convert a record's line, with or without its `\n`, to a log entry. `now` replaces a missing time.
 
-    With `traced`, checks have spans: theirs is named by the decision's id, and without a parent so is their trace.
+    With `traced`, checks have spans: the span ID is the end of the decision ID, and without a parent the trace ID is
+    the decision ID.
     """
-    said = _decoder.decode(line)
-    trace_id = said.trace_id or (said.decision_id if traced else "")
+    record = _decoder.decode(line)
+    trace_id = record.trace_id or (record.decision_id if traced else "")
     return LogEntry(
-        _nanoseconds(said.time) if said.time else round(now * _NANOSECONDS),
-        Severity.INFO if said.verdict == "allow" else Severity.WARN,
+        _nanoseconds(record.time) if record.time else round(now * _NANOSECONDS),
+        Severity.INFO if record.verdict == "allow" else Severity.WARN,
         EVENT,
         line.rstrip(b"\n").decode("ascii"),
-        tuple(_attributes(said)),
+        tuple(_attributes(record)),
         trace_id,
-        said.decision_id[-_SPAN_DIGITS:] if traced else "",
+        record.decision_id[-_SPAN_DIGITS:] if traced else "",
     )
 
 
-def _attributes(said: _Line) -> list[tuple[str, str | int]]:
-    """What a query is likely to ask for; names as in spans. What is empty is left out."""
+def _attributes(record: _Line) -> list[tuple[str, str | int]]:
+    """Return the attributes for queries, named as in spans, without empty ones."""
     texts = (
-        ("zta.decision_id", said.decision_id),
-        ("zta.verdict", said.verdict),
-        ("zta.reason", said.reason),
-        ("zta.policy", said.policy),
-        ("zta.rule_name", said.rule_name),
-        ("zta.principal", said.principal),
-        ("zta.api_client", said.api_client),
-        ("http.request.method", said.method),
-        ("url.path", said.path),
+        ("zta.decision_id", record.decision_id),
+        ("zta.verdict", record.verdict),
+        ("zta.reason", record.reason),
+        ("zta.policy", record.policy),
+        ("zta.rule_name", record.rule_name),
+        ("zta.principal", record.principal),
+        ("zta.api_client", record.api_client),
+        ("http.request.method", record.method),
+        ("url.path", record.path),
     )
-    found: list[tuple[str, str | int]] = [(name, text) for name, text in texts if text]
-    if said.rule is not None:
-        found.append(("zta.rule", said.rule))
-    return found
+    attributes: list[tuple[str, str | int]] = [(name, text) for name, text in texts if text]
+    if record.rule is not None:
+        attributes.append(("zta.rule", record.rule))
+    return attributes
 
 
 def _nanoseconds(text: str) -> int:
-    """The time of a record, RFC 3339 with microseconds, in nanoseconds since the epoch."""
+    """Convert the time of a record, RFC 3339 with microseconds, to nanoseconds since the epoch."""
     return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND * 1000
 
 
 class CollectorOutput:
-    """Batches lines and sends them with `export`, each batch until it is taken."""
+    """Batches lines and sends each batch with `export` until the collector accepts it."""
 
     def __init__(self, export: Export, *, traced: bool = False) -> None:
-        """`traced`: spans are made of checks, and their ids are shown."""
+        """Create it for `export`. `traced`: checks have spans, and entries contain their IDs."""
         self.lost = 0
         self.held_since: float | None = None
         self._export = export
@@ -133,27 +134,27 @@ class CollectorOutput:
         self._entries: list[bytes] = []
         self._bytes = 0
         self._due = 0.0
-        self._hurried = threading.Event()
+        self._closing_now = threading.Event()
         self._deadline: float | None = None
         self._failing = False
         self._quiet_until = 0.0
 
     @property
     def failing(self) -> str:
-        """Whether the collector took the last batch; what it said is in our log."""
+        """Why the collector accepts no records, "" if it accepts them. The details are in the service's log."""
         return "the collector takes no records" if self._failing else ""
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Encode the lines, and send what is enough for a batch."""
+        """Encode the lines, and send full batches."""
         now = time.time()
         for line in lines:
             self._add(line, now)
             if len(self._entries) >= BATCH_RECORDS or self._bytes >= BATCH_BYTES:
                 self._send()
-        time.sleep(0)  # nothing else waits here while nobody has to be told: let others have the interpreter
+        time.sleep(0)  # releases the interpreter, since nothing else here does while no batch is sent
 
     def _add(self, line: bytes, now: float) -> None:
-        """Raises nothing: an entry that can't be made is a bug, and lost; the others need not be."""
+        """Add a line to the batch. A line that can't be encoded, which is a bug, is lost without affecting others."""
         try:
             entry = self._export.encode(log_entry(line, traced=self._traced, now=now))
         except Exception as error:  # noqa: BLE001
@@ -165,29 +166,29 @@ class CollectorOutput:
         self._entries.append(entry)
         self._bytes += len(entry)
 
-    def patience(self) -> float | None:
-        """Seconds until what was begun is sent though it is no whole batch."""
+    def seconds_until_due(self) -> float | None:
+        """Return the seconds until an incomplete batch is sent."""
         return max(0.0, self._due - time.monotonic()) if self._entries else None
 
-    def tend(self) -> None:
-        """Send what has waited for long enough."""
+    def run_due_work(self) -> None:
+        """Send an incomplete batch that has waited long enough."""
         if self._entries and time.monotonic() >= self._due:
             self._send()
 
     def hurry(self, seconds: float) -> None:
-        """The process ends: what is not taken `seconds` from now is lost. Called by another thread."""
+        """Give up records that are not accepted within `seconds`, because the process ends. For any thread."""
         deadline = time.monotonic() + seconds
         self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
-        self._hurried.set()
+        self._closing_now.set()
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the last batch and close."""
         if self._entries:
             self._send()
         self._export.close()
 
     def _send(self) -> None:
-        """Send the batch. Raises nothing: where sending it is a bug, it is lost and the next need not be."""
+        """Send the batch. A bug loses only this batch and does not raise."""
         entries, self._entries, self._bytes = self._entries, [], 0
         try:
             self._send_until_taken(entries)
@@ -198,43 +199,43 @@ class CollectorOutput:
     def _send_until_taken(self, entries: Sequence[bytes]) -> None:
         pause = FIRST_PAUSE_SECONDS
         while (left := self._left()) > 0:
-            answer = self._export.export(entries, min(TRY_SECONDS, left))
-            if answer.status is not ExportStatus.RETRYABLE:
-                self._settle(answer, len(entries))
+            result = self._export.export(entries, min(TRY_SECONDS, left))
+            if result.status is not ExportStatus.RETRYABLE:
+                self._record_result(result, len(entries))
                 return
-            self._fail(answer)
-            asked = 0.0 if answer.after is None else min(answer.after, MAX_ASKED_SECONDS)
-            self._pause(max(asked, pause * random.uniform(0.5, 1.0)))  # noqa: S311  not all instances at once
+            self._record_failure(result)
+            requested = 0.0 if result.after is None else min(result.after, MAX_ASKED_SECONDS)
+            self._pause(max(requested, pause * random.uniform(0.5, 1.0)))  # noqa: S311  spreads the instances' retries
             pause = min(MAX_PAUSE_SECONDS, pause * 2)
-        self._lose(len(entries), "the process ended before the collector took them")
+        self._lose(len(entries), "the process ended before the collector accepted them")
 
     def _left(self) -> float:
-        """Seconds that are left before all is lost."""
+        """Return the seconds left for sending."""
         return TRY_SECONDS if self._deadline is None else self._deadline - time.monotonic()
 
     def _pause(self, seconds: float) -> None:
-        if not self._hurried.wait(seconds):
+        if not self._closing_now.wait(seconds):
             return
         time.sleep(max(0.0, min(seconds, _LAST_PAUSE_SECONDS, self._left())))
 
-    def _settle(self, answer: ExportResult, sent: int) -> None:
-        if answer.status is ExportStatus.INVALID:
-            self._lose(sent, f"the collector refused them: {answer.detail}")
+    def _record_result(self, result: ExportResult, sent: int) -> None:
+        if result.status is ExportStatus.INVALID:
+            self._lose(sent, f"the collector refused them: {result.detail}")
             return
         if self._failing:
             self._failing = False
             _LOG.info("the collector takes decision records again")
-        if answer.rejected:
-            self._lose(answer.rejected, f"the collector rejected them: {answer.detail}")
+        if result.rejected:
+            self._lose(result.rejected, f"the collector rejected them: {result.detail}")
 
-    def _fail(self, answer: ExportResult) -> None:
-        """Said once while it lasts."""
+    def _record_failure(self, result: ExportResult) -> None:
+        """Log the start of an outage once."""
         if not self._failing:
             self._failing = True
-            _LOG.error("the collector takes no decision records, they wait: %s", answer.detail)
+            _LOG.error("the collector takes no decision records, they wait: %s", result.detail)
 
     def _lose(self, count: int, why: str) -> None:
-        """Count them; one line for all that are lost within some seconds."""
+        """Count lost records. Logs one line for all that are lost within `_QUIET_SECONDS`."""
         self.lost += count
         if time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + _QUIET_SECONDS

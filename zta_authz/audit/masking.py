@@ -1,6 +1,6 @@
-"""What is left out of decision records because the operator said so. Pure.
+"""Masks fields of decision records as configured. Pure.
 
-`detail` may quote any other field; it is dropped as soon as one is masked, unless it has a rule of its own.
+`detail` may quote any other field, so it is dropped if any field is masked, unless it has its own rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zta_authz.audit.record import DecisionRecord
 
 KEY_BYTES: Final = 32
-"""A key for hashes has at least as many."""
+"""The minimum length of the key for hashes."""
 TRUNCATED_CHARACTERS: Final = 8
 _HASH_DIGITS: Final = 32
 _NETWORK_BITS: Final = {4: 24, 6: 48}
@@ -44,8 +44,8 @@ class Maskable(StrEnum):
     DESTINATION = "destination"
 
 
-class How(StrEnum):
-    """What becomes of a field: nothing is left, a keyed hash, or its beginning (of an address: its network)."""
+class MaskAction(StrEnum):
+    """How to mask a field: drop it, replace it by a keyed hash, or keep its beginning (of an address: its network)."""
 
     DROP = "drop"
     HASH = "hash"
@@ -56,24 +56,24 @@ _CLAIMED: Final = {
     Maskable.TOKEN_SUBJECT.value: Maskable.CLAIMED_SUBJECT.value,
     Maskable.TOKEN_ISSUER.value: Maskable.CLAIMED_ISSUER.value,
 }
-"""Who masks the one masks the other: the same people are named in it."""
+"""Masking a verified field masks the claimed one too, because both name the same people."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """One field, and what becomes of it."""
+    """A field and how it is masked."""
 
     field: Maskable
-    how: How
+    how: MaskAction
 
 
 class Masker:
-    """Masks records. `key` (at least `KEY_BYTES`) is what hashes are keyed with; it is not kept in any record."""
+    """Masks records. `key` (at least `KEY_BYTES`) is the key of hashes and appears in no record."""
 
     def __init__(self, rules: Sequence[MaskRule], key: bytes = b"") -> None:
-        """Raises ValueError where a rule hashes and the key is too short."""
-        if any(rule.how is How.HASH for rule in rules) and len(key) < KEY_BYTES:
-            raise ValueError(f"a key for hashes has at least {KEY_BYTES} bytes")
+        """Create it for `rules`. Raises ValueError if a rule hashes and the key is too short."""
+        if any(rule.how is MaskAction.HASH for rule in rules) and len(key) < KEY_BYTES:
+            raise ValueError(f"a key for hashes needs at least {KEY_BYTES} bytes")
         self._key = key
         self._masks: dict[str, Callable[[str], str]] = {str(rule.field): self._mask(rule) for rule in rules}
         for verified, claimed in _CLAIMED.items():
@@ -84,11 +84,11 @@ class Masker:
 
     @property
     def masks(self) -> bool:
-        """True where any field is masked."""
+        """Whether any field is masked."""
         return bool(self._masks)
 
     def mask(self, record: DecisionRecord) -> DecisionRecord:
-        """The record as it may be kept; an empty field stays empty, so that "nobody" is still told from "somebody"."""
+        """Return the masked record. Empty fields stay empty, so "nobody" can still be told from "somebody"."""
         if not self._masks:
             return record
         return msgspec.structs.replace(record, **{name: mask(text) for name, mask, text in self._present(record)})
@@ -98,16 +98,16 @@ class Masker:
         return [(name, mask, text) for name, mask, text in texts if text]
 
     def _mask(self, rule: MaskRule) -> Callable[[str], str]:
-        if rule.how is How.DROP:
+        if rule.how is MaskAction.DROP:
             return _drop
-        if rule.how is How.HASH:
+        if rule.how is MaskAction.HASH:
             return self._hash
         return _network if rule.field in (Maskable.SOURCE, Maskable.DESTINATION) else _beginning
 
     def _hash(self, text: str) -> str:
-        """The same for the same text on this installation, and nothing that a list of guesses could be tried on."""
-        made = hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-        return f"hmac-sha256:{made[:_HASH_DIGITS]}"
+        """Return a keyed hash: equal for equal texts, but guesses can't be tried without the key."""
+        digest = hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return f"hmac-sha256:{digest[:_HASH_DIGITS]}"
 
 
 def _drop(_: str) -> str:
@@ -119,9 +119,9 @@ def _beginning(text: str) -> str:
 
 
 def _network(endpoint: str) -> str:
-    """`10.1.2.0/24` of `10.1.2.3:4567`, `2001:db8::/48` of an IPv6 one; nothing of what is no address.
+    """Return `10.1.2.0/24` for `10.1.2.3:4567`, `2001:db8::/48` for an IPv6 address, "" if it is not an address.
 
-    An IPv6 address that stands for an IPv4 address is masked as that one, which its first 48 bits may hold.
+    An IPv6 address that embeds an IPv4 address is masked as that one, because its first 48 bits may contain it.
     """
     text = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
     try:

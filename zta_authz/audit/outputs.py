@@ -1,4 +1,4 @@
-"""Where encoded records are written to: any file descriptor. A full disk or a slow reader is waited for."""
+"""Outputs for encoded records: the protocol, and writing to a file descriptor. Waits for a full disk or slow reader."""
 
 from __future__ import annotations
 
@@ -15,88 +15,88 @@ _LOG = logging.getLogger(__name__)
 
 
 class Output(Protocol):
-    """What the writer thread hands encoded records to. Each method may block; only `hurry` is called by another.
+    """The destination of encoded records. Methods may block. The writer thread calls all but `hurry`.
 
-    `lost` counts the records since the start that were written and then could not be kept.
+    `lost` counts the records since the start that were passed to `write` and then lost.
     """
 
     lost: int
 
     @property
     def failing(self) -> str:
-        """Why it can't write at the moment, in a few words; "" while it can."""
+        """Why writing fails at the moment, in a few words; "" if it works."""
         ...
 
     @property
     def held_since(self) -> float | None:
-        """When the oldest record came that was written and has not left us (epoch seconds); None without any."""
+        """When the oldest record arrived that `write` got but did not yet deliver (epoch seconds); None without any."""
         ...
 
     def write(self, lines: Sequence[bytes]) -> None:
-        r"""Write lines, each with its `\n`, in this order."""
+        r"""Write lines, each with its `\n`, in order."""
         ...
 
-    def patience(self) -> float | None:
-        """Seconds after which `tend` is to be called though nothing is written; None: not before the next write."""
+    def seconds_until_due(self) -> float | None:
+        """Return in how many seconds to call `run_due_work`; None: only after the next write."""
         ...
 
-    def tend(self) -> None:
-        """Do what is due by now."""
+    def run_due_work(self) -> None:
+        """Do the work that is due, such as flushing."""
         ...
 
     def hurry(self, seconds: float) -> None:
-        """The process ends: what can't be kept `seconds` from now is not waited for any longer."""
+        """Limit further waiting to `seconds`, because the process ends."""
         ...
 
     def close(self) -> None:
-        """Make all that was written last, and end."""
+        """Make everything written durable, and close."""
         ...
 
 
-class Trouble:
-    """What keeps an output from writing, for others to read; "" where nothing does."""
+class WriteFailure:
+    """The reason why an output can't write, readable by other threads; "" if it can."""
 
-    __slots__ = ("said",)
+    __slots__ = ("reason",)
 
     def __init__(self) -> None:
-        self.said = ""
+        self.reason = ""
 
 
 class PlainOutput:
-    """Lines to a file descriptor, which is closed with it."""
+    """Writes lines to a file descriptor, and closes it at the end."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._trouble = Trouble()
+        self._write_failure = WriteFailure()
         self.lost = 0
         self.held_since: float | None = None
 
     @property
     def failing(self) -> str:
-        """What the system said of the last attempt."""
-        return self._trouble.said
+        """The system's error of the last attempt, "" if it succeeded."""
+        return self._write_failure.reason
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Write them, however often it takes."""
-        write_all(self._descriptor, b"".join(lines), self._trouble)
+        """Write the lines, and retry until it succeeds."""
+        write_all(self._descriptor, b"".join(lines), self._write_failure)
 
-    def patience(self) -> float | None:
-        """Nothing is ever due."""
+    def seconds_until_due(self) -> float | None:
+        """Return None: no work is ever due."""
         return None
 
-    def tend(self) -> None:
-        """Nothing is ever due."""
+    def run_due_work(self) -> None:
+        """Do nothing: no work is ever due."""
 
     def hurry(self, seconds: float) -> None:
-        """A write that waits goes on when its reader does, or ends with the process."""
+        """Do nothing: a blocked write continues with its reader, or ends with the process."""
 
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._descriptor)
 
 
-def write_all(descriptor: int, data: bytes, trouble: Trouble) -> None:
-    """Write all of `data`, however often it takes; a reader that is gone or a full disk is waited for."""
+def write_all(descriptor: int, data: bytes, failure: WriteFailure) -> None:
+    """Write all of `data`. Retry until it succeeds, through a missing reader or a full disk."""
     rest = memoryview(data)
 
     def write_some() -> bool:
@@ -104,19 +104,19 @@ def write_all(descriptor: int, data: bytes, trouble: Trouble) -> None:
         rest = rest[os.write(descriptor, rest) :]
         return not rest
 
-    until_done(write_some, trouble)
+    until_done(write_some, failure)
 
 
-def until_done(step: Callable[[], bool], trouble: Trouble) -> None:
-    """Repeat `step` until it returns True; while it raises OSError, say so once and wait between attempts."""
+def until_done(step: Callable[[], bool], failure: WriteFailure) -> None:
+    """Repeat `step` until it returns True. On OSError, log once and wait before the next attempt."""
     while True:
         try:
             if step():
                 break
-            trouble.said = ""
+            failure.reason = ""
         except OSError as error:
-            if not trouble.said:
+            if not failure.reason:
                 _LOG.error("the decision log can't be written: %s", error.strerror)
-            trouble.said = error.strerror or type(error).__name__
+            failure.reason = error.strerror or type(error).__name__
             threading.Event().wait(_RETRY_SECONDS)
-    trouble.said = ""
+    failure.reason = ""

@@ -1,8 +1,8 @@
-"""The decision log as files that show tampering: one chain of hashes through all of them.
+"""The decision log as tamper-evident files: one hash chain runs through all of them.
 
-A log has an id from its beginning on, which events and checkpoints repeat: files of two logs are told apart by it.
-PATH is the segment that is written; a finished one ends in a seal and becomes PATH.00000001 and so on. Nothing that was
-written is ever changed: a line that a crash has torn stays where it is, and the next line says how long it is.
+A log has an ID, which events and checkpoints repeat, so that files of different logs can be distinguished. PATH is the
+current segment. A finished segment ends in a seal and is renamed to PATH.00000001 and so on. Written data is never
+changed: a line that a crash left incomplete stays, and the next line records its length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.audit.chain import Event, Link, Position, append, digest, event_line, read_link
-from zta_authz.audit.outputs import Trouble, until_done, write_all
+from zta_authz.audit.outputs import WriteFailure, until_done, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class LogFileError(OSError):
-    """The files at the path can't be gone on with; `strerror` says why."""
+    """The files at the path can't be continued; `strerror` says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, message)
@@ -48,7 +48,7 @@ class LogFileError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """The end of a segment: its last whole line, and what a crash left after it."""
+    """The end of a segment: its last complete line, and the incomplete line that a crash left after it."""
 
     link: Link | None
     head: str
@@ -56,9 +56,9 @@ class _Tail:
 
 
 class SegmentedLog:
-    """Writes records into segments. `max_bytes` is when one is finished, `max_files` how many finished ones are kept.
+    """Writes records into segments of about `max_bytes`, and keeps `max_files` finished segments.
 
-    What is written is on the disk (fsync) within `flush_seconds`. One process at a time: PATH.lock is held.
+    Written data is on disk (fsync) within `flush_seconds`. PATH.lock ensures that only one process writes.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class SegmentedLog:
         flush_seconds: float = FLUSH_SECONDS,
         checkpoints: CheckpointWriter | None = None,
     ) -> None:
-        """Go on with the log at `path`, or begin it. Raises OSError where it can't be."""
+        """Continue or create the log at `path`. Raises OSError if that is impossible."""
         self.lost = 0
         self.held_since: float | None = None
-        self._trouble, self._flush_trouble = Trouble(), Trouble()
+        self._write_failure, self._flush_failure = WriteFailure(), WriteFailure()
         self._path = Path(path)
         self._max_bytes, self._max_files = max_bytes, max_files
         self._flush_seconds = flush_seconds
@@ -86,32 +86,32 @@ class SegmentedLog:
         self._lock = _lock(self._path)
         self._descriptor = -1
         try:
-            self._go_on()
-            self._go_on_signing()
+            self._resume()
+            self._check_last_checkpoint()
         except BaseException:
             self._release()
             raise
 
     @property
     def failing(self) -> str:
-        """What keeps records from the disk, or checkpoints from being signed."""
+        """Why records can't be written to disk or checkpoints can't be signed; "" if both work."""
         unsigned = "" if self._checkpoints is None else self._checkpoints.failure
-        return self._trouble.said or self._flush_trouble.said or (unsigned and f"checkpoints: {unsigned}")
+        return self._write_failure.reason or self._flush_failure.reason or (unsigned and f"checkpoints: {unsigned}")
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Append the records to the chain, and begin a new segment where this one is full."""
+        """Append the records to the chain, and start a new segment if this one is full."""
         self._append(lines)
         if self._size >= self._max_bytes:
             self._rotate()
 
-    def patience(self) -> float | None:
-        """Seconds until a flush or a checkpoint is due."""
+    def seconds_until_due(self) -> float | None:
+        """Return the seconds until a flush or checkpoint is due."""
         now = time.monotonic()
         due = [at - now for at in (self._flush_due, self._checkpoint_due()) if at is not None]
         return max(0.0, min(due)) if due else None
 
-    def tend(self) -> None:
-        """Flush and sign what is due."""
+    def run_due_work(self) -> None:
+        """Flush or sign if due."""
         now = time.monotonic()
         signing = self._checkpoint_due()
         if signing is not None and now >= signing:
@@ -120,10 +120,10 @@ class SegmentedLog:
             self._flush()
 
     def hurry(self, seconds: float) -> None:
-        """A disk that is waited for is waited for until the process ends."""
+        """Do nothing: the log waits for the disk until the process ends."""
 
     def close(self) -> None:
-        """Flush, sign what was written since the last checkpoint, and let others have the files."""
+        """Flush, sign what was written since the last checkpoint, and release the files."""
         self._sign()
         self._release()
 
@@ -134,14 +134,14 @@ class SegmentedLog:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _go_on(self) -> None:
-        """Find where the chain ended. A rotation that a crash interrupted is finished first."""
+    def _resume(self) -> None:
+        """Find the end of the chain, after finishing a rotation that a crash interrupted."""
         self._descriptor = os.open(self._path, _FLAGS, _MODE)
         tail = _read_tail(self._descriptor)
         if tail.link is not None and tail.link.event == Event.SEAL:
             os.close(self._descriptor)
             self._descriptor = -1
-            self._take(tail)
+            self._set_position(tail)
             self._log = _log_id(self._path)
             if self._finished_name(tail.link.segment).exists():
                 raise LogFileError(f"`{self._finished_name(tail.link.segment).name}` exists already")
@@ -149,10 +149,10 @@ class SegmentedLog:
             return
         self._size = os.fstat(self._descriptor).st_size
         if tail.link is None:
-            self._first_line(tail)
+            self._open_empty_file(tail)
             return
-        self._take(tail)
-        self._segment, self._lines = self._count()
+        self._set_position(tail)
+        self._segment, self._lines = self._read_segment_number()
         torn: dict[str, str | int | None] = {}
         if tail.torn:
             _LOG.warning("the decision log ends in a torn line of %d bytes", len(tail.torn))
@@ -160,23 +160,23 @@ class SegmentedLog:
             self._write(b"\n")
         self._append([self._event(Event.RESUME, **torn)])
 
-    def _go_on_signing(self) -> None:
-        """Which segments were removed, the newest checkpoint says: whatever stands in files here may be forged."""
+    def _check_last_checkpoint(self) -> None:
+        """Take the first kept segment from the newest checkpoint, because the files may be forged, and compare them."""
         last = None if self._checkpoints is None else self._checkpoints.last
         if last is None:
             return
         if last.log != self._log and last.log:
-            _LOG.error("the newest checkpoint of the decision log is of another log: was the log replaced?")
+            _LOG.error("the newest checkpoint belongs to another decision log: was the log replaced?")
         elif last.seq > self._position.seq:
-            _LOG.error("the decision log ends before record %d, which a checkpoint saw: it was cut", last.seq)
+            _LOG.error("the decision log ends before record %d, which a checkpoint covers: it was cut", last.seq)
         if last.log == self._log:
             self._first = max(last.first_segment, 1)
 
-    def _first_line(self, tail: _Tail) -> None:
-        """Open an empty file: the first of all, or the one after the newest finished one."""
+    def _open_empty_file(self, tail: _Tail) -> None:
+        """Write the opening line of the first segment, or of the one after the newest finished segment."""
         if not tail.torn.startswith(_BEGINNING[: len(tail.torn)]):
-            raise LogFileError("it holds something else than a decision log; move it away")
-        if tail.torn:  # not even the opening line was whole, so nothing was recorded here
+            raise LogFileError("it contains something other than a decision log; move it away")
+        if tail.torn:  # not even the opening line is complete, so nothing was recorded here
             os.ftruncate(self._descriptor, 0)
             self._size = 0
         finished = _finished(self._path)
@@ -187,27 +187,27 @@ class SegmentedLog:
             finally:
                 os.close(newest)
             if last.link is None:
-                raise LogFileError(f"`{finished[-1].name}` is no segment of a decision log")
-            self._take(last)
+                raise LogFileError(f"`{finished[-1].name}` is not a segment of a decision log")
+            self._set_position(last)
             self._log = _log_id(finished[-1])
         self._open_event(int(finished[-1].suffix[1:]) if finished else 0)
 
-    def _take(self, tail: _Tail) -> None:
+    def _set_position(self, tail: _Tail) -> None:
         if tail.link is not None:
             self._position = Position(tail.link.seq, tail.head)
 
-    def _count(self) -> tuple[int, int]:
-        """Number of this segment, and its lines so far (a torn one is none)."""
+    def _read_segment_number(self) -> tuple[int, int]:
+        """Return the number of this segment and its number of complete lines."""
         with self._path.open("rb") as file:
             first = read_link(file.readline(_TAIL_BYTES).rstrip(b"\n"))
             if first is None or first.event != Event.OPEN:
-                raise LogFileError("it does not begin as a segment of a decision log; move it away")
+                raise LogFileError("it does not start like a segment of a decision log; move it away")
         self._log = first.log
         return first.segment, self._position.seq - first.seq + 1
 
     def _open_event(self, previous: int) -> None:
         self._segment, self._lines = previous + 1, 0
-        self._log = self._log or secrets.token_hex(_ID_BYTES)  # those of earlier versions have none
+        self._log = self._log or secrets.token_hex(_ID_BYTES)  # logs of earlier versions have none
         name = self._finished_name(previous).name if previous else None
         self._append([self._event(Event.OPEN, previous_file=name)])
         self._flush()
@@ -224,7 +224,7 @@ class SegmentedLog:
         self._lines += len(lines)
 
     def _write(self, data: bytes) -> None:
-        write_all(self._descriptor, data, self._trouble)
+        write_all(self._descriptor, data, self._write_failure)
         self._size += len(data)
         if self._flush_due is None:
             self._flush_due = time.monotonic() + self._flush_seconds
@@ -237,7 +237,7 @@ class SegmentedLog:
         self._begin_after(self._segment)
 
     def _begin_after(self, segment: int) -> None:
-        """Give the finished segment its name and open the next."""
+        """Rename the finished segment and open the next."""
         finished = self._finished_name(segment)
 
         def rename() -> bool:
@@ -250,17 +250,18 @@ class SegmentedLog:
             self._descriptor = os.open(self._path, _FLAGS | os.O_EXCL, _MODE)
             return True
 
-        until_done(rename, self._trouble)
-        until_done(open_next, self._trouble)
+        until_done(rename, self._write_failure)
+        until_done(open_next, self._write_failure)
         self._size = 0
         self._open_event(segment)
         _sync_directory(self._path.parent)
         self._remove_old(segment - self._max_files)
 
     def _remove_old(self, newest: int) -> None:
-        """Remove the segments up to this number, once a checkpoint says that they are.
+        """Remove the segments up to the number `newest`, after a checkpoint records it.
 
-        The number comes from counting, never from files: who can write those must not get a missing one signed for.
+        The number is counted and never read from files. Otherwise someone who can write the files could have the
+        absence of a segment signed.
         """
         if newest < self._first:
             return
@@ -277,23 +278,23 @@ class SegmentedLog:
         return self._path.with_name(f"{self._path.name}.{segment:0{_SEGMENT_DIGITS}}")
 
     def _flush(self) -> bool:
-        """Have everything on the disk; False where the disk failed, which is said."""
+        """Write everything to disk. Log a failure and return False."""
         self._flush_due = None
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            self._flush_trouble.said = error.strerror or type(error).__name__
+            self._flush_failure.reason = error.strerror or type(error).__name__
             _LOG.error("the decision log can't be flushed: %s", error.strerror)
             self._flush_due = time.monotonic() + self._flush_seconds
             return False
-        self._flush_trouble.said = ""
+        self._flush_failure.reason = ""
         return True
 
     def _checkpoint_due(self) -> float | None:
         return None if self._checkpoints is None else self._checkpoints.due(self._position)
 
     def _sign(self) -> None:
-        """A checkpoint never speaks of a line that a power failure could take back."""
+        """Sign a checkpoint, after a flush: it must not cover lines that a power failure could remove."""
         flushed = self._flush()
         if self._checkpoints is None:
             return
@@ -304,7 +305,7 @@ class SegmentedLog:
 
 
 def _lock(path: Path) -> int:
-    """Hold the path's lock. Raises OSError where another process does."""
+    """Acquire the path's lock. Raises OSError if another process holds it."""
     descriptor = os.open(f"{path}{_LOCK_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -315,28 +316,28 @@ def _lock(path: Path) -> int:
 
 
 def is_lock_file(path: Path) -> bool:
-    """Whether it is the empty file that whoever writes a log holds: `decisions.jsonl*` names it too."""
+    """Whether `path` is the empty lock file of a log, which `decisions.jsonl*` matches too."""
     return path.suffix == _LOCK_SUFFIX and path.is_file() and not path.stat().st_size
 
 
 def _read_tail(descriptor: int) -> _Tail:
-    """The end of a file. Raises `LogFileError` where its last whole line is none of a chain."""
+    """Read the end of a file. Raises `LogFileError` if its last complete line is not a line of a chain."""
     size = os.fstat(descriptor).st_size
     data = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
     whole, newline, torn = data.rpartition(b"\n")
     if not newline:
         if size > _TAIL_BYTES:
-            raise LogFileError("its last line is endless; move it away")
+            raise LogFileError("its last line is too long; move it away")
         return _Tail(None, "", data)
     line = whole.rpartition(b"\n")[2]
     link = read_link(line)
     if link is None:
-        raise LogFileError("its last line is no record of a decision log; verify it, then move it away")
+        raise LogFileError("its last line is not a record of a decision log; verify it, then move it away")
     return _Tail(link, digest(line), torn)
 
 
 def _first_link(path: Path) -> Link | None:
-    """The first line of a segment; None where there is none to read."""
+    """Read the first line of a segment, None if it can't be read."""
     try:
         with path.open("rb") as file:
             return read_link(file.readline(_TAIL_BYTES).rstrip(b"\n"))
@@ -345,19 +346,19 @@ def _first_link(path: Path) -> Link | None:
 
 
 def _log_id(path: Path) -> str:
-    """The log that the segment is of, "" where it does not say."""
+    """Return the ID of the log that the segment belongs to, "" if it has none."""
     first = _first_link(path)
     return "" if first is None else first.log
 
 
 def _finished(path: Path) -> list[Path]:
-    """The finished segments of a path, oldest first."""
+    """List the finished segments of a path, oldest first."""
     pattern = re.compile(rf"{re.escape(path.name)}\.\d{{{_SEGMENT_DIGITS}}}", re.ASCII)
     return sorted(file for file in path.parent.iterdir() if pattern.fullmatch(file.name))
 
 
 def _sync_directory(directory: Path) -> None:
-    """Have renames on the disk too; a file system that can't is none that we could help."""
+    """Write renames to disk too. Log a failure, because some file systems don't support it."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

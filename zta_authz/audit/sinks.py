@@ -1,11 +1,11 @@
-"""How decision records get out: `record` takes notes, makes lines of many at a time, and a thread writes those.
+"""The queue of decision records: `record` captures them, encodes many at a time, and a thread writes the lines.
 
-Lines are made many at a time: after a request's own code has run, each line of code for its record would have to be
-fetched from memory first, which costs several times what running it does. They are made soon, because what a note holds
-would have to be fetched again, too; so the caller makes them, and the thread those of the few that came last.
+Records are encoded in batches, because encoding one right after its request finds its code outside of the CPU caches
+and takes several times as long. They are encoded soon, because their data would leave the caches too. So the caller
+encodes the batches, and the thread only the last few records.
 
-The queue is what a slow reader of the log may fall behind by. Past it an allow is refused, because a decision that
-nobody can account for must not stand; denials give up earlier, so that a flood of them leaves room for allows.
+The size of the queue limits how far a slow output may fall behind. When it is full, an allow is refused, because no
+decision may go unrecorded. Denials are refused earlier, so that a flood of them leaves capacity for allows.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ if TYPE_CHECKING:
 
 QUEUE_RECORDS = 8192
 QUEUE_BYTES = 16 * 1024 * 1024
-"""Memory for what is queued. Usual requests reach the number of records first, long ones this."""
+"""Memory limit of the queue. Ordinary requests reach the limit of records first, long ones this limit."""
 DENIAL_SHARE = 0.75
-"""The part of the queue that denials may fill."""
-NOTED_RECORDS = 128
-"""Notes whose lines are made at a time; they keep calls from being answered for a quarter of a millisecond."""
-WRITTEN_RECORDS = 256
-"""Lines that are written at a time: the thread keeps the interpreter for a quarter of a millisecond, not for longer."""
+"""The share of the queue that denials may fill."""
+ENCODE_BATCH = 128
+"""Records that are encoded at a time, which delays other calls by a quarter of a millisecond."""
+WRITE_BATCH = 256
+"""Lines that are written at a time. The thread holds the interpreter for a quarter of a millisecond for them."""
 
-_BATCH_SECONDS = 0.05  # the thread wakes once for the records of this time; each waking keeps answers waiting
+_BATCH_SECONDS = 0.05  # the thread wakes at most once in this time, because each wake-up delays answers
 _CLOSE_SECONDS = 5.0
 _HURRY_SECONDS = 1.0
-_END_SECONDS = 0.25  # for the thread to end by itself once it gave up
-_LINE_BYTES = 64  # of memory, beside its characters
+_END_SECONDS = 0.25  # for the thread to end after its deadline
+_LINE_BYTES = 64  # memory overhead of a line
 _SAMPLED_DIGITS = 8
 _LOG = logging.getLogger(__name__)
 
 
 class OnFull(StrEnum):
-    """What an allow becomes when its record can't be kept."""
+    """What happens to an allow whose record can't be kept."""
 
     DENY = "deny"
     DROP_AND_COUNT = "drop_and_count"
 
 
 class NullSink:
-    """Keeps nothing and refuses nothing, for those who have another record."""
+    """Keeps nothing and refuses nothing (`audit.sink: none`)."""
 
     dropped = 0
     queued = 0
@@ -76,37 +76,40 @@ class NullSink:
         metadata: Metadata = (),
         table_digest: str = "",
     ) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def sample(self, share: float) -> None:
-        """There is nothing to sample."""
+        """Do nothing."""
 
     def hurry(self) -> None:
-        """There is nothing to wait for."""
+        """Do nothing."""
 
     def close(self, seconds: float = 0.0) -> None:
-        """Nothing to flush."""
+        """Do nothing."""
 
 
 NO_MASKS = Masker(())
 
 
 def sampled_below(share: float) -> str | None:
-    """What the first digits of a decision's id are less than where an allow is kept; None: all are kept.
+    """Return the limit below which the first digits of a decision ID select an allow; None selects all.
 
-    By the id, so that whoever samples with the same share keeps the same decisions.
+    Selecting by ID means that all systems with the same share keep the same decisions.
     """
     return None if share >= 1 else f"{int(share * 16**_SAMPLED_DIGITS):0{_SAMPLED_DIGITS}x}"
 
 
-def _remarkable(decision: Decision) -> bool:
-    """Whether it is recorded even where only a sample of its kind is."""
+def _always_recorded(decision: Decision) -> bool:
+    """Whether a decision is recorded even if it is not sampled."""
     return bool(decision.shadows) or decision.disagreement is not None
 
 
 class LineSink:
-    """Hands records as lines to an output. `written` counts lines since the start, `unsampled` the allows left out."""
+    """Queues records and writes them as lines to an output.
+
+    Counts since the start: `written` lines, and `unsampled` allows that were left out.
+    """
 
     def __init__(
         self,
@@ -118,24 +121,24 @@ class LineSink:
         masker: Masker = NO_MASKS,
         sample_allows: float = 1.0,
     ) -> None:
-        """Take over `output`, which is closed with the sink; `capacity` is in records.
+        """Start the writer thread. The sink owns `output` and closes it; `capacity` is in records.
 
-        `sample_allows` is the share of allows that is kept, from 0 to 1; denials are all kept.
+        `sample_allows` is the share of allows that is kept, from 0 to 1. All denials are kept.
         """
         self.written = 0
         self.unsampled = 0
         self._output = output
-        self._make = LineEncoder(masker).line
+        self._encode = LineEncoder(masker).line
         self._sampled_below = sampled_below(sample_allows)
-        self._room, self._room_of_denials = capacity, int(capacity * DENIAL_SHARE)
-        self._room_bytes, self._room_bytes_of_denials = max_bytes, int(max_bytes * DENIAL_SHARE)
+        self._capacity, self._denial_capacity = capacity, int(capacity * DENIAL_SHARE)
+        self._max_bytes, self._denial_max_bytes = max_bytes, int(max_bytes * DENIAL_SHARE)
         self._on_full = on_full
-        self._notes: deque[PendingRecord] = deque()
+        self._pending: deque[PendingRecord] = deque()
         self._lines: deque[list[bytes]] = deque()
-        self._since: deque[float] = deque()  # for each list in `_lines`, when its oldest decision was made
+        self._since: deque[float] = deque()  # the time of the oldest decision of each list in `_lines`
         self._batch_since: float | None = None
-        self._making = threading.Lock()
-        # each count has one writer, so that none needs a lock: the caller's thread, who holds `_making`, our thread
+        self._encoding = threading.Lock()
+        # each count has one writer and needs no lock: the caller's thread, the holder of `_encoding`, the writer thread
         self._refused = self._taken = 0
         self._unmade = self._queued_bytes = 0
         self._begun = self._lost = self._done_bytes = 0
@@ -147,31 +150,31 @@ class LineSink:
 
     @property
     def dropped(self) -> int:
-        """Records since the start that were not taken, or could not be written, or kept where they were written."""
+        """Records since the start that were refused, could not be encoded or written, or were lost by the output."""
         return self._refused + self._unmade + self._lost + self._output.lost
 
     @property
     def queued(self) -> int:
-        """Records that wait to be written."""
+        """The number of records that wait to be written."""
         return self._taken - self._unmade - self._begun
 
     @property
     def failing(self) -> str:
-        """Why nothing can be written at the moment, in a few words; "" while it can."""
+        """Why writing fails at the moment, in a few words; "" if it works."""
         return self._output.failing
 
     @property
     def oldest_unwritten(self) -> float | None:
-        """When the oldest decision was made whose record has not been written (epoch seconds); None without any."""
-        with suppress(IndexError):  # the other thread took the last one while we looked
+        """The time of the oldest decision whose record is not yet written (epoch seconds); None without any."""
+        with suppress(IndexError):  # the other thread removed the last one meanwhile
             if (held := self._output.held_since) is not None:
                 return held
             if (since := self._batch_since) is not None:
                 return since
             if self._since:
                 return self._since[0]
-            if self._notes:
-                return self._notes[0].now
+            if self._pending:
+                return self._pending[0].now
         return None
 
     def record(
@@ -183,45 +186,49 @@ class LineSink:
         metadata: Metadata = (),
         table_digest: str = "",
     ) -> bool:
-        """Queue the record. False where there is no room, unless the operator chose to drop and count.
+        """Queue the record. Return False if the queue is full, unless the operator chose to drop and count.
 
-        An allow that is not sampled is only counted; those that an AUDIT rule or one in dry run matched, or that the
-        shadow policies would deny, are all kept.
+        An allow that is not sampled is only counted. Allows that match an AUDIT rule or a rule in dry run, or that the
+        shadow policies decide differently, are always kept.
         """
         allowed = decision.verdict is Verdict.ALLOW
         below = self._sampled_below
-        if below is not None and allowed and decision_id[:_SAMPLED_DIGITS] >= below and not _remarkable(decision):
+        if below is not None and allowed and decision_id[:_SAMPLED_DIGITS] >= below and not _always_recorded(decision):
             self.unsampled += 1
             return True
         if (
-            self._taken - self._unmade - self._begun >= (self._room if allowed else self._room_of_denials)
-            or self._queued_bytes - self._done_bytes >= (self._room_bytes if allowed else self._room_bytes_of_denials)
+            self._taken - self._unmade - self._begun >= (self._capacity if allowed else self._denial_capacity)
+            or self._queued_bytes - self._done_bytes >= (self._max_bytes if allowed else self._denial_max_bytes)
             or self._closed
         ):
             self._refused += 1
             return self._on_full is OnFull.DROP_AND_COUNT
-        notes = self._notes
-        note = capture(request, decision, decision_id, now, time(), table_digest, metadata)
-        notes.append(note)
+        pending = self._pending
+        record = capture(request, decision, decision_id, now, time(), table_digest, metadata)
+        pending.append(record)
         self._taken += 1
-        texts = len(note.path) + len(note.host) + len(note.method) + len(note.request_id) + len(note.trace_parent)
-        if len(notes) >= NOTED_RECORDS or texts + len(decision.detail) > MAX_TEXT_CHARACTERS:  # a long one can't wait
-            self._make_lines()
+        texts = (
+            len(record.path) + len(record.host) + len(record.method) + len(record.request_id) + len(record.trace_parent)
+        )
+        if (
+            len(pending) >= ENCODE_BATCH or texts + len(decision.detail) > MAX_TEXT_CHARACTERS
+        ):  # long records are encoded at once
+            self._encode_pending()
         if self._asleep:
             self._asleep = False
             self._awake.set()
         return True
 
     def sample(self, share: float) -> None:
-        """From now on keep this share of allows."""
+        """Keep this share of allows from now on."""
         self._sampled_below = sampled_below(share)
 
     def hurry(self) -> None:
-        """The end is wanted at once: what can't be kept within a second is not waited for any longer."""
+        """Limit further waiting for the output to a second."""
         self._output.hurry(_HURRY_SECONDS)
 
     def close(self, seconds: float = 0.0) -> None:
-        """Write what is queued, for `seconds` at most but five in any case, and stop; later records are refused."""
+        """Write queued records for at most `seconds` (at least five) and stop. Later records are refused."""
         seconds = max(seconds, _CLOSE_SECONDS)
         self._closed = True
         self._closing.set()
@@ -229,68 +236,68 @@ class LineSink:
         self._awake.set()
         self._thread.join(seconds + _END_SECONDS)
         if self._thread.is_alive():
-            _LOG.error("the decision log did not take its last records: %d are lost", self.queued)
+            _LOG.error("the decision log could not write its last records: %d are lost", self.queued)
 
-    def _make_lines(self, *, wait: bool = False) -> None:
-        """Make lines of the notes, in their order; without `wait`, only if the other thread is not at it."""
-        if not self._making.acquire(blocking=wait):
+    def _encode_pending(self, *, wait: bool = False) -> None:
+        """Encode the pending records in order. Without `wait`, do nothing if the other thread is encoding."""
+        if not self._encoding.acquire(blocking=wait):
             return
         try:
-            notes = [self._notes.popleft() for _ in range(len(self._notes))]
-            lines = self._lines_of(notes)
-            self._unmade += len(notes) - len(lines)
+            pending = [self._pending.popleft() for _ in range(len(self._pending))]
+            lines = self._encode_all(pending)
+            self._unmade += len(pending) - len(lines)
             self._queued_bytes += _memory(lines)
-            if notes:
-                self._since.append(notes[0].now)
+            if pending:
+                self._since.append(pending[0].now)
                 self._lines.append(lines)
         finally:
-            self._making.release()
+            self._encoding.release()
 
-    def _lines_of(self, notes: Sequence[PendingRecord]) -> list[bytes]:
+    def _encode_all(self, pending: Sequence[PendingRecord]) -> list[bytes]:
         try:
-            return list(map(self._make, notes))
-        except Exception:  # noqa: BLE001  one of them can't be made; the others can
-            return [line for line in map(self._stub_or_line, notes) if line]
+            return list(map(self._encode, pending))
+        except Exception:  # noqa: BLE001  one record can't be encoded; encode the others
+            return [line for line in map(self._stub_or_line, pending) if line]
 
-    def _stub_or_line(self, note: PendingRecord) -> bytes:
-        """The line, or what can be said where it can't be made: a bug, but the decision stands. Else b""."""
+    def _stub_or_line(self, record: PendingRecord) -> bytes:
+        """Encode a record. If that fails, which is a bug, return a stub line, or b"" if even that fails."""
         try:
-            return self._make(note)
+            return self._encode(record)
         except Exception as error:  # noqa: BLE001
-            _LOG.error("the record of decision %s can't be made: %s", note.decision_id, type(error).__qualname__)
+            _LOG.error("the record of decision %s can't be encoded: %s", record.decision_id, type(error).__qualname__)
         try:
-            return stub_line(note)
-        except Exception as error:  # noqa: BLE001  out of memory, say: this one is lost, those to come need not be
+            return stub_line(record)
+        except Exception as error:  # noqa: BLE001  for example out of memory: only this record is lost
             _LOG.error("a decision record is lost: %s", type(error).__qualname__)
             return b""
 
     def _write_batches(self) -> None:
         while True:
-            if self._awake.wait(self._output.patience()):
+            if self._awake.wait(self._output.seconds_until_due()):
                 self._closing.wait(_BATCH_SECONDS)
             self._awake.clear()
-            self._asleep = True  # from here on a note wakes us again
+            self._asleep = True  # from here on a new record wakes the thread
             closing = self._closing.is_set()
-            while self._notes or self._lines:
-                if self._notes:
-                    self._make_lines(wait=True)
+            while self._pending or self._lines:
+                if self._pending:
+                    self._encode_pending(wait=True)
                 self._write_batch()
-            self._guard(self._output.tend)
+            self._guard(self._output.run_due_work)
             if closing:
                 self._guard(self._output.close)
                 return
 
     def _guard(self, step: Callable[[], None]) -> None:
-        """Do what keeps no record waiting. Raises nothing: the thread must go on."""
+        """Run `step` and log its failure, because the thread must go on."""
         try:
             step()
         except Exception as error:  # noqa: BLE001
-            _LOG.error("the decision log could not be tended: %s", type(error).__qualname__)
+            _LOG.error("maintenance of the decision log failed: %s", type(error).__qualname__)
 
     def _write_batch(self) -> None:
-        """Write the oldest lines; others may be added meanwhile. Raises nothing: the thread must go on."""
+        """Write the oldest lines; others may be added meanwhile. Does not raise, because the thread must go on."""
         batch: list[bytes] = []
-        while self._lines and len(batch) < WRITTEN_RECORDS:
+        while self._lines and len(batch) < WRITE_BATCH:
             batch += self._lines.popleft()
             since = self._since.popleft()
             if self._batch_since is None:
@@ -299,13 +306,13 @@ class LineSink:
         try:
             self._output.write(batch)
             self.written += len(batch)
-        except Exception as error:  # noqa: BLE001  out of memory, say: these are lost, those to come need not be
+        except Exception as error:  # noqa: BLE001  for example out of memory: only these records are lost
             self._lost += len(batch)
             _LOG.error("%d decision records are lost: %s", len(batch), type(error).__qualname__)
         finally:
             self._done_bytes += _memory(batch)
             self._batch_since = None
-        self._guard(self._output.tend)
+        self._guard(self._output.run_due_work)
 
 
 def _memory(lines: Sequence[bytes]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.audit.checkpoints import checkpoint_log, load_public_key
 from zta_authz.audit.segments import is_lock_file
-from zta_authz.audit.verify import Kind, LogVerifier, log_id, logs_of, segment_order
+from zta_authz.audit.verify import FindingKind, LogVerifier, log_id, logs_of, segment_order
 from zta_authz.cli.output import add_output_argument, one_line, print_json
 from zta_authz.errors import Fault, FaultsError
 
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
                 verifier.read_checkpoints(checkpoints, _lines(checkpoints), key)
             if not signed[number]:
                 message = "there is no checkpoint of this log"
-                verifier.report.find(files[0][0], 0, None, Kind.CHECKPOINT, message)
+                verifier.report.add_finding(files[0][0], 0, None, FindingKind.CHECKPOINT, message)
         for name in segment_order(files):
             verifier.read_segment(name, _lines(name))
         verified.append(_Verified(verifier.finish(), len(files)))
@@ -195,7 +195,7 @@ def _print(report: Report, files: int, *, several: bool) -> None:
         print(f"and {report.finding_count - len(report.findings)} more")
     state = "ok" if report.ok else "CHANGED"
     numbers = "no records" if report.last_seq is None else f"records {report.first_seq} to {report.last_seq}"
-    which = f"log {report.log or 'without an id'}: " if several else ""
+    which = f"log {report.log or 'without an ID'}: " if several else ""
     counts = f"{report.decisions} decisions, files: {files}, checkpoints: {report.checkpoints}"
     print(one_line(f"{which}{state}: {numbers}, {counts}"))
 

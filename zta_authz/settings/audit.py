@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zta_authz import __version__
 from zta_authz.audit.checkpoints import CheckpointWriter, load_signing_key
 from zta_authz.audit.collector import CollectorOutput
-from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.segments import SegmentedLog
 from zta_authz.audit.sinks import LineSink, NullSink, OnFull
@@ -134,7 +134,7 @@ def _output(audit: AuditSettings, origin: Origin, *, traced: bool) -> Output:
 
 
 def _masker(audit: AuditSettings) -> Masker:
-    rules = [MaskRule(Maskable(mask.field), How(mask.how)) for mask in audit.mask]
+    rules = [MaskRule(Maskable(mask.field), MaskAction(mask.how)) for mask in audit.mask]
     if audit.mask_key_file is None:
         return Masker(rules)
     key = _read_key(audit.mask_key_file, "audit.mask_key_file")

@@ -1,4 +1,4 @@
-"""Checkpoints: only what the key signed counts, and numbers go on."""
+"""Checkpoints: only lines signed with the key count, and numbering continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHECKPOINT = Checkpoint(CHECKPOINT_SCHEMA, 1, "2026-01-01T00:00:00+00:00", 1, 5,
 LINE = sign_checkpoint(CHECKPOINT, KEY).rstrip(b"\n")
 
 
-def test_what_was_signed_is_read() -> None:
+def test_a_signed_checkpoint_is_read() -> None:
     assert read_checkpoint(LINE, load_public_key(PUBLIC_PEM)) == CHECKPOINT
 
 
@@ -42,18 +42,18 @@ def test_what_was_signed_is_read() -> None:
         sign_checkpoint(CHECKPOINT, OTHER_KEY).rstrip(b"\n"),
     ],
 )
-def test_what_was_not_signed_is_refused(line: bytes) -> None:
+def test_lines_without_a_valid_signature_are_refused(line: bytes) -> None:
     with pytest.raises(BadCheckpoint):
         read_checkpoint(line, KEY.public_key())
 
 
-def test_a_signature_for_something_else_is_refused() -> None:
+def test_a_signature_of_another_schema_is_refused() -> None:
     other = Checkpoint("zta.dev/other/v1", 1, "", 1, 5, "a" * 64)
-    with pytest.raises(BadCheckpoint, match="something else"):
+    with pytest.raises(BadCheckpoint, match="another schema"):
         read_checkpoint(sign_checkpoint(other, KEY).rstrip(b"\n"), KEY.public_key())
 
 
-def test_numbers_go_on_after_a_restart_and_a_torn_line(tmp_path: Path) -> None:
+def test_numbering_continues_after_a_restart_and_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints.jsonl"
     for seq in (5, 6):
         writer = CheckpointWriter(str(path), KEY)
@@ -61,8 +61,8 @@ def test_numbers_go_on_after_a_restart_and_a_torn_line(tmp_path: Path) -> None:
         writer.close()
         path.write_bytes(path.read_bytes() + b'{"schema":"zta')
     CheckpointWriter(str(path), KEY).close()
-    found = [read_checkpoint(line.rstrip(b"\n"), KEY.public_key()) for line in read_lines(path)]
-    assert [(each.number, each.seq) for each in found] == [(1, 5), (2, 6)]
+    checkpoints = [read_checkpoint(line.rstrip(b"\n"), KEY.public_key()) for line in read_lines(path)]
+    assert [(checkpoint.number, checkpoint.seq) for checkpoint in checkpoints] == [(1, 5), (2, 6)]
 
 
 def test_the_same_position_is_signed_once(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_same_position_is_signed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"precious", b"precious\n", sign_checkpoint(CHECKPOINT, OTHER_KEY)])
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_a_file_with_other_content_is_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "checkpoints.jsonl"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="checkpoint"):
@@ -85,7 +85,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) 
     assert path.read_bytes() == content
 
 
-def test_a_checkpoint_that_can_not_be_written_is_said_and_its_number_used_later(
+def test_a_failed_checkpoint_is_reported_and_its_number_used_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "checkpoints.jsonl"
@@ -105,11 +105,11 @@ def test_a_checkpoint_that_can_not_be_written_is_said_and_its_number_used_later(
     assert [read_checkpoint(line.rstrip(b"\n"), KEY.public_key()).number for line in read_lines(path)] == [1]
 
 
-def test_only_ed25519_keys_in_pem_are_taken() -> None:
+def test_only_ed25519_keys_in_pem_are_accepted() -> None:
     assert load_signing_key(KEY_PEM).private_bytes_raw() == KEY.private_bytes_raw()
     for wrong in (b"", b"-----BEGIN PRIVATE KEY-----\n", PUBLIC_PEM):
-        with pytest.raises(ValueError, match="no private key"):
+        with pytest.raises(ValueError, match="not a private key"):
             load_signing_key(wrong)
     for wrong in (b"", KEY_PEM):
-        with pytest.raises(ValueError, match="no public key"):
+        with pytest.raises(ValueError, match="not a public key"):
             load_public_key(wrong)

@@ -1,4 +1,4 @@
-"""The decision log to a collector: each record once and in order, and what is not taken waits, or is counted."""
+"""The decision log to a collector: records arrive once and in order; records that are not accepted wait or are counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit import collector
 from zta_authz.audit.collector import CollectorOutput, log_entry
-from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import capture, encode_line, make_record, stub_line
 from zta_authz.audit.sinks import LineSink, OnFull
 from zta_authz.otlp.messages import ExportResult, ExportStatus, Severity
@@ -30,7 +30,7 @@ TRACE = "c" * 32
 
 
 class FakeExport:
-    """Answers with `answers` in turn, then with the last of them; keeps what it took. `open` holds it up while unset."""
+    """Returns `answers` in turn, then repeats the last; keeps accepted entries. Blocks while `open` is unset."""
 
     def __init__(self, *answers: ExportResult) -> None:
         self.answers = deque(answers or (ACCEPTED,))
@@ -78,7 +78,7 @@ def wait_for(reached: object, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def test_an_entry_is_the_line_and_what_queries_ask_for() -> None:
+def test_an_entry_has_the_line_and_attributes_for_queries() -> None:
     written = line(traceparent=f"00-{TRACE}-{'d' * 16}-01")
     entry = log_entry(written, traced=True)
     assert entry.body == written.decode().rstrip("\n")
@@ -98,7 +98,7 @@ def test_an_entry_is_the_line_and_what_queries_ask_for() -> None:
 
 
 @pytest.mark.parametrize(("traced", "ids"), [(True, (DECISION_ID, DECISION_ID[16:])), (False, ("", ""))])
-def test_without_a_trace_of_the_request_the_ids_are_those_of_our_span_if_one_is_made(
+def test_without_a_trace_of_the_request_the_ids_are_those_of_the_checks_span(
     traced: bool, ids: tuple[str, str]
 ) -> None:
     entry = log_entry(line(), traced=traced)
@@ -113,9 +113,9 @@ def test_a_denial_is_a_warning_and_so_is_a_record_that_could_not_be_made() -> No
     assert dict(stub.attributes)["zta.reason"] == "deny_policy"
 
 
-def test_what_is_masked_is_masked_in_attributes_too_and_no_query_is_in_either() -> None:
+def test_masked_fields_are_masked_in_attributes_too_and_neither_has_the_query() -> None:
     export = FakeExport()
-    masker = Masker([MaskRule(Maskable.PATH, How.DROP), MaskRule(Maskable.PRINCIPAL, How.TRUNCATE)])
+    masker = Masker([MaskRule(Maskable.PATH, MaskAction.DROP), MaskRule(Maskable.PRINCIPAL, MaskAction.TRUNCATE)])
     sink = LineSink(CollectorOutput(export), masker=masker)
     assert sink.record(attributes(authorization="Bearer secret"), allow(), DECISION_ID, 0.0)
     sink.close()
@@ -125,18 +125,18 @@ def test_what_is_masked_is_masked_in_attributes_too_and_no_query_is_in_either() 
     assert "secret" not in str(entry)
 
 
-def test_batches_are_bounded_in_records_and_in_bytes_and_go_when_they_are_old_enough() -> None:
+def test_batches_are_limited_in_records_bytes_and_age() -> None:
     export = FakeExport()
     output = CollectorOutput(export)
     output.write([line()] * (collector.BATCH_RECORDS + 3))
     assert export.tries == [(collector.BATCH_RECORDS, collector.TRY_SECONDS)]
-    assert 0 < (output.patience() or 0) <= collector.BATCH_SECONDS
-    output.tend()
+    assert 0 < (output.seconds_until_due() or 0) <= collector.BATCH_SECONDS
+    output.run_due_work()
     assert len(export.tries) == 1
     time.sleep(collector.BATCH_SECONDS)
-    output.tend()
+    output.run_due_work()
     assert export.tries[1][0] == 3
-    assert output.patience() is None
+    assert output.seconds_until_due() is None
     long = line()[:-2] + b',"more":"' + b"x" * (collector.BATCH_BYTES // 2) + b'"}\n'
     output.write([long] * 3)
     assert [records for records, _ in export.tries] == [collector.BATCH_RECORDS, 3, 2]
@@ -145,7 +145,9 @@ def test_batches_are_bounded_in_records_and_in_bytes_and_go_when_they_are_old_en
     assert export.closed
 
 
-def test_a_batch_that_is_not_taken_is_sent_again_until_it_is_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_is_sent_again_until_it_is_accepted_and_the_outage_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     export = FakeExport(RETRYABLE, RETRYABLE, ExportResult(ExportStatus.RETRYABLE, after=0.3), ACCEPTED)
     output = CollectorOutput(export)
@@ -174,7 +176,7 @@ def test_a_batch_that_is_not_taken_is_sent_again_until_it_is_and_said_once(caplo
         (ExportResult(ExportStatus.ACCEPTED, 2, "too old"), 2),
     ],
 )
-def test_what_the_collector_refuses_for_good_is_counted_as_dropped(
+def test_records_that_the_collector_calls_invalid_count_as_dropped(
     answer: ExportResult, lost: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = LineSink(CollectorOutput(FakeExport(answer)))
@@ -185,7 +187,7 @@ def test_what_the_collector_refuses_for_good_is_counted_as_dropped(
     assert answer.detail in caplog.text
 
 
-def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
+def test_a_bug_in_sending_loses_only_its_batch() -> None:
     class Broken(FakeExport):
         def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
             if not self.tries:
@@ -202,7 +204,7 @@ def test_a_bug_in_sending_loses_its_batch_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("on_full", OnFull)
-def test_while_the_collector_is_away_the_queue_fills_up_and_on_full_holds(on_full: OnFull) -> None:
+def test_during_an_outage_the_queue_fills_up_and_on_full_applies(on_full: OnFull) -> None:
     export = FakeExport(*[RETRYABLE] * 5, ACCEPTED)
     export.open.clear()
     sink = LineSink(CollectorOutput(export), capacity=8, on_full=on_full)
@@ -221,7 +223,7 @@ def test_while_the_collector_is_away_the_queue_fills_up_and_on_full_holds(on_ful
     assert sink.dropped == 3
 
 
-def test_an_end_that_is_wanted_at_once_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hurry_ends_the_wait_for_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zta_authz.audit.sinks._HURRY_SECONDS", 0.2)
     output = CollectorOutput(FakeExport(RETRYABLE))
     sink = LineSink(output)
@@ -233,7 +235,7 @@ def test_an_end_that_is_wanted_at_once_waits_no_longer(monkeypatch: pytest.Monke
     assert sink.dropped == 1
 
 
-def test_the_end_waits_for_a_collector_that_comes_back_in_time_and_not_for_one_that_does_not(
+def test_closing_waits_for_a_collector_only_until_its_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("zta_authz.audit.sinks._CLOSE_SECONDS", 0.3)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit.lines import LineEncoder
-from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS, capture, encode_line, make_record
 from zta_authz.errors import Reason
 from zta_authz.model.decision import NO_RESPONSE, Decision, Disagreement, Response, Shadow, Verdict
@@ -97,7 +97,9 @@ def test_a_new_object_is_not_taken_for_an_old_one_at_its_place_in_memory() -> No
 
 
 def test_masked_fields_are_masked_in_each_line() -> None:
-    maker = LineEncoder(Masker([MaskRule(Maskable.PATH, How.DROP), MaskRule(Maskable.SOURCE, How.TRUNCATE)]))
+    maker = LineEncoder(
+        Masker([MaskRule(Maskable.PATH, MaskAction.DROP), MaskRule(Maskable.SOURCE, MaskAction.TRUNCATE)])
+    )
     for decision in (allow(), deny()):
         line = maker.line(capture(replace(attributes(), path="/patients/7"), decision, DECISION_ID, NOW))
         assert b"patients" not in line

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
-from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
     DecisionRecord,
@@ -231,5 +231,5 @@ def test_whom_a_refused_token_names_is_verified_or_claimed(verified: bool) -> No
 def test_who_masks_the_subject_masks_the_claimed_one_too() -> None:
     named = NamedToken("https://issuer", "alice", verified=False)
     record = noted(attributes(), Decision(Verdict.DENY, Reason.TOKEN_SIGNATURE, detail="alice", refused_token=named))
-    masked = Masker([MaskRule(Maskable.TOKEN_SUBJECT, How.DROP)]).mask(record)
+    masked = Masker([MaskRule(Maskable.TOKEN_SUBJECT, MaskAction.DROP)]).mask(record)
     assert (masked.claimed_subject, masked.claimed_issuer, masked.detail) == ("", "https://issuer", "")

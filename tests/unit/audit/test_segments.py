@@ -15,7 +15,7 @@ from tests.support.audit_logs import KEY, open_log, read_lines, record_line, seg
 from zta_authz.audit.chain import GENESIS, Event, Position, append, digest, event_line
 from zta_authz.audit.checkpoints import CheckpointWriter
 from zta_authz.audit.segments import SegmentedLog
-from zta_authz.audit.verify import Kind
+from zta_authz.audit.verify import FindingKind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def events(directory: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "event" in line]
 
 
-def test_each_line_names_the_hash_of_the_one_before(tmp_path: Path) -> None:
+def test_each_line_has_the_hash_of_the_previous_one(tmp_path: Path) -> None:
     write_log(tmp_path, 3)
     head = GENESIS
     for number, line in enumerate(read_lines(tmp_path / "decisions.jsonl"), 1):
@@ -35,11 +35,11 @@ def test_each_line_names_the_hash_of_the_one_before(tmp_path: Path) -> None:
         head = digest(line[:-1])
 
 
-def test_a_full_file_is_sealed_and_the_next_begins_where_it_ended(tmp_path: Path) -> None:
+def test_a_full_file_is_sealed_and_the_next_one_continues_the_chain(tmp_path: Path) -> None:
     write_log(tmp_path, 20, max_bytes=4096)
-    said = events(tmp_path)
-    assert [event["event"] for event in said[:3]] == ["open", "seal", "open"]
-    opened, sealed, following = said[:3]
+    log_events = events(tmp_path)
+    assert [event["event"] for event in log_events[:3]] == ["open", "seal", "open"]
+    opened, sealed, following = log_events[:3]
     assert opened["previous_file"] is None
     assert following["previous_file"] == "decisions.jsonl.00000001"
     first = read_lines(segments(tmp_path)[0])
@@ -49,7 +49,7 @@ def test_a_full_file_is_sealed_and_the_next_begins_where_it_ended(tmp_path: Path
     assert verify(tmp_path).decisions == 20
 
 
-def test_only_so_many_finished_files_are_kept(tmp_path: Path) -> None:
+def test_the_number_of_finished_files_is_limited(tmp_path: Path) -> None:
     log = open_log(tmp_path, max_bytes=4096, max_files=2, signed=True)
     for number in range(40):
         log.write([record_line(number)])
@@ -58,10 +58,10 @@ def test_only_so_many_finished_files_are_kept(tmp_path: Path) -> None:
     report = verify(tmp_path, signed=True)
     assert report.ok
     assert "retention has removed older ones" in report.notes[0].message
-    assert {finding.kind for finding in verify(tmp_path).findings} == {Kind.HEAD_MISSING}
+    assert {finding.kind for finding in verify(tmp_path).findings} == {FindingKind.HEAD_MISSING}
 
 
-def test_more_than_retention_removed_is_missing_also_after_restarts(tmp_path: Path) -> None:
+def test_files_removed_beyond_retention_are_missing_even_after_restarts(tmp_path: Path) -> None:
     def write(count: int) -> None:
         log = open_log(tmp_path, max_bytes=4096, max_files=4, signed=True)
         for number in range(count):
@@ -72,29 +72,29 @@ def test_more_than_retention_removed_is_missing_also_after_restarts(tmp_path: Pa
     for file in segments(tmp_path)[:2]:
         file.unlink()
     write(1)  # a restart signs for nothing that it finds missing
-    assert [finding.kind for finding in verify(tmp_path, signed=True).findings] == [Kind.HEAD_MISSING]
+    assert [finding.kind for finding in verify(tmp_path, signed=True).findings] == [FindingKind.HEAD_MISSING]
     write(40)  # and retention has removed that now
     assert verify(tmp_path, signed=True).ok
 
 
-def test_a_log_keeps_its_id_over_restarts_and_files(tmp_path: Path) -> None:
+def test_a_log_keeps_its_id_across_restarts_and_files(tmp_path: Path) -> None:
     for _ in range(3):
         log = open_log(tmp_path, max_bytes=2048)
         for number in range(5):
             log.write([record_line(number)])
         log.close()
-    found = events(tmp_path)
-    assert len(found) > 5
-    assert len({event["log"] for event in found}) == 1
-    assert len(found[0]["log"]) == 32
+    log_events = events(tmp_path)
+    assert len(log_events) > 5
+    assert len({event["log"] for event in log_events}) == 1
+    assert len(log_events[0]["log"]) == 32
     other = tmp_path / "other"
     other.mkdir()
     write_log(other, 1)
-    assert json.loads(read_lines(other / "decisions.jsonl")[0])["log"] != found[0]["log"]
+    assert json.loads(read_lines(other / "decisions.jsonl")[0])["log"] != log_events[0]["log"]
 
 
 def test_a_log_without_an_id_gets_one_with_its_next_file(tmp_path: Path) -> None:
-    """As earlier versions wrote it."""
+    """Earlier versions wrote logs without an ID."""
     first, position = b"", Position()
     opened = event_line(Event.OPEN, 1, 0.0, previous_file=None)
     for line in (opened, *map(record_line, range(12))):
@@ -110,7 +110,7 @@ def test_a_log_without_an_id_gets_one_with_its_next_file(tmp_path: Path) -> None
     assert (report.findings, len(report.log)) == ([], 32)
 
 
-def test_a_log_that_was_replaced_or_cut_while_the_service_was_down_is_said(
+def test_a_log_that_was_replaced_or_cut_while_the_service_was_down_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_log(tmp_path, 3, signed=True)
@@ -123,7 +123,7 @@ def test_a_log_that_was_replaced_or_cut_while_the_service_was_down_is_said(
     assert "was the log replaced" in caplog.text
 
 
-def test_a_restart_goes_on_with_the_chain(tmp_path: Path) -> None:
+def test_a_restart_continues_the_chain(tmp_path: Path) -> None:
     for _ in range(3):
         write_log(tmp_path, 2)
     report = verify(tmp_path)
@@ -131,7 +131,7 @@ def test_a_restart_goes_on_with_the_chain(tmp_path: Path) -> None:
     assert [event["event"] for event in events(tmp_path)] == ["open", "resume", "resume"]
 
 
-def test_a_seal_counts_the_lines_of_all_who_wrote_the_file(tmp_path: Path) -> None:
+def test_a_seal_counts_the_lines_of_all_processes_that_wrote_the_file(tmp_path: Path) -> None:
     for _ in range(4):
         write_log(tmp_path, 3, max_bytes=8192)
     assert len(segments(tmp_path)) > 1
@@ -139,7 +139,7 @@ def test_a_seal_counts_the_lines_of_all_who_wrote_the_file(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("torn", [b'{"seq":4,"prev":"', b"{", b"\x00" * 500])
-def test_a_line_torn_by_a_crash_is_recorded_and_the_chain_goes_on(
+def test_a_line_torn_by_a_crash_is_recorded_and_the_chain_continues(
     tmp_path: Path, torn: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_log(tmp_path, 2)
@@ -157,7 +157,7 @@ def test_a_line_torn_by_a_crash_is_recorded_and_the_chain_goes_on(
     assert events(tmp_path)[1]["torn_bytes"] == len(torn)
 
 
-def test_what_a_crash_tore_can_not_be_changed_afterwards(tmp_path: Path) -> None:
+def test_a_torn_line_can_not_be_changed_afterwards(tmp_path: Path) -> None:
     write_log(tmp_path, 2)
     file = tmp_path / "decisions.jsonl"
     file.write_bytes(file.read_bytes() + b'{"seq":4,"pr')
@@ -186,7 +186,7 @@ def test_a_rotation_that_a_crash_interrupted_is_finished(tmp_path: Path, crash: 
 
 
 @pytest.mark.parametrize("content", [b"hello", b"hello\n", b'{"verdict":"allow"}\n', b"x" * 2_000_000])
-def test_a_file_that_is_no_chain_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_chain_is_not_changed(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "decisions.jsonl"
     file.write_bytes(content)
     with pytest.raises(OSError, match="move it away"):
@@ -202,7 +202,7 @@ def test_a_log_has_one_writer(tmp_path: Path) -> None:
     open_log(tmp_path).close()
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.touch()
     (tmp_path / "decisions.jsonl").symlink_to(target)
@@ -211,32 +211,30 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert target.read_bytes() == b""
 
 
-def test_files_are_not_for_everybodys_eyes(tmp_path: Path) -> None:
+def test_files_are_not_readable_by_everyone(tmp_path: Path) -> None:
     write_log(tmp_path, 20, max_bytes=4096, signed=True)
     assert {stat.S_IMODE(file.stat().st_mode) & 0o027 for file in tmp_path.iterdir()} == {0}
 
 
-def test_what_is_written_is_on_the_disk_within_the_flush_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_written_records_are_on_disk_within_the_flush_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[int] = []
     log = SegmentedLog(str(tmp_path / "decisions.jsonl"), flush_seconds=0.05)
     monkeypatch.setattr("zta_authz.audit.segments.os.fsync", flushed.append)
-    assert log.patience() is None
+    assert log.seconds_until_due() is None
     log.write([record_line(0)])
-    log.tend()
+    log.run_due_work()
     assert flushed == []
-    patience = log.patience()
-    assert patience is not None
-    assert patience <= 0.05
+    seconds_until_due = log.seconds_until_due()
+    assert seconds_until_due is not None
+    assert seconds_until_due <= 0.05
     time.sleep(0.06)
-    log.tend()
+    log.run_due_work()
     assert len(flushed) == 1
-    assert log.patience() is None
+    assert log.seconds_until_due() is None
     log.close()
 
 
-def test_a_disk_that_can_not_flush_is_said_and_not_hurried(
+def test_a_failing_flush_is_reported_and_retried_after_the_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: int) -> None:
@@ -248,12 +246,12 @@ def test_a_disk_that_can_not_flush_is_said_and_not_hurried(
     time.sleep(0.11)
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
         patch.setattr("zta_authz.audit.segments.os.fsync", fail)
-        log.tend()
+        log.run_due_work()
     assert "can't be flushed: Input/output error" in caplog.text
     assert (tmp_path / "checkpoints.jsonl").read_bytes() == b""
-    patience = log.patience()
-    assert patience is not None
-    assert patience > 0.05
+    seconds_until_due = log.seconds_until_due()
+    assert seconds_until_due is not None
+    assert seconds_until_due > 0.05
     log.close()
     assert verify(tmp_path, signed=True).checkpoints == 1
 
@@ -264,16 +262,16 @@ def test_checkpoints_are_signed_while_records_are_written_and_at_the_end(tmp_pat
     for number in range(3):
         log.write([record_line(number)])
         time.sleep(0.06)
-        log.tend()
-    log.tend()
+        log.run_due_work()
+    log.run_due_work()
     log.write([record_line(3)])
     log.close()
-    said = [json.loads(line) for line in read_lines(tmp_path / "checkpoints.jsonl")]
-    assert [(each["number"], each["seq"]) for each in said] == [(1, 2), (2, 3), (3, 4), (4, 5)]
+    checkpoints = [json.loads(line) for line in read_lines(tmp_path / "checkpoints.jsonl")]
+    assert [(checkpoint["number"], checkpoint["seq"]) for checkpoint in checkpoints] == [(1, 2), (2, 3), (3, 4), (4, 5)]
     assert verify(tmp_path, signed=True).ok
 
 
-def test_the_lock_is_given_back_where_the_log_can_not_be_opened(tmp_path: Path) -> None:
+def test_the_lock_is_released_if_the_log_can_not_be_opened(tmp_path: Path) -> None:
     (tmp_path / "decisions.jsonl").write_bytes(b"hello\n")
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="move it away"):
@@ -281,9 +279,7 @@ def test_the_lock_is_given_back_where_the_log_can_not_be_opened(tmp_path: Path) 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_keeps_records_from_the_disk_is_said_while_it_lasts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_is_reported_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = open_log(tmp_path, signed=True)
     assert log.failing == ""
 

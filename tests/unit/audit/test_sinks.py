@@ -1,4 +1,4 @@
-"""Sinks: never in the way, never silent about what they could not keep."""
+"""Sinks: they never block, and report every record that they could not keep."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from msgspec.structs import replace
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit import sinks
 from zta_authz.audit.chain import EVENT_SCHEMA
-from zta_authz.audit.masking import How, Maskable, Masker, MaskRule
+from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS
 from zta_authz.audit.segments import SegmentedLog
-from zta_authz.audit.sinks import NOTED_RECORDS, WRITTEN_RECORDS, LineSink, NullSink, OnFull
+from zta_authz.audit.sinks import ENCODE_BATCH, WRITE_BATCH, LineSink, NullSink, OnFull
 from zta_authz.model.decision import Shadow
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def file_sink(path: Path) -> LineSink:
 
 
 def decisions(path: Path) -> list[dict[str, Any]]:
-    """The records of a file without what the log says about itself and without the chain."""
+    """Return the records of a file without the log's events and without the chain's fields."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    found = [line for line in lines if line["schema"] != EVENT_SCHEMA]
-    return [{name: value for name, value in line.items() if name not in ("seq", "prev")} for line in found]
+    records = [line for line in lines if line["schema"] != EVENT_SCHEMA]
+    return [{name: value for name, value in line.items() if name not in ("seq", "prev")} for line in records]
 
 
 @pytest.fixture
 def stuck_pipe() -> Iterator[tuple[int, int]]:
-    """A full pipe that nobody reads: (read end, write end); the sink owns the write end."""
+    """Create a full pipe that nobody reads: (read end, write end). The sink owns the write end."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
@@ -64,7 +64,7 @@ def stuck_pipe() -> Iterator[tuple[int, int]]:
 
 
 def wait_until_stuck(sink: LineSink) -> None:
-    """Let the writer take one record and hang on it."""
+    """Let the writer thread block on one record."""
     record(sink, deny())
     wait_for(lambda: not sink.queued)
 
@@ -76,17 +76,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_each_record_is_a_line_of_the_file_when_the_sink_is_closed(tmp_path: Path) -> None:
+def test_every_record_is_a_line_of_the_file_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     sink = file_sink(path)
     assert all(record(sink, decision) for decision in [allow(), deny()] * 500)
     sink.close()
-    verdicts = [each["verdict"] for each in decisions(path)]
+    verdicts = [item["verdict"] for item in decisions(path)]
     assert verdicts == ["allow", "deny"] * 500
     assert (sink.written, sink.dropped) == (1000, 0)
 
 
-def test_a_file_is_appended_to_and_not_for_everybodys_eyes(tmp_path: Path) -> None:
+def test_a_file_is_appended_to_and_not_readable_by_everyone(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     for _ in range(2):
         sink = file_sink(path)
@@ -105,7 +105,7 @@ def test_records_appear_without_closing(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_file_that_can_not_be_opened_says_so_at_once(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_opened_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         SegmentedLog(str(tmp_path / "missing" / "decisions.jsonl"))
 
@@ -129,7 +129,7 @@ def test_a_full_queue_refuses_without_blocking(stuck_pipe: tuple[int, int]) -> N
     drain(reader, sink)
 
 
-def test_a_reader_that_stands_still_shows_in_the_age_of_the_oldest_record(stuck_pipe: tuple[int, int]) -> None:
+def test_a_stalled_reader_shows_in_the_age_of_the_oldest_record(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
     sink = LineSink(PlainOutput(writer), capacity=8)
     assert sink.oldest_unwritten is None
@@ -143,7 +143,7 @@ def test_a_reader_that_stands_still_shows_in_the_age_of_the_oldest_record(stuck_
     assert sink.oldest_unwritten is None
 
 
-def test_a_full_disk_is_said_while_it_lasts() -> None:
+def test_a_full_disk_is_reported_while_it_lasts() -> None:
     descriptor = os.open("/dev/full", os.O_WRONLY)
     sink = LineSink(PlainOutput(descriptor))
     assert sink.failing == ""
@@ -158,7 +158,7 @@ def test_a_full_disk_is_said_while_it_lasts() -> None:
     sink.close()
 
 
-def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
+def test_denials_leave_capacity_for_allows(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
     sink = LineSink(PlainOutput(writer), capacity=8)
     wait_until_stuck(sink)
@@ -167,7 +167,7 @@ def test_denials_leave_room_for_allows(stuck_pipe: tuple[int, int]) -> None:
     drain(reader, sink)
 
 
-def test_long_records_fill_the_queue_by_their_bytes(stuck_pipe: tuple[int, int]) -> None:
+def test_long_records_fill_the_queue_by_bytes(stuck_pipe: tuple[int, int]) -> None:
     reader, writer = stuck_pipe
     endless = replace(REQUEST, path="/" * 1_000_000, host="h" * 1_000_000)
     sink = LineSink(PlainOutput(writer), max_bytes=100_000)
@@ -176,43 +176,43 @@ def test_long_records_fill_the_queue_by_their_bytes(stuck_pipe: tuple[int, int])
     assert 13 <= kept.count(True) <= 18  # of 75,000 bytes
     assert record(sink, allow(), endless) is True
     assert [record(sink, allow(), endless) for _ in range(10)][-1] is False
-    assert not sink._notes  # a long one does not wait for others: its request would be kept whole
+    assert not sink._pending  # a long one does not wait for others: its request would be kept whole
     assert sum(map(len, (line for lines in sink._lines for line in lines))) < 105_000
     drain(reader, sink)
     assert sink._queued_bytes == sink._done_bytes
 
 
 @pytest.mark.parametrize("where", ["method", "path", "host", "request_id", "detail", "traceparent"])
-def test_a_note_that_keeps_long_texts_does_not_wait_for_others(tmp_path: Path, where: str) -> None:
+def test_a_record_with_long_texts_is_encoded_at_once(tmp_path: Path, where: str) -> None:
     endless = "x" * (MAX_TEXT_CHARACTERS + 1)
     request = attributes(traceparent=endless) if where == "traceparent" else attributes()
     if where in request.__struct_fields__:
         request = replace(request, **{where: endless})
     sink = file_sink(tmp_path / "decisions.jsonl")
     record(sink, replace(deny(), detail=endless) if where == "detail" else deny(), request)
-    assert not sink._notes
+    assert not sink._pending
     record(sink, deny())
-    assert sink._notes
+    assert sink._pending
     sink.close()
 
 
-@pytest.mark.parametrize("records", [NOTED_RECORDS - 1, NOTED_RECORDS, NOTED_RECORDS + 1, 5 * WRITTEN_RECORDS + 7])
-def test_records_are_written_in_their_order_however_many_come_at_once(tmp_path: Path, records: int) -> None:
+@pytest.mark.parametrize("records", [ENCODE_BATCH - 1, ENCODE_BATCH, ENCODE_BATCH + 1, 5 * WRITE_BATCH + 7])
+def test_records_are_written_in_order_however_many_arrive_at_once(tmp_path: Path, records: int) -> None:
     path = tmp_path / "decisions.jsonl"
     sink = file_sink(path)
     ids = [f"{number:032x}" for number in range(records)]
     for decision_id in ids:
         sink.record(REQUEST, allow(), decision_id, 0.0)
     sink.close()
-    assert [each["decision_id"] for each in decisions(path)] == ids
+    assert [item["decision_id"] for item in decisions(path)] == ids
     assert (sink.written, sink.queued, sink.dropped) == (records, 0, 0)
 
 
-def test_no_record_is_lost_or_moved_where_both_threads_make_lines(
+def test_no_record_is_lost_or_reordered_while_both_threads_encode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sinks, "_BATCH_SECONDS", 0.0)  # the writer makes lines all the time
-    monkeypatch.setattr(sinks, "NOTED_RECORDS", 3)
+    monkeypatch.setattr(sinks, "ENCODE_BATCH", 3)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -224,11 +224,11 @@ def test_no_record_is_lost_or_moved_where_both_threads_make_lines(
         sink.close()
     finally:
         sys.setswitchinterval(interval)
-    assert [each["decision_id"] for each in decisions(path)] == ids
+    assert [item["decision_id"] for item in decisions(path)] == ids
     assert (sink.written, sink.queued, sink.dropped) == (5000, 0, 0)
 
 
-def test_a_record_that_can_not_be_made_leaves_a_line_and_the_writer_goes_on(
+def test_a_record_that_can_not_be_encoded_leaves_a_stub_and_the_writer_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "decisions.jsonl"
@@ -246,10 +246,10 @@ def test_a_record_that_can_not_be_made_leaves_a_line_and_the_writer_goes_on(
         "detail": "the record could not be made",
     }
     assert lines[1]["verdict"] == "deny"
-    assert "can't be made: OverflowError" in caplog.text
+    assert "can't be encoded: OverflowError" in caplog.text
 
 
-def test_the_writer_survives_even_what_no_line_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_writer_survives_a_record_without_even_a_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "decisions.jsonl"
 
     def fail(_: object) -> bytes:
@@ -257,13 +257,13 @@ def test_the_writer_survives_even_what_no_line_can_tell(tmp_path: Path, monkeypa
 
     sink = file_sink(path)
     with monkeypatch.context() as broken:
-        broken.setattr(sink, "_make", fail)
+        broken.setattr(sink, "_encode", fail)
         broken.setattr(sinks, "stub_line", fail)
         record(sink, deny())
         wait_for(lambda: sink.dropped == 1)
     assert record(sink, allow())
     sink.close()
-    assert [each["verdict"] for each in decisions(path)] == ["allow"]
+    assert [item["verdict"] for item in decisions(path)] == ["allow"]
     assert (sink.written, sink.queued, sink.dropped) == (1, 0, 1)
 
 
@@ -293,8 +293,8 @@ def test_a_failing_write_is_retried_and_logged_once(
         sink = file_sink(path)
         assert record(sink, allow())
         sink.close()
-    assert [each["verdict"] for each in decisions(path)] == ["allow"]
-    assert [each.getMessage() for each in caplog.records] == [
+    assert [item["verdict"] for item in decisions(path)] == ["allow"]
+    assert [entry.getMessage() for entry in caplog.records] == [
         "the decision log can't be written: No space left on device"
     ]
 
@@ -305,7 +305,7 @@ def test_a_closed_sink_refuses(tmp_path: Path) -> None:
     assert record(sink, allow()) is False
 
 
-def test_closing_gives_up_on_a_reader_that_is_stuck_and_says_what_is_lost(
+def test_closing_gives_up_on_a_stuck_reader_and_reports_the_loss(
     stuck_pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader, writer = stuck_pipe
@@ -347,7 +347,7 @@ def drain(reader: int, sink: LineSink) -> None:
     assert not sink._thread.is_alive()
 
 
-def test_of_allows_a_share_is_kept_by_their_ids_and_of_denials_all(tmp_path: Path) -> None:
+def test_a_share_of_allows_is_kept_by_id_and_all_denials(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     sink = LineSink(SegmentedLog(str(path)), sample_allows=0.25)
     watched = replace(allow(), shadows=(Shadow("AUDIT", "default/watch", 0, dry_run=False),))
@@ -357,7 +357,7 @@ def test_of_allows_a_share_is_kept_by_their_ids_and_of_denials_all(tmp_path: Pat
     for decision in (deny(), watched):
         assert sink.record(REQUEST, decision, "ff" * 16, 0.0)
     sink.close()
-    kept = [each["decision_id"] for each in decisions(path)]
+    kept = [item["decision_id"] for item in decisions(path)]
     assert kept == [*ids[:64], "ff" * 16, "ff" * 16]
     assert (sink.unsampled, sink.dropped) == (192, 0)
 
@@ -371,7 +371,7 @@ def test_all_or_no_allows_can_be_kept(tmp_path: Path, share: float, kept: bool) 
     assert sink.written == (2 if kept else 0)
 
 
-def test_the_share_of_allows_can_be_changed_while_records_are_taken() -> None:
+def test_the_share_of_allows_can_change_at_run_time() -> None:
     reader, writer = os.pipe()
     sink = LineSink(PlainOutput(writer), sample_allows=0.0)
     for share in (0.0, 1.0, 0.5):
@@ -388,13 +388,13 @@ def test_the_record_names_the_rules_in_force_when_it_was_made(tmp_path: Path) ->
     for digest in ("a" * 64, "b" * 64):
         sink.record(REQUEST, deny(), DECISION_ID, 0.0, (), digest)
     sink.close()
-    assert [each["table_digest"] for each in decisions(path)] == ["a" * 64, "b" * 64]
-    assert all(each["latency_us"] > 0 for each in decisions(path))
+    assert [item["table_digest"] for item in decisions(path)] == ["a" * 64, "b" * 64]
+    assert all(item["latency_us"] > 0 for item in decisions(path))
 
 
 def test_masked_fields_never_reach_the_file(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    masker = Masker([MaskRule(Maskable.PATH, How.DROP)])
+    masker = Masker([MaskRule(Maskable.PATH, MaskAction.DROP)])
     sink = LineSink(SegmentedLog(str(path)), masker=masker)
     record(sink, allow(), replace(REQUEST, path="/patients/7"))
     sink.close()

@@ -54,7 +54,7 @@ def test_json_has_every_finding(log: Path, capsys: pytest.CaptureFixture[str]) -
             "line": 5,
             "seq": 5,
             "kind": "cut",
-            "message": "the log ends with record 5, but checkpoint 1 saw record 6",
+            "message": "the log ends with record 5, but checkpoint 1 covers record 6",
         }
     ]
 

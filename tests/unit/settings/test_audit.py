@@ -67,9 +67,9 @@ def test_every_sink_can_be_opened(tmp_path: Path) -> None:
         ({"mask_key_file": "/missing/key"}, "cannot be read"),
         ({"mask_key_file": "short"}, "at least 32 bytes"),
         ({"key_file": "/missing/key"}, "cannot be read"),
-        ({"key_file": "public.pem"}, "no private key"),
+        ({"key_file": "public.pem"}, "not a private key"),
         ({"checkpoints": "/missing/checkpoints"}, "cannot be written"),
-        ({"checkpoints": "short"}, "something else than checkpoints"),
+        ({"checkpoints": "short"}, "something other than checkpoints"),
     ],
 )
 def test_a_decision_log_that_can_not_be_opened_is_a_fault(tmp_path: Path, change: dict[str, Any], message: str) -> None:
