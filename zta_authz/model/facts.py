@@ -28,9 +28,9 @@ class Unknown(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact. `value` is None exactly where `unknown` is set.
+    """One fact. `value` is None exactly if `unknown` is set.
 
-    `observed_at` is when its source observed it (seconds since the epoch), None where the source does not say.
+    `observed_at` is when its source observed it (seconds since the epoch), None if the source does not record it.
     `source` names the source for people: an inventory, a database, a list.
     """
 
@@ -85,7 +85,7 @@ class NetworkView(Protocol):
 class DeviceFacts:
     """What is known about the device behind one request.
 
-    `device_id` is the inventory's name for it, "" where no device was identified. `identified_by` says how:
+    `device_id` is the inventory's name for it, "" if no device was identified. `identified_by` is
     `certificate` (the verified certificate of this connection) or `token` (a claim of a key-bound token).
     `fields` holds the inventory's named fields (`managed`, `encrypted`, `os`, `osVersion`, ...), each aged.
     """
@@ -96,7 +96,7 @@ class DeviceFacts:
     fields: Mapping[str, Fact] | None = None
 
     def field(self, name: str) -> Fact:
-        """One field; absent where the device or the field is not there."""
+        """One field; an absent fact if the device or the field is unknown."""
         return ABSENT if self.fields is None else self.fields.get(name, ABSENT)
 
 
@@ -116,7 +116,7 @@ class DeviceView(Protocol):
     """Device inventories in force, loaded before the request. Look-ups do no I/O."""
 
     def find(self, inventory: str, identifier: str) -> DeviceRecord | None:
-        """The device that `inventory` (`namespace/name`) knows by `identifier`; None where it knows none."""
+        """The device that `inventory` (`namespace/name`) knows by `identifier`, or None."""
         ...
 
 

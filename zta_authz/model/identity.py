@@ -53,7 +53,7 @@ class Binding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A verified JWT. `claims` is its whole payload; `issuer` and `subject` are "" where absent."""
+    """A verified JWT. `claims` is its whole payload; `issuer` and `subject` are "" if absent."""
 
     issuer: str
     subject: str

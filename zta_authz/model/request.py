@@ -68,7 +68,7 @@ class Address:
     ip: str = ""
     port: int = 0
     text: str = field(init=False, repr=False, compare=False)
-    """`ip:port`, with an IPv6 address in brackets; "" where the proxy gave none."""
+    """`ip:port`, with an IPv6 address in brackets; "" for a Unix socket."""
 
     def __post_init__(self) -> None:
         shown = f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"

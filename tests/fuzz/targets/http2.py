@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.fuzz.target import Target
-from tests.property.test_grpc_h2 import MOST_HELD, SMALL, unsent_without_reason
+from tests.property.test_grpc_h2 import MAX_BUFFERED_BYTES, SMALL, unsent_without_reason
 from tests.support.h2_peer import CALL, block, call_with, frames_of, message
 from zta_authz.grpc_h2.connection import Connection, Request, Status
 from zta_authz.grpc_h2.errors import ErrorCode
@@ -78,7 +78,7 @@ def _answer(connection: Connection, events: list[Event], number: int, now: float
 
 def _judge(connection: Connection) -> None:
     frames_of(connection.bytes_to_send())
-    assert connection.buffered_bytes <= MOST_HELD
+    assert connection.buffered_bytes <= MAX_BUFFERED_BYTES
     assert unsent_without_reason(connection._out) == []
     if connection.fault is not None:
         assert connection.finished
