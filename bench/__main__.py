@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "decision": ["-m", "bench.decision_cost"],
     "identity": ["-m", "bench.identity_cost"],
     "telemetry": ["-m", "bench.telemetry_cost"],
+    "caches": ["-m", "bench.cache_savings"],
     "rules": ["-m", "bench.matching_scale", "--rules", "10000"],
     "rules-100000": ["-m", "bench.matching_scale"],
 }

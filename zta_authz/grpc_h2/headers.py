@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status
 from zta_authz.grpc_h2.hpack import Decoder
 from zta_authz.grpc_h2.request import PROTOCOL_NAMES, GrpcFailure, Head, parse_head
@@ -45,7 +46,7 @@ class HeaderReader:
         self._bounds = bounds
         self._served = served
         self._decoder = Decoder(bounds.header_table_bytes, bounds.max_header_list_bytes, PROTOCOL_NAMES)
-        self._heads: dict[bytes, Head] = {}
+        self._heads: BoundedCache[bytes, Head] = BoundedCache(_CACHED_HEADS)
         self._parts = bytearray()
         self._frames = 0
         self.stream = self.flags = 0
@@ -93,7 +94,7 @@ class HeaderReader:
     def head(self, block: bytes) -> Head:
         """Parse the block that begins a call. Raises as `fields`, and `StreamFault` for a malformed request."""
         short = len(block) <= _CACHED_BLOCK_BYTES
-        cached = self._heads.get(block) if short else None
+        cached = self._heads[block] if short else None
         if cached is not None:
             return cached
         before = self._decoder.version
@@ -101,9 +102,7 @@ class HeaderReader:
         if self._served is not None and head.refusal is None and head.path not in self._served:
             head = Head(head.path, content_length=head.content_length, refusal=_UNKNOWN)
         if short and self._decoder.version == before:
-            if len(self._heads) >= _CACHED_HEADS:
-                self._heads.clear()
-            self._heads[block] = head
+            self._heads.put(block, head)
         return head
 
 
