@@ -47,7 +47,7 @@ class Page:
     body: bytes
 
 
-class State(IntEnum):
+class ConnectionState(IntEnum):
     """The state of a connection. The higher the number, the less useful the connection."""
 
     ANSWER = 0  # the answer is being prepared
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._timers: list[asyncio.TimerHandle] = []
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
-        self.state = State.ASKING
+        self.state = ConnectionState.ASKING
         self.address = ""
         self.started_at = self._loop.time()
 
@@ -136,21 +136,21 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect the head. Later bytes are dropped."""
-        if self.state is not State.ASKING:
+        if self.state is not ConnectionState.ASKING:
             self._late += len(data)
             if self._late > MAX_LATE_BYTES:
                 self.abort()
             return
         self._head += data
         if _END in self._head[:MAX_HEAD_BYTES]:
-            self.state = State.ANSWER
+            self.state = ConnectionState.ANSWER
             self._task = self._loop.create_task(self._answer(bytes(self._head.partition(b"\r\n")[0])))
         elif len(self._head) >= MAX_HEAD_BYTES:
             self._send(error_page(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
 
     def eof_received(self) -> bool:
         """Keep the connection open after the client's last byte if its request is complete."""
-        return self.state in (State.ANSWER, State.READING)
+        return self.state in (ConnectionState.ANSWER, ConnectionState.READING)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _expect_head(self) -> None:
-        if self.state is State.ASKING:
+        if self.state is ConnectionState.ASKING:
             self.abort()
 
     async def _answer(self, line: bytes) -> None:
@@ -191,11 +191,11 @@ class Connection(asyncio.Protocol):
             return
         transport.write(_encode(page, with_body=with_body))
         if page.status < HTTPStatus.BAD_REQUEST or page.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.state = State.READING
+            self.state = ConnectionState.READING
             transport.close()
             return
         # closing with unread bytes resets the connection, and the client might lose the answer
-        self.state = State.LINGERING
+        self.state = ConnectionState.LINGERING
         transport.write_eof()
         self._timers.append(self._loop.call_later(LINGER_SECONDS, self.abort))
 

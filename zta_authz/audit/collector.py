@@ -43,7 +43,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _LOG = logging.getLogger(__name__)
 
 
-class Export(Protocol):
+class EntrySender(Protocol):
     """Sends entries to the collector."""
 
     def encode(self, entry: LogEntry) -> bytes:
@@ -125,7 +125,7 @@ def _nanoseconds(text: str) -> int:
 class CollectorOutput:
     """Batches lines and sends each batch with `export` until the collector accepts it."""
 
-    def __init__(self, export: Export, *, traced: bool = False) -> None:
+    def __init__(self, export: EntrySender, *, traced: bool = False) -> None:
         """Create it for `export`. `traced`: checks have spans, and entries contain their IDs."""
         self.lost = 0
         self.held_since: float | None = None

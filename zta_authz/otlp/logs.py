@@ -1,7 +1,7 @@
-"""Log entries to a collector.
+"""Exports log entries to a collector.
 
-Entries are encoded one by one as they come, and a request is made of them by writing their lengths: building it as one
-message costs several times as much, at one moment, in which nothing else of the process runs.
+Entries are encoded one by one as they arrive, and a request joins the encoded entries. Building the request as one
+message would cost several times as much, and would block the rest of the process meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RESOURCE: Final = field_tag(ExportLogsServiceRequest.RESOURCE_LOGS_FIELD_NUMBER
 
 
 class EntryEncoder:
-    """Encodes entries. Most attributes repeat from entry to entry, and are kept encoded."""
+    """Encodes entries. Caches encoded attributes, because most of them repeat from entry to entry."""
 
     __slots__ = ("_attributes",)
 
@@ -43,11 +43,11 @@ class EntryEncoder:
         self._attributes: BoundedCache[tuple[str, str | int], bytes] = BoundedCache(MAX_CACHED_ATTRIBUTES)
 
     def encode(self, entry: LogEntry, observed_ns: int) -> bytes:
-        """One LogRecord; `observed_ns` is now, in nanoseconds since the epoch."""
+        """Encode an entry as a LogRecord; `observed_ns` is now, in nanoseconds since the epoch."""
         return b"".join((_encode_rest(entry, observed_ns), *map(self._attribute, entry.attributes)))
 
     def _attribute(self, attribute: tuple[str, str | int]) -> bytes:
-        """A LogRecord with one attribute. Joined, such records are one record with all of their attributes."""
+        """Encode a LogRecord with one attribute. Joined encodings are one record with all attributes."""
         encoded = self._attributes[attribute]
         if encoded is None:
             encoded = LogRecord(attributes=pairs((attribute,))).SerializeToString()
@@ -56,7 +56,7 @@ class EntryEncoder:
 
 
 def _encode_rest(entry: LogEntry, observed_ns: int) -> bytes:
-    """The entry without its attributes."""
+    """Encode the entry without its attributes."""
     record = LogRecord(
         time_unix_nano=entry.time_ns,
         observed_time_unix_nano=observed_ns,
@@ -71,14 +71,14 @@ def _encode_rest(entry: LogEntry, observed_ns: int) -> bytes:
 
 
 def encode_logs(entries: Iterable[bytes], origin: Origin) -> bytes:
-    """An ExportLogsServiceRequest of encoded entries."""
+    """Join encoded entries to an ExportLogsServiceRequest."""
     logs = ScopeLogs(scope=scope(origin)).SerializeToString() + b"".join([field(_RECORD, entry) for entry in entries])
-    whole = ResourceLogs(resource=resource(origin)).SerializeToString() + field(_SCOPE, logs)
-    return field(_RESOURCE, whole)
+    resource_logs = ResourceLogs(resource=resource(origin)).SerializeToString() + field(_SCOPE, logs)
+    return field(_RESOURCE, resource_logs)
 
 
 class LogExporter:
-    """Sends entries as one request. Blocks; one thread uses it."""
+    """Sends entries in one blocking request. Only one thread may use it."""
 
     def __init__(self, transport: Transport, origin: Origin) -> None:
         self._transport = transport
@@ -86,14 +86,14 @@ class LogExporter:
         self._entries = EntryEncoder()
 
     def encode(self, entry: LogEntry) -> bytes:
-        """An entry as `export` takes it."""
+        """Encode an entry for `export`."""
         return self._entries.encode(entry, time.time_ns())
 
     def export(self, entries: Sequence[bytes], seconds: float) -> ExportResult:
-        """What the collector made of encoded entries; within `seconds`, or it counts as for later."""
+        """Send encoded entries and return the result. A missing reply within `seconds` is retryable."""
         reply = self._transport.send(encode_logs(entries, self._origin), seconds)
         return read_result(reply, ExportLogsServiceResponse, "rejected_log_records", len(entries))
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""
         self._transport.close()

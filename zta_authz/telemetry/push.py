@@ -28,7 +28,7 @@ _MAX_WAITING: Final = 2
 _LOG = logging.getLogger(__name__)
 
 
-class Export(Protocol):
+class MetricsSender(Protocol):
     """Sends metrics to the collector."""
 
     def export(self, families: Sequence[Metric], now_ns: int) -> ExportResult:
@@ -83,7 +83,7 @@ class MetricsPush:
     def __init__(
         self,
         collect: Callable[[], Awaitable[Sequence[Metric]]],
-        export: Export,
+        export: MetricsSender,
         interval: float,
         seconds: float = PUSH_SECONDS,
     ) -> None:
