@@ -125,7 +125,7 @@ def test_a_certificate_that_nobody_trusts_is_noticed(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("seed", ["path-3", "path-10", "path-15"])
 def test_a_path_that_evades_a_denial_is_noticed(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
-    monkeypatch.setattr("zta_authz.pdp.decide.ambiguous", lambda *_: "")
+    monkeypatch.setattr("zta_authz.pdp.decide.path_ambiguity", lambda *_: "")
     _fails("ambiguity", seed)
 
 
@@ -172,8 +172,8 @@ def test_bytes_that_mean_something_else_in_pieces_are_noticed(monkeypatch: pytes
     _fails("http2", "calls-1")
 
 
-def test_what_is_held_past_a_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.fuzz.targets.http2.MOST_HELD", 500)
+def test_buffering_above_a_limit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.targets.http2.MAX_BUFFERED_BYTES", 500)
     _fails("http2", "large-1")
 
 
