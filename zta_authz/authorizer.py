@@ -116,7 +116,8 @@ def finalize(decision: Decision) -> Decision:
         return decision
     if decision.reason in DENIAL_RESPONSES:
         return _denied(decision, Reason.INTERNAL_ERROR)
-    principal = decision.identity.principal
+    peer = decision.identity.peer
+    principal = "" if peer is None else peer.principal
     if (principal.isascii() and principal.isprintable()) or is_header_value(principal):
         return decision
     return _denied(decision, Reason.PEER_CERTIFICATE_MALFORMED)

@@ -137,6 +137,15 @@ class RequestPrincipalClause:
     negated: bool
     label: str
     cost: int = 2
+    only: tuple[str, str] | None = field(init=False, repr=False, compare=False)
+    """The pair, if there is one matcher and it compares exactly, as in most clauses."""
+
+    def __post_init__(self) -> None:
+        single = self.matchers[0] if len(self.matchers) == 1 else None
+        only = None
+        if single is not None and isinstance(single.issuer, Exact) and isinstance(single.subject, Exact):
+            only = single.issuer.value, single.subject.value
+        object.__setattr__(self, "only", only)
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """Whether any matcher matches the pair, negated for `not…`."""
@@ -144,6 +153,8 @@ class RequestPrincipalClause:
         pair = inputs.request_principal
         if pair is None:
             return self.negated
+        if self.only is not None:
+            return (pair == self.only) is not self.negated
         issuer, subject = pair
         for matcher in self.matchers:
             if matcher.matches_pair(issuer, subject):

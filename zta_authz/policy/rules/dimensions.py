@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.model.changed_headers import folded_name
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.model.addresses import Ip
-    from zta_authz.policy.rules.inputs import Inputs
 
 AUTHORITY_HEADERS: Final = frozenset((":authority", "host"))
 _NONE: Final[tuple[str, ...]] = ()
@@ -46,22 +46,6 @@ class FunctionDimension:
         self.values = values
 
 
-class _Paths:
-    name = "path"
-    cost = 1
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        return inputs.paths(wide)
-
-
-class _Hosts:
-    name = "host"
-    cost = 1
-
-    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
-        return inputs.hosts(wide)
-
-
 def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, ...]:
     """`issuer/subject` of the verified token, for lookups and messages; () without one."""
     pair = inputs.request_principal
@@ -69,8 +53,8 @@ def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, .
 
 
 METHOD: Final = FunctionDimension("method", 0, lambda inputs, _: (inputs.method,))
-PATH: Final = _Paths()
-HOST: Final = _Hosts()
+PATH: Final = FunctionDimension("path", 1, Inputs.paths)
+HOST: Final = FunctionDimension("host", 1, Inputs.hosts)
 PEER: Final = FunctionDimension("principal", 1, lambda inputs, _: inputs.names)
 SNI: Final = FunctionDimension("sni", 1, lambda inputs, _: (inputs.sni,))
 REQUEST_PRINCIPAL: Final = FunctionDimension("request principal", 2, request_principal_texts)

@@ -74,7 +74,7 @@ class Inputs:
         self.method = request.method
         path = request.path
         self.path = cut_query(path) if "?" in path or "#" in path else path
-        self.host: str | None = ascii_lower(request.host)
+        self.host: str | None = request.host.lower() if request.host.isascii() else ascii_lower(request.host)
         if not self.host and "host" not in request.headers:
             self.host = None
         peer, token = identity.peer, identity.token
