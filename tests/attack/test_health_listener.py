@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.snapshots import HATSHOP
 from tests.support.service import RunningService
-from zta_authz.admin.http import MAX_CONNECTIONS, TIMEOUT_SECONDS
+from zta_authz.admin.http_listener import MAX_CONNECTIONS, TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from tests.support.pki import Signer, jwks
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.bundle_endpoint import BundleEndpoint, BundleEndpointRefresher
 from zta_authz.keys.bundle_store import BundleStore
-from zta_authz.keys.http import MAX_BYTES, HttpClient
+from zta_authz.keys.http_client import MAX_BYTES, HttpClient
 from zta_authz.keys.jwks import JwksLoader, KeySource
 from zta_authz.keys.outcomes import FetchFailed
 from zta_authz.model.spiffe import TrustDomain

@@ -8,17 +8,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.support.check_requests import attributes, deny
-from zta_authz.audit.chain import Position, append
 from zta_authz.audit.checkpoints import CheckpointWriter
+from zta_authz.audit.hash_chain import Position, append
+from zta_authz.audit.log_verifier import LogVerifier, segment_order
 from zta_authz.audit.record import capture, encode_line, make_record
 from zta_authz.audit.segments import SegmentedLog
-from zta_authz.audit.verify import LogVerifier, segment_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from zta_authz.audit.verify import Report
+    from zta_authz.audit.log_verifier import Report
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

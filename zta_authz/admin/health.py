@@ -1,4 +1,4 @@
-"""The pages for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`. `http` serves them.
+"""The pages for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`. `http_listener` serves them.
 
 Anyone who reaches the listener may read them, so they contain nothing about policies, principals or requests. They
 name only issuers, trust domains and workloads for which something is missing.
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.admin.http import Listener, Page, error_page
+from zta_authz.admin.http_listener import Listener, Page, error_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from zta_authz.audit.chain import Position
+from zta_authz.audit.hash_chain import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.audit.chain import Event, Link, Position, append, digest, event_line, read_link
+from zta_authz.audit.hash_chain import Event, Link, Position, append, digest, event_line, read_link
 from zta_authz.audit.outputs import WriteFailure, until_done, write_all
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.audit.checkpoints import checkpoint_log, load_public_key
+from zta_authz.audit.log_verifier import FindingKind, LogVerifier, log_id, logs_of, segment_order
 from zta_authz.audit.segments import is_lock_file
-from zta_authz.audit.verify import FindingKind, LogVerifier, log_id, logs_of, segment_order
 from zta_authz.cli.output import add_output_argument, one_line, print_json
 from zta_authz.errors import Fault, FaultsError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from zta_authz.audit.verify import Report
+    from zta_authz.audit.log_verifier import Report
 
 EXIT_TAMPERED: Final = 1
 _MAX_LINE_BYTES = 4 * 1024 * 1024

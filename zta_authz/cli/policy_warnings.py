@@ -52,7 +52,7 @@ def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
     from zta_authz.errors import Fault
     from zta_authz.keys.addresses import AddressRules
     from zta_authz.keys.discovery import metadata_url
-    from zta_authz.keys.http import checked_address
+    from zta_authz.keys.http_client import checked_address
     from zta_authz.keys.outcomes import FetchFailed
 
     jwks = settings.jwks

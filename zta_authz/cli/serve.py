@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from zta_authz.service.app import serve
     from zta_authz.settings import load_settings
-    from zta_authz.telemetry.logs import log_python_warnings_and_exceptions
+    from zta_authz.telemetry.service_log import log_python_warnings_and_exceptions
 
     def read() -> Settings:
         return load_settings(arguments.config, os.environ)

@@ -24,9 +24,9 @@ from zta_authz.authn.svid import svid_id
 from zta_authz.errors import Reason, Refused
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.bundle_store import BundleSource
-from zta_authz.keys.http import HttpClient
+from zta_authz.keys.http_client import HttpClient
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
-from zta_authz.keys.schedule import Schedule, Timing
+from zta_authz.keys.refresh_schedule import Schedule, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 
 if TYPE_CHECKING:
     from zta_authz.authn.keys import KeySlot
-    from zta_authz.keys.http import HttpDocument
+    from zta_authz.keys.http_client import HttpDocument
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.authn.keys import NO_KEYS
-from zta_authz.keys.http import MAX_SECONDS
+from zta_authz.keys.http_client import MAX_SECONDS
 from zta_authz.keys.jwks import FetchedKeys, KeySource
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
-from zta_authz.keys.schedule import DEFAULT_TIMING, Schedule, Timing
+from zta_authz.keys.refresh_schedule import DEFAULT_TIMING, Schedule, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.own_svid import OwnSvid
     from zta_authz.errors import Fault
     from zta_authz.keys.bundle_endpoint import FetchObserver
-    from zta_authz.keys.schedule import Timing
+    from zta_authz.keys.refresh_schedule import Timing
     from zta_authz.ports import Clock
 
 

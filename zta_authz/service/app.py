@@ -23,10 +23,10 @@ from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
 from zta_authz.keys.addresses import AddressRules
-from zta_authz.keys.http import HttpClient
+from zta_authz.keys.http_client import HttpClient
 from zta_authz.keys.jwks import JwksLoader
+from zta_authz.keys.refresh_schedule import Timing
 from zta_authz.keys.refresher import JwksRefresher
-from zta_authz.keys.schedule import Timing
 from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.pacing import freeze_gc
 from zta_authz.policy_sources.reloader import PolicySet
@@ -44,13 +44,13 @@ from zta_authz.service.server_factory import ServerFactory
 from zta_authz.service.warmup import warm_up
 from zta_authz.settings.live import LiveSettings
 from zta_authz.signals import ignore_signals, reload_requested
-from zta_authz.telemetry.logs import configure_logging
+from zta_authz.telemetry.service_log import configure_logging
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-    from zta_authz.admin.http import Page
+    from zta_authz.admin.http_listener import Page
     from zta_authz.authn.dpop import Replays
     from zta_authz.authn.keys import KeySlot
     from zta_authz.keys.outcomes import FetchOutcome

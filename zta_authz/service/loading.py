@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import FaultsError
-from zta_authz.keys.http import trusted_authorities
+from zta_authz.keys.http_client import trusted_authorities
 from zta_authz.keys.trust import TrustRefresher
 from zta_authz.policy_sources.files import load_snapshot
 from zta_authz.policy_sources.reloader import log_warnings_and_notes

@@ -91,7 +91,7 @@ def open_push(
         return None
     target = exporter_target(push, Signal.METRICS, "metrics.otlp")
     from zta_authz.otlp.exporters import open_exporter  # noqa: PLC0415  megabytes, only needed to send
-    from zta_authz.otlp.metrics import MetricsExporter  # noqa: PLC0415
+    from zta_authz.otlp.metrics_export import MetricsExporter  # noqa: PLC0415
 
     exporter = open_exporter(target, Signal.METRICS)
     export = MetricsExporter(exporter, _resource(origin), origin.version, time.time_ns())

@@ -128,7 +128,7 @@ def _output(audit: AuditSettings, origin: Origin, *, traced: bool) -> Output:
     if audit.otlp is None:
         return PlainOutput(os.dup(_STDOUT))
     transport = connect(audit.otlp, Signal.LOGS, "audit.otlp")
-    from zta_authz.otlp.logs import LogExporter  # noqa: PLC0415  megabytes, only needed to send
+    from zta_authz.otlp.log_export import LogExporter  # noqa: PLC0415  megabytes, only needed to send
 
     return CollectorOutput(LogExporter(transport, origin), traced=traced)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.keys.bundle_endpoint import BundleEndpoint
 from zta_authz.keys.bundle_files import BundleFile
-from zta_authz.keys.http import trusted_authorities
+from zta_authz.keys.http_client import trusted_authorities
 from zta_authz.keys.trust import TrustSources
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 from zta_authz.settings.inconsistency import Inconsistency

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.snapshots import FixedSnapshot, hatshop
 from zta_authz import __version__
-from zta_authz.admin import http
+from zta_authz.admin import http_listener
 from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import AuditStatus, KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.errors import Fault, SettingsErrors
@@ -196,7 +196,7 @@ async def test_other_requests_get_an_error_status(request_bytes: bytes, status: 
 
 @pytest.mark.parametrize("bound", ["TIMEOUT_SECONDS", "HEAD_SECONDS"])
 async def test_a_slow_client_is_disconnected(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, bound, 0.05)
+    monkeypatch.setattr(http_listener, bound, 0.05)
     async with running(serving_state()) as port:
         assert await exchange(port, b"GET /healthz HTTP/1.1\r\n") == b""
 
@@ -204,9 +204,9 @@ async def test_a_slow_client_is_disconnected(bound: str, monkeypatch: pytest.Mon
 async def test_silent_clients_are_replaced_the_oldest_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_SECONDS", 60)
-    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60)
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http_listener, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(http_listener, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(http_listener, "MAX_CONNECTIONS", 4)
     async with running(serving_state()) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         idle[3][1].write(b"GET /healthz HTTP/1.1\r\n")  # not a whole head either
@@ -234,7 +234,7 @@ async def reading_nothing(port: int, path: str = "/metrics") -> tuple[asyncio.St
 
 async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing alone would wait forever and keep its descriptor and its answer."""
-    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http_listener, "TIMEOUT_SECONDS", 0.2)
     server = HealthServer("127.0.0.1", 0, serving_state(), lambda: LARGE)
     port = int((await server.start()).rpartition(":")[2])
     try:
@@ -249,10 +249,10 @@ async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("kind", ["that read nothing", "that were refused", "that say nothing"])
 async def test_clients_do_not_keep_a_probe_out(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(http, "LINGER_SECONDS", 60)
-    monkeypatch.setattr(http, "HEAD_SECONDS", 60)
-    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(http_listener, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http_listener, "LINGER_SECONDS", 60)
+    monkeypatch.setattr(http_listener, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(http_listener, "TIMEOUT_SECONDS", 60)
     async with running(serving_state(), lambda: LARGE) as port:
         there = []
         for _ in range(6):
@@ -267,8 +267,8 @@ async def test_clients_do_not_keep_a_probe_out(kind: str, monkeypatch: pytest.Mo
 
 
 async def test_connections_of_the_busiest_address_are_replaced_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(http, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(http_listener, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(http_listener, "HEAD_SECONDS", 60)
     async with running(serving_state()) as port:
         probe = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
         await asyncio.sleep(0.05)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.audit_logs import KEY, KEY_PEM, OTHER_KEY, PUBLIC_PEM, read_lines
-from zta_authz.audit.chain import Position
 from zta_authz.audit.checkpoints import (
     CHECKPOINT_SCHEMA,
     BadCheckpoint,
@@ -19,6 +18,7 @@ from zta_authz.audit.checkpoints import (
     read_checkpoint,
     sign_checkpoint,
 )
+from zta_authz.audit.hash_chain import Position
 
 if TYPE_CHECKING:
     from pathlib import Path

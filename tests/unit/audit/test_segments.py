@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.audit_logs import KEY, open_log, read_lines, record_line, segments, verify, write_log
-from zta_authz.audit.chain import GENESIS, Event, Position, append, digest, event_line
 from zta_authz.audit.checkpoints import CheckpointWriter
+from zta_authz.audit.hash_chain import GENESIS, Event, Position, append, digest, event_line
+from zta_authz.audit.log_verifier import FindingKind
 from zta_authz.audit.segments import SegmentedLog
-from zta_authz.audit.verify import FindingKind
 
 if TYPE_CHECKING:
     from pathlib import Path

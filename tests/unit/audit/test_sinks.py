@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit import sinks
-from zta_authz.audit.chain import EVENT_SCHEMA
+from zta_authz.audit.hash_chain import EVENT_SCHEMA
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.outputs import PlainOutput
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS

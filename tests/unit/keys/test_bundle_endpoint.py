@@ -19,9 +19,9 @@ from zta_authz.authn.bundle_formats import Bundle, read_spiffe_bundle
 from zta_authz.authn.chain import Authorities
 from zta_authz.keys.bundle_endpoint import BundleEndpoint, BundleEndpointRefresher, fetch_bundle
 from zta_authz.keys.bundle_store import BundleSource, BundleStore
-from zta_authz.keys.http import trusted_authorities
+from zta_authz.keys.http_client import trusted_authorities
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
-from zta_authz.keys.schedule import Timing
+from zta_authz.keys.refresh_schedule import Timing
 from zta_authz.model.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:

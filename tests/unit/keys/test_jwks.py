@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.pki import Signer, jwks
 from zta_authz.authn.keys import KeySlot
-from zta_authz.keys.http import HttpDocument
+from zta_authz.keys.http_client import HttpDocument
 from zta_authz.keys.jwks import FetchedKeys, JwksLoader, KeySource, read_keys
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 

@@ -12,11 +12,11 @@ import pytest
 from tests.support.pki import ISSUER, Signer, jwks
 from tests.unit.authn.support import accept, bearer, refusal, rule, verifier
 from zta_authz.errors import Reason
-from zta_authz.keys.http import MAX_SECONDS, HttpDocument
+from zta_authz.keys.http_client import MAX_SECONDS, HttpDocument
 from zta_authz.keys.jwks import FetchedKeys, KeySource, read_keys
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
+from zta_authz.keys.refresh_schedule import Timing
 from zta_authz.keys.refresher import MAX_FETCHES, JwksRefresher
-from zta_authz.keys.schedule import Timing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -20,7 +20,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from tests.support.collector import Collector, HttpCollector, Refusal, attributes_of
 from tests.support.pki import pem, private_key, root
-from zta_authz.otlp.logs import EntryEncoder, LogExporter, encode_logs
+from zta_authz.otlp.log_export import EntryEncoder, LogExporter, encode_logs
 from zta_authz.otlp.messages import ExportResult, ExportStatus, LogEntry, Origin, Severity, Signal, Target
 from zta_authz.otlp.transports import open_transport, retry_after
 

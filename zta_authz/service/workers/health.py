@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.admin.health import FRESH_SECONDS, HealthServer
-from zta_authz.admin.http import Page
+from zta_authz.admin.http_listener import Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.support.issuer import HOST, IssuerServer, issuer_server, server_tls
 from zta_authz.errors import SettingsErrors
 from zta_authz.keys.addresses import PUBLIC_ONLY, AddressRules
-from zta_authz.keys.http import MAX_ADDRESS, MAX_BYTES, HttpClient, HttpDocument, trusted_authorities
+from zta_authz.keys.http_client import MAX_ADDRESS, MAX_BYTES, HttpClient, HttpDocument, trusted_authorities
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 
 if TYPE_CHECKING:

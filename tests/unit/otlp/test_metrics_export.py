@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.collector import Collector, HttpCollector, values_of
 from zta_authz.otlp.exporters import open_exporter
 from zta_authz.otlp.messages import ExportResult, ExportStatus, Signal, Target
-from zta_authz.otlp.metrics import MetricsExporter, StartTimes, metrics_data
+from zta_authz.otlp.metrics_export import MetricsExporter, StartTimes, metrics_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zta_authz.keys.schedule import Schedule, Timing
+from zta_authz.keys.refresh_schedule import Schedule, Timing
 
 TIMING = Timing(refresh=300, min_refresh=10, max_refresh=86400, max_stale=3600, unknown_kid=30, retry=1, max_retry=60)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zta_authz.telemetry.logs import JsonLines, TextLines, configure_logging
+from zta_authz.telemetry.service_log import JsonLines, TextLines, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_an_unknown_level_is_refused() -> None:
 def test_pythons_warnings_and_uncaught_exceptions_are_log_lines() -> None:
     program = (
         "import threading, warnings\n"
-        "from zta_authz.telemetry.logs import configure_logging, log_python_warnings_and_exceptions\n"
+        "from zta_authz.telemetry.service_log import configure_logging, log_python_warnings_and_exceptions\n"
         "configure_logging(); log_python_warnings_and_exceptions()\n"
         "warnings.warn('old', UserWarning)\n"
         "class Bad:\n    def __del__(self): raise KeyError('unraisable')\n"

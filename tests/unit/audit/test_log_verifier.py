@@ -19,15 +19,15 @@ from tests.support.audit_logs import (
     verify,
     write_log,
 )
-from zta_authz.audit.chain import GENESIS, Event, Position, append, digest, event_line, read_link
 from zta_authz.audit.checkpoints import CHECKPOINT_SCHEMA, Checkpoint, sign_checkpoint
-from zta_authz.audit.verify import MAX_FINDINGS, FindingKind, LogVerifier, logs_of
+from zta_authz.audit.hash_chain import GENESIS, Event, Position, append, digest, event_line, read_link
+from zta_authz.audit.log_verifier import MAX_FINDINGS, FindingKind, LogVerifier, logs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from zta_authz.audit.verify import Report
+    from zta_authz.audit.log_verifier import Report
 
 Lines = list[bytes]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.audit.chain import GENESIS, Event, Link, digest, read_link
 from zta_authz.audit.checkpoints import BadCheckpoint, Checkpoint, read_checkpoint
+from zta_authz.audit.hash_chain import GENESIS, Event, Link, digest, read_link
 from zta_authz.audit.record import SCHEMA
 
 if TYPE_CHECKING:
