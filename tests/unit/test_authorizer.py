@@ -1,4 +1,4 @@
-"""The data path: nothing without a snapshot, nothing allowed without a record, and the record says what is answered."""
+"""The data path: no decision without a snapshot, no allow without a record, and the record matches the response."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ spec: {response: {headers: {set: [{name: x-team, value: hats}]}}, rules: [{}]}
 RULES = compile_snapshot([SourceText("a.yaml", OPEN)], Options(trust_proxy=True))
 
 
-class Path:
-    """The data path between a source of snapshots, a decision log and an observer, and what they saw."""
+class DataPath:
+    """An `Authorizer` with a source of snapshots, a decision log and an observer, and what these recorded."""
 
     def __init__(self, outcome: Decision | None = None, *, keeps: bool = True) -> None:
         self.snapshots = FixedSnapshot(RULES)
@@ -56,22 +56,22 @@ class Path:
 
 
 def test_without_a_snapshot_everything_is_denied() -> None:
-    path = Path()
+    path = DataPath()
     path.snapshots.snapshot = None
     assert path.check().denied_response.status.code == 503
     assert (path.recorded.verdict, path.recorded.reason) == (Verdict.DENY, Reason.NOT_READY)
 
 
 def test_the_snapshot_in_force_decides_and_is_named_in_the_record() -> None:
-    path = Path()
+    path = DataPath()
     assert path.check().HasField("ok_response")
     path.snapshots.snapshot = compile_snapshot([], Options())
     assert path.check().denied_response.status.code == 403
     assert path.sink.digests == [RULES.digest, path.snapshots.snapshot.digest]
 
 
-def test_the_snapshot_says_which_headers_no_client_may_send() -> None:
-    path = Path()
+def test_the_snapshot_determines_the_headers_that_no_client_may_send() -> None:
+    path = DataPath()
     path.snapshots.snapshot = compile_snapshot([SourceText("a.yaml", SETTING)], Options(trust_proxy=True))
     message = path.check(check_request([("x_team", b"forged")]).SerializeToString())
     assert "x_team" in message.ok_response.headers_to_remove
@@ -86,8 +86,8 @@ def test_the_snapshot_says_which_headers_no_client_may_send() -> None:
         (deny(), False, Reason.DENY_POLICY),
     ],
 )
-def test_only_an_allow_needs_its_record(decision: Decision, keeps: bool, answered: Reason) -> None:
-    path = Path(decision, keeps=keeps)
+def test_only_an_allow_requires_its_record(decision: Decision, keeps: bool, answered: Reason) -> None:
+    path = DataPath(decision, keeps=keeps)
     message = path.check()
     assert path.observed.reason is answered
     assert message.HasField("ok_response") is path.observed.allowed is (answered is Reason.ALLOW_POLICY)
@@ -96,14 +96,14 @@ def test_only_an_allow_needs_its_record(decision: Decision, keeps: bool, answere
         assert (message.denied_response.status.code, path.observed.identity) == (503, decision.identity)
 
 
-def test_bytes_that_hold_no_request_are_denied_and_recorded() -> None:
-    path = Path()
+def test_malformed_bytes_are_denied_and_recorded() -> None:
+    path = DataPath()
     assert path.check(b"\xff").denied_response.status.code == 400
     assert path.observed.reason is path.recorded.reason is Reason.REQUEST_MALFORMED
     assert path.sink.digests == [RULES.digest]
 
 
-def test_an_allow_is_final_only_with_a_reason_that_allows_and_a_caller_that_a_header_can_name() -> None:
+def test_an_allow_is_final_only_with_an_allowing_reason_and_a_caller_name_that_a_header_can_carry() -> None:
     for decision in (allow(), deny()):
         assert finalize(decision) is decision
     for reason in DENIAL_RESPONSES:
@@ -112,7 +112,7 @@ def test_an_allow_is_final_only_with_a_reason_that_allows_and_a_caller_that_a_he
     assert (unnamed.verdict, unnamed.reason) == (Verdict.DENY, Reason.PEER_CERTIFICATE_MALFORMED)
 
 
-def test_the_record_says_what_the_decision_became() -> None:
-    path = Path(Decision(Verdict.ALLOW, Reason.DENY_POLICY))
+def test_the_record_contains_the_final_decision() -> None:
+    path = DataPath(Decision(Verdict.ALLOW, Reason.DENY_POLICY))
     assert path.check().denied_response.status.code == 500
     assert path.recorded == path.observed == Decision(Verdict.DENY, Reason.INTERNAL_ERROR)

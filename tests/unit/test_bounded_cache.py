@@ -1,11 +1,11 @@
-"""The cache keeps what is used and never more than it may."""
+"""The cache keeps the entries in use, and stays within its limits."""
 
 from __future__ import annotations
 
 from zta_authz.bounded_cache import BoundedCache
 
 
-def test_what_is_put_in_comes_out_and_the_newest_value_counts() -> None:
+def test_a_stored_value_is_returned_and_the_newest_one_counts() -> None:
     cache: BoundedCache[str, int] = BoundedCache(8)
     cache.put("a", 1)
     cache.put("a", 2)
@@ -15,7 +15,7 @@ def test_what_is_put_in_comes_out_and_the_newest_value_counts() -> None:
     assert cache["a"] is None
 
 
-def test_it_never_holds_more_entries_than_it_may() -> None:
+def test_the_number_of_entries_is_limited() -> None:
     cache: BoundedCache[int, int] = BoundedCache(8)
     for number in range(1000):
         cache.put(number, number)
@@ -31,7 +31,7 @@ def test_an_entry_in_use_outlives_any_number_of_others() -> None:
         assert cache["used"] == 1
 
 
-def test_weight_is_bounded_too_and_what_is_too_heavy_is_not_kept() -> None:
+def test_the_weight_is_limited_and_a_value_that_is_too_heavy_is_not_stored() -> None:
     cache: BoundedCache[int, int] = BoundedCache(1000, max_weight=100)
     for number in range(100):
         cache.put(number, number, weight=20)
@@ -42,7 +42,7 @@ def test_weight_is_bounded_too_and_what_is_too_heavy_is_not_kept() -> None:
     assert cache[99] is None, "the value it replaced must not come back"
 
 
-def test_forgetting_reaches_both_generations() -> None:
+def test_discarding_affects_both_generations() -> None:
     cache: BoundedCache[int, int] = BoundedCache(4)
     for number in range(3):
         cache.put(number, number)
@@ -69,7 +69,7 @@ def test_an_entry_of_the_older_generation_keeps_its_weight() -> None:
         assert len(cache) * 20 <= 100
 
 
-def test_clearing_forgets_both_generations() -> None:
+def test_clearing_empties_both_generations() -> None:
     cache: BoundedCache[int, int] = BoundedCache(4, max_weight=100)
     for number in range(3):
         cache.put(number, number, weight=40)

@@ -1,4 +1,4 @@
-"""Several workloads in one process: a token counts only for those whose rules know its issuer."""
+"""Several workloads in one process: each accepts only the issuers of its own rules."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def subjects(answer: Identity | Reason) -> object:
 
 
 def test_an_issuer_is_accepted_only_if_a_rule_of_the_workload_names_it(shared: IdentityVerifier) -> None:
-    for _ in range(2):  # the second time what was found out about the signatures is kept
+    for _ in range(2):  # the second time, results of signature checks are cached
         assert subjects(verified(shared, FIRST, ORDERS)) == [ISSUER]
         assert subjects(verified(shared, FIRST, STOCK)) is Reason.TOKEN_ISSUER_UNKNOWN
         assert subjects(verified(shared, SECOND, STOCK)) == [OTHER_ISSUER]
@@ -100,7 +100,7 @@ def test_keys_of_every_workloads_issuers_are_fetched_only_in_a_shared_process() 
     assert len(alone.key_slots) == 1
 
 
-def test_verifiers_are_shared_by_workloads_with_the_same_rules_and_bounded_in_number() -> None:
+def test_workloads_with_the_same_rules_share_a_verifier_and_the_number_of_verifiers_is_limited() -> None:
     book = compile_rules(DOCUMENTS, SHARED, [])
     first = book.verifier(ORDERS)
     assert book.default is first
@@ -132,7 +132,7 @@ def test_two_key_sets_of_one_issuer_never_verify_each_others_tokens() -> None:
 def test_results_of_two_key_sets_are_cached_side_by_side(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two workloads write one issuer's keys differently: their calls must not undo each other's work."""
+    """Two workloads write one issuer's keys differently: they must not evict each other's results."""
     counted: list[int] = []
     real = rules.verify_signature
 

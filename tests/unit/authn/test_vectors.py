@@ -64,7 +64,7 @@ def test_a_published_jwt_is_a_token_of_its_issuer_until_it_expires(vector: dict[
 
 
 def test_the_published_unsecured_jwt_is_refused_with_both_semantics() -> None:
-    """RFC 7519 section 6.1; RFC 8725 section 3.2 says not to take it."""
+    """RFC 7519 section 6.1; RFC 8725 section 3.2 says not to accept it."""
     for vector in JWTS:
         joe = rule(issuer="joe", jwks=json.dumps({"keys": [vector["jwk"]]}))
         unsecured = bearer(VECTORS["unsecured"]["token"])

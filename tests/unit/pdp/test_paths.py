@@ -110,7 +110,7 @@ def test_a_very_long_path_costs_time_in_proportion_to_its_length() -> None:
 
 
 def test_thousands_of_plain_escapes_are_checked_in_one_pass() -> None:
-    """One pass for each kind of suspicious text took 50 ms."""
+    """Separate passes for each kind of suspicious text took 50 ms."""
     begun = time.process_time()
     for _ in range(10):
         assert path_ambiguity("/" + "%20" * 19_300, "GET") == ""

@@ -85,6 +85,6 @@ ORDERS = Workload("shop", {"app": "orders"})
         (Options(workload=ORDERS, root_namespace="elsewhere"), ""),
     ],
 )
-def test_policies_that_decide_nothing_here_are_named(options: Options, idle: str) -> None:
+def test_policies_that_select_no_workload_are_reported(options: Options, idle: str) -> None:
     notes = compile_snapshot([SourceText("p.yaml", ELSEWHERE)], options).notes
     assert [note.message.partition(" and decide nothing: ")[0] for note in notes] == ([idle] if idle else [])
