@@ -62,12 +62,12 @@ def _round(random: Random, base: Options, rules: int, requests: int) -> int:
 @pytest.mark.parametrize("base", [STRICT, ISTIO], ids=["strict", "istio"])
 @given(random=st.randoms(use_true_random=False), rules=st.integers(0, 12))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_few_rules_decide_as_the_slow_reading_does(base: Options, random: Random, rules: int) -> None:
+def test_few_rules_decide_like_the_reference_evaluator(base: Options, random: Random, rules: int) -> None:
     _round(random, base, rules, 3)
 
 
 @pytest.mark.parametrize("base", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_many_rules_decide_as_the_slow_reading_does(base: Options) -> None:
+def test_many_rules_decide_like_the_reference_evaluator(base: Options) -> None:
     hits = 0
     for seed in range(_SETS):
         random = Random(f"{base.semantics} {seed}")
@@ -78,7 +78,7 @@ def test_many_rules_decide_as_the_slow_reading_does(base: Options) -> None:
 @pytest.mark.parametrize("base", [STRICT, ISTIO], ids=["strict", "istio"])
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rules_all_of_one_shape_decide_as_the_slow_reading_does(shape: str, action: str, base: Options) -> None:
+def test_rules_of_one_shape_decide_like_the_reference_evaluator(shape: str, action: str, base: Options) -> None:
     for seed in range(4):
         random = Random(f"{shape} {action} {base.semantics} {seed}")
         options = _options(random, base)

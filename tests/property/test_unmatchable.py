@@ -110,7 +110,7 @@ def names(random: Random) -> tuple[dict[str, Any], Callable[[], tuple[RequestAtt
 @pytest.mark.parametrize("accepting", [False, True], ids=["refusing", "accepting ambiguous paths"])
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
 @pytest.mark.parametrize("draw", [paths, hosts, names])
-def test_no_request_matches_what_is_said_never_to_match(draw: Any, action: str, accepting: bool) -> None:
+def test_no_request_matches_a_rule_reported_as_never_matching(draw: Any, action: str, accepting: bool) -> None:
     random = Random(f"{draw.__name__} {action} {accepting}")
     options = Options(trust_proxy=True, accept_ambiguous_paths=accepting)
     certain = doubtful = matched = 0
@@ -162,7 +162,7 @@ def condition(random: Random, depth: int = 2) -> str:
 
 
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
-def test_no_request_contradicts_what_is_said_of_a_condition(action: str) -> None:
+def test_no_request_contradicts_a_finding_about_a_condition(action: str) -> None:
     random = Random(f"conditions {action}")
     found = {Kind.NEVER_MATCHES: 0, Kind.UNAUTHENTICATED: 0}
     for _ in range(250):

@@ -35,7 +35,7 @@ def to(principal: str) -> RequestAttributes:
     return RequestAttributes(method="GET", path="/", destination_principal=principal)
 
 
-def test_one_workload_takes_every_request_whatever_it_says() -> None:
+def test_a_single_workload_gets_every_request() -> None:
     resolver = WorkloadResolver(Options(workload=SHOP))
     assert resolver.resolve(named("other"), "") is SHOP
 
@@ -51,7 +51,7 @@ def test_one_workload_takes_every_request_whatever_it_says() -> None:
         (named("team-a", "app=web,version=v2"), GATEWAY, "team-a", {"app": "web", "version": "v2"}),
     ],
 )
-def test_a_proxy_names_a_workload_it_stands_before(
+def test_a_proxy_may_ask_for_its_own_workload(
     request_: RequestAttributes, caller: str, namespace: str, labels: dict[str, str]
 ) -> None:
     found = WorkloadResolver(SHARED).resolve(request_, caller)
@@ -72,7 +72,7 @@ def test_a_proxy_names_a_workload_it_stands_before(
         (to(""), GATEWAY, Reason.WORKLOAD_UNKNOWN),
     ],
 )
-def test_a_proxy_may_not_speak_for_others(request_: RequestAttributes, caller: str, reason: Reason) -> None:
+def test_a_proxy_may_not_ask_for_other_workloads(request_: RequestAttributes, caller: str, reason: Reason) -> None:
     with pytest.raises(Refused) as refused:
         WorkloadResolver(SHARED).resolve(request_, caller)
     assert refused.value.reason is reason
@@ -98,7 +98,7 @@ spec: {rules: [{to: [{operation: {methods: [POST]}}]}]}
 """
 
 
-def test_each_request_is_judged_by_its_own_workloads_policies() -> None:
+def test_each_request_is_decided_by_its_own_workloads_policies() -> None:
     snapshot = compile_snapshot([SourceText("p.yaml", POLICIES)], SHARED)
 
     def verdict(request: RequestAttributes, caller: str) -> str:
@@ -112,7 +112,7 @@ def test_each_request_is_judged_by_its_own_workloads_policies() -> None:
     assert verdict(to(ORDERS), "spiffe://cluster.local/ns/x/sa/y") == "caller_not_allowed"
 
 
-def test_views_are_shared_by_workloads_that_the_same_policies_select_and_bounded_in_number() -> None:
+def test_workloads_with_the_same_policies_share_a_view_and_views_are_bounded() -> None:
     table = compile_snapshot([SourceText("p.yaml", POLICIES)], SHARED).table
     first = table.view(Workload("shop", {"app": "orders", "version": "v1"}))
     assert table.view(Workload("shop", {"app": "orders", "version": "v2"})) is first
@@ -140,7 +140,7 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/x"]}}]}]}
 """
 
 
-def test_audit_and_dry_run_policies_are_told_and_decide_nothing() -> None:
+def test_audit_and_dry_run_policies_are_reported_and_decide_nothing() -> None:
     snapshot = compile_snapshot([SourceText("p.yaml", SHADOWS)], Options())
     decision = evaluate(snapshot, RequestAttributes(method="GET", path="/x"), Evidence(), 0.0)
     assert decision.allowed

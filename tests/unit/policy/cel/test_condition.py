@@ -99,7 +99,7 @@ def test_what_cannot_be_evaluated_is_unknown(text: str) -> None:
     assert Condition(text).evaluate(inputs()) is None
 
 
-def test_a_claim_that_the_runtime_cannot_hold_makes_every_condition_on_claims_unknown() -> None:
+def test_a_claim_that_cel_cannot_represent_makes_every_condition_on_claims_unknown() -> None:
     token = Token("https://issuer", "alice", {"sub": "alice", "huge": 2**70})
     assert Condition("claims.sub == 'alice'").evaluate(inputs(Identity(token=token))) is None
 
@@ -115,11 +115,11 @@ def test_a_claim_that_the_runtime_cannot_hold_makes_every_condition_on_claims_un
         "request.headers == request.headers",
     ],
 )
-def test_a_header_with_several_values_is_unknown_to_whoever_may_look_at_it(text: str) -> None:
+def test_a_condition_that_may_read_a_header_with_several_values_is_unknown(text: str) -> None:
     assert Condition(text).evaluate(inputs()) is None
 
 
-def test_a_header_with_blanks_around_its_value_is_unknown_because_the_upstream_may_see_it_without() -> None:
+def test_a_header_value_with_surrounding_blanks_is_unknown_because_the_upstream_may_trim_it() -> None:
     request = RequestAttributes(headers=Headers({"x-role": (" admin",)}, exact=True))
     condition = Condition("request.headers['x-role'] == 'admin'")
     assert condition.evaluate(Inputs(request, Identity(), Options())) is None
@@ -136,7 +136,7 @@ def addressed(source: str = "10.0.0.1", forwarded: str | None = None, options: O
 
 @pytest.mark.parametrize("name", ["source.ip", "destination.ip", "remote.ip"])
 @pytest.mark.parametrize("ip", ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::"])
-def test_what_depends_on_which_of_two_addresses_is_meant_is_unknown(name: str, ip: str) -> None:
+def test_a_condition_that_depends_on_the_ipv6_or_ipv4_form_of_an_address_is_unknown(name: str, ip: str) -> None:
     """As for blocks: a DENY on `10.` must not be evaded, an ALLOW not be met."""
     for text in (f"{name} == '10.0.0.1'", f"!{name}.startsWith('10.')", f"{name}.contains(':')"):
         assert Condition(text).evaluate(addressed(ip)) is None, text
@@ -146,7 +146,7 @@ def test_what_depends_on_which_of_two_addresses_is_meant_is_unknown(name: str, i
     assert Condition(f"{name} == '192.0.2.1'").evaluate(addressed(ip)) is False
 
 
-def test_addresses_are_spelled_in_one_way() -> None:
+def test_addresses_are_normalised() -> None:
     assert Condition("source.ip == '2001:db8::1'").evaluate(addressed("2001:DB8:0::1%3")) is True
     assert Condition("remote.ip == '2001:db8::1'").evaluate(addressed(forwarded="2001:0db8::0001")) is True
 
@@ -155,14 +155,14 @@ def test_addresses_are_spelled_in_one_way() -> None:
     ("name", "asked"),
     [("source.ip", addressed("fe80::1%eth0")), ("remote.ip", addressed(forwarded="10.0.0.1:80"))],
 )
-def test_an_address_that_cannot_be_read_is_unknown_where_the_condition_hangs_on_it(name: str, asked: Inputs) -> None:
+def test_an_unreadable_address_makes_a_condition_that_depends_on_it_unknown(name: str, asked: Inputs) -> None:
     assert Condition(f"{name} == '10.0.0.1'").evaluate(asked) is None
     assert Condition(f"{name} != '10.0.0.1'").evaluate(asked) is None
     assert Condition(f"request.method == 'PUT' && {name} == ''").evaluate(asked) is False
     assert Condition(f"{name} == ''").evaluate(addressed("")) is True  # a Unix socket has none
 
 
-def test_headers_set_from_a_verified_token_are_seen() -> None:
+def test_conditions_read_headers_set_from_a_verified_token() -> None:
     token = Token("https://issuer", "alice", CLAIMS)
     identity = Identity(token=token, changes=Changes(set_headers=(("x-tier", "gold"),), remove_headers=("x-one",)))
     assert Condition("request.headers['x-tier'] == 'gold'").evaluate(inputs(identity)) is True
@@ -179,14 +179,14 @@ def test_headers_set_from_a_verified_token_are_seen() -> None:
         ("/web", "", ""),
     ],
 )
-def test_namespace_and_account_are_those_of_kubernetes_form_only(path: str, namespace: str, account: str) -> None:
+def test_namespace_and_account_are_set_only_for_kubernetes_spiffe_ids(path: str, namespace: str, account: str) -> None:
     name = f"spiffe://ns{path}"
     identity = Identity(Peer((name,), SpiffeId.parse(name), PeerTrust.CERTIFICATE))
     assert Condition(f"source.namespace == '{namespace}'").evaluate(inputs(identity)) is True
     assert Condition(f"source.serviceAccount == '{account}'").evaluate(inputs(identity)) is True
 
 
-def test_false_is_false_and_a_short_circuit_decides_without_the_rest() -> None:
+def test_a_short_circuit_decides_despite_unknown_operands() -> None:
     assert Condition("request.method == 'PUT'").evaluate(inputs()) is False
     assert Condition("request.method == 'PUT' && claims.missing == 1").evaluate(inputs()) is False
     assert Condition("request.method == 'GET' || claims.missing == 1").evaluate(inputs()) is True
@@ -214,7 +214,9 @@ def test_false_is_false_and_a_short_circuit_decides_without_the_rest() -> None:
         ("true" + " && true" * 400, 1, 1, f"more than {MAX_LENGTH}"),
     ],
 )
-def test_a_condition_that_cannot_be_used_says_where_and_why(text: str, line: int, column: int, message: str) -> None:
+def test_an_invalid_condition_is_reported_with_position_and_reason(
+    text: str, line: int, column: int, message: str
+) -> None:
     with pytest.raises(ConditionError) as error:
         Condition(text)
     assert (error.value.line, error.value.column) == (line, column)
@@ -232,11 +234,11 @@ def test_a_condition_that_cannot_be_used_says_where_and_why(text: str, line: int
         "'a' + request.method == 'aGET'",
     ],
 )
-def test_what_only_looks_unbounded_is_taken(text: str) -> None:
+def test_expressions_that_only_look_unbounded_are_accepted(text: str) -> None:
     assert Condition(text).evaluate(inputs()) in (True, False, None)
 
 
-def test_only_the_variables_an_expression_names_are_read() -> None:
+def test_only_the_variables_that_an_expression_uses_are_read() -> None:
     condition = Condition("request.method == 'GET' && request.path != 'claims.sub' // now")
     assert condition.variables == ("request.method", "request.path")
 

@@ -48,7 +48,7 @@ def cost(text: str) -> Cost | None:
         ("(a?){1000}", 3000),
     ],
 )
-def test_the_size_of_a_pattern_counts_repetitions_written_out(pattern: str, size: int) -> None:
+def test_the_size_of_a_pattern_counts_expanded_repetitions(pattern: str, size: int) -> None:
     assert pattern_size(pattern) == size
 
 
@@ -75,14 +75,14 @@ def test_a_pattern_that_is_too_large_is_refused_when_loaded() -> None:
         "request.path == '/users/' + claims.sub && destination.port + 1 > 80",
     ],
 )
-def test_usual_conditions_on_usual_requests_are_free(text: str) -> None:
+def test_common_conditions_on_common_requests_are_free(text: str) -> None:
     asked = inputs()
     assert Condition(text).evaluate(asked) in (True, False)
     assert asked.conditions.units == MAX_UNITS
 
 
 @pytest.mark.parametrize("text", ["request.path == '/a'", "claims.sub == 'a' && 'x' in claims.groups"])
-def test_conditions_without_costly_calls_are_not_weighed(text: str) -> None:
+def test_conditions_without_costly_calls_have_no_cost(text: str) -> None:
     assert cost(text) is None
 
 
@@ -104,7 +104,7 @@ MANY = {"groups": [f"g{number}" for number in range(3000)], "other": [f"h{number
         ("[request.path, request.path].exists(p, p.matches('[ab]*a[ab]{20}c'))", inputs("/" + LONG)),
     ],
 )
-def test_what_would_cost_too_much_is_unknown(text: str, asked: Inputs) -> None:
+def test_a_condition_that_would_cost_too_much_is_unknown(text: str, asked: Inputs) -> None:
     condition = Condition(text)
     assert condition.evaluate(asked) is None
     assert asked.conditions.units == MAX_UNITS
@@ -118,7 +118,7 @@ def test_a_long_header_costs_nothing_to_conditions_on_other_headers() -> None:
     assert Condition("request.headers['x-team'].matches('h.*s')").evaluate(inputs(cookie=LONG)) is True
 
 
-def test_the_conditions_of_one_request_share_what_they_may_cost() -> None:
+def test_the_conditions_of_one_request_share_a_budget() -> None:
     condition = Condition("request.path.matches('^/[a-z]*[0-9]{12}x')")
     asked = inputs("/" + "a" * 20_000)
     values = [condition.evaluate(asked) for _ in range(20)]
@@ -127,11 +127,11 @@ def test_the_conditions_of_one_request_share_what_they_may_cost() -> None:
     assert all(condition.evaluate(inputs()) is False for _ in range(1000))
 
 
-def test_the_most_that_is_free_is_less_than_what_all_may_cost() -> None:
+def test_the_free_units_are_fewer_than_the_common_budget() -> None:
     assert FREE_UNITS * 10 < MAX_UNITS
 
 
-def test_an_element_that_is_looked_up_by_its_name_is_no_other_text() -> None:
+def test_an_element_looked_up_by_its_own_name_is_not_counted_as_another_text() -> None:
     own, other = cost("request.headers.all(h, request.headers[h].matches('a'))"), cost(
         "request.headers.all(h, request.headers['x'].matches('a'))"
     )  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_long_claim_costs_nothing_to_conditions_on_other_claims() -> None:
         assert Condition(text).evaluate(inputs(claims=claims | {"picture": LONG * 9})) is None
 
 
-def test_repeated_headers_count_as_long_as_they_are_together_where_they_are_joined() -> None:
+def test_repeated_headers_count_with_their_joined_length() -> None:
     headers = Headers({"x-a": ("a" * 60,) * 1000}, exact=True)
     asked = Inputs(RequestAttributes(headers=headers), Identity(), Options.istio())
     assert Condition("request.headers['x-a'].matches('(a|b)*a[ab]{30}c')").evaluate(asked) is None

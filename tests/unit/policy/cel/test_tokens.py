@@ -39,5 +39,5 @@ def test_an_outline_shows_how_clauses_are_joined(text: str, wanted: object) -> N
     assert shown(outline(text)) == wanted
 
 
-def test_the_clauses_come_as_they_stand() -> None:
+def test_clauses_are_returned_in_order() -> None:
     assert [each.text for each in outline("a && (!b || c) ? d : e").clauses()] == ["a", "b", "c", "d", "e"]

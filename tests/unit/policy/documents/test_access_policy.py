@@ -42,7 +42,7 @@ def test_an_unknown_condition_never_widens_access(action: str) -> None:
     assert found.reason.value == {"ALLOW": "no_matching_policy", "DENY": "deny_policy"}[action]
 
 
-def test_a_condition_stands_beside_istios_fields() -> None:
+def test_a_condition_applies_in_addition_to_istios_fields() -> None:
     spec = """
   rules:
   - from: [{source: {namespaces: [shop]}}]
@@ -81,7 +81,7 @@ def test_a_policy_and_a_rule_are_in_force_between_their_times() -> None:
         ("2026-07-10T08:30:00+02:00", False),
     ],
 )
-def test_weekly_windows_follow_the_zones_own_clock(moment: str, open_: bool) -> None:
+def test_weekly_windows_follow_the_local_time_of_their_zone(moment: str, open_: bool) -> None:
     spec = """
   schedule:
     timeZone: Europe/Berlin
@@ -93,7 +93,7 @@ def test_weekly_windows_follow_the_zones_own_clock(moment: str, open_: bool) -> 
     assert (reason(spec, at(moment)) == "allow_policy") is open_
 
 
-def test_the_rules_response_is_used_before_the_policys() -> None:
+def test_a_rules_response_replaces_its_policys() -> None:
     spec = """
   response: {headers: {set: [{name: X-Team, value: hats}], remove: [X-Debug]}}
   rules:
@@ -109,7 +109,7 @@ def test_the_rules_response_is_used_before_the_policys() -> None:
     assert found.table.output_headers == {"x-team", "x-own"}
 
 
-def test_a_header_whose_claim_is_absent_is_removed_so_that_nobody_can_send_it() -> None:
+def test_a_header_whose_claim_is_absent_is_removed_so_that_clients_cannot_set_it() -> None:
     spec = "  rules: [{response: {headers: {set: [{name: x-sub, claim: sub}, {name: x-deep, claim: [a, b]}]}}}]\n"
     response = evaluate(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).response
     assert (response.set_headers, response.remove_headers) == ((), ("x-sub", "x-deep"))
@@ -200,7 +200,7 @@ def test_an_explanation_shows_conditions_and_times() -> None:
         ("  response: {headers: {remove: [host]}}\n", "a policy can't change header `host`"),
     ],
 )
-def test_a_wrong_policy_says_where_and_why(spec: str, fault: str) -> None:
+def test_an_invalid_policy_is_reported_with_position_and_reason(spec: str, fault: str) -> None:
     with pytest.raises(DocumentErrors) as error:
         snapshot(spec)
     assert fault in str(error.value)
@@ -282,7 +282,7 @@ def test_a_field_that_the_policys_action_never_uses_is_a_fault(spec: str, fault:
         "  {}\n",
     ],
 )
-def test_fields_that_the_policys_action_uses_are_taken(spec: str) -> None:
+def test_fields_that_the_policys_action_uses_are_accepted(spec: str) -> None:
     assert snapshot(spec).table.policies
 
 
@@ -301,7 +301,7 @@ def test_a_status_of_many_digits_is_a_fault_like_any_other(digits: int) -> None:
     assert caught.value.faults[0].message.startswith("`status` is not ")
 
 
-def test_a_rule_may_have_a_name_which_decisions_and_their_shadows_carry() -> None:
+def test_a_rule_name_appears_in_decisions_and_shadow_decisions() -> None:
     named = snapshot("  rules: [{name: reads, to: [{operation: {methods: [GET]}}]}, {}]\n")
     get = evaluate(named, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0)
     put = evaluate(named, RequestAttributes(method="PUT", path="/"), FRONTEND, 0.0)
@@ -324,7 +324,7 @@ def test_a_rule_may_have_a_name_which_decisions_and_their_shadows_carry() -> Non
         ("  name: a\n  rules: [{}]\n", "unknown field `name` in AccessPolicy.spec"),
     ],
 )
-def test_a_wrong_name_of_a_rule_is_a_fault(spec: str, fault: str) -> None:
+def test_an_invalid_rule_name_is_a_fault(spec: str, fault: str) -> None:
     with pytest.raises(DocumentErrors) as error:
         snapshot(spec)
     assert [fault in str(found) for found in error.value.faults] == [True]

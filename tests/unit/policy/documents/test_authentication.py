@@ -77,7 +77,7 @@ def test_a_rule_may_require_its_token_and_may_name_no_issuer() -> None:
         assert ([rule.issuer for rule in authentication.rules], found) == ([""], [])
 
 
-def test_without_rules_a_document_only_names_itself() -> None:
+def test_a_document_without_rules_has_only_a_name() -> None:
     (authentication,), _, found = documents(f"{TOP}spec: {{}}\n")
     assert (authentication.rules, found) == ((), [])
 
@@ -85,7 +85,7 @@ def test_without_rules_a_document_only_names_itself() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("5s", 5), ("250ms", 0.25), ("1h", 3600), ("0.5s", 0.5), ("1m1s", 61), ("1ms", 0.001)]
 )
-def test_a_timeout_is_written_as_kubernetes_writes_durations(text: str, seconds: float) -> None:
+def test_a_timeout_is_a_kubernetes_duration(text: str, seconds: float) -> None:
     rule, found = jwt_rule(f"timeout: {text}")
     assert found == []
     assert rule is not None
@@ -147,7 +147,7 @@ _NAME = "is not a header name; use letters, digits and `-`"
         ("timeout: 0s", "5:12: `timeout` is `0s`, not a duration from 1ms to 1h; write it like `5s`"),
     ],
 )
-def test_a_wrong_field_of_a_jwt_rule_is_said_with_its_place_and_the_mend(text: str, fault: str) -> None:
+def test_an_invalid_field_of_a_jwt_rule_is_reported_with_position_and_hint(text: str, fault: str) -> None:
     assert jwt_rule(text)[1] == [f"f.yaml:{fault}"]
 
 
@@ -170,11 +170,11 @@ def test_a_wrong_field_of_a_jwt_rule_is_said_with_its_place_and_the_mend(text: s
         ("{jwtRules: [{issuer: ''}]}", "4:28: `issuer` is empty; write a value or remove the field"),
     ],
 )
-def test_a_wrong_request_authentication_is_said_with_its_place_and_the_mend(spec: str, fault: str) -> None:
+def test_an_invalid_request_authentication_is_reported_with_position_and_hint(spec: str, fault: str) -> None:
     assert documents(f"{TOP}spec: {spec}\n")[2] == [f"f.yaml:{fault}"]
 
 
-def test_one_for_a_gateway_is_named_in_a_warning() -> None:
+def test_a_request_authentication_for_a_gateway_gives_a_warning() -> None:
     text = f"{TOP}spec: {{targetRefs: [{{kind: Gateway}}], jwtRules: [{{issuer: i}}]}}\n"
     assert warnings(text) == [
         (
@@ -185,7 +185,7 @@ def test_one_for_a_gateway_is_named_in_a_warning() -> None:
     assert documents(text)[0] == []
 
 
-def test_the_authorities_of_a_trust_domain_are_read_with_their_places() -> None:
+def test_the_authorities_of_a_trust_domain_are_read_with_their_positions() -> None:
     text = f"{BUNDLE}spec:\n  trustDomain: td.example\n  x509Authorities: |\n    PEM\n  x509Intermediates: more\n"
     text += '  jwtAuthorities: {keys: [{kty: EC, n: 1, ok: true, none: ~}], "sequence": 1.5}\n'
     _, (bundle,), found = documents(text)
@@ -233,11 +233,11 @@ def test_the_authorities_of_a_trust_domain_are_read_with_their_places() -> None:
         ),
     ],
 )
-def test_a_wrong_trust_bundle_is_said_with_its_place_and_the_mend(spec: str, fault: str) -> None:
+def test_an_invalid_trust_bundle_is_reported_with_position_and_hint(spec: str, fault: str) -> None:
     assert documents(f"{BUNDLE}spec: {spec}\n")[2] == [f"f.yaml:{fault}"]
 
 
-def test_faults_of_policies_and_of_keys_come_in_one_report() -> None:
+def test_faults_of_policies_and_keys_are_in_one_report() -> None:
     policy = TOP.replace("RequestAuthentication", "AuthorizationPolicy")
     found = faults(
         f"{policy}spec: {{rules: [{{to: [{{operation: {{ports: ['x']}}}}]}}]}}\n",
@@ -246,7 +246,7 @@ def test_faults_of_policies_and_of_keys_come_in_one_report() -> None:
     assert [fault.partition(":")[0] for fault in found] == ["a.yaml", "b.yaml"]
 
 
-def test_inline_keys_that_can_verify_nothing_are_a_fault_where_they_stand() -> None:
+def test_inline_keys_that_can_verify_nothing_are_a_fault_at_their_position() -> None:
     found = faults(f"{TOP}spec: {{jwtRules: [{{issuer: i, jwks: '{KEYS}'}}]}}\n")
     assert len(found) == 1
     assert found[0].startswith("a.yaml:4:37: the key set has no key that can verify tokens")
@@ -255,7 +255,7 @@ def test_inline_keys_that_can_verify_nothing_are_a_fault_where_they_stand() -> N
 @pytest.mark.parametrize(
     "name", ["x_zta_principal", "x.zta.principal", "X-Zta-Team", "content-length", "content.length", "Host"]
 )
-def test_a_token_may_not_set_headers_that_are_not_a_policys_to_change(name: str) -> None:
+def test_a_token_claim_may_not_set_a_reserved_header(name: str) -> None:
     text = f"""
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
@@ -293,6 +293,6 @@ spec:
         (f"jwks: '{PUBLIC}', outputClaimToHeaders: [{{header: x-a, claim: a}}]", ""),
     ],
 )
-def test_fields_of_a_jwt_rule_that_do_nothing_are_warned_of(fields: str, warned: str) -> None:
+def test_fields_of_a_jwt_rule_without_effect_give_a_warning(fields: str, warned: str) -> None:
     told = warnings(f"{TOP}spec: {{jwtRules: [{{issuer: i, {fields}}}]}}\n")
     assert [warned in line for line in told] == ([True] if warned else [])

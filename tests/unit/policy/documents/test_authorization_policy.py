@@ -78,7 +78,7 @@ def when(text: str) -> str:
         (rule("{condition: 'true'}"), "5:4: unknown field `condition` in a rule; known fields: from, to, when"),
     ],
 )
-def test_a_wrong_spec_is_said_with_its_place_and_the_mend(text: str, fault: str) -> None:
+def test_an_invalid_spec_is_reported_with_position_and_hint(text: str, fault: str) -> None:
     assert faults(text) == [f"a.yaml:{fault}"]
 
 
@@ -158,7 +158,7 @@ def test_a_wrong_spec_is_said_with_its_place_and_the_mend(text: str, fault: str)
         ),
     ],
 )
-def test_a_wrong_party_is_said_with_its_place_and_the_mend(text: str, fault: str) -> None:
+def test_an_invalid_source_or_operation_is_reported_with_position_and_hint(text: str, fault: str) -> None:
     assert faults(text) == [f"a.yaml:{fault}"]
 
 
@@ -187,11 +187,11 @@ def test_a_wrong_party_is_said_with_its_place_and_the_mend(text: str, fault: str
         ),
     ],
 )
-def test_a_wrong_condition_is_said_with_its_place_and_the_mend(text: str, expected: list[str]) -> None:
+def test_an_invalid_condition_is_reported_with_position_and_hint(text: str, expected: list[str]) -> None:
     assert faults(when(text)) == [f"a.yaml:{fault}" for fault in expected]
 
 
-def test_a_condition_that_is_no_mapping_is_a_fault() -> None:
+def test_a_condition_that_is_not_a_mapping_is_a_fault() -> None:
     assert faults(rule("{when: [x]}")) == [
         "a.yaml:5:11: `a condition` is a string where a mapping of fields is expected; write a mapping of fields"
     ]
@@ -217,7 +217,7 @@ def test_a_condition_that_is_no_mapping_is_a_fault() -> None:
         ),
     ],
 )
-def test_a_wrong_selector_is_said_with_its_place_and_the_mend(selector: str, expected: list[str]) -> None:
+def test_an_invalid_selector_is_reported_with_position_and_hint(selector: str, expected: list[str]) -> None:
     assert faults(spec(f"{{selector: {selector}}}")) == [f"a.yaml:{fault}" for fault in expected]
 
 
@@ -235,16 +235,16 @@ def test_a_wrong_selector_is_said_with_its_place_and_the_mend(selector: str, exp
         ),
     ],
 )
-def test_a_wrong_dry_run_is_said_with_its_place_and_the_mend(annotation: str, body: str, fault: str) -> None:
+def test_an_invalid_dry_run_is_reported_with_position_and_hint(annotation: str, body: str, fault: str) -> None:
     text = f"{TOP}metadata: {{name: p, annotations: {{istio.io/dry-run: {annotation}}}}}\nspec: {body}\n"
     assert faults(text) == [f"a.yaml:{fault}"]
 
 
-def test_512_rules_are_taken() -> None:
+def test_512_rules_are_accepted() -> None:
     assert snapshot(spec(f"{{rules: [{', '.join(['{}'] * 512)}]}}")).table.rule_count == 512
 
 
-def test_16_service_accounts_are_taken() -> None:
+def test_16_service_accounts_are_accepted() -> None:
     assert faults(source(f"serviceAccounts: [{', '.join(f'a{n}' for n in range(16))}]")) == []
 
 
@@ -259,7 +259,7 @@ def test_16_service_accounts_are_taken() -> None:
         ("{targetRef: {kind: Gateway}}", "`targetRefs` attaches it to a gateway or waypoint"),
     ],
 )
-def test_a_policy_that_is_not_ours_to_enforce_is_named_in_a_warning(body: str, why: str) -> None:
+def test_a_policy_that_only_istio_can_enforce_gives_a_warning(body: str, why: str) -> None:
     text = spec(body)
     assert warnings(text) == [
         f"a.yaml:1:1: AuthorizationPolicy `default/p` is not enforced here: {why}; leave it to Istio and remove it here"
@@ -277,7 +277,7 @@ def test_a_policy_that_is_not_ours_to_enforce_is_named_in_a_warning(body: str, w
         ("notRequestPrincipals: [a], ipBlocks: ['10.0.0.0/8']", "notRequestPrincipals"),
     ],
 )
-def test_an_allow_that_callers_without_identity_meet_is_warned_of(fields: str, field: str) -> None:
+def test_an_allow_that_callers_without_identity_satisfy_gives_a_warning(fields: str, field: str) -> None:
     found = warnings(spec(f"{{rules: [{{from: [{{source: {{{fields}}}}}]}}]}}"))
     assert found == [
         (
@@ -295,7 +295,7 @@ def test_an_allow_that_callers_without_identity_meet_is_warned_of(fields: str, f
         spec("{action: DENY, rules: [{from: [{source: {notPrincipals: [a]}}]}]}"),
     ],
 )
-def test_no_warning_where_an_identity_is_asked_for_or_the_policy_denies(text: str) -> None:
+def test_no_warning_if_an_identity_is_required_or_the_policy_denies(text: str) -> None:
     assert warnings(text) == []
 
 
@@ -307,21 +307,21 @@ def dry_run(value: str, action: str) -> str:
 
 
 @pytest.mark.parametrize("value", ["1", "t", "T", "TRUE", "true", "True"])
-def test_a_dry_run_is_what_go_takes_for_true(value: str) -> None:
+def test_the_dry_run_annotation_accepts_every_true_value_of_go(value: str) -> None:
     assert snapshot(dry_run(value, "DENY")).table.policies[0].ref.dry_run
 
 
 @pytest.mark.parametrize("value", ["0", "f", "F", "FALSE", "false", "False"])
-def test_it_is_none_where_go_takes_the_annotation_for_false(value: str) -> None:
+def test_the_dry_run_annotation_accepts_every_false_value_of_go(value: str) -> None:
     assert not snapshot(dry_run(value, "DENY")).table.policies[0].ref.dry_run
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "tRUE", "", "2"])
-def test_any_other_value_is_a_fault(value: str) -> None:
+def test_any_other_value_of_the_dry_run_annotation_is_a_fault(value: str) -> None:
     assert len(faults(dry_run(value, "DENY"))) == 1
 
 
-def test_a_dry_run_of_audit_never_decides_and_is_said_to_have_no_effect_in_istio() -> None:
+def test_a_dry_run_of_an_audit_policy_gives_a_warning_and_never_decides() -> None:
     """Istio builds it as shadow rules of a LOG filter (pilot/pkg/security/authz/builder), which change nothing."""
     allow = f"{TOP}metadata: {{name: a}}\nspec: {{rules: [{{}}]}}\n"
     audit = dry_run("false", "AUDIT").replace("name: p", "name: b")

@@ -59,7 +59,7 @@ def test_every_limit_of_an_issuer_is_read() -> None:
         ("  issuer: i\n  maxAge: 1h\n", "unknown field `maxAge`"),
     ],
 )
-def test_a_wrong_limit_is_a_fault(spec: str, message: str) -> None:
+def test_an_invalid_limit_is_a_fault(spec: str, message: str) -> None:
     assert message in "\n".join(faults(ISSUER + spec))
 
 
@@ -121,7 +121,7 @@ def one_key(**changed: str) -> str:
         ),
     ],
 )
-def test_a_wrong_key_set_is_a_fault(spec: str, message: str) -> None:
+def test_an_invalid_key_set_is_a_fault(spec: str, message: str) -> None:
     assert message in "\n".join(faults(KEYS + spec))
 
 
@@ -148,19 +148,19 @@ spec:
         (None, None),
     ],
 )
-def test_rules_and_conditions_ask_for_the_client_and_its_scopes(client: ApiClient | None, rule: int | None) -> None:
+def test_rules_and_conditions_can_require_the_client_and_its_scopes(client: ApiClient | None, rule: int | None) -> None:
     compiled = snapshot(RULES)
     inputs = Inputs(request(), Identity(api_client=client), compiled.options)
     decision = combine(compiled.table.default_view, inputs, default_allow=False)
     assert (decision.allowed, decision.rule) == (rule is not None, rule)
 
 
-def test_istios_own_kind_does_not_know_the_clients_keys() -> None:
+def test_istios_authorization_policy_has_no_api_client_keys() -> None:
     text = RULES.replace("zta.dev/v1", "security.istio.io/v1").replace("AccessPolicy", "AuthorizationPolicy")
     assert "condition key `zta.apiClient` is for AccessPolicy only" in "\n".join(faults(text))
 
 
-def test_what_was_seen_of_the_client_is_explained() -> None:
+def test_explanations_show_the_api_client() -> None:
     compiled = snapshot(RULES)
     (miss, _) = explain(compiled, request(), NO_EVIDENCE, 0.0).nearest[:2]
     assert "saw" in miss.failed[0]

@@ -78,16 +78,16 @@ def policies(*texts: str) -> list[str]:
         ),
     ],
 )
-def test_a_wrong_heading_is_said_with_its_place_and_the_mend(text: str, fault: str) -> None:
+def test_an_invalid_heading_is_reported_with_position_and_hint(text: str, fault: str) -> None:
     assert faults(text) == [f"a.yaml:{fault}"]
 
 
-def test_a_value_too_long_to_show_is_cut() -> None:
+def test_a_long_value_is_shortened_in_messages() -> None:
     fault = faults(f"apiVersion: v1\nkind: {'7' * 100}\n")[0]
     assert f"`{'7' * 57}...`" in fault
 
 
-def test_what_the_api_server_adds_is_taken() -> None:
+def test_metadata_that_the_api_server_adds_is_accepted() -> None:
     metadata = (
         "{name: p, uid: u, generation: 1, creationTimestamp: 2024-01-01T00:00:00Z, managedFields: [], labels: {a: ''}}"
     )
@@ -99,12 +99,12 @@ def test_both_versions_of_istio_are_read(version: str) -> None:
     assert policies(GOOD.replace("v1", version)) == ["default/p"]
 
 
-def test_a_document_without_namespace_stands_in_the_workloads() -> None:
+def test_a_document_without_namespace_belongs_to_the_workloads_namespace() -> None:
     table = snapshot(GOOD, options=in_mesh(STRICT, "cluster.local", namespace="shop")).table
     assert [policy.ref.name for policy in table.policies] == ["shop/p"]
 
 
-def test_the_same_name_twice_is_a_fault_that_names_the_first() -> None:
+def test_a_duplicate_name_is_a_fault_that_names_the_first_document() -> None:
     assert faults(f"{GOOD}---\n{GOOD}") == [
         "a.yaml:8:18: duplicate AuthorizationPolicy `default/p` (first at a.yaml:3); rename or remove one of the two"
     ]
@@ -113,13 +113,13 @@ def test_the_same_name_twice_is_a_fault_that_names_the_first() -> None:
     ]
 
 
-def test_the_same_name_in_another_namespace_or_of_another_kind_is_no_duplicate() -> None:
+def test_the_same_name_in_another_namespace_or_kind_is_not_a_duplicate() -> None:
     other = GOOD.replace("name: p", "name: p, namespace: other")
     authentication = GOOD.replace("AuthorizationPolicy", "RequestAuthentication")
     assert policies(GOOD, other, authentication) == ["default/p", "other/p"]
 
 
-def test_faults_of_all_files_come_in_one_report_in_order() -> None:
+def test_faults_of_all_files_are_in_one_report_in_order() -> None:
     second = f"{BAD.replace('name: p', 'name: q')}---\n- x\n"
     assert faults(BAD, second, "- y\n", GOOD.replace("name: p", "name: r")) == [
         "a.yaml:4:8: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?",
@@ -136,7 +136,7 @@ def test_a_config_maps_values_are_read_as_files() -> None:
     assert policies(text) == ["default/p", "default/q", "default/r"]
 
 
-def test_a_fault_in_a_config_maps_block_stands_where_it_stands_in_the_file() -> None:
+def test_a_fault_in_a_config_maps_block_text_has_its_position_in_the_file() -> None:
     indented = "".join(f"      {line}\n" for line in BAD.splitlines())
     text = f"{CONFIG_MAP}data:\n  one.yaml: |\n\n{indented}      ---\n      a: {{b: c}}}}\n"
     found = faults(text)
@@ -144,7 +144,7 @@ def test_a_fault_in_a_config_maps_block_stands_where_it_stands_in_the_file() -> 
     assert found[1].startswith("a.yaml:12:16: not valid YAML")
 
 
-def test_a_warning_about_a_policy_in_a_config_map_stands_where_it_stands_in_the_file() -> None:
+def test_a_warning_about_a_policy_in_a_config_map_has_its_position_in_the_file() -> None:
     custom = HEAD + "spec: {action: CUSTOM}\n"
     indented = "".join(f"    {line}\n" for line in custom.splitlines())
     warning = snapshot(f"{CONFIG_MAP}data:\n  a: |\n{indented}").warnings[0]
@@ -191,7 +191,7 @@ def test_binary_data_of_a_config_map_is_not_skipped() -> None:
     ]
 
 
-def test_a_list_is_unwrapped_and_its_faults_stand_in_the_file() -> None:
+def test_a_list_is_unwrapped_and_its_faults_have_positions_in_the_file() -> None:
     items = [json.loads(json.dumps({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}))]
     items[0] |= {"metadata": {"name": "p"}, "spec": {}}
     listed = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}
@@ -247,7 +247,7 @@ def notes(*texts: str) -> list[str]:
         ("zta.dev/v1", "PolicyTest"),
     ],
 )
-def test_a_kind_that_is_others_business_is_noted_and_left(version: str, kind: str) -> None:
+def test_a_kind_of_another_application_is_noted_and_skipped(version: str, kind: str) -> None:
     foreign = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: 7\nwhatever: []\n"
     assert policies(foreign, GOOD) == ["default/p"]
     (note,) = notes(f"---\n{foreign}", GOOD)
@@ -275,7 +275,7 @@ def test_a_kind_that_is_others_business_is_noted_and_left(version: str, kind: st
         ("authentication.istio.io/v1alpha1", "Policy", "write an AuthorizationPolicy"),
     ],
 )
-def test_a_kind_that_is_nearly_one_of_ours_or_of_istios_security_is_a_fault(version: str, kind: str, hint: str) -> None:
+def test_a_misspelled_kind_or_api_group_is_a_fault(version: str, kind: str, hint: str) -> None:
     (fault,) = faults(f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n")
     assert hint in fault
 
@@ -290,7 +290,7 @@ def test_a_kind_that_is_nearly_one_of_ours_or_of_istios_security_is_a_fault(vers
         ("feature.json", '{"enabled": true}'),
     ],
 )
-def test_an_applications_own_config_map_beside_the_policies_is_noted_and_left(key: str, value: str) -> None:
+def test_an_applications_config_map_beside_the_policies_is_noted_and_skipped(key: str, value: str) -> None:
     text = f"{CONFIG_MAP}data: {{{key}: {json.dumps(value)}}}\n"
     assert policies(text, GOOD) == ["default/p"]
     (note,) = notes(text, GOOD)
@@ -314,11 +314,11 @@ def test_an_applications_own_config_map_beside_the_policies_is_noted_and_left(ke
         ("policy", '"apiVersion: security.istio.io/v1"'),
     ],
 )
-def test_a_value_that_was_meant_to_be_a_policy_stays_a_fault(key: str, value: str) -> None:
+def test_a_config_map_value_that_resembles_a_policy_is_a_fault(key: str, value: str) -> None:
     assert faults(f"{CONFIG_MAP}data: {{{key}: {json.dumps(value)}}}\n")
 
 
-def test_fields_of_metadata_without_a_value_are_as_if_they_were_not_there() -> None:
+def test_metadata_fields_without_a_value_count_as_absent() -> None:
     assert policies(f"{TOP}metadata:\n  name: p\n  namespace:\n  labels:\n  annotations: null\nspec: {{}}\n") == [
         "default/p"
     ]

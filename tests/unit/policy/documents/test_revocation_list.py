@@ -72,9 +72,9 @@ def test_every_section_is_read() -> None:
         ("  users: [x]\n", "unknown field `users`"),
     ],
 )
-def test_what_is_wrong_is_a_fault_and_not_skipped(spec: str, message: str) -> None:
+def test_an_invalid_entry_is_a_fault_and_not_skipped(spec: str, message: str) -> None:
     assert message in "\n".join(faults(HEAD + spec))
 
 
-def test_a_prefix_must_end_where_a_segment_ends_so_that_a_neighbour_is_not_meant() -> None:
+def test_a_prefix_must_end_with_a_whole_segment() -> None:
     assert faults(HEAD + '  spiffeIds: [{prefix: "spiffe://a/ns/x/"}]\n') == []

@@ -61,7 +61,7 @@ def test_a_document_in_another_namespace_is_a_fault_that_says_where_it_belongs(k
         assert faults(scope, document(kind, namespace)) == []
 
 
-def test_where_no_namespace_may_hold_them_the_advice_is_not_to_move_them_into_one() -> None:
+def test_the_hint_names_no_namespace_if_none_is_allowed() -> None:
     (fault,) = faults(DocumentScope(namespaces=()), document("IssuerPolicy", "istio-system"))
     assert fault.message == (
         "an IssuerPolicy is not allowed in namespace `istio-system`: it applies to every workload, and the settings "
@@ -82,7 +82,7 @@ def test_a_document_in_another_file_is_a_fault_whatever_namespace_it_claims(kind
 
 
 @KINDS
-def test_a_config_map_or_list_around_it_changes_nothing(kind: str) -> None:
+def test_a_config_map_or_list_does_not_bypass_the_check(kind: str) -> None:
     scope = DocumentScope(paths=("/p/platform", "/p/one.yaml"))
     inner = document(kind, "istio-system")
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a.yaml": inner}}
@@ -102,7 +102,7 @@ def test_policies_in_the_root_namespace_must_come_from_those_files_too() -> None
     assert faults(scope, rooted, source="/p/platform/x.yaml") == []
 
 
-def test_where_nobody_chose_one_warning_says_so_and_only_where_it_matters() -> None:
+def test_the_default_scope_gives_one_warning_and_only_if_it_matters() -> None:
     scope = DocumentScope(chosen=False)
     both = compiled(scope, document("TrustBundle"), document("RevocationList"))
     assert [warning.message for warning in both.warnings] == [
@@ -125,14 +125,12 @@ def test_where_nobody_chose_one_warning_says_so_and_only_where_it_matters() -> N
         ("policies: [/p]\nroot_documents: {paths: []}", DocumentScope(paths=())),
     ],
 )
-def test_settings_say_it_and_their_defaults_depend_on_how_many_sources_there_are(
-    tmp_path: Path, text: str, scope: DocumentScope
-) -> None:
+def test_the_default_scope_depends_on_the_number_of_sources(tmp_path: Path, text: str, scope: DocumentScope) -> None:
     (tmp_path / "settings.yaml").write_text(text)
     assert load_settings(str(tmp_path / "settings.yaml"), {}).options().root_documents == scope
 
 
-def test_check_judges_the_files_it_is_given_by_namespace_and_those_of_the_settings_by_path_too(
+def test_check_applies_namespaces_to_given_files_and_paths_only_to_files_of_the_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "platform").mkdir()

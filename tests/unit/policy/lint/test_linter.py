@@ -116,12 +116,12 @@ def test_an_encoded_path_satisfies_a_deny_rule_that_contradicts_itself(path: str
     assert never(rule, ISTIO, action="DENY")
 
 
-def test_a_claim_that_is_no_string_satisfies_a_deny_rule_that_contradicts_itself() -> None:
+def test_a_claim_that_is_not_a_string_satisfies_a_deny_rule_that_contradicts_itself() -> None:
     rule = when("request.auth.claims[blocked]", "true", negated=["true"])
     assert (never(rule, action="DENY"), bool(never(rule))) == ("", True)
 
 
-def test_a_condition_on_a_path_with_a_query_is_always_false_only_where_no_encoded_one_is_let_through() -> None:
+def test_a_condition_on_a_path_with_a_query_is_always_false_only_if_encoded_paths_are_refused() -> None:
     rule = {"condition": "request.path == '/a?b'"}
     document = {**policy("p", rule, action="DENY"), "apiVersion": "zta.dev/v1", "kind": "AccessPolicy"}
     assert kinds(document) == ["never_matches"]
@@ -158,11 +158,11 @@ def test_values_that_no_request_has_are_found(rule: Rule, message: str) -> None:
         operation(notPaths=["/a?x=1"]),
     ],
 )
-def test_one_value_that_may_come_is_enough(rule: Rule) -> None:
+def test_one_possible_value_is_enough(rule: Rule) -> None:
     assert never(rule) == ""
 
 
-def test_names_that_are_no_spiffe_id_match_in_istios_reading() -> None:
+def test_names_that_are_not_spiffe_ids_match_in_istio_semantics() -> None:
     assert never(source(principals=["cluster.local/ns/default/sa/web x"]), ISTIO) == ""
 
 
@@ -186,7 +186,7 @@ spec:
         ("1970-01-01T00:16:41Z", "1970-01-01T00:00:00Z", ""),
     ],
 )
-def test_rules_whose_time_is_over_or_never_comes_are_found(until: str, since: str, message: str) -> None:
+def test_rules_that_are_expired_or_never_in_force_are_found(until: str, since: str, message: str) -> None:
     findings = lint(snapshot(ACCESS % (until, since)).table, now=1000.0)
     assert message in "".join(f.message for f in findings)
     assert bool(message) == bool(findings)
@@ -243,7 +243,7 @@ def test_lists_too_long_to_compare_prove_nothing() -> None:
         ),
     ],
 )
-def test_an_allow_rule_that_a_deny_rule_swallows_is_found(allow: Rule, deny: Rule) -> None:
+def test_an_allow_rule_that_a_deny_rule_shadows_is_found(allow: Rule, deny: Rule) -> None:
     for options in (STRICT, ISTIO):
         findings = found(policy("a", allow), policy("d", deny, action="DENY"), options=options, kind=Kind.SHADOWED)
         assert [(f.policy, f.rule, f.source) for f in findings] == [("default/a", 0, "a.yaml")]
@@ -268,7 +268,7 @@ def test_an_allow_rule_that_a_deny_rule_swallows_is_found(allow: Rule, deny: Rul
         ),
     ],
 )
-def test_an_allow_rule_that_may_decide_is_not_called_shadowed(allow: Rule, deny: Rule) -> None:
+def test_an_allow_rule_that_may_decide_is_not_reported_as_shadowed(allow: Rule, deny: Rule) -> None:
     assert found(policy("a", allow), policy("d", deny, action="DENY"), kind=Kind.SHADOWED) == []
 
 
@@ -331,7 +331,7 @@ def test_every_copy_of_a_rule_but_the_first_is_found() -> None:
         [selecting(policy("p", source(**WEB)), app="a"), policy("q", source(**WEB))],
     ],
 )
-def test_rules_that_differ_are_no_duplicates(documents: list[dict[str, Any]]) -> None:
+def test_rules_that_differ_are_not_duplicates(documents: list[dict[str, Any]]) -> None:
     assert kinds(*documents) == []
 
 
@@ -356,7 +356,7 @@ def unauthenticated(*documents: Mapping[str, Any]) -> list[tuple[str, str]]:
         (when("experimental.envoy.filters.jwt[iss]", "x"), None),  # may stand for an identity
     ],
 )
-def test_allow_rules_that_ask_for_no_identity_are_named(rule: Rule, level: str | None) -> None:
+def test_allow_rules_that_require_no_identity_are_reported(rule: Rule, level: str | None) -> None:
     assert unauthenticated(policy("p", rule)) == ([("default/p", level)] if level else [])
 
 
@@ -369,12 +369,12 @@ def test_allow_rules_that_ask_for_no_identity_are_named(rule: Rule, level: str |
         (both(source(notPrincipals=["*"]), operation(methods=["POST"])), True),
     ],
 )
-def test_a_deny_rule_for_everyone_without_identity_settles_it(guard: Rule, named: bool) -> None:
+def test_a_deny_rule_for_all_callers_without_identity_removes_the_finding(guard: Rule, named: bool) -> None:
     documents = [policy("p", operation(paths=["/a"])), policy("d", guard, action="DENY")]
     assert bool(unauthenticated(*documents)) is named
 
 
-def test_deny_and_audit_rules_may_ask_for_no_identity() -> None:
+def test_deny_and_audit_rules_need_not_require_an_identity() -> None:
     documents = [policy("d", operation(paths=["/x"]), action="DENY"), policy("a", {}, action="AUDIT")]
     assert unauthenticated(*documents) == []
 
@@ -397,7 +397,7 @@ ASKING = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec:
         "{when: [{key: zta.apiScopes, values: ['orders:*']}]}",
     ],
 )
-def test_a_token_or_an_api_key_that_a_rule_asks_for_is_an_identity(rule: str) -> None:
+def test_a_required_token_or_api_key_counts_as_an_identity(rule: str) -> None:
     assert lint(snapshot(ASKING % rule).table) == []
 
 
@@ -424,14 +424,14 @@ def test_a_token_or_an_api_key_that_a_rule_asks_for_is_an_identity(rule: str) ->
         ('"claims.role" == request.path', True),
     ],
 )
-def test_a_condition_counts_as_asking_only_where_nobody_without_identity_can_satisfy_it(
+def test_a_condition_counts_as_requiring_identity_only_if_no_caller_without_identity_satisfies_it(
     condition: str, named: bool
 ) -> None:
     findings = lint(snapshot(CONDITION % condition).table)
     assert [f.kind for f in findings] == ([Kind.UNAUTHENTICATED] if named else [])
 
 
-def test_findings_come_in_order_of_place() -> None:
+def test_findings_are_ordered_by_position() -> None:
     documents = [policy(name, {}, {}) for name in ("b", "a")]
     places = [(f.source, f.line) for f in lint(table(documents))]
     assert places == sorted(places)
@@ -442,7 +442,7 @@ def test_paths_that_are_accepted_although_ambiguous_may_match() -> None:
     assert [f.kind for f in findings] == [Kind.UNAUTHENTICATED]
 
 
-def test_cost_grows_with_the_number_of_rules_not_with_its_square() -> None:
+def test_the_cost_is_linear_in_the_number_of_rules() -> None:
     def seconds(count: int) -> float:
         rules = [[operation(notPaths=[f"/{n}/{i}*"]) for i in range(50)] for n in range(count // 50)]
         documents = [policy(f"p{n}", *r, action="DENY" if n % 2 else "ALLOW") for n, r in enumerate(rules)]
@@ -473,17 +473,17 @@ def test_messages_name_no_internal_types() -> None:
         (when("request.headers[:method]", "delete"), "write `DELETE` for `delete`"),
     ],
 )
-def test_a_method_in_lower_case_is_warned_of(rule: Rule, meant: str, action: str, options: Options) -> None:
+def test_a_method_in_lower_case_gives_a_warning(rule: Rule, meant: str, action: str, options: Options) -> None:
     warned = found(policy("p", rule, action=action), options=options, kind=Kind.METHOD_CASE)
     assert [(finding.level, finding.hint) for finding in warned] == [(Level.WARNING, meant)]
 
 
 @pytest.mark.parametrize("methods", [["GET", "*"], ["M-SEARCH", "P*"]])
-def test_methods_in_upper_case_are_not_warned_of(methods: list[str]) -> None:
+def test_methods_in_upper_case_give_no_warning(methods: list[str]) -> None:
     assert found(policy("p", operation(methods=methods)), kind=Kind.METHOD_CASE) == []
 
 
-def test_a_denial_by_method_that_an_override_gets_round_is_noted_once() -> None:
+def test_a_denial_by_method_that_an_override_header_bypasses_is_reported_once() -> None:
     denied = policy("d", operation(methods=["DELETE"]), operation(methods=["PUT"]), action="DENY")
     assert [f.level for f in found(denied, kind=Kind.METHOD_OVERRIDE)] == [Level.INFO]
     for other in (

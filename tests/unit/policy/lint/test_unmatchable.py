@@ -84,9 +84,7 @@ NEVER = [
 
 @pytest.mark.parametrize(("rule", "meant"), NEVER)
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
-def test_a_value_that_never_matches_as_written_is_found_with_what_was_meant(
-    rule: Rule, meant: str, action: str
-) -> None:
+def test_a_value_that_never_matches_as_written_is_found_with_a_suggestion(rule: Rule, meant: str, action: str) -> None:
     findings = found(policy("p", rule, action=action))
     assert [f.kind in (Kind.NEVER_MATCHES, Kind.NEVER_MATCHES_AS_WRITTEN) for f in findings] == [True]
     assert "never matches" in findings[0].message
@@ -117,20 +115,20 @@ MAY = [
 
 @pytest.mark.parametrize("rule", MAY)
 @pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
-def test_values_that_mean_what_they_say_are_left_alone(rule: Rule, options: Options) -> None:
+def test_correct_values_give_no_finding(rule: Rule, options: Options) -> None:
     for action in ("ALLOW", "DENY"):
         assert [f.message for f in found(policy("p", rule, action=action), options=options)] == []
 
 
 @pytest.mark.parametrize("path", ["/café", "/a b", "/a ", "/a/.."])
-def test_a_deny_rule_for_a_path_that_comes_encoded_is_left_alone(path: str) -> None:
+def test_a_deny_rule_for_a_path_that_may_be_received_encoded_gives_no_finding(path: str) -> None:
     assert found(policy("p", operation(paths=[path]), action="DENY")) == []
     assert [f.kind for f in found(policy("p", operation(paths=[path])))] == [Kind.NEVER_MATCHES]
     assert found(policy("p", operation(paths=["/x/*"], notPaths=[path]))) == []
 
 
 @pytest.mark.parametrize("path", ["/a;b", "/a//b", "/a\\b", "/a%2Fb", "/./b"])
-def test_a_deny_rule_for_a_path_that_is_refused_however_it_comes_is_found(path: str) -> None:
+def test_a_deny_rule_for_a_path_that_is_refused_in_every_encoding_is_found(path: str) -> None:
     assert [f.kind for f in found(policy("p", operation(paths=[path]), action="DENY"))] == [Kind.NEVER_MATCHES]
 
 
@@ -168,7 +166,7 @@ def test_without_documents_that_verify_credentials_no_rule_on_them_matches(rule:
     assert [f.kind for f in found(access(rule))] == []
 
 
-def test_an_api_client_that_no_key_names_is_found() -> None:
+def test_an_api_client_without_a_key_is_found() -> None:
     (finding,) = found(access("when: [{key: zta.apiClient, values: [acne]}]"))
     assert (finding.kind, "`acme`" in finding.hint) == (Kind.NEVER_MATCHES, True)
 
@@ -187,7 +185,7 @@ def test_an_api_client_that_no_key_names_is_found() -> None:
         ("source.principal == 'td/ns/a/sa/b'", Kind.NEVER_MATCHES_AS_WRITTEN, "`spiffe://td/ns/a/sa/b`"),
     ],
 )
-def test_a_clause_that_is_the_same_for_every_request_is_found(condition: str, kind: Kind, hint: str) -> None:
+def test_a_clause_with_the_same_value_for_every_request_is_found(condition: str, kind: Kind, hint: str) -> None:
     text = access(
         f"to: [{{operation: {{paths: [/x]}}}}], condition: \"request.method == 'GET' || {condition}\"", "DENY"
     )
@@ -205,7 +203,7 @@ def test_a_clause_that_is_the_same_for_every_request_is_found(condition: str, ki
         ("!(request.host == 'Shop.example')", "DENY", Kind.NEVER_MATCHES_AS_WRITTEN),
     ],
 )
-def test_a_condition_that_is_the_same_for_every_request_decides_the_rule(
+def test_a_condition_with_the_same_value_for_every_request_decides_the_rule(
     condition: str, action: str, kind: Kind
 ) -> None:
     findings = found(access(f'condition: "{condition}", from: [{{source: {{principals: ["*"]}}}}]', action))
@@ -221,7 +219,7 @@ def test_a_condition_that_is_the_same_for_every_request_decides_the_rule(
         "source.principal != '' && request.path == '/a'",
     ],
 )
-def test_clauses_that_may_come_out_either_way_are_left_alone(condition: str) -> None:
+def test_clauses_that_may_be_true_or_false_give_no_finding(condition: str) -> None:
     assert found(access(f'condition: "{condition}", from: [{{source: {{principals: ["*"]}}}}]')) == []
 
 
@@ -229,18 +227,18 @@ def test_clauses_that_may_come_out_either_way_are_left_alone(condition: str) -> 
     ("written", "meant"),
     [("/a/b", ""), ("/a*b", ""), ("/a/*/b/*", "/a/{*}/b/{**}"), ("(a|b)", ""), ("/files/(.*)", "/files/*")],
 )
-def test_nothing_is_guessed_where_nobody_can_tell(written: str, meant: str) -> None:
+def test_unclear_values_get_no_suggestion(written: str, meant: str) -> None:
     assert suggested_path(written) == meant
 
 
-def test_where_a_jwt_rule_names_no_issuer_any_issuer_may_match() -> None:
+def test_any_issuer_may_match_if_a_jwt_rule_names_none() -> None:
     anybodys = (CredentialSource(Selector("default", {"app": "web"}), ("", *ISSUERS)),)
     rule = policy("p", source(requestPrincipals=["https://wrong.example/alice"]))
     assert found(rule, sources=anybodys) == []
     assert [f.kind for f in found(rule)] == [Kind.NEVER_MATCHES]
 
 
-def test_a_rule_that_never_matches_for_one_value_is_told_its_other_values_too() -> None:
+def test_a_rule_that_never_matches_has_findings_for_its_other_values_too() -> None:
     rule = operation(paths=["/admin/**", "/x"], hosts=["https://a.example"], methods=["GET"])
     findings = found(policy("p", rule))
     assert {(f.kind, f.hint) for f in findings} == {
@@ -260,7 +258,7 @@ def test_a_rule_that_never_matches_for_one_value_is_told_its_other_values_too() 
         (Selector("default", {}), ISTIO, True),  # CORS preflights pass without a token
     ],
 )
-def test_a_rule_behind_a_required_token_is_not_named_as_asking_for_no_identity(
+def test_a_rule_behind_a_required_token_is_not_reported_as_unauthenticated(
     selector: Selector, options: Options, named: bool
 ) -> None:
     document = policy("p", operation(paths=["/a"]))

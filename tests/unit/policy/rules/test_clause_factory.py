@@ -58,7 +58,7 @@ def key_faults(key: str, value: str = "a", field: str = "values") -> list[str]:
         ),
     ],
 )
-def test_a_wrong_value_of_an_operation_is_refused(field: str, value: str, fault: str) -> None:
+def test_an_invalid_value_of_an_operation_is_a_fault(field: str, value: str, fault: str) -> None:
     assert field_faults("to", "operation", field, value) == [f"a.yaml:7:6: {fault}"]
 
 
@@ -80,7 +80,7 @@ def test_a_wrong_value_of_an_operation_is_refused(field: str, value: str, fault:
         ),
     ],
 )
-def test_a_wrong_value_of_a_source_is_refused(field: str, value: str, fault: str) -> None:
+def test_an_invalid_value_of_a_source_is_a_fault(field: str, value: str, fault: str) -> None:
     assert field_faults("from", "source", field, value) == [f"a.yaml:7:6: {fault}"]
 
 
@@ -125,7 +125,7 @@ def test_a_wrong_value_of_a_source_is_refused(field: str, value: str, fault: str
         ),
     ],
 )
-def test_a_key_that_is_not_known_is_refused(key: str, fault: str) -> None:
+def test_an_unknown_condition_key_is_a_fault(key: str, fault: str) -> None:
     assert key_faults(key) == [f"a.yaml:7:5: {fault}"]
 
 
@@ -149,18 +149,20 @@ def test_a_key_that_is_not_known_is_refused(key: str, fault: str) -> None:
         ),
     ],
 )
-def test_a_wrong_value_of_a_condition_is_refused_with_the_key(key: str, value: str, label: str, fault: str) -> None:
+def test_an_invalid_value_of_a_condition_is_a_fault_that_names_the_key(
+    key: str, value: str, label: str, fault: str
+) -> None:
     assert key_faults(key, value) == [f"a.yaml:8:5: `{value}` in `{label}`: {fault}"]
     assert key_faults(key, value, "notValues") == [f"a.yaml:8:5: `{value}` in `{label} notValues`: {fault}"]
 
 
-def test_list_values_of_metadata_are_not_mixed_with_plain_ones() -> None:
+def test_list_values_of_metadata_must_not_be_mixed_with_plain_values() -> None:
     assert key_faults("experimental.envoy.filters.f[k]", "a', '[b]") == [
         "a.yaml:8:5: `experimental.envoy.filters.f[k]` mixes list values `[x]` with plain ones; write two conditions"
     ]
 
 
-def test_every_wrong_value_of_a_policy_is_named_not_only_the_first() -> None:
+def test_every_invalid_value_of_a_policy_is_reported() -> None:
     assert len(field_faults("to", "operation", "paths", "{*}', '/ok', '/{*}/{x}', '/{**}/{**}")) == 3
 
 
@@ -192,7 +194,7 @@ def test_values_and_not_values_of_a_condition_must_both_hold() -> None:
         ("experimental.envoy.filters.f[k]", "v"),
     ],
 )
-def test_every_key_is_met_by_its_value_alone_and_its_negation_by_any_other(key: str, value: str) -> None:
+def test_every_key_matches_only_its_value_and_its_negation_any_other_value(key: str, value: str) -> None:
     claims = {"iss": "issuer", "sub": "alice", "aud": ["api", "x"], "azp": "client", "groups": ["admin"]}
     caller = identity("spiffe://td1/ns/foo/sa/web", claims=claims)
     asked = request(headers={"x-name": "v"}, sni="example.com", metadata={"envoy.filters.f": {"k": "v"}})

@@ -70,7 +70,7 @@ def test_principals_are_spiffe_ids_without_their_scheme(
         ("a/b", ["x/ns/a/b/y"], ["x/ns/a/y"]),
     ],
 )
-def test_namespaces_are_a_part_of_any_name(value: str, met: list[str], missed: list[str], options: Options) -> None:
+def test_namespaces_match_a_part_of_any_name(value: str, met: list[str], missed: list[str], options: Options) -> None:
     check("namespaces", value, met, missed, options, "source.namespace")
 
 
@@ -131,7 +131,7 @@ def test_trust_domains_stop_at_the_next_slash(value: str, met: list[str], missed
     check("trustDomains", value, met, missed, options, "source.trustDomain")
 
 
-def test_in_istios_reading_any_of_a_peers_names_will_do() -> None:
+def test_in_istio_semantics_any_of_a_peers_names_may_match() -> None:
     caller = identity("spiffe://td1/a", "spiffe://td2/b", "client.example", "CN=x/ns/foo/y")
     for field, value in (("principals", "td2/b"), ("trustDomains", "td2"), ("namespaces", "foo")):
         assert matches(source(**{field: [value]}), caller=caller, options=ISTIO)
@@ -160,13 +160,13 @@ _LOCAL = "spiffe://cluster.local/ns/foo/sa/web"
         ("trustDomains", "td*", _ALIASED[:1], _ALIASED[1:]),
     ],
 )
-def test_aliases_of_the_trust_domain_stand_for_each_other(
+def test_trust_domain_aliases_are_equivalent(
     field: str, value: str, met: list[str], missed: list[str], options: Options
 ) -> None:
     check(field, value, met, missed, in_mesh(options, "td1", "old-td"))
 
 
-def test_without_aliases_a_principal_stands_for_itself() -> None:
+def test_without_aliases_a_principal_matches_only_itself() -> None:
     mesh = in_mesh(STRICT, "cluster.local")
     check("principals", "cluster.local/ns/foo/sa/web", [_LOCAL], _ALIASED, mesh)
 
@@ -217,7 +217,7 @@ def test_without_both_claims_no_request_principal_matches_and_every_negation_doe
         assert matches(source(notRequestPrincipals=[value]), caller=identity(claims=claims), options=options)
 
 
-def test_matchers_show_themselves_as_they_were_written() -> None:
+def test_matchers_are_displayed_as_written() -> None:
     assert NamespaceMatcher("foo").text == "foo"
     assert NamespaceMatcher("a/b").key is None
     assert ServiceAccount("foo", "web").text == "foo/web"

@@ -63,19 +63,19 @@ _CALLERS: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize(("rule", "asked"), [shape[1:] for shape in _SHAPES], ids=[shape[0] for shape in _SHAPES])
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
-def test_every_rule_of_many_is_found_by_what_it_asks_of_the_request(rule: Any, asked: Any, action: str) -> None:
+def test_each_of_many_rules_is_found_by_its_request_fields(rule: Any, asked: Any, action: str) -> None:
     index = index_of(*(rule(n) for n in range(COUNT)), action=action)
     assert [first(index, asked(n)) for n in range(COUNT + 1)] == [*range(COUNT), None]
 
 
 @pytest.mark.parametrize(("rule", "caller"), [shape[1:] for shape in _CALLERS], ids=[shape[0] for shape in _CALLERS])
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
-def test_every_rule_of_many_is_found_by_what_it_asks_of_the_caller(rule: Any, caller: Any, action: str) -> None:
+def test_each_of_many_rules_is_found_by_its_identity_fields(rule: Any, caller: Any, action: str) -> None:
     index = index_of(*(rule(n) for n in range(COUNT)), action=action)
     assert [first(index, request(), caller(n)) for n in range(COUNT + 1)] == [*range(COUNT), None]
 
 
-def test_of_several_rules_that_hold_the_lowest_is_found_however_it_is_filed() -> None:
+def test_the_lowest_of_several_matching_rules_is_found() -> None:
     fillers = [operation(paths=[f"/x{n}"]) for n in range(20)]
     holding = [
         operation(paths=["/a"]),
@@ -93,7 +93,7 @@ def test_of_several_rules_that_hold_the_lowest_is_found_however_it_is_filed() ->
         assert first(index_of(*turned, *fillers), request(path="/a")) == 0
 
 
-def test_rules_that_share_a_lookup_are_told_apart_by_another() -> None:
+def test_rules_that_share_a_lookup_are_distinguished_by_another() -> None:
     index = index_of(
         *({**operation(paths=["/shared"]), **source(principals=[f"td/{n}"])} for n in range(COUNT)),
         *({**operation(paths=["/other"]), **source(principals=[f"td/{n}"])} for n in range(COUNT)),
@@ -103,7 +103,7 @@ def test_rules_that_share_a_lookup_are_told_apart_by_another() -> None:
     assert first(index, request(path="/x"), identity("spiffe://td/7")) is None
 
 
-def test_rules_with_nothing_to_look_up_share_their_clauses() -> None:
+def test_rules_without_lookups_share_their_clauses() -> None:
     index = index_of(
         *(
             {"when": [{"key": "request.headers[x]", "notValues": ["a", f"v{n % 7}"]}], **operation(notPaths=[f"/p{n}"])}
@@ -130,7 +130,7 @@ def test_a_group_is_found_by_any_of_its_alternatives() -> None:
     assert first(index, request(), identity("spiffe://td/ns/n9/sa/x")) == 9
 
 
-def test_a_group_with_an_alternative_that_nothing_finds_is_still_tried() -> None:
+def test_a_group_with_an_alternative_without_lookup_is_still_tried() -> None:
     rules = [
         {"to": [{"operation": {"paths": [f"/p{n}"]}}, {"operation": {"notMethods": ["GET", f"M{n}"]}}]}
         for n in range(COUNT)
@@ -141,7 +141,7 @@ def test_a_group_with_an_alternative_that_nothing_finds_is_still_tried() -> None
     assert first(index, request("M0")) == 1
 
 
-def test_a_deny_matches_where_a_joined_header_hides_what_was_sent_and_an_allow_does_not() -> None:
+def test_a_joined_header_matches_a_deny_and_not_an_allow() -> None:
     rules = [
         {"when": [{"key": f"request.headers[x-{n % 12}]", "values": [f"v{n}"]}], **operation(paths=[f"/p{n % 3}"])}
         for n in range(COUNT)
@@ -151,7 +151,7 @@ def test_a_deny_matches_where_a_joined_header_hides_what_was_sent_and_an_allow_d
     assert first(index_of(*rules), joined) is None
 
 
-def test_a_deny_matches_where_an_address_is_not_told_and_an_allow_does_not() -> None:
+def test_an_unknown_address_matches_a_deny_and_not_an_allow() -> None:
     rules = [{**source(ipBlocks=[f"10.{n}.0.0/16"]), **operation(methods=[f"M{n % 5}"])} for n in range(COUNT)]
     assert first(index_of(*rules, action="DENY"), request("M3", source_ip="")) == 3
     assert first(index_of(*rules), request("M3", source_ip="")) is None
@@ -178,7 +178,7 @@ def test_few_rules_are_scanned_and_many_looked_up() -> None:
     assert table([]).default_view.allow._root is None
 
 
-def test_headers_and_claims_past_a_few_are_looked_up_by_name() -> None:
+def test_many_headers_and_claims_are_looked_up_by_name() -> None:
     for key in ("request.headers[n{}]", "request.auth.claims[n{}]"):
         many = parts(index_of(*(when(key.format(n), "v") for n in range(9)))._root)
         few = parts(index_of(*(when(key.format(n % 8), f"v{n}") for n in range(9)))._root)
@@ -193,7 +193,7 @@ def test_a_header_that_authentication_sets_is_looked_up_too() -> None:
     assert first(index, request(), identity(changes=Changes((("x-9", "v"),)))) == 9
 
 
-def test_of_many_rules_only_those_that_a_lookup_finds_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_rules_that_a_lookup_finds_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
     holds = Rule.holds
 
@@ -210,7 +210,7 @@ def test_of_many_rules_only_those_that_a_lookup_finds_are_tried(monkeypatch: pyt
         assert len(tried) <= 8
 
 
-def test_the_decision_names_the_rule_of_the_policy_it_stands_in() -> None:
+def test_the_decision_names_the_policy_and_its_rule() -> None:
     policies = [policy(f"p{p:02}", *(operation(paths=[f"/p{p}/r{r}"]) for r in range(10))) for p in range(20)]
     decision = decided(policies, request(path="/p13/r7"))
     assert (decision.policy, decision.rule) == ("default/p13", 7)

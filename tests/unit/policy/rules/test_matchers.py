@@ -53,7 +53,7 @@ def test_strings_are_suffix_prefix_or_exact_and_case_sensitive(
         ("kk", ["KK"], ["\u212ak", "\u212a\u212a"]),
     ],
 )
-def test_an_allows_hosts_match_the_authority_as_it_came_without_regard_to_ascii_case(
+def test_the_hosts_of_an_allow_match_the_received_authority_ignoring_ascii_case(
     value: str, met: list[str], missed: list[str], options: Options
 ) -> None:
     for host in met:
@@ -64,7 +64,7 @@ def test_an_allows_hosts_match_the_authority_as_it_came_without_regard_to_ascii_
 
 @both
 @pytest.mark.parametrize("port", ["0", "80", "65535"])
-def test_ports_are_the_proxys_own(port: str, options: Options) -> None:
+def test_ports_are_the_proxys_local_ports(port: str, options: Options) -> None:
     assert matches(operation(ports=["1", port]), request(port=int(port)), options=options)
     assert not matches(operation(ports=[port]), request(port=8080), options=options)
     assert matches(operation(notPorts=[port]), request(port=8080), options=options)
@@ -99,7 +99,7 @@ STANDS_FOR_10_1_2_3 = {
 
 @pytest.mark.parametrize("ip", STANDS_FOR_10_1_2_3.values(), ids=STANDS_FOR_10_1_2_3)
 @pytest.mark.parametrize("block", ["10.0.0.0/8", "10.1.2.3", "::ffff:10.0.0.0/104"])
-def test_a_deny_meets_an_ipv4_address_however_it_is_written_and_an_allow_only_as_it_came(block: str, ip: str) -> None:
+def test_a_deny_matches_an_ipv4_address_in_every_form_and_an_allow_only_as_received(block: str, ip: str) -> None:
     for field, condition, asked in (
         ("ipBlocks", "source.ip", request(source_ip=ip)),
         ("remoteIpBlocks", "remote.ip", request(headers={"x-forwarded-for": f"10.9.9.9, {ip}"}, source_ip="9.9.9.9")),
@@ -120,17 +120,17 @@ def test_a_deny_meets_an_ipv4_address_however_it_is_written_and_an_allow_only_as
 @pytest.mark.parametrize(
     "ip", ["::", "::1", "2001:db8::a01:203", "2002:a02:203::", "64:ff9c::a01:203", "::ffff:1:a01:203"]
 )
-def test_other_ipv6_addresses_stand_for_themselves(ip: str) -> None:
+def test_other_ipv6_addresses_match_only_themselves(ip: str) -> None:
     assert not matches(source(ipBlocks=["10.1.0.0/16", "0.0.0.0/32", "0.0.0.1"]), request(source_ip=ip), deny=True)
     assert matches(source(ipBlocks=["::/0"]), request(source_ip=ip), deny=True)
 
 
-def test_a_deny_of_all_ipv6_addresses_is_not_one_of_ipv4() -> None:
+def test_a_deny_of_all_ipv6_addresses_does_not_deny_ipv4() -> None:
     for block in ("::/0", "::/80", "::ffff:0:0/95"):
         assert not matches(source(ipBlocks=[block]), request(source_ip="10.1.2.3"), deny=True)
 
 
-def test_many_blocks_are_looked_up_as_widely_as_few() -> None:
+def test_many_blocks_match_like_few() -> None:
     blocks = [source(ipBlocks=[f"10.{number}.0.0/16"]) for number in range(200)]
     for ip in STANDS_FOR_10_1_2_3.values():
         asked = request(source_ip=ip)
@@ -140,7 +140,7 @@ def test_many_blocks_are_looked_up_as_widely_as_few() -> None:
 
 @both
 @pytest.mark.parametrize(("block", "met", "missed"), _BLOCKS)
-def test_blocks_hold_addresses_of_their_own_family_only(
+def test_blocks_contain_only_addresses_of_their_family(
     block: str, met: list[str], missed: list[str], options: Options
 ) -> None:
     for ip, wanted in [*((ip, True) for ip in met), *((ip, False) for ip in missed)]:
@@ -156,7 +156,7 @@ def test_blocks_hold_addresses_of_their_own_family_only(
 
 
 @pytest.mark.parametrize("ip", ["", "10.0.0.1:80", "fe80::1%eth0", "010.0.0.1", "x"])
-def test_an_address_that_is_none_is_in_no_block_for_istio_and_undecidable_in_strict(ip: str) -> None:
+def test_an_invalid_address_is_in_no_block_in_istio_semantics_and_unknown_in_strict_mode(ip: str) -> None:
     inside, outside = source(ipBlocks=["0.0.0.0/0", "::/0"]), source(notIpBlocks=["10.0.0.0/8"])
     asked = request(source_ip=ip)
     for deny in (False, True):
@@ -167,7 +167,7 @@ def test_an_address_that_is_none_is_in_no_block_for_istio_and_undecidable_in_str
 
 
 @both
-def test_a_header_is_met_by_any_of_its_values_on_its_own(options: Options) -> None:
+def test_any_single_value_of_a_header_may_match(options: Options) -> None:
     repeated = request(headers={"x-a": ["zz", "v1"]})
     assert matches(when("request.headers[X-A]", "v1"), repeated, options=options)
     assert not matches(when("request.headers[x-a]", "zz,v1"), repeated, options=options)
@@ -177,7 +177,7 @@ def test_a_header_is_met_by_any_of_its_values_on_its_own(options: Options) -> No
 
 
 @both
-def test_a_header_that_is_present_but_empty_meets_a_star_and_no_other(options: Options) -> None:
+def test_an_empty_header_matches_only_a_star(options: Options) -> None:
     empty = request(headers={"x-a": ""})
     assert matches(when("request.headers[x-a]", "*"), empty, options=options)
     assert not matches(when("request.headers[x-a]", negated=["*"]), empty, options=options)
@@ -187,7 +187,7 @@ def test_a_header_that_is_present_but_empty_meets_a_star_and_no_other(options: O
 
 
 @both
-def test_header_values_are_case_sensitive_and_their_bytes_are_kept(options: Options) -> None:
+def test_header_values_are_case_sensitive_and_compared_byte_for_byte(options: Options) -> None:
     assert not matches(when("request.headers[x-a]", "v1"), request(headers={"x-a": "V1"}), options=options)
     assert not matches(when("request.headers[x-a]", "v1"), request(headers={"x-a": " v1 "}), options=options)
     assert not matches(when("request.headers[x-a]", "v!"), request(headers={"x-a": "v\udcff"}), options=options)
@@ -206,7 +206,7 @@ def test_header_values_are_case_sensitive_and_their_bytes_are_kept(options: Opti
         (":scheme", "https"),
     ],
 )
-def test_pseudo_headers_are_read_as_they_came(name: str, value: str, options: Options) -> None:
+def test_pseudo_headers_are_compared_as_received(name: str, value: str, options: Options) -> None:
     asked = request("POST", "/a?b=c#d", "Example.com:80", {"host": "literal"}, scheme="https")
     assert matches(when(f"request.headers[{name}]", value), asked, options=options)
     assert not matches(when(f"request.headers[{name}]", value.lower() + "x"), asked, options=options)
@@ -226,7 +226,7 @@ def test_pseudo_headers_are_read_as_they_came(name: str, value: str, options: Op
         ("", "*", False),
     ],
 )
-def test_the_server_name_is_compared_in_lower_case_with_the_value_as_written(
+def test_the_server_name_is_lowered_and_compared_with_the_value_as_written(
     sni: str, value: str, wanted: bool, options: Options
 ) -> None:
     assert matches(when("connection.sni", value), request(sni=sni), options=options) is wanted
@@ -251,7 +251,7 @@ def test_the_server_name_is_compared_in_lower_case_with_the_value_as_written(
         ({"v1": "v1"}, "v1", False),
     ],
 )
-def test_dynamic_metadata_is_a_string_or_where_bracketed_a_list_of_them(
+def test_dynamic_metadata_is_a_string_or_with_brackets_a_list_of_strings(
     held: Any, value: str, wanted: bool, options: Options
 ) -> None:
     asked = request(metadata={"envoy.filters.f": {"k": held}})
@@ -275,11 +275,11 @@ def test_metadata_keys_do_not_nest(options: Options) -> None:
     ("matcher", "text"),
     [(Exact("a"), "a"), (Prefix("a"), "a*"), (Suffix("a"), "*a"), (Present(), "*")],
 )
-def test_matchers_show_themselves_as_they_were_written(matcher: Exact | Prefix | Suffix | Present, text: str) -> None:
+def test_matchers_are_displayed_as_written(matcher: Exact | Prefix | Suffix | Present, text: str) -> None:
     assert matcher.text == text
 
 
-def test_a_suffix_does_not_overlap_what_must_come_before_it() -> None:
+def test_a_suffix_does_not_overlap_the_required_start() -> None:
     assert Suffix("spiffe://x", "spiffe://").matches("spiffe://spiffe://x")
     assert not Suffix("spiffe://x", "spiffe://").matches("spiffe://x")
 
@@ -291,7 +291,7 @@ def test_only_ascii_letters_are_put_in_lower_case(text: str, lower: str) -> None
     assert ascii_lower(text) == lower
 
 
-def test_a_policy_of_every_field_is_taken() -> None:
+def test_a_policy_with_every_field_is_accepted() -> None:
     assert not faults(
         """
 apiVersion: security.istio.io/v1

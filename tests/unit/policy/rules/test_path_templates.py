@@ -48,9 +48,7 @@ def test_templates_match_as_envoy_does(template: str, met: list[str], missed: li
         ("/{a}", ["/{a}"], ["/a"]),
     ],
 )
-def test_other_paths_are_strings_compared_with_the_path_without_query_and_fragment(
-    value: str, met: list[str], missed: list[str]
-) -> None:
+def test_other_paths_are_compared_without_query_and_fragment(value: str, met: list[str], missed: list[str]) -> None:
     for path, wanted in [*((path, True) for path in met), *((path, False) for path in missed)]:
         assert matches(operation(paths=[value]), request(path=path)) is wanted, path
 
@@ -68,19 +66,19 @@ def test_other_paths_are_strings_compared_with_the_path_without_query_and_fragme
         ("/{*}/é", "`é` has characters that a path template can't contain"),
     ],
 )
-def test_a_bad_template_says_what_is_wrong(value: str, message: str) -> None:
+def test_an_invalid_template_is_reported_with_the_reason(value: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_template(value)
 
 
-def test_a_template_shows_itself_as_it_was_written() -> None:
+def test_a_template_is_displayed_as_written() -> None:
     template = parse_template("/a/{*}/{**}/b")
     assert template == Template("/a/{*}/{**}/b", ("", "a", None), "/b")
     assert template.key is not None
     assert template.key.form == "template"
 
 
-def test_the_trie_leaves_no_template_out_and_most_others() -> None:
+def test_the_trie_finds_every_matching_template_and_few_others() -> None:
     texts = [template for template, _, _ in _TEMPLATES]
     trie: TemplateTrie[str] = TemplateTrie()
     for text in texts:

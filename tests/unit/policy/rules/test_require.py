@@ -35,26 +35,26 @@ FRESH = "  rules: [{require: {token: {maxAge: 15m}}}]\n"
 
 
 @pytest.mark.parametrize("binding", list(Binding))
-def test_a_bound_token_meets_it_whatever_binds_it(binding: Binding) -> None:
+def test_a_bound_token_satisfies_it_with_any_binding(binding: Binding) -> None:
     assert decided(BOUND, caller(binding=binding)).allowed
     assert not decided(BOUND, caller()).allowed
     assert not decided(BOUND, ANONYMOUS).allowed
 
 
-def test_a_token_meets_a_greatest_age_up_to_the_second() -> None:
+def test_a_token_satisfies_the_maximum_age_up_to_the_second() -> None:
     assert decided(FRESH, caller(NOW - 900)).allowed
     assert not decided(FRESH, caller(NOW - 900.5)).allowed
     assert not decided(FRESH, caller(None)).allowed
     assert not decided(FRESH, ANONYMOUS).allowed
 
 
-def test_what_the_policy_requires_holds_for_every_rule_beside_the_rules_own() -> None:
+def test_the_policys_requirements_apply_to_every_rule_in_addition_to_the_rules_own() -> None:
     spec = "  require: {token: {bound: true}}\n  rules: [{}, {require: {token: {maxAge: 15m}}}]\n"
     assert decided(spec, caller(binding=Binding.DPOP)).rule == 0
     assert not decided(spec, caller(NOW)).allowed
 
 
-def test_explain_says_what_is_missing() -> None:
+def test_explain_shows_the_missing_requirement() -> None:
     spec = "  rules: [{require: {token: {bound: true, maxAge: 15m}}}]\n"
     (miss,) = explain(snapshot(HEAD + spec), request(), NO_EVIDENCE, NOW).nearest
     assert miss.failed == (
@@ -66,7 +66,7 @@ def test_explain_says_what_is_missing() -> None:
     )
 
 
-def test_what_was_seen_of_a_token_is_told() -> None:
+def test_explanations_show_the_tokens_binding_and_age() -> None:
     compiled = snapshot(HEAD + "  rules: [{require: {token: {bound: true, maxAge: 15m}}}]\n")
     (rule,) = compiled.table.default_view.allow.rules
     bound, fresh = rule.clauses
@@ -103,14 +103,14 @@ def test_what_was_seen_of_a_token_is_told() -> None:
         ("  rules: [{require: bound}]\n", "`require` is a string"),
     ],
 )
-def test_what_cannot_be_meant_is_a_fault(spec: str, message: str) -> None:
+def test_an_invalid_require_is_a_fault(spec: str, message: str) -> None:
     assert message in "\n".join(faults(HEAD + spec))
 
 
-def test_istios_own_kind_has_no_require() -> None:
+def test_istios_authorization_policy_has_no_require() -> None:
     text = HEAD.replace("zta.dev/v1", "security.istio.io/v1").replace("AccessPolicy", "AuthorizationPolicy")
     assert "unknown field `require`" in "\n".join(faults(text + BOUND))
 
 
-def test_an_audit_policy_may_watch_what_would_be_required() -> None:
+def test_an_audit_policy_may_use_require() -> None:
     assert decided("  action: AUDIT\n" + BOUND, caller(binding=Binding.DPOP)).shadows != ()

@@ -30,7 +30,7 @@ spec:
         ({"a": [{"b": "x"}], "a.b": None}, (), ("x-whole", "x-nested")),
     ],
 )
-def test_claims_are_written_as_output_claim_to_headers_writes_them(
+def test_claims_are_formatted_as_in_output_claim_to_headers(
     claims: dict[str, Any], to_set: tuple[tuple[str, str], ...], to_remove: tuple[str, ...]
 ) -> None:
     compiled = snapshot(POLICY)

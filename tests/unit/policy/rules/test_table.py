@@ -43,20 +43,20 @@ def test_a_view_has_the_policies_that_select_its_workload() -> None:
     assert allowed(found, Workload("c")) == {"/all"}
 
 
-def test_policies_are_in_order_of_namespace_and_name_however_they_were_read() -> None:
+def test_policies_are_ordered_by_namespace_and_name() -> None:
     assert [each.ref.name for each in shops().policies] == ["a/a", "a/web", "b/b", "istio-system/all"]
     unordered = table([policy("a", namespace="n-x"), policy("b", namespace="n")])
     assert [each.ref.name for each in unordered.policies] == ["n/b", "n-x/a"]
 
 
-def test_a_view_is_made_once_and_shared_by_workloads_that_the_same_policies_select() -> None:
+def test_a_view_is_made_once_and_shared_by_workloads_with_the_same_policies() -> None:
     found = shops()
     assert found.view(Workload("a")) is found.view(Workload("a"))
     assert found.view(Workload("c")) is found.view(Workload("d", {"x": "y"}))
     assert found.view(Workload("a")) is not found.view(Workload("b"))
 
 
-def test_views_are_bounded_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_views_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "MAX_VIEWS", 2)
     found = shops()
     first = found.view(Workload("a"))

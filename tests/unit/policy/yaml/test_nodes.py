@@ -40,7 +40,7 @@ def faults(text: str) -> list[str]:
         ("!", ""),
     ],
 )
-def test_values_are_what_yaml_1_1_takes_them_for(text: str, value: Any) -> None:
+def test_values_have_their_yaml_1_1_types(text: str, value: Any) -> None:
     assert read(text) == ([value], [])
 
 
@@ -70,7 +70,7 @@ def test_a_plain_scalar_has_the_kind_yaml_gives_it_and_a_quoted_one_is_text(text
     assert Scalar(text, False, 1, 1).kind == "string"
 
 
-def test_empty_documents_are_left_out() -> None:
+def test_empty_documents_are_skipped() -> None:
     assert read("---\n---\na: b\n---\n# only this\n---\n~\n") == ([{"a": "b"}], [])
 
 
@@ -84,7 +84,7 @@ def test_empty_documents_are_left_out() -> None:
         ("a: b\n---\nc: {\n", "f.yaml:4:1: not valid YAML: did not find expected node content"),
     ],
 )
-def test_text_that_is_not_yaml_is_pointed_at(text: str, fault: str) -> None:
+def test_invalid_yaml_is_reported_with_its_position(text: str, fault: str) -> None:
     found = faults(text)
     assert len(found) == 1
     assert found[0].startswith(fault)
@@ -100,17 +100,17 @@ def test_text_that_is_not_yaml_is_pointed_at(text: str, fault: str) -> None:
         ("é\n a\ud800", "f.yaml:2:3: not valid YAML: character U+D800 is not allowed; save the file as UTF-8 text"),
     ],
 )
-def test_a_character_that_yaml_cannot_hold_is_pointed_at_by_characters_not_bytes(text: str, fault: str) -> None:
+def test_a_forbidden_character_is_reported_with_its_position_in_characters(text: str, fault: str) -> None:
     assert faults(text) == [fault]
 
 
-def test_what_stands_before_a_syntax_error_is_still_read() -> None:
+def test_documents_before_a_syntax_error_are_still_read() -> None:
     documents, found = read("a: b\n---\nc: [\n")
     assert documents == [{"a": "b"}]
     assert len(found) == 1
 
 
-def test_every_duplicate_key_is_named_with_the_first_ones_line() -> None:
+def test_every_duplicate_key_is_reported_with_the_line_of_the_first() -> None:
     assert faults("a: 1\nb:\n  c: 1\n  c: 2\na: 2\n") == [
         "f.yaml:4:3: duplicate key `c` (first at line 3); remove one of the two",
         "f.yaml:5:1: duplicate key `a` (first at line 1); remove one of the two",
@@ -133,11 +133,11 @@ def test_every_duplicate_key_is_named_with_the_first_ones_line() -> None:
         ("a: &x [*x]\n", "f.yaml:1:8: alias `*x` has no anchor before it; define the anchor first"),
     ],
 )
-def test_what_yaml_allows_and_policies_do_not_is_refused(text: str, fault: str) -> None:
+def test_yaml_features_that_policies_do_not_allow_are_refused(text: str, fault: str) -> None:
     assert faults(text) == [fault]
 
 
-def test_a_quoted_merge_sign_is_an_ordinary_key() -> None:
+def test_a_quoted_merge_key_is_an_ordinary_key() -> None:
     assert read('"<<": a\n') == ([{"<<": "a"}], [])
 
 
@@ -153,7 +153,7 @@ def test_aliases_are_bounded_by_number() -> None:
     ]
 
 
-def test_aliases_are_bounded_by_what_they_stand_for() -> None:
+def test_aliases_are_bounded_by_their_expanded_size() -> None:
     names = "abcdefg"
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]" for m, n in pairwise(names)]
@@ -163,7 +163,7 @@ def test_aliases_are_bounded_by_what_they_stand_for() -> None:
     assert int(found[0].split(":")[1]) <= 6, "the millionth `x` is never walked to"
 
 
-def test_aliases_are_counted_for_each_document_on_its_own() -> None:
+def test_aliases_are_counted_per_document() -> None:
     document = f"- &a b\n- [{', '.join(['*a'] * 200)}]\n"
     assert faults(f"{document}---\n{document}") == []
     assert faults("- &a b\n---\n- *a\n") == ["f.yaml:3:3: alias `*a` has no anchor before it; define the anchor first"]
@@ -175,7 +175,7 @@ def test_a_text_of_33_mib_is_refused_unread() -> None:
     ]
 
 
-def test_numbers_that_python_does_not_take_stay_text() -> None:
+def test_numbers_that_python_cannot_parse_stay_text() -> None:
     assert to_plain(Scalar("0o", True, 1, 1)) == "0o"
     assert to_plain(Scalar("1_:3", True, 1, 1)) == "1_:3"
     assert to_plain(Scalar("09", True, 1, 1)) == 9.0
@@ -199,7 +199,7 @@ def test_documents_are_read_one_at_a_time() -> None:
     assert len(found) == 1
 
 
-def test_the_slow_loader_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pure_python_loader_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "_LOADER", nodes.yaml.SafeLoader)
     assert read("a: [b, {c: 1}]\n") == ([{"a": ["b", {"c": 1}]}], [])
     assert faults("# é\na: \x01\n") == [
