@@ -10,6 +10,7 @@ from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors, Fault, quoted
 from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.pace import no_pause
+from zta_authz.pdp.models import compile_models
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy.documents.scope import ScopeCheck
@@ -80,6 +81,7 @@ def compile_snapshot(
         api_keys=documents.api_keys,
         warnings=warnings,
     )
+    models = compile_models(documents, options, faults)
     if faults:
         raise DocumentErrors(faults)
     table = compiler.table()
@@ -88,7 +90,7 @@ def compile_snapshot(
     digest = sources_digest(texts, options)
     all_notes = (*notes, *documents.notes, *_idle_policy_notes(table))
     guarded = GuardedNames(verifier.strip_headers | table.output_headers, verifier.read_headers)
-    return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes)
+    return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes, models)
 
 
 def _idle_policy_notes(table: RuleTable) -> list[Fault]:

@@ -16,6 +16,7 @@ from zta_authz.policy.documents.credentials import read_api_key_set, read_issuer
 from zta_authz.policy.documents.foreign import HeadingFault, check_unknown_kind, is_foreign, may_hold_documents
 from zta_authz.policy.documents.revocation_list import read_revocation_list
 from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentHeader, DocumentSet
+from zta_authz.policy.documents.trust_model import read_trust_model
 from zta_authz.policy.yaml.fields import Reader, entries, with_article
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, iter_documents
 
@@ -43,6 +44,7 @@ KINDS: dict[tuple[str, str], Callable[[DocumentHeader, DocumentSet, list[Fault]]
     (ZTA_VERSION, "RevocationList"): read_revocation_list,
     (ZTA_VERSION, "IssuerPolicy"): read_issuer_policy,
     (ZTA_VERSION, "ApiKeySet"): read_api_key_set,
+    (ZTA_VERSION, "TrustModel"): read_trust_model,
 }
 
 

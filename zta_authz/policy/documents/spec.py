@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Selector,
         TrustBundle,
     )
+    from zta_authz.model.trust_documents import TrustModelSpec
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.response_template import ResponseTemplate
     from zta_authz.policy.rules.schedule import TimeWindow
@@ -99,6 +100,7 @@ class DocumentSet:
     revocations: list[RevocationList] = field(default_factory=list)
     issuer_policies: list[IssuerPolicy] = field(default_factory=list)
     api_keys: list[ApiKeySet] = field(default_factory=list)
+    trust_models: list[TrustModelSpec] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
     """Documents that are skipped, and why."""
 

@@ -7,11 +7,14 @@ that long ago. A rule whose requirement fails does not match, so `require` is a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from zta_authz.policy.rules.require_trust import read_require_trust
 from zta_authz.policy.yaml.values import duration, flag
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.matchers import IndexKey
@@ -85,9 +88,17 @@ class MaxAgeClause:
 
 def read_require(reader: Reader, node: Node) -> tuple[Clause, ...]:
     """Read `require` to clauses; errors become faults."""
-    mapping = reader.mapping(node, "require", ("token",))
-    inner = None if mapping is None else reader.required(mapping, "token", "require")
-    token = None if inner is None else reader.mapping(inner, "require.token", ("bound", "maxAge"))
+    mapping = reader.mapping(node, "require", _SECTIONS)
+    if mapping is None:
+        return ()
+    if not mapping.entries:
+        reader.fault(mapping, "`require` is empty", f"add one of {', '.join(_SECTIONS)}")
+    present = [(read, below) for name, read in _SECTIONS.items() if (below := mapping.get(name)) is not None]
+    return tuple(clause for read, below in present for clause in read(reader, below))
+
+
+def _read_token(reader: Reader, node: Node) -> tuple[Clause, ...]:
+    token = reader.mapping(node, "require.token", ("bound", "maxAge"))
     if token is None:
         return ()
     clauses: list[Clause] = []
@@ -101,3 +112,10 @@ def read_require(reader: Reader, node: Node) -> tuple[Clause, ...]:
     if not token.entries:
         reader.fault(token, "`require.token` is empty", "add `bound: true` or `maxAge: 15m`")
     return tuple(clauses)
+
+
+_SECTIONS: Final[Mapping[str, Callable[[Reader, Node], tuple[Clause, ...]]]] = {
+    "token": _read_token,
+    "trust": read_require_trust,
+}
+"""What `require` may ask for, by name."""

@@ -11,9 +11,10 @@ from zta_authz.policy.yaml.nodes import Scalar
 
 if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
-    from zta_authz.policy.yaml.nodes import Mapping
+    from zta_authz.policy.yaml.nodes import Mapping, Node
 
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -72,3 +73,22 @@ def duration(reader: Reader, node: Mapping, field: str, default: float, longest:
         )
         return default
     return seconds
+
+
+def integer(node: Node) -> int | None:
+    """The integer in a plain scalar; None for anything else."""
+    if not isinstance(node, Scalar) or not node.plain or not _INTEGER.fullmatch(node.value):
+        return None
+    return int(node.value)
+
+
+def whole_number(reader: Reader, node: Mapping, field: str, default: int, least: int, most: int) -> int:
+    """A whole number from `least` to `most`."""
+    value = node.get(field)
+    if value is None:
+        return default
+    number = integer(value)
+    if number is None or not least <= number <= most:
+        reader.fault(value, f"`{field}` is not a whole number from {least} to {most}", "write it without quotes")
+        return default
+    return number

@@ -92,7 +92,7 @@ def test_explanations_show_the_tokens_binding_and_age() -> None:
             "  action: DENY\n  require: {token: {bound: true}}\n  rules: [{}]\n",
             "a DENY policy would not deny callers that fail `require`",
         ),
-        ("  rules: [{require: {}}]\n", "require has no `token`"),
+        ("  rules: [{require: {}}]\n", "`require` is empty"),
         ("  rules: [{require: {token: {}}}]\n", "`require.token` is empty"),
         ("  rules: [{require: {token: {bound: false}}}]\n", "`bound: false` has no effect"),
         ("  rules: [{require: {token: {bound: yes}}}]\n", "`bound`"),

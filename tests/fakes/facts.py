@@ -1,0 +1,22 @@
+"""Facts as tests want them: fixed networks and devices, whatever is looked up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
+
+if TYPE_CHECKING:
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.trust import ResourceClass, TrustAssessment
+
+
+@dataclass
+class FixedFacts:
+    """The facts of one request, given by a test."""
+
+    network: NetworkFacts = field(default_factory=lambda: NO_NETWORK_FACTS)
+    device: DeviceFacts = field(default_factory=lambda: NO_DEVICE)
+    trust: TrustAssessment | None = None
+    resource_class: ResourceClass | None = None

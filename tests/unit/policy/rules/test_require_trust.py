@@ -1,0 +1,89 @@
+"""`require.trust`: what it asks, what an unmet demand says, and that nothing meets it without a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.policies import faults, request, snapshot
+from tests.support.trust import MODEL, NETWORK, NOW, USER
+from zta_authz.model.facts import FactViews, NetworkFacts
+from zta_authz.model.identity import Identity, Token
+from zta_authz.model.options import Options
+from zta_authz.pdp.decide import combine, facts_of
+from zta_authz.policy.rules.inputs import Inputs
+
+if TYPE_CHECKING:
+    from zta_authz.model.addresses import Ip
+    from zta_authz.pdp.snapshot import Snapshot
+
+HEAD = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: p, namespace: default}\nspec:\n"
+NO_DEVICE_MODEL = "  allowedCountries: [DE]\n  components: {behavior: {assume: 100}, device: {assume: 90}}\n"
+
+
+class Germany:
+    """A network view that knows every address as the same good one."""
+
+    def look_up(self, address: Ip, now: float) -> NetworkFacts:
+        del address, now
+        return NETWORK
+
+
+VIEWS = FactViews(networks=Germany())
+
+
+def allowed(compiled: Snapshot, claims: dict[str, object], views: FactViews = VIEWS) -> bool:
+    token = Token("https://i", "u", claims)
+    identity = Identity(None, token, (token,))
+    opener = facts_of(compiled, None, views)
+    inputs = Inputs(request(), identity, compiled.options, NOW, None, opener)
+    return combine(compiled.table.default_view, inputs, default_allow=False).allowed
+
+
+def test_a_rule_holds_only_where_the_level_is_reached() -> None:
+    compiled = snapshot(MODEL + "spec:\n" + NO_DEVICE_MODEL, HEAD + "  rules: [{require: {trust: {level: HIGH}}}]\n")
+    assert allowed(compiled, USER)
+    assert not allowed(compiled, {**USER, "amr": ["pwd"], "security_violations": 3})
+    assert not allowed(compiled, USER, FactViews())
+
+
+def test_a_rule_holds_only_where_each_component_is_reached() -> None:
+    compiled = snapshot(MODEL + "spec:\n" + NO_DEVICE_MODEL, HEAD + "  rules: [{require: {trust: {user: 80}}}]\n")
+    assert allowed(compiled, USER)
+    assert not allowed(compiled, {**USER, "amr": ["pwd"]})
+
+
+def test_without_a_trust_model_no_demand_is_met() -> None:
+    compiled = snapshot(HEAD + "  rules: [{require: {trust: {level: LOW}}}]\n")
+    assert not allowed(compiled, USER)
+    (rule,) = compiled.table.default_view.allow.rules
+    (clause,) = rule.clauses
+    assert clause.seen(Inputs(request(), Identity(None), Options(), NOW)) == "no TrustModel for this workload"
+
+
+def test_what_was_seen_names_the_score_and_each_lost_point() -> None:
+    demand = HEAD + "  rules: [{require: {trust: {level: HIGH, user: 80}}}]\n"
+    compiled = snapshot(MODEL + "spec:\n" + NO_DEVICE_MODEL, demand)
+    (rule,) = compiled.table.default_view.allow.rules
+    (clause,) = rule.clauses
+    token = Token("https://i", "u", {**USER, "amr": ["pwd"]})
+    inputs = Inputs(
+        request(), Identity(None, token, (token,)), compiled.options, NOW, None, facts_of(compiled, None, VIEWS)
+    )
+    assert clause.seen(inputs) == "level HIGH (score 88.23); user 70; lost user.noMfa -30 (false)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("{}", "`require.trust` is empty"),
+        ("{level: high}", "`high` is not a trust level that can be asked for; write `HIGH`"),
+        ("{level: DENY}", "`DENY` is not a trust level"),
+        ("{mood: 5}", "unknown field `mood`"),
+        ("{device: 101}", "`device` is not a whole number from 0 to 100"),
+        ("HIGH", "`require.trust` is a string"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_fault(spec: str, message: str) -> None:
+    assert message in "\n".join(faults(HEAD + f"  rules: [{{require: {{trust: {spec}}}}}]\n"))

@@ -1,0 +1,105 @@
+"""A compiled TrustModel: adds up what signals take, and says score, level and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.model.trust import LostPoints, TrustAssessment, TrustLevel
+from zta_authz.trust.signals import FULL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zta_authz.policy.rules.inputs import Inputs
+    from zta_authz.trust.signals import Signal
+
+RESOURCE: Final = "resource"
+SEED_RESOURCE_SCORES: Final[Mapping[str, int]] = {
+    "public": 10000, "internal": 7000, "confidential": 4000, "restricted": 2000,
+}  # fmt: skip
+SEED_UNKNOWN_RESOURCE: Final = 5000
+"""What the averaged formula gives an unknown resource, which is more than it gives a confidential one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component. `floor` and `assume` are in hundredths; `assume` is None where signals are read."""
+
+    name: str
+    weight: int
+    floor: int
+    assume: int | None
+    signals: tuple[Signal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTrustModel:
+    """Immutable. `thresholds` are (least score, level), highest first; `sessions` and `reverify` are in seconds."""
+
+    name: str
+    components: tuple[Component, ...]
+    thresholds: tuple[tuple[int, TrustLevel], ...]
+    sessions: Mapping[TrustLevel, int]
+    reverify: int
+    resource_weight: int = 0
+    """The weight of the resource's class in the averaged formula (`seedCompatible`); 0 leaves it out."""
+
+    def assess(self, inputs: Inputs) -> TrustAssessment:
+        """Score and level of one request. Never raises; what is unknown costs at least what is bad."""
+        total = weights = 0
+        cap = TrustLevel.HIGH
+        scores: dict[str, int] = {}
+        lost: list[LostPoints] = []
+        capped: list[str] = []
+        for component in self.components:
+            score = FULL if component.assume is None else component.assume
+            for signal in component.signals:
+                loss = signal.lost(inputs)
+                if loss is None:
+                    continue
+                points, fact = loss
+                score -= points
+                lost.append(LostPoints(component.name, signal.name, points, fact))
+                if signal.caps is not None:
+                    cap = min(cap, signal.caps)
+                    capped.append(f"signal {signal.name}")
+            score = max(score, 0)
+            if score < component.floor:
+                cap = TrustLevel.DENY
+                capped.append(f"floor {component.name}")
+            scores[component.name] = score
+            total += component.weight * score
+            weights += component.weight
+        if self.resource_weight:
+            scores[RESOURCE] = _resource_score(inputs)
+            total += self.resource_weight * scores[RESOURCE]
+            weights += self.resource_weight
+        return self._assessment(total // weights, cap, scores, lost, capped)
+
+    def _assessment(
+        self, score: int, cap: TrustLevel, scores: dict[str, int], lost: list[LostPoints], capped: list[str]
+    ) -> TrustAssessment:
+        level = min(self.level_of(score), cap)
+        return TrustAssessment(
+            self.name,
+            score,
+            level,
+            scores,
+            tuple(lost),
+            tuple(capped),
+            self.sessions.get(level, 0),
+            self.reverify,
+        )
+
+    def level_of(self, score: int) -> TrustLevel:
+        """The level of a score in hundredths, before floors and caps."""
+        for least, level in self.thresholds:
+            if score >= least:
+                return level
+        return TrustLevel.DENY
+
+
+def _resource_score(inputs: Inputs) -> int:
+    resource = inputs.facts.resource_class
+    return SEED_UNKNOWN_RESOURCE if resource is None else SEED_RESOURCE_SCORES.get(resource.name, SEED_UNKNOWN_RESOURCE)

@@ -1,0 +1,213 @@
+"""Signals: each reads one fact of a request and says how many points it takes from its component.
+
+An unknown fact takes at least as many points as a bad one: otherwise an attacker gains by unplugging a sensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from zta_authz.model.claims import claim_at
+from zta_authz.model.facts import ABSENT, Fact, Unknown, known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from zta_authz.model.trust import TrustLevel
+    from zta_authz.policy.cel.condition import Condition
+    from zta_authz.policy.rules.inputs import Inputs
+
+FULL: Final = 10000
+"""The score of a component that lost nothing, in hundredths."""
+
+# RFC 8176 section 2, by the kind of factor.
+_KNOWLEDGE: Final = frozenset(("kba", "pin", "pwd"))
+_POSSESSION: Final = frozenset(("hwk", "otp", "pop", "sc", "sms", "swk", "tel"))
+_INHERENCE: Final = frozenset(("face", "fpt", "iris", "retina", "vbm"))
+
+
+class Signal(Protocol):
+    """One signal of one component."""
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        ...
+
+    @property
+    def caps(self) -> TrustLevel | None:
+        """The highest level that remains possible while it is on; None for any."""
+        ...
+
+    def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
+        """The points it takes, in hundredths, and the fact it rests on; None where it takes none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FactSignal:
+    """Takes its points unless the fact it reads is known and true."""
+
+    name: str
+    points: int
+    caps: TrustLevel | None
+    read: Callable[[Inputs], Fact]
+
+    def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
+        """All points, or none."""
+        fact = self.read(inputs)
+        return None if fact.value is True else (self.points, fact)
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionSignal:
+    """Takes its points unless its condition is known and false."""
+
+    name: str
+    points: int
+    caps: TrustLevel | None
+    condition: Condition
+
+    def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
+        """All points, or none."""
+        value = self.condition.evaluate(inputs)
+        if value is False:
+            return None
+        return self.points, (known(True, source="condition") if value else Fact(source="condition"))
+
+
+@dataclass(frozen=True, slots=True)
+class CountSignal:
+    """Takes its points once for each thing that a claim counts, at most `most` together."""
+
+    name: str
+    points: int
+    caps: TrustLevel | None
+    claim: tuple[str, ...]
+    most: int
+
+    def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
+        """The points times the count; the most where the claim is no count."""
+        value = claim_at(inputs.claims or {}, self.claim)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return self.most, _claim(self.claim)
+        return None if value == 0 else (min(self.points * value, self.most), _claim(self.claim, value))
+
+
+def _claim(path: tuple[str, ...], value: bool | int | str | None = None, unknown: Unknown | None = None) -> Fact:
+    source = f"claim {'.'.join(path)}"
+    return (
+        Fact(value, unknown if value is None else None, source=source)
+        if value is not None or unknown
+        else Fact(source=source)
+    )
+
+
+def claim_older_than(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs], Fact]:
+    """Reads whether the time in a claim is at least `seconds` ago. A time in the future is conflicting."""
+
+    def read(inputs: Inputs) -> Fact:
+        at = _time(claim_at(inputs.claims or {}, claim))
+        if at is None:
+            return _claim(claim)
+        if at > inputs.now:
+            return _claim(claim, unknown=Unknown.CONFLICTING)
+        return _claim(claim, inputs.now - at >= seconds)
+
+    return read
+
+
+def _time(value: Any) -> float | None:
+    """Seconds since the epoch for a NumericDate or an RFC 3339 time; None for anything else."""
+    if isinstance(value, str) and len(value) <= 40:
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return at.timestamp() if at.tzinfo is not None else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def several_factors(inputs: Inputs) -> Fact:
+    """Whether the user authenticated with several factors: `amr` has `mfa`, or methods of two kinds (RFC 8176)."""
+    value = claim_at(inputs.claims or {}, ("amr",))
+    if not isinstance(value, (list, tuple)):
+        return _claim(("amr",))
+    methods = {method for method in value if isinstance(method, str)}
+    kinds = sum(not kind.isdisjoint(methods) for kind in (_KNOWLEDGE, _POSSESSION, _INHERENCE))
+    return _claim(("amr",), "mfa" in methods or kinds > 1)
+
+
+def device_field(name: str) -> Callable[[Inputs], Fact]:
+    """Reads one boolean field of the device."""
+
+    def read(inputs: Inputs) -> Fact:
+        return inputs.facts.device.field(name)
+
+    return read
+
+
+def known_device(inputs: Inputs) -> Fact:
+    """Whether an inventory knows the device."""
+    device = inputs.facts.device
+    return known(bool(device.device_id), source=device.inventory) if device.inventory else ABSENT
+
+
+def country_in(countries: frozenset[str]) -> Callable[[Inputs], Fact]:
+    """Reads whether the client's country is among `countries`. A corporate address counts as being there."""
+
+    def read(inputs: Inputs) -> Fact:
+        network = inputs.facts.network
+        if network.corporate.value is True:
+            return network.corporate
+        country = network.country
+        return country if country.unknown else known(country.value in countries, country.observed_at, country.source)
+
+    return read
+
+
+def reputation_of(least: int) -> Callable[[Inputs], Fact]:
+    """Reads whether the client's address has a reputation of at least `least`."""
+
+    def read(inputs: Inputs) -> Fact:
+        fact = inputs.facts.network.reputation
+        if fact.unknown or not isinstance(fact.value, int):
+            return fact
+        return known(fact.value >= least, fact.observed_at, fact.source)
+
+    return read
+
+
+def no_anonymous_network(inputs: Inputs) -> Fact:
+    """Whether the client comes from a corporate address, or at least from no anonymizing network."""
+    network = inputs.facts.network
+    if network.corporate.value is True:
+        return network.corporate
+    fact = network.anonymous
+    return fact if fact.unknown else known(fact.value is False, fact.observed_at, fact.source)
+
+
+def unmeasured(_inputs: Inputs) -> Fact:
+    """A fact that no source of this version gives."""
+    return ABSENT
+
+
+BUILT_IN: Final[Mapping[str, Callable[[Inputs], Fact]]] = {
+    "noMfa": several_factors,
+    "unmanaged": device_field("managed"),
+    "unencrypted": device_field("encrypted"),
+    "noFirewall": device_field("firewall"),
+    "staleAntivirus": device_field("antivirus"),
+    "unknownDevice": known_device,
+    "anonymousNetwork": no_anonymous_network,
+    "unusualTime": unmeasured,
+    "unusualResource": unmeasured,
+    "unusualVolume": unmeasured,
+    "failedAttempts": unmeasured,
+}
+"""Signals that need no parameter; `countryNotAllowed` and `badReputation` take theirs from the model."""
