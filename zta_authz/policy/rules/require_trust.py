@@ -39,7 +39,7 @@ class TrustClause:
         """Trust has no lookup."""
         return None
 
-    def seen(self, inputs: Inputs) -> str:
+    def actual(self, inputs: Inputs) -> str:
         """Level and score, the components that are demanded, and what took points."""
         assessment = inputs.facts.trust
         if assessment is None:
@@ -47,7 +47,7 @@ class TrustClause:
         return describe(assessment, self.demand)
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         """The demand."""
         level = (f"level {self.demand.level.name}",) if self.demand.level else ()
         return "at least " + ", ".join((*level, *(f"{name} {points(least)}" for name, least in self.demand.components)))

@@ -59,7 +59,7 @@ def test_without_a_trust_model_no_demand_is_met() -> None:
     assert not allowed(compiled, USER)
     (rule,) = compiled.table.default_view.allow.rules
     (clause,) = rule.clauses
-    assert clause.seen(Inputs(request(), Identity(None), Options(), NOW)) == "no TrustModel for this workload"
+    assert clause.actual(Inputs(request(), Identity(None), Options(), NOW)) == "no TrustModel for this workload"
 
 
 def test_what_was_seen_names_the_score_and_each_lost_point() -> None:
@@ -71,7 +71,7 @@ def test_what_was_seen_names_the_score_and_each_lost_point() -> None:
     inputs = Inputs(
         request(), Identity(None, token, (token,)), compiled.options, NOW, None, facts_of(compiled, None, VIEWS)
     )
-    assert clause.seen(inputs) == "level HIGH (score 88.23); user 70; lost user.noMfa -30 (false)"
+    assert clause.actual(inputs) == "level HIGH (score 88.23); user 70; lost user.noMfa -30 (false)"
 
 
 @pytest.mark.parametrize(
