@@ -7,6 +7,7 @@ Reading order, from the data types up to the process (imports point downwards on
     model/          data types: SPIFFE IDs, request, evidence, identity, decision, documents, options       [pure]
     authn/          evidence + keys + now -> identity: X.509-SVIDs, JWTs                               [pure]
     policy/         documents -> rule table: YAML reader, matchers, compiler, index                    [pure]
+    trust/          trust models: what a request loses points for, its score and its level             [pure]
     pdp/            the decision: snapshot of rules and keys, decide, explain                          [pure]
     ports           interfaces that the authorizer needs from outside
     authorizer      the path of one request, as one plain call

@@ -41,7 +41,7 @@ def test_no_model_selects_a_workload_of_another_namespace() -> None:
 
 def test_without_models_there_is_nothing_to_select() -> None:
     models = snapshot(
-        "apiVersion: zta.dev/v1\nkind: RevocationList\nmetadata: {name: a}\nspec: {subjects: [{subject: x, issuer: y}]}\n"
+        "apiVersion: zta.dev/v1\nkind: RevocationList\nmetadata: {name: a}\nspec: {subjects: [{subject: x, issuer: z}]}\n"
     ).models
     assert models is NO_MODEL_TABLE
     assert models.select(Workload()) is NO_MODELS
