@@ -17,6 +17,14 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/trust/compile.py": "tests/unit/policy/documents/test_trust_model.py",
+    "zta_authz/trust/counterfactual.py": "tests/property/test_trust.py",
+    "zta_authz/trust/signals.py": "tests/unit/trust/test_assessment.py",
+    "zta_authz/model/facts.py": "tests/unit/trust/test_assessment.py",
+    "zta_authz/model/trust.py": "tests/unit/trust/test_assessment.py",
+    "zta_authz/model/trust_documents.py": "tests/unit/policy/documents/test_trust_model.py",
+    "zta_authz/policy/rules/facts.py": "tests/unit/policy/rules/test_require_trust.py",
+    "zta_authz/policy/rules/fact_reader.py": "tests/unit/policy/rules/test_require_trust.py",
     "zta_authz/servers/methods.py": "tests/integration/test_servers.py",
     "zta_authz/servers/health.py": "tests/integration/test_servers.py",
     "zta_authz/servers/group.py": "tests/integration/test_servers.py",
