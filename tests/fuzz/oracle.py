@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz import material
-from tests.property import slow_reading
+from tests.property import reference_evaluator
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import Reason
 from zta_authz.model.identity import PeerTrust
@@ -46,14 +46,16 @@ def read_answer(payload: bytes, request: RequestAttributes | None) -> bool:
     return True
 
 
-def agrees_with_slow_reading(
+def agrees_with_reference(
     documents: Sequence[dict[str, Any]], snapshot: Snapshot, request: RequestAttributes, decision: Decision
 ) -> None:
-    """A decision that rules made is the one that the slow reading of the same rules makes."""
+    """A decision that rules made equals the decision of the reference evaluator."""
     if decision.reason not in _BY_RULES:
         assert not decision.allowed
         return
-    verdict, place = slow_reading.decide(documents, slow_reading.Case(request, decision.identity, snapshot.options))
+    verdict, place = reference_evaluator.decide(
+        documents, reference_evaluator.Case(request, decision.identity, snapshot.options)
+    )
     if decision.allowed or len(decision.identity.tokens) < 2:  # of several tokens, each may be denied for
         found = (decision.policy, decision.rule) if decision.policy else None
         assert (str(decision.verdict), found) == (verdict, place)

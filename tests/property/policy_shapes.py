@@ -1,4 +1,4 @@
-"""Random policies, and requests aimed at them: words are few, so that rules share them and requests meet them.
+"""Random policies, and requests aimed at them. The vocabulary is small, so that rules share values and requests match.
 
 Everything is drawn from one `random.Random`, so that hypothesis can shrink it and a seed can repeat it.
 """
@@ -79,7 +79,7 @@ _KEYS = {
 
 @dataclass(slots=True)
 class Draft:
-    """A request and its caller while they are made up."""
+    """A request and its caller under construction."""
 
     method: str = "GET"
     path: str = "/"
@@ -121,7 +121,7 @@ class Shapes:
         return self.random.random() < share
 
     def document(self, number: int, rules: list[Rule]) -> dict[str, Any]:
-        """A policy, mostly one that is in force for the workload."""
+        """A policy, in most cases in force for the workload."""
         action = self.random.choice(("ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"))
         metadata: dict[str, Any] = {"namespace": self.random.choice((*NAMESPACES, "default", "default"))}
         if self.chance(0.05):
@@ -133,16 +133,16 @@ class Shapes:
         return document
 
     def documents(self, rules: int) -> list[dict[str, Any]]:
-        """Policies with about this many rules in all, of one shape or mixed."""
+        """Policies with about this many rules in total, of one shape or mixed."""
         shape = self.random.choice(("mixed", "mixed", *SHAPES))
-        found: list[dict[str, Any]] = []
+        policies: list[dict[str, Any]] = []
         while rules > 0:
             count = self.random.randint(1, max(1, min(rules, 20)))
             rules -= count
-            found.append(self.document(len(found), [self.rule(shape) for _ in range(count)]))
+            policies.append(self.document(len(policies), [self.rule(shape) for _ in range(count)]))
         if self.chance(0.1):
-            found.append(build.policy("none", namespace="default"))
-        return found
+            policies.append(build.policy("none", namespace="default"))
+        return policies
 
     def rule(self, shape: str) -> Rule:
         if shape != "mixed":
@@ -157,25 +157,25 @@ class Shapes:
         return rule
 
     def party(self, names: tuple[str, ...]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        drawn: dict[str, list[str]] = {}
         for name in self.random.sample(names, self.random.choice((1, 1, 2))):
             label = f"not{name[0].upper()}{name[1:]}" if self.chance(0.25) else name
-            found[label] = self.some(VALUES[name])
-        if {"serviceAccounts", "notServiceAccounts"} & set(found):
+            drawn[label] = self.some(VALUES[name])
+        if {"serviceAccounts", "notServiceAccounts"} & set(drawn):
             for label in ("principals", "notPrincipals", "namespaces", "notNamespaces"):
-                found.pop(label, None)
-        return found
+                drawn.pop(label, None)
+        return drawn
 
     def condition(self, key: str = "") -> dict[str, Any]:
         kind = _KEYS.get(key, "header" if key.startswith("request.headers") else "claim")
         if not key:
             key, kind = self._key()
-        found: dict[str, Any] = {"key": key}
+        drawn: dict[str, Any] = {"key": key}
         if self.chance(0.8):
-            found["values"] = self.some(VALUES[kind])
-        if "values" not in found or self.chance(0.2):
-            found["notValues"] = self.some(VALUES[kind])
-        return found
+            drawn["values"] = self.some(VALUES[kind])
+        if "values" not in drawn or self.chance(0.2):
+            drawn["notValues"] = self.some(VALUES[kind])
+        return drawn
 
     def _key(self) -> tuple[str, str]:
         match self.random.randrange(4):
@@ -190,7 +190,7 @@ class Shapes:
         return self.random.choice(tuple(_KEYS.items()))
 
     def draft(self) -> Draft:
-        """A request by a caller, aimed at nothing."""
+        """A random request, not aimed at a rule."""
         r = self.random
         draft = Draft(
             r.choice(("GET", "POST", "PUT", "DELETE", "get")), r.choice((*_HEADS, "/api?x=/static", "/x#y", "")),
@@ -231,23 +231,23 @@ class Shapes:
         ))  # fmt: skip
 
     def aimed(self, rules: list[Rule]) -> Draft:
-        """A request aimed at one of `rules`: most of what the rule asks for is put in."""
+        """A request aimed at one of `rules`: it has most of the values that the rule requires."""
         draft = self.draft()
         if not rules or self.chance(0.1):
             return draft
         rule = self.random.choice(rules)
-        wanted: list[tuple[str, list[str]]] = []
+        fields: list[tuple[str, list[str]]] = []
         for section, inner in (("from", "source"), ("to", "operation")):
             if section in rule:
-                wanted += self.random.choice(rule[section])[inner].items()
-        wanted += [(c["key"], c["values"]) for c in rule.get("when", ()) if "values" in c]
-        for name, values in wanted:
+                fields += self.random.choice(rule[section])[inner].items()
+        fields += [(c["key"], c["values"]) for c in rule.get("when", ()) if "values" in c]
+        for name, values in fields:
             if not name.startswith("not") and self.chance(0.95):
                 _put(draft, name, self._meet(self.random.choice(values)), self)
         return draft
 
     def _meet(self, value: str) -> str:
-        """A text that `value` means, or nearly."""
+        """A text that `value` matches, or nearly."""
         filler = self.random.choice(("x", "x", "items", "a/b", ""))
         return value.replace("{**}", filler).replace("{*}", filler).replace("*", filler)
 
@@ -369,4 +369,4 @@ SHAPES: dict[str, Any] = {
     "negations": _only("paths", "hosts", "methods", section="to", inner="operation", negated=0.9),
     "no sources": _only("principals", "namespaces", "ipBlocks", section="from", inner="source", negated=0.9),
 }
-"""Sets in which all rules are alike, so that each kind of lookup has to carry many of them."""
+"""Sets of similar rules, so that each kind of lookup has many entries."""

@@ -1,4 +1,4 @@
-"""What the lint claims of rules is so: no request contradicts a finding."""
+"""No request contradicts a finding of the linter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REQUESTS = 25
 
 
 def _possible(names: list[str], *, strict: bool) -> bool:
-    """Whether a verified peer may have these names: one valid SPIFFE ID in strict reading."""
+    """Whether a verified peer may have these names: one valid SPIFFE ID in strict mode."""
     try:
         return not strict or [str(SpiffeId.parse(name)) for name in names] == names
     except ValueError:
@@ -30,7 +30,7 @@ def _possible(names: list[str], *, strict: bool) -> bool:
 
 
 def _documents(shapes: Shapes, rules: int) -> list[dict[str, Any]]:
-    """Policies of which some DENY rules are ALLOW rules or parts of them, so that there is something to find."""
+    """Policies in which some DENY rules repeat ALLOW rules or parts of them, so that the linter finds some."""
     documents = shapes.documents(rules)
     every = [rule for document in documents for rule in document["spec"]["rules"]]
     part = [
@@ -43,7 +43,7 @@ def _documents(shapes: Shapes, rules: int) -> list[dict[str, Any]]:
 
 
 class _Claims:
-    """The findings about one table, by the rules they speak of."""
+    """The findings about one table, by rule."""
 
     def __init__(self, documents: list[dict[str, Any]], options: Options) -> None:
         made = table(documents, options)

@@ -1,4 +1,4 @@
-"""The compiled, indexed table decides as the slow reading does: same verdict, same policy, same rule."""
+"""The compiled, indexed table decides like the reference evaluator: same verdict, same policy, same rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.property.policy_shapes import SHAPES, Draft, Shapes
-from tests.property.slow_reading import Case, decide
+from tests.property.reference_evaluator import Case, decide
 from tests.support.policies import ISTIO, STRICT, table
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp.decide import combine
@@ -34,15 +34,15 @@ def _options(random: Random, options: Options) -> Options:
 
 
 def _compare(documents: list[dict[str, Any]], drafts: list[Draft], options: Options) -> int:
-    """Assert that both readings agree on every request; the number of those that a rule decided."""
+    """Assert that both evaluators agree on every request; return how many of them a rule decided."""
     view = table(documents, options).default_view
     hits = 0
     for draft in drafts:
         case = Case(draft.request(), draft.identity(), options)
         decision = combine(view, Inputs(case.request, case.identity, options), default_allow=options.default_allow)
-        found = (decision.policy, decision.rule) if decision.policy else None
-        assert (str(decision.verdict), found) == decide(documents, case), _shown(documents, draft, options)
-        hits += found is not None
+        rule = (decision.policy, decision.rule) if decision.policy else None
+        assert (str(decision.verdict), rule) == decide(documents, case), _shown(documents, draft, options)
+        hits += rule is not None
     return hits
 
 

@@ -1,4 +1,4 @@
-"""No finding that something never matches is contradicted by a request that the real evaluator decides."""
+"""No request contradicts a finding that something never matches."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def drawn(random: Random, parts: tuple[str, ...], start: str = "") -> str:
 
 
 def met(random: Random, value: str) -> str:
-    """A text that `value` may mean, some of it percent-encoded, in UTF-8 or Latin-1."""
+    """A text that `value` may match, some of it percent-encoded, in UTF-8 or Latin-1."""
     text = value
     for operator in ("{**}", "{*}", "*"):
         if random.random() < 0.7:
@@ -164,13 +164,13 @@ def condition(random: Random, depth: int = 2) -> str:
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
 def test_no_request_contradicts_a_finding_about_a_condition(action: str) -> None:
     random = Random(f"conditions {action}")
-    found = {Kind.NEVER_MATCHES: 0, Kind.UNAUTHENTICATED: 0}
+    counts = {Kind.NEVER_MATCHES: 0, Kind.UNAUTHENTICATED: 0}
     for _ in range(250):
         rules = compile_snapshot([SourceText("a.yaml", HEAD % ("p", action, condition(random)))], Options())
         kinds = {finding.kind for finding in findings_of(rules, 0.0)}
         rule = rules.table.policies[0].rules[0]
-        for kind in found:
-            found[kind] += kind in kinds
+        for kind in counts:
+            counts[kind] += kind in kinds
         for _ in range(10):
             caller = identity(*random.choice(((), ("spiffe://td/a",), ("spiffe://td/b",))))
             made = Headers({"x-a": ("v",)} if random.random() < 0.5 else {}, exact=True)
@@ -184,5 +184,5 @@ def test_no_request_contradicts_a_finding_about_a_condition(action: str) -> None
             assert not (holds and Kind.NEVER_MATCHES in kinds), rules.table
             if holds and action == "ALLOW" and not caller.principal:
                 assert Kind.UNAUTHENTICATED in kinds
-    assert found[Kind.NEVER_MATCHES] > 20
-    assert found[Kind.UNAUTHENTICATED] > 20 or action == "DENY"
+    assert counts[Kind.NEVER_MATCHES] > 20
+    assert counts[Kind.UNAUTHENTICATED] > 20 or action == "DENY"

@@ -1,7 +1,7 @@
 """Strict never allows a path, host or header in one spelling that a DENY policy denies in another an upstream may read.
 
 Each request is read again as common servers and frameworks read it (decoded once and twice, `//` made one, dot segments
-resolved, `;` parameters cut, methods written in upper case, and so on, in any order): where the slow reading of the rules denies what comes out, the
+resolved, `;` parameters cut, methods written in upper case, and so on, in any order): where the reference evaluator of the rules denies what comes out, the
 request as it came must not be allowed. Case counts in paths, as it does for Istio, and is not among the readings.
 """
 
@@ -15,7 +15,7 @@ from msgspec import structs
 
 from tests.fuzz.oracle import HOST_READERS, spellings
 from tests.fuzz.target import Target, text_of
-from tests.property import slow_reading
+from tests.property import reference_evaluator
 from zta_authz.errors import Reason
 from zta_authz.model.identity import ANONYMOUS
 from zta_authz.model.options import Options
@@ -81,7 +81,7 @@ def _headers(lines: list[str], *, exact: bool) -> Headers:
 
 
 def _denied(request: RequestAttributes) -> bool:
-    verdict, place = slow_reading.decide(_in_force()[1], slow_reading.Case(request, ANONYMOUS, Options()))
+    verdict, place = reference_evaluator.decide(_in_force()[1], reference_evaluator.Case(request, ANONYMOUS, Options()))
     return verdict == "deny" and place is not None
 
 

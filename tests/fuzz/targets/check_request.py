@@ -1,7 +1,7 @@
 """Any bytes put to `Check` give a CheckResponse with an explicit status, never an allow that deciding the request does
 not allow, and never an exception.
 
-More is asserted on the way: rules decide as their slow reading does, nobody is authenticated by anything but what was
+More is asserted on the way: rules decide like the reference evaluator, nobody is authenticated by anything but what was
 made for it, and none of our own headers passes in from the client.
 """
 
@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from tests.fakes.check import RecordingObserver
 from tests.fakes.snapshots import FixedSnapshot
 from tests.fuzz import material
-from tests.fuzz.oracle import agrees_with_slow_reading, identity_is_original, known_claims, read_answer
+from tests.fuzz.oracle import agrees_with_reference, identity_is_original, known_claims, read_answer
 from tests.fuzz.target import Target
 from tests.support.check_requests import check_request
 from tests.support.pki import FRONTEND, presented
@@ -100,7 +100,7 @@ spec:
 
 @dataclass(frozen=True)
 class Service:
-    """One configuration of the whole decision path; `slow` are its rules where the slow reading can decide by them."""
+    """One configuration of the whole decision path; `slow` are its rules where the reference evaluator can decide by them."""
 
     snapshot: Snapshot
     slow: list[dict[str, Any]] | None
@@ -135,7 +135,7 @@ class Service:
             return
         identity_is_original(expected, known_claims(), _CERTIFICATES)
         if self.slow is not None:
-            agrees_with_slow_reading(self.slow, self.snapshot, request, expected)
+            agrees_with_reference(self.slow, self.snapshot, request, expected)
 
 
 class _NoRecord:

@@ -1,6 +1,6 @@
 """Any text gives a Snapshot, or DocumentErrors whose faults all say where and what, and nothing else, in bounded time.
 
-A text of Istio's own AuthorizationPolicies that loads decides requests aimed at it as the slow reading of it does.
+A text of Istio's own AuthorizationPolicies that loads decides requests aimed at it like the reference evaluator.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from tests.fuzz import material
 from tests.fuzz.target import Target, as_written, assert_telling, text_of
 from tests.fuzz.targets.check_request import RULES
-from tests.property import slow_reading
+from tests.property import reference_evaluator
 from tests.property.policy_shapes import Draft, Shapes
 from zta_authz.errors import DocumentErrors
 from zta_authz.model.options import Options, Workload
@@ -25,7 +25,7 @@ from zta_authz.policy.rules.inputs import Inputs
 
 INVARIANT = (
     "any text gives a Snapshot or DocumentErrors whose faults all have a source and a message, in bounded time, and what "
-    "loads decides as the slow reading of it does"
+    "loads decides like the reference evaluator"
 )
 _EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "policies"
 _REQUESTS = 3
@@ -52,16 +52,16 @@ def check(data: bytes) -> None:
 
 
 def compare(snapshot: Snapshot, documents: list[dict[str, Any]], random: Random) -> None:
-    """Requests aimed at the rules are decided as the slow reading decides them."""
+    """Requests aimed at the rules are decided as by the reference evaluator."""
     shapes = Shapes(random, strict=snapshot.options.strict)
     rules = [rule for document in documents for rule in document["spec"].get("rules", ())]
     for _ in range(_REQUESTS):
         draft = _aimed(shapes, rules)
-        case = slow_reading.Case(draft.request(), draft.identity(), snapshot.options)
+        case = reference_evaluator.Case(draft.request(), draft.identity(), snapshot.options)
         inputs = Inputs(case.request, case.identity, case.options)
         decision = combine(snapshot.table.default_view, inputs, default_allow=case.options.default_allow)
         found = (decision.policy, decision.rule) if decision.policy else None
-        expected = slow_reading.decide(documents, case)
+        expected = reference_evaluator.decide(documents, case)
         assert (str(decision.verdict), found) == expected, f"{decision} instead of {expected} for {draft}"
 
 
@@ -73,7 +73,7 @@ def _aimed(shapes: Shapes, rules: list[dict[str, Any]]) -> Draft:
 
 
 def comparable(text: str) -> list[dict[str, Any]] | None:
-    """The documents as another reader of YAML gives them, None where the slow reading does not know their fields."""
+    """The documents as another reader of YAML gives them, None where the reference evaluator does not know their fields."""
     documents = [document for document in as_written(text) if document != ""]
     return documents if all(_is_plain(document) for document in documents) else None
 

@@ -1,4 +1,4 @@
-"""Whose request it is, and which proxies may say so."""
+"""The workload of a request, and the proxies that may ask for it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_a_single_workload_gets_every_request() -> None:
 def test_a_proxy_may_ask_for_its_own_workload(
     request_: RequestAttributes, caller: str, namespace: str, labels: dict[str, str]
 ) -> None:
-    found = WorkloadResolver(SHARED).resolve(request_, caller)
-    assert (found.namespace, dict(found.labels)) == (namespace, labels)
+    workload = WorkloadResolver(SHARED).resolve(request_, caller)
+    assert (workload.namespace, dict(workload.labels)) == (namespace, labels)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_audit_and_dry_run_policies_are_reported_and_decide_nothing() -> None:
     snapshot = compile_snapshot([SourceText("p.yaml", SHADOWS)], Options())
     decision = evaluate(snapshot, RequestAttributes(method="GET", path="/x"), Evidence(), 0.0)
     assert decision.allowed
-    told = [(shadow.action, shadow.policy, shadow.rule, shadow.dry_run) for shadow in decision.shadows]
-    assert told == [("AUDIT", "default/watch", 0, False), ("DENY", "default/tried", 0, True)]
+    shadows = [(shadow.action, shadow.policy, shadow.rule, shadow.dry_run) for shadow in decision.shadows]
+    assert shadows == [("AUDIT", "default/watch", 0, False), ("DENY", "default/tried", 0, True)]
     other = evaluate(snapshot, RequestAttributes(method="PUT", path="/y"), Evidence(), 0.0)
     assert other.allowed
     assert other.shadows == ()

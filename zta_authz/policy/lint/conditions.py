@@ -38,9 +38,9 @@ def suspicious_clauses(text: str, reach: Reachability) -> tuple[list[SuspiciousC
     suspicious: list[SuspiciousClause] = []
 
     def clause(part: str) -> Outcomes:
-        clause_found, values = _clause(part, reach)
-        if clause_found is not None:
-            suspicious.append(clause_found)
+        finding, values = _clause(part, reach)
+        if finding is not None:
+            suspicious.append(finding)
         return values
 
     return suspicious, outcomes(outline(text), clause)

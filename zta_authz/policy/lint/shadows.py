@@ -136,8 +136,8 @@ def _parts(rule: Rule) -> list[frozenset[_Key]]:
         alternatives = [
             next((keys for clause in alternative if (keys := _clause_keys(clause))), None) for alternative in group
         ]
-        found_keys = [keys for keys in alternatives if keys]
-        parts.append(frozenset().union(*found_keys) if len(found_keys) == len(group) else frozenset())
+        present = [keys for keys in alternatives if keys]
+        parts.append(frozenset().union(*present) if len(present) == len(group) else frozenset())
     return [keys for keys in parts if keys]
 
 

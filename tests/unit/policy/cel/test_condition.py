@@ -1,4 +1,4 @@
-"""Conditions: typed when loaded, bounded, and never true where they can't be told."""
+"""Conditions: type-checked when loaded, bounded, and Unknown if they can't be evaluated."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def addressed(source: str = "10.0.0.1", forwarded: str | None = None, options: O
 @pytest.mark.parametrize("name", ["source.ip", "destination.ip", "remote.ip"])
 @pytest.mark.parametrize("ip", ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::"])
 def test_a_condition_that_depends_on_the_ipv6_or_ipv4_form_of_an_address_is_unknown(name: str, ip: str) -> None:
-    """As for blocks: a DENY on `10.` must not be evaded, an ALLOW not be met."""
+    """As for address blocks, a DENY on `10.` must not be bypassed, and an ALLOW must not match."""
     for text in (f"{name} == '10.0.0.1'", f"!{name}.startsWith('10.')", f"{name}.contains(':')"):
         assert Condition(text).evaluate(addressed(ip)) is None, text
         assert "stands for an IPv4 address" in Condition(text).why_unknown(addressed(ip))

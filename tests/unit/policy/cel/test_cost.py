@@ -1,4 +1,4 @@
-"""What a condition may cost: read from its text and the sizes of its inputs, and refused beyond the bound."""
+"""The cost of conditions: derived from their text and the sizes of their inputs, and bounded."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from zta_authz.policy.cel.tokens import Outline, outline
 
 
 def shown(part: Outline) -> object:
-    return part.text if not part.parts else (part.op.value, *(shown(each) for each in part.parts))
+    return part.text if not part.parts else (part.op.value, *(shown(clause) for clause in part.parts))
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a", "a"),
         ("a && b || c", ("||", ("&&", "a", "b"), "c")),
@@ -35,9 +35,9 @@ def shown(part: Outline) -> object:
         ('r"\\" && a', ("&&", 'r"\\"', "a")),
     ],
 )
-def test_an_outline_shows_how_clauses_are_joined(text: str, wanted: object) -> None:
-    assert shown(outline(text)) == wanted
+def test_an_outline_shows_how_clauses_are_joined(text: str, expected: object) -> None:
+    assert shown(outline(text)) == expected
 
 
 def test_clauses_are_returned_in_order() -> None:
-    assert [each.text for each in outline("a && (!b || c) ? d : e").clauses()] == ["a", "b", "c", "d", "e"]
+    assert [clause.text for clause in outline("a && (!b || c) ? d : e").clauses()] == ["a", "b", "c", "d", "e"]

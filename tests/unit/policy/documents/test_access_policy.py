@@ -1,4 +1,4 @@
-"""AccessPolicy: what it says beyond Istio's documents, and how a wrong one is reported."""
+"""AccessPolicy: the fields that Istio does not have, and its faults."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_an_unknown_condition_never_widens_access(action: str) -> None:
     texts = [SourceText("a.yaml", HEAD + spec)]
     if action == "DENY":
         texts.append(SourceText("b.yaml", allowed))
-    found = evaluate(compile_snapshot(texts, Options()), RequestAttributes(method="GET", path="/"), Evidence(), 0.0)
-    assert found.reason.value == {"ALLOW": "no_matching_policy", "DENY": "deny_policy"}[action]
+    decision = evaluate(compile_snapshot(texts, Options()), RequestAttributes(method="GET", path="/"), Evidence(), 0.0)
+    assert decision.reason.value == {"ALLOW": "no_matching_policy", "DENY": "deny_policy"}[action]
 
 
 def test_a_condition_applies_in_addition_to_istios_fields() -> None:
@@ -101,12 +101,12 @@ def test_a_rules_response_replaces_its_policys() -> None:
     response: {headers: {set: [{name: x-own, value: "1"}]}}
   - {}
 """
-    found = snapshot(spec)
-    own = evaluate(found, RequestAttributes(method="GET", path="/own"), FRONTEND, 0.0).response
-    other = evaluate(found, RequestAttributes(method="GET", path="/x"), FRONTEND, 0.0).response
+    compiled = snapshot(spec)
+    own = evaluate(compiled, RequestAttributes(method="GET", path="/own"), FRONTEND, 0.0).response
+    other = evaluate(compiled, RequestAttributes(method="GET", path="/x"), FRONTEND, 0.0).response
     assert own.set_headers == (("x-own", "1"),)
     assert (other.set_headers, other.remove_headers) == ((("x-team", "hats"),), ("x-debug",))
-    assert found.table.output_headers == {"x-team", "x-own"}
+    assert compiled.table.output_headers == {"x-team", "x-own"}
 
 
 def test_a_header_whose_claim_is_absent_is_removed_so_that_clients_cannot_set_it() -> None:
@@ -133,8 +133,10 @@ def test_an_explanation_shows_weekly_windows_and_the_local_time() -> None:
     windows: [{days: [Mon, Fri], from: "09:00", to: "17:00"}, {from: "22:00", to: "23:30"}]
   rules: [{}]
 """
-    found = explain(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-20T16:30:00Z"))
-    assert found.nearest[0].failed == (
+    explanation = explain(
+        snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-20T16:30:00Z")
+    )
+    assert explanation.nearest[0].failed == (
         (
             "time: saw `2026-11-20T16:30:00Z Fri` (`Fri 17:30` in Europe/Berlin), "
             "rule has `Mon,Fri 09:00-17:00; every day 22:00-23:30 in Europe/Berlin`"
@@ -148,8 +150,10 @@ def test_an_explanation_shows_conditions_and_times() -> None:
   - condition: request.method == 'PUT'
     expiresAt: 2020-01-01T00:00:00Z
 """
-    found = explain(snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-21T00:00:00Z"))
-    assert found.nearest[0].failed == (
+    explanation = explain(
+        snapshot(spec), RequestAttributes(method="GET", path="/"), FRONTEND, at("2026-11-21T00:00:00Z")
+    )
+    assert explanation.nearest[0].failed == (
         "time: saw `2026-11-21T00:00:00Z Sat`, rule has `until 2020-01-01T00:00:00Z`",
         (
             "condition: saw false: `request.method == 'PUT'` is false (`request.method` is `\"GET\"`), "
@@ -204,7 +208,7 @@ def test_an_invalid_policy_is_reported_with_position_and_reason(spec: str, fault
     with pytest.raises(DocumentErrors) as error:
         snapshot(spec)
     assert fault in str(error.value)
-    assert all(found.hint for found in error.value.faults)
+    assert all(reported.hint for reported in error.value.faults)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +269,8 @@ def test_an_invalid_policy_is_reported_with_position_and_reason(spec: str, fault
 def test_a_field_that_the_policys_action_never_uses_is_a_fault(spec: str, fault: str) -> None:
     with pytest.raises(DocumentErrors) as error:
         snapshot(spec)
-    assert [fault in str(found) for found in error.value.faults] == [True]
-    assert all(found.hint for found in error.value.faults)
+    assert [fault in str(reported) for reported in error.value.faults] == [True]
+    assert all(reported.hint for reported in error.value.faults)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +309,7 @@ def test_a_rule_name_appears_in_decisions_and_shadow_decisions() -> None:
     named = snapshot("  rules: [{name: reads, to: [{operation: {methods: [GET]}}]}, {}]\n")
     get = evaluate(named, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0)
     put = evaluate(named, RequestAttributes(method="PUT", path="/"), FRONTEND, 0.0)
-    assert [(each.rule, each.rule_name) for each in (get, put)] == [(0, "reads"), (1, "")]
+    assert [(decision.rule, decision.rule_name) for decision in (get, put)] == [(0, "reads"), (1, "")]
     audit = snapshot("  action: AUDIT\n  rules: [{name: all.of_it-2}]\n")
     (shadow,) = evaluate(audit, RequestAttributes(method="GET", path="/"), FRONTEND, 0.0).shadows
     assert shadow.rule_name == "all.of_it-2"
@@ -327,7 +331,7 @@ def test_a_rule_name_appears_in_decisions_and_shadow_decisions() -> None:
 def test_an_invalid_rule_name_is_a_fault(spec: str, fault: str) -> None:
     with pytest.raises(DocumentErrors) as error:
         snapshot(spec)
-    assert [fault in str(found) for found in error.value.faults] == [True]
+    assert [fault in str(reported) for reported in error.value.faults] == [True]
 
 
 def test_rules_of_istios_policies_have_no_names() -> None:

@@ -1,4 +1,4 @@
-"""Reading RequestAuthentication and TrustBundle: their shape, and every departure with its place."""
+"""RequestAuthentication and TrustBundle: their shape, and every deviation with its position."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PUBLIC = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHO
 
 
 def documents(text: str) -> tuple[list[RequestAuthentication], list[TrustBundle], list[str]]:
-    found: list[Fault] = []
-    read = read_all([("f.yaml", text)], "default", found, [], lambda _: None)
-    return read.authentications, read.bundles, [str(fault) for fault in found]
+    reported: list[Fault] = []
+    read = read_all([("f.yaml", text)], "default", reported, [], lambda _: None)
+    return read.authentications, read.bundles, [str(fault) for fault in reported]
 
 
 def jwt_rule(text: str) -> tuple[JwtRule | None, list[str]]:
     """The rule whose fields start at line 5, column 3, after its issuer in line 4."""
-    authentications, _, found = documents(f"{TOP}spec: {{jwtRules: [{{issuer: i,\n  {text}}}]}}\n")
+    authentications, _, reported = documents(f"{TOP}spec: {{jwtRules: [{{issuer: i,\n  {text}}}]}}\n")
     rules = authentications[0].rules
-    return (rules[0] if rules else None), found
+    return (rules[0] if rules else None), reported
 
 
 def test_every_field_of_a_jwt_rule_is_read() -> None:
-    (authentication,), _, found = documents(
+    (authentication,), _, reported = documents(
         f"""{TOP}spec:
   selector: {{matchLabels: {{app: web}}}}
   jwtRules:
@@ -52,7 +52,7 @@ def test_every_field_of_a_jwt_rule_is_read() -> None:
     jwks: '{KEYS}'
 """
     )
-    assert found == []
+    assert reported == []
     first, second = authentication.rules
     assert authentication.selector.labels == {"app": "web"}
     assert (first.policy, first.issuer, first.audiences) == ("default/p", "https://iss.example", ("a", "b"))
@@ -69,25 +69,25 @@ def test_every_field_of_a_jwt_rule_is_read() -> None:
 
 def test_a_rule_may_require_its_token_and_may_name_no_issuer() -> None:
     for text, required in (("presence: REQUIRED", True), ("presence: OPTIONAL", False), ("audiences: [a]", False)):
-        rule, found = jwt_rule(text)
+        rule, reported = jwt_rule(text)
         assert rule is not None
-        assert (rule.required, found) == (required, [])
+        assert (rule.required, reported) == (required, [])
     for rules in ("{jwksUri: https://x/}", f"{{jwks: '{KEYS}'}}"):
-        (authentication,), _, found = documents(f"{TOP}spec: {{jwtRules: [{rules}]}}\n")
-        assert ([rule.issuer for rule in authentication.rules], found) == ([""], [])
+        (authentication,), _, reported = documents(f"{TOP}spec: {{jwtRules: [{rules}]}}\n")
+        assert ([rule.issuer for rule in authentication.rules], reported) == ([""], [])
 
 
 def test_a_document_without_rules_has_only_a_name() -> None:
-    (authentication,), _, found = documents(f"{TOP}spec: {{}}\n")
-    assert (authentication.rules, found) == ((), [])
+    (authentication,), _, reported = documents(f"{TOP}spec: {{}}\n")
+    assert (authentication.rules, reported) == ((), [])
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("5s", 5), ("250ms", 0.25), ("1h", 3600), ("0.5s", 0.5), ("1m1s", 61), ("1ms", 0.001)]
 )
 def test_a_timeout_is_a_kubernetes_duration(text: str, seconds: float) -> None:
-    rule, found = jwt_rule(f"timeout: {text}")
-    assert found == []
+    rule, reported = jwt_rule(f"timeout: {text}")
+    assert reported == []
     assert rule is not None
     assert rule.timeout_seconds == seconds
 
@@ -188,8 +188,8 @@ def test_a_request_authentication_for_a_gateway_gives_a_warning() -> None:
 def test_the_authorities_of_a_trust_domain_are_read_with_their_positions() -> None:
     text = f"{BUNDLE}spec:\n  trustDomain: td.example\n  x509Authorities: |\n    PEM\n  x509Intermediates: more\n"
     text += '  jwtAuthorities: {keys: [{kty: EC, n: 1, ok: true, none: ~}], "sequence": 1.5}\n'
-    _, (bundle,), found = documents(text)
-    assert found == []
+    _, (bundle,), reported = documents(text)
+    assert reported == []
     assert (bundle.trust_domain.name, bundle.x509_authorities, bundle.x509_intermediates) == (
         "td.example",
         "PEM\n",
@@ -239,17 +239,17 @@ def test_an_invalid_trust_bundle_is_reported_with_position_and_hint(spec: str, f
 
 def test_faults_of_policies_and_keys_are_in_one_report() -> None:
     policy = TOP.replace("RequestAuthentication", "AuthorizationPolicy")
-    found = faults(
+    reported = faults(
         f"{policy}spec: {{rules: [{{to: [{{operation: {{ports: ['x']}}}}]}}]}}\n",
         f"{TOP}spec: {{jwtRules: [{{issuer: i, jwks: 'no'}}]}}\n",
     )
-    assert [fault.partition(":")[0] for fault in found] == ["a.yaml", "b.yaml"]
+    assert [fault.partition(":")[0] for fault in reported] == ["a.yaml", "b.yaml"]
 
 
 def test_inline_keys_that_can_verify_nothing_are_a_fault_at_their_position() -> None:
-    found = faults(f"{TOP}spec: {{jwtRules: [{{issuer: i, jwks: '{KEYS}'}}]}}\n")
-    assert len(found) == 1
-    assert found[0].startswith("a.yaml:4:37: the key set has no key that can verify tokens")
+    reported = faults(f"{TOP}spec: {{jwtRules: [{{issuer: i, jwks: '{KEYS}'}}]}}\n")
+    assert len(reported) == 1
+    assert reported[0].startswith("a.yaml:4:37: the key set has no key that can verify tokens")
 
 
 @pytest.mark.parametrize(
@@ -294,5 +294,5 @@ spec:
     ],
 )
 def test_fields_of_a_jwt_rule_without_effect_give_a_warning(fields: str, warned: str) -> None:
-    told = warnings(f"{TOP}spec: {{jwtRules: [{{issuer: i, {fields}}}]}}\n")
-    assert [warned in line for line in told] == ([True] if warned else [])
+    lines = warnings(f"{TOP}spec: {{jwtRules: [{{issuer: i, {fields}}}]}}\n")
+    assert [warned in line for line in lines] == ([True] if warned else [])

@@ -1,4 +1,4 @@
-"""The shape of AuthorizationPolicy: what Istio would weaken in silence is refused, with its place and the mend."""
+"""The shape of AuthorizationPolicy: whatever Istio would silently weaken is a fault with position and hint."""
 
 from __future__ import annotations
 
@@ -278,8 +278,8 @@ def test_a_policy_that_only_istio_can_enforce_gives_a_warning(body: str, why: st
     ],
 )
 def test_an_allow_that_callers_without_identity_satisfy_gives_a_warning(fields: str, field: str) -> None:
-    found = warnings(spec(f"{{rules: [{{from: [{{source: {{{fields}}}}}]}}]}}"))
-    assert found == [
+    actual = warnings(spec(f"{{rules: [{{from: [{{source: {{{fields}}}}}]}}]}}"))
+    assert actual == [
         (
             f"a.yaml:4:{37 + len(field)}: `{field}` alone admits callers without any identity (policy `default/p`); "
             'add `principals: ["*"]` (or `requestPrincipals: ["*"]`) beside it'
@@ -322,7 +322,7 @@ def test_any_other_value_of_the_dry_run_annotation_is_a_fault(value: str) -> Non
 
 
 def test_a_dry_run_of_an_audit_policy_gives_a_warning_and_never_decides() -> None:
-    """Istio builds it as shadow rules of a LOG filter (pilot/pkg/security/authz/builder), which change nothing."""
+    """Istio builds shadow rules of a LOG filter (pilot/pkg/security/authz/builder), which have no effect."""
     allow = f"{TOP}metadata: {{name: a}}\nspec: {{rules: [{{}}]}}\n"
     audit = dry_run("false", "AUDIT").replace("name: p", "name: b")
     (warning,) = warnings(allow, audit, dry_run("true", "AUDIT"))
@@ -330,5 +330,5 @@ def test_a_dry_run_of_an_audit_policy_gives_a_warning_and_never_decides() -> Non
     view = snapshot(allow, audit, dry_run("true", "AUDIT")).table.default_view
     decision = combine(view, Inputs(request(), Identity(), STRICT), default_allow=False)
     assert decision.allowed
-    found = [(each.action, each.policy, each.dry_run) for each in decision.shadows]
-    assert found == [("AUDIT", "default/b", False), ("AUDIT", "default/p", True)]
+    actual = [(shadow.action, shadow.policy, shadow.dry_run) for shadow in decision.shadows]
+    assert actual == [("AUDIT", "default/b", False), ("AUDIT", "default/p", True)]

@@ -1,4 +1,4 @@
-"""Documents about credentials: what they say, and every fault at its place."""
+"""Documents about credentials: their content, and every fault at its position."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ISSUER = "apiVersion: zta.dev/v1\nkind: IssuerPolicy\nmetadata: {name: i}\nspec:
 
 
 def documents(text: str) -> DocumentSet:
-    found: list[Fault] = []
-    read = read_all([("a.yaml", text)], "default", found, found, lambda _: None)
-    assert found == []
+    reported: list[Fault] = []
+    read = read_all([("a.yaml", text)], "default", reported, reported, lambda _: None)
+    assert reported == []
     return read
 
 
@@ -78,10 +78,10 @@ def test_every_part_of_a_key_set_is_read() -> None:
     keys: [{{hash: "{HASH}", comment: old, notBefore: 1970-01-01T00:00:10Z, expiresAt: 1970-01-01T00:00:20Z}}]
   - {{name: other, keys: [{{hash: "sha512:{"CD" * 64}"}}]}}
 """
-    [found] = documents(KEYS + spec).api_keys
-    assert (found.namespace, found.name, found.header, found.forward) == ("shop", "k", "x-partner", True)
-    assert found.selector.labels == {"app": "orders"}
-    acme, other = found.clients
+    [key_set] = documents(KEYS + spec).api_keys
+    assert (key_set.namespace, key_set.name, key_set.header, key_set.forward) == ("shop", "k", "x-partner", True)
+    assert key_set.selector.labels == {"app": "orders"}
+    acme, other = key_set.clients
     assert (acme.name, acme.scopes) == ("acme", ("a", "b"))
     [key] = acme.keys
     assert (key.digest, key.not_before, key.expires) == (b"\xab" * 32, 10.0, 20.0)

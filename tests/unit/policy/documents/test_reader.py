@@ -1,4 +1,4 @@
-"""Headings, wrappings and names of documents: every departure is a fault with its place and the mend."""
+"""Headings, wrappings and names of documents: every deviation is a fault with position and hint."""
 
 from __future__ import annotations
 
@@ -139,9 +139,9 @@ def test_a_config_maps_values_are_read_as_files() -> None:
 def test_a_fault_in_a_config_maps_block_text_has_its_position_in_the_file() -> None:
     indented = "".join(f"      {line}\n" for line in BAD.splitlines())
     text = f"{CONFIG_MAP}data:\n  one.yaml: |\n\n{indented}      ---\n      a: {{b: c}}}}\n"
-    found = faults(text)
-    assert found[0] == "a.yaml:10:14: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"
-    assert found[1].startswith("a.yaml:12:16: not valid YAML")
+    reported = faults(text)
+    assert reported[0] == "a.yaml:10:14: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"
+    assert reported[1].startswith("a.yaml:12:16: not valid YAML")
 
 
 def test_a_warning_about_a_policy_in_a_config_map_has_its_position_in_the_file() -> None:
@@ -153,13 +153,15 @@ def test_a_warning_about_a_policy_in_a_config_map_has_its_position_in_the_file()
 
 @pytest.mark.parametrize("value", [json.dumps(BAD), f"'{BAD.replace(chr(10), chr(10) * 2)}'"])
 def test_a_fault_in_a_quoted_value_of_a_config_map_names_the_key_instead(value: str) -> None:
-    found = faults(f"{CONFIG_MAP}data:\n  one.yaml: {value}\n")
-    assert found == ["a.yaml[one.yaml]:4:8: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"]
+    reported = faults(f"{CONFIG_MAP}data:\n  one.yaml: {value}\n")
+    assert reported == [
+        "a.yaml[one.yaml]:4:8: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"
+    ]
 
 
 def test_a_folded_value_of_a_config_map_names_the_key_instead() -> None:
-    found = faults(f"{CONFIG_MAP}data:\n  one.yaml: >\n    {{apiVersion: zta.dev/v1,\n    kind: Secret}}\n")
-    assert found == [f"a.yaml[one.yaml]:1:32: unknown kind `Secret` (apiVersion `zta.dev/v1`); known kinds: {KNOWN}"]
+    reported = faults(f"{CONFIG_MAP}data:\n  one.yaml: >\n    {{apiVersion: zta.dev/v1,\n    kind: Secret}}\n")
+    assert reported == [f"a.yaml[one.yaml]:1:32: unknown kind `Secret` (apiVersion `zta.dev/v1`); known kinds: {KNOWN}"]
 
 
 @pytest.mark.parametrize(
@@ -218,8 +220,8 @@ def test_wrapping_is_bounded() -> None:
 
 def test_a_config_map_in_a_list_names_its_key() -> None:
     inner = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": BAD}}
-    found = faults(json.dumps({"apiVersion": "v1", "kind": "List", "items": [inner]}))
-    assert found == ["a.yaml[k]:4:8: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"]
+    reported = faults(json.dumps({"apiVersion": "v1", "kind": "List", "items": [inner]}))
+    assert reported == ["a.yaml[k]:4:8: unknown field `ruels` in AuthorizationPolicy.spec; did you mean `rules`?"]
 
 
 def notes(*texts: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""RevocationList documents: what they say, and every fault at its place."""
+"""RevocationList documents: their content, and every fault at its position."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ HEAD = "apiVersion: zta.dev/v1\nkind: RevocationList\nmetadata: {name: l}\nspec:
 
 
 def entries(spec: str) -> list[Revocation]:
-    found: list[Fault] = []
-    documents = read_all([("a.yaml", HEAD + spec)], "default", found, found, lambda _: None)
-    assert found == []
-    return [entry for each in documents.revocations for entry in each.entries]
+    reported: list[Fault] = []
+    documents = read_all([("a.yaml", HEAD + spec)], "default", reported, reported, lambda _: None)
+    assert reported == []
+    return [entry for revocation_list in documents.revocations for entry in revocation_list.entries]
 
 
 def test_every_section_is_read() -> None:

@@ -1,4 +1,4 @@
-"""Who may write what applies to every workload: namespaces and files, and what holds where nobody said."""
+"""Documents that apply to every workload: allowed namespaces and files, and the default scope."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_config_map_or_list_does_not_bypass_the_check(kind: str) -> None:
 
 
 def test_policies_in_the_root_namespace_must_come_from_those_files_too() -> None:
-    """They hold for every workload as well, and a namespace is only what the document says."""
+    """They apply to every workload too, and a document can claim any namespace."""
     scope = DocumentScope(paths=("/p/platform",))
     rooted, own = (json.dumps(policy("p", {}, namespace=name)) for name in ("istio-system", "shop"))
     (fault,) = faults(scope, rooted)

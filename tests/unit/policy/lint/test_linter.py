@@ -20,18 +20,18 @@ Rule = dict[str, Any]
 WEB = {"principals": ["cluster.local/ns/default/sa/web"]}
 
 
-def found(*documents: Mapping[str, Any], options: Options = STRICT, kind: Kind | None = None) -> list[Finding]:
-    """The findings of these policies, of one kind or all but notes on missing identities."""
+def findings_of(*documents: Mapping[str, Any], options: Options = STRICT, kind: Kind | None = None) -> list[Finding]:
+    """The findings of these policies: of one kind, or all but those on missing identities."""
     findings = lint(table(documents, options), now=1000.0, refused_path=lambda path: path_ambiguity(path, "GET"))
     return [f for f in findings if (f.kind is kind if kind else f.level is Level.WARNING)]
 
 
 def kinds(*documents: Mapping[str, Any], options: Options = STRICT) -> list[str]:
-    return [f.kind.value for f in found(*documents, options=options)]
+    return [f.kind.value for f in findings_of(*documents, options=options)]
 
 
 def both(*rules: Mapping[str, Any]) -> Rule:
-    """One rule with the sections of all."""
+    """One rule with the sections of all these rules."""
     merged: Rule = {}
     for rule in rules:
         for section, entries in rule.items():
@@ -40,8 +40,8 @@ def both(*rules: Mapping[str, Any]) -> Rule:
 
 
 def never(rule: Rule, options: Options = STRICT, action: str = "ALLOW") -> str:
-    """Why the rule never matches, "" where nothing is said of it."""
-    findings = found(policy("p", rule, action=action), options=options, kind=Kind.NEVER_MATCHES)
+    """The reason why the rule never matches, "" without a finding."""
+    findings = findings_of(policy("p", rule, action=action), options=options, kind=Kind.NEVER_MATCHES)
     return findings[0].message if findings else ""
 
 
@@ -109,7 +109,7 @@ def test_a_joined_header_satisfies_a_deny_rule_that_contradicts_itself() -> None
 
 @pytest.mark.parametrize(("path", "dead"), [("/admin/*", True), ("/a:delete", False), ("/caf\u00e9", False)])
 def test_an_encoded_path_satisfies_a_deny_rule_that_contradicts_itself(path: str, dead: bool) -> None:
-    """A DENY sees the path decoded in `paths`, and as it came in `notPaths`."""
+    """A DENY compares the decoded path with `paths`, and the received path with `notPaths`."""
     rule = operation(paths=[path], notPaths=[path])
     assert bool(never(rule, action="DENY")) is dead
     assert never(rule)
@@ -245,7 +245,9 @@ def test_lists_too_long_to_compare_prove_nothing() -> None:
 )
 def test_an_allow_rule_that_a_deny_rule_shadows_is_found(allow: Rule, deny: Rule) -> None:
     for options in (STRICT, ISTIO):
-        findings = found(policy("a", allow), policy("d", deny, action="DENY"), options=options, kind=Kind.SHADOWED)
+        findings = findings_of(
+            policy("a", allow), policy("d", deny, action="DENY"), options=options, kind=Kind.SHADOWED
+        )
         assert [(f.policy, f.rule, f.source) for f in findings] == [("default/a", 0, "a.yaml")]
         assert "rule 0 of DENY policy `default/d` (b.yaml:" in findings[0].message
 
@@ -269,7 +271,7 @@ def test_an_allow_rule_that_a_deny_rule_shadows_is_found(allow: Rule, deny: Rule
     ],
 )
 def test_an_allow_rule_that_may_decide_is_not_reported_as_shadowed(allow: Rule, deny: Rule) -> None:
-    assert found(policy("a", allow), policy("d", deny, action="DENY"), kind=Kind.SHADOWED) == []
+    assert findings_of(policy("a", allow), policy("d", deny, action="DENY"), kind=Kind.SHADOWED) == []
 
 
 def selecting(document: dict[str, Any], **labels: str) -> dict[str, Any]:
@@ -292,7 +294,7 @@ def test_a_rule_is_shadowed_only_for_the_workloads_of_the_deny_rule(
     allow: dict[str, Any], deny: dict[str, Any], shadowed: bool
 ) -> None:
     documents = [policy("a", source(**WEB), **allow), policy("d", {}, action="DENY", **deny)]
-    assert bool(found(*documents, kind=Kind.SHADOWED)) is shadowed
+    assert bool(findings_of(*documents, kind=Kind.SHADOWED)) is shadowed
 
 
 def test_labels_of_the_deny_policy_must_follow_from_those_of_the_allow_policy() -> None:
@@ -300,7 +302,7 @@ def test_labels_of_the_deny_policy_must_follow_from_those_of_the_allow_policy() 
 
     def shadowed(allow: dict[str, str], deny: dict[str, str]) -> bool:
         documents = [selecting(policy("a", rule), **allow), selecting(policy("d", {}, action="DENY"), **deny)]
-        return bool(found(*documents, kind=Kind.SHADOWED))
+        return bool(findings_of(*documents, kind=Kind.SHADOWED))
 
     assert shadowed({"app": "web", "v": "1"}, {"app": "web"})
     assert not shadowed({"app": "web"}, {"app": "web", "v": "1"})
@@ -310,14 +312,14 @@ def test_labels_of_the_deny_policy_must_follow_from_those_of_the_allow_policy() 
 def test_rules_that_match_the_same_requests_are_found_however_they_are_written() -> None:
     one = both(source(principals=["a/b", "c/d"]), when("request.headers[X-A]", "1"))
     other = both(when("source.principal", "c/d", "a/b"), when("request.headers[x-a]", "1"))
-    (finding,) = found(policy("p", one), policy("q", other))
+    (finding,) = findings_of(policy("p", one), policy("q", other))
     assert (finding.kind, finding.policy, finding.rule) == (Kind.DUPLICATE, "default/q", 0)
     assert "rule 0 of ALLOW policy `default/p` (a.yaml:1)" in finding.message
 
 
 def test_every_copy_of_a_rule_but_the_first_is_found() -> None:
     rules = [source(principals=["a/b"])] * (MAX_COMPARED * 2)
-    assert [f.rule for f in found(policy("p", *rules))] == list(range(1, len(rules)))
+    assert [f.rule for f in findings_of(policy("p", *rules))] == list(range(1, len(rules)))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +338,7 @@ def test_rules_that_differ_are_not_duplicates(documents: list[dict[str, Any]]) -
 
 
 def unauthenticated(*documents: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(f.policy, f.level.value) for f in found(*documents, kind=Kind.UNAUTHENTICATED)]
+    return [(f.policy, f.level.value) for f in findings_of(*documents, kind=Kind.UNAUTHENTICATED)]
 
 
 @pytest.mark.parametrize(
@@ -474,18 +476,18 @@ def test_messages_name_no_internal_types() -> None:
     ],
 )
 def test_a_method_in_lower_case_gives_a_warning(rule: Rule, meant: str, action: str, options: Options) -> None:
-    warned = found(policy("p", rule, action=action), options=options, kind=Kind.METHOD_CASE)
+    warned = findings_of(policy("p", rule, action=action), options=options, kind=Kind.METHOD_CASE)
     assert [(finding.level, finding.hint) for finding in warned] == [(Level.WARNING, meant)]
 
 
 @pytest.mark.parametrize("methods", [["GET", "*"], ["M-SEARCH", "P*"]])
 def test_methods_in_upper_case_give_no_warning(methods: list[str]) -> None:
-    assert found(policy("p", operation(methods=methods)), kind=Kind.METHOD_CASE) == []
+    assert findings_of(policy("p", operation(methods=methods)), kind=Kind.METHOD_CASE) == []
 
 
 def test_a_denial_by_method_that_an_override_header_bypasses_is_reported_once() -> None:
     denied = policy("d", operation(methods=["DELETE"]), operation(methods=["PUT"]), action="DENY")
-    assert [f.level for f in found(denied, kind=Kind.METHOD_OVERRIDE)] == [Level.INFO]
+    assert [f.level for f in findings_of(denied, kind=Kind.METHOD_OVERRIDE)] == [Level.INFO]
     for other in (
         policy("a", operation(methods=["DELETE"])),
         policy("d", operation(methods=["DELETE", "POST"]), action="DENY"),
@@ -493,6 +495,6 @@ def test_a_denial_by_method_that_an_override_header_bypasses_is_reported_once() 
         policy("d", operation(notMethods=["GET"]), action="DENY"),
         policy("d", operation(paths=["/x"]), action="DENY"),
     ):
-        assert found(other, kind=Kind.METHOD_OVERRIDE) == []
+        assert findings_of(other, kind=Kind.METHOD_OVERRIDE) == []
     overrides = policy("o", when("request.headers[x-http-method-override]", "*"), action="DENY")
-    assert found(denied, overrides, kind=Kind.METHOD_OVERRIDE) == []
+    assert findings_of(denied, overrides, kind=Kind.METHOD_OVERRIDE) == []

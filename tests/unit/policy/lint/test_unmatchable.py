@@ -1,4 +1,4 @@
-"""Values that never match as they are written: each is found, with what was probably meant, and nothing else is."""
+"""Values that never match as written: each is found with a suggestion, and correct values give no finding."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ISSUERS = ("https://iss.example", "https://other.example/realms/a")
 SOURCES = (CredentialSource(Selector("default", {"app": "web"}), ISSUERS, ("acme",), ("orders:read",)),)
 
 
-def found(
+def findings_of(
     *documents: Mapping[str, Any] | str, options: Options = STRICT, sources: tuple[CredentialSource, ...] = SOURCES
 ) -> list[Finding]:
     made = (
-        snapshot(*(each for each in documents if isinstance(each, str)), options=options).table
+        snapshot(*(item for item in documents if isinstance(item, str)), options=options).table
         if isinstance(documents[0], str)
-        else table([each for each in documents if not isinstance(each, str)], options)
+        else table([item for item in documents if not isinstance(item, str)], options)
     )
     findings = lint(
         made,
@@ -36,7 +36,7 @@ def found(
         refused_host=lambda host: options.strict and not plain_authority(host),
         sources=sources,
     )
-    return [each for each in findings if each.level is Level.WARNING]
+    return [item for item in findings if item.level is Level.WARNING]
 
 
 NEVER = [
@@ -85,7 +85,7 @@ NEVER = [
 @pytest.mark.parametrize(("rule", "meant"), NEVER)
 @pytest.mark.parametrize("action", ["ALLOW", "DENY"])
 def test_a_value_that_never_matches_as_written_is_found_with_a_suggestion(rule: Rule, meant: str, action: str) -> None:
-    findings = found(policy("p", rule, action=action))
+    findings = findings_of(policy("p", rule, action=action))
     assert [f.kind in (Kind.NEVER_MATCHES, Kind.NEVER_MATCHES_AS_WRITTEN) for f in findings] == [True]
     assert "never matches" in findings[0].message
     assert meant in findings[0].hint
@@ -117,19 +117,19 @@ MAY = [
 @pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
 def test_correct_values_give_no_finding(rule: Rule, options: Options) -> None:
     for action in ("ALLOW", "DENY"):
-        assert [f.message for f in found(policy("p", rule, action=action), options=options)] == []
+        assert [f.message for f in findings_of(policy("p", rule, action=action), options=options)] == []
 
 
 @pytest.mark.parametrize("path", ["/café", "/a b", "/a ", "/a/.."])
 def test_a_deny_rule_for_a_path_that_may_be_received_encoded_gives_no_finding(path: str) -> None:
-    assert found(policy("p", operation(paths=[path]), action="DENY")) == []
-    assert [f.kind for f in found(policy("p", operation(paths=[path])))] == [Kind.NEVER_MATCHES]
-    assert found(policy("p", operation(paths=["/x/*"], notPaths=[path]))) == []
+    assert findings_of(policy("p", operation(paths=[path]), action="DENY")) == []
+    assert [f.kind for f in findings_of(policy("p", operation(paths=[path])))] == [Kind.NEVER_MATCHES]
+    assert findings_of(policy("p", operation(paths=["/x/*"], notPaths=[path]))) == []
 
 
 @pytest.mark.parametrize("path", ["/a;b", "/a//b", "/a\\b", "/a%2Fb", "/./b"])
 def test_a_deny_rule_for_a_path_that_is_refused_in_every_encoding_is_found(path: str) -> None:
-    assert [f.kind for f in found(policy("p", operation(paths=[path]), action="DENY"))] == [Kind.NEVER_MATCHES]
+    assert [f.kind for f in findings_of(policy("p", operation(paths=[path]), action="DENY"))] == [Kind.NEVER_MATCHES]
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def test_a_rule_on_tokens_needs_a_request_authentication_for_its_workloads(
 ) -> None:
     document = policy("p", source(requestPrincipals=["*"]), namespace=namespace)
     document["spec"]["selector"] = {"matchLabels": labels}
-    assert [f.kind for f in found(document)] == ([] if known else [Kind.NEVER_MATCHES])
+    assert [f.kind for f in findings_of(document)] == ([] if known else [Kind.NEVER_MATCHES])
     document["spec"]["rules"] = [when("request.auth.claims[role]", "a")]
-    assert [f.kind for f in found(document)] == ([] if known else [Kind.NEVER_MATCHES])
+    assert [f.kind for f in findings_of(document)] == ([] if known else [Kind.NEVER_MATCHES])
 
 
 def access(rule: str, action: str = "ALLOW") -> str:
@@ -162,12 +162,12 @@ def access(rule: str, action: str = "ALLOW") -> str:
     ],
 )
 def test_without_documents_that_verify_credentials_no_rule_on_them_matches(rule: str, kind: Kind | None) -> None:
-    assert [f.kind for f in found(access(rule), sources=())] == ([kind] if kind else [])
-    assert [f.kind for f in found(access(rule))] == []
+    assert [f.kind for f in findings_of(access(rule), sources=())] == ([kind] if kind else [])
+    assert [f.kind for f in findings_of(access(rule))] == []
 
 
 def test_an_api_client_without_a_key_is_found() -> None:
-    (finding,) = found(access("when: [{key: zta.apiClient, values: [acne]}]"))
+    (finding,) = findings_of(access("when: [{key: zta.apiClient, values: [acne]}]"))
     assert (finding.kind, "`acme`" in finding.hint) == (Kind.NEVER_MATCHES, True)
 
 
@@ -189,7 +189,7 @@ def test_a_clause_with_the_same_value_for_every_request_is_found(condition: str,
     text = access(
         f"to: [{{operation: {{paths: [/x]}}}}], condition: \"request.method == 'GET' || {condition}\"", "DENY"
     )
-    (finding,) = found(text)
+    (finding,) = findings_of(text)
     assert finding.kind is kind
     assert hint in finding.hint
 
@@ -206,7 +206,7 @@ def test_a_clause_with_the_same_value_for_every_request_is_found(condition: str,
 def test_a_condition_with_the_same_value_for_every_request_decides_the_rule(
     condition: str, action: str, kind: Kind
 ) -> None:
-    findings = found(access(f'condition: "{condition}", from: [{{source: {{principals: ["*"]}}}}]', action))
+    findings = findings_of(access(f'condition: "{condition}", from: [{{source: {{principals: ["*"]}}}}]', action))
     assert [f.kind for f in findings] == [kind]
 
 
@@ -220,7 +220,7 @@ def test_a_condition_with_the_same_value_for_every_request_decides_the_rule(
     ],
 )
 def test_clauses_that_may_be_true_or_false_give_no_finding(condition: str) -> None:
-    assert found(access(f'condition: "{condition}", from: [{{source: {{principals: ["*"]}}}}]')) == []
+    assert findings_of(access(f'condition: "{condition}", from: [{{source: {{principals: ["*"]}}}}]')) == []
 
 
 @pytest.mark.parametrize(
@@ -234,13 +234,13 @@ def test_unclear_values_get_no_suggestion(written: str, meant: str) -> None:
 def test_any_issuer_may_match_if_a_jwt_rule_names_none() -> None:
     anybodys = (CredentialSource(Selector("default", {"app": "web"}), ("", *ISSUERS)),)
     rule = policy("p", source(requestPrincipals=["https://wrong.example/alice"]))
-    assert found(rule, sources=anybodys) == []
-    assert [f.kind for f in found(rule)] == [Kind.NEVER_MATCHES]
+    assert findings_of(rule, sources=anybodys) == []
+    assert [f.kind for f in findings_of(rule)] == [Kind.NEVER_MATCHES]
 
 
 def test_a_rule_that_never_matches_has_findings_for_its_other_values_too() -> None:
     rule = operation(paths=["/admin/**", "/x"], hosts=["https://a.example"], methods=["GET"])
-    findings = found(policy("p", rule))
+    findings = findings_of(policy("p", rule))
     assert {(f.kind, f.hint) for f in findings} == {
         (Kind.NEVER_MATCHES, "write `a.example`, or remove the rule"),
         (Kind.NEVER_MATCHES_AS_WRITTEN, "write `/admin/{**}`"),
@@ -265,7 +265,7 @@ def test_a_rule_behind_a_required_token_is_not_reported_as_unauthenticated(
     document["spec"]["selector"] = {"matchLabels": {"app": "web"}}
 
     def kinds(source: CredentialSource) -> list[Kind]:
-        return [each.kind for each in lint(table([document], options), sources=[source])]
+        return [item.kind for item in lint(table([document], options), sources=[source])]
 
     assert kinds(CredentialSource(selector, ISSUERS, requires_token=True)) == [Kind.UNAUTHENTICATED] * named
     assert kinds(CredentialSource(selector, ISSUERS)) == [Kind.UNAUTHENTICATED]

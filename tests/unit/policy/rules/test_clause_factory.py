@@ -1,4 +1,4 @@
-"""Values and keys of clauses: one that Istio would drop, and so widen a DENY, is refused with its place."""
+"""Values and keys of clauses: those that Istio would drop, which widens a DENY, are faults with their position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How callers' names are compared: peers by SPIFFE ID (or any name, in Istio's reading), users by issuer and subject."""
+"""Matchers for callers: peers by SPIFFE ID (in Istio semantics by any name), users by issuer and subject."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def check(
     field: str, value: str, met: list[str], missed: list[str], options: Options, key: str = "", **metadata: Any
 ) -> None:
     negated = f"not{field[0].upper()}{field[1:]}"
-    for wanted, names in ((True, met), (False, missed)):
+    for expected, names in ((True, met), (False, missed)):
         for name in names:
             caller = identity(name) if name else identity()
             rules = [source(**{field: [value]})] + ([when(key, value)] if key else [])
             for rule in rules:
-                assert matches(rule, caller=caller, options=options, **metadata) is wanted, (value, name)
-            assert matches(source(**{negated: [value]}), caller=caller, options=options, **metadata) is not wanted
+                assert matches(rule, caller=caller, options=options, **metadata) is expected, (value, name)
+            assert matches(source(**{negated: [value]}), caller=caller, options=options, **metadata) is not expected
 
 
 @both
@@ -197,12 +197,12 @@ _ISSUER = "https://iss.example"
 def test_request_principals_are_split_at_the_last_slash(
     value: str, met: list[tuple[str, str]], missed: list[tuple[str, str]], options: Options
 ) -> None:
-    for wanted, pairs in ((True, met), (False, missed)):
+    for expected, pairs in ((True, met), (False, missed)):
         for issuer, subject in pairs:
             caller = identity(claims={"iss": issuer, "sub": subject})
-            assert matches(source(requestPrincipals=[value]), caller=caller, options=options) is wanted
-            assert matches(when("request.auth.principal", value), caller=caller, options=options) is wanted
-            assert matches(source(notRequestPrincipals=[value]), caller=caller, options=options) is not wanted
+            assert matches(source(requestPrincipals=[value]), caller=caller, options=options) is expected
+            assert matches(when("request.auth.principal", value), caller=caller, options=options) is expected
+            assert matches(source(notRequestPrincipals=[value]), caller=caller, options=options) is not expected
 
 
 @both

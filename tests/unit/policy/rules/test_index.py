@@ -1,4 +1,4 @@
-"""The index: the lowest rule that holds is found whatever lookup leads to it, and few others are tried."""
+"""The index: every lookup finds the lowest rule that holds, and few other rules are tried."""
 
 from __future__ import annotations
 
@@ -158,17 +158,17 @@ def test_an_unknown_address_matches_a_deny_and_not_an_allow() -> None:
 
 
 def parts(node: Any) -> list[Any]:
-    """Every part of an index, depth first."""
-    below: list[Any] = []
+    """Every node of an index, depth first."""
+    children: list[Any] = []
     if isinstance(node, BranchNode):
-        below = [*node.entries, *([node.rest] if node.rest else [])]
+        children = [*node.entries, *([node.rest] if node.rest else [])]
     elif isinstance(node, KeyedLookup):
-        below = [entry for entries in node.entries.values() for entry in entries]
+        children = [entry for entries in node.entries.values() for entry in entries]
     elif isinstance(node, ValueLookup | CidrLookup):
-        below = list(node.all_nodes)
+        children = list(node.all_nodes)
     elif isinstance(node, SharedClauseNode):
-        below = node.children
-    return [node, *(found for each in below for found in parts(each))]
+        children = node.children
+    return [node, *(descendant for child in children for descendant in parts(child))]
 
 
 def test_few_rules_are_scanned_and_many_looked_up() -> None:

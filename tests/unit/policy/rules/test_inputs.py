@@ -1,4 +1,4 @@
-"""What of a request and identity rules see, in both readings."""
+"""The values of a request and identity that rules compare, in both semantics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_claim_that_is_not_a_string_never_satisfies_an_allow_in_strict_mode(
 
 @both
 @pytest.mark.parametrize(
-    ("claims", "key", "value", "wanted"),
+    ("claims", "key", "value", "expected"),
     [
         ({"groups": "admin"}, "[groups]", "admin", True),
         ({"groups": "admins"}, "[groups]", "adm*", True),
@@ -64,16 +64,16 @@ def test_a_claim_that_is_not_a_string_never_satisfies_an_allow_in_strict_mode(
     ],
 )
 def test_a_claim_is_its_string_or_each_string_of_its_list(
-    claims: dict[str, Any] | None, key: str, value: str, wanted: bool, options: Options
+    claims: dict[str, Any] | None, key: str, value: str, expected: bool, options: Options
 ) -> None:
     caller = identity(claims=claims, spaced=("c0",))
-    assert matches(when(f"request.auth.claims{key}", value), caller=caller, options=options) is wanted
-    assert matches(when(f"request.auth.claims{key}", negated=[value]), caller=caller, options=options) is not wanted
+    assert matches(when(f"request.auth.claims{key}", value), caller=caller, options=options) is expected
+    assert matches(when(f"request.auth.claims{key}", negated=[value]), caller=caller, options=options) is not expected
 
 
 @both
 @pytest.mark.parametrize(
-    ("key", "claims", "wanted"),
+    ("key", "claims", "expected"),
     [
         ("request.auth.audiences", {"aud": "api"}, True),
         ("request.auth.audiences", {"aud": ["x", "api"]}, True),
@@ -83,9 +83,9 @@ def test_a_claim_is_its_string_or_each_string_of_its_list(
     ],
 )
 def test_audiences_and_presenter_are_the_claims_aud_and_azp(
-    key: str, claims: dict[str, Any], wanted: bool, options: Options
+    key: str, claims: dict[str, Any], expected: bool, options: Options
 ) -> None:
-    assert matches(when(key, "api"), caller=identity(claims=claims), options=options) is wanted
+    assert matches(when(key, "api"), caller=identity(claims=claims), options=options) is expected
 
 
 @both
@@ -138,7 +138,7 @@ UNREADABLE = [
 
 @pytest.mark.parametrize("forwarded", UNREADABLE)
 def test_in_strict_mode_an_unreadable_client_address_matches_every_deny_and_no_allow(forwarded: str) -> None:
-    """Envoy takes the direct peer for it: a proxy of one's own, with an address that internal rules allow."""
+    """Envoy would use the direct peer: one of your own proxies, whose address internal rules allow."""
     asked = request(headers={"x-forwarded-for": [forwarded]}, source_ip="10.0.0.9")
     for value in ("10.0.0.0/8", "192.0.2.0/24", "::/0"):
         for rule in (when("remote.ip", value), when("remote.ip", negated=[value])):
@@ -279,7 +279,7 @@ def test_in_istio_semantics_blanks_are_part_of_a_header_value() -> None:
 
 
 def test_values_that_many_rules_read_are_transformed_once_per_request() -> None:
-    """58 kB of `%20`, decoded anew for each DENY rule, took a second with fifty rules."""
+    """Decoding 58 kB of `%20` for each DENY rule took a second with fifty rules."""
     asked = request(path="/a%20b?t=x&u=%41", headers={"x-a": " v "}, sni="A.Example")
     caller = identity(claims={"scope": "a b", "groups": ["a", 7]}, changes=Changes(remove_query=("t",)))
     inputs = Inputs(asked, caller, STRICT)

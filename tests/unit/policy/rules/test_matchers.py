@@ -1,4 +1,4 @@
-"""Each value form against texts on both sides of it, as Istio states it and Envoy 1.40 was seen to match."""
+"""Each value form with texts that match and texts that do not, as in Istio's documentation and Envoy 1.40."""
 
 from __future__ import annotations
 
@@ -143,16 +143,16 @@ def test_many_blocks_match_like_few() -> None:
 def test_blocks_contain_only_addresses_of_their_family(
     block: str, met: list[str], missed: list[str], options: Options
 ) -> None:
-    for ip, wanted in [*((ip, True) for ip in met), *((ip, False) for ip in missed)]:
+    for ip, expected in [*((ip, True) for ip in met), *((ip, False) for ip in missed)]:
         for rule, asked in (
             (source(ipBlocks=[block]), request(source_ip=ip)),
             (when("source.ip", block), request(source_ip=ip)),
             (source(remoteIpBlocks=[block]), request(headers={"x-forwarded-for": ip}, source_ip="9.9.9.9")),
             (when("destination.ip", block), request(destination_ip=ip)),
         ):
-            assert matches(rule, asked, options=options) is wanted, (rule, ip)
+            assert matches(rule, asked, options=options) is expected, (rule, ip)
         if not options.strict or "::ffff:" not in block + ip:  # which strict reading takes for IPv4 as well
-            assert matches(source(notIpBlocks=[block]), request(source_ip=ip), options=options) is not wanted
+            assert matches(source(notIpBlocks=[block]), request(source_ip=ip), options=options) is not expected
 
 
 @pytest.mark.parametrize("ip", ["", "10.0.0.1:80", "fe80::1%eth0", "010.0.0.1", "x"])
@@ -215,7 +215,7 @@ def test_pseudo_headers_are_compared_as_received(name: str, value: str, options:
 
 @both
 @pytest.mark.parametrize(
-    ("sni", "value", "wanted"),
+    ("sni", "value", "expected"),
     [
         ("a.example.com", "a.example.com", True),
         ("A.Example.com", "a.example.com", True),
@@ -227,15 +227,15 @@ def test_pseudo_headers_are_compared_as_received(name: str, value: str, options:
     ],
 )
 def test_the_server_name_is_lowered_and_compared_with_the_value_as_written(
-    sni: str, value: str, wanted: bool, options: Options
+    sni: str, value: str, expected: bool, options: Options
 ) -> None:
-    assert matches(when("connection.sni", value), request(sni=sni), options=options) is wanted
-    assert matches(when("connection.sni", negated=[value]), request(sni=sni), options=options) is not wanted
+    assert matches(when("connection.sni", value), request(sni=sni), options=options) is expected
+    assert matches(when("connection.sni", negated=[value]), request(sni=sni), options=options) is not expected
 
 
 @both
 @pytest.mark.parametrize(
-    ("held", "value", "wanted"),
+    ("held", "value", "expected"),
     [
         ("v1", "v1", True),
         ("v1", "v*", True),
@@ -252,11 +252,11 @@ def test_the_server_name_is_lowered_and_compared_with_the_value_as_written(
     ],
 )
 def test_dynamic_metadata_is_a_string_or_with_brackets_a_list_of_strings(
-    held: Any, value: str, wanted: bool, options: Options
+    held: Any, value: str, expected: bool, options: Options
 ) -> None:
     asked = request(metadata={"envoy.filters.f": {"k": held}})
-    assert matches(when("experimental.envoy.filters.f[k]", value), asked, options=options) is wanted
-    assert matches(when("experimental.envoy.filters.f[k]", negated=[value]), asked, options=options) is not wanted
+    assert matches(when("experimental.envoy.filters.f[k]", value), asked, options=options) is expected
+    assert matches(when("experimental.envoy.filters.f[k]", negated=[value]), asked, options=options) is not expected
 
 
 @both

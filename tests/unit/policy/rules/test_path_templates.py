@@ -1,4 +1,4 @@
-"""Paths: Istio's string forms, and templates by the regular expression of Envoy's `uri_template`."""
+"""Paths: Istio's string forms, and templates as Envoy's `uri_template` matches them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _TEMPLATES = [
 
 @pytest.mark.parametrize(("template", "met", "missed"), _TEMPLATES)
 def test_templates_match_as_envoy_does(template: str, met: list[str], missed: list[str]) -> None:
-    for path, wanted in [*((path, True) for path in met), *((path, False) for path in missed)]:
-        assert path_matcher(template).matches(path) is wanted, path
+    for path, expected in [*((path, True) for path in met), *((path, False) for path in missed)]:
+        assert path_matcher(template).matches(path) is expected, path
         for options in (STRICT, ISTIO):
-            assert matches(operation(paths=[template]), request(path=path), options=options) is wanted, path
-            assert matches(operation(notPaths=[template]), request(path=path), options=options) is not wanted, path
+            assert matches(operation(paths=[template]), request(path=path), options=options) is expected, path
+            assert matches(operation(notPaths=[template]), request(path=path), options=options) is not expected, path
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_templates_match_as_envoy_does(template: str, met: list[str], missed: li
     ],
 )
 def test_other_paths_are_compared_without_query_and_fragment(value: str, met: list[str], missed: list[str]) -> None:
-    for path, wanted in [*((path, True) for path in met), *((path, False) for path in missed)]:
-        assert matches(operation(paths=[value]), request(path=path)) is wanted, path
+    for path, expected in [*((path, True) for path in met), *((path, False) for path in missed)]:
+        assert matches(operation(paths=[value]), request(path=path)) is expected, path
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_trie_finds_every_matching_template_and_few_others() -> None:
         trie.add(text, text)
     paths = {path for _, met, missed in _TEMPLATES for path in (*met, *missed)}
     for path in paths:
-        found = list(trie.find(path))
-        assert {text for text in texts if parse_template(text).matches(path)} <= set(found), path
+        texts_found = list(trie.find(path))
+        assert {text for text in texts if parse_template(text).matches(path)} <= set(texts_found), path
     assert set(trie.find("/x/y")) <= {"/{*}/{*}", "/{**}", "/{**}/b"}
     assert not set(trie.find("z")) - {"/{**}"}

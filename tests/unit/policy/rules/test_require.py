@@ -1,4 +1,4 @@
-"""`require` in AccessPolicy: what it asks of a token, how it is explained, and what can't be meant."""
+"""`require` of AccessPolicy: its requirements on tokens, their explanation, and its faults."""
 
 from __future__ import annotations
 

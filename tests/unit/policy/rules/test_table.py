@@ -1,4 +1,4 @@
-"""The rule table: one view for each workload, made once."""
+"""The rule table: one view per workload, made once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def shops() -> RuleTable:
-    """A policy for each of two namespaces, one for a label, one for all."""
+    """A policy for each of two namespaces, one for a label, and one for all workloads."""
     labelled = policy("web", operation(paths=["/web"]), namespace="a")
     labelled["spec"]["selector"] = {"matchLabels": {"app": "web"}}
     return table(
@@ -29,40 +29,40 @@ def shops() -> RuleTable:
     )
 
 
-def allowed(found: RuleTable, workload: Workload) -> set[str]:
-    view = found.view(workload)
+def allowed(rule_table: RuleTable, workload: Workload) -> set[str]:
+    view = rule_table.view(workload)
     paths = ("/a", "/b", "/all", "/web")
     return {path for path in paths if view.allow.first(Inputs(request(path=path), identity(), STRICT)) is not None}
 
 
 def test_a_view_has_the_policies_that_select_its_workload() -> None:
-    found = shops()
-    assert allowed(found, Workload("a")) == {"/a", "/all"}
-    assert allowed(found, Workload("a", {"app": "web"})) == {"/a", "/all", "/web"}
-    assert allowed(found, Workload("b", {"app": "web"})) == {"/b", "/all"}
-    assert allowed(found, Workload("c")) == {"/all"}
+    rule_table = shops()
+    assert allowed(rule_table, Workload("a")) == {"/a", "/all"}
+    assert allowed(rule_table, Workload("a", {"app": "web"})) == {"/a", "/all", "/web"}
+    assert allowed(rule_table, Workload("b", {"app": "web"})) == {"/b", "/all"}
+    assert allowed(rule_table, Workload("c")) == {"/all"}
 
 
 def test_policies_are_ordered_by_namespace_and_name() -> None:
-    assert [each.ref.name for each in shops().policies] == ["a/a", "a/web", "b/b", "istio-system/all"]
+    assert [policy.ref.name for policy in shops().policies] == ["a/a", "a/web", "b/b", "istio-system/all"]
     unordered = table([policy("a", namespace="n-x"), policy("b", namespace="n")])
-    assert [each.ref.name for each in unordered.policies] == ["n/b", "n-x/a"]
+    assert [policy.ref.name for policy in unordered.policies] == ["n/b", "n-x/a"]
 
 
 def test_a_view_is_made_once_and_shared_by_workloads_with_the_same_policies() -> None:
-    found = shops()
-    assert found.view(Workload("a")) is found.view(Workload("a"))
-    assert found.view(Workload("c")) is found.view(Workload("d", {"x": "y"}))
-    assert found.view(Workload("a")) is not found.view(Workload("b"))
+    rule_table = shops()
+    assert rule_table.view(Workload("a")) is rule_table.view(Workload("a"))
+    assert rule_table.view(Workload("c")) is rule_table.view(Workload("d", {"x": "y"}))
+    assert rule_table.view(Workload("a")) is not rule_table.view(Workload("b"))
 
 
 def test_the_number_of_views_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "MAX_VIEWS", 2)
-    found = shops()
-    first = found.view(Workload("a"))
-    found.view(Workload("b"))
-    found.view(Workload("c"))
-    again = found.view(Workload("a"))
+    rule_table = shops()
+    first = rule_table.view(Workload("a"))
+    rule_table.view(Workload("b"))
+    rule_table.view(Workload("c"))
+    again = rule_table.view(Workload("a"))
     assert again is not first
-    assert allowed(found, Workload("a")) == {"/a", "/all"}
-    assert len(found._views) <= 2
+    assert allowed(rule_table, Workload("a")) == {"/a", "/all"}
+    assert len(rule_table._views) <= 2

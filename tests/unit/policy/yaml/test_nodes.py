@@ -1,4 +1,4 @@
-"""Reading YAML: what is refused, and where it is said to stand."""
+"""YAML nodes: what is refused, and with which position."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def test_empty_documents_are_skipped() -> None:
     ],
 )
 def test_invalid_yaml_is_reported_with_its_position(text: str, fault: str) -> None:
-    found = faults(text)
-    assert len(found) == 1
-    assert found[0].startswith(fault)
-    assert found[0].endswith("; check indentation, quotes and brackets here")
+    reported = faults(text)
+    assert len(reported) == 1
+    assert reported[0].startswith(fault)
+    assert reported[0].endswith("; check indentation, quotes and brackets here")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_a_forbidden_character_is_reported_with_its_position_in_characters(text:
 
 
 def test_documents_before_a_syntax_error_are_still_read() -> None:
-    documents, found = read("a: b\n---\nc: [\n")
+    documents, reported = read("a: b\n---\nc: [\n")
     assert documents == [{"a": "b"}]
-    assert len(found) == 1
+    assert len(reported) == 1
 
 
 def test_every_duplicate_key_is_reported_with_the_line_of_the_first() -> None:
@@ -157,10 +157,10 @@ def test_aliases_are_bounded_by_their_expanded_size() -> None:
     names = "abcdefg"
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]" for m, n in pairwise(names)]
-    found = faults("\n".join(lines) + "\n")
-    assert len(found) == 1
-    assert "aliases expand to too much" in found[0]
-    assert int(found[0].split(":")[1]) <= 6, "the millionth `x` is never walked to"
+    reported = faults("\n".join(lines) + "\n")
+    assert len(reported) == 1
+    assert "aliases expand to too much" in reported[0]
+    assert int(reported[0].split(":")[1]) <= 6, "the millionth `x` is never walked to"
 
 
 def test_aliases_are_counted_per_document() -> None:
@@ -191,12 +191,12 @@ def test_locate_goes_as_deep_as_the_path_exists() -> None:
 
 
 def test_documents_are_read_one_at_a_time() -> None:
-    found: list[Fault] = []
-    documents = iter_documents("f.yaml", "a: b\n---\n[\n", found)
+    reported: list[Fault] = []
+    documents = iter_documents("f.yaml", "a: b\n---\n[\n", reported)
     next(documents)
-    assert found == []
+    assert reported == []
     assert list(documents) == []
-    assert len(found) == 1
+    assert len(reported) == 1
 
 
 def test_the_pure_python_loader_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

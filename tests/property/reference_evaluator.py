@@ -1,8 +1,8 @@
-"""A second reading of authorization policies: slow, obvious, and sharing no code with the compiled one.
+"""A reference evaluator of authorization policies: slow, simple, and without code shared with the compiled rules.
 
-Works on what `yaml.safe_load` gives. Every value becomes the regular expression that Istio and Envoy document for it
-(or a loop), every rule is tried in order, nothing is indexed. What the strict reading can't tell is `None` here and
-falls on the side that does not widen access: an ALLOW is not met, a DENY is.
+It works on the output of `yaml.safe_load`. Every value becomes the regular expression that Istio and Envoy document (or a
+loop), every rule is tried in order, and nothing is indexed. An unknown value in strict mode is `None` and never widens
+access: an ALLOW does not match, a DENY does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
 
 Document = dict[str, Any]
-Place = tuple[str, int]
+RuleId = tuple[str, int]
 """`namespace/name` of a policy, and a rule's number."""
 
 _SEGMENT = r"[A-Za-z0-9\-._~%!$&'()*+,;:@=]"
@@ -32,19 +32,19 @@ _SPACED = ("scope", "permission")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request with its verified identity, under one reading."""
+    """A request with its verified identity and options."""
 
     request: RequestAttributes
     identity: Identity
     options: Options
 
 
-def decide(documents: Iterable[Document], case: Case) -> tuple[str, Place | None]:
-    """`allow` or `deny`, and the rule that decided; None where the default did."""
-    mine = [document for document in documents if _in_force(document, case.options)]
-    mine.sort(key=lambda document: (_namespace(document, case.options), document["metadata"]["name"]))
-    denies = [document for document in mine if _action(document) == "DENY"]
-    allows = [document for document in mine if _action(document) == "ALLOW"]
+def decide(documents: Iterable[Document], case: Case) -> tuple[str, RuleId | None]:
+    """`allow` or `deny`, and the rule that decided; None if the default decided."""
+    in_force = [document for document in documents if _in_force(document, case.options)]
+    in_force.sort(key=lambda document: (_namespace(document, case.options), document["metadata"]["name"]))
+    denies = [document for document in in_force if _action(document) == "DENY"]
+    allows = [document for document in in_force if _action(document) == "ALLOW"]
     place = _first(denies, case, deny=True)
     if place is not None:
         return "deny", place
@@ -67,11 +67,11 @@ def _in_force(document: Document, options: Options) -> bool:
         return False
     if _namespace(document, options) not in (options.workload.namespace, options.root_namespace):
         return False
-    wanted = document["spec"].get("selector", {}).get("matchLabels", {})
-    return all(options.workload.labels.get(key) == value for key, value in wanted.items())
+    labels = document["spec"].get("selector", {}).get("matchLabels", {})
+    return all(options.workload.labels.get(key) == value for key, value in labels.items())
 
 
-def _first(documents: Sequence[Document], case: Case, *, deny: bool) -> Place | None:
+def _first(documents: Sequence[Document], case: Case, *, deny: bool) -> RuleId | None:
     for document in documents:
         namespace = _namespace(document, case.options)
         for number, rule in enumerate(document["spec"].get("rules", ())):
@@ -81,7 +81,7 @@ def _first(documents: Sequence[Document], case: Case, *, deny: bool) -> Place | 
 
 
 def rule_holds(rule: Mapping[str, Any], case: Case, namespace: str, *, deny: bool) -> bool:
-    """Any of `from`, any of `to`, all of `when`; an absent section is met."""
+    """Any of `from`, any of `to`, all of `when`; an absent section matches."""
     parties = (
         [entry["source"] for entry in rule["from"]] if "from" in rule else [{}],
         [entry["operation"] for entry in rule["to"]] if "to" in rule else [{}],
@@ -141,7 +141,7 @@ def _settled(met: bool | None, negated: bool, deny: bool) -> bool:
 
 
 def _met(key: str, values: list[str], case: Case, namespace: str, *, wide: bool) -> bool | None:
-    """Whether any value is met by what the request has under `key`; None where that can't be told."""
+    """Whether any value matches what the request has under `key`; None if unknown."""
     if key in ("source.ip", "remote.ip", "destination.ip"):
         return _in_blocks(_address(key, case), values, case, wide)
     if key == "destination.port":
@@ -192,7 +192,7 @@ def _full(pattern: str, text: str) -> bool:
 
 
 def _lower(text: str) -> str:
-    return re.sub("[A-Z]", lambda found: chr(ord(found.group()) + 32), text)
+    return re.sub("[A-Z]", lambda match: chr(ord(match.group()) + 32), text)
 
 
 def _generic(value: str) -> str:
@@ -233,7 +233,7 @@ def _trust_domain(value: str) -> str:
 
 
 def _with_aliases(value: str, options: Options) -> list[str]:
-    """A whole principal of the mesh's own domain stands for itself in each of the mesh's domains."""
+    """A full principal of the mesh's own domain, in each of the mesh's domains."""
     domains = [options.workload.trust_domain, *options.workload.trust_domain_aliases]
     parts = value.split("/")
     if len(parts) != 5 or parts[0] not in ("cluster.local", *domains):
@@ -247,21 +247,21 @@ def _domain_aliases(value: str, options: Options) -> list[str]:
 
 
 def _hosts(case: Case, wide: bool) -> list[str]:
-    """The authority; where a wide reading is the safe one, also what it is without port and trailing dot."""
+    """The authority; if a wide reading is the safe one, also without port and trailing dot."""
     host = _lower(case.request.host)
     if not host:
         return []
     if case.options.semantics == "istio" or not wide:
         return [host]
-    found = [host]
+    hosts = [host]
     with_port = re.fullmatch(r"(\[.*\]|[^:]*):([0-9]*)", host)
     bare, port = (with_port[1], f":{with_port[2]}") if with_port else (host, "")
-    found += [bare, bare.rstrip("."), bare.rstrip(".") + port]
-    return found
+    hosts += [bare, bare.rstrip("."), bare.rstrip(".") + port]
+    return hosts
 
 
 def _paths(case: Case, wide: bool) -> list[str]:
-    """The path without its query; where a wide reading is the safe one, also decoded, as UTF-8 and as Latin-1."""
+    """The path without its query; if a wide reading is the safe one, also decoded as UTF-8 and as Latin-1."""
     path = re.split("[?#]", case.request.path, maxsplit=1)[0]
     if case.options.semantics == "istio" or not wide:
         return [path]
@@ -271,7 +271,7 @@ def _paths(case: Case, wide: bool) -> list[str]:
 
 
 def _header(name: str, case: Case) -> list[str] | None:
-    """The values as they go on after authentication; None where repeats may have been joined into one."""
+    """The forwarded values; None if repeats may have been joined into one."""
     request, changes = case.request, case.identity.changes
     pseudo = {":method": request.method, ":path": request.path, ":scheme": request.scheme}
     pseudo |= {":authority": request.host, "host": request.host}
@@ -297,11 +297,11 @@ def _header_texts(name: str, case: Case, wide: bool) -> list[str] | None:
         if more is None:
             return None
         texts = [*texts, *more]
-    return [*texts, *(text.strip(" \t") for text in texts)]  # HTTP/2 carries blanks around values, HTTP/1 drops them
+    return [*texts, *(text.strip(" \t") for text in texts)]  # HTTP/2 forwards blanks around values, HTTP/1 drops them
 
 
 def _other_spellings(name: str, case: Case) -> list[str]:
-    """Headers that CGI, WSGI or PHP applications read as the same, unless authentication sets or removes it."""
+    """Headers that CGI, WSGI or PHP applications read as `name`, unless authentication sets or removes it."""
     changes = case.identity.changes
     if name in (*(header for header, _ in changes.set_headers), *changes.remove_headers, "host") or name[0] == ":":
         return []
@@ -329,25 +329,25 @@ def _claim_texts(key: str, case: Case, wide: bool) -> list[str]:
 
 
 def _shows(item: object, wide: bool) -> bool:
-    """Whether what is no string is compared, as a header would show it."""
+    """Whether a value that is not a string is compared as header text."""
     return wide and item is not None
 
 
 def _claim_path(brackets: str) -> list[str]:
-    """Each bracket is one key; where they don't nest, everything between the first and the last is one."""
+    """One key per bracket; if they don't nest, everything between the first and the last bracket is one key."""
     if re.fullmatch(r"(\[[^\[\]]+\])+", brackets):
         return re.findall(r"\[([^\[\]]+)\]", brackets)
     return [brackets[1:-1]]
 
 
-def _metadata(key: str, wanted: str, case: Case) -> bool:
+def _metadata(key: str, value_: str, case: Case) -> bool:
     filter_name, _, rest = key.removeprefix("experimental.").partition("[")
-    held = case.request.metadata.get(filter_name)
-    value = held.get(rest[:-1]) if isinstance(held, dict) else None
-    if wanted.startswith("[") and wanted.endswith("]"):
+    metadata = case.request.metadata.get(filter_name)
+    value = metadata.get(rest[:-1]) if isinstance(metadata, dict) else None
+    if value_.startswith("[") and value_.endswith("]"):
         items = value if isinstance(value, list) else []
-        return any(isinstance(item, str) and _full(_generic(wanted[1:-1]), item) for item in items)
-    return isinstance(value, str) and _full(_generic(wanted), value)
+        return any(isinstance(item, str) and _full(_generic(value_[1:-1]), item) for item in items)
+    return isinstance(value, str) and _full(_generic(value_), value)
 
 
 def _request_principal(value: str, case: Case) -> bool:
@@ -358,14 +358,14 @@ def _request_principal(value: str, case: Case) -> bool:
         return False
     split = re.fullmatch("(.*)/([^/]*)", value, re.DOTALL)
     if value == "*":
-        wanted = ".+", ".+"
+        patterns = ".+", ".+"
     elif value.startswith("*"):
-        wanted = (_generic(split[1]), re.escape(split[2])) if split else (".+", _generic(value))
+        patterns = (_generic(split[1]), re.escape(split[2])) if split else (".+", _generic(value))
     elif value.endswith("*"):
-        wanted = (re.escape(split[1]), _generic(split[2])) if split else (_generic(value), ".+")
+        patterns = (re.escape(split[1]), _generic(split[2])) if split else (_generic(value), ".+")
     else:
-        wanted = (re.escape(split[1]), re.escape(split[2])) if split else (re.escape(value), "")
-    return _full(wanted[0], issuer) and _full(wanted[1], subject)
+        patterns = (re.escape(split[1]), re.escape(split[2])) if split else (re.escape(value), "")
+    return _full(patterns[0], issuer) and _full(patterns[1], subject)
 
 
 def _address(key: str, case: Case) -> str:
@@ -411,7 +411,7 @@ def _in_blocks(text: str, blocks: list[str], case: Case, wide: bool) -> bool | N
 
 
 def _stands_for(text: str) -> list[IPv4Address]:
-    """By the standard library, and for what it does not know by the spelling."""
+    """The embedded IPv4 address, by the standard library or, for forms it does not know, by the spelling."""
     address = ip_address(text)
     if address.version == 4:
         return []
@@ -421,5 +421,5 @@ def _stands_for(text: str) -> list[IPv4Address]:
         return [last] if int(address) > 1 else []
     if groups[:3] == ["0064", "ff9b", "0001"]:
         return [last]
-    found = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-    return [found] if found else []
+    embedded = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+    return [embedded] if embedded else []
