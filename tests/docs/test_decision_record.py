@@ -56,7 +56,7 @@ def test_whatever_is_recorded_is_valid() -> None:
         VALIDATOR.validate(json.loads(line))
 
 
-def test_whatever_stands_in_files_is_valid(tmp_path: Path) -> None:
+def test_every_record_in_a_log_file_is_valid(tmp_path: Path) -> None:
     write_log(tmp_path, 20, max_bytes=4096)
     file = tmp_path / "decisions.jsonl"
     file.write_bytes(file.read_bytes() + b'{"seq":')
@@ -91,7 +91,7 @@ def test_the_document_names_every_field() -> None:
         {"time": "yesterday"},
     ],
 )
-def test_what_is_no_record_is_not_valid(change: dict[str, Any]) -> None:
+def test_anything_but_a_record_is_invalid(change: dict[str, Any]) -> None:
     record = json.loads(record_line(1))
     VALIDATOR.validate(record)
     assert not VALIDATOR.is_valid(record | change)

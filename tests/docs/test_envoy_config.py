@@ -31,7 +31,7 @@ def test_every_part_is_documented() -> None:
     assert [part for part in PARTS if f"| `{part}`" not in PAGE] == []
 
 
-def test_each_default_of_the_tables_is_the_one_that_help_tells() -> None:
+def test_each_default_in_the_tables_is_the_one_in_the_help() -> None:
     defaults = {
         action.option_strings[0]: default[1]
         for action in command()._actions

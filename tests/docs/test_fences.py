@@ -63,7 +63,7 @@ def test_each_block_is_what_it_says(fence: Fence, tmp_path: Path) -> None:
     check(fence, tmp_path)
 
 
-def test_there_is_something_to_check() -> None:
+def test_there_are_blocks_to_check() -> None:
     kinds = [kind_of(fence) for fence in fences()]
     assert len(kinds) >= 50
     assert {"commands", "settings", "policies", "tests", "json", "picture"} <= set(kinds)
@@ -141,7 +141,7 @@ def test_a_command_that_does_not_exist_is_noticed(line: str) -> None:
         check_line(line)
 
 
-def test_commands_are_found_between_their_output_comments_and_continuations() -> None:
+def test_commands_are_separated_from_output_comments_and_continuations() -> None:
     text = "$ make run \\\n    ONCE=1\nmake is what printed this\n$ make test   # all of it\n"
     assert logical_lines(text) == ["make run ONCE=1", "make test   # all of it"]
     assert logical_lines("cat > a <<'EOF'\nnot a command\nEOF\nmake\n") == ["cat > a <<'EOF'", "make"]

@@ -59,7 +59,7 @@ def test_every_line_of_the_registry_is_used() -> None:
     assert [pattern for pattern, check in REGISTRY.items() if check not in used] == []
 
 
-def test_a_file_that_nobody_answers_for_is_noticed() -> None:
+def test_a_file_without_a_check_is_noticed() -> None:
     assert check_of(ROOT / "docs" / "examples" / "new.yaml") is None
     assert check_of(ROOT / "envoy" / "new.yaml") is None
 

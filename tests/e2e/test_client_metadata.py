@@ -124,7 +124,7 @@ def test_a_call_is_decided_and_recorded_whatever_the_client_says_of_traces(stack
     ],
     ids=["no parent", "a long parent", "two parents", "baggage", "what other tracers copy"],
 )
-def test_so_it_is_whatever_else_is_copied(stack: Stack, headers: list[tuple[str, str]]) -> None:
+def test_copied_trace_headers_do_not_change_the_decision(stack: Stack, headers: list[tuple[str, str]]) -> None:
     assert_decided_as_ever(stack, headers)
 
 

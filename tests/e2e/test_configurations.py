@@ -56,9 +56,7 @@ def test_the_annotated_file_says_what_is_printed(kind: str, capsys: pytest.Captu
 
 @pytest.mark.parametrize("kind", STYLES)
 @pytest.mark.parametrize("source", ["annotated", "printed"])
-def test_what_must_never_be_left_to_a_default_is_stated(
-    kind: str, source: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_security_relevant_defaults_are_written_out(kind: str, source: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = shipped(kind) if source == "annotated" else printed(capsys, "--style", STYLES[kind])
     manager, ext_authz = evidence(yaml.safe_load(text))
     assert ext_authz["failure_mode_allow"] is False
@@ -79,7 +77,9 @@ def test_what_must_never_be_left_to_a_default_is_stated(
 
 
 @pytest.mark.parametrize("kind", STYLES)
-def test_both_state_the_same_fields(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_annotated_and_printed_configurations_have_the_same_fields(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def keys(value: Any, path: str = "") -> set[str]:
         if isinstance(value, dict):
             return {path}.union(*(keys(item, f"{path}.{key}") for key, item in value.items()))

@@ -163,7 +163,7 @@ def test_a_signal_ends_it_and_leaves_nothing_running(demo: Demo, number: signal.
     assert _wait_until_gone(str(demo.directory)) == []
 
 
-def test_killed_it_leaves_nothing_running_either_and_the_next_one_starts(demo: Demo, envoy_binary: Path) -> None:
+def test_a_killed_demo_leaves_nothing_running_and_can_be_restarted(demo: Demo, envoy_binary: Path) -> None:
     sockets = (demo.directory / SOCKETS_LINK).readlink()
     assert demo.end(signal.SIGKILL) == -signal.SIGKILL
     assert _wait_until_gone(str(demo.directory)) == []
@@ -199,7 +199,7 @@ def test_a_directory_with_other_files_is_not_emptied(envoy_binary: Path, tmp_pat
     assert precious.read_text() == "keep me"
 
 
-def test_a_port_that_is_none_is_refused(envoy_binary: Path, tmp_path: Path) -> None:
+def test_an_invalid_port_is_refused(envoy_binary: Path, tmp_path: Path) -> None:
     environment = {**_environment(envoy_binary, tmp_path / "demo"), PORT_VARIABLE: "many"}
     done = subprocess.run(
         [*RUN, "--once"], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False

@@ -79,7 +79,7 @@ def endpoints(stack: Stack) -> set[str]:
     return {line[1] for line in lines if line[0] == "zta_authz" and line[-2:] == ["health_flags", "healthy"]}
 
 
-def test_it_allows_denies_and_lets_nobody_in_while_zta_authz_is_down(stack: Stack) -> None:
+def test_it_allows_and_denies_and_fails_closed_while_zta_authz_is_down(stack: Stack) -> None:
     listening = yaml.safe_load((stack.layout.root / "zta-authz.yaml").read_text())["listen"][0]
     expected = {listening} if stack.options.mtls else {f"{listening.removeprefix('unix:')}.{n}" for n in (1, 2)}
     wait_until(lambda: endpoints(stack) == expected, stack.envoy.child)
@@ -99,7 +99,7 @@ def test_it_allows_denies_and_lets_nobody_in_while_zta_authz_is_down(stack: Stac
         wait_until(lambda: stack.send("frontend", ORDERS).status == 200, stack.envoy.child)
 
 
-def test_another_name_than_the_authorizers_denies_everything(envoy_binary: Path, tmp_path: Path) -> None:
+def test_a_server_with_another_name_denies_everything(envoy_binary: Path, tmp_path: Path) -> None:
     with running(tmp_path, StackOptions(envoy=envoy_binary, mtls=Mtls()), kind=PinnedOnAnother) as stack:
         time.sleep(0.5)
         assert stack.send("frontend", ORDERS).status == 503

@@ -94,7 +94,7 @@ class ShowsLittle(Stack):
         return file
 
 
-def test_what_the_filter_does_not_show_us_does_not_reach_the_upstream_either(
+def test_forged_headers_that_the_filter_does_not_send_do_not_reach_the_upstream(
     envoy_binary: Path, tmp_path: Path
 ) -> None:
     """Of what we never saw we remove the names that are ours or that some policy sets."""

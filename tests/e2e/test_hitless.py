@@ -79,7 +79,7 @@ def report(what: str, stack: Stack, load: Load) -> int:
     return lost
 
 
-def test_a_worker_that_is_killed_costs_no_more_than_what_was_in_its_hands(stack: Stack) -> None:
+def test_a_killed_worker_loses_only_the_calls_that_it_was_handling(stack: Stack) -> None:
     with under(Load(stack, lambda: ORDERS, IN_FLIGHT)) as load:
         for _ in range(KILLS):
             served = log_of(stack).count("a worker serves")

@@ -57,7 +57,7 @@ def test_nobody_without_a_certificate_of_the_authority_can_ask(stack: Stack, nam
     ids=["the frontend asks", "only others are allowed", "another server answers"],
 )
 @pytest.mark.parametrize("server", ["grpcio", "fast"])
-def test_a_stranger_at_either_end_denies_everything(
+def test_a_wrong_identity_at_either_end_denies_everything(
     envoy_binary: Path, tmp_path: Path, mtls: Mtls, server: str
 ) -> None:
     with running(tmp_path, StackOptions(mtls=mtls, envoy=envoy_binary, settings={"server": server})) as stack:

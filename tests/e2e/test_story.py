@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("row", STORY, ids=lambda row: row.what)
-def test_each_row_of_the_story_comes_out_as_told(stack: Stack, row: Row) -> None:
+def test_each_row_of_the_demo_has_the_expected_result(stack: Stack, row: Row) -> None:
     assert run_row(stack, row).faults == ()
 
 

@@ -74,7 +74,7 @@ def test_a_check_is_the_child_of_envoys_span_of_the_clients_trace(
     assert (attributes["zta.verdict"], attributes["url.path"]) == (verdict, path)
 
 
-def test_what_envoy_does_not_sample_is_not_traced_but_for_denials(stack: Stack, collector: Collector) -> None:
+def test_unsampled_requests_are_traced_only_if_denied(stack: Stack, collector: Collector) -> None:
     allowed, denied, last = (uuid4().hex for _ in range(3))
     assert sent(stack, allowed, "/orders", flags="00") == 200
     assert sent(stack, denied, "/admin/users", flags="00") == 403

@@ -69,7 +69,7 @@ def test_every_help_text_has_the_exit_statuses_that_are_documented(
         (["check", "--semantics", "x"], "`x`; choose from strict, istio"),
     ],
 )
-def test_what_is_misspelt_gets_the_nearest_that_exists(
+def test_a_misspelt_argument_gets_the_nearest_suggestion(
     capsys: pytest.CaptureFixture[str], arguments: list[str], suggestion: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -79,7 +79,7 @@ def test_what_is_misspelt_gets_the_nearest_that_exists(
     assert suggestion in shown
 
 
-def test_an_option_far_from_all_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_unlike_all_others_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "--zzz\x1b[2J"])
     errors = capsys.readouterr().err

@@ -30,12 +30,12 @@ def verify(*arguments: str) -> int:
     return main(["audit", "verify", "decisions.jsonl", *arguments])
 
 
-def test_a_log_as_it_was_written_is_status_0(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unchanged_log_exits_with_0(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(*SIGNED) == 0
     assert capsys.readouterr().out == "ok: records 1 to 6, 5 decisions, files: 1, checkpoints: 1\n"
 
 
-def test_a_changed_line_is_named_and_status_1(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_line_is_reported_with_status_1(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log.write_bytes(log.read_bytes().replace(b"0" * 31 + b"2", b"0" * 31 + b"9"))
     assert verify() == 1
     out = capsys.readouterr().out.splitlines()
@@ -68,7 +68,7 @@ def test_json_has_every_finding(log: Path, capsys: pytest.CaptureFixture[str]) -
         ("--checkpoints", "checkpoints.jsonl", "--public-key", "checkpoints.jsonl"),
     ],
 )
-def test_what_can_not_be_read_is_status_2(
+def test_unreadable_files_exit_with_2(
     log: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     assert verify(*arguments) == 2
@@ -76,7 +76,7 @@ def test_what_can_not_be_read_is_status_2(
 
 
 @pytest.mark.parametrize("content", [b"", b"no newline, so it might be a torn line"])
-def test_a_file_without_a_record_is_not_called_as_it_was_written(
+def test_a_file_without_records_is_not_reported_as_unchanged(
     log: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     log.write_bytes(content)
@@ -90,7 +90,7 @@ def test_the_private_key_is_not_taken_for_the_public_one(log: Path, capsys: pyte
     assert "openssl pkey" in capsys.readouterr().err
 
 
-def test_what_stands_in_names_does_not_steer_the_terminal(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_can_not_control_the_terminal(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = log.with_name("a\x1b[2J")
     hostile.write_bytes(b"x\n")
     assert main(["audit", "verify", hostile.name]) == 1
@@ -117,13 +117,13 @@ def names(directory: Path, pattern: str) -> list[str]:
     return sorted(file.name for file in directory.glob(pattern))
 
 
-def test_what_the_shell_makes_of_a_star_can_be_verified(log: Path) -> None:
+def test_files_of_a_shell_wildcard_can_be_verified(log: Path) -> None:
     assert (log.parent / "decisions.jsonl.lock").exists()
     assert main(["audit", "verify", *names(log.parent, "decisions.jsonl*"), *SIGNED]) == 0
     assert main(["audit", "verify", "decisions.jsonl.lock"]) == 2
 
 
-def test_a_lock_that_is_not_empty_is_looked_at(log: Path) -> None:
+def test_a_lock_file_with_content_is_read(log: Path) -> None:
     (log.parent / "decisions.jsonl.lock").write_bytes(b"hidden\n")
     assert main(["audit", "verify", *names(log.parent, "decisions.jsonl*")]) == 1
 
@@ -141,7 +141,9 @@ def test_the_logs_of_several_workers_are_verified_one_by_one(workers: Path, caps
     assert "there is no checkpoint of this log" in capsys.readouterr().out
 
 
-def test_one_workers_log_in_anothers_place_is_found(workers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_is_replaced_by_another_workers_is_detected(
+    workers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     second = names(workers, "decisions.worker2.*")
     checkpoints = ["--checkpoints=checkpoints.worker1.jsonl", "--public-key=public.pem"]
     assert main(["audit", "verify", *second, *checkpoints]) == 1
@@ -149,7 +151,7 @@ def test_one_workers_log_in_anothers_place_is_found(workers: Path, capsys: pytes
     assert "another_log" in capsys.readouterr().out
 
 
-def test_a_cut_head_is_found_unless_the_operator_has_it_elsewhere(
+def test_missing_first_records_are_found_unless_first_record_is_given(
     workers: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = names(workers, "decisions.worker2.*")

@@ -29,7 +29,7 @@ def write(folder: Path, name: str, *documents: dict[str, Any]) -> None:
     (folder / name).write_text("\n---\n".join(json.dumps(document, indent=1) for document in documents))
 
 
-def test_policies_with_nothing_wrong_end_with_status_0(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_policies_without_faults_exit_with_0(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", GOOD)
     assert main(["check", "--strict-warnings", "a.yaml"]) == 0
     captured = capsys.readouterr()
@@ -37,7 +37,9 @@ def test_policies_with_nothing_wrong_end_with_status_0(folder: Path, capsys: pyt
     assert captured.err == ""
 
 
-def test_every_fault_of_every_file_is_a_line_with_its_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_fault_of_every_file_is_one_line_with_its_location(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(folder, "a.yaml", {**GOOD, "knd": "x"})
     (folder / "b.yaml").write_text("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicys\n")
     assert main(["check", "."]) == 2
@@ -49,7 +51,7 @@ def test_every_fault_of_every_file_is_a_line_with_its_place(folder: Path, capsys
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--strict-warnings"], 1)])
-def test_warnings_end_with_status_1_only_where_that_is_asked(
+def test_warnings_exit_with_1_only_with_strict_warnings(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
 ) -> None:
     write(folder, "a.yaml", *SHADOWED)
@@ -60,7 +62,7 @@ def test_warnings_end_with_status_1_only_where_that_is_asked(
     assert last == "ok (files: 1, policies: 2, rules: 2, warnings: 1, notes: 0)"
 
 
-def test_what_is_only_to_be_known_is_no_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_is_not_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", OPEN)
     assert main(["check", "a.yaml", "--strict-warnings"]) == 0
     assert "a.yaml:10: info: rule 0 of `default/open`: it requires no identity" in capsys.readouterr().out
@@ -72,7 +74,7 @@ def test_warnings_of_loading_count_too(folder: Path, capsys: pytest.CaptureFixtu
     assert "warning: `notPrincipals` alone admits callers" in capsys.readouterr().out
 
 
-def test_json_says_everything_in_documented_fields(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_whole_explanation_in_documented_fields(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", *SHADOWED, NOT_ALONE)
     assert main(["check", "a.yaml", "--output", "json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -96,7 +98,7 @@ def test_json_says_everything_in_documented_fields(folder: Path, capsys: pytest.
     assert set(document) == set(shadowed)
 
 
-def test_json_says_faults_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_faults_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", {**GOOD, "knd": "x"})
     assert main(["check", "a.yaml", "missing", "--output", "json"]) == 2
     captured = capsys.readouterr()
@@ -121,14 +123,16 @@ def test_wrong_settings_are_faults(folder: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("settings.yaml:1:12: `semantics`")
 
 
-def test_the_reading_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_semantics_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", policy("p", source(principals=["cluster.local/ns/default/sa/web x"])))
     assert main(["check", "a.yaml", "--strict-warnings"]) == 1
     assert "not a valid SPIFFE ID [never_matches]" in capsys.readouterr().out
     assert main(["check", "a.yaml", "--strict-warnings", "--semantics", "istio"]) == 0
 
 
-def test_paths_that_are_refused_are_named_only_where_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ambiguous_paths_are_reported_only_if_they_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(folder, "a.yaml", policy("p", {**WEB, **operation(paths=["/a//b"])}))
     (folder / "settings.yaml").write_text("paths: {ambiguous: accept}\n")
     assert main(["check", "a.yaml", "--strict-warnings"]) == 1
@@ -144,7 +148,7 @@ def test_labels_are_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "--label" in capsys.readouterr().err
 
 
-def test_what_policies_say_can_not_steer_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_of_policies_can_not_control_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "a.yaml", policy("p", {**WEB, **operation(paths=["/[red]\x1b[2J?"])}))
     main(["check", "a.yaml"])
     out = capsys.readouterr().out
@@ -152,7 +156,7 @@ def test_what_policies_say_can_not_steer_the_terminal(folder: Path, capsys: pyte
     assert "/[red]\\x1b[2J?" in out
 
 
-def test_what_is_not_read_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_skipped_files_and_documents_are_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "team").mkdir()
     write(folder, "team/a.YAML", GOOD, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}})
     (folder / "team" / "b.txt").write_text("b")
@@ -186,7 +190,7 @@ AUTHENTICATION = {
         ({"issuer": "https://iss.example"}, None),
     ],
 )
-def test_keys_that_the_settings_never_let_us_fetch_are_warned_of(
+def test_keys_that_the_settings_do_not_permit_to_fetch_are_warned_of(
     folder: Path, capsys: pytest.CaptureFixture[str], rule: dict[str, Any], message: str | None
 ) -> None:
     write(folder, "a.yaml", GOOD, {**AUTHENTICATION, "spec": {"jwtRules": [rule]}})

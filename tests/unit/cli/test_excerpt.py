@@ -67,7 +67,7 @@ def test_a_source_that_is_no_file_has_none(source: str) -> None:
     assert Excerpts().of(Fault(source, 1, 1, "wrong")) == []
 
 
-def test_excerpts_of_a_flood_of_faults_are_bounded(tmp_path: Path) -> None:
+def test_the_number_of_excerpts_is_limited(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a\n" * 200)
     excerpts = Excerpts()

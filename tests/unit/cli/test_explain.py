@@ -59,7 +59,7 @@ def test_an_allow_names_its_rule_and_ends_with_status_0(explain: Any) -> None:
     assert (answer["apiVersion"], answer["kind"], answer["at"]) == ("zta.dev/v1", "Explanation", time_text(NOW))
 
 
-def test_a_denial_names_what_was_missing_and_ends_with_status_1(explain: Any) -> None:
+def test_a_denial_lists_the_failed_clauses_and_exits_with_1(explain: Any) -> None:
     status, answer = explain({"method": "PUT", "principal": FRONTEND}, SHOP)
     assert (status, answer["verdict"], answer["reason"]) == (1, "deny", "no_matching_policy")
     (miss,) = answer["nearest"]
@@ -71,13 +71,13 @@ def test_a_denial_names_what_was_missing_and_ends_with_status_1(explain: Any) ->
     assert miss["failed"] == ["methods: saw `PUT`, rule has `GET`"]
 
 
-def test_a_deny_rule_is_named_with_its_place(explain: Any) -> None:
+def test_a_deny_rule_is_shown_with_its_location(explain: Any) -> None:
     status, answer = explain({"path": "/admin/x", "principal": FRONTEND}, SHOP, NO_ADMIN)
     assert (status, answer["reason"], answer["policy"]) == (1, "deny_policy", "default/no-admin")
     assert answer["places"] == [{"source": "policies.yaml", "line": 3}]
 
 
-def test_two_policies_of_one_name_are_both_named(explain: Any) -> None:
+def test_policies_that_share_a_name_are_both_located(explain: Any) -> None:
     access = {**SHOP, "apiVersion": "zta.dev/v1", "kind": "AccessPolicy"}
     _, answer = explain({"principal": FRONTEND}, SHOP, access)
     assert sorted(place["line"] for place in answer["places"]) == [1, 3]
@@ -88,12 +88,12 @@ def test_without_a_principal_nobody_is_assumed(explain: Any) -> None:
     assert (status, answer["identity"]["principal"], answer["identity"]["assumed"]) == (1, None, [])
 
 
-def test_an_assumed_principal_that_is_none_is_refused_by_the_core(explain: Any) -> None:
+def test_an_invalid_assumed_principal_is_refused_by_the_core(explain: Any) -> None:
     status, answer = explain({"principal": "spiffe://UPPER/x"}, SHOP)
     assert (status, answer["reason"]) == (1, "peer_spiffe_id_invalid")
 
 
-def test_istios_reading_takes_other_names_too(explain: Any) -> None:
+def test_istio_semantics_accept_other_names(explain: Any) -> None:
     any_peer = policy("any", source(principals=["*"]))
     status, answer = explain({"principal": "client.example"}, any_peer, arguments=("--semantics", "istio"))
     assert (status, answer["identity"]["principal"]) == (0, "client.example")
@@ -204,7 +204,7 @@ def test_a_recorded_check_request_is_recognised(
     assert main(known) == 1  # in strict reading the proxy's word is not enough, and nothing is assumed of a recording
 
 
-def test_a_file_that_is_no_check_request_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_without_a_check_request_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "policies.yaml").write_text(json.dumps(SHOP))
     (tmp_path / "request").write_text("method: GET\n")
     arguments = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request"), "--binary"]
@@ -218,7 +218,9 @@ def test_a_request_can_come_from_standard_input(explain: Any, monkeypatch: pytes
     assert main(["explain", "--policies", "policies.yaml", "--request", "-"]) == 0
 
 
-def test_faults_of_policies_and_request_are_told_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_policies_and_request_are_reported_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "policies.yaml").write_text("kind: x\n")
     (tmp_path / "request.yaml").write_text("methd: GET\n")
     names = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request.yaml")]
@@ -228,7 +230,7 @@ def test_faults_of_policies_and_request_are_told_together(tmp_path: Path, capsys
     assert "request.yaml:1:1: unknown field `methd` in a request; did you mean `method`?" in err
 
 
-def test_faults_are_json_where_that_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_are_printed_as_json_if_requested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--policies", "none", "--request", str(tmp_path / "none"), "--output", "json"]) == 2
     answer = json.loads(capsys.readouterr().out)
     assert answer["kind"] == "Faults"
@@ -243,7 +245,7 @@ def test_a_time_needs_its_offset(time: str, capsys: pytest.CaptureFixture[str]) 
     assert "RFC 3339" in capsys.readouterr().err
 
 
-def test_rules_that_match_without_deciding_are_told(explain: Any) -> None:
+def test_rules_that_match_without_deciding_are_listed(explain: Any) -> None:
     audit = policy("watch", operation(methods=["GET"]), action="AUDIT")
     _, answer = explain({"principal": FRONTEND}, SHOP, audit)
     assert answer["matchedWithoutDeciding"] == [
@@ -251,20 +253,20 @@ def test_rules_that_match_without_deciding_are_told(explain: Any) -> None:
     ]
 
 
-def test_no_allow_rule_for_the_workload_is_told(explain: Any) -> None:
+def test_a_workload_without_allow_rules_is_noted(explain: Any) -> None:
     shop = policy("shop", {}, namespace="default")
     _, answer = explain({"principal": FRONTEND}, shop, arguments=("--namespace", "other", "--label", "app=x"))
     assert answer["notes"] == ["no ALLOW rule selects this workload (namespace `other`, labels: app=x)"]
 
 
-def test_a_caller_that_is_no_spiffe_id_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_caller_must_be_a_spiffe_id(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["explain", "--request", "-", "--caller", "envoy"])
     assert ended.value.code == 2
     assert "--caller: a SPIFFE ID starts with `spiffe://`" in capsys.readouterr().err
 
 
-def test_a_shared_authorizer_is_told_which_proxy_asks(explain: Any) -> None:
+def test_the_caller_option_selects_the_workload_of_a_shared_authorizer(explain: Any) -> None:
     Path("settings.yaml").write_text(
         "workloads: [{principal: spiffe://cluster.local/ns/default/sa/shop, namespace: default}]\n"
     )
@@ -276,7 +278,7 @@ def test_a_shared_authorizer_is_told_which_proxy_asks(explain: Any) -> None:
     assert explain(request, SHOP, arguments=(*config, "--caller", "spiffe://cluster.local/ns/default/sa/shop"))[0] == 0
 
 
-def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_output_explains_the_decision(capsys: pytest.CaptureFixture[str]) -> None:
     names = [
         "--policies",
         str(EXAMPLES / "policies"),
@@ -297,7 +299,7 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[5] == "    methods: saw `DELETE`, rule has `GET`, `POST`"
 
 
-def test_text_tells_detail_token_and_notes(
+def test_text_shows_detail_token_and_notes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -379,7 +381,7 @@ REVOCATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str
 
 
 @pytest.mark.parametrize(("asked", "bad", "good", "reason"), REVOCATIONS.values(), ids=REVOCATIONS.keys())
-def test_what_is_assumed_is_revoked_as_the_service_would(
+def test_assumed_identities_are_subject_to_revocation(
     explain: Any, asked: dict[str, Any], bad: dict[str, Any], good: dict[str, Any], reason: str
 ) -> None:
     status, answer = explain(asked, EVERYBODY, TOKENS_OF_ISS, bad, arguments=tuple(AT))
@@ -401,7 +403,7 @@ def test_what_is_assumed_is_revoked_as_the_service_would(
     ],
     ids=["serial numbers", "older certificates", "keys"],
 )
-def test_revocations_that_nothing_assumed_can_show_are_named(
+def test_revocations_that_can_not_be_checked_for_assumed_identities_are_noted(
     explain: Any, asked: dict[str, Any], document: dict[str, Any], note: str
 ) -> None:
     def notes(*documents: dict[str, Any]) -> list[str]:
@@ -414,7 +416,7 @@ def test_revocations_that_nothing_assumed_can_show_are_named(
 
 
 @pytest.mark.parametrize("at", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"])
-def test_a_time_that_is_in_no_year_somewhere_is_refused(at: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_without_a_valid_year_in_some_time_zone_is_refused(at: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["explain", "--request", "-", "--at", at])
     assert ended.value.code == 2
@@ -423,7 +425,7 @@ def test_a_time_that_is_in_no_year_somewhere_is_refused(at: str, capsys: pytest.
 
 @pytest.mark.parametrize("value", ["9" * 400, "-1", ".nan", ".inf", "true", "soon"])
 @pytest.mark.parametrize("name", ["iat", "nbf", "exp"])
-def test_an_assumed_claim_that_is_no_time_is_a_fault(explain: Any, name: str, value: str) -> None:
+def test_an_assumed_time_claim_must_be_a_time(explain: Any, name: str, value: str) -> None:
     written = f"claims: {{iss: a, sub: ann, {name}: {value}}}"
     status, answer = explain(written, EVERYBODY)
     (fault,) = answer["faults"]
@@ -432,7 +434,7 @@ def test_an_assumed_claim_that_is_no_time_is_a_fault(explain: Any, name: str, va
 
 
 @pytest.mark.parametrize("value", ["9" * 400, "-1" + "0" * 309, ".nan", ".inf", "[1, {b: .nan}]"])
-def test_an_assumed_claim_with_a_number_that_no_token_has_is_a_fault(explain: Any, value: str) -> None:
+def test_an_assumed_claim_with_an_invalid_number_is_a_fault(explain: Any, value: str) -> None:
     """It ended in a traceback where a rule or a header read the claim."""
     written = f"claims: {{iss: a, sub: ann, n: {value}}}"
     status, answer = explain(written, EVERYBODY)
@@ -448,7 +450,7 @@ def test_an_assumed_audience_is_a_string_or_a_list_of_strings(explain: Any, valu
     assert explain("claims: {iss: a, sub: ann, aud: [a, b]}", EVERYBODY)[0] == 0
 
 
-def test_a_binding_that_nothing_assumed_can_show_is_named(explain: Any) -> None:
+def test_a_token_binding_that_can_not_be_checked_is_noted(explain: Any) -> None:
     def notes(**claims: Any) -> list[str]:
         return [n for n in explain({"claims": {**ANN, **claims}}, EVERYBODY)[1]["notes"] if n.startswith("not checked")]
 
@@ -461,7 +463,7 @@ def test_a_binding_that_nothing_assumed_can_show_is_named(explain: Any) -> None:
     [(Signer(), "its signature is valid"), (Signer(number=77), "not verified")],
     ids=["ours", "forged"],
 )
-def test_whom_a_refused_token_names_is_said_with_what_that_is_worth(
+def test_a_refused_token_is_shown_with_its_issuer_and_whether_it_was_verified(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], signer: Signer, how: str
 ) -> None:
     token = signer.token(iss=ANN["iss"], sub="ann", exp=NOW - 100)

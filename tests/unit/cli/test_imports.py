@@ -19,7 +19,7 @@ def imported(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", [("--version",), ("serve", "--help")])
-def test_what_needs_nothing_imports_nothing(arguments: tuple[str, ...]) -> None:
+def test_version_and_help_import_no_heavy_module(arguments: tuple[str, ...]) -> None:
     assert imported(*arguments) & HEAVY == set()
 
 

@@ -43,7 +43,7 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.Cap
     assert "usage: zta-authz" in capsys.readouterr().err
 
 
-def test_faults_end_with_status_2_and_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_exit_with_2_and_print_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("policis: [a]\nsemantics: lax\n")
     assert main(["serve", "--config", str(file)]) == 2
@@ -55,7 +55,7 @@ def test_faults_end_with_status_2_and_a_line_each(tmp_path: Path, capsys: pytest
     ]
 
 
-def test_a_relative_path_that_leads_nowhere_is_told_with_the_directory_it_counts_from(
+def test_a_missing_relative_path_is_reported_with_the_current_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def test_a_relative_path_that_leads_nowhere_is_told_with_the_directory_it_counts
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, output: str) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path, output: str) -> None:
     rules = [{"to": [{"operation": {"paths": [f"/{number}"]}}]} for number in range(500)]
     spec = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "p"}}
     (tmp_path / "p.yaml").write_text(json.dumps({**spec, "spec": {"rules": rules}}))
@@ -95,7 +95,7 @@ def test_a_full_disk_is_named_and_no_traceback(tmp_path: Path, command: list[str
     )
 
 
-def test_a_standard_output_that_is_closed_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_standard_output_is_not_an_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(_POLICY)
     command = f"exec {sys.executable} -m zta_authz check {tmp_path} >&-"
     ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
@@ -110,13 +110,13 @@ def test_serving_needs_a_standard_output() -> None:
     assert ended.stderr.startswith(b"standard output: is closed")
 
 
-def test_a_label_without_a_value_is_told_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_without_a_value_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "--label", "app"])
     assert "--label: write KEY=VALUE, for example app=hatshop" in capsys.readouterr().err
 
 
-def test_what_stands_in_a_file_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_of_a_file_can_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_faults([Fault("a\nb", 1, 1, "unknown field `\x1b[2Jx\u202e\udcff`")])
     assert capsys.readouterr().err == "a\\nb:1:1: unknown field `\\x1b[2Jx\\u202e\\udcff`\n"
 

@@ -35,7 +35,7 @@ def missed(answer: Any) -> list[tuple[str, int, str]]:
     return [(rule["policy"], rule["rule"], rule["action"]) for rule in answer["notReached"]]
 
 
-def test_rules_that_decide_no_test_are_listed_with_their_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rules_that_no_test_reaches_are_listed_with_their_location(capsys: pytest.CaptureFixture[str]) -> None:
     suite("a_test.yaml", {"method": "GET", "path": "/a"})
     answer = coverage(capsys)
     assert (answer["rules"], answer["reached"]) == (5, 2), (
@@ -49,7 +49,7 @@ def test_rules_that_decide_no_test_are_listed_with_their_place(capsys: pytest.Ca
     assert answer["notReached"][0]["source"] == "policies.yaml"
 
 
-def test_a_denial_reaches_its_rule_and_all_documents_count_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_denial_covers_its_rule_and_documents_are_counted_together(capsys: pytest.CaptureFixture[str]) -> None:
     suite("a_test.yaml", {"method": "GET", "path": "/a"}, {"path": "/admin"})
     suite("b_test.yaml", {"method": "HEAD", "path": "/b"})
     assert coverage(capsys) == {"rules": 5, "reached": 5, "notReached": []}
@@ -68,7 +68,7 @@ def test_text_names_each_rule_and_says_how_many_were_reached(capsys: pytest.Capt
     assert lines[-2] == "1 of 5 rules reached"
 
 
-def test_without_the_option_nothing_is_said_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_coverage_is_printed_only_with_the_option(capsys: pytest.CaptureFixture[str]) -> None:
     suite("a_test.yaml", {"method": "GET"})
     assert main(["test", ".", "--output", "json"]) == 0
     assert "coverage" not in json.loads(capsys.readouterr().out)

@@ -56,7 +56,7 @@ def test_passing_tests_are_a_line_each(write: Any, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "pass  shop_test.yaml:8  get\n1 tests: 1 passed, 0 failed\n"
 
 
-def test_a_failure_shows_what_differs_and_why(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_shows_the_differences_and_the_explanation(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET, PUT)
     assert main(["test", "."]) == 1
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -73,7 +73,7 @@ def test_a_failure_shows_what_differs_and_why(write: Any, capsys: pytest.Capture
     assert lines[-1] == "2 tests: 1 passed, 1 failed"
 
 
-def test_only_what_is_expected_is_compared(write: Any) -> None:
+def test_only_expected_fields_are_compared(write: Any) -> None:
     write({**PUT, "expect": {"verdict": "deny"}})
     assert main(["test", "."]) == 0
     write({**PUT, "expect": {"verdict": "deny", "reason": "deny_policy"}})
@@ -89,7 +89,7 @@ def test_each_expectation_can_fail(write: Any, wrong: dict[str, Any]) -> None:
     assert main(["test", "."]) == 1
 
 
-def test_json_says_every_outcome(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_result(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET, PUT)
     assert main(["test", ".", "--output", "json"]) == 1
     answer = json.loads(capsys.readouterr().out)
@@ -101,7 +101,7 @@ def test_json_says_every_outcome(write: Any, capsys: pytest.CaptureFixture[str])
     assert failed["decision"]["nearest"][0]["failed"] == ["methods: saw `PUT`, rule has `GET`"]
 
 
-def test_junit_tells_failures_and_escapes_what_xml_can_not_hold(write: Any) -> None:
+def test_junit_reports_failures_and_escapes_invalid_xml_characters(write: Any) -> None:
     write(GET, {**PUT, "name": 'a "<put>" & \u0007\ud800', "request": {**PUT["request"], "path": "/\u0000<x>"}})
     Path("shop_test.yaml").write_text(Path("shop_test.yaml").read_text().replace("\\ud800", "\\x01"))
     assert main(["test", ".", "--junit", "report.xml"]) == 1
@@ -115,7 +115,7 @@ def test_junit_tells_failures_and_escapes_what_xml_can_not_hold(write: Any) -> N
     assert "verdict: expected allow, got deny" in (failure.text or "")
 
 
-def test_junit_does_not_look_clean_where_nothing_could_be_run(write: Any) -> None:
+def test_junit_reports_errors_if_no_test_could_run(write: Any) -> None:
     write(GET, policies=["missing.yaml"])
     assert main(["test", ".", "--junit", "report.xml"]) == 2
     (suite,) = ElementTree.parse("report.xml").getroot()
@@ -145,7 +145,7 @@ def test_no_tests_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert "the file has no test" in capsys.readouterr().err
 
 
-def test_options_choose_reading_and_workload(write: Any) -> None:
+def test_options_choose_semantics_and_workload(write: Any) -> None:
     write({**GET, "request": {"principal": "client.example"}}, policies=["any.yaml"])
     Path("any.yaml").write_text(json.dumps(policy("any", source(principals=["*"]), namespace="shop")))
     assert main(["test", "."]) == 1
@@ -212,7 +212,7 @@ def test_each_test_can_have_its_own_time(write: Any) -> None:
         ({"tests": [{**GET, "request": {"path": 7}}]}, "`path` has the integer `7` where a string is expected"),
     ],
 )
-def test_what_is_wrong_with_a_test_is_a_fault_with_its_place(
+def test_faults_of_a_test_have_their_location(
     write: Any, capsys: pytest.CaptureFixture[str], change: dict[str, Any], fault: str
 ) -> None:
     write(GET, **change)
@@ -223,7 +223,7 @@ def test_what_is_wrong_with_a_test_is_a_fault_with_its_place(
     assert "shop_test.yaml:" in captured.err or "missing" in fault
 
 
-def test_faults_of_all_files_are_told_together(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_all_files_are_reported_together(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET, name="a_test.yaml", knd="x")
     write(GET, name="b_test.yaml", policies=["broken.yaml"])
     Path("broken.yaml").write_text("kind: x\n")
@@ -233,7 +233,7 @@ def test_faults_of_all_files_are_told_together(write: Any, capsys: pytest.Captur
     assert all(name in err for name in ("a_test.yaml:", "broken.yaml:1:1", "c_test.yaml:1:1: the file is not UTF-8"))
 
 
-def test_a_revoked_principal_is_denied_in_tests_too_and_what_is_not_judged_is_said(
+def test_a_revoked_principal_is_denied_in_policy_tests_and_skipped_checks_are_noted(
     write: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def revoke(*ids: str) -> None:
@@ -282,22 +282,20 @@ def test_a_filter_runs_only_tests_of_that_name(write: Any, capsys: pytest.Captur
     assert main(["test", "."]) == 1
 
 
-def test_a_filter_that_no_test_has_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_filter_that_matches_no_test_is_a_fault(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET)
     assert main(["test", ".", "--filter", "r*"]) == 2
     assert "no test name matches `r*`" in capsys.readouterr().err
 
 
-def test_watching_is_not_for_machines(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_can_not_be_combined_with_json_or_junit(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write(GET)
     with pytest.raises(SystemExit):
         main(["test", ".", "--watch", "-o", "json"])
     assert "--watch can't be combined with" in capsys.readouterr().err
 
 
-def test_watching_runs_again_after_a_change_of_policies_also_where_they_were_wrong_at_first(
-    write: Any, tmp_path: Path
-) -> None:
+def test_watching_runs_again_after_a_change_even_if_the_policies_had_faults(write: Any, tmp_path: Path) -> None:
     write(GET)
     (tmp_path / "tests").mkdir()
     test = (tmp_path / "shop_test.yaml").rename(tmp_path / "tests" / "shop_test.yaml")

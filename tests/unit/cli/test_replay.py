@@ -141,7 +141,7 @@ def test_the_text_names_policies_and_shows_examples(files: Files, capsys: pytest
         ("{when: [{key: request.auth.audiences, values: ['a']}]}", "request.auth.audiences"),
     ],
 )
-def test_what_a_log_does_not_say_is_undecidable_and_named(
+def test_rules_on_unrecorded_data_are_undecidable_and_reported(
     files: Files, capsys: pytest.CaptureFixture[str], clause: str, needs: str
 ) -> None:
     files.log.write_bytes(line("/a", token=True))
@@ -162,7 +162,7 @@ def test_what_a_log_does_not_say_is_undecidable_and_named(
         "{when: [{key: destination.ip, values: ['10.0.0.2']}]}",
     ],
 )
-def test_what_a_log_says_is_decided(files: Files, capsys: pytest.CaptureFixture[str], clause: str) -> None:
+def test_rules_on_recorded_data_are_decided(files: Files, capsys: pytest.CaptureFixture[str], clause: str) -> None:
     files.log.write_bytes(line("/a", token=True, allowed=False))
     files.policies(clause)
     status, answer = files.json(capsys)
@@ -176,7 +176,7 @@ def test_without_a_token_rules_on_claims_are_decided(files: Files, capsys: pytes
     assert files.json(capsys)[1]["summary"]["changed"] == 1
 
 
-def test_masked_fields_are_not_taken_for_what_they_hide(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masked_fields_are_treated_as_unknown(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     files.log.write_bytes(line("/a", principal="hmac-sha256:00"))
     files.policies("{from: [{source: {principals: ['cluster.local/ns/default/sa/frontend']}}]}")
     assert files.json(capsys)[1]["undecidable"] == [{"needs": "principals", "count": 1}]
@@ -185,16 +185,14 @@ def test_masked_fields_are_not_taken_for_what_they_hide(files: Files, capsys: py
     assert files.json(capsys)[1]["undecidable"] == [{"needs": "principals", "count": 1}]
 
 
-def test_what_was_refused_before_any_rule_was_asked_is_only_counted(
-    files: Files, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_requests_refused_before_policies_are_only_counted(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     files.log.write_bytes(line("/a", allowed=False, reason=Reason.TOKEN_EXPIRED))
     files.policies(to("/a"))
     status, answer = files.json(capsys)
     assert (status, answer["summary"]["refused"]) == (0, 1)
 
 
-def test_events_of_the_log_are_passed_over_and_what_is_no_record_is_told(
+def test_log_events_are_skipped_and_lines_that_are_not_records_are_reported(
     files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
     event = b'{"seq": 1, "schema": "zta.dev/audit-log/v1", "event": "open"}\n'
@@ -238,9 +236,7 @@ def test_check_requests_are_decided_by_both_sets(files: Files, capsys: pytest.Ca
     assert answer["changes"][0]["examples"][0]["path"] == "/a"
 
 
-def test_check_requests_can_be_compared_with_a_set_that_is_named(
-    files: Files, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_requests_can_be_compared_with_given_policies(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     recorded = files.directory / "a.bin"
     recorded.write_bytes(check_request(path="/b").SerializeToString())
     files.policies(to("/b"))
@@ -263,9 +259,7 @@ def test_the_time_of_the_request_decides_unless_another_is_given(
     assert files.json(capsys, str(recorded), "--at", "2025-01-01T00:00:00Z")[0] == 0
 
 
-def test_without_policies_in_force_to_compare_with_it_says_how_to_name_them(
-    files: Files, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_requests_without_old_policies_get_a_hint(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     recorded = files.directory / "a.bin"
     recorded.write_bytes(check_request(path="/b").SerializeToString())
     files.policies(to("/b"))
@@ -274,7 +268,7 @@ def test_without_policies_in_force_to_compare_with_it_says_how_to_name_them(
 
 
 @pytest.mark.parametrize("content", [b"\x00\x01\x02", b"", b'{"a": 1}\n'])
-def test_what_holds_no_decisions_ends_with_2(files: Files, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+def test_files_without_decisions_exit_with_2(files: Files, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
     files.log.write_bytes(content)
     (files.directory / "old.yaml").write_text(allow_path("old", "/b"))
     files.policies(to("/a"))
@@ -303,7 +297,7 @@ def test_broken_policies_and_absent_files_end_with_2(files: Files, capsys: pytes
         ({"subjects": [{"subject": "alice", "issuer": "https://other.example"}]}, True, False),
     ],
 )
-def test_what_is_recorded_of_a_caller_is_revoked_by_the_new_set(
+def test_recorded_callers_are_revoked_by_the_new_policies(
     files: Files, capsys: pytest.CaptureFixture[str], entries: dict[str, Any], token: bool, changes: bool
 ) -> None:
     files.log.write_bytes(line("/a", token=token))
@@ -315,7 +309,7 @@ def test_what_is_recorded_of_a_caller_is_revoked_by_the_new_set(
 
 
 @pytest.mark.parametrize("port", ["9" * 5000, "\u00b2", "-1", ""])
-def test_a_recorded_port_that_is_none_is_no_address(
+def test_a_recorded_address_with_an_invalid_port_is_ignored(
     files: Files, capsys: pytest.CaptureFixture[str], port: str
 ) -> None:
     files.log.write_bytes(line("/a", source=f"10.0.0.1:{port}"))
@@ -323,7 +317,7 @@ def test_a_recorded_port_that_is_none_is_no_address(
     assert files.json(capsys)[1]["summary"]["same"] == 1
 
 
-def test_the_lock_beside_a_log_is_passed_over(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lock_file_of_a_log_is_skipped(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     """A shell names it too: `replay decisions.jsonl*`."""
     lock = files.log.with_name(files.log.name + ".lock")
     lock.touch()

@@ -59,7 +59,7 @@ def test_it_is_decided_as_the_same_request_in_a_file(capsys: pytest.CaptureFixtu
     assert explain(capsys, "GET", "/a", *repeated, *at) == in_file
 
 
-def test_a_wrong_part_of_it_is_a_fault_as_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_argument_is_a_fault_as_in_a_request_file(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = ("--source-ip", "1.2", "--header", "a b=1", "--claim", "iat=soon")
     status, answer = explain(capsys, "GET", *wrong)
     assert (status, answer["kind"]) == (2, "Faults")
@@ -79,7 +79,7 @@ def test_a_wrong_part_of_it_is_a_fault_as_in_a_file(capsys: pytest.CaptureFixtur
         (["GET", "--header", "=x"], "write NAME=VALUE, for example x-team=orders"),
     ],
 )
-def test_wrong_usage_says_what_to_write(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_wrong_usage_gets_a_hint(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["explain", *arguments])
     assert ended.value.code == 2

@@ -65,7 +65,7 @@ metadata: {envoy.filters.http.x: {k: [a]}}
     assert subject.evidence.principal == ""
 
 
-def test_what_is_left_out_is_absent() -> None:
+def test_omitted_fields_are_absent() -> None:
     subject = read("{}")
     assert (subject.request.method, subject.request.path, subject.request.host) == ("GET", "/", "")
     assert (subject.assumed, len(subject.request.headers), subject.caller) == ((), 0, "")
@@ -75,7 +75,7 @@ def test_an_empty_path_can_be_asked_for() -> None:
     assert read('path: ""').request.path == ""
 
 
-def test_a_principal_with_a_certificate_is_the_proxys_word() -> None:
+def test_a_principal_with_a_certificate_is_compared_with_it() -> None:
     subject = read("principal: spiffe://td/x\ncertificate: |\n  -----BEGIN CERTIFICATE-----\n  +/=\n")
     assert (subject.principal, subject.evidence.principal, subject.assumed) == ("", "spiffe://td/x", ())
     assert unquote(subject.evidence.certificate) == "-----BEGIN CERTIFICATE-----\n+/=\n"
@@ -120,7 +120,7 @@ def test_a_token_is_sent_as_a_bearer_token() -> None:
         ("contextExtensions: [x]", "1:20: `contextExtensions` is a list where a mapping of strings is expected"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(text: str, fault: str) -> None:
+def test_faults_of_a_request_have_their_location(text: str, fault: str) -> None:
     assert fault in "\n".join(faults(text))
 
 
@@ -141,7 +141,7 @@ def test_a_secret_is_not_shown_by_accident() -> None:
         (b"#" * (1024 * 1024 + 1), "is larger than 1024 KiB"),
     ],
 )
-def test_files_that_hold_no_request_are_faults(tmp_path: Path, content: bytes, fault: str) -> None:
+def test_files_without_a_single_request_are_faults(tmp_path: Path, content: bytes, fault: str) -> None:
     (tmp_path / "request").write_bytes(content)
     with pytest.raises(FaultsError) as caught:
         load_request(str(tmp_path / "request"), binary=False)

@@ -52,11 +52,11 @@ def files(tmp_path: Path, bundle: str) -> Settings:
         (HATSHOP + document(OVER), ["trust bundle"]),
     ],
 )
-def test_authorities_of_a_document_that_are_over(policies: str, expected: list[str]) -> None:
+def test_expired_authorities_of_a_document_are_warned_of(policies: str, expected: list[str]) -> None:
     assert warned(policies) == expected
 
 
-def test_authorities_of_a_file_that_are_over_and_a_file_that_is_not_here(tmp_path: Path) -> None:
+def test_expired_authorities_of_a_file_are_warned_of_and_a_missing_file_is_not(tmp_path: Path) -> None:
     assert warned(settings=files(tmp_path, OVER.pem)) == ["trust bundle"]
     settings = files(tmp_path, root().pem)
     assert warned(settings=settings, options=REQUIRED) == []
@@ -74,12 +74,14 @@ def test_authorities_of_a_file_that_are_over_and_a_file_that_is_not_here(tmp_pat
         (Settings(bundles=(BundleSettings(trust_domain="a", url="https://a.example/b"),)), HATSHOP, []),
     ],
 )
-def test_required_certificates_that_nothing_will_verify(settings: Settings, policies: str, expected: list[str]) -> None:
+def test_required_certificates_without_trust_bundles_are_warned_of(
+    settings: Settings, policies: str, expected: list[str]
+) -> None:
     assert warned(policies, settings, REQUIRED) == expected
     assert "peer.verify_certificate" not in warned(policies, settings, REQUIRED, whole=False)
 
 
-def test_our_own_certificate_that_has_expired(tmp_path: Path) -> None:
+def test_an_expired_server_certificate_is_warned_of(tmp_path: Path) -> None:
     ca = root()
     names: dict[str, Any] = {"cert_file": str(tmp_path / "c.pem"), "client_ca_file": str(tmp_path / "ca.pem")}
     settings = Settings(tls=TlsSettings(key_file="k", **names))
@@ -91,14 +93,14 @@ def test_our_own_certificate_that_has_expired(tmp_path: Path) -> None:
     assert warned(settings=settings) == []
 
 
-def test_a_workload_that_no_rule_allows_anything_unless_only_some_policies_are_checked() -> None:
+def test_a_workload_without_allow_rules_is_warned_of_if_all_policies_are_checked() -> None:
     other = dataclasses.replace(HAT, workload=Workload(labels={"app": "other"}))
     assert warned(options=other) == ["workload"]
     assert warned("") == ["workload"]
     assert warned(options=other, whole=False) == []
 
 
-def test_bundles_with_intermediates_lead_to_the_chain_in_a_header() -> None:
+def test_bundles_with_intermediates_get_a_hint_to_forward_the_chain() -> None:
     middle = root().intermediate("middle")
     policies = HATSHOP + document(root(), x509Intermediates=middle.pem)
     assert warned(policies) == ["peer.chain_from"]

@@ -14,7 +14,7 @@ class Ended(Exception):
     """Nothing more is to be seen."""
 
 
-def test_it_runs_once_and_again_for_each_change_of_content_of_name_and_of_what_is_watched(tmp_path: Path) -> None:
+def test_it_runs_again_for_each_change_of_content_names_or_watched_paths(tmp_path: Path) -> None:
     (tmp_path / "watched").mkdir()
     file = tmp_path / "watched" / "a.yaml"
     file.write_text("1")

@@ -36,7 +36,7 @@ def test_policies_are_read_from_the_mounted_config_map(tmp_path: Path, capsys: p
     assert evidence["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
 
 
-def test_what_stands_in_a_quoted_value_is_named_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_a_quoted_value_are_located_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quoted = SETTINGS.replace("\n", "\\n").replace('"', '\\"')
     start, _, rest = installation().partition("  config.yaml: |\n")
     text = f'{start}  config.yaml: "{quoted}"\n---{rest.partition("---")[2]}'
@@ -44,14 +44,16 @@ def test_what_stands_in_a_quoted_value_is_named_by_its_key(tmp_path: Path, capsy
     assert (evidence["source"], evidence["line"]) == (f"{tmp_path / 'all.yaml'}[zta/settings/config.yaml]", 9)
 
 
-def test_an_environment_variable_wins_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_variable_overrides_and_is_the_location(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = installation().replace('ZTA_DRAIN_SECONDS, value: "5"', "ZTA_PEER__VERIFY_CERTIFICATE, value: never")
     (gap,) = check_of(report(tmp_path, capsys, text), "callers-verified")["missing"]
     assert gap["line"] == line_of(text, "ZTA_PEER__VERIFY_CERTIFICATE")
     assert gap["field"] == "Deployment zta/zta-authz: spec.template.spec.containers[0].env[0]"
 
 
-def test_the_environment_of_whoever_asks_does_not_count(
+def test_the_environment_of_the_command_is_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZTA_PEER__VERIFY_CERTIFICATE", "never")
@@ -59,7 +61,9 @@ def test_the_environment_of_whoever_asks_does_not_count(
     assert check_of(report(tmp_path, capsys, installation()), "callers-verified")["status"] == "satisfied"
 
 
-def test_a_variable_from_elsewhere_is_said_to_be_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_variable_with_an_external_value_is_reported_as_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     secret = "valueFrom: {secretKeyRef: {name: a, key: b}}"
     answer = report(tmp_path, capsys, installation().replace('value: "5"', secret))
     assert "ZTA_DRAIN_SECONDS" in check_of(answer, "decisions-known")["cannotBeSeen"][0]["message"]
@@ -106,7 +110,7 @@ def test_settings_and_policies_may_be_given_apart(tmp_path: Path, capsys: pytest
     assert unseen["source"] == str(tmp_path / "rules" / "a.yaml")
 
 
-def test_policies_that_no_config_map_holds_are_said_to_be_unknown(
+def test_policies_without_a_config_map_are_reported_as_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = installation().replace("configMap: {name: rules}", "configMap: {name: elsewhere}")
@@ -147,7 +151,7 @@ def test_policies_are_found_below_the_path_as_serve_finds_them(
     assert evidence["field"] == "AuthorizationPolicy shop/orders: spec.rules[0]"
 
 
-def test_a_mount_below_the_path_whose_content_is_elsewhere_is_said_to_be_unknown(
+def test_a_mount_below_the_path_without_known_content_is_reported_as_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = installation().replace(
@@ -161,7 +165,7 @@ def test_a_mount_below_the_path_whose_content_is_elsewhere_is_said_to_be_unknown
 
 
 @pytest.mark.parametrize("name", [".rules.yaml", "rules.txt", "kustomization.yaml"])
-def test_keys_that_serve_would_skip_are_no_policies(
+def test_config_map_keys_that_serve_skips_are_not_policies(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = installation().replace(

@@ -76,9 +76,7 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(location=st.sampled_from(PLACES), value=ANYTHING)
-def test_whatever_stands_anywhere_is_reported_on_or_refused(
-    tmp_path: Path, location: tuple[Any, ...], value: Any
-) -> None:
+def test_arbitrary_manifests_are_reported_on_or_refused(tmp_path: Path, location: tuple[Any, ...], value: Any) -> None:
     changed = yaml.safe_load(yaml.safe_dump(DOCUMENTS))
     holder = changed
     for step in location[:-1]:
@@ -132,7 +130,7 @@ spec: {selector: {app: APP}}
 """
 
 
-def test_thousands_of_objects_take_seconds(tmp_path: Path) -> None:
+def test_thousands_of_objects_are_read_in_seconds(tmp_path: Path) -> None:
     """Looked up without an index they took longer than anybody waits: the bound is far from both."""
     text = installation()
     for namespace in range(200):
@@ -182,13 +180,13 @@ def test_the_seven_tenets_and_three_controls_are_reported_on() -> None:
     ]
 
 
-def test_gaps_end_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gaps_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "all.yaml").write_text(installation())
     assert main(["compliance", str(tmp_path)]) == 1
     assert "satisfied," in capsys.readouterr().out
 
 
-def test_what_cannot_be_seen_counts_with_strict_only(tmp_path: Path) -> None:
+def test_unseen_evidence_counts_only_with_strict(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(installation())
     evidence = [result for result in judge(load_installation([str(tmp_path)], Overrides(), 0.0)) if not result.missing]
     assert any(result.status is Status.UNSEEN for result in evidence)
@@ -209,7 +207,7 @@ def test_the_table_has_no_colours_where_nobody_looks_and_escapes_what_steers_ter
     assert "not a certification" in out
 
 
-def test_quiet_leaves_out_what_is_satisfied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_omits_satisfied_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "all.yaml").write_text(installation())
     main(["compliance", str(tmp_path), "--quiet"])
     out = capsys.readouterr().out
@@ -225,7 +223,7 @@ def test_a_namespace_that_is_not_among_the_files_is_not_judged(
     assert (check["status"], check["missing"]) == ("cannot be seen here", [])
 
 
-def test_what_does_not_apply_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checks_that_do_not_apply_have_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check = check_of(report(tmp_path, capsys, installation()), "tokens-for-us")
     assert (check["status"], check["reason"]) == ("not applicable", "no policy reads tokens")
 

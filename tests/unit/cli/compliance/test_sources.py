@@ -42,7 +42,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_ends_with_status_2_and_its_place(
+def test_unreadable_input_exits_with_2_and_its_location(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, expected = REFUSED[name]
@@ -55,7 +55,7 @@ def test_what_cannot_be_read_ends_with_status_2_and_its_place(
     assert expected in output.err
 
 
-def test_bytes_that_are_no_text_are_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bytes_that_are_not_utf_8_are_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_bytes(b"kind: \xff\n")
     assert main(["compliance", str(tmp_path)]) == 2
     assert "a.yaml:1:7: the file is not UTF-8" in capsys.readouterr().err
@@ -70,19 +70,19 @@ def test_a_pipe_in_the_directory_is_refused_and_not_waited_for(
 
 
 @pytest.mark.parametrize("name", ["", "missing"])
-def test_a_directory_without_manifests_and_a_name_of_nothing_are_faults(
+def test_a_directory_without_manifests_and_a_missing_path_are_faults(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compliance", str(tmp_path / name)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
 
-def test_faults_are_json_where_json_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_are_json_if_the_output_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compliance", str(tmp_path / "missing"), "--output", "json"]) == 2
     assert '"kind": "Faults"' in capsys.readouterr().out
 
 
-def test_a_directory_is_read_with_all_below_it_but_hidden_ones(
+def test_a_directory_is_read_recursively_without_hidden_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "b").mkdir()
@@ -117,7 +117,7 @@ def test_sources_of_kustomize_are_refused_with_the_command_that_renders_them(
     assert f"`kubectl kustomize {tmp_path}/overlays/a | zta-authz compliance -`" in capsys.readouterr().err
 
 
-def test_more_files_than_an_installation_has_are_refused(
+def test_the_number_of_files_is_limited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "MAX_FILES", 2)
@@ -127,7 +127,7 @@ def test_more_files_than_an_installation_has_are_refused(
     assert "the input has more than 2 files" in capsys.readouterr().err
 
 
-def test_more_objects_than_an_installation_has_are_refused(
+def test_the_number_of_objects_is_limited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "MAX_DOCUMENTS", 2)

@@ -69,7 +69,7 @@ def test_each_worker_of_the_settings_has_an_endpoint(tmp_path: Path, capsys: pyt
         ("0.0.0.0:8443", {"address": "0.0.0.0", "port_value": 8443}),
     ],
 )
-def test_it_listens_on_both_families_where_told_to(
+def test_the_wildcard_ipv6_address_accepts_ipv4_too(
     listen: str, address: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     listener = printed(capsys, "--listen", listen)["static_resources"]["listeners"][0]
@@ -90,7 +90,7 @@ def test_options_override_the_settings_file(tmp_path: Path, capsys: pytest.Captu
     assert pipes(printed(capsys, *arguments)) == ["/run/c.sock"]
 
 
-def test_without_anything_said_it_is_the_socket_that_serve_listens_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_address_is_the_socket_that_serve_listens_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert pipes(printed(capsys, "--part", "cluster")) == ["/run/zta-authz/authz.sock"]
 
 
@@ -143,7 +143,7 @@ def test_the_timeout_bounds_all_tries_and_each(capsys: pytest.CaptureFixture[str
     assert service["retry_policy"]["retry_back_off"] == {"base_interval": "0.002s", "max_interval": "0.002s"}
 
 
-def test_bodies_are_sent_as_far_as_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bodies_are_sent_up_to_the_given_size(capsys: pytest.CaptureFixture[str]) -> None:
     sent = printed(capsys, "--part", "filter", "--body-bytes", "100")["typed_config"]["with_request_body"]
     assert sent == {"max_request_bytes": 100, "allow_partial_message": True, "pack_as_bytes": True}
     for none in ([], ["--body-bytes", "0"]):
@@ -153,7 +153,7 @@ def test_bodies_are_sent_as_far_as_is_said(capsys: pytest.CaptureFixture[str]) -
 # Envoy itself
 
 
-def test_streams_and_websockets_are_let_through_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_and_websockets_are_supported_if_requested(capsys: pytest.CaptureFixture[str]) -> None:
     plain = printed(capsys)
     route = manager(plain)["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
     assert ("upgrade_configs" in manager(plain), "timeout" in route) == (False, False)
@@ -190,9 +190,7 @@ def test_cors_says_that_preflights_come_without_a_client_certificate(capsys: pyt
 
 
 @pytest.mark.parametrize("part", ["filter", "cluster"])
-def test_an_option_that_changes_nothing_of_what_is_printed_is_a_fault(
-    part: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_option_without_effect_on_the_printed_part_is_a_fault(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--cors-origin=https://shop.example", "--websocket", "--upstream-protocol=http1"]
     assert main(["envoy-config", "--part", part, *options]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -214,7 +212,7 @@ def test_an_origin_with_a_port_that_browsers_leave_out_is_refused(
     "origin",
     ["https://shop.example:65536", "*", "https://shop.example/", "shop.example", "https://Shop.example", "null", ""],
 )
-def test_what_is_not_an_origin_is_refused(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_origin_is_refused(origin: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envoy-config", f"--cors-origin={origin}"]) == 2
     assert "is not an origin" in capsys.readouterr().err
 
@@ -238,7 +236,7 @@ def test_addresses_of_envoy_are_those_that_are_given(capsys: pytest.CaptureFixtu
         ("app.default.svc:80", "connections that bypass Envoy are not authorized"),
     ],
 )
-def test_an_application_that_others_can_reach_is_said_to_be_so(
+def test_a_comment_says_whether_other_machines_can_reach_the_application(
     upstream: str, note: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["envoy-config", "--upstream", upstream]) == 0
@@ -260,7 +258,7 @@ def test_spans_go_to_the_collector_and_as_many_as_the_settings_say(
     assert manager(config)["xff_num_trusted_hops"] == 2
 
 
-def test_the_clients_address_is_taken_as_the_settings_take_it(
+def test_the_clients_address_is_determined_as_in_the_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert manager(printed(capsys))["use_remote_address"] is True
@@ -271,7 +269,9 @@ def test_the_clients_address_is_taken_as_the_settings_take_it(
     assert manager(printed(capsys, "--config", settings_file(tmp_path, "workers: 1\n")))["use_remote_address"] is True
 
 
-def test_the_users_who_may_ask_are_named_beside_the_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_permitted_users_are_named_in_a_comment_on_the_socket(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = settings_file(tmp_path, "server: fast\nsocket: {peer_uids: [1337, 65531]}\n")
     assert main(["envoy-config", "--config", config, "--part", "cluster"]) == 0
     assert "Envoy must run as one of the users 1337, 65531" in capsys.readouterr().out
@@ -299,7 +299,7 @@ def test_yaml_and_json_say_the_same(arguments: list[str], capsys: pytest.Capture
         assert max(map(len, text.splitlines())) <= 140  # the longest is a type's name
 
 
-def test_every_comment_finds_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_comment_is_used_in_some_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     from zta_authz.cli.envoy_config.comments import _NOTES
 
     more = ["--otlp", "127.0.0.1:4317", "--websocket", "--body-bytes", "100"]
@@ -351,7 +351,7 @@ def test_the_clients_chain_is_sent_where_the_settings_look_for_it(
 # Clients without a certificate
 
 
-def test_clients_may_connect_without_a_certificate_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clients_may_connect_without_a_certificate_if_requested(capsys: pytest.CaptureFixture[str]) -> None:
     def tls(*arguments: str) -> Any:
         (chain,) = printed(capsys, *arguments)["static_resources"]["listeners"][0]["filter_chains"]
         return chain["transport_socket"]["typed_config"]

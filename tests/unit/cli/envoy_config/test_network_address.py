@@ -62,12 +62,12 @@ def test_an_address_is_read_and_written_alike(text: str, address: object) -> Non
         "unix:/" + "x" * 107,
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_address(text, names=True)
 
 
-def test_names_are_for_where_envoy_can_resolve_them() -> None:
+def test_dns_names_are_accepted_only_if_envoy_can_resolve_them() -> None:
     with pytest.raises(ValueError, match="not an IP address"):
         parse_address("app:80")
 
@@ -78,7 +78,7 @@ def test_a_path_that_could_mean_something_else_is_refused(path: str) -> None:
         check_path(path)
 
 
-def test_one_worker_has_the_socket_itself_and_several_have_numbers() -> None:
+def test_one_worker_has_the_plain_socket_and_several_have_numbered_ones() -> None:
     assert worker_sockets("/a", 1) == (unix_socket("/a"),)
     assert worker_sockets("/a", 3) == (unix_socket("/a.1"), unix_socket("/a.2"), unix_socket("/a.3"))
 
@@ -98,9 +98,7 @@ def test_one_worker_has_the_socket_itself_and_several_have_numbers() -> None:
         (tcp("0.0.0.0", 1), tcp("elsewhere.example", 1), False),
     ],
 )
-def test_two_places_meet_where_they_can_not_both_be_listened_on(
-    one: object, other: object, conflicts_with: bool
-) -> None:
+def test_addresses_conflict_if_both_can_not_be_listened_on(one: object, other: object, conflicts_with: bool) -> None:
     assert one.conflicts_with(other) is conflicts_with  # type: ignore[attr-defined]
     assert other.conflicts_with(one) is conflicts_with  # type: ignore[attr-defined]
 
@@ -116,5 +114,5 @@ def test_two_places_meet_where_they_can_not_both_be_listened_on(
         (tcp("localhost.example", 1), False),
     ],
 )
-def test_local_is_what_no_other_machine_reaches(address: object, local: bool) -> None:
+def test_addresses_without_access_from_other_machines_are_local(address: object, local: bool) -> None:
     assert address.is_local is local  # type: ignore[attr-defined]

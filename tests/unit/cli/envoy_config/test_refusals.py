@@ -66,7 +66,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         (["--listen", "127.0.0.1:9192"], "addresses", "`health.listen` have the same address"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(
+def test_invalid_options_are_refused_by_name(
     arguments: list[str], where: str, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (fault,) = refused(capsys, *_joined(arguments))
@@ -92,7 +92,7 @@ def _joined(arguments: list[str]) -> list[str]:
         ("http2: {max_message_bytes: 8192}", ["--body-bytes", "8192"], "at most 8192 bytes"),
     ],
 )
-def test_settings_that_envoy_could_not_agree_with_are_refused(
+def test_settings_that_envoy_can_not_use_are_refused(
     text: str, arguments: list[str], what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (fault,) = refused(capsys, "--config", settings_file(tmp_path, text + "\n"), *arguments)
@@ -100,7 +100,7 @@ def test_settings_that_envoy_could_not_agree_with_are_refused(
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1%lo]:9192"])
-def test_a_health_listener_that_envoy_could_not_reach_is_none_of_its_business(
+def test_a_health_listener_that_can_not_conflict_is_ignored(
     listen: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings_file(tmp_path, f'health: {{listen: "{listen}"}}\n')
@@ -108,14 +108,14 @@ def test_a_health_listener_that_envoy_could_not_reach_is_none_of_its_business(
     assert "authz.sock" in capsys.readouterr().out
 
 
-def test_all_faults_are_told_at_once_and_as_json_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_faults_are_reported_together_and_as_json_if_requested(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--timeout", "soon", "--upstream", "nowhere", "--output", "json"]
     assert main(["envoy-config", *arguments]) == 2
     faults = json.loads(capsys.readouterr().out)["faults"]
     assert [fault["source"] for fault in faults] == ["--timeout", "--upstream"]
 
 
-def test_wrong_settings_are_told_as_serve_tells_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_settings_are_reported_as_by_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings_file(tmp_path, "lisen: [a]\n")
     assert refused(capsys, "--config", config)[0] == f"{config}:1:1: unknown field `lisen`; did you mean `listen`?"
 
