@@ -132,9 +132,9 @@ class FakeEndpoint:
 
     async def another(self) -> None:
         """Wait until a fetch that starts after this call is over."""
-        wanted = self.fetches + 2
+        expected = self.fetches + 2
         async with asyncio.timeout(5):
-            while self.fetches < wanted:  # noqa: ASYNC110 - the fake counts, it tells nobody
+            while self.fetches < expected:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.005)
 
 

@@ -47,19 +47,19 @@ async def client(rules: AddressRules = ANYWHERE, **more: Any) -> AsyncIterator[H
         await made.close()
 
 
-async def failure(asked: HttpClient, address: str) -> FetchFailed:
+async def failure(http: HttpClient, address: str) -> FetchFailed:
     with pytest.raises(FetchFailed) as caught:
         async with asyncio.timeout(10):
-            await asked.get(address)
+            await http.get(address)
     return caught.value
 
 
 async def test_a_document_comes_with_its_lifetime() -> None:
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.say("/k", "hello", Cache_Control="public, max-age=600", Age="100")
-        assert await asked.get(server.url("/k?x=1")) == HttpDocument(b"hello", 500)
+        assert await http.get(server.url("/k?x=1")) == HttpDocument(b"hello", 500)
         server.say("/k", "again")
-        assert await asked.get(server.url("/k")) == HttpDocument(b"again", None)
+        assert await http.get(server.url("/k")) == HttpDocument(b"again", None)
 
 
 async def test_the_request_contains_nothing_from_the_environment(
@@ -69,10 +69,10 @@ async def test_the_request_contains_nothing_from_the_environment(
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.say("/k", "hello", Set_Cookie="a=b")
-        await asked.get(server.url("/k"))
-        await asked.get(server.url("/k"))
+        await http.get(server.url("/k"))
+        await http.get(server.url("/k"))
     assert {name.lower() for name in server.headers} == {
         "host",
         "accept",
@@ -84,8 +84,8 @@ async def test_the_request_contains_nothing_from_the_environment(
 
 
 async def test_plain_http_is_refused_unless_it_is_allowed() -> None:
-    async with issuer_server() as server, client(allow_http=False) as asked:
-        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.REFUSED_URL
+    async with issuer_server() as server, client(allow_http=False) as http:
+        assert (await failure(http, server.url("/k"))).outcome is FetchOutcome.REFUSED_URL
     assert server.asked == []
 
 
@@ -97,73 +97,73 @@ async def test_plain_http_is_refused_unless_it_is_allowed() -> None:
 )  # fmt: skip
 async def test_an_unacceptable_url_is_refused_without_a_connection(address: str) -> None:
     names = FakeNames()
-    async with client(PUBLIC_ONLY, resolve=names) as asked:
-        assert (await failure(asked, address)).outcome in {FetchOutcome.REFUSED_URL, FetchOutcome.REFUSED_ADDRESS}
+    async with client(PUBLIC_ONLY, resolve=names) as http:
+        assert (await failure(http, address)).outcome in {FetchOutcome.REFUSED_URL, FetchOutcome.REFUSED_ADDRESS}
     assert names.asked == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"])
 async def test_private_addresses_as_hosts_are_refused(host: str) -> None:
-    async with client(PUBLIC_ONLY) as asked:
-        assert (await failure(asked, f"http://{host}:9/k")).outcome is FetchOutcome.REFUSED_ADDRESS
+    async with client(PUBLIC_ONLY) as http:
+        assert (await failure(http, f"http://{host}:9/k")).outcome is FetchOutcome.REFUSED_ADDRESS
 
 
 async def test_a_name_that_resolves_to_a_private_address_is_refused_before_any_connection() -> None:
     async with issuer_server() as server:
         server.say("/k", "hello")
-        async with client(PUBLIC_ONLY, resolve=FakeNames()) as asked:
-            assert (await failure(asked, server.url("/k", HOST))).outcome is FetchOutcome.REFUSED_ADDRESS
-        async with client(PUBLIC_ONLY) as asked:
-            assert (await failure(asked, server.url("/k", "localhost"))).outcome is FetchOutcome.REFUSED_ADDRESS
+        async with client(PUBLIC_ONLY, resolve=FakeNames()) as http:
+            assert (await failure(http, server.url("/k", HOST))).outcome is FetchOutcome.REFUSED_ADDRESS
+        async with client(PUBLIC_ONLY) as http:
+            assert (await failure(http, server.url("/k", "localhost"))).outcome is FetchOutcome.REFUSED_ADDRESS
     assert server.asked == []
 
 
 async def test_only_a_listed_host_may_have_a_private_address() -> None:
     rules = AddressRules(private_hosts=frozenset((HOST,)))
-    async with issuer_server() as server, client(rules, resolve=FakeNames()) as asked:
+    async with issuer_server() as server, client(rules, resolve=FakeNames()) as http:
         server.say("/k", "hello")
-        assert (await asked.get(server.url("/k", HOST))).body == b"hello"
-        assert (await failure(asked, server.url("/k", "other.test"))).outcome is FetchOutcome.REFUSED_ADDRESS
+        assert (await http.get(server.url("/k", HOST))).body == b"hello"
+        assert (await failure(http, server.url("/k", "other.test"))).outcome is FetchOutcome.REFUSED_ADDRESS
 
 
 async def test_the_client_connects_to_the_address_that_it_checked() -> None:
     """The name would resolve to another address on a second look-up; the client looks it up only once."""
     names = FakeNames([LOOPBACK], ["192.0.2.1"])
-    async with issuer_server() as server, client(resolve=names) as asked:
+    async with issuer_server() as server, client(resolve=names) as http:
         server.say("/k", "hello")
-        assert (await asked.get(server.url("/k", HOST))).body == b"hello"
+        assert (await http.get(server.url("/k", HOST))).body == b"hello"
     assert names.asked == [HOST]
 
 
 async def test_of_several_addresses_only_permitted_ones_are_connected_to() -> None:
     names = FakeNames(["169.254.169.254", LOOPBACK, "224.0.0.1"])
-    async with issuer_server() as server, client(resolve=names) as asked:
+    async with issuer_server() as server, client(resolve=names) as http:
         server.say("/k", "hello")
-        assert (await asked.get(server.url("/k", HOST))).body == b"hello"
+        assert (await http.get(server.url("/k", HOST))).body == b"hello"
 
 
 async def test_long_urls_are_refused_unparsed() -> None:
     long = "/" + "k" * MAX_ADDRESS
-    async with issuer_server() as server, client() as asked:
-        assert (await failure(asked, server.url(long))).outcome is FetchOutcome.REFUSED_URL
+    async with issuer_server() as server, client() as http:
+        assert (await failure(http, server.url(long))).outcome is FetchOutcome.REFUSED_URL
         server.redirect("/k", long)
-        refused = await failure(asked, server.url("/k"))
+        refused = await failure(http, server.url("/k"))
     assert (refused.outcome, server.asked) == (FetchOutcome.REFUSED_REDIRECT, ["/k"])
 
 
 async def test_redirects_within_the_host_are_followed_three_times() -> None:
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.say("/3", "hello")
         for step, status in enumerate((301, 302, 307)):
             server.redirect(f"/{step}", f"/{step + 1}" if step else server.url("/1"), status)
-        assert (await asked.get(server.url("/0"))).body == b"hello"
+        assert (await http.get(server.url("/0"))).body == b"hello"
         server.redirect("/3", "/4", 308)
         server.say("/4", "too far")
-        assert (await failure(asked, server.url("/0"))).outcome is FetchOutcome.REFUSED_REDIRECT
+        assert (await failure(http, server.url("/0"))).outcome is FetchOutcome.REFUSED_REDIRECT
 
 
 async def test_redirects_elsewhere_are_not_followed() -> None:
-    async with issuer_server() as server, issuer_server() as other, client(resolve=FakeNames()) as asked:
+    async with issuer_server() as server, issuer_server() as other, client(resolve=FakeNames()) as http:
         other.say("/k", "stolen")
         for target in (
             other.url("/k"),
@@ -176,24 +176,24 @@ async def test_redirects_elsewhere_are_not_followed() -> None:
             "file:///etc/passwd",
         ):
             server.redirect("/k", target)
-            assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.REFUSED_REDIRECT, target
+            assert (await failure(http, server.url("/k"))).outcome is FetchOutcome.REFUSED_REDIRECT, target
     assert other.asked == []
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 404, 429, 500, 503])
 async def test_any_status_but_200_is_a_failure(status: int) -> None:
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.say("/k", b"", status)
-        failed = await failure(asked, server.url("/k"))
+        failed = await failure(http, server.url("/k"))
     assert (failed.outcome, str(status) in failed.detail) == (FetchOutcome.STATUS, True)
 
 
 async def test_the_largest_response_is_accepted_and_one_byte_more_is_not() -> None:
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.say("/k", b"x" * MAX_BYTES)
-        assert len((await asked.get(server.url("/k"))).body) == MAX_BYTES
+        assert len((await http.get(server.url("/k"))).body) == MAX_BYTES
         server.say("/k", b"x" * (MAX_BYTES + 1))
-        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.TOO_LARGE
+        assert (await failure(http, server.url("/k"))).outcome is FetchOutcome.TOO_LARGE
 
 
 async def test_an_endless_response_is_cut_off_at_the_limit() -> None:
@@ -207,16 +207,16 @@ async def test_an_endless_response_is_cut_off_at_the_limit() -> None:
             await response.write(b"x" * 65536)
             sent += 65536
 
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.answers["/k"] = endless
-        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.TOO_LARGE
+        assert (await failure(http, server.url("/k"))).outcome is FetchOutcome.TOO_LARGE
     assert sent < 64 * MAX_BYTES
 
 
 async def test_a_compressed_response_is_refused() -> None:
-    async with issuer_server() as server, client() as asked:
+    async with issuer_server() as server, client() as http:
         server.say("/k", gzip.compress(b"x" * 100_000_000, 1)[:100_000], Content_Encoding="gzip")
-        assert (await failure(asked, server.url("/k"))).outcome is FetchOutcome.WRONG_CONTENT
+        assert (await failure(http, server.url("/k"))).outcome is FetchOutcome.WRONG_CONTENT
 
 
 async def test_a_server_that_is_down_or_does_not_speak_http_is_unreachable() -> None:
@@ -227,31 +227,31 @@ async def test_a_server_that_is_down_or_does_not_speak_http_is_unreachable() -> 
     async def silence(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with client() as asked:
+    async with client() as http:
         for behaviour in (rubbish, silence):
             server = await asyncio.start_server(behaviour, LOOPBACK, 0)
             port = server.sockets[0].getsockname()[1]
-            failed = await failure(asked, f"http://{LOOPBACK}:{port}/k")
+            failed = await failure(http, f"http://{LOOPBACK}:{port}/k")
             assert failed.outcome is FetchOutcome.UNREACHABLE
             assert "secret" not in str(failed)
             server.close()
             await server.wait_closed()
-        assert (await failure(asked, f"http://{LOOPBACK}:{port}/k")).outcome is FetchOutcome.UNREACHABLE
+        assert (await failure(http, f"http://{LOOPBACK}:{port}/k")).outcome is FetchOutcome.UNREACHABLE
 
 
 async def test_a_name_that_does_not_resolve_is_unreachable() -> None:
     async def unknown(_host: str, _port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    async with client(resolve=unknown) as asked:
-        assert (await failure(asked, "https://nowhere.test/k")).outcome is FetchOutcome.UNREACHABLE
+    async with client(resolve=unknown) as http:
+        assert (await failure(http, "https://nowhere.test/k")).outcome is FetchOutcome.UNREACHABLE
 
 
 async def fetch_over_tls(server: IssuerServer, ca: Path | None, host: str) -> FetchFailed | bytes:
     tls = trusted_authorities(None if ca is None else str(ca))
-    async with client(tls=tls, resolve=FakeNames(), allow_http=False) as asked:
+    async with client(tls=tls, resolve=FakeNames(), allow_http=False) as http:
         try:
-            return (await asked.get(server.url("/k", host))).body
+            return (await http.get(server.url("/k", host))).body
         except FetchFailed as failed:
             return failed
 
@@ -269,8 +269,8 @@ async def test_the_servers_certificate_must_be_for_the_host_and_from_a_trusted_a
 
 
 async def test_https_to_a_server_without_tls_is_a_tls_failure() -> None:
-    async with issuer_server() as server, client() as asked:
-        failed = await failure(asked, f"https://{LOOPBACK}:{server.port}/k")
+    async with issuer_server() as server, client() as http:
+        failed = await failure(http, f"https://{LOOPBACK}:{server.port}/k")
     assert failed.outcome is FetchOutcome.TLS
 
 

@@ -22,17 +22,17 @@ class FakeClient:
 
     def __init__(self, answers: dict[str, str]) -> None:
         self.answers = answers
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.made: type[bytes] = bytes
 
     async def get(self, address: str) -> HttpDocument:
-        self.asked.append(address)
+        self.requests.append(address)
         if address not in self.answers:
             await asyncio.Event().wait()
         return HttpDocument(self.made(self.answers[address].encode()), 77.0)
 
     async def close(self) -> None:
-        self.asked.append("closed")
+        self.requests.append("closed")
 
 
 def read(text: str | bytes, *, strict: bool = True) -> FetchedKeys:
@@ -67,7 +67,7 @@ async def test_keys_of_an_issuer_are_found_through_its_metadata() -> None:
     metadata = json.dumps({"issuer": ISSUER, "jwks_uri": "https://keys.example/k"})
     client = FakeClient({ISSUER + "/.well-known/openid-configuration": metadata, "https://keys.example/k": jwks()})
     assert kids(await JwksLoader(client).load(KeySource(ISSUER, discovered=True), 5)) == ["k1"]
-    assert len(client.asked) == 2
+    assert len(client.requests) == 2
 
 
 class WatchedBytes(bytes):
@@ -95,13 +95,13 @@ async def test_the_time_limit_covers_metadata_and_keys_together() -> None:
     client = FakeClient({ISSUER + "/.well-known/openid-configuration": metadata})
     with pytest.raises(FetchFailed) as caught:
         await JwksLoader(client).load(KeySource(ISSUER, discovered=True), 0.05)
-    assert (caught.value.outcome, len(client.asked)) == (FetchOutcome.TIMEOUT, 2)
+    assert (caught.value.outcome, len(client.requests)) == (FetchOutcome.TIMEOUT, 2)
 
 
 async def test_closing_closes_the_client() -> None:
     client = FakeClient({})
     await JwksLoader(client).close()
-    assert client.asked == ["closed"]
+    assert client.requests == ["closed"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class FakeLoader:
     def __init__(self, *signers: Signer, max_age: float | None = None) -> None:
         self.texts: dict[str, str] = {URL: jwks(signers)} if signers else {}
         self.max_age = max_age
-        self.asked: list[tuple[str, float]] = []
+        self.requests: list[tuple[str, float]] = []
         self.hold = asyncio.Event()
         self.hold.set()
         self.error: Exception = FetchFailed(FetchOutcome.UNREACHABLE, "no connection")
@@ -48,7 +48,7 @@ class FakeLoader:
         self.texts[URL] = jwks(signers)
 
     async def load(self, source: KeySource, timeout_seconds: float) -> FetchedKeys:
-        self.asked.append((source.address, timeout_seconds))
+        self.requests.append((source.address, timeout_seconds))
         await self.hold.wait()
         if source.address not in self.texts:
             raise self.error
@@ -117,7 +117,7 @@ async def test_rules_that_share_an_address_share_one_fetch_and_its_longest_time_
     ]
     subject = verifier(*rules, rule(issuer="c", jwks=None, jwks_uri=URL, timeout_seconds=1.0))
     async with refreshing(loader, subject):
-        assert loader.asked == [(URL, 3.0)]
+        assert loader.requests == [(URL, 3.0)]
         assert len({id(slot.current) for slot in subject.key_slots}) == 1
         assert len(subject.key_slots) == 3
 
@@ -125,14 +125,14 @@ async def test_rules_that_share_an_address_share_one_fetch_and_its_longest_time_
 async def test_a_rules_time_limit_is_capped() -> None:
     loader = FakeLoader(OLD)
     async with refreshing(loader, fetching(timeout_seconds=3600.0)):
-        assert loader.asked == [(URL, MAX_SECONDS)]
+        assert loader.requests == [(URL, MAX_SECONDS)]
 
 
 async def test_inline_keys_are_left_alone() -> None:
     loader, subject = FakeLoader(), verifier(rule())
     before = subject.key_slots[0].current
     async with refreshing(loader, subject) as refresher:
-        assert (loader.asked, subject.key_slots[0].current, refresher.missing_issuers()) == ([], before, ())
+        assert (loader.requests, subject.key_slots[0].current, refresher.missing_issuers()) == ([], before, ())
         assert refresher.age_of(subject.key_slots[0]) is None
 
 
@@ -153,7 +153,7 @@ async def test_unchanged_keys_keep_cached_verifications() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=OFTEN):
         before = subject.key_slots[0].current
-        await until(lambda: len(loader.asked) > 3)
+        await until(lambda: len(loader.requests) > 3)
         assert subject.key_slots[0].current is before
 
 
@@ -161,7 +161,7 @@ async def test_during_an_outage_keys_stay_until_they_expire_and_return_with_the_
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=OFTEN) as refresher:
         text = loader.texts.pop(URL)
-        await until(lambda: len(loader.asked) > 3)
+        await until(lambda: len(loader.requests) > 3)
         assert accepts(subject, OLD)
         assert refresher.missing_issuers() == ()
         await until(lambda: not accepts(subject, OLD))
@@ -183,7 +183,7 @@ async def test_a_response_without_a_usable_key_keeps_the_last_good_keys() -> Non
     async with refreshing(loader, subject, timing=Timing(min_refresh=0.01, retry=0.01, unknown_kid=0.01)):
         loader.texts[URL] = '{"keys": []}'
         assert not accepts(subject, NEW)
-        await until(lambda: len(loader.asked) > 2)
+        await until(lambda: len(loader.requests) > 2)
         assert accepts(subject, OLD)
 
 
@@ -191,15 +191,15 @@ async def test_a_thousand_tokens_with_unknown_keys_cause_one_fetch() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     forged = [bearer(Signer(kid=f"made up {number}", number=3).token()) for number in range(1000)]
     async with refreshing(loader, subject, timing=Timing(unknown_kid=1.5)):
-        assert len(loader.asked) == 1
-        for number, asked in enumerate(forged):
-            assert refusal(subject, asked) is Reason.TOKEN_KEY_UNKNOWN
+        assert len(loader.requests) == 1
+        for number, request in enumerate(forged):
+            assert refusal(subject, request) is Reason.TOKEN_KEY_UNKNOWN
             if not number % 100:
                 await asyncio.sleep(0)
-        assert len(loader.asked) == 1  # not within the interval
-        await until(lambda: len(loader.asked) == 2)
+        assert len(loader.requests) == 1  # not within the interval
+        await until(lambda: len(loader.requests) == 2)
         await asyncio.sleep(0.1)
-        assert len(loader.asked) == 2  # and once for all of them
+        assert len(loader.requests) == 2  # and once for all of them
 
 
 async def test_a_new_key_is_fetched_for_the_first_token_that_names_it() -> None:
@@ -208,14 +208,14 @@ async def test_a_new_key_is_fetched_for_the_first_token_that_names_it() -> None:
         loader.publish(NEW)
         assert refusal(subject, bearer(NEW.token())) is Reason.TOKEN_KEY_UNKNOWN
         await until(lambda: accepts(subject, NEW))
-        assert len(loader.asked) == 2
+        assert len(loader.requests) == 2
 
 
 async def test_an_unknown_key_reported_from_another_thread_counts_too() -> None:
     loader, subject = FakeLoader(OLD), fetching()
     async with refreshing(loader, subject, timing=Timing(unknown_kid=0)):
         await asyncio.to_thread(refusal, subject, bearer(NEW.token()))
-        await until(lambda: len(loader.asked) == 2)
+        await until(lambda: len(loader.requests) == 2)
 
 
 async def test_tokens_that_fail_otherwise_cause_no_fetch() -> None:
@@ -226,7 +226,7 @@ async def test_tokens_that_fail_otherwise_cause_no_fetch() -> None:
         assert refusal(subject, bearer(OLD.token(exp=1))) is Reason.TOKEN_EXPIRED
         assert refusal(subject, bearer(OLD.token(iss="other"))) is Reason.TOKEN_ISSUER_UNKNOWN
         await asyncio.sleep(0.05)
-        assert len(loader.asked) == 1
+        assert len(loader.requests) == 1
 
 
 async def test_a_new_snapshot_gets_the_keys_at_once_without_a_fetch() -> None:
@@ -234,7 +234,7 @@ async def test_a_new_snapshot_gets_the_keys_at_once_without_a_fetch() -> None:
     async with refreshing(loader, first) as refresher:
         refresher.bind(second.key_slots)
         assert accepts(second, OLD)
-        assert len(loader.asked) == 1
+        assert len(loader.requests) == 1
         assert refresher.age_of(second.key_slots[0]) == refresher.age_of(first.key_slots[0])
 
 
@@ -245,9 +245,9 @@ async def test_sources_without_rules_are_no_longer_fetched_and_new_ones_are() ->
         second = fetching("https://other.example/k")
         refresher.bind(second.key_slots)
         await until(lambda: accepts(second, NEW))
-        before = [url for url, _ in loader.asked].count(URL)
-        await until(lambda: len(loader.asked) > before + 4)
-        assert [url for url, _ in loader.asked].count(URL) == before
+        before = [url for url, _ in loader.requests].count(URL)
+        await until(lambda: len(loader.requests) > before + 4)
+        assert [url for url, _ in loader.requests].count(URL) == before
         first.key_slots[0].key_unknown()  # a request that is still decided by the old rules
 
 
@@ -304,5 +304,5 @@ async def test_age_and_expiry_of_keys_are_reported_in_wall_clock_time() -> None:
 async def test_an_issuer_that_can_not_be_discovered_is_denied_and_named() -> None:
     loader, subject = FakeLoader(), fetching(None, issuer="accounts.example")
     async with refreshing(loader, subject) as refresher:
-        assert loader.asked[0][0] == "accounts.example"
+        assert loader.requests[0][0] == "accounts.example"
         assert refresher.missing_issuers() == ("accounts.example",)

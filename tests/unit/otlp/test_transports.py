@@ -272,9 +272,9 @@ def test_under_tls_both_ends_present_certificates(tmp_path: Path, protocol: Prot
     tls = Tls(tmp_path)
     with tls.collector(protocol) as collector:
         endpoint = collector.endpoint.replace("127.0.0.1", "localhost")
-        ours = (tls.path("client.pem"), tls.path("client.key"))
-        assert send(Target(endpoint, protocol, (), tls.path("ca.pem"), *ours)).status is ExportStatus.ACCEPTED
-        assert send(Target(endpoint, protocol, (), tls.path("other.pem"), *ours)).status is ExportStatus.RETRYABLE
+        identity = (tls.path("client.pem"), tls.path("client.key"))
+        assert send(Target(endpoint, protocol, (), tls.path("ca.pem"), *identity)).status is ExportStatus.ACCEPTED
+        assert send(Target(endpoint, protocol, (), tls.path("other.pem"), *identity)).status is ExportStatus.RETRYABLE
         assert send(Target(endpoint, protocol, (), tls.path("ca.pem"))).status is ExportStatus.RETRYABLE
     assert len(collector.logs) == 1
 

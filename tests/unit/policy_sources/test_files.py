@@ -68,9 +68,9 @@ def test_skipped_names_are_reported_with_the_reason(tmp_path: Path) -> None:
     make(tmp_path, "a.yaml", "c.txt", ".hidden.yaml", ".git/x.yaml", "b/kustomization.yaml", "b/README", "b/p.yaml.bak")
     (tmp_path / "lost+found").mkdir()
     assert names(tmp_path) == ["a.yaml"]
-    said = {os.path.relpath(note.source, tmp_path): note.message.partition(": ")[2] for note in notes_of(tmp_path)}
+    reasons = {os.path.relpath(note.source, tmp_path): note.message.partition(": ")[2] for note in notes_of(tmp_path)}
     ending = "its name does not end in .yaml, .yml or .json"
-    assert said == {
+    assert reasons == {
         ".git": "its name begins with a dot",
         ".hidden.yaml": "its name begins with a dot",
         "b/README": ending,

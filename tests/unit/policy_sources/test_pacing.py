@@ -135,10 +135,10 @@ class Cycle:
 
 def old_garbage() -> weakref.ref[Cycle]:
     """Create garbage that survived two collections, like a batch that waits for a dead collector."""
-    wanted = Cycle()
+    referenced = Cycle()
     gc.collect(0)
     gc.collect(1)
-    return weakref.ref(wanted)
+    return weakref.ref(referenced)
 
 
 @pytest.fixture

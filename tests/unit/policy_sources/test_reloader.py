@@ -33,24 +33,24 @@ TIMING = WatchTiming(poll=0.02, debounce=0.02)
 BROKEN = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: {rulez: []}\n"
 
 
-class Kept:
+class ReloadedPolicies:
     """A set of policies under `paths`, and the callbacks that were called."""
 
     def __init__(self, *paths: Path) -> None:
         self.paths = [str(path) for path in paths]
         self.holder = SnapshotHolder()
         self.holder.publish(load_snapshot(self.paths, STRICT))
-        self.taken: list[Snapshot] = []
+        self.applied: list[Snapshot] = []
         self.refused: list[Sequence[Fault]] = []
-        self.kept = 0
+        self.unchanged = 0
         self.reloader: PolicyReloader
 
-    def take(self, snapshot: Snapshot) -> None:
-        self.taken.append(snapshot)
+    def apply(self, snapshot: Snapshot) -> None:
+        self.applied.append(snapshot)
         self.holder.publish(snapshot)
 
-    def keep(self) -> None:
-        self.kept += 1
+    def on_unchanged(self) -> None:
+        self.unchanged += 1
 
     def allows(self, path: str) -> bool:
         snapshot = self.holder.current()
@@ -59,18 +59,18 @@ class Kept:
 
     async def until(self, reached: Callable[[], bool], seconds: float = 20.0) -> None:
         async with asyncio.timeout(seconds):
-            while not reached():  # noqa: ASYNC110  what is waited for tells nobody
+            while not reached():  # noqa: ASYNC110  there is no event to wait for
                 await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
-async def kept(*paths: Path, watches: bool = True) -> AsyncIterator[Kept]:
-    it = Kept(*paths)
+async def reloading(*paths: Path, watches: bool = True) -> AsyncIterator[ReloadedPolicies]:
+    it = ReloadedPolicies(*paths)
     executor = CompileExecutor(CooperativePause(rest=0.0))
-    policies = PolicySet("policies", it.paths, it.holder.current, it.take, it.refused.append, it.keep)
+    policies = PolicySet("policies", it.paths, it.holder.current, it.apply, it.refused.append, it.on_unchanged)
     it.reloader = PolicyReloader(policies, STRICT, TIMING, executor)
     it.reloader.start(watches=watches)
-    await it.until(lambda: it.kept == watches)  # what is on disk at the start is what is in force
+    await it.until(lambda: it.unchanged == watches)  # at the start the files match the policies in force
     try:
         yield it
     finally:
@@ -80,33 +80,33 @@ async def kept(*paths: Path, watches: bool = True) -> AsyncIterator[Kept]:
 
 async def test_a_swapped_configmap_is_loaded_as_a_whole(tmp_path: Path) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a"), "b.yaml": allow_path("b", "/b")})
-    async with kept(mount.path) as it:
+    async with reloading(mount.path) as it:
         assert it.allows("/a")
         assert it.allows("/b")
         mount.update({"a.yaml": allow_path("a", "/new"), "c.yaml": allow_path("c", "/c")})
-        await it.until(lambda: bool(it.taken))
+        await it.until(lambda: bool(it.applied))
         assert it.allows("/new")
         assert it.allows("/c")
         assert not it.allows("/a")
         assert not it.allows("/b")
-        assert len(it.taken) == 1
+        assert len(it.applied) == 1
         assert it.refused == []
 
 
 async def test_a_plain_file_is_loaded_however_it_is_written(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(allow_path("p", "/one"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         file.write_text(allow_path("p", "/two"))
         await it.until(lambda: it.allows("/two"))
         replace_by_rename(file, allow_path("p", "/six"))
         await it.until(lambda: it.allows("/six"))
-        assert len(it.taken) == 2
+        assert len(it.applied) == 2
 
 
 async def test_files_that_appear_and_disappear_in_a_directory_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
-    async with kept(tmp_path) as it:
+    async with reloading(tmp_path) as it:
         (tmp_path / "b.yaml").write_text(allow_path("b", "/b"))
         await it.until(lambda: it.allows("/b"))
         (tmp_path / "a.yaml").unlink()
@@ -118,7 +118,7 @@ async def test_new_files_in_a_subdirectory_are_loaded_and_skipped_names_logged(
 ) -> None:
     caplog.set_level(logging.INFO)
     (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
-    async with kept(tmp_path) as it:
+    async with reloading(tmp_path) as it:
         (tmp_path / "team").mkdir()
         (tmp_path / "team" / "b.txt").write_text(allow_path("c", "/c"))
         (tmp_path / "team" / "b.JSON").write_text(allow_path("b", "/b"))
@@ -133,16 +133,16 @@ async def test_an_invalid_version_changes_nothing_and_the_corrected_one_is_loade
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mount = ConfigMapMount(tmp_path / "mount", {"a.yaml": allow_path("a", "/a")})
-    async with kept(mount.path) as it:
+    async with reloading(mount.path) as it:
         with caplog.at_level(logging.INFO):
             mount.update({"a.yaml": BROKEN, "b.yaml": BROKEN.replace("rulez", "rulex").replace("name: x", "name: two")})
             await it.until(lambda: bool(it.refused))
         assert it.allows("/a")
         assert [fault.source.rpartition("/")[2] for fault in it.refused[-1]] == ["a.yaml", "b.yaml"]
-        said = [record.message for record in caplog.records]
-        assert any("a.yaml:4:8" in line and "rulez" in line for line in said)
-        assert any("b.yaml:4:8" in line and "rulex" in line for line in said)
-        assert "policy_reload_failed" in said
+        messages = [record.message for record in caplog.records]
+        assert any("a.yaml:4:8" in line and "rulez" in line for line in messages)
+        assert any("b.yaml:4:8" in line and "rulex" in line for line in messages)
+        assert "policy_reload_failed" in messages
         mount.update({"a.yaml": allow_path("a", "/mended")})
         await it.until(lambda: it.allows("/mended"))
 
@@ -150,12 +150,12 @@ async def test_an_invalid_version_changes_nothing_and_the_corrected_one_is_loade
 async def test_going_back_to_the_set_in_force_ends_the_failure_without_compiling(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         file.write_text(BROKEN)
         await it.until(lambda: bool(it.refused))
         file.write_text(allow_path("a", "/a"))
-        await it.until(lambda: it.kept == 2)
-        assert it.taken == []
+        await it.until(lambda: it.unchanged == 2)
+        assert it.applied == []
 
 
 async def test_the_same_invalid_text_is_reported_again_but_not_compiled_again(
@@ -163,7 +163,7 @@ async def test_the_same_invalid_text_is_reported_again_but_not_compiled_again(
 ) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         file.write_text(BROKEN)
         await it.until(lambda: len(it.refused) == 1)
         monkeypatch.setattr(module, "compile_snapshot", lambda *_: pytest.fail("compiled again"))
@@ -176,7 +176,7 @@ async def test_the_last_good_set_survives_its_directory_and_the_next_one_is_load
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "a.yaml").write_text(allow_path("a", "/a"))
-    async with kept(folder) as it:
+    async with reloading(folder) as it:
         shutil.rmtree(folder)
         await it.until(lambda: bool(it.refused))
         assert it.allows("/a")
@@ -188,7 +188,7 @@ async def test_the_last_good_set_survives_its_directory_and_the_next_one_is_load
 
 async def test_a_file_that_becomes_readable_is_not_mistaken_for_the_refused_set(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(allow_path("a", "/a"))
-    async with kept(tmp_path) as it:
+    async with reloading(tmp_path) as it:
         (tmp_path / "a.yaml").write_text(allow_path("a", "/b"))
         (tmp_path / "z.yaml").write_bytes(b"\xff")
         await it.until(lambda: bool(it.refused))
@@ -199,21 +199,21 @@ async def test_a_file_that_becomes_readable_is_not_mistaken_for_the_refused_set(
 async def test_a_burst_of_a_hundred_writes_costs_few_reloads_and_the_last_one_wins(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         for number in range(100):
             file.write_text(allow_path("a", f"/{number}"))
             await asyncio.sleep(0.002)
         await it.until(lambda: it.allows("/99"))
-        assert len(it.taken) <= 5
+        assert len(it.applied) <= 5
 
 
 async def test_files_that_never_stop_changing_are_loaded_anyway(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         number = 0
         async with asyncio.timeout(30):
-            while not it.taken:
+            while not it.applied:
                 number += 1
                 replace_by_rename(file, allow_path("a", f"/{number}"))
                 await asyncio.sleep(0.005)
@@ -222,7 +222,7 @@ async def test_files_that_never_stop_changing_are_loaded_anyway(tmp_path: Path) 
 async def test_unwatched_files_are_read_on_request(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
-    async with kept(file, watches=False) as it:
+    async with reloading(file, watches=False) as it:
         file.write_text(allow_path("a", "/b"))
         await asyncio.sleep(0.2)
         assert not it.allows("/b")
@@ -235,7 +235,7 @@ async def test_a_bug_while_compiling_is_a_refusal_and_watching_goes_on(
 ) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("a", "/a"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         with monkeypatch.context() as patch:
             patch.setattr(module, "compile_snapshot", lambda *_: 1 / 0)
             file.write_text(allow_path("a", "/b"))
@@ -250,7 +250,7 @@ async def test_the_old_set_is_released(tmp_path: Path) -> None:
 
     file = tmp_path / "a.yaml"
     file.write_text(allow_path("marked", "/a"))
-    async with kept(file) as it:
+    async with reloading(file) as it:
         file.write_text(allow_path("b", "/b"))
         await it.until(lambda: it.allows("/b"))
         await asyncio.sleep(0.1)

@@ -20,15 +20,15 @@ def shown(registry: CollectorRegistry) -> list[str]:
 
 @given(st.lists(EDGES | st.integers(0, 3_000_000_000)))
 def test_a_batch_of_durations_gives_the_same_histogram_as_single_observations(times: list[int]) -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    registry, reference = CollectorRegistry(), CollectorRegistry()
     durations = DurationHistogram("seconds", "Times.", BUCKETS)
-    ours.register(durations)
-    histogram = Histogram("seconds", "Times.", buckets=BUCKETS, registry=theirs)
+    registry.register(durations)
+    histogram = Histogram("seconds", "Times.", buckets=BUCKETS, registry=reference)
     durations.add(times)
     for time in times:
         histogram.observe(time / 1e9)
-    assert shown(ours) == shown(theirs)
-    assert ours.get_sample_value("seconds_sum") == sum(times) / 1e9
+    assert shown(registry) == shown(reference)
+    assert registry.get_sample_value("seconds_sum") == sum(times) / 1e9
 
 
 def test_a_callback_metric_is_read_at_collection() -> None:

@@ -21,7 +21,7 @@ SPAN = ReadableSpan("s")
 ACCEPTED = ExportResult(ExportStatus.ACCEPTED)
 
 
-class Stubborn:
+class BlockingExporter:
     """Waits for `free` before it answers a batch, or raises `failure`."""
 
     def __init__(self, failure: Exception | None = None, answer: ExportResult = ACCEPTED) -> None:
@@ -51,7 +51,7 @@ def until(reached: Callable[[], bool]) -> None:
 
 
 def test_a_full_queue_drops_and_counts_at_once() -> None:
-    exporter = Stubborn()
+    exporter = BlockingExporter()
     queue = ExportQueue(exporter, capacity=10, batch=4, interval=0.01)
     begun = time.monotonic()
     for _ in range(100):
@@ -68,7 +68,7 @@ def test_a_full_queue_drops_and_counts_at_once() -> None:
 
 def test_long_spans_are_sent_in_requests_below_the_collectors_limit() -> None:
     """A caller's trace state and path can make a span of 20 KB. 512 of them in one request would lose all spans in it."""
-    exporter = Stubborn()
+    exporter = BlockingExporter()
     queue = ExportQueue(exporter, capacity=600, batch=512, interval=0.01)
     for _ in range(600):
         queue.put(SPAN, 20_000)
@@ -79,7 +79,7 @@ def test_long_spans_are_sent_in_requests_below_the_collectors_limit() -> None:
 
 
 def test_a_failing_exporter_is_counted_and_used_again() -> None:
-    exporter = Stubborn(RuntimeError("secret"))
+    exporter = BlockingExporter(RuntimeError("secret"))
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01)
     queue.put(SPAN, 1)
@@ -93,7 +93,7 @@ def test_a_failing_exporter_is_counted_and_used_again() -> None:
 
 
 def test_closing_respects_its_time_limit() -> None:
-    exporter = Stubborn()
+    exporter = BlockingExporter()
     queue = ExportQueue(exporter, capacity=10, batch=2, interval=0.01)
     for _ in range(6):
         queue.put(SPAN, 1)
@@ -112,7 +112,7 @@ def _is_empty(queue: ExportQueue) -> bool:
 
 def test_hurry_makes_closing_return_without_waiting_for_the_collector() -> None:
     for early in (True, False):
-        queue = ExportQueue(Stubborn(), capacity=10, batch=1, interval=0.01)
+        queue = ExportQueue(BlockingExporter(), capacity=10, batch=1, interval=0.01)
         queue.put(SPAN, 1)
         until(partial(_is_empty, queue))
         hurrying = threading.Timer(0 if early else 0.2, queue.hurry)
@@ -126,7 +126,7 @@ def test_hurry_makes_closing_return_without_waiting_for_the_collector() -> None:
 
 
 def test_rejected_spans_of_a_batch_count_as_failed_and_the_others_as_exported() -> None:
-    exporter = Stubborn(answer=ExportResult(ExportStatus.ACCEPTED, rejected=2))
+    exporter = BlockingExporter(answer=ExportResult(ExportStatus.ACCEPTED, rejected=2))
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=5, interval=60)
     for _ in range(5):
@@ -136,7 +136,7 @@ def test_rejected_spans_of_a_batch_count_as_failed_and_the_others_as_exported() 
 
 
 def test_an_outage_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    exporter = Stubborn(answer=ExportResult(ExportStatus.RETRYABLE, detail="UNAVAILABLE"))
+    exporter = BlockingExporter(answer=ExportResult(ExportStatus.RETRYABLE, detail="UNAVAILABLE"))
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=1, interval=0.01)
     with caplog.at_level("INFO"):
@@ -152,7 +152,7 @@ def test_an_outage_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture)
 
 
 def test_closing_exports_the_waiting_spans() -> None:
-    exporter = Stubborn()
+    exporter = BlockingExporter()
     exporter.free.set()
     queue = ExportQueue(exporter, capacity=10, batch=5, interval=60)
     queue.put(SPAN, 1)
