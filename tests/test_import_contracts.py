@@ -59,7 +59,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
     "servers": (
         ("servers.fast", "servers.grpcio"),
         ("servers.group", "servers.health", "servers.methods"),
-        ("servers.deadlines", "servers.descriptors", "servers.svid_tls", "servers.tls", "servers.own_certificate"),
+        ("servers.descriptors", "servers.svid_tls", "servers.tls", "servers.own_certificate"),
         ("servers.listeners",),
     ),
 }  # fmt: skip

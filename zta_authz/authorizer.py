@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 from msgspec import structs
 
 from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
+from zta_authz.model.changed_headers import OWN_NAMES
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
 from zta_authz.model.facts import FactSlot
-from zta_authz.model.guarded_names import OWN_NAMES
 from zta_authz.pdp.decide import decide, identify
 
 if TYPE_CHECKING:

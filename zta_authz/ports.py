@@ -11,9 +11,9 @@ from zta_authz.model.facts import NO_FACTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from zta_authz.model.changed_headers import GuardedNames
     from zta_authz.model.decision import Decision
     from zta_authz.model.facts import FactViews
-    from zta_authz.model.guarded_names import GuardedNames
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot

@@ -58,7 +58,7 @@ def test_an_empty_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_fresh_services")
 def test_a_client_s_header_of_ours_that_passes_in_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zta_authz.model.guarded_names.GuardedNames.spoofed", lambda *_: ())
+    monkeypatch.setattr("zta_authz.model.changed_headers.GuardedNames.spoofed", lambda *_: ())
     _fails("check_request", "forged-headers")
 
 

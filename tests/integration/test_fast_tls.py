@@ -22,7 +22,7 @@ from tests.support.pki import HERE, pem, private_key
 from zta_authz.authn.revocation import Revocations
 from zta_authz.grpc_h2.errors import ErrorCode
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
-from zta_authz.grpc_h2.messages import whole_answer
+from zta_authz.grpc_h2.outbound import whole_answer
 from zta_authz.model.documents import Revocation, RevocationList, Revoked
 from zta_authz.servers.fast.accept import TlsAcceptor
 from zta_authz.servers.fast.registry import Limits

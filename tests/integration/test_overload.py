@@ -16,12 +16,11 @@ import pytest
 from tests.support.h2_peer import PATH, block, call_with, message
 from zta_authz.errors import Reason
 from zta_authz.grpc_h2.frames import PREFACE, frame, settings
-from zta_authz.servers.deadlines import Deadlines
 from zta_authz.servers.fast.server import FastServer
 from zta_authz.servers.grpcio.overload_guard import OverloadGuard, failed_calls, unfinished_calls
 from zta_authz.servers.grpcio.server import GrpcServer, as_async
 from zta_authz.servers.listeners import Endpoint, SocketAccess
-from zta_authz.servers.methods import AUTHORIZATION_SERVICE, authorization_methods
+from zta_authz.servers.methods import AUTHORIZATION_SERVICE, Deadlines, authorization_methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -15,9 +15,8 @@ from zta_authz._proto.ext_authz_pb2 import AttributeContext, CheckResponse
 from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
 from zta_authz.ext_authz.partial_request import LEFT_AS_BYTES, PartialCheckRequest
 from zta_authz.ext_authz.request import CheckRequestParser
-from zta_authz.model.changed_headers import folded_name
+from zta_authz.model.changed_headers import GuardedNames, folded_name
 from zta_authz.model.decision import Decision, Response, Verdict
-from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.identity import Changes, Identity, Peer, PeerTrust
 from zta_authz.model.request import Headers, RequestAttributes
 

@@ -8,8 +8,8 @@ from zta_authz._proto.ext_authz_pb2 import CheckRequest
 from zta_authz.authorizer import finalize
 from zta_authz.errors import Reason
 from zta_authz.ext_authz.response import ResponseEncoder
+from zta_authz.model.changed_headers import OWN_NAMES, GuardedNames
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
-from zta_authz.model.guarded_names import OWN_NAMES, GuardedNames
 from zta_authz.model.identity import NO_CHANGES, Changes, Identity, Peer, PeerTrust
 from zta_authz.model.request import Headers, RequestAttributes
 from zta_authz.model.spiffe import SpiffeId

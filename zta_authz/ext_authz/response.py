@@ -21,6 +21,8 @@ from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import DENIAL_RESPONSES, DenialResponse, Reason
 from zta_authz.model.changed_headers import (
+    DECISION_ID_HEADER,
+    OWN_NAMES,
     PRINCIPAL_HEADER,
     is_reserved_on_denials,
     removable,
@@ -30,7 +32,6 @@ from zta_authz.model.changed_headers import (
 )
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
-from zta_authz.model.guarded_names import DECISION_ID_HEADER, OWN_NAMES
 from zta_authz.model.identity import NO_CHANGES, ApiClient, Changes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
     from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
-    from zta_authz.model.guarded_names import GuardedNames
+    from zta_authz.model.changed_headers import GuardedNames
     from zta_authz.model.request import RequestAttributes
 
 _REALM = "zta-authz"

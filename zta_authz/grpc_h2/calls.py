@@ -9,11 +9,10 @@ from zta_authz.grpc_h2.bounds import CountedFrame
 from zta_authz.grpc_h2.errors import ErrorCode, Status, StreamFault
 from zta_authz.grpc_h2.frames import END_STREAM
 from zta_authz.grpc_h2.headers import UnreadHeaders
-from zta_authz.grpc_h2.inbound import BUFFER_FULL, Inbound, consume_window
-from zta_authz.grpc_h2.messages import NOT_GRPC_TEXT, failure_block, http_block
+from zta_authz.grpc_h2.outbound import NOT_GRPC_TEXT, failure_block, http_block
 from zta_authz.grpc_h2.request import GrpcFailure, HttpFailure, check_trailers
 from zta_authz.grpc_h2.states import Received, State
-from zta_authz.grpc_h2.streams import Stream, Streams
+from zta_authz.grpc_h2.streams import BUFFER_FULL, Inbound, Stream, Streams, consume_window
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.bounds import Bounds, FrameRateLimiter

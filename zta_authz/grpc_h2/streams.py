@@ -1,13 +1,17 @@
-"""The open streams of a connection, and the streams that were reset recently."""
+"""The open streams of a connection, the streams that were reset recently, and the content that streams receive."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.grpc_h2.errors import ConnectionFault, StreamFault
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status, StreamFault
+from zta_authz.grpc_h2.frames import DEFAULT_WINDOW, window_update
+from zta_authz.grpc_h2.outbound import PREFIX_BYTES
+from zta_authz.grpc_h2.request import GrpcFailure
 from zta_authz.grpc_h2.states import TRANSITIONS, FrameAction, State
 
 if TYPE_CHECKING:
+    from zta_authz.grpc_h2.bounds import Bounds
     from zta_authz.grpc_h2.request import Head
     from zta_authz.grpc_h2.states import Received
 
@@ -66,3 +70,90 @@ class Streams:
         if action is FrameAction.CONNECTION_ERROR:
             raise ConnectionFault(code, f"{received.name} on a stream that is not open")
         return action is FrameAction.ACCEPT
+
+
+_CARDINALITY: Final = GrpcFailure(Status.UNIMPLEMENTED, "a unary call has exactly one message")
+_COMPRESSED: Final = GrpcFailure(Status.UNIMPLEMENTED, "compressed messages are not supported")
+_TRUNCATED: Final = GrpcFailure(Status.INTERNAL, "the message is shorter than its declared length")
+_MALFORMED: Final = GrpcFailure(Status.INTERNAL, "a message's first byte is 0 or 1")
+BUFFER_FULL: Final = GrpcFailure(Status.RESOURCE_EXHAUSTED, "too many bytes of calls that are not complete")
+
+
+class Inbound:
+    """The receiving side of one connection. `buffered` is the content of incomplete calls, in bytes."""
+
+    __slots__ = ("_low", "_max_buffered", "_max_message", "_window", "buffered", "stream_window", "too_large", "window")
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.window = max(DEFAULT_WINDOW, bounds.receive_window_bytes)
+        self.stream_window = max(DEFAULT_WINDOW, bounds.max_message_bytes + PREFIX_BYTES)
+        self.buffered = 0
+        self._window = self.window
+        self._low = self.window // 2
+        self._max_buffered = bounds.max_buffered_bytes
+        self._max_message = bounds.max_message_bytes
+        self.too_large = GrpcFailure(
+            Status.RESOURCE_EXHAUSTED, f"the message is larger than {bounds.max_message_bytes} bytes"
+        )
+
+    def consume_connection_window(self, size: int) -> bytes:
+        """Consume `size` bytes of the connection's window; return a WINDOW_UPDATE if one is due, else b"".
+
+        Raises `ConnectionFault` if the peer sent more than the window allows. Content is read at once, so the window
+        only limits bytes in transit; `buffered` limits what is kept.
+        """
+        self._window -= size
+        if self._window >= self._low:
+            return b""
+        if self._window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
+        increment, self._window = self.window - self._window, self.window
+        return window_update(0, increment)
+
+    def gather(self, stream: Stream, content: bytes) -> GrpcFailure | None:
+        """Keep a part of an incomplete call's content. Return the failure if the call exceeds a limit."""
+        if stream.head.refusal is not None:
+            return None  # the call is answered without being read
+        if stream.body:
+            if isinstance(stream.body, bytes):
+                stream.body = bytearray(stream.body)
+            stream.body += content
+        else:
+            stream.body = content
+        self.buffered += len(content)
+        if self.buffered > self._max_buffered:
+            return BUFFER_FULL
+        body = stream.body
+        if len(body) >= PREFIX_BYTES and int.from_bytes(body[1:PREFIX_BYTES], "big") > self._max_message:
+            return self.too_large
+        return None
+
+    def release(self, stream: Stream) -> None:
+        """Free the call's content."""
+        if stream.body:
+            self.buffered -= len(stream.body)
+            stream.body = b""
+
+    def parse_message(self, content: bytes) -> bytes | GrpcFailure:
+        """Parse `content`, which must be exactly one message. Failures have the status that gRPC defines for them."""
+        size = len(content) - PREFIX_BYTES
+        if size < 0:
+            return _TRUNCATED if content else _CARDINALITY
+        declared = int.from_bytes(content[1:PREFIX_BYTES], "big")
+        if content[0] == 0 and declared == size <= self._max_message:
+            return content[PREFIX_BYTES:]
+        if content[0] > 1:
+            return _MALFORMED
+        if declared > self._max_message:
+            return self.too_large
+        if content[0] == 1:
+            return _COMPRESSED
+        return _TRUNCATED if declared > size else _CARDINALITY
+
+
+def consume_window(stream: Stream, size: int) -> None:
+    """Consume `size` bytes of the stream's window. Raises `StreamFault` if the peer sent more than it allows."""
+    stream.recv_window -= size
+    stream.received += size
+    if stream.recv_window < 0:
+        raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors, Fault, quoted
-from zta_authz.model.guarded_names import GuardedNames
+from zta_authz.model.changed_headers import GuardedNames
 from zta_authz.model.pace import no_pause
 from zta_authz.pdp.models import compile_models
 from zta_authz.policy.compile import TableCompiler

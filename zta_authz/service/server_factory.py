@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from zta_authz.admin.service import AdminService
 from zta_authz.ext_authz.request import parse_check_request
-from zta_authz.servers.deadlines import Deadlines
 from zta_authz.servers.fast.server import FastServer
 from zta_authz.servers.grpcio.overload_guard import OverloadGuard
 from zta_authz.servers.grpcio.server import GrpcServer, as_async
 from zta_authz.servers.listeners import Endpoint
-from zta_authz.servers.methods import MAX_CHECK_BYTES, authorization_methods, unread_checks
+from zta_authz.servers.methods import MAX_CHECK_BYTES, Deadlines, authorization_methods, unread_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

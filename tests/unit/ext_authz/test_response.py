@@ -15,8 +15,8 @@ from tests.support.check_requests import DECISION_ID, ENCODER, FRONTEND, allow, 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.response import MAX_CACHED_ANSWERS, ResponseEncoder
+from zta_authz.model.changed_headers import GuardedNames
 from zta_authz.model.decision import Decision, Response, Verdict
-from zta_authz.model.guarded_names import GuardedNames
 from zta_authz.model.identity import ApiClient, Changes, Identity
 from zta_authz.model.request import Headers, RequestAttributes
 

@@ -20,7 +20,7 @@ from zta_authz.ext_authz.servicer import CheckServicer, new_decision_id
 from zta_authz.model.decision import Decision, Verdict
 
 if TYPE_CHECKING:
-    from zta_authz.model.guarded_names import GuardedNames
+    from zta_authz.model.changed_headers import GuardedNames
     from zta_authz.model.request import RequestAttributes
     from zta_authz.ports import Encode
 

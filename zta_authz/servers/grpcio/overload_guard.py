@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # private; `grpcio-channelz` reads it from here too
 
 from zta_authz.errors import Reason
-from zta_authz.servers.deadlines import Deadlines
+from zta_authz.servers.methods import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from zta_authz.errors import Reason
-from zta_authz.servers.deadlines import MARGIN_SECONDS, Deadlines
 from zta_authz.servers.grpcio import overload_guard as backlog
 from zta_authz.servers.grpcio.overload_guard import OverloadGuard
+from zta_authz.servers.methods import MARGIN_SECONDS, Deadlines
 
 
 class Call:
