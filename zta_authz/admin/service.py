@@ -1,7 +1,8 @@
 """The admin API, `zta.admin.v1.Admin`: reports the service's state and explains decisions.
 
 Handlers receive raw bytes, so that the server refuses callers before anything is parsed. `Explain` runs the same core
-as a real check on the snapshot in force. It writes no record and consumes no rate limit.
+as a real check on the snapshot in force. It writes no decision record, counts in no metric and uses up no
+DPoP proof.
 """
 
 from __future__ import annotations
