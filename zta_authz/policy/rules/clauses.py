@@ -208,7 +208,7 @@ class PortClause:
 
 @dataclass(frozen=True, slots=True)
 class AddressClause:
-    """`ipBlocks` and similar fields. An address never matches a block of the other family, unless it embeds an address.
+    """`ipBlocks` and similar fields. An address matches a block of the other family only if it embeds such an address.
 
     `mapped` are the IPv4 blocks that `networks` of IPv4-mapped addresses stand for. They are compared only for `wide`.
     """

@@ -19,7 +19,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NO_SPELLINGS: Final[dict[str, tuple[str, ...]]] = {}
 
 PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
-# Envoy joins repeats of these before any filter or upstream sees them: one value, whoever reads it.
+# Envoy joins repeats of these before any filter or upstream sees them, so every reader gets one value.
 JOINED_BY_ENVOY: Final = frozenset(
     (
         "accept", "accept-encoding", "authorization", "content-type", "grpc-timeout", "origin", "referer", "user-agent",
