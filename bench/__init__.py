@@ -1,1 +1,1 @@
-"""Benchmarks: how many calls the service answers, and what one costs. See README.md."""
+"""Benchmarks of throughput and of the CPU time per check. See README.md."""

@@ -1,4 +1,4 @@
-"""Runs the benchmarks one after the other: `python -m bench [NAME ...]`; `--list` names them."""
+"""Runs benchmarks one after the other: `python -m bench [NAME ...]`; `--list` lists them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _QUICK = ("throughput", "decision", "identity", "rules")
 
 
 def main() -> int:
-    """Run what is named, else the quick ones (about two minutes); 1 where one of them does not end with 0."""
+    """Run the named benchmarks, by default the quick ones (about two minutes). Returns 1 if one of them fails."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--list", action="store_true", help="name the benchmarks and end")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"no benchmark `{unknown[0]}`; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark `{unknown[0]}`; choose from {', '.join(BENCHMARKS)}")
     if chosen.list:
         print("\n".join(BENCHMARKS))
         return 0

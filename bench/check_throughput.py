@@ -1,7 +1,7 @@
-"""The service beside an empty `grpc.aio` handler: calls a second and CPU a call, in pairs in one run.
+"""Compare the service with an empty `grpc.aio` handler: calls per second and CPU per call, in alternating rounds.
 
-Each server is a process of its own on the same CPU, one working at a time; the client has another CPU. The machine's
-noise hits both halves of a pair alike, so the ratios are what to trust; the absolute numbers are this machine's.
+Both server processes share a CPU and only one works at a time; the client has another CPU. Noise affects both halves of
+a pair alike, so the ratios are reliable. Absolute numbers depend on the machine.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TARGET = 0.8
-"""The full decision keeps this share of the empty handler's throughput."""
+"""The target: this fraction of the empty handler's throughput."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One server's part of a pair."""
+    """The result of one server in one round."""
 
     calls_per_second: float
     server_cpu_us: float
@@ -48,15 +48,15 @@ class Round:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process so far (clock_getcpuclockid(3), as the kernel makes its ids)."""
+    """Return the user and system time of all threads of a process (see clock_getcpuclockid(3) for the clock id)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
 @contextmanager
 def server(arguments: list[str], socket: Path, cpu: int) -> Iterator[int]:
-    """A server process on `cpu` that listens on `socket`; its pid. It is terminated at the end."""
+    """Run a server process on `cpu` that listens on `socket`; yields its pid and terminates it at the end."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})  # the child and all its threads inherit it
+    os.sched_setaffinity(0, {cpu})  # inherited by the child and its threads
     try:
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
     finally:
@@ -77,13 +77,13 @@ async def measure(socket: Path, pid: int, request: bytes, concurrency: int, seco
     """Drive one server for `seconds` on a fresh connection."""
     loop = asyncio.get_running_loop()
     _, client = await loop.create_unix_connection(lambda: LoadClient(request, concurrency), str(socket))
-    await client.run(min(1.0, seconds / 4))  # connection, caches and branch predictors warm up
+    await client.run(min(1.0, seconds / 4))  # warm up the connection, caches and branch predictors
     cpu, own = cpu_seconds(pid), time.process_time()
     outcome = await client.run(seconds)
     cpu, own = cpu_seconds(pid) - cpu, time.process_time() - own
     client.close()
     if outcome.failures or not outcome.calls:
-        raise SystemExit(f"{outcome.failures} of {outcome.calls} calls were not allowed; nothing was measured")
+        raise SystemExit(f"{outcome.failures} of {outcome.calls} calls were not allowed; the measurement is invalid")
     percentiles = statistics.quantiles(outcome.latencies, n=100)
     return Round(
         calls_per_second=outcome.calls / outcome.seconds,
@@ -95,7 +95,7 @@ async def measure(socket: Path, pid: int, request: bytes, concurrency: int, seco
 
 
 async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
-    """All pairs of rounds, and what they come to."""
+    """Run all pairs of rounds and summarize them."""
     what = scenario.build(arguments.case, arguments.policies, directory, arguments.server)
     cpus = sorted(os.sched_getaffinity(0))
     empty_socket = directory / "empty.sock"
@@ -118,7 +118,7 @@ async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, o
 def summary(
     arguments: argparse.Namespace, request_bytes: int, cpus: int, pairs: list[tuple[Round, Round]]
 ) -> dict[str, object]:
-    """Medians of each side and of the pairs' ratios."""
+    """Return the medians of both sides and of the ratios of the pairs."""
 
     def medians(side: int) -> dict[str, float]:
         names = ("calls_per_second", "server_cpu_us", "p50_ms", "p99_ms", "client_busy")
@@ -144,7 +144,7 @@ def summary(
 
 
 def show(result: dict[str, object]) -> str:
-    """The result as a table."""
+    """Format the result as a table."""
     lines = [f"{'':8}{'calls/s':>10}{'CPU us/call':>14}{'p50 ms':>10}{'p99 ms':>10}{'client busy':>14}"]
     for name in ("empty", "full"):
         side = result[name]
@@ -161,16 +161,16 @@ def show(result: dict[str, object]) -> str:
 
 
 def main() -> int:
-    """Run the benchmark; the exit status is 1 where `--check` is given and the target is missed."""
+    """Run the benchmark. Returns 1 if `--check` is given and the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=scenario.CASES, default="svid", help="what the caller presents")
+    parser.add_argument("--case", choices=scenario.CASES, default="svid", help="the credentials of the caller")
     parser.add_argument("--server", choices=("grpcio", "fast"), default="grpcio", help="the service's transport")
-    parser.add_argument("--policies", type=int, default=100, help="policies in force")
+    parser.add_argument("--policies", type=int, default=100, help="number of policies")
     parser.add_argument("--rounds", type=int, default=6, help="pairs of rounds")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of one round")
     parser.add_argument("--concurrency", type=int, default=32, help="calls in flight")
     parser.add_argument("--output", choices=("text", "json"), default="text")
-    parser.add_argument("--check", action="store_true", help="fail where the target is missed")
+    parser.add_argument("--check", action="store_true", help="fail if the target is missed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="zta-bench-") as directory:
         result = uvloop.run(compare(arguments, Path(directory)))

@@ -1,7 +1,7 @@
-"""What one whole decision costs, without the transport: bytes in, verified identity, rules, audit record, bytes out.
+"""Measure the CPU time of one decision without transport: parse, verify, evaluate rules, record, encode.
 
-1,000 policies; identity caches warm, as they are for every request of a caller but its first. CPU time: machines are
-shared. The parts are measured by themselves, one after the other, and add up to about the whole.
+There are 1,000 policies, and the identity caches are warm, as for every request of a caller except its first. CPU time
+is measured because machines are shared. The parts are measured separately and add up to about the total.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ID = "0" * 32
 
 
 class _Recorder:
-    """An audit sink that does all the work on a record, its writer's too, and keeps nothing."""
+    """An audit sink that does all the work for a record, including the writer's, and discards the result."""
 
     def record(
         self,
@@ -56,7 +56,7 @@ class _Recorder:
         metadata: Metadata = (),
         table_digest: str = "",
     ) -> bool:
-        """Build what a real sink would write."""
+        """Build the bytes that a real sink would write."""
         return bool(encode_line(make_record(capture(request, decision, decision_id, now))))
 
 
@@ -72,7 +72,7 @@ def _median_us(call: Callable[[], object]) -> float:
 
 
 def measure(case: str, policies: int) -> dict[str, float]:
-    """Microseconds of the whole decision and of its parts."""
+    """Return the microseconds of the whole decision and of its parts."""
     with tempfile.TemporaryDirectory() as directory:
         case_files = scenario.build(case, policies, Path(directory))
         settings = load_settings(str(case_files.config), {})
@@ -109,7 +109,7 @@ def measure(case: str, policies: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the costs; 1 where a whole decision is above the target."""
+    """Print the costs. Returns 1 if a whole decision is above the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--policies", type=int, default=1000)
     parser.add_argument("--output", choices=("text", "json"), default="text")

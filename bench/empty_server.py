@@ -1,6 +1,7 @@
-"""The floor: a `grpc.aio` server whose Check handler returns a constant. Usage: `python -m bench.empty_server SOCKET`.
+"""The baseline: a `grpc.aio` server whose Check handler returns a constant.
 
-Same event loop and raw bytes as the service, so that what is left between the two is deciding.
+Usage: `python -m bench.empty_server SOCKET`. It uses the event loop and raw bytes like the service, so the difference
+is the cost of the decision.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What verifying identity costs: nothing presented, an X.509-SVID, and with an RS256 token; warm and cold.
+"""Measure the cost of verifying identity: no credentials, an X.509-SVID, an SVID with an RS256 token; warm and cold.
 
-Warm is every request of a caller but its first: signatures are computed once and remembered; time, audience, revocation
-and binding are judged on each call. Cold is the first, shown beside the bare signature check. `--tokens N` decides on N
-distinct tokens and shows what the process keeps of them.
+Warm is every request of a caller except its first: signatures are cached, but time, audience, revocation and binding
+are checked on each call. Cold is the first request, compared with the signature check alone. `--tokens N` decides on N
+distinct tokens and shows the memory of the process.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _EVERYBODY = {"action": "ALLOW", "rules": [{}]}
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rules and keys in force, and what signs for them."""
+    """A snapshot with rules and keys, and the keys that sign credentials for it."""
 
     snapshot: Snapshot
     authority: Certificate
@@ -59,11 +59,11 @@ class World:
     token_key: rsa.RSAPrivateKey
 
     def certificate(self) -> Certificate:
-        """An SVID of the frontend with a key of its own."""
+        """Issue an SVID for the frontend with a new key."""
         return scenario.certificate(scenario.FRONTEND, ec.generate_private_key(ec.SECP256R1()), self.authority_key)
 
     def token(self, number: int) -> str:
-        """An RS256 token like no other."""
+        """Issue a unique RS256 token."""
         claims = {"iss": scenario.ISSUER, "sub": "alice", "aud": "orders", "exp": int(time.time()) + 3600, "n": number}
         return jwt.encode(claims, self.token_key, algorithm="RS256", headers={"kid": "1"})
 
@@ -101,7 +101,7 @@ def _timed_us(call: Callable[[], object], count: int = 1) -> float:
 
 
 def warm(world: World) -> dict[str, float]:
-    """Microseconds of a decision, by what is presented; measured in turn."""
+    """Return the microseconds of a decision by credentials, measured in alternation."""
     now, evidence = time.time(), _evidence(world.certificate())
     bare, with_token = _request(), _request(world.token(0))
     cases: dict[str, Callable[[], Any]] = {
@@ -119,7 +119,7 @@ def warm(world: World) -> dict[str, float]:
 
 
 def cold(world: World) -> dict[str, float]:
-    """Microseconds of first decisions, each on credentials of its own, and of the bare signature checks in them."""
+    """Return the microseconds of first decisions on new credentials, and of their signature checks alone."""
     now = time.time()
     known = _evidence(world.certificate())
     evaluate(world.snapshot, _request(), known, now)
@@ -146,7 +146,7 @@ def _check_rs256(key: rsa.RSAPublicKey, token: str) -> None:
 
 
 def memory(count: int) -> list[tuple[int, float]]:
-    """Resident megabytes after each tenth of `count` decisions on distinct tokens (EdDSA, the quickest to sign)."""
+    """Return the resident megabytes after each tenth of `count` decisions on distinct EdDSA tokens."""
     key = ed25519.Ed25519PrivateKey.generate()
     raw = key.public_key().public_bytes_raw()
     jwks = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": _encoded(raw)}]}
@@ -165,7 +165,7 @@ def memory(count: int) -> list[tuple[int, float]]:
         message = f"{head}.{_encoded(json.dumps(claims).encode())}"
         token = f"{message}.{_encoded(key.sign(message.encode()))}"
         if not evaluate(snapshot, _request(token), NO_EVIDENCE, now).identity.token:
-            raise SystemExit("the scenario is broken: a token was not taken")
+            raise SystemExit("the scenario is broken: a token was not accepted")
         if number % max(1, count // 10) == 0:
             rows.append((number, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6))
     return rows
@@ -176,7 +176,7 @@ def _encoded(data: bytes) -> str:
 
 
 def main() -> int:
-    """Print the costs; 1 where a warm identity costs more than the target."""
+    """Print the costs. Returns 1 if a warm identity costs more than the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tokens", type=int, default=0, help="show the memory of this many distinct tokens instead")
     parser.add_argument("--output", choices=("text", "json"), default="text")
@@ -197,7 +197,7 @@ def main() -> int:
             print(kind.removesuffix("_us"))
             for name, cost in by_case.items():
                 print(f"  {name:22}{cost:>9} us")
-        print(f"a warm SVID and token cost {extra:.1f} us more than nothing; target {TARGET_US:.0f} us")
+        print(f"a warm SVID and token add {extra:.1f} us; target {TARGET_US:.0f} us")
     return int(extra > TARGET_US)
 
 

@@ -1,7 +1,7 @@
-"""A gRPC client that costs next to nothing: one HTTP/2 connection, the frames of the call made once, a closed loop.
+"""A closed-loop gRPC client with minimal CPU use: one HTTP/2 connection and precomputed frames.
 
-A `grpc.aio` client takes as much CPU a call as an empty server, and would hide the servers behind itself. This one
-speaks just enough HTTP/2 (RFC 9113) for unary calls to one method, and checks that each answer is an allow.
+A `grpc.aio` client uses as much CPU per call as an empty server and would dominate the measurement. This client
+supports just enough HTTP/2 (RFC 9113) for unary calls to one method, and checks that each response is an allow.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
 _WINDOW = 1 << 30
-_ALLOW = b"\x0a\x00"  # CheckResponse.status, present and zero; ours and the empty server's come first
+_ALLOW = b"\x0a\x00"  # CheckResponse.status, present and zero, is the first field of the service and the empty server
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one run saw; `latencies` are seconds."""
+    """The result of one run; `latencies` are in seconds."""
 
     calls: int = 0
     failures: int = 0
@@ -34,7 +34,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _header_block() -> bytes:
-    """HPACK (RFC 7541) without the dynamic table: indexed `POST`, `http`, then literals."""
+    """Encode the headers with HPACK (RFC 7541) without the dynamic table: indexed `POST` and `http`, then literals."""
 
     def literal(name: bytes, value: bytes) -> bytes:
         return name + bytes((len(value),)) + value
@@ -70,21 +70,21 @@ class LoadClient(asyncio.Protocol):
         self._idle = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello with windows that never run out."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        """Send the preface with windows that are never exhausted."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
         settings = (4).to_bytes(2, "big") + _WINDOW.to_bytes(4, "big")  # SETTINGS_INITIAL_WINDOW_SIZE
         hello = _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, _WINDOW.to_bytes(4, "big"))
         self._transport.write(_PREFACE + hello)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whatever was in flight has failed."""
+        """Count the calls in flight as failures."""
         self._outcome.failures += len(self._started)
         self._started.clear()
         self._running = False
         self._idle.set()
 
     async def run(self, seconds: float) -> Outcome:
-        """Call for `seconds`, then let the calls in flight end."""
+        """Send calls for `seconds`, then wait for the calls in flight."""
         self._outcome = outcome = Outcome()
         self._idle.clear()
         self._running = True
@@ -98,7 +98,7 @@ class LoadClient(asyncio.Protocol):
         return outcome
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
@@ -121,7 +121,7 @@ class LoadClient(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     def data_received(self, data: bytes) -> None:
-        """Take whole frames from what has come; keep the rest."""
+        """Process the complete frames and keep the rest."""
         buffer = self._buffer + data if self._buffer else data
         at, end = 0, len(buffer)
         while end - at >= 9:
@@ -152,7 +152,7 @@ class LoadClient(asyncio.Protocol):
             self._transport.close()
 
     def _account(self, size: int) -> None:
-        """Give the connection's window back now and then."""
+        """Replenish the window of the connection occasionally."""
         self._received += size
         if self._received > _WINDOW // 4 and self._transport is not None:
             self._transport.write(_frame(_WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))

@@ -1,7 +1,7 @@
-"""What matching costs with many rules beside few: the same request against 10 rules and against N, in turn, one run.
+"""Compare the cost of matching against 10 rules and against N rules, in alternation.
 
-Each shape is one way in which rules can be alike. Two requests each: one that a rule decides, one that none does. The
-ratios are what to trust: both halves of a pair suffer the same noise.
+Each shape is one way in which rules can be similar. It has two requests: one that a rule decides, and one without a
+match. The ratios are reliable, because noise affects both halves of a pair alike.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NAME = "cluster.local/ns/default/sa/s{}"
 
 
 class Request(NamedTuple):
-    """What varies between the requests of a shape."""
+    """The attributes that vary between the requests of a shape."""
 
     caller: int
     path: str = "/none"
@@ -50,7 +50,7 @@ class Request(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """`rule` writes rule number i; `decided` meets rule 7, `undecided` none."""
+    """A shape of rules. `rule` writes rule number i; `decided` matches rule 7, `undecided` matches no rule."""
 
     rule: Callable[[int], str]
     decided: Request
@@ -111,7 +111,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def _compile(shape: Shape, count: int) -> tuple[Snapshot, float]:
-    """The snapshot of `count` rules and the seconds from YAML text to it."""
+    """Compile `count` rules from YAML text. Returns the snapshot and the duration in seconds."""
     text = _policies([shape.rule(number) for number in range(count)], "ALLOW") + shape.extra
     gc.disable()  # as the loader does
     started = time.perf_counter()
@@ -136,7 +136,7 @@ def _cost_us(snapshot: Snapshot, request: RequestAttributes, identity: Identity)
 
 
 def measure(name: str, shape: Shape, count: int) -> list[dict[str, object]]:
-    """One row for each of the shape's requests."""
+    """Return one row for each request of the shape."""
     few, _ = _compile(shape, _FEW)
     before = _resident_mb()
     many, seconds = _compile(shape, count)
@@ -164,7 +164,7 @@ def measure(name: str, shape: Shape, count: int) -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Print the table; 1 where a ratio is above the target."""
+    """Print the table. Returns 1 if a ratio is above the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rules", type=int, default=100_000)
     parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape (may be repeated)")

@@ -1,12 +1,12 @@
-"""What a reload of many rules costs those who wait for answers: the 99th percentile at rest and during.
+"""Measure the 99th percentile of latency at rest and during a reload of many rules.
 
-A steady light load on a real `zta-authz serve` over a Unix socket, one call every few milliseconds whether or not the
-one before was answered. Times are from when a call is due, so that a server that stands still is charged for all calls
-of that time. In each round the policies are swapped as kubelet swaps a ConfigMap; "during" lasts from the swap until
-the service says that the new ones are taken and has let the old ones go.
+The load on a real `zta-authz serve` is light and steady, over a Unix socket: one call every few milliseconds, without
+waiting for the previous response. Latency counts from the scheduled time of a call, so a stall affects all calls of
+that time. Each round swaps the policies as the kubelet swaps a ConfigMap. "During" lasts from the swap until the
+service has accepted the new policies and released the old ones.
 
-Both phases are cut into windows of half a second, and each phase's percentile is the median of its windows', so that a
-machine which does something else for a while does not decide the result.
+Both phases are divided into windows of half a second. The percentile of a phase is the median over its windows, so that
+a short disturbance of the machine does not determine the result.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ START_SECONDS = 60.0
 
 
 class PacedClient(LoadClient):
-    """Calls at a fixed rate; `times` has when each answered call was due, and the seconds that it took from then."""
+    """Calls at a fixed rate. `times` has the scheduled time and the latency in seconds of each answered call."""
 
     def __init__(self, request: bytes) -> None:
         super().__init__(request, 0)
@@ -50,7 +50,7 @@ class PacedClient(LoadClient):
         self._due: dict[int, float] = {}
 
     async def pace(self, rate: float, done: Callable[[], bool]) -> list[tuple[float, float]]:
-        """Call until `done`, then wait for the answers; the times of these calls."""
+        """Send calls until `done`, wait for the responses and return the times of these calls."""
         self.times = []
         due = time.perf_counter()
         while not done():
@@ -75,18 +75,18 @@ class PacedClient(LoadClient):
 
 @dataclass(slots=True)
 class Service:
-    """A running service; `taken` counts the sets that it has taken since its start."""
+    """A running service. `taken` counts the policy sets that it has accepted since its start."""
 
     process: asyncio.subprocess.Process
     taken: int = 0
     compiled_seconds: float = 0.0
 
     def has_taken(self, sets: int) -> bool:
-        """Whether it has taken at least this many."""
+        """Return whether the service has accepted at least this many sets."""
         return self.taken >= sets
 
     async def listen(self) -> None:
-        """Hear what it says."""
+        """Read the log of the service."""
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             event = json.loads(line) if line.startswith(b"{") else {}
@@ -97,7 +97,7 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def serving(config: Path, socket: Path) -> AsyncIterator[Service]:
-    """`zta-authz serve` from the moment it listens until it is stopped."""
+    """Run `zta-authz serve`; yields when it listens and stops it at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "zta_authz", "serve", "--config", str(config)),
         stdout=subprocess.DEVNULL,
@@ -118,7 +118,7 @@ async def serving(config: Path, socket: Path) -> AsyncIterator[Service]:
 
 
 def publish(mount: Path, version: int, text: str) -> None:
-    """Write `text` as kubelet writes a version of a ConfigMap: a new directory, then one rename of `..data`."""
+    """Write `text` as the kubelet writes a version of a ConfigMap: a new directory, then a rename of `..data`."""
     folder = mount / f"..version-{version}"
     folder.mkdir(parents=True)
     (folder / "policies.yaml").write_text(text)
@@ -130,7 +130,7 @@ def publish(mount: Path, version: int, text: str) -> None:
 
 
 def percentiles(times: list[tuple[float, float]]) -> dict[str, float]:
-    """Milliseconds: p50 and the worst over all calls, p99 as the median of the windows'."""
+    """Return milliseconds: p50 and the maximum of all calls, and p99 as the median over the windows."""
     windows: dict[int, list[float]] = {}
     for due, took in times:
         windows.setdefault(int(due / WINDOW_SECONDS), []).append(took)
@@ -146,7 +146,7 @@ def percentiles(times: list[tuple[float, float]]) -> dict[str, float]:
 
 
 async def measure(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
-    """All rounds, and what they come to."""
+    """Run all rounds and summarize them."""
     what = scenario.build("svid", arguments.rules, directory)
     mount = directory / "policies"
     text = (mount / "policies.yaml").read_text()
@@ -188,7 +188,7 @@ def _after(seconds: float) -> Callable[[], bool]:
 
 
 def show(result: dict[str, object]) -> str:
-    """The result as a table."""
+    """Format the result as a table."""
     lines = [f"{'':8}{'calls':>8}{'p50 ms':>10}{'p99 ms':>10}{'p99 of all':>12}{'worst ms':>10}"]
     for name in ("rest", "during"):
         side = result[name]
@@ -203,7 +203,7 @@ def show(result: dict[str, object]) -> str:
 
 
 def main() -> int:
-    """Run the benchmark; the exit status is 1 where `--check` is given and the target is missed."""
+    """Run the benchmark. Returns 1 if `--check` is given and the target is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rules", type=int, default=10_000, help="policies of one rule each")
     parser.add_argument("--rate", type=float, default=200.0, help="calls a second")

@@ -1,4 +1,4 @@
-"""What is measured: a policy set, a caller with an X.509-SVID and, if wanted, a token, and the request it makes.
+"""The scenario of the benchmarks: a policy set, a caller with an X.509-SVID and optionally a token, and its request.
 
 Authorities, certificates and keys are made for each run.
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 FRONTEND = "spiffe://cluster.local/ns/default/sa/frontend"
 ISSUER = "https://issuer.example"
 CASES = ("principal", "svid", "token")
-"""The proxy's word for the caller; its certificate, verified; the certificate and an RS256 token, both verified."""
+"""Caller identity: asserted by the proxy, by a verified certificate, or by a certificate and an RS256 token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`config` is the service's settings file, `request` the bytes of the CheckRequest; the answer is an allow."""
+    """`config` is the service's settings file, `request` is the CheckRequest in bytes, which is allowed."""
 
     config: Path
     socket: Path
@@ -41,7 +41,7 @@ class Scenario:
 
 
 def build(case: str, policies: int, directory: Path, server: str = "grpcio") -> Scenario:
-    """Write settings for `server` and `policies` policies (the deciding one among them) below `directory`."""
+    """Write settings for `server`, and `policies` policies including the deciding one, below `directory`."""
     key = ec.generate_private_key(ec.SECP256R1())
     authority = certificate("authority", key, key)
     leaf = certificate(FRONTEND, ec.generate_private_key(ec.SECP256R1()), key)
@@ -72,7 +72,7 @@ def _settings(case: str, folder: Path, socket: Path) -> dict[str, object]:
 
 
 def policy(number: int) -> dict[str, object]:
-    """One of the many that don't decide: callers and paths of other teams, some denied, some allowed."""
+    """Return a policy that does not decide: it has callers and paths of another team."""
     action = "DENY" if number % 5 == 0 else "ALLOW"
     principal = f"cluster.local/ns/team-{number}/sa/worker"
     to = [{"operation": {"methods": ["GET", "PUT"], "paths": [f"/team-{number}/*", f"/v{number}/orders"]}}]
@@ -89,14 +89,14 @@ def _deciding_policy(case: str) -> dict[str, object]:
 
 
 def request_authentication(key: rsa.RSAPrivateKey) -> dict[str, object]:
-    """The JWT rule for tokens of `ISSUER` signed with `key`."""
+    """Return the JWT rule for tokens of `ISSUER` that are signed with `key`."""
     public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "1", "alg": "RS256", "use": "sig"}
     rule = {"issuer": ISSUER, "audiences": ["orders"], "jwks": json.dumps({"keys": [public]})}
     return document("RequestAuthentication", "orders", {"jwtRules": [rule]})
 
 
 def document(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]:
-    """An Istio document for the orders workload."""
+    """Return an Istio document for the orders workload."""
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": kind,
@@ -106,7 +106,7 @@ def document(kind: str, name: str, spec: dict[str, object]) -> dict[str, object]
 
 
 def trust_bundle(authority: x509.Certificate) -> dict[str, object]:
-    """The bundle of cluster.local with one authority."""
+    """Return the bundle of cluster.local with one authority."""
     spec = {"trustDomain": "cluster.local", "x509Authorities": authority.public_bytes(Encoding.PEM).decode()}
     return {"apiVersion": "zta.dev/v1", "kind": "TrustBundle", "metadata": {"name": "cluster-local"}, "spec": spec}
 
@@ -117,7 +117,7 @@ def _token(key: rsa.RSAPrivateKey) -> str:
 
 
 def _request(certificate: str, token: str) -> bytes:
-    """About 1.3 kB without a certificate, as Envoy sends it with `encode_raw_headers`; opaque cookies fill it up."""
+    """Return a CheckRequest as Envoy sends it with `encode_raw_headers`, padded by cookies to about 1.3 kB."""
     message = CheckRequest()
     attributes = message.attributes
     attributes.source.principal = FRONTEND
@@ -151,7 +151,7 @@ def _request(certificate: str, token: str) -> bytes:
 
 
 def certificate(name: str, key: ec.EllipticCurvePrivateKey, issuer_key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """The authority where `key` signs itself, else an X.509-SVID for the SPIFFE ID `name`."""
+    """Issue the authority if `key` signs itself, otherwise an X.509-SVID for the SPIFFE ID `name`."""
     is_authority = key is issuer_key
     now = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])

@@ -1,9 +1,9 @@
-"""What telling costs: decision log to a file, metrics and traces at 1 %, beside all three off, in pairs in one run.
+"""Measure the cost of telemetry: decision log to a file, metrics and 1 % of traces, compared with none of them.
 
-Both sides are `zta-authz serve`, the same policies and the same request, each in a process of its own on the same CPU;
-a collector that takes the spans runs beside the client. Metrics can't be switched off in the service, so the bare side
-runs with an observer that does nothing. `--each` shows what each of the three adds alone. What counts is the CPU time
-of the whole process, all threads included: rounds are short and many, so that other work disturbs both of a pair alike.
+Both sides are `zta-authz serve` processes with the same policies and request on the same CPU. The collector runs beside
+the client. Metrics can't be disabled in the service, so the other side has an observer that does nothing. `--each` also
+measures each of the three alone. The result is the CPU time of all threads. Rounds are short and many, so that other
+work affects both halves of a pair alike.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 TARGET = 0.15
-"""All three together cost at most this share of what the CPU can answer."""
+"""The target: the maximum cost of all three together, as a fraction of the CPU's capacity."""
 PARTS = ("audit", "metrics", "traces")
 SAMPLED = 0.01
 BARE, FULL = "all off", "all on"
 
 
 def serve(config: str, parts: Sequence[str]) -> int:
-    """Serve as told in `config`, with an observer that does only what is among `parts`."""
+    """Serve with the settings in `config` and an observer for `parts` only."""
     from zta_authz.cli.main import main as zta_authz  # noqa: PLC0415  only the serving side needs it
     from zta_authz.telemetry.metrics import Metrics  # noqa: PLC0415
     from zta_authz.telemetry.observer import TelemetryObserver  # noqa: PLC0415
 
     def nothing(*_: object) -> None:
-        """No telemetry."""
+        """Do nothing."""
 
     if "metrics" not in parts:
         Metrics.count = nothing  # type: ignore[assignment, method-assign]
@@ -53,10 +53,10 @@ def serve(config: str, parts: Sequence[str]) -> int:
 
 @asynccontextmanager
 async def collector() -> AsyncIterator[str]:
-    """An OTLP collector that takes everything and keeps nothing; its endpoint."""
+    """Run an OTLP collector that accepts and discards everything; yields its endpoint."""
 
     async def export(_payload: bytes, _context: Any) -> bytes:
-        return b""  # an empty ExportTraceServiceResponse: all taken
+        return b""  # an empty ExportTraceServiceResponse: everything accepted
 
     running = grpc.aio.server()
     handlers: dict[str, Any] = {"Export": grpc.unary_unary_rpc_method_handler(export)}
@@ -71,7 +71,7 @@ async def collector() -> AsyncIterator[str]:
 
 
 def write_settings(what: scenario.Scenario, directory: Path, endpoint: str, parts: Sequence[str]) -> tuple[Path, Path]:
-    """Settings with only `parts` on, in `directory`; the file, and where it will listen."""
+    """Write settings with only `parts` enabled. Returns the file and the socket of the service."""
     directory.mkdir()
     settings = json.loads(what.config.read_text())
     socket = directory / "s"
@@ -88,7 +88,7 @@ def write_settings(what: scenario.Scenario, directory: Path, endpoint: str, part
 
 
 async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
-    """All rounds of all sides, and what they come to."""
+    """Run all rounds of all sides and summarize them."""
     what = scenario.build(arguments.case, arguments.policies, directory, arguments.server)
     cpus = sorted(os.sched_getaffinity(0))
     sides: dict[str, tuple[str, ...]] = {BARE: (), FULL: PARTS}
@@ -111,7 +111,7 @@ async def compare(arguments: argparse.Namespace, directory: Path) -> dict[str, o
 
 
 def summary(arguments: argparse.Namespace, rounds: dict[str, list[Round]]) -> dict[str, object]:
-    """Medians of each side, and of its rounds' throughput beside the bare one's."""
+    """Return the medians of each side, and of its throughput relative to the side without telemetry."""
     ratios = {
         side: [
             measured.calls_per_second / bare.calls_per_second for measured, bare in zip(done, rounds[BARE], strict=True)
@@ -147,7 +147,7 @@ def summary(arguments: argparse.Namespace, rounds: dict[str, list[Round]]) -> di
 
 
 def show(result: dict[str, Any]) -> str:
-    """The result as a table."""
+    """Format the result as a table."""
     lines = [f"{'':10}{'calls/s':>10}{'CPU us/call':>14}{'p50 ms':>10}{'p99 ms':>10}{'cost':>8}"]
     for side, figures in result["sides"].items():
         cost = f"{result['cpu_cost'][side]:>8.1%}" if side in result["cpu_cost"] else ""
@@ -161,7 +161,7 @@ def show(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the benchmark; the exit status is 1 where `--check` is given and the target is missed."""
+    """Run the benchmark. Returns 1 if `--check` is given and the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=scenario.CASES, default="svid", help="what the caller presents")
     parser.add_argument("--server", choices=("grpcio", "fast"), default="fast", help="the service's transport")

@@ -1,1 +1,1 @@
-"""The service beside its peers: the same requests and the same policy for each, in turns in one run. See README.md."""
+"""Compare the service with its peers on the same requests and policies, in alternation. See README.md."""

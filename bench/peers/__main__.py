@@ -39,7 +39,7 @@ ALL: Final = (
 STEADY: Final = (names.EMPTY, names.FAST, names.GRPCIO, names.GO, names.OPA_RULES, names.OPA_ENVOY)
 BEHIND_ENVOY: Final = (names.FAST, names.GRPCIO, names.GO, names.OPA_RULES, names.OPA_ENVOY)
 _BUSY: Final = 3
-"""A call made alone costs a fast server about so many times the CPU of one among many; slow ones only take longer."""
+"""The ratio of CPU per call of a fast server between single calls and a busy connection, to estimate run lengths."""
 _OVERLOADED_SECONDS: Final = 0.5
 _T = TypeVar("_T")
 
@@ -49,14 +49,14 @@ def _say(text: str) -> None:
 
 
 def turns(items: Sequence[_T], rounds: int) -> list[list[_T]]:
-    """Each item once a round, each round beginning with another, so that none is always first."""
+    """Return the order of items for each round. Each round starts with another item."""
     return [[*items[start:], *items[:start]] for number in range(rounds) for start in [number % max(len(items), 1)]]
 
 
 def in_turns(
     items: Sequence[_T], rounds: int, name: Callable[[_T], str], measure: Callable[[_T], Any]
 ) -> dict[str, list[dict[str, float]]]:
-    """Every round of each item, by its name."""
+    """Run all rounds and return the results by the name of the item."""
     results: dict[str, list[dict[str, float]]] = {name(item): [] for item in items}
     for turn in turns(items, rounds):
         for item in turn:
@@ -67,7 +67,7 @@ def in_turns(
 def closed_loop(
     arguments: argparse.Namespace, case: str, rules: int, in_flight: int, cpus: list[int]
 ) -> dict[str, Any]:
-    """As many calls as each server answers."""
+    """Measure the maximum throughput of each server."""
     with tempfile.TemporaryDirectory(prefix="zta-peers-") as name:
         directory = Path(name)
         trial = servers.prepare(case, rules, directory, ALL)
@@ -90,7 +90,7 @@ def closed_loop(
 
 
 def open_loop(arguments: argparse.Namespace, case: str, rules: int, cpus: list[int]) -> list[dict[str, Any]]:
-    """Latencies and CPU at fixed rates."""
+    """Measure latencies and CPU at fixed rates."""
     results = []
     with tempfile.TemporaryDirectory(prefix="zta-peers-") as name:
         directory = Path(name)
@@ -129,7 +129,7 @@ def _figures(seen: Paced) -> dict[str, float]:
 
 
 def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) -> dict[str, Any]:
-    """What each check adds to a request at a fixed rate."""
+    """Measure the latency that each check adds to a request at a fixed rate."""
     with tempfile.TemporaryDirectory(prefix="zta-peers-") as name, ExitStack() as open_things:
         directory = Path(name)
         trial = envoys.prepare(rules, directory, BEHIND_ENVOY)
@@ -159,7 +159,7 @@ def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) ->
 
 
 def _keeps_up(proxy: envoys.Proxy, directory: Path, headers: Mapping[str, str], rate: float) -> bool:
-    """Whether a short run at this rate is answered, and not ever later; it also warms up."""
+    """Return whether the server sustains this rate in a short run, which also warms it up."""
     client = proxy.connect(directory, headers)
     try:
         latencies = client.run(rate, 1.0).latencies
@@ -183,7 +183,7 @@ def _output(*command: str) -> str:
 
 
 def about(arguments: argparse.Namespace, cpus: list[int]) -> dict[str, Any]:
-    """Machine, versions, and what was asked for."""
+    """Return the machine, the versions and the arguments."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     modules = _output("go", "-C", str(install.HERE / "opaauthz"), "list", "-m", "all")
     go = {
@@ -213,11 +213,11 @@ def about(arguments: argparse.Namespace, cpus: list[int]) -> dict[str, Any]:
 
 
 def run(arguments: argparse.Namespace, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All phases; `save` gets what there is after each."""
+    """Run all phases, and call `save` with the results after each."""
     cpus = sorted(os.sched_getaffinity(0))
     result: dict[str, Any] = {"about": about(arguments, cpus), "closed": [], "open": [], "envoy": []}
     missing = envoys.available()
-    os.sched_setaffinity(0, {cpus[-1]})  # clients here, servers on the first
+    os.sched_setaffinity(0, {cpus[-1]})  # clients run here, servers on the first CPU
     for rules in arguments.rules:
         for case in arguments.cases:
             result["closed"].append(closed_loop(arguments, case, rules, closed.IN_FLIGHT, cpus))
@@ -239,7 +239,7 @@ def run(arguments: argparse.Namespace, save: Callable[[dict[str, Any]], None]) -
 
 
 def main() -> None:
-    """Measure, write the figures, print the tables."""
+    """Measure, write the results and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rules", type=int, nargs="*", default=[10, 1000, 10_000], help="rule counts, closed loop")
     parser.add_argument("--cases", nargs="+", choices=("principal", "token"), default=["principal", "token"])

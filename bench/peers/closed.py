@@ -1,4 +1,4 @@
-"""The closed loop: as many calls as a server answers on one CPU, with a fixed number in flight on one connection."""
+"""The closed loop: the throughput of a server on one CPU, with a fixed number of calls in flight on one connection."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IN_FLIGHT: Final = 32
-"""Calls in flight where nothing else is said."""
+"""The default number of calls in flight."""
 _OWN_SECONDS: Final = 2.0
 _URL: Final = "http://localhost/envoy.service.auth.v3.Authorization/Check"
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """One server's part of a round."""
+    """The result of one server in one round."""
 
     calls_per_second: float
     cpu_us: float
@@ -34,14 +34,14 @@ class Closed:
 
 
 def client_name() -> str:
-    """Which client drives the closed loop here."""
+    """Return the name of the client that drives the closed loop."""
     return "h2load" if shutil.which("h2load") else "bench.load.LoadClient"
 
 
 def measure(socket: Path, pid: int, request: bytes, calls: int, in_flight: int) -> Closed:
-    """Have `calls` calls answered. Raises SystemExit where answers fail.
+    """Send `calls` calls and measure them. Raises SystemExit if responses fail.
 
-    A number of calls, not a time: calls cut off at the end would have cost the server and not count.
+    The number of calls is fixed instead of the time, so that no call is aborted after it has cost CPU.
     """
     cpu = cpu_seconds(pid)
     drive = _h2load if shutil.which("h2load") else _own
@@ -52,7 +52,7 @@ def measure(socket: Path, pid: int, request: bytes, calls: int, in_flight: int) 
 
 
 def _h2load(socket: Path, request: bytes, calls: int, in_flight: int) -> tuple[int, float, list[float]]:
-    """Calls, seconds and latencies (seconds) of a run of h2load (nghttp2)."""
+    """Return calls, seconds and latencies (in seconds) of a run of h2load (nghttp2)."""
     body, log = socket.with_suffix(".body"), socket.with_suffix(".times")
     body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
     log.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def _h2load(socket: Path, request: bytes, calls: int, in_flight: int) -> tuple[i
 
 
 def _own(socket: Path, request: bytes, calls: int, in_flight: int) -> tuple[int, float, list[float]]:
-    del calls  # it knows only times, but cuts nothing off
+    del calls  # it supports only a duration, but aborts no call
 
     async def run() -> tuple[int, float, list[float]]:
         loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
-"""Through the real Envoy: what a check adds to a request, for each server, beside Envoy alone and its own RBAC filter.
+"""Measure what a check adds to a request through the real Envoy, for each server, Envoy alone and Envoy's RBAC filter.
 
-One Envoy for each configuration, all on one CPU and one of them working at a time; the servers have the other CPU. The
-client speaks HTTP/2 over mutual TLS with an X.509-SVID and sends the token, so Envoy asks exactly as in production.
-Envoy answers itself (`direct_response`): there is no upstream to measure.
+There is one Envoy per configuration. All share a CPU and one works at a time; the servers have the other CPU. The
+client uses HTTP/2 over mutual TLS with an X.509-SVID and a token, so Envoy sends the same checks as in production.
+Envoy responds itself (`direct_response`), so no upstream is measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SECONDS: Final = 60.0
 
 
 def prepare(rules: int, directory: Path, names: Sequence[str]) -> Trial:
-    """As `servers.prepare` with tokens, but the caller's certificate is one that Envoy's client can use."""
+    """As `servers.prepare` with tokens, but with a caller's certificate that Envoy's client can use."""
     trial = servers.prepare("token", rules, directory, names)
     authority = CertificateAuthority("authority", "cluster.local")
     subjects = {"client": Names(uris=(scenario.FRONTEND,)), "server": Names(dns=(_HOST,), common_name=_HOST)}
@@ -60,7 +60,7 @@ def prepare(rules: int, directory: Path, names: Sequence[str]) -> Trial:
 
 
 class Proxy:
-    """An Envoy of one configuration, and the connection to it."""
+    """An Envoy with one configuration, and the connection to it."""
 
     def __init__(self, name: str, directory: Path, config: dict[str, Any], port: int, server: Running | None) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class Proxy:
         self._port = port
 
     def wait_ready(self) -> None:
-        """Return once it listens. Raises `ProcessError` if it does not."""
+        """Wait until Envoy listens. Raises `ProcessError` if it does not."""
 
         def listens() -> bool:
             with sockets.socket() as probe:
@@ -84,11 +84,11 @@ class Proxy:
         wait_until(listens, self.child, seconds=_SECONDS)
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """CPU time so far of Envoy, and of the server that it asks (0 without one)."""
+        """Return the CPU time of Envoy, and of its server (0 without one)."""
         return cpu_seconds(self.child.pid), cpu_seconds(self.server.child.pid) if self.server else 0.0
 
     def connect(self, directory: Path, headers: Mapping[str, str]) -> PacedClient:
-        """A connection with the caller's certificate."""
+        """Open a connection with the caller's certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(directory / "ca.pem")
         context.load_cert_chain(directory / "client.pem", directory / "client.key")
@@ -99,14 +99,14 @@ class Proxy:
 
 
 def request_headers(trial: Trial) -> dict[str, str]:
-    """The HTTP request that becomes the scenario's CheckRequest."""
+    """Return the HTTP request that Envoy turns into the scenario's CheckRequest."""
     http = CheckRequest.FromString(trial.request).attributes.request.http
     return {name: value for name, value in sorted(http.headers.items()) if not name.startswith("x-")}
 
 
 @contextmanager
 def proxies(trial: Trial, running: Sequence[Running], directory: Path, cpu: int) -> Iterator[list[Proxy]]:
-    """One Envoy without a check, one with RBAC, one for each server, and one with both RBAC and our own."""
+    """Start an Envoy without a check, one with RBAC, one for each server, and one with both RBAC and the service."""
     policies = policy.read(directory / "policies" / "policies.yaml")
     rbac = [_filter("rbac-deny", policy.to_rbac(policies, deny=True)), _filter("rbac-allow", _allow(policies))]
     plans: list[tuple[str, list[dict[str, Any]], Running | None]] = [(NONE, [], None), (RBAC, rbac, None)]
@@ -143,14 +143,14 @@ def _free_port() -> int:
 
 
 def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Path | None) -> dict[str, Any]:
-    """The shipped bootstrap, with `filters` before its check (none without `authz`), answering by itself."""
+    """Return the bootstrap with `filters` before the check (no check without `authz`) and a direct response."""
     options = EnvoyOptions(
         authz=AuthzTarget(addresses=(unix_socket(str(authz or directory / "nobody.sock")),)),
         listen=tcp("127.0.0.1", port),
         upstream=tcp("127.0.0.1", 1),
         admin=unix_socket(str(directory / f"admin-{port}.sock")),
         tls=TlsFiles(*(str(directory / name) for name in ("server.pem", "server.key", "ca.pem"))),
-        authz_timeout=timedelta(seconds=5),  # a stall is to show as latency, not as a denial
+        authz_timeout=timedelta(seconds=5),  # so that a stall counts as latency, not as a denial
     )
     config: dict[str, Any] = copy.deepcopy(to_mapping(bootstrap(options)))
     resources = config["static_resources"]
@@ -158,7 +158,9 @@ def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Pa
     (host,) = manager["route_config"]["virtual_hosts"]
     host["routes"] = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
     check, router = manager["http_filters"]
-    check["typed_config"]["encode_raw_headers"] = False  # OPA-Envoy reads no raw ones, and all get the same
+    check["typed_config"]["encode_raw_headers"] = (
+        False  # OPA-Envoy does not read raw headers, and all servers get the same requests
+    )
     manager["http_filters"] = [*filters, *([check] if authz else []), router]
     if authz is None:
         resources["clusters"] = [cluster for cluster in resources["clusters"] if cluster["name"] != "zta_authz"]
@@ -166,7 +168,7 @@ def _config(directory: Path, port: int, filters: list[dict[str, Any]], authz: Pa
 
 
 def available() -> str:
-    """Why this can not be measured here; the empty text where it can."""
+    """Return why this can't be measured here; "" if it can."""
     if find_envoy() is None:
         return "there is no Envoy: `make setup` installs it, or ZTA_ENVOY names one"
     return "" if len(os.sched_getaffinity(0)) > 1 else "it takes two CPUs"

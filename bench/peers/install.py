@@ -1,4 +1,4 @@
-"""Builds the peers that are Go programs, with Go's own client, and says of each that is missing why.
+"""Builds the peers that are Go programs with the go command, and reports why a peer is missing.
 
 Usage: `python -m bench.peers.install`; what is built goes to `build/peers`. `OPA_ENVOY_SOURCE` names a checkout of
 OPA-Envoy to build in place of what Go's client installs.
@@ -23,7 +23,7 @@ _SECONDS: Final = 1200
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A program, or the reason why there is none."""
+    """A built program, or the reason why it is missing."""
 
     path: Path | None
     reason: str = ""
@@ -43,7 +43,7 @@ def install() -> dict[str, Built]:
 
 
 def installed() -> dict[str, Built]:
-    """What the last `install` left."""
+    """Return the result of the last `install`."""
     try:
         reasons: dict[str, str] = json.loads((BINARIES / "reasons.json").read_text())
     except OSError:
@@ -76,13 +76,13 @@ def _go(name: str, arguments: list[str], directory: Path) -> Built:
 
 
 def _reason(command: str, stderr: str) -> str:
-    """The end of what Go said, without addresses: they are a machine's own."""
+    """Return the end of Go's output without addresses, which depend on the machine."""
     lines = [re.sub(r"\s*reading https?://\S+", "", line).strip() for line in stderr.splitlines() if line.strip()]
     return f"`go {command}`: " + " ".join(lines[-2:])[-300:]
 
 
 def main() -> None:
-    """Install, and say what there is."""
+    """Install the peers and print the result."""
     for name, binary in install().items():
         print(f"{name:18} {binary.path.name if binary.path else 'skipped: ' + binary.reason}")
 

@@ -1,4 +1,4 @@
-"""What the compared servers and configurations are called, in figures, tables and plots."""
+"""The names of the compared servers and configurations in results, tables and plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An open-loop HTTP/2 client: requests leave on a schedule whether or not answers have come.
+"""An open-loop HTTP/2 client: it sends requests on a schedule without waiting for responses.
 
 Each latency counts from the moment the schedule named, not from the moment of sending, so that a server that stalls is
 charged for every request that it kept waiting (no coordinated omission). One connection, frames made once, plain
@@ -27,18 +27,18 @@ _WINDOW: Final = 1 << 30
 _GRACE_SECONDS: Final = 5.0
 _PR_SET_TIMERSLACK: Final = 29
 ALLOWED_CHECK: Final = b"\x0a\x00"
-"""How a CheckResponse begins that allows: `status`, present and zero."""
+"""The first bytes of a CheckResponse that allows: `status`, present and zero."""
 OK_STATUS: Final = b"\x88"
-"""How a header block begins whose `:status` is 200 (RFC 7541, static table)."""
+"""The first byte of a header block with `:status: 200` (RFC 7541, static table)."""
 
 
 class LoadError(RuntimeError):
-    """The connection failed, or answers did not come."""
+    """The connection failed, or responses are missing."""
 
 
 @dataclass(slots=True)
 class Paced:
-    """What one run saw. Seconds; `late` is how long after its moment each request was sent, the client's own part."""
+    """The result of one run, in seconds. `late` is the client's own delay of each request after its scheduled time."""
 
     latencies: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header_block(headers: Mapping[str, str]) -> bytes:
-    """HPACK (RFC 7541) literals without indexing, which no peer has to remember."""
+    """Encode headers as HPACK (RFC 7541) literals without indexing."""
 
     def text(value: str) -> bytes:
         raw = value.encode()
@@ -66,7 +66,7 @@ def header_block(headers: Mapping[str, str]) -> bytes:
 
 
 def grpc_headers() -> dict[str, str]:
-    """The headers of a `Check` call."""
+    """Return the headers of a `Check` call."""
     return {
         ":method": "POST",
         ":scheme": "http",
@@ -94,23 +94,23 @@ class PacedClient:
         self._buffer = b""
         self._stream = 1
         self._window = 65_535
-        self._max_streams = 100  # until the peer says otherwise; what waits for a stream is late, and counts as such
+        self._max_streams = 100  # until the peer changes it; requests that wait for a stream count as late
         self._received = 0
         self._due: dict[int, float] = {}
         self._answered_well: set[int] = set()
         self._outcome = Paced()
-        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # wake when asked, not up to 50 us later
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # wake on time, not up to 50 us later
         window = (4).to_bytes(2, "big") + _WINDOW.to_bytes(4, "big")  # SETTINGS_INITIAL_WINDOW_SIZE
         hello = _frame(_SETTINGS, 0, 0, window) + _frame(_WINDOW_UPDATE, 0, 0, _WINDOW.to_bytes(4, "big"))
         sock.sendall(_PREFACE + hello)
 
     def run(self, rate: float, seconds: float) -> Paced:
-        """Send `rate` requests a second for `seconds`, evenly; wait for the last answers. Raises `LoadError`."""
+        """Send `rate` requests per second evenly for `seconds`, and wait for the responses. Raises `LoadError`."""
         self._outcome = outcome = Paced()
         begin = time.perf_counter() + 0.01
         end = begin + seconds + _GRACE_SECONDS
         count, sent = round(rate * seconds), 0
-        gc.disable()  # a collection here would be the server's latency
+        gc.disable()  # a collection here would count as latency of the server
         try:
             while sent < count or self._due:
                 now = time.perf_counter()
@@ -128,7 +128,7 @@ class PacedClient:
         return outcome
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._sock.close()
 
     def _send(self, due: float) -> None:

@@ -1,4 +1,4 @@
-"""What a process has used, from outside of it: CPU time of all its threads, and resident memory."""
+"""Measure a process from outside: CPU time of all its threads, and resident memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory, in MB."""
+    """Return the resident memory in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024 / 1e6

@@ -26,27 +26,27 @@ Rounds = list[dict[str, float]]
 
 
 def median(rounds: Rounds, figure: str) -> float:
-    """Of one figure over the rounds."""
+    """Return the median of one figure over the rounds."""
     return statistics.median(result[figure] for result in rounds)
 
 
 def ratio(above: Rounds, below: Rounds, figure: str) -> float:
-    """Of two servers' figures, as the median of the rounds' ratios."""
+    """Return the median over the rounds of the ratio of two servers' figures."""
     return statistics.median(a[figure] / b[figure] for a, b in zip(above, below, strict=True))
 
 
 def overheads(rounds: dict[str, Rounds], name: str, figure: str) -> list[float]:
-    """What a configuration adds to no check, round by round."""
+    """Return what a configuration adds compared to no check, for each round."""
     return [a[figure] - b[figure] for a, b in zip(rounds[name], rounds[names.NONE], strict=True)]
 
 
 def find(rows: list[dict[str, Any]], **wanted: object) -> dict[str, Any] | None:
-    """The first part of a run that was done with these parameters."""
+    """Return the first part of a run with these parameters."""
     return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, with columns as wide as they need to be; the first to the left, numbers to the right."""
+    """Format a Markdown table: the first column left-aligned, numbers right-aligned."""
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -58,7 +58,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def closed_tables(result: dict[str, Any]) -> list[str]:
-    """Calls a second, CPU and memory of each part of the closed loop."""
+    """Yield the tables of calls per second, CPU and memory in the closed loop."""
     parts = []
     for part in result["closed"]:
         rows = [
@@ -140,7 +140,7 @@ def envoy_tables(result: dict[str, Any]) -> list[str]:
 
 
 def targets(result: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """What was to be reached: what, the wish, what was measured, and whether it is met."""
+    """Return the targets: name, target value, measured value, and whether it is met."""
     rows: list[tuple[str, str, str, bool]] = []
     for in_flight in (32, 1):
         part = find(result["closed"], case="token", rules=1000, in_flight=in_flight)

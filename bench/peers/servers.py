@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, and that each gives the answers that the policy asks for."""
+"""Start the compared servers, and verify that each decides as the policy requires."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is asked of all servers: the scenario's request, and the peers made for its policy set."""
+    """The scenario's request, and the peers with its policy set."""
 
     case: str
     rules: int
@@ -63,7 +63,7 @@ class Trial:
 
 
 def prepare(case: str, rules: int, directory: Path, names: Sequence[str]) -> Trial:
-    """Write the policy set in every language below `directory`; the peers of `wanted` that are installed."""
+    """Write the policy set in every language below `directory`. Returns the named peers that are installed."""
     made = scenario.build(case, rules, directory, "fast")
     policies = policy.read(directory / "policies" / "policies.yaml")
     (directory / "go-rules.json").write_text(policy.to_go(policies))
@@ -76,7 +76,7 @@ def prepare(case: str, rules: int, directory: Path, names: Sequence[str]) -> Tri
 
 
 def joined_headers(request: bytes) -> bytes:
-    """The CheckRequest as Envoy sends it with `encode_raw_headers: false`: OPA-Envoy reads no other headers."""
+    """Convert the CheckRequest to `encode_raw_headers: false`, because OPA-Envoy does not read raw headers."""
     message = CheckRequest.FromString(request)
     http = message.attributes.request.http
     for header in http.header_map.headers:
@@ -126,7 +126,7 @@ def _opa(program: Path, form: str, name: str, directory: Path, *options: str, to
 
 
 def _opa_envoy(program: Path, directory: Path, socket: Path) -> list[str]:
-    """OPA-Envoy's own server, with a decision log, as ours writes one, and told to keep verified tokens."""
+    """Return the command of OPA-Envoy's server with a decision log and a cache of verified tokens."""
     plugin = "plugins.envoy_ext_authz_grpc"
     kept = "caching.inter_query_builtin_value_cache.named.io_jwt.max_num_entries=1024"
     options = (f"{plugin}.addr=unix://{socket}", f"{plugin}.path=authz/allow", "decision_logs.console=true", kept)
@@ -137,7 +137,7 @@ def _opa_envoy(program: Path, directory: Path, socket: Path) -> list[str]:
 
 @contextmanager
 def on_cpu(cpu: int) -> Iterator[None]:
-    """Children that are started meanwhile, and all their threads, stay on one CPU; Go starts one worker there."""
+    """Bind children that are started in this context to one CPU, on which Go starts only one worker thread."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:
@@ -148,7 +148,7 @@ def on_cpu(cpu: int) -> Iterator[None]:
 
 @contextmanager
 def started(peers: Sequence[Peer], directory: Path, cpu: int) -> Iterator[list[Running]]:
-    """All peers, listening, one process each on `cpu`; they are stopped at the end."""
+    """Start one process per peer on `cpu`; yields when all listen and stops them at the end."""
     running: list[Running] = []
     try:
         for number, peer in enumerate(peers):
@@ -165,7 +165,7 @@ def started(peers: Sequence[Peer], directory: Path, cpu: int) -> Iterator[list[R
 
 
 def verify(running: Running, trial: Trial) -> float:
-    """The CPU seconds of one warm call, made alone. Raises SystemExit unless all answers are as the policy says."""
+    """Verify the decisions and return the CPU seconds of a warm call. Raises SystemExit if a decision is wrong."""
     with grpc.insecure_channel(f"unix:{running.socket}") as channel:
         call: Callable[..., bytes] = channel.unary_unary(_METHOD)
         for what, request, allowed in _questions(running.peer, trial):
@@ -180,7 +180,7 @@ def verify(running: Running, trial: Trial) -> float:
 
 
 def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
-    """Requests near the scenario's, and whether the policy allows them."""
+    """Yield variations of the scenario's request, and whether the policy allows them."""
 
     def changed(change: Callable[[CheckRequest], object]) -> bytes:
         request = CheckRequest.FromString(trial.request)
@@ -200,7 +200,7 @@ def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
         return
     yield "another method", changed(lambda r: setattr(r.attributes.request.http, "method", "POST")), False
     yield "another path", changed(lambda r: setattr(r.attributes.request.http, "path", "/else")), False
-    if trial.case == "principal":  # else the certificate says who is calling
+    if trial.case == "principal":  # otherwise the certificate identifies the caller
         yield "another caller", team(7, "/orders/7"), False
         yield "another caller's prefix", team(7, "/team-7/x?y=z"), True
         yield "another caller's exact path", team(7, "/v7/orders"), True
@@ -210,7 +210,7 @@ def _questions(peer: Peer, trial: Trial) -> Iterator[tuple[str, bytes, bool]]:
 
 
 def agree(request: CheckRequest) -> None:
-    """Let the pseudo headers say what the attributes say, as they do in what Envoy sends."""
+    """Set the pseudo headers to the values of the attributes, as Envoy does."""
     http = request.attributes.request.http
     headers = {":method": http.method, ":path": http.path}
     for name, value in headers.items():
