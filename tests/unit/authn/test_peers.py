@@ -476,3 +476,43 @@ def test_a_name_longer_than_any_spiffe_id_is_refused_with_both_semantics() -> No
     with_bundle = verifier(bundles=(bundle(ROOT.pem),), options=ISTIO)
     assert refusal(with_bundle, ANY, presented_long) is Reason.PEER_CERTIFICATE_MALFORMED
     assert refusal(verifier(options=ISTIO), ANY, presented_long) is Reason.PEER_CERTIFICATE_MALFORMED
+
+
+def test_a_cached_mismatch_is_refused_again_without_verifying_again() -> None:
+    subject = verifier(bundles=(BUNDLE,))
+    given = evidence(ROOT.issue(), principal=OTHER)
+    for _ in range(3):
+        assert refusal(subject, ANY, given) is Reason.PEER_SAN_MISMATCH
+    assert subject._peers.cache_lookups == (2, 1)
+    assert accept(subject, ANY, structs.replace(given, principal=FRONTEND)).principal == FRONTEND
+
+
+def test_refused_certificates_push_out_no_verified_peer() -> None:
+    subject = verifier(bundles=(BUNDLE,))
+    given, forger = evidence(ROOT.issue()), root("other")
+    accept(subject, ANY, given)
+    for _ in range(20):
+        assert refusal(subject, ANY, evidence(forger.issue())) is Reason.PEER_CERTIFICATE_UNTRUSTED
+    assert list(subject._peers._accepted) == [given]
+
+
+def test_a_rotation_of_the_bundles_ends_what_was_accepted_and_what_was_refused() -> None:
+    subject, other = verifier(bundles=(BUNDLE,)), verifier(bundles=(bundle(root("other").pem),))
+    before, after = subject.bundle_slot.current, other.bundle_slot.current
+    given = evidence(ROOT.issue())
+    for _ in range(2):
+        assert accept(subject, ANY, given).principal == FRONTEND
+        subject.bundle_slot.current = after
+        assert refusal(subject, ANY, given) is Reason.PEER_CERTIFICATE_UNTRUSTED
+        assert refusal(subject, ANY, given) is Reason.PEER_CERTIFICATE_UNTRUSTED
+        subject.bundle_slot.current = before
+
+
+def test_the_same_leaf_with_another_forwarded_chain_is_verified_on_its_own() -> None:
+    middle = ROOT.intermediate("middle")
+    leaf = middle.issue()
+    subject = verifier(bundles=(BUNDLE,), options=options(chain_from=(ChainSource.XFCC,)))
+    complete = request(x_forwarded_client_cert=xfcc(leaf, *middle.above))
+    for _ in range(2):
+        assert accept(subject, complete, evidence(leaf)).principal == FRONTEND
+        assert refusal(subject, ANY, evidence(leaf)) is Reason.PEER_CERTIFICATE_UNTRUSTED

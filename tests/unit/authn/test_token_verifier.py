@@ -11,17 +11,42 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.pki import AUDIENCE, HOUR, ISSUER, NOW, Signer, b64, default_claims, jwks, private_key, root
-from tests.unit.authn.support import ISTIO, STRICT, accept, authentication, bearer, refusal, request, rule, verifier
+from tests.support.pki import (
+    AUDIENCE,
+    FRONTEND,
+    HOUR,
+    ISSUER,
+    NOW,
+    Signer,
+    b64,
+    default_claims,
+    jwks,
+    presented,
+    private_key,
+    root,
+)
+from tests.unit.authn.support import (
+    ISTIO,
+    STRICT,
+    accept,
+    authentication,
+    bearer,
+    bundle,
+    refusal,
+    request,
+    rule,
+    verifier,
+)
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authn.jwt import ISTIO as ISTIO_READING, STRICT as STRICT_READING
+from zta_authz.authn.keys import NO_KEYS
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import Fault, Reason, Refused
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.model.decision import Decision, Verdict
-from zta_authz.model.documents import ClaimToHeader
+from zta_authz.model.documents import ClaimToHeader, FromHeader
 from zta_authz.model.options import Workload
-from zta_authz.model.request import NO_EVIDENCE
+from zta_authz.model.request import NO_EVIDENCE, Evidence
 
 if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
@@ -509,3 +534,34 @@ def test_unusable_keys_are_ignored_and_every_bad_one_is_reported() -> None:
     faults: list[Fault] = []
     verifier(rule(jwks=jwks([{}, KEY, SIGNER.jwk(x="?")])), rule(jwks="{"), faults=faults)
     assert len(faults) == 3
+
+
+def test_one_token_in_two_places_by_turns_is_taken_out_of_the_place_where_it_is() -> None:
+    subject = verifier(rule(from_headers=(FromHeader("x-a"), FromHeader("x-b"))))
+    token = Signer().token()
+    for _ in range(3):
+        assert accept(subject, request(x_a=token)).changes.remove_headers == ("x-a",)
+        assert accept(subject, request(x_b=token)).changes.remove_headers == ("x-b",)
+
+
+def test_a_token_of_one_peer_does_not_carry_that_peer_to_the_next() -> None:
+    authority = root()
+    subject = verifier(rule(), bundles=(bundle(authority.pem),))
+    asked, other = bearer(Signer().token()), "spiffe://cluster.local/ns/default/sa/other"
+    leaves = {name: Evidence(name, presented(authority.issue(uris=(name,)))) for name in (FRONTEND, other)}
+    for _ in range(3):
+        for name, evidence in leaves.items():
+            assert accept(subject, asked, evidence).principal == name
+        assert accept(subject, asked).principal == ""
+
+
+def test_a_repeated_token_ends_with_its_keys_and_its_time() -> None:
+    subject = verifier(rule())
+    [slot] = subject.key_slots
+    asked, keys = bearer(Signer().token(exp=NOW + 10)), slot.current
+    for _ in range(2):
+        assert accept(subject, asked).token is not None
+        assert refusal(subject, asked, now=NOW + HOUR) is Reason.TOKEN_EXPIRED
+        slot.current = NO_KEYS
+        assert refusal(subject, asked) is Reason.TOKEN_KEY_UNKNOWN
+        slot.current = keys
