@@ -44,7 +44,7 @@ _OVERLOADED_SECONDS: Final = 0.5
 _T = TypeVar("_T")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}  {text}", file=sys.stderr, flush=True)
 
 
@@ -82,7 +82,7 @@ def closed_loop(
             with realtime(_pids(running), enabled=arguments.realtime):
                 rounds = in_turns(running, arguments.rounds, lambda server: server.peer.name, measure)
             memory = {server.peer.name: round(resident_mb(server.child.pid)) for server in running}
-    _say(f"closed loop, {case}, {rules} rules, {in_flight} in flight: done")
+    _log(f"closed loop, {case}, {rules} rules, {in_flight} in flight: done")
     return {
         "case": case, "rules": rules, "in_flight": in_flight, "request_bytes": len(trial.request), "load": load,
         "resident_mb": memory, "rounds": rounds,
@@ -114,7 +114,7 @@ def open_loop(arguments: argparse.Namespace, case: str, rules: int, cpus: list[i
                 with realtime(_pids(running), enabled=arguments.realtime):
                     rounds = in_turns(running, arguments.rounds, lambda server: server.peer.name, measure)
                 results.append({"case": case, "rules": rules, "rate": rate, "load": load, "rounds": rounds})
-                _say(f"open loop, {case}, {rules} rules, {rate:g} a second: done")
+                _log(f"open loop, {case}, {rules} rules, {rate:g} a second: done")
     return results
 
 
@@ -130,11 +130,11 @@ def _figures(seen: Paced) -> dict[str, float]:
 
 def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) -> dict[str, Any]:
     """Measure the latency that each check adds to a request at a fixed rate."""
-    with tempfile.TemporaryDirectory(prefix="zta-peers-") as name, ExitStack() as open_things:
+    with tempfile.TemporaryDirectory(prefix="zta-peers-") as name, ExitStack() as stack:
         directory = Path(name)
         trial = envoys.prepare(rules, directory, BEHIND_ENVOY)
-        running = open_things.enter_context(servers.started(trial.peers, directory, cpus[0]))
-        proxies = open_things.enter_context(envoys.proxies(trial, running, directory, cpus[-1]))
+        running = stack.enter_context(servers.started(trial.peers, directory, cpus[0]))
+        proxies = stack.enter_context(envoys.proxies(trial, running, directory, cpus[-1]))
         headers = envoys.request_headers(trial)
         load = os.getloadavg()[0]
 
@@ -153,7 +153,7 @@ def through_envoy(arguments: argparse.Namespace, rules: int, cpus: list[int]) ->
         pids = [*_pids(running), *(proxy.child.pid for proxy in proxies)]
         with realtime(pids, enabled=arguments.realtime):
             rounds = in_turns(able, arguments.envoy_rounds, lambda proxy: proxy.name, measure)
-    _say(f"through Envoy, {rules} rules: done")
+    _log(f"through Envoy, {rules} rules: done")
     overloaded = [proxy.name for proxy in proxies if proxy not in able]
     return {"rules": rules, "rate": arguments.envoy_rate, "load": load, "rounds": rounds, "overloaded": overloaded}
 

@@ -151,9 +151,9 @@ class PacedClient:
         data = self._sock.recv(1 << 16)
         if not data:
             raise LoadError("the server hung up")
-        self._take(self._buffer + data)
+        self._process(self._buffer + data)
 
-    def _take(self, buffer: bytes) -> None:
+    def _process(self, buffer: bytes) -> None:
         at, end = 0, len(buffer)
         while end - at >= 9:
             length = int.from_bytes(buffer[at : at + 3], "big")

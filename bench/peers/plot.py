@@ -148,9 +148,9 @@ def main() -> None:
     cpu_by_rules(axes[0][1], result, "token")
     tail_by_rate(axes[1][0], result)
     added_by_check(axes[1][1], result)
-    for each in axes.flat:
-        each.grid(alpha=0.25)
-        each.spines[["top", "right"]].set_visible(False)
+    for panel in axes.flat:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(sys.argv[2], dpi=100)
 
 

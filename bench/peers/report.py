@@ -40,9 +40,9 @@ def overheads(rounds: dict[str, Rounds], name: str, figure: str) -> list[float]:
     return [a[figure] - b[figure] for a, b in zip(rounds[name], rounds[names.NONE], strict=True)]
 
 
-def find(rows: list[dict[str, Any]], **wanted: object) -> dict[str, Any] | None:
+def find(rows: list[dict[str, Any]], **parameters: object) -> dict[str, Any] | None:
     """Return the first part of a run with these parameters."""
-    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+    return next((row for row in rows if all(row[key] == value for key, value in parameters.items())), None)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -99,7 +99,7 @@ def _traced(port: int, spans: SpanFile) -> StackOptions:
     )
 
 
-def _tell(console: Console, stack: Stack) -> bool:
+def _print_results(console: Console, stack: Stack) -> bool:
     results = [run_row(stack, row) for row in STORY]
     console.print(table(results, console.width))
     wrong = sum(bool(row_result.faults) for row_result in results)
@@ -140,7 +140,7 @@ def run(*, once: bool) -> int:
             running(root, _traced(port, spans)) as stack,
         ):
             (root / "port").write_text(str(stack.port))
-            good = _tell(console, stack)
+            good = _print_results(console, stack)
             if not once:
                 _serve(console, stack)
     except (DemoError, ProcessError) as error:

@@ -1,4 +1,4 @@
-"""What checks a block or a file: each raises if its text is not what it is meant to be."""
+"""Checks of blocks and files in the documentation. Each raises if its text is not valid."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ANSWERS_OF_COMMANDS = {
     "ComplianceReport",
     "Status",
 }
-"""Their fields are compared with real answers, one by one, in tests/docs/test_cli.py."""
+"""The kinds of JSON whose fields tests/docs/test_cli.py compares with real output."""
 _PLACEHOLDER = re.compile(r"( *)-----BEGIN CERTIFICATE-----\s+\.\.\.(\s+-----END CERTIFICATE-----)?")
 
 
@@ -45,7 +45,7 @@ def _certificate() -> str:
 
 
 def with_certificate(text: str) -> str:
-    """`...` in a certificate replaced by one."""
+    """Replace `...` in a certificate by a real one."""
 
     def filled(match: re.Match[str]) -> str:
         return "\n".join(match[1] + line for line in _certificate().splitlines())
@@ -54,7 +54,7 @@ def with_certificate(text: str) -> str:
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """One command of ours, in this process and without settings in the environment: its status, and what it said."""
+    """Run a command in this process without settings in the environment. Returns its status and its output."""
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("ZTA_")]:
@@ -65,7 +65,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def policies(text: str, folder: Path, *options: str) -> None:
-    """`zta-authz check` takes them, in both readings."""
+    """Check policies with `zta-authz check`, with both semantics."""
     file = folder / "policies.yaml"
     file.write_text(with_certificate(text), encoding="utf-8")
     for semantics in ("strict", "istio"):
@@ -74,21 +74,21 @@ def policies(text: str, folder: Path, *options: str) -> None:
 
 
 def settings(text: str, folder: Path) -> None:
-    """They load."""
+    """Check that settings load."""
     file = folder / "settings.yaml"
     file.write_text(text, encoding="utf-8")
     load_settings(str(file), {})
 
 
 def request(text: str, folder: Path) -> None:
-    """`zta-authz explain` can read it."""
+    """Check that `zta-authz explain` can read a request."""
     file = folder / "request.yaml"
     file.write_text(text, encoding="utf-8")
     load_request(str(file), binary=False)
 
 
 def manifests(text: str, folder: Path) -> None:
-    """Each is what its API takes; settings and policies in a ConfigMap are checked as what they are."""
+    """Check manifests against their schemas, and settings and policies in ConfigMaps."""
     documents = [document for document in yaml.safe_load_all(text) if document is not None]
     assert documents
     for document in documents:
@@ -101,12 +101,12 @@ def manifests(text: str, folder: Path) -> None:
 
 
 def mesh(text: str, _folder: Path) -> None:
-    """It is what Istio's chart takes."""
+    """Check values of Istio's chart."""
     jsonschema.validate(yaml.safe_load(text), schema_for("MeshConfigValues"))
 
 
 def written_json(text: str, _folder: Path) -> None:
-    """It is a decision record, or an answer of a command whose fields another test compares."""
+    """Check that JSON is a decision record, or output of a command that another test compares."""
     value: Any = json.loads(text)
     if "decision_id" in value:
         jsonschema.validate(value, json.loads(SCHEMA.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Whether the commands that documents show exist: programs, sub-commands, flags, targets of make, modules, paths."""
+"""Check that documented commands exist: programs, sub-commands, flags, make targets, modules, paths."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ _ROUNDABOUT = frozenset(("exec", "time", "sudo"))
 
 
 class WrongCommand(AssertionError):
-    """A command that does not exist as it is written."""
+    """A documented command that does not exist."""
 
 
 def logical_lines(text: str) -> list[str]:
-    """The commands of a block: continued lines joined, here-documents, comments and shown output left out.
+    """Return the commands of a block, with continued lines joined, without here-documents, comments and output.
 
-    Where a line begins with `$ `, only such lines are commands; the others are their output.
+    If a line begins with `$ `, only such lines are commands.
     """
     joined = re.sub(r" *\\\n\s*", " ", text)
     lines = joined.splitlines()
@@ -101,7 +101,7 @@ def logical_lines(text: str) -> list[str]:
 
 
 def simple_commands(line: str) -> list[list[str]]:
-    """The words of each command of a line; pipes and lists are taken apart."""
+    """Split a line into commands at pipes and lists. Returns the words of each."""
     if re.match(r"\w+\(\) *\{", line):
         line = line.partition("{")[2].rpartition("}")[0]
     lexer = shlex.shlex(re.sub(r"\s#\s.*$", "", line), posix=True, punctuation_chars="|&;()<>")
@@ -130,7 +130,7 @@ def _without_prefix(words: list[str]) -> list[str]:
 
 
 def check_line(line: str) -> None:
-    """Raises WrongCommand with what is wrong."""
+    """Check one command. Raises WrongCommand with the reason."""
     if re.match(r"zta-authz .*[\[…]", line):
         _synopsis(line)
         return

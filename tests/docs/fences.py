@@ -1,4 +1,4 @@
-"""Every fenced block of the documents, and what kind of thing it is."""
+"""The fenced blocks of the documents and their kinds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FOLDERS = ("docs", "envoy", "k8s", "bench")
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 
 PICTURES = {"text"}
-"""What no program reads: pictures, and output that is shown."""
+"""Blocks that no program reads: pictures and output."""
 FOREIGN = {"rego"}
-"""What is quoted from elsewhere so that its counterpart can be shown; nothing of ours reads it."""
+"""Blocks of other products, quoted beside their counterpart."""
 SHELL = {"", "sh", "console"}
 OUR_GROUPS = ("security.istio.io/", "zta.dev/")
 
@@ -44,7 +44,7 @@ class Fence:
 
     @property
     def documents(self) -> list[Any]:
-        """The YAML documents in it."""
+        """Parse the YAML documents of the block."""
         return [document for document in yaml.safe_load_all(self.text) if document is not None]
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class Fence:
 
 @cache
 def pages() -> tuple[Path, ...]:
-    """README and its neighbours, and everything in docs/, envoy/, k8s/ and bench/."""
+    """Return the Markdown pages at the top, and in docs/, envoy/, k8s/ and bench/."""
     top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
     return (*top, *sorted(page for folder in _FOLDERS for page in (ROOT / folder).rglob("*.md")))
 
 
 def fences_of(page: Path) -> list[Fence]:
-    """The blocks of one page, in order. Raises AssertionError for a block that does not end."""
+    """Return the blocks of one page in order. Raises AssertionError for an unterminated block."""
     text = page.read_text(encoding="utf-8")
     fences = [
         Fence(page, text.count("\n", 0, match.start()) + 1, match["info"].strip(), textwrap.dedent(match["text"]))
@@ -71,7 +71,7 @@ def fences_of(page: Path) -> list[Fence]:
 
 @cache
 def fences() -> tuple[Fence, ...]:
-    """The blocks of every page."""
+    """Return the blocks of all pages."""
     return tuple(fence for page in pages() for fence in fences_of(page))
 
 
@@ -119,12 +119,12 @@ _ISTIO_FOR_ISTIO = {"AuthorizationPolicy"}
 
 
 def _is_for_istio(document: dict[str, Any]) -> bool:
-    """A policy that tells Istio whom to ask; zta-authz does not read it."""
+    """A policy that configures Istio's ext_authz provider; zta-authz does not read it."""
     return document.get("spec", {}).get("action") == "CUSTOM"
 
 
 def anchors(text: str) -> set[str]:
-    """What a link may name behind `#`: the page's headings as GitHub makes anchors of them, repeated ones numbered."""
+    """Return the anchors of a page's headings as GitHub makes them, with numbers for repeated ones."""
     without_blocks = _FENCE.sub("", text)
     seen: dict[str, int] = {}
     found = set()
@@ -137,5 +137,5 @@ def anchors(text: str) -> set[str]:
 
 
 def named_tests(text: str) -> list[tuple[str, str]]:
-    """The tests that a text names, as (file, function)."""
+    """Return the tests that a text names, as (file, function)."""
     return re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`", text)

@@ -1,4 +1,4 @@
-"""What docs/cli.md and docs/policy-tests.md promise."""
+"""docs/cli.md and docs/policy-tests.md match the commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTS = (DOCS / "policy-tests.md").read_text(encoding="utf-8")
 
 
 def documented(text: str, kind: str) -> Any:
-    """The JSON example of one kind."""
+    """Return the JSON example of one kind."""
     examples = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
     return next(example for example in examples if example["kind"] == kind)
 

@@ -1,4 +1,4 @@
-"""What docs/compliance.md promises."""
+"""docs/compliance.md matches the checks and the report."""
 
 from __future__ import annotations
 

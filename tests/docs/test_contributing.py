@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: paths, targets, limits and layers are as it says, and unit tests mirror modules."""
+"""CONTRIBUTING.md matches paths, targets, limits and layers, and unit tests mirror modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODULES = sorted(path for path in (ROOT / "zta_authz").rglob("*.py") if "_proto" not in path.parts)
 CODE = re.compile(r"`([^`\n]+)`")
 MADE = ("dist/", ".venv", ".venv-envoy", ".venv-release")
-"""What is named and is only there once it was made."""
+"""Named paths that are generated."""
 EXAMPLES = ("tests/unit/authn/test_keys.py", "policies/a.yaml")
 
 

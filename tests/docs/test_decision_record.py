@@ -1,4 +1,4 @@
-"""The published JSON Schema and the records agree: all that is written is valid, all that is valid is described."""
+"""The published JSON Schema matches the records: all records are valid, and all their fields are described."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ PARTS = ["**Context.**", "**Choice.**", "**Cost.**"]
 
 
 def faults_of(name: str, text: str) -> list[str]:
-    """What is wrong with the form of a record."""
+    """Return the faults in the form of a record."""
     faults = []
     number = name[:4]
     lines = text.split("\n")

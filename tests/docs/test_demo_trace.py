@@ -1,4 +1,4 @@
-"""The demo's spans: kept as they come, and printed as the tree that they are."""
+"""The demo stores its spans and prints them as a tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/envoy-config.md promises; its commands are run by tests/docs."""
+"""docs/envoy-config.md matches the command. Other tests run its examples."""
 
 from __future__ import annotations
 

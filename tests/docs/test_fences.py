@@ -1,4 +1,4 @@
-"""Every block in README, docs/, envoy/, k8s/ and bench/ is what it says: settings load, policies pass, commands exist."""
+"""Every block in README, docs/, envoy/, k8s/ and bench/ is valid: settings load, policies pass, commands exist."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lay_out(page: Path, folder: Path) -> None:
 
 
 def check(fence: Fence, folder: Path) -> None:
-    """Raises if the block is not what it should be."""
+    """Check one block. Raises if it is not valid."""
     kind = kind_of(fence)
     if kind == "commands":
         lines = logical_lines(fence.text)

@@ -1,4 +1,4 @@
-"""docs/getting-started.md, done: the demo runs, its commands are given to a shell, and what they print is compared."""
+"""Run the commands of docs/getting-started.md against the demo and compare their output."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 PAGE = ROOT / "docs" / "getting-started.md"
 MARK = "@@ the next block"
 PORTS = ("8443", "8080")
-"""The page's own; the test takes free ones."""
+"""The ports on the page. The test replaces them by free ones."""
 
 
 def steps() -> list[tuple[Fence, Fence | None]]:
-    """Each block that is run, with the block of output that follows it."""
+    """Return each block to run with the block of output that follows it."""
     blocks = fences_of(PAGE)
     pairs: list[tuple[Fence, Fence | None]] = []
     for at, fence in enumerate(blocks):
@@ -41,19 +41,19 @@ def steps() -> list[tuple[Fence, Fence | None]]:
 
 
 def shows(line: str, shown: str) -> bool:
-    """True if the line is the one that is shown, where `…` stands for anything."""
+    """Return whether the line matches the shown one, in which `…` matches anything."""
     return re.fullmatch(".*".join(map(re.escape, shown.rstrip().split("…"))), line.rstrip()) is not None
 
 
 def missing(printed: str, shown: str) -> list[str]:
-    """The shown lines that were not printed, in their order."""
+    """Return the shown lines that were not printed, in order."""
     lines = iter(printed.splitlines())
     return [expected for expected in shown.splitlines() if not any(shows(line, expected) for line in lines)]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
-    """A directory that looks as a clone does after `make run`, with the demo serving in it."""
+    """A directory like a clone after `make run`, with the demo serving in it."""
     binary = find_envoy()
     if binary is None:
         pytest.skip(NOT_FOUND)
@@ -73,7 +73,7 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(script: str, directory: Path) -> tuple[int, str]:
-    """Give it to a shell; its status, and what it printed. Nothing that it started is left."""
+    """Run a shell script and return its status and output. Kills everything that it started."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ZTA_")}
     shell = subprocess.Popen(
         ["bash", "-e", "-c", script],

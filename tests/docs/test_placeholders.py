@@ -1,4 +1,4 @@
-"""What `k8s/` says before anybody changed it. Not in tests/k8s, which who did change it is told to run."""
+"""The placeholders in `k8s/`. These tests are not in tests/k8s, which users run after they replaced them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policy reference says what the code does."""
+"""The policy reference matches the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/standards.md against the code: its modules exist and name what they implement, and every RFC of the code is on it."""
+"""docs/standards.md matches the code: its modules exist and name their standards, and every RFC is listed."""
 
 from __future__ import annotations
 

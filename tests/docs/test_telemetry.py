@@ -1,4 +1,4 @@
-"""The documents say what leaves the process, and nothing else: each metric, attribute and event, with type and labels."""
+"""The documents list exactly the metrics, attributes and events that exist, with their types and labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ EVENTS = tuple(
 
 
 def full() -> Metrics:
-    """Metrics of a service that has everything to tell."""
+    """The metrics of a service that exports every metric."""
     metrics = Metrics("1")
     for event in EVENTS:
         metrics.count(event)

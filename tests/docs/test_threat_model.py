@@ -1,4 +1,4 @@
-"""docs/threat-model.md names settings and code: they are there, and no threat goes without a test."""
+"""docs/threat-model.md names existing settings and code, and a test for every threat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which check answers for which YAML file of docs/, envoy/ and k8s/, and how a file is broken to see that it does."""
+"""The check for each YAML file of docs/, envoy/ and k8s/, and how files are broken to test the checks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FREE = {
 
 
 class Skip(Exception):
-    """The check needs a program that is not here."""
+    """The check needs a program that is not installed."""
 
 
 def _tool(name: str) -> Path:
@@ -232,7 +232,7 @@ REGISTRY: dict[str, Callable[[Path, str, Path], None]] = {
 
 
 def files() -> list[Path]:
-    """Every YAML file of the three folders."""
+    """Return all YAML files of the three folders."""
     return sorted(
         path
         for folder in ("docs", "envoy", "k8s")
@@ -242,7 +242,7 @@ def files() -> list[Path]:
 
 
 def check_of(file: Path) -> Callable[[Path, str, Path], None] | None:
-    """What answers for the file, None if nothing does."""
+    """Return the check of the file; None if there is none."""
     name = str(file.relative_to(ROOT))
     return next((check for pattern, check in REGISTRY.items() if fnmatch.fnmatch(name, pattern)), None)
 
@@ -275,6 +275,6 @@ def _fields(node: Any, path: tuple[str, ...]) -> Iterator[Field]:
 
 
 def misspelt(text: str, field: Field) -> str:
-    """The text with one letter more in that key."""
+    """Return the text with an additional letter in that key."""
     end = field.end - 1 if text[field.end - 1] in "\"'" else field.end
     return f"{text[:end]}x{text[end:]}"

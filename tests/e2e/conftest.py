@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the real Envoy, and everything around it, started once a module."""
+"""Fixtures of the end-to-end tests: the real Envoy and the demo's stack, started once per module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def envoy_binary() -> Path:
-    """The real Envoy; without it the test is skipped and says how to get it."""
+    """The Envoy binary. Without it, the test is skipped with a hint."""
     binary = find_envoy()
     if binary is None:
         pytest.skip(NOT_FOUND)
@@ -27,6 +27,6 @@ def envoy_binary() -> Path:
 
 @pytest.fixture(scope="module")
 def stack(envoy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The demo's stack: Envoy, zta-authz and an upstream, nobody's requests sent yet."""
+    """The demo's stack: Envoy, zta-authz and an upstream."""
     with running(tmp_path_factory.mktemp("stack"), StackOptions(envoy=envoy_binary)) as started:
         yield started

@@ -1,4 +1,4 @@
-"""The annotated bootstraps say what `zta-authz envoy-config` prints, and the real Envoy takes both, whole and in parts."""
+"""The annotated bootstraps equal the output of `zta-authz envoy-config`, and the real Envoy accepts both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shipped(kind: str) -> str:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command prints."""
+    """Return the output of the command."""
     assert main(["envoy-config", *arguments]) == 0
     return capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""What `make run` prints fits the screens that people have."""
+"""The output of `make run` fits common terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a denial tells the caller, through the real Envoy: the policy's headers as written, pages for browsers."""
+"""Responses of denials through the real Envoy: headers of the policy, and redirects for browsers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real Envoy on the fast server: the whole story over both links, and connections that come and go."""
+"""The real Envoy with the fast server: the whole demo over both connections, and many connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody can hand the upstream a header of ours, in whatever spelling, even where Envoy lets underscores through."""
+"""Clients can't forge headers of zta-authz in any spelling, even if Envoy accepts underscores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys rotate and their server fails while requests come through the real Envoy: no answer is wrong, at no moment."""
+"""Every decision is correct while keys rotate and the key server fails, through the real Envoy."""
 
 from __future__ import annotations
 

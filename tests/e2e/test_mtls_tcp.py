@@ -1,4 +1,4 @@
-"""Envoy and zta-authz over TCP: both must be who the other expects, or the request is denied."""
+"""Envoy and zta-authz over TCP: requests are denied unless both have the expected identity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 @pytest.fixture(scope="module")
 def stack(envoy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The demo's stack, joined over mutual TLS."""
+    """The demo's stack with mutual TLS between Envoy and zta-authz."""
     with running(tmp_path_factory.mktemp("stack"), StackOptions(mtls=Mtls(), envoy=envoy_binary)) as started:
         yield started
 

@@ -1,4 +1,4 @@
-"""Certificates that should name nobody: each is presented to the real Envoy, and none gets through."""
+"""Invalid certificates: each is presented to the real Envoy, and none is accepted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OUR_CA = CertificateAuthority("HatShop demo CA", TRUST_DOMAIN)
 
 @pytest.fixture(scope="module")
 def stack(envoy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose authority signs what the tests ask for."""
+    """A stack whose authority signs certificates for the tests."""
     with running(tmp_path_factory.mktemp("stack"), StackOptions(envoy=envoy_binary), OUR_CA) as started:
         yield started
 

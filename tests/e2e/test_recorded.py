@@ -1,4 +1,4 @@
-"""What the real Envoy sends means the same to our messages as to Envoy's own; and so do the answers."""
+"""Recorded requests and responses are parsed alike by our messages and by Envoy's messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is revoked stops counting through the real Envoy with the first call after the list is in force, warm caches or not."""
+"""Revocations apply from the first call after the list is loaded, even with warm caches, through the real Envoy."""
 
 from __future__ import annotations
 

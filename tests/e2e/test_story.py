@@ -1,4 +1,4 @@
-"""The HatShop story, row by row, through the real Envoy: identity, rule, token, path and forged headers."""
+"""Each row of the HatShop demo through the real Envoy: identity, rules, tokens, paths and forged headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own SVID and the trust bundle rotate while requests come through the real Envoy: no answer is wrong."""
+"""Every decision is correct while the SVID and the trust bundle rotate, through the real Envoy."""
 
 from __future__ import annotations
 

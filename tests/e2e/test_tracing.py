@@ -1,4 +1,4 @@
-"""One trace from the client through the real Envoy to the check: Envoy and zta-authz tell the same real collector."""
+"""One trace from the client through the real Envoy to the check, exported to one real collector."""
 
 from __future__ import annotations
 

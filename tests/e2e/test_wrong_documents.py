@@ -1,4 +1,4 @@
-"""A process does not start on documents that are wrong: it says where, what, and what to write instead, and exits 2."""
+"""A process with wrong documents exits with 2 and prints location, fault and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of the data path that say what they are told to and remember what they hear, all easy to make fail."""
+"""Fake ports of the data path: they return scripted results, record their calls, and can fail on demand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ScriptedDecision:
         caller: str = "",
         views: FactViews = NO_FACTS,
     ) -> Decision:
-        """The scripted outcome."""
+        """Return the scripted outcome."""
         del request, decision, now, caller
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -38,7 +38,7 @@ class ScriptedDecision:
 
 
 class RecordingSink:
-    """Remembers each record and says whether it keeps it: `keeps`, raised where it is an exception."""
+    """Stores each record and returns `keeps`, or raises it if it is an exception."""
 
     def __init__(self, keeps: bool | Exception = True) -> None:
         self.keeps = keeps

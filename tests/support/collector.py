@@ -1,4 +1,4 @@
-"""A real OTLP collector for tests: gRPC or HTTP, on loopback, keeping every span, log record and metric that it takes."""
+"""A real OTLP collector for tests: gRPC or HTTP on loopback, which stores spans, log records and metrics."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Received:
         self._came = threading.Condition()
 
     def receive(self, signal: str, payload: bytes, headers: dict[str, str]) -> bytes | Refusal:
-        """What is answered."""
+        """Store a request and return the response."""
         time.sleep(self.seconds)
         with self._came:
             self.headers.append(headers)
@@ -108,11 +108,11 @@ class Received:
         return ExportMetricsServiceResponse()
 
     def wait_for(self, enough: Callable[[list[tuple[str, Span]]], bool], seconds: float = 20.0) -> None:
-        """Return once the spans that came are `enough`."""
+        """Wait until the received spans are `enough`."""
         self.wait_until(lambda: enough(self.spans), seconds)
 
     def wait_until(self, reached: Callable[[], bool], seconds: float = 20.0) -> None:
-        """Return once what came has `reached` something."""
+        """Wait until `reached` is true."""
         deadline = time.monotonic() + seconds
         with self._came:
             while not reached():
@@ -123,7 +123,7 @@ class Received:
 
 
 class Collector(Received):
-    """Over gRPC. A context manager that leaves nothing running."""
+    """A gRPC collector, as a context manager that stops it."""
 
     def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         super().__init__()

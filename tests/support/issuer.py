@@ -61,11 +61,11 @@ class IssuerServer:
         self.say(METADATA, json.dumps({"issuer": issuer, "jwks_uri": self.url(KEYS)} | more))
 
     def redirect(self, path: str, to: str, status: int = 302) -> None:
-        """Send those who ask for `path` to `to`."""
+        """Redirect requests for `path` to `to`."""
         self.say(path, b"", status, Location=to)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """What was programmed, else 404."""
+        """Return the programmed response, otherwise 404."""
         self.asked.append(request.path)
         self.headers = dict(request.headers)
         handler = self.answers.get(request.path)

@@ -1,4 +1,4 @@
-"""A CheckRequest read in the plainest way: all of it, at once, with nothing kept. What `parse_check_request` is held to."""
+"""A simple parser of CheckRequests without caches, as the reference for `parse_check_request`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PSEUDO = (":authority", ":method", ":path", ":scheme", ":protocol")
 
 
 def read_plainly(payload: bytes) -> dict[str, object] | None:
-    """What the request says, None where it is malformed."""
+    """Parse the request; None if it is malformed."""
     try:
         attributes = CheckRequest.FromString(payload).attributes
     except DecodeError:
@@ -63,7 +63,7 @@ def read_plainly(payload: bytes) -> dict[str, object] | None:
 
 
 def as_plain(request: RequestAttributes, evidence: Evidence) -> dict[str, object]:
-    """What was parsed, in the same form."""
+    """Convert a parsed request to the same form."""
     return {
         "method": request.method,
         "path": request.path,

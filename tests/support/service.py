@@ -1,4 +1,4 @@
-"""A real `zta-authz serve` in a process of its own, and what it says."""
+"""Run a real `zta-authz serve` process and read its logs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STOP_SECONDS = 30.0
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Our own environment with `variables` and no other settings."""
+    """Return the environment with `variables` and no other settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ZTA_")}
     return kept | variables
 
 
 def run_cli(*arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `zta-authz` to its end."""
+    """Run `zta-authz` and wait for its end."""
     return subprocess.run(
         [sys.executable, "-m", "zta_authz", *arguments],
         env=environment(**(variables or {})),
@@ -37,7 +37,7 @@ def run_cli(*arguments: str, variables: Mapping[str, str] | None = None) -> subp
 
 
 class RunningService:
-    """`zta-authz serve --config FILE`, from its start to its end; a context manager that leaves nothing running."""
+    """A `zta-authz serve --config FILE` process, as a context manager that stops it."""
 
     def __init__(self, config: Path, **variables: str) -> None:
         self.process = subprocess.Popen(
@@ -57,7 +57,7 @@ class RunningService:
         self.process.communicate()
 
     def wait_for(self, message: str) -> dict[str, Any]:
-        """The log line with this message, as soon as it is there."""
+        """Wait for the log line with this message."""
         deadline = time.monotonic() + START_SECONDS
         assert self.process.stderr is not None
         while time.monotonic() < deadline:
@@ -74,16 +74,16 @@ class RunningService:
         raise AssertionError(f"it never logged {message!r}, but: {self._logs.decode()}")
 
     def logs(self) -> str:
-        """What it has logged so far."""
+        """Return the logs so far."""
         if self.process.stderr is not None and select.select([self.process.stderr], [], [], 0)[0]:
             self._logs += os.read(self.process.stderr.fileno(), 65536)
         return self._logs.decode(errors="replace")
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         self.process.send_signal(number)
 
     def wait(self) -> tuple[int, bytes, str]:
-        """Its exit status, its standard output, and all of its standard error."""
+        """Wait for the end. Returns exit status, standard output and standard error."""
         out, err = self.process.communicate(timeout=STOP_SECONDS)
         return self.process.returncode, out, (self._logs + err).decode()

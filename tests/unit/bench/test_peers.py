@@ -1,4 +1,4 @@
-"""The comparison with peers: each gets the policy that was written, and a stall is charged for what it kept waiting."""
+"""The comparison with peers: each gets the same policy, and stalls count as latency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command imports: nothing that it does not need, so that it answers quickly and can set things up before."""
+"""Commands import only what they need, so that they start quickly."""
 
 from __future__ import annotations
 

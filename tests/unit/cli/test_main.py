@@ -23,7 +23,7 @@ spec: {rules: [{from: [{source: {principals: ["cluster.local/ns/default/sa/a"]}}
 
 
 class Terminal(io.StringIO):
-    """Standard error that a person looks at."""
+    """A terminal as standard error."""
 
     def isatty(self) -> bool:
         return True
@@ -103,7 +103,7 @@ def test_a_closed_standard_output_is_not_an_error(tmp_path: Path) -> None:
 
 
 def test_serving_needs_a_standard_output() -> None:
-    """Records would go into whatever file or connection got its number."""
+    """Otherwise records would go to the file or connection that gets the free descriptor."""
     command = f"exec {sys.executable} -m zta_authz serve >&-"
     ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
     assert ended.returncode == 2

@@ -1,4 +1,4 @@
-"""Recorded requests decided by other policies: what changes, what can't be told, and how it is told."""
+"""`zta-authz replay`: changed decisions, undecidable requests, and their output."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def line(
 
 
 class Files:
-    """Policies to try, and logs."""
+    """New policies and logs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def status(capsys: pytest.CaptureFixture[str], folder: Path, settings: str, *arguments: str) -> list[str]:
-    """The messages of the faults, for nobody answers here."""
+    """Return the messages of the faults; no service runs in this test."""
     (folder / "settings.yaml").write_text(settings)
     assert main(["status", "--config", str(folder / "settings.yaml"), "--output", "json", *arguments]) == 2
     return [f"{fault['source']}: {fault['message']}" for fault in json.loads(capsys.readouterr().out)["faults"]]

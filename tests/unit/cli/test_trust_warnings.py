@@ -1,4 +1,4 @@
-"""`zta-authz check` tells of trust that would let nobody through, and says nothing where it can't know."""
+"""`zta-authz check` warns of trust that would deny every request, unless it can't know."""
 
 from __future__ import annotations
 

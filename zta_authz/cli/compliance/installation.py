@@ -188,16 +188,16 @@ def _written_in(
     documents: Sequence[Document],
     lines: dict[str, list[str]],
     faults: list[Fault],
-    is_wanted: Callable[[str, str], bool],
+    selects_text: Callable[[str, str], bool],
 ) -> list[tuple[Document, Value]]:
-    """Return the YAML documents in ConfigMaps for whose key and text `is_wanted` is true."""
+    """Return the YAML documents in ConfigMaps for whose key and text `selects_text` is true."""
     values: list[tuple[Document, Value]] = []
     read = 0
     embedded_texts = EmbeddedTexts()
     for document in (document for document in documents if document.kind == "ConfigMap" and not document.group):
         for key, value in document.root.fields("data").items():
             text = value.text()
-            if not is_wanted(key, text):
+            if not selects_text(key, text):
                 continue
             read += len(text)
             if read > _MAX_INNER_CHARACTERS:

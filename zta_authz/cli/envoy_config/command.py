@@ -118,8 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     plan = read_plan(arguments, load_settings(arguments.config, os.environ))
     built = _built(plan)
-    wanted_parts = list(_ROOTS) if arguments.part == "all" else [arguments.part]
-    sys.stdout.write(_json(built, wanted_parts) if arguments.output == "json" else _yaml(built, wanted_parts, plan))
+    selected = list(_ROOTS) if arguments.part == "all" else [arguments.part]
+    sys.stdout.write(_json(built, selected) if arguments.output == "json" else _yaml(built, selected, plan))
     return 0
 
 
@@ -136,18 +136,18 @@ def _built(plan: Plan) -> dict[str, dict[str, Any]]:
     return parts(plan.options)
 
 
-def _json(built: dict[str, dict[str, Any]], wanted_parts: list[str]) -> str:
-    shown = built[wanted_parts[0]] if len(wanted_parts) == 1 else {part: built[part] for part in wanted_parts}
+def _json(built: dict[str, dict[str, Any]], selected: list[str]) -> str:
+    shown = built[selected[0]] if len(selected) == 1 else {part: built[part] for part in selected}
     return json.dumps(shown, indent=2, ensure_ascii=True) + "\n"
 
 
-def _yaml(built: dict[str, dict[str, Any]], wanted_parts: list[str], plan: Plan) -> str:
+def _yaml(built: dict[str, dict[str, Any]], selected: list[str], plan: Plan) -> str:
     from zta_authz.cli.envoy_config.comments import annotations_for, header
     from zta_authz.cli.envoy_config.yaml_text import comment, render
 
-    indent = 0 if len(wanted_parts) == 1 else 2
+    indent = 0 if len(selected) == 1 else 2
     pieces = []
-    for part in wanted_parts:
+    for part in selected:
         above = "".join(f"{line}\n" for line in comment(header(part, plan)))
         key = f"{part}:\n" if indent else "\n" if part == "bootstrap" else ""
         pieces.append(above + key + render(built[part], _ROOTS[part], annotations_for(plan), indent))

@@ -1,4 +1,4 @@
-"""`zta-authz envoy-config` as an operator uses it; what it prints is given to the real Envoy in tests/e2e."""
+"""`zta-authz envoy-config` as an operator uses it. Tests in tests/e2e load its output into the real Envoy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `zta-authz envoy-config` does not print, and what it says instead."""
+"""`zta-authz envoy-config` refuses invalid options and settings."""
 
 from __future__ import annotations
 
