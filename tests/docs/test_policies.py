@@ -11,9 +11,10 @@ from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.policy.cel.condition import MAX_LENGTH
 from zta_authz.policy.cel.variables import VARIABLES
 from zta_authz.policy.documents.reader import KINDS
-from zta_authz.policy.rules.clause_factory import CLIENT_KEYS, KNOWN_KEYS
+from zta_authz.policy.rules.clause_factory import KNOWN_KEYS, OWN_KEYS
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = (DOCS / "policies.md").read_text(encoding="utf-8")
 
 
 def test_every_example_loads() -> None:
@@ -26,7 +27,11 @@ def test_every_example_loads() -> None:
 
 def test_every_variable_of_conditions_is_described() -> None:
     rows = dict(
-        re.findall(r"^\| `([\w.]+)` \| (?:string|int|timestamp|(?:map|list)\(.*?\)) \| (.*?) \|$", TEXT, re.MULTILINE)
+        re.findall(
+            r"^\| `([\w.]+)` \| (?:string|int|bool|double|timestamp|(?:map|list)\(.*?\)) \| (.*?) \|$",
+            TEXT,
+            re.MULTILINE,
+        )
     )
     assert rows == {name: variable.doc for name, variable in VARIABLES.items()}
     assert f"more than {MAX_LENGTH} characters" in TEXT
@@ -34,8 +39,9 @@ def test_every_variable_of_conditions_is_described() -> None:
 
 def test_every_kind_and_every_condition_key_is_named() -> None:
     assert {kind for _, kind in KINDS} <= set(re.findall(r"`(\w+)`", TEXT))
-    written = TEXT.replace("[NAME]", "[name]").replace("[A][B]", "[name]").replace("NAME[KEY]", "NAME[key]")
-    assert [key for key in (*KNOWN_KEYS, *CLIENT_KEYS) if f"`{key}`" not in written] == []
+    text = TEXT + (DOCS / "facts.md").read_text(encoding="utf-8")
+    written = text.replace("[NAME]", "[name]").replace("[A][B]", "[name]").replace("NAME[KEY]", "NAME[key]")
+    assert [key for key in (*KNOWN_KEYS, *OWN_KEYS) if f"`{key}`" not in written] == []
 
 
 def test_every_reason_it_names_exists() -> None:

@@ -17,6 +17,9 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/policy/cel/fact_variables.py": "tests/unit/policy/rules/test_fact_clauses.py",
+    "zta_authz/policy/cel/variable.py": "tests/unit/policy/cel/test_condition.py",
+    "zta_authz/policy/rules/fact_values.py": "tests/unit/policy/rules/test_fact_clauses.py",
     "zta_authz/trust/compile.py": "tests/unit/policy/documents/test_trust_model.py",
     "zta_authz/trust/counterfactual.py": "tests/property/test_trust.py",
     "zta_authz/trust/signals.py": "tests/unit/trust/test_assessment.py",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zta_authz.model.addresses import Ip
 
 FactValue = bool | int | str
+_SHOWN: Final = 200
 
 
 class Unknown(StrEnum):
@@ -53,6 +54,27 @@ ABSENT: Final = Fact()
 def known(value: FactValue, observed_at: float | None = None, source: str = "") -> Fact:
     """A fact with a value."""
     return Fact(value, None, observed_at, source)
+
+
+def describe(fact: Fact, now: float) -> str:
+    """A fact for an operator: its value or why it is unknown, its age at `now`, and its source."""
+    value = "true" if fact.value is True else "false" if fact.value is False else str(fact.value)
+    parts = [f"`{value[:_SHOWN]}`" if fact.unknown is None else str(fact.unknown)]
+    if fact.observed_at is not None:
+        parts.append(f"observed {_age(now - fact.observed_at)}")
+    if fact.source:
+        parts.append(f"from {fact.source[:_SHOWN]}")
+    return ", ".join(parts)
+
+
+def _age(seconds: float) -> str:
+    """An age for people: `40 s ago`, `3.5 h ago`, `12 d ago`."""
+    if seconds < 0:
+        return "in the future"
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zta_authz.errors import Fault
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.cel.condition import Condition, ConditionError
-from zta_authz.policy.rules.clause_factory import CLIENT_KEYS, ClauseFactory
+from zta_authz.policy.rules.clause_factory import ClauseFactory
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rules.rule import PolicyRef, Rule
 from zta_authz.policy.rules.table import CompiledPolicy, RuleTable
@@ -78,8 +78,8 @@ class TableCompiler:
 
     def _when(self, spec: PolicySpec, when: WhenSpec) -> list[Clause]:
         sides = [(values, negated) for values, negated in ((when.values, False), (when.not_values, True)) if values]
-        if spec.kind == "AccessPolicy" and when.key.value in CLIENT_KEYS:
-            clauses = [self._factory.client_condition(spec.reader, when.key, *side) for side in sides]
+        if spec.kind == "AccessPolicy" and when.key.value.startswith("zta."):
+            clauses = [self._factory.own_condition(spec.reader, when.key, *side) for side in sides]
         else:
             clauses = [self._factory.condition(spec.reader, when.key, *side, spec.namespace) for side in sides]
         return [clause for clause in clauses if clause is not None]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cel_expr_python import cel
+
+from zta_authz.policy.cel.fact_variables import FACT_VARIABLES, FACTS_OF_TOKENS
+from zta_authz.policy.cel.variable import Variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,15 +20,6 @@ if TYPE_CHECKING:
 _KUBERNETES: Final = re.compile(r"/ns/([^/]+)/sa/([^/]+)")
 _TYPE: Final = cel.Type
 _STRINGS: Final = _TYPE.Map(_TYPE.STRING, _TYPE.STRING)
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A variable of conditions: its CEL type and how it is read."""
-
-    type: Any
-    read: Callable[[Inputs], Any]
-    doc: str
 
 
 def _kubernetes(group: int) -> Callable[[Inputs], str]:
@@ -130,8 +123,9 @@ VARIABLES: Final[Mapping[str, Variable]] = {
         _STRINGS, lambda i: dict(i.request.context_extensions), "context extensions of the proxy's route"
     ),
     "now": Variable(_TYPE.TIMESTAMP, _now, "time of the decision, UTC"),
+    **FACT_VARIABLES,
 }
 """All variables of conditions: a documented contract."""
 
-OF_TOKENS: Final = frozenset(("claims", "token.subject", "token.issuer"))
+OF_TOKENS: Final = frozenset(("claims", "token.subject", "token.issuer")) | FACTS_OF_TOKENS
 """Variables whose values depend on the token."""

@@ -61,12 +61,12 @@ def _default_signals(component: str, at: Position) -> tuple[SignalSpec, ...]:
             )
         case "device":
             points = (("unmanaged", 40), ("unencrypted", 30), ("noFirewall", 15), ("staleAntivirus", 15))
-            return (*(signal(*each) for each in points), signal("unknownDevice", 20))
+            return (*(signal(*numbers) for numbers in points), signal("unknownDevice", 20))
         case "network":
             return (signal("countryNotAllowed", 40), signal("badReputation", 50), signal("anonymousNetwork", 20))
         case _:
             points = (("unusualTime", 25), ("unusualResource", 30), ("unusualVolume", 20), ("failedAttempts", 45))
-            return tuple(signal(*each) for each in points)
+            return tuple(signal(*numbers) for numbers in points)
 
 
 def read_trust_model(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -165,8 +165,8 @@ def _signal(reader: Reader, node: Node, component: str) -> SignalSpec | None:
     if len(sources) > 1:
         reader.fault(entry, f"signal `{name}` has {' and '.join(f'`{s}`' for s in sources)}", "keep one of them")
     if not sources and name not in BUILT_IN_SIGNALS[component]:
-        built_in = ", ".join(f"`{each}`" for each in BUILT_IN_SIGNALS[component])
-        hint = f"add `when` (a condition), `claimAge` or `count`; built-in signals of `{component}`: {built_in}"
+        listed = ", ".join(f"`{built_in}`" for built_in in BUILT_IN_SIGNALS[component])
+        hint = f"add `when` (a condition), `claimAge` or `count`; built-in signals of `{component}`: {listed}"
         reader.fault(name_node, f"signal `{name}` does not say what it looks at", hint)
     when = entry.get("when")
     condition = None if when is None else reader.string(when, "when")

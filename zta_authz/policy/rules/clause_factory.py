@@ -29,9 +29,11 @@ from zta_authz.policy.rules.dimensions import (
     AddressDimension,
     ClaimDimension,
     Dimension,
+    FactDimension,
     HeaderDimension,
     MetadataDimension,
 )
+from zta_authz.policy.rules.fact_values import KEYS as FACT_KEYS, check_values, reader_of
 from zta_authz.policy.rules.path_templates import path_matcher
 from zta_authz.policy.rules.trust_domains import expand_aliases
 
@@ -123,10 +125,19 @@ class ClauseFactory:
         _refuse_key(reader, key)
         return None
 
-    def client_condition(self, reader: Reader, key: Scalar, values: list[Scalar], negated: bool) -> Clause | None:
-        """The clause for one of `CLIENT_KEYS`, which Istio does not have."""
-        label = f"{key.value} notValues" if negated else key.value
-        return self._texts(reader, CLIENT_KEYS[key.value], m.string_matcher, values, negated, label)
+    def own_condition(self, reader: Reader, key: Scalar, values: list[Scalar], negated: bool) -> Clause | None:
+        """The clause for a key that only AccessPolicy has: `CLIENT_KEYS` and facts; None, with a fault, for others."""
+        name = key.value
+        label = f"{name} notValues" if negated else name
+        dimension = CLIENT_KEYS.get(name)
+        read = reader_of(name)
+        if read is not None:
+            check_values(reader, name, values)
+            dimension = self.intern((FactDimension, name), lambda: FactDimension(name, read))
+        if dimension is None:
+            _refuse_key(reader, key)
+            return None
+        return self._texts(reader, dimension, m.string_matcher, values, negated, label)
 
     def _texts(
         self, reader: Reader, dimension: Dimension, make: Callable[[str], m.Matcher | tuple[m.Matcher, ...]],
@@ -304,12 +315,12 @@ def _every_spelling(value: str) -> tuple[m.Matcher, ...]:
 def _refuse_key(reader: Reader, key: Scalar) -> None:
     """Report a key that this kind of policy does not have."""
     name = key.value
-    if name in CLIENT_KEYS:
-        hint = "write this policy as an AccessPolicy (`apiVersion: zta.dev/v1`): Istio's kinds have no API keys"
+    if name in CLIENT_KEYS or reader_of(name) is not None:
+        hint = "write this policy as an AccessPolicy (`apiVersion: zta.dev/v1`): Istio's kinds have no such keys"
         reader.fault(key, f"condition key `{name}` is for AccessPolicy only", hint)
         return
-    near = get_close_matches(name, (*KNOWN_KEYS, *CLIENT_KEYS), 1, 0.88)
-    hint = f"known keys: {', '.join(KNOWN_KEYS)}; in an AccessPolicy also {', '.join(CLIENT_KEYS)}"
+    near = get_close_matches(name, (*KNOWN_KEYS, *OWN_KEYS), 1, 0.88)
+    hint = f"known keys: {', '.join(KNOWN_KEYS)}; in an AccessPolicy also {', '.join(OWN_KEYS)}"
     message = f"unknown condition key `{name}`"
     if name.startswith(REJECTED_KEYS):
         message = f"condition key `{name}` is not supported by Istio either"
@@ -347,6 +358,8 @@ _WHEN_TEXTS: Final[dict[str, tuple[Dimension, Callable[[str], m.Matcher]]]] = {
 }
 CLIENT_KEYS: Final[dict[str, Dimension]] = {"zta.apiClient": API_CLIENT, "zta.apiScopes": API_SCOPES}
 """Keys of `when` that only AccessPolicy has: the API client and its scopes."""
+OWN_KEYS: Final = (*CLIENT_KEYS, *FACT_KEYS, "zta.device.FIELD")
+"""All keys of `when` that only AccessPolicy has."""
 KNOWN_KEYS: Final = (
     *_WHEN_FIELDS, *_WHEN_TEXTS, "destination.ip", "request.headers[name]", "request.auth.claims[name]",
     "experimental.envoy.filters.NAME[key]",

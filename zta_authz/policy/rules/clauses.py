@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.model.addresses import mapped_network
-from zta_authz.policy.rules.dimensions import PORT, REQUEST_PRINCIPAL, HeaderDimension, request_principal_texts
+from zta_authz.policy.rules.dimensions import (
+    PORT,
+    REQUEST_PRINCIPAL,
+    FactDimension,
+    HeaderDimension,
+    request_principal_texts,
+)
 from zta_authz.policy.rules.matchers import Exact, IndexKey
 
 if TYPE_CHECKING:
@@ -110,7 +116,7 @@ class TextClause:
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
         """The lookups of all matchers, if every matcher has one."""
-        if self.negated:
+        if self.negated or isinstance(self.dimension, FactDimension):
             return None
         keys = [matcher.key for matcher in self.matchers]
         lookups = tuple(key for key in keys if key is not None)
@@ -118,6 +124,8 @@ class TextClause:
 
     def actual(self, inputs: Inputs) -> str:
         """The request's values."""
+        if isinstance(self.dimension, FactDimension):
+            return self.dimension.describe(inputs)
         values = self.dimension.values(inputs, False)
         if values is None:
             return "repeated values joined into one"

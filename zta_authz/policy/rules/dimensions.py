@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.model.changed_headers import folded_name
+from zta_authz.model.facts import describe
 from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.model.addresses import Ip
+    from zta_authz.model.facts import Fact
 
 AUTHORITY_HEADERS: Final = frozenset((":authority", "host"))
 _NONE: Final[tuple[str, ...]] = ()
@@ -148,6 +150,30 @@ class MetadataDimension:
 
 
 PORT: Final = FunctionDimension("port", 0, lambda inputs, _: (str(inputs.port),))
+
+
+class FactDimension:
+    """A fact as text: `true` and `false` for booleans. An unknown fact has no text that could be compared."""
+
+    __slots__ = ("cost", "name", "read")
+
+    def __init__(self, name: str, read: Callable[[Inputs], Fact]) -> None:
+        self.name = name
+        self.read = read
+        self.cost = 20
+
+    def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
+        """The fact's text; None for an unknown one."""
+        del wide
+        fact = self.read(inputs)
+        if fact.unknown is not None:
+            return None
+        value = fact.value
+        return (str(value).lower() if isinstance(value, bool) else str(value),)
+
+    def describe(self, inputs: Inputs) -> str:
+        """The fact with its state, age and source."""
+        return describe(self.read(inputs), inputs.now)
 
 
 @dataclass(frozen=True, slots=True)

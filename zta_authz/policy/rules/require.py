@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.policy.rules.fact_clauses import read_require_device, read_require_network
 from zta_authz.policy.rules.require_trust import read_require_trust
 from zta_authz.policy.yaml.values import duration, flag
 
@@ -116,6 +117,8 @@ def _read_token(reader: Reader, node: Node) -> tuple[Clause, ...]:
 
 _SECTIONS: Final[Mapping[str, Callable[[Reader, Node], tuple[Clause, ...]]]] = {
     "token": _read_token,
+    "device": read_require_device,
+    "network": read_require_network,
     "trust": read_require_trust,
 }
 """What `require` may ask for, by name."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.nodes import Mapping, Node
 
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
-_INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -75,11 +75,11 @@ def duration(reader: Reader, node: Mapping, field: str, default: float, longest:
     return seconds
 
 
-def integer(node: Node) -> int | None:
-    """The integer in a plain scalar; None for anything else."""
+def integer(node: Node, digits: int = 9) -> int | None:
+    """The integer of at most `digits` digits in a plain scalar; None for anything else."""
     if not isinstance(node, Scalar) or not node.plain or not _INTEGER.fullmatch(node.value):
         return None
-    return int(node.value)
+    return int(node.value) if len(node.value.lstrip("-")) <= digits else None
 
 
 def whole_number(reader: Reader, node: Mapping, field: str, default: int, least: int, most: int) -> int:

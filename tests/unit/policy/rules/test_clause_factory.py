@@ -11,7 +11,8 @@ KNOWN = (
     "known keys: source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, source.trustDomain, "
     "request.auth.principal, destination.port, connection.sni, request.auth.audiences, request.auth.presenter, "
     "destination.ip, request.headers[name], request.auth.claims[name], experimental.envoy.filters.NAME[key]; "
-    "in an AccessPolicy also zta.apiClient, zta.apiScopes"
+    "in an AccessPolicy also zta.apiClient, zta.apiScopes, zta.remote.country, zta.remote.asn, zta.remote.anonymous, "
+    "zta.remote.corporate, zta.device.id, zta.trust.level, zta.resource.class, zta.device.FIELD"
 )
 _PORT = 'a port is a decimal number from 0 to 65535; write it like "8080"'
 _IP = "write it like `10.0.0.0/8`, `192.0.2.1` or `2001:db8::/32`"
@@ -91,7 +92,7 @@ def test_an_invalid_value_of_a_source_is_a_fault(field: str, value: str, fault: 
             "zta.apiClient",
             (
                 "condition key `zta.apiClient` is for AccessPolicy only; write this policy as an AccessPolicy "
-                "(`apiVersion: zta.dev/v1`): Istio's kinds have no API keys"
+                "(`apiVersion: zta.dev/v1`): Istio's kinds have no such keys"
             ),
         ),
         ("zta.apiclient", f"unknown condition key `zta.apiclient`; did you mean `zta.apiClient`? {KNOWN}"),

@@ -99,7 +99,7 @@ def test_explanations_show_the_tokens_binding_and_age() -> None:
         ("  rules: [{require: {token: {maxAge: 900}}}]\n", "`maxAge` has the integer `900`"),
         ("  rules: [{require: {token: {maxAge: soon}}}]\n", "`maxAge` is `soon`, not a duration"),
         ("  rules: [{require: {token: {age: 1m}}}]\n", "unknown field `age`"),
-        ("  rules: [{require: {device: {}}}]\n", "unknown field `device`"),
+        ("  rules: [{require: {devices: {}}}]\n", "unknown field `devices`"),
         ("  rules: [{require: bound}]\n", "`require` is a string"),
     ],
 )

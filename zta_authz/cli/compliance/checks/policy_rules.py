@@ -11,7 +11,9 @@ from zta_authz.policy.lint.linter import Kind, Level, lint
 from zta_authz.policy.rules.clauses import RequestPrincipalClause, TextClause
 from zta_authz.policy.rules.dimensions import PEER, ClaimDimension
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.rules.fact_clauses import FactClause
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,7 +174,7 @@ def _attribute(clause: Clause) -> str:
         return f"condition on {', '.join(sorted(clause.condition.variables))}"
     if isinstance(clause, TimeClause):
         return f"time: {clause.times}"
-    if isinstance(clause, BoundClause | MaxAgeClause):
+    if isinstance(clause, BoundClause | MaxAgeClause | FactClause | TrustClause):
         return clause.label
     if reads_token(clause):
         return f"verified token: {clause.label}"

@@ -1,0 +1,82 @@
+"""The variables of conditions that read facts. An unknown fact makes a condition Unknown unless the rest decides it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from cel_expr_python import cel
+
+from zta_authz.model.trust import HUNDREDTHS
+from zta_authz.policy.cel.variable import Variable
+from zta_authz.policy.rules.fact_values import (
+    DeviceField,
+    anonymous,
+    asn,
+    corporate,
+    country,
+    device_id,
+    reputation,
+    resource_class,
+    trust_level,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from zta_authz.policy.rules.fact_values import ReadFact
+    from zta_authz.policy.rules.inputs import Inputs
+
+_TYPE: Final = cel.Type
+
+
+def _value(read: ReadFact) -> Callable[[Inputs], Any]:
+    """Reads a fact's value; None, which is Unknown, for an unknown fact."""
+    return lambda inputs: read(inputs).value
+
+
+def _fields(inputs: Inputs) -> dict[str, Any]:
+    """The known fields of the device."""
+    fields = inputs.facts.device.fields or {}
+    return {name: fact.value for name, fact in fields.items() if fact.unknown is None}
+
+
+def _score(component: str) -> Callable[[Inputs], float | None]:
+    def read(inputs: Inputs) -> float | None:
+        assessment = inputs.facts.trust
+        if assessment is None:
+            return None
+        score = assessment.components.get(component) if component else assessment.score
+        return None if score is None else score / HUNDREDTHS
+
+    return read
+
+
+def _boolean_field(name: str, doc: str) -> Variable:
+    return Variable(_TYPE.BOOL, _value(DeviceField(name)), doc)
+
+
+FACT_VARIABLES: Final[Mapping[str, Variable]] = {
+    "remote.country": Variable(
+        _TYPE.STRING, _value(country), "country of `remote.ip` (ISO 3166-1); an error if unknown"
+    ),
+    "remote.asn": Variable(_TYPE.INT, _value(asn), "its autonomous system; an error if unknown"),
+    "remote.anonymous": Variable(_TYPE.BOOL, _value(anonymous), "whether it is anonymized; an error if unknown"),
+    "remote.corporate": Variable(_TYPE.BOOL, _value(corporate), "whether it is in a corporate range"),
+    "remote.reputation": Variable(_TYPE.INT, _value(reputation), "its reputation, 0 to 100; an error if unknown"),
+    "device.id": Variable(_TYPE.STRING, _value(device_id), "the device in its inventory; an error if unknown"),
+    "device.managed": _boolean_field("managed", "whether it is managed; an error if unknown"),
+    "device.encrypted": _boolean_field("encrypted", "whether its disk is encrypted; an error if unknown"),
+    "device.compliant": _boolean_field("compliant", "whether it is compliant; an error if unknown"),
+    "device.fields": Variable(_TYPE.Map(_TYPE.STRING, _TYPE.DYN), _fields, "its known fields by name"),
+    "trust.level": Variable(_TYPE.STRING, _value(trust_level), "trust level; an error without a TrustModel"),
+    "trust.score": Variable(_TYPE.DOUBLE, _score(""), "trust score, 0 to 100; an error without a TrustModel"),
+    "trust.user": Variable(_TYPE.DOUBLE, _score("user"), "score of the user"),
+    "trust.device": Variable(_TYPE.DOUBLE, _score("device"), "score of the device"),
+    "trust.network": Variable(_TYPE.DOUBLE, _score("network"), "score of the network"),
+    "trust.behavior": Variable(_TYPE.DOUBLE, _score("behavior"), "score of the behavior"),
+    "resource.class": Variable(_TYPE.STRING, _value(resource_class), "class of the resource; an error if unknown"),
+}
+"""All of them: a documented contract."""
+
+FACTS_OF_TOKENS: Final = frozenset(name for name in FACT_VARIABLES if name.startswith(("device.", "trust.")))
+"""Those that may differ between the tokens of one request."""
