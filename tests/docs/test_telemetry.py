@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
+from tests.support.facts import FACTS
 from tests.support.spans import RESOURCE, MemoryExporter
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
@@ -48,7 +50,13 @@ NAMED = Decision(Verdict.DENY, Reason.DENY_POLICY, "default/p", 0, rule_name="no
 EVENTS = tuple(
     CheckEvent((), request, decision, DECISION_ID, 1, 5, staged())
     for request in (attributes(), RequestAttributes(method="BREW"))
-    for decision in (allow(), deny(), NAMED, Decision(Verdict.DENY, Reason.INTERNAL_ERROR))
+    for decision in (
+        allow(),
+        deny(),
+        NAMED,
+        replace(allow(), facts=FACTS),
+        Decision(Verdict.DENY, Reason.INTERNAL_ERROR),
+    )
 )
 
 
@@ -115,14 +123,17 @@ def exported() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     for span in exporter.get_finished_spans():
         fields.update(span.attributes or {})
         events.update({event.name: tuple(event.attributes or {}) for event in span.events})
-    return {name: {"str": "string"}.get(type(value).__name__, "int") for name, value in fields.items()}, events
+    kinds = {"str": "string", "float": "double"}
+    return {name: kinds.get(type(value).__name__, "int") for name, value in fields.items()}, events
 
 
 def test_each_attribute_and_event_of_a_span_is_documented_and_no_other() -> None:
     attributes_told, events_told = exported()
     written = rows("traces.md")
-    assert {code(row[0])[0]: row[1] for row in written if row[1] in ("string", "int")} == attributes_told
-    assert {code(row[0])[0]: code(row[2]) for row in written if row[1] not in ("string", "int")} == events_told
+    assert {code(row[0])[0]: row[1] for row in written if row[1] in ("string", "int", "double")} == attributes_told
+    assert {
+        code(row[0])[0]: code(row[2]) for row in written if row[1] not in ("string", "int", "double")
+    } == events_told
     own_names = {value for name, value in vars(names).items() if name.isupper() and value.startswith("zta.")}
     assert own_names == {name for name in attributes_told | events_told if name.startswith("zta.")} | {names.DURATION}
 

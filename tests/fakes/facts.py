@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
 
 if TYPE_CHECKING:
+    from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
@@ -20,3 +21,8 @@ class FixedFacts:
     device: DeviceFacts = field(default_factory=lambda: NO_DEVICE)
     trust: TrustAssessment | None = None
     resource_class: ResourceClass | None = None
+
+    def collected(self, *, allowed: bool) -> DecisionFacts | None:
+        """Nothing: a test looks at the facts that it gave."""
+        del allowed
+        return None

@@ -51,6 +51,7 @@ class LineEncoder:
             or decision.shadows
             or decision.response is not NO_RESPONSE
             or decision.disagreement is not None
+            or decision.facts is not None
             or decision.refused_token is not None
             or identity.api_client is not None
             or identity.binding is not None

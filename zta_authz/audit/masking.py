@@ -42,6 +42,7 @@ class Maskable(StrEnum):
     PATH = "path"
     SOURCE = "source"
     DESTINATION = "destination"
+    DEVICE = "device"
 
 
 class MaskAction(StrEnum):
@@ -75,6 +76,9 @@ class Masker:
         if any(rule.how is MaskAction.HASH for rule in rules) and len(key) < KEY_BYTES:
             raise ValueError(f"a key for hashes needs at least {KEY_BYTES} bytes")
         self._key = key
+        self._hides_source = any(
+            rule.field is Maskable.SOURCE and rule.how is not MaskAction.TRUNCATE for rule in rules
+        )
         self._masks: dict[str, Callable[[str], str]] = {str(rule.field): self._mask(rule) for rule in rules}
         for verified, claimed in _CLAIMED.items():
             if verified in self._masks:
@@ -91,10 +95,21 @@ class Masker:
         """Return the masked record. Empty fields stay empty, so "nobody" can still be told from "somebody"."""
         if not self._masks:
             return record
-        return msgspec.structs.replace(record, **{name: mask(text) for name, mask, text in self._present(record)})
+        masked = msgspec.structs.replace(record, **{name: mask(text) for name, mask, text in self._present(record)})
+        return self._mask_facts(masked)
+
+    def _mask_facts(self, record: DecisionRecord) -> DecisionRecord:
+        """Mask the device's name, and leave out what follows from a masked source address."""
+        mask = self._masks.get(Maskable.DEVICE.value)
+        if mask is not None and record.device is not None and record.device.id:
+            device = msgspec.structs.replace(record.device, id=mask(record.device.id))
+            record = msgspec.structs.replace(record, device=device)
+        if self._hides_source and record.network is not None:
+            record = msgspec.structs.replace(record, network=None)
+        return record
 
     def _present(self, record: DecisionRecord) -> list[tuple[str, Callable[[str], str], str]]:
-        texts = [(name, mask, getattr(record, name)) for name, mask in self._masks.items()]
+        texts = [(name, mask, getattr(record, name)) for name, mask in self._masks.items() if name != Maskable.DEVICE]
         return [(name, mask, text) for name, mask, text in texts if text]
 
     def _mask(self, rule: MaskRule) -> Callable[[str], str]:

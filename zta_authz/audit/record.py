@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zta_authz.audit.fact_records import (
+    DeviceRecord,
+    NetworkRecord,
+    TrustRecord,
+    device_record,
+    network_record,
+    trust_record,
+)
 from zta_authz.model.changed_headers import removable, removed_upstream, set_upstream
 from zta_authz.model.decision import NO_RESPONSE, Verdict
 from zta_authz.model.identity import NO_CHANGES
@@ -19,7 +27,7 @@ from zta_authz.model.request import Address, RequestAttributes
 from zta_authz.model.trace_context import TraceParent, call_parent, parse_trace_parent
 
 if TYPE_CHECKING:
-    from zta_authz.model.decision import Decision, Disagreement, Response
+    from zta_authz.model.decision import Decision, DecisionFacts, Disagreement, Response
     from zta_authz.model.identity import Changes, NamedToken, Token
     from zta_authz.ports import Metadata
 
@@ -177,6 +185,10 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     shadow: DisagreementRecord | None
     claimed_subject: str
     claimed_issuer: str
+    trust: TrustRecord | None = None
+    device: DeviceRecord | None = None
+    network: NetworkRecord | None = None
+    resource_class: str = ""
 
 
 def make_record(note: PendingRecord) -> DecisionRecord:
@@ -217,7 +229,17 @@ def make_record(note: PendingRecord) -> DecisionRecord:
         _disagreement(decision.disagreement),
         _cut(claimed.subject) if claimed is not None else "",
         _cut(claimed.issuer) if claimed is not None else "",
+        *_facts(decision.facts),
     )
+
+
+def _facts(
+    facts: DecisionFacts | None,
+) -> tuple[TrustRecord | None, DeviceRecord | None, NetworkRecord | None, str]:
+    if facts is None:
+        return None, None, None, ""
+    resource_class = "" if facts.resource is None else facts.resource.name
+    return trust_record(facts), device_record(facts), network_record(facts), resource_class
 
 
 def _cut(text: str) -> str:
@@ -279,6 +301,8 @@ def _escaped(value: object) -> object:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, tuple):
         return [_escaped(item) for item in value]
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(item) for name, item in value.items()}
     if isinstance(value, msgspec.Struct):
         return {name: _escaped(item) for name, item in msgspec.structs.asdict(value).items()}
     return value

@@ -24,6 +24,7 @@ from zta_authz.model.changed_headers import (
     DECISION_ID_HEADER,
     OWN_NAMES,
     PRINCIPAL_HEADER,
+    TRUST_HEADERS,
     is_reserved_on_denials,
     removable,
     removed_upstream,
@@ -33,6 +34,7 @@ from zta_authz.model.changed_headers import (
 from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Response, Verdict
 from zta_authz.model.identity import NO_CHANGES, ApiClient, Changes
+from zta_authz.model.trust import HUNDREDTHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
     from zta_authz.model.changed_headers import GuardedNames
+    from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.request import RequestAttributes
 
 _REALM = "zta-authz"
@@ -55,6 +58,8 @@ _GRPC_STATUSES = frozenset({400, 401, 403, 404, 429, 502, 503, 504})  # to Envoy
 
 _ID_LENGTH = 32
 _PLACEHOLDER = secrets.token_hex(_ID_LENGTH // 2)  # never sent; nobody can put it into a header on purpose
+_EXPIRY_DIGITS: Final = 10
+_EXPIRY: Final = secrets.token_hex(_EXPIRY_DIGITS // 2).encode()  # stands for the session's end in cached answers
 MAX_CACHED_ANSWERS: Final = 4096
 _CACHED_BYTES: Final = 4096
 """An answer with more in its headers is encoded each time, which bounds the cache's memory."""
@@ -93,6 +98,10 @@ class ResponseEncoder:
         peer = identity.peer
         principal = "" if peer is None else peer.principal
         spoofed = guarded.spoofed(request.headers) if request is not None else ()
+        facts = decision.facts
+        if facts is not None and facts.trust is not None:
+            answer = self._allow(decision, decision_id, principal, spoofed, guarded)
+            return answer.replace(_EXPIRY, _expiry(facts.session_expires))
         if not spoofed:
             last = self._answers[decision.policy, decision.rule, principal]
             if isinstance(last, _LastAllow) and last.fits(decision, guarded):
@@ -106,15 +115,19 @@ class ResponseEncoder:
             raise ValueError("this allow is not final")
         policy, rule, response = decision.policy, decision.rule, decision.response
         client, changes = decision.identity.api_client, decision.identity.changes
-        allow = _Allow(decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed)
+        trust = _trust_label(decision.facts)
+        allow = _Allow(
+            decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed, trust
+        )
         if not allow.is_small():
             return _joined(_encode_allow(allow), decision_id)
         parts = self._answers[allow]
         if not isinstance(parts, list):
             parts = _encode_allow(allow)
             self._answers.put(allow, parts)
-        last = _LastAllow(decision.reason, client, changes, response, guarded, parts)
-        self._answers.put((policy, rule, principal), last)
+        if trust is None:
+            last = _LastAllow(decision.reason, client, changes, response, guarded, parts)
+            self._answers.put((policy, rule, principal), last)
         return _joined(parts, decision_id)
 
     def _deny(self, decision: Decision, decision_id: str, request: RequestAttributes | None) -> bytes:
@@ -134,6 +147,18 @@ def _joined(parts: list[bytes], decision_id: str) -> bytes:
     return decision_id.encode().join(parts)
 
 
+def _trust_label(facts: DecisionFacts | None) -> tuple[str, str] | None:
+    """Level and score (two decimals) of an assessed request."""
+    if facts is None or facts.trust is None:
+        return None
+    return facts.trust.level.name, f"{facts.trust.score / HUNDREDTHS:.2f}"
+
+
+def _expiry(since_epoch: int) -> bytes:
+    """A time as exactly as many digits as its placeholder has."""
+    return str(min(max(since_epoch, 10 ** (_EXPIRY_DIGITS - 1)), 10**_EXPIRY_DIGITS - 1)).encode()
+
+
 # --- allow ---
 
 
@@ -149,6 +174,7 @@ class _Allow(NamedTuple):
     response: Response
     spoofed: tuple[str, ...]
     listed: tuple[str, ...]
+    trust: tuple[str, str] | None
 
     def is_small(self) -> bool:
         """False where a caller could fill the cache with what it sends."""
@@ -194,6 +220,8 @@ def _encode_allow(allow: _Allow) -> list[bytes]:
     to_set[DECISION_ID_HEADER] = _PLACEHOLDER
     if allow.principal:
         to_set[PRINCIPAL_HEADER] = allow.principal
+    if allow.trust is not None:
+        to_set.update(zip(TRUST_HEADERS, (*allow.trust, _EXPIRY.decode()), strict=True))
     _set_headers(ok, to_set.items())
     to_remove = removable((*allow.spoofed, *removed_upstream(allow.changes, allow.response), *allow.listed))
     ok.headers_to_remove.extend(name for name in to_remove if name not in to_set)
@@ -221,6 +249,9 @@ def _describe(metadata: Struct, answer: _Allow | _Deny) -> None:
         "api_client": "" if answer.client is None else answer.client.name,
         "decision_id": _PLACEHOLDER,
     }
+    if answer.trust is not None:
+        fields["trust_level"], fields["trust_score"] = answer.trust
+        fields["session_expires"] = _EXPIRY.decode() if isinstance(answer, _Allow) else ""
     for name, value in fields.items():
         if value:
             metadata.fields[name].string_value = value
@@ -241,6 +272,7 @@ class _Deny(NamedTuple):
     text: str
     headers: tuple[tuple[str, str], ...]
     grpc: bool
+    trust: tuple[str, str] | None
 
 
 def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
@@ -255,8 +287,10 @@ def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
     principal = decision.identity.principal
     if len(principal) > _CACHED_BYTES or not is_header_value(principal):
         principal = ""
-    client = decision.identity.api_client
-    return _Deny(reason, decision.policy, decision.rule, principal, client, status, response.message, headers, grpc)
+    client, trust = decision.identity.api_client, _trust_label(decision.facts)
+    return _Deny(
+        reason, decision.policy, decision.rule, principal, client, status, response.message, headers, grpc, trust
+    )
 
 
 def _denied_status(reason: Reason, wanted: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from zta_authz.model.request import Headers
 
 PRINCIPAL_HEADER = "x-zta-principal"
+TRUST_HEADERS: Final = ("x-zta-trust-level", "x-zta-trust-score", "x-zta-session-expires")
+"""Set on allowed requests of a workload with a trust model; the time is in seconds since the epoch."""
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-:\n"
 _FOLDED = re.compile(r"[^a-z0-9]")

@@ -12,7 +12,9 @@ from zta_authz.errors import Reason
 from zta_authz.model.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.identity import NamedToken
+    from zta_authz.model.trust import ResourceClass, TrustAssessment
 
 
 class Verdict(StrEnum):
@@ -58,6 +60,20 @@ class Disagreement(msgspec.Struct, frozen=True):
     rule_name: str = ""
 
 
+class DecisionFacts(msgspec.Struct, frozen=True):
+    """The facts that rules read for a decision; None for those that no rule read.
+
+    `session_expires` is when the session of an allowed request ends by its trust level (seconds since the epoch), 0
+    without a trust model.
+    """
+
+    network: NetworkFacts | None = None
+    device: DeviceFacts | None = None
+    trust: TrustAssessment | None = None
+    resource: ResourceClass | None = None
+    session_expires: int = 0
+
+
 class Decision(msgspec.Struct, frozen=True):
     """One decision.
 
@@ -79,6 +95,7 @@ class Decision(msgspec.Struct, frozen=True):
     disagreement: Disagreement | None = None
     refused_token: NamedToken | None = None
     rule_name: str = ""
+    facts: DecisionFacts | None = None
 
     @property
     def allowed(self) -> bool:

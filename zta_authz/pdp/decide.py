@@ -114,7 +114,11 @@ def decide(
     if ambiguity is not None:
         reason, detail = ambiguity
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
-    return combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
+    decision = combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
+    if inputs.open_facts is no_facts:
+        return decision
+    facts = inputs.facts.collected(allowed=decision.allowed)
+    return decision if facts is None else structs.replace(decision, facts=facts)
 
 
 def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> Callable[[Inputs], RequestFacts]:

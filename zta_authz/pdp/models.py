@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault
+from zta_authz.model.changed_headers import TRUST_HEADERS
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactModels
 from zta_authz.trust.compile import compile_trust_model
 
@@ -29,6 +30,11 @@ class CompiledModels:
         self._trust = tuple(trust)
         self._root = options.root_namespace
         self._selected: dict[_Key, FactModels] = {}
+
+    @property
+    def output_headers(self) -> frozenset[str]:
+        """The headers about trust, if any workload has a trust model."""
+        return frozenset(TRUST_HEADERS) if self._trust else frozenset()
 
     @property
     def trust_models(self) -> tuple[CompiledTrustModel, ...]:

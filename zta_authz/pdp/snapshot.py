@@ -89,7 +89,7 @@ def compile_snapshot(
     resolver = WorkloadResolver(options)
     digest = sources_digest(texts, options)
     all_notes = (*notes, *documents.notes, *_idle_policy_notes(table))
-    guarded = GuardedNames(verifier.strip_headers | table.output_headers, verifier.read_headers)
+    guarded = GuardedNames(verifier.strip_headers | table.output_headers | models.output_headers, verifier.read_headers)
     return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes, models)
 
 

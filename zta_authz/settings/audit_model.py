@@ -27,6 +27,7 @@ class MaskSettings(Section):
         "path",
         "source",
         "destination",
+        "device",
     ]
     how: Literal["drop", "hash", "truncate"]
 

@@ -26,6 +26,11 @@ POLICY: Final = "zta.policy"
 RULE: Final = "zta.rule"
 RULE_NAME: Final = "zta.rule_name"
 PRINCIPAL: Final = "zta.principal"
+TRUST_LEVEL: Final = "zta.trust.level"
+TRUST_SCORE: Final = "zta.trust.score"
+DEVICE_ID: Final = "zta.device.id"
+REMOTE_COUNTRY: Final = "zta.remote.country"
+RESOURCE_CLASS: Final = "zta.resource.class"
 DECISION_ID: Final = "zta.decision_id"
 
 # its events, one at the end of each stage that was reached

@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from zta_authz.errors import Reason
 from zta_authz.model.trace_context import call_parent, call_state, parse_trace_parent
+from zta_authz.model.trust import HUNDREDTHS
 from zta_authz.telemetry import names
 from zta_authz.telemetry.export_queue import ExportQueue
 from zta_authz.telemetry.sampling import Keep, Sampling
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.resources import Resource
 
+    from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.model.trace_context import TraceParent
@@ -50,7 +52,7 @@ _ANSWERED: Final = Status(StatusCode.UNSET)
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _NO_STATE: Final = TraceState()
 
-Attributes = dict[str, str | int]
+Attributes = dict[str, str | int | float]
 
 
 class Spans:
@@ -165,11 +167,26 @@ def _attributes(event: CheckEvent) -> Attributes:
         attributes[names.RULE_NAME] = decision.rule_name
     if decision.identity.principal:
         attributes[names.PRINCIPAL] = _encodable(decision.identity.principal)
+    if decision.facts is not None:
+        _describe_facts(attributes, decision.facts)
     if event.request is not None:
         _describe_request(attributes, event.request)
     if decision.reason is Reason.INTERNAL_ERROR:
         attributes[names.ERROR_TYPE] = decision.reason.value
     return attributes
+
+
+def _describe_facts(attributes: Attributes, facts: DecisionFacts) -> None:
+    """Add the facts that rules read: trust level and score, device, country, class of the resource."""
+    if facts.trust is not None:
+        attributes[names.TRUST_LEVEL] = facts.trust.level.name
+        attributes[names.TRUST_SCORE] = facts.trust.score / HUNDREDTHS
+    if facts.device is not None and facts.device.device_id:
+        attributes[names.DEVICE_ID] = _encodable(facts.device.device_id)
+    if facts.network is not None and isinstance(facts.network.country.value, str):
+        attributes[names.REMOTE_COUNTRY] = facts.network.country.value
+    if facts.resource is not None:
+        attributes[names.RESOURCE_CLASS] = _encodable(facts.resource.name)
 
 
 def _describe_request(attributes: Attributes, request: RequestAttributes) -> None:

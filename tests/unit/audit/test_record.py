@@ -76,6 +76,10 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "shadow": None,
         "claimed_subject": "",
         "claimed_issuer": "",
+        "trust": None,
+        "device": None,
+        "network": None,
+        "resource_class": "",
     }
 
 

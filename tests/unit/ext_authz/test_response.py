@@ -12,13 +12,15 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, ENCODER, FRONTEND, allow, answer, attributes, deny
+from tests.support.facts import FACTS, TRUST
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.response import MAX_CACHED_ANSWERS, ResponseEncoder
 from zta_authz.model.changed_headers import GuardedNames
-from zta_authz.model.decision import Decision, Response, Verdict
+from zta_authz.model.decision import Decision, DecisionFacts, Response, Verdict
 from zta_authz.model.identity import ApiClient, Changes, Identity
 from zta_authz.model.request import Headers, RequestAttributes
+from zta_authz.model.trust import TrustLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,8 +69,9 @@ def documented_metadata() -> set[str]:
 def test_every_key_of_the_dynamic_metadata_is_documented_and_no_other(decided: Callable[[], Decision]) -> None:
     decision = decided()
     identity = dataclasses.replace(allow().identity, api_client=ApiClient("partner"))
-    message = told(replace(decision, identity=identity, policy="default/a", rule=0))
-    assert set(message.dynamic_metadata.fields) == documented_metadata()
+    message = told(replace(decision, identity=identity, policy="default/a", rule=0, facts=FACTS))
+    on_allows = set() if decision.allowed else {"session_expires"}
+    assert set(message.dynamic_metadata.fields) == documented_metadata() - on_allows
     assert message.dynamic_metadata.fields["api_client"].string_value == "partner"
 
 
@@ -436,3 +439,61 @@ def test_other_spellings_of_a_header_that_is_read_here_are_removed_and_its_own_i
     asked = attributes(**{"x-jwt": "good", "x_jwt": "forged", "x_other": "kept"})
     message = CheckResponse.FromString(answer(allow(), DECISION_ID, asked, GuardedNames((), ["x-jwt"])))
     assert list(message.ok_response.headers_to_remove) == ["x_jwt"]
+
+
+# --- trust ---
+
+
+def test_an_allow_says_level_score_and_the_end_of_the_session() -> None:
+    message = told(replace(allow(), facts=FACTS))
+    headers = set_upstream(message)
+    assert headers["x-zta-trust-level"] == "MEDIUM"
+    assert headers["x-zta-trust-score"] == "70.50"
+    assert headers["x-zta-session-expires"] == "1800003600"
+    fields = {name: value.string_value for name, value in message.dynamic_metadata.fields.items()}
+    assert (fields["trust_level"], fields["trust_score"], fields["session_expires"]) == (
+        "MEDIUM",
+        "70.50",
+        "1800003600",
+    )
+
+
+def test_each_answer_has_its_own_end_of_the_session_from_one_cached_answer() -> None:
+    encoder = ResponseEncoder()
+    for expires in (1_800_000_000, 1_800_000_001, 0, 10**12):
+        facts = replace(FACTS, session_expires=expires)
+        encoded = encoder.encode(replace(allow(), facts=facts), DECISION_ID, attributes())
+        header = set_upstream(CheckResponse.FromString(encoded))["x-zta-session-expires"]
+        assert int(header) == min(max(expires, 10**9), 10**10 - 1)
+    assert len(encoder._answers) == 1
+
+
+def test_an_allow_without_trust_has_no_such_headers_after_one_with_it() -> None:
+    encoder = ResponseEncoder()
+    for decision in (replace(allow(), facts=FACTS), allow(), replace(allow(), facts=DecisionFacts())):
+        message = CheckResponse.FromString(encoder.encode(decision, DECISION_ID, attributes()))
+        trusted = decision.facts is FACTS
+        assert ("x-zta-trust-level" in set_upstream(message)) is trusted
+        assert ("trust_level" in message.dynamic_metadata.fields) is trusted
+
+
+def test_another_level_is_another_answer() -> None:
+    encoder = ResponseEncoder()
+    levels = []
+    for score, level in ((7050, TrustLevel.MEDIUM), (9100, TrustLevel.HIGH), (7050, TrustLevel.MEDIUM)):
+        trust = dataclasses.replace(TRUST, score=score, level=level)
+        decision = replace(allow(), facts=replace(FACTS, trust=trust))
+        levels.append(
+            set_upstream(CheckResponse.FromString(encoder.encode(decision, DECISION_ID, attributes())))[
+                "x-zta-trust-level"
+            ]
+        )
+    assert levels == ["MEDIUM", "HIGH", "MEDIUM"]
+
+
+def test_a_denial_tells_the_proxy_level_and_score_but_not_the_caller() -> None:
+    message = told(replace(deny(), facts=FACTS))
+    assert message.dynamic_metadata.fields["trust_level"].string_value == "MEDIUM"
+    assert "session_expires" not in message.dynamic_metadata.fields
+    assert not [name for name in denied_headers(message) if "trust" in name]
+    assert "MEDIUM" not in message.denied_response.body

@@ -10,9 +10,10 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, attributes, deny, identity
+from tests.support.facts import FACTS
 from tests.support.spans import RESOURCE, MemoryExporter
 from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Verdict
+from zta_authz.model.decision import Decision, DecisionFacts, Verdict
 from zta_authz.model.request import Headers, RequestAttributes
 from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
@@ -262,3 +263,14 @@ def test_the_sdk_accepts_every_trace_state_that_the_parser_accepts() -> None:
     members = [*(f"k{number}=v {number}" for number in range(30)), f"{'a' * 241}@{'b' * 14}={'~' * 256}", "z*/-_=!"]
     [span] = exported(event(allow(), attributes(), (("traceparent", SAMPLED), ("tracestate", ",".join(members)))))
     assert span.context.trace_state.to_header() == ",".join(members)
+
+
+def test_a_span_has_the_facts_that_rules_read() -> None:
+    [span] = exported(event(msgspec.structs.replace(allow(), facts=FACTS)))
+    assert span.attributes is not None
+    facts = {name: value for name, value in span.attributes.items() if name.startswith(("zta.trust", "zta.device"))}
+    assert facts == {"zta.trust.level": "MEDIUM", "zta.trust.score": 70.5, "zta.device.id": "laptop-1"}
+    assert (span.attributes["zta.remote.country"], span.attributes["zta.resource.class"]) == ("DE", "internal")
+    [bare] = exported(event(msgspec.structs.replace(allow(), facts=DecisionFacts())))
+    assert bare.attributes is not None
+    assert not [name for name in bare.attributes if name.startswith(("zta.trust", "zta.remote"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from zta_authz.model.decision import DecisionFacts
 from zta_authz.model.facts import NO_DEVICE, NO_FACTS, NO_NETWORK_FACTS, DeviceFacts, FactViews, NetworkFacts
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ NO_MODELS: Final = FactModels()
 class ModelTable(Protocol):
     """The models of all documents of one snapshot."""
 
+    @property
+    def output_headers(self) -> frozenset[str]:
+        """The headers (lower case) that are set on allowed requests because of a model: no client may send them."""
+        ...
+
     def select(self, workload: Workload) -> FactModels:
         """Those that select `workload`."""
         ...
@@ -60,6 +66,8 @@ class ModelTable(Protocol):
 
 class NoModels:
     """The table of a set of documents without any model."""
+
+    output_headers: frozenset[str] = frozenset()
 
     def select(self, workload: Workload) -> FactModels:
         """None select any workload."""
@@ -115,20 +123,13 @@ class FactReader:
             self._class = self.models.classifier.classify(self._inputs)
         return self._class
 
-    @property
-    def read_network(self) -> NetworkFacts | None:
-        """The network facts if anything asked for them: what the decision's record shows."""
-        return self._network
-
-    @property
-    def read_device(self) -> DeviceFacts | None:
-        """The device if anything asked for it."""
-        return self._device
-
-    @property
-    def read_trust(self) -> TrustAssessment | None:
-        """The assessment if anything asked for it."""
-        return self._trust
+    def collected(self, *, allowed: bool) -> DecisionFacts | None:
+        """The facts that were read, for the decision; None if there are none. An allow reads the trust model's, too."""
+        trust = self.trust if allowed else self._trust
+        if trust is None and self._network is None and self._device is None and self._class is None:
+            return None
+        expires = int(self._inputs.now) + trust.session_seconds if trust is not None and allowed else 0
+        return DecisionFacts(self._network, self._device, trust, self._class, expires)
 
 
 class FactOpener:

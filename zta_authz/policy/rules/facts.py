@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
 
 if TYPE_CHECKING:
+    from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
@@ -34,6 +35,10 @@ class RequestFacts(Protocol):
         """The class of the resource; None without a classification."""
         ...
 
+    def collected(self, *, allowed: bool) -> DecisionFacts | None:
+        """The facts that were read, for the decision; None if there are none. An allow reads the trust model's, too."""
+        ...
+
 
 class NoFacts:
     """The facts of a request where nothing says anything: all are absent."""
@@ -42,6 +47,11 @@ class NoFacts:
     device: DeviceFacts = NO_DEVICE
     trust: TrustAssessment | None = None
     resource_class: ResourceClass | None = None
+
+    def collected(self, *, allowed: bool) -> DecisionFacts | None:
+        """None: nothing was read."""
+        del allowed
+        return None
 
 
 NO_REQUEST_FACTS: Final[RequestFacts] = NoFacts()

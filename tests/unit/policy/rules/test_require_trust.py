@@ -11,7 +11,8 @@ from tests.support.trust import MODEL, NETWORK, NOW, USER
 from zta_authz.model.facts import FactViews, NetworkFacts
 from zta_authz.model.identity import Identity, Token
 from zta_authz.model.options import Options
-from zta_authz.pdp.decide import combine, facts_of
+from zta_authz.model.request import NO_EVIDENCE
+from zta_authz.pdp.decide import combine, evaluate, facts_of
 from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -87,3 +88,23 @@ def test_what_was_seen_names_the_score_and_each_lost_point() -> None:
 )
 def test_what_cannot_be_meant_is_a_fault(spec: str, message: str) -> None:
     assert message in "\n".join(faults(HEAD + f"  rules: [{{require: {{trust: {spec}}}}}]\n"))
+
+
+def test_a_decision_carries_the_assessment_and_the_end_of_the_session() -> None:
+    compiled = snapshot(MODEL + "spec:\n" + NO_DEVICE_MODEL, HEAD + "  rules: [{}]\n")
+    decision = evaluate(compiled, request(), NO_EVIDENCE, NOW, views=VIEWS)
+    assert decision.allowed
+    assert decision.facts is not None
+    assert decision.facts.trust is not None
+    assert decision.facts.trust.level.name == "DENY"  # nobody is identified, and no rule asks for a level
+    assert decision.facts.session_expires == NOW
+    assert decision.facts.device is None
+    denied = evaluate(snapshot(MODEL + "spec:\n" + NO_DEVICE_MODEL), request(), NO_EVIDENCE, NOW, views=VIEWS)
+    assert denied.facts is None
+    assert evaluate(snapshot(HEAD + "  rules: [{}]\n"), request(), NO_EVIDENCE, NOW, views=VIEWS).facts is None
+
+
+def test_no_client_may_send_the_headers_about_trust() -> None:
+    headers = {"x-zta-trust-level", "x-zta-trust-score", "x-zta-session-expires"}
+    assert headers <= set(snapshot(MODEL + "spec: {}\n").guarded_names.listed)
+    assert headers.isdisjoint(snapshot(HEAD + "  rules: [{}]\n").guarded_names.listed)

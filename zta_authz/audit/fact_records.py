@@ -1,0 +1,113 @@
+"""The facts that a decision rests on, as its record shows them. Pure, bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from zta_authz.model.facts import FactValue  # noqa: TC001 - msgspec reads the annotations
+from zta_authz.model.trust import HUNDREDTHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.model.decision import DecisionFacts
+    from zta_authz.model.facts import DeviceFacts, Fact, NetworkFacts
+    from zta_authz.model.trust import TrustAssessment
+
+MAX_LOST: Final = 32
+"""More lost signals are left out of the record."""
+MAX_DEVICE_FIELDS: Final = 32
+MAX_FACT_CHARACTERS: Final = 128
+
+
+class LostRecord(msgspec.Struct, frozen=True):
+    """Points that a signal took, and the state of the fact that it rests on."""
+
+    component: str
+    signal: str
+    points: float
+    state: str
+
+
+class TrustRecord(msgspec.Struct, frozen=True):
+    """A trust assessment. `score` and `components` are from 0 to 100, with two decimals."""
+
+    model: str
+    score: float
+    level: str
+    components: dict[str, float]
+    lost: tuple[LostRecord, ...]
+    capped_by: tuple[str, ...]
+
+
+class DeviceRecord(msgspec.Struct, frozen=True):
+    """The device. `fields` has the known fields; `unknown` has the state of the others."""
+
+    id: str
+    inventory: str
+    identified_by: str
+    fields: dict[str, FactValue]
+    unknown: dict[str, str]
+
+
+class NetworkRecord(msgspec.Struct, frozen=True):
+    """What is known of the client's address; `unknown` has the state of each value that is null."""
+
+    country: FactValue | None
+    asn: FactValue | None
+    anonymous: FactValue | None
+    reputation: FactValue | None
+    corporate: FactValue | None
+    unknown: dict[str, str]
+
+
+def trust_record(facts: DecisionFacts) -> TrustRecord | None:
+    """The assessment; None if no rule read it."""
+    return None if facts.trust is None else _trust(facts.trust)
+
+
+def device_record(facts: DecisionFacts) -> DeviceRecord | None:
+    """The device; None if no rule read it."""
+    return None if facts.device is None else _device(facts.device)
+
+
+def network_record(facts: DecisionFacts) -> NetworkRecord | None:
+    """The network; None if no rule read it."""
+    return None if facts.network is None else _network(facts.network)
+
+
+def _trust(assessment: TrustAssessment) -> TrustRecord:
+    lost = tuple(
+        LostRecord(loss.component, loss.signal, loss.points / HUNDREDTHS, loss.fact.state)
+        for loss in assessment.lost[:MAX_LOST]
+    )
+    components = {name: score / HUNDREDTHS for name, score in assessment.components.items()}
+    return TrustRecord(
+        assessment.model, assessment.score / HUNDREDTHS, assessment.level.name, components, lost, assessment.capped_by
+    )
+
+
+def _device(device: DeviceFacts) -> DeviceRecord:
+    fields = tuple((device.fields or {}).items())[:MAX_DEVICE_FIELDS]
+    return DeviceRecord(
+        device.device_id[:MAX_FACT_CHARACTERS],
+        device.inventory[:MAX_FACT_CHARACTERS],
+        device.identified_by,
+        {name: _cut(fact.value) for name, fact in fields if fact.unknown is None and fact.value is not None},
+        _unknown(fields),
+    )
+
+
+def _network(network: NetworkFacts) -> NetworkRecord:
+    facts = {name: getattr(network, name) for name in ("country", "asn", "anonymous", "reputation", "corporate")}
+    return NetworkRecord(**{name: fact.value for name, fact in facts.items()}, unknown=_unknown(facts.items()))
+
+
+def _unknown(facts: Iterable[tuple[str, Fact]]) -> dict[str, str]:
+    return {name: str(fact.unknown) for name, fact in facts if fact.unknown is not None}
+
+
+def _cut(value: FactValue) -> FactValue:
+    return value[:MAX_FACT_CHARACTERS] if isinstance(value, str) else value
