@@ -34,7 +34,7 @@ ROWS = (
     ("service",),
     ("settings",),
     ("servers",),
-    ("ext_authz", "keys", "policy_sources", "audit", "telemetry", "admin"),
+    ("ext_authz", "facts", "keys", "policy_sources", "audit", "telemetry", "admin"),
     ("authorizer", "grpc_h2", "otlp", "sockets", "signals", "failure_log"),
     ("ports",),
     ("pdp",),

@@ -77,6 +77,8 @@ def full() -> Metrics:
     metrics.show_keys({"a.example": 1.0}, 0)
     metrics.show_expiries({"a.example": 1.0}, {"files": 1.0})
     metrics.show_bundle_ages({"a.example": 1.0})
+    metrics.network_data_loaded(True)
+    metrics.show_network_data({"country": 1.0})
     metrics.policies.faults("policies", 1)
     metrics.policies.disagreed("allow", "default/p")
     metrics.policies._table.info({"digest": "d"})

@@ -22,11 +22,13 @@ from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
+from zta_authz.facts.refresher import NetworkRefresher
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http_client import HttpClient
 from zta_authz.keys.jwks import JwksLoader
 from zta_authz.keys.refresh_schedule import Timing
 from zta_authz.keys.refresher import JwksRefresher
+from zta_authz.model.facts import FactSlot
 from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.pacing import freeze_gc
 from zta_authz.policy_sources.reloader import PolicySet
@@ -157,7 +159,12 @@ class Service:
         self._jwks = self._build_jwks(authorities)
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock)
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
-        self._metrics_sources = MetricsSources(settings, metrics, self.state, self._snapshots, self._trust, self._jwks)
+        self._facts = FactSlot()
+        self._networks = NetworkRefresher(settings.networks.sources(), self._facts, metrics.network_data_loaded)
+        self._networks.load()
+        self._metrics_sources = MetricsSources(
+            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._networks
+        )
         self._push = open_push(settings, origin, self._metrics_sources.families)
         if self._push is not None:
             metrics.watch_push(self._push)
@@ -192,6 +199,8 @@ class Service:
     def follow(self, live: LiveSettings | None = None, config: str | None = None) -> None:
         """Start watching policies and, if `live` is given, the settings file `config`."""
         self._reloading.start(live, config)
+        if self._settings.reload.enabled:
+            self._networks.start(self._settings.reload.poll_seconds)
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply the settings that can change live. Can be called from any thread."""
@@ -253,6 +262,7 @@ class Service:
             self._audit,
             self._observer,
             self._shadow,
+            self._facts,
         )
         return CheckServicer(authorizer, wants_metadata=self._observer.traces)
 
@@ -360,6 +370,7 @@ class Service:
         """Stop in order. The decision log gets what the calls leave of `grace` seconds, and a minimum in any case."""
         deadline = time.monotonic() + grace
         await self._reloading.close()
+        await self._networks.close()
         await self._watch.close()
         await self._servers.stop(grace)
         await self._jwks.close()

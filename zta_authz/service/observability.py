@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.audit.sinks import LineSink, NullSink
+    from zta_authz.facts.refresher import NetworkRefresher
     from zta_authz.keys.refresher import JwksRefresher
     from zta_authz.keys.trust import TrustRefresher
     from zta_authz.otlp.exporters import Exporter
@@ -109,7 +110,9 @@ class MetricsSources:
         snapshots: SnapshotHolder,
         trust: TrustRefresher,
         jwks: JwksRefresher,
+        networks: NetworkRefresher,
     ) -> None:
+        self._networks = networks
         self._settings = settings
         self._metrics = metrics
         self._state = state
@@ -131,6 +134,7 @@ class MetricsSources:
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._state.now
         metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
+        metrics.show_network_data({source.name: now - source.as_of for source in self._networks.loaded})
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing_issuers()))
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({bundle.trust_domain: now - bundle.since for bundle in self._trust.status()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import collect_faults
+from zta_authz.facts.networks import NetworkDatabases
 from zta_authz.otlp.messages import Signal
 from zta_authz.servers.listeners import Endpoint, SocketClaim, probe_tcp
 from zta_authz.service.loading import load
@@ -37,6 +38,8 @@ def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
     With `shared_ports`, the supervisor that starts us already holds the TCP ports.
     """
     faults = audit_faults(settings.audit)
+    with collect_faults(faults):
+        NetworkDatabases(settings.networks.sources())
     for collector, signal, setting in _collectors(settings):
         with collect_faults(faults):
             if signal is Signal.LOGS:

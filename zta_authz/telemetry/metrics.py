@@ -92,6 +92,7 @@ class Metrics:
         self._add_loads(registry)
         self._add_keys(registry)
         self._add_readiness(registry)
+        self._add_facts(registry)
         self.policies = PolicyMetrics(registry)
         build = Info(names.BUILD, "What is running.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
@@ -140,6 +141,14 @@ class Metrics:
         self._obstacles = Gauge(names.OBSTACLES, "Reasons why the service is not ready.", registry=registry)
         self._denials = Gauge(
             names.BLANKET_DENIALS, "Reasons to deny requests whatever else they carry.", registry=registry
+        )
+
+    def _add_facts(self, registry: CollectorRegistry) -> None:
+        """Add metrics of the data that facts come from."""
+        loads = Counter(names.NETWORK_LOADS, "Loads of changed network data.", ("result",), registry=registry)
+        self._network_loads = {True: loads.labels("taken"), False: loads.labels("refused")}
+        self._network_age = Gauge(
+            names.NETWORK_AGE, "Age of the network data in force, by source.", ("source",), registry=registry
         )
 
     def count(self, event: CheckEvent) -> None:
@@ -282,6 +291,16 @@ class Metrics:
         """Set the number of obstacles to readiness and of blanket denials."""
         self._obstacles.set(obstacles)
         self._denials.set(blanket_denials)
+
+    def network_data_loaded(self, taken: bool) -> None:
+        """Count a load of changed network data: `taken`, or refused because a file is invalid."""
+        self._network_loads[taken].inc()
+
+    def show_network_data(self, ages: Mapping[str, float]) -> None:
+        """Set the age of network data in seconds by source."""
+        self._network_age.clear()
+        for source, age in ages.items():
+            self._network_age.labels(source).set(age)
 
     def show_bundle_ages(self, ages: Mapping[str, float]) -> None:
         """Set the age of the trust bundles in force, in seconds by trust domain."""

@@ -173,6 +173,7 @@ gateways: [{{spiffe_id: unix, namespaces: [a]}}]
 health: {{listen: "127.0.0.1:0"}}
 admin: {{listen: "127.0.0.1:0", allowed_spiffe_ids: ["{1}"]}}
 jwks: {{ca_file: "{0}/ca.pem"}}
+networks: {{reputation: [{{file: "{0}/bad.txt"}}]}}
 bundles: [{{trust_domain: a.example, url: "https://127.0.0.1:9/", ca_file: "{0}/ca.pem"}}]
 tracing: {{otlp_endpoint: "http://127.0.0.1:9"}}
 metrics: {{otlp: {{endpoint: "http://127.0.0.1:9"}}}}
@@ -225,6 +226,7 @@ async def test_every_setting_is_read_by_the_code_that_it_configures(
     (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     (tmp_path / "ed.pem").write_bytes(KEY_PEM)
     (tmp_path / "mask").write_bytes(bytes(32))
+    (tmp_path / "bad.txt").write_text("192.0.2.1\n")
     file = tmp_path / "settings.yaml"
     file.write_text(EVERYTHING.format(tmp_path, PROXY))
     settings = load_settings(str(file), {})

@@ -1,0 +1,56 @@
+"""Address lists: exactly the listed addresses, whatever the order; anything that is no address refuses the file."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address, ip_network
+from random import Random
+
+import pytest
+
+from zta_authz.errors import SettingsErrors
+from zta_authz.facts import address_lists as module
+from zta_authz.facts.address_lists import AddressSet, parse_address_list
+
+
+def test_a_set_holds_exactly_the_addresses_of_its_networks() -> None:
+    random = Random("address sets")
+    for _ in range(50):
+        networks = [
+            ip_network((IPv4Address(random.randrange(1 << 10) << 22), random.randint(4, 32)), strict=False)
+            for _ in range(random.randint(0, 12))
+        ]
+        found = AddressSet(networks)
+        edges = {
+            int(n.network_address) + shift for n in networks for shift in (-1, 0, n.num_addresses - 1, n.num_addresses)
+        }
+        for number in (*edges, *(random.randrange(1 << 32) for _ in range(20))):
+            if 0 <= number < 1 << 32:
+                address = IPv4Address(number)
+                assert (address in found) is any(address in network for network in networks)
+        assert ip_address("2a02::1") not in found
+        assert found.size == len(networks)
+
+
+def test_comments_blank_lines_and_host_bits_are_fine() -> None:
+    found = parse_address_list("l", b"# bad\r\n10.1.2.3/8 ; note\n\n 192.0.2.1\t# x\n2001:db8::/32")
+    for address in ("10.9.9.9", "192.0.2.1", "2001:db8::1"):
+        assert ip_address(address) in found
+    assert found.size == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"example.com", b"10.0.0.0/33", b"10.0.0", b"\xff", b"10.0.0.1 10.0.0.2", b"1" * 600, b"10.0.0.1\x00", b"<html>"],
+)
+def test_a_line_that_is_no_address_refuses_the_list_at_its_place(line: bytes) -> None:
+    with pytest.raises(SettingsErrors, match=r"list\.txt:2:1: .* is not an address or network"):
+        parse_address_list("list.txt", b"10.0.0.1\n" + line + b"\n10.0.0.3")
+
+
+def test_faults_and_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsErrors) as caught:
+        parse_address_list("l", b"x\n" * 1000)
+    assert len(caught.value.faults) == module.MAX_FAULTS
+    monkeypatch.setattr(module, "MAX_ENTRIES", 3)
+    with pytest.raises(SettingsErrors, match="has more than 3 entries"):
+        parse_address_list("l", b"10.0.0.1\n" * 4)

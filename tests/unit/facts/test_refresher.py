@@ -1,0 +1,112 @@
+"""Network data follow their files; a file that has become invalid leaves the last good data in force."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.mmdb import write_mmdb
+from zta_authz.errors import SettingsErrors
+from zta_authz.facts.networks import NetworkSources
+from zta_authz.facts.refresher import NetworkRefresher
+from zta_authz.model.facts import NO_FACTS, FactSlot, FactViews
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ADDRESS = ip_address("193.99.144.80")
+
+
+def country(slot: FactSlot) -> object:
+    assert slot.views.networks is not None
+    return slot.views.networks.look_up(ADDRESS, time.time()).country.value
+
+
+def write(path: Path, code: str) -> None:
+    write_mmdb(path, {"193.99.0.0/16": {"country": code}})
+
+
+def spoil(path: Path, content: bytes = b"half") -> None:
+    path.write_bytes(content)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write(tmp_path / "a.mmdb", "DE")
+    return tmp_path / "a.mmdb"
+
+
+async def test_a_changed_file_is_taken_and_devices_stay(path: Path) -> None:
+    slot, loads = FactSlot(FactViews(devices=None)), list[bool]()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, loads.append)
+    refresher.load()
+    assert (country(slot), refresher.loaded[0].name, loads) == ("DE", "country", [])
+    await refresher.refresh()
+    assert loads == []
+    write(path, "FR")
+    await refresher.refresh()
+    assert (country(slot), loads) == ("FR", [True])
+
+
+async def test_an_invalid_file_changes_nothing_and_a_good_one_is_taken_again(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, loads.append)
+    refresher.load()
+    spoil(path)
+    await refresher.refresh()
+    remove(path)
+    await refresher.refresh()
+    assert (country(slot), loads) == ("DE", [False, False])
+    assert "the changed network data are refused" in caplog.text
+    write(path, "FR")
+    await refresher.refresh()
+    assert (country(slot), loads[-1]) == ("FR", True)
+
+
+async def test_a_file_that_is_still_being_written_is_waited_for(path: Path) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, loads.append)
+    refresher.load()
+    spoil(path, b"ha")
+    refreshing = asyncio.create_task(refresher.refresh(0.05))
+    await asyncio.sleep(0.02)
+    spoil(path)
+    await refreshing
+    assert loads == []
+
+
+async def test_polling_notices_a_change_and_ends(path: Path) -> None:
+    slot, taken = FactSlot(), asyncio.Event()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, lambda _: taken.set())
+    refresher.load()
+    refresher.start(0.01)
+    write(path, "FR")
+    async with asyncio.timeout(5):
+        await taken.wait()
+    await refresher.close()
+    assert country(slot) == "FR"
+
+
+async def test_without_sources_nothing_is_loaded_or_polled() -> None:
+    slot = FactSlot()
+    refresher = NetworkRefresher(NetworkSources(), slot, lambda _: None)
+    refresher.load()
+    refresher.start(0.01)
+    await refresher.close()
+    assert (slot.views, refresher.loaded) == (NO_FACTS, ())
+
+
+def test_a_bad_file_at_the_start_is_a_fault(path: Path) -> None:
+    path.write_bytes(b"half")
+    with pytest.raises(SettingsErrors):
+        NetworkRefresher(NetworkSources(str(path)), FactSlot(), lambda _: None).load()

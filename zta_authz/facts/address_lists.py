@@ -1,0 +1,85 @@
+"""Sets of IP addresses, built from a text list of addresses and networks. Look-ups are one binary search."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault, SettingsErrors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.model.addresses import Ip
+
+MAX_LIST_BYTES: Final = 64 * 1024 * 1024
+MAX_ENTRIES: Final = 2_000_000
+MAX_LINE: Final = 512
+MAX_FAULTS: Final = 20
+_Range = tuple[int, int]
+
+
+class AddressSet:
+    """Immutable. IPv4 and IPv6 are kept apart, each as the sorted starts and ends of ranges that do not touch."""
+
+    __slots__ = ("_ends", "_starts", "size")
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Take `networks` in any order; they may overlap."""
+        ranges: dict[int, list[_Range]] = {4: [], 6: []}
+        self.size = 0
+        for network in networks:
+            first = int(network.network_address)
+            ranges[network.version].append((first, first + network.num_addresses - 1))
+            self.size += 1
+        merged = {version: _merged(found) for version, found in ranges.items()}
+        self._starts = {version: [start for start, _ in found] for version, found in merged.items()}
+        self._ends = {version: [end for _, end in found] for version, found in merged.items()}
+
+    def __contains__(self, address: Ip) -> bool:
+        version, number = address.version, int(address)
+        at = bisect_right(self._starts[version], number) - 1
+        return at >= 0 and number <= self._ends[version][at]
+
+
+def _merged(ranges: list[_Range]) -> list[_Range]:
+    """The same addresses as ranges that neither overlap nor touch, in order."""
+    merged: list[_Range] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1] + 1:
+            if end > merged[-1][1]:
+                merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def parse_address_list(path: str, content: bytes) -> AddressSet:
+    """The addresses of a list: one address or network a line; what follows `#` or `;` is a comment.
+
+    A network may have host bits set: `10.1.2.3/8` is `10.0.0.0/8`. Raises `SettingsErrors` for any other line: a list
+    that is read only in part would call bad addresses good.
+    """
+    faults: list[Fault] = []
+    networks: list[IPv4Network | IPv6Network] = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        entry = line.split(b"#", 1)[0].split(b";", 1)[0].strip()
+        if not entry:
+            continue
+        try:
+            if len(line) > MAX_LINE:
+                raise ValueError
+            networks.append(ip_network(entry.decode("ascii"), strict=False))
+        except ValueError:
+            shown = entry[:40].decode("ascii", "replace")
+            faults.append(
+                Fault(path, number, 1, f"`{shown}` is not an address or network", "correct or remove the line")
+            )
+        if len(faults) >= MAX_FAULTS or len(networks) > MAX_ENTRIES:
+            break
+    if len(networks) > MAX_ENTRIES:
+        faults.append(Fault(path, 0, 0, f"has more than {MAX_ENTRIES} entries", "use a shorter list"))
+    if faults:
+        raise SettingsErrors(faults)
+    return AddressSet(networks)

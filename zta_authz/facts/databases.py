@@ -1,0 +1,64 @@
+"""Databases in MaxMind DB format (mmdb), each copied into sealed memory.
+
+A reader that maps a file is killed by SIGBUS when the file is truncated, which copying a new version over it does. So
+each file is read once into an anonymous memory file that is sealed against every change, and that is mapped.
+Source: MaxMind DB File Format Specification, version 2.0.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import maxminddb
+
+from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.facts.files import read_file
+
+if TYPE_CHECKING:
+    from zta_authz.model.addresses import Ip
+
+MAX_DATABASE_BYTES: Final = 1024 * 1024 * 1024
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class Database:
+    """One database. `built_at` is when its publisher built it (seconds since the epoch); `type` its own name."""
+
+    __slots__ = ("_reader", "built_at", "size", "type")
+
+    def __init__(self, path: str, setting: str) -> None:
+        """Read the file. Raises `SettingsErrors` if it is not a database, or if only the slow reader is installed."""
+        content, _ = read_file(path, MAX_DATABASE_BYTES, setting)
+        self.size = len(content)
+        self._reader = _open(path, content)
+        metadata = self._reader.metadata()
+        self.built_at = float(metadata.build_epoch)
+        self.type = str(metadata.database_type)[:100]
+
+    def look_up(self, address: Ip) -> dict[str, Any] | None:
+        """The record of `address`; None if there is none. A damaged record, or another address family, has none."""
+        try:
+            record = self._reader.get(address)
+        except (ValueError, maxminddb.InvalidDatabaseError):
+            return None
+        return record if isinstance(record, dict) else None
+
+
+def _open(path: str, content: bytes) -> maxminddb.Reader:
+    number = os.memfd_create("mmdb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(number, view) :]
+        fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
+        return maxminddb.open_database(f"/proc/self/fd/{number}", maxminddb.MODE_MMAP_EXT)
+    except (maxminddb.InvalidDatabaseError, OSError, UnicodeDecodeError) as error:
+        fault = Fault(path, 0, 0, f"is not a valid MaxMind database: {error}"[:300], "download it again")
+        raise SettingsErrors([fault]) from error
+    except ValueError as error:
+        message = "cannot be opened: the C extension of `maxminddb` is missing, and its Python reader is too slow"
+        raise SettingsErrors([Fault(path, 0, 0, message, "install `maxminddb` from a wheel")]) from error
+    finally:
+        os.close(number)

@@ -1,0 +1,99 @@
+"""Keeps the views of facts in force up to date: polls the files, and loads what changed in another thread.
+
+A file that has become invalid is logged and counted, and the last good data stay in force and age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import SettingsErrors
+from zta_authz.facts.files import stamp
+from zta_authz.facts.networks import NetworkDatabases
+from zta_authz.model.facts import FactViews
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.facts.files import Stamp
+    from zta_authz.facts.networks import LoadedSource, NetworkSources
+    from zta_authz.model.facts import FactSlot
+
+_LOG = logging.getLogger(__name__)
+
+
+class NetworkRefresher:
+    """Loads the network databases into `slot`. Use it from the event loop's thread only."""
+
+    def __init__(self, sources: NetworkSources, slot: FactSlot, on_load: Callable[[bool], None]) -> None:
+        """`on_load` is called after each later load: True if it was taken, False if a file was refused."""
+        self._sources = sources
+        self._slot = slot
+        self._on_load = on_load
+        self._stamps: dict[str, Stamp] = {}
+        self._databases: NetworkDatabases | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def loaded(self) -> tuple[LoadedSource, ...]:
+        """What is in force."""
+        return () if self._databases is None else self._databases.loaded
+
+    def load(self) -> None:
+        """Load everything for the first time. Raises `SettingsErrors` with every fault."""
+        if self._sources.configured:
+            self._stamps = self._current()
+            self._publish(NetworkDatabases(self._sources))
+
+    def start(self, poll_seconds: float) -> None:
+        """Poll the files for changes from now on, if there are any."""
+        if self._sources.files:
+            self._task = asyncio.get_running_loop().create_task(self._poll(poll_seconds), name="network data")
+
+    async def close(self) -> None:
+        """Stop polling."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _poll(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self.refresh(seconds)
+
+    async def refresh(self, settle_seconds: float = 0.0) -> None:
+        """Load the files if any changed. Stamps are taken before reading, so a change meanwhile is seen later.
+
+        A file that is still being written is waited for: stamps must be equal twice, `settle_seconds` apart.
+        """
+        stamps = await asyncio.to_thread(self._current)
+        if stamps == self._stamps:
+            return
+        if settle_seconds:
+            await asyncio.sleep(settle_seconds)
+            if await asyncio.to_thread(self._current) != stamps:
+                return
+        self._stamps = stamps
+        try:
+            databases = await asyncio.to_thread(NetworkDatabases, self._sources)
+        except SettingsErrors as error:
+            for fault in error.faults[:10]:
+                _LOG.error("the changed network data are refused: %s", fault)
+            self._on_load(False)
+            return
+        except Exception:  # noqa: BLE001  polling must go on
+            _LOG.exception("loading network data failed")
+            self._on_load(False)
+            return
+        self._publish(databases)
+        self._on_load(True)
+        _LOG.info("network data taken", extra={"sources": [source.name for source in databases.loaded]})
+
+    def _publish(self, databases: NetworkDatabases) -> None:
+        self._databases = databases
+        self._slot.views = FactViews(databases, self._slot.views.devices)
+
+    def _current(self) -> dict[str, Stamp]:
+        return {path: stamp(path) for path in self._sources.files}
