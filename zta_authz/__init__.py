@@ -16,7 +16,7 @@ Reading order, from the data types up to the process (imports point downwards on
     ext_authz/      Envoy's protocol: CheckRequest in, CheckResponse out; the Check method
     servers/        listeners, TLS and gRPC health; `grpcio` on gRPC's library, `fast` on grpc_h2
     policy_sources/ policy files from disk                keys/   fetching of key material
-    facts/          network databases and lists, loaded for decisions
+    facts/          network databases and device inventories, loaded for decisions
     audit/          the decision log                      admin/  health pages, status, explain
     telemetry/      spans, metrics, logs
     settings/       file and environment -> Settings

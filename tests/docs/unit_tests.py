@@ -17,6 +17,7 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/model/device_documents.py": "tests/unit/policy/documents/test_device_inventory.py",
     "zta_authz/facts/databases.py": "tests/unit/facts/test_networks.py",
     "zta_authz/facts/files.py": "tests/unit/facts/test_networks.py",
     "zta_authz/policy/cel/fact_variables.py": "tests/unit/policy/rules/test_fact_clauses.py",

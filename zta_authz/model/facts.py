@@ -133,6 +133,26 @@ class DeviceRecord(Protocol):
         """The inventory's name for the device."""
         ...
 
+    @property
+    def values(self) -> tuple[FactValue | None, ...]:
+        """Its fields in the order of the inventory's; None for unknown."""
+        ...
+
+    @property
+    def posture_at(self) -> float | None:
+        """When its state was observed (seconds since the epoch)."""
+        ...
+
+    @property
+    def seen_at(self) -> float | None:
+        """When it last reported."""
+        ...
+
+    @property
+    def conflicting(self) -> bool:
+        """Whether the inventory contradicts itself about it."""
+        ...
+
 
 class DeviceView(Protocol):
     """Device inventories in force, loaded before the request. Look-ups do no I/O."""

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault
 from zta_authz.model.changed_headers import TRUST_HEADERS
+from zta_authz.policy.rules.device_identity import InventoryDevices
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactModels
 from zta_authz.trust.compile import compile_trust_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zta_authz.model.documents import Selector
+    from zta_authz.model.device_documents import DeviceInventory
+    from zta_authz.model.documents import Position, Selector
     from zta_authz.model.options import Options, Workload
-    from zta_authz.model.trust_documents import TrustModelSpec
     from zta_authz.policy.documents.spec import DocumentSet
     from zta_authz.policy.rules.fact_reader import ModelTable
     from zta_authz.trust.assessment import CompiledTrustModel
 
 MAX_SELECTIONS: Final = 1024
 _Key = tuple[str, tuple[tuple[str, str], ...]]
+_Model = TypeVar("_Model")
 
 
 class CompiledModels:
     """All models of one snapshot. The models of each workload are selected once and kept, within a bound."""
 
-    def __init__(self, trust: Sequence[tuple[Selector, CompiledTrustModel]], options: Options) -> None:
+    def __init__(
+        self,
+        trust: Sequence[tuple[Selector, CompiledTrustModel]],
+        devices: Sequence[tuple[Selector, InventoryDevices]],
+        options: Options,
+    ) -> None:
         self._trust = tuple(trust)
+        self._devices = tuple(devices)
         self._root = options.root_namespace
-        self._selected: dict[_Key, FactModels] = {}
+        self._selected: BoundedCache[_Key, FactModels] = BoundedCache(MAX_SELECTIONS)
 
     @property
     def output_headers(self) -> frozenset[str]:
@@ -41,20 +50,26 @@ class CompiledModels:
         """Every trust model, in the order of the documents."""
         return tuple(model for _, model in self._trust)
 
+    @property
+    def inventories(self) -> tuple[DeviceInventory, ...]:
+        """Every device inventory, in the order of the documents."""
+        return tuple(devices.inventory for _, devices in self._devices)
+
     def select(self, workload: Workload) -> FactModels:
-        """The models that select `workload`: of several, the most specific."""
+        """The models that select `workload`: of several of a kind, the most specific."""
         key = (workload.namespace, tuple(sorted(workload.labels.items())))
-        models = self._selected.get(key)
+        models = self._selected[key]
         if models is None:
-            if len(self._selected) >= MAX_SELECTIONS:
-                self._selected = {}
-            models = self._selected[key] = FactModels(trust=self._select_trust(workload))
+            models = FactModels(
+                self._most_specific(self._devices, workload), self._most_specific(self._trust, workload)
+            )
+            self._selected.put(key, models)
         return models
 
-    def _select_trust(self, workload: Workload) -> CompiledTrustModel | None:
+    def _most_specific(self, models: Sequence[tuple[Selector, _Model]], workload: Workload) -> _Model | None:
         fitting = [
             (specificity(selector, self._root), model)
-            for selector, model in self._trust
+            for selector, model in models
             if selector.selects(workload.namespace, workload.labels, self._root)
         ]
         return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
@@ -67,18 +82,39 @@ def specificity(selector: Selector, root: str) -> tuple[bool, int]:
 
 def compile_models(documents: DocumentSet, options: Options, faults: list[Fault]) -> ModelTable:
     """Every model of `documents`. What is wrong goes to `faults`."""
-    _refuse_equal_selectors(documents.trust_models, faults)
+    _refuse_ties("TrustModel", documents.trust_models, faults)
+    _refuse_ties("DeviceInventory", documents.inventories, faults)
     trust = [(spec.selector, compile_trust_model(spec, faults)) for spec in documents.trust_models]
-    return CompiledModels(trust, options) if trust else NO_MODEL_TABLE
+    devices = [(inventory.selector, InventoryDevices(inventory)) for inventory in documents.inventories]
+    return CompiledModels(trust, devices, options) if trust or devices else NO_MODEL_TABLE
 
 
-def _refuse_equal_selectors(specs: Sequence[TrustModelSpec], faults: list[Fault]) -> None:
-    """Note models of which neither is more specific: which one would apply must not hang on the order of files."""
-    for number, spec in enumerate(specs):
-        for earlier in specs[:number]:
-            if _may_tie(spec.selector, earlier.selector):
-                at = spec.position
-                message = f"TrustModel `{spec.full_name}` and `{earlier.full_name}` may select the same workload"
+class _Selected(Protocol):
+    """A document that selects workloads."""
+
+    @property
+    def selector(self) -> Selector:
+        """Which ones."""
+        ...
+
+    @property
+    def position(self) -> Position:
+        """Where it is."""
+        ...
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        ...
+
+
+def _refuse_ties(kind: str, documents: Sequence[_Selected], faults: list[Fault]) -> None:
+    """Report documents of which neither is more specific: which one applies must not depend on the order of files."""
+    for number, document in enumerate(documents):
+        for earlier in documents[:number]:
+            if _may_tie(document.selector, earlier.selector):
+                at = document.position
+                message = f"{kind} `{document.full_name}` and `{earlier.full_name}` may select the same workload"
                 hint = "give one of them more labels, or remove it: the more specific one applies"
                 faults.append(Fault(at.source, at.line, at.column, message, hint))
                 break

@@ -22,6 +22,7 @@ from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
+from zta_authz.facts.devices import DeviceRefresher
 from zta_authz.facts.refresher import NetworkRefresher
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http_client import HttpClient
@@ -162,6 +163,8 @@ class Service:
         self._facts = FactSlot()
         self._networks = NetworkRefresher(settings.networks.sources(), self._facts, metrics.network_data_loaded)
         self._networks.load()
+        self._devices = DeviceRefresher(settings.facts.directory or "", self._facts, metrics.network_data_loaded)
+        self._devices.load(snapshot.models.inventories)
         self._metrics_sources = MetricsSources(
             settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._networks
         )
@@ -186,6 +189,7 @@ class Service:
         self._jwks.bind(snapshot.verifier.key_slots)  # first, so that available keys apply at once
         at_start = self._snapshots.current() is None
         self._snapshots.publish(snapshot)
+        self._devices.follow(snapshot.models.inventories)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)
         self._observer.metrics.policies.in_force(snapshot)
@@ -201,6 +205,7 @@ class Service:
         self._reloading.start(live, config)
         if self._settings.reload.enabled:
             self._networks.start(self._settings.reload.poll_seconds)
+            self._devices.start(self._settings.reload.poll_seconds)
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply the settings that can change live. Can be called from any thread."""
@@ -371,6 +376,7 @@ class Service:
         deadline = time.monotonic() + grace
         await self._reloading.close()
         await self._networks.close()
+        await self._devices.close()
         await self._watch.close()
         await self._servers.stop(grace)
         await self._jwks.close()

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import collect_faults
+from zta_authz.facts.devices import DeviceRefresher
 from zta_authz.facts.networks import NetworkDatabases
+from zta_authz.model.facts import FactSlot
 from zta_authz.otlp.messages import Signal
 from zta_authz.servers.listeners import Endpoint, SocketClaim, probe_tcp
 from zta_authz.service.loading import load
@@ -28,7 +30,9 @@ def all_faults(settings: Settings) -> list[Fault]:
     """Return everything that would prevent a service with these settings from starting."""
     faults: list[Fault] = []
     with collect_faults(faults):
-        load(settings, lambda: None, lambda _host, _outcome: None)
+        snapshot = load(settings, lambda: None, lambda _host, _outcome: None)[0]
+        directory = settings.facts.directory or ""
+        DeviceRefresher(directory, FactSlot(), lambda _: None).load(snapshot.models.inventories)
     return faults + other_faults(settings, shared_ports=False)
 
 

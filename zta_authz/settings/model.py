@@ -24,7 +24,7 @@ from zta_authz.model.spiffe import SpiffeId, TrustDomain
 from zta_authz.servers.fast.registry import Limits
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, SocketAccess
 from zta_authz.settings.audit_model import AuditSettings
-from zta_authz.settings.networks_model import NetworksSettings
+from zta_authz.settings.networks_model import FactsSettings, NetworksSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
 from zta_authz.settings.root_documents_model import RootDocumentsSettings
 from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct, invalid
@@ -322,6 +322,7 @@ class Settings(Section):
     peer: PeerSettings = PeerSettings()
     client_address: ClientAddressSettings = ClientAddressSettings()
     networks: NetworksSettings = NetworksSettings()
+    facts: FactsSettings = FactsSettings()
     paths: PathsSettings = PathsSettings()
     server: Literal["grpcio", "fast"] | None = None
     http2: Http2Settings = Http2Settings()

@@ -22,6 +22,12 @@ def _network(text: str) -> str:
     return text
 
 
+class FactsSettings(Section):
+    """Data files that documents name: `directory` is the only place that they may be in."""
+
+    directory: Text | None = None
+
+
 class ReputationSettings(Section):
     """A list of addresses with a bad reputation, the score of its addresses (0 to 100), and how long it counts."""
 

@@ -13,6 +13,7 @@ from zta_authz.policy.documents.access_policy import read_access_policy
 from zta_authz.policy.documents.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.documents.authorization_policy import read_authorization_policy
 from zta_authz.policy.documents.credentials import read_api_key_set, read_issuer_policy
+from zta_authz.policy.documents.device_inventory import read_device_inventory
 from zta_authz.policy.documents.foreign import HeadingFault, check_unknown_kind, is_foreign, may_hold_documents
 from zta_authz.policy.documents.revocation_list import read_revocation_list
 from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentHeader, DocumentSet
@@ -45,6 +46,7 @@ KINDS: dict[tuple[str, str], Callable[[DocumentHeader, DocumentSet, list[Fault]]
     (ZTA_VERSION, "IssuerPolicy"): read_issuer_policy,
     (ZTA_VERSION, "ApiKeySet"): read_api_key_set,
     (ZTA_VERSION, "TrustModel"): read_trust_model,
+    (ZTA_VERSION, "DeviceInventory"): read_device_inventory,
 }
 
 

@@ -9,6 +9,7 @@ from zta_authz.policy.yaml.nodes import Mapping
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
+    from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.documents import (
         ApiKeySet,
         IssuerPolicy,
@@ -101,6 +102,7 @@ class DocumentSet:
     issuer_policies: list[IssuerPolicy] = field(default_factory=list)
     api_keys: list[ApiKeySet] = field(default_factory=list)
     trust_models: list[TrustModelSpec] = field(default_factory=list)
+    inventories: list[DeviceInventory] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
     """Documents that are skipped, and why."""
 

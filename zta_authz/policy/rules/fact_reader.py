@@ -9,6 +9,7 @@ from zta_authz.model.decision import DecisionFacts
 from zta_authz.model.facts import NO_DEVICE, NO_FACTS, NO_NETWORK_FACTS, DeviceFacts, FactViews, NetworkFacts
 
 if TYPE_CHECKING:
+    from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import DeviceView
     from zta_authz.model.options import Workload
     from zta_authz.model.trust import ResourceClass, TrustAssessment
@@ -59,6 +60,11 @@ class ModelTable(Protocol):
         """The headers (lower case) that are set on allowed requests because of a model: no client may send them."""
         ...
 
+    @property
+    def inventories(self) -> tuple[DeviceInventory, ...]:
+        """Every device inventory."""
+        ...
+
     def select(self, workload: Workload) -> FactModels:
         """Those that select `workload`."""
         ...
@@ -68,6 +74,7 @@ class NoModels:
     """The table of a set of documents without any model."""
 
     output_headers: frozenset[str] = frozenset()
+    inventories: tuple[DeviceInventory, ...] = ()
 
     def select(self, workload: Workload) -> FactModels:
         """None select any workload."""

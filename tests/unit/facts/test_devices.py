@@ -1,0 +1,126 @@
+"""Inventories follow their documents and files; only files below the directory are read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.devices import inventory, record
+from zta_authz.errors import SettingsErrors
+from zta_authz.facts.devices import DeviceRefresher
+from zta_authz.model.facts import FactSlot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zta_authz.model.device_documents import DeviceInventory
+
+FLEET = inventory()
+
+
+def write(path: Path, *names: str) -> None:
+    path.write_text("\n".join(json.dumps(record(name, spiffe="")) for name in names))
+
+
+def spoil(path: Path) -> None:
+    path.write_text("{")
+
+
+def of(file: str) -> DeviceInventory:
+    return replace(FLEET, source=replace(FLEET.source, file=file))
+
+
+def has(slot: FactSlot, device: str) -> bool:
+    view = slot.views.devices
+    return view is not None and view.find("default/fleet", "id:" + device) is not None
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write(tmp_path / "devices.jsonl", "a")
+    return tmp_path / "devices.jsonl"
+
+
+def refresher(file: Path, slot: FactSlot, loads: list[bool]) -> DeviceRefresher:
+    return DeviceRefresher(str(file.parent), slot, loads.append)
+
+
+async def test_a_changed_file_is_taken_and_an_invalid_one_is_not(file: Path) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    devices = refresher(file, slot, loads)
+    devices.load([FLEET])
+    assert (has(slot, "a"), devices.sizes, loads) == (True, {"default/fleet": 1}, [])
+    await devices.refresh()
+    assert loads == []
+    write(file, "b", "c")
+    await devices.refresh()
+    assert (has(slot, "a"), has(slot, "b"), loads) == (False, True, [True])
+    spoil(file)
+    await devices.refresh()
+    await devices.refresh()
+    assert (has(slot, "b"), loads) == (True, [True, False])
+
+
+async def test_inventories_of_new_policies_are_loaded_and_old_ones_go(file: Path) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    devices = refresher(file, slot, loads)
+    devices.load([])
+    assert slot.views.devices is None
+    devices.follow([FLEET])
+    assert not has(slot, "a")
+    await devices.refresh()
+    assert (has(slot, "a"), loads) == (True, [True])
+    devices.follow([of("other.jsonl")])
+    await devices.refresh()
+    assert not has(slot, "a")
+    write(file.parent / "other.jsonl", "z")
+    await devices.refresh()
+    assert has(slot, "z")
+    devices.follow([])
+    assert slot.views.devices is None
+
+
+async def test_polling_notices_new_policies_at_once_and_ends(file: Path) -> None:
+    slot, taken = FactSlot(), asyncio.Event()
+    devices = DeviceRefresher(str(file.parent), slot, lambda _: taken.set())
+    devices.load([])
+    devices.start(3600)
+    devices.follow([FLEET])
+    async with asyncio.timeout(5):
+        await taken.wait()
+    await devices.close()
+    assert has(slot, "a")
+
+
+def test_without_a_directory_no_file_is_read(file: Path) -> None:
+    with pytest.raises(SettingsErrors, match=r"names a file, and no directory is set; set `facts\.directory`"):
+        DeviceRefresher("", FactSlot(), lambda _: None).load([of(str(file))])
+
+
+def test_a_link_may_not_lead_out_of_the_directory(file: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "secret.jsonl"
+    write(outside, "x")
+    (file.parent / "link.jsonl").symlink_to(outside)
+    with pytest.raises(SettingsErrors, match=r"leads out of `facts\.directory`"):
+        DeviceRefresher(str(file.parent), FactSlot(), lambda _: None).load([of("link.jsonl")])
+
+
+def test_a_mounted_config_map_is_read_through_its_links(tmp_path: Path) -> None:
+    version = tmp_path / "..2026_12_01"
+    version.mkdir()
+    write(version / "devices.jsonl", "a")
+    (tmp_path / "..data").symlink_to("..2026_12_01")
+    (tmp_path / "devices.jsonl").symlink_to("..data/devices.jsonl")
+    slot = FactSlot()
+    DeviceRefresher(str(tmp_path), slot, lambda _: None).load([FLEET])
+    assert has(slot, "a")
+
+
+def test_a_bad_file_at_the_start_is_a_fault(file: Path) -> None:
+    spoil(file)
+    with pytest.raises(SettingsErrors, match="the line is not JSON"):
+        DeviceRefresher(str(file.parent), FactSlot(), lambda _: None).load([FLEET])

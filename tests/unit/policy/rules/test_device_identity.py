@@ -1,0 +1,118 @@
+"""Which device is behind a request: only a key says so. And how old what is known of it may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.devices import LAPTOP, NOW, SPEC, inventory, record, table
+from tests.support.policies import request
+from zta_authz.facts.devices import DeviceTables
+from zta_authz.model.identity import Binding, Identity, Peer, PeerTrust, Token
+from zta_authz.model.options import Options
+from zta_authz.model.spiffe import SpiffeId
+from zta_authz.policy.rules.device_identity import InventoryDevices
+from zta_authz.policy.rules.inputs import Inputs
+
+if TYPE_CHECKING:
+    from zta_authz.model.facts import DeviceFacts
+
+DIGEST = bytes(range(32))
+
+
+def peer(name: str = LAPTOP, trust: PeerTrust = PeerTrust.CERTIFICATE, digest: bytes | None = DIGEST) -> Peer:
+    return Peer((name,), SpiffeId.parse(name), trust, digest)
+
+
+def identified(
+    *records: dict[str, Any],
+    spec: str = SPEC,
+    caller: Peer | None = None,
+    claims: dict[str, Any] | None = None,
+    binding: Binding | None = None,
+    now: float = NOW,
+    headers: dict[str, str] | None = None,
+) -> DeviceFacts:
+    token = None if claims is None else Token("https://i", "u", claims)
+    identity = Identity(caller, token, (token,) if token else (), binding=binding)
+    inputs = Inputs(request(headers=headers), identity, Options(), now)
+    view = DeviceTables({"default/fleet": table(*records, spec=spec)})
+    return InventoryDevices(inventory(spec)).identify(inputs, view)
+
+
+def states(facts: DeviceFacts) -> set[str]:
+    return {fact.state for name, fact in (facts.fields or {}).items() if name != "lastSeen"}
+
+
+def test_the_verified_certificate_identifies_the_device() -> None:
+    facts = identified(record(), caller=peer())
+    assert (facts.device_id, facts.identified_by, facts.inventory) == ("laptop-1", "certificate", "default/fleet")
+    assert (facts.field("managed").value, facts.field("os").value) == (True, "macOS")
+    assert (facts.field("managed").observed_at, facts.field("lastSeen").value) == (NOW - 60, int(NOW) - 10)
+
+
+def test_the_proxys_word_identifies_no_device() -> None:
+    for caller in (peer(trust=PeerTrust.PROXY), peer(digest=None), None, peer("spiffe://cluster.local/device/other")):
+        facts = identified(record(), caller=caller)
+        assert (facts.device_id, facts.inventory, facts.fields) == ("", "default/fleet", None)
+
+
+def test_a_fingerprint_may_identify_it() -> None:
+    spec = SPEC.replace("spiffeId", "sha256")
+    assert identified(record(spiffe=DIGEST.hex().upper()), spec=spec, caller=peer()).device_id == "laptop-1"
+    assert identified(record(spiffe="00" * 32), spec=spec, caller=peer()).device_id == ""
+
+
+@pytest.mark.parametrize("binding", list(Binding))
+def test_a_bound_tokens_claim_identifies_it(binding: Binding) -> None:
+    facts = identified(record(), claims={"device_id": "laptop-1"}, binding=binding)
+    assert (facts.device_id, facts.identified_by) == ("laptop-1", "token")
+
+
+def test_an_unbound_tokens_claim_identifies_it_only_where_the_operator_says_so() -> None:
+    claims = {"device_id": "laptop-1"}
+    assert identified(record(), claims=claims).device_id == ""
+    spec = SPEC.replace("tokenClaim: device_id", "tokenClaim: device_id, acceptUnbound: true")
+    assert identified(record(), spec=spec, claims=claims).device_id == "laptop-1"
+
+
+@pytest.mark.parametrize("claim", [5, None, ["laptop-1"], {"id": "laptop-1"}, "", "certificate:" + LAPTOP])
+def test_a_claim_that_is_no_id_identifies_nothing(claim: object) -> None:
+    assert identified(record(), claims={"device_id": claim}, binding=Binding.DPOP).device_id == ""
+
+
+def test_no_header_identifies_a_device() -> None:
+    headers = {"x-device-id": "laptop-1", "device_id": "laptop-1", "x-zta-device": "laptop-1"}
+    assert identified(record(), headers=headers).device_id == ""
+
+
+@pytest.mark.parametrize("claimed", ["laptop-2", "unheard-of"])
+def test_a_certificate_and_a_token_that_name_two_devices_are_conflicting(claimed: str) -> None:
+    other = record("laptop-2", spiffe="")
+    facts = identified(record(), other, caller=peer(), claims={"device_id": claimed}, binding=Binding.DPOP)
+    assert (facts.device_id, states(facts)) == ("", {"conflicting"})
+    same = identified(record(), caller=peer(), claims={"device_id": "laptop-1"}, binding=Binding.DPOP)
+    assert same.identified_by == "certificate"
+
+
+@pytest.mark.parametrize(
+    ("changes", "now", "state"),
+    [
+        ({}, NOW + 86_400 - 61, {"known", "true"}),
+        ({}, NOW + 86_400, {"stale"}),  # the posture is too old
+        ({"checked": NOW + 6 * 86_400}, NOW + 7 * 86_400, {"stale"}),  # it no longer reports
+        ({"checked": None}, NOW, {"stale"}),
+        ({"seen": None}, NOW, {"stale"}),
+        ({"checked": NOW + 299}, NOW, {"known", "true"}),
+        ({"checked": NOW + 301}, NOW, {"conflicting"}),
+        ({"seen": NOW + 301}, NOW, {"conflicting"}),
+        ({}, NOW - 3600, {"conflicting"}),  # our clock was set back
+    ],
+)
+def test_what_is_known_of_a_device_ages(changes: dict[str, Any], now: float, state: set[str]) -> None:
+    assert states(identified(record(**changes), caller=peer(), now=now)) == state
+
+
+def test_a_device_that_the_inventory_has_twice_is_conflicting() -> None:
+    assert states(identified(record(), record(), caller=peer())) == {"conflicting"}

@@ -1,0 +1,169 @@
+"""Keeps the device inventories of the policies in force loaded, and follows their files.
+
+Files are below one directory that the settings name: who may write a policy must not make the service read any other
+file. A file that has become invalid is logged and counted, and the last good table stays in force and ages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os.path
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Fault, SettingsErrors, collect_faults
+from zta_authz.facts.device_files import MAX_INVENTORY_BYTES, Device, DeviceTable, parse_inventory
+from zta_authz.facts.files import NO_FILE, read_file, stamp
+from zta_authz.model.facts import FactViews
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from zta_authz.facts.files import Stamp
+    from zta_authz.model.device_documents import DeviceInventory, InventorySource
+    from zta_authz.model.facts import FactSlot
+
+_LOG = logging.getLogger(__name__)
+SETTING: Final = "facts.directory"
+
+
+class DeviceTables:
+    """A `DeviceView`. Immutable: the tables by inventory (`namespace/name`)."""
+
+    __slots__ = ("tables",)
+
+    def __init__(self, tables: Mapping[str, DeviceTable]) -> None:
+        self.tables = tables
+
+    def find(self, inventory: str, identifier: str) -> Device | None:
+        """The device that `inventory` knows by `identifier`; None where it knows none."""
+        table = self.tables.get(inventory)
+        return None if table is None else table.devices.get(identifier)
+
+
+class DeviceRefresher:
+    """Loads inventories into `slot`. Use it from the event loop's thread only."""
+
+    def __init__(self, directory: str, slot: FactSlot, on_load: Callable[[bool], None]) -> None:
+        """`directory` is "" where the settings name none. `on_load` is called after each load but the first."""
+        self._directory = directory
+        self._slot = slot
+        self._on_load = on_load
+        self._inventories: tuple[DeviceInventory, ...] = ()
+        self._tables: dict[InventorySource, DeviceTable] = {}
+        self._stamps: dict[InventorySource, Stamp] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of devices by inventory."""
+        return {name: table.size for name, table in self._by_name().items()}
+
+    def load(self, inventories: Sequence[DeviceInventory]) -> None:
+        """Load the inventories of the first policies. Raises `SettingsErrors` with every fault."""
+        self._inventories = tuple(inventories)
+        faults: list[Fault] = []
+        for source in {inventory.source for inventory in self._inventories}:
+            with collect_faults(faults):
+                self._stamps[source] = self._stamp(source)
+                self._tables[source] = self._read(source)
+        if faults:
+            raise SettingsErrors(faults)
+        self._publish()
+
+    def follow(self, inventories: Sequence[DeviceInventory]) -> None:
+        """Take over the inventories of other policies. Tables of sources that are new are loaded soon."""
+        self._inventories = tuple(inventories)
+        sources = {inventory.source for inventory in self._inventories}
+        self._tables = {source: table for source, table in self._tables.items() if source in sources}
+        self._publish()
+        self._wake.set()
+
+    def start(self, poll_seconds: float) -> None:
+        """Poll the files for changes from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._poll(poll_seconds), name="device inventories")
+
+    async def close(self) -> None:
+        """Stop polling."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _poll(self, seconds: float) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self.refresh(seconds)
+
+    async def refresh(self, settle_seconds: float = 0.0) -> None:
+        """Load each file that is new or has changed. One that is still being written is left for the next time."""
+        for source in dict.fromkeys(inventory.source for inventory in self._inventories):
+            current = await asyncio.to_thread(self._stamp, source)
+            if source in self._tables and current == self._stamps.get(source):
+                continue
+            if current == self._stamps.get(source) and current == NO_FILE:
+                continue
+            if settle_seconds and source in self._tables:
+                await asyncio.sleep(settle_seconds)
+                if await asyncio.to_thread(self._stamp, source) != current:
+                    continue
+            await self._load(source, current)
+
+    async def _load(self, source: InventorySource, current: Stamp) -> None:
+        if self._stamps.get(source) == current and source not in self._tables:
+            return  # it was refused as it is
+        self._stamps[source] = current
+        try:
+            table = await asyncio.to_thread(self._read, source)
+        except SettingsErrors as error:
+            for fault in error.faults[:10]:
+                _LOG.error("the device inventory is refused: %s", fault)
+            self._on_load(False)
+            return
+        except Exception:  # noqa: BLE001  polling must go on
+            _LOG.exception("loading a device inventory failed", extra={"file": source.file})
+            self._on_load(False)
+            return
+        if any(inventory.source == source for inventory in self._inventories):
+            self._tables[source] = table
+            self._publish()
+        self._on_load(True)
+        details = {"file": source.file, "devices": table.size, "skipped": table.skipped}
+        _LOG.info("device inventory taken", extra=details)
+
+    def _read(self, source: InventorySource) -> DeviceTable:
+        path = self._path(source)
+        content, _ = read_file(path, MAX_INVENTORY_BYTES, SETTING)
+        return parse_inventory(path, content, source)
+
+    def _path(self, source: InventorySource) -> str:
+        """The file's path. Raises `SettingsErrors` if it is not below the directory, through links either."""
+        if not self._directory:
+            hint = f"set `{SETTING}`: documents may only name files below it"
+            raise SettingsErrors(
+                [Fault(source.file, 0, 0, "a DeviceInventory names a file, and no directory is set", hint)]
+            )
+        path = os.path.join(self._directory, source.file)
+        root = os.path.realpath(self._directory)
+        if os.path.commonpath((root, os.path.realpath(path))) != root:
+            raise SettingsErrors([Fault(path, 0, 0, f"leads out of `{SETTING}`", "remove the link")])
+        return path
+
+    def _stamp(self, source: InventorySource) -> Stamp:
+        return stamp(os.path.join(self._directory, source.file)) if self._directory else NO_FILE
+
+    def _by_name(self) -> dict[str, DeviceTable]:
+        return {
+            inventory.full_name: self._tables[inventory.source]
+            for inventory in self._inventories
+            if inventory.source in self._tables
+        }
+
+    def _publish(self) -> None:
+        devices = DeviceTables(self._by_name()) if self._inventories else None
+        self._slot.views = FactViews(self._slot.views.networks, devices)

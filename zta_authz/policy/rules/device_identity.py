@@ -1,0 +1,96 @@
+"""Identifies the device behind a request, and ages what its inventory says.
+
+A device is bound to a request only by a key: the verified certificate of this connection, then a claim of a token that
+is bound to its presenter. A header that names a device is never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.model.claims import claim_at
+from zta_authz.model.device_documents import CertificateKey
+from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, Unknown, known
+from zta_authz.model.identity import PeerTrust
+from zta_authz.policy.rules.fact_values import LAST_SEEN
+
+if TYPE_CHECKING:
+    from zta_authz.model.device_documents import DeviceInventory
+    from zta_authz.model.facts import DeviceRecord, DeviceView
+    from zta_authz.policy.rules.inputs import Inputs
+
+CLOCK_SKEW: Final = 300.0
+"""How far in the future, in seconds, a report may lie."""
+BY_ID: Final = "id:"
+BY_CERTIFICATE: Final = "certificate:"
+"""Prefixes of identifiers in a `DeviceView`."""
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryDevices:
+    """A compiled DeviceInventory."""
+
+    inventory: DeviceInventory
+
+    def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
+        """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting."""
+        name = self.inventory.full_name
+        certified = self._by_certificate(inputs, devices)
+        claimed = self._claimed(inputs)
+        if certified is not None:
+            if claimed and claimed != certified.device_id:
+                return self._conflicting()
+            return self._facts(certified, "certificate", inputs.now)
+        device = devices.find(name, BY_ID + claimed) if claimed else None
+        return DeviceFacts(inventory=name) if device is None else self._facts(device, "token", inputs.now)
+
+    def _by_certificate(self, inputs: Inputs, devices: DeviceView) -> DeviceRecord | None:
+        key, peer = self.inventory.certificate_key, inputs.identity.peer
+        if key is None or peer is None or peer.trust is not PeerTrust.CERTIFICATE or peer.certificate_sha256 is None:
+            return None
+        if key is CertificateKey.SHA256:
+            identifier = peer.certificate_sha256.hex()
+        else:
+            identifier = "" if peer.spiffe_id is None else str(peer.spiffe_id)
+        prefix = BY_CERTIFICATE if self.inventory.source.certificate else BY_ID
+        return devices.find(self.inventory.full_name, prefix + identifier) if identifier else None
+
+    def _claimed(self, inputs: Inputs) -> str:
+        """The device that the token names, "" if it names none or is not bound to its presenter."""
+        path = self.inventory.token_claim
+        if not path or inputs.claims is None:
+            return ""
+        if inputs.identity.binding is None and not self.inventory.accept_unbound:
+            return ""
+        value = claim_at(inputs.claims, path)
+        return value if isinstance(value, str) else ""
+
+    def _facts(self, device: DeviceRecord, identified_by: str, now: float) -> DeviceFacts:
+        name, inventory = self.inventory.full_name, self.inventory
+        posture = _age_problem(device.posture_at, now, inventory.posture_max_age)
+        seen = _age_problem(device.seen_at, now, inventory.seen_max_age) if inventory.source.seen_time else None
+        unknown = Unknown.CONFLICTING if device.conflicting else seen or posture
+        fields: dict[str, Fact] = {}
+        for (field, _), value in zip(inventory.source.fields, device.values, strict=True):
+            if unknown is not None:
+                fields[field] = Fact(None, unknown, device.posture_at, name)
+            else:
+                fields[field] = ABSENT if value is None else known(value, device.posture_at, name)
+        if device.seen_at is not None and not device.conflicting:
+            fields[LAST_SEEN] = known(int(device.seen_at), device.seen_at, name)
+        return DeviceFacts(device.device_id, identified_by, name, fields)
+
+    def _conflicting(self) -> DeviceFacts:
+        name = self.inventory.full_name
+        fields = {field: Fact(None, Unknown.CONFLICTING, None, name) for field, _ in self.inventory.source.fields}
+        return DeviceFacts("", "", name, fields)
+
+
+def _age_problem(at: float | None, now: float, max_age: float) -> Unknown | None:
+    """Why a report of `at` does not count at `now`. One without a time is stale from the beginning."""
+    if at is None:
+        return Unknown.STALE
+    if at > now + CLOCK_SKEW:
+        return Unknown.CONFLICTING
+    return Unknown.STALE if now - at > max_age else None
