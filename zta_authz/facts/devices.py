@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.errors import Fault, SettingsErrors, collect_faults
 from zta_authz.facts.device_files import MAX_INVENTORY_BYTES, Device, DeviceTable, parse_inventory
 from zta_authz.facts.files import NO_FILE, read_file, stamp
-from zta_authz.model.facts import FactViews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -166,4 +165,4 @@ class DeviceRefresher:
 
     def _publish(self) -> None:
         devices = DeviceTables(self._by_name()) if self._inventories else None
-        self._slot.views = FactViews(self._slot.views.networks, devices)
+        self._slot.replace_devices(devices)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from zta_authz.errors import SettingsErrors
 from zta_authz.facts.files import stamp
 from zta_authz.facts.networks import NetworkDatabases
-from zta_authz.model.facts import FactViews
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +92,7 @@ class NetworkRefresher:
 
     def _publish(self, databases: NetworkDatabases) -> None:
         self._databases = databases
-        self._slot.views = FactViews(databases, self._slot.views.devices)
+        self._slot.replace_networks(databases)
 
     def _current(self) -> dict[str, Stamp]:
         return {path: stamp(path) for path in self._sources.files}

@@ -181,3 +181,15 @@ class FactSlot:
 
     def __init__(self, views: FactViews = NO_FACTS) -> None:
         self.views = views
+
+    def replace_networks(self, networks: NetworkView | None) -> None:
+        """Publish other network data. The devices stay."""
+        self._publish(networks, self.views.devices)
+
+    def replace_devices(self, devices: DeviceView | None) -> None:
+        """Publish other devices. The network data stay."""
+        self._publish(self.views.networks, devices)
+
+    def _publish(self, networks: NetworkView | None, devices: DeviceView | None) -> None:
+        """Replace the views; without any, by the one object that decisions recognize at no cost."""
+        self.views = NO_FACTS if networks is None and devices is None else FactViews(networks, devices)

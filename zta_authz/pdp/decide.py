@@ -21,15 +21,13 @@ from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.response_template import TOKEN_DENIALS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from zta_authz.model.facts import FactViews
     from zta_authz.model.identity import NamedToken
     from zta_authz.model.options import Workload
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.policy.rules.facts import RequestFacts
+    from zta_authz.policy.rules.facts import OpenFacts
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.policy.rules.table import WorkloadView
 
@@ -109,19 +107,20 @@ def decide(
     options, workload, identity = snapshot.options, caller.workload, caller.identity
     if caller.refused is not None:
         return _refusal(snapshot, workload, caller, caller.refused, Inputs(request, identity, options, now))
-    inputs = Inputs(request, identity, options, now, stages, facts_of(snapshot, workload, views))
+    opener = facts_of(snapshot, workload, views)
+    inputs = Inputs(request, identity, options, now, stages, opener)
     ambiguity = _ambiguity(inputs)
     if ambiguity is not None:
         reason, detail = ambiguity
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
     decision = combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
-    if inputs.open_facts is no_facts:
+    if opener is no_facts or (inputs.read_facts is None and not (opener.assesses and decision.allowed)):
         return decision
     facts = inputs.facts.collected(allowed=decision.allowed)
     return decision if facts is None else structs.replace(decision, facts=facts)
 
 
-def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> Callable[[Inputs], RequestFacts]:
+def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> OpenFacts:
     """Return the opener of the facts of a request to `workload`; None is the options' workload."""
     if snapshot.models is NO_MODEL_TABLE and views is NO_FACTS:
         return no_facts

@@ -12,7 +12,7 @@ import pytest
 from tests.support.devices import inventory, record
 from zta_authz.errors import SettingsErrors
 from zta_authz.facts.devices import DeviceRefresher
-from zta_authz.model.facts import FactSlot
+from zta_authz.model.facts import NO_FACTS, FactSlot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ async def test_inventories_of_new_policies_are_loaded_and_old_ones_go(file: Path
     slot, loads = FactSlot(), list[bool]()
     devices = refresher(file, slot, loads)
     devices.load([])
-    assert slot.views.devices is None
+    assert slot.views is NO_FACTS
     devices.follow([FLEET])
     assert not has(slot, "a")
     await devices.refresh()

@@ -103,7 +103,8 @@ async def test_without_sources_nothing_is_loaded_or_polled() -> None:
     refresher.load()
     refresher.start(0.01)
     await refresher.close()
-    assert (slot.views, refresher.loaded) == (NO_FACTS, ())
+    assert slot.views is NO_FACTS
+    assert refresher.loaded == ()
 
 
 def test_a_bad_file_at_the_start_is_a_fault(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
 
@@ -57,6 +57,28 @@ class NoFacts:
 NO_REQUEST_FACTS: Final[RequestFacts] = NoFacts()
 
 
-def no_facts(_inputs: object) -> RequestFacts:
-    """The facts of any request where nothing says anything."""
-    return NO_REQUEST_FACTS
+class OpenFacts(Protocol):
+    """Opens the facts of a request."""
+
+    @property
+    def assesses(self) -> bool:
+        """Whether an allowed request is assessed by a trust model, whether or not a rule asks."""
+        ...
+
+    def __call__(self, inputs: Any) -> RequestFacts:
+        """The facts of `inputs`, an `Inputs`."""
+        ...
+
+
+class _OpenNoFacts:
+    """Opens the facts of any request where nothing says anything."""
+
+    assesses = False
+
+    def __call__(self, inputs: object) -> RequestFacts:
+        """All absent."""
+        del inputs
+        return NO_REQUEST_FACTS
+
+
+no_facts: Final = _OpenNoFacts()

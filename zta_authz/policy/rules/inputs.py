@@ -26,14 +26,14 @@ from zta_authz.policy.rules.spellings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from zta_authz.model.addresses import Ip
     from zta_authz.model.identity import Identity
     from zta_authz.model.options import Options
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.stages import Stages
-    from zta_authz.policy.rules.facts import RequestFacts
+    from zta_authz.policy.rules.facts import OpenFacts, RequestFacts
     from zta_authz.policy.rules.spellings import RespelledParts
 
 _BLANKS: Final = " \t"
@@ -48,10 +48,10 @@ class Inputs:
     """
 
     __slots__ = (
-        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_embedded_ipv4", "_facts", "_forwarded_path",
+        "_claim_texts", "_claims", "_conditions", "_destination_ips", "_embedded_ipv4", "_forwarded_path",
         "_hosts", "_paths", "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed",
-        "claims", "host", "identity", "method", "names", "now", "open_facts", "options", "path", "request",
-        "request_principal", "stages", "strict",
+        "claims", "host", "identity", "method", "names", "now", "open_facts", "options", "path", "read_facts",
+        "request", "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +61,7 @@ class Inputs:
         options: Options,
         now: float = 0.0,
         stages: Stages | None = None,
-        open_facts: Callable[[Inputs], RequestFacts] = no_facts,
+        open_facts: OpenFacts = no_facts,
     ) -> None:
         self.request = request
         self.identity = identity
@@ -69,7 +69,7 @@ class Inputs:
         self.now = now
         self.stages = stages
         self.open_facts = open_facts
-        self._facts: RequestFacts | None = None
+        self.read_facts: RequestFacts | None = None
         self.strict = options.strict
         self.method = request.method
         path = request.path
@@ -104,9 +104,9 @@ class Inputs:
     @property
     def facts(self) -> RequestFacts:
         """The facts about this request's network, device and trust, read on first use."""
-        if self._facts is None:
-            self._facts = self.open_facts(self)
-        return self._facts
+        if self.read_facts is None:
+            self.read_facts = self.open_facts(self)
+        return self.read_facts
 
     def with_identity(self, identity: Identity) -> Inputs:
         """This view with another identity, such as another token of the request."""

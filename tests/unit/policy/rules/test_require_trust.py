@@ -108,3 +108,14 @@ def test_no_client_may_send_the_headers_about_trust() -> None:
     headers = {"x-zta-trust-level", "x-zta-trust-score", "x-zta-session-expires"}
     assert headers <= set(snapshot(MODEL + "spec: {}\n").guarded_names.listed)
     assert headers.isdisjoint(snapshot(HEAD + "  rules: [{}]\n").guarded_names.listed)
+
+
+def test_a_rule_that_reads_no_fact_opens_none() -> None:
+    class Untouched:
+        def look_up(self, address: Ip, now: float) -> NetworkFacts:
+            raise AssertionError
+
+    views = FactViews(networks=Untouched())
+    decision = evaluate(snapshot(HEAD + "  rules: [{}]\n"), request(), NO_EVIDENCE, NOW, views=views)
+    assert decision.allowed
+    assert decision.facts is None
