@@ -21,6 +21,7 @@ from zta_authz.model.claims import is_header_value
 from zta_authz.model.decision import NO_RESPONSE, Decision, Verdict
 from zta_authz.model.facts import FactSlot
 from zta_authz.pdp.decide import decide, identify
+from zta_authz.pdp.remedies import ChallengeMemory
 
 if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
@@ -33,7 +34,7 @@ _NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
 class Authorizer:
     """Answers Check calls with the snapshot in force at their arrival."""
 
-    __slots__ = ("_audit", "_encode", "_facts", "_observer", "_parse", "_shadow", "_snapshots")
+    __slots__ = ("_audit", "_challenges", "_encode", "_facts", "_observer", "_parse", "_shadow", "_snapshots")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Authorizer:
         `facts` holds the views of devices and networks in force; without it every fact is absent.
         """
         self._facts = FactSlot() if facts is None else facts
+        self._challenges = ChallengeMemory()
         self._parse = parse
         self._encode = encode
         self._snapshots = snapshots
@@ -74,7 +76,8 @@ class Authorizer:
                 caller = identify(snapshot, call.request, evidence, now, proxy)
                 if stages is not None and caller.refused is None:
                     stages.identified = stages.clock()
-                decision = decide(snapshot, call.request, caller, now, stages=stages, views=views)
+                memory = self._challenges
+                decision = decide(snapshot, call.request, caller, now, stages=stages, views=views, challenges=memory)
             if stages is not None:
                 stages.decided = stages.clock()
             if self._shadow is not None and snapshot is not None:

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     ALLOW_DEFAULT = "allow_default"
     DENY_POLICY = "deny_policy"
     NO_MATCHING_POLICY = "no_matching_policy"
+    STEP_UP_REQUIRED = "step_up_required"
+    TRUST_TOO_LOW = "trust_too_low"
 
     # the request itself
     REQUEST_MALFORMED = "request_malformed"
@@ -121,6 +123,10 @@ _UNAVAILABLE = DenialResponse(503, "The authorization service cannot decide now"
 _DENIAL_RESPONSES: dict[Reason, DenialResponse] = {
     Reason.DENY_POLICY: _FORBIDDEN,
     Reason.NO_MATCHING_POLICY: _FORBIDDEN,
+    Reason.STEP_UP_REQUIRED: DenialResponse(
+        401, "A stronger or more recent login is required", "insufficient_user_authentication"
+    ),
+    Reason.TRUST_TOO_LOW: DenialResponse(403, "The request is not trusted enough"),
     Reason.REQUEST_MALFORMED: DenialResponse(400, "The request is malformed"),
     Reason.REQUEST_TOO_LARGE: DenialResponse(413, "The request is too large"),
     Reason.PATH_AMBIGUOUS: DenialResponse(400, "The request path is ambiguous"),

@@ -19,10 +19,10 @@ TEXT = (DOCS / "policies.md").read_text(encoding="utf-8")
 
 def test_every_example_loads() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    assert len(examples) == 7
+    assert len(examples) == 8
     sources = [SourceText(f"example-{number}.yaml", text) for number, text in enumerate(examples)]
     snapshot = compile_snapshot(sources, Options(workload=Workload("shop", {"app": "orders"})))
-    assert snapshot.table.rule_count == 3
+    assert snapshot.table.rule_count == 5
 
 
 def test_every_variable_of_conditions_is_described() -> None:

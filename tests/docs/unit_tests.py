@@ -26,6 +26,7 @@ TESTED_THROUGH = {
     "zta_authz/trust/compile.py": "tests/unit/policy/documents/test_trust_model.py",
     "zta_authz/trust/counterfactual.py": "tests/property/test_trust.py",
     "zta_authz/trust/signals.py": "tests/unit/trust/test_assessment.py",
+    "zta_authz/ext_authz/challenges.py": "tests/unit/pdp/test_remedies.py",
     "zta_authz/model/facts.py": "tests/unit/trust/test_assessment.py",
     "zta_authz/model/trust.py": "tests/unit/trust/test_assessment.py",
     "zta_authz/model/trust_documents.py": "tests/unit/policy/documents/test_trust_model.py",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from zta_authz.cli.policy_evaluator import PolicyEvaluator, RuleLocation
     from zta_authz.cli.request_files import Subject
-    from zta_authz.model.decision import Decision
+    from zta_authz.model.decision import Decision, Remedy
     from zta_authz.pdp.explain import Explanation, Miss
 
 _TRUST = {PeerTrust.CERTIFICATE: "certificate verified", PeerTrust.PROXY: "asserted by the proxy"}
@@ -52,6 +52,7 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
             }
             for miss in explanation.nearest
         ],
+        "remedy": _remedy_fields(decision),
         "matchedWithoutDeciding": [
             {
                 "action": shadow.action,
@@ -64,6 +65,32 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
         ],
         "notes": list(evaluator.notes(subject, decision)),
     }
+
+
+def _remedy_fields(decision: Decision) -> dict[str, Any] | None:
+    """What the caller is told it can do; null where it is told nothing."""
+    remedy = decision.remedy
+    if remedy is None:
+        return None
+    return {
+        "policy": remedy.policy,
+        "rule": remedy.rule,
+        "acr": list(remedy.acr),
+        "maxAge": remedy.max_age,
+        "login": remedy.login or None,
+        "trustComponents": list(remedy.components),
+        "disclosed": remedy.disclosed,
+    }
+
+
+def _remedy_text(remedy: Remedy) -> str:
+    if remedy.components:
+        disclosed = ", ".join(remedy.components) if remedy.disclosed else "no component"
+        return f"trust_too_low, naming {disclosed}"
+    parts = [f"acr_values {' '.join(remedy.acr)}"] if remedy.acr else []
+    parts += [f"max_age {remedy.max_age}"] if remedy.max_age is not None else []
+    login = f"; browsers are sent to {remedy.login}" if remedy.login else ""
+    return f"a {'DPoP' if remedy.dpop else 'Bearer'} challenge with {', '.join(parts)}{login}"
 
 
 def _location_fields(location: RuleLocation) -> dict[str, Any]:
@@ -97,6 +124,8 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
     if decision.policy:
         rule, at = rule_label(decision.rule, decision.rule_name), _at(_locations(evaluator, decision))
         yield _row("policy", f"{decision.policy}, rule {rule}{at}")
+    if decision.remedy is not None:
+        yield _row("answer", _remedy_text(decision.remedy))
     for line in explanation.matched:
         yield _row("matched", line)
     yield _row("peer", _peer(subject, decision))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from zta_authz.cli.command_inputs import as_text, read_small_file
 from zta_authz.cli.policy_evaluator import PolicyEvaluator
 from zta_authz.cli.request_files import parse_time, read_request
-from zta_authz.errors import Fault, FaultsError, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Fault, FaultsError, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.policy.yaml.fields import Reader, entries
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, locate, read_documents, to_plain
@@ -35,7 +35,7 @@ SUFFIXES: Final = ("_test.yaml", "_test.yml", "_test.json")
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 _FIELDS: Final = ("apiVersion", "kind", "policies", "options", "at", "tests")
 _TEST_FIELDS: Final = ("name", "request", "at", "expect")
-_EXPECT_FIELDS: Final = ("verdict", "reason", "policy", "rule")
+_EXPECT_FIELDS: Final = ("verdict", "deny", "reason", "policy", "rule", "acr")
 OPTION_FIELDS: Final = (
     "semantics", "default_action", "workload", "workloads", "gateways", "root_namespace", "peer", "client_address",
     "paths",
@@ -43,15 +43,18 @@ OPTION_FIELDS: Final = (
 """The settings that affect decisions, named as in the settings file."""
 
 
+Expected = str | int | list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. `expected` has the given ones of verdict, reason, policy and rule; `at` None is the current time."""
+    """One test. `expected` has the given fields of verdict, reason, policy, rule and acr; `at` None is now."""
 
     name: str
     line: int
     subject: Subject
     at: float | None
-    expected: dict[str, str | int]
+    expected: dict[str, Expected]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class CaseResult:
     """The result of one test. `got` has the same keys as `case.expected`."""
 
     case: Case
-    got: dict[str, str | int | None]
+    got: dict[str, Expected | None]
     explanation: Explanation
 
     @property
@@ -86,12 +89,13 @@ def run_case(suite: Suite, case: Case, now: float) -> CaseResult:
     return CaseResult(case, {name: got[name] for name in case.expected}, explanation)
 
 
-def _decision_fields(decision: Decision) -> dict[str, str | int | None]:
+def _decision_fields(decision: Decision) -> dict[str, Expected | None]:
     return {
         "verdict": decision.verdict.value,
         "reason": decision.reason.value,
         "policy": decision.policy or None,
         "rule": decision.rule,
+        "acr": None if decision.remedy is None else list(decision.remedy.acr),
     }
 
 
@@ -222,26 +226,38 @@ class _SuiteReader:
             return None
         return Case(name, node.line, subject, at if own is None else own, expected)
 
-    def _expected(self, test: Mapping) -> dict[str, str | int]:
+    def _expected(self, test: Mapping) -> dict[str, Expected]:
         reader = self._reader
         node = reader.required(test, "expect", "a test")
         expect = None if node is None else reader.mapping(node, "expect", _EXPECT_FIELDS)
-        if expect is None or reader.required(expect, "verdict", "expect") is None:
+        if expect is None or (expect.get("deny") is None and reader.required(expect, "verdict", "expect") is None):
             return {}
-        expected: dict[str, str | int] = {}
+        expected: dict[str, Expected] = {}
         for name, value in entries(expect):
             match name:
                 case "verdict":
                     self._word(expected, name, value, [str(verdict) for verdict in Verdict])
                 case "reason":
                     self._word(expected, name, value, [str(reason) for reason in Reason])
+                case "deny":
+                    self._denial(expected, expect, value)
+                case "acr":
+                    expected["acr"] = [item.value for item in reader.strings(value, "acr")]
                 case "policy":
                     self._policy(expected, value)
                 case "rule":
                     self._rule(expected, expect, value)
         return expected
 
-    def _word(self, expected: dict[str, str | int], name: str, node: Node, known: list[str]) -> None:
+    def _denial(self, expected: dict[str, Expected], expect: Mapping, node: Node) -> None:
+        """`deny: REASON` is short for `verdict: deny` and `reason: REASON`."""
+        for name in ("verdict", "reason"):
+            if (beside := expect.get(name)) is not None:
+                self._reader.fault(beside, f"`expect` has both `deny` and `{name}`", "remove one of the two")
+        expected["verdict"] = Verdict.DENY.value
+        self._word(expected, "reason", node, [str(reason) for reason in DENIAL_RESPONSES])
+
+    def _word(self, expected: dict[str, Expected], name: str, node: Node, known: list[str]) -> None:
         text = self._reader.string(node, name)
         if text is not None and text not in known:
             near = get_close_matches(text, known, 1)
@@ -250,14 +266,14 @@ class _SuiteReader:
         elif text is not None:
             expected[name] = text
 
-    def _policy(self, expected: dict[str, str | int], node: Node) -> None:
+    def _policy(self, expected: dict[str, Expected], node: Node) -> None:
         text = self._reader.string(node, "policy")
         if text is not None and "/" not in text:
             self._reader.fault(node, f"`policy` is `{text}`, without its namespace", f"write `default/{text}`")
         elif text is not None:
             expected["policy"] = text
 
-    def _rule(self, expected: dict[str, str | int], expect: Mapping, node: Node) -> None:
+    def _rule(self, expected: dict[str, Expected], expect: Mapping, node: Node) -> None:
         which: Any = to_plain(node)
         named = isinstance(which, str) and which
         if not named and (type(which) is not int or which < 0):

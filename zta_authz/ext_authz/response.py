@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import DENIAL_RESPONSES, DenialResponse, Reason
+from zta_authz.ext_authz.challenges import login_redirect, step_up_challenge
 from zta_authz.model.changed_headers import (
     DECISION_ID_HEADER,
     OWN_NAMES,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
     from zta_authz.model.changed_headers import GuardedNames
-    from zta_authz.model.decision import DecisionFacts
+    from zta_authz.model.decision import DecisionFacts, Remedy
     from zta_authz.model.request import RequestAttributes
 
 _REALM = "zta-authz"
@@ -273,6 +274,8 @@ class _Deny(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     grpc: bool
     trust: tuple[str, str] | None
+    challenge: str = ""
+    components: tuple[str, ...] = ()
 
 
 def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
@@ -288,9 +291,21 @@ def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
     if len(principal) > _CACHED_BYTES or not is_header_value(principal):
         principal = ""
     client, trust = decision.identity.api_client, _trust_label(decision.facts)
-    return _Deny(
+    deny = _Deny(
         reason, decision.policy, decision.rule, principal, client, status, response.message, headers, grpc, trust
     )
+    return deny if decision.remedy is None else _with_remedy(deny, decision.remedy, request)
+
+
+def _with_remedy(deny: _Deny, remedy: Remedy, request: RequestAttributes | None) -> _Deny:
+    """The denial with what the caller can do: a redirect for browsers, else a challenge; the components of trust."""
+    if deny.reason is Reason.STEP_UP_REQUIRED:
+        redirect = None if deny.grpc else login_redirect(remedy, request)
+        if redirect is None:
+            return deny._replace(challenge=step_up_challenge(remedy))
+        status, address = redirect
+        return deny._replace(status=status, headers=(*deny.headers, ("location", address)))
+    return deny._replace(components=remedy.components) if remedy.disclosed else deny
 
 
 def _denied_status(reason: Reason, wanted: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:
@@ -335,7 +350,7 @@ def _default_headers(deny: _Deny) -> dict[str, str]:
     """The headers of a denial where the policy does not set them."""
     headers = {"cache-control": "no-store"}
     if deny.status == 401:
-        headers["www-authenticate"] = _challenge(DENIAL_RESPONSES[deny.reason])
+        headers["www-authenticate"] = deny.challenge or _challenge(DENIAL_RESPONSES[deny.reason])
     if deny.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
     if not deny.grpc:
@@ -356,5 +371,7 @@ def _problem(deny: _Deny) -> str:
     if deny.text:
         problem["detail"] = deny.text
     problem["reason"] = deny.reason.value
+    if deny.components:
+        problem["trust_components"] = list(deny.components)
     problem["decision_id"] = _PLACEHOLDER
     return json.dumps(problem)

@@ -74,6 +74,34 @@ class DecisionFacts(msgspec.Struct, frozen=True):
     session_expires: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What the refused caller could do: log in as `acr` and `max_age` say, or raise the trust in `components`.
+
+    `policy` and `rule` name the ALLOW rule that would match. `acr` () asks for no value, `max_age` is in seconds and
+    None asks for none. Browsers are sent to `login`, "" for nowhere. `dpop` is true for a token that is bound to a
+    DPoP key. The caller may learn `components` only if `disclosed`.
+    """
+
+    policy: str
+    rule: int
+    acr: tuple[str, ...] = ()
+    max_age: int | None = None
+    login: str = ""
+    dpop: bool = False
+    components: tuple[str, ...] = ()
+    disclosed: bool = False
+
+    def describe(self) -> str:
+        """Describe the remedy for an operator."""
+        if self.components:
+            return f"trust is too low: {', '.join(self.components)}"
+        parts = [f"acr {' or '.join(self.acr)}"] if self.acr else []
+        if self.max_age is not None:
+            parts.append(f"at most {self.max_age} s ago")
+        return f"a login is required: {', '.join(parts)}" if parts else "a login with several factors is required"
+
+
 class Decision(msgspec.Struct, frozen=True):
     """One decision.
 
@@ -81,7 +109,8 @@ class Decision(msgspec.Struct, frozen=True):
     is that rule's name in the policy, "" if it has none; unlike the number, it stays when rules are inserted.
 
     `identity` is what was verified, whatever the verdict. `refused_token` is the subject that a refused token names.
-    `detail` is only for the decision log and spans: it may help an attacker.
+    `detail` is only for the decision log and spans: it may help an attacker. `remedy` belongs to the reasons
+    `step_up_required` and `trust_too_low`.
     """
 
     verdict: Verdict
@@ -96,6 +125,7 @@ class Decision(msgspec.Struct, frozen=True):
     refused_token: NamedToken | None = None
     rule_name: str = ""
     facts: DecisionFacts | None = None
+    remedy: Remedy | None = None
 
     @property
     def allowed(self) -> bool:

@@ -155,7 +155,10 @@ class RevocationList:
 
 @dataclass(frozen=True, slots=True)
 class IssuerPolicy:
-    """`zta.dev/v1` IssuerPolicy: limits on one issuer's tokens. () allows any; `max_token_age` is in seconds."""
+    """`zta.dev/v1` IssuerPolicy: limits on one issuer's tokens. () allows any; `max_token_age` is in seconds.
+
+    `acr_levels` are pairs of an `acr` and its level, which rules compare.
+    """
 
     name: str
     namespace: str
@@ -168,6 +171,7 @@ class IssuerPolicy:
     algorithms: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
+    acr_levels: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, path_ambiguity, plain_authority, plain_method
+from zta_authz.pdp.remedies import with_remedy
 from zta_authz.policy.rules.extra_clauses import ConditionClause
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactOpener
 from zta_authz.policy.rules.facts import no_facts
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Workload
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.model.stages import Stages
+    from zta_authz.pdp.remedies import ChallengeMemory
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rules.facts import OpenFacts
     from zta_authz.policy.rules.rule import Rule
@@ -99,10 +102,12 @@ def decide(
     *,
     stages: Stages | None = None,
     views: FactViews = NO_FACTS,
+    challenges: ChallengeMemory | None = None,
 ) -> Decision:
     """Decide the request of `caller` at `now` (seconds since the epoch). Never raises, whatever the request contains.
 
-    `stages` records the time that conditions take. `views` are the facts in force.
+    `stages` records the time that conditions take. `views` are the facts in force. `challenges` limits how often a
+    caller is asked for another login; None, for trials, counts nothing.
     """
     options, workload, identity = snapshot.options, caller.workload, caller.identity
     if caller.refused is not None:
@@ -113,7 +118,10 @@ def decide(
     if ambiguity is not None:
         reason, detail = ambiguity
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
-    decision = combine(_view(snapshot, workload), inputs, default_allow=options.default_allow)
+    view = _view(snapshot, workload)
+    decision = combine(view, inputs, default_allow=options.default_allow)
+    if view.remediable is not None and decision.reason is Reason.NO_MATCHING_POLICY:
+        decision = with_remedy(decision, view.remediable, inputs, partial(_would_allow, view), challenges)
     if opener is no_facts or (inputs.read_facts is None and not (opener.assesses and decision.allowed)):
         return decision
     facts = inputs.facts.collected(allowed=decision.allowed)
@@ -182,6 +190,11 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
     if default_allow and not view.has_allow:
         return Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity, shadows=shadows)
     return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity, shadows=shadows)
+
+
+def _would_allow(view: WorkloadView, inputs: Inputs) -> bool:
+    """Whether a request that no rule has matched would be allowed with these inputs."""
+    return _first_denial(view, inputs) is None and view.allow.first(inputs) is not None
 
 
 def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.errors import Reason, Refused
+from zta_authz.errors import Refused
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.pdp.decide import evaluate, facts_of
+from zta_authz.pdp.shadow import UNMATCHED
 from zta_authz.policy.cel.cost import MAX_UNITS
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rules.inputs import Inputs
@@ -65,7 +66,7 @@ def explain(
     This examines every ALLOW rule of the workload, so it is not for the request path.
     """
     decision = evaluate(snapshot, request, evidence, now, caller, views=views)
-    if decision.rule is None and decision.reason is not Reason.NO_MATCHING_POLICY:
+    if decision.rule is None and decision.reason not in UNMATCHED:
         return Explanation(decision)
     try:
         workload = snapshot.workloads.resolve(request, caller)

@@ -15,6 +15,7 @@ from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy.documents.scope import ScopeCheck
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE
+from zta_authz.policy.rules.require_authentication import compile_acr_levels
 from zta_authz.policy.workloads import WorkloadResolver
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def compile_snapshot(
     models = compile_models(documents, options, faults)
     if faults:
         raise DocumentErrors(faults)
-    table = compiler.table()
+    table = compiler.table(compile_acr_levels(documents.issuer_policies))
     names = tuple(source.name for source in texts)
     resolver = WorkloadResolver(options)
     digest = sources_digest(texts, options)

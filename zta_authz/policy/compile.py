@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from zta_authz.errors import Fault
+from zta_authz.errors import Fault, quoted
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.cel.condition import Condition, ConditionError
 from zta_authz.policy.rules.clause_factory import ClauseFactory
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.rules.require_authentication import NO_LEVELS, AuthenticationClause
 from zta_authz.policy.rules.rule import PolicyRef, Rule
 from zta_authz.policy.rules.table import CompiledPolicy, RuleTable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
     from zta_authz.policy.documents.spec import Extras, FieldSpec, PolicySpec, RuleSpec, WhenSpec
@@ -38,9 +43,40 @@ class TableCompiler:
         """Compile one policy. Errors become faults of its reader."""
         self._compiled.append(self._policy(spec))
 
-    def table(self) -> RuleTable:
-        """The table of all policies, in order of `namespace/name`. Don't use it if there were faults."""
+    def table(self, acr_levels: Mapping[str, Mapping[str, int]] = NO_LEVELS) -> RuleTable:
+        """The table of all policies, in order of `namespace/name`. Don't use it if there were faults.
+
+        `acr_levels` are the levels of `acr` values by issuer, for rules with `acrAtLeast`.
+        """
+        for policy in self._compiled:
+            for rule in policy.rules:
+                if any(isinstance(clause, AuthenticationClause) for clause in rule.clauses):
+                    self._use_levels(policy.ref.position.source, rule, acr_levels)
         return RuleTable(tuple(sorted(self._compiled, key=lambda policy: policy.ref.order)), self._options, self._pause)
+
+    def _use_levels(self, source: str, rule: Rule, levels: Mapping[str, Mapping[str, int]]) -> None:
+        """Give the rule's clauses the levels, and warn of levels and values that no issuer has."""
+        known = {name: level for by_name in levels.values() for name, level in by_name.items()}
+        clauses: list[Clause] = []
+        for clause in rule.clauses:
+            if not isinstance(clause, AuthenticationClause):
+                clauses.append(clause)
+                continue
+            clauses.append(replace(clause, levels=levels))
+            reachable = [max(by_name.values()) for by_name in levels.values() if by_name]
+            if clause.at_least is not None and max(reachable, default=-1) < clause.at_least:
+                message = (
+                    f"`acrAtLeast: {clause.at_least}`: no IssuerPolicy gives an `acr` that level, so nothing matches"
+                )
+                hint = f"add `acrLevels`, like `{{phr: {clause.at_least}}}`, to the IssuerPolicy of the tokens' issuer"
+                self._warnings.append(Fault(source, rule.line, 1, message, hint))
+            for acr in clause.acr if known else ():
+                if acr not in known:
+                    near = get_close_matches(acr, known, 1)
+                    hint = f"did you mean `{near[0]}`?" if near else f"values with a level: {quoted(sorted(known))}"
+                    message = f"no IssuerPolicy lists `{acr}` of `require.authentication.acr` in `acrLevels`"
+                    self._warnings.append(Fault(source, rule.line, 1, message, hint))
+        rule.clauses = tuple(clauses)
 
     def _policy(self, spec: PolicySpec) -> CompiledPolicy:
         ref = PolicyRef(

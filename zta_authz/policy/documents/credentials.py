@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.documents import ApiKey, ApiKeyClient, ApiKeySet, IssuerPolicy
 from zta_authz.policy.documents.authorization_policy import read_selector
 from zta_authz.policy.rules.require import LONGEST_AGE
+from zta_authz.policy.rules.require_authentication import read_acr_levels
 from zta_authz.policy.yaml.values import duration, flag, header_name, moment, optional_text, texts
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
-_LIMITS: Final = ("maxTokenAge", "allowMissingExp", "requireBound", "requireKid", "algorithms", "types", "audiences")
+_LIMITS: Final = (
+    "maxTokenAge", "allowMissingExp", "requireBound", "requireKid", "algorithms", "types", "audiences", "acrLevels",
+)  # fmt: skip
 _ASYMMETRIC: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
@@ -34,7 +37,7 @@ def read_issuer_policy(header: DocumentHeader, documents: DocumentSet, warnings:
     reader.required(spec, "issuer", "IssuerPolicy.spec")
     if not any(spec.get(name) is not None for name in _LIMITS):
         reader.fault(spec, "the policy sets no limit", f"add one of {', '.join(_LIMITS)}")
-    node = spec.get("algorithms")
+    node, levels = spec.get("algorithms"), spec.get("acrLevels")
     for item in [] if node is None else reader.strings(node, "algorithms"):
         if item.value not in _ALGORITHMS:
             reader.fault(item, f"`{item.value}` is not an accepted algorithm", f"one of {', '.join(_ALGORITHMS)}")
@@ -51,6 +54,7 @@ def read_issuer_policy(header: DocumentHeader, documents: DocumentSet, warnings:
             algorithms=texts(reader, spec, "algorithms") if node is not None else (),
             types=texts(reader, spec, "types"),
             audiences=texts(reader, spec, "audiences"),
+            acr_levels=() if levels is None else read_acr_levels(reader, levels),
         )
     )
 

@@ -20,6 +20,7 @@ from zta_authz.policy.rules.dimensions import API_CLIENT, API_SCOPES, PEER, Clai
 from zta_authz.policy.rules.extra_clauses import ConditionClause
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.require_authentication import AuthenticationClause
 
 if TYPE_CHECKING:
     from zta_authz.policy.cel.logic import Outcomes
@@ -39,7 +40,7 @@ def asks_for_identity(clause: Clause) -> bool:
     """Whether only a caller with some identity satisfies the clause; filter metadata counts as identity."""
     if isinstance(clause, ConditionClause):
         return True not in outcomes(outline(clause.condition.text), _clause_outcomes)
-    if isinstance(clause, (BoundClause, MaxAgeClause)):
+    if isinstance(clause, (BoundClause, MaxAgeClause, AuthenticationClause)):
         return True
     return reads_identity(clause) and not clause.negated
 

@@ -20,6 +20,7 @@ from zta_authz.policy.rules.identity_matchers import InTrustDomain, NamespaceMat
 from zta_authz.policy.rules.matchers import Exact, Prefix, Suffix, ascii_lower
 from zta_authz.policy.rules.path_templates import Template, path_matcher
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.require_authentication import AuthenticationClause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -105,7 +106,7 @@ def suspicious_values(clause: Clause, reach: Reachability, *, deny: bool) -> lis
     """A finding for each value of the clause, None if the value may match; [] for a clause without values."""
     if isinstance(clause, RequestPrincipalClause):
         return [_request_principal(clause.label, matcher, reach) for matcher in clause.matchers]
-    if isinstance(clause, (BoundClause, MaxAgeClause)):
+    if isinstance(clause, (BoundClause, MaxAgeClause, AuthenticationClause)):
         return [None if reach.has_tokens else _no_tokens(clause.label, clause.expected)]
     if not isinstance(clause, TextClause):
         return []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.rules.fact_clauses import read_require_device, read_require_network
+from zta_authz.policy.rules.require_authentication import read_require_authentication
 from zta_authz.policy.rules.require_trust import read_require_trust
 from zta_authz.policy.yaml.values import duration, flag
 
@@ -117,6 +118,7 @@ def _read_token(reader: Reader, node: Node) -> tuple[Clause, ...]:
 
 _SECTIONS: Final[Mapping[str, Callable[[Reader, Node], tuple[Clause, ...]]]] = {
     "token": _read_token,
+    "authentication": read_require_authentication,
     "device": read_require_device,
     "network": read_require_network,
     "trust": read_require_trust,

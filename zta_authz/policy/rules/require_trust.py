@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.trust import HUNDREDTHS, TrustDemand, TrustLevel
-from zta_authz.policy.yaml.values import whole_number
+from zta_authz.policy.rules.require_authentication import read_step_up
+from zta_authz.policy.yaml.nodes import Mapping
+from zta_authz.policy.yaml.values import flag, whole_number
 
 if TYPE_CHECKING:
     from zta_authz.model.trust import TrustAssessment
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.matchers import IndexKey
+    from zta_authz.policy.rules.require_authentication import LoginRequest
     from zta_authz.policy.yaml.fields import Reader
-    from zta_authz.policy.yaml.nodes import Mapping, Node
+    from zta_authz.policy.yaml.nodes import Node
 
 COMPONENTS: Final = ("user", "device", "network", "behavior")
 _LEVELS: Final = ("LOW", "MEDIUM", "HIGH")
@@ -25,6 +28,10 @@ class TrustClause:
     """The trust model's assessment meets `demand`. Without a trust model nothing does."""
 
     demand: TrustDemand
+    step_up: LoginRequest | None = None
+    """The login that the caller is asked for where one with several factors would suffice."""
+    show_components: bool = False
+    """Whether a refused caller is told which components are too low."""
     negated: bool = False
     label: str = "require.trust"
     cost: int = 50
@@ -34,6 +41,15 @@ class TrustClause:
         del deny
         assessment = inputs.facts.trust
         return assessment is not None and not self.demand.unmet(assessment)
+
+    def liftable(self, inputs: Inputs) -> tuple[str, ...]:
+        """The components of which more would help: those below the demand or, for the level, all that lost points."""
+        assessment = inputs.facts.trust
+        unmet = () if assessment is None else self.demand.unmet(assessment)
+        low = tuple(name for name in unmet if name != "level")
+        if low or assessment is None or not unmet:
+            return low
+        return tuple(dict.fromkeys(loss.component for loss in assessment.lost if loss.component in COMPONENTS))
 
     def index_keys(self) -> tuple[object, tuple[IndexKey, ...]] | None:
         """Trust has no lookup."""
@@ -72,17 +88,21 @@ def points(hundredths: int) -> str:
 
 def read_require_trust(reader: Reader, node: Node) -> tuple[Clause, ...]:
     """Read `require.trust` to its clause; errors become faults."""
-    demand = read_demand(reader, node, "require.trust")
-    return () if demand is None else (TrustClause(demand),)
+    demand = read_demand(reader, node, "require.trust", ("stepUp", "showComponents"))
+    if demand is None or not isinstance(node, Mapping):
+        return ()
+    step_up = node.get("stepUp")
+    login = None if step_up is None else read_step_up(reader, step_up)
+    return (TrustClause(demand, login, flag(reader, node, "showComponents")),)
 
 
-def read_demand(reader: Reader, node: Node, name: str) -> TrustDemand | None:
-    """A level and least component scores; None, and a fault, where that is nothing."""
-    mapping = reader.mapping(node, name, ("level", *COMPONENTS))
+def read_demand(reader: Reader, node: Node, name: str, more: tuple[str, ...] = ()) -> TrustDemand | None:
+    """A level and least component scores; None, and a fault, where that is nothing. The caller reads `more` fields."""
+    mapping = reader.mapping(node, name, ("level", *COMPONENTS, *more))
     if mapping is None:
         return None
-    if not mapping.entries:
-        reader.fault(mapping, f"`{name}` is empty", "add `level: HIGH` or a component like `device: 80`")
+    if not any(mapping.get(field) is not None for field in ("level", *COMPONENTS)):
+        reader.fault(mapping, f"`{name}` asks for no trust", "add `level: HIGH` or a component like `device: 80`")
         return None
     components = tuple(
         (component, whole_number(reader, mapping, component, 0, 0, 100) * HUNDREDTHS)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.pace import no_pause
 from zta_authz.policy.rules.index import build_index
 from zta_authz.policy.rules.lookups import NO_RULE
+from zta_authz.policy.rules.require_authentication import AuthenticationClause
+from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import Selector
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.pace import Pause
+    from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.lookups import IndexNode
     from zta_authz.policy.rules.rule import PolicyRef, Rule
@@ -72,14 +75,39 @@ def _token_denials(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, Rul
     return index_by_reason
 
 
+@dataclass(frozen=True, slots=True)
+class RemediableRules:
+    """The ALLOW rules with clauses that a caller can come to satisfy: by another login, or by more trust.
+
+    `others` index these rules without those clauses; `clauses` are the removed ones by the rule's id.
+    """
+
+    others: RuleIndex
+    clauses: tuple[tuple[Clause, ...], ...]
+
+
+_REMEDIABLE: Final = (AuthenticationClause, TrustClause)
+
+
+def _remediable(rules: tuple[Rule, ...], pause: Pause) -> RemediableRules | None:
+    chosen = [rule for rule in rules if any(isinstance(clause, _REMEDIABLE) for clause in rule.clauses)]
+    if not chosen:
+        return None
+    removed = tuple(tuple(c for c in rule.clauses if isinstance(c, _REMEDIABLE)) for rule in chosen)
+    kept = (tuple(c for c in rule.clauses if not isinstance(c, _REMEDIABLE)) for rule in chosen)
+    others = [replace(rule, clauses=clauses) for rule, clauses in zip(chosen, kept, strict=True)]
+    return RemediableRules(RuleIndex(others, deny=False, pause=pause), removed)
+
+
 class WorkloadView:
     """The rules of the policies that select one workload. `has_allow` also counts ALLOW policies without rules.
 
     `shadows` index the rules that never decide: those of AUDIT policies and, per action, of policies in dry run.
     `token_denials` index, by reason, the DENY rules that give the response to a request denied for its token.
+    `remediable` are the ALLOW rules that a caller may come to satisfy, None without any.
     """
 
-    __slots__ = ("allow", "deny", "has_allow", "has_shadows", "shadows", "token_denials")
+    __slots__ = ("allow", "deny", "has_allow", "has_shadows", "remediable", "shadows", "token_denials")
 
     def __init__(self, policies: list[CompiledPolicy], pause: Pause = no_pause) -> None:
         def index(action: str, dry_run: bool) -> RuleIndex:
@@ -93,6 +121,7 @@ class WorkloadView:
         self.has_allow = any(p.ref.action == "ALLOW" and not p.ref.dry_run for p in policies)
         self.token_denials = _token_denials(self.deny.rules, pause)
         self.has_shadows = bool(self.shadows)
+        self.remediable = _remediable(self.allow.rules, pause)
 
 
 class RuleTable:

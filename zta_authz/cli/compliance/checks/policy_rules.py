@@ -13,6 +13,7 @@ from zta_authz.policy.rules.dimensions import PEER, ClaimDimension
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rules.fact_clauses import FactClause
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.require_authentication import AuthenticationClause
 from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _attribute(clause: Clause) -> str:
         return f"condition on {', '.join(sorted(clause.condition.variables))}"
     if isinstance(clause, TimeClause):
         return f"time: {clause.times}"
-    if isinstance(clause, BoundClause | MaxAgeClause | FactClause | TrustClause):
+    if isinstance(clause, BoundClause | MaxAgeClause | AuthenticationClause | FactClause | TrustClause):
         return clause.label
     if reads_token(clause):
         return f"verified token: {clause.label}"

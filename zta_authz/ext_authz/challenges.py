@@ -1,0 +1,66 @@
+"""What a denial with a remedy tells the caller: a challenge, or a redirect for browsers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from zta_authz.authn.keys import ASYMMETRIC
+from zta_authz.errors import DENIAL_RESPONSES, Reason
+
+if TYPE_CHECKING:
+    from zta_authz.model.decision import Remedy
+    from zta_authz.model.request import RequestAttributes
+
+_RESPONSE: Final = DENIAL_RESPONSES[Reason.STEP_UP_REQUIRED]
+_SEE_OTHER: Final = 303
+_FOUND: Final = 302
+_HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
+_NO_WEIGHT: Final = frozenset(("q=0", "q=0.0", "q=0.00", "q=0.000"))
+_MAX_ACCEPT: Final = 4096
+
+
+def step_up_challenge(remedy: Remedy) -> str:
+    """The value of `WWW-Authenticate` (RFC 9470, section 3; RFC 9449, section 7.1, for a token bound to a DPoP key).
+
+    Rules accept only `acr` values that need no escaping in a quoted string.
+    """
+    parts = [f'error="{_RESPONSE.bearer_error}"', f'error_description="{_RESPONSE.title}"']
+    if remedy.acr:
+        parts.append(f'acr_values="{" ".join(remedy.acr)}"')
+    if remedy.max_age is not None:
+        parts.append(f'max_age="{remedy.max_age}"')
+    if remedy.dpop:
+        parts.append(f'algs="{" ".join(sorted(ASYMMETRIC))}"')
+    return f"{'DPoP' if remedy.dpop else 'Bearer'} {', '.join(parts)}"
+
+
+def login_redirect(remedy: Remedy, request: RequestAttributes | None) -> tuple[int, str] | None:
+    """The status and the address of the login for a browser; None where the request is not for a page.
+
+    The address gets `acr_values` and `max_age`, named as in OpenID Connect. It contains nothing of the request.
+    """
+    if not remedy.login or request is None or not _accepts_html(request):
+        return None
+    asked = [("acr_values", " ".join(remedy.acr))] if remedy.acr else []
+    if remedy.max_age is not None:
+        asked.append(("max_age", str(remedy.max_age)))
+    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in asked)
+    address, hash_sign, fragment = remedy.login.partition("#")
+    if query:
+        address += ("&" if "?" in address else "?") + query
+    return (_FOUND if request.method in ("GET", "HEAD") else _SEE_OTHER), address + hash_sign + fragment
+
+
+def _accepts_html(request: RequestAttributes) -> bool:
+    """Whether `Accept` names HTML with a weight above 0 (RFC 9110, section 12.5.1). API clients send `*/*`."""
+    return any(_names_html(value) for value in request.headers.all("accept") if len(value) <= _MAX_ACCEPT)
+
+
+def _names_html(accept: str) -> bool:
+    for item in accept.split(","):
+        media, _, parameters = item.partition(";")
+        weights = [part.strip().lower() for part in parameters.split(";")]
+        if media.strip().lower() in _HTML and _NO_WEIGHT.isdisjoint(weights):
+            return True
+    return False
