@@ -234,7 +234,7 @@ def test_a_user_without_a_second_factor_is_challenged_where_the_rule_says_so() -
 @pytest.mark.parametrize(
     "claims",
     [
-        pytest.param({"amr": ["pwd"], "security_violations": 1}, id="other points are missing too"),
+        pytest.param({"amr": ["pwd"], "security_violations": 2}, id="other points are missing too"),
         pytest.param({"amr": ["pwd"], "acr": "phr", "auth_time": int(NOW)}, id="the user has just logged in so"),
     ],
 )

@@ -102,7 +102,7 @@ def read_demand(reader: Reader, node: Node, name: str, more: tuple[str, ...] = (
     if mapping is None:
         return None
     if not any(mapping.get(field) is not None for field in ("level", *COMPONENTS)):
-        reader.fault(mapping, f"`{name}` asks for no trust", "add `level: HIGH` or a component like `device: 80`")
+        reader.fault(mapping, f"`{name}` is empty", "add `level: HIGH` or a component like `device: 80`")
         return None
     components = tuple(
         (component, whole_number(reader, mapping, component, 0, 0, 100) * HUNDREDTHS)
