@@ -1,8 +1,8 @@
 """`require.authentication`: how strongly, by which methods and how recently the user logged in.
 
 The verified token says so by `acr`, `amr` and `auth_time` (OpenID Connect Core, section 2; RFC 9068, section 2.2.1;
-RFC 8176). `auth_time` is compared and never `iat`, because a refreshed token has a new `iat` for the same login. A claim
-that is missing or has another type never satisfies the rule.
+RFC 8176). `auth_time` is compared and never `iat`, because a refreshed token has a new `iat` for the same login. A
+claim that is missing or has another type never satisfies the rule. Challenges ask for such a login (RFC 9470).
 """
 
 from __future__ import annotations
