@@ -19,6 +19,7 @@ OTHER_NAMES = {
 TESTED_THROUGH = {
     "zta_authz/model/device_documents.py": "tests/unit/policy/documents/test_device_inventory.py",
     "zta_authz/facts/databases.py": "tests/unit/facts/test_networks.py",
+    "zta_authz/facts/device_formats.py": "tests/unit/facts/test_device_files.py",
     "zta_authz/facts/files.py": "tests/unit/facts/test_networks.py",
     "zta_authz/policy/cel/fact_variables.py": "tests/unit/policy/rules/test_fact_clauses.py",
     "zta_authz/policy/cel/variable.py": "tests/unit/policy/cel/test_condition.py",

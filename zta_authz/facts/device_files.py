@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.facts.device_formats import READERS, REMOVED
 from zta_authz.model.device_documents import GraceAs, InventoryFormat
 from zta_authz.policy.rules.device_identity import BY_CERTIFICATE, BY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from zta_authz.model.device_documents import InventorySource, Path
     from zta_authz.model.facts import FactValue
 
 MAX_INVENTORY_BYTES: Final = 1024 * 1024 * 1024
 MAX_DEVICES: Final = 500_000
-MAX_LINE: Final = 1024 * 1024
+MAX_RECORDS: Final = 5_000_000
 MAX_TEXT: Final = 256
 MAX_FAULTS: Final = 20
 TOLERATED_SHARE: Final = 100
@@ -31,12 +25,21 @@ TOLERATED_SHARE: Final = 100
 _TRUE: Final = frozenset(("true", "1", "yes", "on", "enabled", "compliant", "on (automatic)", "on (manual)"))
 _FALSE: Final = frozenset(("false", "0", "no", "off", "disabled", "noncompliant", "not_compliant"))
 _GRACE: Final = "ingraceperiod"
+_MAX_INTEGER: Final = 2**63
+_MAX_IDENTIFIER: Final = 2048
+_LATEST: Final = 1e11
+BOOLEANS: Final = frozenset(("managed", "encrypted", "firewall", "antivirus", "compliant"))
+"""Fields that are true, false or unknown, whatever a file says."""
+TEXTS: Final = frozenset(("os", "osVersion"))
 
 
 class Device:
-    """One device. `values` are in the order of the inventory's fields, None for unknown; times are epoch seconds."""
+    """One device. `values` are in the order of the inventory's fields, None for unknown; times are epoch seconds.
 
-    __slots__ = ("conflicting", "device_id", "posture_at", "seen_at", "values")
+    `conflicting`: two records contradict each other. `shared`: another device has the same certificate.
+    """
+
+    __slots__ = ("conflicting", "device_id", "posture_at", "seen_at", "shared", "values")
 
     def __init__(
         self, device_id: str, values: tuple[FactValue | None, ...], posture_at: float | None, seen_at: float | None
@@ -46,6 +49,7 @@ class Device:
         self.posture_at = posture_at
         self.seen_at = seen_at
         self.conflicting = False
+        self.shared = False
 
 
 class DeviceTable:
@@ -62,12 +66,13 @@ class DeviceTable:
 def parse_inventory(path: str, content: bytes, source: InventorySource) -> DeviceTable:
     """The devices in `content`. Raises `SettingsErrors` if the file, or more than a small share of it, is malformed.
 
-    Two records with one id make a device whose facts are conflicting, except in osquery's log, where the newest counts.
+    Two records with one id make a device whose facts are conflicting, except in osquery's log, where the newest value
+    of each field counts.
     """
     builder = _TableBuilder(source)
     faults: list[Fault] = []
     total = bad = 0
-    for line, record in _READERS[source.format](path, content):
+    for line, record in READERS[source.format](path, content):
         total += 1
         problem = record if isinstance(record, str) else builder.add(record)
         if problem:
@@ -76,8 +81,11 @@ def parse_inventory(path: str, content: bytes, source: InventorySource) -> Devic
                 faults.append(Fault(path, line, 1 if line else 0, problem, "correct or remove the record"))
         if len(builder.by_id) > MAX_DEVICES:
             raise SettingsErrors([Fault(path, 0, 0, f"has more than {MAX_DEVICES} devices", "split the inventory")])
+        if total > MAX_RECORDS:
+            raise SettingsErrors([Fault(path, 0, 0, f"has more than {MAX_RECORDS} records", "use a shorter file")])
     if bad * TOLERATED_SHARE > total:
         raise SettingsErrors(faults)
+    builder.finish()
     return DeviceTable(builder.devices, len(builder.by_id), bad)
 
 
@@ -86,48 +94,115 @@ class _TableBuilder:
 
     def __init__(self, source: InventorySource) -> None:
         self._source = source
-        self._newest = source.format is InventoryFormat.OSQUERY
+        self._merged: dict[str, _Merged] | None = {} if source.format is InventoryFormat.OSQUERY else None
         self._interned: dict[tuple[FactValue | None, ...], tuple[FactValue | None, ...]] = {}
         self.devices: dict[str, Device] = {}
-        self.by_id: dict[str, Device] = {}
+        self.by_id: dict[str, Any] = {} if self._merged is None else self._merged
 
-    def add(self, record: Any) -> str:
+    def add(self, record: dict[str, Any]) -> str:
         """Add one record; what is wrong with it, "" if nothing is."""
-        if not isinstance(record, dict):
-            return "a record is not an object"
         source = self._source
         device_id = _at(record, source.id)
-        if not isinstance(device_id, str) or not 0 < len(device_id) <= MAX_TEXT:
-            return f"a record has no id at `{'.'.join(source.id)}`"
-        values = tuple(_value(_at(record, path), source.grace_as) for _, path in source.fields)
-        values = self._interned.setdefault(values, values)
-        device = Device(
-            device_id, values, _time(_at(record, source.posture_time)), _time(_at(record, source.seen_time))
-        )
-        held = self.by_id.get(device_id)
-        if held is not None:
-            if not self._newest:
-                held.conflicting = True
-                return ""
-            if (held.posture_at or 0.0) > (device.posture_at or 0.0):
-                return ""
-        self.by_id[device_id] = self.devices[BY_ID + device_id] = device
-        identifier = _at(record, source.certificate) if source.certificate else None
-        if isinstance(identifier, str) and identifier:
-            self._add_certificate(
-                BY_CERTIFICATE + identifier.strip().replace(":", "").lower()
-                if _is_digest(identifier)
-                else BY_CERTIFICATE + identifier,
-                device,
-            )
+        if isinstance(device_id, int) and not isinstance(device_id, bool) and abs(device_id) < _MAX_INTEGER:
+            device_id = str(device_id)
+        if not isinstance(device_id, str) or not 0 < len(device_id) <= MAX_TEXT or not device_id.isprintable():
+            return f"a record has no id at `{'.'.join(source.id)}`, or one that cannot be printed"
+        posture, seen = _time(_at(record, source.posture_time)), _time(_at(record, source.seen_time))
+        identifier = _identifier(_at(record, source.certificate))
+        if self._merged is not None:
+            merged = self._merged.get(device_id)
+            if merged is None:
+                merged = self._merged[device_id] = _Merged()
+            merged.add(record, source, (posture, seen), identifier)
+            return ""
+        values = tuple(_value(name, _at(record, path), source.grace_as) for name, path in source.fields)
+        self._add_device(device_id, values, posture, seen, identifier)
         return ""
 
-    def _add_certificate(self, identifier: str, device: Device) -> None:
-        held = self.devices.setdefault(identifier, device)
-        if held.device_id != device.device_id:  # two devices with one certificate: neither is known
-            held.conflicting = device.conflicting = True
+    def finish(self) -> None:
+        """Make devices of what was merged."""
+        for device_id, merged in (self._merged or {}).items():
+            values, posture = merged.values(self._source)
+            device = self._add_device(device_id, values, posture, merged.seen, merged.identifier)
+            device.conflicting |= merged.conflicting
+
+    def _add_device(
+        self,
+        device_id: str,
+        values: tuple[FactValue | None, ...],
+        posture: float | None,
+        seen: float | None,
+        identifier: str,
+    ) -> Device:
+        key = BY_ID + device_id
+        device = self.devices.get(key)
+        if device is not None:
+            device.conflicting = True
         else:
-            self.devices[identifier] = device
+            device = Device(device_id, self._interned.setdefault(values, values), posture, seen)
+            self.devices[key] = device
+            if self._merged is None:
+                self.by_id[device_id] = device
+        if identifier:  # also of a second record: what the certificate leads to is conflicting then, not absent
+            held = self.devices.setdefault(BY_CERTIFICATE + identifier, device)
+            if held is not device:  # two devices with one certificate: neither is known
+                held.conflicting = device.conflicting = held.shared = device.shared = True
+        return device
+
+
+class _Merged:
+    """One host of osquery's log. Each result has some of the fields, and the newest value of each field counts."""
+
+    __slots__ = ("_fields", "_identified_at", "identifier", "seen")
+
+    def __init__(self) -> None:
+        self._fields: dict[int, tuple[tuple[float, bool], FactValue | None, bool]] = {}
+        self._identified_at = (-1.0, False)
+        self.identifier = ""
+        self.seen: float | None = None
+
+    def add(
+        self,
+        record: dict[str, Any],
+        source: InventorySource,
+        times: tuple[float | None, float | None],
+        identifier: str,
+    ) -> None:
+        """Add one row. A removed row makes its fields unknown, unless one of the same time was added."""
+        posture, seen = times
+        holds = record.get("action") != REMOVED
+        order = (posture or 0.0, holds)
+        for number, (name, path) in enumerate(source.fields):
+            if not _has(record, path):
+                continue
+            value = _value(name, _at(record, path), source.grace_as) if holds else None
+            held = self._fields.get(number)
+            if held is None or held[0] < order:
+                self._fields[number] = (order, value, False)
+            elif held[0] == order and held[1] != value:
+                self._fields[number] = (order, None, True)
+        if identifier and holds and order >= self._identified_at:
+            self.identifier, self._identified_at = identifier, order
+        if seen is not None:
+            self.seen = seen if self.seen is None else max(self.seen, seen)
+
+    @property
+    def conflicting(self) -> bool:
+        """Whether two rows of one time disagree."""
+        return any(clash for _, _, clash in self._fields.values())
+
+    def values(self, source: InventorySource) -> tuple[tuple[FactValue | None, ...], float | None]:
+        """The values in the order of the fields, and the time of the oldest of them."""
+        held = [self._fields.get(number) for number in range(len(source.fields))]
+        times = [entry[0][0] for entry in held if entry is not None and entry[1] is not None]
+        return tuple(None if entry is None else entry[1] for entry in held), min(times, default=None) or None
+
+
+def _identifier(value: Any) -> str:
+    """What a certificate is compared with, "" if there is none. A digest is written in lower case without colons."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_IDENTIFIER or not value.isprintable():
+        return ""
+    return value.strip().replace(":", "").lower() if _is_digest(value) else value
 
 
 def _is_digest(text: str) -> bool:
@@ -143,22 +218,37 @@ def _at(record: Any, path: Path) -> Any:
     return value
 
 
-def _value(value: Any, grace_as: GraceAs) -> FactValue | None:
-    """A field's value: a boolean by its usual spellings, a whole number, or a short text; None for anything else."""
+def _has(record: Any, path: Path) -> bool:
+    """Whether there is a value at a path, null included."""
+    value = record
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+def _value(name: str, value: Any, grace_as: GraceAs) -> FactValue | None:
+    """A field's value: a boolean by its usual spellings, a whole number, or a short text; None for anything else.
+
+    Fields that are booleans by their name are never a text, and texts never a boolean.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= _MAX_INTEGER:
+            return None
+        value = {0: "0", 1: "1"}.get(value, value) if name not in TEXTS else str(value)
+    if isinstance(value, str) and name not in TEXTS:
+        word = value.strip().lower()
+        if word in _TRUE or word in _FALSE:
+            value = word in _TRUE
+        elif word == _GRACE:
+            value = True if grace_as is GraceAs.COMPLIANT else None
+    if isinstance(value, str):
+        value = value[:MAX_TEXT] if value.isprintable() and name not in BOOLEANS else None
+        return value or None
     if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return {0: False, 1: True}.get(value, value) if abs(value) < 2**63 else None
-    if not isinstance(value, str):
-        return None
-    word = value.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    if word == _GRACE:
-        return True if grace_as is GraceAs.COMPLIANT else None
-    return value[:MAX_TEXT] or None
+        return None if name in TEXTS else value
+    return value if isinstance(value, int) and name not in BOOLEANS else None
 
 
 def _time(value: Any) -> float | None:
@@ -172,74 +262,6 @@ def _time(value: Any) -> float | None:
             except ValueError:
                 return None
             return at.timestamp() if at.tzinfo is not None else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if 0 < value < 1e11 else None
-
-
-# --- formats: each gives (line, record), or (line, what is wrong with it) ---
-
-
-def _json_lines(_: str, content: bytes) -> Iterator[tuple[int, Any]]:
-    decode = msgspec.json.Decoder().decode
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        if len(line) > MAX_LINE:
-            yield number, f"the line has more than {MAX_LINE} bytes"
-            continue
-        try:
-            record = decode(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            yield number, "the line is not JSON"
-            continue
-        yield number, record if isinstance(record, dict) else "a record is not an object"
-
-
-def _json_array(path: str, content: bytes, key: str = "") -> Iterator[tuple[int, Any]]:
-    try:
-        document = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SettingsErrors([Fault(path, 0, 0, f"is not JSON: {error}"[:200], "export it again")]) from error
-    records = document if not key else document.get(key) if isinstance(document, dict) else None
-    if not isinstance(records, list):
-        expected = f"an object with the list `{key}`" if key else "a list of objects"
-        raise SettingsErrors([Fault(path, 0, 0, f"is not {expected}", "correct `source.format`, or export it again")])
-    yield from ((0, record) for record in records)
-
-
-def _fleet(path: str, content: bytes) -> Iterator[tuple[int, Any]]:
-    yield from _json_array(path, content, "hosts")
-
-
-def _csv(path: str, content: bytes) -> Iterator[tuple[int, Any]]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SettingsErrors([Fault(path, 0, 0, "is not UTF-8", "export it as UTF-8")]) from error
-    rows = csv.reader(io.StringIO(text), strict=True)
-    try:
-        header = next(rows, [])
-        if len(set(header)) != len(header) or not header:
-            raise SettingsErrors([Fault(path, 1, 1, "the header row is empty or names a column twice", "correct it")])
-        for row in rows:
-            if not row:
-                continue
-            same = len(row) == len(header)
-            yield (
-                rows.line_num,
-                dict(zip(header, row, strict=True)) if same else "the row has another number of columns",
-            )
-    except csv.Error as error:
-        raise SettingsErrors(
-            [Fault(path, rows.line_num, 1, f"is not CSV: {error}"[:200], "export it again")]
-        ) from error
-
-
-_READERS: Final[dict[InventoryFormat, Callable[[str, bytes], Iterator[tuple[int, Any]]]]] = {
-    InventoryFormat.JSONL: _json_lines,
-    InventoryFormat.OSQUERY: _json_lines,
-    InventoryFormat.JSON: _json_array,
-    InventoryFormat.FLEET: _fleet,
-    InventoryFormat.CSV: _csv,
-}
+    return float(value) if 0 < value < _LATEST else None  # compares exactly: also infinity and integers of any size

@@ -27,17 +27,19 @@ SETTING: Final = "facts.directory"
 
 
 class DeviceTables:
-    """A `DeviceView`. Immutable: the tables by inventory (`namespace/name`)."""
+    """A `DeviceView`. Immutable: by inventory (`namespace/name`) its table, and as what it was read."""
 
     __slots__ = ("tables",)
 
-    def __init__(self, tables: Mapping[str, DeviceTable]) -> None:
+    def __init__(self, tables: Mapping[str, tuple[InventorySource, DeviceTable]]) -> None:
         self.tables = tables
 
-    def find(self, inventory: str, identifier: str) -> Device | None:
-        """The device that `inventory` knows by `identifier`; None where it knows none."""
-        table = self.tables.get(inventory)
-        return None if table is None else table.devices.get(identifier)
+    def find(self, inventory: str, source: InventorySource, identifier: str) -> Device | None:
+        """The device that `inventory`, read as `source`, knows by `identifier`; None where it knows none."""
+        held = self.tables.get(inventory)
+        if held is None or (held[0] is not source and held[0] != source):
+            return None
+        return held[1].devices.get(identifier)
 
 
 class DeviceRefresher:
@@ -57,7 +59,7 @@ class DeviceRefresher:
     @property
     def sizes(self) -> dict[str, int]:
         """The number of devices by inventory."""
-        return {name: table.size for name, table in self._by_name().items()}
+        return {name: table.size for name, (_, table) in self._by_name().items()}
 
     def load(self, inventories: Sequence[DeviceInventory]) -> None:
         """Load the inventories of the first policies. Raises `SettingsErrors` with every fault."""
@@ -156,9 +158,9 @@ class DeviceRefresher:
     def _stamp(self, source: InventorySource) -> Stamp:
         return stamp(os.path.join(self._directory, source.file)) if self._directory else NO_FILE
 
-    def _by_name(self) -> dict[str, DeviceTable]:
+    def _by_name(self) -> dict[str, tuple[InventorySource, DeviceTable]]:
         return {
-            inventory.full_name: self._tables[inventory.source]
+            inventory.full_name: (inventory.source, self._tables[inventory.source])
             for inventory in self._inventories
             if inventory.source in self._tables
         }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zta_authz.model.addresses import Ip
+    from zta_authz.model.device_documents import InventorySource
 
 FactValue = bool | int | str
 _SHOWN: Final = 200
@@ -153,12 +154,20 @@ class DeviceRecord(Protocol):
         """Whether the inventory contradicts itself about it."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether another device has the same certificate."""
+        ...
+
 
 class DeviceView(Protocol):
     """Device inventories in force, loaded before the request. Look-ups do no I/O."""
 
-    def find(self, inventory: str, identifier: str) -> DeviceRecord | None:
-        """The device that `inventory` (`namespace/name`) knows by `identifier`, or None."""
+    def find(self, inventory: str, source: InventorySource, identifier: str) -> DeviceRecord | None:
+        """The device that `inventory` (`namespace/name`) knows by `identifier`, or None.
+
+        A table that was read as anything but `source` has none: its values would be those of other fields.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.devices import LAPTOP, NOW, inventory, record, table
 from zta_authz.errors import SettingsErrors
-from zta_authz.facts import device_files as module
+from zta_authz.facts import device_files as module, device_formats
 from zta_authz.facts.device_files import DeviceTable, parse_inventory
 
 IDENTIFY = "  identify: {tokenClaim: device_id}\n"
@@ -116,7 +116,7 @@ def test_a_fingerprint_is_found_in_any_spelling() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"5", b'"x"', b'{"id": NaN}', b"\xff\xfe", b'{"id": 5}', b'{"id": ""}', b"{}", b"[" * 100_000, b'{"id": "\\ud800"}']
+    "line", [b"{", b"[]", b"5", b'"x"', b'{"id": NaN}', b"\xff\xfe", b'{"id": 5.5}', b'{"id": "a\\u0000"}', b'{"id": "a", "id": "a"}', b'{"id": true}', b'{"id": ""}', b"{}", b"[" * 100_000, b'{"id": "\\ud800"}']
 )  # fmt: skip
 def test_a_few_malformed_records_are_left_out_and_many_refuse_the_file(line: bytes) -> None:
     good = [record(f"d{number}", spiffe="") for number in range(200)]
@@ -129,11 +129,11 @@ def test_a_few_malformed_records_are_left_out_and_many_refuse_the_file(line: byt
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("json", b"{", "is not JSON"), ("json", b"{}", "is not a list of objects"), ("json", b"[1]", "a record is not an object"),
+        ("json", b"{", "is not a list of objects"), ("json", b"[{", "is not JSON"), ("json", b"{}", "is not a list of objects"), ("json", b"[1]", "a record is not an object"),
         ("fleet", b"[]", "is not an object with the list `hosts`"), ("fleet", b'{"hosts": 5}', "is not an object with"),
         ("csv", b"", "the header row is empty"), ("csv", b"a,a\n", "names a column twice"), ("csv", b"\xff", "is not UTF-8"),
         ("csv", b'a\n"x', "is not CSV"), ("csv", b"a\nx,y\n", "another number of columns"), ("csv", b"a\n" + b"x" * 200_000, "is not CSV"),
-        ("json", b"[" * 200_000, "is not JSON"),
+        ("json", b"[" * 200_000, "is nested too deeply"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_shape_is_refused(kind: str, content: bytes, message: str) -> None:
@@ -148,6 +148,96 @@ def test_devices_and_faults_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "MAX_DEVICES", 3)
     with pytest.raises(SettingsErrors, match="has more than 3 devices"):
         table(*(record(f"d{number}") for number in range(4)))
-    monkeypatch.setattr(module, "MAX_LINE", 10)
+    monkeypatch.setattr(module, "MAX_RECORDS", 4)
+    with pytest.raises(SettingsErrors, match="has more than 4 records"):
+        table(*[record("d")] * 6)
+    monkeypatch.setattr(device_formats, "MAX_LINE", 10)
     with pytest.raises(SettingsErrors, match="the line has more than 10 bytes"):
         table(record())
+
+
+OSQUERY = "  source: {file: results.log, format: osquery}\n  fields: {encrypted: columns.encrypted, firewall: columns.firewall}\n"
+
+
+def result(age: float, action: str = "added", **columns: str) -> dict[str, Any]:
+    return {"hostIdentifier": "h", "unixTime": str(int(NOW - age)), "action": action, "columns": columns}
+
+
+def osquery(*results: dict[str, Any]) -> tuple[dict[str, Any], float | None, bool]:
+    found = parsed("\n".join(map(json.dumps, results)), OSQUERY)
+    device = found.devices["id:h"]
+    return fields(found, OSQUERY, "h"), device.posture_at, device.conflicting
+
+
+def test_results_of_several_queries_make_one_device_as_old_as_the_oldest() -> None:
+    found = osquery(result(60, encrypted="1"), result(30, firewall="0"), result(90, encrypted="0"))
+    assert found == ({"encrypted": True, "firewall": False}, NOW - 60, False)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_removed_row_of_a_differential_log_is_not_a_state(turn: int) -> None:
+    rows = (result(60, "removed", encrypted="1"), result(60, "added", encrypted="0"))
+    assert osquery(*rows[::turn])[0] == {"encrypted": False, "firewall": None}
+    assert osquery(result(90, encrypted="1"), result(60, "removed", encrypted="1"))[0]["encrypted"] is None
+
+
+def test_rows_of_one_time_that_disagree_are_conflicting() -> None:
+    assert osquery(result(60, encrypted="1"), result(60, encrypted="0"))[2]
+    assert not osquery(result(60, encrypted="1"), result(60, encrypted="0"), result(30, encrypted="1"))[2]
+
+
+def test_snapshots_and_batches_of_osquery_are_read_row_by_row() -> None:
+    head = {"hostIdentifier": "h", "unixTime": int(NOW - 60)}
+    snapshot = {**head, "action": "snapshot", "snapshot": [{"encrypted": "1"}]}
+    batch = {**head, "diffResults": {"added": [{"firewall": "1"}], "removed": [{"firewall": "0"}]}}
+    assert osquery(snapshot, batch) == ({"encrypted": True, "firewall": True}, NOW - 60, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "read"),
+    [
+        ("managed", "Pending", None), ("managed", 7, None), ("managed", 1, True), ("managed", "off", False),
+        ("osVersion", "1", "1"), ("osVersion", 14, "14"), ("osVersion", True, None), ("os", "on", "on"),
+        ("owner", "ann\x00", None), ("owner", "\ud800", None), ("owner", "yes", True), ("owner", 10**400, None),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_a_boolean_is_never_a_text_nor_the_other_way_round(
+    field: str, value: object, read: object
+) -> None:
+    spec = f"  source: {{file: d, format: json}}\n  id: id\n  fields: {{{field}: s}}\n"
+    assert fields(parsed(json.dumps([{"id": "x", "s": value}]), spec), spec, "x")[field] == read
+
+
+def test_a_key_that_is_written_twice_has_no_value() -> None:
+    line = json.dumps(record()).replace('"enrolled": true', '"enrolled": false, "enrolled": true').encode()
+    names = [name for name, _ in inventory().source.fields]
+    assert dict(zip(names, table(line).devices["id:laptop-1"].values, strict=True))["managed"] is None
+
+
+def test_a_second_record_with_another_certificate_is_no_way_round_the_conflict() -> None:
+    found = table(record(), record(spiffe=LAPTOP + "-b", disk="disabled"))
+    assert found.devices["certificate:" + LAPTOP + "-b"].conflicting
+    assert found.devices["certificate:" + LAPTOP].conflicting
+
+
+def test_a_list_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = [{"uuid": f"\u00e9-{number}", "platform": "\U0001f600", "n": number} for number in range(12)]
+    content = json.dumps({"software": {"id": 1}, "hosts": hosts, "x": 12}, indent=1, ensure_ascii=False).encode()
+    for window in (7, 64, 4096):
+        monkeypatch.setattr(device_formats, "_WINDOW", window)
+        assert parsed(content, "  source: {file: d, format: fleet}\n").size == 12
+        for cut in range(0, len(content), 397):
+            with pytest.raises(SettingsErrors, match=r"f:\d+"):
+                parsed(content[:cut], "  source: {file: d, format: fleet}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"hosts": [], "hosts": []}', b'{"hosts": []} x', b"{}", b'{"x": 1}', b'{"hosts": [],}', b'{"hosts": [{}{}]}', b'{5: 1}', b"\xff",
+        b'{"hosts": [' + b"[" * 100_000, b'{"hosts": [' + b"9" * 5000 + b"]}", b'{"hosts": ["' + b"x" * 5_000_000 + b'"]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_hosts_is_refused(content: bytes) -> None:
+    with pytest.raises(SettingsErrors):
+        parsed(content, "  source: {file: d, format: fleet}\n")

@@ -34,9 +34,9 @@ def of(file: str) -> DeviceInventory:
     return replace(FLEET, source=replace(FLEET.source, file=file))
 
 
-def has(slot: FactSlot, device: str) -> bool:
+def has(slot: FactSlot, device: str, inventory: DeviceInventory = FLEET) -> bool:
     view = slot.views.devices
-    return view is not None and view.find("default/fleet", "id:" + device) is not None
+    return view is not None and view.find("default/fleet", inventory.source, "id:" + device) is not None
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_inventories_of_new_policies_are_loaded_and_old_ones_go(file: Path
     assert not has(slot, "a")
     write(file.parent / "other.jsonl", "z")
     await devices.refresh()
-    assert has(slot, "z")
+    assert has(slot, "z", of("other.jsonl"))
     devices.follow([])
     assert slot.views.devices is None
 
@@ -124,3 +124,11 @@ def test_a_bad_file_at_the_start_is_a_fault(file: Path) -> None:
     spoil(file)
     with pytest.raises(SettingsErrors, match="the line is not JSON"):
         DeviceRefresher(str(file.parent), FactSlot(), lambda _: None).load([FLEET])
+
+
+def test_policies_that_read_other_fields_never_get_a_table_of_these(file: Path) -> None:
+    slot = FactSlot()
+    DeviceRefresher(str(file.parent), slot, lambda _: None).load([FLEET])
+    swapped = replace(FLEET, source=replace(FLEET.source, fields=tuple(reversed(FLEET.source.fields))))
+    equal = replace(FLEET, source=replace(FLEET.source))
+    assert (has(slot, "a", swapped), has(slot, "a", equal)) == (False, True)

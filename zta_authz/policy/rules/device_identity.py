@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.claims import claim_at
 from zta_authz.model.device_documents import CertificateKey
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, Unknown, known
-from zta_authz.model.identity import PeerTrust
+from zta_authz.model.identity import Binding, PeerTrust
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 
 if TYPE_CHECKING:
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import DeviceRecord, DeviceView
+    from zta_authz.model.identity import Identity
     from zta_authz.policy.rules.inputs import Inputs
 
 CLOCK_SKEW: Final = 300.0
@@ -41,8 +42,10 @@ class InventoryDevices:
         if certified is not None:
             if claimed and claimed != certified.device_id:
                 return self._conflicting()
+            if certified.shared:  # which of them it is, nobody knows
+                return self._conflicting()
             return self._facts(certified, "certificate", inputs.now)
-        device = devices.find(name, BY_ID + claimed) if claimed else None
+        device = self._find(devices, BY_ID + claimed) if claimed else None
         return DeviceFacts(inventory=name) if device is None else self._facts(device, "token", inputs.now)
 
     def _by_certificate(self, inputs: Inputs, devices: DeviceView) -> DeviceRecord | None:
@@ -54,14 +57,17 @@ class InventoryDevices:
         else:
             identifier = "" if peer.spiffe_id is None else str(peer.spiffe_id)
         prefix = BY_CERTIFICATE if self.inventory.source.certificate else BY_ID
-        return devices.find(self.inventory.full_name, prefix + identifier) if identifier else None
+        return self._find(devices, prefix + identifier) if identifier else None
+
+    def _find(self, devices: DeviceView, identifier: str) -> DeviceRecord | None:
+        return devices.find(self.inventory.full_name, self.inventory.source, identifier)
 
     def _claimed(self, inputs: Inputs) -> str:
         """The device that the token names, "" if it names none or is not bound to its presenter."""
         path = self.inventory.token_claim
         if not path or inputs.claims is None:
             return ""
-        if inputs.identity.binding is None and not self.inventory.accept_unbound:
+        if not self.inventory.accept_unbound and not _is_bound(inputs.identity):
             return ""
         value = claim_at(inputs.claims, path)
         return value if isinstance(value, str) else ""
@@ -85,6 +91,13 @@ class InventoryDevices:
         name = self.inventory.full_name
         fields = {field: Fact(None, Unknown.CONFLICTING, None, name) for field, _ in self.inventory.source.fields}
         return DeviceFacts("", "", name, fields)
+
+
+def _is_bound(identity: Identity) -> bool:
+    """Whether a key binds the token to its presenter. A SPIFFE ID in the proxy's words is not a key."""
+    if identity.binding is Binding.SPIFFE_ID:
+        return identity.peer is not None and identity.peer.trust is PeerTrust.CERTIFICATE
+    return identity.binding is not None
 
 
 def _age_problem(at: float | None, now: float, max_age: float) -> Unknown | None:

@@ -20,6 +20,7 @@ from zta_authz.policy.rules.fact_values import (
     corporate,
     country,
     reputation,
+    system_name,
     version_parts,
 )
 from zta_authz.policy.yaml.nodes import Mapping, Scalar
@@ -168,7 +169,7 @@ def _os_at_least(reader: Reader, node: Node, label: str) -> list[FactClause]:
         if parts is None or not re.fullmatch(r"[0-9.]+", text):
             reader.fault(node, f"`{text}` in `{label}` is not a version", 'write numbers with dots, like "26.1"')
         else:
-            versions.append((system.lower(), parts))
+            versions.append((system_name(system), parts))
     if not versions:
         return []
     shown = ", ".join(f"{system} {'.'.join(map(str, parts)) or '0'}" for system, parts in versions)

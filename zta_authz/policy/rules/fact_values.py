@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 LAST_SEEN: Final = "lastSeen"
 """The device's field with the time of its last report, in seconds since the epoch."""
 _CLOCK_SKEW: Final = 300.0
-_VERSION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,7}")
+_VERSION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){1,7}")
+_WHOLE_VERSION: Final = re.compile(r"[0-9]{1,9}")
+_SYSTEMS: Final = {"darwin": "macos", "mac os x": "macos", "microsoft windows": "windows"}
+"""Other names of operating systems: osquery and Fleet report `darwin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +71,27 @@ class OsAtLeast:
         for fact in (system, version):
             if fact.unknown:
                 return fact
-        least = dict(self.versions).get(str(system.value).lower())
-        parts = version_parts(str(version.value))
+        name, text = system_name(str(system.value)), str(version.value)
+        least, parts = dict(self.versions).get(name), version_parts(text)
         if least is None or parts is None:
             return Fact(source=system.source)
+        if name == "windows" and len(least) > 1 and _VERSION.search(text) is None:
+            return Fact(source=version.source)  # the 11 of `Windows 11` says nothing about 10.0.22631
         return known(parts >= least, version.observed_at, version.source)
 
 
+def system_name(text: str) -> str:
+    """An operating system's name as it is compared: in lower case, `macos` also for `darwin`."""
+    name = text.strip().lower()
+    return _SYSTEMS.get(name, name)
+
+
 def version_parts(text: str) -> tuple[int, ...] | None:
-    """The first dotted number in a version, without zeros at its end: `macOS 26.1.0` is (26, 1). None without one."""
-    match = _VERSION.search(text[:200])
+    """The version in a text, without zeros at its end: `macOS 26.1.0` is (26, 1). None without one.
+
+    It is the first dotted number (`Windows 11 Pro 10.0.22631`), else the first number (`CentOS Linux 7`).
+    """
+    match = _VERSION.search(text[:200]) or _WHOLE_VERSION.search(text[:200])
     if match is None:
         return None
     parts = [int(part) for part in match.group().split(".")]

@@ -37,7 +37,7 @@ def identified(
     token = None if claims is None else Token("https://i", "u", claims)
     identity = Identity(caller, token, (token,) if token else (), binding=binding)
     inputs = Inputs(request(headers=headers), identity, Options(), now)
-    view = DeviceTables({"default/fleet": table(*records, spec=spec)})
+    view = DeviceTables({"default/fleet": (inventory(spec).source, table(*records, spec=spec))})
     return InventoryDevices(inventory(spec)).identify(inputs, view)
 
 
@@ -66,7 +66,7 @@ def test_a_fingerprint_may_identify_it() -> None:
 
 @pytest.mark.parametrize("binding", list(Binding))
 def test_a_bound_tokens_claim_identifies_it(binding: Binding) -> None:
-    facts = identified(record(), claims={"device_id": "laptop-1"}, binding=binding)
+    facts = identified(record(spiffe=""), caller=peer(), claims={"device_id": "laptop-1"}, binding=binding)
     assert (facts.device_id, facts.identified_by) == ("laptop-1", "token")
 
 
@@ -116,3 +116,15 @@ def test_what_is_known_of_a_device_ages(changes: dict[str, Any], now: float, sta
 
 def test_a_device_that_the_inventory_has_twice_is_conflicting() -> None:
     assert states(identified(record(), record(), caller=peer())) == {"conflicting"}
+
+
+def test_a_token_bound_to_a_name_that_the_proxy_asserts_is_not_bound_to_a_key() -> None:
+    claims = {"device_id": "laptop-1"}
+    caller = peer(trust=PeerTrust.PROXY, digest=None)
+    assert identified(record(), caller=caller, claims=claims, binding=Binding.SPIFFE_ID).device_id == ""
+    assert identified(record(), caller=caller, claims=claims, binding=Binding.DPOP).device_id == "laptop-1"
+
+
+def test_a_certificate_of_two_devices_names_neither() -> None:
+    facts = identified(record("a"), record("b"), caller=peer())
+    assert (facts.device_id, states(facts)) == ("", {"conflicting"})

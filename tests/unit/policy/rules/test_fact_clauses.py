@@ -147,11 +147,24 @@ def test_a_time_that_is_none_is_unknown(value: bool | str) -> None:
     ("text", "parts"),
     [
         ("26.1", (26, 1)), ("26.1.0", (26, 1)), ("macOS 26.10", (26, 10)), ("Ubuntu 22.04.4 LTS", (22, 4, 4)),
-        ("10.0.22631.4460", (10, 0, 22631, 4460)), ("0", ()), ("rolling", None), ("", None), ("9" * 300, (999999999,)),
+        ("10.0.22631.4460", (10, 0, 22631, 4460)), ("0", ()), ("rolling", None), ("Windows 11 Pro 23H2 10.0.22631.1", (10, 0, 22631, 1)),
+        ("CentOS Linux 7", (7,)), ("macOS 10.15 (19.6)", (10, 15)), ("", None), ("9" * 300, (999999999,)),
     ],
 )  # fmt: skip
 def test_versions_compare_number_by_number(text: str, parts: tuple[int, ...] | None) -> None:
     assert version_parts(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "holds"),
+    [
+        ("darwin", "macOS 26.1", True), ("darwin", "macOS 26.0.9", False), ("windows", "Windows 11 Pro 10.0.22631.2", True),
+        ("Windows", "Windows 11 Pro 10.0.19045", False), ("windows", "Windows 11 Enterprise 22H2", False), ("windows", "12", False),
+    ],
+)  # fmt: skip
+def test_a_marketing_name_never_passes_for_a_build_and_darwin_is_macos(system: str, version: str, holds: bool) -> None:
+    facts = replace(FACTS, device=replace(DEVICE, fields={"os": known(system), "osVersion": known(version)}))
+    assert allowed('{device: {osAtLeast: {macOS: "26.1", Windows: "10.0.22631"}}}', facts) == holds
 
 
 WHEN = "  action: {action}\n  rules: [{{when: [{{key: {key}, {side}: [{value}]}}]}}]\n"
