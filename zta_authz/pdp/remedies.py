@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     WouldAllow = Callable[[Inputs], bool]
 
 MAX_CANDIDATES: Final = 16
-MAX_TRIALS: Final = 8
+MAX_TRIALS: Final = 4
 MAX_CHALLENGES: Final = 8
 """Challenges for one login and one rule; the client's further requests get a plain 403."""
 QUIET_SECONDS: Final = 600.0

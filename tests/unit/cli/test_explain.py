@@ -472,3 +472,34 @@ def test_a_refused_token_is_shown_with_its_issuer_and_whether_it_was_verified(
     files = ["--policies", str(tmp_path / "policies.yaml"), "--request", str(tmp_path / "request.yaml")]
     assert main(["explain", *files, *AT]) == 1
     assert f"refused: issuer `https://iss`, subject `ann` ({how})" in capsys.readouterr().out
+
+
+FRESH = {
+    "apiVersion": "zta.dev/v1",
+    "kind": "AccessPolicy",
+    "metadata": {"name": "fresh", "namespace": "default"},
+    "spec": {"rules": [{"require": {"authentication": {"acr": ["phr"], "maxAge": "5m", "login": "/login"}}}]},
+}
+
+
+def test_the_challenge_that_the_caller_gets_is_shown(explain: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"claims": {**ANN, "acr": "pwd"}}
+    status, answer = explain(asked, FRESH, arguments=tuple(AT))
+    assert (status, answer["reason"]) == (1, "step_up_required")
+    assert answer["remedy"] == {
+        "policy": "default/fresh",
+        "rule": 0,
+        "acr": ["phr"],
+        "maxAge": 300,
+        "login": "/login",
+        "trustComponents": [],
+        "disclosed": False,
+    }
+    assert answer["nearest"][0]["failed"] == [
+        "require.authentication: saw acr `pwd`, no `auth_time`, rule has acr `phr`, auth_time at most `300 s` ago"
+    ]
+    main(["explain", "--policies", "policies.yaml", "--request", "request.yaml", *AT])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "a Bearer challenge with acr_values phr, max_age 300; browsers are sent to /login" in text
+    allowed = explain({"claims": {**ANN, "acr": "phr", "auth_time": int(NOW)}}, FRESH, arguments=tuple(AT))[1]
+    assert (allowed["verdict"], allowed["remedy"]) == ("allow", None)

@@ -310,3 +310,28 @@ def test_watching_runs_again_after_a_change_even_if_the_policies_had_faults(writ
         assert next(line for line in process.stdout if "tests:" in line) == "1 tests: 1 passed, 0 failed\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
+
+
+def test_a_challenge_can_be_expected(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fresh = {
+        "apiVersion": "zta.dev/v1",
+        "kind": "AccessPolicy",
+        "metadata": {"name": "fresh", "namespace": "default"},
+        "spec": {"rules": [{"require": {"authentication": {"acr": ["phr"]}}}]},
+    }
+    Path("policies.yaml").write_text(json.dumps(fresh))
+    refund = {"name": "refund", "request": {"claims": {"iss": "https://i", "sub": "ann", "acr": "pwd"}}}
+    write({**refund, "expect": {"deny": "step_up_required", "acr": ["phr"]}})
+    assert main(["test", "."]) == 0
+    for wrong in ({"deny": "trust_too_low"}, {"deny": "step_up_required", "acr": ["phrh"]}, {"verdict": "allow"}):
+        write({**refund, "expect": wrong})
+        assert main(["test", "."]) == 1
+    capsys.readouterr()
+    for faulty, message in (
+        ({"deny": "step_up_required", "verdict": "deny"}, "both `deny` and `verdict`"),
+        ({"deny": "allow_policy"}, "unknown reason `allow_policy`"),
+        ({"acr": ["phr"]}, "expect has no `verdict`"),
+    ):
+        write({**refund, "expect": faulty})
+        assert main(["test", "."]) == 2
+        assert message in capsys.readouterr().err

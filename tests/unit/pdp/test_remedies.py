@@ -12,16 +12,27 @@ from tests.support.trust import MEASURED, MODEL, NETWORK, NOW
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import Reason
 from zta_authz.ext_authz.response import ResponseEncoder
+from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.facts import NO_FACTS, FactViews
 from zta_authz.model.identity import ANONYMOUS, Binding
+from zta_authz.model.options import Options
 from zta_authz.pdp.decide import Caller, decide
-from zta_authz.pdp.remedies import MAX_CHALLENGES, QUIET_SECONDS, REMEMBERED_LOGINS, ChallengeMemory
+from zta_authz.pdp.remedies import (
+    MAX_CANDIDATES,
+    MAX_CHALLENGES,
+    MAX_TRIALS,
+    QUIET_SECONDS,
+    REMEMBERED_LOGINS,
+    ChallengeMemory,
+    candidates,
+    with_remedy,
+)
+from zta_authz.policy.rules.inputs import Inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zta_authz.model.addresses import Ip
-    from zta_authz.model.decision import Decision
     from zta_authz.model.facts import NetworkFacts
     from zta_authz.model.identity import Identity
     from zta_authz.model.request import RequestAttributes
@@ -318,3 +329,38 @@ def test_the_memory_of_challenges_is_bounded() -> None:
 
 def test_a_denial_without_remediable_rules_examines_nothing() -> None:
     assert snapshot(policy("  rules: [{to: [{operation: {paths: [/a]}}]}]\n")).table.default_view.remediable is None
+
+
+def test_the_search_is_bounded_in_rules_and_in_repeated_decisions() -> None:
+    values = ", ".join(f"v{n}" for n in range(16))
+    rule = f"  - {{require: {{authentication: {{acr: [{values}]}}}}}}\n"
+    excluding = "  action: DENY\n  rules: [{when: [{key: 'request.auth.claims[acr]', values: ['v*']}]}]\n"
+    view = snapshot(policy("  rules:\n" + rule * 100), policy(excluding, "d")).table.default_view
+    assert view.remediable is not None
+    decisions: list[Inputs] = []
+
+    def refuse(inputs: Inputs) -> bool:
+        decisions.append(inputs)
+        return False
+
+    inputs = Inputs(REFUND, user(), Options(), NOW)
+    denial = Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY)
+    assert with_remedy(denial, view.remediable, inputs, refuse) is denial
+    assert len(decisions) == MAX_TRIALS
+    assert len(list(candidates(view.remediable, inputs))) == MAX_CANDIDATES
+
+
+def test_repeated_decisions_share_the_budget_of_one_request() -> None:
+    view = snapshot(policy(REFUNDS)).table.default_view
+    assert view.remediable is not None
+    inputs = Inputs(REFUND, user(), Options(), NOW)
+    inputs.conditions.units = 1000
+    left: list[int] = []
+
+    def spend(again: Inputs) -> bool:
+        left.append(again.conditions.units)
+        again.conditions.units -= 400
+        return False
+
+    with_remedy(Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY), view.remediable, inputs, spend)
+    assert left == [1000, 600]
