@@ -60,10 +60,19 @@ class TrustDemand:
     level: TrustLevel = TrustLevel.DENY
     components: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it demands anything."""
+        return self.level > TrustLevel.DENY or bool(self.components)
+
     def unmet(self, assessment: TrustAssessment) -> tuple[str, ...]:
         """The names of what `assessment` does not reach: `level`, or a component's name."""
         low = tuple(name for name, least in self.components if assessment.components.get(name, 0) < least)
         return ("level", *low) if assessment.level < self.level else low
+
+
+CLASSES: Final = ("public", "internal", "confidential", "restricted")
+"""The classes of resources, from the least sensitive to the most."""
 
 
 @dataclass(frozen=True, slots=True)

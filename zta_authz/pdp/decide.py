@@ -14,6 +14,7 @@ from zta_authz.errors import Reason, Refused, quoted
 from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
+from zta_authz.pdp.demand import ALLOWED, meet_demand
 from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, path_ambiguity, plain_authority, plain_method
 from zta_authz.pdp.remedies import with_remedy
 from zta_authz.policy.rules.extra_clauses import ConditionClause
@@ -186,15 +187,23 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
         return decision if matched_inputs is inputs else _for_another_token(decision, inputs)
     rule = view.allow.first(inputs)
     if rule is not None:
-        return _decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows)
+        return _with_demand(_decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows), inputs)
     if default_allow and not view.has_allow:
-        return Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity, shadows=shadows)
+        allow = Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity, shadows=shadows)
+        return _with_demand(allow, inputs)
     return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity, shadows=shadows)
+
+
+def _with_demand(allow: Decision, inputs: Inputs) -> Decision:
+    """`allow`, or its denial if the class of the resource demands more trust."""
+    return meet_demand(allow, inputs) if inputs.open_facts.classifies else allow
 
 
 def _would_allow(view: WorkloadView, inputs: Inputs) -> bool:
     """Whether a request that no rule has matched would be allowed with these inputs."""
-    return _first_denial(view, inputs) is None and view.allow.first(inputs) is not None
+    if _first_denial(view, inputs) is not None or view.allow.first(inputs) is None:
+        return False
+    return not inputs.open_facts.classifies or meet_demand(ALLOWED, inputs).allowed
 
 
 def _first_denial(view: WorkloadView, inputs: Inputs) -> tuple[Rule, Inputs] | None:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault
 from zta_authz.model.changed_headers import TRUST_HEADERS
+from zta_authz.policy.classification import CompiledClassification
 from zta_authz.policy.rules.device_identity import InventoryDevices
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactModels
 from zta_authz.trust.compile import compile_trust_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.documents import Position, Selector
     from zta_authz.model.options import Options, Workload
-    from zta_authz.policy.documents.spec import DocumentSet
+    from zta_authz.policy.documents.spec import DocumentSet, PolicySpec
     from zta_authz.policy.rules.fact_reader import ModelTable
+    from zta_authz.policy.rules.rule import Rule
     from zta_authz.trust.assessment import CompiledTrustModel
 
 MAX_SELECTIONS: Final = 1024
@@ -33,10 +35,12 @@ class CompiledModels:
         self,
         trust: Sequence[tuple[Selector, CompiledTrustModel]],
         devices: Sequence[tuple[Selector, InventoryDevices]],
+        classifications: Sequence[tuple[Selector, CompiledClassification]],
         options: Options,
     ) -> None:
         self._trust = tuple(trust)
         self._devices = tuple(devices)
+        self._classifications = tuple(classifications)
         self._root = options.root_namespace
         self._selected: BoundedCache[_Key, FactModels] = BoundedCache(MAX_SELECTIONS)
 
@@ -80,13 +84,21 @@ def specificity(selector: Selector, root: str) -> tuple[bool, int]:
     return selector.namespace != root, len(selector.labels)
 
 
-def compile_models(documents: DocumentSet, options: Options, faults: list[Fault]) -> ModelTable:
-    """Every model of `documents`. What is wrong goes to `faults`."""
+def compile_models(
+    documents: DocumentSet, options: Options, faults: list[Fault], rules_of: Callable[[PolicySpec], tuple[Rule, ...]]
+) -> ModelTable:
+    """Every model of `documents`; `rules_of` compiles the rules of classifications. Errors go to `faults`."""
     _refuse_ties("TrustModel", documents.trust_models, faults)
     _refuse_ties("DeviceInventory", documents.inventories, faults)
+    _refuse_ties("ResourceClassification", documents.classifications, faults)
     trust = [(spec.selector, compile_trust_model(spec, faults)) for spec in documents.trust_models]
     devices = [(inventory.selector, InventoryDevices(inventory)) for inventory in documents.inventories]
-    return CompiledModels(trust, devices, options) if trust or devices else NO_MODEL_TABLE
+    classes = [
+        (spec.selector, CompiledClassification(spec, rules_of(spec.policy))) for spec in documents.classifications
+    ]
+    if not (trust or devices or classes):
+        return NO_MODEL_TABLE
+    return CompiledModels(trust, devices, classes, options)
 
 
 class _Selected(Protocol):

@@ -82,7 +82,7 @@ def compile_snapshot(
         api_keys=documents.api_keys,
         warnings=warnings,
     )
-    models = compile_models(documents, options, faults)
+    models = compile_models(documents, options, faults, compiler.rules_of)
     if faults:
         raise DocumentErrors(faults)
     table = compiler.table(compile_acr_levels(documents.issuer_policies))

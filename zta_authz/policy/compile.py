@@ -43,6 +43,10 @@ class TableCompiler:
         """Compile one policy. Errors become faults of its reader."""
         self._compiled.append(self._policy(spec))
 
+    def rules_of(self, spec: PolicySpec) -> tuple[Rule, ...]:
+        """Compile the rules of a document that decides nothing. Errors become faults of its reader."""
+        return self._policy(spec).rules
+
     def table(self, acr_levels: Mapping[str, Mapping[str, int]] = NO_LEVELS) -> RuleTable:
         """The table of all policies, in order of `namespace/name`. Don't use it if there were faults.
 

@@ -158,6 +158,11 @@ def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> Rul
     return rule
 
 
+def read_operations(reader: Reader, node: Node) -> list[list[FieldSpec]]:
+    """Read a `to` section, for documents that are not policies."""
+    return _parties(reader, node, "to", "operation", _OPERATION_FIELDS)
+
+
 def _parties(
     reader: Reader, node: Node, section: str, name: str, fields: dict[str, tuple[str, bool]]
 ) -> list[list[FieldSpec]]:

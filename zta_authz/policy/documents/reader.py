@@ -15,6 +15,7 @@ from zta_authz.policy.documents.authorization_policy import read_authorization_p
 from zta_authz.policy.documents.credentials import read_api_key_set, read_issuer_policy
 from zta_authz.policy.documents.device_inventory import read_device_inventory
 from zta_authz.policy.documents.foreign import HeadingFault, check_unknown_kind, is_foreign, may_hold_documents
+from zta_authz.policy.documents.resource_classification import read_resource_classification
 from zta_authz.policy.documents.revocation_list import read_revocation_list
 from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentHeader, DocumentSet
 from zta_authz.policy.documents.trust_model import read_trust_model
@@ -47,6 +48,7 @@ KINDS: dict[tuple[str, str], Callable[[DocumentHeader, DocumentSet, list[Fault]]
     (ZTA_VERSION, "ApiKeySet"): read_api_key_set,
     (ZTA_VERSION, "TrustModel"): read_trust_model,
     (ZTA_VERSION, "DeviceInventory"): read_device_inventory,
+    (ZTA_VERSION, "ResourceClassification"): read_resource_classification,
 }
 
 

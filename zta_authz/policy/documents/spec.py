@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import (
         ApiKeySet,
         IssuerPolicy,
+        Position,
         RequestAuthentication,
         RevocationList,
         Selector,
         TrustBundle,
     )
+    from zta_authz.model.trust import TrustDemand
     from zta_authz.model.trust_documents import TrustModelSpec
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.response_template import ResponseTemplate
@@ -91,6 +93,39 @@ class PolicySpec:
         return f"{self.namespace}/{self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class ClassRule:
+    """What the rule of the same number in the policy gives: a class of `CLASSES`, and the cost of one operation."""
+
+    class_name: str
+    cost: int = 1
+
+
+@dataclass(slots=True)
+class ClassificationSpec:
+    """One document. `policy` has its rules, as an ALLOW policy's; `given` says what each of them gives."""
+
+    policy: PolicySpec
+    given: list[ClassRule]
+    default: str
+    demands: dict[str, TrustDemand] = field(default_factory=dict)
+
+    @property
+    def selector(self) -> Selector:
+        """Which workloads it is for."""
+        return self.policy.selector
+
+    @property
+    def position(self) -> Position:
+        """Where it is."""
+        return self.policy.reader.position(self.policy.node)
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        return self.policy.full_name
+
+
 @dataclass(slots=True)
 class DocumentSet:
     """The documents of all sources."""
@@ -103,6 +138,7 @@ class DocumentSet:
     api_keys: list[ApiKeySet] = field(default_factory=list)
     trust_models: list[TrustModelSpec] = field(default_factory=list)
     inventories: list[DeviceInventory] = field(default_factory=list)
+    classifications: list[ClassificationSpec] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
     """Documents that are skipped, and why."""
 

@@ -142,12 +142,13 @@ class FactReader:
 class FactOpener:
     """Opens the facts of a request: the models that select its workload, with the views in force."""
 
-    __slots__ = ("_models", "_views", "assesses")
+    __slots__ = ("_models", "_views", "assesses", "classifies")
 
     def __init__(self, models: FactModels = NO_MODELS, views: FactViews = NO_FACTS) -> None:
         self._models = models
         self._views = views
         self.assesses = models.trust is not None
+        self.classifies = models.classifier is not None
 
     def __call__(self, inputs: Inputs) -> FactReader:
         """The reader of `inputs`' facts."""

@@ -65,6 +65,11 @@ class OpenFacts(Protocol):
         """Whether an allowed request is assessed by a trust model, whether or not a rule asks."""
         ...
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the resource's class may demand something of an allowed request."""
+        ...
+
     def __call__(self, inputs: Any) -> RequestFacts:
         """The facts of `inputs`, an `Inputs`."""
         ...
@@ -74,6 +79,7 @@ class _OpenNoFacts:
     """Opens the facts of any request where nothing says anything."""
 
     assesses = False
+    classifies = False
 
     def __call__(self, inputs: object) -> RequestFacts:
         """All absent."""

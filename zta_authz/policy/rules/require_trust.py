@@ -65,8 +65,13 @@ class TrustClause:
     @property
     def expected(self) -> str:
         """The demand."""
-        level = (f"level {self.demand.level.name}",) if self.demand.level else ()
-        return "at least " + ", ".join((*level, *(f"{name} {points(least)}" for name, least in self.demand.components)))
+        return demand_text(self.demand)
+
+
+def demand_text(demand: TrustDemand) -> str:
+    """A demand for an operator: `at least level HIGH, device 80`."""
+    level = (f"level {demand.level.name}",) if demand.level else ()
+    return "at least " + ", ".join((*level, *(f"{name} {points(least)}" for name, least in demand.components)))
 
 
 def describe(assessment: TrustAssessment, demand: TrustDemand) -> str:
