@@ -17,6 +17,8 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/pdp/demand.py": "tests/unit/policy/test_classification.py",
+    "zta_authz/policy/documents/resource_classification.py": "tests/unit/policy/test_classification.py",
     "zta_authz/model/device_documents.py": "tests/unit/policy/documents/test_device_inventory.py",
     "zta_authz/facts/databases.py": "tests/unit/facts/test_networks.py",
     "zta_authz/facts/device_formats.py": "tests/unit/facts/test_device_files.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tests.fakes.facts import FixedFacts
+from tests.fakes.facts import FixedFacts, FixedOpener
 from tests.support.policies import identity, request, snapshot
 from zta_authz.model.facts import DeviceFacts, NetworkFacts, known
 from zta_authz.model.options import Options
@@ -50,4 +50,4 @@ def inputs(
     found = DeviceFacts("laptop-1" if device is not None else "", "certificate", "default/fleet", fields)
     facts = FixedFacts(network, found, resource_class=ResourceClass(resource) if resource else None)
     caller = identity(claims=user) if user is not None else identity()
-    return Inputs(request(), replace(caller), Options(), now, None, lambda _: facts)
+    return Inputs(request(), replace(caller), Options(), now, None, FixedOpener(facts))

@@ -65,7 +65,9 @@ class CompiledModels:
         models = self._selected[key]
         if models is None:
             models = FactModels(
-                self._most_specific(self._devices, workload), self._most_specific(self._trust, workload)
+                self._most_specific(self._devices, workload),
+                self._most_specific(self._trust, workload),
+                self._most_specific(self._classifications, workload),
             )
             self._selected.put(key, models)
         return models

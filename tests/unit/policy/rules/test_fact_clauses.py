@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fakes.facts import FixedFacts
+from tests.fakes.facts import FixedFacts, FixedOpener
 from tests.support.policies import faults, identity, request, snapshot
 from zta_authz.errors import Reason
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unknown, describe, known
@@ -49,7 +49,7 @@ FACTS = FixedFacts(NETWORK, DEVICE, TRUST, ResourceClass("internal", source="def
 
 
 def inputs(facts: FixedFacts = FACTS) -> Inputs:
-    return Inputs(request(), identity(), Options(), NOW, None, lambda _: facts)
+    return Inputs(request(), identity(), Options(), NOW, None, FixedOpener(facts))
 
 
 def decided(spec: str, facts: FixedFacts = FACTS) -> Decision:
