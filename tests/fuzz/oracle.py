@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
 
-_BY_RULES = (Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT, Reason.DENY_POLICY, Reason.NO_MATCHING_POLICY)
+_BY_RULES = (
+    Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT, Reason.DENY_POLICY, Reason.NO_MATCHING_POLICY, Reason.STEP_UP_REQUIRED,
+    Reason.TRUST_TOO_LOW,
+)  # fmt: skip
 _SEGMENTS_DROPPED = ("", ".")
 
 
