@@ -33,6 +33,7 @@ from zta_authz.policy.rules.dimensions import (
 from zta_authz.policy.rules.extra_clauses import TimeClause
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
+from zta_authz.policy.rules.require_authentication import AuthenticationClause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -149,7 +150,7 @@ def _is_known(recorded: RecordedDecision, clause: Clause, inputs: Inputs) -> boo
             return True
         case BoundClause():
             return "binding" in recorded.fields
-        case MaxAgeClause():
+        case MaxAgeClause() | AuthenticationClause():
             return not has_token and not unknown & _OF_TOKEN
     return False
 
