@@ -18,6 +18,7 @@ _FOUND: Final = 302
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 _NO_WEIGHT: Final = frozenset(("q=0", "q=0.0", "q=0.00", "q=0.000"))
 _MAX_ACCEPT: Final = 4096
+_MAX_RETURN_PATH: Final = 1024
 
 
 def step_up_challenge(remedy: Remedy) -> str:
@@ -38,7 +39,8 @@ def step_up_challenge(remedy: Remedy) -> str:
 def login_redirect(remedy: Remedy, request: RequestAttributes | None) -> tuple[int, str] | None:
     """The status and the address of the login for a browser; None where the request is not for a page.
 
-    The address gets `acr_values` and `max_age`, named as in OpenID Connect. It contains nothing of the request.
+    The address gets `acr_values` and `max_age`, named as in OpenID Connect, and `{path}` in it becomes the path of the
+    request. It contains nothing else of the request.
     """
     if not remedy.login or request is None or not _accepts_html(request):
         return None
@@ -47,9 +49,19 @@ def login_redirect(remedy: Remedy, request: RequestAttributes | None) -> tuple[i
         asked.append(("max_age", str(remedy.max_age)))
     query = "&".join(f"{name}={quote(value, safe='')}" for name, value in asked)
     address, hash_sign, fragment = remedy.login.partition("#")
+    if "{path}" in address:
+        address = address.replace("{path}", quote(_return_path(request), safe=""))
     if query:
         address += ("&" if "?" in address else "?") + query
     return (_FOUND if request.method in ("GET", "HEAD") else _SEE_OTHER), address + hash_sign + fragment
+
+
+def _return_path(request: RequestAttributes) -> str:
+    """The path and query to return to after the login; `/` where a login page could read it as another host."""
+    path = request.path
+    fits = request.method in ("GET", "HEAD") and len(path) <= _MAX_RETURN_PATH
+    plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isascii() and path.isprintable()
+    return path if fits and plain else "/"
 
 
 def _accepts_html(request: RequestAttributes) -> bool:

@@ -133,7 +133,8 @@ class ResponseEncoder:
 
     def _deny(self, decision: Decision, decision_id: str, request: RequestAttributes | None) -> bytes:
         deny = _denial(decision, request)
-        if sum(len(value) for _, value in deny.headers) > _CACHED_BYTES:
+        to_login = decision.remedy is not None and decision.remedy.login  # its address may have the request's path
+        if to_login or sum(len(value) for _, value in deny.headers) > _CACHED_BYTES:
             return _joined(_encode_deny(deny), decision_id)
         parts = self._answers[deny]
         if not isinstance(parts, list):

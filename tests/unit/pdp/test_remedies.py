@@ -141,6 +141,33 @@ def test_only_browsers_are_redirected(method: str, accept: str, status: int) -> 
     assert ("www-authenticate" in headers) is (status == 401)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "returned"),
+    [
+        ("GET", "/a?b=c&d", "%2Fa%3Fb%3Dc%26d"),
+        ("GET", "/", "%2F"),
+        ("GET", "//evil.example/", "%2F"),
+        ("GET", "/\\evil.example/", "%2F"),
+        ("GET", "/" + "a" * 1024, "%2F"),
+        ("POST", "/a", "%2F"),
+        ("GET", "/a\r\nset-cookie: x", "%2F"),
+    ],
+)
+def test_a_browser_returns_only_to_a_path_of_this_host(method: str, path: str, returned: str) -> None:
+    rules = "  rules: [{require: {authentication: {acr: [phr], login: '/login?to={path}'}}}]\n"
+    decision = decided(snapshot(policy(rules)), user(), request("GET", "/"))
+    _, headers, _ = answer(decision, request(method, path, headers={"accept": "text/html"}))
+    assert headers["location"] == f"/login?to={returned}&acr_values=phr"
+
+
+def test_answers_with_the_path_of_a_request_are_not_kept() -> None:
+    rules = "  rules: [{require: {authentication: {acr: [phr], login: '/login?to={path}'}}}]\n"
+    decision, encoder = decided(snapshot(policy(rules)), user()), ResponseEncoder()
+    for number in range(20):
+        encoder.encode(decision, "0" * 32, request("GET", f"/{number}", headers={"accept": "text/html"}))
+    assert len(encoder._answers) == 0
+
+
 NO_ORACLE = {
     "no token": (policy(REFUNDS), ANONYMOUS),
     "a workload without a token": (policy(REFUNDS), identity("spiffe://cluster.local/ns/a/sa/b")),

@@ -275,6 +275,10 @@ def _read_url(reader: Reader, node: Node) -> str:
     plain = text.isascii() and text.isprintable() and " " not in text and len(text) <= _MAX_LOGIN
     if isinstance(node, Scalar) and text and not (plain and _is_location(text)):
         reader.fault(node, "`login` is not a URL or a path", "write `https://…` or `/…`")
+    address, _, query = text.partition("?")
+    if "{" in address or "{" in query.replace("{path}", ""):
+        hint = "write `{path}` as a value of the query, like `/login?return_to={path}`"
+        reader.fault(node, "`login` has a `{` that is not part of `{path}` in its query", hint)
     return text
 
 

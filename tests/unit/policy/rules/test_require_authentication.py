@@ -151,13 +151,15 @@ def test_two_login_requests_combine_to_what_satisfies_both() -> None:
         ("maxAge: 500ms", "`maxAge` is not a whole number of seconds"),
         ("maxAge: 5m, login: 'javascript:alert(1)'", "`login` is not a URL or a path"),
         ("maxAge: 5m, login: //evil.example", "`login` is not a URL or a path"),
-        ("maxAge: 5m, login: 'https://a/\\tb'", ""),
+        ("maxAge: 5m, login: 'https://a/ b'", "`login` is not a URL or a path"),
+        ("maxAge: 5m, login: 'https://{path}/'", "not part of `{path}` in its query"),
+        ("maxAge: 5m, login: '/login?to={host}'", "not part of `{path}` in its query"),
         ("acrs: [phr]", "unknown field `acrs` in require.authentication; did you mean `acr`?"),
     ],
 )
 def test_faults_say_what_to_write(required: str, message: str) -> None:
     found = faults(rules(required))
-    assert message == "" or any(message in fault for fault in found), found
+    assert any(message in fault for fault in found), found
 
 
 def test_a_deny_policy_cannot_require_a_login() -> None:
