@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "test": "zta_authz.cli.policy_test_command",
     "replay": "zta_authz.cli.replay",
     "compliance": "zta_authz.cli.compliance",
+    "devices": "zta_authz.cli.devices",
     "audit": "zta_authz.cli.audit",
     "envoy-config": "zta_authz.cli.envoy_config.command",
     "completion": "zta_authz.cli.completion",

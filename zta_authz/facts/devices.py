@@ -138,22 +138,7 @@ class DeviceRefresher:
         _LOG.info("device inventory taken", extra=details)
 
     def _read(self, source: InventorySource) -> DeviceTable:
-        path = self._path(source)
-        content, _ = read_file(path, MAX_INVENTORY_BYTES, SETTING)
-        return parse_inventory(path, content, source)
-
-    def _path(self, source: InventorySource) -> str:
-        """The file's path. Raises `SettingsErrors` if it is not below the directory, through links either."""
-        if not self._directory:
-            hint = f"set `{SETTING}`: documents may only name files below it"
-            raise SettingsErrors(
-                [Fault(source.file, 0, 0, "a DeviceInventory names a file, and no directory is set", hint)]
-            )
-        path = os.path.join(self._directory, source.file)
-        root = os.path.realpath(self._directory)
-        if os.path.commonpath((root, os.path.realpath(path))) != root:
-            raise SettingsErrors([Fault(path, 0, 0, f"leads out of `{SETTING}`", "remove the link")])
-        return path
+        return _read(self._directory, source)
 
     def _stamp(self, source: InventorySource) -> Stamp:
         return stamp(os.path.join(self._directory, source.file)) if self._directory else NO_FILE
@@ -168,3 +153,34 @@ class DeviceRefresher:
     def _publish(self) -> None:
         devices = DeviceTables(self._by_name()) if self._inventories else None
         self._slot.replace_devices(devices)
+
+
+def read_tables(directory: str, inventories: Sequence[DeviceInventory]) -> dict[str, DeviceTable]:
+    """The table of each inventory by `namespace/name`, once. Raises `SettingsErrors` with the faults of all files."""
+    faults: list[Fault] = []
+    tables: dict[str, DeviceTable] = {}
+    for inventory in inventories:
+        with collect_faults(faults):
+            tables[inventory.full_name] = _read(directory, inventory.source)
+    if faults:
+        raise SettingsErrors(faults)
+    return tables
+
+
+def _read(directory: str, source: InventorySource) -> DeviceTable:
+    path = _resolved(directory, source)
+    content, _ = read_file(path, MAX_INVENTORY_BYTES, SETTING)
+    return parse_inventory(path, content, source)
+
+
+def _resolved(directory: str, source: InventorySource) -> str:
+    """The file's path, without links. Raises `SettingsErrors` if it is not below the directory."""
+    if not directory:
+        hint = f"set `{SETTING}`: documents may only name files below it"
+        message = "a DeviceInventory names a file, and no directory is set"
+        raise SettingsErrors([Fault(source.file, 0, 0, message, hint)])
+    path = os.path.join(directory, source.file)
+    root, resolved = os.path.realpath(directory), os.path.realpath(path)
+    if os.path.commonpath((root, resolved)) != root:
+        raise SettingsErrors([Fault(path, 0, 0, f"leads out of `{SETTING}`", "remove the link")])
+    return resolved

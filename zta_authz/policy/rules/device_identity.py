@@ -44,9 +44,9 @@ class InventoryDevices:
                 return self._conflicting()
             if certified.shared:  # which of them it is, nobody knows
                 return self._conflicting()
-            return self._facts(certified, "certificate", inputs.now)
+            return self.facts_of(certified, "certificate", inputs.now)
         device = self._find(devices, BY_ID + claimed) if claimed else None
-        return DeviceFacts(inventory=name) if device is None else self._facts(device, "token", inputs.now)
+        return DeviceFacts(inventory=name) if device is None else self.facts_of(device, "token", inputs.now)
 
     def _by_certificate(self, inputs: Inputs, devices: DeviceView) -> DeviceRecord | None:
         key, peer = self.inventory.certificate_key, inputs.identity.peer
@@ -72,11 +72,10 @@ class InventoryDevices:
         value = claim_at(inputs.claims, path)
         return value if isinstance(value, str) else ""
 
-    def _facts(self, device: DeviceRecord, identified_by: str, now: float) -> DeviceFacts:
+    def facts_of(self, device: DeviceRecord, identified_by: str, now: float) -> DeviceFacts:
+        """What the inventory says about one of its devices, aged at `now`."""
         name, inventory = self.inventory.full_name, self.inventory
-        posture = _age_problem(device.posture_at, now, inventory.posture_max_age)
-        seen = _age_problem(device.seen_at, now, inventory.seen_max_age) if inventory.source.seen_time else None
-        unknown = Unknown.CONFLICTING if device.conflicting else seen or posture
+        unknown = problem_of(inventory, device, now)
         fields: dict[str, Fact] = {}
         for (field, _), value in zip(inventory.source.fields, device.values, strict=True):
             if unknown is not None:
@@ -98,6 +97,13 @@ def _is_bound(identity: Identity) -> bool:
     if identity.binding is Binding.SPIFFE_ID:
         return identity.peer is not None and identity.peer.trust is PeerTrust.CERTIFICATE
     return identity.binding is not None
+
+
+def problem_of(inventory: DeviceInventory, device: DeviceRecord, now: float) -> Unknown | None:
+    """Why what the inventory says about a device does not count at `now`; None if it does."""
+    posture = _age_problem(device.posture_at, now, inventory.posture_max_age)
+    seen = _age_problem(device.seen_at, now, inventory.seen_max_age) if inventory.source.seen_time else None
+    return Unknown.CONFLICTING if device.conflicting else seen or posture
 
 
 def _age_problem(at: float | None, now: float, max_age: float) -> Unknown | None:
