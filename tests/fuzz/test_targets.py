@@ -180,3 +180,12 @@ def test_buffering_above_a_limit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_answer_that_waits_though_its_windows_are_open_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zta_authz.grpc_h2.outbound.Outbound.send_waiting", lambda *_: [])
     _fails("http2", "shut-window-5")
+
+
+def test_a_device_that_is_listed_twice_and_is_known_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.facts.device_files.Device.__setattr__", _never_conflicting, raising=False)
+    _fails("inventories", "jsonl")
+
+
+def _never_conflicting(device: object, name: str, value: object) -> None:
+    object.__setattr__(device, name, False if name == "conflicting" else value)

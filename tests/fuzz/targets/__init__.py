@@ -7,6 +7,7 @@ from tests.fuzz.targets import (
     certificates,
     check_request,
     http2,
+    inventories,
     jwks,
     policy_documents,
     request_files,
@@ -26,5 +27,6 @@ TARGETS = {
         jwks.TARGET,
         request_files.TARGET,
         http2.TARGET,
+        inventories.TARGET,
     )
 }
