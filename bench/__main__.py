@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "identity": ["-m", "bench.identity_cost"],
     "telemetry": ["-m", "bench.telemetry_cost"],
     "caches": ["-m", "bench.cache_savings"],
+    "devices": ["-m", "bench.device_inventory"],
     "rules": ["-m", "bench.matching_scale", "--rules", "10000"],
     "rules-100000": ["-m", "bench.matching_scale"],
 }

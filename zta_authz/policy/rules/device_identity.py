@@ -6,9 +6,10 @@ is bound to its presenter. A header that names a device is never read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.model.claims import claim_at
 from zta_authz.model.device_documents import CertificateKey
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, Unknown, known
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from zta_authz.model.identity import Identity
     from zta_authz.policy.rules.inputs import Inputs
 
+    _Key = tuple[DeviceRecord, str, Unknown | None]
+
+MAX_FACTS: Final = 8192
 CLOCK_SKEW: Final = 300.0
 """How far in the future, in seconds, a report may lie."""
 BY_ID: Final = "id:"
@@ -30,9 +34,12 @@ BY_CERTIFICATE: Final = "certificate:"
 
 @dataclass(frozen=True, slots=True)
 class InventoryDevices:
-    """A compiled DeviceInventory."""
+    """A compiled DeviceInventory. Facts are kept by what they depend on: the device, and why it does not count."""
 
     inventory: DeviceInventory
+    _facts: BoundedCache[_Key, DeviceFacts] = field(
+        init=False, repr=False, compare=False, default_factory=lambda: BoundedCache(MAX_FACTS)
+    )
 
     def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
         """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting."""
@@ -74,21 +81,28 @@ class InventoryDevices:
 
     def facts_of(self, device: DeviceRecord, identified_by: str, now: float) -> DeviceFacts:
         """What the inventory says about one of its devices, aged at `now`."""
+        key = (device, identified_by, problem_of(self.inventory, device, now))
+        facts = self._facts[key]
+        if facts is None:
+            facts = self._aged(*key)
+            self._facts.put(key, facts)
+        return facts
+
+    def _aged(self, device: DeviceRecord, identified_by: str, unknown: Unknown | None) -> DeviceFacts:
         name, inventory = self.inventory.full_name, self.inventory
-        unknown = problem_of(inventory, device, now)
         fields: dict[str, Fact] = {}
-        for (field, _), value in zip(inventory.source.fields, device.values, strict=True):
+        for (label, _), value in zip(inventory.source.fields, device.values, strict=True):
             if unknown is not None:
-                fields[field] = Fact(None, unknown, device.posture_at, name)
+                fields[label] = Fact(None, unknown, device.posture_at, name)
             else:
-                fields[field] = ABSENT if value is None else known(value, device.posture_at, name)
+                fields[label] = ABSENT if value is None else known(value, device.posture_at, name)
         if device.seen_at is not None and not device.conflicting:
             fields[LAST_SEEN] = known(int(device.seen_at), device.seen_at, name)
         return DeviceFacts(device.device_id, identified_by, name, fields)
 
     def _conflicting(self) -> DeviceFacts:
         name = self.inventory.full_name
-        fields = {field: Fact(None, Unknown.CONFLICTING, None, name) for field, _ in self.inventory.source.fields}
+        fields = {label: Fact(None, Unknown.CONFLICTING, None, name) for label, _ in self.inventory.source.fields}
         return DeviceFacts("", "", name, fields)
 
 
