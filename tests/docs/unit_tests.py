@@ -17,6 +17,8 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/cli/fact_sources.py": "tests/unit/cli/test_fact_arguments.py",
+    "zta_authz/pdp/explain_facts.py": "tests/unit/cli/test_fact_arguments.py",
     "zta_authz/pdp/demand.py": "tests/unit/policy/test_classification.py",
     "zta_authz/policy/documents/resource_classification.py": "tests/unit/policy/test_classification.py",
     "zta_authz/model/device_documents.py": "tests/unit/policy/documents/test_device_inventory.py",

@@ -39,6 +39,7 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
         "ruleName": decision.rule_name or None,
         "places": [_location_fields(location) for location in _locations(evaluator, decision)],
         "matched": list(explanation.matched),
+        "facts": list(explanation.facts),
         "identity": _identity_fields(subject, decision),
         "nearest": [
             {
@@ -128,6 +129,9 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
         yield _row("answer", _remedy_text(decision.remedy))
     for line in explanation.matched:
         yield _row("matched", line)
+    for line in explanation.facts:
+        kind, _, text = line.partition(": ")
+        yield _row(kind, text)
     yield _row("peer", _peer(subject, decision))
     yield _row("token", _token(subject, decision))
     for shadow in decision.shadows:

@@ -113,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
     except FaultsError as error:
         faults += error.faults
     try:
-        evaluator = PolicyEvaluator(arguments.policies or settings.policies, options_for(settings, arguments.policies))
+        options = options_for(settings, arguments.policies)
+        evaluator = PolicyEvaluator(arguments.policies or settings.policies, options, settings)
     except FaultsError as error:
         faults += error.faults
     if evaluator is None or subject is None:

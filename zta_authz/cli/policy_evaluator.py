@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from zta_authz.authn.bundles import BundleSlot
 from zta_authz.authn.peers import PeerVerifier
+from zta_authz.cli.fact_sources import load_views
 from zta_authz.errors import Reason
+from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import Token
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.request import NO_EVIDENCE, Evidence
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.model.documents import RequestAuthentication
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.identity import Identity, Peer
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.explain import Explanation
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.settings import Settings
 
 _SPACED = "spaceDelimitedClaims"
 
@@ -115,19 +119,31 @@ def authority_of(issuer: str, subject: str, verifier: IdentityVerifier) -> str:
 class PolicyEvaluator:
     """Decides requests by the policies at `paths`. Raises `DocumentErrors` with every fault of every file."""
 
-    def __init__(self, paths: Sequence[str], options: Options) -> None:
+    def __init__(self, paths: Sequence[str], options: Options, settings: Settings | None = None) -> None:
+        """Facts come from the files that `settings` name, if given. Raises `FaultsError` for those files, too."""
         self.paths = tuple(paths)
         self._options = options
         self.snapshot = load_snapshot(self.paths, options)
+        self._views = NO_FACTS if settings is None else load_views(settings, self.snapshot)
 
     def decide(self, subject: Subject, now: float) -> Decision:
         """Decide as of `now`, in seconds since the epoch."""
         snapshot = self._snapshot_for(subject)
-        return evaluate(snapshot, subject.request, subject.evidence, now, subject.caller)
+        return evaluate(
+            snapshot, subject.request, subject.evidence, now, subject.caller, views=self._views_for(subject)
+        )
 
     def explain(self, subject: Subject, now: float) -> Explanation:
         """Decide, and find the ALLOW rules that nearly matched."""
-        return explain(self._snapshot_for(subject), subject.request, subject.evidence, now, subject.caller)
+        snapshot, views = self._snapshot_for(subject), self._views_for(subject)
+        return explain(snapshot, subject.request, subject.evidence, now, subject.caller, views)
+
+    def _views_for(self, subject: Subject) -> FactViews:
+        """The facts of the settings, and those that the request assumes instead."""
+        if subject.facts is None:
+            return self._views
+        assumed = subject.facts
+        return replace(self._views, assumed_network=assumed.assumed_network, assumed_device=assumed.assumed_device)
 
     def locations(self, policy: str, rule: int, action: str) -> tuple[RuleLocation, ...]:
         """Return the locations of a rule: several if policies of two kinds share a name."""

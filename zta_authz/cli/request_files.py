@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from zta_authz.authn.jwt_limits import MAX_TIME
 from zta_authz.cli.command_inputs import STDIN, as_text, read_small_file
+from zta_authz.cli.fact_arguments import read_facts
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
@@ -27,9 +28,11 @@ from zta_authz.policy.yaml.nodes import Mapping as MappingNode, Node, Scalar, re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zta_authz.model.facts import FactViews
+
 FIELDS: Final = (
     "method", "path", "host", "scheme", "headers", "source", "destination", "sni", "principal", "certificate", "token",
-    "claims", "caller", "destinationPrincipal", "contextExtensions", "metadata",
+    "claims", "facts", "caller", "destinationPrincipal", "contextExtensions", "metadata",
 )  # fmt: skip
 _TEXTS: Final = {"method": "GET", "path": "/", "host": "", "scheme": "", "sni": "", "destinationPrincipal": ""}
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
@@ -50,11 +53,17 @@ class Subject:
     caller: str = ""
     principal: str = ""
     claims: Mapping[str, Any] | None = field(default=None, repr=False)
+    facts: FactViews | None = None
 
     @property
     def assumed(self) -> tuple[str, ...]:
         """The names of the fields whose identity is assumed."""
-        return (("principal",) if self.principal else ()) + (("claims",) if self.claims is not None else ())
+        given = (
+            ("principal", bool(self.principal)),
+            ("claims", self.claims is not None),
+            ("facts", self.facts is not None),
+        )
+        return tuple(name for name, assumed in given if assumed)
 
 
 def load_request(name: str, *, binary: bool, caller: str = "") -> Subject:
@@ -119,9 +128,11 @@ def read_request(reader: Reader, node: Node, folder: Path) -> Subject | None:
         metadata=_metadata(reader, fields),
     )
     caller = _text(reader, fields, "caller")
+    facts_node = fields.get("facts")
+    facts = None if facts_node is None else read_facts(reader, facts_node)
     if certificate:  # then `principal` is what the proxy claims, and is compared with the certificate
-        return Subject(request, Evidence(principal, certificate), caller, claims=claims)
-    return Subject(request, NO_EVIDENCE, caller, principal, claims)
+        return Subject(request, Evidence(principal, certificate), caller, claims=claims, facts=facts)
+    return Subject(request, NO_EVIDENCE, caller, principal, claims, facts)
 
 
 def parse_time(text: str) -> float:

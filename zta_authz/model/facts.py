@@ -173,10 +173,15 @@ class DeviceView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FactViews:
-    """The views in force, published together and swapped as one reference."""
+    """The views in force, published together and swapped as one reference.
+
+    What is assumed is for requests that are only explained or tested: it counts instead of what would be looked up.
+    """
 
     networks: NetworkView | None = None
     devices: DeviceView | None = None
+    assumed_network: NetworkFacts | None = None
+    assumed_device: DeviceFacts | None = None
 
 
 NO_FACTS: Final = FactViews()

@@ -71,6 +71,7 @@ class TrustDemand:
         return ("level", *low) if assessment.level < self.level else low
 
 
+NO_DEMAND: Final = TrustDemand()
 CLASSES: Final = ("public", "internal", "confidential", "restricted")
 """The classes of resources, from the least sensitive to the most."""
 

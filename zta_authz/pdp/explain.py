@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.errors import Refused
+from zta_authz.errors import Reason, Refused
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.pdp.decide import evaluate, facts_of
+from zta_authz.pdp.explain_facts import fact_lines, lift_text
 from zta_authz.pdp.shadow import UNMATCHED
 from zta_authz.policy.cel.cost import MAX_UNITS
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from zta_authz.model.request import Evidence, RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.fact_reader import TrustModel
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.policy.rules.table import RuleIndex
 
@@ -51,6 +54,8 @@ class Explanation:
     decision: Decision
     nearest: tuple[Miss, ...] = ()
     matched: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    """The facts that were read, in words."""
 
 
 def explain(
@@ -67,15 +72,21 @@ def explain(
     """
     decision = evaluate(snapshot, request, evidence, now, caller, views=views)
     if decision.rule is None and decision.reason not in UNMATCHED:
-        return Explanation(decision)
+        return Explanation(decision, facts=fact_lines(decision.facts, now))
     try:
         workload = snapshot.workloads.resolve(request, caller)
     except Refused:  # impossible: `evaluate` has just resolved the same workload
         return Explanation(decision)
     inputs = Inputs(request, decision.identity, snapshot.options, now, None, facts_of(snapshot, workload, views))
     view = snapshot.table.view(workload)
+    model = snapshot.models.select(workload).trust
     if decision.rule is not None:
-        return Explanation(decision, matched=_matched(view.allow if decision.allowed else view.deny, decision, inputs))
+        matched = _matched(view.allow if decision.allowed else view.deny, decision, inputs)
+        return Explanation(decision, matched=matched, facts=fact_lines(decision.facts, now))
+    if decision.reason is Reason.TRUST_TOO_LOW and decision.remedy is None:
+        resource = inputs.facts.resource_class
+        lift = "" if resource is None else lift_text(model, inputs.facts.trust, resource.demand)
+        return Explanation(decision, matched=(lift,) if lift else (), facts=fact_lines(decision.facts, now))
     units = MAX_EXPLAIN_UNITS
 
     def count_failures(rule: Rule) -> int:
@@ -87,7 +98,9 @@ def explain(
         return failures
 
     nearest = nsmallest(_NEAREST, view.allow.rules, key=count_failures)
-    return Explanation(decision, tuple(_miss(rule, inputs) for rule in nearest))
+    misses = tuple(_miss(rule, inputs, model) for rule in nearest)
+    read = None if inputs.read_facts is None else inputs.read_facts.collected(allowed=False)
+    return Explanation(decision, misses, facts=fact_lines(read, now))
 
 
 def _matched(index: RuleIndex, decision: Decision, inputs: Inputs) -> tuple[str, ...]:
@@ -118,10 +131,16 @@ def _describe_match(clause: Clause, inputs: Inputs, deny: bool) -> str:
     return text if certain else f"{text}; this is uncertain, and a DENY treats it as a match"
 
 
-def _miss(rule: Rule, inputs: Inputs) -> Miss:
+def _miss(rule: Rule, inputs: Inputs, model: TrustModel | None) -> Miss:
     inputs.restore_condition_units()
     failed = tuple(
-        "; ".join(f"{clause.label}: saw {clause.actual(inputs)}, rule has {clause.expected}" for clause in part)
+        "; ".join(_describe_failure(clause, inputs, model) for clause in part)
         for part in rule.failing_parts(inputs, deny=False)
     )
     return Miss(rule.policy.name, rule.number, failed, rule.line, rule.name)
+
+
+def _describe_failure(clause: Clause, inputs: Inputs, model: TrustModel | None) -> str:
+    text = f"{clause.label}: saw {clause.actual(inputs)}, rule has {clause.expected}"
+    lift = lift_text(model, inputs.facts.trust, clause.demand) if isinstance(clause, TrustClause) else ""
+    return f"{text}; {lift}" if lift else text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.model.trust import CLASSES, ResourceClass, TrustDemand
+from zta_authz.model.trust import CLASSES, NO_DEMAND, ResourceClass
 from zta_authz.policy.rules.spellings import RespelledParts
 from zta_authz.policy.rules.table import RuleIndex
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.rule import Rule
 
 _READINGS: Final = RespelledParts(path=True, query=False, host=True, port=True)
-_NO_DEMAND: Final = TrustDemand()
 
 
 class CompiledClassification:
@@ -35,10 +34,10 @@ class CompiledClassification:
         self._index = RuleIndex([rules[number] for number in order], deny=False)
         self._order = {name: rank for rank, name in enumerate(CLASSES)}
         self._classes = tuple(
-            ResourceClass(given.class_name, spec.demands.get(given.class_name, _NO_DEMAND), given.cost, self.name)
+            ResourceClass(given.class_name, spec.demands.get(given.class_name, NO_DEMAND), given.cost, self.name)
             for given in spec.given
         )
-        self._default = ResourceClass(spec.default, spec.demands.get(spec.default, _NO_DEMAND), 1, self.name)
+        self._default = ResourceClass(spec.default, spec.demands.get(spec.default, NO_DEMAND), 1, self.name)
 
     def classify(self, inputs: Inputs) -> ResourceClass:
         """The strictest class in any reading of the request; of equal ones, the one of the text as it came."""

@@ -103,6 +103,8 @@ class FactReader:
     def network(self) -> NetworkFacts:
         """What is known of the client's address (`remote.ip`: trusted hops only)."""
         if self._network is None:
+            self._network = self.views.assumed_network
+        if self._network is None:
             addresses, view = self._inputs.remote_ips, self.views.networks
             known = view is not None and bool(addresses)
             self._network = view.look_up(addresses[-1], self._inputs.now) if known and view else NO_NETWORK_FACTS
@@ -111,6 +113,8 @@ class FactReader:
     @property
     def device(self) -> DeviceFacts:
         """The device behind the request."""
+        if self._device is None:
+            self._device = self.views.assumed_device
         if self._device is None:
             model, view = self.models.devices, self.views.devices
             self._device = NO_DEVICE if model is None or view is None else model.identify(self._inputs, view)

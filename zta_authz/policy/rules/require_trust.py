@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.model.trust import HUNDREDTHS, TrustDemand, TrustLevel
+from zta_authz.model.trust import HUNDREDTHS, NO_DEMAND, TrustDemand, TrustLevel
 from zta_authz.policy.rules.require_authentication import read_step_up
 from zta_authz.policy.yaml.nodes import Mapping
 from zta_authz.policy.yaml.values import flag, whole_number
@@ -74,7 +74,7 @@ def demand_text(demand: TrustDemand) -> str:
     return "at least " + ", ".join((*level, *(f"{name} {points(least)}" for name, least in demand.components)))
 
 
-def describe(assessment: TrustAssessment, demand: TrustDemand) -> str:
+def describe(assessment: TrustAssessment, demand: TrustDemand = NO_DEMAND) -> str:
     """An assessment for an operator: level, score, the demanded components, and every lost point with its fact."""
     parts = [f"level {assessment.level.name} (score {points(assessment.score)})"]
     parts += [f"{name} {points(assessment.components.get(name, 0))}" for name, _ in demand.components]

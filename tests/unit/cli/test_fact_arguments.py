@@ -1,0 +1,138 @@
+"""Facts in request files: what they assume, what explain says of them, and every fault at its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.mmdb import write_mmdb
+from zta_authz.cli import main
+from zta_authz.cli.request_files import request_in
+from zta_authz.errors import FaultsError
+from zta_authz.model.facts import Unknown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POLICIES = """
+apiVersion: zta.dev/v1
+kind: TrustModel
+metadata: {name: m, namespace: default}
+spec:
+  allowedCountries: [DE]
+  components: {behavior: {assume: 100}}
+---
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: p, namespace: default}
+spec:
+  rules:
+  - to: [{operation: {paths: ["/payroll"]}}]
+    require: {trust: {level: HIGH}}
+  - to: [{operation: {paths: ["/near"]}}]
+    require: {network: {countries: [DE]}}
+"""
+GOOD = """
+path: /payroll
+claims: {iss: https://i, sub: u, amr: [pwd, hwk], account_created_at: 1500000000, security_violations: 0}
+facts:
+  network: {country: DE, asn: 64500, anonymous: false, reputation: 90, corporate: false}
+  device: {id: laptop-1, managed: true, encrypted: true, firewall: true, antivirus: true, lastSeen: 2026-11-30T10:00:00Z}
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.yaml").write_text(POLICIES)
+    return tmp_path / "policies"
+
+
+def explained(policies: Path, request: str, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    file = policies.parent / "request.yaml"
+    file.write_text(request)
+    status = main(["explain", "--request", str(file), "--policies", str(policies), *more])
+    return status, capsys.readouterr().out
+
+
+def test_a_request_may_assume_facts(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = explained(policies, GOOD, capsys)
+    assert status == 0
+    assert "network country `DE`, from assumed" in out
+    assert "device  `laptop-1` by assumed" in out
+    assert "trust   level HIGH (score 100); by default/m; session 7200 s, verify again after 300 s" in out
+
+
+def test_explain_says_what_would_lift_the_level(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = (
+        GOOD.replace("[pwd, hwk]", "[pwd]")
+        .replace("encrypted: true", "encrypted: stale")
+        .replace("reputation: 90", "reputation: 10")
+    )
+    status, out = explained(policies, request, capsys)
+    assert status == 1
+    assert "lost user.noMfa -30 (false), device.unencrypted -30 (stale), network.badReputation -50 (false)" in out
+    assert "it would be reached without network.badReputation (+50)" in out
+
+
+def test_json_has_the_facts(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = explained(policies, GOOD, capsys, "--output", "json")
+    assert '"facts": [' in out
+    assert '"assumed": [' in out
+
+
+def test_without_facts_they_are_absent(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = explained(policies, "path: /near", capsys)
+    assert status == 1
+    assert "require.network.countries: saw absent, rule has one of `DE`" in out
+
+
+def test_the_settings_give_facts_that_the_request_does_not_assume(
+    policies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mmdb(tmp_path / "geo.mmdb", {"193.99.0.0/16": {"country": "DE"}})
+    config = tmp_path / "settings.yaml"
+    config.write_text(f"networks: {{country: {tmp_path}/geo.mmdb}}")
+    request = "path: /near\nsource: {ip: 193.99.144.80, port: 1}"
+    assert explained(policies, request, capsys, "--config", str(config))[0] == 0
+    assert explained(policies, request + "\nfacts: {network: {country: FR}}", capsys, "--config", str(config))[0] == 1
+    assert explained(policies, request.replace("193.99", "193.98"), capsys, "--config", str(config))[0] == 1
+
+
+def test_unknown_facts_are_written_as_their_state() -> None:
+    facts = request_in(
+        "r", 'facts: {network: {country: stale}, device: {a: absent, b: conflicting, c: "stale", d: 7, e: x}}'
+    ).facts
+    assert facts is not None
+    assert facts.assumed_network is not None
+    assert facts.assumed_network.country.unknown is Unknown.STALE
+    assert facts.assumed_device is not None
+    fields = {
+        name: fact.value if fact.unknown is None else fact.unknown
+        for name, fact in (facts.assumed_device.fields or {}).items()
+    }
+    assert fields == {"a": Unknown.ABSENT, "b": Unknown.CONFLICTING, "c": "stale", "d": 7, "e": "x"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ("5", "`facts` is an integer"),
+        ("{user: {}}", "unknown field `user`"),
+        ("{network: {city: x}}", "unknown field `city`"),
+        ("{network: {country: 5}}", "`facts.network.country` is not a text"),
+        ("{network: {asn: AS5}}", "`facts.network.asn` is not a number"),
+        ("{network: {corporate: 1}}", "`facts.network.corporate` is not `true` or `false`"),
+        ("{network: [DE]}", "`facts.network` is a list"),
+        ("{device: [a]}", "`facts.device` is a list"),
+        ("{device: {a: [1]}}", "`facts.device.a` is not a single value"),
+        ("{device: {a: null}}", "`facts.device.a` is not a single value"),
+        ("{device: {id: 5}}", "`facts.device.id` has the integer `5`"),
+        ("{device: {lastSeen: yesterday}}", "`facts.device.lastSeen` is not a time"),
+    ],
+)
+def test_what_cannot_be_a_fact_is_a_fault(facts: str, message: str) -> None:
+    with pytest.raises(FaultsError) as caught:
+        request_in("r", f"path: /\nfacts: {facts}")
+    assert message in str(caught.value)

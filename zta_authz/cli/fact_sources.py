@@ -1,0 +1,38 @@
+"""Loads the facts that settings name, for commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import FaultsError, collect_faults
+from zta_authz.model.facts import NO_FACTS, FactSlot
+
+if TYPE_CHECKING:
+    from zta_authz.errors import Fault
+    from zta_authz.model.facts import FactViews
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.settings import Settings
+
+
+def load_views(settings: Settings, snapshot: Snapshot) -> FactViews:
+    """The views of the networks that `settings` name and of the inventories of `snapshot`.
+
+    An inventory is read only if `facts.directory` is set: without it, devices are absent. Raises `FaultsError`.
+    """
+    sources, directory = settings.networks.sources(), settings.facts.directory
+    if not sources.configured and directory is None:
+        return NO_FACTS
+    from zta_authz.facts.devices import DeviceRefresher
+    from zta_authz.facts.networks import NetworkDatabases
+
+    slot = FactSlot()
+    faults: list[Fault] = []
+    if sources.configured:
+        with collect_faults(faults):
+            slot.replace_networks(NetworkDatabases(sources))
+    if directory is not None:
+        with collect_faults(faults):
+            DeviceRefresher(directory, slot, lambda _: None).load(snapshot.models.inventories)
+    if faults:
+        raise FaultsError(faults)
+    return slot.views
