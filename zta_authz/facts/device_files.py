@@ -39,17 +39,23 @@ class Device:
     `conflicting`: two records contradict each other. `shared`: another device has the same certificate.
     """
 
-    __slots__ = ("conflicting", "device_id", "posture_at", "seen_at", "shared", "values")
+    __slots__ = ("_key", "conflicting", "posture_at", "seen_at", "shared", "values")
 
     def __init__(
-        self, device_id: str, values: tuple[FactValue | None, ...], posture_at: float | None, seen_at: float | None
+        self, key: str, values: tuple[FactValue | None, ...], posture_at: float | None, seen_at: float | None
     ) -> None:
-        self.device_id = device_id
+        """`key` is the identifier that the table has it by: the id is cut from it, so that it is in memory once."""
+        self._key = key
         self.values = values
         self.posture_at = posture_at
         self.seen_at = seen_at
         self.conflicting = False
         self.shared = False
+
+    @property
+    def device_id(self) -> str:
+        """The inventory's name for the device."""
+        return self._key.removeprefix(BY_ID)
 
 
 class DeviceTable:
@@ -79,14 +85,14 @@ def parse_inventory(path: str, content: bytes, source: InventorySource) -> Devic
             bad += 1
             if len(faults) < MAX_FAULTS:
                 faults.append(Fault(path, line, 1 if line else 0, problem, "correct or remove the record"))
-        if len(builder.by_id) > MAX_DEVICES:
+        if builder.size > MAX_DEVICES:
             raise SettingsErrors([Fault(path, 0, 0, f"has more than {MAX_DEVICES} devices", "split the inventory")])
         if total > MAX_RECORDS:
             raise SettingsErrors([Fault(path, 0, 0, f"has more than {MAX_RECORDS} records", "use a shorter file")])
     if bad * TOLERATED_SHARE > total:
         raise SettingsErrors(faults)
     builder.finish()
-    return DeviceTable(builder.devices, len(builder.by_id), bad)
+    return DeviceTable(builder.devices, builder.size, bad)
 
 
 class _TableBuilder:
@@ -97,7 +103,12 @@ class _TableBuilder:
         self._merged: dict[str, _Merged] | None = {} if source.format is InventoryFormat.OSQUERY else None
         self._interned: dict[tuple[FactValue | None, ...], tuple[FactValue | None, ...]] = {}
         self.devices: dict[str, Device] = {}
-        self.by_id: dict[str, Any] = {} if self._merged is None else self._merged
+        self._added = 0
+
+    @property
+    def size(self) -> int:
+        """The number of devices so far."""
+        return len(self._merged or ()) or self._added
 
     def add(self, record: dict[str, Any]) -> str:
         """Add one record; what is wrong with it, "" if nothing is."""
@@ -139,10 +150,9 @@ class _TableBuilder:
         if device is not None:
             device.conflicting = True
         else:
-            device = Device(device_id, self._interned.setdefault(values, values), posture, seen)
+            device = Device(key, self._interned.setdefault(values, values), posture, seen)
             self.devices[key] = device
-            if self._merged is None:
-                self.by_id[device_id] = device
+            self._added += 1
         if identifier:  # also of a second record: what the certificate leads to is conflicting then, not absent
             held = self.devices.setdefault(BY_CERTIFICATE + identifier, device)
             if held is not device:  # two devices with one certificate: neither is known
