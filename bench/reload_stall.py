@@ -107,7 +107,7 @@ async def serving(config: Path, socket: Path) -> AsyncIterator[Service]:
     listening = asyncio.create_task(service.listen())
     try:
         async with asyncio.timeout(START_SECONDS):
-            while not socket.exists():  # noqa: ASYNC110, ASYNC240  nobody tells, and nothing else runs
+            while not socket.exists():  # noqa: ASYNC110, ASYNC240  nothing signals it, and nothing else runs
                 await asyncio.sleep(0.05)
         yield service
     finally:

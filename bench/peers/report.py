@@ -1,6 +1,6 @@
 """Tables and targets from the figures of a run: `python -m bench.peers.report results.json`, as Markdown.
 
-What is compared is compared round by round, neighbours in time; the median of the rounds is what is told.
+Servers are compared within each round, where they run one after the other. The report has the median of the rounds.
 """
 
 from __future__ import annotations

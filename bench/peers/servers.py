@@ -222,7 +222,7 @@ def agree(request: CheckRequest) -> None:
 
 
 def _break_token(request: CheckRequest) -> None:
-    """In whichever of the two places of headers it stands. Raises SystemExit where there is none to break."""
+    """Break the token in each field of the request that has it. Raises SystemExit if no field has one."""
     http = request.attributes.request.http
     broken = 0
     if "authorization" in http.headers:

@@ -139,3 +139,47 @@ def test_each_module_has_a_unit_test_or_is_tested_through_another() -> None:
 
 def test_the_tests_that_go_through_others_exist() -> None:
     assert {test for test in TESTED_THROUGH.values() if not (ROOT / test).is_file()} == set()
+
+
+CHANGES = PAGE.partition("### Where to make a change")[2].partition("### Layers")[0]
+SYMBOL = re.compile(r"`(zta_authz/[\w/]+\.py|tests/[\w/]+\.py)`|`(_?[A-Za-z][\w.]*)`")
+PARTS_OF_DOCUMENTS = {"source", "operation", "when"}
+
+
+def symbols_of_changes() -> list[tuple[str, str]]:
+    """The files of the section with the symbols that are named with each, as (symbol, files of its entry)."""
+    entries = re.split(r"^- ", CHANGES, flags=re.MULTILINE)[1:]
+    return [
+        (symbol, " ".join(file for file, _ in SYMBOL.findall(entry) if file))
+        for entry in entries
+        for _, symbol in SYMBOL.findall(entry)
+        if symbol and symbol not in PARTS_OF_DOCUMENTS and not symbol.endswith(".md")
+    ]
+
+
+def names(symbol: str, files: str) -> bool:
+    """Whether one of `files`, or a module of a named package, defines the last part of `symbol`."""
+    name = re.escape(symbol.rpartition(".")[2])
+    defined = re.compile(rf"^\s*(?:(?:async )?def|class) {name}\b|^{name}\s*[:=]", re.MULTILINE)
+    return any(defined.search((ROOT / file).read_text(encoding="utf-8")) for file in files.split())
+
+
+def test_everyday_changes_name_ten_kinds_and_files_that_exist() -> None:
+    paths = {name for name in CODE.findall(CHANGES) if "/" in name}
+    assert CHANGES.count("\n- **") >= 10
+    assert {name for name in paths if not (ROOT / name).exists()} == set()
+
+
+def test_everyday_changes_name_symbols_that_their_files_define() -> None:
+    symbols = [pair for pair in symbols_of_changes() if pair[0] != "register"]
+    assert len(symbols) > 15
+    assert [symbol for symbol, files in symbols if not names(symbol, files)] == []
+
+
+def test_each_command_has_the_function_that_the_page_names() -> None:
+    assert "with a function `register`" in CHANGES
+    assert names("register", "zta_authz/cli/check.py")
+
+
+def test_a_symbol_that_moved_is_noticed() -> None:
+    assert not names("KINDS", "zta_authz/errors.py")

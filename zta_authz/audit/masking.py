@@ -92,7 +92,7 @@ class Masker:
         return bool(self._masks)
 
     def mask(self, record: DecisionRecord) -> DecisionRecord:
-        """Return the masked record. Empty fields stay empty, so "nobody" can still be told from "somebody"."""
+        """Return the masked record. Empty fields stay empty, so "nobody" still differs from "somebody"."""
         if not self._masks:
             return record
         masked = msgspec.structs.replace(record, **{name: mask(text) for name, mask, text in self._present(record)})

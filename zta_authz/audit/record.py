@@ -153,7 +153,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     `time` is RFC 3339 in UTC; `source` and `destination` are `address:port`; `request_id` is Envoy's stream id.
     `trace_id` is of the call's `traceparent`, else of the request's; `latency_us` is from reading it to this record;
     `binding` says what ties the token to the caller; `table_digest` is SHA-256 (hex) of the rules in force.
-    `shadow` is null where the shadow policies agree, or there are none. `claimed_subject` and `claimed_issuer` are what
+    `shadow` is null where the shadow policies agree or are not set. `claimed_subject` and `claimed_issuer` are what
     a token says that was refused before its signature held: anybody may have written them.
     """
 
@@ -251,10 +251,10 @@ def _endpoint(address: Address) -> str:
     return Address(_cut(address.ip), address.port).text if len(address.ip) > MAX_TEXT_CHARACTERS else address.text
 
 
-def _disagreement(found: Disagreement | None) -> DisagreementRecord | None:
-    if found is None:
+def _disagreement(shadow: Disagreement | None) -> DisagreementRecord | None:
+    if shadow is None:
         return None
-    return DisagreementRecord(found.verdict, found.reason, found.policy, found.rule, found.rule_name)
+    return DisagreementRecord(shadow.verdict, shadow.reason, shadow.policy, shadow.rule, shadow.rule_name)
 
 
 def trace_id(trace_parent: TraceParent | str) -> str:
@@ -275,9 +275,9 @@ def second_text(since_epoch: int) -> str:
 
 
 def stub_line(note: PendingRecord) -> bytes:
-    """What is kept of a decision whose record can't be made: enough to find it by."""
-    said = note.decision
-    known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": said.verdict, "reason": said.reason}
+    """Return a minimal JSON line for a decision whose record can't be made: enough to find it by."""
+    decision = note.decision
+    known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": decision.verdict, "reason": decision.reason}
     texts = {name: str(value) for name, value in known.items()}
     return json.dumps(texts | {"detail": "the record could not be made"}, separators=(",", ":")).encode() + b"\n"
 

@@ -32,7 +32,7 @@ MAX_ID_CHARACTERS: Final = 256
 WINDOW_SECONDS: Final = 60.0
 """The maximum age of a proof."""
 AHEAD_SECONDS: Final = 30.0
-"""How far the client's clock may be ahead of ours."""
+"""How far the client's clock may be ahead of the server's."""
 MAX_REMEMBERED: Final = 262_144
 """The maximum number of remembered proofs, of about 100 bytes each: 90 seconds at 2,900 a second."""
 NAME_BYTES: Final = 16

@@ -72,7 +72,7 @@ class RecordedDecision:
         return Inputs(self._request(), self._identity(), options, self.now if at is None else at)
 
     def known(self, inputs: Inputs) -> Callable[[Clause], bool]:
-        """Return a function that tells whether a clause can be decided for these `inputs`."""
+        """Return a function that says whether a clause can be decided for these `inputs`."""
         return lambda clause: _is_known(self, clause, inputs)
 
     def _request(self) -> RequestAttributes:

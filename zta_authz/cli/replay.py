@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         _replay_log(log, snapshot, settings, arguments.at, result)
     if requests:
         if not arguments.against and not any(Path(path).exists() for path in settings.policies):
-            message = "CheckRequests need the old policies for comparison, and there are none"
+            message = "CheckRequests need the old policies for comparison, and no old policies were given"
             raise FaultsError([Fault(str(requests[0]), 0, 0, message, "use --against DIR or --config FILE")])
         against = load_snapshot(arguments.against or settings.policies, options)
         for file in requests:

@@ -184,10 +184,10 @@ class _Allow(NamedTuple):
             return False
         if self.changes is NO_CHANGES and self.response is NO_RESPONSE:
             return True
-        return sum(len(value) for _, value in self.wanted_headers()) <= _CACHED_BYTES
+        return sum(len(value) for _, value in self.headers_to_set()) <= _CACHED_BYTES
 
-    def wanted_headers(self) -> tuple[tuple[str, str], ...]:
-        """What token and policy want set, the policy's word last."""
+    def headers_to_set(self) -> tuple[tuple[str, str], ...]:
+        """The headers that the token and the policy set. The policy's come last, so they win."""
         return self.changes.set_headers + self.response.set_headers
 
 
@@ -309,18 +309,18 @@ def _with_remedy(deny: _Deny, remedy: Remedy, request: RequestAttributes | None)
     return deny._replace(components=remedy.components) if remedy.disclosed else deny
 
 
-def _denied_status(reason: Reason, wanted: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:
-    """The policy's status where a denial can have it, else the reason's: Envoy would send a 200 as it is.
+def _denied_status(reason: Reason, status: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:
+    """Return `status`, which the policy sets, if a denial can have it, else the reason's. Envoy would send a 200 as is.
 
     Callers that speak gRPC get only what Envoy has a gRPC status for; they can't be sent elsewhere.
     """
     if grpc:
-        fits = wanted in _GRPC_STATUSES
-    elif wanted in _REDIRECTS:
+        fits = status in _GRPC_STATUSES
+    elif status in _REDIRECTS:
         fits = any(name == "location" for name, _ in headers)
     else:
-        fits = 400 <= wanted <= 599
-    return wanted if fits else DENIAL_RESPONSES[reason].status
+        fits = 400 <= status <= 599
+    return status if fits else DENIAL_RESPONSES[reason].status
 
 
 def _speaks_grpc(request: RequestAttributes) -> bool:

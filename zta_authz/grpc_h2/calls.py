@@ -270,7 +270,7 @@ class Calls:
             self._finish(number)
 
     def _finish(self, number: int) -> None:
-        """Close a stream whose answer is sent. Tell a client that still sends to stop (RFC 9113, section 8.1)."""
+        """Close a stream whose answer is sent. Ask a client that still sends to stop (RFC 9113, section 8.1)."""
         stream = self._streams.live[number]
         if stream.state is State.OPEN:
             self._streams.abandon(number)

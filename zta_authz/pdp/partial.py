@@ -33,7 +33,7 @@ class Outlook:
 
 
 def outlook(view: WorkloadView, inputs: Inputs, known: Known, *, default_allow: bool) -> Outlook:
-    """As `decide.combine`, for partly known `inputs`: `known` tells for which clauses they suffice."""
+    """As `decide.combine`, for partly known `inputs`: `known` says for which clauses they suffice."""
     denied, maybe_denied = _first(view.deny.rules, inputs, known, deny=True)
     if denied is not None:
         return Outlook(_decision(Verdict.DENY, Reason.DENY_POLICY, denied))

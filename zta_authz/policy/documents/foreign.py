@@ -1,4 +1,4 @@
-"""Tell documents of other applications, which are skipped, from misspelled policies, which are faults.
+"""Distinguish documents of other applications, which are skipped, from misspelled policies, which are faults.
 
 A policy set may contain other documents of an application: Services, Gateways, PeerAuthentication, or its own values in
 a ConfigMap. They are skipped with a note. A document with an API group of zta-authz or of Istio security, or with a
