@@ -20,6 +20,7 @@ NAMES: Final = frozenset(
 )
 """Words that no name of a variable, argument, attribute, function or class contains, by underscores."""
 ALLOWED_NAMES: Final = {
+    "_FOUND": "the HTTP status 302",
     "NOT_FOUND": "the gRPC status and the usual word of lookups",
     "not_found": "the gRPC status and the usual word of lookups",
 }

@@ -69,7 +69,7 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
 
 
 def _remedy_fields(decision: Decision) -> dict[str, Any] | None:
-    """What the caller is told it can do; null where it is told nothing."""
+    """What the response says that the caller can do; null if it says nothing."""
     remedy = decision.remedy
     if remedy is None:
         return None

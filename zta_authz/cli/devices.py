@@ -107,7 +107,7 @@ def _load(arguments: argparse.Namespace) -> _Loaded:
     return _Loaded(snapshot, tables, time.time() if arguments.at is None else arguments.at)
 
 
-class _Found(NamedTuple):
+class _Match(NamedTuple):
     """A device of one inventory, the identifiers that lead to it, and its facts."""
 
     device: Device
@@ -115,15 +115,17 @@ class _Found(NamedTuple):
     facts: DeviceFacts
 
 
-def _find(loaded: _Loaded, wanted: str) -> Iterator[_Found]:
+def _find(loaded: _Loaded, device_id: str) -> Iterator[_Match]:
     from zta_authz.policy.rules.device_identity import BY_CERTIFICATE, BY_ID, InventoryDevices
 
     for inventory in loaded.snapshot.models.inventories:
         known = loaded.tables[inventory.full_name].devices
-        found = {id(held): held for key in (BY_ID, BY_CERTIFICATE) if (held := known.get(key + wanted)) is not None}
-        for device in found.values():
+        devices = {
+            id(held): held for key in (BY_ID, BY_CERTIFICATE) if (held := known.get(key + device_id)) is not None
+        }
+        for device in devices.values():
             identifiers = [key for key, held in known.items() if held is device]
-            yield _Found(device, identifiers, InventoryDevices(inventory).facts_of(device, "id", loaded.now))
+            yield _Match(device, identifiers, InventoryDevices(inventory).facts_of(device, "id", loaded.now))
 
 
 def run_show(arguments: argparse.Namespace) -> int:
@@ -131,32 +133,32 @@ def run_show(arguments: argparse.Namespace) -> int:
     from zta_authz.cli.output import one_line, print_json, stdout_console
 
     loaded = _load(arguments)
-    found = list(_find(loaded, arguments.id))
+    matches = list(_find(loaded, arguments.id))
     if arguments.output == "json":
-        devices = [_device_fields(loaded, one) for one in found]
+        devices = [_device_fields(loaded, one) for one in matches]
         print_json("Devices", {"id": arguments.id, "devices": devices})
     else:
         console = stdout_console()
-        lines = (line for one in found for line in _device_lines(loaded, one))
-        for line in lines if found else [f"no inventory has the device `{arguments.id}`"]:
+        lines = (line for one in matches for line in _device_lines(loaded, one))
+        for line in lines if matches else [f"no inventory has the device `{arguments.id}`"]:
             console.print(one_line(line), soft_wrap=True)
-    return 0 if found else EXIT_NO
+    return 0 if matches else EXIT_NO
 
 
-def _device_fields(loaded: _Loaded, found: _Found) -> dict[str, Any]:
+def _device_fields(loaded: _Loaded, match: _Match) -> dict[str, Any]:
     from zta_authz.cli.decision_output import time_text
 
     def at(time: float | None) -> str | None:
         return None if time is None else time_text(time)
 
-    facts = sorted((found.facts.fields or {}).items())
+    facts = sorted((match.facts.fields or {}).items())
     return {
-        "id": found.device.device_id,
-        "inventory": found.facts.inventory,
-        "identifiers": found.identifiers[:_MAX_SHOWN],
-        "conflicting": found.device.conflicting,
-        "postureAt": at(found.device.posture_at),
-        "seenAt": at(found.device.seen_at),
+        "id": match.device.device_id,
+        "inventory": match.facts.inventory,
+        "identifiers": match.identifiers[:_MAX_SHOWN],
+        "conflicting": match.device.conflicting,
+        "postureAt": at(match.device.posture_at),
+        "seenAt": at(match.device.seen_at),
         "fields": [
             {"name": name, "state": fact.state, "value": fact.value, "observedAt": at(fact.observed_at)}
             for name, fact in facts
@@ -171,22 +173,22 @@ def _device_fields(loaded: _Loaded, found: _Found) -> dict[str, Any]:
                     for clause, actual, holds in clauses
                 ],
             }
-            for rule, clauses in _rules(loaded, found.facts)
+            for rule, clauses in _rules(loaded, match.facts)
         ],
     }
 
 
-def _device_lines(loaded: _Loaded, found: _Found) -> Iterator[str]:
+def _device_lines(loaded: _Loaded, match: _Match) -> Iterator[str]:
     from zta_authz.model.facts import describe
 
-    yield f"{found.device.device_id}  in {found.facts.inventory}"
-    for identifier in found.identifiers[:_MAX_SHOWN]:
+    yield f"{match.device.device_id}  in {match.facts.inventory}"
+    for identifier in match.identifiers[:_MAX_SHOWN]:
         yield f"  found by  {identifier}"
-    if found.device.conflicting:
+    if match.device.conflicting:
         yield "  CONFLICTING: two records of the inventory contradict each other, or two devices have one certificate"
-    for name, fact in sorted((found.facts.fields or {}).items()):
+    for name, fact in sorted((match.facts.fields or {}).items()):
         yield f"  {name}  {describe(fact, loaded.now)}"
-    for rule, clauses in _rules(loaded, found.facts):
+    for rule, clauses in _rules(loaded, match.facts):
         yield f"  {rule.policy.action} {rule.policy.name} rule {rule.label}"
         for clause, actual, holds in clauses:
             yield f"    {'holds' if holds else 'FAILS'}  {clause.label}: {clause.expected}; is {actual}"

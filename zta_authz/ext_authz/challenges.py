@@ -1,4 +1,4 @@
-"""What a denial with a remedy tells the caller: a challenge, or a redirect for browsers."""
+"""The remedy in a denial's response: a challenge, or a redirect for browsers."""
 
 from __future__ import annotations
 

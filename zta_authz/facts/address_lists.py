@@ -33,9 +33,9 @@ class AddressSet:
             first = int(network.network_address)
             ranges[network.version].append((first, first + network.num_addresses - 1))
             self.size += 1
-        merged = {version: _merged(found) for version, found in ranges.items()}
-        self._starts = {version: [start for start, _ in found] for version, found in merged.items()}
-        self._ends = {version: [end for _, end in found] for version, found in merged.items()}
+        merged = {version: _merged(intervals) for version, intervals in ranges.items()}
+        self._starts = {version: [start for start, _ in intervals] for version, intervals in merged.items()}
+        self._ends = {version: [end for _, end in intervals] for version, intervals in merged.items()}
 
     def __contains__(self, address: Ip) -> bool:
         version, number = address.version, int(address)

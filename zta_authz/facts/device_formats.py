@@ -31,8 +31,8 @@ _TWICE: Final = "a record names a key twice"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else _DUPLICATE
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else _DUPLICATE
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _: None)
@@ -95,11 +95,11 @@ class _Document:
 
     def next(self, accepted: str) -> str:
         """The next character that is not blank, which must be one of `accepted`."""
-        found = self._peek()
-        if not found or found not in accepted:
-            raise self.refused("" if found else "ends too early: it is cut, or not JSON")
+        members = self._peek()
+        if not members or members not in accepted:
+            raise self.refused("" if members else "ends too early: it is cut, or not JSON")
         self._at += 1
-        return found
+        return members
 
     def starts(self, character: str) -> bool:
         """Whether the next character that is not blank is `character`. It is not consumed."""

@@ -98,7 +98,7 @@ class NetworkDatabases:
         )
         return (
             *(LoadedSource(name, path, held.built_at) for name, path, held in databases if held is not None),
-            *(LoadedSource("reputation", source.file, as_of, found.size) for source, found, as_of in self._lists),
+            *(LoadedSource("reputation", source.file, as_of, entry.size) for source, entry, as_of in self._lists),
         )
 
     def look_up(self, address: Ip, now: float) -> NetworkFacts:
@@ -157,16 +157,16 @@ def _database(path: str, name: str, faults: list[Fault]) -> Database | None:
 
 def _country_of(record: dict[str, Any] | None) -> str | None:
     """The country: `country.iso_code`, or `country_code` or `country` as text, as other publishers write it."""
-    found = {} if record is None else record
-    country = found.get("country", found.get("country_code"))
+    entry = {} if record is None else record
+    country = entry.get("country", entry.get("country_code"))
     code = country.get("iso_code") if isinstance(country, dict) else country
     return code if isinstance(code, str) and _COUNTRY.fullmatch(code) else None
 
 
 def _asn_of(record: dict[str, Any] | None) -> int | None:
     """The number: `autonomous_system_number`, or `asn` as a number or as text like `AS64500`."""
-    found = {} if record is None else record
-    number = found.get("autonomous_system_number", found.get("asn"))
+    entry = {} if record is None else record
+    number = entry.get("autonomous_system_number", entry.get("asn"))
     if isinstance(number, str) and re.fullmatch(r"(?:AS)?[0-9]{1,10}", number):
         number = int(number.removeprefix("AS"))
     valid = isinstance(number, int) and not isinstance(number, bool) and 0 < number < 2**32

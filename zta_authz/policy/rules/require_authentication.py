@@ -223,7 +223,7 @@ def read_require_authentication(reader: Reader, node: Node) -> tuple[Clause, ...
     mapping = reader.mapping(node, name, _FIELDS)
     if mapping is None:
         return ()
-    if not any(mapping.get(each) is not None for each in ("acr", "acrAtLeast", "amr", "maxAge")):
+    if not any(mapping.get(field) is not None for field in ("acr", "acrAtLeast", "amr", "maxAge")):
         reader.fault(mapping, f"`{name}` asks for nothing", "add `acr`, `acrAtLeast`, `amr` or `maxAge`")
     at_least = mapping.get("acrAtLeast")
     login = _read_login(reader, mapping, name, _FIELDS)

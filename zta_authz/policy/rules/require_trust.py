@@ -31,7 +31,7 @@ class TrustClause:
     step_up: LoginRequest | None = None
     """The login that the caller is asked for where one with several factors would suffice."""
     show_components: bool = False
-    """Whether a refused caller is told which components are too low."""
+    """Whether a denial names the components that are too low."""
     negated: bool = False
     label: str = "require.trust"
     cost: int = 50
