@@ -135,7 +135,7 @@ class FactReader:
         return self._class
 
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
-        """The facts that were read, for the decision; None if no fact was. An allow reads the trust model's, too."""
+        """The facts that were read, for the decision; None without any. An allow reads the trust model's, too."""
         trust = self.trust if allowed else self._trust
         if trust is None and self._network is None and self._device is None and self._class is None:
             return None

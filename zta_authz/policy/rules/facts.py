@@ -36,7 +36,7 @@ class RequestFacts(Protocol):
         ...
 
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
-        """The facts that were read, for the decision; None if no fact was. An allow reads the trust model's, too."""
+        """The facts that were read, for the decision; None without any. An allow reads the trust model's, too."""
         ...
 
 
