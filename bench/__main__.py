@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "telemetry": ["-m", "bench.telemetry_cost"],
     "caches": ["-m", "bench.cache_savings"],
     "devices": ["-m", "bench.device_inventory"],
+    "facts": ["-m", "bench.fact_cost"],
     "rules": ["-m", "bench.matching_scale", "--rules", "10000"],
     "rules-100000": ["-m", "bench.matching_scale"],
 }

@@ -23,6 +23,7 @@ from jwt.algorithms import RSAAlgorithm
 from zta_authz._proto.ext_authz_pb2 import CheckRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FRONTEND = "spiffe://cluster.local/ns/default/sa/frontend"
@@ -40,8 +41,13 @@ class Scenario:
     request: bytes
 
 
-def build(case: str, policies: int, directory: Path, server: str = "grpcio") -> Scenario:
-    """Write settings for `server`, and `policies` policies including the deciding one, below `directory`."""
+def build(
+    case: str, policies: int, directory: Path, server: str = "grpcio", claims: Mapping[str, object] | None = None
+) -> Scenario:
+    """Write settings for `server`, and `policies` policies including the deciding one, below `directory`.
+
+    `claims` are added to those of the token.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     authority = certificate("authority", key, key)
     leaf = certificate(FRONTEND, ec.generate_private_key(ec.SECP256R1()), key)
@@ -57,7 +63,7 @@ def build(case: str, policies: int, directory: Path, server: str = "grpcio") -> 
     config = directory / "config.yaml"
     config.write_text(json.dumps(_settings(case, folder, socket) | {"server": server}))
     presented = "" if case == "principal" else quote(leaf.public_bytes(Encoding.PEM).decode(), safe="")
-    return Scenario(config, socket, _request(presented, _token(signing_key) if case == "token" else ""))
+    return Scenario(config, socket, _request(presented, _token(signing_key, claims or {}) if case == "token" else ""))
 
 
 def _settings(case: str, folder: Path, socket: Path) -> dict[str, object]:
@@ -111,9 +117,9 @@ def trust_bundle(authority: x509.Certificate) -> dict[str, object]:
     return {"apiVersion": "zta.dev/v1", "kind": "TrustBundle", "metadata": {"name": "cluster-local"}, "spec": spec}
 
 
-def _token(key: rsa.RSAPrivateKey) -> str:
+def _token(key: rsa.RSAPrivateKey, more: Mapping[str, object]) -> str:
     claims = {"iss": ISSUER, "sub": "alice", "aud": "orders", "exp": int(time.time()) + 3600, "scope": "orders:read"}
-    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
+    return jwt.encode({**claims, **more}, key, algorithm="RS256", headers={"kid": "1"})
 
 
 def _request(certificate: str, token: str) -> bytes:

@@ -65,17 +65,38 @@ class NetworkRecord(msgspec.Struct, frozen=True):
 
 def trust_record(facts: DecisionFacts) -> TrustRecord | None:
     """The assessment; None if no rule read it."""
-    return None if facts.trust is None else _trust(facts.trust)
+    trust = facts.trust
+    if trust is None:
+        return None
+    derived = trust.derived
+    if not derived:
+        derived.append(_trust(trust))
+    record = derived[0]
+    return record if isinstance(record, TrustRecord) else _trust(trust)
 
 
 def device_record(facts: DecisionFacts) -> DeviceRecord | None:
     """The device; None if no rule read it."""
-    return None if facts.device is None else _device(facts.device)
+    device = facts.device
+    if device is None:
+        return None
+    derived = device.derived
+    if not derived:
+        derived.append(_device(device))
+    record = derived[0]
+    return record if isinstance(record, DeviceRecord) else _device(device)
 
 
 def network_record(facts: DecisionFacts) -> NetworkRecord | None:
     """The network; None if no rule read it."""
-    return None if facts.network is None else _network(facts.network)
+    network = facts.network
+    if network is None:
+        return None
+    derived = network.derived
+    if not derived:
+        derived.append(_network(network))
+    record = derived[0]
+    return record if isinstance(record, NetworkRecord) else _network(network)
 
 
 def _trust(assessment: TrustAssessment) -> TrustRecord:

@@ -15,6 +15,7 @@ from zta_authz.audit.record import (
     SCHEMA,
     DecisionRecord,
     encode_line,
+    facts_of,
     make_record,
     obligations_of,
     second_text,
@@ -51,7 +52,6 @@ class LineEncoder:
             or decision.shadows
             or decision.response is not NO_RESPONSE
             or decision.disagreement is not None
-            or decision.facts is not None
             or decision.refused_token is not None
             or identity.api_client is not None
             or identity.binding is not None
@@ -107,4 +107,5 @@ class LineEncoder:
             None,
             "",
             "",
+            *facts_of(decision.facts),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -229,15 +229,19 @@ def make_record(note: PendingRecord) -> DecisionRecord:
         _disagreement(decision.disagreement),
         _cut(claimed.subject) if claimed is not None else "",
         _cut(claimed.issuer) if claimed is not None else "",
-        *_facts(decision.facts),
+        *facts_of(decision.facts),
     )
 
 
-def _facts(
+_NO_FACTS: Final = (None, None, None, "")
+
+
+def facts_of(
     facts: DecisionFacts | None,
 ) -> tuple[TrustRecord | None, DeviceRecord | None, NetworkRecord | None, str]:
+    """The fields of a record for the facts that rules read."""
     if facts is None:
-        return None, None, None, ""
+        return _NO_FACTS
     resource_class = "" if facts.resource is None else facts.resource.name
     return trust_record(facts), device_record(facts), network_record(facts), resource_class
 

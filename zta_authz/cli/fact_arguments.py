@@ -47,7 +47,11 @@ def _network(reader: Reader, node: Node) -> NetworkFacts | None:
             words = {str: "a text", int: "a number", bool: "`true` or `false`"}[expected]
             value = mapping.get(name)
             reader.fault(value or node, f"`facts.network.{name}` is not {words}", "correct the value")
-    return NetworkFacts(**{name: facts.get(name, ABSENT) for name in _NETWORK})
+    reputation_node, score = mapping.get("reputation"), facts.get("reputation", ABSENT).value
+    if reputation_node is not None and isinstance(score, int) and not 0 <= score <= 100:
+        reader.fault(reputation_node, "`facts.network.reputation` is not from 0 to 100", "correct the value")
+    country, asn, anonymous, reputation, corporate = (facts.get(name, ABSENT) for name in _NETWORK)
+    return NetworkFacts(country, asn, anonymous, reputation, corporate)
 
 
 def _device(reader: Reader, node: Node) -> DeviceFacts | None:
@@ -58,7 +62,8 @@ def _device(reader: Reader, node: Node) -> DeviceFacts | None:
     device_id = ASSUMED
     for name, (_, value) in node.entries.items():
         if name == "id":
-            device_id = reader.string(value, "facts.device.id") or ""
+            unknown = isinstance(value, Scalar) and value.plain and value.value in _UNKNOWN
+            device_id = "" if unknown else reader.string(value, "facts.device.id") or ""
         elif name == LAST_SEEN and isinstance(value, Scalar) and value.value not in _UNKNOWN:
             fields[name] = _time(reader, value)
         else:

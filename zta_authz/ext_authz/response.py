@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from zta_authz.model.changed_headers import GuardedNames
     from zta_authz.model.decision import DecisionFacts, Remedy
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.model.trust import TrustAssessment, TrustLevel
 
 _REALM = "zta-authz"
 _RETRY_AFTER_SECONDS = "1"
@@ -100,36 +101,39 @@ class ResponseEncoder:
         principal = "" if peer is None else peer.principal
         spoofed = guarded.spoofed(request.headers) if request is not None else ()
         facts = decision.facts
-        if facts is not None and facts.trust is not None:
-            answer = self._allow(decision, decision_id, principal, spoofed, guarded)
-            return answer.replace(_EXPIRY, _expiry(facts.session_expires))
+        trust = None if facts is None else facts.trust
+        parts = None
         if not spoofed:
             last = self._answers[decision.policy, decision.rule, principal]
-            if isinstance(last, _LastAllow) and last.fits(decision, guarded):
-                return _joined(last.parts, decision_id)
-        return self._allow(decision, decision_id, principal, spoofed, guarded)
+            if isinstance(last, _LastAllow) and last.fits(decision, guarded, trust):
+                parts = last.parts
+        if parts is None:
+            parts = self._allow(decision, principal, spoofed, guarded)
+        answer = _joined(parts, decision_id)
+        return answer if facts is None or trust is None else answer.replace(_EXPIRY, _expiry(facts.session_expires))
 
     def _allow(
-        self, decision: Decision, decision_id: str, principal: str, spoofed: tuple[str, ...], guarded: GuardedNames
-    ) -> bytes:
+        self, decision: Decision, principal: str, spoofed: tuple[str, ...], guarded: GuardedNames
+    ) -> list[bytes]:
         if decision.reason in DENIAL_RESPONSES or not is_header_value(principal):
             raise ValueError("this allow is not final")
         policy, rule, response = decision.policy, decision.rule, decision.response
         client, changes = decision.identity.api_client, decision.identity.changes
-        trust = _trust_label(decision.facts)
+        label = _trust_label(decision.facts)
         allow = _Allow(
-            decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed, trust
+            decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed, label
         )
         if not allow.is_small():
-            return _joined(_encode_allow(allow), decision_id)
+            return _encode_allow(allow)
         parts = self._answers[allow]
         if not isinstance(parts, list):
             parts = _encode_allow(allow)
             self._answers.put(allow, parts)
-        if trust is None:
-            last = _LastAllow(decision.reason, client, changes, response, guarded, parts)
-            self._answers.put((policy, rule, principal), last)
-        return _joined(parts, decision_id)
+        trust = None if decision.facts is None else decision.facts.trust
+        shown = None if trust is None else (trust.level, trust.score)
+        last = _LastAllow(decision.reason, client, changes, response, guarded, shown, parts)
+        self._answers.put((policy, rule, principal), last)
+        return parts
 
     def _deny(self, decision: Decision, decision_id: str, request: RequestAttributes | None) -> bytes:
         deny = _denial(decision, request)
@@ -199,9 +203,10 @@ class _LastAllow(NamedTuple):
     changes: Changes
     response: Response
     guarded: GuardedNames
+    trust: tuple[TrustLevel, int] | None
     parts: list[bytes]
 
-    def fits(self, decision: Decision, guarded: GuardedNames) -> bool:
+    def fits(self, decision: Decision, guarded: GuardedNames, trust: TrustAssessment | None) -> bool:
         """Whether `decision`, an allow, is the same again. What is compared by identity is immutable."""
         return (
             decision.reason is self.reason
@@ -209,6 +214,7 @@ class _LastAllow(NamedTuple):
             and decision.identity.changes is self.changes
             and decision.response is self.response
             and guarded is self.guarded
+            and (self.trust is None if trust is None else self.trust == (trust.level, trust.score))
         )
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import SettingsErrors, collect_faults
 from zta_authz.facts.address_lists import MAX_LIST_BYTES, AddressSet, parse_address_list
 from zta_authz.facts.databases import Database
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.model.addresses import Ip
 
+MAX_CACHED_ADDRESSES: Final = 4096
 GOOD_REPUTATION: Final = 100
 """The reputation of an address that no list names."""
 CLOCK_SKEW: Final = 86400.0
@@ -71,7 +73,18 @@ class LoadedSource:
 class NetworkDatabases:
     """A `NetworkView` over everything configured. Immutable; no look-up does I/O."""
 
-    __slots__ = ("_anonymous", "_asn", "_corporate", "_country", "_lists", "_max_age", "loaded")
+    __slots__ = (
+        "_anonymous",
+        "_asn",
+        "_corporate",
+        "_country",
+        "_fresh",
+        "_fresh_from",
+        "_fresh_until",
+        "_lists",
+        "_max_age",
+        "loaded",
+    )
 
     def __init__(self, sources: NetworkSources) -> None:
         """Read every file. Raises `SettingsErrors` with the faults of all of them."""
@@ -89,6 +102,14 @@ class NetworkDatabases:
         self._corporate = AddressSet(sources.corporate) if sources.corporate else None
         self._max_age = sources.max_age
         self.loaded = self._loaded(sources)
+        ages = [(database.built_at, sources.max_age) for database in self._databases() if database is not None]
+        ages += [(as_of, source.max_age) for source, _, as_of in self._lists]
+        self._fresh_from = max((as_of - CLOCK_SKEW for as_of, _ in ages), default=float("-inf"))
+        self._fresh_until = min((as_of + max_age for as_of, max_age in ages), default=float("inf"))
+        self._fresh: BoundedCache[int, NetworkFacts] = BoundedCache(MAX_CACHED_ADDRESSES)
+
+    def _databases(self) -> tuple[Database | None, ...]:
+        return self._country, self._asn, self._anonymous
 
     def _loaded(self, sources: NetworkSources) -> tuple[LoadedSource, ...]:
         databases = (
@@ -103,6 +124,16 @@ class NetworkDatabases:
 
     def look_up(self, address: Ip, now: float) -> NetworkFacts:
         """What is known of `address`. Nothing but `corporate` is known of an address that is not on the Internet."""
+        if not self._fresh_from <= now <= self._fresh_until:
+            return self._read(address, now)
+        number = int(address) if address.version == 4 else -int(address)
+        facts = self._fresh[number]
+        if facts is None:
+            facts = self._read(address, now)
+            self._fresh.put(number, facts)
+        return facts
+
+    def _read(self, address: Ip, now: float) -> NetworkFacts:
         corporate = (
             ABSENT if self._corporate is None else known(address in self._corporate, source="networks.corporate")
         )

@@ -37,7 +37,7 @@ def claim_at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """The claim at `path`, one name for each nested object; None if absent."""
     value: Any = claims
     for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if type(value) is dict or isinstance(value, Mapping) else None
     return value
 
 

@@ -6,9 +6,9 @@ an ALLOW does not match on it, a DENY does. NIST SP 800-207 section 3.3 calls th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, field as dataclass_field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,7 @@ class Unknown(StrEnum):
     CONFLICTING = "conflicting"  # two sources, or two identifiers, disagree
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One fact. `value` is None exactly if `unknown` is set.
 
     `observed_at` is when its source observed it (seconds since the epoch), None if the source does not record it.
@@ -91,6 +90,8 @@ class NetworkFacts:
     anonymous: Fact = ABSENT
     reputation: Fact = ABSENT
     corporate: Fact = ABSENT
+    derived: list[object] = field(default_factory=list, repr=False, compare=False)
+    """What is made from it once, such as its part of a record."""
 
 
 NO_NETWORK_FACTS: Final = NetworkFacts()
@@ -117,6 +118,8 @@ class DeviceFacts:
     identified_by: str = ""
     inventory: str = ""
     fields: Mapping[str, Fact] | None = None
+    derived: list[object] = dataclass_field(default_factory=list, repr=False, compare=False)
+    """What is made from it once, such as its part of a record."""
 
     def field(self, name: str) -> Fact:
         """One field; an absent fact if the device or the field is unknown."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,7 @@ class TrustLevel(IntEnum):
     HIGH = 3
 
 
-@dataclass(frozen=True, slots=True)
-class LostPoints:
+class LostPoints(NamedTuple):
     """Points that one signal took from one component, in hundredths, and the fact it rests on."""
 
     component: str
@@ -51,6 +50,8 @@ class TrustAssessment:
     capped_by: tuple[str, ...] = ()
     session_seconds: int = 0
     reverify_seconds: int = 0
+    derived: list[object] = field(default_factory=list, repr=False, compare=False)
+    """What is made from it once, such as its part of a record."""
 
 
 @dataclass(frozen=True, slots=True)

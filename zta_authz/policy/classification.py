@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _READINGS: Final = RespelledParts(path=True, query=False, host=True, port=True)
 
 
+def _has_other_readings(inputs: Inputs) -> bool:
+    host = inputs.host
+    return "%" in inputs.path or (host is not None and (":" in host or host.endswith(".")))
+
+
 class CompiledClassification:
     """Immutable. Rules are tried from the most sensitive class to the least, so the first match is the strictest."""
 
@@ -42,7 +47,7 @@ class CompiledClassification:
     def classify(self, inputs: Inputs) -> ResourceClass:
         """The strictest class in any reading of the request; of equal ones, the one of the text as it came."""
         strictest = self._read(inputs)
-        if inputs.strict:
+        if inputs.strict and _has_other_readings(inputs):
             for reading in inputs.respelled(_READINGS):
                 other = self._read(reading)
                 if self._order[other.name] > self._order[strictest.name]:

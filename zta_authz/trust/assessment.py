@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.model.trust import LostPoints, TrustAssessment, TrustLevel
-from zta_authz.trust.signals import FULL
+from zta_authz.trust.signals import FULL, ConditionSignal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.identity import Token
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.trust.signals import Signal
 
+MAX_KEPT: Final = 4096
 RESOURCE: Final = "resource"
 SEED_RESOURCE_SCORES: Final[Mapping[str, int]] = {
     "public": 10000, "internal": 7000, "confidential": 4000, "restricted": 2000,
 }  # fmt: skip
 SEED_UNKNOWN_RESOURCE: Final = 5000
 """What the averaged formula gives an unknown resource, which is more than it gives a confidential one."""
+
+
+_Kept = tuple["Token | None", "DeviceFacts", "NetworkFacts", TrustAssessment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,37 @@ class CompiledTrustModel:
     reverify: int
     resource_weight: int = 0
     """The weight of the resource's class in the averaged formula (`seedCompatible`); 0 leaves it out."""
+    _repeats: bool = field(init=False, repr=False, compare=False)
+    """Whether equal facts give equal assessments: not with conditions, nor with the resource's class averaged in."""
+    _kept: BoundedCache[tuple[int, int, int], _Kept] = field(
+        init=False, repr=False, compare=False, default_factory=lambda: BoundedCache(MAX_KEPT)
+    )
+
+    def __post_init__(self) -> None:
+        signals = [signal for component in self.components for signal in component.signals]
+        repeats = not self.resource_weight and not any(isinstance(signal, ConditionSignal) for signal in signals)
+        object.__setattr__(self, "_repeats", repeats)
 
     def assess(self, inputs: Inputs) -> TrustAssessment:
-        """Score and level of one request. Never raises; what is unknown costs at least what is bad."""
+        """Score and level of one request. Never raises; what is unknown costs at least what is bad.
+
+        One that lost nothing is kept, with the token, device and network that it rests on. It counts for the same
+        objects only: they are replaced when they change or age, and no signal but a condition reads anything else.
+        """
+        if not self._repeats:
+            return self._assess(inputs)
+        facts, token = inputs.facts, inputs.identity.token
+        device, network = facts.device, facts.network
+        key = (id(token), id(device), id(network))
+        kept = self._kept[key]
+        if kept is not None and kept[0] is token and kept[1] is device and kept[2] is network:
+            return kept[3]
+        assessment = self._assess(inputs)
+        if not assessment.lost:
+            self._kept.put(key, (token, device, network, assessment))
+        return assessment
+
+    def _assess(self, inputs: Inputs) -> TrustAssessment:
         total = weights = 0
         cap = TrustLevel.HIGH
         scores: dict[str, int] = {}

@@ -11,11 +11,15 @@ from zta_authz.trust.assessment import CompiledTrustModel, Component
 from zta_authz.trust.signals import (
     BUILT_IN,
     FULL,
+    PASSES,
     ConditionSignal,
     CountSignal,
     FactSignal,
     claim_older_than,
     country_in,
+    has_reputation,
+    is_in,
+    is_older_than,
     reputation_of,
 )
 
@@ -51,13 +55,24 @@ def _signal(model: TrustModelSpec, spec: SignalSpec, faults: list[Fault]) -> Sig
             return ConditionSignal(spec.name, spec.points, spec.caps, condition)
     if spec.claim_age is not None:
         read = claim_older_than(spec.claim_age.claim, spec.claim_age.below)
-        return FactSignal(spec.name, spec.points, spec.caps, read)
+        passes = is_older_than(spec.claim_age.claim, spec.claim_age.below)
+        return FactSignal(spec.name, spec.points, spec.caps, read, passes)
     match spec.name:
         case "countryNotAllowed":
-            return FactSignal(spec.name, spec.points, spec.caps, country_in(model.allowed_countries))
+            return FactSignal(
+                spec.name, spec.points, spec.caps, country_in(model.allowed_countries), is_in(model.allowed_countries)
+            )
         case "badReputation":
-            return FactSignal(spec.name, spec.points, spec.caps, reputation_of(model.least_reputation))
-    return FactSignal(spec.name, spec.points, spec.caps, BUILT_IN.get(spec.name, lambda _: ABSENT))
+            return FactSignal(
+                spec.name,
+                spec.points,
+                spec.caps,
+                reputation_of(model.least_reputation),
+                has_reputation(model.least_reputation),
+            )
+    return FactSignal(
+        spec.name, spec.points, spec.caps, BUILT_IN.get(spec.name, lambda _: ABSENT), PASSES.get(spec.name)
+    )
 
 
 def _condition(spec: SignalSpec, text: str, faults: list[Fault]) -> Condition | None:

@@ -26,6 +26,8 @@ FULL: Final = 10000
 # RFC 8176 section 2, by the kind of factor.
 _KNOWLEDGE: Final = frozenset(("kba", "pin", "pwd"))
 _POSSESSION: Final = frozenset(("hwk", "otp", "pop", "sc", "sms", "swk", "tel"))
+_NO_CLAIMS: Final[Mapping[str, Any]] = {}
+_NUMBERS: Final = (int, float)
 _INHERENCE: Final = frozenset(("face", "fpt", "iris", "retina", "vbm"))
 
 
@@ -55,9 +57,13 @@ class FactSignal:
     points: int
     caps: TrustLevel | None
     read: Callable[[Inputs], Fact]
+    passes: Callable[[Inputs], bool] | None = None
+    """The same as a boolean, where that costs less than the fact, which is needed for lost points only."""
 
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """All points, or none."""
+        if self.passes is not None and self.passes(inputs):
+            return None
         fact = self.read(inputs)
         return None if fact.value is True else (self.points, fact)
 
@@ -91,7 +97,7 @@ class CountSignal:
 
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """The points times the count; the most where the claim is no count."""
-        value = claim_at(inputs.claims or {}, self.claim)
+        value = claim_at(inputs.claims or _NO_CLAIMS, self.claim)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             return self.most, _claim(self.claim)
         return None if value == 0 else (min(self.points * value, self.most), _claim(self.claim, value))
@@ -108,13 +114,14 @@ def _claim(path: tuple[str, ...], value: bool | int | str | None = None, unknown
 
 def claim_older_than(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs], Fact]:
     """Reads whether the time in a claim is at least `seconds` ago. A time in the future is conflicting."""
+    absent, conflicting = _claim(claim), _claim(claim, unknown=Unknown.CONFLICTING)
 
     def read(inputs: Inputs) -> Fact:
-        at = _time(claim_at(inputs.claims or {}, claim))
+        at = _time(claim_at(inputs.claims or _NO_CLAIMS, claim))
         if at is None:
-            return _claim(claim)
+            return absent
         if at > inputs.now:
-            return _claim(claim, unknown=Unknown.CONFLICTING)
+            return conflicting
         return _claim(claim, inputs.now - at >= seconds)
 
     return read
@@ -133,14 +140,34 @@ def _time(value: Any) -> float | None:
     return float(value)
 
 
+_NO_AMR: Final = _claim(("amr",))
+
+
 def several_factors(inputs: Inputs) -> Fact:
     """Whether the user authenticated with several factors: `amr` has `mfa`, or methods of two kinds (RFC 8176)."""
-    value = claim_at(inputs.claims or {}, ("amr",))
+    value = claim_at(inputs.claims or _NO_CLAIMS, ("amr",))
     if not isinstance(value, (list, tuple)):
-        return _claim(("amr",))
+        return _NO_AMR
     methods = {method for method in value if isinstance(method, str)}
     kinds = sum(not kind.isdisjoint(methods) for kind in (_KNOWLEDGE, _POSSESSION, _INHERENCE))
     return _claim(("amr",), "mfa" in methods or kinds > 1)
+
+
+def has_several_factors(inputs: Inputs) -> bool:
+    """As `several_factors`, for the usual case that `amr` has `mfa`."""
+    claims = inputs.claims
+    methods = None if claims is None else claims.get("amr")
+    return isinstance(methods, (list, tuple)) and "mfa" in methods
+
+
+def is_older_than(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs], bool]:
+    """As `claim_older_than`, for a number."""
+
+    def passes(inputs: Inputs) -> bool:
+        at = claim_at(inputs.claims or _NO_CLAIMS, claim)
+        return type(at) in _NUMBERS and seconds <= inputs.now - at < math.inf
+
+    return passes
 
 
 def device_field(name: str) -> Callable[[Inputs], Fact]:
@@ -171,6 +198,21 @@ def country_in(countries: frozenset[str]) -> Callable[[Inputs], Fact]:
     return read
 
 
+def is_in(countries: frozenset[str]) -> Callable[[Inputs], bool]:
+    """As `country_in`, for a known country."""
+    return lambda inputs: inputs.facts.network.country.value in countries
+
+
+def has_reputation(least: int) -> Callable[[Inputs], bool]:
+    """As `reputation_of`, for a known reputation."""
+
+    def passes(inputs: Inputs) -> bool:
+        value = inputs.facts.network.reputation.value
+        return type(value) is int and value >= least
+
+    return passes
+
+
 def reputation_of(least: int) -> Callable[[Inputs], Fact]:
     """Reads whether the client's address has a reputation of at least `least`."""
 
@@ -192,6 +234,11 @@ def no_anonymous_network(inputs: Inputs) -> Fact:
     return fact if fact.unknown else known(fact.value is False, fact.observed_at, fact.source)
 
 
+def is_not_anonymous(inputs: Inputs) -> bool:
+    """As `no_anonymous_network`, for an address that is known not to be anonymous."""
+    return inputs.facts.network.anonymous.value is False
+
+
 def unmeasured(_inputs: Inputs) -> Fact:
     """A fact that no source of this version gives."""
     return ABSENT
@@ -211,3 +258,9 @@ BUILT_IN: Final[Mapping[str, Callable[[Inputs], Fact]]] = {
     "failedAttempts": unmeasured,
 }
 """Signals that need no parameter; `countryNotAllowed` and `badReputation` take theirs from the model."""
+
+PASSES: Final[Mapping[str, Callable[[Inputs], bool]]] = {
+    "noMfa": has_several_factors,
+    "anonymousNetwork": is_not_anonymous,
+}
+"""For some of them, the same as a boolean at less cost."""

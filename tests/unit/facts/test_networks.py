@@ -178,3 +178,12 @@ def test_without_the_c_reader_the_service_does_not_start(tmp_path: Path, monkeyp
     monkeypatch.setattr(module.maxminddb, "open_database", slow)
     with pytest.raises(SettingsErrors, match="the C extension of `maxminddb` is missing"):
         Database(str(path), "networks.country")
+
+
+def test_what_is_known_of_an_address_is_kept_only_while_nothing_is_too_old(databases: NetworkSources) -> None:
+    view, address = NetworkDatabases(only(databases)), ip_address(GERMANY)
+    fresh = view.look_up(address, NOW)
+    assert view.look_up(address, NOW + 86400) is fresh
+    assert view.look_up(address, NOW + 31 * 86400).country.unknown is Unknown.STALE
+    assert view.look_up(address, NOW - 2 * 86400).country.unknown is Unknown.CONFLICTING
+    assert view.look_up(address, NOW) is fresh

@@ -135,12 +135,17 @@ class FactReader:
         return self._class
 
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
-        """The facts that were read, for the decision; None without any. An allow reads the trust model's, too."""
+        """The facts that were read, for the decision; None without any. An allow reads the trust model's, too.
+
+        Where no source knows the network or a device, there is nothing to record.
+        """
         trust = self.trust if allowed else self._trust
-        if trust is None and self._network is None and self._device is None and self._class is None:
+        network = None if self._network is NO_NETWORK_FACTS else self._network
+        device = None if self._device is NO_DEVICE else self._device
+        if trust is None and network is None and device is None and self._class is None:
             return None
         expires = int(self._inputs.now) + trust.session_seconds if trust is not None and allowed else 0
-        return DecisionFacts(self._network, self._device, trust, self._class, expires)
+        return DecisionFacts(network, device, trust, self._class, expires)
 
 
 class FactOpener:

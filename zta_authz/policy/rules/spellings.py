@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz.model.addresses import address_forms
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NO_ADDRESSES: Final[tuple[Ip, ...]] = ()
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_PLAIN_IPV4: Final = re.compile(r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")
 _NO_SPELLINGS: Final[dict[str, tuple[str, ...]]] = {}
 
 PSEUDO_HEADERS: Final = frozenset((":method", ":path", ":authority", ":scheme", "host"))
@@ -124,6 +125,11 @@ def parse_ip(text: str) -> Ip | None:
     A numeric zone of an IPv6 address (RFC 4007 section 11) is ignored. A named zone is only known on the proxy's host,
     so such an address gives None.
     """
+    plain = _PLAIN_IPV4.fullmatch(text)
+    if plain is not None:
+        first, second, third, fourth = map(int, plain.groups())
+        if first < 256 and second < 256 and third < 256 and fourth < 256:
+            return IPv4Address(first << 24 | second << 16 | third << 8 | fourth)
     bare, percent, zone = text.partition("%")
     if percent and not (":" in bare and zone.isascii() and zone.isdigit() and len(zone) < 10):
         return None
