@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.device_documents import GraceAs
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, FactViews, NetworkFacts, Unknown, known
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 from zta_authz.policy.yaml.nodes import Mapping, Scalar
@@ -67,8 +68,23 @@ def _device(reader: Reader, node: Node) -> DeviceFacts | None:
         elif name == LAST_SEEN and isinstance(value, Scalar) and value.value not in _UNKNOWN:
             fields[name] = _time(reader, value)
         else:
-            fields[name] = _fact(reader, value, f"facts.device.{name}")
+            fields[name] = _field(reader, name, value)
     return DeviceFacts(device_id, ASSUMED, ASSUMED, fields)
+
+
+def _field(reader: Reader, name: str, node: Node) -> Fact:
+    """A field of a device, read as an inventory reads it."""
+    from zta_authz.facts.device_files import field_value
+
+    fact = _fact(reader, node, f"facts.device.{name}")
+    if fact.unknown is not None:
+        return fact
+    value = field_value(name, fact.value, GraceAs.UNKNOWN)
+    if value is None:
+        hint = "write a boolean, or `absent`; `os` and `osVersion` are texts"
+        reader.fault(node, f"`facts.device.{name}` has a value that no inventory would give it", hint)
+        return ABSENT
+    return known(value, source=ASSUMED)
 
 
 def _time(reader: Reader, node: Scalar) -> Fact:

@@ -126,7 +126,7 @@ class _TableBuilder:
                 merged = self._merged[device_id] = _Merged()
             merged.add(record, source, (posture, seen), identifier)
             return ""
-        values = tuple(_value(name, _at(record, path), source.grace_as) for name, path in source.fields)
+        values = tuple(field_value(name, _at(record, path), source.grace_as) for name, path in source.fields)
         self._add_device(device_id, values, posture, seen, identifier)
         return ""
 
@@ -185,7 +185,7 @@ class _Merged:
         for number, (name, path) in enumerate(source.fields):
             if not _has(record, path):
                 continue
-            value = _value(name, _at(record, path), source.grace_as) if holds else None
+            value = field_value(name, _at(record, path), source.grace_as) if holds else None
             held = self._fields.get(number)
             if held is None or held[0] < order:
                 self._fields[number] = (order, value, False)
@@ -238,7 +238,7 @@ def _has(record: Any, path: Path) -> bool:
     return True
 
 
-def _value(name: str, value: Any, grace_as: GraceAs) -> FactValue | None:
+def field_value(name: str, value: Any, grace_as: GraceAs) -> FactValue | None:
     """A field's value: a boolean by its usual spellings, a whole number, or a short text; None for anything else.
 
     Fields that are booleans by their name are never a text, and texts never a boolean.

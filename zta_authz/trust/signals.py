@@ -214,10 +214,13 @@ def has_reputation(least: int) -> Callable[[Inputs], bool]:
 
 
 def reputation_of(least: int) -> Callable[[Inputs], Fact]:
-    """Reads whether the client's address has a reputation of at least `least`."""
+    """Reads whether the client's address has a reputation of at least `least`. A corporate address has."""
 
     def read(inputs: Inputs) -> Fact:
-        fact = inputs.facts.network.reputation
+        network = inputs.facts.network
+        if network.corporate.value is True:
+            return network.corporate
+        fact = network.reputation
         if fact.unknown or not isinstance(fact.value, int):
             return fact
         return known(fact.value >= least, fact.observed_at, fact.source)

@@ -129,6 +129,8 @@ def test_unknown_facts_are_written_as_their_state() -> None:
         ("{device: {a: [1]}}", "`facts.device.a` is not a single value"),
         ("{device: {a: null}}", "`facts.device.a` is not a single value"),
         ("{device: {id: 5}}", "`facts.device.id` has the integer `5`"),
+        ("{device: {managed: maybe}}", "`facts.device.managed` has a value that no inventory would give it"),
+        ("{network: {reputation: 101}}", "`facts.network.reputation` is not from 0 to 100"),
         ("{device: {lastSeen: yesterday}}", "`facts.device.lastSeen` is not a time"),
     ],
 )
@@ -136,3 +138,12 @@ def test_what_cannot_be_a_fact_is_a_fault(facts: str, message: str) -> None:
     with pytest.raises(FaultsError) as caught:
         request_in("r", f"path: /\nfacts: {facts}")
     assert message in str(caught.value)
+
+
+def test_assumed_fields_are_read_as_an_inventory_reads_them() -> None:
+    facts = request_in("r", "facts: {device: {id: absent, managed: yes, osVersion: 26, encrypted: 'off'}}").facts
+    assert facts is not None
+    assert facts.assumed_device is not None
+    assert facts.assumed_device.device_id == ""
+    fields = {name: fact.value for name, fact in (facts.assumed_device.fields or {}).items()}
+    assert fields == {"managed": True, "osVersion": "26", "encrypted": False}

@@ -83,8 +83,8 @@ def test_a_device_that_no_inventory_knows_loses_every_point() -> None:
     assert trust_model().assess(inputs(device=None)).components["device"] == 0
 
 
-def test_a_corporate_address_counts_as_an_allowed_country_and_no_anonymous_network() -> None:
-    corporate = replace(NETWORK, corporate=known(True), country=ABSENT, asn=ABSENT, anonymous=ABSENT)
+def test_a_corporate_address_loses_nothing() -> None:
+    corporate = replace(NETWORK, corporate=known(True), country=ABSENT, asn=ABSENT, anonymous=ABSENT, reputation=ABSENT)
     assert trust_model().assess(inputs(network=corporate)).components["network"] == 10000
 
 
