@@ -5,7 +5,6 @@ An unknown fact takes at least as many points as a bad one: otherwise an attacke
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -28,6 +27,8 @@ _KNOWLEDGE: Final = frozenset(("kba", "pin", "pwd"))
 _POSSESSION: Final = frozenset(("hwk", "otp", "pop", "sc", "sms", "swk", "tel"))
 _NO_CLAIMS: Final[Mapping[str, Any]] = {}
 _NUMBERS: Final = (int, float)
+_MOST_SECONDS: Final = 1e15
+"""A time further from the epoch is no time. An integer beyond what a float holds would raise OverflowError."""
 _INHERENCE: Final = frozenset(("face", "fpt", "iris", "retina", "vbm"))
 
 
@@ -135,7 +136,7 @@ def _time(value: Any) -> float | None:
         except ValueError:
             return None
         return at.timestamp() if at.tzinfo is not None else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_MOST_SECONDS < value < _MOST_SECONDS:
         return None
     return float(value)
 
@@ -165,7 +166,7 @@ def is_older_than(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs], 
 
     def passes(inputs: Inputs) -> bool:
         at = claim_at(inputs.claims or _NO_CLAIMS, claim)
-        return type(at) in _NUMBERS and seconds <= inputs.now - at < math.inf
+        return type(at) in _NUMBERS and -_MOST_SECONDS < at < _MOST_SECONDS and seconds <= inputs.now - at
 
     return passes
 
