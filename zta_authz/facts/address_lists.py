@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from array import array
 from bisect import bisect_right
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Final
@@ -18,6 +20,11 @@ MAX_ENTRIES: Final = 2_000_000
 MAX_LINE: Final = 512
 MAX_FAULTS: Final = 20
 _Range = tuple[int, int]
+AddressRange = tuple[int, int, int]
+"""IP version, first and last address."""
+_PLAIN: Final = re.compile(
+    r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})(?:/(0|[1-9][0-9]?))?"
+)
 
 
 class AddressSet:
@@ -25,22 +32,44 @@ class AddressSet:
 
     __slots__ = ("_ends", "_starts", "size")
 
-    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network | AddressRange]) -> None:
         """Take `networks` in any order; they may overlap."""
         ranges: dict[int, list[_Range]] = {4: [], 6: []}
         self.size = 0
         for network in networks:
-            first = int(network.network_address)
-            ranges[network.version].append((first, first + network.num_addresses - 1))
+            version, first, last = network if isinstance(network, tuple) else _range_of(network)
+            ranges[version].append((first, last))
             self.size += 1
-        merged = {version: _merged(intervals) for version, intervals in ranges.items()}
-        self._starts = {version: [start for start, _ in intervals] for version, intervals in merged.items()}
-        self._ends = {version: [end for _, end in intervals] for version, intervals in merged.items()}
+        self._starts: dict[int, array[int] | list[int]] = {}
+        self._ends: dict[int, array[int] | list[int]] = {}
+        for version, pairs in ranges.items():
+            merged = _merged(pairs)
+            starts, ends = [start for start, _ in merged], [end for _, end in merged]
+            self._starts[version] = array("Q", starts) if version == 4 else starts
+            self._ends[version] = array("Q", ends) if version == 4 else ends
 
     def __contains__(self, address: Ip) -> bool:
         version, number = address.version, int(address)
         at = bisect_right(self._starts[version], number) - 1
         return at >= 0 and number <= self._ends[version][at]
+
+
+def _range_of(network: IPv4Network | IPv6Network) -> AddressRange:
+    first = int(network.network_address)
+    return network.version, first, first + network.num_addresses - 1
+
+
+def _parse(entry: str) -> AddressRange:
+    """One address or network. Raises ValueError."""
+    plain = _PLAIN.fullmatch(entry)
+    if plain is None:
+        return _range_of(ip_network(entry, strict=False))
+    first, second, third, fourth = (int(part) for part in plain.groups()[:4])
+    bits = 32 - int(plain[5] or 32)
+    if max(first, second, third, fourth) > 255 or bits < 0:
+        raise ValueError(entry)
+    start = (first << 24 | second << 16 | third << 8 | fourth) >> bits << bits
+    return 4, start, start + (1 << bits) - 1
 
 
 def _merged(ranges: list[_Range]) -> list[_Range]:
@@ -62,7 +91,7 @@ def parse_address_list(path: str, content: bytes) -> AddressSet:
     that is read only in part would call bad addresses good.
     """
     faults: list[Fault] = []
-    networks: list[IPv4Network | IPv6Network] = []
+    networks: list[AddressRange] = []
     for number, line in enumerate(content.split(b"\n"), 1):
         entry = line.split(b"#", 1)[0].split(b";", 1)[0].strip()
         if not entry:
@@ -70,7 +99,7 @@ def parse_address_list(path: str, content: bytes) -> AddressSet:
         try:
             if len(line) > MAX_LINE:
                 raise ValueError
-            networks.append(ip_network(entry.decode("ascii"), strict=False))
+            networks.append(_parse(entry.decode("ascii")))
         except ValueError:
             shown = entry[:40].decode("ascii", "replace")
             faults.append(

@@ -54,3 +54,25 @@ def test_faults_and_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "MAX_ENTRIES", 3)
     with pytest.raises(SettingsErrors, match="has more than 3 entries"):
         parse_address_list("l", b"10.0.0.1\n" * 4)
+
+
+@pytest.mark.parametrize(
+    ("entry", "inside", "outside"),
+    [
+        ("0.0.0.0/0", "255.1.2.3", "::1"),
+        ("10.0.0.0/31", "10.0.0.1", "10.0.0.2"),
+        ("10.0.0.7/32", "10.0.0.7", "10.0.0.6"),
+        ("1.2.3.4", "1.2.3.4", "1.2.3.5"),
+    ],
+)
+def test_plain_networks_are_read_as_the_library_reads_them(entry: str, inside: str, outside: str) -> None:
+    addresses = parse_address_list("l", entry.encode())
+    assert ip_address(inside) in addresses
+    assert ip_address(outside) not in addresses
+    assert ip_address(inside) in ip_network(entry)
+
+
+@pytest.mark.parametrize("entry", ["256.1.1.1", "1.2.3.4/33", "01.2.3.4", "1.2.3.4/", "1.2.3"])
+def test_what_the_library_refuses_is_refused(entry: str) -> None:
+    with pytest.raises(SettingsErrors):
+        parse_address_list("l", entry.encode())
