@@ -38,11 +38,16 @@ class Database:
         self.type = str(metadata.database_type)[:100]
 
     def look_up(self, address: Ip) -> dict[str, Any] | None:
-        """The record of `address`; None if there is none. A damaged record, or another address family, has none."""
+        """The record of `address`, empty if the database does not list it. Never raises.
+
+        None if the database cannot say: a damaged record, no map, or an IPv6 address in a database for IPv4.
+        """
         try:
             record = self._reader.get(address)
         except (ValueError, maxminddb.InvalidDatabaseError):
             return None
+        if record is None:
+            return {}
         return record if isinstance(record, dict) else None
 
 

@@ -204,6 +204,12 @@ def _asn_of(record: dict[str, Any] | None) -> int | None:
     return number if valid and isinstance(number, int) else None
 
 
-def _is_anonymous(record: dict[str, Any] | None) -> bool:
-    """Whether a flag of the record says so. These databases name only anonymizing networks: no record is false."""
-    return record is not None and any(record.get(flag) is True for flag in _ANONYMOUS)
+def _is_anonymous(record: dict[str, Any] | None) -> bool | None:
+    """Whether a flag of the record is set. The database lists only anonymizing networks: an empty record is False.
+
+    None, so an absent fact, if the record cannot be read or has none of the flags as a boolean.
+    """
+    if not record:
+        return None if record is None else False
+    flags = [record[flag] for flag in _ANONYMOUS if isinstance(record.get(flag), bool)]
+    return any(flags) if flags else None

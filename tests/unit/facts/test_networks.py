@@ -100,6 +100,33 @@ def test_a_database_for_ipv4_knows_nothing_of_ipv6(tmp_path: Path) -> None:
     assert facts(sources, GERMANY, time.time()).country.value == "DE"
 
 
+def test_a_database_for_ipv4_does_not_call_ipv6_free_of_anonymity(tmp_path: Path) -> None:
+    path = write_mmdb(tmp_path / "4.mmdb", {"185.220.101.0/24": {"is_anonymous": True}}, ip_version=4)
+    sources = NetworkSources(anonymous=str(path))
+    assert facts(sources, "2a02::1", time.time()).anonymous.unknown is Unknown.ABSENT
+    assert facts(sources, "8.8.8.8", time.time()).anonymous.value is False
+
+
+def test_a_listed_address_without_a_flag_that_can_be_read_is_not_called_good(tmp_path: Path) -> None:
+    records: dict[str, dict[str, object]] = {
+        "8.8.8.0/24": {"vpn": "true"},
+        "9.9.9.0/24": {"is_anonymous": "yes"},
+        "1.1.1.0/24": {"is_anonymous": False},
+    }
+    sources = NetworkSources(anonymous=str(write_mmdb(tmp_path / "a.mmdb", records)))
+    for address in ("8.8.8.8", "9.9.9.9"):
+        assert facts(sources, address, time.time()).anonymous.unknown is Unknown.ABSENT
+    assert facts(sources, "1.1.1.1", time.time()).anonymous.value is False
+
+
+def test_a_damaged_record_is_not_called_good(tmp_path: Path) -> None:
+    path = write_mmdb(tmp_path / "a.mmdb", {"185.220.101.0/24": {"is_anonymous": True}})
+    whole, record = path.read_bytes(), b"\xe1\x20\x00"  # a map of one pair, whose key is a pointer
+    assert whole.count(record) == 1
+    path.write_bytes(whole.replace(record, b"\xe1\x27\xff"))  # points behind the data
+    assert facts(NetworkSources(anonymous=str(path)), TOR, time.time()).anonymous.unknown is Unknown.ABSENT
+
+
 def reputation(tmp_path: Path, *lists: tuple[str, int, float], max_age: float = 3600.0) -> NetworkSources:
     """Lists of (text, score, age in seconds)."""
     sources = []
