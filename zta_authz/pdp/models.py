@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault
 from zta_authz.model.changed_headers import TRUST_HEADERS
-from zta_authz.policy.classification import CompiledClassification
+from zta_authz.policy.classification import CombinedClassification, CompiledClassification
 from zta_authz.policy.rules.device_identity import InventoryDevices
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactModels
 from zta_authz.trust.compile import compile_trust_model
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zta_authz.model.documents import Position, Selector
     from zta_authz.model.options import Options, Workload
     from zta_authz.policy.documents.spec import DocumentSet, PolicySpec
-    from zta_authz.policy.rules.fact_reader import ModelTable
+    from zta_authz.policy.rules.fact_reader import Classifier, ModelTable
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.trust.assessment import CompiledTrustModel
 
@@ -67,10 +67,19 @@ class CompiledModels:
             models = FactModels(
                 self._most_specific(self._devices, workload),
                 self._most_specific(self._trust, workload),
-                self._most_specific(self._classifications, workload),
+                self._classifier(workload),
             )
             self._selected.put(key, models)
         return models
+
+    def _classifier(self, workload: Workload) -> Classifier | None:
+        """All classifications that select `workload` count: a namespace's own cannot undo the root namespace's."""
+        fitting = [
+            model
+            for selector, model in self._classifications
+            if selector.selects(workload.namespace, workload.labels, self._root)
+        ]
+        return CombinedClassification(fitting) if len(fitting) > 1 else next(iter(fitting), None)
 
     def _most_specific(self, models: Sequence[tuple[Selector, _Model]], workload: Workload) -> _Model | None:
         fitting = [
@@ -92,12 +101,9 @@ def compile_models(
     """Every model of `documents`; `rules_of` compiles the rules of classifications. Errors go to `faults`."""
     _refuse_ties("TrustModel", documents.trust_models, faults)
     _refuse_ties("DeviceInventory", documents.inventories, faults)
-    _refuse_ties("ResourceClassification", documents.classifications, faults)
     trust = [(spec.selector, compile_trust_model(spec, faults)) for spec in documents.trust_models]
     devices = [(inventory.selector, InventoryDevices(inventory)) for inventory in documents.inventories]
-    classes = [
-        (spec.selector, CompiledClassification(spec, rules_of(spec.policy))) for spec in documents.classifications
-    ]
+    classes = [(spec.selector, CompiledClassification(spec, rules_of)) for spec in documents.classifications]
     if not (trust or devices or classes):
         return NO_MODEL_TABLE
     return CompiledModels(trust, devices, classes, options)

@@ -1,59 +1,95 @@
 """Compiled ResourceClassification: the class of the resource that a request asks for.
 
-Each way in which an upstream may read path and host is classified, and the most sensitive class counts: no other
-spelling of a path gets a laxer class.
+No other spelling of a path or host gets a laxer class. A rule for a class at least as sensitive as the default matches
+in any reading, as a DENY rule does. A rule for a laxer class counts only if every reading matches one, as an ALLOW.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.model.trust import CLASSES, NO_DEMAND, ResourceClass
+from zta_authz.model.trust import CLASSES, NO_DEMAND, ResourceClass, TrustDemand, TrustLevel
 from zta_authz.policy.rules.spellings import RespelledParts
 from zta_authz.policy.rules.table import RuleIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from zta_authz.policy.documents.spec import ClassificationSpec
+    from zta_authz.policy.documents.spec import ClassificationSpec, PolicySpec
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.rule import Rule
 
 _READINGS: Final = RespelledParts(path=True, query=False, host=True, port=True)
-
-
-def _has_other_readings(inputs: Inputs) -> bool:
-    host = inputs.host
-    return "%" in inputs.path or (host is not None and (":" in host or host.endswith(".")))
+RANKS: Final = {name: rank for rank, name in enumerate(CLASSES)}
 
 
 class CompiledClassification:
-    """Immutable. Rules are tried from the most sensitive class to the least, so the first match is the strictest."""
+    """One document. Immutable."""
 
-    __slots__ = ("_classes", "_default", "_index", "_order", "name")
+    __slots__ = ("_classes", "_default", "_lax", "_lax_wide", "_strict", "name")
 
-    def __init__(self, spec: ClassificationSpec, rules: Sequence[Rule]) -> None:
-        """`rules` are compiled from the rules of `spec.policy`, in their order."""
+    def __init__(self, spec: ClassificationSpec, rules_of: Callable[[PolicySpec], tuple[Rule, ...]]) -> None:
+        """`rules_of` compiles the rules of a policy, in their order, as its action reads them."""
         self.name = spec.full_name
-        order = sorted(range(len(rules)), key=lambda number: -CLASSES.index(spec.given[number].class_name))
-        self._index = RuleIndex([rules[number] for number in order], deny=False)
-        self._order = {name: rank for rank, name in enumerate(CLASSES)}
         self._classes = tuple(
             ResourceClass(given.class_name, spec.demands.get(given.class_name, NO_DEMAND), given.cost, self.name)
             for given in spec.given
         )
         self._default = ResourceClass(spec.default, spec.demands.get(spec.default, NO_DEMAND), 1, self.name)
+        narrow, wide = rules_of(spec.policy), rules_of(replace(spec.policy, action="DENY"))
+        least = RANKS[spec.default]
+        order = sorted(range(len(wide)), key=lambda number: -RANKS[spec.given[number].class_name])
+        strict = [number for number in order if RANKS[spec.given[number].class_name] >= least]
+        lax = [number for number in order if RANKS[spec.given[number].class_name] < least]
+        self._strict = RuleIndex([wide[number] for number in strict], deny=True)
+        self._lax = RuleIndex([narrow[number] for number in lax], deny=False)
+        self._lax_wide = RuleIndex([wide[number] for number in lax], deny=True)
 
     def classify(self, inputs: Inputs) -> ResourceClass:
-        """The strictest class in any reading of the request; of equal ones, the one of the text as it came."""
-        strictest = self._read(inputs)
-        if inputs.strict and _has_other_readings(inputs):
-            for reading in inputs.respelled(_READINGS):
-                other = self._read(reading)
-                if self._order[other.name] > self._order[strictest.name]:
-                    strictest = other
+        """The strictest class that any reading of the request may have."""
+        rule = self._strict.first(inputs)
+        if rule is None and self._lax.rules and self._is_lax(inputs):
+            rule = self._lax_wide.first(inputs)
+        return self._default if rule is None else self._classes[rule.number]
+
+    def _is_lax(self, inputs: Inputs) -> bool:
+        """Whether each reading of the request matches a rule for a class that is laxer than the default."""
+        if self._lax.first(inputs) is None:
+            return False
+        if not (inputs.strict and _has_other_readings(inputs)):
+            return True
+        return all(self._lax.first(reading) is not None for reading in inputs.respelled(_READINGS))
+
+
+class CombinedClassification:
+    """Several documents that select one workload: the strictest class counts, and all demands on it."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[CompiledClassification]) -> None:
+        self._parts = tuple(parts)
+
+    def classify(self, inputs: Inputs) -> ResourceClass:
+        """The strictest of the classes. Of equal ones, the demands and the highest cost are combined."""
+        strictest, *others = sorted(
+            (part.classify(inputs) for part in self._parts), key=lambda resource: -RANKS[resource.name]
+        )
+        for other in others:
+            if other.name == strictest.name:
+                strictest = _combined(strictest, other)
         return strictest
 
-    def _read(self, inputs: Inputs) -> ResourceClass:
-        rule = self._index.first(inputs)
-        return self._default if rule is None else self._classes[rule.number]
+
+def _combined(one: ResourceClass, other: ResourceClass) -> ResourceClass:
+    level: TrustLevel = max(one.demand.level, other.demand.level)
+    least = dict(one.demand.components)
+    for component, score in other.demand.components:
+        least[component] = max(score, least.get(component, 0))
+    demand = TrustDemand(level, tuple(least.items()))
+    return ResourceClass(one.name, demand, max(one.cost, other.cost), f"{one.source}, {other.source}")
+
+
+def _has_other_readings(inputs: Inputs) -> bool:
+    host = inputs.host
+    return "%" in inputs.path or (host is not None and (":" in host or host.endswith(".")))

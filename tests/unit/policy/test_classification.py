@@ -151,5 +151,61 @@ def test_what_cannot_be_meant_is_a_fault(spec: str, message: str) -> None:
     assert message in "\n".join(faults(HEAD + spec))
 
 
-def test_two_classifications_for_one_workload_are_a_fault() -> None:
-    assert "may select the same workload" in "\n".join(faults(HEAD + SPEC, HEAD.replace("name: c", "name: d") + SPEC))
+@pytest.mark.parametrize(
+    ("rule", "path", "host"),
+    [
+        ("paths: [/payroll]", "/p%61yroll", "example.com"),
+        ("notPaths: ['/public/*']", "/%70ublic/1", "example.com"),
+        ("notHosts: [open.example]", "/", "open.example:80"),
+        ("notHosts: [open.example]", "/", "open.example."),
+        ("hosts: ['vault.example:8443']", "/", "vault.example.:8443"),
+        ("hosts: [vault.example]", "/", "vault.example:80"),
+    ],
+)
+def test_a_strict_rule_matches_in_any_reading(rule: str, path: str, host: str) -> None:
+    spec = f"  default: public\n  rules: [{{class: restricted, to: [{{operation: {{{rule}}}}}]}}]\n"
+    found = inputs_of(HEAD + spec, asked=request("GET", path, host)).facts.resource_class
+    assert found is not None
+    assert found.name == "restricted"
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "host", "name"),
+    [
+        ("paths: ['/public/*']", "/public/a%20b", "example.com", "public"),
+        ("paths: ['/public/*']", "/%70ublic/a", "example.com", "restricted"),
+        ("notPaths: ['/payroll/*']", "/p%61yroll/1", "example.com", "restricted"),
+        ("hosts: [open.example]", "/", "open.example", "public"),
+        ("hosts: [open.example]", "/", "open.example:80", "restricted"),
+        ("hosts: ['open.example:*', open.example]", "/", "open.example:80", "public"),
+    ],
+)
+def test_a_lax_rule_needs_every_reading(rule: str, path: str, host: str, name: str) -> None:
+    spec = f"  default: restricted\n  rules: [{{class: public, to: [{{operation: {{{rule}}}}}]}}]\n"
+    found = inputs_of(HEAD + spec, asked=request("GET", path, host)).facts.resource_class
+    assert found is not None
+    assert found.name == name
+
+
+def test_a_namespace_cannot_undo_the_classification_of_the_root_namespace() -> None:
+    root = (
+        HEAD.replace("namespace: default", "namespace: istio-system")
+        + "  default: restricted\n  demands: {restricted: {level: HIGH}}\n"
+    )
+    own = HEAD + "  default: public\n"
+    for texts in ((root, own), (own, root)):
+        found = inputs_of(*texts, asked=request()).facts.resource_class
+        assert found is not None
+        assert (found.name, found.demand.level) == ("restricted", TrustLevel.HIGH)
+
+
+def test_demands_of_several_documents_on_one_class_all_count() -> None:
+    one = HEAD + "  default: internal\n  demands: {internal: {level: LOW, user: 80, device: 10}}\n"
+    other = (
+        HEAD.replace("name: c", "name: d") + "  default: internal\n  demands: {internal: {level: HIGH, device: 60}}\n"
+    )
+    found = inputs_of(one, other, asked=request()).facts.resource_class
+    assert found is not None
+    assert found.demand.level is TrustLevel.HIGH
+    assert dict(found.demand.components) == {"user": 8000, "device": 6000}
+    assert found.source == "default/c, default/d"
