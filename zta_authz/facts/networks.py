@@ -126,7 +126,7 @@ class NetworkDatabases:
         """What is known of `address`. Nothing but `corporate` is known of an address that is not on the Internet."""
         if not self._fresh_from <= now <= self._fresh_until:
             return self._read(address, now)
-        number = int(address) if address.version == 4 else -int(address)
+        number = int(address) if address.version == 4 else ~int(address)
         facts = self._fresh[number]
         if facts is None:
             facts = self._read(address, now)
@@ -158,16 +158,17 @@ class NetworkDatabases:
         return Fact(source=source) if value is None else known(value, database.built_at, source)
 
     def _reputation(self, address: Ip, now: float) -> Fact:
-        """The worst score of the lists that name the address. A list that is too old makes an unlisted one unknown."""
-        worst, since, problem = GOOD_REPUTATION, None, None
+        """The worst score of the lists that name the address; unknown where a list that is too old might give less."""
+        worst, since, problem, possible = GOOD_REPUTATION, None, None, GOOD_REPUTATION
         for source, addresses, as_of in self._lists:
             unknown = _age_problem(as_of, now, source.max_age)
-            problem = problem or unknown
-            if unknown is None and source.score <= worst and address in addresses:
+            if unknown is not None:
+                problem, possible = problem or unknown, min(possible, source.score)
+            elif source.score <= worst and address in addresses:
                 worst, since = source.score, as_of
         if not self._lists:
             return ABSENT
-        if problem is not None and since is None:
+        if problem is not None and (possible < worst or since is None):
             return Fact(None, problem, None, "networks.reputation")
         return known(worst, since, "networks.reputation")
 

@@ -153,6 +153,20 @@ def test_an_old_list_no_longer_calls_an_address_good(tmp_path: Path) -> None:
         assert facts(sources, address).reputation.unknown is Unknown.STALE
 
 
+def test_an_old_list_that_could_give_less_makes_the_reputation_unknown(tmp_path: Path) -> None:
+    worse = reputation(tmp_path, ("8.8.8.8", 40, 60), ("1.1.1.1", 10, 7200))
+    assert facts(worse, "8.8.8.8").reputation.unknown is Unknown.STALE
+    better = reputation(tmp_path, ("8.8.8.8", 10, 60), ("1.1.1.1", 40, 7200))
+    assert facts(better, "8.8.8.8").reputation.value == 10
+
+
+def test_an_ipv6_address_never_has_the_facts_of_an_ipv4_address_with_the_same_number() -> None:
+    view = NetworkDatabases(NetworkSources(corporate=(ip_network("0.0.0.0/31"),)))
+    for ipv4, ipv6 in (("0.0.0.0", "::"), ("0.0.0.1", "::1")):
+        assert view.look_up(ip_address(ipv4), NOW).corporate.value is True
+        assert view.look_up(ip_address(ipv6), NOW).corporate.value is False
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\xab\xcd\xefMaxMind.com", b"\x00" * 4096])
 def test_a_file_that_is_no_database_is_a_fault(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.mmdb"
