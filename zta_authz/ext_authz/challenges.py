@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from zta_authz.authn.keys import ASYMMETRIC
 from zta_authz.errors import DENIAL_RESPONSES, Reason
@@ -19,6 +20,11 @@ _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 _NO_WEIGHT: Final = frozenset(("q=0", "q=0.0", "q=0.00", "q=0.000"))
 _MAX_ACCEPT: Final = 4096
 _MAX_RETURN_PATH: Final = 1024
+_MAX_RETURN_INPUT: Final = 8192
+_TOKEN: Final = re.compile(r"(?<![\w-])ey[\w-]+\.[\w-]+\.[\w-]{40,}", re.ASCII)
+"""A JWT, which is a credential whichever parameter it is in: base64url of an object, of claims, of a signature.
+
+The first condition keeps the search linear."""
 
 
 def step_up_challenge(remedy: Remedy) -> str:
@@ -57,11 +63,21 @@ def login_redirect(remedy: Remedy, request: RequestAttributes | None) -> tuple[i
 
 
 def _return_path(request: RequestAttributes) -> str:
-    """The path and query to return to after the login; `/` where a login page could read it as another host."""
-    path = request.path
+    """The path and query to return to after the login; `/` where a login page could read it as another host.
+
+    Parameters that hold a token are left out: the login is another service, and its logs have the address.
+    """
+    path = _without_tokens(request.path) if len(request.path) <= _MAX_RETURN_INPUT else ""
     fits = request.method in ("GET", "HEAD") and len(path) <= _MAX_RETURN_PATH
     plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isascii() and path.isprintable()
     return path if fits and plain else "/"
+
+
+def _without_tokens(path: str) -> str:
+    address, _, query = path.partition("?")
+    fields = [field for field in query.split("&") if not _TOKEN.search(unquote(field))]
+    kept = "&".join(fields)
+    return f"{address}?{kept}" if kept else address
 
 
 def _accepts_html(request: RequestAttributes) -> bool:

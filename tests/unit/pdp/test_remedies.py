@@ -160,6 +160,28 @@ def test_a_browser_returns_only_to_a_path_of_this_host(method: str, path: str, r
     assert headers["location"] == f"/login?to={returned}&acr_values=phr"
 
 
+JWT = f"ey{'J' * 20}.{'y' * 40}.{'J' * 43}"
+
+
+@pytest.mark.parametrize(
+    ("path", "returned"),
+    [
+        (f"/a?access_token={JWT}", "%2Fa"),
+        (f"/a?b=c&token={JWT}&d=e", "%2Fa%3Fb%3Dc%26d%3De"),
+        (f"/a?t=Bearer%20{JWT.replace('.', '%2E')}&d", "%2Fa%3Fd"),
+        (f"/a?{JWT}", "%2Fa"),
+        ("/a?version=1.20.3&host=eyes.example.com", "%2Fa%3Fversion%3D1.20.3%26host%3Deyes.example.com"),
+        (f"/a?pad={'x' * 800}&token={JWT * 4}", f"%2Fa%3Fpad%3D{'x' * 800}"),
+        (f"/a?token={JWT * 1000}", "%2F"),
+    ],
+)
+def test_no_token_in_the_query_reaches_the_login(path: str, returned: str) -> None:
+    rules = "  rules: [{require: {authentication: {acr: [phr], login: 'https://idp.example/?to={path}'}}}]\n"
+    decision = decided(snapshot(policy(rules)), user(), request("GET", "/"))
+    _, headers, _ = answer(decision, request("GET", path, headers={"accept": "text/html"}))
+    assert headers["location"] == f"https://idp.example/?to={returned}&acr_values=phr"
+
+
 def test_answers_with_the_path_of_a_request_are_not_kept() -> None:
     rules = "  rules: [{require: {authentication: {acr: [phr], login: '/login?to={path}'}}}]\n"
     decision, encoder = decided(snapshot(policy(rules)), user()), ResponseEncoder()
