@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.model.addresses import mapped_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,8 @@ class AddressSet:
 
 
 def _range_of(network: IPv4Network | IPv6Network) -> AddressRange:
+    """First and last address. A block of IPv4-mapped addresses is the IPv4 block, as in `NetworkDatabases.look_up`."""
+    network = mapped_network(network) or network
     first = int(network.network_address)
     return network.version, first, first + network.num_addresses - 1
 
@@ -84,11 +87,12 @@ def _merged(ranges: list[_Range]) -> list[_Range]:
     return merged
 
 
-def parse_address_list(path: str, content: bytes) -> AddressSet:
+def parse_address_list(path: str, content: bytes, least: int = 1) -> AddressSet:
     """The addresses of a list: one address or network a line; what follows `#` or `;` is a comment.
 
-    A network may have host bits set: `10.1.2.3/8` is `10.0.0.0/8`. Raises `SettingsErrors` for any other line: a list
-    that is read only in part would call bad addresses good.
+    A network may have host bits set: `10.1.2.3/8` is `10.0.0.0/8`. Raises `SettingsErrors` for any other line, and for
+    fewer than `least` entries: a list that is read only in part, or that a failed download has cut, would call bad
+    addresses good.
     """
     faults: list[Fault] = []
     networks: list[AddressRange] = []
@@ -109,6 +113,9 @@ def parse_address_list(path: str, content: bytes) -> AddressSet:
             break
     if len(networks) > MAX_ENTRIES:
         faults.append(Fault(path, 0, 0, f"has more than {MAX_ENTRIES} entries", "use a shorter list"))
+    elif not faults and len(networks) < least:
+        message = f"has {len(networks)} entries, fewer than {least}" if networks else "has no entries"
+        faults.append(Fault(path, 0, 0, message, "download it again, or remove the list from `networks.reputation`"))
     if faults:
         raise SettingsErrors(faults)
     return AddressSet(networks)

@@ -36,6 +36,8 @@ class Database:
         metadata = self._reader.metadata()
         self.built_at = float(metadata.build_epoch)
         self.type = str(metadata.database_type)[:100]
+        if not self._lists_anything():
+            raise SettingsErrors([Fault(path, 0, 0, "lists no network", f"download it again, or remove `{setting}`")])
 
     def look_up(self, address: Ip) -> dict[str, Any] | None:
         """The record of `address`, empty if the database does not list it. Never raises.
@@ -49,6 +51,13 @@ class Database:
         if record is None:
             return {}
         return record if isinstance(record, dict) else None
+
+    def _lists_anything(self) -> bool:
+        """Whether the database has a record. A damaged one may have: its look-ups give None."""
+        try:
+            return next(iter(self._reader), None) is not None
+        except (ValueError, maxminddb.InvalidDatabaseError):
+            return True
 
 
 def _open(path: str, content: bytes) -> maxminddb.Reader:

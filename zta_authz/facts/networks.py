@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.bounded_cache import BoundedCache
@@ -30,11 +31,15 @@ _ANONYMOUS: Final = ("is_anonymous", "is_anonymous_vpn", "is_public_proxy", "is_
 
 @dataclass(frozen=True, slots=True)
 class ListSource:
-    """A list of addresses with a bad reputation: its file, the score of its addresses, how long it counts (s)."""
+    """A list of addresses with a bad reputation: its file, the score of its addresses, how long it counts (s).
+
+    A file with fewer than `least` entries is refused.
+    """
 
     file: str
     score: int
     max_age: float
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class NetworkDatabases:
         for source in sources.reputation:
             with collect_faults(faults):
                 content, modified = read_file(source.file, MAX_LIST_BYTES, "networks.reputation")
-                self._lists.append((source, parse_address_list(source.file, content), modified))
+                self._lists.append((source, parse_address_list(source.file, content, source.least), modified))
         if faults:
             raise SettingsErrors(faults)
         self._corporate = AddressSet(sources.corporate) if sources.corporate else None
@@ -123,7 +128,12 @@ class NetworkDatabases:
         )
 
     def look_up(self, address: Ip, now: float) -> NetworkFacts:
-        """What is known of `address`. Nothing but `corporate` is known of an address that is not on the Internet."""
+        """What is known of `address`. Nothing but `corporate` is known of an address that is not on the Internet.
+
+        An IPv4-mapped IPv6 address is the IPv4 address.
+        """
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
         if not self._fresh_from <= now <= self._fresh_until:
             return self._read(address, now)
         number = int(address) if address.version == 4 else ~int(address)

@@ -86,9 +86,19 @@ class NetworkRefresher:
             _LOG.exception("loading network data failed")
             self._on_load(False)
             return
+        self._warn_if_shrunk(databases)
         self._publish(databases)
         self._on_load(True)
-        _LOG.info("network data taken", extra={"sources": [source.name for source in databases.loaded]})
+        entries = {source.file: source.entries for source in databases.loaded if source.entries}
+        _LOG.info("network data taken", extra={"sources": [s.name for s in databases.loaded], "entries": entries})
+
+    def _warn_if_shrunk(self, databases: NetworkDatabases) -> None:
+        """Warn of each list that lost more than half of its entries: its download may have ended early."""
+        before = {source.file: source.entries for source in self.loaded}
+        for source in databases.loaded:
+            if source.entries * 2 < before.get(source.file, 0):
+                details = {"file": source.file, "entries": source.entries, "entries_before": before[source.file]}
+                _LOG.warning("a reputation list has lost more than half of its entries", extra=details)
 
     def _publish(self, databases: NetworkDatabases) -> None:
         self._databases = databases

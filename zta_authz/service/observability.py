@@ -134,7 +134,9 @@ class MetricsSources:
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._state.now
         metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
-        metrics.show_network_data({source.name: now - source.as_of for source in self._networks.loaded})
+        loaded = sorted(self._networks.loaded, key=lambda source: -source.as_of)  # the oldest list is shown
+        ages = {source.name: now - source.as_of for source in loaded}
+        metrics.show_network_data(ages, sum(source.entries for source in loaded))
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing_issuers()))
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({bundle.trust_domain: now - bundle.since for bundle in self._trust.status()})

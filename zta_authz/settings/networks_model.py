@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from zta_authz.facts.address_lists import MAX_ENTRIES
 from zta_authz.facts.networks import ListSource, NetworkSources
 from zta_authz.settings.values import Section, Text, invalid
 
@@ -29,11 +30,15 @@ class FactsSettings(Section):
 
 
 class ReputationSettings(Section):
-    """A list of addresses with a bad reputation, the score of its addresses (0 to 100), and how long it counts."""
+    """A list of addresses with a bad reputation, the score of its addresses (0 to 100), and how long it counts.
+
+    A file with fewer than `min_entries` entries is refused.
+    """
 
     file: Text
     score: Annotated[int, Field(ge=0, le=100)] = 0
     max_age_seconds: MaxAge = 7 * _DAY
+    min_entries: Annotated[int, Field(ge=1, le=MAX_ENTRIES)] = 1
 
 
 class NetworksSettings(Section):
@@ -55,7 +60,9 @@ class NetworksSettings(Section):
             self.country or "",
             self.asn or "",
             self.anonymous or "",
-            tuple(ListSource(item.file, item.score, item.max_age_seconds) for item in self.reputation),
+            tuple(
+                ListSource(item.file, item.score, item.max_age_seconds, item.min_entries) for item in self.reputation
+            ),
             tuple(ip_network(text) for text in self.corporate),
             self.max_age_seconds,
         )

@@ -150,6 +150,9 @@ class Metrics:
         self._network_age = Gauge(
             names.NETWORK_AGE, "Age of the network data in force, by source.", ("source",), registry=registry
         )
+        self._network_entries = Gauge(
+            names.NETWORK_ENTRIES, "Entries of the reputation lists in force.", registry=registry
+        )
 
     def count(self, event: CheckEvent) -> None:
         """Count one answered call and its duration. If the clock was set back, the duration is 0."""
@@ -296,8 +299,9 @@ class Metrics:
         """Count a load of changed network data: `taken`, or refused because a file is invalid."""
         self._network_loads[taken].inc()
 
-    def show_network_data(self, ages: Mapping[str, float]) -> None:
-        """Set the age of network data in seconds by source."""
+    def show_network_data(self, ages: Mapping[str, float], entries: int) -> None:
+        """Set the age of network data in seconds by source, and the number of entries of all reputation lists."""
+        self._network_entries.set(entries)
         self._network_age.clear()
         for source, age in ages.items():
             self._network_age.labels(source).set(age)

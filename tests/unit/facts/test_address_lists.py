@@ -76,3 +76,21 @@ def test_plain_networks_are_read_as_the_library_reads_them(entry: str, inside: s
 def test_what_the_library_refuses_is_refused(entry: str) -> None:
     with pytest.raises(SettingsErrors):
         parse_address_list("l", entry.encode())
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"# nothing\n; at all\n"])
+def test_a_list_without_entries_is_refused(content: bytes) -> None:
+    with pytest.raises(SettingsErrors, match=r"list\.txt: has no entries; download it again"):
+        parse_address_list("list.txt", content)
+
+
+def test_a_list_with_fewer_entries_than_it_must_have_is_refused() -> None:
+    assert parse_address_list("l", b"10.0.0.1\n10.0.0.2", 2).size == 2
+    with pytest.raises(SettingsErrors, match="has 1 entries, fewer than 2"):
+        parse_address_list("l", b"10.0.0.1\n", 2)
+
+
+def test_a_block_of_ipv4_mapped_addresses_is_the_ipv4_block() -> None:
+    addresses = parse_address_list("l", b"::ffff:192.0.2.0/120")
+    assert ip_address("192.0.2.7") in addresses
+    assert ip_address("192.0.3.7") not in addresses

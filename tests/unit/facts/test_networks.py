@@ -167,6 +167,23 @@ def test_an_ipv6_address_never_has_the_facts_of_an_ipv4_address_with_the_same_nu
         assert view.look_up(ip_address(ipv6), NOW).corporate.value is False
 
 
+def test_a_list_without_entries_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(SettingsErrors, match="has no entries"):
+        NetworkDatabases(reputation(tmp_path, ("8.8.8.8", 50, 60), ("# all gone\n", 10, 60)))
+
+
+def test_a_database_without_records_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(SettingsErrors, match=r"lists no network; download it again, or remove `networks\.anonymous`"):
+        NetworkDatabases(NetworkSources(anonymous=str(write_mmdb(tmp_path / "a.mmdb", {}))))
+
+
+def test_an_ipv4_mapped_address_is_looked_up_as_the_ipv4_address(databases: NetworkSources, tmp_path: Path) -> None:
+    lists = reputation(tmp_path, ("8.8.8.8", 10, 60)).reputation
+    sources = NetworkSources(databases.country, databases.asn, databases.anonymous, lists, databases.corporate)
+    for address in (GERMANY, TOR, "10.1.1.1", "8.8.8.8"):
+        assert facts(sources, f"::ffff:{address}") == facts(sources, address)
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\xab\xcd\xefMaxMind.com", b"\x00" * 4096])
 def test_a_file_that_is_no_database_is_a_fault(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.mmdb"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.mmdb import write_mmdb
 from zta_authz.errors import SettingsErrors
-from zta_authz.facts.networks import NetworkSources
+from zta_authz.facts.networks import ListSource, NetworkSources
 from zta_authz.facts.refresher import NetworkRefresher
 from zta_authz.model.facts import NO_FACTS, FactSlot, FactViews
 
@@ -24,6 +24,11 @@ ADDRESS = ip_address("193.99.144.80")
 def country(slot: FactSlot) -> object:
     assert slot.views.networks is not None
     return slot.views.networks.look_up(ADDRESS, time.time()).country.value
+
+
+def reputation(slot: FactSlot) -> object:
+    assert slot.views.networks is not None
+    return slot.views.networks.look_up(ADDRESS, time.time()).reputation.value
 
 
 def write(path: Path, code: str) -> None:
@@ -71,6 +76,27 @@ async def test_an_invalid_file_changes_nothing_and_a_good_one_is_taken_again(
     write(path, "FR")
     await refresher.refresh()
     assert (country(slot), loads[-1]) == ("FR", True)
+
+
+async def test_a_list_that_becomes_empty_changes_nothing_and_one_that_shrinks_is_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, slot, loads = tmp_path / "bad.txt", FactSlot(), list[bool]()
+    path.write_text("".join(f"193.99.144.{number}\n" for number in range(70, 90)))
+    sources = NetworkSources(reputation=(ListSource(str(path), 10, float("inf")),))
+    refresher = NetworkRefresher(sources, slot, loads.append)
+    refresher.load()
+    path.write_text("# the download failed\n")
+    await refresher.refresh()
+    assert (reputation(slot), loads) == (10, [False])
+    path.write_text("193.99.144.80\n")
+    await refresher.refresh()
+    assert (reputation(slot), loads, refresher.loaded[0].entries) == (10, [False, True], 1)
+    [warning] = [record for record in caplog.records if "more than half" in record.message]
+    assert (warning.__dict__["entries"], warning.__dict__["entries_before"]) == (1, 20)
+    path.write_text("193.99.144.80\n193.99.144.81\n")
+    await refresher.refresh()
+    assert caplog.text.count("more than half") == 1
 
 
 async def test_a_file_that_is_still_being_written_is_waited_for(path: Path) -> None:
