@@ -139,7 +139,6 @@ TESTED_THROUGH = {
     "zta_authz/policy/lint/conditions.py": "tests/unit/policy/lint/test_unmatchable.py",
     "zta_authz/policy/cel/logic.py": "tests/unit/policy/lint/test_linter.py",
     "zta_authz/policy/cel/variables.py": "tests/unit/policy/cel/test_condition.py",
-    "zta_authz/policy/rules/clauses.py": "tests/unit/policy/rules/test_index.py",
     "zta_authz/policy/compile.py": "tests/unit/policy/lint/test_linter.py",
     "zta_authz/policy/rules/dimensions.py": "tests/unit/policy/rules/test_index.py",
     "zta_authz/policy/rules/extra_clauses.py": "tests/unit/policy/documents/test_access_policy.py",

@@ -18,7 +18,7 @@ from zta_authz.policy.rules.dimensions import (
     HeaderDimension,
     request_principal_texts,
 )
-from zta_authz.policy.rules.matchers import Exact, IndexKey
+from zta_authz.policy.rules.matchers import Exact, IndexKey, Prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,17 +78,31 @@ class TextClause:
     negated: bool
     label: str
     cost: int
+    # What the fast path needs, from `dimension` and `matchers`.
+    attribute: str | None = field(init=False, repr=False, compare=False)
     only: str | None = field(init=False, repr=False, compare=False)
-    """The value, if the only matcher is `Exact`: a fast path for most clauses."""
+    """The value, if the only matcher is `Exact`."""
+    exact: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The values of all `Exact` matchers, if they are several or there are other matchers."""
+    prefixes: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    others: tuple[Matcher, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        single = self.matchers[0] if len(self.matchers) == 1 else None
-        object.__setattr__(self, "only", single.value if isinstance(single, Exact) else None)
+        exact = [matcher.value for matcher in self.matchers if isinstance(matcher, Exact)]
+        only = exact[0] if len(exact) == len(self.matchers) == 1 else None
+        object.__setattr__(self, "attribute", self.dimension.attribute)
+        object.__setattr__(self, "only", only)
+        object.__setattr__(self, "exact", frozenset(exact if only is None else ()))
+        object.__setattr__(self, "prefixes", tuple(m.value for m in self.matchers if isinstance(m, Prefix)))
+        object.__setattr__(self, "others", tuple(m for m in self.matchers if not isinstance(m, (Exact, Prefix))))
 
     def holds(self, inputs: Inputs, deny: bool) -> bool:
         """Whether any matcher matches any value, negated for `not…`."""
-        negated = self.negated
-        values = self.dimension.values(inputs, deny is not negated)
+        negated, attribute = self.negated, self.attribute
+        if attribute is not None and deny is negated:
+            values: tuple[str, ...] | None = getattr(inputs, attribute)
+        else:
+            values = self.dimension.values(inputs, deny is not negated)
         if values is None:
             return deny
         if not self._matches_any(values):
@@ -99,7 +113,9 @@ class TextClause:
         if self.only is not None:
             return self.only in values
         for value in values:
-            for matcher in self.matchers:
+            if value in self.exact or value.startswith(self.prefixes):
+                return True
+            for matcher in self.others:
                 if matcher.matches(value):
                     return True
         return False

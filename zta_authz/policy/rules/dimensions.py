@@ -32,6 +32,11 @@ class Dimension(Protocol):
         """Relative cost of reading it; cheap clauses are tried first."""
         ...
 
+    @property
+    def attribute(self) -> str | None:
+        """The attribute of `Inputs` that has the texts without `wide`, if one does: reading it costs less."""
+        ...
+
     def values(self, inputs: Inputs, wide: bool) -> tuple[str, ...] | None:
         """The texts to compare; None if they are unknown. `wide` adds readings that an upstream may use."""
         ...
@@ -40,12 +45,19 @@ class Dimension(Protocol):
 class FunctionDimension:
     """A dimension whose `values` is a plain function. Most rules read only these."""
 
-    __slots__ = ("cost", "name", "values")
+    __slots__ = ("attribute", "cost", "name", "values")
 
-    def __init__(self, name: str, cost: int, values: Callable[[Inputs, bool], tuple[str, ...] | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        cost: int,
+        values: Callable[[Inputs, bool], tuple[str, ...] | None],
+        attribute: str | None = None,
+    ) -> None:
         self.name = name
         self.cost = cost
         self.values = values
+        self.attribute = attribute
 
 
 def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, ...]:
@@ -54,10 +66,10 @@ def request_principal_texts(inputs: Inputs, _wide: bool = False) -> tuple[str, .
     return (f"{pair[0]}/{pair[1]}",) if pair is not None else _NONE
 
 
-METHOD: Final = FunctionDimension("method", 0, lambda inputs, _: (inputs.method,))
-PATH: Final = FunctionDimension("path", 1, Inputs.paths)
+METHOD: Final = FunctionDimension("method", 0, lambda inputs, _: inputs.methods, "methods")
+PATH: Final = FunctionDimension("path", 1, Inputs.paths, "path_as_received")
 HOST: Final = FunctionDimension("host", 1, Inputs.hosts)
-PEER: Final = FunctionDimension("principal", 1, lambda inputs, _: inputs.names)
+PEER: Final = FunctionDimension("principal", 1, lambda inputs, _: inputs.names, "names")
 SNI: Final = FunctionDimension("sni", 1, lambda inputs, _: (inputs.sni,))
 REQUEST_PRINCIPAL: Final = FunctionDimension("request principal", 2, request_principal_texts)
 
@@ -80,6 +92,7 @@ class HeaderDimension:
     """The single values of one request header. `folded` is its name as applications may read it."""
 
     __slots__ = ("cost", "folded", "header", "name")
+    attribute = None
 
     def __init__(self, header: str) -> None:
         self.header = header
@@ -117,6 +130,7 @@ class ClaimDimension:
     """The strings at one path of the verified token's payload."""
 
     __slots__ = ("cost", "name", "path")
+    attribute = None
 
     def __init__(self, path: tuple[str, ...]) -> None:
         self.path = path
@@ -132,6 +146,7 @@ class MetadataDimension:
     """Dynamic metadata of one filter: one string or, if `listed`, the strings of a list."""
 
     __slots__ = ("cost", "filter", "listed", "name", "path")
+    attribute = None
 
     def __init__(self, filter_name: str, path: tuple[str, ...], listed: bool) -> None:
         self.filter = filter_name
@@ -156,6 +171,7 @@ class FactDimension:
     """A fact as text: `true` and `false` for booleans. An unknown fact has no text that could be compared."""
 
     __slots__ = ("cost", "name", "read")
+    attribute = None
 
     def __init__(self, name: str, read: Callable[[Inputs], Fact]) -> None:
         self.name = name

@@ -23,11 +23,11 @@ from zta_authz.policy.rules.lookups import (
     CidrLookup,
     IndexNode,
     KeyedLookup,
-    LinearScan,
     SharedClauseNode,
     ValueLookup,
 )
 from zta_authz.policy.rules.path_templates import TemplateTrie
+from zta_authz.policy.rules.rule import LinearScan
 from zta_authz.policy.rules.spellings import PSEUDO_HEADERS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from zta_authz.model.claims import claim_at, other_texts
 from zta_authz.model.percent import percent_decoded, utf8_bytes
 from zta_authz.policy.cel.cost import MAX_UNITS, ConditionMemory
 from zta_authz.policy.rules.facts import no_facts
-from zta_authz.policy.rules.matchers import ascii_lower, cut_query
+from zta_authz.policy.rules.matchers import ascii_lower
 from zta_authz.policy.rules.spellings import (
     JOINED_BY_ENVOY,
     NO_ADDRESSES,
@@ -44,14 +44,15 @@ class Inputs:
     """The values that matchers compare. One object per request; clauses never change it.
 
     `now` is in seconds since the epoch. `names` are the peer's names. `path` has no query or fragment. `host` is the
-    authority in lower case, None if absent. `stages`, if given, records the time that conditions take.
+    authority in lower case, None if absent. `methods` and `path_as_received` are `method` and `path` as dimensions read
+    them. `stages`, if given, records the time that conditions take.
     """
 
     __slots__ = (
         "_claim_texts", "_claims", "_conditions", "_destination_ips", "_embedded_ipv4", "_forwarded_path",
         "_hosts", "_paths", "_query", "_remote_ips", "_respelled", "_sni", "_source_ips", "_spellings", "_trimmed",
-        "claims", "host", "identity", "method", "names", "now", "open_facts", "options", "path", "read_facts",
-        "request", "request_principal", "stages", "strict",
+        "claims", "host", "identity", "method", "methods", "names", "now", "open_facts", "options", "path",
+        "path_as_received", "read_facts", "request", "request_principal", "stages", "strict",
     )  # fmt: skip
 
     def __init__(
@@ -72,18 +73,16 @@ class Inputs:
         self.read_facts: RequestFacts | None = None
         self.strict = options.strict
         self.method = request.method
-        path = request.path
-        self.path = cut_query(path) if "?" in path or "#" in path else path
+        self.methods = (request.method,)
+        self.path = request.path.partition("?")[0].partition("#")[0]
+        self.path_as_received = (self.path,)
         self.host: str | None = request.host.lower() if request.host.isascii() else ascii_lower(request.host)
         if not self.host and "host" not in request.headers:
             self.host = None
         peer, token = identity.peer, identity.token
         self.names = peer.names if peer is not None else ()
-        self.claims: Mapping[str, Any] | None = None
-        self.request_principal: tuple[str, str] | None = None
-        if token is not None:
-            self.claims = token.claims
-            self.request_principal = token.names
+        self.claims: Mapping[str, Any] | None = token.claims if token is not None else None
+        self.request_principal: tuple[str, str] | None = token.names if token is not None else None
         self._conditions: ConditionMemory | None = None
         # Filled on first use, because many rules read the same values.
         self._hosts: tuple[str, ...] | None = None
@@ -185,7 +184,7 @@ class Inputs:
         Nearly every upstream decodes to UTF-8, some to Latin-1.
         """
         if not (wide and self.strict and "%" in self.path):
-            return (self.path,)
+            return self.path_as_received
         if self._paths is None:
             data = percent_decoded(utf8_bytes(self.path))
             utf8, latin1 = data.decode("utf-8", "surrogateescape"), data.decode("latin-1")
@@ -397,4 +396,5 @@ class Inputs:
     def _read_as(self, reading: tuple[str, str, str | None]) -> Inputs:
         other = Inputs(self.request, self.identity, self.options, self.now, self.stages, self.open_facts)
         other.path, other._query, other.host = reading
+        other.path_as_received = reading[:1]
         return other

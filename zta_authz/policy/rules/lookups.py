@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.policy.rules.rule import LinearScan
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -20,25 +22,6 @@ if TYPE_CHECKING:
 
 NO_RULE: Final = 1 << 62
 """Above every rule's id."""
-
-
-class LinearScan:
-    """A few rules, tried in order."""
-
-    __slots__ = ("lowest", "rules")
-
-    def __init__(self, rules: list[Rule]) -> None:
-        self.rules = tuple(sorted(rules, key=lambda rule: rule.id))
-        self.lowest = self.rules[0].id
-
-    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module docstring."""
-        for rule in self.rules:
-            if rule.id >= bound:
-                break
-            if rule.holds(inputs, deny):
-                return rule.id
-        return bound
 
 
 class SharedClauseNode:

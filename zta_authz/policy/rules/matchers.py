@@ -187,10 +187,3 @@ def parse_port(value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535):
         raise ValueError("a port is a decimal number from 0 to 65535")
     return int(value)
-
-
-def cut_query(path: str) -> str:
-    """The path without query and fragment."""
-    if "?" in path:
-        path = path[: path.index("?")]
-    return path[: path.index("#")] if "#" in path else path

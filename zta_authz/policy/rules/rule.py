@@ -1,4 +1,4 @@
-"""A compiled rule: clauses that must all hold, and groups of which one alternative must hold."""
+"""A compiled rule, which joins clauses and groups of alternatives, and the scan that tries a few rules in order."""
 
 from __future__ import annotations
 
@@ -89,3 +89,22 @@ class Rule:
             if nearest:
                 missing.append(nearest)
         return missing
+
+
+class LinearScan:
+    """A few rules, tried in order: the index node with which every search ends (see `lookups`)."""
+
+    __slots__ = ("lowest", "rules")
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self.rules = tuple(sorted(rules, key=lambda rule: rule.id))
+        self.lowest = self.rules[0].id
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` of a rule that holds, else `bound`."""
+        for rule in self.rules:
+            if rule.id >= bound:
+                break
+            if rule.holds(inputs, deny):
+                return rule.id
+        return bound

@@ -13,11 +13,10 @@ from zta_authz.policy.rules.lookups import (
     BranchNode,
     CidrLookup,
     KeyedLookup,
-    LinearScan,
     SharedClauseNode,
     ValueLookup,
 )
-from zta_authz.policy.rules.rule import Rule
+from zta_authz.policy.rules.rule import LinearScan, Rule
 
 if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
