@@ -143,7 +143,8 @@ def test_the_tests_that_go_through_others_exist() -> None:
 
 CHANGES = PAGE.partition("### Where to make a change")[2].partition("### Layers")[0]
 SYMBOL = re.compile(r"`(zta_authz/[\w/]+\.py|tests/[\w/]+\.py)`|`(_?[A-Za-z][\w.]*)`")
-PARTS_OF_DOCUMENTS = {"source", "operation", "when"}
+PARTS_OF_DOCUMENTS = {"source", "operation", "when", "require", "http2"}
+"""Fields of policies and settings, which no module defines."""
 
 
 def symbols_of_changes() -> list[tuple[str, str]]:
