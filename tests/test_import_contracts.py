@@ -31,7 +31,7 @@ PACKAGE = "zta_authz"
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("service",),
+    ("service", "administrator"),
     ("settings",),
     ("servers",),
     ("ext_authz", "facts", "keys", "policy_sources", "audit", "telemetry", "admin"),

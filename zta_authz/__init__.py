@@ -24,6 +24,7 @@ Reading order, from the data types up to the process (imports point downwards on
     sockets         listening TCP sockets
     failure_log     the log of exceptions that the service survives
     service/        the running service: `app` builds and connects everything, `workers` runs several processes
+    administrator/  the control plane: its store, and what people and other systems change
     cli/            the operator's commands; __main__ runs them too
 """
 
