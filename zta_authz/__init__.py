@@ -8,6 +8,7 @@ Reading order, from the data types up to the process (imports point downwards on
     authn/          evidence + keys + now -> identity: X.509-SVIDs, JWTs                               [pure]
     policy/         documents -> rule table: YAML reader, matchers, compiler, index                    [pure]
     trust/          trust models: what a request loses points for, its score and its level             [pure]
+    security_events/ Shared Signals: security event tokens, and what they change                       [pure]
     pdp/            the decision: snapshot of rules and keys, decide, explain                          [pure]
     ports           interfaces that the authorizer needs from outside
     authorizer      the path of one request, as one plain call

@@ -16,6 +16,7 @@ MODULE = re.compile(r"`(zta_authz/[\w/]+\.py)`")
 WORDS = {
     "gRPC over HTTP/2": r"gRPC over HTTP/2|PROTOCOL-HTTP2",
     "OpenID": "OpenID Connect Discovery",
+    "Shared Signals": r"SSF|CAEP|RISC",
     "SPIFFE": "SPIFFE",
     "Envoy's": "Envoy",
     "Istio's": "Istio",

@@ -17,6 +17,7 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/model/signal_documents.py": "tests/unit/security_events/test_actions.py",
     "zta_authz/cli/fact_sources.py": "tests/unit/cli/test_fact_arguments.py",
     "zta_authz/pdp/explain_facts.py": "tests/unit/cli/test_fact_arguments.py",
     "zta_authz/pdp/demand.py": "tests/unit/policy/test_classification.py",

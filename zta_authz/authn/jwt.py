@@ -35,12 +35,14 @@ class TokenSemantics:
     """How to parse and check tokens. `leeway` is the allowed clock difference in seconds.
 
     `lenient` copies Envoy's jwt_authn, which accepts padding, empty segments, deeper nesting and tokens without `exp`,
-    counts whole seconds, and tries several keys for a token without `kid`.
+    counts whole seconds, and tries several keys for a token without `kid`. A JWT that is not an access token has the
+    `type` that its `typ` must be.
     """
 
     max_bytes: int
     leeway: float
     lenient: bool
+    type: str = ""
 
 
 STRICT: Final = TokenSemantics(max_bytes=16 * 1024, leeway=30.0, lenient=False)
@@ -122,7 +124,10 @@ def _type(header: Mapping[str, Any], semantics: TokenSemantics) -> str:
     """The token's `typ`, "" if absent. With strict semantics, raises `Refused` for a JWT of another purpose."""
     text = header.get("typ", "")
     kind = token_type(text) if isinstance(text, str) else ""
-    if not semantics.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
+    if semantics.type:
+        if kind != semantics.type:
+            raise Refused(Reason.TOKEN_HEADER, f"`typ` is {quoted((text,))}, not `{semantics.type}`")
+    elif not semantics.lenient and (not isinstance(text, str) or kind in _OTHER_TYPES):
         raise Refused(Reason.TOKEN_HEADER, f"`typ` is {quoted((text,))}, not that of an access token")
     return kind
 
@@ -146,13 +151,18 @@ def _is_strings(value: Any) -> bool:
 
 def verify_signature(token: UnverifiedToken, keys: KeySet, semantics: TokenSemantics) -> VerifiedToken:
     """Verify the signature with `keys`. Raises `Refused`. Does not check times and audience."""
+    return _verified(token, keys, verifying_key(token, keys, semantics), semantics)
+
+
+def verifying_key(token: UnverifiedToken, keys: KeySet, semantics: TokenSemantics) -> Key:
+    """The key of `keys` that verifies the signature. Raises `Refused` if none does."""
     if semantics.lenient:
         candidates = keys.choose_as_envoy(token.algorithm, token.kid, len(token.signature))
     else:
         candidates = keys.choose_strictly(token.algorithm, token.kid)
     for key in candidates:
         if key.verifies(token.algorithm, token.message, token.signature):
-            return _verified(token, keys, key, semantics)
+            return key
     raise Refused(Reason.TOKEN_SIGNATURE, "the signature does not fit the issuer's key")
 
 
