@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NO_MATCHING_POLICY = "no_matching_policy"
     STEP_UP_REQUIRED = "step_up_required"
     TRUST_TOO_LOW = "trust_too_low"
+    GRANT_REQUIRED = "grant_required"
 
     # the request itself
     REQUEST_MALFORMED = "request_malformed"
@@ -127,6 +128,7 @@ _DENIAL_RESPONSES: dict[Reason, DenialResponse] = {
         401, "A stronger or more recent login is required", "insufficient_user_authentication"
     ),
     Reason.TRUST_TOO_LOW: DenialResponse(403, "The request is not trusted enough"),
+    Reason.GRANT_REQUIRED: DenialResponse(403, "Access has to be requested first"),
     Reason.REQUEST_MALFORMED: DenialResponse(400, "The request is malformed"),
     Reason.REQUEST_TOO_LARGE: DenialResponse(413, "The request is too large"),
     Reason.PATH_AMBIGUOUS: DenialResponse(400, "The request path is ambiguous"),

@@ -18,6 +18,9 @@ OTHER_NAMES = {
 
 TESTED_THROUGH = {
     "zta_authz/model/signal_documents.py": "tests/unit/security_events/test_actions.py",
+    "zta_authz/model/access.py": "tests/unit/policy/rules/test_require_grant.py",
+    "zta_authz/policy/documents/access_entitlement.py": "tests/unit/policy/rules/test_require_grant.py",
+    "zta_authz/policy/entitlements.py": "tests/unit/policy/rules/test_require_grant.py",
     "zta_authz/cli/fact_sources.py": "tests/unit/cli/test_fact_arguments.py",
     "zta_authz/pdp/explain_facts.py": "tests/unit/cli/test_fact_arguments.py",
     "zta_authz/pdp/demand.py": "tests/unit/policy/test_classification.py",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
 
 if TYPE_CHECKING:
+    from zta_authz.model.access import GrantView
     from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.trust import ResourceClass, TrustAssessment
@@ -21,6 +22,8 @@ class FixedFacts:
     device: DeviceFacts = field(default_factory=lambda: NO_DEVICE)
     trust: TrustAssessment | None = None
     resource_class: ResourceClass | None = None
+    grants: GrantView | None = None
+    assumed_grants: frozenset[str] = frozenset()
 
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
         """Nothing: a test looks at the facts that it gave."""
@@ -41,3 +44,7 @@ class FixedOpener:
         """The facts."""
         del inputs
         return self._facts
+
+    def assuming(self, entitlements: frozenset[str]) -> FixedOpener:
+        """The same facts, with grants of `entitlements`."""
+        return FixedOpener(replace(self._facts, assumed_grants=entitlements))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from zta_authz.model.facts import DeviceFacts
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rules.clauses import Clause
-    from zta_authz.policy.rules.facts import NoFacts
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.rule import Rule
 
@@ -206,32 +205,15 @@ def _rules(loaded: _Loaded, device: DeviceFacts) -> Iterator[tuple[Rule, list[tu
                 yield rule, [(clause, clause.actual(inputs), clause.holds(inputs, deny)) for clause in looking]
 
 
-class _OneDevice:
-    """Opens the facts of a request of which only the device is known."""
-
-    assesses = False
-    classifies = False
-
-    def __init__(self, device: DeviceFacts) -> None:
-        self._device = device
-
-    def __call__(self, inputs: object) -> NoFacts:
-        """Those facts."""
-        from zta_authz.policy.rules.facts import NoFacts
-
-        del inputs
-        facts = NoFacts()
-        facts.device = self._device  # of this instance only
-        return facts
-
-
 def _inputs(loaded: _Loaded, device: DeviceFacts) -> Inputs:
+    from zta_authz.model.facts import FactViews
     from zta_authz.model.identity import ANONYMOUS
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.policy.rules.fact_reader import FactOpener
     from zta_authz.policy.rules.inputs import Inputs
 
-    options = loaded.snapshot.table.options
-    return Inputs(RequestAttributes(), ANONYMOUS, options, loaded.now, None, _OneDevice(device))
+    opener = FactOpener(views=FactViews(assumed_device=device))
+    return Inputs(RequestAttributes(), ANONYMOUS, loaded.snapshot.table.options, loaded.now, None, opener)
 
 
 def run_check(arguments: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from zta_authz.model.changed_headers import (
     DECISION_ID_HEADER,
     OWN_NAMES,
     PRINCIPAL_HEADER,
+    REQUEST_ACCESS_HEADER,
     TRUST_HEADERS,
     is_reserved_on_denials,
     removable,
@@ -283,6 +284,7 @@ class _Deny(NamedTuple):
     trust: tuple[str, str] | None
     challenge: str = ""
     components: tuple[str, ...] = ()
+    entitlement: str = ""
 
 
 def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
@@ -312,6 +314,8 @@ def _with_remedy(deny: _Deny, remedy: Remedy, request: RequestAttributes | None)
             return deny._replace(challenge=step_up_challenge(remedy))
         status, address = redirect
         return deny._replace(status=status, headers=(*deny.headers, ("location", address)))
+    if remedy.entitlement:
+        return deny._replace(entitlement=remedy.entitlement)
     return deny._replace(components=remedy.components) if remedy.disclosed else deny
 
 
@@ -360,6 +364,8 @@ def _default_headers(deny: _Deny) -> dict[str, str]:
         headers["www-authenticate"] = deny.challenge or _challenge(DENIAL_RESPONSES[deny.reason])
     if deny.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
+    if deny.entitlement:
+        headers[REQUEST_ACCESS_HEADER] = deny.entitlement
     if not deny.grpc:
         headers["content-type"] = _PROBLEM_JSON
     return headers
@@ -380,5 +386,7 @@ def _problem(deny: _Deny) -> str:
     problem["reason"] = deny.reason.value
     if deny.components:
         problem["trust_components"] = list(deny.components)
+    if deny.entitlement:
+        problem["entitlement"] = deny.entitlement
     problem["decision_id"] = _PLACEHOLDER
     return json.dumps(problem)

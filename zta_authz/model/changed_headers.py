@@ -87,6 +87,7 @@ def removed_upstream(changes: Changes, response: Response) -> tuple[str, ...]:
 
 
 DECISION_ID_HEADER: Final = "x-zta-decision-id"
+REQUEST_ACCESS_HEADER: Final = "zta-request-access"
 OWN_PREFIX: Final = "x-zta-"
 _OWN_MARK: Final = "zta"
 

@@ -76,11 +76,11 @@ class DecisionFacts(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What the refused caller could do: log in as `acr` and `max_age` say, or raise the trust in `components`.
+    """What the refused caller could do: log in, raise the trust in `components`, or ask for `entitlement`.
 
-    `policy` and `rule` name the ALLOW rule that would match. `acr` () asks for no value, `max_age` is in seconds and
-    None asks for none. Browsers are sent to `login`, "" for nowhere. `dpop` is true for a token that is bound to a
-    DPoP key. The caller may learn `components` only if `disclosed`.
+    `policy` and `rule` name the ALLOW rule that would match. A login is as `acr` and `max_age` say: `acr` () asks for
+    no value, `max_age` is in seconds and None asks for none. Browsers are sent to `login`, "" for nowhere. `dpop` is
+    true for a token that is bound to a DPoP key. The caller may learn `components` only if `disclosed`.
     """
 
     policy: str
@@ -91,9 +91,12 @@ class Remedy:
     dpop: bool = False
     components: tuple[str, ...] = ()
     disclosed: bool = False
+    entitlement: str = ""
 
     def describe(self) -> str:
         """Describe the remedy for an operator."""
+        if self.entitlement:
+            return f"a grant of `{self.entitlement}` is required"
         if self.components:
             return f"trust is too low: {', '.join(self.components)}"
         parts = [f"acr {' or '.join(self.acr)}"] if self.acr else []
@@ -110,7 +113,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `identity` is what was verified, whatever the verdict. `refused_token` is the subject that a refused token names.
     `detail` is only for the decision log and spans: it may help an attacker. `remedy` belongs to the reasons
-    `step_up_required` and `trust_too_low`.
+    `step_up_required`, `trust_too_low` and `grant_required`.
     """
 
     verdict: Verdict

@@ -6,13 +6,14 @@ an ALLOW does not match on it, a DENY does. NIST SP 800-207 section 3.3 calls th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, field as dataclass_field
+from dataclasses import dataclass, field, field as dataclass_field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zta_authz.model.access import GrantView
     from zta_authz.model.addresses import Ip
     from zta_authz.model.device_documents import InventorySource
 
@@ -183,8 +184,11 @@ class FactViews:
 
     networks: NetworkView | None = None
     devices: DeviceView | None = None
+    grants: GrantView | None = None
     assumed_network: NetworkFacts | None = None
     assumed_device: DeviceFacts | None = None
+    assumed_grants: frozenset[str] = frozenset()
+    """Entitlements (`namespace/name`) that the caller is assumed to hold, if it is eligible."""
 
 
 NO_FACTS: Final = FactViews()
@@ -201,12 +205,16 @@ class FactSlot:
 
     def replace_networks(self, networks: NetworkView | None) -> None:
         """Publish other network data. The devices stay."""
-        self._publish(networks, self.views.devices)
+        self._publish(replace(self.views, networks=networks))
 
     def replace_devices(self, devices: DeviceView | None) -> None:
         """Publish other devices. The network data stay."""
-        self._publish(self.views.networks, devices)
+        self._publish(replace(self.views, devices=devices))
 
-    def _publish(self, networks: NetworkView | None, devices: DeviceView | None) -> None:
+    def replace_grants(self, grants: GrantView | None) -> None:
+        """Publish the administrator's grants. The other views stay."""
+        self._publish(replace(self.views, grants=grants))
+
+    def _publish(self, views: FactViews) -> None:
         """Replace the views; without any, by the one object that decisions recognize at no cost."""
-        self.views = NO_FACTS if networks is None and devices is None else FactViews(networks, devices)
+        self.views = NO_FACTS if views == NO_FACTS else views

@@ -1,4 +1,4 @@
-"""What a refused caller could do to be allowed: log in again, or raise the trust in the request. Pure.
+"""What a refused caller could do to be allowed: log in again, ask for access, or raise the trust in the request. Pure.
 
 This is for denials only: no DENY rule and no ALLOW rule has matched. The first ALLOW rule decides of which every
 failing clause is one that the caller can change. A challenge is given only if the request would be allowed after the
@@ -21,14 +21,15 @@ from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Remedy
 from zta_authz.model.identity import Binding, Token
+from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require_authentication import AuthenticationClause, LoginRequest
+from zta_authz.policy.rules.require_grant import GrantClause, subjects_of
 from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.model.decision import Decision
-    from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.policy.rules.table import RemediableRules
 
@@ -109,6 +110,8 @@ def with_remedy(
         if remedy is None:
             continue
         detail = f"by rule {rule.label[:_MAX_LABEL]} of `{remedy.policy}`: {remedy.describe()}"
+        if remedy.entitlement:
+            return structs.replace(decision, reason=Reason.GRANT_REQUIRED, detail=detail, remedy=remedy)
         if remedy.components:
             return structs.replace(decision, reason=Reason.TRUST_TOO_LOW, detail=detail, remedy=remedy)
         if token is not None and challenges is not None and not challenges.permits(token, remedy, inputs.now):
@@ -134,10 +137,10 @@ def candidates(rules: RemediableRules, inputs: Inputs) -> Iterator[tuple[Rule, S
 class _Search:
     """The search of one denial: the trials that it has left, and the request."""
 
-    __slots__ = ("_inputs", "_last", "_trials", "_would_allow")
+    __slots__ = ("_inputs", "_last", "_trials", "_tried", "_would_allow")
 
     def __init__(self, inputs: Inputs, would_allow: WouldAllow) -> None:
-        self._inputs = inputs
+        self._inputs = self._tried = inputs
         self._would_allow = would_allow
         self._trials = MAX_TRIALS
         self._last: Inputs | None = None
@@ -148,6 +151,10 @@ class _Search:
         logins = [clause for clause in clauses if isinstance(clause, AuthenticationClause)]
         demands = [clause for clause in clauses if isinstance(clause, TrustClause)]
         too_low = [clause for clause in demands if not clause.holds(inputs, False)]
+        missing = _missing_grants(clauses, inputs)
+        if missing is None:
+            return None
+        self._tried = _with_grants(inputs, frozenset(missing)) if missing else inputs
         request = self._login_request(logins, too_low)
         if request is not None and all(clause.step_up is not None for clause in too_low) and not self._meets(request):
             acr = self._sufficient(request)
@@ -155,8 +162,11 @@ class _Search:
                 dpop = inputs.identity.binding is Binding.DPOP
                 age = None if request.max_age is None else int(request.max_age)
                 return Remedy(rule.policy.name, rule.number, acr, age, request.login, dpop)
-        can_log_in = request is not None or all(clause.holds(inputs, False) for clause in logins)
-        if not too_low or not can_log_in:
+        logged_in = all(clause.holds(inputs, False) for clause in logins)
+        if missing and logged_in and not too_low:
+            allowed = self._is_allowed(self._tried)
+            return Remedy(rule.policy.name, rule.number, entitlement=missing[0]) if allowed else None
+        if not too_low or not (logged_in or request is not None):
             return None
         components = dict.fromkeys(name for clause in too_low for name in clause.liftable(inputs))
         if not components:
@@ -193,9 +203,8 @@ class _Search:
         """Whether the request would be allowed with a token from a login now, as `request` asks."""
         identity = self._inputs.identity
         token = identity.token
-        if token is None or self._trials == 0:
+        if token is None:
             return False
-        self._trials -= 1
         claims: dict[str, Any] = {**token.claims}
         if acr is not None:
             claims["acr"] = acr
@@ -205,12 +214,37 @@ class _Search:
             claims["amr"] = _with_several_factors(claims.get("amr"))
         after = replace(token, claims=claims)
         tokens = tuple(after if other is token else other for other in identity.tokens)
-        again = self._inputs.with_identity(replace(identity, token=after, tokens=tokens))
+        return self._is_allowed(self._tried.with_identity(replace(identity, token=after, tokens=tokens)))
+
+    def _is_allowed(self, again: Inputs) -> bool:
+        """Decide the request again, if there is a trial left."""
+        if self._trials == 0:
+            return False
+        self._trials -= 1
         again.share_condition_units(self._inputs, MAX_TRIALS)
         if self._last is not None:
             again.continue_condition_units(self._last)
         self._last = again
         return self._would_allow(again)
+
+
+def _with_grants(inputs: Inputs, entitlements: frozenset[str]) -> Inputs:
+    """`inputs` for a trial, in which the caller holds grants of `entitlements`."""
+    opener = inputs.open_facts.assuming(entitlements)
+    return Inputs(inputs.request, inputs.identity, inputs.options, inputs.now, inputs.stages, opener)
+
+
+def _missing_grants(clauses: Sequence[object], inputs: Inputs) -> tuple[str, ...] | None:
+    """The entitlements of which the caller has no grant but can ask for one; None if it can't ask for one of them."""
+    names: list[str] = []
+    for clause in clauses:
+        if not isinstance(clause, GrantClause) or clause.holds(inputs, False):
+            continue
+        entitlement = clause.entitlement
+        if entitlement is None or not entitlement.is_requestable or not entitlement.permits_use(inputs):
+            return None
+        names.append(entitlement.name)
+    return tuple(names) if not names or subjects_of(inputs.identity) else None
 
 
 def _with_several_factors(methods: Any) -> list[Any]:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
     from zta_authz.pdp.snapshot import Snapshot
 
-UNMATCHED: Final = frozenset((Reason.NO_MATCHING_POLICY, Reason.STEP_UP_REQUIRED, Reason.TRUST_TOO_LOW))
+UNMATCHED: Final = frozenset(
+    (Reason.NO_MATCHING_POLICY, Reason.STEP_UP_REQUIRED, Reason.TRUST_TOO_LOW, Reason.GRANT_REQUIRED)
+)
 """The reasons of denials because no ALLOW rule matches."""
 BY_POLICY: Final = UNMATCHED | {Reason.ALLOW_POLICY, Reason.ALLOW_DEFAULT, Reason.DENY_POLICY}
 """The reasons of decisions made by policies."""

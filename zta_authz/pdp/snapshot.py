@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zta_authz.authn.verify import compile_verifier
@@ -14,16 +14,18 @@ from zta_authz.pdp.models import compile_models
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy.documents.scope import ScopeCheck
+from zta_authz.policy.entitlements import bind_grant_clauses, compile_entitlements
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE
 from zta_authz.policy.rules.require_authentication import compile_acr_levels
 from zta_authz.policy.workloads import WorkloadResolver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
+    from zta_authz.policy.entitlements import CompiledEntitlement
     from zta_authz.policy.rules.fact_reader import ModelTable
     from zta_authz.policy.rules.table import RuleTable
 
@@ -55,6 +57,7 @@ class Snapshot:
     warnings: tuple[Fault, ...] = ()
     notes: tuple[Fault, ...] = ()
     models: ModelTable = NO_MODEL_TABLE
+    entitlements: Mapping[str, CompiledEntitlement] = field(default_factory=dict)
 
 
 def compile_snapshot(
@@ -83,6 +86,8 @@ def compile_snapshot(
         warnings=warnings,
     )
     models = compile_models(documents, options, faults, compiler.rules_of)
+    entitlements = compile_entitlements(documents, compiler.rules_of, options.root_namespace, faults)
+    bind_grant_clauses(compiler.rules, entitlements, faults)
     if faults:
         raise DocumentErrors(faults)
     table = compiler.table(compile_acr_levels(documents.issuer_policies))
@@ -91,7 +96,9 @@ def compile_snapshot(
     digest = sources_digest(texts, options)
     all_notes = (*notes, *documents.notes, *_idle_policy_notes(table))
     guarded = GuardedNames(verifier.strip_headers | table.output_headers | models.output_headers, verifier.read_headers)
-    return Snapshot(table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes, models)
+    return Snapshot(
+        table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes, models, entitlements
+    )
 
 
 def _idle_policy_notes(table: RuleTable) -> list[Fault]:

@@ -16,7 +16,7 @@ from zta_authz.policy.rules.rule import PolicyRef, Rule
 from zta_authz.policy.rules.table import CompiledPolicy, RuleTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
@@ -46,6 +46,11 @@ class TableCompiler:
     def rules_of(self, spec: PolicySpec) -> tuple[Rule, ...]:
         """Compile the rules of a document that decides nothing. Errors become faults of its reader."""
         return self._policy(spec).rules
+
+    @property
+    def rules(self) -> Iterator[Rule]:
+        """The rules of every policy so far."""
+        return (rule for policy in self._compiled for rule in policy.rules)
 
     def table(self, acr_levels: Mapping[str, Mapping[str, int]] = NO_LEVELS) -> RuleTable:
         """The table of all policies, in order of `namespace/name`. Don't use it if there were faults.

@@ -158,6 +158,14 @@ def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> Rul
     return rule
 
 
+def read_sources(reader: Reader, node: Node, section: str) -> list[list[FieldSpec]]:
+    """Read a list of sources, as `from` has, for documents that are not policies."""
+    sources = _parties(reader, node, section, "source", _SOURCE_FIELDS)
+    for source in sources:
+        _check_source(reader, node, source)
+    return sources
+
+
 def read_operations(reader: Reader, node: Node) -> list[list[FieldSpec]]:
     """Read a `to` section, for documents that are not policies."""
     return _parties(reader, node, "to", "operation", _OPERATION_FIELDS)

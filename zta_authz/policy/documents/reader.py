@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault
+from zta_authz.policy.documents.access_entitlement import read_access_entitlement, read_access_grant
 from zta_authz.policy.documents.access_policy import read_access_policy
 from zta_authz.policy.documents.authentication import read_request_authentication, read_trust_bundle
 from zta_authz.policy.documents.authorization_policy import read_authorization_policy
@@ -49,6 +50,8 @@ KINDS: dict[tuple[str, str], Callable[[DocumentHeader, DocumentSet, list[Fault]]
     (ZTA_VERSION, "TrustModel"): read_trust_model,
     (ZTA_VERSION, "DeviceInventory"): read_device_inventory,
     (ZTA_VERSION, "ResourceClassification"): read_resource_classification,
+    (ZTA_VERSION, "AccessEntitlement"): read_access_entitlement,
+    (ZTA_VERSION, "AccessGrant"): read_access_grant,
 }
 
 

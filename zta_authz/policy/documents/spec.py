@@ -9,6 +9,7 @@ from zta_authz.policy.yaml.nodes import Mapping
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
+    from zta_authz.model.access import EntitlementTerms, GrantDocument
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.documents import (
         ApiKeySet,
@@ -127,6 +128,30 @@ class ClassificationSpec:
 
 
 @dataclass(slots=True)
+class EntitlementSpec:
+    """One `AccessEntitlement`: its terms, and whom its parts match, each as the one rule of an ALLOW policy.
+
+    `use` has `who` and `to`, `who` only the callers. `approvers` are in the order of `terms.approvals`.
+    """
+
+    terms: EntitlementTerms
+    who: PolicySpec
+    use: PolicySpec
+    approvers: list[PolicySpec] = field(default_factory=list)
+    break_glass: PolicySpec | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where it is."""
+        return self.who.reader.position(self.who.node)
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        return self.who.full_name
+
+
+@dataclass(slots=True)
 class DocumentSet:
     """The documents of all sources."""
 
@@ -139,6 +164,8 @@ class DocumentSet:
     trust_models: list[TrustModelSpec] = field(default_factory=list)
     inventories: list[DeviceInventory] = field(default_factory=list)
     classifications: list[ClassificationSpec] = field(default_factory=list)
+    entitlements: list[EntitlementSpec] = field(default_factory=list)
+    grants: list[GrantDocument] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
     """Documents that are skipped, and why."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zta_authz.model.decision import DecisionFacts
 from zta_authz.model.facts import NO_DEVICE, NO_FACTS, NO_NETWORK_FACTS, DeviceFacts, FactViews, NetworkFacts
 
 if TYPE_CHECKING:
+    from zta_authz.model.access import GrantView
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import DeviceView
     from zta_authz.model.options import Workload
@@ -134,6 +135,16 @@ class FactReader:
             self._class = self.models.classifier.classify(self._inputs)
         return self._class
 
+    @property
+    def grants(self) -> GrantView | None:
+        """The administrator's grants; None without an administrator."""
+        return self.views.grants
+
+    @property
+    def assumed_grants(self) -> frozenset[str]:
+        """Entitlements that the caller is assumed to hold, in a trial."""
+        return self.views.assumed_grants
+
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
         """The facts that were read, for the decision; None without any. An allow reads the trust model's, too.
 
@@ -158,6 +169,10 @@ class FactOpener:
         self._views = views
         self.assesses = models.trust is not None
         self.classifies = models.classifier is not None
+
+    def assuming(self, entitlements: frozenset[str]) -> FactOpener:
+        """Opens the facts of a trial, in which the caller holds grants of `entitlements`."""
+        return FactOpener(self._models, replace(self._views, assumed_grants=entitlements))
 
     def __call__(self, inputs: Inputs) -> FactReader:
         """The reader of `inputs`' facts."""

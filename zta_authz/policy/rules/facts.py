@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
 
 if TYPE_CHECKING:
+    from zta_authz.model.access import GrantView
     from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.trust import ResourceClass, TrustAssessment
@@ -35,18 +36,32 @@ class RequestFacts(Protocol):
         """The class of the resource; None without a classification."""
         ...
 
+    @property
+    def grants(self) -> GrantView | None:
+        """The administrator's grants; None without an administrator."""
+        ...
+
+    @property
+    def assumed_grants(self) -> frozenset[str]:
+        """Entitlements that the caller is assumed to hold, in a trial."""
+        ...
+
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
         """The facts that were read, for the decision; None without any. An allow reads the trust model's, too."""
         ...
 
 
 class NoFacts:
-    """The facts of a request where nothing says anything: all are absent."""
+    """The facts of a request where nothing says anything: all are absent, except for grants that a trial assumes."""
+
+    def __init__(self, assumed_grants: frozenset[str] = frozenset()) -> None:
+        self.assumed_grants = assumed_grants
 
     network: NetworkFacts = NO_NETWORK_FACTS
     device: DeviceFacts = NO_DEVICE
     trust: TrustAssessment | None = None
     resource_class: ResourceClass | None = None
+    grants: GrantView | None = None
 
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
         """None: nothing was read."""
@@ -74,6 +89,10 @@ class OpenFacts(Protocol):
         """The facts of `inputs`, an `Inputs`."""
         ...
 
+    def assuming(self, entitlements: frozenset[str]) -> OpenFacts:
+        """Opens the facts of a trial, in which the caller holds grants of `entitlements`."""
+        ...
+
 
 class _OpenNoFacts:
     """Opens the facts of any request where nothing says anything."""
@@ -81,10 +100,17 @@ class _OpenNoFacts:
     assesses = False
     classifies = False
 
+    def __init__(self, facts: RequestFacts = NO_REQUEST_FACTS) -> None:
+        self._facts = facts
+
     def __call__(self, inputs: object) -> RequestFacts:
         """All absent."""
         del inputs
-        return NO_REQUEST_FACTS
+        return self._facts
+
+    def assuming(self, entitlements: frozenset[str]) -> OpenFacts:
+        """All absent, with grants of `entitlements`."""
+        return _OpenNoFacts(NoFacts(entitlements))
 
 
 no_facts: Final = _OpenNoFacts()

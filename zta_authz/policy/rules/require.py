@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.policy.rules.fact_clauses import read_require_device, read_require_network
 from zta_authz.policy.rules.require_authentication import read_require_authentication
+from zta_authz.policy.rules.require_grant import read_require_grant
 from zta_authz.policy.rules.require_trust import read_require_trust
 from zta_authz.policy.yaml.values import duration, flag
 
@@ -122,5 +123,6 @@ _SECTIONS: Final[Mapping[str, Callable[[Reader, Node], tuple[Clause, ...]]]] = {
     "device": read_require_device,
     "network": read_require_network,
     "trust": read_require_trust,
+    "grant": read_require_grant,
 }
 """What `require` may ask for, by name."""

@@ -9,6 +9,7 @@ from zta_authz.model.pace import no_pause
 from zta_authz.policy.rules.index import build_index
 from zta_authz.policy.rules.lookups import NO_RULE
 from zta_authz.policy.rules.require_authentication import AuthenticationClause
+from zta_authz.policy.rules.require_grant import GrantClause
 from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _token_denials(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, Rul
 
 @dataclass(frozen=True, slots=True)
 class RemediableRules:
-    """The ALLOW rules with clauses that a caller can come to satisfy: by another login, or by more trust.
+    """The ALLOW rules with clauses that a caller can come to satisfy: by another login, by more trust, or by a grant.
 
     `others` index these rules without those clauses; `clauses` are the removed ones by the rule's id.
     """
@@ -86,7 +87,7 @@ class RemediableRules:
     clauses: tuple[tuple[Clause, ...], ...]
 
 
-_REMEDIABLE: Final = (AuthenticationClause, TrustClause)
+_REMEDIABLE: Final = (AuthenticationClause, TrustClause, GrantClause)
 
 
 def _remediable(rules: tuple[Rule, ...], pause: Pause) -> RemediableRules | None:
