@@ -17,6 +17,7 @@ import yaml
 if __package__ in (None, ""):  # run as a file: make the package importable
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from envoy.demo import facts
 from envoy.demo.certificates import CertificateAuthority, Issued, Names
 from envoy.demo.tokens import AUDIENCE, ISSUER, Issuer, demo_tokens
 
@@ -46,6 +47,11 @@ class Layout:
         """The directory of the policies."""
         return self.root / "policies"
 
+    @property
+    def facts(self) -> Path:
+        """The directory of the device inventory and the country database."""
+        return self.root / "facts"
+
     def certificate(self, name: str) -> Path:
         """Return the path of an identity's certificate."""
         return self.root / "tls" / f"{name}.pem"
@@ -69,7 +75,8 @@ def write_private(path: Path, content: bytes) -> None:
 def certificates(ca: CertificateAuthority) -> dict[str, Issued]:
     """Issue all certificates of the demo, by name. `ca` signs all except `frontend-other-ca`."""
     other_ca = CertificateAuthority("Somebody else's CA", TRUST_DOMAIN)
-    issued = {name: ca.issue(Names(uris=(spiffe_id(name),))) for name in ("frontend", "orders", "payments", "attacker")}
+    names = ("frontend", "orders", "payments", "attacker", *facts.PEERS)
+    issued = {name: ca.issue(Names(uris=(spiffe_id(name),))) for name in names}
     issued["server"] = ca.issue(
         Names(uris=(spiffe_id("hatshop"),), dns=("localhost",), ips=("127.0.0.1",), common_name="localhost")
     )
@@ -101,9 +108,9 @@ def request_authentication(issuer: Issuer) -> dict[str, object]:
 
 
 def mint(root: Path, ca: CertificateAuthority | None = None) -> Layout:
-    """Create certificates, tokens and policies in `root`, which is new or empty. Creates an authority without `ca`."""
+    """Create everything in `root`, which is new or empty. Creates an authority without `ca`."""
     layout = Layout(root)
-    for directory in (root, root / "tls", root / "tokens", layout.policies):
+    for directory in (root, root / "tls", root / "tokens", layout.policies, layout.facts):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
     ca = ca or CertificateAuthority("HatShop demo CA", TRUST_DOMAIN)
@@ -116,6 +123,7 @@ def mint(root: Path, ca: CertificateAuthority | None = None) -> Layout:
         write_private(layout.token(name), token.encode())
     for name, document in (("trust-bundle", trust_bundle(ca)), ("hatshop-login", request_authentication(issuer))):
         write_private(layout.policies / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False).encode())
+    facts.write(layout.facts, spiffe_id)
     for source in sorted(POLICIES.glob("*.yaml")):
         shutil.copyfile(source, layout.policies / source.name)
     return layout

@@ -41,7 +41,7 @@ _THEME: Final = TerminalTheme(
 _FONT: Final = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 _SVG: Final = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="title">
-<title id="title">The table that make run prints: 24 requests, what was expected and what came back</title>
+<title id="title">The table that make run prints: COUNT requests, what was expected and what came back</title>
 <style>
 .{unique_id}-matrix {{ font-family: FONT; font-size: {char_height}px; line-height: {line_height}px; }}
 .{unique_id}-title {{ font-family: FONT; font-size: 18px; }}
@@ -61,7 +61,7 @@ _SVG: Final = """\
 </g>
 </g>
 </svg>
-""".replace("FONT", _FONT)
+""".replace("FONT", _FONT).replace("COUNT", str(len(STORY)))
 """As rich's own, without fonts that a reader's browser would fetch from elsewhere."""
 
 

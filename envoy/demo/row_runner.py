@@ -81,8 +81,8 @@ def judge(row: Row, answer: Answer, logged: LoggedDecision) -> tuple[str, ...]:
         ),
     )
     faults = [message for good, message in checks if not good]
-    if not faults and answer.reached_upstream and not row.seen(answer):
-        faults.append("the upstream received headers that it must not receive")
+    if not faults and not row.seen(answer):
+        faults.append("the upstream received wrong headers" if answer.reached_upstream else "the response is wrong")
     return tuple(faults)
 
 

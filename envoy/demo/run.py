@@ -27,12 +27,13 @@ if __package__ in {None, ""}:  # run as a file: import from the repository, not 
 from rich.console import Console  # noqa: E402 after the path is set
 
 from envoy.demo.processes import ProcessError  # noqa: E402
-from envoy.demo.report import MIN_WIDTH, commands, table  # noqa: E402
+from envoy.demo.report import MIN_WIDTH, commands, reasons, table  # noqa: E402
 from envoy.demo.row_runner import run_row  # noqa: E402
 from envoy.demo.spans import SpanFile  # noqa: E402
 from envoy.demo.stack import StackOptions, remove_stale_sockets, running  # noqa: E402
-from envoy.demo.story import STORY  # noqa: E402
+from envoy.demo.story import EXPLAINED, STORY  # noqa: E402
 from envoy.demo.trace import SPANS  # noqa: E402
+from envoy.demo.why import explanations, request_file  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,8 @@ def _print_results(console: Console, stack: Stack) -> bool:
     results = [run_row(stack, row) for row in STORY]
     console.print(table(results, console.width))
     wrong = sum(bool(row_result.faults) for row_result in results)
-    console.print(f"{len(results) - wrong} of {len(results)} as expected", style="red" if wrong else "green")
+    console.print(f"{len(results) - wrong} of {len(results)} as expected\n", style="red" if wrong else "green")
+    console.print(reasons(explanations(stack.layout, stack.config, EXPLAINED)))
     return not wrong
 
 
@@ -117,6 +119,8 @@ def _serve(console: Console, stack: Stack) -> None:
         console.print(f"# {what}", style="dim")
         sys.stdout.write(f"{command}\n")  # without rich, which would wrap commands
     sys.stdout.write(f"\nThe policies: {_short(stack.layout.policies)}\n")
+    example = f"--config {_short(stack.config)} --request {_short(request_file(stack.layout, EXPLAINED[0]))}"
+    sys.stdout.write(f"More about a decision: .venv/bin/zta-authz explain {example}\n")
     sys.stdout.write("How to change a policy: docs/getting-started.md\n")
     sys.stdout.write("The last trace: .venv/bin/python -m envoy.demo.trace\n")
     sys.stdout.write(f"The decision log: {_short(stack.decisions)}\n")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from envoy.demo import identities
+from envoy.demo import facts, identities
 from envoy.demo.authz_connection import mtls_connection, unix_connection
 from envoy.demo.client import Answer, Request, send, tls_context
 from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from envoy.demo.identities import Layout
 
 WORKLOAD = {"namespace": "default", "labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN}
+
+TRUSTED_HOPS = 1
+"""A client plays the load balancer in front of Envoy: it writes the address of whom it acts for to X-Forwarded-For."""
 
 SOCKETS_PREFIX = "zta-"
 SOCKETS_LINK = "sockets"
@@ -75,7 +78,9 @@ def authz_settings(layout: Layout, connection: AuthzConnection) -> dict[str, Any
         "listen": [connection.listen],
         "policies": [str(layout.policies)],
         "workload": WORKLOAD,
-        "client_address": {"use_remote_address": True},
+        "client_address": {"use_remote_address": True, "xff_num_trusted_hops": TRUSTED_HOPS},
+        "facts": {"directory": str(layout.facts)},
+        "networks": {"country": str(layout.facts / facts.COUNTRIES)},
         "audit": {"sink": "stdout"},
         "peer": {"verify_certificate": "required"},
         "health": {"listen": None},
@@ -96,6 +101,7 @@ class Stack:
             if options.mtls is None
             else mtls_connection(layout, options.mtls)
         )
+        self.config = layout.root / "zta-authz.yaml"
         self.upstream_log = layout.root / "upstream.log"
         self.decisions = layout.root / "decisions.jsonl"
         self.sockets = sockets
@@ -129,19 +135,18 @@ class Stack:
 
     def start_authz(self, cleanup: contextlib.ExitStack) -> None:
         """Start zta-authz or its replacement, and wait until it reports SERVING."""
-        config = self.layout.root / "zta-authz.yaml"
         settings = {**authz_settings(self.layout, self.connection), **self.options.settings}
-        config.write_text(yaml.safe_dump(settings, sort_keys=False))
-        command = self._authz_command(config)
+        self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
+        command = self._authz_command()
         child = Child("zta-authz", command, stdout=self.decisions, stderr=self.layout.root / "zta-authz.log")
         cleanup.callback(child.stop)
         wait_until(self.connection.serving, child)
         self.authz = child
 
-    def _authz_command(self, config: Path) -> list[str]:
+    def _authz_command(self) -> list[str]:
         if self.options.authz_command:
             return [part.replace("{socket}", str(self.socket)) for part in self.options.authz_command]
-        return [sys.executable, "-m", "zta_authz", "serve", "--config", str(config)]
+        return [sys.executable, "-m", "zta_authz", "serve", "--config", str(self.config)]
 
     def write_bootstrap(self) -> Path:
         """Write Envoy's configuration and return the file."""
@@ -160,6 +165,7 @@ class Stack:
             admin=unix_socket(str(self.sockets / "admin.sock")),
             tls=tls,
             authz_timeout=options.authz_timeout,
+            xff_num_trusted_hops=TRUSTED_HOPS,
             tracing=Tracing(collector) if options.collector_port else None,
             clients_verified_by_envoy=options.clients_verified_by_envoy,
             reject_underscores=options.reject_underscores,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from envoy.demo.client import Answer, Request
+from envoy.demo.facts import BRITAIN, SWEDEN
 from envoy.demo.identities import spiffe_id
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PRINCIPAL = "x-zta-principal"
 DECISION_ID = "x-zta-decision-id"
+TRUST_LEVEL = "x-zta-trust-level"
+FORWARDED_FOR = "x-forwarded-for"
 BY_ENVOY = "envoy"
 """The reason of requests that Envoy refuses without a check."""
 
@@ -24,7 +27,7 @@ class Row:
     """One request with the expected HTTP status and the expected reason in the decision log.
 
     `peer` names the client certificate, None for none; `token` names a token. `policy` is the policy that must decide,
-    "" for none. `seen` checks the request that the upstream received, if it is allowed.
+    "" for none. `seen` checks the response, which echoes the request that the upstream received.
     """
 
     what: str
@@ -59,20 +62,38 @@ def no_token(answer: Answer) -> bool:
     return answer.upstream_header("authorization") is None
 
 
+def challenged(answer: Answer) -> bool:
+    """Check that the response asks for a login as RFC 9470 says, with its strength and its greatest age in seconds."""
+    challenge = answer.headers.get("www-authenticate", "")
+    parts = ('error="insufficient_user_authentication"', 'acr_values="phr"', 'max_age="300"')
+    return all(part in challenge for part in parts)
+
+
+def trusted(answer: Answer) -> bool:
+    """Check that the upstream received the highest trust level."""
+    return answer.upstream_header(TRUST_LEVEL) == "HIGH"
+
+
 def get(path: str, *headers: tuple[str, str]) -> Request:
     """Return a GET request."""
     return Request("GET", path, headers)
 
 
-def post(path: str) -> Request:
+def post(path: str, *headers: tuple[str, str]) -> Request:
     """Return a POST request with a small order."""
-    return Request("POST", path, (("content-type", "application/json"),), b'{"hat": "bowler"}')
+    return Request("POST", path, (("content-type", "application/json"), *headers), b'{"hat": "bowler"}')
+
+
+def client_at(address: str) -> tuple[str, str]:
+    """Return the header in which the load balancer in front of Envoy names its client."""
+    return (FORWARDED_FOR, address)
 
 
 FRONTEND = "default/hatshop-policy"
 PAYMENTS = "default/payments-policy"
 LOGIN = "default/account-needs-login"
 ADMIN = "default/no-admin-from-here"
+STAFF = "default/staff"
 ALLOWED = "allow_policy"
 UNMATCHED = "no_matching_policy"
 
@@ -123,4 +144,34 @@ TRICKS = (
     Row("encoded slash", "frontend", get("/account%2f.."), 400, BY_ENVOY),
 )
 
-STORY = (*PEERS, *TOKENS, *TRICKS)
+AT_HOME, ABROAD = client_at(SWEDEN), client_at(BRITAIN)
+STATES = (
+    Row("managed laptop, allowed country", "laptop", get("/stock", AT_HOME), 200, ALLOWED, STAFF),
+    Row("unmanaged laptop", "laptop-unmanaged", get("/stock", AT_HOME), 403, UNMATCHED),
+    Row("laptop silent for three days", "laptop-silent", get("/stock", AT_HOME), 403, UNMATCHED),
+    Row("from a country that is not allowed", "laptop", get("/stock", ABROAD), 403, UNMATCHED),
+    Row(
+        "refund, logged in an hour ago",
+        "laptop",
+        post("/refunds/7", AT_HOME),
+        401,
+        "step_up_required",
+        token="old-login",
+        seen=challenged,
+    ),
+    Row("refund after a fresh login", "laptop", post("/refunds/7", AT_HOME), 200, ALLOWED, STAFF, "fresh-login"),
+    Row("restricted data, trust HIGH", "laptop", get("/payroll", AT_HOME), 200, ALLOWED, STAFF, "old-login", trusted),
+    Row(
+        "restricted data, trust only MEDIUM",
+        "laptop-plaintext",
+        get("/payroll", AT_HOME),
+        403,
+        "trust_too_low",
+        token="old-login",
+    ),
+)
+"""Requests that are decided by the state of the device, the network and the login."""
+
+EXPLAINED = tuple(row for row in STATES if row.status != 200)
+
+STORY = (*PEERS, *TOKENS, *TRICKS, *STATES)

@@ -15,6 +15,8 @@ ISSUER = "https://login.hatshop.example"
 AUDIENCE = "hatshop"
 SUBJECT = "alice"
 LIFE_SECONDS = 24 * 3600
+_STAFF: dict[str, Any] = {"sub": "bob", "acr": "phr", "amr": ["hwk", "pin"]}
+"""A login with a security key that resists phishing."""
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:
@@ -62,4 +64,6 @@ def demo_tokens(issuer: Issuer) -> dict[str, str]:
         "forged": forger.token(),
         "wrong-audience": issuer.token(aud="another-shop"),
         "unsigned": unsigned_token(issuer.key_id),
+        "old-login": issuer.token(**_STAFF, auth_time=now - 3600),
+        "fresh-login": issuer.token(**_STAFF, auth_time=now),
     }

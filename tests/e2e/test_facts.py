@@ -69,10 +69,9 @@ class FactStack(Stack):
                 file.unlink()
         (self.layout.policies / "login.yaml").write_text(json.dumps(request_authentication(LOGINS)))
         (self.layout.policies / "facts.yaml").write_text(POLICIES)
-        folder = self.layout.root / "facts"
-        folder.mkdir()
+        folder = self.layout.facts
         (folder / "devices.jsonl").write_text("\n".join(map(json.dumps, devices())))
-        settings = {"facts": {"directory": str(folder)}, "networks": {"corporate": ["127.0.0.0/8", "::1/128"]}}
+        settings = {"facts": {"directory": str(folder)}, "networks": {"corporate": ["10.0.0.0/8"]}}
         self.options = replace(self.options, settings={**self.options.settings, **settings})
         super().start_authz(cleanup)
 
@@ -93,7 +92,9 @@ def answer(stack: Stack, path: str, who: str = "frontend", **headers: str) -> tu
     """Status, and the body: what the application saw, or why the request was denied."""
     connection = http.client.HTTPSConnection("localhost", stack.port, context=stack.context(who), timeout=15)
     try:
-        connection.request("GET", path, headers={"authorization": f"Bearer {token()}", **headers})
+        connection.request(
+            "GET", path, headers={"authorization": f"Bearer {token()}", "x-forwarded-for": "10.1.2.3", **headers}
+        )
         response = connection.getresponse()
         content = response.read()
         return response.status, json.loads(content) if content.startswith(b"{") else {}

@@ -55,7 +55,9 @@ def test_many_forged_headers_at_once_leave_only_the_verified_principal(stack: St
     forwarded = {
         name: value for name, value in answer.upstream_headers() if re.sub("[^a-z0-9]", "-", name).startswith("x-zta-")
     }
-    assert set(forwarded) == {"x-zta-principal", "x-zta-decision-id"}
+    trust = {"x-zta-trust-level", "x-zta-trust-score", "x-zta-session-expires"}
+    assert set(forwarded) == {"x-zta-principal", "x-zta-decision-id", *trust}
+    assert FORGED not in forwarded.values()
     assert forwarded["x-zta-principal"] == spiffe_id("frontend")
     assert len(forwarded["x-zta-decision-id"]) == 32
 

@@ -53,6 +53,7 @@ def test_the_first_checks_of_a_ready_service_import_nothing(tmp_path: Path, serv
     settings = {
         "listen": [f"unix:{socket}"],
         "policies": [str(layout.policies)],
+        "facts": {"directory": str(layout.facts)},
         "workload": {"labels": {"app": "hatshop"}, "trust_domain": identities.TRUST_DOMAIN},
         "audit": {"sink": "file", "path": str(tmp_path / "decisions.jsonl")},
         "peer": {"verify_certificate": "required"},
