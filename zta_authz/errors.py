@@ -59,6 +59,7 @@ class Reason(StrEnum):
     PEER_SPIFFE_ID_INVALID = "peer_spiffe_id_invalid"
     PEER_TRUST_DOMAIN_UNKNOWN = "peer_trust_domain_unknown"
     PEER_REVOKED = "peer_revoked"
+    DEVICE_REVOKED = "device_revoked"
 
     # the request's JWTs
     TOKEN_MALFORMED = "token_malformed"
@@ -129,6 +130,7 @@ _DENIAL_RESPONSES: dict[Reason, DenialResponse] = {
     ),
     Reason.TRUST_TOO_LOW: DenialResponse(403, "The request is not trusted enough"),
     Reason.GRANT_REQUIRED: DenialResponse(403, "Access has to be requested first"),
+    Reason.DEVICE_REVOKED: _FORBIDDEN,
     Reason.REQUEST_MALFORMED: DenialResponse(400, "The request is malformed"),
     Reason.REQUEST_TOO_LARGE: DenialResponse(413, "The request is too large"),
     Reason.PATH_AMBIGUOUS: DenialResponse(400, "The request path is ambiguous"),

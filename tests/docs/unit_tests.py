@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 OTHER_NAMES = {
+    "tests/unit/authn/test_dynamic_revocation.py": "revocations that come while the service runs, through all of authn",
     "tests/unit/authn/test_hostile.py": "counts the hostile credentials of all tests of authn",
     "tests/unit/authn/test_presence.py": "rules that require a token, through all of authn",
     "tests/unit/authn/test_vectors.py": "published vectors, through all of authn",

@@ -1,13 +1,16 @@
-"""Revoked tokens, keys, subjects, certificates and SPIFFE IDs, from RevocationList documents.
+"""Revoked tokens, keys, subjects, sessions, certificates, SPIFFE IDs and devices.
 
-Revocations are checked on every call, also for cached tokens and certificates, so that no cached result outlives a
-revocation. A credential without a time of issue counts as issued before any time.
+They come from RevocationList documents, and from the administrator while the service runs. They are checked on every
+call, also for cached tokens and certificates, so that no cached result outlives a revocation. A credential without a
+time of issue counts as issued before any time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from zta_authz.authn.fingerprints import fingerprints
 from zta_authz.errors import Reason, Refused
@@ -15,25 +18,34 @@ from zta_authz.model.documents import Revoked
 from zta_authz.model.spiffe import SCHEME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from cryptography.x509 import Certificate
 
     from zta_authz.authn.token import VerifiedToken
-    from zta_authz.model.documents import RevocationList
+    from zta_authz.model.documents import Revocation, RevocationList
 
-_OF_TOKENS: Final = frozenset((Revoked.TOKEN, Revoked.KEY, Revoked.SUBJECT, Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX))
+_BY_CLAIM: Final = frozenset((Revoked.SESSION, Revoked.EMAIL, Revoked.ISSUER))
+_OF_TOKENS: Final = _BY_CLAIM | {
+    Revoked.TOKEN, Revoked.KEY, Revoked.SUBJECT, Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX,
+}  # fmt: skip
 _OF_CERTIFICATES: Final = frozenset((Revoked.SERIAL, Revoked.SHA256))
 _OF_PEERS: Final = _OF_CERTIFICATES | {Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX}
 
 
+_ASCII_LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+_Key = tuple[Revoked, str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """When one revocation applies, and its `detail` for the decision log."""
+    """When one revocation applies, and its `detail` for the decision log. `id` is that of the administrator, or ""."""
 
     before: float
     effective_from: float
     detail: str
+    until: float = float("inf")
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +64,93 @@ class CertificateIds:
         return cls(str(certificate.serial_number), fingerprints(certificate))
 
 
-class Revocations:
-    """The entries of all lists, indexed by what they revoke.
+class DynamicRevocations:
+    """The administrator's revocations by their ID. They outlive reloads of the policies.
 
-    `revokes_tokens`, `revokes_peers` and `revokes_certificates` (by serial number or SHA-256) are true if any entry
-    applies to these.
+    They are changed in place, in the thread that decides: a change is in force for the next decision.
     """
 
-    __slots__ = ("_entries", "_prefixes", "revokes_certificates", "revokes_peers", "revokes_tokens")
+    __slots__ = ("_followers", "_keys", "entries", "kinds")
+
+    def __init__(self) -> None:
+        self.entries: dict[_Key, tuple[_Entry, ...]] = {}
+        self.kinds: dict[Revoked, int] = {}
+        """How many revocations of each kind there are."""
+        self._keys: dict[str, _Key] = {}
+        self._followers: WeakSet[Revocations] = WeakSet()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def follow(self, revocations: Revocations) -> None:
+        """Keep `revocations` up to date from now on, as long as it exists."""
+        self._followers.add(revocations)
+
+    def put(self, revocation_id: str, revocation: Revocation, until: float = float("inf")) -> None:
+        """Add a revocation, or replace the one of this ID. It ends at `until`, in seconds since the epoch."""
+        self.remove(revocation_id)
+        key = (revocation.what, revocation.issuer, revocation.value)
+        comment = f": {revocation.comment}" if revocation.comment else ""
+        detail = f"{revocation.what} revoked by the administrator ({revocation_id}){comment}"
+        entry = _Entry(revocation.before, revocation.effective_from, detail, until, revocation_id)
+        self.entries[key] = (*self.entries.get(key, ()), entry)
+        self._keys[revocation_id] = key
+        self._count(key[0], 1)
+
+    def remove(self, revocation_id: str) -> None:
+        """Remove a revocation, if it exists."""
+        key = self._keys.pop(revocation_id, None)
+        if key is None:
+            return
+        left = tuple(entry for entry in self.entries[key] if entry.id != revocation_id)
+        if left:
+            self.entries[key] = left
+        else:
+            del self.entries[key]
+        self._count(key[0], -1)
+
+    def clear(self, keep: Container[str] = ()) -> None:
+        """Remove all revocations whose IDs are not in `keep`."""
+        for revocation_id in [name for name in self._keys if name not in keep]:
+            self.remove(revocation_id)
+
+    def prefixes(self) -> list[_Key]:
+        """The keys of all revoked SPIFFE ID prefixes."""
+        if not self.kinds.get(Revoked.SPIFFE_PREFIX):
+            return []
+        return [key for key in self.entries if key[0] is Revoked.SPIFFE_PREFIX]
+
+    def device(self, inventory: str, device_id: str, now: float) -> str | None:
+        """Why a device (`inventory` is `namespace/name`) is revoked at `now`; None if it is not."""
+        for issuer in (inventory, ""):
+            for entry in self.entries.get((Revoked.DEVICE, issuer, device_id), ()):
+                if entry.effective_from <= now < entry.until:
+                    return entry.detail
+        return None
+
+    def _count(self, kind: Revoked, change: int) -> None:
+        before = self.kinds.get(kind, 0)
+        self.kinds[kind] = before + change
+        if kind is Revoked.SPIFFE_PREFIX or not (before and before + change):
+            for revocations in self._followers:
+                revocations.update()
+
+
+class Revocations:
+    """The entries of all lists, and those of the administrator, indexed by what they revoke.
+
+    `revokes_tokens`, `revokes_peers`, `revokes_certificates` (by serial number or SHA-256) and `revokes_devices` are
+    true if any entry applies to these.
+    """
+
+    __slots__ = (
+        "__weakref__", "_entries", "_kinds", "_listed_prefixes", "_prefixes", "_revokes_by_claim", "dynamic",
+        "revokes_certificates", "revokes_devices", "revokes_peers", "revokes_tokens",
+    )  # fmt: skip
 
     def __init__(self, lists: Iterable[RevocationList] = ()) -> None:
-        self._entries: dict[tuple[Revoked, str, str], tuple[_Entry, ...]] = {}
+        self._entries: dict[_Key, tuple[_Entry, ...]] = {}
+        self.dynamic: DynamicRevocations | None = None
         for document in lists:
             for entry in document.entries:
                 key = (entry.what, entry.issuer, entry.value)
@@ -70,23 +158,47 @@ class Revocations:
                 detail = f"{entry.what} revoked by `{document.namespace}/{document.name}`{comment}"
                 compiled = _Entry(entry.before, entry.effective_from, detail)
                 self._entries[key] = (*self._entries.get(key, ()), compiled)
-        kinds = {what for what, _, _ in self._entries}
+        self._kinds = {what for what, _, _ in self._entries}
+        self._listed_prefixes = [key for key in self._entries if key[0] is Revoked.SPIFFE_PREFIX]
+        self.update()
+
+    def use(self, dynamic: DynamicRevocations) -> None:
+        """Apply the administrator's revocations too, from now on."""
+        self.dynamic = dynamic
+        dynamic.follow(self)
+        self.update()
+
+    def update(self) -> None:
+        """Update what depends on the kinds of revocations that there are."""
+        dynamic = self.dynamic
+        kinds = self._kinds | {kind for kind, count in (dynamic.kinds if dynamic else {}).items() if count}
         self.revokes_tokens = not kinds.isdisjoint(_OF_TOKENS)
         self.revokes_peers = not kinds.isdisjoint(_OF_PEERS)
         self.revokes_certificates = not kinds.isdisjoint(_OF_CERTIFICATES)
-        self._prefixes = [key for key in self._entries if key[0] is Revoked.SPIFFE_PREFIX]
+        self.revokes_devices = Revoked.DEVICE in kinds
+        self._revokes_by_claim = not kinds.isdisjoint(_BY_CLAIM)
+        self._prefixes = self._listed_prefixes + ([] if dynamic is None else dynamic.prefixes())
 
     def check_token(self, authority: str, token: VerifiedToken, now: float) -> None:
         """Check that a token of issuer `authority`, its key and its subject are not revoked. Raises `Refused`."""
         kids: tuple[str, ...] = (token.key.kid,)
         if token.kid != token.key.kid:  # Istio semantics try keys without `kid` for a token that names one
             kids = (token.key.kid, token.kid)
-        self.check_claims(authority, token.subject, token.token_id, token.issued_at, now, kids)
+        self.check_claims(authority, token.subject, token.token_id, token.issued_at, now, kids, token.claims)
 
     def check_claims(
-        self, authority: str, subject: str, token_id: str, issued: float | None, now: float, kids: tuple[str, ...] = ()
+        self,
+        authority: str,
+        subject: str,
+        token_id: str,
+        issued: float | None,
+        now: float,
+        kids: tuple[str, ...] = (),
+        claims: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """As `check_token`, for a token of which only these claims, and its possible key IDs, are known."""
+        if self._revokes_by_claim:
+            self._check_by_claim(authority, claims, issued, now)
         named = (
             (Revoked.TOKEN, authority, token_id),
             (Revoked.TOKEN, "", token_id),
@@ -98,14 +210,25 @@ class Revocations:
         if subject.startswith(SCHEME):
             self._check_id(subject, issued, now, Reason.TOKEN_REVOKED)
 
+    def _check_by_claim(self, authority: str, claims: Mapping[str, Any], issued: float | None, now: float) -> None:
+        self._refuse((Revoked.ISSUER, "", authority), issued, now, Reason.TOKEN_REVOKED)
+        session, email = claims.get("sid"), claims.get("email")
+        if isinstance(session, str):
+            self._refuse((Revoked.SESSION, authority, session), issued, now, Reason.TOKEN_REVOKED)
+            self._refuse((Revoked.SESSION, "", session), issued, now, Reason.TOKEN_REVOKED)
+        if isinstance(email, str):
+            key = (Revoked.EMAIL, authority, email.translate(_ASCII_LOWER))
+            self._refuse(key, issued, now, Reason.TOKEN_REVOKED)
+
     def revokes_keys_of(self, authority: str) -> bool:
         """Whether any key of `authority` is revoked."""
-        return any(what is Revoked.KEY and issuer == authority for what, issuer, _ in self._entries)
+        keys = (*self._entries, *(() if self.dynamic is None else self.dynamic.entries))
+        return any(what is Revoked.KEY and issuer == authority for what, issuer, _ in keys)
 
     def revokes_earlier_credentials(self, spiffe_id: str) -> bool:
         """Whether credentials of `spiffe_id` are revoked by their time of issue."""
         keys = [(Revoked.SPIFFE_ID, "", spiffe_id), *(key for key in self._prefixes if spiffe_id.startswith(key[2]))]
-        return any(entry.before < float("inf") for key in keys for entry in self._entries.get(key, ()))
+        return any(entry.before < float("inf") for key in keys for entry in self._of(key))
 
     def check_peer(
         self, names: Sequence[str], certificate_ids: Sequence[CertificateIds], issued: float | None, now: float
@@ -128,9 +251,13 @@ class Revocations:
             if spiffe_id.startswith(key[2]):
                 self._refuse(key, issued, now, reason)
 
-    def _refuse(self, key: tuple[Revoked, str, str], issued: float | None, now: float, reason: Reason) -> None:
-        for entry in self._entries.get(key, ()):
-            if now >= entry.effective_from and (issued is None or issued < entry.before):
+    def _of(self, key: _Key) -> tuple[_Entry, ...]:
+        entries = self._entries.get(key, ())
+        return entries if self.dynamic is None else (*entries, *self.dynamic.entries.get(key, ()))
+
+    def _refuse(self, key: _Key, issued: float | None, now: float, reason: Reason) -> None:
+        for entry in self._of(key):
+            if entry.effective_from <= now < entry.until and (issued is None or issued < entry.before):
                 raise Refused(reason, entry.detail)
 
 

@@ -335,7 +335,7 @@ class TokenVerifier:
             return None
         if accepted.rule.keys.current is not repeat.keys:
             return None
-        if repeat.plain:
+        if repeat.plain and not self._context.revocations.revokes_tokens:  # a revocation may have come since
             return None if now > repeat.ends or now + self._semantics.leeway < repeat.begins else accepted
         try:
             self._check_token(accepted.verified, accepted.rule, now)

@@ -12,7 +12,7 @@ from zta_authz.authn.bundles import BundleSlot, compile_bundles, expiry
 from zta_authz.authn.jwt_limits import warn_of_unused_issuers
 from zta_authz.authn.jwt_registry import compile_rules
 from zta_authz.authn.peers import PeerVerifier
-from zta_authz.authn.revocation import Revocations
+from zta_authz.authn.revocation import DynamicRevocations, Revocations
 from zta_authz.errors import Refused
 from zta_authz.model.identity import RefusedCaller
 
@@ -76,9 +76,15 @@ class IdentityVerifier:
         """Remember used DPoP proofs in `replays`; verifiers that replace this one will too."""
         self._registry.share_replays(replays)
 
-    def inherit_replays(self, before: IdentityVerifier) -> None:
-        """Inherit the state that must survive a reload: the used DPoP proofs."""
+    def use_revocations(self, dynamic: DynamicRevocations) -> None:
+        """Apply the administrator's revocations; verifiers that replace this one will too."""
+        self.revocations.use(dynamic)
+
+    def inherit_state(self, before: IdentityVerifier) -> None:
+        """Inherit the state that must survive a reload: the used DPoP proofs and the administrator's revocations."""
         self._registry.inherit_replays(before._registry)
+        if before.revocations.dynamic is not None:
+            self.revocations.use(before.revocations.dynamic)
 
     @property
     def revocations(self) -> Revocations:

@@ -116,7 +116,7 @@ class TrustBundle:
 
 
 class Revoked(StrEnum):
-    """What an entry of a RevocationList revokes."""
+    """What a revocation refuses. The last four come only from the administrator."""
 
     TOKEN = "token"  # noqa: S105 - the `jti` of a token
     KEY = "key"  # the `kid` of an issuer's key
@@ -125,6 +125,10 @@ class Revoked(StrEnum):
     SHA256 = "sha256"  # the SHA-256 of a certificate's DER, in lower-case hex
     SPIFFE_ID = "spiffe id"
     SPIFFE_PREFIX = "spiffe prefix"  # every SPIFFE ID that starts with it; ends with "/"
+    SESSION = "session"  # the `sid` of an issuer's tokens
+    EMAIL = "email"  # the `email` of an issuer's tokens, with ASCII letters in lower case
+    ISSUER = "issuer"  # every token of an issuer; the value is the issuer
+    DEVICE = "device"  # a device of an inventory; the issuer is the inventory, "" for any
 
 
 @dataclass(frozen=True, slots=True)

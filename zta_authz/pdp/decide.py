@@ -119,6 +119,10 @@ def decide(
     if ambiguity is not None:
         reason, detail = ambiguity
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
+    if snapshot.verifier.revocations.revokes_devices:
+        revoked = _device_revocation(snapshot, inputs)
+        if revoked is not None:
+            return Decision(Verdict.DENY, Reason.DEVICE_REVOKED, identity=identity, detail=revoked)
     view = _view(snapshot, workload)
     decision = combine(view, inputs, default_allow=options.default_allow)
     if view.remediable is not None and decision.reason is Reason.NO_MATCHING_POLICY:
@@ -134,6 +138,14 @@ def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) ->
     if snapshot.models is NO_MODEL_TABLE and views is NO_FACTS:
         return no_facts
     return FactOpener(snapshot.models.select(workload or snapshot.options.workload), views)
+
+
+def _device_revocation(snapshot: Snapshot, inputs: Inputs) -> str | None:
+    """Why the device behind the request is revoked; None if it is not, or is not known."""
+    dynamic, device = snapshot.verifier.revocations.dynamic, inputs.facts.device
+    if dynamic is None or not device.device_id:
+        return None
+    return dynamic.device(device.inventory, device.device_id, inputs.now)
 
 
 def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:

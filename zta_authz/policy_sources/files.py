@@ -37,7 +37,7 @@ class SnapshotHolder:
     def publish(self, snapshot: Snapshot) -> None:
         """Put `snapshot` in force. Its verifier takes over the state that must survive a reload."""
         if self.snapshot is not None:
-            snapshot.verifier.inherit_replays(self.snapshot.verifier)
+            snapshot.verifier.inherit_state(self.snapshot.verifier)
         self.snapshot = snapshot
 
 

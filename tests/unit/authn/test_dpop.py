@@ -232,7 +232,7 @@ def test_a_trial_neither_checks_nor_records_used_proofs() -> None:
 def test_a_reload_keeps_the_used_proofs() -> None:
     before, after = subject(), subject()
     assert accept(before, asking(proof())).token is not None
-    after.inherit_replays(before)
+    after.inherit_state(before)
     assert refusal(after, asking(proof())) is Reason.DPOP_REPLAYED
 
 

@@ -1,0 +1,137 @@
+"""Revocations that come while the service runs are in force for the next call, after every cache, and end as they came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.pki import FRONTEND, ISSUER, NOW, Signer, presented, root
+from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, bundle, refusal, request, rule, verifier
+from zta_authz.authn.revocation import DynamicRevocations, Revocations
+from zta_authz.errors import Reason
+from zta_authz.model.documents import Revocation, Revoked
+from zta_authz.model.request import Evidence
+
+if TYPE_CHECKING:
+    from zta_authz.authn.verify import IdentityVerifier
+
+ROOT = root()
+LEAF = ROOT.issue()
+PEER = Evidence(FRONTEND, presented(LEAF))
+TOKEN = Signer().token(jti="t1", sub="alice", sid="s1", email="Alice@Example.com")
+BY_TOKEN = {
+    "its id": (Revocation(Revoked.TOKEN, "t1", ISSUER), Revocation(Revoked.TOKEN, "t2", ISSUER)),
+    "its subject": (Revocation(Revoked.SUBJECT, "alice", ISSUER), Revocation(Revoked.SUBJECT, "alice", "https://o")),
+    "its session": (Revocation(Revoked.SESSION, "s1", ISSUER), Revocation(Revoked.SESSION, "s1", "https://o")),
+    "its session, of any issuer": (Revocation(Revoked.SESSION, "s1"), Revocation(Revoked.SESSION, "S1")),
+    "its email": (
+        Revocation(Revoked.EMAIL, "alice@example.com", ISSUER),
+        Revocation(Revoked.EMAIL, "alice@example.com", "https://o"),
+    ),
+    "its issuer": (Revocation(Revoked.ISSUER, ISSUER), Revocation(Revoked.ISSUER, "https://o")),
+    "what was issued before": (
+        Revocation(Revoked.SESSION, "s1", ISSUER, before=NOW - 59),
+        Revocation(Revoked.SESSION, "s1", ISSUER, before=NOW - 60),
+    ),
+}
+
+
+def subject(**changed: Any) -> tuple[IdentityVerifier, DynamicRevocations]:
+    compiled = verifier(rule(), bundles=(bundle(ROOT.pem),), **changed)
+    dynamic = DynamicRevocations()
+    compiled.use_revocations(dynamic)
+    return compiled, dynamic
+
+
+@pytest.mark.parametrize(("bad", "good"), BY_TOKEN.values(), ids=BY_TOKEN.keys())
+@pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
+def test_a_cached_token_is_refused_from_the_next_call_on_until_the_revocation_is_lifted(
+    bad: Revocation, good: Revocation, options: Any
+) -> None:
+    one, dynamic = subject(options=options)
+    for _ in range(3):
+        assert accept(one, bearer(TOKEN)).token is not None
+    dynamic.put("r0", good)
+    assert accept(one, bearer(TOKEN)).token is not None
+    dynamic.put("r1", bad)
+    for _ in range(2):
+        assert refusal(one, bearer(TOKEN)) is Reason.TOKEN_REVOKED
+    dynamic.remove("r1")
+    assert accept(one, bearer(TOKEN)).token is not None
+
+
+def test_a_cached_peer_is_refused_by_its_name_prefix_and_certificate() -> None:
+    from cryptography.hazmat.primitives import hashes
+
+    one, dynamic = subject()
+    assert accept(one, request(), PEER).principal == FRONTEND
+    for revocation in (
+        Revocation(Revoked.SPIFFE_ID, FRONTEND),
+        Revocation(Revoked.SPIFFE_PREFIX, "spiffe://cluster.local/ns/"),
+        Revocation(Revoked.SERIAL, str(LEAF.serial_number)),
+        Revocation(Revoked.SHA256, LEAF.fingerprint(hashes.SHA256()).hex()),
+    ):
+        dynamic.put("r", revocation)
+        assert refusal(one, request(), PEER) is Reason.PEER_REVOKED
+        dynamic.remove("r")
+        assert accept(one, request(), PEER).principal == FRONTEND
+
+
+def test_a_revocation_ends_at_its_time() -> None:
+    one, dynamic = subject()
+    dynamic.put("r", Revocation(Revoked.SUBJECT, "alice", ISSUER), until=NOW + 10)
+    assert refusal(one, bearer(TOKEN), now=NOW + 9.9) is Reason.TOKEN_REVOKED
+    assert accept(one, bearer(TOKEN), now=NOW + 10).token is not None
+
+
+def test_several_revocations_of_one_subject_do_not_lift_each_other() -> None:
+    one, dynamic = subject()
+    dynamic.put("r1", Revocation(Revoked.SUBJECT, "alice", ISSUER))
+    dynamic.put("r2", Revocation(Revoked.SUBJECT, "alice", ISSUER, before=NOW))
+    dynamic.remove("r1")
+    assert refusal(one, bearer(TOKEN)) is Reason.TOKEN_REVOKED
+    dynamic.put("r2", Revocation(Revoked.SUBJECT, "bob", ISSUER))
+    assert accept(one, bearer(TOKEN)).token is not None, "r2 was replaced"
+    assert len(dynamic) == 1
+
+
+def test_a_reload_keeps_the_revocations_and_follows_them() -> None:
+    before, dynamic = subject()
+    dynamic.put("r1", Revocation(Revoked.SUBJECT, "alice", ISSUER))
+    after = verifier(rule(), bundles=(bundle(ROOT.pem),))
+    after.inherit_state(before)
+    assert refusal(after, bearer(TOKEN)) is Reason.TOKEN_REVOKED
+    dynamic.clear()
+    assert accept(after, bearer(TOKEN)).token is not None
+    dynamic.put("r2", Revocation(Revoked.SPIFFE_ID, FRONTEND))
+    assert refusal(after, request(), PEER) is Reason.PEER_REVOKED
+
+
+def test_a_full_view_keeps_only_what_it_contains() -> None:
+    _, dynamic = subject()
+    for name in ("r1", "r2", "r3"):
+        dynamic.put(name, Revocation(Revoked.TOKEN, name))
+    dynamic.clear(keep={"r2", "r9"})
+    assert len(dynamic) == 1
+
+
+def test_devices_are_revoked_for_one_inventory_or_for_all() -> None:
+    dynamic, lists = DynamicRevocations(), Revocations()
+    lists.use(dynamic)
+    assert not lists.revokes_devices
+    dynamic.put("r1", Revocation(Revoked.DEVICE, "d1", "shop/fleet"), until=NOW + 1)
+    dynamic.put("r2", Revocation(Revoked.DEVICE, "d2"))
+    assert lists.revokes_devices
+    assert "r1" in (dynamic.device("shop/fleet", "d1", NOW) or "")
+    assert dynamic.device("shop/fleet", "d1", NOW + 1) is None
+    assert dynamic.device("shop/other", "d1", NOW) is None
+    assert dynamic.device("shop/other", "d2", NOW) is not None
+    dynamic.clear()
+    assert not lists.revokes_devices
+
+
+def test_an_unknown_id_is_removed_without_effect() -> None:
+    _, dynamic = subject()
+    dynamic.remove("never")
+    assert len(dynamic) == 0
