@@ -125,12 +125,12 @@ def test_a_certificate_that_nobody_trusts_is_noticed(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("seed", ["path-3", "path-10", "path-15"])
 def test_a_path_that_evades_a_denial_is_noticed(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
-    monkeypatch.setattr("zta_authz.pdp.decide.path_ambiguity", lambda *_: "")
+    monkeypatch.setattr("zta_authz.pdp.paths.path_ambiguity", lambda *_: "")
     _fails("ambiguity", seed)
 
 
 def test_a_host_that_evades_a_denial_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zta_authz.pdp.decide.plain_authority", lambda _: True)
+    monkeypatch.setattr("zta_authz.pdp.paths.plain_authority", lambda _: True)
     _fails("ambiguity", "host-4")
 
 

@@ -182,19 +182,15 @@ def _address(peer: AttributeContext.Peer) -> Address:
 
 
 class HeaderLines(Headers):
-    """Exact headers. Each value is read when it is first asked for: rules look at few of them."""
+    """Exact headers. Each value is decoded when a rule first asks for it, because rules read few of them."""
 
-    __slots__ = ("_listing",)
+    __slots__ = ()
 
     def __init__(self, values: dict[str, Value], listing: str) -> None:
         """Use `values` as they are: names in lower case. `listing` has those names, and may have others."""
         self._values = values  # type: ignore[assignment]  # what is read through `all` is text
-        self._listing = listing
+        self.listing = listing
         self.exact = True
-
-    def listing(self) -> str:
-        """Every header name that is present, and perhaps others, a line each."""
-        return self._listing
 
     def all(self, name: str) -> tuple[str, ...]:
         """Each value of the header, () where it is absent. `name` is in lower case."""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz.grpc_h2 import frames
 from zta_authz.grpc_h2.bounds import CountedFrame
-from zta_authz.grpc_h2.errors import ErrorCode, Status, StreamFault
-from zta_authz.grpc_h2.frames import END_STREAM
+from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status, StreamFault
+from zta_authz.grpc_h2.frames import DEFAULT_WINDOW, END_STREAM
 from zta_authz.grpc_h2.headers import UnreadHeaders
-from zta_authz.grpc_h2.outbound import NOT_GRPC_TEXT, failure_block, http_block
+from zta_authz.grpc_h2.outbound import NOT_GRPC_TEXT, PREFIX_BYTES, failure_block, http_block
 from zta_authz.grpc_h2.request import GrpcFailure, HttpFailure, check_trailers
 from zta_authz.grpc_h2.states import Received, State
-from zta_authz.grpc_h2.streams import BUFFER_FULL, Inbound, Stream, Streams, consume_window
+from zta_authz.grpc_h2.streams import BUFFER_FULL, Inbound, Stream, Streams
 
 if TYPE_CHECKING:
     from zta_authz.grpc_h2.bounds import Bounds, FrameRateLimiter
@@ -62,10 +62,14 @@ class Calls:
     __slots__ = (
         "_bounds",
         "_frame_limiter",
+        "_full_window",
         "_headers",
         "_inbound",
+        "_low_window",
         "_out",
+        "_stream_window",
         "_streams",
+        "_window",
         "events",
         "now",
         "opened_at",
@@ -81,6 +85,9 @@ class Calls:
         self._frame_limiter = frame_limiter
         self._streams = Streams(bounds.max_concurrent_streams)
         self._inbound = Inbound(bounds)
+        self._stream_window = max(DEFAULT_WINDOW, bounds.max_message_bytes + PREFIX_BYTES)
+        self._window = self._full_window = max(DEFAULT_WINDOW, bounds.receive_window_bytes)
+        self._low_window = self._full_window // 2
         self.now = self.opened_at = now
         self.events: list[Event] = []
         self.refusing = False
@@ -102,16 +109,16 @@ class Calls:
 
     def initial_frames(self) -> bytes:
         """The first frames to send: our SETTINGS, and the connection's window."""
-        bounds, window = self._bounds, self._inbound.window
+        bounds = self._bounds
         values = (
             (frames.SETTINGS_HEADER_TABLE_SIZE, bounds.header_table_bytes),
             (frames.SETTINGS_MAX_CONCURRENT_STREAMS, bounds.max_concurrent_streams),
-            (frames.SETTINGS_INITIAL_WINDOW_SIZE, self._inbound.stream_window),
+            (frames.SETTINGS_INITIAL_WINDOW_SIZE, self._stream_window),
             (frames.SETTINGS_MAX_FRAME_SIZE, bounds.max_frame_bytes),
             # larger than the limit of decoded fields, because fields beyond that are dropped, not refused
             (frames.SETTINGS_MAX_HEADER_LIST_SIZE, bounds.max_header_block_bytes),
         )
-        increment = window - frames.DEFAULT_WINDOW
+        increment = self._full_window - DEFAULT_WINDOW
         return frames.settings(values) + (frames.window_update(0, increment) if increment else b"")
 
     def drain_now(self) -> None:
@@ -142,7 +149,7 @@ class Calls:
             if self.refusing or len(streams.live) >= self._bounds.max_concurrent_streams:
                 raise StreamFault(ErrorCode.REFUSED_STREAM, "no more streams")
             self.opened_at = self.now
-            stream = streams.live[number] = Stream(head, self._inbound.stream_window, self.now)
+            stream = streams.live[number] = Stream(head, self._stream_window, self.now)
             if flags & END_STREAM:
                 self._on_end(number, stream, b"")
             elif isinstance(head.refusal, GrpcFailure):
@@ -160,16 +167,19 @@ class Calls:
     def on_data(self, flags: int, number: int, payload: bytes) -> None:
         """Handle a DATA frame."""
         size = len(payload)
-        reopened = self._inbound.consume_connection_window(size)
-        if reopened:
-            self._out.frames.append(reopened)
+        self._window -= size
+        if self._window < self._low_window:
+            self._open_window()
         stream = self._streams.live.get(number)
         if stream is None or stream.state is not State.OPEN or stream.unread:
             self._streams.accepts(number, Received.DATA)  # raises if it is not allowed
             if size < _USELESS_BYTES:
                 self._frame_limiter.count(CountedFrame.OTHER, self.now)
             return
-        consume_window(stream, size)
+        stream.received += size
+        stream.recv_window -= size
+        if stream.recv_window < 0:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
         if flags & frames.PADDED:
             payload = self._without_padding(number, stream, payload)
         if flags & END_STREAM:
@@ -182,6 +192,16 @@ class Calls:
                 self._emit_unread(number, stream, failure)
         else:
             self._frame_limiter.count(CountedFrame.EMPTY, self.now)
+
+    def _open_window(self) -> None:
+        """Open the connection's window again. Raises `ConnectionFault` if the peer sent more than it allowed.
+
+        Content is read at once, so the window only limits bytes in transit; `Inbound.buffered` limits what is kept.
+        """
+        if self._window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
+        self._out.frames.append(frames.window_update(0, self._full_window - self._window))
+        self._window = self._full_window
 
     def _without_padding(self, number: int, stream: Stream, payload: bytes) -> bytes:
         """Return the content, and open the stream's window again by the padding."""
@@ -249,7 +269,10 @@ class Calls:
         stream.awaiting_answer = False
         self._frame_limiter.answered += 1
         if self._out.answer(number, message, self.now):
-            self._finish(number)
+            if stream.state is State.OPEN:
+                self._finish(number)
+            else:
+                del self._streams.live[number]
 
     def fail(self, number: int, status: Status, message: str) -> None:
         """Answer a call with a status other than OK; do nothing if it is over."""

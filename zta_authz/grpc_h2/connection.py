@@ -117,6 +117,8 @@ class Connection:
                 self._handlers[min(kind, _KNOWN_TYPES)](flags, stream, payload)
             except StreamFault as fault:
                 self._calls.reset(stream, fault.code)
+        if self._reader.fault is not None:
+            raise self._reader.fault
 
     def respond(self, stream: int, message: bytes, now: float) -> None:
         """Answer a call; do nothing if it is over."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode
 from zta_authz.grpc_h2.frames import HEADER, HEADER_BYTES, PREFACE, STREAM_MASK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Frame = tuple[int, int, int, bytes]
 """Type, flags, stream, payload."""
 
 
 class FrameReader:
-    """Reads one connection's frames. `since` is when the incomplete frame began, None if there is none."""
+    """Reads one connection's frames. `since` is when the incomplete frame began, None without one.
 
-    __slots__ = ("_max_frame", "_needed", "_pending", "_preface_pending", "since")
+    `fault` ends the connection once the frames before it are handled.
+    """
+
+    __slots__ = ("_max_frame", "_needed", "_pending", "_preface_pending", "fault", "since")
 
     def __init__(self, max_frame_bytes: int) -> None:
         self._max_frame = max_frame_bytes
@@ -25,6 +23,7 @@ class FrameReader:
         self._needed = len(PREFACE)
         self._preface_pending = True
         self.since: float | None = None
+        self.fault: ConnectionFault | None = None
 
     @property
     def pending_bytes(self) -> int:
@@ -35,13 +34,14 @@ class FrameReader:
         """Free the buffer: nothing more will be read."""
         self._pending = bytearray()
 
-    def read(self, data: bytes, now: float) -> Iterator[Frame]:
-        """Yield the frames that `data` completes; exhaust the iterator. Raises `ConnectionFault` if malformed."""
+    def read(self, data: bytes, now: float) -> list[Frame]:
+        """Return the frames that `data` completes. If malformed bytes follow them, set `fault`."""
+        frames: list[Frame] = []
         pending = self._pending
         if pending:
             pending += data  # small pieces are copied once, not each time one arrives
             if len(pending) < self._needed and not self._preface_pending:
-                return
+                return frames
             data = bytes(pending)
             pending.clear()
         at = self._preface(data) if self._preface_pending else 0
@@ -52,13 +52,15 @@ class FrameReader:
             begin = at + HEADER_BYTES
             needed = HEADER_BYTES + (high << 16 | low)
             if needed - HEADER_BYTES > self._max_frame:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame larger than our setting")
+                self.fault = ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame larger than our setting")
+                return frames
             if at + needed > end:
                 break
             at += needed
             needed = HEADER_BYTES
-            yield kind, flags, stream & STREAM_MASK, data[begin:at]
+            frames.append((kind, flags, stream & STREAM_MASK, data[begin:at]))
         self._keep(data, at, needed, now)
+        return frames
 
     def _keep(self, data: bytes, at: int, needed: int, now: float) -> None:
         self._needed = needed
@@ -71,7 +73,8 @@ class FrameReader:
 
     def _preface(self, data: bytes) -> int:
         if data[: len(PREFACE)] != PREFACE[: len(data)]:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface")
+            self.fault = ConnectionFault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface")
+            return 0
         if len(data) < len(PREFACE):
             return 0
         self._preface_pending = False

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.grpc_h2.errors import ConnectionFault, ErrorCode, Status, StreamFault
-from zta_authz.grpc_h2.frames import DEFAULT_WINDOW, window_update
+from zta_authz.grpc_h2.errors import ConnectionFault, Status, StreamFault
 from zta_authz.grpc_h2.outbound import PREFIX_BYTES
 from zta_authz.grpc_h2.request import GrpcFailure
 from zta_authz.grpc_h2.states import TRANSITIONS, FrameAction, State
@@ -80,35 +79,17 @@ BUFFER_FULL: Final = GrpcFailure(Status.RESOURCE_EXHAUSTED, "too many bytes of c
 
 
 class Inbound:
-    """The receiving side of one connection. `buffered` is the content of incomplete calls, in bytes."""
+    """The content that the calls of one connection receive. `buffered` is that of incomplete calls, in bytes."""
 
-    __slots__ = ("_low", "_max_buffered", "_max_message", "_window", "buffered", "stream_window", "too_large", "window")
+    __slots__ = ("_max_buffered", "_max_message", "buffered", "too_large")
 
     def __init__(self, bounds: Bounds) -> None:
-        self.window = max(DEFAULT_WINDOW, bounds.receive_window_bytes)
-        self.stream_window = max(DEFAULT_WINDOW, bounds.max_message_bytes + PREFIX_BYTES)
         self.buffered = 0
-        self._window = self.window
-        self._low = self.window // 2
         self._max_buffered = bounds.max_buffered_bytes
         self._max_message = bounds.max_message_bytes
         self.too_large = GrpcFailure(
             Status.RESOURCE_EXHAUSTED, f"the message is larger than {bounds.max_message_bytes} bytes"
         )
-
-    def consume_connection_window(self, size: int) -> bytes:
-        """Consume `size` bytes of the connection's window; return a WINDOW_UPDATE if one is due, else b"".
-
-        Raises `ConnectionFault` if the peer sent more than the window allows. Content is read at once, so the window
-        only limits bytes in transit; `buffered` limits what is kept.
-        """
-        self._window -= size
-        if self._window >= self._low:
-            return b""
-        if self._window < 0:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
-        increment, self._window = self.window - self._window, self.window
-        return window_update(0, increment)
 
     def gather(self, stream: Stream, content: bytes) -> GrpcFailure | None:
         """Keep a part of an incomplete call's content. Return the failure if the call exceeds a limit."""
@@ -149,11 +130,3 @@ class Inbound:
         if content[0] == 1:
             return _COMPRESSED
         return _TRUNCATED if declared > size else _CARDINALITY
-
-
-def consume_window(stream: Stream, size: int) -> None:
-    """Consume `size` bytes of the stream's window. Raises `StreamFault` if the peer sent more than it allows."""
-    stream.recv_window -= size
-    stream.received += size
-    if stream.recv_window < 0:
-        raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")

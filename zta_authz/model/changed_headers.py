@@ -116,7 +116,7 @@ class GuardedNames:
 
     def spoofed(self, headers: Headers) -> tuple[str, ...]:
         """The names in `headers` that the upstream could take for a guarded one."""
-        text, watched = headers.listing(), self._watched
+        text, watched = headers.listing, self._watched
         if not has_odd_names(text) and _OWN_MARK not in text and (not watched or watched.isdisjoint(headers.names())):
             return ()  # the usual case, without a look at each name
         return tuple(name for name in headers.names() if self._is_guarded(name))

@@ -19,15 +19,17 @@ class Headers:
 
     `exact` is true if repeated headers arrived separately (Envoy's `encode_raw_headers`, `header_map`). Otherwise each
     name has one value, in which Envoy joined repeats with commas, and a comma may also belong to a value.
+    `listing` has the names, one a line; a name that contains a line break looks like two.
     Bytes that are not UTF-8 are surrogate escapes, so that equal text means equal bytes.
     """
 
-    __slots__ = ("_values", "exact")
+    __slots__ = ("_values", "exact", "listing")
 
     def __init__(self, values: dict[str, tuple[str, ...]], *, exact: bool) -> None:
         """Wrap `values` without a copy: names are in lower case, and each has at least one value."""
         self._values = values
         self.exact = exact
+        self.listing = "\n".join(values)
 
     def all(self, name: str) -> tuple[str, ...]:
         """All values of the header, () if absent. `name` is in lower case."""
@@ -43,10 +45,6 @@ class Headers:
     def names(self) -> Iterable[str]:
         """Every header name that is present."""
         return self._values
-
-    def listing(self) -> str:
-        """The names, one a line; a name that contains a line break looks like two."""
-        return "\n".join(self._values)
 
     def __contains__(self, name: str) -> bool:
         return name in self._values

@@ -15,7 +15,7 @@ from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.demand import ALLOWED, meet_demand
-from zta_authz.pdp.paths import MAX_PATH_CHARACTERS, path_ambiguity, plain_authority, plain_method
+from zta_authz.pdp.paths import request_ambiguity
 from zta_authz.pdp.remedies import with_remedy
 from zta_authz.policy.rules.extra_clauses import ConditionClause
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactOpener
@@ -115,7 +115,7 @@ def decide(
         return _refusal(snapshot, workload, caller, caller.refused, Inputs(request, identity, options, now))
     opener = facts_of(snapshot, workload, views)
     inputs = Inputs(request, identity, options, now, stages, opener)
-    ambiguity = _ambiguity(inputs)
+    ambiguity = request_ambiguity(inputs)
     if ambiguity is not None:
         reason, detail = ambiguity
         return Decision(Verdict.DENY, reason, identity=identity, detail=detail)
@@ -152,24 +152,6 @@ def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:
     return snapshot.table.default_view if workload is None else snapshot.table.view(workload)
 
 
-def _ambiguity(inputs: Inputs) -> tuple[Reason, str] | None:
-    """Why no rule is evaluated: the request is ambiguous or too costly to match. None if it is neither."""
-    request = inputs.request
-    if inputs.strict and not plain_authority(request.host):
-        return Reason.HOST_AMBIGUOUS, "not a name with a port"
-    if inputs.strict and not plain_method(request.method):
-        lower = plain_method(request.method.upper())
-        return Reason.METHOD_AMBIGUOUS, "the method has a lower-case letter" if lower else "the method is not a token"
-    path = request.path.partition("?")[0]
-    if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
-        return Reason.PATH_TOO_LONG, f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"
-    if not inputs.options.accept_ambiguous_paths:
-        problem = path_ambiguity(path, request.method)
-        if problem:
-            return Reason.PATH_AMBIGUOUS, problem
-    return None
-
-
 def _refusal(
     snapshot: Snapshot, workload: Workload | None, caller: Caller, refused: Refused, inputs: Inputs
 ) -> Decision:
@@ -182,7 +164,7 @@ def _refusal(
     if reason not in TOKEN_DENIALS:
         return denial
     index = _view(snapshot, workload).token_denials.get(denial.reason)
-    rule = None if index is None or _ambiguity(inputs) is not None else index.first(inputs)
+    rule = None if index is None or request_ambiguity(inputs) is not None else index.first(inputs)
     if rule is None or rule.response is None:
         return denial
     detail = f"{denial.detail}; answered as by `{rule.policy.name}` rule {rule.label}"

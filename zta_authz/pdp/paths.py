@@ -7,7 +7,12 @@ operator may accept ambiguous paths (`paths.ambiguous`).
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.errors import Reason
+
+if TYPE_CHECKING:
+    from zta_authz.policy.rules.inputs import Inputs
 
 # Nearly all paths are plain; one linear scan recognises them.
 _PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,:@=-][A-Za-z0-9_~!$&'()*+,:@=.-]*)+/?|/")
@@ -87,3 +92,21 @@ def path_ambiguity(path: str, method: str) -> str:
     if escape is None:
         return ""
     return "the path has " + next(problem for pattern, problem in _ESCAPES if pattern.match(path, escape.start()))
+
+
+def request_ambiguity(inputs: Inputs) -> tuple[Reason, str] | None:
+    """Why no rule is evaluated: the request is ambiguous or too costly to match. None if it is neither."""
+    request = inputs.request
+    if inputs.strict and not plain_authority(request.host):
+        return Reason.HOST_AMBIGUOUS, "not a name with a port"
+    if inputs.strict and not plain_method(request.method):
+        lower = plain_method(request.method.upper())
+        return Reason.METHOD_AMBIGUOUS, "the method has a lower-case letter" if lower else "the method is not a token"
+    path = request.path.partition("?")[0]
+    if inputs.strict and len(path) > MAX_PATH_CHARACTERS:
+        return Reason.PATH_TOO_LONG, f"{len(path)} characters, more than {MAX_PATH_CHARACTERS}"
+    if not inputs.options.accept_ambiguous_paths:
+        problem = path_ambiguity(path, request.method)
+        if problem:
+            return Reason.PATH_AMBIGUOUS, problem
+    return None

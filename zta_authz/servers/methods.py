@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,25 @@ class TimedCall(Protocol):
         ...
 
 
+class CallContext:
+    """A call's metadata and deadline: the part of `grpc.aio.ServicerContext` that methods use, for the fast server."""
+
+    __slots__ = ("_deadline", "_metadata")
+
+    def __init__(self, metadata: Sequence[tuple[str, str | bytes]], deadline: float | None) -> None:
+        """`deadline` is a `time.monotonic` time, or None without a deadline."""
+        self._metadata = metadata
+        self._deadline = deadline
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """Return the call's metadata, with names in lower case."""
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, negative once it has passed, or None without a deadline."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+
 class Deadlines:
     """Deadline checks shared by all servers of the process. `late_answers` counts answers ready after the deadline."""
 
@@ -29,12 +49,8 @@ class Deadlines:
 
     def judge(self, context: TimedCall) -> Reason | None:
         """Return the reason to refuse this call, or None to decide it."""
-        return Reason.DEADLINE_EXCEEDED if self.is_late(context) else None
-
-    def is_late(self, context: TimedCall) -> bool:
-        """Return True if no time is left for an answer."""
         left = context.time_remaining()
-        return left is not None and left < MARGIN_SECONDS
+        return Reason.DEADLINE_EXCEEDED if left is not None and left < MARGIN_SECONDS else None
 
     def answered(self, context: TimedCall) -> None:
         """Count the answer, which is ready now, as late if the deadline has passed."""

@@ -141,7 +141,7 @@ class Inputs:
         """Whether `header_unclear` holds for any header, or an application may read a header's name as another name."""
         memory = self.conditions
         if memory.header_unclear is None:
-            odd = has_odd_names(self.request.headers.listing())
+            odd = has_odd_names(self.request.headers.listing)
             memory.header_unclear = odd or any(self.header_unclear(name) for name in self.header_names())
         return memory.header_unclear
 
@@ -263,7 +263,7 @@ class Inputs:
     def folded_header_names(self) -> Iterable[str]:
         """`header_names`, each folded to the spelling that an application may read."""
         names = self.header_names()
-        if not self.identity.changes.set_headers and not has_odd_names(self.request.headers.listing()):
+        if not self.identity.changes.set_headers and not has_odd_names(self.request.headers.listing):
             return names
         return {folded_name(name) for name in names}
 

@@ -31,7 +31,7 @@ JOINED_BY_ENVOY: Final = frozenset(
 
 def odd_spellings(headers: Headers) -> dict[str, tuple[str, ...]]:
     """Header names with characters other than letters, digits and `-`, keyed by the name an application may read."""
-    if not has_odd_names(headers.listing()):
+    if not has_odd_names(headers.listing):
         return _NO_SPELLINGS
     names_by_folded: dict[str, list[str]] = {}
     for name in headers.names():

@@ -14,12 +14,12 @@ from zta_authz.errors import Reason
 from zta_authz.grpc_h2.connection import Cancelled, Connection, ErrorCode, Request, Status
 from zta_authz.servers.fast.receive_time import ReceiveTime
 from zta_authz.servers.fast.tls import NotHttp2, UnauthorizedPeer
+from zta_authz.servers.methods import CallContext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.grpc_h2.connection import Event, Unread
-    from zta_authz.grpc_h2.request import Metadata
     from zta_authz.servers.fast.registry import ConnectionRegistry
     from zta_authz.servers.fast.tls import Caller
 
@@ -52,25 +52,6 @@ class Abort(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-class CallContext:
-    """A call's metadata and deadline: the part of `grpc.aio.ServicerContext` that our methods use."""
-
-    __slots__ = ("_deadline", "_metadata")
-
-    def __init__(self, metadata: Metadata, deadline: float | None) -> None:
-        """`deadline` is a `time.monotonic` time, or None without a deadline."""
-        self._metadata = metadata
-        self._deadline = deadline
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        """Return the call's metadata, with names in lower case."""
-        return self._metadata
-
-    def time_remaining(self) -> float | None:
-        """Return the seconds until the deadline, negative once it has passed, or None without a deadline."""
-        return None if self._deadline is None else self._deadline - time.monotonic()
 
 
 class FastConnection(asyncio.Protocol):
