@@ -214,6 +214,7 @@ def _manifests(file: Path, text: str, folder: Path) -> None:
 
 REGISTRY: dict[str, Callable[[Path, str, Path], None]] = {
     "docs/examples/policies/*.yaml": _policies,
+    "docs/examples/trust/*.yaml": _policies,
     "docs/examples/requests/*.yaml": lambda _file, text, folder: checks.request(text, folder),
     "docs/examples/*_test.yaml": _policy_tests,
     "envoy/bootstrap-*.yaml": _envoy,

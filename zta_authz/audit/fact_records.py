@@ -10,7 +10,7 @@ from zta_authz.model.facts import FactValue  # noqa: TC001 - msgspec reads the a
 from zta_authz.model.trust import HUNDREDTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import DeviceFacts, Fact, NetworkFacts
@@ -20,6 +20,9 @@ MAX_LOST: Final = 32
 """More lost signals are left out of the record."""
 MAX_DEVICE_FIELDS: Final = 32
 MAX_FACT_CHARACTERS: Final = 128
+MAX_SIGNALS: Final = 64
+MAX_COUNT: Final = 1_000_000
+"""A greater count is recorded as this one."""
 
 
 class LostRecord(msgspec.Struct, frozen=True):
@@ -32,7 +35,11 @@ class LostRecord(msgspec.Struct, frozen=True):
 
 
 class TrustRecord(msgspec.Struct, frozen=True):
-    """A trust assessment. `score` and `components` are from 0 to 100, with two decimals."""
+    """A trust assessment. `score` and `components` are from 0 to 100, with two decimals.
+
+    `signals` has the state of each signal by what it reads, so that another model can be applied to the record: `off`
+    (it takes no points), `on`, `absent`, `stale`, `conflicting`, or the number that it counts.
+    """
 
     model: str
     score: float
@@ -40,6 +47,7 @@ class TrustRecord(msgspec.Struct, frozen=True):
     components: dict[str, float]
     lost: tuple[LostRecord, ...]
     capped_by: tuple[str, ...]
+    signals: dict[str, str | int]
 
 
 class DeviceRecord(msgspec.Struct, frozen=True):
@@ -106,8 +114,36 @@ def _trust(assessment: TrustAssessment) -> TrustRecord:
     )
     components = {name: score / HUNDREDTHS for name, score in assessment.components.items()}
     return TrustRecord(
-        assessment.model, assessment.score / HUNDREDTHS, assessment.level.name, components, lost, assessment.capped_by
+        assessment.model,
+        assessment.score / HUNDREDTHS,
+        assessment.level.name,
+        components,
+        lost,
+        assessment.capped_by,
+        _signals(assessment),
     )
+
+
+def _signals(assessment: TrustAssessment) -> dict[str, str | int]:
+    sources = assessment.sources
+    if sources is None:
+        return {}
+    states = dict(sources.at_rest) if len(sources.at_rest) <= MAX_SIGNALS else _first(sources.at_rest)
+    for loss in assessment.lost:
+        name = sources.by_signal.get((loss.component, loss.signal), "")
+        if name in states:
+            states[name] = _signal_state(loss.fact, counts=sources.at_rest[name] == 0)
+    return states
+
+
+def _first(states: Mapping[str, str | int]) -> dict[str, str | int]:
+    return dict(list(states.items())[:MAX_SIGNALS])
+
+
+def _signal_state(fact: Fact, *, counts: bool) -> str | int:
+    if fact.unknown is not None:
+        return str(fact.unknown)
+    return min(fact.value, MAX_COUNT) if counts and isinstance(fact.value, int) else "on"
 
 
 def _device(device: DeviceFacts) -> DeviceRecord:

@@ -101,8 +101,14 @@ class RecordedDecision:
 
 
 def parse_record(line: bytes, masked: Collection[str]) -> RecordedDecision:
-    """Parse one line. `masked` are the fields that the settings mask. Raises `NotADecision` or ValueError."""
-    fields = json.loads(line)
+    """Parse one line. `masked` are the fields that the settings mask. Raises `NotADecision` or ValueError.
+
+    Lines may come from anybody: nesting that is too deep and values of other types than a record has are a ValueError.
+    """
+    try:
+        fields = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("schema"), str):
         raise ValueError("not a record")
     if fields["schema"] != SCHEMA:
@@ -113,6 +119,8 @@ def parse_record(line: bytes, masked: Collection[str]) -> RecordedDecision:
         raise NotADecision("a replacement for a record that could not be encoded")
     if not all(isinstance(fields.get(name), str) for name in _TEXTS):
         raise ValueError("a record without its fields")
+    if not isinstance(fields.get("rule_name", ""), str) or type(fields.get("rule")) not in (int, type(None)):
+        raise ValueError("a record whose rule is not a rule")
     unknown = {name for name in _TEXTS if name in masked or _is_masked(fields[name])}
     return RecordedDecision(fields, parse_time(fields["time"]), frozenset(unknown | (set(masked) & {"api_client"})))
 

@@ -1,40 +1,121 @@
-"""Facts that a request file assumes, beside or instead of those that the settings give."""
+"""Facts that a request file or `--fact` assumes, beside or instead of those that the settings give."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.device_documents import GraceAs
-from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, FactViews, NetworkFacts, Unknown, known
+from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unknown, known
+from zta_authz.model.trust import HUNDREDTHS, TrustAssessment, TrustLevel
 from zta_authz.policy.rules.fact_values import LAST_SEEN
-from zta_authz.policy.yaml.nodes import Mapping, Scalar
+from zta_authz.policy.rules.require_trust import COMPONENTS
+from zta_authz.policy.yaml.fields import Reader
+from zta_authz.policy.yaml.nodes import Mapping, Scalar, to_plain
 from zta_authz.policy.yaml.values import integer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.errors import Fault
     from zta_authz.model.facts import FactValue
-    from zta_authz.policy.yaml.fields import Reader
+    from zta_authz.model.options import Workload
+    from zta_authz.policy.rules.fact_reader import FactModels, ModelTable
+    from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.yaml.nodes import Node
 
 ASSUMED: Final = "assumed"
 """The source of facts that a file assumes."""
 _NETWORK: Final = {"country": str, "asn": int, "anonymous": bool, "reputation": int, "corporate": bool}
+_KINDS: Final = ("network", "device", "trust")
 _UNKNOWN: Final = {str(state): state for state in Unknown}
+FACT_HINT: Final = (
+    "write network.country, network.asn, network.anonymous, network.reputation, network.corporate, device.id, "
+    "device.FIELD, trust.level, trust.score or trust.COMPONENT"
+)
 
 
-def read_facts(reader: Reader, node: Node) -> FactViews | None:
-    """Read `facts: {network: {...}, device: {...}}`; None, with a fault, if it is not a mapping.
+@dataclass(frozen=True, slots=True)
+class AssumedFacts:
+    """What a request assumes; None for what is looked up as usual."""
+
+    network: NetworkFacts | None = None
+    device: DeviceFacts | None = None
+    trust: TrustAssessment | None = None
+
+
+class AssumedTrust:
+    """The models of a snapshot, with one assessment instead of those of the trust models."""
+
+    def __init__(self, models: ModelTable, assessment: TrustAssessment) -> None:
+        self._models = models
+        self._assessment = assessment
+        self.output_headers = models.output_headers
+        self.inventories = models.inventories
+
+    def select(self, workload: Workload) -> FactModels:
+        """Those that select `workload`."""
+        return replace(self._models.select(workload), trust=self)
+
+    def assess(self, inputs: Inputs) -> TrustAssessment:
+        """The assessment, whatever the request."""
+        del inputs
+        return self._assessment
+
+
+def read_facts(reader: Reader, node: Node) -> AssumedFacts | None:
+    """Read `facts: {network: {...}, device: {...}, trust: {...}}`; None, with a fault, if it is not a mapping.
 
     A value is a boolean, a number or a text, or one of the words `absent`, `stale` and `conflicting`: an unknown fact.
     """
-    mapping = reader.mapping(node, "facts", ("network", "device"))
+    mapping = reader.mapping(node, "facts", _KINDS)
     if mapping is None:
         return None
-    network, device = mapping.get("network"), mapping.get("device")
-    return FactViews(
-        assumed_network=None if network is None else _network(reader, network),
-        assumed_device=None if device is None else _device(reader, device),
+    network, device, trust = (mapping.get(kind) for kind in _KINDS)
+    return AssumedFacts(
+        None if network is None else _network(reader, network),
+        None if device is None else _device(reader, device),
+        None if trust is None else _trust(reader, trust),
     )
+
+
+def read_fact_arguments(source: str, given: Iterable[tuple[str, str]], faults: list[Fault]) -> AssumedFacts | None:
+    """Read facts given as (NAME, VALUE), such as (`network.country`, `DE`). Errors go to `faults`, without a place."""
+    facts = Mapping(0, 0)
+    reader = Reader(source, faults)
+    for name, value in given:
+        kind, dot, field = _short_name(name).partition(".")
+        if kind not in _KINDS or not dot or not field:
+            reader.fault(facts, f"`{name}` is not the name of a fact", FACT_HINT)
+            continue
+        key = Scalar(kind, True, 0, 0)
+        _, below = facts.entries.setdefault(kind, (key, Mapping(0, 0)))
+        if isinstance(below, Mapping):
+            below.entries[field] = (Scalar(field, True, 0, 0), Scalar(value, True, 0, 0))
+    return read_facts(reader, facts)
+
+
+def with_facts(base: AssumedFacts | None, more: AssumedFacts | None) -> AssumedFacts | None:
+    """`base` with the facts of `more` instead, fact by fact."""
+    if base is None or more is None:
+        return base or more
+    network, device = base.network, base.device
+    if more.network is not None:
+        given = {name: fact for name in _NETWORK if (fact := getattr(more.network, name)) is not ABSENT}
+        network = replace(network or NetworkFacts(), **given)
+    if more.device is not None:
+        fields = {**((device and device.fields) or {}), **(more.device.fields or {})}
+        named = more.device.device_id != ASSUMED or device is None
+        device = replace(more.device if named else device or more.device, fields=fields)
+    return AssumedFacts(network, device, more.trust or base.trust)
+
+
+def _short_name(name: str) -> str:
+    """`network.country` also for `zta.remote.country`, as rules and conditions name it."""
+    short = name.removeprefix("zta.")
+    return "network." + short.removeprefix("remote.") if short.startswith("remote.") else short
 
 
 def _network(reader: Reader, node: Node) -> NetworkFacts | None:
@@ -48,11 +129,44 @@ def _network(reader: Reader, node: Node) -> NetworkFacts | None:
             words = {str: "a text", int: "a number", bool: "`true` or `false`"}[expected]
             value = mapping.get(name)
             reader.fault(value or node, f"`facts.network.{name}` is not {words}", "correct the value")
+    country_node, code = mapping.get("country"), facts.get("country", ABSENT).value
+    if country_node is not None and isinstance(code, str) and not re.fullmatch("[A-Z]{2}", code):
+        reader.fault(country_node, f"`{code[:80]}` is not a country code", "write two capital letters, like `DE`")
     reputation_node, score = mapping.get("reputation"), facts.get("reputation", ABSENT).value
     if reputation_node is not None and isinstance(score, int) and not 0 <= score <= 100:
         reader.fault(reputation_node, "`facts.network.reputation` is not from 0 to 100", "correct the value")
     country, asn, anonymous, reputation, corporate = (facts.get(name, ABSENT) for name in _NETWORK)
     return NetworkFacts(country, asn, anonymous, reputation, corporate)
+
+
+def _trust(reader: Reader, node: Node) -> TrustAssessment | None:
+    """An assessment instead of the trust model's. A score that is left out is 0, so that it meets no demand."""
+    mapping = reader.mapping(node, "facts.trust", ("level", "score", *COMPONENTS))
+    level_node = None if mapping is None else reader.required(mapping, "level", "`facts.trust`")
+    if mapping is None or level_node is None:
+        return None
+    text = reader.string(level_node, "facts.trust.level")
+    if text is not None and text not in TrustLevel.__members__:
+        hint = f"one of {', '.join(TrustLevel.__members__)}"
+        reader.fault(level_node, f"`{text}` is not a trust level", hint)
+        return None
+    scores = {name: read_points(reader, mapping, name, "facts.trust") for name in ("score", *COMPONENTS)}
+    score = scores.pop("score")
+    return TrustAssessment(ASSUMED, score, TrustLevel[text or "DENY"], scores)
+
+
+def read_points(reader: Reader, mapping: Mapping, field: str, name: str) -> int:
+    """A score from 0 to 100 with up to two decimals, in hundredths; 0 if it is absent, and with a fault if wrong."""
+    node = mapping.get(field)
+    if node is None:
+        return 0
+    value = to_plain(node)
+    number = type(value) in (int, float) and 0 <= value <= 100
+    if not number or abs(value * HUNDREDTHS - round(value * HUNDREDTHS)) > 1e-6:
+        reader.fault(node, f"`{name}.{field}` is not a score", "write 0 to 100 with up to two decimals, like 70.5")
+        return 0
+    points: int = round(value * HUNDREDTHS)
+    return points
 
 
 def _device(reader: Reader, node: Node) -> DeviceFacts | None:

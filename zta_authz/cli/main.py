@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "replay": "zta_authz.cli.replay",
     "compliance": "zta_authz.cli.compliance",
     "devices": "zta_authz.cli.devices",
+    "trust": "zta_authz.cli.trust.command",
     "audit": "zta_authz.cli.audit",
     "envoy-config": "zta_authz.cli.envoy_config.command",
     "completion": "zta_authz.cli.completion",

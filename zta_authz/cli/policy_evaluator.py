@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from zta_authz.authn.bundles import BundleSlot
 from zta_authz.authn.peers import PeerVerifier
+from zta_authz.cli.fact_arguments import AssumedTrust
 from zta_authz.cli.fact_sources import load_views
 from zta_authz.errors import Reason
 from zta_authz.model.facts import NO_FACTS
@@ -19,9 +20,10 @@ from zta_authz.model.identity import Token
 from zta_authz.model.options import CertificateCheck
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 from zta_authz.model.spiffe import SCHEME
-from zta_authz.pdp.decide import evaluate
+from zta_authz.pdp.decide import evaluate, facts_of, identify
 from zta_authz.pdp.explain import explain
 from zta_authz.policy.documents.reader import read_all
+from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy_sources.files import load_snapshot, read_sources
 
 if TYPE_CHECKING:
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
     from zta_authz.model.identity import Identity, Peer
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.request import RequestAttributes
+    from zta_authz.pdp.decide import Caller
     from zta_authz.pdp.explain import Explanation
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.rules.fact_reader import FactModels
     from zta_authz.settings import Settings
 
 _SPACED = "spaceDelimitedClaims"
@@ -138,12 +142,20 @@ class PolicyEvaluator:
         snapshot, views = self._snapshot_for(subject), self._views_for(subject)
         return explain(snapshot, subject.request, subject.evidence, now, subject.caller, views)
 
+    def facts(self, subject: Subject, now: float) -> tuple[Caller, Inputs, FactModels]:
+        """Return the caller, the request whose facts can be read, and the models that select its workload."""
+        snapshot, views = self._snapshot_for(subject), self._views_for(subject)
+        caller = identify(snapshot, subject.request, subject.evidence, now, subject.caller, trial=True)
+        models = snapshot.models.select(caller.workload or self._options.workload)
+        opener = facts_of(snapshot, caller.workload, views)
+        return caller, Inputs(subject.request, caller.identity, self._options, now, None, opener), models
+
     def _views_for(self, subject: Subject) -> FactViews:
         """The facts of the settings, and those that the request assumes instead."""
         if subject.facts is None:
             return self._views
         assumed = subject.facts
-        return replace(self._views, assumed_network=assumed.assumed_network, assumed_device=assumed.assumed_device)
+        return replace(self._views, assumed_network=assumed.network, assumed_device=assumed.device)
 
     def locations(self, policy: str, rule: int, action: str) -> tuple[RuleLocation, ...]:
         """Return the locations of a rule: several if policies of two kinds share a name."""
@@ -203,7 +215,9 @@ class PolicyEvaluator:
         base = self._without_required_certificate if subject.principal else self.snapshot
         verifier = AssumingVerifier(base.verifier, self._options, subject, partial(self._spaced_claims, subject))
         # It has the methods that `decide` calls.
-        return replace(self.snapshot, verifier=cast("IdentityVerifier", verifier))
+        trust = None if subject.facts is None else subject.facts.trust
+        models = self.snapshot.models if trust is None else AssumedTrust(self.snapshot.models, trust)
+        return replace(self.snapshot, verifier=cast("IdentityVerifier", verifier), models=models)
 
     @cached_property
     def _without_required_certificate(self) -> Snapshot:

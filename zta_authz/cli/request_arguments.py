@@ -7,9 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from zta_authz.cli.policy_evaluator import PolicyEvaluator
     from zta_authz.cli.request_files import Subject
+    from zta_authz.errors import Fault
 
 SOURCE: Final = "command line"
 """The source of faults in a request that is given as arguments."""
@@ -36,6 +38,100 @@ def add_request_arguments(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--host", metavar="HOST", help="the host that the client requests")
     group.add_argument("--source-ip", metavar="ADDRESS", help="the client's IP address as the proxy sees it")
+
+
+def add_subject_arguments(command: argparse.ArgumentParser) -> None:
+    """Add what `load_subject` reads: a request, assumed facts, the time and the policies. The caller adds settings."""
+    from zta_authz.cli.time_argument import time_argument
+
+    add_request_arguments(command)
+    command.add_argument(
+        "--fact",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_fact,
+        help="assume a fact, such as network.country=DE or device.managed=stale; may be repeated",
+    )
+    command.add_argument(
+        "--policies",
+        metavar="PATH",
+        nargs="+",
+        default=[],
+        help="files or directories (default: `policies` of the settings)",
+    )
+    command.add_argument(
+        "--request", metavar="FILE", help="a request in YAML or a recorded CheckRequest; `-` reads standard input"
+    )
+    command.add_argument(
+        "--binary", action="store_true", help="read the request as a CheckRequest without detecting its format"
+    )
+    command.add_argument(
+        "--at", metavar="TIME", type=time_argument, help="decide as of this time, RFC 3339 (default: now)"
+    )
+    command.add_argument(
+        "--caller",
+        metavar="SPIFFE_ID",
+        type=_caller,
+        help="the SPIFFE ID of the proxy that sends the check (default: a proxy on the Unix socket)",
+    )
+
+
+def load_subject(arguments: argparse.Namespace) -> tuple[PolicyEvaluator, Subject]:
+    """Load the policies and read the request. Raises `FaultsError` with all faults of the settings and of both."""
+    from dataclasses import replace
+
+    from zta_authz.cli.command_inputs import options_for, read_settings
+    from zta_authz.cli.fact_arguments import read_fact_arguments, with_facts
+    from zta_authz.cli.policy_evaluator import PolicyEvaluator
+    from zta_authz.errors import FaultsError, collect_faults
+
+    read_subject = _subject_reader(arguments)
+    settings = read_settings(arguments)
+    faults: list[Fault] = []
+    with collect_faults(faults):
+        subject = read_subject()
+    facts = read_fact_arguments(SOURCE, arguments.fact, faults) if arguments.fact else None
+    with collect_faults(faults):
+        options = options_for(settings, arguments.policies)
+        evaluator = PolicyEvaluator(arguments.policies or settings.policies, options, settings)
+    if faults:
+        raise FaultsError(faults)
+    return evaluator, replace(subject, facts=with_facts(subject.facts, facts))
+
+
+def _subject_reader(arguments: argparse.Namespace) -> Callable[[], Subject]:
+    """Return a function that reads the request. Exits with status 2 unless exactly one request is given."""
+    from zta_authz.cli.request_files import load_request
+
+    fields, caller = given_fields(arguments), arguments.caller or ""
+    if arguments.request and fields:
+        arguments.usage_error(
+            f"--request contains the whole request: leave out {', '.join(fields)}, or leave out --request"
+        )
+    if not arguments.request and arguments.binary:
+        arguments.usage_error("--binary requires --request FILE")
+    if arguments.request:
+        return lambda: load_request(arguments.request, binary=arguments.binary, caller=caller)
+    if arguments.method is None:
+        arguments.usage_error("give a request, for example `GET /orders`, or a file: `--request FILE`")
+    return lambda: read_arguments(fields, caller)
+
+
+def _caller(text: str) -> str:
+    from zta_authz.model.spiffe import SpiffeId
+
+    try:
+        return str(SpiffeId.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _fact(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not name or not sign or not value:
+        raise argparse.ArgumentTypeError("write NAME=VALUE, for example network.country=DE or device.managed=true")
+    return name, value
 
 
 def _method(text: str) -> str:

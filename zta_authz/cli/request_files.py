@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from zta_authz.authn.jwt_limits import MAX_TIME
 from zta_authz.cli.command_inputs import STDIN, as_text, read_small_file
-from zta_authz.cli.fact_arguments import read_facts
+from zta_authz.cli.fact_arguments import AssumedFacts, read_facts
 from zta_authz.errors import Fault, FaultsError, Refused
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.model.request import NO_ADDRESS, NO_EVIDENCE, Address, Evidence, Headers, RequestAttributes
@@ -27,8 +27,6 @@ from zta_authz.policy.yaml.nodes import Mapping as MappingNode, Node, Scalar, re
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from zta_authz.model.facts import FactViews
 
 FIELDS: Final = (
     "method", "path", "host", "scheme", "headers", "source", "destination", "sni", "principal", "certificate", "token",
@@ -53,7 +51,7 @@ class Subject:
     caller: str = ""
     principal: str = ""
     claims: Mapping[str, Any] | None = field(default=None, repr=False)
-    facts: FactViews | None = None
+    facts: AssumedFacts | None = None
 
     @property
     def assumed(self) -> tuple[str, ...]:

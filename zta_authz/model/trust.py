@@ -34,6 +34,18 @@ class LostPoints(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class SignalSources:
+    """What the signals of a model read, for records: models whose signals read the same share the signals' states.
+
+    `by_signal` has, by component and signal, the name of what it reads: `noMfa`, `claimAge:account_created_at:2592000`.
+    `at_rest` has, by that name, the state of a signal that takes no points: `off`, or 0 for one that counts.
+    """
+
+    by_signal: Mapping[tuple[str, str], str]
+    at_rest: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
 class TrustAssessment:
     """What a model says of one request.
 
@@ -50,6 +62,7 @@ class TrustAssessment:
     capped_by: tuple[str, ...] = ()
     session_seconds: int = 0
     reverify_seconds: int = 0
+    sources: SignalSources | None = field(default=None, repr=False, compare=False)
     derived: list[object] = field(default_factory=list, repr=False, compare=False)
     """What is made from it once, such as its part of a record."""
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.bounded_cache import BoundedCache
-from zta_authz.model.trust import LostPoints, TrustAssessment, TrustLevel
-from zta_authz.trust.signals import FULL, ConditionSignal
+from zta_authz.model.trust import LostPoints, SignalSources, TrustAssessment, TrustLevel
+from zta_authz.trust.signals import FULL, ConditionSignal, CountSignal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +53,7 @@ class CompiledTrustModel:
     """The weight of the resource's class in the averaged formula (`seedCompatible`); 0 leaves it out."""
     _repeats: bool = field(init=False, repr=False, compare=False)
     """Whether equal facts give equal assessments: not with conditions, nor with the resource's class averaged in."""
+    _sources: SignalSources = field(init=False, repr=False, compare=False)
     _kept: BoundedCache[tuple[int, int, int], _Kept] = field(
         init=False, repr=False, compare=False, default_factory=lambda: BoundedCache(MAX_KEPT)
     )
@@ -61,6 +62,9 @@ class CompiledTrustModel:
         signals = [signal for component in self.components for signal in component.signals]
         repeats = not self.resource_weight and not any(isinstance(signal, ConditionSignal) for signal in signals)
         object.__setattr__(self, "_repeats", repeats)
+        by_signal = {(component.name, s.name): s.reads for component in self.components for s in component.signals}
+        at_rest: dict[str, str | int] = {s.reads: 0 if isinstance(s, CountSignal) else "off" for s in signals}
+        object.__setattr__(self, "_sources", SignalSources(by_signal, at_rest))
 
     def assess(self, inputs: Inputs) -> TrustAssessment:
         """Score and level of one request. Never raises; what is unknown costs at least what is bad.
@@ -69,19 +73,20 @@ class CompiledTrustModel:
         objects only: they are replaced when they change or age, and no signal but a condition reads anything else.
         """
         if not self._repeats:
-            return self._assess(inputs)
+            return self.assess_anew(inputs)
         facts, token = inputs.facts, inputs.identity.token
         device, network = facts.device, facts.network
         key = (id(token), id(device), id(network))
         kept = self._kept[key]
         if kept is not None and kept[0] is token and kept[1] is device and kept[2] is network:
             return kept[3]
-        assessment = self._assess(inputs)
+        assessment = self.assess_anew(inputs)
         if not assessment.lost:
             self._kept.put(key, (token, device, network, assessment))
         return assessment
 
-    def _assess(self, inputs: Inputs) -> TrustAssessment:
+    def assess_anew(self, inputs: Inputs) -> TrustAssessment:
+        """As `assess`, without keeping the assessment or using a kept one."""
         total = weights = 0
         cap = TrustLevel.HIGH
         scores: dict[str, int] = {}
@@ -107,7 +112,8 @@ class CompiledTrustModel:
             total += component.weight * score
             weights += component.weight
         if self.resource_weight:
-            scores[RESOURCE] = _resource_score(inputs)
+            resource = inputs.facts.resource_class
+            scores[RESOURCE] = resource_score("" if resource is None else resource.name)
             total += self.resource_weight * scores[RESOURCE]
             weights += self.resource_weight
         return self._assessment(total // weights, cap, scores, lost, capped)
@@ -125,6 +131,7 @@ class CompiledTrustModel:
             tuple(capped),
             self.sessions.get(level, 0),
             self.reverify,
+            self._sources,
         )
 
     def level_of(self, score: int) -> TrustLevel:
@@ -135,6 +142,6 @@ class CompiledTrustModel:
         return TrustLevel.DENY
 
 
-def _resource_score(inputs: Inputs) -> int:
-    resource = inputs.facts.resource_class
-    return SEED_UNKNOWN_RESOURCE if resource is None else SEED_RESOURCE_SCORES.get(resource.name, SEED_UNKNOWN_RESOURCE)
+def resource_score(name: str) -> int:
+    """What the averaged formula gives a class, in hundredths; "" for a resource without one."""
+    return SEED_RESOURCE_SCORES.get(name, SEED_UNKNOWN_RESOURCE)

@@ -10,11 +10,15 @@ from zta_authz.policy.cel.condition import Condition, ConditionError
 from zta_authz.trust.assessment import CompiledTrustModel, Component
 from zta_authz.trust.signals import (
     BUILT_IN,
+    CLAIM_AGE,
+    COUNTRY,
     FULL,
     PASSES,
+    REPUTATION,
     ConditionSignal,
     CountSignal,
     FactSignal,
+    bounded,
     claim_older_than,
     country_in,
     has_reputation,
@@ -56,12 +60,14 @@ def _signal(model: TrustModelSpec, spec: SignalSpec, faults: list[Fault]) -> Sig
     if spec.claim_age is not None:
         read = claim_older_than(spec.claim_age.claim, spec.claim_age.below)
         passes = is_older_than(spec.claim_age.claim, spec.claim_age.below)
-        return FactSignal(spec.name, spec.points, spec.caps, read, passes)
+        below = f"{spec.claim_age.below:.3f}".rstrip("0").rstrip(".")
+        reads = bounded(f"{CLAIM_AGE}{'.'.join(spec.claim_age.claim)}:{below}")
+        return FactSignal(spec.name, spec.points, spec.caps, read, passes, reads)
     match spec.name:
         case "countryNotAllowed":
-            return FactSignal(
-                spec.name, spec.points, spec.caps, country_in(model.allowed_countries), is_in(model.allowed_countries)
-            )
+            countries = model.allowed_countries
+            reads = bounded(COUNTRY + ",".join(sorted(countries)))
+            return FactSignal(spec.name, spec.points, spec.caps, country_in(countries), is_in(countries), reads)
         case "badReputation":
             return FactSignal(
                 spec.name,
@@ -69,10 +75,10 @@ def _signal(model: TrustModelSpec, spec: SignalSpec, faults: list[Fault]) -> Sig
                 spec.caps,
                 reputation_of(model.least_reputation),
                 has_reputation(model.least_reputation),
+                f"{REPUTATION}{model.least_reputation}",
             )
-    return FactSignal(
-        spec.name, spec.points, spec.caps, BUILT_IN.get(spec.name, lambda _: ABSENT), PASSES.get(spec.name)
-    )
+    read = BUILT_IN.get(spec.name, lambda _: ABSENT)
+    return FactSignal(spec.name, spec.points, spec.caps, read, PASSES.get(spec.name), spec.name)
 
 
 def _condition(spec: SignalSpec, text: str, faults: list[Fault]) -> Condition | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zta_authz.model.claims import claim_at
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 FULL: Final = 10000
 """The score of a component that lost nothing, in hundredths."""
+
+MAX_READS: Final = 128
+"""The longest name of what a signal reads, in characters."""
+CLAIM_AGE: Final = "claimAge:"
+COUNTRY: Final = "countryNotAllowed:"
+REPUTATION: Final = "badReputation:"
+"""Beginnings of the names of what a signal reads; the rest is its parameter."""
 
 # RFC 8176 section 2, by the kind of factor.
 _KNOWLEDGE: Final = frozenset(("kba", "pin", "pwd"))
@@ -45,6 +53,16 @@ class Signal(Protocol):
         """The highest level that remains possible while it is on; None for any."""
         ...
 
+    @property
+    def points(self) -> int:
+        """The points it takes, in hundredths; of one that counts, for each."""
+        ...
+
+    @property
+    def reads(self) -> str:
+        """What it looks at: signals for which this is equal are on and off for the same requests."""
+        ...
+
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """The points it takes, in hundredths, and the fact it rests on; None where it takes none."""
         ...
@@ -60,6 +78,7 @@ class FactSignal:
     read: Callable[[Inputs], Fact]
     passes: Callable[[Inputs], bool] | None = None
     """The same as a boolean, where that costs less than the fact, which is needed for lost points only."""
+    reads: str = ""
 
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """All points, or none."""
@@ -77,6 +96,11 @@ class ConditionSignal:
     points: int
     caps: TrustLevel | None
     condition: Condition
+
+    @property
+    def reads(self) -> str:
+        """The condition's text, as a hash: it may be long, and records are read by more people than policies."""
+        return f"when:{sha256(self.condition.text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """All points, or none."""
@@ -96,12 +120,28 @@ class CountSignal:
     claim: tuple[str, ...]
     most: int
 
+    @property
+    def reads(self) -> str:
+        """The claim."""
+        return bounded(f"count:{'.'.join(self.claim)}")
+
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """The points times the count; the most where the claim is no count."""
         value = claim_at(inputs.claims or _NO_CLAIMS, self.claim)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             return self.most, _claim(self.claim)
-        return None if value == 0 else (min(self.points * value, self.most), _claim(self.claim, value))
+        return self.for_count(value)
+
+    def for_count(self, count: int) -> tuple[int, Fact] | None:
+        """As `lost`, for a claim of this value."""
+        return None if count == 0 else (min(self.points * count, self.most), _claim(self.claim, count))
+
+
+def bounded(text: str) -> str:
+    """`text` for records: a long one is cut, and ends in a hash."""
+    if len(text) <= MAX_READS:
+        return text
+    return text[: MAX_READS - 17] + "#" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _claim(path: tuple[str, ...], value: bool | int | str | None = None, unknown: Unknown | None = None) -> Fact:
@@ -268,3 +308,8 @@ PASSES: Final[Mapping[str, Callable[[Inputs], bool]]] = {
     "anonymousNetwork": is_not_anonymous,
 }
 """For some of them, the same as a boolean at less cost."""
+
+DEVICE_SIGNALS: Final = frozenset(("unmanaged", "unencrypted", "noFirewall", "staleAntivirus", "unknownDevice"))
+NETWORK_SIGNALS: Final = frozenset(("anonymousNetwork",))
+UNMEASURED: Final = frozenset(name for name, read in BUILT_IN.items() if read is unmeasured)
+"""Built-in signals by what they read; those of the user read claims."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from msgspec import structs
 
 from tests.support.check_requests import DECISION_ID, allow, attributes
 from tests.support.facts import DEVICE, FACTS, TRUST
+from tests.support.trust import NETWORK, inputs, trust_model
 from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import capture, encode_line, make_record
 from zta_authz.model.decision import DecisionFacts
-from zta_authz.model.facts import known
+from zta_authz.model.facts import Fact, Unknown, known
 from zta_authz.model.trust import LostPoints
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[3] / "docs" / "decision-record.schema.json").read_text())
@@ -41,6 +43,7 @@ def test_every_fact_that_was_read_is_in_the_record() -> None:
         "components": {"user": 100.0, "device": 40.0},
         "lost": [{"component": "device", "signal": "unencrypted", "points": 30.0, "state": "absent"}],
         "capped_by": ["floor network"],
+        "signals": {},
     }
     assert fields["device"] == {
         "id": "laptop-1",
@@ -58,6 +61,50 @@ def test_every_fact_that_was_read_is_in_the_record() -> None:
         "unknown": {"reputation": "stale", "corporate": "absent"},
     }
     assert fields["resource_class"] == "internal"
+
+
+def test_the_state_of_every_signal_is_recorded_by_what_it_reads() -> None:
+    model = trust_model(
+        "  allowedCountries: [FR, DE]\n  components:\n    behavior: {assume: 100}\n    user:\n      signals:\n"
+        "      - {name: noMfa, points: -30}\n"
+        "      - {name: young, claimAge: {claim: since, below: 36h}, points: -5}\n"
+        "      - {name: strikes, count: {claim: risk.strikes}, points: -10}\n"
+        "      - {name: intern, when: 'claims.kind == \"intern\"', points: -5}\n"
+    )
+    user = {"amr": ["pwd"], "risk": {"strikes": 10**15}, "kind": "staff"}
+    network = replace(NETWORK, country=Fact(None, Unknown.STALE))
+    trust = recorded(DecisionFacts(trust=model.assess(inputs(user, {"managed": True}, network))))["trust"]
+    (condition,) = [name for name in trust["signals"] if name.startswith("when:")]
+    assert trust["signals"] == {
+        "noMfa": "on",
+        "claimAge:since:129600": "absent",
+        "count:risk.strikes": 1_000_000,
+        condition: "off",
+        "unmanaged": "off",
+        "unencrypted": "absent",
+        "noFirewall": "absent",
+        "staleAntivirus": "absent",
+        "unknownDevice": "off",
+        "countryNotAllowed:DE,FR": "stale",
+        "badReputation:50": "off",
+        "anonymousNetwork": "off",
+    }
+
+
+def test_states_of_signals_are_bounded() -> None:
+    components = [
+        f"    {component}:\n      signals:\n"
+        + "".join(
+            f"      - {{name: s{number}, count: {{claim: {component}{'x' * 500}{number}}}, points: -1}}\n"
+            for number in range(32)
+        )
+        for component in ("user", "device", "network")
+    ]
+    model = trust_model("  components:\n    behavior: {assume: 100}\n" + "".join(components))
+    trust = recorded(DecisionFacts(trust=model.assess(inputs(None))))["trust"]
+    assert len(trust["signals"]) == 64
+    assert {len(name) for name in trust["signals"]} == {128}
+    assert set(trust["signals"].values()) == {"absent"}
 
 
 def test_facts_that_no_rule_read_are_null() -> None:

@@ -11,8 +11,12 @@ from zta_authz.cli import main
 from zta_authz.cli.main import _COMMANDS, parser
 
 ROOT = Path(__file__).resolve().parents[3]
-ALL = [*([name] for name in _COMMANDS), ["audit", "verify"], ["devices", "show"], ["devices", "check"]]
-GROUPS = {"audit", "devices"}
+ALL = [
+    *([name] for name in _COMMANDS),
+    *(["audit", "verify"], ["devices", "show"], ["devices", "check"]),
+    *(["trust", "explain"], ["trust", "default"], ["trust", "simulate"]),
+]
+GROUPS = {"audit", "devices", "trust"}
 """Commands that only hold other commands: the rows of those in docs/cli.md say what an exit status means."""
 
 

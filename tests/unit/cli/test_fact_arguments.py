@@ -105,12 +105,11 @@ def test_unknown_facts_are_written_as_their_state() -> None:
         "r", 'facts: {network: {country: stale}, device: {a: absent, b: conflicting, c: "stale", d: 7, e: x}}'
     ).facts
     assert facts is not None
-    assert facts.assumed_network is not None
-    assert facts.assumed_network.country.unknown is Unknown.STALE
-    assert facts.assumed_device is not None
+    assert facts.network is not None
+    assert facts.network.country.unknown is Unknown.STALE
+    assert facts.device is not None
     fields = {
-        name: fact.value if fact.unknown is None else fact.unknown
-        for name, fact in (facts.assumed_device.fields or {}).items()
+        name: fact.value if fact.unknown is None else fact.unknown for name, fact in (facts.device.fields or {}).items()
     }
     assert fields == {"a": Unknown.ABSENT, "b": Unknown.CONFLICTING, "c": "stale", "d": 7, "e": "x"}
 
@@ -143,7 +142,7 @@ def test_what_cannot_be_a_fact_is_a_fault(facts: str, message: str) -> None:
 def test_assumed_fields_are_read_as_an_inventory_reads_them() -> None:
     facts = request_in("r", "facts: {device: {id: absent, managed: yes, osVersion: 26, encrypted: 'off'}}").facts
     assert facts is not None
-    assert facts.assumed_device is not None
-    assert facts.assumed_device.device_id == ""
-    fields = {name: fact.value for name, fact in (facts.assumed_device.fields or {}).items()}
+    assert facts.device is not None
+    assert facts.device.device_id == ""
+    fields = {name: fact.value for name, fact in (facts.device.fields or {}).items()}
     assert fields == {"managed": True, "osVersion": "26", "encrypted": False}

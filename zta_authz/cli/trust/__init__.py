@@ -1,0 +1,1 @@
+"""`zta-authz trust`: assess a request, print the default model, apply a new model to decision logs."""
