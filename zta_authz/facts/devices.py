@@ -7,6 +7,7 @@ file. A file that has become invalid is logged and counted, and the last good ta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os.path
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,7 @@ class DeviceRefresher:
         self._inventories: tuple[DeviceInventory, ...] = ()
         self._tables: dict[InventorySource, DeviceTable] = {}
         self._stamps: dict[InventorySource, Stamp] = {}
+        self._refused: set[InventorySource] = set()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -78,12 +80,20 @@ class DeviceRefresher:
         self._inventories = tuple(inventories)
         sources = {inventory.source for inventory in self._inventories}
         self._tables = {source: table for source, table in self._tables.items() if source in sources}
+        self._stamps = {source: seen for source, seen in self._stamps.items() if source in sources}
+        self._refused &= sources
         self._publish()
         self._wake.set()
 
-    def start(self, poll_seconds: float) -> None:
-        """Poll the files for changes from now on."""
+    def start(self, poll_seconds: float | None) -> None:
+        """Look for changed files from now on: every `poll_seconds`, and when asked to."""
         self._task = asyncio.get_running_loop().create_task(self._poll(poll_seconds), name="device inventories")
+
+    def ask(self) -> None:
+        """Look for changed files now, and load again those that were refused."""
+        for source in self._refused:
+            self._stamps.pop(source, None)
+        self._wake.set()
 
     async def close(self) -> None:
         """Stop polling."""
@@ -91,15 +101,13 @@ class DeviceRefresher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _poll(self, seconds: float) -> None:
+    async def _poll(self, seconds: float | None) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
-            await self.refresh(seconds)
+            await self.refresh(seconds or 0.0)
 
     async def refresh(self, settle_seconds: float = 0.0) -> None:
         """Load each file that is new or has changed. One that is still being written is left for the next time."""
@@ -116,9 +124,10 @@ class DeviceRefresher:
             await self._load(source, current)
 
     async def _load(self, source: InventorySource, current: Stamp) -> None:
-        if self._stamps.get(source) == current and source not in self._tables:
-            return  # it was refused as it is
+        if source in self._refused and self._stamps.get(source) == current:
+            return
         self._stamps[source] = current
+        self._refused.add(source)
         try:
             table = await asyncio.to_thread(self._read, source)
         except SettingsErrors as error:
@@ -130,6 +139,7 @@ class DeviceRefresher:
             _LOG.exception("loading a device inventory failed", extra={"file": source.file})
             self._on_load(False)
             return
+        self._refused.discard(source)
         if any(inventory.source == source for inventory in self._inventories):
             self._tables[source] = table
             self._publish()

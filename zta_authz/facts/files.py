@@ -8,9 +8,12 @@ from typing import Final
 
 from zta_authz.errors import Fault, SettingsErrors
 
-Stamp = tuple[int, int, int]
-"""Inode, modification time (ns) and size of the file behind any links; zeros if there is none."""
-NO_FILE: Final[Stamp] = (0, 0, 0)
+Stamp = tuple[int, int, int, int]
+"""Inode, modification and status change times (ns), and size of the file behind any links; zeros if there is none.
+
+The status change time covers what the others miss: a file that became readable, or that was written with its old times.
+"""
+NO_FILE: Final[Stamp] = (0, 0, 0, 0)
 
 
 def stamp(path: str) -> Stamp:
@@ -19,7 +22,7 @@ def stamp(path: str) -> Stamp:
         status = os.stat(path)
     except OSError:
         return NO_FILE
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def read_file(path: str, most: int, setting: str) -> tuple[bytes, float]:

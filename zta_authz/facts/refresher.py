@@ -6,6 +6,7 @@ A file that has become invalid is logged and counted, and the last good data sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,9 @@ class NetworkRefresher:
         self._on_load = on_load
         self._stamps: dict[str, Stamp] = {}
         self._databases: NetworkDatabases | None = None
+        self._refused = False
         self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
 
     @property
     def loaded(self) -> tuple[LoadedSource, ...]:
@@ -46,10 +49,16 @@ class NetworkRefresher:
             self._stamps = self._current()
             self._publish(NetworkDatabases(self._sources))
 
-    def start(self, poll_seconds: float) -> None:
-        """Poll the files for changes from now on, if there are any."""
+    def start(self, poll_seconds: float | None) -> None:
+        """Look for changed files from now on, if there are files: every `poll_seconds`, and when asked to."""
         if self._sources.files:
             self._task = asyncio.get_running_loop().create_task(self._poll(poll_seconds), name="network data")
+
+    def ask(self) -> None:
+        """Look for changed files now, and load again what was refused."""
+        if self._refused:
+            self._stamps = {}
+        self._wake.set()
 
     async def close(self) -> None:
         """Stop polling."""
@@ -57,15 +66,19 @@ class NetworkRefresher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _poll(self, seconds: float) -> None:
+    async def _poll(self, seconds: float | None) -> None:
         while True:
-            await asyncio.sleep(seconds)
-            await self.refresh(seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self.refresh(seconds or 0.0)
 
     async def refresh(self, settle_seconds: float = 0.0) -> None:
         """Load the files if any changed. Stamps are taken before reading, so a change meanwhile is seen later.
 
-        A file that is still being written is waited for: stamps must be equal twice, `settle_seconds` apart.
+        A file that is still being written is waited for: stamps must be equal twice, `settle_seconds` apart, and again
+        after reading. Otherwise what was read may be half of one version and half of another.
         """
         stamps = await asyncio.to_thread(self._current)
         if stamps == self._stamps:
@@ -74,7 +87,7 @@ class NetworkRefresher:
             await asyncio.sleep(settle_seconds)
             if await asyncio.to_thread(self._current) != stamps:
                 return
-        self._stamps = stamps
+        self._stamps, self._refused = stamps, True
         try:
             databases = await asyncio.to_thread(NetworkDatabases, self._sources)
         except SettingsErrors as error:
@@ -86,6 +99,9 @@ class NetworkRefresher:
             _LOG.exception("loading network data failed")
             self._on_load(False)
             return
+        if await asyncio.to_thread(self._current) != stamps:
+            return
+        self._refused = False
         self._warn_if_shrunk(databases)
         self._publish(databases)
         self._on_load(True)

@@ -197,15 +197,18 @@ class Service:
         freeze_gc(at_start=at_start)
 
     def reload(self) -> None:
-        """Schedule a reload of the policies and of settings that can change live."""
+        """Schedule a reload of the policies, of the data that facts come from, and of settings that can change live."""
         self._reloading.ask()
+        self._networks.ask()
+        self._devices.ask()
 
     def follow(self, live: LiveSettings | None = None, config: str | None = None) -> None:
         """Start watching policies and, if `live` is given, the settings file `config`."""
         self._reloading.start(live, config)
-        if self._settings.reload.enabled:
-            self._networks.start(self._settings.reload.poll_seconds)
-            self._devices.start(self._settings.reload.poll_seconds)
+        watching = self._settings.reload
+        poll_seconds = watching.poll_seconds if watching.enabled else None
+        self._networks.start(poll_seconds)
+        self._devices.start(poll_seconds)
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply the settings that can change live. Can be called from any thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,65 @@ async def test_polling_notices_new_policies_at_once_and_ends(file: Path) -> None
         await taken.wait()
     await devices.close()
     assert has(slot, "a")
+
+
+async def test_an_inventory_that_goes_and_comes_back_is_loaded_again(file: Path) -> None:
+    slot = FactSlot()
+    devices = refresher(file, slot, [])
+    devices.load([FLEET])
+    devices.follow([])
+    devices.follow([FLEET])
+    await devices.refresh()
+    assert has(slot, "a")
+
+
+async def test_without_polling_files_are_read_when_asked_for(file: Path) -> None:
+    slot, loads, woken = FactSlot(), list[bool](), asyncio.Event()
+
+    def loaded(good: bool) -> None:
+        loads.append(good)
+        woken.set()
+
+    devices = DeviceRefresher(str(file.parent), slot, loaded)
+    devices.load([FLEET])
+    devices.start(None)
+    for write_file, good in ((spoil, False), (lambda path: write(path, "b"), True)):
+        woken.clear()
+        write_file(file)
+        devices.ask()
+        async with asyncio.timeout(5):
+            await woken.wait()
+        assert loads[-1] is good
+    await devices.close()
+    assert has(slot, "b")
+
+
+async def test_what_was_refused_is_read_again_only_when_asked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    devices = refresher(file, slot, loads)
+    devices.load([FLEET])
+    monkeypatch.setattr("zta_authz.facts.devices.MAX_INVENTORY_BYTES", 1)
+    write(file, "b")
+    await devices.refresh()
+    monkeypatch.undo()
+    await devices.refresh()
+    assert loads == [False]
+    devices.ask()
+    await devices.refresh()
+    assert (loads, has(slot, "b")) == ([False, True], True)
+
+
+async def test_a_file_written_with_its_old_times_is_read_again(file: Path) -> None:
+    slot = FactSlot()
+    devices = refresher(file, slot, [])
+    devices.load([FLEET])
+    before = os.stat(file)
+    write(file, "b")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = os.stat(file)
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    await devices.refresh()
+    assert has(slot, "b")
 
 
 def test_without_a_directory_no_file_is_read(file: Path) -> None:

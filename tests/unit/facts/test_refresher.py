@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.mmdb import write_mmdb
 from zta_authz.errors import SettingsErrors
-from zta_authz.facts.networks import ListSource, NetworkSources
+from zta_authz.facts.networks import ListSource, NetworkDatabases, NetworkSources
 from zta_authz.facts.refresher import NetworkRefresher
 from zta_authz.model.facts import NO_FACTS, FactSlot, FactViews
 
@@ -121,6 +121,55 @@ async def test_polling_notices_a_change_and_ends(path: Path) -> None:
         await taken.wait()
     await refresher.close()
     assert country(slot) == "FR"
+
+
+async def test_a_file_that_is_written_while_it_is_read_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, loads.append)
+    refresher.load()
+
+    def read_slowly(sources: NetworkSources) -> NetworkDatabases:
+        databases = NetworkDatabases(sources)
+        write(path, "SE")
+        return databases
+
+    write(path, "FR")
+    monkeypatch.setattr("zta_authz.facts.refresher.NetworkDatabases", read_slowly)
+    await refresher.refresh()
+    assert (country(slot), loads) == ("DE", [])
+    monkeypatch.undo()
+    await refresher.refresh()
+    assert (country(slot), loads) == ("SE", [True])
+
+
+async def test_without_polling_files_are_read_when_asked_for(path: Path) -> None:
+    slot, taken = FactSlot(), asyncio.Event()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, lambda _: taken.set())
+    refresher.load()
+    refresher.start(None)
+    write(path, "FR")
+    refresher.ask()
+    async with asyncio.timeout(5):
+        await taken.wait()
+    await refresher.close()
+    assert country(slot) == "FR"
+
+
+async def test_what_was_refused_is_read_again_when_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    refresher = NetworkRefresher(NetworkSources(str(path)), slot, loads.append)
+    refresher.load()
+    monkeypatch.setattr("zta_authz.facts.databases.MAX_DATABASE_BYTES", 1)
+    write(path, "FR")
+    await refresher.refresh()
+    monkeypatch.undo()
+    await refresher.refresh()
+    assert (country(slot), loads) == ("DE", [False])
+    refresher.ask()
+    await refresher.refresh()
+    assert (country(slot), loads) == ("FR", [False, True])
 
 
 async def test_without_sources_nothing_is_loaded_or_polled() -> None:
