@@ -84,6 +84,13 @@ DEFAULT_ACTIONS: Final[Mapping[EventKind, SignalAction]] = {
 }
 """What an event does unless the document says otherwise. Kinds that are not here are only recorded."""
 
+
+def permitted_actions(kind: EventKind) -> tuple[SignalAction, ...]:
+    """What a document may let this kind of event do."""
+    default = DEFAULT_ACTIONS.get(kind)
+    return (SignalAction.IGNORE,) if default is None else (default, SignalAction.IGNORE)
+
+
 CHANGE_TYPES: Final = ("create", "revoke", "update", "delete")
 """The `change_type` of a credential-change."""
 
@@ -115,8 +122,8 @@ class SubjectMapping:
     """How a source's subjects join to tokens.
 
     `token_issuers` issue the tokens that the events are about. `email_claim`, `session_claim` and `device_inventory`
-    (`namespace/name`) are "" where these subjects join to nothing. `opaque` is for subjects whose member does not
-    decide it. `spiffe_ids` lets the source revoke SPIFFE IDs.
+    (`namespace/name`) are "" where these subjects join to nothing. `opaque` is what a simple subject of that format
+    names, None if the event's type decides. `spiffe_ids` lets the source revoke SPIFFE IDs.
     """
 
     token_issuers: tuple[str, ...]

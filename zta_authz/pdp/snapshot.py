@@ -14,6 +14,7 @@ from zta_authz.pdp.models import compile_models
 from zta_authz.policy.compile import TableCompiler
 from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy.documents.scope import ScopeCheck
+from zta_authz.policy.documents.signal_source import check_signal_sources
 from zta_authz.policy.entitlements import bind_grant_clauses, compile_entitlements
 from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE
 from zta_authz.policy.rules.require_authentication import compile_acr_levels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.model.options import Options
     from zta_authz.model.pace import Pause
+    from zta_authz.model.signal_documents import SignalSource
     from zta_authz.policy.entitlements import CompiledEntitlement
     from zta_authz.policy.rules.fact_reader import ModelTable
     from zta_authz.policy.rules.table import RuleTable
@@ -58,6 +60,7 @@ class Snapshot:
     notes: tuple[Fault, ...] = ()
     models: ModelTable = NO_MODEL_TABLE
     entitlements: Mapping[str, CompiledEntitlement] = field(default_factory=dict)
+    signal_sources: tuple[SignalSource, ...] = ()
 
 
 def compile_snapshot(
@@ -88,6 +91,7 @@ def compile_snapshot(
     models = compile_models(documents, options, faults, compiler.rules_of)
     entitlements = compile_entitlements(documents, compiler.rules_of, options.root_namespace, faults)
     bind_grant_clauses(compiler.rules, entitlements, faults)
+    check_signal_sources(documents, faults, warnings)
     if faults:
         raise DocumentErrors(faults)
     table = compiler.table(compile_acr_levels(documents.issuer_policies))
@@ -97,8 +101,9 @@ def compile_snapshot(
     all_notes = (*notes, *documents.notes, *_idle_policy_notes(table))
     guarded = GuardedNames(verifier.strip_headers | table.output_headers | models.output_headers, verifier.read_headers)
     return Snapshot(
-        table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes, models, entitlements
-    )
+        table, verifier, options, resolver, digest, names, guarded, tuple(warnings), all_notes, models, entitlements,
+        tuple(documents.signal_sources),
+    )  # fmt: skip
 
 
 def _idle_policy_notes(table: RuleTable) -> list[Fault]:

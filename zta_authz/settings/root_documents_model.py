@@ -11,8 +11,8 @@ from zta_authz.settings.values import Section, Text
 class RootDocumentsSettings(Section):
     """Which namespaces and files may contain documents that apply to every workload; null: not restricted here.
 
-    `namespaces` are those of TrustBundle, RevocationList, IssuerPolicy and ApiKeySet documents; `*` is any. `paths`
-    are files and directories of `policies`; documents in the root namespace must come from them too.
+    `namespaces` are those of TrustBundle, RevocationList, IssuerPolicy, ApiKeySet and SignalSource documents; `*` is
+    any. `paths` are files and directories of `policies`; documents in the root namespace must come from them too.
     """
 
     namespaces: tuple[Text, ...] | None = None

@@ -14,11 +14,9 @@ from zta_authz.model.device_documents import (
 )
 from zta_authz.policy.documents.authorization_policy import read_selector
 from zta_authz.policy.yaml.nodes import Mapping
-from zta_authz.policy.yaml.values import duration, flag, optional_text
+from zta_authz.policy.yaml.values import duration, flag, optional_text, word
 
 if TYPE_CHECKING:
-    from enum import StrEnum
-
     from zta_authz.errors import Fault
     from zta_authz.model.device_documents import Path
     from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
@@ -89,7 +87,7 @@ def _source(reader: Reader, spec: Mapping) -> InventorySource | None:
     file = None if file_node is None else reader.string(file_node, "file")
     if written is None or file_node is None or file is None:
         return None
-    kind = InventoryFormat(_word(reader, written, "format", InventoryFormat, InventoryFormat.JSONL))
+    kind = InventoryFormat(word(reader, written, "format", InventoryFormat, InventoryFormat.JSONL))
     if not _FILE.fullmatch(file):
         hint = "write a path below the setting `facts.directory`, without `..` and without a dot at the start of a name"
         reader.fault(file_node, f"`{file[:80]}` is not a file of the facts directory", hint)
@@ -111,7 +109,7 @@ def _source(reader: Reader, spec: Mapping) -> InventorySource | None:
         tuple(sorted((name, _path(path, dotted=dotted)) for name, path in fields.items())),
         _path((optional_text(reader, times, "posture") if times else None) or known.get("posture", ""), dotted=dotted),
         _path((optional_text(reader, times, "seen") if times else None) or known.get("seen", ""), dotted=dotted),
-        GraceAs(_word(reader, spec, "graceAs", GraceAs, GraceAs.UNKNOWN)),
+        GraceAs(word(reader, spec, "graceAs", GraceAs, GraceAs.UNKNOWN)),
     )
 
 
@@ -142,7 +140,7 @@ def _identify(reader: Reader, spec: Mapping) -> tuple[CertificateKey | None, Pat
     written = None if node is None else reader.mapping(node, "identify", _IDENTIFY_FIELDS)
     if written is None:
         return None, (), False
-    key = _word(reader, written, "certificate", CertificateKey, "")
+    key = word(reader, written, "certificate", CertificateKey, "")
     claim = optional_text(reader, written, "tokenClaim") or ""
     unbound = flag(reader, written, "acceptUnbound")
     if not key and not claim:
@@ -155,16 +153,3 @@ def _identify(reader: Reader, spec: Mapping) -> tuple[CertificateKey | None, Pat
     if unbound and not claim:
         reader.fault(written, "`acceptUnbound` without `tokenClaim` has no effect", "add `tokenClaim`, or remove it")
     return CertificateKey(key) if key else None, _path(claim, dotted=True), unbound
-
-
-def _word(reader: Reader, node: Mapping, field: str, words: type[StrEnum], default: str) -> str:
-    """One of the words of an enumeration."""
-    value = node.get(field)
-    text = None if value is None else reader.string(value, field)
-    if value is None or text is None:
-        return default
-    known = [str(word) for word in words]
-    if text not in known:
-        reader.fault(value, f"`{text[:80]}` is not a `{field}`", f"one of {', '.join(known)}")
-        return default or known[0]
-    return text

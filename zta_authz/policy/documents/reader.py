@@ -18,6 +18,7 @@ from zta_authz.policy.documents.device_inventory import read_device_inventory
 from zta_authz.policy.documents.foreign import HeadingFault, check_unknown_kind, is_foreign, may_hold_documents
 from zta_authz.policy.documents.resource_classification import read_resource_classification
 from zta_authz.policy.documents.revocation_list import read_revocation_list
+from zta_authz.policy.documents.signal_source import read_signal_source
 from zta_authz.policy.documents.spec import DRY_RUN_ANNOTATION, ISTIO_VERSIONS, ZTA_VERSION, DocumentHeader, DocumentSet
 from zta_authz.policy.documents.trust_model import read_trust_model
 from zta_authz.policy.yaml.fields import Reader, entries, with_article
@@ -52,6 +53,7 @@ KINDS: dict[tuple[str, str], Callable[[DocumentHeader, DocumentSet, list[Fault]]
     (ZTA_VERSION, "ResourceClassification"): read_resource_classification,
     (ZTA_VERSION, "AccessEntitlement"): read_access_entitlement,
     (ZTA_VERSION, "AccessGrant"): read_access_grant,
+    (ZTA_VERSION, "SignalSource"): read_signal_source,
 }
 
 

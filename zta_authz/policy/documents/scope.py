@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.documents.spec import DocumentHeader
 
 ROOT_KINDS: Final = frozenset(
-    (ZTA_VERSION, kind) for kind in ("TrustBundle", "RevocationList", "IssuerPolicy", "ApiKeySet")
+    (ZTA_VERSION, kind) for kind in ("TrustBundle", "RevocationList", "IssuerPolicy", "ApiKeySet", "SignalSource")
 )
 """Kinds that apply to every workload, whatever their namespace (an ApiKeySet: to the workloads of its namespace)."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Selector,
         TrustBundle,
     )
+    from zta_authz.model.signal_documents import SignalSource
     from zta_authz.model.trust import TrustDemand
     from zta_authz.model.trust_documents import TrustModelSpec
     from zta_authz.policy.rules.clauses import Clause
@@ -166,6 +167,7 @@ class DocumentSet:
     classifications: list[ClassificationSpec] = field(default_factory=list)
     entitlements: list[EntitlementSpec] = field(default_factory=list)
     grants: list[GrantDocument] = field(default_factory=list)
+    signal_sources: list[SignalSource] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
     """Documents that are skipped, and why."""
 

@@ -10,6 +10,8 @@ from zta_authz.policy.yaml.header_names import read_changed_header
 from zta_authz.policy.yaml.nodes import Scalar
 
 if TYPE_CHECKING:
+    from enum import StrEnum
+
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Mapping, Node
 
@@ -28,6 +30,19 @@ def texts(reader: Reader, node: Mapping, field: str) -> tuple[str, ...]:
     """A non-empty list of strings; () if absent."""
     value = node.get(field)
     return () if value is None else tuple(item.value for item in reader.strings(value, field))
+
+
+def word(reader: Reader, node: Mapping, field: str, words: type[StrEnum], default: str) -> str:
+    """One of the words of an enumeration; `default` if absent."""
+    value = node.get(field)
+    text = None if value is None else reader.string(value, field)
+    if value is None or text is None:
+        return default
+    known = [str(word) for word in words]
+    if text not in known:
+        reader.fault(value, f"`{text[:80]}` is not a `{field}`", f"one of {', '.join(known)}")
+        return default or known[0]
+    return text
 
 
 def flag(reader: Reader, node: Mapping, field: str) -> bool:
