@@ -29,6 +29,7 @@ from zta_authz.policy_sources.files import load_snapshot, read_sources
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from zta_authz.authn.revocation import Revocations
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision
@@ -105,6 +106,11 @@ class AssumingVerifier:
             issuer, subject, assumed.claims, space_delimited_claims=self._spaced(workload), issued_at=issued_at
         )
         return replace(identity, token=token, tokens=(token,))
+
+    @property
+    def revocations(self) -> Revocations:
+        """As `IdentityVerifier.revocations`."""
+        return self._verifier.revocations
 
     def peer(self, request: RequestAttributes, evidence: Evidence, now: float) -> Peer | None:
         """As `IdentityVerifier.peer`."""
