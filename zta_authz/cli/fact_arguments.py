@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.device_documents import GraceAs
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unknown, known
-from zta_authz.model.trust import HUNDREDTHS, TrustAssessment, TrustLevel
+from zta_authz.model.trust import HUNDREDTHS, LostPoints, TrustAssessment, TrustLevel
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 from zta_authz.policy.rules.require_trust import COMPONENTS
 from zta_authz.policy.yaml.fields import Reader
 from zta_authz.policy.yaml.nodes import Mapping, Scalar, to_plain
 from zta_authz.policy.yaml.values import integer
+from zta_authz.trust.signals import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,7 +153,12 @@ def _trust(reader: Reader, node: Node) -> TrustAssessment | None:
         return None
     scores = {name: read_points(reader, mapping, name, "facts.trust") for name in ("score", *COMPONENTS)}
     score = scores.pop("score")
-    return TrustAssessment(ASSUMED, score, TrustLevel[text or "DENY"], scores)
+    lost = tuple(
+        LostPoints(name, ASSUMED, FULL - points, Fact(source=ASSUMED))
+        for name, points in scores.items()
+        if points < FULL
+    )
+    return TrustAssessment(ASSUMED, score, TrustLevel[text or "DENY"], scores, lost)
 
 
 def read_points(reader: Reader, mapping: Mapping, field: str, name: str) -> int:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from zta_authz.cli.command_inputs import as_text, read_small_file
+from zta_authz.cli.fact_arguments import read_points
 from zta_authz.cli.policy_evaluator import PolicyEvaluator
 from zta_authz.cli.request_files import parse_time, read_request
 from zta_authz.errors import DENIAL_RESPONSES, Fault, FaultsError, Reason
 from zta_authz.model.decision import Verdict
+from zta_authz.model.trust import HUNDREDTHS, TrustLevel
+from zta_authz.policy.rules.require_trust import COMPONENTS
 from zta_authz.policy.yaml.fields import Reader, entries
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, locate, read_documents, to_plain
 from zta_authz.settings import Settings
@@ -35,7 +38,7 @@ SUFFIXES: Final = ("_test.yaml", "_test.yml", "_test.json")
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 _FIELDS: Final = ("apiVersion", "kind", "policies", "options", "at", "tests")
 _TEST_FIELDS: Final = ("name", "request", "at", "expect")
-_EXPECT_FIELDS: Final = ("verdict", "deny", "reason", "policy", "rule", "acr")
+_EXPECT_FIELDS: Final = ("verdict", "deny", "reason", "policy", "rule", "acr", "trust")
 OPTION_FIELDS: Final = (
     "semantics", "default_action", "workload", "workloads", "gateways", "root_namespace", "peer", "client_address",
     "paths",
@@ -43,12 +46,16 @@ OPTION_FIELDS: Final = (
 """The settings that affect decisions, named as in the settings file."""
 
 
-Expected = str | int | list[str]
+Expected = str | int | float | list[str]
+_TRUST: Final = "trust."
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. `expected` has the given fields of verdict, reason, policy, rule and acr; `at` None is now."""
+    """One test. `expected` has the given fields of verdict, reason, policy, rule, acr and `trust.…`; `at` None is now.
+
+    Scores (`trust.score`, `trust.user`) are in points, from 0 to 100.
+    """
 
     name: str
     line: int
@@ -82,11 +89,27 @@ class CaseResult:
 
 def run_case(suite: Suite, case: Case, now: float) -> CaseResult:
     """Run one test, as of `now` if the test has no time."""
-    explanation = suite.evaluator.explain(case.subject, now if case.at is None else case.at)
+    at = now if case.at is None else case.at
+    explanation = suite.evaluator.explain(case.subject, at)
     got = _decision_fields(explanation.decision)
+    if any(name.startswith(_TRUST) for name in case.expected):
+        got |= _trust_fields(suite.evaluator, case.subject, at)
     if isinstance(case.expected.get("rule"), str):
         got["rule"] = explanation.decision.rule_name or explanation.decision.rule
-    return CaseResult(case, {name: got[name] for name in case.expected}, explanation)
+    return CaseResult(case, {name: got.get(name) for name in case.expected}, explanation)
+
+
+def _trust_fields(evaluator: PolicyEvaluator, subject: Subject, at: float) -> dict[str, Expected | None]:
+    """The assessment, whether or not a rule asks for it; {} without a trust model."""
+    _, inputs, models = evaluator.facts(subject, at)
+    if models.trust is None:
+        return {}
+    assessment = models.trust.assess(inputs)
+    scores = {"score": assessment.score, **assessment.components}
+    return {
+        f"{_TRUST}level": assessment.level.name,
+        **{_TRUST + name: score / HUNDREDTHS for name, score in scores.items()},
+    }
 
 
 def _decision_fields(decision: Decision) -> dict[str, Expected | None]:
@@ -230,7 +253,8 @@ class _SuiteReader:
         reader = self._reader
         node = reader.required(test, "expect", "a test")
         expect = None if node is None else reader.mapping(node, "expect", _EXPECT_FIELDS)
-        if expect is None or (expect.get("deny") is None and reader.required(expect, "verdict", "expect") is None):
+        enough = expect is not None and any(expect.get(name) is not None for name in ("deny", "trust"))
+        if expect is None or (not enough and reader.required(expect, "verdict", "expect") is None):
             return {}
         expected: dict[str, Expected] = {}
         for name, value in entries(expect):
@@ -247,7 +271,24 @@ class _SuiteReader:
                     self._policy(expected, value)
                 case "rule":
                     self._rule(expected, expect, value)
+                case "trust":
+                    self._trust(expected, value)
         return expected
+
+    def _trust(self, expected: dict[str, Expected], node: Node) -> None:
+        """`trust: {level: MEDIUM, score: 70.5, device: 40}`."""
+        mapping = self._reader.mapping(node, "expect.trust", ("level", "score", *COMPONENTS))
+        if mapping is not None and not mapping.entries:
+            self._reader.fault(node, "`expect.trust` is empty", "add `level`, `score` or a component like `device: 40`")
+        if mapping is None:
+            return
+        for name, value in entries(mapping):
+            if name == "level":
+                words: dict[str, Expected] = {}
+                self._word(words, name, value, list(TrustLevel.__members__))
+                expected |= {_TRUST + word: text for word, text in words.items()}
+            elif name in ("score", *COMPONENTS):
+                expected[_TRUST + name] = read_points(self._reader, mapping, name, "expect.trust") / HUNDREDTHS
 
     def _denial(self, expected: dict[str, Expected], expect: Mapping, node: Node) -> None:
         """`deny: REASON` is short for `verdict: deny` and `reason: REASON`."""

@@ -46,8 +46,9 @@ def test_the_documented_example_passes(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.splitlines()[-1] == "9 tests: 9 passed, 0 failed"
 
 
-def test_the_documented_policies_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--strict-warnings", str(EXAMPLES / "policies")]) == 0
+@pytest.mark.parametrize("folder", ["policies", "trust"])
+def test_the_documented_policies_are_clean(capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    assert main(["check", "--strict-warnings", str(EXAMPLES / folder)]) == 0
 
 
 def test_passing_tests_are_a_line_each(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,3 +336,76 @@ def test_a_challenge_can_be_expected(write: Any, capsys: pytest.CaptureFixture[s
         write({**refund, "expect": faulty})
         assert main(["test", "."]) == 2
         assert message in capsys.readouterr().err
+
+
+TRUST = """
+apiVersion: zta.dev/v1
+kind: TrustModel
+metadata: {name: m, namespace: default}
+spec: {allowedCountries: [DE], components: {behavior: {assume: 100}}}
+---
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: p, namespace: default}
+spec: {rules: [{require: {trust: {level: HIGH, device: 80}}}]}
+"""
+FACTS = {
+    "device": dict.fromkeys(("managed", "encrypted", "firewall", "antivirus"), True),
+    "network": {"country": "DE", "anonymous": False, "reputation": 90},
+}
+USER = {"sub": "ann", "amr": ["mfa"], "account_created_at": 1, "security_violations": 0}
+
+
+def test_trust_can_be_expected(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = {"claims": USER, "facts": FACTS}
+    good = {"level": "HIGH", "score": 100, "user": 100.0, "behavior": 100}
+    case = {"name": "good", "request": request, "expect": {"verdict": "allow", "trust": good}}
+    worse = {"name": "worse", "request": {**request, "claims": {}}, "expect": {"trust": good}}
+    write(case, worse)
+    (tmp_path / "policies.yaml").write_text(TRUST)
+    assert main(["test", "."]) == 1
+    out = capsys.readouterr().out
+    assert "trust.level     HIGH      DENY" in out
+    assert "trust.user      100.0     10.0" in out
+    assert "2 tests: 1 passed, 1 failed" in out
+
+
+def test_without_a_trust_model_no_expected_trust_is_met(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write({"name": "none", "request": {}, "expect": {"trust": {"level": "DENY"}}})
+    assert main(["test", "."]) == 1
+    assert "trust.level  DENY      none" in capsys.readouterr().out
+
+
+def test_an_assumed_assessment_counts_instead_of_the_models(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def case(name: str, trust: dict[str, Any], expect: dict[str, Any]) -> dict[str, Any]:
+        return {"name": name, "request": {"claims": USER, "facts": {"trust": trust}}, "expect": expect}
+
+    write(
+        case("enough", {"level": "HIGH", "device": 80}, {"verdict": "allow", "trust": {"level": "HIGH", "score": 0}}),
+        case("a score that is left out is 0", {"level": "HIGH"}, {"deny": "trust_too_low"}),
+        case("a lower level", {"level": "MEDIUM", "device": 100}, {"deny": "trust_too_low"}),
+    )
+    (tmp_path / "policies.yaml").write_text(TRUST)
+    assert main(["test", "."]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("trust", "message"),
+    [
+        ({}, "`expect.trust` is empty"),
+        ({"level": "HIHG"}, "unknown level `HIHG`; did you mean `HIGH`?"),
+        ({"score": 70.555}, "`expect.trust.score` is not a score"),
+        ({"user": "70"}, "`expect.trust.user` is not a score"),
+        ({"user": True}, "`expect.trust.user` is not a score"),
+        ({"device": 10**40}, "`expect.trust.device` is not a score"),
+        ({"posture": 3}, "unknown field `posture` in expect.trust"),
+    ],
+)
+def test_a_wrong_expectation_of_trust_is_a_fault(
+    write: Any, capsys: pytest.CaptureFixture[str], trust: dict[str, Any], message: str
+) -> None:
+    write({"name": "x", "request": {}, "expect": {"trust": trust}})
+    assert main(["test", "."]) == 2
+    assert message in capsys.readouterr().err
