@@ -30,6 +30,11 @@ SPELLINGS = (
     "x.zta.principal",
     "x-zta.principal",
     "x~zta~principal",
+    "x-zta-trust-level",
+    "X-Zta-Trust-Score",
+    "x_zta_trust_level",
+    "x-zta.trust-level",
+    "x-zta_session_expires",
 )
 
 
