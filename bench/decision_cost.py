@@ -20,7 +20,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 from bench import scenario
-from zta_authz.audit.record import capture, encode_line, make_record
+from zta_authz.audit.record import encode_line, make_record
+from zta_authz.audit.sinks import capture
 from zta_authz.authorizer import Authorizer
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder

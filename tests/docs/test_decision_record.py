@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from tests.support.audit_logs import read_lines, record_line, segments, write_log
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
-from zta_authz.audit.record import DecisionRecord, capture, encode_line, make_record, stub_line
+from zta_authz.audit.record import DecisionRecord, encode_line, make_record, stub_line
+from zta_authz.audit.sinks import capture
 from zta_authz.model.decision import Decision, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Identity, Token
 from zta_authz.model.request import Address, RequestAttributes

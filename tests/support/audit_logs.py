@@ -11,8 +11,9 @@ from tests.support.check_requests import attributes, deny
 from zta_authz.audit.checkpoints import CheckpointWriter
 from zta_authz.audit.hash_chain import Position, append
 from zta_authz.audit.log_verifier import LogVerifier, segment_order
-from zta_authz.audit.record import capture, encode_line, make_record
+from zta_authz.audit.record import encode_line, make_record
 from zta_authz.audit.segments import SegmentedLog
+from zta_authz.audit.sinks import capture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,18 +23,16 @@ from zta_authz.audit.fact_records import (
 from zta_authz.model.changed_headers import removable, removed_upstream, set_upstream
 from zta_authz.model.decision import NO_RESPONSE, Verdict
 from zta_authz.model.identity import NO_CHANGES
-from zta_authz.model.request import Address, RequestAttributes
-from zta_authz.model.trace_context import TraceParent, call_parent, parse_trace_parent
+from zta_authz.model.request import Address
+from zta_authz.model.trace_context import TraceParent, parse_trace_parent
 
 if TYPE_CHECKING:
     from zta_authz.model.decision import Decision, DecisionFacts, Disagreement, Response
     from zta_authz.model.identity import Changes, NamedToken, Token
-    from zta_authz.ports import Metadata
 
 SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
 
-_NOTHING_READ = RequestAttributes()
 MAX_TEXT_CHARACTERS = 2048
 """Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
 
@@ -53,10 +51,10 @@ NO_OBLIGATIONS = Obligations()
 
 
 class PendingRecord(msgspec.Struct, frozen=True, gc=False):
-    """What a record is made of, taken while the caller waits.
+    """What a record is made of, captured while the caller waits.
 
-    `path` still has its query; `trace_parent` is the call's, or the request's header, not looked at; `now` and `ended`
-    are seconds since the epoch. It keeps the decision alive, claims included, so none waits for long.
+    `path` still has its query. `trace_parent` is that of the call or, not parsed, that of the request's header. `now`
+    and `ended` are seconds since the epoch. It keeps the decision in memory, claims included, so it is encoded soon.
     """
 
     decision_id: str
@@ -71,38 +69,6 @@ class PendingRecord(msgspec.Struct, frozen=True, gc=False):
     trace_parent: TraceParent | str
     ended: float
     table_digest: str
-
-
-def capture(
-    request: RequestAttributes | None,
-    decision: Decision,
-    decision_id: str,
-    now: float,
-    ended: float = 0.0,
-    table_digest: str = "",
-    metadata: Metadata = (),
-) -> PendingRecord:
-    """What is to be recorded of a decision at `now`, seconds since the epoch; `request` is None where it was not read.
-
-    `ended` is when it was decided; `table_digest` names the rules in force; `metadata` is the gRPC call's.
-    """
-    if request is None:
-        request = _NOTHING_READ
-    parent = call_parent(metadata) if metadata else None  # the proxy's own span, as our span's parent is
-    return PendingRecord(
-        decision_id,
-        now,
-        decision,
-        request.method,
-        request.host,
-        request.path,
-        request.source,
-        request.destination,
-        request.request_id,
-        parent or request.headers.joined("traceparent") or "",  # else the client's word
-        ended,
-        table_digest,
-    )
 
 
 def obligations_of(decision: Decision) -> Obligations:

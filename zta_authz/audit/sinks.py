@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 
 from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Masker
-from zta_authz.audit.record import MAX_TEXT_CHARACTERS, capture, stub_line
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, PendingRecord, stub_line
 from zta_authz.model.decision import Verdict
+from zta_authz.model.request import RequestAttributes
+from zta_authz.model.trace_context import call_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zta_authz.audit.outputs import Output
-    from zta_authz.audit.record import PendingRecord
     from zta_authz.model.decision import Decision
-    from zta_authz.model.request import RequestAttributes
     from zta_authz.ports import Metadata
 
 QUEUE_RECORDS = 8192
@@ -48,6 +48,7 @@ _HURRY_SECONDS = 1.0
 _END_SECONDS = 0.25  # for the thread to end after its deadline
 _LINE_BYTES = 64  # memory overhead of a line
 _SAMPLED_DIGITS = 8
+_NOT_PARSED = RequestAttributes()
 _LOG = logging.getLogger(__name__)
 
 
@@ -98,6 +99,39 @@ def sampled_below(share: float) -> str | None:
     Selecting by ID means that all systems with the same share keep the same decisions.
     """
     return None if share >= 1 else f"{int(share * 16**_SAMPLED_DIGITS):0{_SAMPLED_DIGITS}x}"
+
+
+def capture(
+    request: RequestAttributes | None,
+    decision: Decision,
+    decision_id: str,
+    now: float,
+    ended: float = 0.0,
+    table_digest: str = "",
+    metadata: Metadata = (),
+) -> PendingRecord:
+    """Capture what the record of a decision needs; `request` is None if it was not parsed.
+
+    `now` is when the request arrived and `ended` when it was decided, in seconds since the epoch. `table_digest`
+    identifies the rules in force. `metadata` is that of the gRPC call.
+    """
+    if request is None:
+        request = _NOT_PARSED
+    parent = call_parent(metadata) if metadata else None  # the proxy's own span, as our span's parent is
+    return PendingRecord(
+        decision_id,
+        now,
+        decision,
+        request.method,
+        request.host,
+        request.path,
+        request.source,
+        request.destination,
+        request.request_id,
+        parent or request.headers.joined("traceparent") or "",  # else the client's word
+        ended,
+        table_digest,
+    )
 
 
 def _always_recorded(decision: Decision) -> bool:

@@ -39,7 +39,16 @@ class IdentityVerifier:
     sets, and `bundle_slot` receives trust bundles from outside the documents.
     """
 
-    __slots__ = ("_peers", "_registry", "bundle_slot", "issuers", "key_slots", "read_headers", "strip_headers")
+    __slots__ = (
+        "_peers",
+        "_registry",
+        "bundle_slot",
+        "issuers",
+        "key_slots",
+        "read_headers",
+        "revocations",
+        "strip_headers",
+    )
 
     def __init__(
         self,
@@ -56,6 +65,8 @@ class IdentityVerifier:
         self.strip_headers: frozenset[str] = registry.strip_headers
         self.read_headers = read_headers
         self.key_slots: tuple[KeySlot, ...] = registry.key_slots
+        self.revocations: Revocations = registry.revocations
+        """The revocations in force."""
 
     @property
     def documents(self) -> tuple[SelectedRules, ...]:
@@ -85,11 +96,6 @@ class IdentityVerifier:
         self._registry.inherit_replays(before._registry)
         if before.revocations.dynamic is not None:
             self.revocations.use(before.revocations.dynamic)
-
-    @property
-    def revocations(self) -> Revocations:
-        """The revocations in force."""
-        return self._registry.revocations
 
     @property
     def bundle_expiry(self) -> Mapping[str, float]:

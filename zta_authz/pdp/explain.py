@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.fact_reader import TrustModel
-    from zta_authz.policy.rules.rule import Rule
-    from zta_authz.policy.rules.table import RuleIndex
+    from zta_authz.policy.rules.rule import Rule, RuleIndex
 
 _NEAREST: Final = 3
 MAX_EXPLAIN_UNITS: Final = 20 * MAX_UNITS

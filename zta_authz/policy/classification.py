@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.trust import CLASSES, NO_DEMAND, ResourceClass, TrustDemand, TrustLevel
+from zta_authz.policy.rules.index import index_rules
 from zta_authz.policy.rules.spellings import RespelledParts
-from zta_authz.policy.rules.table import RuleIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,9 +42,9 @@ class CompiledClassification:
         order = sorted(range(len(wide)), key=lambda number: -RANKS[spec.given[number].class_name])
         strict = [number for number in order if RANKS[spec.given[number].class_name] >= least]
         lax = [number for number in order if RANKS[spec.given[number].class_name] < least]
-        self._strict = RuleIndex([wide[number] for number in strict], deny=True)
-        self._lax = RuleIndex([narrow[number] for number in lax], deny=False)
-        self._lax_wide = RuleIndex([wide[number] for number in lax], deny=True)
+        self._strict = index_rules([wide[number] for number in strict], deny=True)
+        self._lax = index_rules([narrow[number] for number in lax], deny=False)
+        self._lax_wide = index_rules([wide[number] for number in lax], deny=True)
 
     def classify(self, inputs: Inputs) -> ResourceClass:
         """The strictest class that any reading of the request may have."""

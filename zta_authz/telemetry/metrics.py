@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from zta_authz.model.stages import Stages
-    from zta_authz.ports import CheckEvent
     from zta_authz.telemetry.push import MetricsPush
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -50,8 +49,9 @@ STAGES = ("parse", "identity", "match", "answer")
 class Metrics:
     """The service's metrics, used by one thread.
 
-    Label children are created once, because looking one up costs more than counting. Calls are stored as they arrive
-    and counted in batches, because counting after each call takes several times as long.
+    Label children are created once, because looking one up costs more than counting. The observer stores each answered
+    call in `calls` (verdict, reason, policy, rule name, duration in ns) and, if its stages are timed, in `staged_calls`
+    (stages, start, end). They are counted in batches, because counting after each call takes several times as long.
     """
 
     def __init__(self, version: str) -> None:
@@ -77,8 +77,8 @@ class Metrics:
             registry=registry,
         )
         self._rules: set[tuple[str, str]] = set()
-        self._calls: list[tuple[Verdict, Reason, str, str, int]] = []
-        self._staged_calls: list[tuple[Stages, int, int]] = []
+        self.calls: list[tuple[Verdict, Reason, str, str, int]] = []
+        self.staged_calls: list[tuple[Stages, int, int]] = []
         self._durations = DurationHistogram(
             names.CHECK_DURATION, "Time from a CheckRequest to its answer.", DURATION_BUCKETS
         )
@@ -154,20 +154,10 @@ class Metrics:
             names.NETWORK_ENTRIES, "Entries of the reputation lists in force.", registry=registry
         )
 
-    def count(self, event: CheckEvent) -> None:
-        """Count one answered call and its duration. If the clock was set back, the duration is 0."""
-        decision, calls = event.decision, self._calls
-        took = event.ended_ns - event.started_ns
-        calls.append((decision.verdict, decision.reason, decision.policy, decision.rule_name, took))
-        stages = event.stages
-        if stages is not None:  # not the event itself: it would keep the request in memory
-            self._staged_calls.append((stages, event.started_ns, event.ended_ns))
-        if len(calls) >= BATCH_CALLS:
-            self._count_batch()
-
-    def _count_batch(self) -> None:
+    def count_batch(self) -> None:
         """Count the stored calls."""
-        calls, self._calls = self._calls, []
+        calls = self.calls.copy()
+        self.calls.clear()
         for (verdict, reason, policy, rule), number in Counts(map(_KIND, calls)).items():
             child = self._decisions.get((verdict, reason))
             if child is not None:
@@ -179,12 +169,13 @@ class Metrics:
             if reason is Reason.INTERNAL_ERROR:
                 self._internal_errors.inc(number)
         self._durations.add(map(_DURATION, calls))
-        if self._staged_calls:
+        if self.staged_calls:
             self._count_stages()
 
     def _count_stages(self) -> None:
         """Count the stages of each timed call."""
-        staged_calls, self._staged_calls = self._staged_calls, []
+        staged_calls = self.staged_calls.copy()
+        self.staged_calls.clear()
         times: dict[str, list[int]] = {stage: [] for stage in STAGES}
         for call in staged_calls:
             for stage, begun, ended in _stages(*call):
@@ -320,12 +311,12 @@ class Metrics:
 
     def families(self) -> list[Metric]:
         """Return the current metrics, for a push."""
-        self._count_batch()
+        self.count_batch()
         return list(self.registry.collect())
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format, to be served as `CONTENT_TYPE`."""
-        self._count_batch()
+        self.count_batch()
         return generate_latest(_Page(self.registry))
 
 

@@ -10,7 +10,7 @@ from zta_authz import __version__
 from zta_authz.failure_log import FailureLog
 from zta_authz.model.decision import Verdict
 from zta_authz.model.stages import Stages
-from zta_authz.telemetry.metrics import Metrics
+from zta_authz.telemetry.metrics import BATCH_CALLS, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,7 +30,10 @@ TIMED_CALLS: Final = 64
 class TelemetryObserver:
     """Counts each answered call in `metrics` and, with `spans`, creates its span. `errors` counts failures of both."""
 
-    __slots__ = ("_count", "_failures", "_record", "_samples", "_spans", "_until_timed", "errors", "metrics", "traces")
+    __slots__ = (
+        "_calls", "_failures", "_record", "_samples", "_spans", "_staged_calls", "_until_timed", "errors", "metrics",
+        "traces",
+    )  # fmt: skip
 
     def __init__(self, metrics: Metrics, spans: Spans | None = None) -> None:
         self.metrics = metrics
@@ -41,7 +44,8 @@ class TelemetryObserver:
         self._until_timed = 1
         self.traces = spans is not None
         """Whether spans are created."""
-        self._count = metrics.count
+        self._calls = metrics.calls
+        self._staged_calls = metrics.staged_calls
         self._record = None if spans is None else spans.record
         self._samples = None if spans is None else spans.sampling.samples
         if spans is not None:
@@ -76,8 +80,14 @@ class TelemetryObserver:
     def observe(self, event: CheckEvent) -> None:
         """Record one answered call."""
         try:
-            self._count(event)
-            if self._record is not None and (event.stages is not None or event.decision.verdict is not Verdict.ALLOW):
+            decision, calls, stages = event.decision, self._calls, event.stages
+            took = event.ended_ns - event.started_ns
+            calls.append((decision.verdict, decision.reason, decision.policy, decision.rule_name, took))
+            if stages is not None:  # not the event itself: it would keep the request in memory
+                self._staged_calls.append((stages, event.started_ns, event.ended_ns))
+            if len(calls) >= BATCH_CALLS:
+                self.metrics.count_batch()
+            if self._record is not None and (stages is not None or decision.verdict is not Verdict.ALLOW):
                 self._record(event)  # other calls are neither sampled nor kept
         except Exception as error:  # noqa: BLE001  telemetry must not affect the answer
             self._failed(error, event.decision_id)

@@ -15,8 +15,8 @@ from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit import collector
 from zta_authz.audit.collector import CollectorOutput, log_entry
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
-from zta_authz.audit.record import capture, encode_line, make_record, stub_line
-from zta_authz.audit.sinks import LineSink, OnFull
+from zta_authz.audit.record import encode_line, make_record, stub_line
+from zta_authz.audit.sinks import LineSink, OnFull, capture
 from zta_authz.otlp.messages import ExportResult, ExportStatus, Severity
 
 if TYPE_CHECKING:

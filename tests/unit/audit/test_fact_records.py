@@ -15,7 +15,8 @@ from tests.support.facts import DEVICE, FACTS, TRUST
 from tests.support.trust import NETWORK, inputs, trust_model
 from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
-from zta_authz.audit.record import capture, encode_line, make_record
+from zta_authz.audit.record import encode_line, make_record
+from zta_authz.audit.sinks import capture
 from zta_authz.model.decision import DecisionFacts
 from zta_authz.model.facts import Fact, Unknown, known
 from zta_authz.model.trust import LostPoints

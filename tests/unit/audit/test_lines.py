@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
-from zta_authz.audit.record import MAX_TEXT_CHARACTERS, capture, encode_line, make_record
+from zta_authz.audit.record import MAX_TEXT_CHARACTERS, encode_line, make_record
+from zta_authz.audit.sinks import capture
 from zta_authz.errors import Reason
 from zta_authz.model.decision import NO_RESPONSE, Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import NO_CHANGES, ApiClient, Binding, Changes, Identity, Peer, PeerTrust, Token

@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.check_requests import DECISION_ID, deny
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
-from zta_authz.audit.record import DecisionRecord, capture, make_record
+from zta_authz.audit.record import DecisionRecord, make_record
+from zta_authz.audit.sinks import capture
 from zta_authz.model.request import Address, RequestAttributes
 
 KEY = bytes(range(32))

@@ -16,10 +16,10 @@ from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
     DecisionRecord,
     Obligations,
-    capture,
     encode_line,
     make_record,
 )
+from zta_authz.audit.sinks import capture
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, NamedToken, Token

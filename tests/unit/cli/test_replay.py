@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.check_requests import FRONTEND, check_request
 from tests.support.configmap import allow_path
-from zta_authz.audit.record import capture, encode_line, make_record
+from zta_authz.audit.record import encode_line, make_record
+from zta_authz.audit.sinks import capture
 from zta_authz.cli import main
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict

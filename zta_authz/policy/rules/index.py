@@ -11,7 +11,7 @@ Lookups only select candidates: every candidate rule is then evaluated in full.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from zta_authz.model.pace import no_pause
@@ -21,13 +21,12 @@ from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.lookups import (
     BranchNode,
     CidrLookup,
-    IndexNode,
     KeyedLookup,
     SharedClauseNode,
     ValueLookup,
 )
 from zta_authz.policy.rules.path_templates import TemplateTrie
-from zta_authz.policy.rules.rule import LinearScan
+from zta_authz.policy.rules.rule import LinearScan, RuleIndex
 from zta_authz.policy.rules.spellings import PSEUDO_HEADERS
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from zta_authz.model.pace import Pause
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.matchers import IndexKey
-    from zta_authz.policy.rules.rule import Rule
+    from zta_authz.policy.rules.rule import IndexNode, Rule
 
     _Lookup = tuple[object, IndexKey]
     _Filed = dict[IndexKey, list[tuple[Rule, int]]]
@@ -54,9 +53,17 @@ class _Build:
     pause: Pause
 
 
-def build_index(rules: list[Rule], pause: Pause = no_pause) -> IndexNode | None:
-    """The index over `rules`, whose ids are set; None without rules."""
-    return _build([(rule, 0) for rule in rules], _Build({}, pause)) if rules else None
+def index_rules(rules: list[Rule], *, deny: bool, pause: Pause = no_pause) -> RuleIndex:
+    """The index over copies of `rules`, with their ids set."""
+    numbered = tuple(_numbered(rules, pause))
+    root = _build([(rule, 0) for rule in numbered], _Build({}, pause)) if numbered else None
+    return RuleIndex(numbered, root, deny=deny)
+
+
+def _numbered(rules: list[Rule], pause: Pause) -> Iterator[Rule]:
+    for number, rule in enumerate(rules):
+        pause()
+        yield replace(rule, id=number)
 
 
 def _sections(rule: Rule) -> Iterator[tuple[int, list[_Lookup]]]:

@@ -1,15 +1,11 @@
-"""The nodes and lookups of an index. Each finds the lowest rule that holds among its rules.
-
-`first(inputs, deny, bound)` returns the lowest id below `bound` of a rule that holds, else `bound`, so that the
-result of one node bounds the search in the next. `deny` is the result for values that are unknown.
-"""
+"""The lookups of an index, and the nodes that are made of them. For `first`, see `IndexNode` in `rule`."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from zta_authz.policy.rules.rule import LinearScan
+from zta_authz.policy.rules.rule import NO_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,10 +14,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.dimensions import AddressDimension, Dimension
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.path_templates import TemplateTrie
-    from zta_authz.policy.rules.rule import Rule
-
-NO_RULE: Final = 1 << 62
-"""Above every rule's id."""
+    from zta_authz.policy.rules.rule import IndexNode, Rule
 
 
 class SharedClauseNode:
@@ -36,7 +29,7 @@ class SharedClauseNode:
         self.lowest = NO_RULE
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module docstring."""
+        """See `IndexNode`."""
         if self.clause is not None and not self.clause.holds(inputs, deny):
             return bound
         for rule in self.rules:
@@ -68,7 +61,7 @@ class ValueLookup:
         self.all_nodes: tuple[IndexNode, ...] = ()
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module docstring."""
+        """See `IndexNode`."""
         values = self.dimension.values(inputs, deny)
         if values is None:  # unknown: a DENY may match any of them, an ALLOW none
             if deny:
@@ -128,7 +121,7 @@ class CidrLookup:
         self.all_nodes: tuple[IndexNode, ...] = ()
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module docstring."""
+        """See `IndexNode`."""
         addresses = self.dimension.values(inputs, deny)
         if addresses is None:
             if deny:
@@ -155,7 +148,7 @@ class KeyedLookup:
         self.entries = entries
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module docstring."""
+        """See `IndexNode`."""
         for name in self.names(inputs):
             for lookup in self.entries.get(name, ()):
                 bound = lookup.first(inputs, deny, bound)
@@ -175,13 +168,10 @@ class BranchNode:
         self.lowest = lowest
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """See the module docstring."""
+        """See `IndexNode`."""
         for lookup in self.entries:
             bound = lookup.first(inputs, deny, bound)
         rest = self.rest
         if rest is not None and rest.lowest < bound:
             bound = rest.first(inputs, deny, bound)
         return bound
-
-
-IndexNode = LinearScan | SharedClauseNode | BranchNode

@@ -1,9 +1,9 @@
-"""A compiled rule, which joins clauses and groups of alternatives, and the scan that tries a few rules in order."""
+"""A compiled rule, which joins clauses and groups of alternatives, and the search for the first rule that holds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from zta_authz.model.documents import Position
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.rules.response_template import ResponseTemplate
 
+NO_RULE: Final = 1 << 62
+"""Above every rule's id."""
 Alternatives = tuple[tuple["Clause", ...], ...]
 
 
@@ -91,8 +93,24 @@ class Rule:
         return missing
 
 
+class IndexNode(Protocol):
+    """Finds the lowest rule that holds among the rules below it, of which `lowest` is the lowest id."""
+
+    @property
+    def lowest(self) -> int:
+        """The lowest id of its rules."""
+        ...
+
+    def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
+        """The lowest id below `bound` of a rule that holds, else `bound`: it bounds the search in the next node.
+
+        `deny` is the result for values that are unknown.
+        """
+        ...
+
+
 class LinearScan:
-    """A few rules, tried in order: the index node with which every search ends (see `lookups`)."""
+    """A few rules, tried in order: the node with which every search ends."""
 
     __slots__ = ("lowest", "rules")
 
@@ -101,10 +119,28 @@ class LinearScan:
         self.lowest = self.rules[0].id
 
     def first(self, inputs: Inputs, deny: bool, bound: int) -> int:
-        """The lowest id below `bound` of a rule that holds, else `bound`."""
+        """See `IndexNode`."""
         for rule in self.rules:
             if rule.id >= bound:
                 break
             if rule.holds(inputs, deny):
                 return rule.id
         return bound
+
+
+class RuleIndex:
+    """Rules of one action, in the order in which they are tried, and the `root` of their index (see `index`)."""
+
+    __slots__ = ("_root", "deny", "rules")
+
+    def __init__(self, rules: tuple[Rule, ...], root: IndexNode | None, *, deny: bool) -> None:
+        self.rules = rules
+        self.deny = deny
+        self._root = root
+
+    def first(self, inputs: Inputs) -> Rule | None:
+        """The first rule that holds. An unknown value counts as a match only for a DENY."""
+        if self._root is None:
+            return None
+        rule_id = self._root.first(inputs, self.deny, NO_RULE)
+        return None if rule_id == NO_RULE else self.rules[rule_id]

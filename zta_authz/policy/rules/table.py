@@ -6,23 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.pace import no_pause
-from zta_authz.policy.rules.index import build_index
-from zta_authz.policy.rules.lookups import NO_RULE
+from zta_authz.policy.rules.index import index_rules
 from zta_authz.policy.rules.require_authentication import AuthenticationClause
 from zta_authz.policy.rules.require_grant import GrantClause
 from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from zta_authz.errors import Reason
     from zta_authz.model.documents import Selector
     from zta_authz.model.options import Options, Workload
     from zta_authz.model.pace import Pause
     from zta_authz.policy.rules.clauses import Clause
-    from zta_authz.policy.rules.inputs import Inputs
-    from zta_authz.policy.rules.lookups import IndexNode
-    from zta_authz.policy.rules.rule import PolicyRef, Rule
+    from zta_authz.policy.rules.rule import PolicyRef, Rule, RuleIndex
 
 
 MAX_VIEWS: Final = 1024
@@ -38,30 +35,6 @@ class CompiledPolicy:
     rules: tuple[Rule, ...]
 
 
-def _numbered(rules: list[Rule], pause: Pause) -> Iterator[Rule]:
-    for number, rule in enumerate(rules):
-        pause()
-        yield replace(rule, id=number)
-
-
-class RuleIndex:
-    """Rules of one action, in the order in which they are tried."""
-
-    __slots__ = ("_root", "deny", "rules")
-
-    def __init__(self, rules: list[Rule], *, deny: bool, pause: Pause = no_pause) -> None:
-        self.rules = tuple(_numbered(rules, pause))
-        self.deny = deny
-        self._root: IndexNode | None = build_index(list(self.rules), pause)
-
-    def first(self, inputs: Inputs) -> Rule | None:
-        """The first rule that holds. An unknown value counts as a match only for a DENY."""
-        if self._root is None:
-            return None
-        rule_id = self._root.first(inputs, self.deny, NO_RULE)
-        return None if rule_id == NO_RULE else self.rules[rule_id]
-
-
 def _token_denials(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, RuleIndex]:
     """Index by reason the rules whose `tokenDenials` has it. Reasons with the same rules share an index."""
     answering = [rule for rule in rules if rule.response is not None and rule.response.token_denials]
@@ -71,7 +44,7 @@ def _token_denials(rules: tuple[Rule, ...], pause: Pause) -> Mapping[Reason, Rul
         chosen = [rule for rule in answering if rule.response and reason in rule.response.token_denials]
         key = tuple(rule.id for rule in chosen)
         if key not in indexes:
-            indexes[key] = RuleIndex(chosen, deny=True, pause=pause)
+            indexes[key] = index_rules(chosen, deny=True, pause=pause)
         index_by_reason[reason] = indexes[key]
     return index_by_reason
 
@@ -97,7 +70,7 @@ def _remediable(rules: tuple[Rule, ...], pause: Pause) -> RemediableRules | None
     removed = tuple(tuple(c for c in rule.clauses if isinstance(c, _REMEDIABLE)) for rule in chosen)
     kept = (tuple(c for c in rule.clauses if not isinstance(c, _REMEDIABLE)) for rule in chosen)
     others = [replace(rule, clauses=clauses) for rule, clauses in zip(chosen, kept, strict=True)]
-    return RemediableRules(RuleIndex(others, deny=False, pause=pause), removed)
+    return RemediableRules(index_rules(others, deny=False, pause=pause), removed)
 
 
 class WorkloadView:
@@ -113,7 +86,7 @@ class WorkloadView:
     def __init__(self, policies: list[CompiledPolicy], pause: Pause = no_pause) -> None:
         def index(action: str, dry_run: bool) -> RuleIndex:
             chosen = [p for p in policies if p.ref.action == action and p.ref.dry_run is dry_run]
-            return RuleIndex([rule for p in chosen for rule in p.rules], deny=action == "DENY", pause=pause)
+            return index_rules([rule for p in chosen for rule in p.rules], deny=action == "DENY", pause=pause)
 
         self.deny = index("DENY", False)
         self.allow = index("ALLOW", False)

@@ -16,11 +16,10 @@ from zta_authz.policy.rules.lookups import (
     SharedClauseNode,
     ValueLookup,
 )
-from zta_authz.policy.rules.rule import LinearScan, Rule
+from zta_authz.policy.rules.rule import LinearScan, Rule, RuleIndex
 
 if TYPE_CHECKING:
     from zta_authz.model.request import RequestAttributes
-    from zta_authz.policy.rules.table import RuleIndex
 
 COUNT = 40
 
