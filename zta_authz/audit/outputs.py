@@ -54,11 +54,12 @@ class Output(Protocol):
 
 
 class WriteFailure:
-    """The reason why an output can't write, readable by other threads; "" if it can."""
+    """The reason why an output can't write, readable by other threads; "" if it can. `output` names it in the log."""
 
-    __slots__ = ("reason",)
+    __slots__ = ("output", "reason")
 
-    def __init__(self) -> None:
+    def __init__(self, output: str = "the decision log") -> None:
+        self.output = output
         self.reason = ""
 
 
@@ -116,7 +117,7 @@ def until_done(step: Callable[[], bool], failure: WriteFailure) -> None:
             failure.reason = ""
         except OSError as error:
             if not failure.reason:
-                _LOG.error("the decision log can't be written: %s", error.strerror)
+                _LOG.error("%s can't be written: %s", failure.output, error.strerror)
             failure.reason = error.strerror or type(error).__name__
             threading.Event().wait(_RETRY_SECONDS)
     failure.reason = ""

@@ -1,4 +1,4 @@
-"""The decision log as tamper-evident files: one hash chain runs through all of them.
+"""A log as tamper-evident files: one hash chain runs through all of them. The decision log and the access log use it.
 
 A log has an ID, which events and checkpoints repeat, so that files of different logs can be distinguished. PATH is the
 current segment. A finished segment ends in a seal and is renamed to PATH.00000001 and so on. Written data is never
@@ -73,7 +73,7 @@ class SegmentedLog:
         """Continue or create the log at `path`. Raises OSError if that is impossible."""
         self.lost = 0
         self.held_since: float | None = None
-        self._write_failure, self._flush_failure = WriteFailure(), WriteFailure()
+        self._write_failure, self._flush_failure = WriteFailure(f"the log {Path(path).name}"), WriteFailure()
         self._path = Path(path)
         self._max_bytes, self._max_files = max_bytes, max_files
         self._flush_seconds = flush_seconds
@@ -103,6 +103,10 @@ class SegmentedLog:
         self._append(lines)
         if self._size >= self._max_bytes:
             self._rotate()
+
+    def sync(self) -> bool:
+        """Write everything to the disk now. Return False if that failed."""
+        return self._flush()
 
     def seconds_until_due(self) -> float | None:
         """Return the seconds until a flush or checkpoint is due."""
@@ -155,7 +159,7 @@ class SegmentedLog:
         self._segment, self._lines = self._read_segment_number()
         torn: dict[str, str | int | None] = {}
         if tail.torn:
-            _LOG.warning("the decision log ends in a torn line of %d bytes", len(tail.torn))
+            _LOG.warning("the log %s ends in a torn line of %d bytes", self._path.name, len(tail.torn))
             torn = {"torn_bytes": len(tail.torn), "torn_sha256": digest(tail.torn)}
             self._write(b"\n")
         self._append([self._event(Event.RESUME, **torn)])
@@ -166,20 +170,21 @@ class SegmentedLog:
         if last is None:
             return
         if last.log != self._log and last.log:
-            _LOG.error("the newest checkpoint belongs to another decision log: was the log replaced?")
+            _LOG.error("the newest checkpoint belongs to another log than %s: was it replaced?", self._path.name)
         elif last.seq > self._position.seq:
-            _LOG.error("the decision log ends before record %d, which a checkpoint covers: it was cut", last.seq)
+            name = self._path.name
+            _LOG.error("the log %s ends before record %d, which a checkpoint covers: it was cut", name, last.seq)
         if last.log == self._log:
             self._first = max(last.first_segment, 1)
 
     def _open_empty_file(self, tail: _Tail) -> None:
         """Write the opening line of the first segment, or of the one after the newest finished segment."""
         if not tail.torn.startswith(_BEGINNING[: len(tail.torn)]):
-            raise LogFileError("it contains something other than a decision log; move it away")
+            raise LogFileError("it contains something other than a log of zta-authz; move it away")
         if tail.torn:  # not even the opening line is complete, so nothing was recorded here
             os.ftruncate(self._descriptor, 0)
             self._size = 0
-        finished = _finished(self._path)
+        finished = finished_segments(self._path)
         if finished:
             newest = os.open(finished[-1], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -187,7 +192,7 @@ class SegmentedLog:
             finally:
                 os.close(newest)
             if last.link is None:
-                raise LogFileError(f"`{finished[-1].name}` is not a segment of a decision log")
+                raise LogFileError(f"`{finished[-1].name}` is not a segment of a log")
             self._set_position(last)
             self._log = _log_id(finished[-1])
         self._open_event(int(finished[-1].suffix[1:]) if finished else 0)
@@ -201,7 +206,7 @@ class SegmentedLog:
         with self._path.open("rb") as file:
             first = read_link(file.readline(_TAIL_BYTES).rstrip(b"\n"))
             if first is None or first.event != Event.OPEN:
-                raise LogFileError("it does not start like a segment of a decision log; move it away")
+                raise LogFileError("it does not start like a segment of a log; move it away")
         self._log = first.log
         return first.segment, self._position.seq - first.seq + 1
 
@@ -268,11 +273,11 @@ class SegmentedLog:
         self._first = newest + 1
         if self._checkpoints is not None:
             self._sign()
-        for file in [file for file in _finished(self._path) if int(file.suffix[1:]) <= newest]:
+        for file in [file for file in finished_segments(self._path) if int(file.suffix[1:]) <= newest]:
             try:
                 file.unlink()
             except OSError as error:
-                _LOG.error("an old decision log can't be removed: %s", error.strerror)
+                _LOG.error("the old log %s can't be removed: %s", file.name, error.strerror)
 
     def _finished_name(self, segment: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{segment:0{_SEGMENT_DIGITS}}")
@@ -284,7 +289,7 @@ class SegmentedLog:
             os.fsync(self._descriptor)
         except OSError as error:
             self._flush_failure.reason = error.strerror or type(error).__name__
-            _LOG.error("the decision log can't be flushed: %s", error.strerror)
+            _LOG.error("the log %s can't be flushed: %s", self._path.name, error.strerror)
             self._flush_due = time.monotonic() + self._flush_seconds
             return False
         self._flush_failure.reason = ""
@@ -311,7 +316,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LogFileError("another process writes this decision log") from None
+        raise LogFileError("another process writes this log") from None
     return descriptor
 
 
@@ -332,7 +337,7 @@ def _read_tail(descriptor: int) -> _Tail:
     line = whole.rpartition(b"\n")[2]
     link = read_link(line)
     if link is None:
-        raise LogFileError("its last line is not a record of a decision log; verify it, then move it away")
+        raise LogFileError("its last line is not a line of a log; verify it, then move it away")
     return _Tail(link, digest(line), torn)
 
 
@@ -351,7 +356,7 @@ def _log_id(path: Path) -> str:
     return "" if first is None else first.log
 
 
-def _finished(path: Path) -> list[Path]:
+def finished_segments(path: Path) -> list[Path]:
     """List the finished segments of a path, oldest first."""
     pattern = re.compile(rf"{re.escape(path.name)}\.\d{{{_SEGMENT_DIGITS}}}", re.ASCII)
     return sorted(file for file in path.parent.iterdir() if pattern.fullmatch(file.name))
@@ -366,4 +371,4 @@ def _sync_directory(directory: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        _LOG.error("the decision log's directory can't be flushed: %s", error.strerror)
+        _LOG.error("the log's directory can't be flushed: %s", error.strerror)

@@ -295,7 +295,7 @@ def test_a_failing_write_is_retried_and_logged_once(
         sink.close()
     assert [item["verdict"] for item in decisions(path)] == ["allow"]
     assert [entry.getMessage() for entry in caplog.records] == [
-        "the decision log can't be written: No space left on device"
+        "the log decisions.jsonl can't be written: No space left on device"
     ]
 
 

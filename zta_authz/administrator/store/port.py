@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from zta_authz.errors import ZtaError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
 MAX_KEY_CHARACTERS: Final = 512
 MAX_VALUE_BYTES: Final = 256 * 1024
@@ -67,7 +67,14 @@ class StoreForgot(StoreError):
 
 
 class Forgotten(StoreError):
-    """The stream no longer has the commit after the given revision. Read the items instead."""
+    """The stream no longer has the commit after the given revision. Read the items instead.
+
+    `first` is the oldest commit that it still has, or the next one.
+    """
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the stream begins with commit {first}")
+        self.first = first
 
 
 class WindowClosed(StoreError):
@@ -188,10 +195,11 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, revision: int = -1) -> AsyncIterator[int]:
+    def watch(self, revision: int = -1) -> AsyncGenerator[int, None]:
         """Yield the newest revision as soon as it is greater than `revision`, then each time that it has grown.
 
-        Revisions may be skipped. Raises the same errors as `head`; call it again to go on.
+        Revisions may be skipped. Raises the same errors as `head`; call it again to go on. Close it when you stop
+        early (`contextlib.aclosing`).
         """
         ...
 

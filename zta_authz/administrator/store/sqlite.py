@@ -35,7 +35,7 @@ from zta_authz.administrator.store.port import (
 from zta_authz.administrator.store.sqlite_schema import connect, create_file, new_epoch, prepare, roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from zta_authz.administrator.store.port import Change, Commit, Versioned, Window
 
@@ -126,7 +126,7 @@ class SqliteStore:
         check_limit(limit, revision)
         return await self._read(lambda connection, newest: rows.read_commits(connection, revision, newest, limit))
 
-    async def watch(self, revision: int = -1) -> AsyncIterator[int]:
+    async def watch(self, revision: int = -1) -> AsyncGenerator[int, None]:
         """See `Store`."""
         while True:
             changed = self._changed

@@ -146,14 +146,14 @@ def read_commits(connection: sqlite3.Connection, revision: int, newest: int, lim
     )
     for number, made, entry, found in rows:
         if number != revision + 1 + len(commits):
-            raise Forgotten(f"the stream begins with commit {number}")
+            raise Forgotten(number)
         verify("a commit", (number, made, entry), found)
         commits.append(decode_entry(number, made, entry))
         size += len(entry)
         if size > PAGE_BYTES:
             break
     if not commits and revision < newest:
-        raise Forgotten("the stream is empty")
+        raise Forgotten(newest + 1)
     return commits
 
 
