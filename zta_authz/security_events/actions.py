@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.documents import Revoked
 from zta_authz.model.signal_documents import CHANGE_TYPES, STREAM_KINDS, EventKind, RiskLevel, SignalAction
 from zta_authz.security_events.set_verifier import invalid_set
-from zta_authz.security_events.subjects import Target, match_subject
+from zta_authz.security_events.subjects import match_subject
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MAX_LEVEL_CHARACTERS: Final = 256
 """The maximum length of an assurance level and of its namespace."""
 FOR_EVER: Final = float("inf")
-_WHOLE: Final = frozenset((Target.SESSION, Target.TOKEN))
+_WHOLE: Final = frozenset((Revoked.SESSION, Revoked.TOKEN))
 """What never comes back after its end, so that the time of issue does not matter."""
 
 
@@ -58,7 +59,7 @@ class SignalKind(StrEnum):
 
     RISK = "risk"  # a `RiskLevel`
     ASSURANCE = "assurance"  # the namespace, `/` and the level
-    DEVICE = "device"  # `compliant` or `not-compliant`
+    COMPLIANCE = "compliance"  # `compliant` or `not-compliant`
 
 
 class Compliance(StrEnum):
@@ -152,7 +153,7 @@ def plan_changes(
 
 
 def _bounded(changes: tuple[Change, ...], source: SignalSource, recent_subjects: int) -> Plan:
-    if any(change.subject.what is Target.EVERYONE for change in changes):
+    if any(change.subject.what is Revoked.ISSUER for change in changes):
         return Plan(Outcome.HELD, Why.TENANT_WIDE, changes)
     plan = Plan(Outcome.ACCEPTED, changes=changes)
     if recent_subjects + plan.subjects > source.max_subjects:
@@ -207,7 +208,7 @@ def _device_signal(event: SecurityEvent) -> tuple[SignalKind, str]:
     status = event.values.get("current_status")
     if status not in tuple(Compliance):
         raise invalid_set(f"`current_status` is not one of {', '.join(Compliance)}")
-    return SignalKind.DEVICE, Compliance(status)
+    return SignalKind.COMPLIANCE, Compliance(status)
 
 
 _SIGNALS: Final = {SignalAction.TRUST: _trust_signal, SignalAction.DEVICE: _device_signal}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.model.documents import Revoked
 from zta_authz.model.signal_documents import EventKind, OpaqueAs
 from zta_authz.model.spiffe import SCHEME, SpiffeId
 from zta_authz.security_events.subject_ids import IdFormat
@@ -29,23 +30,11 @@ _SESSION_KINDS: Final = frozenset(
 _ASCII_LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
 
-class Target(StrEnum):
-    """What a change is about."""
-
-    SUBJECT = "subject"  # tokens of `issuer` with this `sub`
-    SESSION = "session"  # tokens of `issuer` with this session identifier
-    TOKEN = "token"  # noqa: S105 - the token of `issuer` with this `jti`
-    EMAIL = "email"  # tokens of `issuer` with this verified email address
-    DEVICE = "device"  # the device that the inventory `issuer` (`namespace/name`) knows by this identifier
-    SPIFFE_ID = "spiffe id"  # the workload with this SPIFFE ID
-    EVERYONE = "everyone"  # all tokens of `issuer`
-
-
 @dataclass(frozen=True, slots=True)
 class SubjectKey:
-    """One subject that decisions can be compared with. `issuer` and `value` are "" where `what` has none."""
+    """One subject that decisions can be compared with, named as a revocation names it."""
 
-    what: Target
+    what: Revoked
     issuer: str = ""
     value: str = ""
 
@@ -156,32 +145,32 @@ def _user(identifier: SubjectId, source: SignalSource) -> _Keys | None:
     mapping = source.subjects
     match identifier.format:
         case IdFormat.ISS_SUB:
-            return _of_issuers(Target.SUBJECT, _issuers(identifier.issuer, source), identifier.value)
+            return _of_issuers(Revoked.SUBJECT, _issuers(identifier.issuer, source), identifier.value)
         case IdFormat.EMAIL if mapping.email_claim:
-            return _of_issuers(Target.EMAIL, mapping.token_issuers, normal_email(identifier.value))
+            return _of_issuers(Revoked.EMAIL, mapping.token_issuers, normal_email(identifier.value))
         case IdFormat.OPAQUE if mapping.opaque is OpaqueAs.SUBJECT:
-            return _of_issuers(Target.SUBJECT, mapping.token_issuers, identifier.value)
+            return _of_issuers(Revoked.SUBJECT, mapping.token_issuers, identifier.value)
         case IdFormat.URI if mapping.spiffe_ids and identifier.value.startswith(SCHEME):
-            return (SubjectKey(Target.SPIFFE_ID, value=identifier.value),) if _is_spiffe_id(identifier.value) else ()
+            return (SubjectKey(Revoked.SPIFFE_ID, value=identifier.value),) if _is_spiffe_id(identifier.value) else ()
     return None
 
 
 def _session(identifier: SubjectId, source: SignalSource) -> _Keys | None:
     mapping = source.subjects
     if identifier.format is IdFormat.JWT_ID:
-        return _of_issuers(Target.TOKEN, _issuers(identifier.issuer, source), identifier.value)
+        return _of_issuers(Revoked.TOKEN, _issuers(identifier.issuer, source), identifier.value)
     if identifier.format is not IdFormat.OPAQUE:
         return None
     if identifier.value == ALL_SESSIONS:
         return ()
-    return _of_issuers(Target.SESSION, mapping.token_issuers, identifier.value) if mapping.session_claim else None
+    return _of_issuers(Revoked.SESSION, mapping.token_issuers, identifier.value) if mapping.session_claim else None
 
 
 def _device(identifier: SubjectId, source: SignalSource) -> _Keys | None:
     inventory = source.subjects.device_inventory
     if not inventory or identifier.format not in (IdFormat.OPAQUE, IdFormat.ISS_SUB):
         return None
-    return (SubjectKey(Target.DEVICE, inventory, identifier.value),)
+    return (SubjectKey(Revoked.DEVICE, inventory, identifier.value),)
 
 
 def _tenant(identifier: SubjectId, source: SignalSource) -> _Keys | None:
@@ -189,7 +178,7 @@ def _tenant(identifier: SubjectId, source: SignalSource) -> _Keys | None:
         return None
     if identifier.value != source.tenant:
         return ()
-    return tuple(SubjectKey(Target.EVERYONE, issuer) for issuer in source.subjects.token_issuers)
+    return tuple(SubjectKey(Revoked.ISSUER, value=issuer) for issuer in source.subjects.token_issuers)
 
 
 _EVALUATORS: Final = {"user": _user, "session": _session, "device": _device, "tenant": _tenant}
@@ -206,7 +195,7 @@ def _issuers(named: str, source: SignalSource) -> tuple[str, ...]:
     return source.subjects.token_issuers if named == source.issuer else ()
 
 
-def _of_issuers(what: Target, issuers: tuple[str, ...], value: str) -> _Keys:
+def _of_issuers(what: Revoked, issuers: tuple[str, ...], value: str) -> _Keys:
     return tuple(SubjectKey(what, issuer, value) for issuer in issuers)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.pki import NOW
 from tests.support.security_events import ALICE, IDP, KEYS, SESSION_REVOKED, event, signed, source, verified
+from zta_authz.model.documents import Revoked
 from zta_authz.model.signal_documents import CAEP, EVENT_KINDS, RISC, SSF, EventKind, SignalAction
 from zta_authz.security_events.actions import (
     FOR_EVER,
@@ -21,10 +22,10 @@ from zta_authz.security_events.actions import (
     plan_changes,
 )  # fmt: skip
 from zta_authz.security_events.set_verifier import SetError, SetErrorCode, verify_set
-from zta_authz.security_events.subjects import SubjectKey, Target
+from zta_authz.security_events.subjects import SubjectKey
 
 DAY = 86400.0
-ALICE_KEY = SubjectKey(Target.SUBJECT, IDP, "alice")
+ALICE_KEY = SubjectKey(Revoked.SUBJECT, IDP, "alice")
 SESSION = {"format": "opaque", "id": "s-1"}
 LAPTOP = {"format": "opaque", "id": "laptop"}
 TENANT = {"format": "complex", "tenant": {"format": "opaque", "id": "t-1"}}
@@ -123,7 +124,9 @@ def test_a_level_becomes_a_signal(kind: str, values: dict[str, Any], signal: Sig
 def test_the_compliance_of_a_device_becomes_a_signal(status: str) -> None:
     subjects = {"subjects": {"device_inventory": "shop/fleet"}}
     [change] = plan(DEVICE, LAPTOP, current_status=status, source_=subjects).changes
-    assert change == SetSignal(SubjectKey(Target.DEVICE, "shop/fleet", "laptop"), SignalKind.DEVICE, status, HAPPENED)
+    assert change == SetSignal(
+        SubjectKey(Revoked.DEVICE, "shop/fleet", "laptop"), SignalKind.COMPLIANCE, status, HAPPENED
+    )
 
 
 def test_what_restores_trust_never_counts_for_more_than_its_subject() -> None:
@@ -175,7 +178,7 @@ def test_an_event_with_a_critical_member_that_cannot_be_evaluated_is_discarded()
 def test_an_event_for_a_whole_tenant_is_held_with_what_it_would_do() -> None:
     held = plan(SESSION_REVOKED, TENANT, source_={"tenant": "t-1"})
     assert (held.outcome, held.why) == (Outcome.HELD, Why.TENANT_WIDE)
-    assert held.changes == (AddRevocation(SubjectKey(Target.EVERYONE, IDP), CUT_OFF.before, CUT_OFF.until),)
+    assert held.changes == (AddRevocation(SubjectKey(Revoked.ISSUER, "", IDP), CUT_OFF.before, CUT_OFF.until),)
     assert plan(SESSION_REVOKED, TENANT).why is Why.UNKNOWN_SUBJECT
 
 
@@ -217,9 +220,9 @@ CATALOG = {"format": "catalog_item", "catalog_id": "c0384/winter/2354122"}
 TOKEN_ID = {"format": "jwt_id", "iss": ISSUER, "jti": "f61t6e20zdo3px56gepu8rzlsp4c1dpc0fx7"}
 SAML = {"format": "saml_assertion_id", "issuer": ISSUER, "assertion_id": "_a75adf55-01d7-dbd8372ebdfc"}
 AT = {"event_timestamp": 1615304991}
-KEY_OF_JANE = (Target.SUBJECT, ISSUER, "jane.smith@example.com")
-KEY_OF_DEVICE = (Target.DEVICE, "shop/fleet", "e9297990-14d2-42ec-a4a9-4036db86509a")
-KEY_OF_JOHN = (Target.EMAIL, ISSUER, "john.doe@example.com")
+KEY_OF_JANE = (Revoked.SUBJECT, ISSUER, "jane.smith@example.com")
+KEY_OF_DEVICE = (Revoked.DEVICE, "shop/fleet", "e9297990-14d2-42ec-a4a9-4036db86509a")
+KEY_OF_JOHN = (Revoked.EMAIL, ISSUER, "john.doe@example.com")
 REASONS = {"initiating_entity": "policy", "reason_admin": {"en": "Policy Violation: C076E82F"}, "reason_user": {"it": "Non sei più connesso."}}  # fmt: skip
 
 
@@ -229,11 +232,11 @@ def of(**members: Any) -> dict[str, Any]:
 
 EXAMPLES = [
     # CAEP 1.0
-    (CAEP + "session-revoked", SESSION_ID, AT, (Target.SESSION, ISSUER, SESSION_ID["id"])),
-    (CAEP + "session-revoked", of(session=SESSION_ID, user=JANE, tenant=TENANT_ID), AT | REASONS, (Target.SESSION, ISSUER, SESSION_ID["id"])),
+    (CAEP + "session-revoked", SESSION_ID, AT, (Revoked.SESSION, ISSUER, SESSION_ID["id"])),
+    (CAEP + "session-revoked", of(session=SESSION_ID, user=JANE, tenant=TENANT_ID), AT | REASONS, (Revoked.SESSION, ISSUER, SESSION_ID["id"])),
     (CAEP + "session-revoked", of(user=JANE, device=DEVICE_ID, tenant=TENANT_ID), AT | REASONS, KEY_OF_JANE),
-    (CAEP + "token-claims-change", TOKEN_ID, AT | {"claims": {"role": "ro-admin"}}, (Target.TOKEN, ISSUER, TOKEN_ID["jti"])),
-    (CAEP + "token-claims-change", TOKEN_ID, AT | REASONS | {"claims": {"trusted_network": False}}, (Target.TOKEN, ISSUER, TOKEN_ID["jti"])),
+    (CAEP + "token-claims-change", TOKEN_ID, AT | {"claims": {"role": "ro-admin"}}, (Revoked.TOKEN, ISSUER, TOKEN_ID["jti"])),
+    (CAEP + "token-claims-change", TOKEN_ID, AT | REASONS | {"claims": {"trusted_network": False}}, (Revoked.TOKEN, ISSUER, TOKEN_ID["jti"])),
     (CAEP + "token-claims-change", SAML, AT | {"claims": {"role": "ro-admin"}}, Why.UNKNOWN_SUBJECT),
     (CAEP + "credential-change", JANE, AT | {"credential_type": "fido2-roaming", "change_type": "create"}, Why.NOT_MAPPED),
     (CAEP + "assurance-level-change", JANE, AT | {"namespace": "NIST-AAL", "current_level": "nist-aal2", "previous_level": "nist-aal1", "change_direction": "increase"}, KEY_OF_JANE),

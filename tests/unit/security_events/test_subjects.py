@@ -7,22 +7,23 @@ from typing import Any
 import pytest
 
 from tests.support.security_events import ALICE, IDP, SESSION_REVOKED, event, source
+from zta_authz.model.documents import Revoked
 from zta_authz.model.signal_documents import CAEP, RISC, OpaqueAs
-from zta_authz.security_events.subjects import SubjectKey, SubjectMatch, Target, Unmatched, match_subject
+from zta_authz.security_events.subjects import SubjectKey, SubjectMatch, Unmatched, match_subject
 
 SHOP = "https://idp.example.com/oauth2/shop"
 OTHER = "https://other.example/"
 RISK = CAEP + "risk-level-change"
 COMPLIANCE = CAEP + "device-compliance-change"
-ALICE_KEY = SubjectKey(Target.SUBJECT, IDP, "alice")
+ALICE_KEY = SubjectKey(Revoked.SUBJECT, IDP, "alice")
 SID = {"format": "opaque", "id": "s-1"}
-SESSION_KEY = SubjectKey(Target.SESSION, IDP, "s-1")
+SESSION_KEY = SubjectKey(Revoked.SESSION, IDP, "s-1")
 LAPTOP = {"format": "opaque", "id": "laptop"}
-LAPTOP_KEY = SubjectKey(Target.DEVICE, "shop/fleet", "laptop")
+LAPTOP_KEY = SubjectKey(Revoked.DEVICE, "shop/fleet", "laptop")
 EMAIL = {"format": "email", "email": "Alice@Example.com"}
-EMAIL_KEY = SubjectKey(Target.EMAIL, IDP, "alice@example.com")
+EMAIL_KEY = SubjectKey(Revoked.EMAIL, IDP, "alice@example.com")
 TENANT = {"format": "opaque", "id": "t-1"}
-EVERYONE = SubjectKey(Target.EVERYONE, IDP)
+EVERYONE = SubjectKey(Revoked.ISSUER, "", IDP)
 GROUP = {"format": "opaque", "id": "admins"}
 FRONTEND = {"format": "uri", "uri": "spiffe://cluster.local/ns/shop/sa/web"}
 ALL: dict[str, Any] = {"email_claim": "email", "device_inventory": "shop/fleet"}
@@ -47,8 +48,8 @@ def test_a_user_joins_to_the_tokens_of_its_issuer() -> None:
 
 def test_the_transmitters_own_issuer_stands_for_every_issuer_of_its_tokens() -> None:
     subjects = {"token_issuers": (SHOP, SHOP + "2")}
-    assert keys(ALICE, subjects=subjects) == tuple(SubjectKey(Target.SUBJECT, i, "alice") for i in (SHOP, SHOP + "2"))
-    assert keys(ALICE | {"iss": SHOP}, subjects=subjects) == (SubjectKey(Target.SUBJECT, SHOP, "alice"),)
+    assert keys(ALICE, subjects=subjects) == tuple(SubjectKey(Revoked.SUBJECT, i, "alice") for i in (SHOP, SHOP + "2"))
+    assert keys(ALICE | {"iss": SHOP}, subjects=subjects) == (SubjectKey(Revoked.SUBJECT, SHOP, "alice"),)
 
 
 def test_a_transmitter_does_not_speak_for_the_users_of_another_issuer() -> None:
@@ -90,11 +91,11 @@ def test_an_opaque_subject_is_a_session_for_session_events_and_otherwise_what_th
     assert match(SID, disabled).unmatched is Unmatched.UNKNOWN_SUBJECT
     assert keys(SID, disabled, subjects={"opaque": OpaqueAs.SESSION}) == (SESSION_KEY,)
     for kind in (disabled, SESSION_REVOKED):
-        assert keys(SID, kind, subjects={"opaque": OpaqueAs.SUBJECT}) == (SubjectKey(Target.SUBJECT, IDP, "s-1"),)
+        assert keys(SID, kind, subjects={"opaque": OpaqueAs.SUBJECT}) == (SubjectKey(Revoked.SUBJECT, IDP, "s-1"),)
 
 
 def test_a_jwt_id_is_one_token() -> None:
-    assert keys({"format": "jwt_id", "iss": IDP, "jti": "j"}) == (SubjectKey(Target.TOKEN, IDP, "j"),)
+    assert keys({"format": "jwt_id", "iss": IDP, "jti": "j"}) == (SubjectKey(Revoked.TOKEN, IDP, "j"),)
 
 
 def test_a_device_joins_only_where_the_document_names_an_inventory() -> None:
@@ -154,7 +155,7 @@ def test_aliases_are_alternatives_for_one_principal() -> None:
 def test_a_workload_joins_only_where_the_document_lets_the_source_name_it() -> None:
     assert match(FRONTEND).unmatched is Unmatched.UNKNOWN_SUBJECT
     subjects = {"spiffe_ids": True}
-    assert keys(FRONTEND, subjects=subjects) == (SubjectKey(Target.SPIFFE_ID, "", FRONTEND["uri"]),)
+    assert keys(FRONTEND, subjects=subjects) == (SubjectKey(Revoked.SPIFFE_ID, "", FRONTEND["uri"]),)
     for text in ("spiffe://cluster.local/../x", "https://example.com", "spiffe://"):
         assert match({"format": "uri", "uri": text}, subjects=subjects).unmatched is Unmatched.UNKNOWN_SUBJECT
 
