@@ -18,6 +18,8 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/administrator/signals/changes.py": "tests/unit/administrator/signals/test_intake.py",
+    "zta_authz/administrator/view_items.py": "tests/unit/administrator/signals/test_intake.py",
     "zta_authz/model/signal_documents.py": "tests/unit/security_events/test_actions.py",
     "zta_authz/model/access.py": "tests/unit/policy/rules/test_require_grant.py",
     "zta_authz/policy/documents/access_entitlement.py": "tests/unit/policy/rules/test_require_grant.py",

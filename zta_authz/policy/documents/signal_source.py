@@ -32,6 +32,7 @@ _SPEC_FIELDS: Final = (
 )  # fmt: skip
 _SUBJECT_FIELDS: Final = ("iss_sub", "email", "session", "device", "opaque", "spiffeId")
 _ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _CLAIM: Final = re.compile(r"[!-~]{1,256}")
 _EVENTS: Final = {str(kind): kind for kind in DEFAULT_ACTIONS}
 """The events that `act` may name: those that do something unless they are ignored."""
@@ -58,6 +59,9 @@ def read_signal_source(header: DocumentHeader, documents: DocumentSet, warnings:
     delivery = Delivery(word(reader, spec, "delivery", Delivery, Delivery.POLL))
     _check_stream(reader, spec, issuer or "", delivery)
     actions, change_types = _actions(reader, spec)
+    for part in (header.name, header.namespace):
+        if not _NAME.fullmatch(part):
+            reader.fault(header.document, f"`{part[:80]}` is not a Kubernetes name", "use a-z, 0-9, `-` and `.`")
     if node is None or issuer is None:
         return
     for earlier in documents.signal_sources:

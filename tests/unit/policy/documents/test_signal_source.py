@@ -110,6 +110,11 @@ def test_what_cannot_be_meant_is_a_fault(spec: str, message: str) -> None:
     assert message in "\n".join(faults(HEAD + spec, FLEET))
 
 
+def test_a_name_that_kubernetes_would_refuse_is_a_fault() -> None:
+    for name in ("my idp", "Idp", "a" * 254, "ïdp"):
+        assert "is not a Kubernetes name" in "\n".join(faults(HEAD.replace("name: idp", f"name: '{name}'") + GOOD))
+
+
 def test_two_sources_for_one_issuer_are_a_fault() -> None:
     [fault] = faults(HEAD + GOOD, HEAD.replace("idp", "again") + GOOD)
     assert fault.startswith("b.yaml:5:11: SignalSource `istio-system/idp` is for the same issuer")
