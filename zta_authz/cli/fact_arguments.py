@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ASSUMED: Final = "assumed"
 """The source of facts that a file assumes."""
-_NETWORK: Final = {"country": str, "asn": int, "anonymous": bool, "reputation": int, "corporate": bool}
+NETWORK_FACTS: Final = {"country": str, "asn": int, "anonymous": bool, "reputation": int, "corporate": bool}
 _KINDS: Final = ("network", "device", "trust")
 _UNKNOWN: Final = {str(state): state for state in Unknown}
 FACT_HINT: Final = (
@@ -104,7 +104,7 @@ def with_facts(base: AssumedFacts | None, more: AssumedFacts | None) -> AssumedF
         return base or more
     network, device = base.network, base.device
     if more.network is not None:
-        given = {name: fact for name in _NETWORK if (fact := getattr(more.network, name)) is not ABSENT}
+        given = {name: fact for name in NETWORK_FACTS if (fact := getattr(more.network, name)) is not ABSENT}
         network = replace(network or NetworkFacts(), **given)
     if more.device is not None:
         fields = {**((device and device.fields) or {}), **(more.device.fields or {})}
@@ -120,12 +120,12 @@ def _short_name(name: str) -> str:
 
 
 def _network(reader: Reader, node: Node) -> NetworkFacts | None:
-    mapping = reader.mapping(node, "facts.network", tuple(_NETWORK))
+    mapping = reader.mapping(node, "facts.network", tuple(NETWORK_FACTS))
     if mapping is None:
         return None
     facts = {name: _fact(reader, value, f"facts.network.{name}") for name, (_, value) in mapping.entries.items()}
     for name, fact in facts.items():
-        expected = _NETWORK.get(name)
+        expected = NETWORK_FACTS.get(name)
         if expected is not None and fact.unknown is None and type(fact.value) is not expected:
             words = {str: "a text", int: "a number", bool: "`true` or `false`"}[expected]
             value = mapping.get(name)
@@ -136,7 +136,7 @@ def _network(reader: Reader, node: Node) -> NetworkFacts | None:
     reputation_node, score = mapping.get("reputation"), facts.get("reputation", ABSENT).value
     if reputation_node is not None and isinstance(score, int) and not 0 <= score <= 100:
         reader.fault(reputation_node, "`facts.network.reputation` is not from 0 to 100", "correct the value")
-    country, asn, anonymous, reputation, corporate = (facts.get(name, ABSENT) for name in _NETWORK)
+    country, asn, anonymous, reputation, corporate = (facts.get(name, ABSENT) for name in NETWORK_FACTS)
     return NetworkFacts(country, asn, anonymous, reputation, corporate)
 
 

@@ -33,8 +33,8 @@ FIELDS: Final = (
     "claims", "facts", "caller", "destinationPrincipal", "contextExtensions", "metadata",
 )  # fmt: skip
 _TEXTS: Final = {"method": "GET", "path": "/", "host": "", "scheme": "", "sni": "", "destinationPrincipal": ""}
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
-_TIME_CLAIMS: Final = ("iat", "nbf", "exp")
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
+TIME_CLAIMS: Final = ("iat", "nbf", "exp")
 _PEM: Final = "-----BEGIN "
 _TOO_LARGE: Final = 1 << 1023
 _MAX_PEM_BYTES: Final = 64 * 1024
@@ -166,7 +166,7 @@ def _headers(reader: Reader, fields: MappingNode) -> dict[str, tuple[str, ...]]:
         reader.fault(node, f"`headers` is {with_article(node.kind)} instead of a mapping", "write `name: value`")
         return headers
     for name, (key, value) in node.entries.items():
-        if not _HEADER_NAME.fullmatch(name):
+        if not HEADER_NAME.fullmatch(name):
             hint = "write it as `method`, `path`, `host` or `scheme`" if name.startswith(":") else "correct the name"
             reader.fault(key, f"`{name}` is not a valid header name", hint)
             continue
@@ -202,13 +202,13 @@ def _claims(reader: Reader, fields: MappingNode) -> dict[str, Any] | None:
         if value is not None:
             reader.string(value, f"claims.{name}", empty=True)
     plain: dict[str, Any] = to_plain(node)
-    for name in _TIME_CLAIMS:
+    for name in TIME_CLAIMS:
         value = plain.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MAX_TIME:
             hint = "write seconds since the epoch; a token with this value would be refused"
             reader.fault(node.get(name) or node, f"`claims.{name}` is not a time", hint)
     for name, value in plain.items():
-        if name not in _TIME_CLAIMS and not _is_json(value):
+        if name not in TIME_CLAIMS and not _is_json(value):
             hint = "write a number in the range of a double; a token with this value would be refused"
             reader.fault(node.get(name) or node, f"`claims.{name}` has a number that is not valid in a token", hint)
     audience = plain.get("aud", "")

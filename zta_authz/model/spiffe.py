@@ -16,7 +16,7 @@ from dataclasses import dataclass
 MAX_SPIFFE_ID_BYTES = 2048
 SCHEME = "spiffe://"
 
-_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")
 
 
@@ -29,7 +29,7 @@ class TrustDomain:
     @classmethod
     def parse(cls, text: str) -> TrustDomain:
         """Parse a trust domain name without scheme or path. Raises ValueError with what is wrong."""
-        if not _TRUST_DOMAIN.fullmatch(text):
+        if not TRUST_DOMAIN.fullmatch(text):
             raise ValueError("a trust domain is 1 to 255 characters of a-z, 0-9, `.`, `-` and `_`, in lower case")
         return cls(text)
 

@@ -31,6 +31,7 @@ def script(capsys: pytest.CaptureFixture[str], shell: str) -> str:
         ("check --semantics ", ["strict", "istio"]),
         ("check -o j", ["json"]),
         ("envoy-config --client-certificates ", ["required", "optional"]),
+        ("schema Iss", ["IssuerPolicy"]),
         ("completion ", ["bash", "fish", "zsh"]),
         ("check pol", ["policies.yaml"]),
         ("serve --wor", []),

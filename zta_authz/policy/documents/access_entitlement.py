@@ -26,6 +26,7 @@ MAX_PATTERN: Final = 200
 LONGEST_GRANT: Final = 90 * 86400.0
 LONGEST_PENDING: Final = 30 * 86400.0
 _DAY: Final = 86400.0
+LONGEST_BREAK_GLASS: Final = _DAY
 _FIELDS: Final = ("who", "to", "maxDuration", "pendingFor", "reason", "approvers", "breakGlass", "maxOpen")
 _GRANT_FIELDS: Final = ("entitlement", "subject", "from", "until", "reason")
 # The costs of other patterns can't be bounded: no repetition of a group, no backreference, no lookaround.
@@ -134,7 +135,7 @@ def _break_glass(header: DocumentHeader, node: Node) -> tuple[BreakGlass | None,
     if section is None or who is None:
         return None, None
     terms = BreakGlass(
-        duration(reader, section, "maxDuration", 1800.0, _DAY),
+        duration(reader, section, "maxDuration", 1800.0, LONGEST_BREAK_GLASS),
         duration(reader, section, "reviewWithin", _DAY, LONGEST_PENDING),
     )
     return terms, _policy(header, read_sources(reader, who, "who"))

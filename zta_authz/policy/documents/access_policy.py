@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.nodes import Node
 
 _SPEC_FIELDS: Final = ("selector", "action", "rules", "response", "require", *TIME_FIELDS)
-_ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+ACTIONS: Final = ("ALLOW", "DENY", "AUDIT")
+RULE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 
 
 def read_access_policy(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -75,9 +75,9 @@ def _action(reader: Reader, spec: Mapping) -> str:
     if node is None:
         return "ALLOW"
     action = reader.string(node, "action")
-    if action is None or action in _ACTIONS:
+    if action is None or action in ACTIONS:
         return action or ""
-    hint = f"write `{action.upper()}`" if action.upper() in _ACTIONS else f"one of {', '.join(_ACTIONS)}"
+    hint = f"write `{action.upper()}`" if action.upper() in ACTIONS else f"one of {', '.join(ACTIONS)}"
     reader.fault(node, f"unknown action `{action}`", hint)
     return ""
 
@@ -99,7 +99,7 @@ def _rule_name(reader: Reader, node: Node | None) -> str:
     name = None if node is None else reader.string(node, "name")
     if node is None or name is None:
         return ""
-    if not _NAME.fullmatch(name):
+    if not RULE_NAME.fullmatch(name):
         hint = "start with a letter; letters, digits, `-`, `_` and `.` may follow, at most 63 characters"
         reader.fault(node, f"`{name[:80]}` is not a rule name", hint)
         return ""

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
-_LIMITS: Final = (
+LIMITS: Final = (
     "maxTokenAge", "allowMissingExp", "requireBound", "requireKid", "algorithms", "types", "audiences", "acrLevels",
 )  # fmt: skip
 _ASYMMETRIC: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
-_HASH: Final = re.compile(r"sha256:([0-9A-Fa-f]{64})|sha512:([0-9A-Fa-f]{128})")
+KEY_HASH: Final = re.compile(r"sha256:([0-9A-Fa-f]{64})|sha512:([0-9A-Fa-f]{128})")
 _NO_KEY_HEADERS: Final = ("authorization", "cookie", "host", "content-length", "transfer-encoding", "dpop")
-_ALGORITHMS: Final = (*_ASYMMETRIC, "HS256", "HS384", "HS512")
+ALGORITHMS: Final = (*_ASYMMETRIC, "HS256", "HS384", "HS512")
 
 
 def read_issuer_policy(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the policy to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
-    reader.mapping(spec, "IssuerPolicy.spec", ("issuer", *_LIMITS))
+    reader.mapping(spec, "IssuerPolicy.spec", ("issuer", *LIMITS))
     reader.required(spec, "issuer", "IssuerPolicy.spec")
-    if not any(spec.get(name) is not None for name in _LIMITS):
-        reader.fault(spec, "the policy sets no limit", f"add one of {', '.join(_LIMITS)}")
+    if not any(spec.get(name) is not None for name in LIMITS):
+        reader.fault(spec, "the policy sets no limit", f"add one of {', '.join(LIMITS)}")
     node, levels = spec.get("algorithms"), spec.get("acrLevels")
     for item in [] if node is None else reader.strings(node, "algorithms"):
-        if item.value not in _ALGORITHMS:
-            reader.fault(item, f"`{item.value}` is not an accepted algorithm", f"one of {', '.join(_ALGORITHMS)}")
+        if item.value not in ALGORITHMS:
+            reader.fault(item, f"`{item.value}` is not an accepted algorithm", f"one of {', '.join(ALGORITHMS)}")
     documents.issuer_policies.append(
         IssuerPolicy(
             name=header.name,
@@ -118,7 +118,7 @@ def _key(reader: Reader, node: Node) -> ApiKey | None:
     last = entry.get("expiresAt")
     if last is not None and not_before >= expires:
         reader.fault(last, "`expiresAt` is not after `notBefore`", "it would never be in force")
-    match = _HASH.fullmatch(text)
+    match = KEY_HASH.fullmatch(text)
     if match is None:
         hint = "write the digest of a key of 128 random bits or more, never the key"
         reader.fault(value, "`hash` is not `sha256:` and 64 hex digits, or `sha512:` and 128", hint)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _SPEC_FIELDS: Final = ("selector", "source", "id", "identify", "fields", "times", "maxAge", "graceAs")
 _IDENTIFY_FIELDS: Final = ("certificate", "certificateField", "tokenClaim", "acceptUnbound")
-_FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-_FILE: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,255}(?:/(?!\.)[A-Za-z0-9._-]{1,255}){0,7}")
-_RESERVED: Final = frozenset(("id", "lastSeen"))
+FIELD_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+FILE_NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,255}(?:/(?!\.)[A-Za-z0-9._-]{1,255}){0,7}")
+RESERVED_FIELDS: Final = frozenset(("id", "lastSeen"))
 MAX_FIELDS: Final = 32
-_LONGEST: Final = 3650 * 86400.0
+LONGEST_AGE: Final = 3650 * 86400.0
 _POSTURE_MAX_AGE: Final = 86400.0
 _SEEN_MAX_AGE: Final = 7 * 86400.0
 
@@ -43,6 +43,9 @@ _FLEET: Final = {
 }
 _OSQUERY: Final = {"id": "hostIdentifier", "posture": "unixTime", "seen": "unixTime"}
 _TIMES: Final = ("id", "posture", "seen")
+_KNOWN: Final = {InventoryFormat.FLEET: _FLEET, InventoryFormat.OSQUERY: _OSQUERY}
+FORMATS_WITH_ID: Final = frozenset(str(kind) for kind in _KNOWN)
+"""The formats whose records have a well-known field with the device's id."""
 
 
 def read_device_inventory(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -55,8 +58,8 @@ def read_device_inventory(header: DocumentHeader, documents: DocumentSet, warnin
     ages = _section(reader, spec, "maxAge", ("posture", "seen"))
     posture, seen = _POSTURE_MAX_AGE, _SEEN_MAX_AGE
     if ages is not None:
-        posture = duration(reader, ages, "posture", posture, _LONGEST)
-        seen = duration(reader, ages, "seen", seen, _LONGEST)
+        posture = duration(reader, ages, "posture", posture, LONGEST_AGE)
+        seen = duration(reader, ages, "seen", seen, LONGEST_AGE)
     if source is None:
         return
     documents.inventories.append(
@@ -88,10 +91,10 @@ def _source(reader: Reader, spec: Mapping) -> InventorySource | None:
     if written is None or file_node is None or file is None:
         return None
     kind = InventoryFormat(word(reader, written, "format", InventoryFormat, InventoryFormat.JSONL))
-    if not _FILE.fullmatch(file):
+    if not FILE_NAME.fullmatch(file):
         hint = "write a path below the setting `facts.directory`, without `..` and without a dot at the start of a name"
         reader.fault(file_node, f"`{file[:80]}` is not a file of the facts directory", hint)
-    known = _FLEET if kind is InventoryFormat.FLEET else _OSQUERY if kind is InventoryFormat.OSQUERY else {}
+    known = _KNOWN.get(kind, {})
     dotted = kind is not InventoryFormat.CSV
     fields = {name: path for name, path in known.items() if name not in _TIMES}
     fields |= _fields(reader, spec)
@@ -124,7 +127,7 @@ def _fields(reader: Reader, spec: Mapping) -> dict[str, str]:
         return {}
     fields = reader.string_map(node, "fields")
     for name in fields:
-        if not _FIELD.fullmatch(name) or name in _RESERVED:
+        if not FIELD_NAME.fullmatch(name) or name in RESERVED_FIELDS:
             hint = "start with a letter; letters, digits and `_` may follow; `id` and `lastSeen` are reserved"
             reader.fault(node, f"`{name[:80]}` is not a name for a field", hint)
     if len(fields) > MAX_FIELDS:

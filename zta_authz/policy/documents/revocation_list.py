@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.nodes import Mapping, Node
 
 _EVERYWHERE: Final = ("effectiveFrom", "comment")
-_HEX: Final = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{2})*")
+HEX: Final = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{2})*")
 _MAX_SERIAL_DIGITS: Final = 40  # RFC 5280 section 4.1.2.2: at most 20 octets
 
 
@@ -26,17 +26,17 @@ def read_revocation_list(header: DocumentHeader, documents: DocumentSet, warning
     """Add the list to `documents`."""
     del warnings
     reader, spec = header.reader, header.spec
-    reader.mapping(spec, "RevocationList.spec", (*_SECTIONS, "comment"))
+    reader.mapping(spec, "RevocationList.spec", (*SECTIONS, "comment"))
     comment = optional_text(reader, spec, "comment") or ""
     entries: list[Revocation] = []
-    for section, read in _SECTIONS.items():
+    for section, read in SECTIONS.items():
         node = spec.get(section)
         for item in [] if node is None else reader.items(node, section, "entries"):
             entry = read(reader, item, comment)
             if entry is not None:
                 entries.append(entry)
-    if not any(spec.get(section) is not None for section in _SECTIONS):
-        reader.fault(spec, "the list revokes nothing", f"add one of {', '.join(_SECTIONS)}")
+    if not any(spec.get(section) is not None for section in SECTIONS):
+        reader.fault(spec, "the list revokes nothing", f"add one of {', '.join(SECTIONS)}")
     at = reader.position(header.document)
     documents.revocations.append(RevocationList(header.name, header.namespace, at, tuple(entries)))
 
@@ -70,7 +70,7 @@ def _certificate(reader: Reader, node: Node, comment: str) -> Revocation | None:
     if name is None or value is None or text is None:
         return None
     digits = text.replace(":", "")
-    if not _HEX.fullmatch(text) or (len(digits) != 64 if name == "sha256" else len(digits) > _MAX_SERIAL_DIGITS):
+    if not HEX.fullmatch(text) or (len(digits) != 64 if name == "sha256" else len(digits) > _MAX_SERIAL_DIGITS):
         expected = "64 hex digits" if name == "sha256" else f"1 to {_MAX_SERIAL_DIGITS} hex digits"
         reader.fault(value, f"`{name}` is not {expected}", "write it as `openssl x509` prints it, in quotes")
         return None
@@ -135,7 +135,7 @@ def _entry(reader: Reader, entry: Mapping, what: Revoked, value: str, comment: s
     )
 
 
-_SECTIONS: Final[dict[str, Callable[[Reader, Node, str], Revocation | None]]] = {
+SECTIONS: Final[dict[str, Callable[[Reader, Node, str], Revocation | None]]] = {
     "tokens": _token,
     "keys": _key,
     "subjects": _subject,

@@ -31,9 +31,9 @@ _SPEC_FIELDS: Final = (
     "maxSilence", "maxSubjects", "maxTokenLife", "tenant",
 )  # fmt: skip
 _SUBJECT_FIELDS: Final = ("iss_sub", "email", "session", "device", "opaque", "spiffeId")
-_ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
+ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_CLAIM: Final = re.compile(r"[!-~]{1,256}")
+CLAIM_NAME: Final = re.compile(r"[!-~]{1,256}")
 _EVENTS: Final = {str(kind): kind for kind in DEFAULT_ACTIONS}
 """The events that `act` may name: those that do something unless they are ignored."""
 _DIRECT: Final = "direct"
@@ -42,9 +42,9 @@ MAX_TOKEN_ISSUERS: Final = 10
 MAX_AUDIENCES: Final = 10
 _MAX_SILENCE: Final = 600.0
 _MAX_TOKEN_LIFE: Final = 30 * 86400.0
-_LONGEST: Final = 400 * 86400.0
+LONGEST: Final = 400 * 86400.0
 _MAX_SUBJECTS: Final = 1000
-_MOST_SUBJECTS: Final = 1_000_000
+MOST_SUBJECTS: Final = 1_000_000
 
 
 def read_signal_source(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -82,9 +82,9 @@ def read_signal_source(header: DocumentHeader, documents: DocumentSet, warnings:
             delivery=delivery,
             endpoint=endpoint,
             change_types=change_types,
-            max_silence=duration(reader, spec, "maxSilence", _MAX_SILENCE, _LONGEST),
-            max_token_life=duration(reader, spec, "maxTokenLife", _MAX_TOKEN_LIFE, _LONGEST),
-            max_subjects=whole_number(reader, spec, "maxSubjects", _MAX_SUBJECTS, 1, _MOST_SUBJECTS),
+            max_silence=duration(reader, spec, "maxSilence", _MAX_SILENCE, LONGEST),
+            max_token_life=duration(reader, spec, "maxTokenLife", _MAX_TOKEN_LIFE, LONGEST),
+            max_subjects=whole_number(reader, spec, "maxSubjects", _MAX_SUBJECTS, 1, MOST_SUBJECTS),
             tenant=optional_text(reader, spec, "tenant") or "",
         )
     )
@@ -109,7 +109,7 @@ def check_signal_sources(documents: DocumentSet, faults: list[Fault], warnings: 
 
 def _address(reader: Reader, spec: Mapping, field: str) -> str:
     text = optional_text(reader, spec, field)
-    if text is not None and not _ADDRESS.fullmatch(text):
+    if text is not None and not ADDRESS.fullmatch(text):
         node = spec.get(field) or spec
         reader.fault(node, f"`{field}` is not an HTTP or HTTPS URL", "write it like https://idp.example.com/path")
     return text or ""
@@ -138,7 +138,7 @@ def _check_stream(reader: Reader, spec: Mapping, issuer: str, delivery: Delivery
         reader.fault(endpoint, "`endpoint` has no effect with `delivery: push`", hint)
     elif endpoint is not None and spec.get("audience") is None:
         reader.fault(spec, "`endpoint` names an existing stream, so its `audience` must be known", "add `audience`")
-    if issuer and spec.get("discovery") is None and not _ADDRESS.fullmatch(issuer):
+    if issuer and spec.get("discovery") is None and not ADDRESS.fullmatch(issuer):
         known = spec.get("jwksUri") is not None and (endpoint is not None or delivery is Delivery.PUSH)
         if not known:
             hint = "add `discovery`, or `jwksUri` and `endpoint`"
@@ -190,7 +190,7 @@ def _part(reader: Reader, node: Mapping, field: str, part: str) -> str | None:
 
 def _claim(reader: Reader, node: Mapping, field: str) -> str | None:
     text = _part(reader, node, field, "claim")
-    if text is not None and not _CLAIM.fullmatch(text):
+    if text is not None and not CLAIM_NAME.fullmatch(text):
         hint = "write the name of a claim at the top level of the token, like `email`"
         reader.fault(node.get(field) or node, f"`{text[:80]}` is not the name of a claim", hint)
     return text

@@ -31,19 +31,20 @@ BUILT_IN_SIGNALS: Final = {
 DEFAULT_FLOOR: Final = 40
 MAX_SIGNALS: Final = 32
 LONGEST_SESSION: Final = 7 * 86400.0
-_LONGEST_AGE: Final = 3650 * 86400.0
+LONGEST_CLAIM_AGE: Final = 3650 * 86400.0
 _SPEC_FIELDS: Final = (
     "selector", "seedCompatible", "allowedCountries", "leastReputation", "components", "levels", "sessions", "reverify",
 )  # fmt: skip
 _COMPONENT_FIELDS: Final = ("weight", "floor", "assume", "signals")
 _SIGNAL_FIELDS: Final = ("name", "points", "most", "caps", "when", "claimAge", "count")
+CAPS: Final = ("DENY", "LOW", "MEDIUM")
 _LEVELS: Final = (TrustLevel.LOW, TrustLevel.MEDIUM, TrustLevel.HIGH)
 _DEFAULT_SCORES: Final = {TrustLevel.LOW: 40, TrustLevel.MEDIUM: 60, TrustLevel.HIGH: 80}
 _DEFAULT_SESSIONS: Final = {TrustLevel.LOW: 1800.0, TrustLevel.MEDIUM: 3600.0, TrustLevel.HIGH: 7200.0}
 _DEFAULT_REVERIFY: Final = 300.0
 _DEFAULT_WEIGHTS: Final = {"user": 25, "device": 25, "network": 15, "behavior": 20}
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
-_COUNTRY: Final = re.compile(r"[A-Z]{2}")
+SIGNAL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+COUNTRY: Final = re.compile(r"[A-Z]{2}")
 
 
 def _default_signals(component: str, at: Position) -> tuple[SignalSpec, ...]:
@@ -95,7 +96,7 @@ def read_trust_model(header: DocumentHeader, documents: DocumentSet, warnings: l
 def _countries(reader: Reader, spec: Mapping) -> frozenset[str]:
     node = spec.get("allowedCountries")
     countries = frozenset(texts(reader, spec, "allowedCountries"))
-    wrong = sorted(country for country in countries if not _COUNTRY.fullmatch(country))
+    wrong = sorted(country for country in countries if not COUNTRY.fullmatch(country))
     if node is not None and wrong:
         hint = "write ISO 3166-1 codes of two capital letters, like `DE`"
         reader.fault(node, f"`{wrong[0]}` in `allowedCountries` is not a country code", hint)
@@ -157,7 +158,7 @@ def _signal(reader: Reader, node: Node, component: str) -> SignalSpec | None:
     name = None if name_node is None else reader.string(name_node, "name")
     if entry is None or name_node is None or name is None:
         return None
-    if not _NAME.fullmatch(name):
+    if not SIGNAL_NAME.fullmatch(name):
         hint = "start with a letter; letters, digits, `-` and `_` may follow, at most 63 characters"
         reader.fault(name_node, f"`{name[:80]}` is not a signal's name", hint)
         return None
@@ -203,8 +204,8 @@ def _caps(reader: Reader, entry: Mapping) -> TrustLevel | None:
     text = None if node is None else reader.string(node, "caps")
     if node is None or text is None:
         return None
-    if text not in TrustLevel.__members__ or text == "HIGH":
-        reader.fault(node, f"`{text}` is not a level that can cap", "one of DENY, LOW, MEDIUM")
+    if text not in CAPS:
+        reader.fault(node, f"`{text}` is not a level that can cap", f"one of {', '.join(CAPS)}")
         return None
     return TrustLevel[text]
 
@@ -216,7 +217,7 @@ def _claim_age(reader: Reader, entry: Mapping) -> ClaimAge | None:
         return None
     path = _claim_path(reader, written, "claimAge")
     reader.required(written, "below", "`claimAge`")
-    below = duration(reader, written, "below", 0.0, _LONGEST_AGE)
+    below = duration(reader, written, "below", 0.0, LONGEST_CLAIM_AGE)
     return None if path is None else ClaimAge(path, below)
 
 

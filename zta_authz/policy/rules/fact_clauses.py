@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from zta_authz.model.facts import describe
 from zta_authz.policy.rules.fact_values import (
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
+T = TypeVar("T")
 MAX_ASN: Final = 2**32 - 1
 LONGEST_SEEN: Final = 366 * 86400.0
 MAX_VALUES: Final = 4096
-_COUNTRY: Final = re.compile(r"[A-Z]{2}")
-_FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+COUNTRY: Final = re.compile(r"[A-Z]{2}")
+FIELD_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _NETWORK_FIELDS: Final = ("countries", "notCountries", "asns", "corporate", "anonymous", "reputationAtLeast")
 
 
@@ -151,7 +152,7 @@ def read_require_device(reader: Reader, node: Node) -> tuple[Clause, ...]:
             seconds = duration(reader, node, name, 0.0, LONGEST_SEEN)
             required = f"a report in the last `{seconds:g} s`"
             clauses.append(FactClause(label, SeenWithin(seconds), Is(True), required=required))
-        elif not _FIELD.fullmatch(name):
+        elif not FIELD_NAME.fullmatch(name):
             hint = "start with a letter; letters, digits and `_` may follow"
             reader.fault(key, f"`{name[:80]}` is not a field of a device", hint)
         else:
@@ -171,6 +172,8 @@ def _os_at_least(reader: Reader, node: Node, label: str) -> list[FactClause]:
         else:
             versions.append((system_name(system), parts))
     if not versions:
+        if isinstance(node, Mapping) and not node.entries:
+            reader.fault(node, f"`{label}` is empty", 'write a version for each system, like `{macOS: "26.1"}`')
         return []
     shown = ", ".join(f"{system} {'.'.join(map(str, parts)) or '0'}" for system, parts in versions)
     return [FactClause(label, OsAtLeast(tuple(versions)), Is(True), required=f"at least `{shown}`")]
@@ -207,18 +210,27 @@ def read_require_network(reader: Reader, node: Node) -> tuple[Clause, ...]:
 def _countries(reader: Reader, mapping: Mapping, field: str) -> frozenset[FactValue]:
     node = mapping.get(field)
     codes: set[FactValue] = set()
-    for item in [] if node is None else reader.strings(node, field)[:MAX_VALUES]:
-        if not _COUNTRY.fullmatch(item.value):
+    for item in [] if node is None else _bounded(reader, node, field, reader.strings(node, field)):
+        if not COUNTRY.fullmatch(item.value):
             hint = "write an ISO 3166-1 code of two capital letters, like `DE`; quote `NO`"
             reader.fault(item, f"`{item.value}` in `{field}` is not a country code", hint)
         codes.add(item.value)
     return frozenset(codes)
 
 
+def _bounded(reader: Reader, node: Node, field: str, items: list[T]) -> list[T]:
+    """The items; none, with a fault, if they are too many."""
+    if len(items) <= MAX_VALUES:
+        return items
+    message = f"{len(items)} values in `{field}`, more than the limit of {MAX_VALUES}"
+    reader.fault(node, message, "list each value once, or split the rule")
+    return []
+
+
 def _numbers(reader: Reader, mapping: Mapping, field: str) -> frozenset[FactValue]:
     node = mapping.get(field)
     numbers: set[FactValue] = set()
-    for item in [] if node is None else reader.items(node, field, "AS numbers")[:MAX_VALUES]:
+    for item in [] if node is None else _bounded(reader, node, field, reader.items(node, field, "AS numbers")):
         number = integer(item, 10)
         if number is None or not 0 < number <= MAX_ASN:
             shown = item.value if isinstance(item, Scalar) else item.kind

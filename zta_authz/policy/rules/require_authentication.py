@@ -33,11 +33,11 @@ SKEW_SECONDS: Final = 60.0
 """An `auth_time` that is further in the future satisfies nothing."""
 MAX_ACR_VALUES: Final = 16
 MAX_LEVEL: Final = 100
-_LONGEST_AGE: Final = 366 * 86400.0
-_ACR: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")  # fits into a quoted, space-separated list (RFC 9470)
+LONGEST_LOGIN_AGE: Final = 366 * 86400.0
+ACR: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")  # fits into a quoted, space-separated list (RFC 9470)
 _FIELDS: Final = ("acr", "acrAtLeast", "amr", "maxAge", "login")
 _STEP_UP_FIELDS: Final = ("acr", "maxAge", "login")
-_MAX_LOGIN: Final = 2048
+MAX_LOGIN: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def read_acr_levels(reader: Reader, node: Node) -> tuple[tuple[str, int], ...]:
     if not mapping.entries:
         reader.fault(mapping, "`acrLevels` is empty", "write `{phr: 2, phrh: 3}`, or remove it")
     for name, (key, _) in mapping.entries.items():
-        if key.kind != "string" or not _ACR.fullmatch(name):
+        if key.kind != "string" or not ACR.fullmatch(name):
             hint = "write 1 to 128 printable ASCII characters without blanks and quotes; a number in quotes"
             reader.fault(key, f"`{name[:80]}` in `acrLevels` is not an `acr` that a challenge can ask for", hint)
     return tuple((name, whole_number(reader, mapping, name, 0, 0, MAX_LEVEL)) for name in mapping.entries)
@@ -252,7 +252,7 @@ def _read_login(reader: Reader, node: Node, name: str, fields: Iterable[str]) ->
     if mapping is None:
         return LoginRequest()
     acr, age, login = mapping.get("acr"), mapping.get("maxAge"), mapping.get("login")
-    max_age = None if age is None else duration(reader, mapping, "maxAge", 1.0, _LONGEST_AGE)
+    max_age = None if age is None else duration(reader, mapping, "maxAge", 1.0, LONGEST_LOGIN_AGE)
     if age is not None and max_age is not None and (max_age < 1 or max_age % 1):
         reader.fault(age, "`maxAge` is not a whole number of seconds", "write it like `5m`")
     url = "" if login is None else _read_url(reader, login)
@@ -264,7 +264,7 @@ def _read_values(reader: Reader, node: Node | None, name: str) -> tuple[str, ...
     if node is not None and len(values) > MAX_ACR_VALUES:
         reader.fault(node, f"{len(values)} values in `{name}`, more than {MAX_ACR_VALUES}", "list fewer")
     for value in values:
-        if not _ACR.fullmatch(value.value):
+        if not ACR.fullmatch(value.value):
             hint = "write 1 to 128 printable ASCII characters without blanks and quotes, each value on its own"
             reader.fault(value, f"`{value.value[:80]}` is not a value of `{name}`", hint)
     return tuple(dict.fromkeys(value.value for value in values))
@@ -272,7 +272,7 @@ def _read_values(reader: Reader, node: Node | None, name: str) -> tuple[str, ...
 
 def _read_url(reader: Reader, node: Node) -> str:
     text = reader.string(node, "login") or ""
-    plain = text.isascii() and text.isprintable() and " " not in text and len(text) <= _MAX_LOGIN
+    plain = text.isascii() and text.isprintable() and " " not in text and len(text) <= MAX_LOGIN
     if isinstance(node, Scalar) and text and not (plain and _is_location(text)):
         reader.fault(node, "`login` is not a URL or a path", "write `https://…` or `/…`")
     address, _, query = text.partition("?")

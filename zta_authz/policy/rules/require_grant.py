@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
-_NAME: Final = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+ENTITLEMENT_NAME: Final = re.compile(
+    r"(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"
+)
 
 
 class Entitlement(Protocol):
@@ -48,7 +50,7 @@ class Entitlement(Protocol):
 
 def is_entitlement_name(name: str) -> bool:
     """Whether `name` is `name` or `namespace/name`, each as Kubernetes names objects."""
-    return _NAME.fullmatch(name) is not None
+    return ENTITLEMENT_NAME.fullmatch(name) is not None
 
 
 def subjects_of(identity: Identity) -> tuple[Subject, ...]:

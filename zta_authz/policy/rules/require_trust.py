@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.nodes import Node
 
 COMPONENTS: Final = ("user", "device", "network", "behavior")
-_LEVELS: Final = ("LOW", "MEDIUM", "HIGH")
+LEVELS: Final = ("LOW", "MEDIUM", "HIGH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ def _level(reader: Reader, mapping: Mapping) -> TrustLevel:
     text = None if node is None else reader.string(node, "level")
     if node is None or text is None:
         return TrustLevel.DENY
-    if text not in _LEVELS:
-        hint = f"write `{text.upper()}`" if text.upper() in _LEVELS else f"one of {', '.join(_LEVELS)}"
+    if text not in LEVELS:
+        hint = f"write `{text.upper()}`" if text.upper() in LEVELS else f"one of {', '.join(LEVELS)}"
         reader.fault(node, f"`{text}` is not a trust level that can be asked for", hint)
         return TrustLevel.HIGH
     return TrustLevel[text]

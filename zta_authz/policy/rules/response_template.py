@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.yaml.fields import Reader
 
-_REDIRECTS: Final = (301, 302, 303, 307, 308)
+REDIRECTS: Final = (301, 302, 303, 307, 308)
 _DENIAL_FIELDS: Final = ("status", "redirect", "message", "tokenDenials")
 _RESPONSE_HEADERS: Final = frozenset(("location", "retry-after", "set-cookie", "www-authenticate"))
 _REPEATED: Final = frozenset(("link", "set-cookie", "vary", "www-authenticate"))
 MAX_MESSAGE: Final = 512
+MAX_HEADER_VALUE: Final = 4096
+MAX_LOCATION: Final = 2048
 TOKEN_DENIALS: Final = frozenset(reason for reason in Reason if reason.startswith("token_"))
 """Reasons to deny a request for its token, before any rule is evaluated."""
 
@@ -186,7 +188,7 @@ def _header(reader: Reader, node: Node) -> HeaderSource | None:
         reader.fault(mapping, f"header `{name}` needs either `value` or `claim`", "write one of the two")
         return None
     if value is not None:
-        text = _text(reader, value, "value", 4096)
+        text = _text(reader, value, "value", MAX_HEADER_VALUE)
         return None if text is None else HeaderSource(name, text)
     path = None if claim is None else _claim_path(reader, claim)
     return None if path is None else HeaderSource(name, None, path)
@@ -221,9 +223,9 @@ def _redirect(reader: Reader, node: Node) -> tuple[int, str]:
     location = None if mapping is None else reader.required(mapping, "location", "redirect")
     if not isinstance(mapping, Mapping) or location is None:
         return 0, ""
-    text = _text(reader, location, "location", 2048) or ""
+    text = _text(reader, location, "location", MAX_LOCATION) or ""
     if not text.startswith(("https://", "http://", "/")) or text.startswith("//"):
         reader.fault(location, "`location` is not a URL or a path", "write `https://…` or `/…`")
     status = mapping.get("status")
-    code = 302 if status is None else _status(reader, status, _REDIRECTS, f"one of {_REDIRECTS}")
+    code = 302 if status is None else _status(reader, status, REDIRECTS, f"one of {REDIRECTS}")
     return code, text

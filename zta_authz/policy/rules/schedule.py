@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MINUTES_A_DAY: Final = 1440
 _SHOWN: Final = 7
-_CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
+CLOCK: Final = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
 END_OF_TIME: Final = 253_370_764_800.0
 """The year 9999, in seconds since the epoch: Python can't represent later times in every time zone."""
@@ -133,7 +133,7 @@ def _clock(reader: Reader, node: Mapping, name: str) -> int | None:
     value = reader.required(node, name, "a weekly window")
     if value is None:
         return None
-    time = _CLOCK.fullmatch(value.value) if isinstance(value, Scalar) else None
+    time = CLOCK.fullmatch(value.value) if isinstance(value, Scalar) else None
     total = int(time[1]) * 60 + int(time[2]) if time is not None else _MINUTES_A_DAY + 1
     if total > _MINUTES_A_DAY:
         reader.fault(value, f"`{name}` is not a time of day", 'write it in quotes like "09:30"')

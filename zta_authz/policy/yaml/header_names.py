@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Node
 
-_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 # Headers that rules match or that frame the message: a change would forward a request that was not decided on.
 _RESERVED: Final = frozenset(("host", "content-length", "transfer-encoding", "connection", "te", "upgrade"))
 _OWN: Final = "x-zta-"
@@ -22,7 +22,7 @@ def read_header_name(reader: Reader, node: Node, field: str) -> str | None:
     name = reader.string(node, field)
     if name is None:
         return None
-    if not _NAME.fullmatch(name):
+    if not HEADER_NAME.fullmatch(name):
         reader.fault(node, f"`{name}` in `{field}` is not a header name", "use letters, digits and `-`")
         return None
     return name.lower()

@@ -220,6 +220,11 @@ def test_istios_own_kind_has_no_facts() -> None:
         ("{device: {managed: 'yes'}}", "`require.device.managed`"),
         ("{device: {'a b': true}}", "`a b` is not a field of a device"),
         ("{device: {osAtLeast: {macOS: new}}}", "`new` in `require.device.osAtLeast` is not a version"),
+        ("{device: {osAtLeast: {}}}", "`require.device.osAtLeast` is empty"),
+        (
+            "{network: {notCountries: [" + "DE, " * 4097 + "]}}",
+            "4097 values in `notCountries`, more than the limit of 4096",
+        ),
         ("{device: {osAtLeast: 26}}", "`require.device.osAtLeast`"),
         ("{device: {seenWithin: 24}}", "`seenWithin` has the integer `24`"),
         ("{network: {}}", "`require.network` is empty"),
