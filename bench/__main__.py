@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "caches": ["-m", "bench.cache_savings"],
     "devices": ["-m", "bench.device_inventory"],
     "facts": ["-m", "bench.fact_cost"],
+    "fact-reload": ["-m", "bench.fact_reload"],
     "rules": ["-m", "bench.matching_scale", "--rules", "10000"],
     "rules-100000": ["-m", "bench.matching_scale"],
 }

@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CALLS = 300
-_CLIENT, _ADDRESS = b"203.0.113.7", "81.2.69.160"  # of one length, so that the bytes can be replaced in the request
+CLIENT, ADDRESS = b"203.0.113.7", "81.2.69.160"
+"""The client of `bench.scenario`, and one that the data know, of the same length: bytes are replaced in the request."""
 _DECISION_ID = "0" * 32
-_USER = {"amr": ["pwd", "mfa"], "account_created_at": 1_500_000_000, "security_violations": 0}
+USER = {"amr": ["pwd", "mfa"], "account_created_at": 1_500_000_000, "security_violations": 0}
 _HEAD = "apiVersion: zta.dev/v1\nkind: %s\nmetadata: {name: bench, namespace: default}\nspec:\n"
-_MODELS = f"""---
+MODELS = f"""---
 {_HEAD % "TrustModel"}  allowedCountries: [GB]
   components: {{user: {{floor: 0}}, behavior: {{assume: 100}}}}
 ---
@@ -88,15 +89,15 @@ def write_data(directory: Path, prefixes: int, devices: int) -> NetworkSources:
 def build_check(directory: Path, slot: FactSlot, log: int, *, asked: bool) -> Callable[[], None]:
     """A function that makes one check. Raises AssertionError if it does not end in an allow."""
     directory.mkdir()
-    files = scenario.build("token", 100, directory, claims=_USER)
+    files = scenario.build("token", 100, directory, claims=USER)
     config = json.loads(files.config.read_text()) | {"client_address": {"xff_num_trusted_hops": 1}}
     files.config.write_text(json.dumps(config))
     if asked:
-        (directory / "policies" / "models.yaml").write_text(_MODELS.removeprefix("---\n"))
+        (directory / "policies" / "models.yaml").write_text(MODELS.removeprefix("---\n"))
     settings = load_settings(str(files.config), {})
     holder = SnapshotHolder()
     holder.publish(load_snapshot(settings.policies, settings.options()))
-    payload = files.request.replace(_CLIENT, _ADDRESS.encode())
+    payload = files.request.replace(CLIENT, ADDRESS.encode())
     sink = LineSink(PlainOutput(log))
     parse, encode = CheckRequestParser().parse, ResponseEncoder().encode
     authorizer = Authorizer(parse, encode, holder, sink, build_observer(), facts=slot)

@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,10 +76,11 @@ class PacedClient(LoadClient):
 
 @dataclass(slots=True)
 class Service:
-    """A running service. `taken` counts the policy sets that it has accepted since its start."""
+    """A running service. `taken` counts the policy sets that it has accepted, `messages` its log lines by text."""
 
     process: asyncio.subprocess.Process
     taken: int = 0
+    messages: Counter[str] = field(default_factory=Counter)
     compiled_seconds: float = 0.0
 
     def has_taken(self, sets: int) -> bool:
@@ -90,6 +92,7 @@ class Service:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             event = json.loads(line) if line.startswith(b"{") else {}
+            self.messages[event.get("message", "")] += 1
             if event.get("message") == "policies taken":
                 self.taken += 1
                 self.compiled_seconds = event["seconds"]
