@@ -47,8 +47,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Check. Raises `FaultsError` if there are faults and the output is text."""
     import time
+    from dataclasses import replace
 
     from zta_authz.cli.command_inputs import options_for, read_settings
+    from zta_authz.cli.fact_warnings import fact_sources, model_warnings
     from zta_authz.cli.policy_warnings import findings_of
     from zta_authz.policy_sources.files import load_snapshot
 
@@ -60,8 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         _print_json(error.faults, None, [])
         return EXIT_FAULTS
+    facts = fact_sources(settings, snapshot, known=arguments.config is not None or not arguments.paths)
     snapshot = _with_outlook(settings, snapshot, whole=not arguments.paths)
-    findings = findings_of(snapshot, time.time())
+    snapshot = replace(snapshot, warnings=(*snapshot.warnings, *model_warnings(snapshot, facts)))
+    findings = findings_of(snapshot, time.time(), facts)
     if arguments.output == "json":
         _print_json((), snapshot, findings)
     else:

@@ -9,13 +9,14 @@ if TYPE_CHECKING:
 
     from zta_authz.errors import Fault
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.lint.fact_sources import FactSources
     from zta_authz.policy.lint.linter import Finding
     from zta_authz.policy.lint.unmatchable import CredentialSource
     from zta_authz.settings import Settings
 
 
-def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
-    """Lint the rules of `snapshot` as of `now`, in seconds since the epoch."""
+def findings_of(snapshot: Snapshot, now: float, facts: FactSources | None = None) -> list[Finding]:
+    """Lint the rules of `snapshot` as of `now`, in seconds since the epoch. `facts`: what gives facts, if known."""
     from zta_authz.pdp.paths import path_ambiguity, plain_authority
     from zta_authz.policy.lint.linter import lint
 
@@ -28,7 +29,9 @@ def findings_of(snapshot: Snapshot, now: float) -> list[Finding]:
         return options.strict and not plain_authority(host)
 
     sources = list(_sources(snapshot))
-    return lint(snapshot.table, now=now, refused_path=refused_path, refused_host=refused_host, sources=sources)
+    return lint(
+        snapshot.table, now=now, refused_path=refused_path, refused_host=refused_host, sources=sources, facts=facts
+    )
 
 
 def _sources(snapshot: Snapshot) -> Iterator[CredentialSource]:

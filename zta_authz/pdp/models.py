@@ -29,7 +29,10 @@ _Model = TypeVar("_Model")
 
 
 class CompiledModels:
-    """All models of one snapshot. The models of each workload are selected once and kept, within a bound."""
+    """All models of one snapshot. The models of each workload are selected once and kept, within a bound.
+
+    `trust`, `devices` and `classifications` have every model with its selector, in the order of the documents.
+    """
 
     def __init__(
         self,
@@ -38,26 +41,26 @@ class CompiledModels:
         classifications: Sequence[tuple[Selector, CompiledClassification]],
         options: Options,
     ) -> None:
-        self._trust = tuple(trust)
-        self._devices = tuple(devices)
-        self._classifications = tuple(classifications)
+        self.trust = tuple(trust)
+        self.devices = tuple(devices)
+        self.classifications = tuple(classifications)
         self._root = options.root_namespace
         self._selected: BoundedCache[_Key, FactModels] = BoundedCache(MAX_SELECTIONS)
 
     @property
     def output_headers(self) -> frozenset[str]:
         """The headers about trust, if any workload has a trust model."""
-        return frozenset(TRUST_HEADERS) if self._trust else frozenset()
+        return frozenset(TRUST_HEADERS) if self.trust else frozenset()
 
     @property
     def trust_models(self) -> tuple[CompiledTrustModel, ...]:
         """Every trust model, in the order of the documents."""
-        return tuple(model for _, model in self._trust)
+        return tuple(model for _, model in self.trust)
 
     @property
     def inventories(self) -> tuple[DeviceInventory, ...]:
         """Every device inventory, in the order of the documents."""
-        return tuple(devices.inventory for _, devices in self._devices)
+        return tuple(devices.inventory for _, devices in self.devices)
 
     def select(self, workload: Workload) -> FactModels:
         """The models that select `workload`: of several of a kind, the most specific."""
@@ -65,8 +68,8 @@ class CompiledModels:
         models = self._selected[key]
         if models is None:
             models = FactModels(
-                self._most_specific(self._devices, workload),
-                self._most_specific(self._trust, workload),
+                self._most_specific(self.devices, workload),
+                self._most_specific(self.trust, workload),
                 self._classifier(workload),
             )
             self._selected.put(key, models)
@@ -76,7 +79,7 @@ class CompiledModels:
         """All classifications that select `workload` count: a namespace's own cannot undo the root namespace's."""
         fitting = [
             model
-            for selector, model in self._classifications
+            for selector, model in self.classifications
             if selector.selects(workload.namespace, workload.labels, self._root)
         ]
         return CombinedClassification(fitting) if len(fitting) > 1 else next(iter(fitting), None)

@@ -46,6 +46,11 @@ class CompiledClassification:
         self._lax = index_rules([narrow[number] for number in lax], deny=False)
         self._lax_wide = index_rules([wide[number] for number in lax], deny=True)
 
+    @property
+    def classes(self) -> frozenset[str]:
+        """The names of the classes that it gives."""
+        return frozenset((self._default.name, *(given.name for given in self._classes)))
+
     def classify(self, inputs: Inputs) -> ResourceClass:
         """The strictest class that any reading of the request may have."""
         rule = self._strict.first(inputs)

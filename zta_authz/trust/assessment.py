@@ -12,6 +12,7 @@ from zta_authz.trust.signals import FULL, ConditionSignal, CountSignal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zta_authz.model.documents import Position
     from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.identity import Token
     from zta_authz.policy.rules.inputs import Inputs
@@ -51,6 +52,8 @@ class CompiledTrustModel:
     reverify: int
     resource_weight: int = 0
     """The weight of the resource's class in the averaged formula (`seedCompatible`); 0 leaves it out."""
+    position: Position | None = field(default=None, repr=False, compare=False)
+    """Where its document is."""
     _repeats: bool = field(init=False, repr=False, compare=False)
     """Whether equal facts give equal assessments: not with conditions, nor with the resource's class averaged in."""
     _sources: SignalSources = field(init=False, repr=False, compare=False)

@@ -41,7 +41,7 @@ def compile_trust_model(spec: TrustModelSpec, faults: list[Fault]) -> CompiledTr
     components = tuple(_component(spec, component, faults) for component in spec.components)
     resource_weight = _SEED_RESOURCE_WEIGHT if spec.seed_compatible else 0
     return CompiledTrustModel(
-        spec.full_name, components, tuple(thresholds), spec.sessions, spec.reverify, resource_weight
+        spec.full_name, components, tuple(thresholds), spec.sessions, spec.reverify, resource_weight, spec.position
     )
 
 

@@ -67,7 +67,7 @@ class Reassessment:
 
 
 @dataclass(frozen=True, slots=True)
-class _SettledSignal:
+class SettledSignal:
     """A signal whose loss is known without a request."""
 
     name: str
@@ -101,8 +101,8 @@ def reassess(model: CompiledTrustModel, recorded: RecordedTrust) -> Reassessment
         if recorded.resource is None:
             missing.append(RESOURCE)
             resources = [10000, 0]
-    one = _assessed(model, best, resources[0])
-    return Reassessment(one, one if not missing else _assessed(model, worst, resources[1]), tuple(missing))
+    one = settled_assessment(model, best, resources[0])
+    return Reassessment(one, one if not missing else settled_assessment(model, worst, resources[1]), tuple(missing))
 
 
 class _NotRecorded:
@@ -112,15 +112,15 @@ class _NotRecorded:
 NOT_RECORDED: Final = _NotRecorded()
 
 
-def _settled(signal: Signal, loss: _Loss | _NotRecorded) -> tuple[_SettledSignal, _SettledSignal]:
+def _settled(signal: Signal, loss: _Loss | _NotRecorded) -> tuple[SettledSignal, SettledSignal]:
     if not isinstance(loss, _NotRecorded):
-        one = _SettledSignal(signal.name, signal.caps, loss)
+        one = SettledSignal(signal.name, signal.caps, loss)
         return one, one
     most = signal.most if isinstance(signal, CountSignal) else signal.points
-    return _SettledSignal(signal.name, signal.caps, None), _SettledSignal(signal.name, signal.caps, (most, Fact()))
+    return SettledSignal(signal.name, signal.caps, None), SettledSignal(signal.name, signal.caps, (most, Fact()))
 
 
-def _assessed(model: CompiledTrustModel, components: list[Component], resource: int) -> TrustAssessment:
+def settled_assessment(model: CompiledTrustModel, components: list[Component], resource: int) -> TrustAssessment:
     """Assess with components whose signals are settled. The resource's class counts as one more component."""
     weight = model.resource_weight
     more = (Component(RESOURCE, weight, 0, resource, ()),) if weight else ()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.errors import Fault
 from zta_authz.model.trust import CLASSES
 from zta_authz.policy.documents.authorization_policy import MAX_RULES, read_operations, read_selector
 from zta_authz.policy.documents.spec import ClassificationSpec, ClassRule, PolicySpec, RuleSpec
 from zta_authz.policy.rules.require_trust import read_demand
+from zta_authz.policy.yaml.nodes import Mapping as MappingNode
 from zta_authz.policy.yaml.values import whole_number
 
 if TYPE_CHECKING:
-    from zta_authz.errors import Fault
     from zta_authz.model.trust import TrustDemand
     from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
     from zta_authz.policy.yaml.fields import Reader
@@ -24,7 +25,6 @@ _RULE_FIELDS: Final = ("class", "to", "cost")
 
 def read_resource_classification(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the classification to `documents`."""
-    del warnings
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "ResourceClassification.spec", _SPEC_FIELDS)
     rules: list[RuleSpec] = []
@@ -42,7 +42,18 @@ def read_resource_classification(header: DocumentHeader, documents: DocumentSet,
         header.document, reader,
     )  # fmt: skip
     demands = _demands(reader, spec)
+    _warn_of_idle_demands(reader, spec, {*(one.class_name for one in given), default}, warnings)
     documents.classifications.append(ClassificationSpec(policy, given, default or CLASSES[-1], demands))
+
+
+def _warn_of_idle_demands(reader: Reader, spec: Mapping, classes: set[str], warnings: list[Fault]) -> None:
+    """Add a warning for each demand on a class that nothing in the document gives."""
+    node = spec.get("demands")
+    for name, (key, _) in (node.entries if isinstance(node, MappingNode) else {}).items():
+        if name in CLASSES and name not in classes:
+            at = reader.position(key)
+            message = f"`demands.{name}` has no effect: no rule of this document gives the class `{name}`"
+            warnings.append(Fault(at.source, at.line, at.column, message, "add a rule for it, or remove the demand"))
 
 
 def _read_rule(reader: Reader, node: Node, rules: list[RuleSpec], given: list[ClassRule]) -> None:

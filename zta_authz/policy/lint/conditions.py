@@ -14,6 +14,7 @@ from zta_authz.policy.cel.condition import evaluate_text, variables_in
 from zta_authz.policy.cel.logic import ANY, Outcomes, outcomes
 from zta_authz.policy.cel.tokens import outline, tokens_of
 from zta_authz.policy.lint.anonymous import ABSORBING, reads_claim
+from zta_authz.policy.lint.fact_sources import absence_of_variable
 from zta_authz.policy.lint.unmatchable import SuspiciousValue
 from zta_authz.policy.rules.inputs import Inputs
 
@@ -47,13 +48,24 @@ def suspicious_clauses(text: str, reach: Reachability) -> tuple[list[SuspiciousC
 
 
 def _clause(text: str, reach: Reachability) -> tuple[SuspiciousClause | None, Outcomes]:
-    for check in (_header, _compared, _token):
+    for check in (_header, _compared, _token, _fact):
         finding = check(text, reach)
         if finding is not None:
             reason, hint, result = finding
             suspicious = SuspiciousClause("condition", text, reason, hint, certain=True, result=result)
             return suspicious, frozenset((result,))
     return None, ANY
+
+
+def _fact(text: str, reach: Reachability) -> _Finding:
+    """Find a variable that reads a fact that nothing gives."""
+    if reach.facts is None or not ABSORBING.isdisjoint(token.group() for token in tokens_of(text)):
+        return None
+    for name in sorted(variables_in(text)):
+        absence = absence_of_variable(name, reach.facts)
+        if absence is not None and absence.certain:
+            return absence.reason, absence.hint, None
+    return None
 
 
 _Finding = tuple[str, str, bool | None] | None

@@ -22,13 +22,18 @@ from zta_authz.policy.rules.dimensions import (
     SNI,
     AddressDimension,
     ClaimDimension,
+    FactDimension,
     HeaderDimension,
     MetadataDimension,
 )
 from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
+from zta_authz.policy.rules.fact_clauses import FactClause, Is, OneOf
+from zta_authz.policy.rules.fact_values import SeenWithin, anonymous, asn, corporate, country, reputation
 from zta_authz.policy.rules.identity_matchers import InTrustDomain, NamespaceMatcher, RequestPrincipal, ServiceAccount
 from zta_authz.policy.rules.matchers import Exact, Matcher, Prefix, Present, Suffix
 from zta_authz.policy.rules.path_templates import Template
+from zta_authz.policy.rules.require_authentication import AuthenticationClause
+from zta_authz.policy.rules.require_trust import TrustClause
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable
@@ -40,20 +45,18 @@ Member = Matcher | RequestPrincipal | IPv4Network | IPv6Network
 _MAX_COMPARED: Final = 10_000
 """The maximum number of value pairs of two clauses; beyond it nothing is proved."""
 _ONE_VALUE: Final = frozenset((METHOD, PATH, SNI, PORT, HOST, REQUEST_PRINCIPAL))
+_TRUE: Final = (Exact("true"),)
+_NOT_OF_CORPORATE: Final = frozenset(("fact", read) for read in (country, asn, anonymous, reputation))
 _ALWAYS_KNOWN: Final = frozenset((METHOD, PATH, SNI, PORT, PEER, REQUEST_PRINCIPAL))
 
 
 def dimension_of(clause: Clause) -> object:
     """The clause's dimension: equal for clauses that read the same values, by whichever field name."""
+    if is_fact(clause):
+        return _fact_of(clause)
     match clause:
-        case TextClause(dimension=ClaimDimension() as claim):
-            return ("claim", claim.path)
-        case TextClause(dimension=HeaderDimension() as header):
-            return ("header", header.header)
-        case TextClause(dimension=MetadataDimension() as metadata):
-            return ("metadata", metadata.filter, metadata.path, metadata.listed)
-        case TextClause(dimension=dimension):
-            return dimension
+        case TextClause():
+            return _text_dimension(clause)
         case AddressClause():
             return clause.dimension
         case PortClause():
@@ -67,9 +70,26 @@ def dimension_of(clause: Clause) -> object:
     return ("clause", id(clause))
 
 
+def _text_dimension(clause: TextClause) -> object:
+    match clause.dimension:
+        case ClaimDimension() as claim:
+            return ("claim", claim.path)
+        case HeaderDimension() as header:
+            return ("header", header.header)
+        case MetadataDimension() as metadata:
+            return ("metadata", metadata.filter, metadata.path, metadata.listed)
+    return clause.dimension
+
+
 def members_of(clause: Clause) -> tuple[Member, ...]:
     """The values of which one must match; () for a clause without a list of values."""
     match clause:
+        case FactClause(read=SeenWithin()):
+            return ()
+        case FactClause(comparison=Is(value=value)):
+            return (Exact(str(value).lower()),)
+        case FactClause(comparison=OneOf(values=values)):
+            return tuple(Exact(text) for text in sorted(map(str, values)))
         case TextClause() | RequestPrincipalClause():
             return clause.matchers
         case PortClause():
@@ -84,6 +104,12 @@ def key_of(clause: Clause) -> Hashable:
     if isinstance(clause, TimeClause):
         times = clause.times
         return ("time", times.start, times.end, times.zone and times.zone.key, times.windows)
+    if isinstance(clause, TrustClause):
+        return ("trust", clause.demand, clause.step_up, clause.show_components)
+    if isinstance(clause, AuthenticationClause):
+        return ("authentication", clause.acr, clause.at_least, clause.amr, clause.max_age, clause.login)
+    if isinstance(clause, FactClause) and not members_of(clause):
+        return ("fact", clause.read, clause.negated, clause.comparison)
     return (dimension_of(clause), clause.negated, frozenset(members_of(clause)))
 
 
@@ -158,7 +184,9 @@ def end_of(member: Member) -> str:
 
 def implies(narrow: Clause, wide: Clause, *, strict: bool) -> bool:
     """Whether `wide` holds for a DENY whenever `narrow` holds for an ALLOW."""
-    if dimension_of(narrow) != dimension_of(wide):
+    if dimension_of(narrow) != dimension_of(wide) or (
+        is_fact(narrow) and not (members_of(narrow) and members_of(wide))
+    ):
         return False
     if isinstance(narrow, TimeClause) and isinstance(wide, TimeClause):
         return _times_imply(narrow.times, wide.times)
@@ -173,6 +201,10 @@ def implies(narrow: Clause, wide: Clause, *, strict: bool) -> bool:
 
 def contradict(one: Clause, other: Clause, *, strict: bool, deny: bool) -> bool:
     """Whether two clauses of a rule never hold together; `deny` is whether it is a DENY rule."""
+    if is_fact(one) and is_fact(other) and (deny or not (members_of(one) and members_of(other))):
+        return False  # an unknown fact satisfies every clause of a DENY
+    if not deny and (_only_corporate(one, other) or _only_corporate(other, one)):
+        return True
     if dimension_of(one) != dimension_of(other):
         return False
     if isinstance(one, TimeClause) and isinstance(other, TimeClause):
@@ -187,6 +219,31 @@ def contradict(one: Clause, other: Clause, *, strict: bool, deny: bool) -> bool:
     return _one_value(one, strict=strict) and _all_apart(members_of(one), members_of(other))
 
 
+def is_fact(clause: Clause) -> bool:
+    """Whether the clause reads a fact."""
+    return isinstance(clause, FactClause) or (
+        isinstance(clause, TextClause) and isinstance(clause.dimension, FactDimension)
+    )
+
+
+def _fact_of(clause: Clause) -> object:
+    """The dimension of a clause on a fact."""
+    match clause:
+        case TextClause(dimension=FactDimension() as fact):
+            return ("fact", fact.read)
+        case FactClause() if not isinstance(clause.read, SeenWithin):
+            return ("fact", clause.read)
+    return ("fact", "seenWithin")
+
+
+def _only_corporate(one: Clause, other: Clause) -> bool:
+    """Whether `one` asks for a corporate address, of which nothing else is known, and `other` for something else."""
+    if dimension_of(one) != ("fact", corporate) or not is_fact(other):
+        return False
+    holds = _all_covered(members_of(one), _TRUE) is not one.negated
+    return holds and dimension_of(other) in _NOT_OF_CORPORATE
+
+
 def _times_imply(narrow: TimeWindow, wide: TimeWindow) -> bool:
     within = wide.start <= narrow.start and narrow.end <= wide.end
     same_week = (narrow.zone and narrow.zone.key) == (wide.zone and wide.zone.key) and narrow.windows == wide.windows
@@ -196,7 +253,12 @@ def _times_imply(narrow: TimeWindow, wide: TimeWindow) -> bool:
 def _one_value(clause: Clause, *, strict: bool) -> bool:
     """Whether a request has at most one value of the dimension. In Istio semantics a peer may have several names."""
     dimension = dimension_of(clause)
-    return dimension in _ONE_VALUE or isinstance(dimension, AddressDimension) or (strict and dimension is PEER)
+    return (
+        dimension in _ONE_VALUE
+        or is_fact(clause)
+        or isinstance(dimension, AddressDimension)
+        or (strict and dimension is PEER)
+    )
 
 
 def _always_known(clause: Clause) -> bool:

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.percent import utf8_bytes
 from zta_authz.policy.lint.anonymous import asks_for_identity, excludes_identities
 from zta_authz.policy.lint.conditions import SuspiciousClause, suspicious_clauses
+from zta_authz.policy.lint.fact_sources import absence_of
 from zta_authz.policy.lint.implication import contradict, key_of
 from zta_authz.policy.lint.methods import OVERRIDE_HEADERS, lower_case_methods, overridable
 from zta_authz.policy.lint.shadows import DenyRules, PlacedRule
+from zta_authz.policy.lint.suspicious_facts import suspicious_facts
 from zta_authz.policy.lint.unmatchable import Reachability, suspicious_values
 from zta_authz.policy.rules.clauses import TextClause, shortened
 from zta_authz.policy.rules.dimensions import PATH
@@ -34,7 +36,7 @@ from zta_authz.policy.rules.extra_clauses import ConditionClause, TimeClause
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-    from zta_authz.model.options import Options
+    from zta_authz.policy.lint.fact_sources import Absence, FactSources
     from zta_authz.policy.lint.unmatchable import CredentialSource, SuspiciousValue
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.rule import Rule
@@ -86,6 +88,7 @@ def lint(
     refused_path: Callable[[str], str] = lambda _: "",
     refused_host: Callable[[str], bool] = lambda _: False,
     sources: Iterable[CredentialSource] | None = None,
+    facts: FactSources | None = None,
 ) -> list[Finding]:
     """All findings about the rules of `table`, ordered by position.
 
@@ -95,9 +98,11 @@ def lint(
         refused_path: why requests for a path are refused before any rule is evaluated, "" if they are not.
         refused_host: whether requests for an authority are refused before any rule is evaluated.
         sources: the documents by which callers can prove an identity, None if unknown.
+        facts: what gives facts, None if unknown.
     """
     sources = None if sources is None else tuple(sources)
-    reachability = ReachabilityByPolicy(table.options, refused_path, refused_host, sources)
+    everything = Reachability(table.options.strict, refused_path, refused_host, sources, facts)
+    reachability = ReachabilityByPolicy(everything, table.options.root_namespace)
     checker = _RuleChecker(table.options.strict, now, reachability)
     rules = [PlacedRule(policy, rule) for policy in table.policies for rule in policy.rules]
     dead = {id(placed.rule): reason for placed in rules if (reason := checker.never(placed)) is not None}
@@ -150,17 +155,9 @@ def _on_methods(rules: list[PlacedRule], strict: bool) -> list[Finding]:
 class ReachabilityByPolicy:
     """The `Reachability` of each policy's rules, made once per selector."""
 
-    def __init__(
-        self,
-        options: Options,
-        refused_path: Callable[[str], str],
-        refused_host: Callable[[str], bool],
-        sources: Iterable[CredentialSource] | None,
-    ) -> None:
-        self._root = options.root_namespace
-        self._all = Reachability(
-            options.strict, refused_path, refused_host, None if sources is None else tuple(sources)
-        )
+    def __init__(self, everything: Reachability, root: str) -> None:
+        self._root = root
+        self._all = everything
         self._by_selector: dict[Hashable, Reachability] = {}
 
     def of(self, placed: PlacedRule) -> Reachability:
@@ -171,7 +168,9 @@ class ReachabilityByPolicy:
             sources = self._all.sources
             if sources is not None:
                 sources = tuple(source for source in sources if source.concerns(placed.policy.selector, self._root))
-            reachability = self._by_selector[key] = replace(self._all, sources=sources)
+            facts = self._all.facts
+            facts = None if facts is None else facts.concerning(placed.policy.selector, self._root)
+            reachability = self._by_selector[key] = replace(self._all, sources=sources, facts=facts)
         return reachability
 
 
@@ -190,9 +189,15 @@ def _suspicious(placed: PlacedRule, checker: _RuleChecker, reported: str) -> Ite
         elif isinstance(value, SuspiciousClause):
             verdict = {None: "is Unknown", True: "is true", False: "is false"}[value.result] + " for every request"
             kind = Kind.ALWAYS_UNKNOWN if value.result is None else kind
-        yield _finding(
-            placed, kind, f"`{value.label}`: `{shortened(value.value)}` {verdict}: {value.reason}", value.hint
-        )
+        message = f"`{value.label}`: `{shortened(value.value)}` {verdict}: {value.reason}"
+        yield _finding(placed, kind, message, value.hint)
+    for label, absence in checker.absences(placed):
+        if absence.reason not in reported:
+            effect = "it may match every request" if placed.action == "DENY" else "it matches no request"
+            defaults = "" if absence.certain else " with the default settings"
+            message = f"`{label}` is unknown for every request{defaults}, so that {effect}: {absence.reason}"
+            level = Level.WARNING if absence.certain else Level.INFO
+            yield _finding(placed, Kind.ALWAYS_UNKNOWN, message, absence.hint, level)
 
 
 def _finding(placed: PlacedRule, kind: Kind, message: str, hint: str, level: Level = Level.WARNING) -> Finding:
@@ -236,12 +241,25 @@ class _RuleChecker:
             if isinstance(clause, ConditionClause):
                 yield from suspicious_clauses(clause.condition.text, reachability)[0]
             else:
-                yield from (value for value in suspicious_values(clause, reachability, deny=deny) if value is not None)
+                yield from (value for value in _values(clause, reachability, deny=deny) if value is not None)
+
+    def absences(self, placed: PlacedRule) -> Iterator[tuple[str, Absence]]:
+        """Each clause of the rule on facts that nothing gives: its label, and why."""
+        facts = self._reachability.of(placed).facts
+        if facts is None:
+            return
+        for clause in chain(placed.rule.clauses, *chain.from_iterable(placed.rule.groups)):
+            absence = absence_of(clause, facts)
+            if absence is not None:
+                yield clause.label, absence
 
     def _conjunction(
         self, clauses: tuple[Clause, ...], deny: bool, reachability: Reachability
     ) -> tuple[str, str] | None:
         for clause in clauses:
+            absence = None if deny or reachability.facts is None else absence_of(clause, reachability.facts)
+            if absence is not None and absence.certain:
+                return f"`{clause.label}`: {absence.reason}", f"{absence.hint}, or remove the rule"
             reason = None if clause.negated else self._impossible(clause, deny, reachability)
             if reason is not None:
                 why, hint = reason
@@ -264,11 +282,15 @@ class _RuleChecker:
             if holds or not suspicious:
                 return None
             return f"`{suspicious[0].value}`: {suspicious[0].reason}", suspicious[0].hint
-        values = suspicious_values(clause, reachability, deny=deny)
+        values = _values(clause, reachability, deny=deny)
         if not values or not all(value is not None and value.certain for value in values):
             return None
         first = next(value for value in values if value is not None)
         return f"`{shortened(first.value)}`: {first.reason}", first.hint
+
+
+def _values(clause: Clause, reachability: Reachability, *, deny: bool) -> list[SuspiciousValue | None]:
+    return suspicious_facts(clause, reachability) or suspicious_values(clause, reachability, deny=deny)
 
 
 def _may_come_encoded(clause: Clause, reachability: Reachability) -> bool:

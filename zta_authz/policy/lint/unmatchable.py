@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from zta_authz.model.documents import Selector
+    from zta_authz.policy.lint.fact_sources import FactSources
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.identity_matchers import RequestPrincipal
     from zta_authz.policy.rules.matchers import Matcher
@@ -82,14 +83,15 @@ class CredentialSource:
 class Reachability:
     """The requests that can reach a policy's rules: what is refused before, and which identities callers can prove.
 
-    `refused_path` returns why a path is refused, "" if it is not; `refused_host` whether an authority is. `sources` is
-    None if the provable identities are unknown.
+    `refused_path` returns why a path is refused, "" if it is not; `refused_host` whether an authority is. `sources` and
+    `facts` are None if the provable identities, and what gives facts, are unknown.
     """
 
     strict: bool
     refused_path: Callable[[str], str] = lambda _: ""
     refused_host: Callable[[str], bool] = lambda _: False
     sources: tuple[CredentialSource, ...] | None = None
+    facts: FactSources | None = None
 
     @cached_property
     def issuers(self) -> frozenset[str]:
@@ -143,9 +145,8 @@ def _text(clause: TextClause, matcher: Matcher, reach: Reachability, *, wide: bo
 
 def _no_tokens(label: str, value: str) -> SuspiciousValue:
     reason = "no RequestAuthentication applies to these workloads, so no token is ever verified"
-    return SuspiciousValue(
-        label, value, reason, "add a RequestAuthentication for them, or remove the field", certain=True
-    )
+    hint = "add a RequestAuthentication for them, or remove the field"
+    return SuspiciousValue(label, value, reason, hint, certain=True)
 
 
 def _value(matcher: Matcher) -> str | None:

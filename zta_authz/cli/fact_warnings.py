@@ -1,0 +1,76 @@
+"""Warnings of `zta-authz check` about facts: what the settings and the documents give, and models that lack them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from zta_authz.errors import Fault
+from zta_authz.model.trust import TrustLevel
+from zta_authz.pdp.models import CompiledModels
+from zta_authz.policy.lint.fact_sources import NETWORK_FACTS, FactSources
+from zta_authz.policy.rules.fact_values import LAST_SEEN
+from zta_authz.trust.attainable import KnownFacts, best_assessment
+
+if TYPE_CHECKING:
+    from zta_authz.model.device_documents import DeviceInventory
+    from zta_authz.model.documents import Selector
+    from zta_authz.model.trust import TrustAssessment
+    from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.settings import Settings
+    from zta_authz.trust.assessment import CompiledTrustModel
+
+
+def fact_sources(settings: Settings, snapshot: Snapshot, *, known: bool) -> FactSources:
+    """What gives facts. `known` is false if `settings` are the defaults because none were named."""
+    networks = settings.networks
+    given = {
+        "country": networks.country is not None,
+        "asn": networks.asn is not None,
+        "anonymous": networks.anonymous is not None,
+        "reputation": bool(networks.reputation),
+        "corporate": bool(networks.corporate),
+    }
+    network = frozenset(name for name, configured in given.items() if configured)
+    sources = FactSources(network, settings.facts.directory is not None, known)
+    models = snapshot.models
+    if not isinstance(models, CompiledModels):
+        return sources
+    sources = replace(
+        sources,
+        inventories=tuple((selector, _fields(devices.inventory)) for selector, devices in models.devices),
+        classifications=tuple((selector, one.classes) for selector, one in models.classifications),
+    )
+    root = snapshot.options.root_namespace
+    best = tuple((selector, _best(sources, selector, root, model)) for selector, model in models.trust)
+    return replace(sources, models=best)
+
+
+def _fields(inventory: DeviceInventory) -> frozenset[str]:
+    names = {name for name, _ in inventory.source.fields}
+    return frozenset(names | {LAST_SEEN} if inventory.source.seen_time else names)
+
+
+def _best(sources: FactSources, selector: Selector, root: str, model: CompiledTrustModel) -> TrustAssessment:
+    near = sources.concerning(selector, root)
+    fields = frozenset[str]().union(*(names for _, names in near.inventories))
+    devices = bool(near.inventories) and (sources.directory or not sources.settings_known)
+    network = sources.network if sources.settings_known else NETWORK_FACTS
+    return best_assessment(model, KnownFacts(network, fields, devices))
+
+
+def model_warnings(snapshot: Snapshot, sources: FactSources) -> list[Fault]:
+    """A warning for each trust model by which every request has the level DENY."""
+    models = snapshot.models
+    if not isinstance(models, CompiledModels):
+        return []
+    faults = []
+    for (_, model), (_, best) in zip(models.trust, sources.models, strict=True):
+        if best.level is TrustLevel.DENY and model.position is not None:
+            at = model.position
+            lost = ", ".join(f"{loss.component}.{loss.signal}" for loss in best.lost) or "no signal"
+            held = f"; held down by {', '.join(best.capped_by)}" if best.capped_by else ""
+            message = f"TrustModel `{model.name}`: every request has the level DENY: nothing gives {lost}{held}"
+            hint = "give these facts a source, or write `assume` for a component that nothing measures"
+            faults.append(Fault(at.source, at.line, at.column, message, hint))
+    return faults
