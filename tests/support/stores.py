@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from zta_authz.administrator.store.sqlite import SqliteStore
+from zta_authz.administrator.store.valkey import ValkeyAddress, ValkeyStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.redis_server import RedisServer
     from zta_authz.administrator.store.port import Store
 
 
@@ -43,3 +45,20 @@ class SqlitePlace:
         """See `StorePlace`."""
         for file in self.path.parent.glob(f"{self.path.name}*"):
             file.unlink()
+
+
+class ValkeyPlace:
+    """An empty database of a server."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+
+    async def open(self, *, retained: int = 1000) -> ValkeyStore:
+        """See `StorePlace`."""
+        return await ValkeyStore.open(ValkeyAddress(path=str(self.server.socket)), retained=retained)
+
+    async def forget(self) -> None:
+        """See `StorePlace`."""
+        store = await self.open()
+        await store._execute("FLUSHALL")
+        await store.close()

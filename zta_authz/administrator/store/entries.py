@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Change
 
 CHECKSUM_BYTES: Final = 8
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page of items or commits ends after so many bytes."""
+_EPOCH_BYTES: Final = 16
 
 
 class _Entry(msgspec.Struct, array_like=True, frozen=True):
@@ -47,6 +51,11 @@ def checksum(*parts: str | int | float | bytes) -> bytes:
         state.update(b"%d:" % len(data))
         state.update(data)
     return state.digest()
+
+
+def new_epoch() -> str:
+    """Return a random epoch: 32 hexadecimal digits."""
+    return secrets.token_hex(_EPOCH_BYTES)
 
 
 def damaged(what: str) -> StoreUnavailable:

@@ -175,8 +175,9 @@ class Store(Protocol):
     async def scan(self, prefix: str, *, after: str = "", limit: int = PAGE) -> list[tuple[str, Versioned]]:
         """Return up to `limit` items whose keys begin with `prefix`, in order of their keys (as bytes).
 
-        Only keys greater than `after` are returned. To read all, pass the last key of each page until a page is
-        shorter than `limit`. Pages are read at different revisions; `read_items` makes one state of them.
+        Only keys greater than `after` are returned. To read all, pass the last key of each page until a page is empty,
+        because large items make a page shorter. Pages are read at different revisions; `read_items` makes one state
+        of them.
         """
         ...
 

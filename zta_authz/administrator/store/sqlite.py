@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from zta_authz.administrator.store import sqlite_rows as rows
+from zta_authz.administrator.store.entries import new_epoch
 from zta_authz.administrator.store.port import (
     PAGE,
     RETAINED_COMMITS,
@@ -32,7 +33,7 @@ from zta_authz.administrator.store.port import (
     check_seconds,
     check_value,
 )
-from zta_authz.administrator.store.sqlite_schema import connect, create_file, new_epoch, prepare, roll_back
+from zta_authz.administrator.store.sqlite_schema import connect, create_file, prepare, roll_back
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.administrator.store.entries import checksum, decode_entry, encode_entry
+from zta_authz.administrator.store.entries import PAGE_BYTES, checksum, decode_entry, encode_entry
 from zta_authz.administrator.store.port import (
     ABSENT,
     Conflict,
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from zta_authz.administrator.store.port import Change, Commit, Window
 
-PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page of the stream or of items ends after so many bytes."""
 _SWEPT: Final = 64
 """How many outdated rows of a table one transaction removes."""
 
@@ -129,8 +127,12 @@ def scan(connection: sqlite3.Connection, prefix: str, after: str, limit: int) ->
         (prefix, after, f"{prefix}\x7f", limit),
     )
     page: list[tuple[str, Versioned]] = []
+    size = 0
     for key, version, value, found in rows:
         page.append((key, _versioned(key, version, value, found)))
+        size += len(value)
+        if size > PAGE_BYTES:
+            break
     return page
 
 

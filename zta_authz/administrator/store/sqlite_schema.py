@@ -7,11 +7,10 @@ schema, append to `_MIGRATIONS`: a list of statements that turns the version bef
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.administrator.store.entries import checksum, damaged
+from zta_authz.administrator.store.entries import checksum, damaged, new_epoch
 from zta_authz.administrator.store.port import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ APPLICATION_ID: Final = 0x7A746131  # "zta1"
 BUSY_SECONDS: Final = 5.0
 """How long a transaction waits for one of another process."""
 _MODE: Final = 0o600
-_EPOCH_BYTES: Final = 16
 
 _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -39,11 +37,6 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
-
-
-def new_epoch() -> str:
-    """Return a random epoch: 32 hexadecimal digits."""
-    return secrets.token_hex(_EPOCH_BYTES)
 
 
 def create_file(path: str) -> tuple[int, int]:

@@ -6,19 +6,41 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.stores import SqlitePlace
+from tests.support.redis_server import RedisServer, redis_program
+from tests.support.stores import SqlitePlace, ValkeyPlace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.support.stores import StorePlace
     from zta_authz.administrator.store.port import Store
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    program = redis_program()
+    if program is None:
+        pytest.skip("no redis-server or valkey-server on the PATH: `make tools` fetches one, where apt-get is")
+    server = RedisServer(program)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def valkey_place(redis_server: RedisServer) -> ValkeyPlace:
+    place = ValkeyPlace(redis_server)
+    await place.forget()
+    return place
+
+
+@pytest.fixture(params=["sqlite", "valkey"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> StorePlace:
-    return SqlitePlace(tmp_path)
+    if request.param == "sqlite":
+        return SqlitePlace(tmp_path)
+    place: ValkeyPlace = request.getfixturevalue("valkey_place")
+    return place
 
 
 @pytest.fixture
