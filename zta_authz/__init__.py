@@ -8,6 +8,7 @@ Reading order, from the data types up to the process (imports point downwards on
     authn/          evidence + keys + now -> identity: X.509-SVIDs, JWTs                               [pure]
     policy/         documents -> rule table: YAML reader, matchers, compiler, index                    [pure]
     trust/          trust models: what a request loses points for, its score and its level             [pure]
+    access/         just-in-time access: the grants in force                                           [pure]
     security_events/ Shared Signals: security event tokens, and what they change                       [pure]
     pdp/            the decision: snapshot of rules and keys, decide, explain                          [pure]
     ports           interfaces that the authorizer needs from outside
@@ -18,6 +19,7 @@ Reading order, from the data types up to the process (imports point downwards on
     servers/        listeners, TLS and gRPC health; `grpcio` on gRPC's library, `fast` on grpc_h2
     policy_sources/ policy files from disk                keys/   fetching of key material
     facts/          network databases and device inventories, loaded for decisions
+    following/      the administrator's grants, revocations and signals, received for decisions
     audit/          the decision log                      admin/  health pages, status, explain
     telemetry/      spans, metrics, logs
     settings/       file and environment -> Settings

@@ -38,6 +38,7 @@ from zta_authz.servers.group import ServerGroup
 from zta_authz.servers.health import Health
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.servers.methods import AUTHORIZATION_SERVICE
+from zta_authz.service.following import Following
 from zta_authz.service.loading import load
 from zta_authz.service.observability import MetricsSources, audit_status, new_origin, open_observability, open_push
 from zta_authz.service.preflight import other_faults
@@ -158,9 +159,11 @@ class Service:
         self.state.audit = lambda: audit_status(self._audit, clock())
         metrics = self._observer.metrics
         self._jwks = self._build_jwks(authorities)
-        self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock)
-        self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
         self._facts = FactSlot()
+        self._following = Following(settings, self._facts, self._readiness_changed, clock)
+        followed = self._following.obstacles
+        self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)
+        self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
         self._networks = NetworkRefresher(settings.networks.sources(), self._facts, metrics.network_data_loaded)
         self._networks.load()
         self._devices = DeviceRefresher(settings.facts.directory or "", self._facts, metrics.network_data_loaded)
@@ -175,6 +178,7 @@ class Service:
         self._reloading = Reloading(settings, self._policy_sets())
         if replays is not None:
             snapshot.verifier.share_replays(replays)
+        self._following.use_in(snapshot.verifier)
         self.publish(snapshot)
         self._health = Health((AUTHORIZATION_SERVICE,))
         servers = ServerFactory(settings, self._tls, self._health, shared_ports=shared_ports)
@@ -287,14 +291,9 @@ class Service:
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
         verifier, since, expiry = snapshot.verifier, self.state.loaded_at, snapshot.verifier.bundle_expiry
         bundles = [
-            KeyStatus(
-                KeyKind.TRUST_BUNDLE,
-                bundle.trust_domain,
-                bundle.authorities,
-                bundle.since,
-                expiry.get(bundle.trust_domain),
-            )
+            KeyStatus(KeyKind.TRUST_BUNDLE, domain, bundle.authorities, bundle.since, expiry.get(domain))
             for bundle in self._trust.status()
+            for domain in (bundle.trust_domain,)
         ]
         return bundles + [self._key_set(slot, since) for slot in verifier.key_slots]
 
@@ -324,6 +323,7 @@ class Service:
             raise SettingsErrors(faults)
         if self._push is not None:
             self._push.start()
+        self._following.start()
         self.state.phase = Phase.SERVING
         await self._health.set_serving(self.state.ready)
         self._watch.start()
@@ -381,6 +381,7 @@ class Service:
         await self._networks.close()
         await self._devices.close()
         await self._watch.close()
+        await self._following.close()
         await self._servers.stop(grace)
         await self._jwks.close()
         await self._trust.close()

@@ -57,13 +57,21 @@ class Outlook:
     """Whether anybody can be allowed with the current settings, policies and keys."""
 
     def __init__(
-        self, settings: Settings, trust: TrustRefresher, snapshots: SnapshotSource, jwks: JwksRefresher, clock: Clock
+        self,
+        settings: Settings,
+        trust: TrustRefresher,
+        snapshots: SnapshotSource,
+        jwks: JwksRefresher,
+        clock: Clock,
+        followed: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
+        """`followed` says why the administrator's view can't be used yet."""
         tls = settings.tls
         self._trust = trust
         self._snapshots = snapshots
         self._jwks = jwks
         self._clock = clock
+        self._followed = followed
         self._authorities = Authorities(trust.store.slot)
         self._files: CertificateFiles | None = None
         self._callers: frozenset[str] = frozenset()
@@ -85,7 +93,7 @@ class Outlook:
         required = snapshot is not None and snapshot.options.verify_certificate is CertificateCheck.REQUIRED
         if required and not any(valid.values()):
             obstacles.append(_UNVERIFIED)
-        return tuple(obstacles)
+        return (*obstacles, *self._followed())
 
     def blanket_denials(self) -> tuple[str, ...]:
         """Return what is denied regardless of the rest of a request, at most `MAX_DENIALS` entries."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from zta_authz.settings.otlp_model import CollectorSettings  # noqa: TC001  pydantic reads it
+from zta_authz.settings.otlp_model import CollectorSettings
 from zta_authz.settings.values import PositiveSeconds, Section, Text
 
 _MIB = 1024 * 1024

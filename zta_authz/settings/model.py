@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 from zta_authz.grpc_h2.bounds import MAX_FRAME_BYTES, MIB, MIN_FRAME_BYTES, MIN_TABLE_BYTES, Bounds
 from zta_authz.model.options import (
-    UNIX_CALLER,
     CertificateCheck,
     ChainSource,
     Gateway,
@@ -20,102 +17,30 @@ from zta_authz.model.options import (
     Semantics,
     Workload,
 )
-from zta_authz.model.spiffe import SpiffeId, TrustDomain
 from zta_authz.servers.fast.registry import Limits
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS, Endpoint, SocketAccess
+from zta_authz.settings.administrator_model import AdministratorSettings
 from zta_authz.settings.audit_model import AuditSettings
+from zta_authz.settings.field_types import (
+    Address,
+    AgeSeconds,
+    Caller,
+    FileMode,
+    GroupName,
+    HostName,
+    HttpsUrl,
+    LongSeconds,
+    Seconds,
+    SpiffeIds,
+    SpiffeIdText,
+    TcpAddress,
+    TrustDomainName,
+    UnixAddress,
+)
 from zta_authz.settings.networks_model import FactsSettings, NetworksSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
 from zta_authz.settings.root_documents_model import RootDocumentsSettings
-from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct, invalid
-
-_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-:")
-
-
-def _endpoint(text: str) -> str:
-    try:
-        Endpoint.parse(text)
-    except ValueError as error:
-        raise invalid(str(error), "write for example `unix:/run/zta-authz/authz.sock` or `127.0.0.1:9191`") from None
-    return text
-
-
-def _tcp(text: str) -> str:
-    if Endpoint.parse(_endpoint(text)).is_unix:
-        raise invalid("this listener is for TCP", "write an address and a port, like `0.0.0.0:9192`")
-    return text
-
-
-def _unix(text: str) -> str:
-    if not text.startswith("unix:") or not Endpoint.parse(_endpoint(text)).is_unix:
-        raise invalid("the Workload API uses a Unix socket", "write for example `unix:/run/spire/agent.sock`")
-    return text
-
-
-def _https(text: str) -> str:
-    valid = False
-    with suppress(ValueError):  # unclosed brackets, an invalid port
-        parts = urlsplit(text)
-        plain = parts.username is None and not parts.fragment and parts.port != 0
-        valid = parts.scheme == "https" and bool(parts.hostname) and plain
-    if not valid or not text.isprintable() or " " in text:
-        raise invalid(
-            "a bundle endpoint is an https URL without user information",
-            "write for example `https://spire.example/bundle`",
-        )
-    return text
-
-
-def _trust_domain(text: str) -> str:
-    try:
-        TrustDomain.parse(text)
-    except ValueError as error:
-        raise invalid(str(error), "write for example `cluster.local`") from None
-    return text
-
-
-def _spiffe_id(text: str) -> str:
-    try:
-        SpiffeId.parse(text)
-    except ValueError as error:
-        raise invalid(str(error), "write for example `spiffe://cluster.local/ns/default/sa/envoy`") from None
-    return text
-
-
-def _caller(text: str) -> str:
-    return text if text == UNIX_CALLER else _spiffe_id(text)
-
-
-def _mode(text: str) -> str:
-    if not (3 <= len(text) <= 4 and all(digit in "01234567" for digit in text) and int(text, 8) <= 0o777):
-        raise invalid("a file mode has three octal digits, optionally after a 0", 'write for example "0660"')
-    if int(text, 8) & 0o600 != 0o600:
-        raise invalid("the service's own user needs to read and write the socket", 'write for example "0660"')
-    return text
-
-
-def _group(text: str) -> str:
-    try:
-        SocketAccess(group=text).group_id()
-    except ValueError as error:
-        raise invalid(str(error), "or leave it out to keep the service's own group") from None
-    return text
-
-
-def _host_name(text: str) -> str:
-    if not text or not set(text) <= _HOST_CHARACTERS or text.startswith(".") or text.endswith("."):
-        raise invalid("not a host name", "write it in lower case and without a port, like `login.auth.svc`")
-    return text
-
-
-Address = Annotated[str, AfterValidator(_endpoint)]
-TcpAddress = Annotated[str, AfterValidator(_tcp)]
-TrustDomainName = Annotated[str, AfterValidator(_trust_domain)]
-SpiffeIds = Annotated[tuple[Annotated[str, AfterValidator(_spiffe_id)], ...], AfterValidator(distinct)]
-Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
-AgeSeconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
-LongSeconds = Annotated[float, Field(ge=1, le=7 * 24 * 3600, allow_inf_nan=False)]
-HostName = Annotated[str, AfterValidator(_host_name)]
+from zta_authz.settings.values import PositiveSeconds, Section, Text, distinct
 
 
 class WorkloadSettings(Section):
@@ -130,7 +55,7 @@ class WorkloadSettings(Section):
 class NamedWorkloadSettings(Section):
     """One of several workloads of a shared authorizer: its proxy's SPIFFE ID, its namespace and labels."""
 
-    principal: Annotated[str, AfterValidator(_spiffe_id)]
+    principal: SpiffeIdText
     namespace: Text
     labels: dict[str, str] = Field(default_factory=dict)
 
@@ -138,7 +63,7 @@ class NamedWorkloadSettings(Section):
 class GatewaySettings(Section):
     """A proxy in front of several workloads: its SPIFFE ID (or `unix`), and the namespaces that it may name."""
 
-    spiffe_id: Annotated[str, AfterValidator(_caller)]
+    spiffe_id: Caller
     namespaces: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(distinct)]
 
 
@@ -196,8 +121,8 @@ class SocketSettings(Section):
     If no user is listed, all may.
     """
 
-    mode: Annotated[str, AfterValidator(_mode)] = "0660"
-    group: Annotated[str, AfterValidator(_group)] | None = None
+    mode: FileMode = "0660"
+    group: GroupName | None = None
     peer_uids: Annotated[tuple[Annotated[int, Field(ge=0, le=2**32 - 2)], ...], Field(max_length=64)] = ()
 
 
@@ -274,15 +199,15 @@ class BundleSettings(Section):
 
     trust_domain: TrustDomainName
     file: Text | None = None
-    url: Annotated[str, AfterValidator(_https)] | None = None
-    endpoint_spiffe_id: Annotated[str, AfterValidator(_spiffe_id)] | None = None
+    url: HttpsUrl | None = None
+    endpoint_spiffe_id: SpiffeIdText | None = None
     ca_file: Text | None = None
 
 
 class WorkloadApiSettings(Section):
     """The SPIFFE Workload API: an agent's socket (null: not used), and whether to use its trust bundles."""
 
-    socket: Annotated[str, AfterValidator(_unix)] | None = None
+    socket: UnixAddress | None = None
     bundles: bool = True
 
 
@@ -323,6 +248,7 @@ class Settings(Section):
     client_address: ClientAddressSettings = ClientAddressSettings()
     networks: NetworksSettings = NetworksSettings()
     facts: FactsSettings = FactsSettings()
+    administrator: AdministratorSettings = AdministratorSettings()
     paths: PathsSettings = PathsSettings()
     server: Literal["grpcio", "fast"] | None = None
     http2: Http2Settings = Http2Settings()

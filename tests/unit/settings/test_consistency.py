@@ -173,6 +173,7 @@ gateways: [{{spiffe_id: unix, namespaces: [a]}}]
 health: {{listen: "127.0.0.1:0"}}
 admin: {{listen: "127.0.0.1:0", allowed_spiffe_ids: ["{1}"]}}
 jwks: {{ca_file: "{0}/ca.pem"}}
+administrator: {{follow: "unix:{0}/administrator.sock"}}
 networks: {{reputation: [{{file: "{0}/bad.txt"}}]}}
 bundles: [{{trust_domain: a.example, url: "https://127.0.0.1:9/", ca_file: "{0}/ca.pem"}}]
 tracing: {{otlp_endpoint: "http://127.0.0.1:9"}}

@@ -48,6 +48,24 @@ def guard(call: Callable[[bytes, Any, str], Awaitable[Any]], callers: Callers, a
     return guarded
 
 
+def guard_stream(
+    call: Callable[[bytes, Any, str], AsyncIterator[bytes]], callers: Callers, admitted: AdmittedPeers
+) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+    """As `guard`, for a method that answers by many messages. It ends once the caller is no longer authorized."""
+
+    async def guarded(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+        caller = callers.caller(context.auth_context())
+        if caller is None:
+            await admitted.refuse(context)
+        admitted.admit(context)
+        async for message in call(payload, context, caller):
+            if callers.caller(context.auth_context()) is None:
+                await admitted.refuse(context)
+            yield message
+
+    return guarded
+
+
 def health_handlers(servicer: HealthServicer, callers: Callers, admitted: AdmittedPeers) -> grpc.GenericRpcHandler:
     """Return the guarded gRPC health service."""
 

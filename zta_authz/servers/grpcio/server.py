@@ -6,7 +6,8 @@ bytes are parsed. Only unauthorized callers get gRPC errors; all others get an e
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -15,7 +16,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from zta_authz.errors import SettingsErrors
 from zta_authz.servers.grpcio.admitted_peers import AdmittedPeers
-from zta_authz.servers.grpcio.guards import UnknownMethods, guard, health_handlers, reflection_handlers
+from zta_authz.servers.grpcio.guards import UnknownMethods, guard, guard_stream, health_handlers, reflection_handlers
 from zta_authz.servers.grpcio.overload_guard import OPTIONS as OVERLOAD_OPTIONS
 from zta_authz.servers.listeners import Endpoint, SocketAccess, SocketClaim, listener_error, probe_tcp, umask_for_bind
 from zta_authz.servers.methods import MAX_CHECK_BYTES, Methods, Unary
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 AsyncUnary = Callable[[bytes, Any, str], Awaitable[bytes]]
 AsyncMethods = Mapping[str, Mapping[str, AsyncUnary]]
 """`Methods` as coroutine functions; `grpc.aio` would run plain functions in threads."""
+Stream = Callable[[bytes, Any, str], AsyncIterator[bytes]]
+Streams = Mapping[str, Mapping[str, Stream]]
+"""Methods that answer one request by many messages, by service name and method name."""
 
 _MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
 """Metadata may carry headers of a proxy's client. gRPC fails calls with more; Envoy accepts at most 8 MiB."""
@@ -81,6 +85,7 @@ class GrpcServer:
         tls: MutualTls | SvidTls | None = None,
         with_reflection: bool = False,
         shared_ports: bool = False,
+        streams: Streams = MappingProxyType({}),
     ) -> None:
         """With `shared_ports`, other processes may share the TCP ports; the kernel distributes connections."""
         self._methods = methods
@@ -90,6 +95,7 @@ class GrpcServer:
         self._tls = tls
         self._with_reflection = with_reflection
         self._shared_ports = shared_ports
+        self._streams = streams
         self._claims: list[SocketClaim] = []
         self._server: grpc.aio.Server | None = None
         self.addresses: tuple[Endpoint, ...] = ()
@@ -116,6 +122,14 @@ class GrpcServer:
             handlers: dict[str, Any] = dict(
                 zip(methods, map(grpc.unary_unary_rpc_method_handler, guarded), strict=True)
             )
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        for service, streams in self._streams.items():
+            handlers = {
+                name: grpc.unary_stream_rpc_method_handler(
+                    _unguarded_stream(call) if tls is None else guard_stream(call, tls, admitted)
+                )
+                for name, call in streams.items()
+            }
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         if self._health is not None:
             if tls is None:
@@ -193,5 +207,15 @@ def _unguarded(call: AsyncUnary) -> Callable[[bytes, Any], Awaitable[bytes]]:
 
     async def unguarded(payload: bytes, context: Any) -> bytes:
         return await call(payload, context, "")
+
+    return unguarded
+
+
+def _unguarded_stream(call: Stream) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+    """As `_unguarded`, for a method that answers by many messages."""
+
+    async def unguarded(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+        async for message in call(payload, context, ""):
+            yield message
 
     return unguarded

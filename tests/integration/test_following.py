@@ -1,0 +1,109 @@
+"""`serve` follows an administrator: its grants and revocations count at the next check, and losing it denies nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tests.support.check_requests import FRONTEND, check_request
+from tests.support.service import RunningService
+from tests.support.stores import SqlitePlace
+from tests.unit.administrator.test_follow_service import administrator
+from zta_authz._proto import administrator_pb2 as pb
+from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.administrator.store.port import Change
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zta_authz.administrator.store.port import Store
+
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+POLICIES = """
+apiVersion: zta.dev/v1
+kind: AccessEntitlement
+metadata: {name: hats, namespace: default}
+spec:
+  who: [{source: {namespaces: [default]}}]
+  maxDuration: 1h
+  approvers: [{from: [{source: {principals: ["*"]}}]}]
+---
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: hats, namespace: default}
+spec: {rules: [{require: {grant: hats}}]}
+"""
+
+
+async def reason(socket: Path) -> str:
+    """The reason of the denial, "" for an allow."""
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        payload = await channel.unary_unary(CHECK)(check_request().SerializeToString(), timeout=5)
+    response = CheckResponse.FromString(payload)
+    return "" if response.status.code == 0 else response.status.message
+
+
+async def wait_for(socket: Path, expected: str, seconds: float = 5.0) -> float:
+    """Ask until the answer is `expected`; return how long that took."""
+    began = time.monotonic()
+    while (answer := await reason(socket)) != expected:
+        assert time.monotonic() - began < seconds, answer
+        await asyncio.sleep(0.005)
+    return time.monotonic() - began
+
+
+async def grant(store: Store, seconds: float = 3600.0) -> None:
+    message = pb.Grant(
+        id="g1",
+        entitlement="default/hats",
+        subject=pb.Subject(spiffe_id=FRONTEND),
+        start=time.time() - 1,
+        until=time.time() + seconds,
+    )
+    await store.commit(Change(put={"view/grant/g1": pb.Item(key="grant/g1", grant=message).SerializeToString()}))
+
+
+async def revoke(store: Store) -> None:
+    message = pb.Revocation(id="r1", what="spiffe id", value=FRONTEND, reason="stolen key")
+    item = pb.Item(key="revocation/r1", revocation=message).SerializeToString()
+    await store.commit(Change(put={"view/revocation/r1": item}))
+
+
+async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_administrator(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "hats.yaml").write_text(POLICIES)
+    socket, followed = tmp_path / "authz.sock", tmp_path / "administrator.sock"
+    config = tmp_path / "settings.yaml"
+    config.write_text(
+        f'listen: ["unix:{socket}"]\n'
+        f"policies: [{tmp_path}/policies]\n"
+        "peer: {trust_proxy: true, verify_certificate: never}\n"
+        'health: {listen: "127.0.0.1:0"}\n'
+        f'administrator: {{follow: "unix:{followed}"}}\n'
+        f"audit: {{sink: file, path: {tmp_path}/decisions.jsonl}}\n"
+    )
+    store = await SqlitePlace(tmp_path).open()
+    await store.epoch()
+    with RunningService(config) as service:
+        serving = await asyncio.to_thread(service.wait_for, "serving")
+        assert serving["obstacles"] == ["nothing was received from the administrator yet"]
+        assert await reason(socket) == "grant_required"
+        async with administrator(store, followed):
+            await asyncio.to_thread(service.wait_for, "ready again")
+            await grant(store)
+            assert await wait_for(socket, "") < 1.0
+            await revoke(store)
+            assert await wait_for(socket, "peer_revoked") < 1.0
+            await store.commit(Change(delete=["view/revocation/r1"]))
+            assert await wait_for(socket, "") < 1.0
+        assert await reason(socket) == ""
+        (tmp_path / "policies" / "hats.yaml").write_text(POLICIES + "# changed\n")
+        await asyncio.to_thread(service.wait_for, "policies taken")
+        assert await reason(socket) == "", "a reload keeps the administrator's view"
+        await grant(store, seconds=1.0)
+        async with administrator(store, followed):
+            await wait_for(socket, "grant_required", seconds=10.0)
+    await store.close()

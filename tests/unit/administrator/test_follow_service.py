@@ -1,0 +1,167 @@
+"""Followers get the whole view, then what changes, over real gRPC; they resume, and a lost stream changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.stores import SqlitePlace
+from zta_authz._proto import administrator_pb2 as pb
+from zta_authz.administrator import follow_service as module
+from zta_authz.administrator.follow_service import FOLLOW, SERVICE, FollowService
+from zta_authz.administrator.store.port import Change
+from zta_authz.administrator.view import PublishedView
+from zta_authz.authn.revocation import DynamicRevocations
+from zta_authz.following import client
+from zta_authz.following.client import Follower
+from zta_authz.following.views import FollowedViews
+from zta_authz.model.facts import FactSlot
+from zta_authz.servers.grpcio.server import GrpcServer
+from zta_authz.servers.listeners import Endpoint, SocketAccess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from zta_authz.administrator.store.port import Store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await SqlitePlace(tmp_path).open()
+    await opened.epoch()
+    yield opened
+    await opened.close()
+
+
+def grant(name: str) -> dict[str, bytes]:
+    subject = pb.Subject(issuer="https://i", subject=name)
+    message = pb.Grant(id=name, entitlement="shop/db", subject=subject, start=0, until=time.time() + 3600)
+    return {f"view/grant/{name}": pb.Item(key=f"grant/{name}", grant=message).SerializeToString()}
+
+
+@asynccontextmanager
+async def administrator(store: Store, path: Path, heartbeat: float = 0.1) -> AsyncIterator[FollowService]:
+    view = PublishedView(store)
+    await view.start()
+    service = FollowService(view, heartbeat)
+    endpoint = Endpoint(path=str(path))
+    server = GrpcServer({}, [endpoint], SocketAccess(), streams={SERVICE: {FOLLOW: service.follow}})
+    await server.start()
+    try:
+        yield service
+    finally:
+        await server.stop(0)
+        await view.close()
+
+
+@asynccontextmanager
+async def following(
+    path: Path, on_change: Callable[[], None] = lambda: None
+) -> AsyncIterator[tuple[FollowedViews, Follower]]:
+    views = FollowedViews(FactSlot(), DynamicRevocations(), 600.0)
+    follower = Follower(f"unix:{path}", views, "test", on_change)
+    follower.start()
+    try:
+        yield views, follower
+    finally:
+        await follower.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - conditions are of several objects
+            await asyncio.sleep(0.005)
+
+
+async def test_a_follower_has_the_view_and_every_change_to_it(store: Store, tmp_path: Path) -> None:
+    await store.commit(Change(put=grant("a") | grant("b")))
+    socket = tmp_path / "admin.sock"
+    async with administrator(store, socket) as service, following(socket) as (views, follower):
+        await until(lambda: views.is_complete)
+        assert len(views.grants) == 2
+        assert (follower.connected, service.followers) == (True, 1)
+        await store.commit(Change(put=grant("c"), delete=["view/grant/a"]))
+        await until(lambda: len(views.grants) == 2 and views.revision == 2)
+    assert service.followers == 0
+
+
+async def test_large_views_come_in_pages(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE_ITEMS", 7)
+    for start in range(0, 40, 20):
+        await store.commit(Change(put={k: v for n in range(start, start + 20) for k, v in grant(f"g{n}").items()}))
+    socket = tmp_path / "admin.sock"
+    async with administrator(store, socket), following(socket) as (views, _):
+        await until(lambda: views.is_complete)
+        assert len(views.grants) == 40
+
+
+async def test_a_follower_resumes_where_it_was_and_its_view_outlives_the_administrator(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "FIRST_RETRY_SECONDS", 0.02)
+    await store.commit(Change(put=grant("a")))
+    socket, changes = tmp_path / "admin.sock", list[bool]()
+    async with following(socket, lambda: changes.append(True)) as (views, follower):
+        async with administrator(store, socket):
+            await until(lambda: views.is_complete)
+        await until(lambda: not follower.connected)
+        assert len(views.grants) == 1
+        await store.commit(Change(put=grant("b")))
+        async with administrator(store, socket):
+            await until(lambda: follower.connected and len(views.grants) == 2)
+    assert len(changes) >= 3
+
+
+async def test_another_store_replaces_the_view_as_a_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "FIRST_RETRY_SECONDS", 0.02)
+    await store.commit(Change(put=grant("a")))
+    (tmp_path / "other").mkdir()
+    other = await SqlitePlace(tmp_path / "other").open()
+    await other.epoch()
+    await other.commit(Change(put=grant("b") | grant("c")))
+    socket = tmp_path / "admin.sock"
+    async with following(socket) as (views, _):
+        async with administrator(store, socket):
+            await until(lambda: views.is_complete)
+        async with administrator(other, socket):
+            await until(lambda: len(views.grants) == 2)
+    await other.close()
+
+
+async def test_silence_begins_the_stream_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "FIRST_RETRY_SECONDS", 0.02)
+    socket = tmp_path / "admin.sock"
+    async with administrator(store, socket, heartbeat=60), following(socket) as (_, follower):
+        await until(lambda: follower.streams >= 3)
+
+
+async def test_a_malformed_request_gets_the_whole_view(store: Store) -> None:
+    view = PublishedView(store)
+    await view.start()
+    stream: Any = FollowService(view).follow(b"\xff\xff", None, "")
+    update = pb.ViewUpdate.FromString(await anext(stream))
+    assert (update.full, update.complete, update.epoch) == (True, True, view.epoch)
+    await stream.aclose()
+    await view.close()
+
+
+async def test_there_is_a_limit_of_followers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FOLLOWERS", 1)
+    view = PublishedView(store)
+    await view.start()
+    service = FollowService(view)
+    first: Any = service.follow(b"", None, "")
+    await anext(first)
+    second: Any = service.follow(b"", None, "")
+    with pytest.raises(StopAsyncIteration):
+        await anext(second)
+    await first.aclose()
+    await view.close()

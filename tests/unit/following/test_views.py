@@ -1,0 +1,165 @@
+"""A full view replaces the old one when it is complete; what can't be read is refused and the rest counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from zta_authz._proto import administrator_pb2 as pb
+from zta_authz.authn.revocation import DynamicRevocations
+from zta_authz.following import views as module
+from zta_authz.following.items import InvalidItem, read_grant, read_revocation
+from zta_authz.following.views import FollowedViews, InvalidView
+from zta_authz.model.access import Subject
+from zta_authz.model.documents import Revoked
+from zta_authz.model.facts import FactSlot
+
+NOW = 1_800_000_000.0
+ANN = Subject("https://i", "ann")
+
+
+def grant(name: str, **changed: Any) -> pb.Item:
+    fields: dict[str, Any] = {
+        "id": name,
+        "entitlement": "shop/db",
+        "subject": pb.Subject(issuer="https://i", subject="ann"),
+        "start": NOW - 1,
+        "until": NOW + 60,
+    }
+    return pb.Item(key=f"grant/{name}", grant=pb.Grant(**fields | changed))
+
+
+def revocation(name: str, **changed: Any) -> pb.Item:
+    fields: dict[str, Any] = {"id": name, "what": "session", "value": name, "issuer": "https://i"}
+    return pb.Item(key=f"revocation/{name}", revocation=pb.Revocation(**fields | changed))
+
+
+class Followed:
+    def __init__(self) -> None:
+        self.slot, self.revocations = FactSlot(), DynamicRevocations()
+        self.views = FollowedViews(self.slot, self.revocations, 600.0)
+
+    def update(self, *items: pb.Item, revision: int = 1, epoch: str = "e", now: float = NOW, **more: Any) -> None:
+        self.views.apply(pb.ViewUpdate(epoch=epoch, revision=revision, put=items, **more), now)
+
+    def full(self, *items: pb.Item, **more: Any) -> None:
+        self.update(*items, **{"full": True, "complete": True, **more})
+
+    def holds(self, now: float = NOW) -> bool:
+        view = self.slot.views.grants
+        return view is not None and not view.is_stale(now) and view.find("shop/db", (ANN,), now) is not None
+
+
+def test_grants_do_not_count_before_the_first_view_is_complete() -> None:
+    followed = Followed()
+    followed.update(grant("g1"), full=True)
+    assert not followed.views.is_complete
+    assert not followed.holds()
+    followed.update(complete=True, revision=7)
+    assert followed.views.is_complete
+    assert (followed.views.epoch, followed.views.revision) == ("e", 7)
+    assert followed.holds()
+
+
+def test_changes_add_replace_and_remove() -> None:
+    followed = Followed()
+    followed.full(grant("g1"), revocation("r1"))
+    followed.update(grant("g1", until=NOW - 1), revocation("r2"), revision=2, complete=True)
+    assert not followed.holds()
+    assert len(followed.revocations) == 2
+    followed.update(removed=["grant/g1", "revocation/r1", "revocation/never", "signal/x"], revision=3, complete=True)
+    assert (len(followed.views.grants), len(followed.revocations)) == (0, 1)
+
+
+def test_a_heartbeat_keeps_the_view_fresh() -> None:
+    followed = Followed()
+    followed.full(grant("g1", until=NOW + 5000))
+    assert not followed.holds(NOW + 601)
+    followed.update(revision=1, complete=True, now=NOW + 590)
+    assert followed.holds(NOW + 1190)
+
+
+def test_a_second_full_view_decides_only_when_it_is_complete_but_its_revocations_at_once() -> None:
+    followed = Followed()
+    followed.full(grant("g1"), revocation("r1"))
+    followed.update(grant("g2", subject=pb.Subject(spiffe_id="spiffe://a/b")), revocation("r2"), full=True, epoch="f")
+    assert followed.holds(), "the old grants count until the new view is complete"
+    assert len(followed.revocations) == 2
+    followed.update(removed=["grant/never", "revocation/never"], complete=True, epoch="f", revision=1)
+    assert not followed.holds()
+    assert len(followed.revocations) == 1
+    assert followed.views.epoch == "f"
+
+
+def test_a_stream_that_broke_within_a_full_view_leaves_the_old_one() -> None:
+    followed = Followed()
+    followed.full(grant("g1"), revocation("r1"))
+    followed.update(revocation("r2"), full=True, epoch="f")
+    followed.views.begin()
+    assert followed.holds()
+    assert (followed.views.epoch, followed.views.revision) == ("e", 1)
+    followed.full(grant("g1"), epoch="f")
+    assert len(followed.revocations) == 0
+
+
+def test_updates_that_do_not_continue_the_view_are_refused() -> None:
+    followed = Followed()
+    with pytest.raises(InvalidView, match="another epoch"):
+        followed.update(grant("g1"), complete=True)
+    followed.full(revision=5)
+    with pytest.raises(InvalidView, match="older"):
+        followed.update(revision=4, complete=True)
+    with pytest.raises(InvalidView, match="another epoch"):
+        followed.update(revision=6, epoch="f", complete=True)
+    followed.views.forget_position()
+    assert (followed.views.epoch, followed.views.revision, followed.views.is_complete) == ("", 0, True)
+
+
+def test_a_view_with_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ITEMS", 2)
+    followed = Followed()
+    followed.full(grant("g1"), grant("g2"))
+    with pytest.raises(InvalidView, match="more than 2 items"):
+        followed.full(grant("g1"), grant("g2"), grant("g3"))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        grant("g", entitlement=""),
+        grant("g", subject=pb.Subject()),
+        grant("g", subject=pb.Subject(issuer="https://i")),
+        grant("g", subject=pb.Subject(issuer="https://i", subject="a", spiffe_id="spiffe://a/b")),
+        grant("g", until=math.inf),
+        grant("g", start=math.nan),
+        grant("g", id="other"),
+        revocation("r", what="everything"),
+        revocation("r", value=""),
+        revocation("r", before=math.nan),
+        revocation("r", id="other"),
+    ],
+)
+def test_an_item_that_makes_no_sense_is_refused_and_the_others_count(item: pb.Item) -> None:
+    followed = Followed()
+    followed.full(item, grant("good"))
+    assert followed.views.refused == 1
+    assert followed.holds()
+    assert (len(followed.views.grants), len(followed.revocations)) == (1, 0)
+
+
+def test_an_item_of_a_later_version_is_ignored() -> None:
+    followed = Followed()
+    followed.full(pb.Item(key="later/1"), grant("good"))
+    assert followed.holds()
+
+
+def test_times_of_0_are_no_bounds() -> None:
+    timed = read_revocation(revocation("r", reason="x" * 900).revocation)
+    assert (timed.until, timed.revocation.before, timed.revocation.what) == (math.inf, math.inf, Revoked.SESSION)
+    assert len(timed.revocation.comment) == 500
+    bounded = read_revocation(revocation("r", before=5.0, until=9.0).revocation)
+    assert (bounded.revocation.before, bounded.until) == (5.0, 9.0)
+    with pytest.raises(InvalidItem):
+        read_grant(pb.Grant())

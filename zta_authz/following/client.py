@@ -1,0 +1,128 @@
+"""Follow the administrator: one gRPC stream, which begins again where it ended, as long as the process runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from zta_authz._proto.administrator_pb2 import FollowRequest, ViewUpdate
+from zta_authz.following.views import InvalidView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zta_authz.following.views import FollowedViews
+    from zta_authz.ports import Clock
+
+METHOD: Final = "/zta.administrator.v1.Views/Follow"
+SILENCE_SECONDS: Final = 16.0
+"""The administrator sends something every 5 seconds. Without anything for so long, the stream begins again."""
+FIRST_RETRY_SECONDS: Final = 0.2
+LONGEST_RETRY_SECONDS: Final = 10.0
+_MAX_UPDATE_BYTES: Final = 16 * 1024 * 1024
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", _MAX_UPDATE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_LOG = logging.getLogger(__name__)
+
+
+class Follower:
+    """Keeps `views` up to date from the administrator at `target`, a gRPC target such as `unix:/run/admin.sock`.
+
+    `on_change` is called when the administrator becomes reachable or unreachable, and when the first view is complete.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        views: FollowedViews,
+        node: str,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Clock = time.time,
+    ) -> None:
+        self.connected = False
+        self.streams = 0
+        """How often a stream was begun."""
+        self._target = target
+        self._views = views
+        self._node = node
+        self._on_change = on_change
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow. Call it in the event loop that decides."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="follow the administrator")
+
+    async def close(self) -> None:
+        """End the stream."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            before = self._views.revision, self._views.epoch
+            try:
+                await self._follow_once()
+                failure = "the administrator ended the stream"
+            except grpc.aio.AioRpcError as error:
+                failure = f"{error.code().name}: {error.details()}"
+            except (InvalidView, DecodeError) as error:
+                failure = str(error)
+                self._views.forget_position()
+            except TimeoutError:
+                failure = f"nothing was received for {SILENCE_SECONDS:g} s"
+            if self.connected or (self._views.revision, self._views.epoch) != before:
+                failures = 0
+            if failures == 0:
+                _LOG.warning("the administrator is not reachable: %s", failure, extra={"administrator": self._target})
+            self._set_connected(connected=False)
+            longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
+            failures = min(failures + 1, 16)
+            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads reconnections
+
+    async def _follow_once(self) -> None:
+        """Open a stream, and apply its updates until it ends."""
+        views = self._views
+        async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel:
+            follow: Any = channel.unary_stream(
+                METHOD, request_serializer=FollowRequest.SerializeToString, response_deserializer=ViewUpdate.FromString
+            )
+            request = FollowRequest(node=self._node, epoch=views.epoch, revision=views.revision)
+            self.streams += 1
+            views.begin()
+            stream = follow(request)
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    update = await stream.read()
+                if update is grpc.aio.EOF:
+                    return
+                complete = views.is_complete
+                views.apply(update, self._clock())
+                self._set_connected(connected=True)
+                if views.is_complete is not complete:
+                    self._on_change()
+
+    def _set_connected(self, *, connected: bool) -> None:
+        if connected is self.connected:
+            return
+        self.connected = connected
+        if connected:
+            _LOG.info("following the administrator", extra={"administrator": self._target})
+        self._on_change()
