@@ -74,6 +74,7 @@ ONLY_THE_SERVICE: Final[dict[str, tuple[str, ...]]] = {
     "AccessEntitlement": ("the name can't be an entitlement's",),
     "AccessGrant": ("can't grant", "there is no AccessEntitlement"),
     "SignalSource": (
+        "is not a Kubernetes name",
         "DeviceInventory `.*` *, which does not exist",
         "its `audience` must be known",
         "`issuer` is not a URL",
