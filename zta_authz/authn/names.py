@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from zta_authz.authn.certificates import extension
+from zta_authz.model.identity import CertificateNames
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -37,7 +38,16 @@ def dns_names(certificate: Certificate) -> tuple[str, ...]:
 
 def subject_name(certificate: Certificate) -> str:
     r"""The subject as OpenSSL's `XN_FLAG_RFC2253` prints it: last part first, non-printable and non-ASCII as `\XX`."""
-    text = certificate.subject.rfc4514_string(_SHORT_NAMES)
+    return _name_text(certificate.subject)
+
+
+def certificate_names(certificate: Certificate) -> CertificateNames:
+    """The identifiers of a certificate besides its fingerprint. Raises one of `CERTIFICATE_ERRORS`."""
+    return CertificateNames(uri_names(certificate), _name_text(certificate.issuer), certificate.serial_number)
+
+
+def _name_text(name: x509.Name) -> str:
+    text = name.rfc4514_string(_SHORT_NAMES)
     if text.isascii() and text.isprintable():
         return text
     return "".join(

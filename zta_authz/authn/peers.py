@@ -20,7 +20,7 @@ from zta_authz.authn.certificates import (
     read_presented,
 )
 from zta_authz.authn.chain import find_path
-from zta_authz.authn.names import envoy_names, subject_name, uri_names
+from zta_authz.authn.names import certificate_names, envoy_names, subject_name, uri_names
 from zta_authz.authn.revocation import NOTHING_REVOKED, CertificateIds
 from zta_authz.authn.svid import check_leaf, claimed_ids, svid_id, workload_id
 from zta_authz.bounded_cache import BoundedCache
@@ -194,12 +194,12 @@ class PeerVerifier:
         if self._strict:
             spiffe_id = svid_id(leaf)
             path = self._verify_chain(leaf, intermediates, (spiffe_id,), bundles, now)
-            peer = Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE, fingerprint)
+            peer = Peer((str(spiffe_id),), spiffe_id, PeerTrust.CERTIFICATE, fingerprint, certificate_names(leaf))
             return _verified(bundles, peer, path, frozenset(peer.names), evidence.principal)
         names = _checked_names(envoy_names(leaf))
         ids = claimed_ids(uri_names(leaf))
         path = self._verify_chain(leaf, intermediates, ids, bundles, now)
-        peer = Peer(names, ids[0] if ids else None, PeerTrust.CERTIFICATE, fingerprint)
+        peer = Peer(names, ids[0] if ids else None, PeerTrust.CERTIFICATE, fingerprint, certificate_names(leaf))
         only_subject = names == (subject_name(leaf),)  # the proxy may format a subject differently
         return _verified(bundles, peer, path, frozenset() if only_subject else frozenset(names), evidence.principal)
 

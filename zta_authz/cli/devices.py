@@ -115,13 +115,13 @@ class _Match(NamedTuple):
 
 
 def _find(loaded: _Loaded, device_id: str) -> Iterator[_Match]:
+    from zta_authz.facts.device_files import certificate_identifier
     from zta_authz.policy.rules.device_identity import BY_CERTIFICATE, BY_ID, InventoryDevices
 
     for inventory in loaded.snapshot.models.inventories:
         known = loaded.tables[inventory.full_name].devices
-        devices = {
-            id(held): held for key in (BY_ID, BY_CERTIFICATE) if (held := known.get(key + device_id)) is not None
-        }
+        keys = (BY_ID + device_id, BY_CERTIFICATE + certificate_identifier(device_id, inventory.source))
+        devices = {id(held): held for key in keys if (held := known.get(key)) is not None}
         for device in devices.values():
             identifiers = [key for key, held in known.items() if held is device]
             yield _Match(device, identifiers, InventoryDevices(inventory).facts_of(device, "id", loaded.now))

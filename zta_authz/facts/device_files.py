@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.facts.device_formats import READERS, REMOVED
-from zta_authz.model.device_documents import GraceAs, InventoryFormat
+from zta_authz.model.device_documents import GraceAs, InventoryFormat, SerialFormat
 from zta_authz.policy.rules.device_identity import BY_CERTIFICATE, BY_ID
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _GRACE: Final = "ingraceperiod"
 _MAX_INTEGER: Final = 2**63
 _MAX_IDENTIFIER: Final = 2048
 _LATEST: Final = 1e11
+_HEX: Final = re.compile(r"(?:0[xX])?[0-9A-Fa-f]+|[0-9A-Fa-f]{1,2}(?::[0-9A-Fa-f]{2})+")
+_MAX_SERIAL_TEXT: Final = 80
+_MAX_SERIAL: Final = 1 << 160  # RFC 5280, section 4.1.2.2: at most 20 octets
 BOOLEANS: Final = frozenset(("managed", "encrypted", "firewall", "antivirus", "compliant"))
 """Fields that are true, false or unknown, whatever a file says."""
 TEXTS: Final = frozenset(("os", "osVersion"))
@@ -119,7 +123,7 @@ class _TableBuilder:
         if not isinstance(device_id, str) or not 0 < len(device_id) <= MAX_TEXT or not device_id.isprintable():
             return f"a record has no id at `{'.'.join(source.id)}`, or one that cannot be printed"
         posture, seen = _time(_at(record, source.posture_time)), _time(_at(record, source.seen_time))
-        identifier = _identifier(_at(record, source.certificate))
+        identifier = certificate_identifier(_at(record, source.certificate), source)
         if self._merged is not None:
             merged = self._merged.get(device_id)
             if merged is None:
@@ -208,11 +212,28 @@ class _Merged:
         return tuple(None if entry is None else entry[1] for entry in held), min(times, default=None) or None
 
 
+def certificate_identifier(value: Any, source: InventorySource) -> str:
+    """How a table has what a certificate is compared with, "" if the value is no such identifier."""
+    return _identifier(value) if source.serials is None else _serial(value, source.serials)
+
+
 def _identifier(value: Any) -> str:
     """What a certificate is compared with, "" if there is none. A digest is written in lower case without colons."""
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_IDENTIFIER or not value.isprintable():
         return ""
     return value.strip().replace(":", "").lower() if _is_digest(value) else value
+
+
+def _serial(value: Any, written: SerialFormat) -> str:
+    """A serial number in lower-case hex without leading zeros, "" if it is none. JSON numbers are what they say."""
+    number = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if isinstance(value, str) and len(value) <= _MAX_SERIAL_TEXT:
+        digits = value.strip()
+        if written is SerialFormat.HEX and _HEX.fullmatch(digits):
+            number = int(digits.replace(":", ""), 16)
+        elif written is SerialFormat.DECIMAL and digits.isascii() and digits.isdigit():
+            number = int(digits)
+    return f"{number:x}" if 0 < number < _MAX_SERIAL else ""
 
 
 def _is_digest(text: str) -> bool:

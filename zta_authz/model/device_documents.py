@@ -28,6 +28,15 @@ class CertificateKey(StrEnum):
 
     SPIFFE_ID = "spiffeId"
     SHA256 = "sha256"
+    SERIAL = "serial"
+    SAN_URI = "sanUri"
+
+
+class SerialFormat(StrEnum):
+    """How a file writes the serial numbers of certificates as text. The same digits are two numbers in the two."""
+
+    HEX = "hex"
+    DECIMAL = "decimal"
 
 
 class GraceAs(StrEnum):
@@ -41,7 +50,8 @@ class GraceAs(StrEnum):
 class InventorySource:
     """How the records of a file are read: equal sources give equal tables.
 
-    `certificate` is the path of the identifier that a certificate is compared with, () for the device's id.
+    `certificate` is the path of the identifier that a certificate is compared with, () for the device's id. `serials`
+    is set if that identifier is a serial number.
     """
 
     file: str
@@ -52,14 +62,16 @@ class InventorySource:
     posture_time: Path
     seen_time: Path
     grace_as: GraceAs
+    serials: SerialFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInventory:
     """One DeviceInventory. Ages are in seconds.
 
-    `certificate_key` is None where certificates identify no device; `token_claim` is () where tokens do not. The claim
-    of a token that is not bound to its presenter counts only with `accept_unbound`.
+    `certificate_key` is None where certificates identify no device; `token_claim` is () where tokens do not.
+    `certificate_issuer` is the issuer of the certificates that serial numbers belong to (RFC 4514), "" for other keys.
+    The claim of a token that is not bound to its presenter counts only with `accept_unbound`.
     """
 
     name: str
@@ -68,6 +80,7 @@ class DeviceInventory:
     selector: Selector
     source: InventorySource
     certificate_key: CertificateKey | None
+    certificate_issuer: str
     token_claim: Path
     accept_unbound: bool
     posture_max_age: float

@@ -23,18 +23,29 @@ class PeerTrust(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateNames:
+    """Identifiers of a verified leaf: its URI SANs, and its issuer (RFC 4514) with its serial number."""
+
+    uris: tuple[str, ...]
+    issuer: str
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The verified mTLS peer.
 
     Rules compare their principals with `names`: one SPIFFE ID with strict semantics; all URI SANs, DNS SANs and the
     subject, in Envoy's order, with Istio semantics. `spiffe_id` is None only with Istio semantics.
     `certificate_sha256` is the digest of the leaf's DER (RFC 8705 `x5t#S256`), None without a certificate.
+    `certificate` has other identifiers of the same leaf.
     """
 
     names: tuple[str, ...]
     spiffe_id: SpiffeId | None
     trust: PeerTrust
     certificate_sha256: bytes | None = None
+    certificate: CertificateNames | None = None
     principal: str = field(init=False, compare=False)
     """The name to display: the SPIFFE ID, else the first name, else ""."""
 

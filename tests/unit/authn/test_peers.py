@@ -34,7 +34,7 @@ from tests.support.pki import (
 )
 from tests.unit.authn.support import ISTIO, STRICT, accept, bundle, refusal, request, verifier
 from zta_authz.errors import Reason
-from zta_authz.model.identity import PeerTrust
+from zta_authz.model.identity import CertificateNames, PeerTrust
 from zta_authz.model.options import CertificateCheck, ChainSource, Options
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 
@@ -340,6 +340,18 @@ def test_the_digest_is_that_of_the_leaf() -> None:
     peer = accept(verifier(bundles=(BUNDLE,)), ANY, evidence(leaf)).peer
     assert peer is not None
     assert peer.certificate_sha256 == leaf.fingerprint(hashes.SHA256())
+
+
+def test_a_verified_peer_has_the_uris_the_issuer_and_the_serial_number_of_its_leaf() -> None:
+    leaf = ROOT.issue()
+    peer = accept(verifier(bundles=(BUNDLE,)), ANY, evidence(leaf)).peer
+    assert peer is not None
+    assert peer.certificate == CertificateNames((FRONTEND,), "CN=root", leaf.serial_number)
+    several = ROOT.issue(uris=(FRONTEND, "urn:device:1"))
+    peer = accept(verifier(options=ISTIO, bundles=(BUNDLE,)), ANY, evidence(several)).peer
+    assert peer is not None
+    assert peer.certificate is not None
+    assert peer.certificate.uris == (FRONTEND, "urn:device:1")
 
 
 def test_without_a_certificate_the_proxys_name_counts_only_if_the_operator_trusts_it() -> None:

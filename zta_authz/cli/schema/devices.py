@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zta_authz.cli.schema.building import Schema, duration, fields, flag, shared, table, text, whole, word
-from zta_authz.model.device_documents import CertificateKey, GraceAs, InventoryFormat
+from zta_authz.model.device_documents import CertificateKey, GraceAs, InventoryFormat, SerialFormat
 from zta_authz.policy.documents.device_inventory import (
     FIELD_NAME,
     FILE_NAME,
@@ -67,10 +67,22 @@ def _identify() -> Schema:
         {
             "certificate": word("What of the verified certificate identifies the device.", CertificateKey),
             "certificateField": text("The field of a record to compare it with. The device's id if absent."),
+            "certificateIssuer": text(
+                "For `serial`: the issuer of all these certificates, in the form of RFC 4514.",
+                examples=["CN=Device CA,O=Shop"],
+            ),
+            "serialFormat": word("For `serial`: how the records write serial numbers.", SerialFormat),
             "tokenClaim": text("The claim of a token that is bound to its presenter.", examples=["device_id"]),
             "acceptUnbound": flag("Also accept the claim of a token that anybody may present."),
         },
         one_of=("certificate", "tokenClaim"),
     )
-    needs = {"certificateField": ["certificate"]}
-    return {**identify, "dependentRequired": needs}
+    serial: Schema = {"properties": {"certificate": {"const": str(CertificateKey.SERIAL)}}, "required": ["certificate"]}
+    only_for_serials = ("certificateIssuer", "serialFormat")
+    return {
+        **identify,
+        "dependentRequired": {"certificateField": ["certificate"]},
+        "if": serial,
+        "then": {"required": ["certificateField", *only_for_serials]},
+        "else": {"properties": dict.fromkeys(only_for_serials, False)},
+    }

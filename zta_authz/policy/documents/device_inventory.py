@@ -11,9 +11,10 @@ from zta_authz.model.device_documents import (
     GraceAs,
     InventoryFormat,
     InventorySource,
+    SerialFormat,
 )
 from zta_authz.policy.documents.authorization_policy import read_selector
-from zta_authz.policy.yaml.nodes import Mapping
+from zta_authz.policy.yaml.nodes import Mapping, Scalar
 from zta_authz.policy.yaml.values import duration, flag, optional_text, word
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from zta_authz.model.device_documents import Path
     from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
     from zta_authz.policy.yaml.fields import Reader
+    from zta_authz.policy.yaml.nodes import Node
 
 _SPEC_FIELDS: Final = ("selector", "source", "id", "identify", "fields", "times", "maxAge", "graceAs")
-_IDENTIFY_FIELDS: Final = ("certificate", "certificateField", "tokenClaim", "acceptUnbound")
+_IDENTIFY_FIELDS: Final = (
+    "certificate", "certificateField", "certificateIssuer", "serialFormat", "tokenClaim", "acceptUnbound",
+)  # fmt: skip
 FIELD_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 FILE_NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,255}(?:/(?!\.)[A-Za-z0-9._-]{1,255}){0,7}")
 RESERVED_FIELDS: Final = frozenset(("id", "lastSeen"))
@@ -44,6 +48,12 @@ _FLEET: Final = {
 _OSQUERY: Final = {"id": "hostIdentifier", "posture": "unixTime", "seen": "unixTime"}
 _TIMES: Final = ("id", "posture", "seen")
 _KNOWN: Final = {InventoryFormat.FLEET: _FLEET, InventoryFormat.OSQUERY: _OSQUERY}
+_FOR_SERIALS: Final = {
+    "certificateField": "name the field of a record that has the serial number",
+    "certificateIssuer": "write the issuer as `openssl x509 -noout -issuer -nameopt RFC2253` prints it: serial numbers "
+    "are unique only for one issuer",
+    "serialFormat": "write `hex` or `decimal`: the same digits are two numbers",
+}
 FORMATS_WITH_ID: Final = frozenset(str(kind) for kind in _KNOWN)
 """The formats whose records have a well-known field with the device's id."""
 
@@ -54,7 +64,7 @@ def read_device_inventory(header: DocumentHeader, documents: DocumentSet, warnin
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "DeviceInventory.spec", _SPEC_FIELDS)
     source = _source(reader, spec)
-    key, claim, unbound = _identify(reader, spec)
+    key, issuer, claim, unbound = _identify(reader, spec)
     ages = _section(reader, spec, "maxAge", ("posture", "seen"))
     posture, seen = _POSTURE_MAX_AGE, _SEEN_MAX_AGE
     if ages is not None:
@@ -70,6 +80,7 @@ def read_device_inventory(header: DocumentHeader, documents: DocumentSet, warnin
             read_selector(header),
             source,
             key,
+            issuer,
             claim,
             unbound,
             posture,
@@ -113,6 +124,7 @@ def _source(reader: Reader, spec: Mapping) -> InventorySource | None:
         _path((optional_text(reader, times, "posture") if times else None) or known.get("posture", ""), dotted=dotted),
         _path((optional_text(reader, times, "seen") if times else None) or known.get("seen", ""), dotted=dotted),
         GraceAs(word(reader, spec, "graceAs", GraceAs, GraceAs.UNKNOWN)),
+        _serials(reader, identify),
     )
 
 
@@ -137,12 +149,12 @@ def _fields(reader: Reader, spec: Mapping) -> dict[str, str]:
     return {name: path for name, path in fields.items() if path}
 
 
-def _identify(reader: Reader, spec: Mapping) -> tuple[CertificateKey | None, Path, bool]:
+def _identify(reader: Reader, spec: Mapping) -> tuple[CertificateKey | None, str, Path, bool]:
     """How a device is identified. An inventory that identifies none is a fault."""
     node = reader.required(spec, "identify", "DeviceInventory.spec")
     written = None if node is None else reader.mapping(node, "identify", _IDENTIFY_FIELDS)
     if written is None:
-        return None, (), False
+        return None, "", (), False
     key = word(reader, written, "certificate", CertificateKey, "")
     claim = optional_text(reader, written, "tokenClaim") or ""
     unbound = flag(reader, written, "acceptUnbound")
@@ -155,4 +167,30 @@ def _identify(reader: Reader, spec: Mapping) -> tuple[CertificateKey | None, Pat
         )
     if unbound and not claim:
         reader.fault(written, "`acceptUnbound` without `tokenClaim` has no effect", "add `tokenClaim`, or remove it")
-    return CertificateKey(key) if key else None, _path(claim, dotted=True), unbound
+    issuer = _certificate_issuer(reader, written, key)
+    return CertificateKey(key) if key else None, issuer, _path(claim, dotted=True), unbound
+
+
+def _serials(reader: Reader, identify: Node | None) -> SerialFormat | None:
+    """How the file writes serial numbers; None if it does not identify devices by them."""
+    key = identify.get("certificate") if isinstance(identify, Mapping) else None
+    serial = isinstance(key, Scalar) and key.value == CertificateKey.SERIAL
+    written = identify.get("serialFormat") if isinstance(identify, Mapping) else None
+    if written is not None and not serial:
+        hint = "remove it, or write `certificate: serial`"
+        reader.fault(written, "`serialFormat` is only for `certificate: serial`", hint)
+    if not serial or not isinstance(identify, Mapping):
+        return None
+    return SerialFormat(word(reader, identify, "serialFormat", SerialFormat, SerialFormat.HEX))
+
+
+def _certificate_issuer(reader: Reader, identify: Mapping, key: str) -> str:
+    """The issuer of the certificates whose serial numbers the inventory has: each issuer counts on its own."""
+    node, serial = identify.get("certificateIssuer"), key == CertificateKey.SERIAL
+    if node is not None and not serial:
+        hint = "remove it, or write `certificate: serial`"
+        reader.fault(node, "`certificateIssuer` is only for `certificate: serial`", hint)
+    for field, hint in _FOR_SERIALS.items() if serial else ():
+        if identify.get(field) is None:
+            reader.fault(identify, f"`certificate: serial` needs `{field}`", hint)
+    return optional_text(reader, identify, "certificateIssuer") or ""

@@ -17,9 +17,12 @@ from zta_authz.model.identity import Binding, PeerTrust
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import DeviceRecord, DeviceView
-    from zta_authz.model.identity import Identity
+    from zta_authz.model.identity import Identity, Peer
+    from zta_authz.model.options import Workload
     from zta_authz.policy.rules.inputs import Inputs
 
     _Key = tuple[DeviceRecord, str, Unknown | None]
@@ -44,9 +47,12 @@ class InventoryDevices:
     def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
         """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting."""
         name = self.inventory.full_name
-        certified = self._by_certificate(inputs, devices)
+        found = self._by_certificate(inputs, devices)
         claimed = self._claimed(inputs)
-        if certified is not None:
+        if len(found) > 1:
+            return self._conflicting()
+        if found:
+            certified = found[0]
             if claimed and claimed != certified.device_id:
                 return self._conflicting()
             if certified.shared:  # which of them it is, nobody knows
@@ -55,16 +61,38 @@ class InventoryDevices:
         device = self._find(devices, BY_ID + claimed) if claimed else None
         return DeviceFacts(inventory=name) if device is None else self.facts_of(device, "token", inputs.now)
 
-    def _by_certificate(self, inputs: Inputs, devices: DeviceView) -> DeviceRecord | None:
+    def _by_certificate(self, inputs: Inputs, devices: DeviceView) -> list[DeviceRecord]:
+        """The devices that the verified certificate names: several only if it has several URIs."""
         key, peer = self.inventory.certificate_key, inputs.identity.peer
         if key is None or peer is None or peer.trust is not PeerTrust.CERTIFICATE or peer.certificate_sha256 is None:
-            return None
+            return []
+        identifiers: Iterable[str]
         if key is CertificateKey.SHA256:
-            identifier = peer.certificate_sha256.hex()
+            identifiers = (peer.certificate_sha256.hex(),)
+        elif key is CertificateKey.SPIFFE_ID:
+            identifiers = () if peer.spiffe_id is None else (str(peer.spiffe_id),)
         else:
-            identifier = "" if peer.spiffe_id is None else str(peer.spiffe_id)
+            identifiers = self._own_names(peer, inputs.options.workload)
         prefix = BY_CERTIFICATE if self.inventory.source.certificate else BY_ID
-        return self._find(devices, prefix + identifier) if identifier else None
+        found = (self._find(devices, prefix + identifier) for identifier in identifiers)
+        return list({id(device): device for device in found if device is not None}.values())
+
+    def _own_names(self, peer: Peer, workload: Workload) -> Iterable[str]:
+        """The identifiers that only mean something together with who issued the certificate.
+
+        An authority may write any issuer name, serial number and URI into a certificate, except a SPIFFE ID of another
+        trust domain. So these names count only in certificates of the workload's own trust domain.
+        """
+        names, spiffe_id = peer.certificate, peer.spiffe_id
+        if names is None:
+            return ()
+        own = spiffe_id is not None and spiffe_id.trust_domain.name in (
+            workload.trust_domain,
+            *workload.trust_domain_aliases,
+        )
+        if self.inventory.certificate_key is CertificateKey.SAN_URI:
+            return names.uris if own else tuple(uri for uri in names.uris if uri == str(spiffe_id))
+        return (f"{names.serial:x}",) if own and names.issuer == self.inventory.certificate_issuer else ()
 
     def _find(self, devices: DeviceView, identifier: str) -> DeviceRecord | None:
         return devices.find(self.inventory.full_name, self.inventory.source, identifier)

@@ -163,6 +163,8 @@ _INVENTORY = {
     "maxAge": {"posture": "24h", "seen": "48h"},
     "graceAs": "compliant",
 }
+_SERIAL = {"certificate": "serial", "certificateField": "s", "certificateIssuer": "CN=CA", "serialFormat": "hex"}
+_BY_SERIAL = {"source": {"file": "hosts.json", "format": "fleet"}, "identify": _SERIAL}
 _CLASSES = {
     "selector": _SELECTOR,
     "rules": [{"class": "restricted", "to": [{"operation": _both(_OPERATION)}], "cost": 5}],
@@ -309,7 +311,7 @@ def _complete() -> dict[str, list[dict[str, Any]]]:
         "IssuerPolicy": [_document("IssuerPolicy", _ISSUER)],
         "ApiKeySet": [_document("ApiKeySet", _API_KEYS)],
         "TrustModel": [_document("TrustModel", _MODEL), _document("TrustModel", _ASSUMED)],
-        "DeviceInventory": [_document("DeviceInventory", _INVENTORY)],
+        "DeviceInventory": [_document("DeviceInventory", spec) for spec in (_INVENTORY, _BY_SERIAL)],
         "ResourceClassification": [_document("ResourceClassification", _CLASSES)],
         "AccessEntitlement": [_document("AccessEntitlement", _ENTITLEMENT)],
         "AccessGrant": [_document("AccessGrant", spec) for spec in _GRANTS],

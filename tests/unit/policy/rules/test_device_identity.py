@@ -9,7 +9,7 @@ import pytest
 from tests.support.devices import LAPTOP, NOW, SPEC, inventory, record, table
 from tests.support.policies import request
 from zta_authz.facts.devices import DeviceTables
-from zta_authz.model.identity import Binding, Identity, Peer, PeerTrust, Token
+from zta_authz.model.identity import Binding, CertificateNames, Identity, Peer, PeerTrust, Token
 from zta_authz.model.options import Options
 from zta_authz.model.spiffe import SpiffeId
 from zta_authz.policy.rules.device_identity import InventoryDevices
@@ -127,4 +127,95 @@ def test_a_token_bound_to_a_name_that_the_proxy_asserts_is_not_bound_to_a_key() 
 
 def test_a_certificate_of_two_devices_names_neither() -> None:
     facts = identified(record("a"), record("b"), caller=peer())
+    assert (facts.device_id, states(facts)) == ("", {"conflicting"})
+
+
+ISSUER = "CN=Device CA,O=Shop"
+BY_SERIAL = SPEC.replace(
+    "certificate: spiffeId", f'certificate: serial, certificateIssuer: "{ISSUER}", serialFormat: FORMAT'
+)
+
+
+def certified(
+    *uris: str,
+    name: str | None = LAPTOP,
+    issuer: str = ISSUER,
+    serial: int = 0x0A1B,
+    trust: PeerTrust = PeerTrust.CERTIFICATE,
+) -> Peer:
+    spiffe_id = None if name is None else SpiffeId.parse(name)
+    names = CertificateNames(uris or (() if name is None else (name,)), issuer, serial)
+    return Peer((name or uris[0],), spiffe_id, trust, DIGEST, names)
+
+
+@pytest.mark.parametrize(
+    ("written", "as_text", "found"),
+    [
+        ("0A:1B", "hex", True),
+        ("0x0a1b", "hex", True),
+        (" a1b ", "hex", True),
+        (0x0A1B, "hex", True),
+        (0x0A1B, "decimal", True),
+        ("2587", "decimal", True),
+        ("2587", "hex", False),  # the number 0x2587
+        ("a1b", "decimal", False),
+        ("0A1B0", "hex", False),
+        (True, "hex", False),
+        ("", "hex", False),
+        (None, "hex", False),
+    ],
+)
+def test_a_serial_number_identifies_it_in_the_format_that_the_inventory_names(
+    written: object, as_text: str, found: bool
+) -> None:
+    spec = BY_SERIAL.replace("FORMAT", as_text)
+    facts = identified(record(spiffe=written), spec=spec, caller=certified())
+    assert facts.device_id == ("laptop-1" if found else "")
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        certified(issuer="CN=Other CA,O=Shop"),
+        certified(issuer=""),
+        certified(serial=0x0A1C),
+        certified(name="spiffe://partner.example/device/laptop-1"),  # its authorities may use any issuer name
+        certified("urn:laptop-1", name=None),
+        certified(trust=PeerTrust.PROXY),
+        peer(),  # a name without the certificate
+    ],
+)
+def test_a_serial_number_counts_only_with_its_issuer_and_in_the_own_trust_domain(caller: Peer) -> None:
+    spec = BY_SERIAL.replace("FORMAT", "hex")
+    assert identified(record(spiffe="0A1B"), spec=spec, caller=caller).device_id == ""
+
+
+def test_one_serial_number_of_two_devices_names_neither() -> None:
+    spec = BY_SERIAL.replace("FORMAT", "hex")
+    facts = identified(record("a", spiffe="0a1b"), record("b", spiffe="A:1B"), spec=spec, caller=certified())
+    assert (facts.device_id, states(facts)) == ("", {"conflicting"})
+
+
+BY_URI = SPEC.replace("spiffeId", "sanUri")
+URN = "urn:uuid:5f0c1f5e-8d5c-4f0e-9d5e-0c9d1d0b7a11"
+
+
+def test_a_uri_of_the_certificate_identifies_it() -> None:
+    caller = certified(LAPTOP, URN)
+    assert identified(record(spiffe=URN), spec=BY_URI, caller=caller).device_id == "laptop-1"
+    assert identified(record(spiffe=LAPTOP), spec=BY_URI, caller=caller).device_id == "laptop-1"
+    assert identified(record(spiffe="urn:other"), spec=BY_URI, caller=caller).device_id == ""
+
+
+def test_certificates_of_other_trust_domains_have_only_their_spiffe_id() -> None:
+    partner = "spiffe://partner.example/device/laptop-1"
+    assert identified(record(spiffe=URN), spec=BY_URI, caller=certified(partner, URN, name=partner)).device_id == ""
+    assert identified(record(spiffe=URN), spec=BY_URI, caller=certified(URN, name=None)).device_id == ""
+    assert (
+        identified(record(spiffe=partner), spec=BY_URI, caller=certified(partner, name=partner)).device_id == "laptop-1"
+    )
+
+
+def test_uris_of_two_devices_are_conflicting() -> None:
+    facts = identified(record("a", spiffe=URN), record("b"), spec=BY_URI, caller=certified(LAPTOP, URN))
     assert (facts.device_id, states(facts)) == ("", {"conflicting"})
