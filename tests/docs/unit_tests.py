@@ -44,7 +44,6 @@ TESTED_THROUGH = {
     "zta_authz/policy/lint/fact_sources.py": "tests/unit/cli/test_fact_warnings.py",
     "zta_authz/policy/lint/suspicious_facts.py": "tests/unit/cli/test_fact_warnings.py",
     "zta_authz/trust/attainable.py": "tests/unit/cli/test_fact_warnings.py",
-    "zta_authz/cli/recorded_facts.py": "tests/property/test_recorded_trust.py",
     "zta_authz/cli/trust/command.py": "tests/unit/cli/test_argument_parser.py",
     "zta_authz/cli/trust/model_files.py": "tests/unit/cli/trust/test_simulate.py",
     "zta_authz/trust/recorded.py": "tests/property/test_recorded_trust.py",

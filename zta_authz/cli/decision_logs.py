@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.audit.record import MAX_TEXT_CHARACTERS, SCHEMA
+from zta_authz.cli.recorded_facts import ReplayFacts, reads_fact
 from zta_authz.cli.request_files import parse_time
 from zta_authz.model.identity import ApiClient, Binding, Identity, Peer, PeerTrust, Token
 from zta_authz.model.request import NO_ADDRESS, Address, Headers, RequestAttributes
@@ -31,6 +32,7 @@ from zta_authz.policy.rules.dimensions import (
     ClaimDimension,
 )
 from zta_authz.policy.rules.extra_clauses import TimeClause
+from zta_authz.policy.rules.facts import no_facts
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
 from zta_authz.policy.rules.require_authentication import AuthenticationClause
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
     from zta_authz.model.options import Options
     from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.fact_reader import FactModels
+    from zta_authz.policy.rules.facts import OpenFacts
 
 _HASHED: Final = "hmac-sha256:"
 _CUT: Final = "..."
@@ -67,13 +71,18 @@ class RecordedDecision:
         """Whether policies decided. Otherwise the request was refused before policies were evaluated."""
         return self.fields["reason"] in BY_POLICY
 
-    def inputs(self, options: Options, at: float | None = None) -> Inputs:
-        """Return the recorded request as input of rules. `at` replaces the recorded time."""
-        return Inputs(self._request(), self._identity(), options, self.now if at is None else at)
+    def inputs(self, options: Options, at: float | None = None, facts: OpenFacts = no_facts) -> Inputs:
+        """Return the recorded request as input of rules. `at` replaces the recorded time; `facts` opens its facts."""
+        return Inputs(self._request(), self._identity(), options, self.now if at is None else at, None, facts)
 
-    def known(self, inputs: Inputs) -> Callable[[Clause], bool]:
-        """Return a function that says whether a clause can be decided for these `inputs`."""
-        return lambda clause: _is_known(self, clause, inputs)
+    def facts(self, models: FactModels) -> ReplayFacts:
+        """The recorded facts, for policies with these `models`."""
+        located = self.unknown.isdisjoint(("method", "path", "host", "destination")) and bool(self.fields["path"])
+        return ReplayFacts(self.fields, models, located=located)
+
+    def known(self, inputs: Inputs, facts: ReplayFacts) -> Callable[[Clause], bool]:
+        """Return a function that says whether a clause can be decided for these `inputs` and `facts`."""
+        return lambda clause: facts.knows(clause) if reads_fact(clause) else _is_known(self, clause, inputs)
 
     def _request(self) -> RequestAttributes:
         fields = self.fields

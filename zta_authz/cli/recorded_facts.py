@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.audit.fact_records import MAX_DEVICE_FIELDS
-from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unknown, known
-from zta_authz.trust.recorded import RecordedTrust
+from zta_authz.model.facts import ABSENT, NO_DEVICE, DeviceFacts, Fact, FactViews, NetworkFacts, Unknown, known
+from zta_authz.policy.lint.implication import is_fact
+from zta_authz.policy.rules.clauses import TextClause
+from zta_authz.policy.rules.device_identity import InventoryDevices
+from zta_authz.policy.rules.dimensions import FactDimension
+from zta_authz.policy.rules.fact_clauses import FactClause
+from zta_authz.policy.rules.fact_reader import FactModels, FactOpener
+from zta_authz.policy.rules.fact_values import (
+    anonymous,
+    asn,
+    corporate,
+    country,
+    reputation,
+    resource_class,
+    trust_level,
+)
+from zta_authz.policy.rules.require_trust import TrustClause
+from zta_authz.trust.assessment import CompiledTrustModel
+from zta_authz.trust.recorded import UNKNOWN_DEVICE, RecordedTrust, reassess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from zta_authz.model.trust import TrustAssessment, TrustDemand
+    from zta_authz.policy.rules.clauses import Clause
+    from zta_authz.policy.rules.fact_values import ReadFact
+    from zta_authz.policy.rules.inputs import Inputs
 
 SOURCE: Final = "record"
 _UNKNOWN: Final = {str(state): state for state in Unknown}
@@ -72,3 +95,78 @@ def _network_fact(record: dict[Any, Any], name: str) -> Fact | None:
 def _unknown(state: object) -> Fact:
     unknown = _UNKNOWN.get(state) if isinstance(state, str) else None
     return ABSENT if unknown is None else Fact(None, unknown, source=SOURCE)
+
+
+class ReplayFacts:
+    """The facts of a recorded request for other policies: which are known, and an opener for rules.
+
+    Facts stay as they were recorded. A device is known if its inventory still has the same name. The trust is what the
+    new model makes of the record. `located` says whether the parts of the request that a class depends on are known.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], models: FactModels, *, located: bool) -> None:
+        recorded = recorded_trust(fields)
+        self._network = recorded.network is not None
+        self._device = _knows_device(recorded, models)
+        self._located = located
+        self._models = models
+        if models.devices is None or recorded.device is None:
+            recorded = replace(recorded, device=NO_DEVICE if self._device else None)
+        self._trust = reassess(models.trust, recorded) if isinstance(models.trust, CompiledTrustModel) else None
+        views = FactViews(assumed_network=recorded.network, assumed_device=recorded.device)
+        trust = None if self._trust is None else _Fixed(self._trust.worst)
+        self.opener = FactOpener(FactModels(trust=trust, classifier=models.classifier), views)
+
+    def knows(self, clause: Clause) -> bool:
+        """Whether a clause on facts can be decided."""
+        match clause:
+            case TrustClause():
+                return self.knows_trust(clause.demand)
+            case FactClause():
+                return self._knows(clause.read)
+            case TextClause(dimension=FactDimension() as dimension):
+                return self._knows(dimension.read)
+        return False
+
+    def knows_trust(self, demand: TrustDemand) -> bool:
+        """Whether the record says if the request meets `demand`."""
+        trust = self._trust
+        return trust is None or bool(demand.unmet(trust.worst)) is bool(demand.unmet(trust.best))
+
+    @property
+    def knows_class(self) -> bool:
+        """Whether the class of the resource is known."""
+        return self._located or self._models.classifier is None
+
+    def _knows(self, read: ReadFact) -> bool:
+        if read is trust_level:
+            return self._trust is None or self._trust.level is not None
+        if read is resource_class:
+            return self.knows_class
+        return self._network if read in (country, asn, anonymous, reputation, corporate) else self._device
+
+
+def reads_fact(clause: Clause) -> bool:
+    """Whether the clause reads a fact or the trust of the request."""
+    return is_fact(clause) or isinstance(clause, TrustClause)
+
+
+class _Fixed:
+    """A model that makes the same of every request."""
+
+    def __init__(self, assessment: TrustAssessment) -> None:
+        self._assessment = assessment
+
+    def assess(self, inputs: Inputs) -> TrustAssessment:
+        """The assessment."""
+        del inputs
+        return self._assessment
+
+
+def _knows_device(recorded: RecordedTrust, models: FactModels) -> bool:
+    """Whether the device is known under `models`: recorded of the inventory that applies, or known to be unknown."""
+    if not isinstance(models.devices, InventoryDevices):
+        return True
+    if recorded.device is None:
+        return recorded.signals.get(UNKNOWN_DEVICE) == Unknown.ABSENT
+    return recorded.device.inventory == models.devices.inventory.full_name

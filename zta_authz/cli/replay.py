@@ -9,14 +9,19 @@ from zta_authz.cli.output import add_output_argument
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from zta_authz.cli.decision_logs import RecordedDecision
+    from zta_authz.cli.recorded_facts import ReplayFacts
     from zta_authz.model.decision import Decision
+    from zta_authz.model.facts import FactViews
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.settings import Settings
+
+    _Side = tuple[Snapshot, FactViews]
 
 EXIT_CHANGES: Final = 1
 EXAMPLES: Final = 3
@@ -90,6 +95,7 @@ class ReplayResult:
     examples: dict[Change, list[dict[str, Any]]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> int:
@@ -125,8 +131,11 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from zta_authz.cli.command_inputs import options_for, read_settings
+    from zta_authz.cli.fact_sources import load_views
+    from zta_authz.cli.recorded_facts import reads_fact
     from zta_authz.cli.recordings import find_recordings, is_log
     from zta_authz.errors import Fault, FaultsError
+    from zta_authz.model.facts import NO_FACTS
     from zta_authz.policy_sources.files import load_snapshot
 
     settings = read_settings(arguments)
@@ -143,8 +152,13 @@ def run(arguments: argparse.Namespace) -> int:
             message = "CheckRequests need the old policies for comparison, and no old policies were given"
             raise FaultsError([Fault(str(requests[0]), 0, 0, message, "use --against DIR or --config FILE")])
         against = load_snapshot(arguments.against or settings.policies, options)
+        sides = [(side, load_views(settings, side)) for side in (against, snapshot)]
+        if any(views is not NO_FACTS for _, views in sides):
+            result.notes.append("facts are those of the files now, not those of the time of the requests")
+        elif any(reads_fact(clause) for side, _ in sides for clause in _clauses(side)):
+            result.notes.append("rules read facts, and the settings name no source of facts: they count as absent")
         for file in requests:
-            _replay_requests(file, against, snapshot, arguments.at, result)
+            _replay_requests(file, sides[0], sides[1], arguments.at, result)
     if not result.requests:
         raise FaultsError(
             [Fault(" ".join(arguments.recordings), 0, 0, "there are no decisions", "check that this is the right file")]
@@ -161,6 +175,7 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
     from zta_authz.cli.recordings import lines_of
     from zta_authz.pdp.partial import outlook
 
+    models = snapshot.models.select(snapshot.options.workload)
     masked = {str(mask.field) for mask in settings.audit.mask}
     options = snapshot.options
     for number, line in lines_of(log):
@@ -177,17 +192,33 @@ def _replay_log(log: Path, snapshot: Snapshot, settings: Settings, at: float | N
         if options.shared:
             result.count_undecidable(("the workload of the request (`workloads`, `gateways`)",))
             continue
-        inputs = recorded.inputs(options, at)
+        facts = recorded.facts(models)
+        inputs = recorded.inputs(options, at, facts.opener)
         revoked = _revoked(recorded, inputs, snapshot)
         if revoked is not None:
             result.compare(_old(recorded), revoked, _example(recorded))
             continue
         view = snapshot.table.default_view
-        partial = outlook(view, inputs, recorded.known(inputs), default_allow=options.default_allow)
-        if partial.decision is None:
-            result.count_undecidable(partial.missing)
+        partial = outlook(view, inputs, recorded.known(inputs, facts), default_allow=options.default_allow)
+        decision, missing = _with_demand(partial.decision, inputs, facts), partial.missing
+        if decision is None:
+            result.count_undecidable(missing or ("what the class of the resource demands",))
             continue
-        result.compare(_old(recorded), partial.decision, _example(recorded))
+        result.compare(_old(recorded), decision, _example(recorded))
+
+
+def _with_demand(decision: Decision | None, inputs: Inputs, facts: ReplayFacts) -> Decision | None:
+    """The decision if the class of the resource demands something of an allow; None if the record does not say."""
+    from zta_authz.pdp.demand import meet_demand
+
+    if decision is None or not decision.allowed or not inputs.open_facts.classifies:
+        return decision
+    if not facts.knows_class:
+        return None
+    resource = inputs.facts.resource_class
+    if resource is None or not facts.knows_trust(resource.demand):
+        return None if resource is not None else decision
+    return meet_demand(decision, inputs)
 
 
 def _old(recorded: RecordedDecision) -> tuple[str, str, int | None, str]:
@@ -217,7 +248,14 @@ def _revoked(recorded: RecordedDecision, inputs: Inputs, snapshot: Snapshot) -> 
     return None
 
 
-def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: float | None, result: ReplayResult) -> None:
+def _clauses(snapshot: Snapshot) -> Iterator[Clause]:
+    for policy in snapshot.table.policies:
+        for rule in policy.rules:
+            yield from rule.clauses
+            yield from (clause for group in rule.groups for alternative in group for clause in alternative)
+
+
+def _replay_requests(file: Path, old_side: _Side, new_side: _Side, at: float | None, result: ReplayResult) -> None:
     import time
 
     from zta_authz.cli.decision_output import time_text
@@ -225,11 +263,12 @@ def _replay_requests(file: Path, against: Snapshot, snapshot: Snapshot, at: floa
     from zta_authz.ext_authz.request import parse_check_request, request_time
     from zta_authz.pdp.decide import evaluate
 
+    against, snapshot = old_side[0], new_side[0]
     for number, payload in enumerate(check_requests_of(file), 1):
         request, evidence = parse_check_request(payload)
         now = request_time(payload) or time.time() if at is None else at
-        old = evaluate(against, request, evidence, now)
-        new = evaluate(snapshot, request, evidence, now)
+        old = evaluate(against, request, evidence, now, views=old_side[1])
+        new = evaluate(snapshot, request, evidence, now, views=new_side[1])
         if _wants_fetched_keys(old, against) or _wants_fetched_keys(new, snapshot):
             result.count_undecidable(("keys of an issuer, which are not fetched here",))
             continue
@@ -285,6 +324,7 @@ def _print_json(result: ReplayResult) -> None:
     ]
     missing = [{"needs": needs, "count": count} for needs, count in _most_first(result.missing)]
     fields = {"summary": _counts(result), "changes": changes, "undecidable": missing, "unread": result.unread}
+    fields["notes"] = result.notes
     print_json("ReplayResult", fields)
 
 
@@ -310,6 +350,8 @@ def _print_text(result: ReplayResult) -> None:
         console.print("undecidable requests, by the data that is not recorded:", soft_wrap=True)
         for needs, count in _most_first(result.missing):
             console.print(Text(one_line(f"{count:>6}  {needs}")), soft_wrap=True)
+    for note in result.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     for place in result.unread[:EXAMPLES]:
         console.print(Text(one_line(f"not a record: {place}"), style="yellow"), soft_wrap=True)
     console.print(", ".join(f"{name}: {count}" for name, count in _counts(result).items()), soft_wrap=True)

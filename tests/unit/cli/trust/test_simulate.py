@@ -12,7 +12,8 @@ from msgspec import structs
 from tests.support.check_requests import DECISION_ID, allow, attributes
 from tests.support.policies import identity, policy
 from tests.support.trust import DEVICE, MEASURED, MODEL, NETWORK, NOW, USER, inputs, trust_model
-from zta_authz.audit.record import capture, encode_line, make_record
+from zta_authz.audit.record import encode_line, make_record
+from zta_authz.audit.sinks import capture
 from zta_authz.cli import main
 from zta_authz.cli.trust import simulate
 from zta_authz.model.decision import DecisionFacts
