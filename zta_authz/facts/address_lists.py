@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
+from heapq import merge
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.model.addresses import mapped_network
+from zta_authz.model.pace import no_pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zta_authz.model.addresses import Ip
+    from zta_authz.model.pace import Pause
 
 MAX_LIST_BYTES: Final = 64 * 1024 * 1024
 MAX_ENTRIES: Final = 2_000_000
+_SORTED_AT_ONCE: Final = 2000
 MAX_LINE: Final = 512
 MAX_FAULTS: Final = 20
 _Range = tuple[int, int]
@@ -33,7 +37,7 @@ class AddressSet:
 
     __slots__ = ("_ends", "_starts", "size")
 
-    def __init__(self, networks: Iterable[IPv4Network | IPv6Network | AddressRange]) -> None:
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network | AddressRange], pause: Pause = no_pause) -> None:
         """Take `networks` in any order; they may overlap."""
         ranges: dict[int, list[_Range]] = {4: [], 6: []}
         self.size = 0
@@ -44,7 +48,7 @@ class AddressSet:
         self._starts: dict[int, array[int] | list[int]] = {}
         self._ends: dict[int, array[int] | list[int]] = {}
         for version, pairs in ranges.items():
-            merged = _merged(pairs)
+            merged = _merged(pairs, pause)
             starts, ends = [start for start, _ in merged], [end for _, end in merged]
             self._starts[version] = array("Q", starts) if version == 4 else starts
             self._ends[version] = array("Q", ends) if version == 4 else ends
@@ -75,10 +79,18 @@ def _parse(entry: str) -> AddressRange:
     return 4, start, start + (1 << bits) - 1
 
 
-def _merged(ranges: list[_Range]) -> list[_Range]:
-    """The same addresses as ranges that neither overlap nor touch, in order."""
+def _merged(ranges: list[_Range], pause: Pause) -> list[_Range]:
+    """The same addresses as ranges that neither overlap nor touch, in order.
+
+    Sorts in pieces: no other thread runs while Python sorts a list, which takes 0.4 s for 220,000 entries.
+    """
+    pieces: list[list[_Range]] = []
+    for first in range(0, len(ranges), _SORTED_AT_ONCE):
+        pieces.append(sorted(ranges[first : first + _SORTED_AT_ONCE]))
+        pause()
     merged: list[_Range] = []
-    for start, end in sorted(ranges):
+    for start, end in merge(*pieces):
+        pause()
         if merged and start <= merged[-1][1] + 1:
             if end > merged[-1][1]:
                 merged[-1] = (merged[-1][0], end)
@@ -87,7 +99,7 @@ def _merged(ranges: list[_Range]) -> list[_Range]:
     return merged
 
 
-def parse_address_list(path: str, content: bytes, least: int = 1) -> AddressSet:
+def parse_address_list(path: str, content: bytes, least: int = 1, pause: Pause = no_pause) -> AddressSet:
     """The addresses of a list: one address or network a line; what follows `#` or `;` is a comment.
 
     A network may have host bits set: `10.1.2.3/8` is `10.0.0.0/8`. Raises `SettingsErrors` for any other line, and for
@@ -97,6 +109,7 @@ def parse_address_list(path: str, content: bytes, least: int = 1) -> AddressSet:
     faults: list[Fault] = []
     networks: list[AddressRange] = []
     for number, line in enumerate(content.split(b"\n"), 1):
+        pause()
         entry = line.split(b"#", 1)[0].split(b";", 1)[0].strip()
         if not entry:
             continue
@@ -118,4 +131,4 @@ def parse_address_list(path: str, content: bytes, least: int = 1) -> AddressSet:
         faults.append(Fault(path, 0, 0, message, "download it again, or remove the list from `networks.reputation`"))
     if faults:
         raise SettingsErrors(faults)
-    return AddressSet(networks)
+    return AddressSet(networks, pause)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.facts.device_formats import READERS, REMOVED
 from zta_authz.model.device_documents import GraceAs, InventoryFormat, SerialFormat
+from zta_authz.model.pace import no_pause
 from zta_authz.policy.rules.device_identity import BY_CERTIFICATE, BY_ID
 
 if TYPE_CHECKING:
     from zta_authz.model.device_documents import InventorySource, Path
     from zta_authz.model.facts import FactValue
+    from zta_authz.model.pace import Pause
 
 MAX_INVENTORY_BYTES: Final = 1024 * 1024 * 1024
 MAX_DEVICES: Final = 500_000
@@ -73,7 +75,7 @@ class DeviceTable:
         self.skipped = skipped
 
 
-def parse_inventory(path: str, content: bytes, source: InventorySource) -> DeviceTable:
+def parse_inventory(path: str, content: bytes, source: InventorySource, pause: Pause = no_pause) -> DeviceTable:
     """The devices in `content`. Raises `SettingsErrors` if the file, or more than a small share of it, is malformed.
 
     Two records with one id make a device whose facts are conflicting, except in osquery's log, where the newest value
@@ -83,6 +85,7 @@ def parse_inventory(path: str, content: bytes, source: InventorySource) -> Devic
     faults: list[Fault] = []
     total = bad = 0
     for line, record in READERS[source.format](path, content):
+        pause()
         total += 1
         problem = record if isinstance(record, str) else builder.add(record)
         if problem:
@@ -95,7 +98,7 @@ def parse_inventory(path: str, content: bytes, source: InventorySource) -> Devic
             raise SettingsErrors([Fault(path, 0, 0, f"has more than {MAX_RECORDS} records", "use a shorter file")])
     if bad * TOLERATED_SHARE > total:
         raise SettingsErrors(faults)
-    builder.finish()
+    builder.finish(pause)
     return DeviceTable(builder.devices, builder.size, bad)
 
 
@@ -134,9 +137,10 @@ class _TableBuilder:
         self._add_device(device_id, values, posture, seen, identifier)
         return ""
 
-    def finish(self) -> None:
+    def finish(self, pause: Pause) -> None:
         """Make devices of what was merged."""
         for device_id, merged in (self._merged or {}).items():
+            pause()
             values, posture = merged.values(self._source)
             device = self._add_device(device_id, values, posture, merged.seen, merged.identifier)
             device.conflicting |= merged.conflicting

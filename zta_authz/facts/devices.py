@@ -10,18 +10,23 @@ import asyncio
 import contextlib
 import logging
 import os.path
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, SettingsErrors, collect_faults
+from zta_authz.facts.background import PlainThread
 from zta_authz.facts.device_files import MAX_INVENTORY_BYTES, Device, DeviceTable, parse_inventory
 from zta_authz.facts.files import NO_FILE, read_file, stamp
+from zta_authz.model.pace import no_pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from zta_authz.facts.background import Background
     from zta_authz.facts.files import Stamp
     from zta_authz.model.device_documents import DeviceInventory, InventorySource
     from zta_authz.model.facts import FactSlot
+    from zta_authz.model.pace import Pause
 
 _LOG = logging.getLogger(__name__)
 SETTING: Final = "facts.directory"
@@ -55,6 +60,7 @@ class DeviceRefresher:
         self._tables: dict[InventorySource, DeviceTable] = {}
         self._stamps: dict[InventorySource, Stamp] = {}
         self._refused: set[InventorySource] = set()
+        self._background: Background = PlainThread()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -70,7 +76,7 @@ class DeviceRefresher:
         for source in {inventory.source for inventory in self._inventories}:
             with collect_faults(faults):
                 self._stamps[source] = self._stamp(source)
-                self._tables[source] = self._read(source)
+                self._tables[source] = _read(self._directory, source)
         if faults:
             raise SettingsErrors(faults)
         self._publish()
@@ -85,8 +91,9 @@ class DeviceRefresher:
         self._publish()
         self._wake.set()
 
-    def start(self, poll_seconds: float | None) -> None:
-        """Look for changed files from now on: every `poll_seconds`, and when asked to."""
+    def start(self, poll_seconds: float | None, background: Background | None = None) -> None:
+        """Look for changed files from now on: every `poll_seconds`, and when asked to. Load them in `background`."""
+        self._background = background or self._background
         self._task = asyncio.get_running_loop().create_task(self._poll(poll_seconds), name="device inventories")
 
     def ask(self) -> None:
@@ -126,10 +133,17 @@ class DeviceRefresher:
     async def _load(self, source: InventorySource, current: Stamp) -> None:
         if source in self._refused and self._stamps.get(source) == current:
             return
+        async with self._background.exclusive():
+            before = self._tables.get(source)
+            await self._replace(source, current)
+            if before is not None and self._tables.get(source) is not before:
+                await self._background.run(partial(_release, before, self._background.pause))
+
+    async def _replace(self, source: InventorySource, current: Stamp) -> None:
         self._stamps[source] = current
         self._refused.add(source)
         try:
-            table = await asyncio.to_thread(self._read, source)
+            table = await self._background.run(partial(_read, self._directory, source, self._background.pause))
         except SettingsErrors as error:
             for fault in error.faults[:10]:
                 _LOG.error("the device inventory is refused: %s", fault)
@@ -146,9 +160,6 @@ class DeviceRefresher:
         self._on_load(True)
         details = {"file": source.file, "devices": table.size, "skipped": table.skipped}
         _LOG.info("device inventory taken", extra=details)
-
-    def _read(self, source: InventorySource) -> DeviceTable:
-        return _read(self._directory, source)
 
     def _stamp(self, source: InventorySource) -> Stamp:
         return stamp(os.path.join(self._directory, source.file)) if self._directory else NO_FILE
@@ -177,10 +188,17 @@ def read_tables(directory: str, inventories: Sequence[DeviceInventory]) -> dict[
     return tables
 
 
-def _read(directory: str, source: InventorySource) -> DeviceTable:
+def _release(table: DeviceTable, pause: Pause) -> None:
+    """Release the devices of a table that is not in force any more one by one: together, it would take too long."""
+    while table.devices:
+        table.devices.popitem()
+        pause()
+
+
+def _read(directory: str, source: InventorySource, pause: Pause = no_pause) -> DeviceTable:
     path = _resolved(directory, source)
     content, _ = read_file(path, MAX_INVENTORY_BYTES, SETTING)
-    return parse_inventory(path, content, source)
+    return parse_inventory(path, content, source, pause)
 
 
 def _resolved(directory: str, source: InventorySource) -> str:

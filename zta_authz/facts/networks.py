@@ -13,12 +13,14 @@ from zta_authz.facts.address_lists import MAX_LIST_BYTES, AddressSet, parse_addr
 from zta_authz.facts.databases import Database
 from zta_authz.facts.files import read_file
 from zta_authz.model.facts import ABSENT, Fact, NetworkFacts, Unknown, known
+from zta_authz.model.pace import no_pause
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from zta_authz.errors import Fault
     from zta_authz.model.addresses import Ip
+    from zta_authz.model.pace import Pause
 
 MAX_CACHED_ADDRESSES: Final = 4096
 GOOD_REPUTATION: Final = 100
@@ -91,8 +93,8 @@ class NetworkDatabases:
         "loaded",
     )
 
-    def __init__(self, sources: NetworkSources) -> None:
-        """Read every file. Raises `SettingsErrors` with the faults of all of them."""
+    def __init__(self, sources: NetworkSources, pause: Pause = no_pause) -> None:
+        """Read every file, and `pause` between steps. Raises `SettingsErrors` with the faults of all of them."""
         faults: list[Fault] = []
         self._country = _database(sources.country, "country", faults)
         self._asn = _database(sources.asn, "asn", faults)
@@ -101,7 +103,8 @@ class NetworkDatabases:
         for source in sources.reputation:
             with collect_faults(faults):
                 content, modified = read_file(source.file, MAX_LIST_BYTES, "networks.reputation")
-                self._lists.append((source, parse_address_list(source.file, content, source.least), modified))
+                addresses = parse_address_list(source.file, content, source.least, pause)
+                self._lists.append((source, addresses, modified))
         if faults:
             raise SettingsErrors(faults)
         self._corporate = AddressSet(sources.corporate) if sources.corporate else None

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import SettingsErrors
+from zta_authz.facts.background import PlainThread
 from zta_authz.facts.files import stamp
 from zta_authz.facts.networks import NetworkDatabases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from zta_authz.facts.background import Background
     from zta_authz.facts.files import Stamp
     from zta_authz.facts.networks import LoadedSource, NetworkSources
     from zta_authz.model.facts import FactSlot
@@ -35,6 +38,7 @@ class NetworkRefresher:
         self._stamps: dict[str, Stamp] = {}
         self._databases: NetworkDatabases | None = None
         self._refused = False
+        self._background: Background = PlainThread()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -49,8 +53,12 @@ class NetworkRefresher:
             self._stamps = self._current()
             self._publish(NetworkDatabases(self._sources))
 
-    def start(self, poll_seconds: float | None) -> None:
-        """Look for changed files from now on, if there are files: every `poll_seconds`, and when asked to."""
+    def start(self, poll_seconds: float | None, background: Background | None = None) -> None:
+        """Look for changed files from now on, if there are files: every `poll_seconds`, and when asked to.
+
+        They are loaded in `background`.
+        """
+        self._background = background or self._background
         if self._sources.files:
             self._task = asyncio.get_running_loop().create_task(self._poll(poll_seconds), name="network data")
 
@@ -87,9 +95,14 @@ class NetworkRefresher:
             await asyncio.sleep(settle_seconds)
             if await asyncio.to_thread(self._current) != stamps:
                 return
+        async with self._background.exclusive():
+            await self._load(stamps)
+
+    async def _load(self, stamps: dict[str, Stamp]) -> None:
         self._stamps, self._refused = stamps, True
+        read = partial(NetworkDatabases, self._sources, self._background.pause)
         try:
-            databases = await asyncio.to_thread(NetworkDatabases, self._sources)
+            databases = await self._background.run(read)
         except SettingsErrors as error:
             for fault in error.faults[:10]:
                 _LOG.error("the changed network data are refused: %s", fault)

@@ -164,9 +164,9 @@ class Service:
         followed = self._following.obstacles
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
-        self._networks = NetworkRefresher(settings.networks.sources(), self._facts, metrics.network_data_loaded)
+        self._networks = NetworkRefresher(settings.networks.sources(), self._facts, self._facts_loaded)
         self._networks.load()
-        self._devices = DeviceRefresher(settings.facts.directory or "", self._facts, metrics.network_data_loaded)
+        self._devices = DeviceRefresher(settings.facts.directory or "", self._facts, self._facts_loaded)
         self._devices.load(snapshot.models.inventories)
         self._metrics_sources = MetricsSources(
             settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._networks
@@ -200,6 +200,10 @@ class Service:
         self._show_faults(())
         freeze_gc(at_start=at_start)
 
+    def _facts_loaded(self, good: bool) -> None:
+        self._observer.metrics.network_data_loaded(good)
+        freeze_gc()
+
     def reload(self) -> None:
         """Schedule a reload of the policies, of the data that facts come from, and of settings that can change live."""
         self._reloading.ask()
@@ -211,8 +215,8 @@ class Service:
         self._reloading.start(live, config)
         watching = self._settings.reload
         poll_seconds = watching.poll_seconds if watching.enabled else None
-        self._networks.start(poll_seconds)
-        self._devices.start(poll_seconds)
+        self._networks.start(poll_seconds, self._reloading.background)
+        self._devices.start(poll_seconds, self._reloading.background)
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply the settings that can change live. Can be called from any thread."""

@@ -39,6 +39,11 @@ class Reloading:
         self._config: Watcher | None = None
         self._live: asyncio.Task[None] | None = None
 
+    @property
+    def background(self) -> CompileExecutor:
+        """The thread that loads everything, one thing at a time."""
+        return self._executor
+
     def start(self, live: LiveSettings | None = None, config: str | None = None) -> None:
         """Start watching. `live` is read again when the settings file `config` changes."""
         for reloader in self._reloaders:

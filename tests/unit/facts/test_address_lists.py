@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from ipaddress import IPv4Address, ip_address, ip_network
 from random import Random
 
@@ -94,3 +95,14 @@ def test_a_block_of_ipv4_mapped_addresses_is_the_ipv4_block() -> None:
     addresses = parse_address_list("l", b"::ffff:192.0.2.0/120")
     assert ip_address("192.0.2.7") in addresses
     assert ip_address("192.0.3.7") not in addresses
+
+
+def test_a_long_list_in_any_order_is_sorted_in_pieces_with_pauses() -> None:
+    numbers = list(range(0, 20_000, 2))
+    random.Random(1).shuffle(numbers)
+    pauses: list[None] = []
+    content = "\n".join(str(ip_address(0x0A000000 + number)) for number in numbers).encode()
+    addresses = parse_address_list("bad.txt", content, pause=lambda: pauses.append(None))
+    assert addresses.size == len(numbers)
+    assert all((ip_address(0x0A000000 + number) in addresses) is (number % 2 == 0) for number in range(20_000))
+    assert len(pauses) >= 2 * len(numbers)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.devices import inventory, record
 from zta_authz.errors import SettingsErrors
-from zta_authz.facts.devices import DeviceRefresher
+from zta_authz.facts.background import PlainThread
+from zta_authz.facts.devices import DeviceRefresher, DeviceTables
 from zta_authz.model.facts import NO_FACTS, FactSlot
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from zta_authz.model.device_documents import DeviceInventory
@@ -154,6 +157,44 @@ async def test_a_file_written_with_its_old_times_is_read_again(file: Path) -> No
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
     await devices.refresh()
     assert has(slot, "b")
+
+
+class Recorded(PlainThread):
+    """A background that records what runs, and whether the lock was held."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.ran: list[bool] = []
+        self.pauses = 0
+
+    def pause(self) -> None:  # type: ignore[override]
+        self.pauses += 1
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        self.held = True
+        yield
+        self.held = False
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        self.ran.append(self.held)
+        return work()
+
+
+async def test_a_reload_pauses_and_releases_the_old_table_bit_by_bit(file: Path) -> None:
+    slot, background = FactSlot(), Recorded()
+    devices = refresher(file, slot, [])
+    devices.load([FLEET])
+    assert isinstance(slot.views.devices, DeviceTables)
+    [(_, old)] = slot.views.devices.tables.values()
+    devices.start(3600, background)
+    write(file, *(f"b{number}" for number in range(50)))
+    await devices.refresh()
+    await devices.close()
+    assert has(slot, "b7")
+    assert old.devices == {}
+    assert background.ran == [True, True]
+    assert background.pauses > 50
 
 
 def test_without_a_directory_no_file_is_read(file: Path) -> None:

@@ -18,6 +18,8 @@ from zta_authz.model.facts import NO_FACTS, FactSlot, FactViews
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zta_authz.model.pace import Pause
+
 ADDRESS = ip_address("193.99.144.80")
 
 
@@ -130,8 +132,8 @@ async def test_a_file_that_is_written_while_it_is_read_is_read_again(
     refresher = NetworkRefresher(NetworkSources(str(path)), slot, loads.append)
     refresher.load()
 
-    def read_slowly(sources: NetworkSources) -> NetworkDatabases:
-        databases = NetworkDatabases(sources)
+    def read_slowly(sources: NetworkSources, pause: Pause) -> NetworkDatabases:
+        databases = NetworkDatabases(sources, pause)
         write(path, "SE")
         return databases
 
