@@ -21,6 +21,7 @@ from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import MAX_POLICIES, Metrics
+from zta_authz.telemetry.observer import TelemetryObserver
 from zta_authz.telemetry.spans import Spans
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ EVENTS = tuple(
 def full() -> Metrics:
     """The metrics of a service that exports every metric."""
     metrics = Metrics("1")
+    observer = TelemetryObserver(metrics)
     for event in EVENTS:
-        metrics.count(event)
+        observer.observe(event)
     metrics.watch_audit(lambda: 1, lambda: 1, lambda: 1)
     metrics.watch_audit_sink(lambda: False, lambda: 0.0)
-    metrics.watch_observer(lambda: 1)
     metrics.watch_spans(lambda: 1, lambda: {"queue_full": 1, "export_failed": 1, "rate": 1}, lambda: 1)
     metrics.watch_caches(lambda: {"peers": 1}, lambda: {"peers": 1})
     metrics.watch_calls(lambda: 1, lambda: 1)
@@ -142,9 +143,10 @@ def test_each_attribute_and_event_of_a_span_is_documented_and_no_other() -> None
 
 def test_policies_past_the_limit_count_as_one() -> None:
     metrics = Metrics("1")
+    observer = TelemetryObserver(metrics)
     for number in range(MAX_POLICIES + 5):
         decision = msgspec.structs.replace(allow(), policy=f"default/p{number}")
-        metrics.count(CheckEvent((), None, decision, DECISION_ID, 0, 1))
+        observer.observe(CheckEvent((), None, decision, DECISION_ID, 0, 1))
     metrics.render()
     value = metrics.registry.get_sample_value
     labels = {"verdict": "allow", "reason": "allow_policy"}
@@ -157,7 +159,7 @@ def test_the_stages_of_a_timed_call_add_up_to_its_time(stage: str, nanoseconds: 
     stages = Stages(lambda: 0)
     stages.parsed, stages.identified, stages.decided = 110, 130, 160
     metrics = Metrics("1")
-    metrics.count(CheckEvent((), None, allow(), DECISION_ID, 100, 200, stages))
+    TelemetryObserver(metrics).observe(CheckEvent((), None, allow(), DECISION_ID, 100, 200, stages))
     metrics.render()
     value = metrics.registry.get_sample_value
     assert value("zta_stage_duration_seconds_sum", {"stage": stage}) == pytest.approx(nanoseconds * 1e-9)

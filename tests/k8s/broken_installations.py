@@ -210,7 +210,7 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
     "Envoy waits": (
         "sidecar",
         "answer-in-time",
-        swap("timeout: 0.2s\n                            # W", "timeout: 60s\n                            # W"),
+        swap("timeout: 0.2s\n                            # If", "timeout: 60s\n                            # If"),
     ),
     "no certificate is sent": (
         "istio",
