@@ -19,6 +19,8 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/administrator/signals/runtime.py": "tests/unit/administrator/signals/test_service.py",
+    "zta_authz/administrator/signals/transmitter_client.py": "tests/unit/administrator/signals/test_service.py",
     "zta_authz/administrator/signals/changes.py": "tests/unit/administrator/signals/test_intake.py",
     "zta_authz/administrator/view_items.py": "tests/unit/administrator/signals/test_intake.py",
     "zta_authz/cli/schema/access.py": "tests/unit/cli/schema/test_catalogue.py",

@@ -1,4 +1,4 @@
-"""A bounded GET for key material: https, checked addresses, same-origin redirects, limited size and time.
+"""A bounded HTTP client for keys and transmitters: https, checked addresses, same-origin redirects, limited size.
 
 The client resolves names itself and connects only to the addresses that it checked, so DNS rebinding has no effect.
 It ignores proxies, cookies and credentials of the environment.
@@ -29,7 +29,7 @@ from zta_authz.keys.freshness import max_age
 from zta_authz.keys.outcomes import FetchFailed, FetchOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -48,6 +48,7 @@ MAX_LOOKUPS: Final = 4
 _PIECE_BYTES: Final = 16 * 1024
 """Approximate size of the receive buffer and so of one read: nothing else runs while a read is parsed."""
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_RETRY_AFTER: Final = re.compile(r"[0-9]{1,6}")
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _HEADERS: Final = {
     "Accept": "application/jwk-set+json, application/json",
@@ -62,6 +63,15 @@ class HttpDocument:
 
     body: bytes
     max_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """An answer of any status. `retry_after` is in seconds, None if the header is absent or a date."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
 
 
 def trusted_authorities(ca_file: str | None) -> ssl.SSLContext:
@@ -146,6 +156,25 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise _failure(error) from error
         raise FetchFailed(FetchOutcome.REFUSED_REDIRECT, f"more than {MAX_REDIRECTS} redirects")
+
+    async def send(
+        self, method: str, address: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> HttpReply:
+        """Send a request and return the answer, whatever its status. The caller limits the time. Raises `FetchFailed`.
+
+        A redirect is a failure: it would take the request's credentials and body elsewhere.
+        """
+        url = self._check(address)
+        try:
+            session = await self._open_session()
+            async with session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
+                if response.status in _REDIRECTS:
+                    raise FetchFailed(FetchOutcome.REFUSED_REDIRECT, "redirected, although this request must not be")
+                seconds = response.headers.get("Retry-After", "")
+                retry_after = float(seconds) if _RETRY_AFTER.fullmatch(seconds) else None
+                return HttpReply(response.status, await _body_of(response), retry_after)
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            raise _failure(error) from error
 
     def _check(self, address: str) -> URL:
         return checked_address(address, self._rules, allow_http=self._allow_http)
@@ -267,6 +296,12 @@ class _CheckingResolver(AbstractResolver):
 async def _document_of(response: aiohttp.ClientResponse) -> HttpDocument:
     if response.status != 200:
         raise FetchFailed(FetchOutcome.STATUS, f"the response status is {response.status}")
+    body = await _body_of(response)
+    cache_control = ",".join(response.headers.getall("Cache-Control", ()))
+    return HttpDocument(body, max_age(cache_control, response.headers.get("Age", "")))
+
+
+async def _body_of(response: aiohttp.ClientResponse) -> bytes:
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise FetchFailed(FetchOutcome.WRONG_CONTENT, "the response is compressed although `identity` was requested")
     body = bytearray()
@@ -276,8 +311,7 @@ async def _document_of(response: aiohttp.ClientResponse) -> HttpDocument:
             if len(body) > MAX_BYTES:
                 break
         else:
-            cache_control = ",".join(response.headers.getall("Cache-Control", ()))
-            return HttpDocument(bytes(body), max_age(cache_control, response.headers.get("Age", "")))
+            return bytes(body)
     raise FetchFailed(FetchOutcome.TOO_LARGE, f"the response has more than {MAX_BYTES // 1024} KiB")
 
 
