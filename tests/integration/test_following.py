@@ -12,9 +12,9 @@ from tests.support.check_requests import FRONTEND, check_request
 from tests.support.service import RunningService
 from tests.support.stores import SqlitePlace
 from tests.unit.administrator.test_follow_service import administrator
-from zta_authz._proto import administrator_pb2 as pb
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.administrator.store.port import Change
+from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem, encode_item
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,20 +56,14 @@ async def wait_for(socket: Path, expected: str, seconds: float = 5.0) -> float:
 
 
 async def grant(store: Store, seconds: float = 3600.0) -> None:
-    message = pb.Grant(
-        id="g1",
-        entitlement="default/hats",
-        subject=pb.Subject(spiffe_id=FRONTEND),
-        start=time.time() - 1,
-        until=time.time() + seconds,
-    )
-    await store.commit(Change(put={"view/grant/g1": pb.Item(key="grant/g1", grant=message).SerializeToString()}))
+    now = time.time()
+    item = GrantItem("g1", "default/hats", SubjectItem(spiffe_id=FRONTEND), now - 1, now + seconds)
+    await store.commit(Change(put={item.key: encode_item(item)}))
 
 
 async def revoke(store: Store) -> None:
-    message = pb.Revocation(id="r1", what="spiffe id", value=FRONTEND, reason="stolen key")
-    item = pb.Item(key="revocation/r1", revocation=message).SerializeToString()
-    await store.commit(Change(put={"view/revocation/r1": item}))
+    item = RevocationItem("r1", "spiffe id", FRONTEND, reason="stolen key")
+    await store.commit(Change(put={item.key: encode_item(item)}))
 
 
 async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_administrator(tmp_path: Path) -> None:

@@ -105,24 +105,26 @@ class Revocation(_message.Message):
     def __init__(self, id: _Optional[str] = ..., what: _Optional[str] = ..., value: _Optional[str] = ..., issuer: _Optional[str] = ..., before: _Optional[float] = ..., until: _Optional[float] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., created_at: _Optional[float] = ...) -> None: ...
 
 class Signal(_message.Message):
-    __slots__ = ("id", "subject", "device", "kind", "value", "observed_at", "source", "jti")
+    __slots__ = ("id", "what", "issuer", "subject", "kind", "value", "observed_at", "source", "jti")
     ID_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
-    DEVICE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OBSERVED_AT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     JTI_FIELD_NUMBER: _ClassVar[int]
     id: str
-    subject: Subject
-    device: str
+    what: str
+    issuer: str
+    subject: str
     kind: str
     value: str
     observed_at: float
     source: str
     jti: str
-    def __init__(self, id: _Optional[str] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., device: _Optional[str] = ..., kind: _Optional[str] = ..., value: _Optional[str] = ..., observed_at: _Optional[float] = ..., source: _Optional[str] = ..., jti: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., what: _Optional[str] = ..., issuer: _Optional[str] = ..., subject: _Optional[str] = ..., kind: _Optional[str] = ..., value: _Optional[str] = ..., observed_at: _Optional[float] = ..., source: _Optional[str] = ..., jti: _Optional[str] = ...) -> None: ...
 
 class SignalSourceState(_message.Message):
     __slots__ = ("name", "heard_at", "max_silence")

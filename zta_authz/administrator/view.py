@@ -8,22 +8,33 @@ slow follower costs no memory and gets later changes in one piece.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.administrator.store.port import Forgotten, StoreForgot, StoreUnavailable, read_items
+from zta_authz.administrator.view_items import VIEW, BadItem, wire_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from zta_authz.administrator.store.port import Commit, Store
 
-PREFIX: Final = "view/"
-"""Keys of published items in the store. In the view they are without it."""
 REMEMBERED_CHANGES: Final = 4096
 """How many revisions a follower may be behind and still get only what changed."""
 RETRY_SECONDS: Final = 0.5
+BATCH: Final = 256
+_LOG = logging.getLogger(__name__)
+
+
+def _published(key: str, value: bytes) -> bytes | None:
+    """The item as followers get it; None, and a line in the log, for one that can't be read."""
+    try:
+        return wire_item(key, value)
+    except BadItem as error:
+        _LOG.error("an item of the store is not published: %s", error)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class PublishedView:
         self.epoch = ""
         self.revision = 0
         self.items: dict[str, bytes] = {}
+        """Serialized `Item` messages by key."""
         self._recent: deque[tuple[int, Mapping[str, bytes | None]]] = deque(maxlen=REMEMBERED_CHANGES)
         self._known_since = 0
         self._changed = asyncio.Event()
@@ -91,8 +103,14 @@ class PublishedView:
 
     async def _read_all(self) -> None:
         epoch = await self._store.epoch()
-        revision, items = await read_items(self._store, PREFIX)
-        self.items = {key.removeprefix(PREFIX): item.value for key, item in items.items()}
+        revision, items = await read_items(self._store, VIEW)
+        self.items = {}
+        for number, (key, item) in enumerate(items.items()):
+            value = _published(key, item.value)
+            if value is not None:
+                self.items[key.removeprefix(VIEW)] = value
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
         self.epoch, self.revision, self._known_since = epoch, revision, revision
         self._recent.clear()
         self._announce()
@@ -125,9 +143,9 @@ class PublishedView:
 
     def _apply(self, commit: Commit) -> None:
         changes: dict[str, bytes | None] = {
-            key.removeprefix(PREFIX): value for key, value in commit.put.items() if key.startswith(PREFIX)
+            key.removeprefix(VIEW): _published(key, value) for key, value in commit.put.items() if key.startswith(VIEW)
         }
-        changes |= {key.removeprefix(PREFIX): None for key in commit.deleted if key.startswith(PREFIX)}
+        changes |= {key.removeprefix(VIEW): None for key in commit.deleted if key.startswith(VIEW)}
         for key, value in changes.items():
             if value is None:
                 self.items.pop(key, None)

@@ -1,7 +1,8 @@
-"""The items of the published view as the store keeps them: JSON by key.
+"""The items of the published view: JSON by key in the store, and protobuf for followers.
 
-Keys are `revocation/ID`, `signal/ID` and `source/NAMESPACE/NAME`. Fields have the names and the meaning of the messages
-in `protos/administrator.proto`; times are seconds since the epoch.
+Keys in the store are `view/grant/ID`, `view/revocation/ID`, `view/signal/ID` and `view/source/NAMESPACE/NAME`.
+Followers get them without `view/`. Fields have the names and the meaning of the messages in
+`protos/administrator.proto`. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -10,18 +11,49 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.errors import ZtaError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-REVOCATION: Final = "revocation/"
-SIGNAL: Final = "signal/"
-SOURCE: Final = "source/"
+VIEW: Final = "view/"
+GRANT: Final = "view/grant/"
+REVOCATION: Final = "view/revocation/"
+SIGNAL: Final = "view/signal/"
+SOURCE: Final = "view/source/"
 
 
 class BadItem(ZtaError):
     """The store has an item that is not what its key says."""
+
+
+class SubjectItem(msgspec.Struct, frozen=True):
+    """The holder of a grant: the subject of an issuer's tokens, or a SPIFFE ID."""
+
+    issuer: str = ""
+    subject: str = ""
+    spiffe_id: str = ""
+
+
+class GrantItem(msgspec.Struct, frozen=True, tag="grant"):
+    """A grant of `entitlement` (`namespace/name`) from `start` until before `until`."""
+
+    id: str
+    entitlement: str
+    subject: SubjectItem
+    start: float
+    until: float
+    request_id: str = ""
+    break_glass: bool = False
+    state: str = ""
+    reason: str = ""
+    review_due: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The item's key in the store."""
+        return GRANT + self.id
 
 
 class RevocationItem(msgspec.Struct, frozen=True, tag="revocation"):
@@ -78,8 +110,10 @@ class SourceItem(msgspec.Struct, frozen=True):
         return SOURCE + self.name
 
 
-Item = RevocationItem | SignalItem | SourceItem
-_TYPES: Final[Mapping[str, type[Any]]] = {REVOCATION: RevocationItem, SIGNAL: SignalItem, SOURCE: SourceItem}
+Item = GrantItem | RevocationItem | SignalItem | SourceItem
+_TYPES: Final[Mapping[str, type[Any]]] = {
+    GRANT: GrantItem, REVOCATION: RevocationItem, SIGNAL: SignalItem, SOURCE: SourceItem,
+}  # fmt: skip
 
 
 def encode_item(item: Item) -> bytes:
@@ -97,3 +131,24 @@ def decode_item(key: str, data: bytes) -> Item:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadItem(f"the item `{key[:80]}` can't be read") from error
     return item
+
+
+def wire_item(key: str, data: bytes) -> bytes:
+    """Convert the item of `key` (in the store) to the bytes that followers get. Raises `BadItem`."""
+    item = decode_item(key, data)
+    fields = msgspec.to_builtins(item)
+    fields.pop("type", None)
+    message = pb.Item(key=key.removeprefix(VIEW))
+    try:
+        match item:
+            case GrantItem():
+                message.grant.CopyFrom(pb.Grant(**fields))
+            case RevocationItem():
+                message.revocation.CopyFrom(pb.Revocation(**fields))
+            case SignalItem():
+                message.signal.CopyFrom(pb.Signal(**fields))
+            case SourceItem():
+                message.source.CopyFrom(pb.SignalSourceState(**fields))
+    except (TypeError, ValueError) as error:  # a lone surrogate in a text, for example
+        raise BadItem(f"the item `{key[:80]}` can't be sent to followers") from error
+    return message.SerializeToString()

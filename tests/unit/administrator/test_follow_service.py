@@ -15,6 +15,7 @@ from zta_authz.administrator import follow_service as module
 from zta_authz.administrator.follow_service import FOLLOW, SERVICE, FollowService
 from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view import PublishedView
+from zta_authz.administrator.view_items import GrantItem, SubjectItem, encode_item
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.following import client
 from zta_authz.following.client import Follower
@@ -39,9 +40,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def grant(name: str) -> dict[str, bytes]:
-    subject = pb.Subject(issuer="https://i", subject=name)
-    message = pb.Grant(id=name, entitlement="shop/db", subject=subject, start=0, until=time.time() + 3600)
-    return {f"view/grant/{name}": pb.Item(key=f"grant/{name}", grant=message).SerializeToString()}
+    item = GrantItem(name, "shop/db", SubjectItem("https://i", name), 0.0, time.time() + 3600)
+    return {item.key: encode_item(item)}
 
 
 @asynccontextmanager

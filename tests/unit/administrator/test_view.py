@@ -11,12 +11,22 @@ from tests.support.stores import SqlitePlace
 from zta_authz.administrator import view as module
 from zta_authz.administrator.store.port import Change, Commit, StoreForgot, StoreUnavailable
 from zta_authz.administrator.view import PublishedView
+from zta_authz.administrator.view_items import BadItem, GrantItem, SubjectItem, decode_item, encode_item, wire_item
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from zta_authz.administrator.store.port import Store
+
+
+def stored(text: bytes) -> bytes:
+    """An item as the store keeps it, told apart by its entitlement."""
+    return encode_item(GrantItem("1", text.decode("latin-1"), SubjectItem(spiffe_id="spiffe://a/b"), 1.0, 2.0))
+
+
+def sent(text: bytes, name: str = "1") -> bytes:
+    return wire_item(f"view/grant/{name}", stored(text))
 
 
 @pytest.fixture
@@ -29,7 +39,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def view(store: Store) -> AsyncIterator[PublishedView]:
-    await store.commit(Change(put={"view/grant/1": b"one", "request/1": b"private"}))
+    await store.commit(Change(put={"view/grant/1": stored(b"one"), "request/1": b"private"}))
     published = PublishedView(store)
     await published.start()
     yield published
@@ -39,7 +49,7 @@ async def view(store: Store) -> AsyncIterator[PublishedView]:
 async def put(store: Store, view: PublishedView, **items: bytes | None) -> int:
     """Put or, for None, delete items of the view; return the revision once the view has it."""
     change = Change(
-        put={f"view/grant/{name[1:]}": value for name, value in items.items() if value is not None},
+        put={f"view/grant/{name[1:]}": stored(value) for name, value in items.items() if value is not None},
         delete=[f"view/grant/{name[1:]}" for name, value in items.items() if value is None],
     )
     committed = await store.commit(change)
@@ -49,7 +59,7 @@ async def put(store: Store, view: PublishedView, **items: bytes | None) -> int:
 
 
 async def test_only_published_items_are_in_the_view(store: Store, view: PublishedView) -> None:
-    assert view.items == {"grant/1": b"one"}
+    assert view.items == {"grant/1": sent(b"one")}
     assert (view.epoch, view.revision) == (await store.epoch(), 1)
 
 
@@ -61,11 +71,11 @@ async def test_a_follower_gets_what_changed_since_its_revision_in_one_piece(stor
     delta = view.since(view.epoch, first)
     assert delta is not None
     assert delta.revision == last
-    assert delta.changes == {"grant/2": b"two again", "grant/1": None}
+    assert delta.changes == {"grant/2": sent(b"two again", "2"), "grant/1": None}
     again = view.since(view.epoch, last)
     assert again is not None
     assert again.changes == {}
-    assert view.items == {"grant/2": b"two again"}
+    assert view.items == {"grant/2": sent(b"two again", "2")}
 
 
 async def test_a_commit_without_published_items_moves_only_the_revision(store: Store, view: PublishedView) -> None:
@@ -94,7 +104,7 @@ async def test_only_so_many_changes_are_remembered(
     assert view.since(view.epoch, first) is None
     remembered = view.since(view.epoch, revisions[0])
     assert remembered is not None
-    assert remembered.changes == {"grant/1": b"\x03"}
+    assert remembered.changes == {"grant/1": sent(b"\x03")}
 
 
 async def test_waiting_ends_with_a_change_or_in_time(store: Store, view: PublishedView) -> None:
@@ -133,6 +143,20 @@ async def test_a_store_that_fails_for_a_while_is_read_again(store: Store, monkey
     published = PublishedView(Failing(store, *errors), reported.append)  # type: ignore[arg-type]
     await published.start()
     await put(store, published, g1=b"one")
-    assert published.items == {"grant/1": b"one"}
+    assert published.items == {"grant/1": sent(b"one")}
     assert "down" in reported
     await published.close()
+
+
+async def test_an_item_that_can_not_be_read_is_not_published(store: Store, view: PublishedView) -> None:
+    committed = await store.commit(Change(put={"view/grant/9": b"{", "view/later/1": b"{}"}))
+    await view.wait_for_revision(committed.revision)
+    assert set(view.items) == {"grant/1"}
+
+
+def test_items_are_read_by_the_kind_that_their_key_names() -> None:
+    assert isinstance(decode_item("view/grant/1", stored(b"x")), GrantItem)
+    with pytest.raises(BadItem):
+        decode_item("view/revocation/1", stored(b"x"))
+    with pytest.raises(BadItem):
+        wire_item("grant/1", stored(b"x"))

@@ -70,12 +70,12 @@ async def test_a_revocation_its_record_and_the_sign_of_life_are_one_commit(store
     receipt = await send(store, signed(claims(jti="one")), digest=lambda: "d" * 64, observer=seen)
     assert receipt.result is Result.ACCEPTED
     assert (await store.head()).revision == 1
-    [revocation] = await items(store, "revocation/")
+    [revocation] = await items(store, "view/revocation/")
     assert isinstance(revocation, RevocationItem)
     assert (revocation.what, revocation.value, revocation.issuer) == ("subject", "alice", IDP)
     assert (revocation.before, revocation.until) == (NOW - 9, NOW - 9 + 30 * 86400.0)
     assert (revocation.reason, revocation.source) == ("session-revoked", "istio-system/idp jti one")
-    assert await items(store, "source/") == [SourceItem("istio-system/idp", NOW, 600.0)]
+    assert await items(store, "view/source/") == [SourceItem("istio-system/idp", NOW, 600.0)]
     added, accepted = await recorded(store)
     assert (added.kind, added.object.id) == (EventKind.REVOCATION_ADDED, revocation.id)
     assert (accepted.kind, accepted.object.id) == (EventKind.SIGNAL_ACCEPTED, "one")
@@ -86,7 +86,7 @@ async def test_a_revocation_its_record_and_the_sign_of_life_are_one_commit(store
 
 async def test_a_session_is_revoked_whatever_its_tokens_time_of_issue(store: Store) -> None:
     await send(store, signed(claims(sub_id={"format": "opaque", "id": "s-1"})))
-    [revocation] = await items(store, "revocation/")
+    [revocation] = await items(store, "view/revocation/")
     assert (revocation.what, revocation.value, revocation.before) == ("session", "s-1", 0.0)
 
 
@@ -122,7 +122,7 @@ async def test_a_set_that_is_refused_leaves_nothing_behind(store: Store) -> None
 async def test_an_unknown_subject_is_recorded_and_acknowledged(store: Store) -> None:
     receipt = await send(store, signed(claims(sub_id=ALICE | {"iss": "https://other.example/"})))
     assert receipt.result is Result.WITHOUT_EFFECT
-    assert await items(store, "revocation/") == []
+    assert await items(store, "view/revocation/") == []
     [event] = await recorded(store)
     assert (event.kind, event.detail["why"]) == (EventKind.SIGNAL_ACCEPTED, "unknown_subject")
 
@@ -140,13 +140,13 @@ async def test_a_verification_is_a_sign_of_life_and_no_record(store: Store) -> N
     assert receipt.event is not None
     assert receipt.event.values["state"] == "s"
     assert await recorded(store) == []
-    assert len(await items(store, "source/")) == 1
+    assert len(await items(store, "view/source/")) == 1
 
 
 async def test_a_repeated_event_moves_the_times_of_one_revocation_forward_only(store: Store) -> None:
     for when in (NOW - 100, NOW - 10, NOW - 500):
         await send(store, signed(claims(events={SESSION_REVOKED: {"event_timestamp": when}})))
-    [revocation] = await items(store, "revocation/")
+    [revocation] = await items(store, "view/revocation/")
     assert revocation.before == NOW - 9
     assert [event.kind for event in await recorded(store)].count(EventKind.REVOCATION_ADDED) == 2
 
@@ -154,7 +154,7 @@ async def test_a_repeated_event_moves_the_times_of_one_revocation_forward_only(s
 async def test_the_signal_that_was_observed_last_counts(store: Store) -> None:
     for level, when in (("LOW", NOW - 100), ("HIGH", NOW - 10), ("LOW", NOW - 50)):
         await send(store, risk(level, when))
-    [signal] = await items(store, "signal/")
+    [signal] = await items(store, "view/signal/")
     assert isinstance(signal, SignalItem)
     assert (signal.what, signal.issuer, signal.subject) == ("subject", IDP, "alice")
     assert (signal.kind, signal.value, signal.observed_at) == ("risk", "HIGH", NOW - 10)
@@ -164,11 +164,11 @@ async def test_a_tenant_wide_event_waits_for_an_operator(store: Store) -> None:
     held = HeldEvents(store)
     of = source(tenant="t-1")
     assert (await send(store, signed(claims(jti="t", sub_id=TENANT)), of)).result is Result.HELD
-    assert await items(store, "revocation/") == []
+    assert await items(store, "view/revocation/") == []
     [item] = await held.list()
     assert (item.why, item.jti, item.source) == ("tenant_wide", "t", "istio-system/idp")
     released = await held.release(item.id, Actor("spiffe://td/zta-admin/uid/0"), "breach")
-    [revocation] = await items(store, "revocation/")
+    [revocation] = await items(store, "view/revocation/")
     assert (revocation.what, revocation.value, revocation.before) == ("issuer", IDP, NOW - 9)
     assert released.id == item.id
     assert await held.list() == []
@@ -183,7 +183,7 @@ async def test_a_held_event_can_be_dropped(store: Store) -> None:
     await send(store, signed(claims(sub_id=TENANT)), source(tenant="t-1"))
     [item] = await held.list()
     await held.drop(item.id, Actor("spiffe://td/zta-admin/uid/0"), "not ours")
-    assert await items(store, "revocation/") == []
+    assert await items(store, "view/revocation/") == []
     assert (await recorded(store))[-1].reason == "not ours"
 
 
@@ -241,7 +241,7 @@ async def test_changes_that_come_first_are_taken_into_account(store: Store) -> N
             return await store.commit(change)
 
     await send(Racing(store, -1, Conflict("x")))
-    [revocation] = await items(store, "revocation/")
+    [revocation] = await items(store, "view/revocation/")
     assert revocation.before == NOW - 2
     assert [event.kind for event in await recorded(store)].count(EventKind.SIGNAL_ACCEPTED) == 2
 
