@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zta_authz.model.facts import describe
 from zta_authz.model.trust import HUNDREDTHS, LostPoints, TrustDemand, TrustLevel
 from zta_authz.pdp.demand import class_text
+from zta_authz.pdp.explain_facts import fact_lines
 from zta_authz.policy.rules.require_trust import demand_text, points
 from zta_authz.trust.assessment import CompiledTrustModel
 from zta_authz.trust.counterfactual import smallest_lift
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
 EXIT_TOO_LOW: Final = 1
+_SHOWN: Final = ("network: ", "device: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class TrustExplanation:
     resource: ResourceClass | None
     class_lift: tuple[LostPoints, ...] | None
     refused: str
+    facts: tuple[str, ...] = ()
+    """The facts that the model read, in words."""
 
     @property
     def unmet(self) -> tuple[str, ...]:
@@ -76,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         resource,
         () if resource is None else smallest_lift(models.trust, assessment, resource.demand),
         "" if caller.refused is None else f"{caller.refused.reason}: {caller.refused.detail}".removesuffix(": "),
+        tuple(line for line in fact_lines(inputs.facts.collected(allowed=False), now) if line.startswith(_SHOWN)),
     )
     if arguments.output == "json":
         print_json("TrustExplanation", _fields(explanation))
@@ -102,6 +107,7 @@ def _fields(explanation: TrustExplanation) -> dict[str, Any]:
         "score": assessment.score / HUNDREDTHS,
         "components": _component_fields(explanation),
         "lost": [_loss_fields(explanation, loss) for loss in assessment.lost],
+        "facts": list(explanation.facts),
         "heldDownBy": list(assessment.capped_by),
         "sessionSeconds": assessment.session_seconds,
         "reverifySeconds": assessment.reverify_seconds,
@@ -171,6 +177,7 @@ def _lines(explanation: TrustExplanation) -> Iterator[str]:
         for loss in assessment.lost:
             if loss.component == component["name"]:
                 yield f"      -{points(loss.points)} {loss.signal}: {describe(loss.fact, explanation.now)}"
+    yield from explanation.facts
     if assessment.capped_by:
         yield f"held down by {', '.join(assessment.capped_by)}"
     yield f"session {assessment.session_seconds} s, verify again after {assessment.reverify_seconds} s"
