@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cel_expr_python import cel
 
 from zta_authz.policy.cel.cost import COMPREHENSIONS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
-from zta_authz.policy.cel.tokens import closing, tokens_of, without_strings
+from zta_authz.policy.cel.fact_variables import DEVICE_FIELDS
+from zta_authz.policy.cel.tokens import closing, misread_map, tokens_of, without_strings
 from zta_authz.policy.cel.variables import OF_TOKENS, VARIABLES
 from zta_authz.policy.rules.spellings import RespelledParts
 
@@ -337,7 +338,7 @@ def _compile_error(error: RuntimeError) -> ConditionError:
 
 
 def _check_bounds(text: str) -> None:
-    """Reject expressions whose memory is unbounded. Raises ConditionError."""
+    """Reject expressions whose memory is unbounded, or that read an unknown fact as one. Raises ConditionError."""
     if len(text) > MAX_LENGTH:
         raise ConditionError(f"the condition has {len(text)} characters, more than {MAX_LENGTH}", "split the rule")
     tokens = tokens_of(text)
@@ -354,6 +355,12 @@ def _check_bounds(text: str) -> None:
             inside.pop()
         elif word == "+" and token.lastgroup == "other" and inside and inside[-1]:
             raise _at(text, token, "`+` within a comprehension may build values without bound", "move it outside")
+    unclear = misread_map(tokens, DEVICE_FIELDS)
+    if unclear is not None:
+        hint = "write `device.fields.NAME`: a field that is unknown makes the condition Unknown"
+        raise _at(
+            text, unclear, "whether `device.fields` has a field must not decide: an unknown field is not in it", hint
+        )
 
 
 def _check_call(text: str, tokens: list[re.Match[str]], at: int, *, within: bool) -> None:

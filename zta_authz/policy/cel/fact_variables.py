@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.rules.inputs import Inputs
 
 _TYPE: Final = cel.Type
+DEVICE_FIELDS: Final = "device.fields"
+"""A map of the known fields. Conditions may only read a key, which is an error for an unknown field."""
 
 
 def _value(read: ReadFact) -> Callable[[Inputs], Any]:
@@ -67,7 +69,9 @@ FACT_VARIABLES: Final[Mapping[str, Variable]] = {
     "device.managed": _boolean_field("managed", "whether it is managed; an error if unknown"),
     "device.encrypted": _boolean_field("encrypted", "whether its disk is encrypted; an error if unknown"),
     "device.compliant": _boolean_field("compliant", "whether it is compliant; an error if unknown"),
-    "device.fields": Variable(_TYPE.Map(_TYPE.STRING, _TYPE.DYN), _fields, "its known fields by name"),
+    DEVICE_FIELDS: Variable(
+        _TYPE.Map(_TYPE.STRING, _TYPE.DYN), _fields, "its fields by name, each an error if unknown"
+    ),
     "trust.level": Variable(_TYPE.STRING, _value(trust_level), "trust level; an error without a TrustModel"),
     "trust.score": Variable(_TYPE.DOUBLE, _score(""), "trust score, 0 to 100; an error without a TrustModel"),
     "trust.user": Variable(_TYPE.DOUBLE, _score("user"), "score of the user"),

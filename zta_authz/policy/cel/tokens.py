@@ -78,6 +78,29 @@ def closing(tokens: list[re.Match[str]], opening: int) -> int:
     return len(tokens)
 
 
+def misread_map(tokens: list[re.Match[str]], name: str) -> re.Match[str] | None:
+    """The first use of the variable `name` (like `a.b`) other than reading one of its keys; None without any.
+
+    `a.b.key` and `a.b[key]` are errors if there is no such key. `has`, `in`, `size`, `==` and comprehensions are not:
+    they take a missing key for an answer.
+    """
+    words = [token.group() for token in tokens]
+    parts = [part for word in name.split(".") for part in (".", word)][1:]
+    for at in range(len(words) - len(parts) + 1):
+        if words[at : at + len(parts)] != parts or tokens[at].lastgroup != "name" or words[at - 1 : at] == ["."]:
+            continue
+        following = [*words[at + len(parts) :], "", "", ""]
+        method = following[0] == "." and following[2] == "("
+        read = (following[0] == "." and following[1].isidentifier()) or (following[0] == "[" and following[1] != "?")
+        before = at - 1
+        while before >= 0 and words[before] == "(":
+            before -= 1
+        asked = 0 <= before < at - 1 and words[before] == "has"
+        if method or asked or not read:
+            return tokens[at]
+    return None
+
+
 def split(tokens: list[re.Match[str]], *separators: str) -> list[list[re.Match[str]]]:
     """Split the tokens at `separators` outside all brackets."""
     runs: list[list[re.Match[str]]] = [[]]

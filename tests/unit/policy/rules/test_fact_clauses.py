@@ -14,7 +14,7 @@ from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unkno
 from zta_authz.model.options import Options
 from zta_authz.model.trust import ResourceClass, TrustAssessment, TrustLevel
 from zta_authz.pdp.decide import combine
-from zta_authz.policy.cel.condition import Condition
+from zta_authz.policy.cel.condition import Condition, ConditionError
 from zta_authz.policy.rules.fact_values import version_parts
 from zta_authz.policy.rules.inputs import Inputs
 
@@ -281,7 +281,9 @@ def test_rules_on_facts_are_tried_in_their_order() -> None:
         ("device.compliant", None),
         ("device.compliant || device.managed", True),
         ("device.fields['os'] == 'macOS'", True),
-        ("'stale' in device.fields", False),
+        ("device.fields.os.startsWith('mac')", True),
+        ("device.fields.stale != 'x'", None),
+        ("['os', 'stale'].all(name, device.fields[name] != 'x')", None),
         ("trust.level == 'MEDIUM' && trust.score == 70.5", True),
         ("trust.user > 99.0 && trust.device < 41.0", True),
         ("trust.network > 0.0", None),
@@ -290,6 +292,34 @@ def test_rules_on_facts_are_tried_in_their_order() -> None:
 )
 def test_conditions_read_facts(text: str, value: bool | None) -> None:
     assert Condition(text).evaluate(inputs()) is value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!has(device.fields.jailbroken)",
+        "!has( ((device . fields.jailbroken)) ) || device.fields.jailbroken == false",
+        "!('jailbroken' in device.fields)",
+        "!('jailbroken' in (device.fields))",
+        "device.fields.all(name, name != 'jailbroken')",
+        "!device.fields.exists(name, name == 'jailbroken')",
+        "size(device.fields) == 0",
+        "device.fields.size() == 0",
+        "device.fields == {}",
+        "{} == device.fields",
+        "[device.fields][0] == {}",
+        "dyn(device.fields) == {}",
+        "request.path == '/' && // a comment\n !has(device.fields.os)",
+    ],
+)
+def test_a_condition_cannot_take_an_unknown_field_for_one_that_a_device_does_not_have(text: str) -> None:
+    with pytest.raises(ConditionError, match="must not decide"):
+        Condition(text)
+
+
+def test_a_claim_or_header_that_is_called_like_the_fields_of_a_device_is_read_as_any_other() -> None:
+    for text in ("has(claims.device.fields)", "!('x' in claims.device.fields)", "request.path == 'device.fields'"):
+        Condition(text)
 
 
 def test_a_condition_on_facts_that_nothing_knows_is_unknown() -> None:
