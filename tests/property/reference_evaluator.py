@@ -177,11 +177,11 @@ def _texts(key: str, case: Case, namespace: str, wide: bool) -> tuple[list[str],
         case "source.trustDomain":
             return names, _trust_domain
         case "hosts":
-            return _hosts(case, wide), lambda value: ".*" if value == "*" else _generic(_lower(value))
+            return hosts_of(case, wide), lambda value: ".*" if value == "*" else _generic(_lower(value))
         case "methods":
             return [request.method], _generic
         case "paths":
-            return _paths(case, wide), _path
+            return paths_of(case, wide), _path
         case "connection.sni":
             return [_lower(request.sni)], _generic
     return _claim_texts(key, case, wide and case.options.semantics == "strict"), _generic
@@ -246,7 +246,7 @@ def _domain_aliases(value: str, options: Options) -> list[str]:
     return domains if value in domains else [value]
 
 
-def _hosts(case: Case, wide: bool) -> list[str]:
+def hosts_of(case: Case, wide: bool) -> list[str]:
     """The authority; if a wide reading is the safe one, also without port and trailing dot."""
     host = _lower(case.request.host)
     if not host:
@@ -260,7 +260,7 @@ def _hosts(case: Case, wide: bool) -> list[str]:
     return hosts
 
 
-def _paths(case: Case, wide: bool) -> list[str]:
+def paths_of(case: Case, wide: bool) -> list[str]:
     """The path without its query; if a wide reading is the safe one, also decoded as UTF-8 and as Latin-1."""
     path = re.split("[?#]", case.request.path, maxsplit=1)[0]
     if case.options.semantics == "istio" or not wide:
