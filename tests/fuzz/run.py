@@ -26,10 +26,10 @@ KEPT = HERE / "corpus"
 BUILD = HERE.parents[1] / "build" / "fuzz"
 NAMES = (
     "check_request", "policy_documents", "tokens", "certificates", "ambiguity", "settings", "jwks", "request_files",
-    "http2", "inventories",
+    "http2", "inventories", "network_files", "facts",
 )  # fmt: skip
 DEFAULT_SECONDS = 80
-"""CPU time of each target: with ten of them, more than ten minutes in all."""
+"""CPU time of each target: with a dozen of them, a quarter of an hour in all."""
 _PATIENCE = 8
 """How many times as long it may take by the clock, on a machine that does other things too."""
 _INPUT_SECONDS = 20

@@ -32,8 +32,7 @@ class Database:
         """Read the file. Raises `SettingsErrors` if it is not a database, or if only the slow reader is installed."""
         content, _ = read_file(path, MAX_DATABASE_BYTES, setting)
         self.size = len(content)
-        self._reader = _open(path, content)
-        metadata = self._reader.metadata()
+        self._reader, metadata = _open(path, content)
         self.built_at = float(metadata.build_epoch)
         self.type = str(metadata.database_type)[:100]
         if not self._lists_anything():
@@ -60,14 +59,16 @@ class Database:
             return True
 
 
-def _open(path: str, content: bytes) -> maxminddb.Reader:
+def _open(path: str, content: bytes) -> tuple[maxminddb.Reader, Any]:
+    """The reader and its metadata, which it decodes only when asked."""
     number = os.memfd_create("mmdb", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(number, view) :]
         fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
-        return maxminddb.open_database(f"/proc/self/fd/{number}", maxminddb.MODE_MMAP_EXT)
+        reader = maxminddb.open_database(f"/proc/self/fd/{number}", maxminddb.MODE_MMAP_EXT)
+        return reader, reader.metadata()
     except (maxminddb.InvalidDatabaseError, OSError, UnicodeDecodeError) as error:
         fault = Fault(path, 0, 0, f"is not a valid MaxMind database: {error}"[:300], "download it again")
         raise SettingsErrors([fault]) from error

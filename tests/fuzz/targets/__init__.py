@@ -6,9 +6,11 @@ from tests.fuzz.targets import (
     ambiguity,
     certificates,
     check_request,
+    facts,
     http2,
     inventories,
     jwks,
+    network_files,
     policy_documents,
     request_files,
     settings,
@@ -28,5 +30,7 @@ TARGETS = {
         request_files.TARGET,
         http2.TARGET,
         inventories.TARGET,
+        network_files.TARGET,
+        facts.TARGET,
     )
 }
