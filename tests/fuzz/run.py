@@ -153,7 +153,8 @@ def _fuzz(name: str, seconds: int) -> int:
     words = folder / "words.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
     options = [f"-timeout={_INPUT_SECONDS}", f"-rss_limit_mb={_MEMORY_MIB}", f"-artifact_prefix={folder}/finding-"]
-    options += [f"-max_total_time={seconds * _PATIENCE}", f"-max_len={_MAX_LEN}", f"-dict={words}"]
+    options += [f"-max_total_time={seconds * _PATIENCE}", f"-max_len={_MAX_LEN}"]
+    options += [f"-dict={words}"] if target.words else []
     options += ["-print_final_stats=1", str(folder / "corpus"), str(seeds)]
     options += [str(KEPT / name)] if (KEPT / name).is_dir() else []
 

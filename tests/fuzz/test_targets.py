@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,10 +11,16 @@ from tests.fuzz import oracle
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS, certificates, check_request, policy_documents
 from zta_authz.errors import DocumentErrors, Reason, SettingsErrors
+from zta_authz.facts.address_lists import AddressSet
 from zta_authz.model.decision import Decision, Verdict
+from zta_authz.policy.rules.fact_clauses import FactClause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from zta_authz.model.facts import Fact
+    from zta_authz.policy.rules.inputs import Inputs
+    from zta_authz.trust.signals import FactSignal
 
 
 def _fails(name: str, seed: str) -> None:
@@ -189,3 +196,54 @@ def test_a_device_that_is_listed_twice_and_is_known_is_noticed(monkeypatch: pyte
 
 def _never_conflicting(device: object, name: str, value: object) -> None:
     object.__setattr__(device, name, False if name == "conflicting" else value)
+
+
+def test_an_unknown_fact_that_lets_an_allow_match_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def holds(clause: FactClause, inputs: Inputs, deny: bool) -> bool:
+        fact = clause.read(inputs)
+        return (
+            deny if fact.unknown and not clause.negated else clause.comparison.accepts(fact.value) is not clause.negated
+        )
+
+    monkeypatch.setattr(FactClause, "holds", holds)
+    _some_fails("facts")
+
+
+def test_an_unknown_signal_that_costs_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.trust.signals.FactSignal.lost", _lost_if_false)
+    _some_fails("facts")
+
+
+def _lost_if_false(signal: FactSignal, inputs: Inputs) -> tuple[int, Fact] | None:
+    fact = signal.read(inputs)
+    return (signal.points, fact) if fact.value is False else None
+
+
+def test_a_lift_that_is_not_the_smallest_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.property.fact_invariants.smallest_lift", lambda _, assessment, __: assessment.lost)
+    _some_fails("facts")
+
+
+def test_a_database_whose_damage_is_no_fault_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.facts.databases.InvalidDatabaseError", KeyError)
+    with pytest.raises(ValueError, match="metadata"):
+        TARGETS["network_files"].hold(b"\0")
+
+
+def test_a_country_that_is_no_country_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zta_authz.facts.networks._COUNTRY", re.compile(".*"))
+    data = TARGETS["network_files"].seeds()["country-4"].replace(b"BDE", b"Bde")
+    with pytest.raises(AssertionError):
+        TARGETS["network_files"].hold(data)
+
+
+def test_a_list_whose_wrong_lines_are_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.targets.network_files.parse_address_list", lambda *_: AddressSet([]))
+    _fails("network_files", "list-wrong")
+
+
+def _some_fails(name: str) -> None:
+    """One of the seeds has to fail."""
+    inputs = TARGETS[name].seeds().values()
+    with pytest.raises(AssertionError):
+        any(TARGETS[name].hold(data) for data in inputs)

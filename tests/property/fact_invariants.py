@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.property.fact_shapes import State
+    from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.model.decision import Decision
     from zta_authz.model.identity import Identity
     from zta_authz.model.trust import TrustAssessment
@@ -34,10 +35,14 @@ _MOST_LOST = 8
 
 
 class GivenIdentity:
-    """Verifies every request as the caller that a test gives."""
+    """Verifies every request as the caller that a test gives; all else is the verifier's."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, verifier: IdentityVerifier) -> None:
         self._identity = identity
+        self._verifier = verifier
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._verifier, name)
 
     def verify(self, *_: Any, **__: Any) -> Identity:
         """The caller."""
@@ -59,6 +64,12 @@ def agrees(compiled: Snapshot, state: State) -> Decision:
     return decision
 
 
+def classified_as_read_slowly(compiled: Snapshot, state: State) -> None:
+    """The class of the resource is that of the slow reading, also for paths that no rule is asked about."""
+    found = inputs_of(compiled, state).facts.resource_class
+    assert ("" if found is None else found.name) == reference.resource_class(state.known), state
+
+
 def assessed_as_read_slowly(compiled: Snapshot, state: State) -> TrustAssessment | None:
     """The assessment, which is that of the slow reading, kept or not. Unknown facts cost at least what bad ones cost."""
     inputs = inputs_of(compiled, state)
@@ -70,7 +81,7 @@ def assessed_as_read_slowly(compiled: Snapshot, state: State) -> TrustAssessment
         assert expected is None
         return None
     assert isinstance(model, CompiledTrustModel)
-    assert assessment == model.assess(inputs) == model._assess(inputs), "what is kept is not what is computed"
+    assert assessment == model.assess(inputs) == model.assess_anew(inputs), "what is kept is not what is computed"
     lost = {(loss.component, loss.signal): loss.points for loss in assessment.lost}
     components = {name: score for name, score in assessment.components.items() if name != "resource"}
     found = (assessment.score, int(assessment.level), components, lost)
@@ -81,7 +92,7 @@ def assessed_as_read_slowly(compiled: Snapshot, state: State) -> TrustAssessment
 
 def explains_the_same(compiled: Snapshot, state: State, decision: Decision) -> None:
     """The explanation has the same decision, and names what is missing where no rule matched."""
-    asked = replace(compiled, verifier=GivenIdentity(state.identity))
+    asked = replace(compiled, verifier=GivenIdentity(state.identity, compiled.verifier))
     explanation = explain(asked, state.request, NO_EVIDENCE, NOW, views=state.views)
     same = explanation.decision
     assert (same.verdict, same.reason, same.policy, same.rule, same.remedy, same.detail, same.facts) == (

@@ -32,7 +32,7 @@ _PATTERNS = ("/", "/a", "/a/*", "/a/{*}", "/b/*", "/caf\u00e9", "*/x", "/a/{**}/
 _PLAIN_PATHS = ("/", "/a", "/a/x", "/a/b", "/b/x", "/c?x=/a")
 _PATHS = (
     "/", "/a", "/a/x", "/a/b", "/b/x", "/%61", "/%61/x", "/a/%78", "/caf%c3%a9", "/caf%e9", "/a%2Fx", "/b/x%20", "/c?x=/a", "/a/x?y",
-    "/%2561",
+    "/%2561", "/a/b%2Fx", "/a/%2F",
 )  # fmt: skip
 _HOSTS = ("example.com", "vault.example", "vault.example:8443", "VAULT.example.", "example.com.")
 _HOST_PATTERNS = ("vault.example", "*.example", "example.com", "example.com:*")

@@ -36,6 +36,11 @@ def test_documents_about_facts_decide_like_a_slow_reading_of_them(seed: int) -> 
     assert min(seen.values()) > 2, seen
 
 
+def test_resources_have_the_class_that_a_slow_reading_gives_them() -> None:
+    for compiled, state in drawn("classes", 60, 10):
+        invariants.classified_as_read_slowly(compiled, state)
+
+
 def test_trust_is_assessed_like_a_slow_reading_of_the_model_and_lifted_by_the_fewest_signals() -> None:
     for compiled, state in drawn("trust", 60, 8):
         assessment = invariants.assessed_as_read_slowly(compiled, state)

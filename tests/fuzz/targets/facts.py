@@ -45,6 +45,7 @@ def check(data: bytes) -> None:
     for _ in range(_STATES):
         state = shapes.state(documents)
         decision = invariants.agrees(compiled, state)
+        invariants.classified_as_read_slowly(compiled, state)
         assessment = invariants.assessed_as_read_slowly(compiled, state)
         invariants.lifts_are_smallest_and_true(compiled, state, assessment)
         invariants.explains_the_same(compiled, state, decision)

@@ -227,17 +227,6 @@ def test_a_missing_file_a_directory_and_a_large_file_are_faults_all_at_once(
     assert "large.mmdb: has more than 99 bytes" in texts
 
 
-def test_without_the_c_reader_the_service_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_mmdb(tmp_path / "a.mmdb", {"193.99.0.0/16": {"country": "DE"}})
-
-    def slow(*_: object) -> None:
-        raise ValueError
-
-    monkeypatch.setattr(module.maxminddb, "open_database", slow)
-    with pytest.raises(SettingsErrors, match="the C extension of `maxminddb` is missing"):
-        Database(str(path), "networks.country")
-
-
 def test_what_is_known_of_an_address_is_kept_only_while_nothing_is_too_old(databases: NetworkSources) -> None:
     view, address = NetworkDatabases(only(databases)), ip_address(GERMANY)
     fresh = view.look_up(address, NOW)
