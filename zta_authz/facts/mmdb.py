@@ -27,7 +27,7 @@ _MAX_DEPTH: Final = 16
 _MARKER: Final = b"\xab\xcd\xefMaxMind.com"
 _METADATA_BYTES: Final = 128 * 1024
 _SEPARATOR: Final = 16
-_SCANNED_NODES: Final = 100_000
+_SEARCHED_NODES: Final = 100_000
 _POINTER, _TEXT, _DOUBLE, _BYTES, _MAP, _INT32, _ARRAY, _BOOLEAN, _FLOAT = 1, 2, 3, 4, 7, 8, 11, 14, 15
 _UNSIGNED: Final = {5: 2, 6: 4, 9: 8, 10: 16}
 _POINTER_OFFSETS: Final = (0, 2048, 526_336, 0)
@@ -117,10 +117,12 @@ class Reader:
         return node
 
     def lists_anything(self) -> bool:
-        """Whether the tree has a record, as far as its first nodes tell; True for a larger tree without one there."""
-        nodes = min(self._nodes, _SCANNED_NODES)
+        """Whether the tree has a record. True for a very large tree, which is not searched."""
+        nodes = self._nodes
+        if nodes > _SEARCHED_NODES:
+            return True
         places = ((node * self._size, bit) for node in range(nodes) for bit in (0, 1))
-        return nodes < self._nodes or any(self._node(self._content, at, bit) > self._nodes for at, bit in places)
+        return any(self._node(self._content, at, bit) > nodes for at, bit in places)
 
 
 def _node_24(content: bytes, at: int, bit: int) -> int:
