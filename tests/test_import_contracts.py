@@ -52,8 +52,8 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("service.workers",),
         ("service.app",),
         (
-            "service.preflight", "service.readiness", "service.reloading", "service.server_factory", "service.observability",
-            "service.warmup",
+            "service.fact_data", "service.preflight", "service.readiness", "service.reloading", "service.server_factory",
+            "service.observability", "service.warmup",
         ),
         ("service.following",),
         ("service.loading",),

@@ -22,8 +22,6 @@ from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
-from zta_authz.facts.devices import DeviceRefresher
-from zta_authz.facts.refresher import NetworkRefresher
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http_client import HttpClient
 from zta_authz.keys.jwks import JwksLoader
@@ -38,6 +36,7 @@ from zta_authz.servers.group import ServerGroup
 from zta_authz.servers.health import Health
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.servers.methods import AUTHORIZATION_SERVICE
+from zta_authz.service.fact_data import FactData
 from zta_authz.service.following import Following
 from zta_authz.service.loading import load
 from zta_authz.service.observability import MetricsSources, audit_status, new_origin, open_observability, open_push
@@ -164,12 +163,10 @@ class Service:
         followed = self._following.obstacles
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
-        self._networks = NetworkRefresher(settings.networks.sources(), self._facts, self._facts_loaded)
-        self._networks.load()
-        self._devices = DeviceRefresher(settings.facts.directory or "", self._facts, self._facts_loaded)
-        self._devices.load(snapshot.models.inventories)
+        self._fact_data = FactData(settings, self._facts, metrics.network_data_loaded)
+        self._fact_data.load(snapshot.models.inventories)
         self._metrics_sources = MetricsSources(
-            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._networks
+            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._fact_data.networks
         )
         self._push = open_push(settings, origin, self._metrics_sources.families)
         if self._push is not None:
@@ -193,30 +190,22 @@ class Service:
         self._jwks.bind(snapshot.verifier.key_slots)  # first, so that available keys apply at once
         at_start = self._snapshots.current() is None
         self._snapshots.publish(snapshot)
-        self._devices.follow(snapshot.models.inventories)
+        self._fact_data.follow(snapshot.models.inventories)
         self.state.loaded_at = self.state.now
         self._observer.metrics.policies_taken(self.state.loaded_at)
         self._observer.metrics.policies.in_force(snapshot)
         self._show_faults(())
         freeze_gc(at_start=at_start)
 
-    def _facts_loaded(self, good: bool) -> None:
-        self._observer.metrics.network_data_loaded(good)
-        freeze_gc()
-
     def reload(self) -> None:
         """Schedule a reload of the policies, of the data that facts come from, and of settings that can change live."""
         self._reloading.ask()
-        self._networks.ask()
-        self._devices.ask()
+        self._fact_data.ask()
 
     def follow(self, live: LiveSettings | None = None, config: str | None = None) -> None:
         """Start watching policies and, if `live` is given, the settings file `config`."""
         self._reloading.start(live, config)
-        watching = self._settings.reload
-        poll_seconds = watching.poll_seconds if watching.enabled else None
-        self._networks.start(poll_seconds, self._reloading.background)
-        self._devices.start(poll_seconds, self._reloading.background)
+        self._fact_data.start(self._reloading.background)
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply the settings that can change live. Can be called from any thread."""
@@ -382,8 +371,7 @@ class Service:
         """Stop in order. The decision log gets what the calls leave of `grace` seconds, and a minimum in any case."""
         deadline = time.monotonic() + grace
         await self._reloading.close()
-        await self._networks.close()
-        await self._devices.close()
+        await self._fact_data.close()
         await self._watch.close()
         await self._following.close()
         await self._servers.stop(grace)
