@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -71,40 +71,43 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     unknown: dict[str, str]
 
 
-def trust_record(facts: DecisionFacts) -> TrustRecord | None:
-    """The assessment; None if no rule read it."""
-    trust = facts.trust
-    if trust is None:
-        return None
-    derived = trust.derived
-    if not derived:
-        derived.append(_trust(trust))
-    record = derived[0]
-    return record if isinstance(record, TrustRecord) else _trust(trust)
+_Parts = tuple[TrustRecord | None, DeviceRecord | None, NetworkRecord | None, str]
 
 
-def device_record(facts: DecisionFacts) -> DeviceRecord | None:
-    """The device; None if no rule read it."""
-    device = facts.device
-    if device is None:
-        return None
-    derived = device.derived
-    if not derived:
-        derived.append(_device(device))
-    record = derived[0]
-    return record if isinstance(record, DeviceRecord) else _device(device)
+def facts_of(facts: DecisionFacts | None) -> _Parts:
+    """The fields of a record for the facts that rules read; None for those that no rule read."""
+    if facts is None:
+        return None, None, None, ""
+    trust, device, network, resource = facts.trust, facts.device, facts.network, facts.resource
+    return (
+        None if trust is None else _trust(trust),
+        None if device is None else _device(device),
+        None if network is None else _network(network),
+        "" if resource is None else resource.name,
+    )
 
 
-def network_record(facts: DecisionFacts) -> NetworkRecord | None:
-    """The network; None if no rule read it."""
-    network = facts.network
-    if network is None:
-        return None
-    derived = network.derived
-    if not derived:
-        derived.append(_network(network))
-    record = derived[0]
-    return record if isinstance(record, NetworkRecord) else _network(network)
+def encoded_facts_of(facts: DecisionFacts | None) -> tuple[Any, Any, Any, str]:
+    """As `facts_of`, each part as the JSON that it becomes in a record: it is encoded once for all records."""
+    if facts is None:
+        return None, None, None, ""
+    trust, device, network, resource = facts.trust, facts.device, facts.network, facts.resource
+    return (
+        None if trust is None else trust.derived[0] if trust.derived else _encoded(trust.derived, _trust(trust)),
+        None if device is None else device.derived[0] if device.derived else _encoded(device.derived, _device(device)),
+        None
+        if network is None
+        else network.derived[0]
+        if network.derived
+        else _encoded(network.derived, _network(network)),
+        "" if resource is None else resource.name,
+    )
+
+
+def _encoded(derived: list[object], record: msgspec.Struct) -> msgspec.Raw:
+    encoded = msgspec.Raw(msgspec.json.encode(record))
+    derived.append(encoded)
+    return encoded
 
 
 def _trust(assessment: TrustAssessment) -> TrustRecord:

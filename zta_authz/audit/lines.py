@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from zta_authz.audit.fact_records import encoded_facts_of
 from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
     SCHEMA,
     DecisionRecord,
     encode_line,
-    facts_of,
     make_record,
     obligations_of,
     second_text,
@@ -107,5 +107,5 @@ class LineEncoder:
             None,
             "",
             "",
-            *facts_of(decision.facts),
+            *encoded_facts_of(decision.facts),
         )

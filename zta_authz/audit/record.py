@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from zta_authz.audit.fact_records import (
-    DeviceRecord,
-    NetworkRecord,
-    TrustRecord,
-    device_record,
-    network_record,
-    trust_record,
-)
+from zta_authz.audit.fact_records import DeviceRecord, NetworkRecord, TrustRecord, facts_of
 from zta_authz.model.changed_headers import removable, removed_upstream, set_upstream
 from zta_authz.model.decision import NO_RESPONSE, Verdict
 from zta_authz.model.identity import NO_CHANGES
@@ -27,7 +20,7 @@ from zta_authz.model.request import Address
 from zta_authz.model.trace_context import TraceParent, parse_trace_parent
 
 if TYPE_CHECKING:
-    from zta_authz.model.decision import Decision, DecisionFacts, Disagreement, Response
+    from zta_authz.model.decision import Decision, Disagreement, Response
     from zta_authz.model.identity import Changes, NamedToken, Token
 
 SCHEMA = "zta.dev/decision/v1"
@@ -197,19 +190,6 @@ def make_record(note: PendingRecord) -> DecisionRecord:
         _cut(claimed.issuer) if claimed is not None else "",
         *facts_of(decision.facts),
     )
-
-
-_NO_FACTS: Final = (None, None, None, "")
-
-
-def facts_of(
-    facts: DecisionFacts | None,
-) -> tuple[TrustRecord | None, DeviceRecord | None, NetworkRecord | None, str]:
-    """The fields of a record for the facts that rules read."""
-    if facts is None:
-        return _NO_FACTS
-    resource_class = "" if facts.resource is None else facts.resource.name
-    return trust_record(facts), device_record(facts), network_record(facts), resource_class
 
 
 def _cut(text: str) -> str:

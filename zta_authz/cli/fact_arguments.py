@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.device_documents import GraceAs
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unknown, known
 from zta_authz.model.trust import HUNDREDTHS, LostPoints, TrustAssessment, TrustLevel
+from zta_authz.policy.rules.fact_reader import ModelTable
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 from zta_authz.policy.rules.require_trust import COMPONENTS
 from zta_authz.policy.yaml.fields import Reader
 from zta_authz.policy.yaml.nodes import Mapping, Scalar, to_plain
 from zta_authz.policy.yaml.values import integer
+from zta_authz.trust.assessment import NEVER
 from zta_authz.trust.signals import FULL
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.model.facts import FactValue
     from zta_authz.model.options import Workload
-    from zta_authz.policy.rules.fact_reader import FactModels, ModelTable
+    from zta_authz.policy.rules.fact_reader import FactModels
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.yaml.nodes import Node
 
@@ -47,14 +49,16 @@ class AssumedFacts:
     trust: TrustAssessment | None = None
 
 
-class AssumedTrust:
+class AssumedTrust(ModelTable):
     """The models of a snapshot, with one assessment instead of those of the trust models."""
 
     def __init__(self, models: ModelTable, assessment: TrustAssessment) -> None:
+        super().__init__(models.workload)
         self._models = models
         self._assessment = assessment
         self.output_headers = models.output_headers
         self.inventories = models.inventories
+        self.is_empty = False
 
     def select(self, workload: Workload) -> FactModels:
         """Those that select `workload`."""
@@ -64,6 +68,11 @@ class AssumedTrust:
         """The assessment, whatever the request."""
         del inputs
         return self._assessment
+
+    def steady(self, inputs: Inputs) -> tuple[float, float]:
+        """Never: there is nothing to keep."""
+        del inputs
+        return NEVER
 
 
 def read_facts(reader: Reader, node: Node) -> AssumedFacts | None:

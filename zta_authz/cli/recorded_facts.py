@@ -23,7 +23,7 @@ from zta_authz.policy.rules.fact_values import (
     trust_level,
 )
 from zta_authz.policy.rules.require_trust import TrustClause
-from zta_authz.trust.assessment import CompiledTrustModel
+from zta_authz.trust.assessment import NEVER, CompiledTrustModel
 from zta_authz.trust.recorded import UNKNOWN_DEVICE, RecordedTrust, reassess
 
 if TYPE_CHECKING:
@@ -161,6 +161,11 @@ class _Fixed:
         """The assessment."""
         del inputs
         return self._assessment
+
+    def steady(self, inputs: Inputs) -> tuple[float, float]:
+        """Never: there is nothing to keep."""
+        del inputs
+        return NEVER
 
 
 def _knows_device(recorded: RecordedTrust, models: FactModels) -> bool:

@@ -79,9 +79,10 @@ class ResponseEncoder:
     because their reasons differ.
     """
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_answers", "_expires", "_expiry")
 
     def __init__(self) -> None:
+        self._expires, self._expiry = 0, _expiry(0)  # the last end of a session, and its text
         self._answers: BoundedCache[_Allow | _Deny | _ShortKey, _LastAllow | list[bytes]] = BoundedCache(
             MAX_CACHED_ANSWERS
         )
@@ -111,7 +112,11 @@ class ResponseEncoder:
         if parts is None:
             parts = self._allow(decision, principal, spoofed, guarded)
         answer = _joined(parts, decision_id)
-        return answer if facts is None or trust is None else answer.replace(_EXPIRY, _expiry(facts.session_expires))
+        if facts is None or trust is None:
+            return answer
+        if facts.session_expires != self._expires:
+            self._expires, self._expiry = facts.session_expires, _expiry(facts.session_expires)
+        return answer.replace(_EXPIRY, self._expiry)
 
     def _allow(
         self, decision: Decision, principal: str, spoofed: tuple[str, ...], guarded: GuardedNames

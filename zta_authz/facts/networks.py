@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, Final
 
-from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import SettingsErrors, collect_faults
 from zta_authz.facts.address_lists import MAX_LIST_BYTES, AddressSet, parse_address_list
 from zta_authz.facts.databases import Database
 from zta_authz.facts.files import read_file
-from zta_authz.model.facts import ABSENT, Fact, NetworkFacts, Unknown, known
+from zta_authz.model.facts import ABSENT, Fact, NetworkFacts, Unknown, known, steady_around
 from zta_authz.model.pace import no_pause
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from zta_authz.model.addresses import Ip
     from zta_authz.model.pace import Pause
 
-MAX_CACHED_ADDRESSES: Final = 4096
 GOOD_REPUTATION: Final = 100
 """The reputation of an address that no list names."""
 CLOCK_SKEW: Final = 86400.0
@@ -83,11 +81,9 @@ class NetworkDatabases:
     __slots__ = (
         "_anonymous",
         "_asn",
+        "_changes",
         "_corporate",
         "_country",
-        "_fresh",
-        "_fresh_from",
-        "_fresh_until",
         "_lists",
         "_max_age",
         "loaded",
@@ -112,9 +108,7 @@ class NetworkDatabases:
         self.loaded = self._loaded(sources)
         ages = [(database.built_at, sources.max_age) for database in self._databases() if database is not None]
         ages += [(as_of, source.max_age) for source, _, as_of in self._lists]
-        self._fresh_from = max((as_of - CLOCK_SKEW for as_of, _ in ages), default=float("-inf"))
-        self._fresh_until = min((as_of + max_age for as_of, max_age in ages), default=float("inf"))
-        self._fresh: BoundedCache[int, NetworkFacts] = BoundedCache(MAX_CACHED_ADDRESSES)
+        self._changes = tuple(at for as_of, max_age in ages for at in (as_of - CLOCK_SKEW, as_of + max_age))
 
     def _databases(self) -> tuple[Database | None, ...]:
         return self._country, self._asn, self._anonymous
@@ -137,27 +131,20 @@ class NetworkDatabases:
         """
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        if not self._fresh_from <= now <= self._fresh_until:
-            return self._read(address, now)
-        number = int(address) if address.version == 4 else ~int(address)
-        facts = self._fresh[number]
-        if facts is None:
-            facts = self._read(address, now)
-            self._fresh.put(number, facts)
-        return facts
-
-    def _read(self, address: Ip, now: float) -> NetworkFacts:
+        since, until = steady_around(now, self._changes)
         corporate = (
             ABSENT if self._corporate is None else known(address in self._corporate, source="networks.corporate")
         )
         if corporate.value is True or not address.is_global:
-            return NetworkFacts(corporate=corporate)
+            return NetworkFacts(corporate=corporate, since=since, until=until)
         return NetworkFacts(
             self._fact(self._country, "country", address, now, _country_of),
             self._fact(self._asn, "asn", address, now, _asn_of),
             self._fact(self._anonymous, "anonymous", address, now, _is_anonymous),
             self._reputation(address, now),
             corporate,
+            since=since,
+            until=until,
         )
 
     def _fact(self, database: Database | None, name: str, address: Ip, now: float, read: Any) -> Fact:
@@ -187,10 +174,10 @@ class NetworkDatabases:
 
 
 def _age_problem(as_of: float, now: float, max_age: float) -> Unknown | None:
-    """Why data of this age do not count; None if they do."""
-    if as_of > now + CLOCK_SKEW:
+    """Why data of this age do not count; None if they do. The times at which that changes are in `_changes`."""
+    if now < as_of - CLOCK_SKEW:
         return Unknown.CONFLICTING
-    return Unknown.STALE if now - as_of > max_age else None
+    return Unknown.STALE if now > as_of + max_age else None
 
 
 def _database(path: str, name: str, faults: list[Fault]) -> Database | None:

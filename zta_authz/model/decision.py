@@ -60,7 +60,7 @@ class Disagreement(msgspec.Struct, frozen=True):
     rule_name: str = ""
 
 
-class DecisionFacts(msgspec.Struct, frozen=True):
+class DecisionFacts(msgspec.Struct, frozen=True, gc=False):
     """The facts that rules read for a decision; None for those that no rule read.
 
     `session_expires` is when the session of an allowed request ends by its trust level (seconds since the epoch), 0

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, field as dataclass_field, replace
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from zta_authz.model.access import GrantView
     from zta_authz.model.addresses import Ip
@@ -57,6 +58,17 @@ def known(value: FactValue, observed_at: float | None = None, source: str = "") 
     return Fact(value, None, observed_at, source)
 
 
+def steady_around(now: float, changes: Iterable[float]) -> tuple[float, float]:
+    """The last of the times `changes` until `now` and the first from `now` on. Both are `now` if it is one of them."""
+    since, until = -inf, inf
+    for at in changes:
+        if at <= now:
+            since = max(since, at)
+        if at >= now:
+            until = min(until, at)
+    return since, until
+
+
 def describe(fact: Fact, now: float) -> str:
     """A fact for an operator: its value or why it is unknown, its age at `now`, and its source."""
     value = "true" if fact.value is True else "false" if fact.value is False else str(fact.value)
@@ -84,6 +96,9 @@ class NetworkFacts:
 
     `country` is ISO 3166-1 alpha-2 in upper case; `asn` a number; `reputation` a score from 0 (worst) to 100;
     `anonymous` and `corporate` are booleans. Inside a corporate range, country, ASN and anonymity are not looked up.
+
+    Between `since` and `until` (exclusive, seconds since the epoch), the view says the same of the address: no fact
+    changes its state by age. By default never, so that nothing is kept of a view that does not say.
     """
 
     country: Fact = ABSENT
@@ -93,9 +108,11 @@ class NetworkFacts:
     corporate: Fact = ABSENT
     derived: list[object] = field(default_factory=list, repr=False, compare=False)
     """What is made from it once, such as its part of a record."""
+    since: float = field(default=inf, repr=False, compare=False)
+    until: float = field(default=-inf, repr=False, compare=False)
 
 
-NO_NETWORK_FACTS: Final = NetworkFacts()
+NO_NETWORK_FACTS: Final = NetworkFacts(since=-inf, until=inf)
 
 
 class NetworkView(Protocol):
@@ -112,7 +129,8 @@ class DeviceFacts:
 
     `device_id` is the inventory's name for it, "" if no device was identified. `identified_by` is
     `certificate` (the verified certificate of this connection) or `token` (a claim of a key-bound token).
-    `fields` holds the inventory's named fields (`managed`, `encrypted`, `os`, `osVersion`, ...), each aged.
+    `fields` holds the inventory's named fields (`managed`, `encrypted`, `os`, `osVersion`, ...), each aged. `since` and
+    `until` are as in `NetworkFacts`.
     """
 
     device_id: str = ""
@@ -121,13 +139,15 @@ class DeviceFacts:
     fields: Mapping[str, Fact] | None = None
     derived: list[object] = dataclass_field(default_factory=list, repr=False, compare=False)
     """What is made from it once, such as its part of a record."""
+    since: float = dataclass_field(default=inf, repr=False, compare=False)
+    until: float = dataclass_field(default=-inf, repr=False, compare=False)
 
     def field(self, name: str) -> Fact:
         """One field; an absent fact if the device or the field is unknown."""
         return ABSENT if self.fields is None else self.fields.get(name, ABSENT)
 
 
-NO_DEVICE: Final = DeviceFacts()
+NO_DEVICE: Final = DeviceFacts(since=-inf, until=inf)
 
 
 class DeviceRecord(Protocol):

@@ -81,8 +81,12 @@ class TrustDemand:
 
     def unmet(self, assessment: TrustAssessment) -> tuple[str, ...]:
         """The names of what `assessment` does not reach: `level`, or a component's name."""
-        low = tuple(name for name, least in self.components if assessment.components.get(name, 0) < least)
-        return ("level", *low) if assessment.level < self.level else low
+        unmet = ["level"] if assessment.level < self.level else []
+        scores = assessment.components
+        for name, least in self.components:
+            if scores.get(name, 0) < least:
+                unmet.append(name)
+        return tuple(unmet)
 
 
 NO_DEMAND: Final = TrustDemand()

@@ -18,7 +18,6 @@ from zta_authz.pdp.demand import ALLOWED, meet_demand
 from zta_authz.pdp.paths import request_ambiguity
 from zta_authz.pdp.remedies import with_remedy
 from zta_authz.policy.rules.extra_clauses import ConditionClause
-from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactOpener
 from zta_authz.policy.rules.facts import no_facts
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.response_template import TOKEN_DENIALS
@@ -135,9 +134,7 @@ def decide(
 
 def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> OpenFacts:
     """Return the opener of the facts of a request to `workload`; None is the options' workload."""
-    if snapshot.models is NO_MODEL_TABLE and views is NO_FACTS:
-        return no_facts
-    return FactOpener(snapshot.models.select(workload or snapshot.options.workload), views)
+    return snapshot.models.opener(workload, views)
 
 
 def _device_revocation(snapshot: Snapshot, inputs: Inputs) -> str | None:

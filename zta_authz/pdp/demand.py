@@ -19,10 +19,11 @@ ALLOWED: Final = Decision(Verdict.ALLOW, Reason.ALLOW_POLICY)
 
 def meet_demand(decision: Decision, inputs: Inputs) -> Decision:
     """`decision`, an allow, if it meets the demand of the resource's class; else its denial. Rules cannot lower it."""
-    resource = inputs.facts.resource_class
+    facts = inputs.facts
+    resource = facts.resource_class
     if resource is None or not resource.demand.is_set:
         return decision
-    assessment = inputs.facts.trust
+    assessment = facts.trust
     if assessment is not None and not resource.demand.unmet(assessment):
         return decision
     seen = "no TrustModel for this workload" if assessment is None else describe(assessment, resource.demand)

@@ -9,17 +9,16 @@ from zta_authz.errors import Fault
 from zta_authz.model.changed_headers import TRUST_HEADERS
 from zta_authz.policy.classification import CombinedClassification, CompiledClassification
 from zta_authz.policy.rules.device_identity import InventoryDevices
-from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, FactModels
+from zta_authz.policy.rules.fact_reader import FactModels, ModelTable
 from zta_authz.trust.compile import compile_trust_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.documents import Position, Selector
     from zta_authz.model.options import Options, Workload
     from zta_authz.policy.documents.spec import DocumentSet, PolicySpec
-    from zta_authz.policy.rules.fact_reader import Classifier, ModelTable
+    from zta_authz.policy.rules.fact_reader import Classifier
     from zta_authz.policy.rules.rule import Rule
     from zta_authz.trust.assessment import CompiledTrustModel
 
@@ -28,7 +27,7 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 _Model = TypeVar("_Model")
 
 
-class CompiledModels:
+class CompiledModels(ModelTable):
     """All models of one snapshot. The models of each workload are selected once and kept, within a bound.
 
     `trust`, `devices` and `classifications` have every model with its selector, in the order of the documents.
@@ -41,26 +40,20 @@ class CompiledModels:
         classifications: Sequence[tuple[Selector, CompiledClassification]],
         options: Options,
     ) -> None:
+        super().__init__(options.workload)
         self.trust = tuple(trust)
         self.devices = tuple(devices)
         self.classifications = tuple(classifications)
         self._root = options.root_namespace
+        self.is_empty = False
+        self.output_headers = frozenset(TRUST_HEADERS if self.trust else ())
+        self.inventories = tuple(inventory.inventory for _, inventory in self.devices)
         self._selected: BoundedCache[_Key, FactModels] = BoundedCache(MAX_SELECTIONS)
-
-    @property
-    def output_headers(self) -> frozenset[str]:
-        """The headers about trust, if any workload has a trust model."""
-        return frozenset(TRUST_HEADERS) if self.trust else frozenset()
 
     @property
     def trust_models(self) -> tuple[CompiledTrustModel, ...]:
         """Every trust model, in the order of the documents."""
         return tuple(model for _, model in self.trust)
-
-    @property
-    def inventories(self) -> tuple[DeviceInventory, ...]:
-        """Every device inventory, in the order of the documents."""
-        return tuple(devices.inventory for _, devices in self.devices)
 
     def select(self, workload: Workload) -> FactModels:
         """The models that select `workload`: of several of a kind, the most specific."""
@@ -108,7 +101,7 @@ def compile_models(
     devices = [(inventory.selector, InventoryDevices(inventory)) for inventory in documents.inventories]
     classes = [(spec.selector, CompiledClassification(spec, rules_of)) for spec in documents.classifications]
     if not (trust or devices or classes):
-        return NO_MODEL_TABLE
+        return ModelTable(options.workload)
     return CompiledModels(trust, devices, classes, options)
 
 

@@ -16,7 +16,6 @@ from zta_authz.policy.documents.reader import read_all
 from zta_authz.policy.documents.scope import ScopeCheck
 from zta_authz.policy.documents.signal_source import check_signal_sources
 from zta_authz.policy.entitlements import bind_grant_clauses, compile_entitlements
-from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE
 from zta_authz.policy.rules.require_authentication import compile_acr_levels
 from zta_authz.policy.workloads import WorkloadResolver
 
@@ -56,9 +55,9 @@ class Snapshot:
     digest: str
     sources: tuple[str, ...]
     guarded_names: GuardedNames
-    warnings: tuple[Fault, ...] = ()
-    notes: tuple[Fault, ...] = ()
-    models: ModelTable = NO_MODEL_TABLE
+    warnings: tuple[Fault, ...]
+    notes: tuple[Fault, ...]
+    models: ModelTable
     entitlements: Mapping[str, CompiledEntitlement] = field(default_factory=dict)
     signal_sources: tuple[SignalSource, ...] = ()
 

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.bounded_cache import BoundedCache
+from zta_authz.model.facts import steady_around
 from zta_authz.model.trust import LostPoints, SignalSources, TrustAssessment, TrustLevel
-from zta_authz.trust.signals import FULL, ConditionSignal, CountSignal
+from zta_authz.trust.signals import FULL, CountSignal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zta_authz.model.documents import Position
-    from zta_authz.model.facts import DeviceFacts, NetworkFacts
-    from zta_authz.model.identity import Token
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.trust.signals import Signal
 
-MAX_KEPT: Final = 4096
+NEVER: Final = (inf, -inf)
+"""Between these times nothing is."""
 RESOURCE: Final = "resource"
 SEED_RESOURCE_SCORES: Final[Mapping[str, int]] = {
     "public": 10000, "internal": 7000, "confidential": 4000, "restricted": 2000,
 }  # fmt: skip
 SEED_UNKNOWN_RESOURCE: Final = 5000
 """What the averaged formula gives an unknown resource, which is more than it gives a confidential one."""
-
-
-_Kept = tuple["Token | None", "DeviceFacts", "NetworkFacts", TrustAssessment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +51,32 @@ class CompiledTrustModel:
     """The weight of the resource's class in the averaged formula (`seedCompatible`); 0 leaves it out."""
     position: Position | None = field(default=None, repr=False, compare=False)
     """Where its document is."""
-    _repeats: bool = field(init=False, repr=False, compare=False)
-    """Whether equal facts give equal assessments: not with conditions, nor with the resource's class averaged in."""
     _sources: SignalSources = field(init=False, repr=False, compare=False)
-    _kept: BoundedCache[tuple[int, int, int], _Kept] = field(
-        init=False, repr=False, compare=False, default_factory=lambda: BoundedCache(MAX_KEPT)
-    )
 
     def __post_init__(self) -> None:
         signals = [signal for component in self.components for signal in component.signals]
-        repeats = not self.resource_weight and not any(isinstance(signal, ConditionSignal) for signal in signals)
-        object.__setattr__(self, "_repeats", repeats)
         by_signal = {(component.name, s.name): s.reads for component in self.components for s in component.signals}
         at_rest: dict[str, str | int] = {s.reads: 0 if isinstance(s, CountSignal) else "off" for s in signals}
         object.__setattr__(self, "_sources", SignalSources(by_signal, at_rest))
 
-    def assess(self, inputs: Inputs) -> TrustAssessment:
-        """Score and level of one request. Never raises; what is unknown costs at least what is bad.
+    def steady(self, inputs: Inputs) -> tuple[float, float]:
+        """The times between which the same token, device and network get the same assessment (see `NetworkFacts`).
 
-        One that lost nothing is kept, with the token, device and network that it rests on. It counts for the same
-        objects only: they are replaced when they change or age, and no signal but a condition reads anything else.
+        Never, if a condition or the resource's class counts, which rest on the whole request.
         """
-        if not self._repeats:
-            return self.assess_anew(inputs)
-        facts, token = inputs.facts, inputs.identity.token
-        device, network = facts.device, facts.network
-        key = (id(token), id(device), id(network))
-        kept = self._kept[key]
-        if kept is not None and kept[0] is token and kept[1] is device and kept[2] is network:
-            return kept[3]
-        assessment = self.assess_anew(inputs)
-        if not assessment.lost:
-            self._kept.put(key, (token, device, network, assessment))
-        return assessment
+        if self.resource_weight:
+            return NEVER
+        changes: list[float] = []
+        for component in self.components:
+            for signal in component.signals:
+                at = signal.changes(inputs)
+                if at is None:
+                    return NEVER
+                changes += at
+        return steady_around(inputs.now, changes)
 
-    def assess_anew(self, inputs: Inputs) -> TrustAssessment:
-        """As `assess`, without keeping the assessment or using a kept one."""
+    def assess(self, inputs: Inputs) -> TrustAssessment:
+        """Score and level of one request. Never raises; what is unknown costs at least what is bad."""
         total = weights = 0
         cap = TrustLevel.HIGH
         scores: dict[str, int] = {}

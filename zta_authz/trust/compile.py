@@ -19,6 +19,7 @@ from zta_authz.trust.signals import (
     CountSignal,
     FactSignal,
     bounded,
+    claim_age_changes,
     claim_older_than,
     country_in,
     has_reputation,
@@ -62,7 +63,8 @@ def _signal(model: TrustModelSpec, spec: SignalSpec, faults: list[Fault]) -> Sig
         passes = is_older_than(spec.claim_age.claim, spec.claim_age.below)
         below = f"{spec.claim_age.below:.3f}".rstrip("0").rstrip(".")
         reads = bounded(f"{CLAIM_AGE}{'.'.join(spec.claim_age.claim)}:{below}")
-        return FactSignal(spec.name, spec.points, spec.caps, read, passes, reads)
+        changes = claim_age_changes(spec.claim_age.claim, spec.claim_age.below)
+        return FactSignal(spec.name, spec.points, spec.caps, read, passes, reads, changes)
     match spec.name:
         case "countryNotAllowed":
             countries = model.allowed_countries

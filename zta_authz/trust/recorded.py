@@ -81,6 +81,11 @@ class SettledSignal:
         del inputs
         return self.loss
 
+    def changes(self, inputs: Inputs) -> tuple[float, ...]:
+        """No time."""
+        del inputs
+        return ()
+
 
 def reassess(model: CompiledTrustModel, recorded: RecordedTrust) -> Reassessment:
     """Assess what `recorded` describes with `model`."""
@@ -127,7 +132,7 @@ def settled_assessment(model: CompiledTrustModel, components: list[Component], r
     settled = CompiledTrustModel(
         model.name, (*components, *more), model.thresholds, model.sessions, model.reverify, resource_weight=0
     )
-    return settled.assess_anew(_NO_REQUEST)
+    return settled.assess(_NO_REQUEST)
 
 
 def _loss(signal: Signal, recorded: RecordedTrust, inputs: Inputs) -> _Loss | _NotRecorded:

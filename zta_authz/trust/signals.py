@@ -67,6 +67,13 @@ class Signal(Protocol):
         """The points it takes, in hundredths, and the fact it rests on; None where it takes none."""
         ...
 
+    def changes(self, inputs: Inputs) -> tuple[float, ...] | None:
+        """The times at which what it takes may change for the same token, device and network.
+
+        None if it rests on anything else, so that nobody knows.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FactSignal:
@@ -79,6 +86,8 @@ class FactSignal:
     passes: Callable[[Inputs], bool] | None = None
     """The same as a boolean, where that costs less than the fact, which is needed for lost points only."""
     reads: str = ""
+    changes_at: Callable[[Inputs], tuple[float, ...]] | None = None
+    """The times at which the fact may change, where it rests on more than values of token, device and network."""
 
     def lost(self, inputs: Inputs) -> tuple[int, Fact] | None:
         """All points, or none."""
@@ -86,6 +95,10 @@ class FactSignal:
             return None
         fact = self.read(inputs)
         return None if fact.value is True else (self.points, fact)
+
+    def changes(self, inputs: Inputs) -> tuple[float, ...]:
+        """Those of its fact."""
+        return () if self.changes_at is None else self.changes_at(inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,10 @@ class ConditionSignal:
         if value is False:
             return None
         return self.points, (known(True, source="condition") if value else Fact(source="condition"))
+
+    def changes(self, inputs: Inputs) -> None:
+        """None: a condition may read anything."""
+        del inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,11 @@ class CountSignal:
         """As `lost`, for a claim of this value."""
         return None if count == 0 else (min(self.points * count, self.most), _claim(self.claim, count))
 
+    def changes(self, inputs: Inputs) -> tuple[float, ...]:
+        """No time: it rests on a claim."""
+        del inputs
+        return ()
+
 
 def bounded(text: str) -> str:
     """`text` for records: a long one is cut, and ends in a hash."""
@@ -163,9 +185,19 @@ def claim_older_than(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs
             return absent
         if at > inputs.now:
             return conflicting
-        return _claim(claim, inputs.now - at >= seconds)
+        return _claim(claim, inputs.now >= at + seconds)
 
     return read
+
+
+def claim_age_changes(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs], tuple[float, ...]]:
+    """The times at which what `claim_older_than` reads changes: the time in the claim, and its age of `seconds`."""
+
+    def changes(inputs: Inputs) -> tuple[float, ...]:
+        at = _time(claim_at(inputs.claims or _NO_CLAIMS, claim))
+        return () if at is None else (at, at + seconds)
+
+    return changes
 
 
 def _time(value: Any) -> float | None:
@@ -206,7 +238,7 @@ def is_older_than(claim: tuple[str, ...], seconds: float) -> Callable[[Inputs], 
 
     def passes(inputs: Inputs) -> bool:
         at = claim_at(inputs.claims or _NO_CLAIMS, claim)
-        return type(at) in _NUMBERS and -_MOST_SECONDS < at < _MOST_SECONDS and seconds <= inputs.now - at
+        return type(at) in _NUMBERS and -_MOST_SECONDS < at < _MOST_SECONDS and inputs.now >= at + seconds
 
     return passes
 

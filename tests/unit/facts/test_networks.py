@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from ipaddress import ip_address, ip_network
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.mmdb import write_mmdb
 from zta_authz.errors import SettingsErrors
 from zta_authz.facts import databases as module
 from zta_authz.facts.databases import Database
-from zta_authz.facts.networks import ListSource, NetworkDatabases, NetworkSources
+from zta_authz.facts.networks import CLOCK_SKEW, ListSource, NetworkDatabases, NetworkSources
 from zta_authz.model.facts import ABSENT, Unknown
 
 if TYPE_CHECKING:
@@ -227,10 +228,10 @@ def test_a_missing_file_a_directory_and_a_large_file_are_faults_all_at_once(
     assert "large.mmdb: has more than 99 bytes" in texts
 
 
-def test_what_is_known_of_an_address_is_kept_only_while_nothing_is_too_old(databases: NetworkSources) -> None:
-    view, address = NetworkDatabases(only(databases)), ip_address(GERMANY)
-    fresh = view.look_up(address, NOW)
-    assert view.look_up(address, NOW + 86400) is fresh
-    assert view.look_up(address, NOW + 31 * 86400).country.unknown is Unknown.STALE
-    assert view.look_up(address, NOW - 2 * 86400).country.unknown is Unknown.CONFLICTING
-    assert view.look_up(address, NOW) is fresh
+def test_facts_have_the_times_between_which_they_stay_the_same(databases: NetworkSources) -> None:
+    view, address, built = NetworkDatabases(only(databases)), ip_address(GERMANY), NOW - 3600
+    begin, end = built - CLOCK_SKEW, built + 30 * 86400
+    for now, since, until in ((NOW, begin, end), (end + 1, end, inf), (begin - 1, -inf, begin), (end, end, end)):
+        found = view.look_up(address, now)
+        assert (found.since, found.until) == (since, until)
+    assert view.look_up(address, end).country.value == view.look_up(address, begin).country.value == "DE"

@@ -7,7 +7,7 @@ import pytest
 from tests.support.policies import faults, snapshot
 from zta_authz.model.options import Options, Workload
 from zta_authz.pdp import models as module
-from zta_authz.policy.rules.fact_reader import NO_MODEL_TABLE, NO_MODELS
+from zta_authz.policy.rules.fact_reader import NO_MODELS
 
 
 def model(name: str, namespace: str, labels: str = "") -> str:
@@ -43,7 +43,7 @@ def test_without_models_there_is_nothing_to_select() -> None:
     models = snapshot(
         "apiVersion: zta.dev/v1\nkind: RevocationList\nmetadata: {name: a}\nspec: {subjects: [{subject: x, issuer: z}]}\n"
     ).models
-    assert models is NO_MODEL_TABLE
+    assert models.is_empty
     assert models.select(Workload()) is NO_MODELS
 
 

@@ -143,23 +143,6 @@ def test_a_score_never_rounds_up_to_the_next_level() -> None:
     assert (assessment.score, trust_model(spec).level_of(assessment.score)) == (6000, TrustLevel.LOW)
 
 
-def test_an_assessment_without_a_loss_is_kept_for_the_same_facts_only() -> None:
-    model = trust_model()
-    good = inputs()
-    first = model.assess(good)
-    assert model.assess(good) is first
-    token, facts = good.identity.token, good.facts
-    for changed in (
-        inputs(user={**USER, "amr": ["pwd"]}),
-        inputs(device={**DEVICE, "managed": False}),
-        inputs(network=NETWORK),
-    ):
-        assert changed.identity.token is not token or changed.facts is not facts
-        assert model.assess(changed) is not first
-    assert model.assess(inputs(device={**DEVICE, "managed": False})).lost
-    assert model.assess(good) is first
-
-
 def test_a_model_with_a_condition_is_asked_each_time() -> None:
     spec = MEASURED_DEVICE + "      - {name: night, when: 'now > timestamp(\"2027-01-15T08:00:01Z\")', points: -5}\n"
     model = trust_model(spec)

@@ -6,18 +6,18 @@ is bound to its presenter. A header that names a device is never read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.bounded_cache import BoundedCache
 from zta_authz.model.claims import claim_at
 from zta_authz.model.device_documents import CertificateKey
-from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, Unknown, known
+from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, Unknown, known, steady_around
 from zta_authz.model.identity import Binding, PeerTrust
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import DeviceRecord, DeviceView
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from zta_authz.model.options import Workload
     from zta_authz.policy.rules.inputs import Inputs
 
-    _Key = tuple[DeviceRecord, str, Unknown | None]
-
-MAX_FACTS: Final = 8192
 CLOCK_SKEW: Final = 300.0
 """How far in the future, in seconds, a report may lie."""
 BY_ID: Final = "id:"
@@ -37,12 +34,9 @@ BY_CERTIFICATE: Final = "certificate:"
 
 @dataclass(frozen=True, slots=True)
 class InventoryDevices:
-    """A compiled DeviceInventory. Facts are kept by what they depend on: the device, and why it does not count."""
+    """A compiled DeviceInventory."""
 
     inventory: DeviceInventory
-    _facts: BoundedCache[_Key, DeviceFacts] = field(
-        init=False, repr=False, compare=False, default_factory=lambda: BoundedCache(MAX_FACTS)
-    )
 
     def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
         """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting."""
@@ -59,7 +53,9 @@ class InventoryDevices:
                 return self._conflicting()
             return self.facts_of(certified, "certificate", inputs.now)
         device = self._find(devices, BY_ID + claimed) if claimed else None
-        return DeviceFacts(inventory=name) if device is None else self.facts_of(device, "token", inputs.now)
+        if device is None:
+            return DeviceFacts(inventory=name, since=-inf, until=inf)
+        return self.facts_of(device, "token", inputs.now)
 
     def _by_certificate(self, inputs: Inputs, devices: DeviceView) -> list[DeviceRecord]:
         """The devices that the verified certificate names: several only if it has several URIs."""
@@ -109,15 +105,8 @@ class InventoryDevices:
 
     def facts_of(self, device: DeviceRecord, identified_by: str, now: float) -> DeviceFacts:
         """What the inventory says about one of its devices, aged at `now`."""
-        key = (device, identified_by, problem_of(self.inventory, device, now))
-        facts = self._facts[key]
-        if facts is None:
-            facts = self._aged(*key)
-            self._facts.put(key, facts)
-        return facts
-
-    def _aged(self, device: DeviceRecord, identified_by: str, unknown: Unknown | None) -> DeviceFacts:
         name, inventory = self.inventory.full_name, self.inventory
+        unknown = problem_of(inventory, device, now)
         fields: dict[str, Fact] = {}
         for (label, _), value in zip(inventory.source.fields, device.values, strict=True):
             if unknown is not None:
@@ -126,12 +115,13 @@ class InventoryDevices:
                 fields[label] = ABSENT if value is None else known(value, device.posture_at, name)
         if device.seen_at is not None and not device.conflicting:
             fields[LAST_SEEN] = known(int(device.seen_at), device.seen_at, name)
-        return DeviceFacts(device.device_id, identified_by, name, fields)
+        since, until = steady_around(now, _changes_of(inventory, device))
+        return DeviceFacts(device.device_id, identified_by, name, fields, since=since, until=until)
 
     def _conflicting(self) -> DeviceFacts:
         name = self.inventory.full_name
         fields = {label: Fact(None, Unknown.CONFLICTING, None, name) for label, _ in self.inventory.source.fields}
-        return DeviceFacts("", "", name, fields)
+        return DeviceFacts("", "", name, fields, since=-inf, until=inf)
 
 
 def _is_bound(identity: Identity) -> bool:
@@ -152,6 +142,14 @@ def _age_problem(at: float | None, now: float, max_age: float) -> Unknown | None
     """Why a report of `at` does not count at `now`. One without a time is stale from the beginning."""
     if at is None:
         return Unknown.STALE
-    if at > now + CLOCK_SKEW:
+    if now < at - CLOCK_SKEW:
         return Unknown.CONFLICTING
-    return Unknown.STALE if now - at > max_age else None
+    return Unknown.STALE if now > at + max_age else None
+
+
+def _changes_of(inventory: DeviceInventory, device: DeviceRecord) -> Iterator[float]:
+    """The times at which `problem_of` may change."""
+    for at, max_age in ((device.posture_at, inventory.posture_max_age), (device.seen_at, inventory.seen_max_age)):
+        if at is not None:
+            yield at - CLOCK_SKEW
+            yield at + max_age

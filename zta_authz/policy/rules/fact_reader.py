@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from zta_authz.bounded_cache import BoundedCache
 from zta_authz.model.decision import DecisionFacts
-from zta_authz.model.facts import NO_DEVICE, NO_FACTS, NO_NETWORK_FACTS, DeviceFacts, FactViews, NetworkFacts
+from zta_authz.model.facts import NO_DEVICE, NO_FACTS, NO_NETWORK_FACTS, DeviceFacts, NetworkFacts
+from zta_authz.policy.rules.facts import no_facts
 
 if TYPE_CHECKING:
     from zta_authz.model.access import GrantView
     from zta_authz.model.device_documents import DeviceInventory
-    from zta_authz.model.facts import DeviceView
+    from zta_authz.model.facts import DeviceView, FactViews
+    from zta_authz.model.identity import Binding, Peer, Token
     from zta_authz.model.options import Workload
     from zta_authz.model.trust import ResourceClass, TrustAssessment
+    from zta_authz.policy.rules.facts import OpenFacts
     from zta_authz.policy.rules.inputs import Inputs
 
 
@@ -32,6 +36,10 @@ class TrustModel(Protocol):
         """Score and level of the request. Never raises; an unknown fact costs at least what a bad one costs."""
         ...
 
+    def steady(self, inputs: Inputs) -> tuple[float, float]:
+        """The times between which the same token, device and network get the same assessment (see `NetworkFacts`)."""
+        ...
+
 
 class Classifier(Protocol):
     """Compiled `ResourceClassification` documents."""
@@ -41,7 +49,12 @@ class Classifier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+MAX_CALLERS: Final = 8192
+MAX_FORWARDED: Final = 256
+"""Facts are kept for callers with at most so many characters of `x-forwarded-for`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FactModels:
     """The models that select one workload; None where no document does."""
 
@@ -53,104 +66,192 @@ class FactModels:
 NO_MODELS: Final = FactModels()
 
 
-class ModelTable(Protocol):
-    """The models of all documents of one snapshot."""
+class Assessed(NamedTuple):
+    """An assessment, what it rests on, and the times between which it stays the same."""
 
-    @property
-    def output_headers(self) -> frozenset[str]:
-        """The headers (lower case) that are set on allowed requests because of a model: no client may send them."""
-        ...
+    trust: TrustAssessment
+    device: DeviceFacts
+    network: NetworkFacts
+    since: float
+    until: float
 
-    @property
-    def inventories(self) -> tuple[DeviceInventory, ...]:
-        """Every device inventory."""
-        ...
+
+_UNREAD_NETWORK: Final = NetworkFacts()  # these stay the same at no time
+_UNREAD_DEVICE: Final = DeviceFacts()
+
+
+class CallerFacts:
+    """What was read of one caller, each part with the times between which it stays the same.
+
+    It holds the objects whose ids are its key, so that no other object can have these ids.
+    """
+
+    __slots__ = ("assessed", "device", "network", "of")
+
+    def __init__(self, of: tuple[FactModels, Token | None, Peer | None, Binding | None]) -> None:
+        self.of = of
+        self.network = _UNREAD_NETWORK
+        self.device = _UNREAD_DEVICE
+        self.assessed: Assessed | None = None
+
+
+class KnownCallers(BoundedCache[tuple[int, int, int, int, "str | None", str], CallerFacts]):
+    """The facts of callers, by the ids of models, token, peer and binding, and by what the address is derived from."""
+
+    __slots__ = ()
+
+
+class ViewsInForce:
+    """One set of views, and the facts of callers as these views say them. `default` is for the options' workload."""
+
+    __slots__ = ("default", "known", "views")
+
+    def __init__(self, views: FactViews, models: FactModels, before: ViewsInForce | None = None) -> None:
+        """The facts that are known with the views `before` are kept if only grants differ."""
+        self.views = views
+        same = before is not None and _say_the_same(before.views, views)
+        self.known: KnownCallers = before.known if before is not None and same else KnownCallers(MAX_CALLERS)
+        self.default = FactOpener(models, views, self.known)
+
+
+def _say_the_same(one: FactViews, other: FactViews) -> bool:
+    """Whether two sets of views say the same of networks and devices."""
+    return (
+        one.networks is other.networks
+        and one.devices is other.devices
+        and one.assumed_network is other.assumed_network
+        and one.assumed_device is other.assumed_device
+    )
+
+
+class ModelTable:
+    """The models of all documents of one snapshot; this one has none."""
+
+    output_headers: frozenset[str] = frozenset()
+    """The headers (lower case) that are set on allowed requests because of a model: no client may send them."""
+    inventories: tuple[DeviceInventory, ...] = ()
+    """Every device inventory."""
+    is_empty = True
+
+    def __init__(self, workload: Workload) -> None:
+        """`workload` is that of the options."""
+        self.workload = workload
+        self._in_force: ViewsInForce | None = None
 
     def select(self, workload: Workload) -> FactModels:
         """Those that select `workload`."""
-        ...
-
-
-class NoModels:
-    """The table of a set of documents without any model."""
-
-    output_headers: frozenset[str] = frozenset()
-    inventories: tuple[DeviceInventory, ...] = ()
-
-    def select(self, workload: Workload) -> FactModels:
-        """None select any workload."""
         del workload
         return NO_MODELS
 
-
-NO_MODEL_TABLE: Final[ModelTable] = NoModels()
+    def opener(self, workload: Workload | None, views: FactViews) -> OpenFacts:
+        """Opens the facts of requests to `workload`; None is the options' workload."""
+        if views is NO_FACTS and self.is_empty:
+            return no_facts
+        in_force = self._in_force
+        if in_force is None or in_force.views is not views:
+            in_force = self._in_force = ViewsInForce(views, self.select(self.workload), in_force)
+        return in_force.default if workload is None else FactOpener(self.select(workload), views, in_force.known)
 
 
 class FactReader:
     """Reads the facts of one request with one identity. Reading a fact that no rule asks for costs nothing."""
 
-    __slots__ = ("_class", "_device", "_inputs", "_network", "_trust", "models", "views")
+    __slots__ = ("_class", "_device", "_facts", "_inputs", "_known", "_models", "_network", "_trust", "_views")
 
-    def __init__(self, inputs: Inputs, models: FactModels = NO_MODELS, views: FactViews = NO_FACTS) -> None:
+    def __init__(self, inputs: Inputs, models: FactModels, views: FactViews, known: KnownCallers | None) -> None:
+        """`known` are the facts of callers, as `views` say them; None keeps nothing."""
+        self._known = known
         self._inputs = inputs
-        self.models = models
-        self.views = views
+        self._models = models
+        self._views = views
+        self._facts: CallerFacts | None = None
         self._network: NetworkFacts | None = None
         self._device: DeviceFacts | None = None
         self._trust: TrustAssessment | None = None
         self._class: ResourceClass | None = None
 
+    def _caller(self) -> CallerFacts:
+        """What is known of the caller: of its token, peer, and address, as `Inputs.remote_ips` derives it."""
+        request, identity, models = self._inputs.request, self._inputs.identity, self._models
+        token, peer, binding = identity.token, identity.peer, identity.binding
+        forwarded = request.headers.joined("x-forwarded-for")
+        key = (id(models), id(token), id(peer), id(binding), forwarded, request.source.ip)
+        facts = None if self._known is None else self._known[key]
+        if facts is None:
+            facts = CallerFacts((models, token, peer, binding))
+            if self._known is not None and (forwarded is None or len(forwarded) <= MAX_FORWARDED):
+                self._known.put(key, facts)
+        self._facts = facts
+        return facts
+
     @property
     def network(self) -> NetworkFacts:
         """What is known of the client's address (`remote.ip`: trusted hops only)."""
         if self._network is None:
-            self._network = self.views.assumed_network
-        if self._network is None:
-            addresses, view = self._inputs.remote_ips, self.views.networks
-            known = view is not None and bool(addresses)
-            self._network = view.look_up(addresses[-1], self._inputs.now) if known and view else NO_NETWORK_FACTS
+            facts, inputs = self._facts or self._caller(), self._inputs
+            if not facts.network.since < inputs.now < facts.network.until:
+                facts.network = _network(inputs, self._views)
+            self._network = facts.network
         return self._network
 
     @property
     def device(self) -> DeviceFacts:
         """The device behind the request."""
         if self._device is None:
-            self._device = self.views.assumed_device
-        if self._device is None:
-            model, view = self.models.devices, self.views.devices
-            self._device = NO_DEVICE if model is None or view is None else model.identify(self._inputs, view)
+            facts, inputs = self._facts or self._caller(), self._inputs
+            if not facts.device.since < inputs.now < facts.device.until:
+                facts.device = _device(inputs, self._views, self._models.devices)
+            self._device = facts.device
         return self._device
 
     @property
     def trust(self) -> TrustAssessment | None:
         """What the trust model says; None without a model."""
-        if self._trust is None and self.models.trust is not None:
-            self._trust = self.models.trust.assess(self._inputs)
+        model = self._models.trust
+        if self._trust is None and model is not None:
+            facts = self._facts or self._caller()
+            assessed = facts.assessed
+            if assessed is None or not assessed.since < self._inputs.now < assessed.until:
+                self._trust = self._assess(model, facts)
+            else:
+                self._trust, self._device, self._network, _, _ = assessed
         return self._trust
+
+    def _assess(self, model: TrustModel, facts: CallerFacts) -> TrustAssessment:
+        assessment = model.assess(self._inputs)
+        since, until = model.steady(self._inputs)
+        if since < until:
+            device, network = self.device, self.network
+            since = max(since, device.since, network.since)
+            until = min(until, device.until, network.until)
+            facts.assessed = Assessed(assessment, device, network, since, until)
+        return assessment
 
     @property
     def resource_class(self) -> ResourceClass | None:
         """The resource's class; None without a classification."""
-        if self._class is None and self.models.classifier is not None:
-            self._class = self.models.classifier.classify(self._inputs)
+        if self._class is None and self._models.classifier is not None:
+            self._class = self._models.classifier.classify(self._inputs)
         return self._class
 
     @property
     def grants(self) -> GrantView | None:
         """The administrator's grants; None without an administrator."""
-        return self.views.grants
+        return self._views.grants
 
     @property
     def assumed_grants(self) -> frozenset[str]:
         """Entitlements that the caller is assumed to hold, in a trial."""
-        return self.views.assumed_grants
+        return self._views.assumed_grants
 
     def collected(self, *, allowed: bool) -> DecisionFacts | None:
         """The facts that were read, for the decision; None without any. An allow reads the trust model's, too.
 
         Where no source knows the network or a device, there is nothing to record.
         """
-        trust = self.trust if allowed else self._trust
+        trust = self._trust
+        if trust is None and allowed:
+            trust = self.trust
         network = None if self._network is NO_NETWORK_FACTS else self._network
         device = None if self._device is NO_DEVICE else self._device
         if trust is None and network is None and device is None and self._class is None:
@@ -159,21 +260,38 @@ class FactReader:
         return DecisionFacts(network, device, trust, self._class, expires)
 
 
+def _network(inputs: Inputs, views: FactViews) -> NetworkFacts:
+    if views.assumed_network is not None:
+        return views.assumed_network
+    addresses = () if views.networks is None else inputs.remote_ips
+    return views.networks.look_up(addresses[-1], inputs.now) if views.networks and addresses else NO_NETWORK_FACTS
+
+
+def _device(inputs: Inputs, views: FactViews, inventory: DeviceIdentifier | None) -> DeviceFacts:
+    if views.assumed_device is not None:
+        return views.assumed_device
+    return NO_DEVICE if inventory is None or views.devices is None else inventory.identify(inputs, views.devices)
+
+
 class FactOpener:
     """Opens the facts of a request: the models that select its workload, with the views in force."""
 
-    __slots__ = ("_models", "_views", "assesses", "classifies")
+    __slots__ = ("_known", "_models", "_views", "assesses", "classifies")
 
-    def __init__(self, models: FactModels = NO_MODELS, views: FactViews = NO_FACTS) -> None:
+    def __init__(
+        self, models: FactModels = NO_MODELS, views: FactViews = NO_FACTS, known: KnownCallers | None = None
+    ) -> None:
+        """`known` are the facts of callers, as `views` say them; None keeps nothing."""
         self._models = models
         self._views = views
+        self._known = known
         self.assesses = models.trust is not None
         self.classifies = models.classifier is not None
 
     def assuming(self, entitlements: frozenset[str]) -> FactOpener:
         """Opens the facts of a trial, in which the caller holds grants of `entitlements`."""
-        return FactOpener(self._models, replace(self._views, assumed_grants=entitlements))
+        return FactOpener(self._models, replace(self._views, assumed_grants=entitlements), self._known)
 
     def __call__(self, inputs: Inputs) -> FactReader:
         """The reader of `inputs`' facts."""
-        return FactReader(inputs, self._models, self._views)
+        return FactReader(inputs, self._models, self._views, self._known)
