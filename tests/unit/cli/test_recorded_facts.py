@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,3 +194,42 @@ def test_values_of_other_types_are_not_recorded(tmp_path: Path, capsys: pytest.C
     lines = [json.dumps(fields).encode() + b"\n" for fields in odd]
     summary = replayed(tmp_path, capsys, lines, policies)["summary"]
     assert (summary["undecidable"], summary["changed"]) == (len(odd), 0)
+
+
+JSON_VALUES: tuple[Any, ...] = (
+    None, True, 0, -1, 10**400, 1e308, "", "x" * 3000, "\ud800", "absent", [], [[]], {}, {"a": 1}, ["on"], {"managed": []},
+)  # fmt: skip
+
+
+def mutated(value: Any, random: Random) -> Any:
+    """A copy of a JSON value in which one part is another value, or missing."""
+    if isinstance(value, dict) and value and random.random() < 0.9:
+        name = random.choice(sorted(value))
+        changed = {**value, name: mutated(value[name], random)}
+        if random.random() < 0.1:
+            del changed[name]
+        return changed
+    if isinstance(value, list) and value and random.random() < 0.8:
+        at = random.randrange(len(value))
+        return [*value[:at], mutated(value[at], random), *value[at + 1 :]]
+    return random.choice(JSON_VALUES)
+
+
+def test_no_line_of_a_log_is_an_exception(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policies = "---\n".join((*map(access, RULES[:1]), *(access(r, "AUDIT", f"a{n}") for n, r in enumerate(RULES[1:]))))
+    policies += f"---\n{INVENTORY}---\n{TRUST}---\n{CLASSES}"
+    random = Random(13)
+    good = [
+        json.loads(record(policies, NETWORK, device, user=user)[1]) for device in (GOOD, STALE) for user in (USER, {})
+    ]
+    lines = [json.dumps(mutated(random.choice(good), random)).encode() + b"\n" for _ in range(3000)]
+    summary = replayed(tmp_path, capsys, lines, policies)["summary"]
+    assert summary["unread"] > 100
+    assert summary["same"] > 1000
+    (tmp_path / "model.yaml").write_text(TRUST)
+    named = ["--log", str(tmp_path / "log.jsonl"), "--model", str(tmp_path / "model.yaml")]
+    assert main(["trust", "simulate", *named, "-o", "json"]) in (0, 1)
+    counts = json.loads(capsys.readouterr().out)["summary"]
+    seen = sum(counts[name] for name in ("requests", "notAssessed", "unread", "otherModels"))
+    assert len(lines) - 30 < seen <= len(lines), "records that could not be encoded are not counted"
+    assert main(["trust", "simulate", *named]) in (0, 1)
