@@ -27,6 +27,8 @@ from zta_authz.policy_sources.files import SnapshotHolder, load_snapshot
 from zta_authz.policy_sources.pacing import CooperativePause, freeze_gc
 from zta_authz.policy_sources.reloader import PolicyReloader, PolicySet
 from zta_authz.policy_sources.watcher import WatchTiming
+from zta_authz.service.app import Service
+from zta_authz.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,3 +244,43 @@ def test_the_policies_of_a_swapped_mount_are_in_force_as_a_whole(place: Place) -
         service.wait_for("policies taken")
         assert [Path(source).name for source in status(place).sources] == ["c.yaml"]
         assert not allowed(place)
+
+
+INVENTORY = """apiVersion: zta.dev/v1
+kind: DeviceInventory
+metadata: {name: fleet, namespace: default}
+spec:
+  source: {file: FILE}
+  id: id
+  identify: {tokenClaim: device_id}
+"""
+
+
+async def test_devices_stay_known_while_a_reload_changes_the_file_that_lists_them(tmp_path: Path) -> None:
+    policy_file = tmp_path / "inventory.yaml"
+    policy_file.write_text(INVENTORY.replace("FILE", "old.jsonl"))
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.jsonl").write_text('{"id": "laptop-1"}\n')
+    written = {
+        "policies": [str(policy_file)],
+        "facts": {"directory": str(tmp_path)},
+        "reload": {"poll_seconds": 0.05, "debounce_seconds": 0.02},
+        "listen": [f"unix:{tmp_path / 's'}"],
+        "audit": {"sink": "file", "path": str(tmp_path / "decisions.jsonl")},
+    }
+    service = Service(Settings.model_validate_json(json.dumps(written)))
+    service.follow()
+    try:
+        policy_file.write_text(INVENTORY.replace("FILE", "new.jsonl"))
+        file = ""
+        async with asyncio.timeout(30):
+            while file != "new.jsonl":
+                await asyncio.sleep(0)
+                snapshot, devices = service._snapshots.snapshot, service._facts.views.devices
+                assert snapshot is not None
+                assert devices is not None
+                (inventory,) = snapshot.models.inventories
+                file = inventory.source.file
+                assert devices.find(inventory.full_name, inventory.source, "id:laptop-1") is not None, file
+    finally:
+        await service.stop()

@@ -229,7 +229,7 @@ def _identifier(value: Any) -> str:
 
 
 def _serial(value: Any, written: SerialFormat) -> str:
-    """A serial number in lower-case hex without leading zeros, "" if it is none. JSON numbers are what they say."""
+    """A serial number in lower-case hex without leading zeros, "" for other values. JSON numbers are decimal."""
     number = value if isinstance(value, int) and not isinstance(value, bool) else 0
     if isinstance(value, str) and len(value) <= _MAX_SERIAL_TEXT:
         digits = value.strip()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 SETTING: Final = "facts.directory"
+PREPARE_SECONDS: Final = 30.0
 
 
 class DeviceTables:
@@ -80,6 +81,24 @@ class DeviceRefresher:
         if faults:
             raise SettingsErrors(faults)
         self._publish()
+
+    async def prepare(self, inventories: Sequence[DeviceInventory]) -> None:
+        """Load the tables of sources that are new before the policies that name them apply: then no device is unknown.
+
+        Returns after `PREPARE_SECONDS` at the latest, because a reload may also revoke something. A file that could not
+        be loaded until then is loaded and reported after `follow`. The caller has exclusive use of the background.
+        """
+        background = self._background
+        new = {inventory.source for inventory in inventories} - self._tables.keys()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PREPARE_SECONDS):
+                for source in new:
+                    current = await asyncio.to_thread(self._stamp, source)
+                    with contextlib.suppress(SettingsErrors):
+                        read = partial(_read, self._directory, source, background.pause)
+                        self._tables[source] = await background.run(read)
+                        self._stamps[source] = current
+                        self._refused.discard(source)
 
     def follow(self, inventories: Sequence[DeviceInventory]) -> None:
         """Take over the inventories of other policies. Tables of sources that are new are loaded soon."""

@@ -1,6 +1,6 @@
 """Keeps the policies in force up to date with the policy files: watches, compiles in a thread, swaps one reference.
 
-change -> read and compile in one thread -> on the event loop: put in force -> in that thread: release the old set
+change -> read and compile in one thread -> on the event loop: prepare, put in force -> in that thread: release the old
 
 Reloads run one at a time. Changes during a reload are seen after it, so the latest version wins and a burst of changes
 costs only a few reloads. A set with a fault is reported and changes nothing; the next valid one is loaded.
@@ -22,7 +22,7 @@ from zta_authz.policy_sources.pacing import release_gradually
 from zta_authz.policy_sources.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from zta_authz.model.options import Options
     from zta_authz.pdp.snapshot import Snapshot, SourceText
@@ -42,7 +42,7 @@ class PolicySet:
 
     `current` returns the snapshot in force, and `apply` puts one in force. `on_refused` is called with the faults of a
     refused set, `on_unchanged` when the files match the snapshot in force again. All are called on the event loop's
-    thread and must return at once.
+    thread and must return at once. `prepare` is awaited before `apply`, and loads what the new snapshot needs.
     """
 
     name: str
@@ -51,6 +51,7 @@ class PolicySet:
     apply: Callable[[Snapshot], None]
     on_refused: Callable[[Sequence[Fault]], None]
     on_unchanged: Callable[[], None]
+    prepare: Callable[[Snapshot], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class PolicyReloader:
         old: list[object] = []
         async with self._executor.exclusive():
             result = await self._executor.run(self._read)
+            if result.snapshot is not None and self._policies.prepare is not None:
+                await self._policies.prepare(result.snapshot)
             before = self._policies.current()
             if result.snapshot is not None:
                 self._policies.apply(result.snapshot)

@@ -225,12 +225,15 @@ class Service:
             self._show_faults(())
 
         current = self._snapshots.current
-        yield PolicySet("policies", self._settings.policies, current, self.publish, refuse, keep)
+        yield PolicySet("policies", self._settings.policies, current, self.publish, refuse, keep, self._prepare)
         shadow, paths = self._shadow, self._settings.shadow_policies
         if shadow is not None:
             yield PolicySet(
                 SHADOW_SET, paths, shadow.current, self._publish_shadow, shadow.on_refused, shadow.on_unchanged
             )
+
+    async def _prepare(self, snapshot: Snapshot) -> None:
+        await self._fact_data.prepare(snapshot.models.inventories)
 
     def _publish_shadow(self, snapshot: Snapshot) -> None:
         if self._shadow is not None:

@@ -33,6 +33,10 @@ class FactData:
         self.networks.load()
         self._devices.load(inventories)
 
+    async def prepare(self, inventories: Sequence[DeviceInventory]) -> None:
+        """Load the inventories of other policies before `follow`. The caller has exclusive use of the background."""
+        await self._devices.prepare(inventories)
+
     def follow(self, inventories: Sequence[DeviceInventory]) -> None:
         """Use the inventories of other policies."""
         self._devices.follow(inventories)

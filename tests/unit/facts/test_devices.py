@@ -88,6 +88,50 @@ async def test_inventories_of_new_policies_are_loaded_and_old_ones_go(file: Path
     assert slot.views.devices is None
 
 
+async def test_a_prepared_source_is_in_force_together_with_the_policies_that_name_it(file: Path) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    devices = refresher(file, slot, loads)
+    devices.load([FLEET])
+    other = of("other.jsonl")
+    write(file.parent / "other.jsonl", "b")
+    await devices.prepare([other])
+    assert (has(slot, "a"), has(slot, "b", other)) == (True, False)
+    devices.follow([other])
+    assert (has(slot, "a"), has(slot, "b", other)) == (False, True)
+    await devices.refresh()
+    assert (has(slot, "b", other), loads) == (True, [])  # it is not read twice
+    write(file.parent / "other.jsonl", "c")
+    await devices.refresh()
+    assert (has(slot, "c", other), loads) == (True, [True])
+
+
+async def test_a_source_that_cannot_be_prepared_is_reported_once_its_policies_are_in_force(file: Path) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    devices = refresher(file, slot, loads)
+    devices.load([FLEET])
+    broken, missing = of("broken.jsonl"), of("missing.jsonl")
+    spoil(file.parent / "broken.jsonl")
+    await devices.prepare([broken, missing])
+    assert (has(slot, "a"), loads) == (True, [])
+    devices.follow([broken])
+    await devices.refresh()
+    assert (has(slot, "a", broken), loads) == (False, [False])
+
+
+async def test_a_source_that_takes_too_long_does_not_hold_up_the_policies(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, loads = FactSlot(), list[bool]()
+    devices = refresher(file, slot, loads)
+    devices.load([])
+    monkeypatch.setattr("zta_authz.facts.devices.PREPARE_SECONDS", 0.0)
+    await devices.prepare([FLEET])
+    devices.follow([FLEET])
+    assert not has(slot, "a")
+    await devices.refresh()
+    assert has(slot, "a")
+
+
 async def test_polling_notices_new_policies_at_once_and_ends(file: Path) -> None:
     slot, taken = FactSlot(), asyncio.Event()
     devices = DeviceRefresher(str(file.parent), slot, lambda _: taken.set())

@@ -43,11 +43,17 @@ class ReloadedPolicies:
         self.applied: list[Snapshot] = []
         self.refused: list[Sequence[Fault]] = []
         self.unchanged = 0
+        self.prepared: list[Snapshot] = []
         self.reloader: PolicyReloader
 
     def apply(self, snapshot: Snapshot) -> None:
         self.applied.append(snapshot)
         self.holder.publish(snapshot)
+
+    async def prepare(self, snapshot: Snapshot) -> None:
+        assert snapshot not in self.applied
+        await asyncio.sleep(0)
+        self.prepared.append(snapshot)
 
     def on_unchanged(self) -> None:
         self.unchanged += 1
@@ -67,7 +73,9 @@ class ReloadedPolicies:
 async def reloading(*paths: Path, watches: bool = True) -> AsyncIterator[ReloadedPolicies]:
     it = ReloadedPolicies(*paths)
     executor = CompileExecutor(CooperativePause(rest=0.0))
-    policies = PolicySet("policies", it.paths, it.holder.current, it.apply, it.refused.append, it.on_unchanged)
+    policies = PolicySet(
+        "policies", it.paths, it.holder.current, it.apply, it.refused.append, it.on_unchanged, it.prepare
+    )
     it.reloader = PolicyReloader(policies, STRICT, TIMING, executor)
     it.reloader.start(watches=watches)
     await it.until(lambda: it.unchanged == watches)  # at the start the files match the policies in force
@@ -90,6 +98,7 @@ async def test_a_swapped_configmap_is_loaded_as_a_whole(tmp_path: Path) -> None:
         assert not it.allows("/a")
         assert not it.allows("/b")
         assert len(it.applied) == 1
+        assert it.prepared == it.applied
         assert it.refused == []
 
 

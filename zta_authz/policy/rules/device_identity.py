@@ -41,12 +41,12 @@ class InventoryDevices:
     def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
         """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting."""
         name = self.inventory.full_name
-        found = self._by_certificate(inputs, devices)
+        by_certificate = self._by_certificate(inputs, devices)
         claimed = self._claimed(inputs)
-        if len(found) > 1:
+        if len(by_certificate) > 1:
             return self._conflicting()
-        if found:
-            certified = found[0]
+        if by_certificate:
+            certified = by_certificate[0]
             if claimed and claimed != certified.device_id:
                 return self._conflicting()
             if certified.shared:  # which of them it is, nobody knows
@@ -70,8 +70,8 @@ class InventoryDevices:
         else:
             identifiers = self._own_names(peer, inputs.options.workload)
         prefix = BY_CERTIFICATE if self.inventory.source.certificate else BY_ID
-        found = (self._find(devices, prefix + identifier) for identifier in identifiers)
-        return list({id(device): device for device in found if device is not None}.values())
+        records = (self._find(devices, prefix + identifier) for identifier in identifiers)
+        return list({id(record): record for record in records if record is not None}.values())
 
     def _own_names(self, peer: Peer, workload: Workload) -> Iterable[str]:
         """The identifiers that only mean something together with who issued the certificate.
