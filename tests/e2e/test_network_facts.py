@@ -310,3 +310,48 @@ def test_databases_swapped_while_serving_give_only_verdicts_of_the_old_or_the_ne
     taken = stack.loads("taken")
     write_good(stack.layout.facts, "country.mmdb")
     stack.wait_for_load("taken", taken)
+
+
+def flip_bytes(content: bytes, rounds: random.Random) -> bytes:
+    """A database whose metadata can be read, and whose tree or data are damaged in some places."""
+    metadata = content.rindex(b"\xab\xcd\xefMaxMind.com")
+    damaged = bytearray(content)
+    for _ in range(rounds.choice((1, 8, 200))):
+        damaged[rounds.randrange(metadata)] ^= 1 << rounds.randrange(8)
+    return bytes(damaged)
+
+
+def zero_tree(content: bytes, rounds: random.Random) -> bytes:
+    """A database that was allocated but not written, but for its end."""
+    metadata = content.rindex(b"\xab\xcd\xefMaxMind.com")
+    start = rounds.choice((0, metadata // 2))
+    return content[:start] + bytes(metadata - start) + content[metadata:]
+
+
+@pytest.mark.parametrize("damage", [flip_bytes, zero_tree])
+def test_a_damaged_database_that_can_still_be_opened_never_stops_the_service(
+    stack: NetworkStack, damage: Callable[[bytes, random.Random], bytes]
+) -> None:
+    """What it says may be anything that its bytes say, but each answer is a decision, and the other facts still count."""
+    rounds, ask, pid = random.Random(4), random.Random(5), stack.authz.pid
+    others = [each for each in QUESTIONS if each.request.path in ("/asn", "/named", "/reputed", "/office", "/device")]
+    path = stack.layout.facts / "country.mmdb"
+    good = path.read_bytes()
+    with under(Load(stack, lambda: ask.choice(QUESTIONS))) as load:
+        for _ in range(6):
+            before = stack.loads("taken") + stack.loads("refused")
+            rename_over(path, damage(good, rounds))
+            deadline = time.monotonic() + 20
+            while stack.loads("taken") + stack.loads("refused") <= before:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        taken = stack.loads("taken")
+        write_good(stack.layout.facts, "country.mmdb")
+        stack.wait_for_load("taken", taken)
+    assert {answer.status for answer in load.answered} <= {200, 403}
+    assert all(answer.decided for answer in load.answered)
+    names = {each.name for each in others}
+    assert [each for each in load.answered if each.name in names and each.status != EXPECTED[each.name]] == []
+    assert stack.authz.pid == pid
+    for question in QUESTIONS:
+        assert stack.send(question.peer, question.request).status == EXPECTED[question.name]
