@@ -152,6 +152,7 @@ class SignalService:
         for name in list(self._runtimes):
             await self._stop(name)
         await self._keys.close()
+        await self._client.close()
 
     def states(self) -> list[SourceState]:
         """The state of each source, in order of their names."""

@@ -60,6 +60,10 @@ class Client(Protocol):
         """Send a request. Raises `FetchFailed`."""
         ...
 
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
