@@ -1,7 +1,7 @@
 """One decision as one line of JSON. Pure.
 
-A record never holds a token, a header's value or the query, where tokens travel; it is ASCII, so that no control
-character or line separator of any alphabet can break a line or forge another.
+A record never contains a token, a header's value or the query, which may contain tokens. It is ASCII, so that no
+control character or Unicode line separator can break a line or forge another.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
 
 MAX_TEXT_CHARACTERS = 2048
-"""Longer texts are cut; the attacker chooses their length, and a full queue is kept in memory."""
+"""Longer texts are cut, because clients choose their length and a full queue is kept in memory."""
 
 _MICROSECONDS = 1e6
 
 
 class Obligations(msgspec.Struct, frozen=True):
-    """What the proxy must change on the request before it passes it on: names only, as values may be claims."""
+    """The changes that the proxy must make to an allowed request. Names only, because values may be claims."""
 
     set_headers: tuple[str, ...] = ()
     remove_headers: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class PendingRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 def obligations_of(decision: Decision) -> Obligations:
-    """What the answer changes on the request in fact; nothing for a denial, which passes no request on."""
+    """The changes to the request that the answer makes. A denial makes none, because no request passes."""
     response, changes = decision.response, decision.identity.changes
     if decision.verdict is not Verdict.ALLOW:
         return NO_OBLIGATIONS
@@ -74,7 +74,7 @@ def obligations_of(decision: Decision) -> Obligations:
     if changes is NO_CHANGES:
         return NO_OBLIGATIONS
     derived = changes.derived
-    if not derived:  # made once for each token: all of its requests have the same changes
+    if not derived:  # derived once for each token, because all of its requests have the same changes
         derived.append(_obligations(changes, response))
     obligations: Obligations = derived[0]
     return obligations
@@ -97,7 +97,7 @@ class ShadowRecord(msgspec.Struct, frozen=True):
 
 
 class DisagreementRecord(msgspec.Struct, frozen=True):
-    """What the shadow policies say; `policy` is "" and `rule` null where none of them decides."""
+    """The decision of the shadow policies. `policy` is "" and `rule` is null if no policy decides."""
 
     verdict: str
     reason: str
@@ -107,13 +107,13 @@ class DisagreementRecord(msgspec.Struct, frozen=True):
 
 
 class DecisionRecord(msgspec.Struct, frozen=True):
-    """What is kept of one decision. Texts are "" and `rule` is null where there is nothing to say.
+    """The record of one decision. Unknown texts are "", and `rule` is null if no rule decided.
 
     `time` is RFC 3339 in UTC; `source` and `destination` are `address:port`; `request_id` is Envoy's stream id.
-    `trace_id` is of the call's `traceparent`, else of the request's; `latency_us` is from reading it to this record;
-    `binding` says what ties the token to the caller; `table_digest` is SHA-256 (hex) of the rules in force.
-    `shadow` is null where the shadow policies agree or are not set. `claimed_subject` and `claimed_issuer` are what
-    a token says that was refused before its signature held: anybody may have written them.
+    `trace_id` is that of the call's `traceparent`, else of the request's. `latency_us` is the time from reading the
+    request to this record. `binding` is what the token is bound to. `table_digest` is the SHA-256 (hex) of the rules in
+    force. `shadow` is null if the shadow policies agree or are not set. `claimed_subject` and `claimed_issuer` are from
+    a token that was refused before its signature was verified, so anybody may have written them.
     """
 
     schema: str
@@ -150,9 +150,9 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     resource_class: str = ""
 
 
-def make_record(note: PendingRecord) -> DecisionRecord:
+def make_record(pending: PendingRecord) -> DecisionRecord:
     """The record of one decision, each text at most `MAX_TEXT_CHARACTERS` long."""
-    decision = note.decision
+    decision = pending.decision
     identity = decision.identity
     client, shadows = identity.api_client, decision.shadows
     token: Token | NamedToken | None = identity.token
@@ -161,8 +161,8 @@ def make_record(note: PendingRecord) -> DecisionRecord:
         token, claimed = claimed, None
     return DecisionRecord(
         SCHEMA,
-        time_text(note.now),
-        note.decision_id,
+        time_text(pending.now),
+        pending.decision_id,
         decision.verdict,
         decision.reason,
         decision.policy,
@@ -172,18 +172,18 @@ def make_record(note: PendingRecord) -> DecisionRecord:
         _cut(identity.principal),
         _cut(token.subject) if token is not None else "",
         _cut(token.issuer) if token is not None else "",
-        _cut(note.method),
-        _cut(note.host),
-        _cut(note.path).partition("?")[0].partition("#")[0],
-        _endpoint(note.source),
-        _endpoint(note.destination),
-        _cut(note.request_id),
+        _cut(pending.method),
+        _cut(pending.host),
+        _cut(pending.path).partition("?")[0].partition("#")[0],
+        _endpoint(pending.source),
+        _endpoint(pending.destination),
+        _cut(pending.request_id),
         tuple(ShadowRecord(s.action, s.policy, s.rule, s.dry_run, s.rule_name) for s in shadows) if shadows else (),
-        trace_id(note.trace_parent),
+        trace_id(pending.trace_parent),
         _cut(client.name) if client is not None else "",
         identity.binding or "",
-        max(0, round((note.ended - note.now) * _MICROSECONDS)) if note.ended else 0,
-        note.table_digest,
+        max(0, round((pending.ended - pending.now) * _MICROSECONDS)) if pending.ended else 0,
+        pending.table_digest,
         obligations_of(decision),
         _disagreement(decision.disagreement),
         _cut(claimed.subject) if claimed is not None else "",
@@ -197,7 +197,7 @@ def _cut(text: str) -> str:
 
 
 def _endpoint(address: Address) -> str:
-    """`ip:port`, with the address cut: the proxy writes it, and it should be short."""
+    """`ip:port`. A long address, which no proxy should send, is cut."""
     return Address(_cut(address.ip), address.port).text if len(address.ip) > MAX_TEXT_CHARACTERS else address.text
 
 
@@ -208,7 +208,7 @@ def _disagreement(shadow: Disagreement | None) -> DisagreementRecord | None:
 
 
 def trace_id(trace_parent: TraceParent | str) -> str:
-    """The trace that the request is part of, "" where its header is not valid."""
+    """The ID of the trace that the request is part of, "" if its header is not valid."""
     parent = parse_trace_parent(trace_parent) if isinstance(trace_parent, str) else trace_parent
     return "" if parent is None else parent.trace_id
 
@@ -224,10 +224,15 @@ def second_text(since_epoch: int) -> str:
     return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def stub_line(note: PendingRecord) -> bytes:
+def stub_line(pending: PendingRecord) -> bytes:
     """Return a minimal JSON line for a decision whose record can't be made: enough to find it by."""
-    decision = note.decision
-    known = {"schema": SCHEMA, "decision_id": note.decision_id, "verdict": decision.verdict, "reason": decision.reason}
+    decision = pending.decision
+    known = {
+        "schema": SCHEMA,
+        "decision_id": pending.decision_id,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+    }
     texts = {name: str(value) for name, value in known.items()}
     return json.dumps(texts | {"detail": "the record could not be made"}, separators=(",", ":")).encode() + b"\n"
 
@@ -236,7 +241,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_line(record: DecisionRecord) -> bytes:
-    r"""The record as one line of ASCII JSON with its `\n`; text that is no Unicode is shown as `\udc80`."""
+    r"""The record as one line of ASCII JSON with its `\n`; text that is not valid Unicode becomes `\udc80`."""
     try:
         line = _encoder.encode(record)
     except UnicodeEncodeError:

@@ -1,12 +1,12 @@
-"""A CheckRequest taken apart just so far that what repeats from call to call is known again by its bytes.
+"""A CheckRequest parsed only in part, so that the parts that repeat from call to call can be found by their bytes.
 
-Every request on one connection has the same `source` and `destination`, a certificate among them. `PartialCheckRequest`
-is protobuf's own CheckRequest, but for these two: they are left as bytes, so that what was made of the same bytes
-before can be used again. They are declared as repeated, because protobuf merges the occurrences of a message that comes
-more than once: such a request is read in full, like everything else that is not quite as usual.
+All requests of a connection have the same `source` and `destination`, which contain a certificate.
+`PartialCheckRequest` is protobuf's CheckRequest with these two fields as bytes, so that the result for the same bytes
+can be used again. They are declared as repeated, because protobuf merges several occurrences of a message field. A
+request with several of them is parsed in full.
 
-It is protobuf's parser that splits: unknown fields, order and encoding are its affair in either form. The type is made
-from the generated one, so that the two can't drift apart.
+protobuf's parser splits the message, so it handles unknown fields, order and encoding the same way in both forms. The
+type is built from the generated one, so that the two can't differ.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _parts_type() -> type[Message]:
 
 
 def _fields(message: Any) -> list[descriptor_pb2.FieldDescriptorProto]:
-    """Copies of a message type's fields."""
+    """Copy the fields of a message type."""
     described = descriptor_pb2.DescriptorProto()
     message.CopyToProto(described)
     return list(described.field)

@@ -1,10 +1,10 @@
-"""Parse the bytes of a CheckRequest: what the proxy saw and what was presented. Nothing is verified or normalised here.
+"""Parse the bytes of a CheckRequest: the request as the proxy saw it, and the peer's evidence. Verify nothing.
 
 Source: Envoy `envoy/service/auth/v3/attribute_context.proto` and the ext_authz filter's `check_request_utils.cc`.
-With `encode_raw_headers` Envoy fills `header_map` (each header line apart, values as bytes) and leaves `headers` empty;
-without, `headers` has one entry a name, repeats joined with commas and bytes that are not UTF-8 replaced.
+With `encode_raw_headers`, Envoy fills `header_map` (each header line separately, values as bytes) and leaves `headers`
+empty. Without it, `headers` has one entry per name, with repeats joined by commas and invalid UTF-8 replaced.
 
-Parsing costs by what is read: header values, and dynamic metadata, are read when a rule first asks for them.
+To save time, header values and dynamic metadata are decoded when a rule first asks for them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Joined = dict[str, tuple[str, ...]]
     Value = tuple[str, ...] | HeaderValue
-    """The values of a name or, where it came once and nothing has asked for it yet, its line."""
+    """The values of a name or, if it came once and nothing has asked for it yet, its line."""
 
 _NONE: tuple[str, ...] = ()
 _NOTHING: dict[str, str] = {}
@@ -38,7 +38,7 @@ _parse_parts = PartialCheckRequest.FromString
 
 MAX_CACHED_CONNECTIONS: Final = 4096
 MAX_CACHED_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of both ends of the cached connections, in all; nearly all of them are certificates."""
+"""Limit for both ends of all cached connections together. Nearly all of the bytes are certificates."""
 
 
 class _Peer(NamedTuple):
@@ -52,7 +52,7 @@ _NO_PEER: Final = _Peer(NO_EVIDENCE, NO_ADDRESS)
 
 
 class CheckRequestParser:
-    """Parses CheckRequests. Both ends of a connection are the same for all of its requests, and are parsed once."""
+    """Parses CheckRequests. All requests of a connection have the same two ends, which are parsed once."""
 
     __slots__ = ("_connections",)
 
@@ -62,9 +62,9 @@ class CheckRequestParser:
         )
 
     def parse(self, payload: bytes) -> tuple[RequestAttributes, Evidence]:
-        """The request and the evidence in the bytes of an `envoy.service.auth.v3.CheckRequest`.
+        """Parse the bytes of an `envoy.service.auth.v3.CheckRequest` into the request and the evidence.
 
-        Raises `Refused` with `REQUEST_MALFORMED` where the bytes do not decode or describe no HTTP request.
+        Raises `Refused` with `REQUEST_MALFORMED` if the bytes do not decode or describe no HTTP request.
         """
         try:
             attributes = _parse_parts(payload).attributes
@@ -82,7 +82,7 @@ class CheckRequestParser:
         return _attributes(attributes, http, method, source, destination), source.evidence
 
     def _read_peers(self, payload: bytes, sources: list[bytes], destinations: list[bytes]) -> tuple[_Peer, _Peer]:
-        """Both ends of the connection, from the whole message. Raises `DecodeError`."""
+        """Parse both ends of the connection from the whole message. Raises `DecodeError`."""
         attributes = _parse(payload).attributes
         peers = _peer(attributes.source, sources), _peer(attributes.destination, destinations)
         if len(sources) == 1 and len(destinations) == 1:
@@ -92,7 +92,7 @@ class CheckRequestParser:
 
 
 def parse_check_request(payload: bytes) -> tuple[RequestAttributes, Evidence]:
-    """As `CheckRequestParser.parse`, for one request."""
+    """Parse one request, as `CheckRequestParser.parse` does."""
     return CheckRequestParser().parse(payload)
 
 
@@ -101,7 +101,7 @@ def _peer(peer: AttributeContext.Peer, raw: list[bytes]) -> _Peer:
 
 
 def request_time(payload: bytes) -> float | None:
-    """When the proxy got the request of a CheckRequest, seconds since the epoch; None where it does not say."""
+    """The time when the proxy received the request, in seconds since the epoch; None if the message has none."""
     try:
         request = _parse(payload).attributes.request
     except DecodeError:
@@ -124,10 +124,10 @@ def _attributes(
     _check_agreement(":authority", authority, host)
     _check_agreement(":scheme", pop(":scheme", None), scheme)
     _check_agreement("host", values.get("host"), host)
-    if protocol is not None:  # RFC 8441: no attribute says the same
+    if protocol is not None:  # RFC 8441: there is no attribute to compare it with
         _check_agreement(":protocol", protocol, _first_text(protocol))
     if authority is not None and not host:
-        values["host"] = ("",)  # there, but empty: not the same as absent
+        values["host"] = ("",)  # present but empty, which differs from absent
     extensions = attributes.context_extensions
     return RequestAttributes(
         method,
@@ -147,10 +147,10 @@ def _attributes(
 
 
 def _check_agreement(name: str, value: Value | None, attribute: str) -> None:
-    """Raise `Refused` where the header `name` comes more than once, or differs from the attribute.
+    """Raise `Refused` if the header `name` appears more than once, or differs from the attribute.
 
-    Envoy fills both from one place, whatever the protocol; `allowed_headers` and `disallowed_headers` only leave
-    headers out. Where they differ, Envoy did not write them, and it is unknown which of the two the upstream sees.
+    Envoy fills both from the same value with every protocol, and `allowed_headers` and `disallowed_headers` only remove
+    headers. If they differ, Envoy did not write them, and it is unknown which of the two the upstream receives.
     """
     if value is None:
         return
@@ -164,7 +164,7 @@ def _check_agreement(name: str, value: Value | None, attribute: str) -> None:
 
 
 def _joined_headers(headers: Mapping[str, str]) -> dict[str, Value]:
-    """Headers whose repeats Envoy joined; names that differ only in case are one name with several values."""
+    """Group headers whose repeats Envoy joined. Names that differ only in case are one name with several values."""
     values: dict[str, Value] = {name.lower(): (value,) for name, value in headers.items()}
     return values if len(values) == len(headers) else {**_grouped(headers.items())}
 
@@ -175,7 +175,7 @@ def _metadata(attributes: Any) -> Mapping[str, object]:
 
 
 def _address(peer: AttributeContext.Peer) -> Address:
-    """The peer's IP address and port; a Unix socket or an internal listener has neither."""
+    """The peer's IP address and port. A Unix socket or an internal listener has neither."""
     socket = peer.address.socket_address
     ip = socket.address
     return Address(ip, socket.port_value) if ip else NO_ADDRESS
@@ -187,13 +187,13 @@ class HeaderLines(Headers):
     __slots__ = ()
 
     def __init__(self, values: dict[str, Value], listing: str) -> None:
-        """Use `values` as they are: names in lower case. `listing` has those names, and may have others."""
+        """Wrap `values` without a copy, names in lower case. `listing` has those names, and may have others."""
         self._values = values  # type: ignore[assignment]  # what is read through `all` is text
         self.listing = listing
         self.exact = True
 
     def all(self, name: str) -> tuple[str, ...]:
-        """Each value of the header, () where it is absent. `name` is in lower case."""
+        """All values of the header, () if absent. `name` is in lower case."""
         value: Value | None = self._values.get(name)
         if value is None:
             return _NONE
@@ -202,7 +202,7 @@ class HeaderLines(Headers):
         return value
 
     def joined(self, name: str) -> str | None:
-        """The values joined with `,` as Envoy's header map shows them; None where the header is absent."""
+        """The values joined with `,` as in Envoy's header map; None if the header is absent."""
         if name not in self._values:
             return None
         values = self.all(name)
@@ -210,9 +210,9 @@ class HeaderLines(Headers):
 
 
 def _lines_by_name(lines: Collection[HeaderValue]) -> tuple[dict[str, Value], str]:
-    """Header lines by lower-case name, and the names, a line each.
+    """Group header lines by lower-case name. Also return the names, one a line.
 
-    Nearly all requests repeat no name and write all in lower case: then nothing is done name by name.
+    Nearly all requests repeat no name and have all names in lower case. Then no name is handled separately.
     """
     values: dict[str, Value] = {line.key: line for line in lines}
     listing = "\n".join(values)
@@ -223,7 +223,7 @@ def _lines_by_name(lines: Collection[HeaderValue]) -> tuple[dict[str, Value], st
 
 
 def _grouped(lines: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Values by lower-case name in the order of arrival; linear in the number of lines, however they repeat."""
+    """Group values by lower-case name in order of arrival, in time linear in the number of lines."""
     values: dict[str, list[str]] = {}
     for name, value in lines:
         values.setdefault(name.lower(), []).append(value)
@@ -236,7 +236,7 @@ def _first_text(value: Value) -> str:
 
 
 def _text_of(line: HeaderValue) -> str:
-    """A line's value; bytes that are not UTF-8 become surrogate escapes."""
+    """A line's value. Bytes that are not UTF-8 become surrogate escapes."""
     raw = line.raw_value
     try:
         return raw.decode() or line.value
@@ -245,7 +245,7 @@ def _text_of(line: HeaderValue) -> str:
 
 
 class FilterMetadata(Mapping[str, object]):
-    """Dynamic metadata by filter name, each filter's converted to plain Python once, when it is first asked for."""
+    """Dynamic metadata by filter name. Each filter's is converted to plain Python when it is first read."""
 
     __slots__ = ("_plain", "_structs")
 
@@ -273,7 +273,7 @@ def _plain_struct(struct: Struct) -> dict[str, object]:
 
 
 def _plain(value: StructValue) -> object:
-    """One JSON-like value; nesting is bounded by protobuf's own limit of 100 levels."""
+    """Convert one JSON-like value. protobuf limits nesting to 100 levels."""
     kind = value.WhichOneof("kind")
     if kind is None or kind == "null_value":
         return None

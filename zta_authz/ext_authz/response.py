@@ -1,14 +1,14 @@
-"""Encode a decision as the bytes of a CheckResponse: total, deny first. Nothing else here constructs a CheckResponse.
+"""Encode a decision as the bytes of a CheckResponse. No other module constructs a CheckResponse.
 
-An absent or zero `status` means "let it through" to Envoy, whatever else the message says; so each denial carries an
-explicit code, and an allow is written only for a decision whose verdict and reason both say so.
+Envoy allows a request if `status` is absent or zero, whatever else the message contains. So each denial has an
+explicit code, and an allow is encoded only for a decision whose verdict and reason are both those of an allow.
 
-What Envoy does with the answer (measured with Envoy 1.40): a header needs `value` and `append: false` to overwrite;
-removal comes last, so that a header both set and removed is gone (here no name is ever both); a denied body becomes
-`grpc-message` for gRPC callers.
+How Envoy applies the answer (measured with Envoy 1.40): a header needs `value` and `append: false` to overwrite.
+Headers are removed last, so that a header that is both set and removed is gone; here no name is ever both. A denied
+body becomes `grpc-message` for gRPC callers.
 
-Nearly all answers differ only in their decision ID, which is always 32 characters. An answer is encoded once with a
-placeholder in its place, cut there, and joined around each new ID; the bytes are those that protobuf itself writes.
+Nearly all answers differ only in their decision ID, which always has 32 characters. An answer is encoded once with a
+placeholder for the ID, split there, and joined around each new ID. The bytes are those that protobuf itself writes.
 """
 
 from __future__ import annotations
@@ -53,30 +53,32 @@ _REALM = "zta-authz"
 _RETRY_AFTER_SECONDS = "1"
 _PROBLEM_JSON = "application/problem+json"  # RFC 9457
 
-# google.rpc.Code, by HTTP status; Envoy's only question is whether it is 0
+# google.rpc.Code by HTTP status. Envoy only checks whether it is 0.
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 500: 13, 503: 14}
 _PERMISSION_DENIED = 7
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_GRPC_STATUSES = frozenset({400, 401, 403, 404, 429, 502, 503, 504})  # to Envoy all others are UNKNOWN
+_GRPC_STATUSES = frozenset({400, 401, 403, 404, 429, 502, 503, 504})  # Envoy maps all others to UNKNOWN
 
 _ID_LENGTH = 32
-_PLACEHOLDER = secrets.token_hex(_ID_LENGTH // 2)  # never sent; nobody can put it into a header on purpose
+_PLACEHOLDER = secrets.token_hex(_ID_LENGTH // 2)  # never sent, so that no client can put it into a header
 _EXPIRY_DIGITS: Final = 10
-_EXPIRY: Final = secrets.token_hex(_EXPIRY_DIGITS // 2).encode()  # stands for the session's end in cached answers
+_EXPIRY: Final = secrets.token_hex(
+    _EXPIRY_DIGITS // 2
+).encode()  # the placeholder for the end of the session in cached answers
 MAX_CACHED_ANSWERS: Final = 4096
 _CACHED_BYTES: Final = 4096
-"""An answer with more in its headers is encoded each time, which bounds the cache's memory."""
+"""An answer with longer headers is encoded each time, which limits the memory of the cache."""
 
 _ShortKey = tuple[str, int | None, str]
 """Policy, rule and principal."""
 
 
 class ResponseEncoder:
-    """Encodes answers, and keeps those that repeat.
+    """Encodes answers, and caches those that repeat.
 
-    An allow has two entries: under `_Allow`, all that it says; and under a `_ShortKey`, the last allow of one rule to
-    one principal, which is compared by identity and so costs less to look up. An `_Allow` never equals a `_Deny`,
-    because their reasons differ.
+    An allow has two entries: one under its complete content (`_Allow`), and the last allow of one rule to one principal
+    under a `_ShortKey`. The latter is compared by identity, so it costs less to look up. An `_Allow` never equals a
+    `_Deny`, because their reasons differ.
     """
 
     __slots__ = ("_answers", "_expires", "_expiry")
@@ -90,11 +92,11 @@ class ResponseEncoder:
     def encode(
         self, decision: Decision, decision_id: str, request: RequestAttributes | None, guarded: GuardedNames = OWN_NAMES
     ) -> bytes:
-        """The CheckResponse for `decision`, which is final (`authorizer.finalize`).
+        """Encode the CheckResponse for `decision`, which is final (`authorizer.finalize`).
 
-        Raises ValueError for an allow that is not, and where `decision_id` is not 32 letters and digits.
-        `request` is None where the bytes did not parse. `guarded` are the names that no client may send: they are
-        removed from the request unless they are set here.
+        Raises ValueError for an allow that is not final, and if `decision_id` is not 32 letters and digits.
+        `request` is None if the bytes did not parse. `guarded` are the names that no client may send: they are removed
+        from the request unless they are set here.
         """
         if decision.verdict is not Verdict.ALLOW:
             return self._deny(decision, decision_id, request)
@@ -175,7 +177,7 @@ def _expiry(since_epoch: int) -> bytes:
 
 
 class _Allow(NamedTuple):
-    """All that an allow says but the decision id."""
+    """The content of an allow without the decision ID."""
 
     reason: Reason
     policy: str
@@ -189,7 +191,7 @@ class _Allow(NamedTuple):
     trust: tuple[str, str] | None
 
     def is_small(self) -> bool:
-        """False where a caller could fill the cache with what it sends."""
+        """Whether to cache it. False if a caller could fill the cache with the content of its requests."""
         if self.spoofed or len(self.principal) > _CACHED_BYTES:
             return False
         if self.changes is NO_CHANGES and self.response is NO_RESPONSE:
@@ -197,12 +199,12 @@ class _Allow(NamedTuple):
         return sum(len(value) for _, value in self.headers_to_set()) <= _CACHED_BYTES
 
     def headers_to_set(self) -> tuple[tuple[str, str], ...]:
-        """The headers that the token and the policy set. The policy's come last, so they win."""
+        """The headers that the token and the policy set. The policy's come last and win."""
         return self.changes.set_headers + self.response.set_headers
 
 
 class _LastAllow(NamedTuple):
-    """The last allow of one rule to one principal: what else it depends on, and its bytes."""
+    """The last allow of one rule to one principal: everything else that it depends on, and its bytes."""
 
     reason: Reason
     client: ApiClient | None
@@ -213,7 +215,7 @@ class _LastAllow(NamedTuple):
     parts: list[bytes]
 
     def fits(self, decision: Decision, guarded: GuardedNames, trust: TrustAssessment | None) -> bool:
-        """Whether `decision`, an allow, is the same again. What is compared by identity is immutable."""
+        """Whether `decision`, an allow, has the same content. Objects compared by identity are immutable."""
         return (
             decision.reason is self.reason
             and decision.identity.api_client is self.client
@@ -225,10 +227,10 @@ class _LastAllow(NamedTuple):
 
 
 def _encode_allow(allow: _Allow) -> list[bytes]:
-    """The encoded allow, cut where the decision id belongs."""
+    """Encode an allow, split at the decision ID."""
     message = CheckResponse()
     message.status.code = 0
-    message.status.SetInParent()  # present although it is zero: an allow that was meant
+    message.status.SetInParent()  # encode the zero, so that the allow is explicit
     ok = message.ok_response
     to_set = set_upstream(allow.changes, allow.response)
     to_set[DECISION_ID_HEADER] = _PLACEHOLDER
@@ -254,7 +256,7 @@ def _set_headers(where: OkHttpResponse | DeniedHttpResponse, headers: Iterable[t
 
 
 def _describe(metadata: Struct, answer: _Allow | _Deny) -> None:
-    """Dynamic metadata for access logs and later filters; text throughout, absent where there is nothing to say."""
+    """Add dynamic metadata for access logs and later filters: only texts. Empty ones are left out."""
     fields = {
         "reason": answer.reason.value,
         "policy": answer.policy,
@@ -275,7 +277,7 @@ def _describe(metadata: Struct, answer: _Allow | _Deny) -> None:
 
 
 class _Deny(NamedTuple):
-    """All that a denial says but the decision id. Policy, rule and principal go to the proxy only."""
+    """The content of a denial without the decision ID. Policy, rule and principal are for the proxy only."""
 
     reason: Reason
     policy: str
@@ -295,7 +297,7 @@ class _Deny(NamedTuple):
 def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
     reason, response = decision.reason, decision.response
     if reason not in DENIAL_RESPONSES:
-        reason = Reason.INTERNAL_ERROR  # a denial for a reason that allows is a bug, and is answered as one
+        reason = Reason.INTERNAL_ERROR  # a denial with the reason of an allow is a bug
     headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_reserved_on_denials(name))
     grpc = request is not None and _speaks_grpc(request)
     if grpc:
@@ -312,7 +314,7 @@ def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
 
 
 def _with_remedy(deny: _Deny, remedy: Remedy, request: RequestAttributes | None) -> _Deny:
-    """The denial with what the caller can do: a redirect for browsers, else a challenge; the components of trust."""
+    """Add the remedy to a denial: a redirect for browsers, a challenge for others, or the components of trust."""
     if deny.reason is Reason.STEP_UP_REQUIRED:
         redirect = None if deny.grpc else login_redirect(remedy, request)
         if redirect is None:
@@ -327,7 +329,7 @@ def _with_remedy(deny: _Deny, remedy: Remedy, request: RequestAttributes | None)
 def _denied_status(reason: Reason, status: int, headers: tuple[tuple[str, str], ...], *, grpc: bool) -> int:
     """Return `status`, which the policy sets, if a denial can have it, else the reason's. Envoy would send a 200 as is.
 
-    Callers that speak gRPC get only what Envoy has a gRPC status for; they can't be sent elsewhere.
+    gRPC callers get only a status that Envoy maps to a gRPC status, and no redirect.
     """
     if grpc:
         fits = status in _GRPC_STATUSES
@@ -344,7 +346,7 @@ def _speaks_grpc(request: RequestAttributes) -> bool:
 
 
 def _encode_deny(deny: _Deny) -> list[bytes]:
-    """The encoded denial, cut where the decision id belongs."""
+    """Encode a denial, split at the decision ID."""
     message = CheckResponse()
     message.status.code = _RPC_CODES.get(deny.status, _PERMISSION_DENIED)
     message.status.message = deny.reason.value
@@ -363,7 +365,7 @@ def _encode_deny(deny: _Deny) -> list[bytes]:
 
 
 def _default_headers(deny: _Deny) -> dict[str, str]:
-    """The headers of a denial where the policy does not set them."""
+    """The headers of a denial that the policy does not set."""
     headers = {"cache-control": "no-store"}
     if deny.status == 401:
         headers["www-authenticate"] = deny.challenge or _challenge(DENIAL_RESPONSES[deny.reason])
@@ -383,7 +385,7 @@ def _challenge(answer: DenialResponse) -> str:
 
 
 def _problem(deny: _Deny) -> str:
-    """The body, RFC 9457. `text` is what the operator's policy says to the caller."""
+    """The body (RFC 9457). `text` is the message of the operator's policy."""
     title = DENIAL_RESPONSES[deny.reason].title
     problem: dict[str, object] = {"type": "about:blank", "title": title, "status": deny.status}
     if deny.text:
