@@ -256,6 +256,20 @@ def _builder(subject: x509.Name) -> x509.CertificateBuilder:
     )
 
 
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def _name(attributes: tuple[tuple[str, str], ...]) -> x509.Name:
     return x509.Name([x509.NameAttribute(_SUBJECT_OIDS[kind], value) for kind, value in attributes])
 
@@ -270,6 +284,7 @@ def ca_pem() -> str:
     key = _ec_key("ca")
     builder = _builder(_name((("CN", "differential CA"),))).public_key(key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
     return _pem(builder.sign(key, hashes.SHA256()))
 
 
@@ -295,4 +310,5 @@ def certificate_pem(peer: Peer) -> str:
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     return _pem(builder.sign(_ec_key("ca"), hashes.SHA256()))
