@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.fields import Reader
     from zta_authz.policy.yaml.nodes import Scalar
 
+_OWN_KINDS = frozenset(("AccessPolicy", "AccessEntitlement"))
+"""Kinds whose `when` has keys that Istio does not have."""
 _ANONYMOUS_FIELDS = frozenset(("principals", "namespaces", "serviceAccounts", "trustDomains", "requestPrincipals"))
 
 
@@ -123,7 +125,7 @@ class TableCompiler:
 
     def _when(self, spec: PolicySpec, when: WhenSpec) -> list[Clause]:
         sides = [(values, negated) for values, negated in ((when.values, False), (when.not_values, True)) if values]
-        if spec.kind == "AccessPolicy" and when.key.value.startswith("zta."):
+        if spec.kind in _OWN_KINDS and when.key.value.startswith("zta."):
             clauses = [self._factory.own_condition(spec.reader, when.key, *side) for side in sides]
         else:
             clauses = [self._factory.condition(spec.reader, when.key, *side, spec.namespace) for side in sides]

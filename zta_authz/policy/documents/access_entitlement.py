@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.model.access import BreakGlass, EntitlementTerms, Grant, GrantDocument, Subject
 from zta_authz.model.documents import Selector
 from zta_authz.model.spiffe import SpiffeId
-from zta_authz.policy.documents.authorization_policy import read_operations, read_sources
-from zta_authz.policy.documents.spec import EntitlementSpec, FieldSpec, PolicySpec, RuleSpec
+from zta_authz.policy.documents.authorization_policy import read_conditions, read_operations, read_sources
+from zta_authz.policy.documents.spec import EntitlementSpec, FieldSpec, PolicySpec, RuleSpec, WhenSpec
 from zta_authz.policy.rules.require_grant import is_entitlement_name
 from zta_authz.policy.yaml.values import duration, flag, moment, optional_text, whole_number
 
@@ -27,7 +27,7 @@ LONGEST_GRANT: Final = 90 * 86400.0
 LONGEST_PENDING: Final = 30 * 86400.0
 _DAY: Final = 86400.0
 LONGEST_BREAK_GLASS: Final = _DAY
-_FIELDS: Final = ("who", "to", "maxDuration", "pendingFor", "reason", "approvers", "breakGlass", "maxOpen")
+_FIELDS: Final = ("who", "when", "to", "maxDuration", "pendingFor", "reason", "approvers", "breakGlass", "maxOpen")
 _GRANT_FIELDS: Final = ("entitlement", "subject", "from", "until", "reason")
 # The costs of other patterns can't be bounded: no repetition of a group, no backreference, no lookaround.
 _PATTERN: Final = re.compile(
@@ -46,6 +46,7 @@ def read_access_entitlement(header: DocumentHeader, documents: DocumentSet, warn
         reader.fault(header.document.get("metadata") or header.document, "the name can't be an entitlement's", hint)
     who_node = reader.required(spec, "who", "AccessEntitlement.spec")
     sources = [] if who_node is None else read_sources(reader, who_node, "who")
+    conditions = _conditions(reader, spec)
     to = spec.get("to")
     operations = [] if to is None else read_operations(reader, to)
     reader.required(spec, "maxDuration", "AccessEntitlement.spec")
@@ -69,8 +70,8 @@ def read_access_entitlement(header: DocumentHeader, documents: DocumentSet, warn
                 terms,
                 whole_number(reader, spec, "maxOpen", 10, 1, MAX_OPEN),
             ),
-            _policy(header, sources),
-            _policy(header, sources, operations),
+            _policy(header, sources, conditions),
+            _policy(header, sources, conditions, operations),
             approvers,
             emergency_policy,
         )
@@ -101,15 +102,24 @@ def read_access_grant(header: DocumentHeader, documents: DocumentSet, warnings: 
 
 
 def _policy(
-    header: DocumentHeader, sources: list[list[FieldSpec]], operations: list[list[FieldSpec]] | None = None
+    header: DocumentHeader,
+    sources: list[list[FieldSpec]],
+    conditions: list[WhenSpec],
+    operations: list[list[FieldSpec]] | None = None,
 ) -> PolicySpec:
     """An ALLOW policy with one rule. It decides nothing: only its rule is asked."""
-    rule = RuleSpec(header.document, sources, operations or [])
+    rule = RuleSpec(header.document, sources, operations or [], conditions)
     selector = Selector(header.namespace, {})
     return PolicySpec(
         "AccessEntitlement", header.name, header.namespace, "ALLOW", selector, [rule], False, header.document,
         header.reader,
     )  # fmt: skip
+
+
+def _conditions(reader: Reader, section: Mapping) -> list[WhenSpec]:
+    """The conditions beside a list of sources."""
+    node = section.get("when")
+    return [] if node is None else read_conditions(reader, node)
 
 
 def _approvers(header: DocumentHeader) -> tuple[list[int], list[PolicySpec]]:
@@ -119,18 +129,18 @@ def _approvers(header: DocumentHeader) -> tuple[list[int], list[PolicySpec]]:
         reader.fault(node, f"more than {MAX_APPROVER_GROUPS} groups of approvers", "let one of them approve for more")
     counts, policies = list[int](), list[PolicySpec]()
     for item in items:
-        group = reader.mapping(item, "an entry of `approvers`", ("from", "count"))
+        group = reader.mapping(item, "an entry of `approvers`", ("from", "when", "count"))
         sources = None if group is None else reader.required(group, "from", "an entry of `approvers`")
         if group is None or sources is None:
             continue
         counts.append(whole_number(reader, group, "count", 1, 1, MAX_APPROVERS))
-        policies.append(_policy(header, read_sources(reader, sources, "from")))
+        policies.append(_policy(header, read_sources(reader, sources, "from"), _conditions(reader, group)))
     return counts, policies
 
 
 def _break_glass(header: DocumentHeader, node: Node) -> tuple[BreakGlass | None, PolicySpec | None]:
     reader = header.reader
-    section = reader.mapping(node, "breakGlass", ("who", "maxDuration", "reviewWithin"))
+    section = reader.mapping(node, "breakGlass", ("who", "when", "maxDuration", "reviewWithin"))
     who = None if section is None else reader.required(section, "who", "`breakGlass`")
     if section is None or who is None:
         return None, None
@@ -138,7 +148,7 @@ def _break_glass(header: DocumentHeader, node: Node) -> tuple[BreakGlass | None,
         duration(reader, section, "maxDuration", 1800.0, LONGEST_BREAK_GLASS),
         duration(reader, section, "reviewWithin", _DAY, LONGEST_PENDING),
     )
-    return terms, _policy(header, read_sources(reader, who, "who"))
+    return terms, _policy(header, read_sources(reader, who, "who"), _conditions(reader, section))
 
 
 def _reason(reader: Reader, spec: Mapping) -> tuple[bool, str]:

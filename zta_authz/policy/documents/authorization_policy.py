@@ -150,7 +150,7 @@ def read_rule(reader: Reader, node: Node, read_extras: ReadExtras | None) -> Rul
             case "to":
                 rule.operations = _parties(reader, value, "to", "operation", _OPERATION_FIELDS)
             case "when":
-                rule.when = [w for item in reader.items(value, "when", "conditions") if (w := _when(reader, item))]
+                rule.when = read_conditions(reader, value)
             case _:
                 pass  # an extra field, or already reported as unknown
     for source in rule.sources:
@@ -164,6 +164,11 @@ def read_sources(reader: Reader, node: Node, section: str) -> list[list[FieldSpe
     for source in sources:
         _check_source(reader, node, source)
     return sources
+
+
+def read_conditions(reader: Reader, node: Node) -> list[WhenSpec]:
+    """Read a `when` section, for documents that are not policies."""
+    return [when for item in reader.items(node, "when", "conditions") if (when := _when(reader, item))]
 
 
 def read_operations(reader: Reader, node: Node) -> list[list[FieldSpec]]:
