@@ -1,0 +1,203 @@
+"""Requests and grants as the store keeps them, and the commit that changes them.
+
+Keys: `request/ID`, `grant/ID`, `open/DIGEST` (what one person has open of one entitlement) and `due/TIME/KIND/ID` (when
+something has to happen by itself). A published grant is at `view/grant/ID` too. Times are seconds since the epoch,
+durations seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import structs
+
+from zta_authz.access.lifecycle import RequestState  # noqa: TC001 - msgspec reads the annotations
+from zta_authz.administrator.access_events import AccessEvent, EventObject, encode_event
+from zta_authz.administrator.store.port import ABSENT, Change
+from zta_authz.administrator.view_items import GrantItem, SubjectItem, encode_item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from zta_authz.administrator.access_events import Value
+    from zta_authz.administrator.store.port import Store, Versioned
+    from zta_authz.model.access import Subject
+
+REQUEST: Final = "request/"
+GRANT: Final = "grant/"
+DUE: Final = "due/"
+_OPEN: Final = "open/"
+_ID: Final = re.compile(r"[0-9a-f]{16}")
+
+
+class ApprovalItem(msgspec.Struct, frozen=True):
+    """One approval: who gave it, for which groups of approvers, and when."""
+
+    subjects: tuple[SubjectItem, ...]
+    groups: tuple[int, ...]
+    at: float
+    comment: str = ""
+
+
+class RequestItem(msgspec.Struct, frozen=True):
+    """A request. `needed` has the approvals that each group must give. `due` is when the next step comes by itself."""
+
+    id: str
+    entitlement: str
+    subjects: tuple[SubjectItem, ...]
+    duration: float
+    reason: str
+    state: RequestState
+    requested_at: float
+    pending_until: float
+    scope_sha256: str
+    needed: tuple[int, ...] = ()
+    start: float = 0.0
+    approvals: tuple[ApprovalItem, ...] = ()
+    grant_id: str = ""
+    due: float = 0.0
+
+
+class GrantRecord(msgspec.Struct, frozen=True):
+    """A grant, all subjects of its holder, and when its next step comes by itself (0: never)."""
+
+    grant: GrantItem
+    holder: tuple[SubjectItem, ...]
+    due: float = 0.0
+
+
+class OpenItem(msgspec.Struct, frozen=True):
+    """What one person has open of one entitlement: when each request and grant ends, and the grant to be reviewed."""
+
+    ends: dict[str, float] = {}
+    review: str = ""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A commit that is being made from what was read."""
+
+    expect: dict[str, int] = field(default_factory=dict)
+    put: dict[str, bytes] = field(default_factory=dict)
+    delete: list[str] = field(default_factory=list)
+    events: list[bytes] = field(default_factory=list)
+
+    async def read(self, store: Store, key: str) -> Versioned | None:
+        """Read an item, and expect its version when the draft is committed."""
+        entry = await store.get(key)
+        self.expect[key] = ABSENT if entry is None else entry.version
+        return entry
+
+    def change(self) -> Change:
+        """The finished change."""
+        return Change(self.expect, self.put, self.delete, self.events)
+
+    def add_event(self, event: AccessEvent) -> None:
+        """Record `event` with the change."""
+        self.events.append(encode_event(event))
+
+    def put_request(self, request: RequestItem, before: RequestItem | None) -> None:
+        """Put a request, and when its next step is due."""
+        self.put[REQUEST + request.id] = msgspec.json.encode(request)
+        self._move_due("request", request.id, 0.0 if before is None else before.due, request.due)
+
+    def put_grant(self, record: GrantRecord, before: GrantRecord | None, *, published: bool = True) -> None:
+        """Put a grant, publish it or end its publication, and put when its next step is due."""
+        grant = record.grant
+        self.put[GRANT + grant.id] = msgspec.json.encode(record)
+        if published:
+            self.put[grant.key] = encode_item(grant)
+        else:
+            self.delete.append(grant.key)
+        self._move_due("grant", grant.id, 0.0 if before is None else before.due, record.due)
+
+    async def read_open(self, store: Store, entitlement: str, holder: SubjectItem) -> tuple[str, OpenItem]:
+        """The key and the content of what `holder` has open of an entitlement."""
+        key = open_key(entitlement, holder)
+        entry = await self.read(store, key)
+        return key, OpenItem() if entry is None else msgspec.json.decode(entry.value, type=OpenItem)
+
+    async def close_open(
+        self, store: Store, entitlement: str, holder: SubjectItem, item_id: str, *, review: bool = False
+    ) -> None:
+        """Remove a request or grant from what `holder` has open; with `review`, only the review of the grant."""
+        key, opened = await self.read_open(store, entitlement, holder)
+        if review:
+            left = structs.replace(opened, review="" if opened.review == item_id else opened.review)
+        else:
+            left = structs.replace(opened, ends={name: end for name, end in opened.ends.items() if name != item_id})
+        if left.ends or left.review:
+            self.put[key] = msgspec.json.encode(left)
+        elif self.expect[key] != ABSENT:
+            self.delete.append(key)
+
+    def _move_due(self, kind: str, item_id: str, before: float, after: float) -> None:
+        if before and before != after:
+            self.delete.append(due_key(before, kind, item_id))
+        if after:
+            self.put[due_key(after, kind, item_id)] = b"{}"
+
+
+def due_key(at: float, kind: str, item_id: str) -> str:
+    """The key of a due time; keys are in order of time."""
+    return f"{DUE}{int(at * 1000):015d}/{kind}/{item_id}"
+
+
+def parse_due_key(key: str) -> tuple[float, str, str]:
+    """Time, kind and ID of a key from `due_key`."""
+    _, at, kind, item_id = key.split("/")
+    return int(at) / 1000, kind, item_id
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be the ID of a request or grant."""
+    return _ID.fullmatch(text) is not None
+
+
+def subject_items(subjects: Iterable[Subject]) -> tuple[SubjectItem, ...]:
+    """The subjects of a caller as items."""
+    return tuple(SubjectItem(subject.issuer, subject.subject, subject.spiffe_id) for subject in subjects)
+
+
+def open_key(entitlement: str, subject: SubjectItem) -> str:
+    """The key of what `subject` has open. A digest, because subjects may have any characters and any length."""
+    parts = (entitlement, subject.issuer, subject.subject, subject.spiffe_id)
+    encoded = b"".join(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass") for part in parts)
+    return _OPEN + hashlib.sha256(encoded).hexdigest()
+
+
+def is_same_person(one: Sequence[SubjectItem], other: Sequence[SubjectItem]) -> bool:
+    """Whether two callers, by all their names (the token's first), may be one person.
+
+    Names are issuer and subject, or a SPIFFE ID; never a display name. If both have a token, only these are compared:
+    people may share a workload, such as a web page, through which they come.
+    """
+    if one[0].issuer and other[0].issuer:
+        return one[0] == other[0]
+    return not set(one).isdisjoint(other)
+
+
+def request_object(request: RequestItem) -> EventObject:
+    """A request as the object of an event."""
+    return EventObject("request", request.id, {"entitlement": request.entitlement, "duration": request.duration})
+
+
+def grant_object(grant: GrantItem) -> EventObject:
+    """A grant as the object of an event."""
+    subject = grant.subject
+    fields: dict[str, Value] = {
+        "entitlement": grant.entitlement,
+        "request": grant.request_id,
+        "start": grant.start,
+        "until": grant.until,
+    }
+    holder: dict[str, Value] = {
+        "issuer": subject.issuer,
+        "subject": subject.subject,
+        "spiffe_id": subject.spiffe_id,
+    }
+    return EventObject("grant", grant.id, fields | holder)

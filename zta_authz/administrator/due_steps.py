@@ -1,0 +1,112 @@
+"""The steps of requests and grants that come by themselves: a request lapses, a grant begins, ends and is forgotten.
+
+No access depends on these steps: decision points compare a grant's times themselves. The steps are for the log, for
+lists, and to keep the store small. Any replica may do them; the first one's commit wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import structs
+
+from zta_authz.access.lifecycle import GrantState, RequestState
+from zta_authz.administrator.access_events import AccessEvent, EventKind
+from zta_authz.administrator.access_items import (
+    DUE,
+    GRANT,
+    REQUEST,
+    Draft,
+    GrantRecord,
+    RequestItem,
+    grant_object,
+    parse_due_key,
+    request_object,
+)
+from zta_authz.administrator.grants import KEPT_SECONDS, SHOWN_AFTER_END_SECONDS
+from zta_authz.administrator.store.port import Conflict, StoreError
+
+if TYPE_CHECKING:
+    from zta_authz.administrator.store.port import Store
+
+POLL_SECONDS: Final = 1.0
+BATCH: Final = 100
+_LOG = logging.getLogger(__name__)
+
+
+class DueSteps:
+    """Does what is due, as long as `run` runs."""
+
+    def __init__(self, store: Store, poll_seconds: float = POLL_SECONDS) -> None:
+        self._store = store
+        self._poll_seconds = poll_seconds
+
+    async def run(self) -> None:
+        """Do what is due until cancelled. Survives failures of the store."""
+        while True:
+            try:
+                more = await self.do_due()
+            except StoreError as error:
+                _LOG.warning("steps that are due have to wait: %s", error)
+                more = False
+            await asyncio.sleep(0 if more else self._poll_seconds)
+
+    async def do_due(self) -> bool:
+        """Do up to `BATCH` steps that are due by the store's time. Returns whether there may be more."""
+        now = (await self._store.head()).time
+        page = await self._store.scan(DUE, limit=BATCH)
+        done = 0
+        for key, _ in page:
+            at, kind, item_id = parse_due_key(key)
+            if at > now:
+                break
+            await self._do(key, kind, item_id, now)
+            done += 1
+        return done == BATCH
+
+    async def _do(self, key: str, kind: str, item_id: str, now: float) -> None:
+        draft = Draft()
+        await draft.read(self._store, key)
+        draft.delete.append(key)
+        await (self._request(draft, item_id, now) if kind == "request" else self._grant(draft, item_id, now))
+        with suppress(Conflict):  # somebody else changed it, or did this step
+            await self._store.commit(draft.change())
+
+    async def _request(self, draft: Draft, request_id: str, now: float) -> None:
+        entry = await draft.read(self._store, REQUEST + request_id)
+        if entry is None:
+            return
+        before = msgspec.json.decode(entry.value, type=RequestItem)
+        if before.state is not RequestState.REQUESTED:
+            draft.delete.append(REQUEST + request_id)
+            return
+        request = structs.replace(before, state=RequestState.LAPSED, due=now + KEPT_SECONDS)
+        draft.put_request(request, None)
+        await draft.close_open(self._store, request.entitlement, request.subjects[0], request.id)
+        draft.add_event(AccessEvent(EventKind.ACCESS_LAPSED, request_object(request)))
+
+    async def _grant(self, draft: Draft, grant_id: str, now: float) -> None:
+        entry = await draft.read(self._store, GRANT + grant_id)
+        if entry is None:
+            return
+        before = msgspec.json.decode(entry.value, type=GrantRecord)
+        grant, state = before.grant, GrantState(before.grant.state)
+        if state is GrantState.SCHEDULED:
+            grant = structs.replace(grant, state=str(GrantState.ACTIVE))
+            draft.put_grant(structs.replace(before, grant=grant, due=grant.until), None)
+            draft.add_event(AccessEvent(EventKind.ACCESS_ACTIVATED, grant_object(grant)))
+        elif state is GrantState.ACTIVE:
+            grant = structs.replace(grant, state=str(GrantState.EXPIRED))
+            draft.put_grant(structs.replace(before, grant=grant, due=grant.until + SHOWN_AFTER_END_SECONDS), None)
+            await draft.close_open(self._store, grant.entitlement, before.holder[0], grant.id)
+            draft.add_event(AccessEvent(EventKind.ACCESS_EXPIRED, grant_object(grant)))
+        elif now < grant.until + KEPT_SECONDS:
+            draft.put_grant(structs.replace(before, due=grant.until + KEPT_SECONDS), None, published=False)
+        elif grant.review_due:  # kept until it is reviewed
+            draft.put_grant(structs.replace(before, due=now + KEPT_SECONDS), None, published=False)
+        else:
+            draft.delete += [GRANT + grant_id, grant.key]

@@ -1,0 +1,106 @@
+"""Who may do what with the administrator: AccessPolicies of the workload `zta-admin`, decided as any others.
+
+There is no second system of permissions. A call becomes a request to the host `zta-admin`, is decided by the same core
+as the requests of Envoy, and is recorded in the decision log. Without a policy nobody may do anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from zta_authz.access.lifecycle import OperationRefused, Refusal
+from zta_authz.administrator.access_events import Actor
+from zta_authz.errors import DENIAL_RESPONSES, Reason
+from zta_authz.ext_authz.servicer import new_decision_id
+from zta_authz.model.options import CertificateCheck, Workload
+from zta_authz.model.request import Evidence, Headers, RequestAttributes
+from zta_authz.pdp.decide import decide, identify
+from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.require_grant import subjects_of
+
+if TYPE_CHECKING:
+    from zta_authz.model.access import Subject
+    from zta_authz.model.decision import Decision
+    from zta_authz.model.options import Options
+    from zta_authz.ports import AuditSink, Clock, SnapshotSource
+
+HOST: Final = "zta-admin"
+LABELS: Final = {"app": "zta-admin"}
+
+
+def operator_options(options: Options) -> Options:
+    """The options by which the administrator decides: one workload, whose callers its own listeners have verified."""
+    workload = Workload(
+        options.root_namespace, LABELS, options.workload.trust_domain, options.workload.trust_domain_aliases
+    )
+    return replace(
+        options,
+        workload=workload,
+        workloads=(),
+        gateways=(),
+        default_allow=False,
+        trust_proxy=True,
+        verify_certificate=CertificateCheck.NEVER,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an operator. `method` and `path` name the operation, as REST does.
+
+    `principal` is the SPIFFE ID of the caller's certificate or local user, which the listener has verified; "" without
+    one. `authorization` is that header's value, with a token that nobody has verified yet.
+    """
+
+    method: str
+    path: str
+    principal: str = ""
+    authorization: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedCaller:
+    """A caller who may make the call. `inputs` are what rules read of the caller, for entitlements."""
+
+    subjects: tuple[Subject, ...]
+    inputs: Inputs
+    actor: Actor
+    policy_digest: str
+
+
+class OperatorAuthorization:
+    """Decides the calls of operators."""
+
+    def __init__(self, snapshots: SnapshotSource, audit: AuditSink, clock: Clock) -> None:
+        """`snapshots` are compiled with `operator_options`. `clock` returns seconds since the epoch."""
+        self._snapshots = snapshots
+        self._audit = audit
+        self._clock = clock
+
+    def authorize(self, call: Call) -> AuthorizedCaller:
+        """Verify and decide `call`, and record the decision. Raises `OperationRefused`."""
+        snapshot, now, decision_id = self._snapshots.snapshot, self._clock(), new_decision_id()
+        if snapshot is None:
+            raise OperationRefused(Refusal.UNAVAILABLE, "the policies are not loaded yet")
+        headers: dict[str, tuple[str, ...]] = {"authorization": (call.authorization,)} if call.authorization else {}
+        request = RequestAttributes(method=call.method, path=call.path, host=HOST, headers=Headers(headers, exact=True))
+        caller = identify(snapshot, request, Evidence(call.principal), now)
+        decision = decide(snapshot, request, caller, now)
+        if not self._audit.record(request, decision, decision_id, now, (), snapshot.digest):
+            raise OperationRefused(Refusal.UNAVAILABLE, "the decision can't be recorded")
+        if not decision.allowed:
+            status = DENIAL_RESPONSES.get(decision.reason, DENIAL_RESPONSES[Reason.INTERNAL_ERROR]).status
+            refusal = Refusal.UNAUTHENTICATED if status == 401 else Refusal.NOT_ALLOWED
+            raise OperationRefused(refusal, f"{decision.reason} (decision {decision_id})")
+        subjects = subjects_of(decision.identity)
+        if not subjects:
+            raise OperationRefused(Refusal.UNAUTHENTICATED, f"the caller has no name (decision {decision_id})")
+        inputs = Inputs(request, decision.identity, snapshot.options, now)
+        return AuthorizedCaller(subjects, inputs, _actor(decision, decision_id), snapshot.digest)
+
+
+def _actor(decision: Decision, decision_id: str) -> Actor:
+    token = decision.identity.token
+    issuer, subject = ("", "") if token is None or token.names is None else token.names
+    return Actor(decision.identity.principal, issuer, subject, decision_id)
