@@ -114,7 +114,9 @@ def _subject_reader(arguments: argparse.Namespace) -> Callable[[], Subject]:
     if arguments.request:
         return lambda: load_request(arguments.request, binary=arguments.binary, caller=caller)
     if arguments.method is None:
-        arguments.usage_error("give a request, for example `GET /orders`, or a file: `--request FILE`")
+        command = " ".join(word for word in (arguments.command, getattr(arguments, "action", "")) if word)
+        example = f"for example `{command} GET /orders`, or a file: `{command} --request FILE`"
+        arguments.usage_error(f"give a request, {example}")
     return lambda: read_arguments(fields, caller)
 
 
