@@ -52,10 +52,10 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("service.workers",),
         ("service.app",),
         (
-            "service.fact_data", "service.preflight", "service.readiness", "service.reloading", "service.server_factory",
+            "service.preflight", "service.readiness", "service.reloading", "service.server_factory",
             "service.observability", "service.warmup",
         ),
-        ("service.following",),
+        ("service.fact_data", "service.following"),
         ("service.loading",),
     ),
     "servers": (

@@ -80,6 +80,7 @@ def full() -> Metrics:
     metrics.show_bundle_ages({"a.example": 1.0})
     metrics.network_data_loaded(True)
     metrics.show_network_data({"country": 1.0}, 1)
+    metrics.show_fact_problems({("country", "stale"): 1})
     metrics.policies.faults("policies", 1)
     metrics.policies.disagreed("allow", "default/p")
     metrics.policies._table.info({"digest": "d"})

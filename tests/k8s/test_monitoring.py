@@ -29,6 +29,7 @@ NEEDED = {
     "ZtaTrustBundleExpires",
     "ZtaOwnCertificateExpires",
     "ZtaReloadFailing",
+    "ZtaFactDataUnusable",
     "ZtaAuditDrops",
     "ZtaAuditSinkFailing",
     "ZtaTrafficDoubled",

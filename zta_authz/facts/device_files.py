@@ -65,12 +65,16 @@ class Device:
 
 
 class DeviceTable:
-    """The devices of one file by identifier. `skipped` counts malformed records that were left out."""
+    """The devices of one file by identifier. `skipped` counts malformed records that were left out.
 
-    __slots__ = ("devices", "size", "skipped")
+    `newest` is the time of the latest posture of all devices, None if no device has one.
+    """
 
-    def __init__(self, devices: dict[str, Device], size: int, skipped: int) -> None:
+    __slots__ = ("devices", "newest", "size", "skipped")
+
+    def __init__(self, devices: dict[str, Device], size: int, skipped: int, newest: float | None) -> None:
         self.devices = devices
+        self.newest = newest
         self.size = size
         self.skipped = skipped
 
@@ -99,7 +103,7 @@ def parse_inventory(path: str, content: bytes, source: InventorySource, pause: P
     if bad * TOLERATED_SHARE > total:
         raise SettingsErrors(faults)
     builder.finish(pause)
-    return DeviceTable(builder.devices, builder.size, bad)
+    return DeviceTable(builder.devices, builder.size, bad, builder.newest)
 
 
 class _TableBuilder:
@@ -110,6 +114,7 @@ class _TableBuilder:
         self._merged: dict[str, _Merged] | None = {} if source.format is InventoryFormat.OSQUERY else None
         self._interned: dict[tuple[FactValue | None, ...], tuple[FactValue | None, ...]] = {}
         self.devices: dict[str, Device] = {}
+        self.newest: float | None = None
         self._added = 0
 
     @property
@@ -153,6 +158,8 @@ class _TableBuilder:
         seen: float | None,
         identifier: str,
     ) -> Device:
+        if posture is not None and (self.newest is None or posture > self.newest):
+            self.newest = posture
         key = BY_ID + device_id
         device = self.devices.get(key)
         if device is not None:

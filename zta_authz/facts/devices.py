@@ -70,6 +70,20 @@ class DeviceRefresher:
         """The number of devices by inventory."""
         return {name: table.size for name, (_, table) in self._by_name().items()}
 
+    @property
+    def refused(self) -> int:
+        """The number of files whose newest version is refused, or was never read."""
+        return len(self._refused)
+
+    def stale(self, now: float) -> int:
+        """The number of inventories with only stale devices, because the export has stopped."""
+        tables = ((inventory, self._tables.get(inventory.source)) for inventory in self._inventories)
+        return sum(
+            table.newest is None or now - table.newest > inventory.posture_max_age
+            for inventory, table in tables
+            if table is not None
+        )
+
     def load(self, inventories: Sequence[DeviceInventory]) -> None:
         """Load the inventories of the first policies. Raises `SettingsErrors` with every fault."""
         self._inventories = tuple(inventories)

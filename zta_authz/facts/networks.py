@@ -67,12 +67,20 @@ class NetworkSources:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSource:
-    """One loaded source, for status and metrics: `entries` is 0 for a database; `as_of` is epoch seconds."""
+    """One loaded source, for status and metrics: `entries` is 0 for a database.
+
+    `as_of` is epoch seconds, and `max_age` the seconds for which it counts.
+    """
 
     name: str
     file: str
     as_of: float
     entries: int = 0
+    max_age: float = float("inf")
+
+    def counts(self, now: float) -> bool:
+        """Whether it is recent enough at `now`."""
+        return _age_problem(self.as_of, now, self.max_age) is None
 
 
 class NetworkDatabases:
@@ -120,8 +128,15 @@ class NetworkDatabases:
             ("anonymous", sources.anonymous, self._anonymous),
         )
         return (
-            *(LoadedSource(name, path, held.built_at) for name, path, held in databases if held is not None),
-            *(LoadedSource("reputation", source.file, as_of, entry.size) for source, entry, as_of in self._lists),
+            *(
+                LoadedSource(name, path, held.built_at, 0, sources.max_age)
+                for name, path, held in databases
+                if held is not None
+            ),
+            *(
+                LoadedSource("reputation", source.file, as_of, entry.size, source.max_age)
+                for source, entry, as_of in self._lists
+            ),
         )
 
     def look_up(self, address: Ip, now: float) -> NetworkFacts:

@@ -47,6 +47,11 @@ class NetworkRefresher:
         """What is in force."""
         return () if self._databases is None else self._databases.loaded
 
+    @property
+    def refused(self) -> bool:
+        """Whether files have changed since, and are refused."""
+        return self._refused
+
     def load(self) -> None:
         """Load everything for the first time. Raises `SettingsErrors` with every fault."""
         if self._sources.configured:

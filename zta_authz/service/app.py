@@ -166,7 +166,7 @@ class Service:
         self._fact_data = FactData(settings, self._facts, metrics.network_data_loaded)
         self._fact_data.load(snapshot.models.inventories)
         self._metrics_sources = MetricsSources(
-            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._fact_data.networks
+            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._fact_data
         )
         self._push = open_push(settings, origin, self._metrics_sources.families)
         if self._push is not None:

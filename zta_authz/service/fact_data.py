@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zta_authz.facts.devices import DeviceRefresher
 from zta_authz.facts.refresher import NetworkRefresher
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import FactSlot
     from zta_authz.settings import Settings
+
+REFUSED: Final = "refused"
+STALE: Final = "stale"
 
 
 class FactData:
@@ -32,6 +35,15 @@ class FactData:
         """Load everything for the first time. Raises `SettingsErrors` with the faults of the first that has any."""
         self.networks.load()
         self._devices.load(inventories)
+
+    def problems(self, now: float) -> dict[tuple[str, str], int]:
+        """The number of files that are refused or too old at `now`, by source and problem; 0 without a problem."""
+        problems = {("devices", REFUSED): self._devices.refused, ("devices", STALE): self._devices.stale(now)}
+        problems["networks", REFUSED] = int(self.networks.refused)
+        for source in self.networks.loaded:
+            key = (source.name, STALE)
+            problems[key] = problems.get(key, 0) + (not source.counts(now))
+        return problems
 
     async def prepare(self, inventories: Sequence[DeviceInventory]) -> None:
         """Load the inventories of other policies before `follow`. The caller has exclusive use of the background."""

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.audit.sinks import LineSink, NullSink
-    from zta_authz.facts.refresher import NetworkRefresher
     from zta_authz.keys.refresher import JwksRefresher
     from zta_authz.keys.trust import TrustRefresher
     from zta_authz.otlp.exporters import Exporter
     from zta_authz.policy_sources.files import SnapshotHolder
+    from zta_authz.service.fact_data import FactData
     from zta_authz.settings import Settings
     from zta_authz.settings.otlp_model import CollectorSettings
     from zta_authz.telemetry.metrics import Metrics
@@ -110,9 +110,9 @@ class MetricsSources:
         snapshots: SnapshotHolder,
         trust: TrustRefresher,
         jwks: JwksRefresher,
-        networks: NetworkRefresher,
+        facts: FactData,
     ) -> None:
-        self._networks = networks
+        self._facts = facts
         self._settings = settings
         self._metrics = metrics
         self._state = state
@@ -134,9 +134,10 @@ class MetricsSources:
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._state.now
         metrics.show_outlook(len(self._state.obstacles()), len(self._state.blanket_denials()))
-        loaded = sorted(self._networks.loaded, key=lambda source: -source.as_of)  # the oldest list is shown
+        loaded = sorted(self._facts.networks.loaded, key=lambda source: -source.as_of)  # the oldest list is shown
         ages = {source.name: now - source.as_of for source in loaded}
         metrics.show_network_data(ages, sum(source.entries for source in loaded))
+        metrics.show_fact_problems(self._facts.problems(now))
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing_issuers()))
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({bundle.trust_domain: now - bundle.since for bundle in self._trust.status()})

@@ -150,6 +150,12 @@ class Metrics:
         self._network_age = Gauge(
             names.NETWORK_AGE, "Age of the network data in force, by source.", ("source",), registry=registry
         )
+        self._fact_problems = Gauge(
+            names.FACT_PROBLEMS,
+            "Files of facts that are refused or too old.",
+            ("source", "problem"),
+            registry=registry,
+        )
         self._network_entries = Gauge(
             names.NETWORK_ENTRIES, "Entries of the reputation lists in force.", registry=registry
         )
@@ -296,6 +302,12 @@ class Metrics:
         self._network_age.clear()
         for source, age in ages.items():
             self._network_age.labels(source).set(age)
+
+    def show_fact_problems(self, problems: Mapping[tuple[str, str], int]) -> None:
+        """Set the number of files of facts with a problem, by source and problem."""
+        self._fact_problems.clear()
+        for (source, problem), count in problems.items():
+            self._fact_problems.labels(source, problem).set(count)
 
     def show_bundle_ages(self, ages: Mapping[str, float]) -> None:
         """Set the age of the trust bundles in force, in seconds by trust domain."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.devices import inventory, record
+from tests.support.devices import NOW, inventory, record
 from zta_authz.errors import SettingsErrors
 from zta_authz.facts.background import PlainThread
 from zta_authz.facts.devices import DeviceRefresher, DeviceTables
@@ -130,6 +130,18 @@ async def test_a_source_that_takes_too_long_does_not_hold_up_the_policies(
     assert not has(slot, "a")
     await devices.refresh()
     assert has(slot, "a")
+
+
+async def test_refused_files_and_inventories_without_recent_devices_are_counted(file: Path) -> None:
+    devices = refresher(file, FactSlot(), [])
+    devices.load([FLEET])
+    assert (devices.refused, devices.stale(NOW), devices.stale(NOW + 2 * 86400)) == (0, 0, 1)
+    spoil(file)
+    await devices.refresh()
+    assert (devices.refused, devices.stale(NOW)) == (1, 0)
+    write(file)
+    await devices.refresh()
+    assert (devices.refused, devices.sizes, devices.stale(NOW)) == (0, {"default/fleet": 0}, 1)
 
 
 async def test_polling_notices_new_policies_at_once_and_ends(file: Path) -> None:
