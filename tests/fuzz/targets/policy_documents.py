@@ -1,6 +1,7 @@
 """Any text gives a Snapshot, or DocumentErrors whose faults all say where and what, and nothing else, in bounded time.
 
-A text of Istio's own AuthorizationPolicies that loads decides requests aimed at it like the reference evaluator.
+A text of Istio's own AuthorizationPolicies that loads decides requests aimed at it like the reference evaluator. A trust
+model that loads assesses every request, and never better where a fact is unknown.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from tests.fuzz import material
 from tests.fuzz.target import Target, as_written, assert_telling, text_of
 from tests.fuzz.targets.check_request import RULES
 from tests.property import reference_evaluator
+from tests.property.fact_invariants import decided, inputs_of
+from tests.property.fact_shapes import FactShapes
 from tests.property.policy_shapes import Draft, Shapes
 from zta_authz.errors import DocumentErrors
 from zta_authz.model.options import Options, Workload
@@ -46,9 +49,26 @@ def check(data: bytes) -> None:
         for warning in snapshot.warnings:
             assert warning.source
             assert warning.message
+        if snapshot.models.select(_WORKLOAD).trust is not None:
+            assess(snapshot, Random(zlib.crc32(data)))
         documents = comparable(text)
         if documents is not None:
             compare(snapshot, documents, Random(zlib.crc32(data)))
+
+
+def assess(snapshot: Snapshot, random: Random) -> None:
+    """A trust model that somebody wrote gives scores and levels in range, and no better ones for an unknown fact."""
+    state = FactShapes(random).state()
+    before = inputs_of(snapshot, state).facts.trust
+    assert before is not None
+    assert 0 <= before.score <= 10000
+    for other in state.losing():
+        if other.claims == state.claims:  # a condition of a model may count on a claim that is missing
+            after = inputs_of(snapshot, other).facts.trust
+            assert after is not None
+            assert (after.score, after.level) <= (before.score, before.level)
+            assert after.level <= before.level
+    decided(snapshot, state)
 
 
 def compare(snapshot: Snapshot, documents: list[dict[str, Any]], random: Random) -> None:
@@ -142,6 +162,60 @@ items:
   metadata: {{name: local}}
   spec: {{trustDomain: cluster.local, x509Authorities: {json.dumps(material.trust_bundle())}}}
 """
+_MODELS = """
+apiVersion: zta.dev/v1
+kind: TrustModel
+metadata: {name: model}
+spec:
+  allowedCountries: [DE, FR]
+  levels: {LOW: 40, MEDIUM: 60, HIGH: 85}
+  sessions: {LOW: 10m}
+  components:
+    user:
+      weight: 40
+      floor: 60
+      signals:
+      - {name: noMfa, points: -50, caps: MEDIUM}
+      - {name: newAccount, claimAge: {claim: account_created_at, below: 720h}, points: -20}
+      - {name: strikes, count: {claim: risk.strikes}, points: -10, most: -30}
+      - {name: contractor, when: 'claims.employment == "contractor" || device.fields.os != "macOS"', points: -15}
+    behavior: {assume: 70}
+---
+apiVersion: zta.dev/v1
+kind: ResourceClassification
+metadata: {name: classes}
+spec:
+  default: internal
+  rules:
+  - {class: public, to: [{operation: {methods: [GET], paths: ["/catalog/*"], notHosts: [vault.example]}}]}
+  - {class: restricted, cost: 10, to: [{operation: {paths: ["/refunds/{*}"], ports: ["443"]}}]}
+  demands: {restricted: {level: HIGH, device: 80}}
+---
+apiVersion: zta.dev/v1
+kind: DeviceInventory
+metadata: {name: fleet}
+spec:
+  source: {file: devices.jsonl, format: jsonl}
+  id: serial
+  identify: {certificate: spiffeId, certificateField: spiffe_id, tokenClaim: device_id}
+  fields: {managed: mdm.enrolled, os: os.name}
+  times: {posture: checked_at, seen: last_seen}
+  maxAge: {posture: 24h, seen: 168h}
+  graceAs: unknown
+---
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: facts}
+spec:
+  rules:
+  - require:
+      device: {managed: true, osAtLeast: {macOS: "26.1"}, seenWithin: 24h}
+      network: {countries: [DE], notCountries: [KP], asns: [64500], anonymous: false, reputationAtLeast: 50}
+      trust: {level: HIGH, user: 90, stepUp: {acr: [phr], maxAge: 10m, login: "/login?to={path}"}, showComponents: true}
+      authentication: {acr: [phr], acrAtLeast: 2, amr: [hwk], maxAge: 5m}
+    when: [{key: zta.remote.country, values: [DE]}, {key: zta.device.managed, notValues: ["false"]}, {key: zta.trust.level, values: [HIGH]}]
+    condition: remote.reputation > 50 && trust.score >= 60.0 && resource.class != 'restricted'
+"""
 _CONFIG_MAP = """
 apiVersion: v1
 kind: ConfigMap
@@ -173,6 +247,9 @@ def seeds() -> dict[str, bytes]:
         "lists": _LISTS,
         "tokens": _TOKENS,
         "config-map": _CONFIG_MAP,
+        "models": _MODELS,
+        "many-signals": _MODELS.replace("      signals:\n", "      signals:\n" + "".join(f"      - {{name: s{n}, when: 'claims.a{n}.exists(x, x == 1)', points: -1}}\n" for n in range(28))),
+        "many-classes": _MODELS.replace("  rules:\n  - {class", "  rules:\n" + "".join(f"  - {{class: public, to: [{{operation: {{paths: ['/{n}/{{**}}/x']}}}}]}}\n" for n in range(150)) + "  - {class"),
         "aliases": aliases,
         "nested": "[" * 5000,
         "nested-keys": "{? " * 2000,
@@ -193,7 +270,8 @@ def seeds() -> dict[str, bytes]:
 WORDS = (
     b"AuthorizationPolicy", b"AccessPolicy", b"RevocationList", b"IssuerPolicy", b"TrustBundle", b"notPaths", b"notValues",
     b"principals", b"requestPrincipals", b"serviceAccounts", b"remoteIpBlocks", b"trustDomains", b"hosts", b"ports",
-    b"request.headers[x-a]", b"request.auth.claims[a][b]", b"source.ip", b"destination.port", b"connection.sni",
+    b"TrustModel", b"ResourceClassification", b"DeviceInventory", b"seedCompatible: true", b"weight: 0", b"floor", b"caps: DENY", b"claimAge",
+    b"acrLevels", b"demands", b"device.fields", b"zta.device.x", b"request.headers[x-a]", b"request.auth.claims[a][b]", b"source.ip", b"destination.port", b"connection.sni",
     b"experimental.envoy.filters.f[k]", b"{*}", b"{**}", b"*", b"spiffe://", b"selector", b"matchLabels", b"action",
     b"DENY", b"AUDIT", b"&a ", b"*a", b"<<: ", b"!!binary ", b"---\n", b"? ", b"|\n", b'"\\u0000"', b"\xef\xbb\xbf", b"~",
     b"condition", b"schedule", b"timezone", b"require", b"cluster.local/ns/foo/sa/bar", b"::/0", b"true", b"%{",
