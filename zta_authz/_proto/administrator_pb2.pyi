@@ -248,6 +248,14 @@ class RevokeGrantRequest(_message.Message):
     reason: str
     def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class EndGrantRequest(_message.Message):
+    __slots__ = ("id", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class ReviewGrantRequest(_message.Message):
     __slots__ = ("id", "comment")
     ID_FIELD_NUMBER: _ClassVar[int]

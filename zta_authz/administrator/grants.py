@@ -166,30 +166,19 @@ class Grants:
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             request = await self._pending(draft, request_id, now)
-            if not is_same_person(subject_items(caller.subjects), request.subjects):
-                raise OperationRefused(Refusal.NOT_ALLOWED, "only the requester can withdraw a request")
+            _check_own(caller, request.subjects, "only the requester can withdraw a request")
             kind = EventKind.ACCESS_WITHDRAWN
             return await self._close(draft, request, RequestState.WITHDRAWN, now, kind, caller, "")
 
         return await self._commit(attempt)
 
     async def end(self, caller: AuthorizedCaller, grant_id: str, reason: str = "") -> GrantItem:
-        """End a grant at once. It counts as ended by its holder, or as revoked by anybody else."""
-        _check_text(reason)
+        """End the caller's own grant at once."""
+        return await self._end(caller, grant_id, reason, GrantState.ENDED)
 
-        async def attempt(draft: Draft, now: float) -> GrantItem:
-            before = await self._read_grant(draft, grant_id)
-            own = is_same_person(subject_items(caller.subjects), before.holder)
-            to = GrantState.ENDED if own else GrantState.REVOKED
-            move_grant(GrantState(before.grant.state), to)
-            grant = structs.replace(before.grant, until=min(before.grant.until, now), state=str(to))
-            await draft.close_open(self._store, grant.entitlement, before.holder[0], grant.id)
-            draft.put_grant(structs.replace(before, grant=grant, due=now + SHOWN_AFTER_END_SECONDS), before)
-            kind = EventKind.ACCESS_ENDED if own else EventKind.ACCESS_REVOKED
-            _record(draft, kind, grant_object(grant), caller, reason)
-            return grant
-
-        return await self._commit(attempt)
+    async def revoke(self, caller: AuthorizedCaller, grant_id: str, reason: str = "") -> GrantItem:
+        """End anybody's grant at once."""
+        return await self._end(caller, grant_id, reason, GrantState.REVOKED)
 
     async def review(self, caller: AuthorizedCaller, grant_id: str, comment: str) -> GrantItem:
         """Close the review that follows an emergency. The holder of the grant can't."""
@@ -332,6 +321,23 @@ class Grants:
             _record(draft, EventKind.ACCESS_ACTIVATED, grant_object(grant), caller, comment)
         return request
 
+    async def _end(self, caller: AuthorizedCaller, grant_id: str, reason: str, to: GrantState) -> GrantItem:
+        _check_text(reason)
+        kind = EventKind.ACCESS_ENDED if to is GrantState.ENDED else EventKind.ACCESS_REVOKED
+
+        async def attempt(draft: Draft, now: float) -> GrantItem:
+            before = await self._read_grant(draft, grant_id)
+            if to is GrantState.ENDED:
+                _check_own(caller, before.holder, "only the holder can end a grant; others revoke it")
+            move_grant(GrantState(before.grant.state), to)
+            grant = structs.replace(before.grant, until=min(before.grant.until, now), state=str(to))
+            await draft.close_open(self._store, grant.entitlement, before.holder[0], grant.id)
+            draft.put_grant(structs.replace(before, grant=grant, due=now + SHOWN_AFTER_END_SECONDS), before)
+            _record(draft, kind, grant_object(grant), caller, reason)
+            return grant
+
+        return await self._commit(attempt)
+
     async def _close(
         self, draft: Draft, before: RequestItem, state: RequestState, now: float, kind: EventKind,
         caller: AuthorizedCaller, comment: str,
@@ -374,6 +380,12 @@ def _shortened(duration: float, longest: float) -> float:
         message = f"an approver may shorten the {longest:.0f} seconds that were asked for, and not lengthen them"
         raise OperationRefused(Refusal.TOO_LONG, message)
     return duration
+
+
+def _check_own(caller: AuthorizedCaller, subjects: Sequence[SubjectItem], message: str) -> None:
+    """Refuse a caller who is not the one with these names. Unlike `is_same_person`, a shared workload is not enough."""
+    if subject_items(caller.subjects)[0] != subjects[0]:
+        raise OperationRefused(Refusal.NOT_ALLOWED, message)
 
 
 def _check_text(text: str) -> None:

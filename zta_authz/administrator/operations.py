@@ -95,9 +95,14 @@ class Operations:
         return await _page(self._grants.list_requests, lambda request: request.state, state, after, limit)
 
     async def end_grant(self, origin: Origin, grant_id: str, *, reason: str = "") -> GrantItem:
-        """End a grant at once. See `Grants.end`."""
-        caller = self._authorize(origin, "POST", f"{GRANTS}/{_id(grant_id)}/revoke")
+        """End the caller's own grant at once. See `Grants.end`."""
+        caller = self._authorize(origin, "POST", f"{GRANTS}/{_id(grant_id)}/end")
         return await self._grants.end(caller, grant_id, reason)
+
+    async def revoke_grant(self, origin: Origin, grant_id: str, *, reason: str = "") -> GrantItem:
+        """End anybody's grant at once. See `Grants.revoke`."""
+        caller = self._authorize(origin, "POST", f"{GRANTS}/{_id(grant_id)}/revoke")
+        return await self._grants.revoke(caller, grant_id, reason)
 
     async def review_grant(self, origin: Origin, grant_id: str, *, comment: str = "") -> GrantItem:
         """Close the review of a grant. See `Grants.review`."""
