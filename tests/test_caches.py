@@ -14,7 +14,7 @@ PACKAGE = ROOT / "zta_authz"
 SECTION = (ROOT / "docs" / "architecture.md").read_text().partition("## Caches\n")[2].partition("\n## ")[0]
 LISTED = re.split(r"^- ", SECTION.partition("\n\nBesides")[0], flags=re.MULTILINE)[1:]
 _MEMOS = frozenset(("cache", "lru_cache"))
-_OFF_THE_PATH = ("cli", "settings", "admin")
+_OFF_THE_PATH = ("cli", "settings", "admin", "administrator")
 """Packages that no check enters."""
 
 

@@ -211,6 +211,8 @@ def test_a_circle_of_two_modules_in_any_room_is_caught(
         for one in sorted(inside)
         for other in sorted(graph.find_modules_directly_imported_by(one) & inside)
     ]
+    if not pairs:
+        pytest.skip("no module of this room imports another of it")
     importer, imported = pairs[-1]
     assert broken(graph, of_type(contracts, NoCircles), imported, importer)
 

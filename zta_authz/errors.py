@@ -173,13 +173,15 @@ class ZtaError(Exception):
 class Refused(ZtaError):
     """The request's evidence is not valid. `reason` goes to the caller, `detail` only to the decision log.
 
-    `detail` says what is wrong; it never contains a token, key or certificate.
+    `detail` says what is wrong; it never contains a token, key or certificate. `revocation` is the administrator's ID
+    of the revocation that applies, "" without one.
     """
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str = "", revocation: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
+        self.revocation = revocation
 
 
 def quoted(values: Iterable[object]) -> str:

@@ -75,7 +75,8 @@ def test_the_layers_are_those_of_the_import_contracts() -> None:
     assert drawn
     outer, _, inner = drawn[1].partition("\n\n")
     within = {
-        f"zta_authz.{package}": rows for package, rows in re.findall(r"^within (\w+): (.*)$", inner, flags=re.MULTILINE)
+        f"zta_authz.{package}": rows
+        for package, rows in re.findall(r"^within ([\w.]+): +(.*)$", inner, flags=re.MULTILINE)
     }
     contracts = PROJECT["tool"]["importlinter"]["contracts"]
     layers = {

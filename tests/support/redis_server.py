@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 20.0
 
 
-def redis_program() -> str | None:
+def find_redis() -> str | None:
     """The server's program: from `ZTA_REDIS_SERVER`, from the PATH, or fetched by `make tools`."""
     fetched = ROOT / ".tools" / "redis-server"
     named = os.environ.get("ZTA_REDIS_SERVER") or shutil.which("valkey-server") or shutil.which("redis-server")

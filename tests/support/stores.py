@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from zta_authz.administrator.store.sqlite import SqliteStore
-from zta_authz.administrator.store.valkey import ValkeyAddress, ValkeyStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
 
     from tests.support.redis_server import RedisServer
     from zta_authz.administrator.store.port import Store
+    from zta_authz.administrator.store.valkey import ValkeyStore
 
 
 class StorePlace(Protocol):
@@ -55,6 +55,8 @@ class ValkeyPlace:
 
     async def open(self, *, retained: int = 1000) -> ValkeyStore:
         """See `StorePlace`."""
+        from zta_authz.administrator.store.valkey import ValkeyAddress, ValkeyStore
+
         return await ValkeyStore.open(ValkeyAddress(path=str(self.server.socket)), retained=retained)
 
     async def forget(self) -> None:

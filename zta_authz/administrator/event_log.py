@@ -238,8 +238,8 @@ class EventLog:
 
     def _advance(self, revision: int) -> None:
         self._revision = revision
-        for waiting, wanted in self._waiting.items():
-            if wanted <= revision and not waiting.done():
+        for waiting, needed in self._waiting.items():
+            if needed <= revision and not waiting.done():
                 waiting.set_result(None)
 
 

@@ -132,17 +132,17 @@ class Grants:
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             before = await self._pending(draft, request_id, now)
-            wanted = self._entitlement(before.entitlement)
-            groups = self._approver_groups(caller, wanted, before)
+            entitlement = self._entitlement(before.entitlement)
+            groups = self._approver_groups(caller, entitlement, before)
             if scope_sha256 != before.scope_sha256:
                 raise OperationRefused(Refusal.SCOPE_CHANGED, "this is not the request that you saw: look at it again")
             if any(is_same_person(subject_items(caller.subjects), approval.subjects) for approval in before.approvals):
                 raise OperationRefused(Refusal.ALREADY_APPROVED, "you have approved this request already")
-            granted = _shortened(duration, min(before.duration, wanted.terms.max_duration))
+            granted = _shortened(duration, min(before.duration, entitlement.terms.max_duration))
             approvals = (*before.approvals, ApprovalItem(subject_items(caller.subjects), groups, now, comment))
             request = structs.replace(before, approvals=approvals, duration=granted)
             detail: Mapping[str, Value] = {"approvals": len(approvals)}
-            if not approvals_suffice(wanted.terms.approvals, [given.groups for given in approvals]):
+            if not approvals_suffice(entitlement.terms.approvals, [given.groups for given in approvals]):
                 draft.put_request(request, before)
                 _record(draft, EventKind.ACCESS_APPROVED, request_object(request), caller, comment, detail)
                 return request

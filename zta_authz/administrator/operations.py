@@ -143,15 +143,15 @@ async def _page(
     if after:
         _id(after)
     limit = max(1, min(limit, MAX_PAGE))
-    found: list[_Item] = []
+    matching: list[_Item] = []
     for _ in range(_SCANNED_PAGES):
         items = await read(after, MAX_PAGE)
         for item in items:
             after = item.id
             if not state or state_of(item) == state:
-                found.append(item)
-                if len(found) == limit:
-                    return Page(tuple(found), after)
+                matching.append(item)
+                if len(matching) == limit:
+                    return Page(tuple(matching), after)
         if len(items) < MAX_PAGE:
-            return Page(tuple(found), "")
-    return Page(tuple(found), after)
+            return Page(tuple(matching), "")
+    return Page(tuple(matching), after)

@@ -15,6 +15,7 @@ from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
     SCHEMA,
     DecisionRecord,
+    access_of,
     encode_line,
     make_record,
     obligations_of,
@@ -108,4 +109,5 @@ class LineEncoder:
             "",
             "",
             *encoded_facts_of(decision.facts),
+            *access_of(decision.access),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,7 +20,7 @@ from zta_authz.model.request import Address
 from zta_authz.model.trace_context import TraceParent, parse_trace_parent
 
 if TYPE_CHECKING:
-    from zta_authz.model.decision import Decision, Disagreement, Response
+    from zta_authz.model.decision import AccessBasis, Decision, Disagreement, Response
     from zta_authz.model.identity import Changes, NamedToken, Token
 
 SCHEMA = "zta.dev/decision/v1"
@@ -96,6 +96,14 @@ class ShadowRecord(msgspec.Struct, frozen=True):
     rule_name: str
 
 
+class GrantRecord(msgspec.Struct, frozen=True):
+    """The grant that an allow needs. `until` is RFC 3339, null for a document's grant without an end."""
+
+    id: str
+    entitlement: str
+    until: str | None
+
+
 class DisagreementRecord(msgspec.Struct, frozen=True):
     """The decision of the shadow policies. `policy` is "" and `rule` is null if no policy decides."""
 
@@ -148,6 +156,9 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     device: DeviceRecord | None = None
     network: NetworkRecord | None = None
     resource_class: str = ""
+    grant: GrantRecord | None = None
+    revocation: str | None = None
+    signal: str | None = None
 
 
 def make_record(pending: PendingRecord) -> DecisionRecord:
@@ -189,7 +200,25 @@ def make_record(pending: PendingRecord) -> DecisionRecord:
         _cut(claimed.subject) if claimed is not None else "",
         _cut(claimed.issuer) if claimed is not None else "",
         *facts_of(decision.facts),
+        *access_of(decision.access),
     )
+
+
+_NO_ACCESS: Final = (None, None, None)
+_LAST_TIME: Final = 253_402_300_800.0  # the year 10000, and infinity for a grant without an end
+
+
+def access_of(access: AccessBasis | None) -> tuple[GrantRecord | None, str | None, str | None]:
+    """The fields of a record for what the access log explains; null where the decision rests on nothing of it."""
+    if access is None:
+        return _NO_ACCESS
+    grant = access.grant
+    record = None if grant is None else GrantRecord(_cut(grant.id), _cut(grant.entitlement), _time_or_null(grant.until))
+    return record, _cut(access.revocation) or None, _cut(access.signal) or None
+
+
+def _time_or_null(time: float) -> str | None:
+    return time_text(time) if time < _LAST_TIME else None
 
 
 def _cut(text: str) -> str:

@@ -120,13 +120,12 @@ class DynamicRevocations:
             return []
         return [key for key in self.entries if key[0] is Revoked.SPIFFE_PREFIX]
 
-    def device(self, inventory: str, device_id: str, now: float) -> str | None:
-        """Why a device (`inventory` is `namespace/name`) is revoked at `now`; None if it is not."""
+    def check_device(self, inventory: str, device_id: str, now: float) -> None:
+        """Check that a device (`inventory` is `namespace/name`) is not revoked at `now`. Raises `Refused`."""
         for issuer in (inventory, ""):
             for entry in self.entries.get((Revoked.DEVICE, issuer, device_id), ()):
                 if entry.effective_from <= now < entry.until:
-                    return entry.detail
-        return None
+                    raise Refused(Reason.DEVICE_REVOKED, entry.detail, entry.id)
 
     def _count(self, kind: Revoked, change: int) -> None:
         before = self.kinds.get(kind, 0)
@@ -258,7 +257,7 @@ class Revocations:
     def _refuse(self, key: _Key, issued: float | None, now: float, reason: Reason) -> None:
         for entry in self._of(key):
             if entry.effective_from <= now < entry.until and (issued is None or issued < entry.before):
-                raise Refused(reason, entry.detail)
+                raise Refused(reason, entry.detail, entry.id)
 
 
 NOTHING_REVOKED: Final = Revocations()

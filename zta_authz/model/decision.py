@@ -12,6 +12,7 @@ from zta_authz.errors import Reason
 from zta_authz.model.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
+    from zta_authz.model.access import Grant
     from zta_authz.model.facts import DeviceFacts, NetworkFacts
     from zta_authz.model.identity import NamedToken
     from zta_authz.model.trust import ResourceClass, TrustAssessment
@@ -105,6 +106,18 @@ class Remedy:
         return f"a login is required: {', '.join(parts)}" if parts else "a login with several factors is required"
 
 
+class AccessBasis(msgspec.Struct, frozen=True):
+    """What a decision rests on that the administrator's access log explains.
+
+    `grant` is the one that an allow needs. `revocation` is the ID of the administrator's revocation, and `signal` the
+    `jti` of the security event, that a denial rests on; "" for none.
+    """
+
+    grant: Grant | None = None
+    revocation: str = ""
+    signal: str = ""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """One decision.
 
@@ -129,6 +142,7 @@ class Decision(msgspec.Struct, frozen=True):
     rule_name: str = ""
     facts: DecisionFacts | None = None
     remedy: Remedy | None = None
+    access: AccessBasis | None = None
 
     @property
     def allowed(self) -> bool:

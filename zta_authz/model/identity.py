@@ -163,7 +163,7 @@ class RefusedCaller(Refused):
         api_client: ApiClient | None = None,
     ) -> None:
         """Wrap `refused`: its own facts about the caller win over the arguments."""
-        super().__init__(refused.reason, refused.detail)
+        super().__init__(refused.reason, refused.detail, refused.revocation)
         earlier = refused if isinstance(refused, RefusedCaller) else None
         self.peer: Peer | None = (earlier.peer if earlier is not None else None) or peer
         self.token: NamedToken | None = (earlier.token if earlier is not None else None) or token

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from zta_authz.errors import Reason, Refused, quoted
-from zta_authz.model.decision import NO_RESPONSE, Decision, Shadow, Verdict
+from zta_authz.model.decision import NO_RESPONSE, AccessBasis, Decision, Shadow, Verdict
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import ANONYMOUS, Identity, RefusedCaller
 from zta_authz.pdp.demand import ALLOWED, meet_demand
@@ -20,6 +20,7 @@ from zta_authz.pdp.remedies import with_remedy
 from zta_authz.policy.rules.extra_clauses import ConditionClause
 from zta_authz.policy.rules.facts import no_facts
 from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.policy.rules.require_grant import GrantClause
 from zta_authz.policy.rules.response_template import TOKEN_DENIALS
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def decide(
     if snapshot.verifier.revocations.revokes_devices:
         revoked = _device_revocation(snapshot, inputs)
         if revoked is not None:
-            return Decision(Verdict.DENY, Reason.DEVICE_REVOKED, identity=identity, detail=revoked)
+            return _denial(revoked, caller)
     view = _view(snapshot, workload)
     decision = combine(view, inputs, default_allow=options.default_allow)
     if view.remediable is not None and decision.reason is Reason.NO_MATCHING_POLICY:
@@ -137,12 +138,29 @@ def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) ->
     return snapshot.models.opener(workload, views)
 
 
-def _device_revocation(snapshot: Snapshot, inputs: Inputs) -> str | None:
+def _device_revocation(snapshot: Snapshot, inputs: Inputs) -> Refused | None:
     """Why the device behind the request is revoked; None if it is not, or is not known."""
     dynamic, device = snapshot.verifier.revocations.dynamic, inputs.facts.device
     if dynamic is None or not device.device_id:
         return None
-    return dynamic.device(device.inventory, device.device_id, inputs.now)
+    try:
+        dynamic.check_device(device.inventory, device.device_id, inputs.now)
+    except Refused as refused:
+        return refused
+    return None
+
+
+def _denial(refused: Refused, caller: Caller) -> Decision:
+    """Deny what was refused, and name the administrator's revocation if there is one."""
+    access = AccessBasis(revocation=refused.revocation) if refused.revocation else None
+    return Decision(
+        Verdict.DENY,
+        refused.reason,
+        identity=caller.identity,
+        detail=refused.detail,
+        refused_token=caller.token,
+        access=access,
+    )
 
 
 def _view(snapshot: Snapshot, workload: Workload | None) -> WorkloadView:
@@ -156,8 +174,8 @@ def _refusal(
 
     Such a rule lists the reason in `tokenDenials`, and is evaluated as if the request had no token.
     """
-    reason, detail = refused.reason, refused.detail
-    denial = Decision(Verdict.DENY, reason, identity=caller.identity, detail=detail, refused_token=caller.token)
+    reason = refused.reason
+    denial = _denial(refused, caller)
     if reason not in TOKEN_DENIALS:
         return denial
     index = _view(snapshot, workload).token_denials.get(denial.reason)
@@ -178,11 +196,21 @@ def combine(view: WorkloadView, inputs: Inputs, *, default_allow: bool) -> Decis
         return decision if matched_inputs is inputs else _for_another_token(decision, inputs)
     rule = view.allow.first(inputs)
     if rule is not None:
-        return _with_demand(_decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows), inputs)
+        allow = _with_demand(_decided(Verdict.ALLOW, Reason.ALLOW_POLICY, rule, inputs, shadows), inputs)
+        return allow if view.remediable is None or not allow.allowed else _with_grant(allow, rule, inputs)
     if default_allow and not view.has_allow:
         allow = Decision(Verdict.ALLOW, Reason.ALLOW_DEFAULT, identity=inputs.identity, shadows=shadows)
         return _with_demand(allow, inputs)
     return Decision(Verdict.DENY, Reason.NO_MATCHING_POLICY, identity=inputs.identity, shadows=shadows)
+
+
+def _with_grant(allow: Decision, rule: Rule, inputs: Inputs) -> Decision:
+    """`allow` with the grant that its rule needs; the one that ends first if it needs several."""
+    held = [clause.grant_of(inputs) for clause in rule.clauses if isinstance(clause, GrantClause)]
+    grants = [grant for grant in held if grant is not None]
+    if not grants:
+        return allow
+    return structs.replace(allow, access=AccessBasis(min(grants, key=lambda grant: grant.until)))
 
 
 def _with_demand(allow: Decision, inputs: Inputs) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import (
     MAX_TEXT_CHARACTERS,
@@ -21,7 +23,8 @@ from zta_authz.audit.record import (
 )
 from zta_authz.audit.sinks import capture
 from zta_authz.errors import Reason
-from zta_authz.model.decision import Decision, Disagreement, Response, Shadow, Verdict
+from zta_authz.model.access import Grant, Subject
+from zta_authz.model.decision import AccessBasis, Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, NamedToken, Token
 from zta_authz.model.request import Address, RequestAttributes
 
@@ -80,6 +83,9 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "device": None,
         "network": None,
         "resource_class": "",
+        "grant": None,
+        "revocation": None,
+        "signal": None,
     }
 
 
@@ -126,6 +132,21 @@ def test_the_client_the_binding_the_rules_and_the_latency_are_recorded() -> None
     found = noted(attributes(), Decision(Verdict.ALLOW, Reason.ALLOW_POLICY, identity=identity), 1_700_000_000.2512)
     assert (found.binding, found.api_client, found.table_digest) == ("dpop", "shop", "d" * 64)
     assert found.latency_us == 1200
+
+
+def test_what_the_access_log_explains_is_recorded() -> None:
+    grant = Grant("g1", "shop/refunds", Subject("https://idp", "ann"), 1.0, 1_700_003_600.5)
+    for access, expected in (
+        (None, (None, None, None)),
+        (AccessBasis(grant), ({"id": "g1", "entitlement": "shop/refunds", "until": "2023-11-14T23:13:20.500000+00:00"}, None, None)),
+        (AccessBasis(grant._replace(until=math.inf)), ({"id": "g1", "entitlement": "shop/refunds", "until": None}, None, None)),
+        (AccessBasis(revocation="r1", signal="jti-1"), (None, "r1", "jti-1")),
+    ):  # fmt: skip
+        decision = msgspec.structs.replace(allow(), access=access)
+        written = line(attributes(), decision)
+        assert (written["grant"], written["revocation"], written["signal"]) == expected
+        plain = capture(attributes(), decision, DECISION_ID, 1_700_000_000.0)
+        assert LineEncoder(Masker(())).line(plain) == encode_line(make_record(plain))
 
 
 def test_a_clock_that_went_back_gives_no_negative_latency() -> None:

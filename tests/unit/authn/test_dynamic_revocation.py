@@ -9,7 +9,7 @@ import pytest
 from tests.support.pki import FRONTEND, ISSUER, NOW, Signer, presented, root
 from tests.unit.authn.support import ISTIO, STRICT, accept, bearer, bundle, refusal, request, rule, verifier
 from zta_authz.authn.revocation import DynamicRevocations, Revocations
-from zta_authz.errors import Reason
+from zta_authz.errors import Reason, Refused
 from zta_authz.model.documents import Revocation, Revoked
 from zta_authz.model.request import Evidence
 
@@ -116,6 +116,20 @@ def test_a_full_view_keeps_only_what_it_contains() -> None:
     assert len(dynamic) == 1
 
 
+def test_a_refusal_names_the_revocation_of_the_administrator() -> None:
+    one, dynamic = subject()
+    for what, asked, evidence in (
+        (Revocation(Revoked.SUBJECT, "alice", ISSUER), bearer(TOKEN), Evidence()),
+        (Revocation(Revoked.SPIFFE_ID, FRONTEND), request(), PEER),
+    ):
+        accept(one, asked, evidence)
+        dynamic.put("r7", what)
+        with pytest.raises(Refused) as caught:
+            one.verify(asked, evidence, NOW)
+        assert caught.value.revocation == "r7"
+        dynamic.remove("r7")
+
+
 def test_devices_are_revoked_for_one_inventory_or_for_all() -> None:
     dynamic, lists = DynamicRevocations(), Revocations()
     lists.use(dynamic)
@@ -123,10 +137,12 @@ def test_devices_are_revoked_for_one_inventory_or_for_all() -> None:
     dynamic.put("r1", Revocation(Revoked.DEVICE, "d1", "shop/fleet"), until=NOW + 1)
     dynamic.put("r2", Revocation(Revoked.DEVICE, "d2"))
     assert lists.revokes_devices
-    assert "r1" in (dynamic.device("shop/fleet", "d1", NOW) or "")
-    assert dynamic.device("shop/fleet", "d1", NOW + 1) is None
-    assert dynamic.device("shop/other", "d1", NOW) is None
-    assert dynamic.device("shop/other", "d2", NOW) is not None
+    for inventory, device, revocation in (("shop/fleet", "d1", "r1"), ("shop/other", "d2", "r2")):
+        with pytest.raises(Refused, match=revocation) as caught:
+            dynamic.check_device(inventory, device, NOW)
+        assert (caught.value.reason, caught.value.revocation) == (Reason.DEVICE_REVOKED, revocation)
+    dynamic.check_device("shop/fleet", "d1", NOW + 1)
+    dynamic.check_device("shop/other", "d1", NOW)
     dynamic.clear()
     assert not lists.revokes_devices
 

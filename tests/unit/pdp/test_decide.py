@@ -21,11 +21,12 @@ from tests.support.policies import (
     source,
     when,
 )
-from zta_authz.errors import Reason
-from zta_authz.model.decision import Shadow, Verdict
+from zta_authz.errors import Reason, Refused
+from zta_authz.model.decision import AccessBasis, Shadow, Verdict
+from zta_authz.model.identity import ANONYMOUS, RefusedCaller
 from zta_authz.model.options import Options, Workload
 from zta_authz.model.request import NO_EVIDENCE, Evidence
-from zta_authz.pdp.decide import evaluate
+from zta_authz.pdp.decide import Caller, decide, evaluate
 
 both = pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
 ALL: dict[str, Any] = {}
@@ -196,3 +197,23 @@ def test_a_policy_that_allows_everything_never_shadows_a_deny_by_name() -> None:
     policies = [policy("0", ALL), policy("9", operation(paths=["/admin*"]), action="DENY")]
     assert decided(policies, request(path="/admin/x")).reason is Reason.DENY_POLICY
     assert decided(policies, request(path="/")).reason is Reason.ALLOW_POLICY
+
+
+POLICY = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: all, namespace: default}
+spec: {rules: [{}]}
+"""
+
+
+@pytest.mark.parametrize("revocation", ["r1", ""])
+def test_a_denial_names_the_revocation_that_it_rests_on(revocation: str) -> None:
+    refused = Refused(Reason.TOKEN_REVOKED, "revoked", revocation)
+    for caller in (
+        Caller(ANONYMOUS, refused=refused),
+        Caller(ANONYMOUS, refused=RefusedCaller(RefusedCaller(refused))),
+    ):
+        denial = decide(snapshot(POLICY), request(), caller, 0.0)
+        assert denial.reason is Reason.TOKEN_REVOKED
+        assert denial.access == (AccessBasis(revocation=revocation) if revocation else None)

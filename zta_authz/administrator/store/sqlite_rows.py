@@ -128,8 +128,8 @@ def scan(connection: sqlite3.Connection, prefix: str, after: str, limit: int) ->
     )
     page: list[tuple[str, Versioned]] = []
     size = 0
-    for key, version, value, found in rows:
-        page.append((key, _versioned(key, version, value, found)))
+    for key, version, value, expected in rows:
+        page.append((key, _versioned(key, version, value, expected)))
         size += len(value)
         if size > PAGE_BYTES:
             break
@@ -146,10 +146,10 @@ def read_commits(connection: sqlite3.Connection, revision: int, newest: int, lim
         "SELECT revision, time, entry, checksum FROM commits WHERE revision > ? ORDER BY revision LIMIT ?",
         (revision, limit),
     )
-    for number, made, entry, found in rows:
+    for number, made, entry, expected in rows:
         if number != revision + 1 + len(commits):
             raise Forgotten(number)
-        verify("a commit", (number, made, entry), found)
+        verify("a commit", (number, made, entry), expected)
         commits.append(decode_entry(number, made, entry))
         size += len(entry)
         if size > PAGE_BYTES:
@@ -159,6 +159,6 @@ def read_commits(connection: sqlite3.Connection, revision: int, newest: int, lim
     return commits
 
 
-def _versioned(key: str, version: int, value: bytes, found: bytes) -> Versioned:
-    verify("an item", (key, version, value), found)
+def _versioned(key: str, version: int, value: bytes, expected: bytes) -> Versioned:
+    verify("an item", (key, version, value), expected)
     return Versioned(version, value)

@@ -102,8 +102,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 def _verify_pages(connection: sqlite3.Connection) -> None:
     """Let SQLite verify the structure of the database."""
-    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
+    result = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if result != "ok":
         raise StoreUnavailable("the store's database is damaged: SQLite's integrity check fails; restore a backup")
 
 
@@ -111,10 +111,12 @@ def _verify_rows(connection: sqlite3.Connection) -> None:
     """Compare every row with its checksum, and the newest commit with the revision."""
     connection.execute("BEGIN")
     try:
-        for key, version, value, found in connection.execute("SELECT key, version, value, checksum FROM items"):
-            verify("an item", (key, version, value), found)
-        for revision, time, entry, found in connection.execute("SELECT revision, time, entry, checksum FROM commits"):
-            verify("a commit", (revision, time, entry), found)
+        for key, version, value, expected in connection.execute("SELECT key, version, value, checksum FROM items"):
+            verify("an item", (key, version, value), expected)
+        for revision, time, entry, expected in connection.execute(
+            "SELECT revision, time, entry, checksum FROM commits"
+        ):
+            verify("a commit", (revision, time, entry), expected)
         first, newest, count = connection.execute(
             "SELECT min(revision), max(revision), count(*) FROM commits"
         ).fetchone()
@@ -125,9 +127,9 @@ def _verify_rows(connection: sqlite3.Connection) -> None:
         roll_back(connection)
 
 
-def verify(what: str, row: Iterable[str | int | float | bytes], found: bytes) -> None:
+def verify(what: str, row: Iterable[str | int | float | bytes], expected: bytes) -> None:
     """Compare a row with its checksum. Raises `StoreUnavailable`."""
-    if checksum(*row) != found:
+    if checksum(*row) != expected:
         raise damaged(what)
 
 

@@ -312,11 +312,11 @@ class ValkeyStore:
         """Refuse a server that may evict items, and warn of one that may lose changes."""
         await self._execute("PING")
         try:
-            found = [await self._execute("CONFIG GET", name) for name in _CONFIGURATION]
+            answers = [await self._execute("CONFIG GET", name) for name in _CONFIGURATION]
         except StoreUnavailable as error:
-            _LOG.warning("the store's server does not tell its configuration (%s): check it yourself", error)
+            _LOG.warning("the store's server does not show its configuration (%s): check it yourself", error)
             return
-        policy, *durability = ({_text(name): _text(value) for name, value in one.items()} for one in found)
+        policy, *durability = ({_text(name): _text(value) for name, value in one.items()} for one in answers)
         if policy.get("maxmemory-policy", "noeviction") != "noeviction":
             raise StoreUnavailable("the store's server may evict data: set `maxmemory-policy noeviction`")
         if [*durability[0].values(), *durability[1].values()] != ["yes", "always"]:

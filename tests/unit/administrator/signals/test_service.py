@@ -94,7 +94,7 @@ async def test_a_polled_source_is_discovered_set_up_verified_and_acknowledged(st
         await eventually(lambda: running.states()[0].verified_at)
         jti = idp.queue()
         await eventually(lambda: jti not in idp.unacknowledged)
-        assert len(await items(store, "revocation/")) == 1
+        assert len(await items(store, "view/revocation/")) == 1
         [state] = running.states()
         assert (state.name, state.delivery, state.stream_id) == (NAME, Delivery.POLL, "stream-1")
         assert (state.heard_at, state.verified_at, state.failure) == (NOW, NOW, "")
@@ -150,7 +150,7 @@ async def test_a_pushed_source_answers_after_the_commit(store: Store, idp: Trans
     async with service(store, [document(idp, delivery=Delivery.PUSH)], options, push, url) as running:
         await eventually(lambda: running.states()[0].verified_at)
         assert await idp.push(idp.queue()) == 202
-        assert len(await items(store, "revocation/")) == 1
+        assert len(await items(store, "view/revocation/")) == 1
         assert idp.stream is not None
         assert idp.stream["delivery"]["endpoint_url"] == f"{url}/signals/{NAME}"
         idp.stream["delivery"]["authorization_header"] = "Bearer guessed"
@@ -204,11 +204,11 @@ async def test_a_source_that_the_policies_lose_is_stopped_and_its_signals_remove
     async with service(store, [document(idp)], options) as running:
         jtis = {idp.queue(events=risk), idp.queue()}
         await eventually(lambda: not jtis & set(idp.unacknowledged))
-        assert len(await items(store, "signal/", "source/")) == 2
+        assert len(await items(store, "view/signal/", "view/source/")) == 2
         await running.update([])
         assert running.states() == []
-        assert await items(store, "signal/", "source/") == {}
-        assert len(await items(store, "revocation/")) == 1
+        assert await items(store, "view/signal/", "view/source/") == {}
+        assert len(await items(store, "view/revocation/")) == 1
         polls = len(idp.polls)
         await asyncio.sleep(0.3)
         assert len(idp.polls) == polls
@@ -219,7 +219,7 @@ async def test_two_administrators_of_one_store_take_each_event_once(store: Store
         await eventually(lambda: one.states()[0].stream_id and other.states()[0].stream_id, 20)
         jtis = {idp.queue(sub_id={"format": "iss_sub", "iss": idp.issuer, "sub": str(n)}) for n in range(5)}
         await eventually(lambda: not jtis & set(idp.unacknowledged))
-    assert len(await items(store, "revocation/")) == 5
+    assert len(await items(store, "view/revocation/")) == 5
     assert idp.calls.count("POST /t/stream") == 1
     accepted = [event for commit in await store.read_since(0) for event in commit.events if b"signal.accepted" in event]
     assert len(accepted) == 5

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.redis_server import RedisServer, redis_program
+from tests.support.redis_server import RedisServer, find_redis
 from tests.support.stores import SqlitePlace, ValkeyPlace
 
 if TYPE_CHECKING:
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    program = redis_program()
+def redis_program() -> str:
+    program = find_redis()
     if program is None:
         pytest.skip("no redis-server or valkey-server on the PATH: `make tools` fetches one, where apt-get is")
-    server = RedisServer(program)
+    return program
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_program: str) -> Iterator[RedisServer]:
+    server = RedisServer(redis_program)
     server.start()
     yield server
     server.close()

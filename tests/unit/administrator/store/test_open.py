@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.pki import pem, private_key, root
-from tests.support.redis_server import RedisServer, redis_program
+from tests.support.redis_server import RedisServer
 from zta_authz.administrator.store.open import StoreFiles, open_store, parse_address
 from zta_authz.administrator.store.port import Change, StoreUnavailable
 from zta_authz.administrator.store.sqlite import SqliteStore
@@ -116,17 +116,11 @@ async def test_missing_files_are_faults(tmp_path: Path) -> None:
             await open_store(parse_address(url), files=files)
 
 
-@pytest.fixture(scope="module")
-def program() -> str:
-    program = redis_program()
-    if program is None:
-        pytest.skip("no redis-server or valkey-server on the PATH: `make tools` fetches one, where apt-get is")
-    return program
-
-
 @pytest.fixture
-def guarded(program: str) -> Iterator[RedisServer]:
-    server = RedisServer(program, "--user", "zta", "on", ">hunter2", "~{zta}*", "+@all", "--user", "default", "off")
+def guarded(redis_program: str) -> Iterator[RedisServer]:
+    server = RedisServer(
+        redis_program, "--user", "zta", "on", ">hunter2", "~{zta}*", "+@all", "--user", "default", "off"
+    )
     server.start()
     yield server
     server.close()
@@ -155,8 +149,8 @@ async def test_wrong_credentials_are_refused_and_not_repeated(
         assert "secret-guess" not in f"{caught.value!r} {address!r} {caplog.text}"
 
 
-async def test_a_server_that_may_evict_is_refused(program: str) -> None:
-    server = RedisServer(program, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+async def test_a_server_that_may_evict_is_refused(redis_program: str) -> None:
+    server = RedisServer(redis_program, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
     server.start()
     try:
         with pytest.raises(StoreUnavailable, match="noeviction"):
@@ -165,8 +159,10 @@ async def test_a_server_that_may_evict_is_refused(program: str) -> None:
         server.close()
 
 
-async def test_a_server_that_loses_the_newest_changes_is_named(program: str, caplog: pytest.LogCaptureFixture) -> None:
-    server = RedisServer(program, "--appendfsync", "everysec")
+async def test_a_server_that_loses_the_newest_changes_is_named(
+    redis_program: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RedisServer(redis_program, "--appendfsync", "everysec")
     server.start()
     try:
         store = await open_store(parse_address(f"unix://{server.socket}"))
@@ -211,8 +207,8 @@ class TlsPlace:
         return await open_store(parse_address(f"valkeys://localhost:{self.port}"), files=files)
 
 
-async def test_tls_verifies_both_sides(program: str, tmp_path: Path) -> None:
-    place = TlsPlace(program, tmp_path, host="localhost")
+async def test_tls_verifies_both_sides(redis_program: str, tmp_path: Path) -> None:
+    place = TlsPlace(redis_program, tmp_path, host="localhost")
     place.server.start()
     try:
         store = await place.open()
@@ -226,8 +222,8 @@ async def test_tls_verifies_both_sides(program: str, tmp_path: Path) -> None:
         place.server.close()
 
 
-async def test_tls_refuses_a_certificate_of_another_host(program: str, tmp_path: Path) -> None:
-    place = TlsPlace(program, tmp_path, host="elsewhere.example")
+async def test_tls_refuses_a_certificate_of_another_host(redis_program: str, tmp_path: Path) -> None:
+    place = TlsPlace(redis_program, tmp_path, host="elsewhere.example")
     place.server.start()
     try:
         with pytest.raises(StoreUnavailable):

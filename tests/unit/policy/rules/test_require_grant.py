@@ -114,6 +114,48 @@ def test_overlapping_grants_do_not_end_each_other() -> None:
     assert decided(facts, now=NOW + 500).allowed
 
 
+def test_the_decision_names_the_grant_that_it_needs() -> None:
+    short, long = grant(until=NOW + 10, name="short"), grant(until=NOW + 1000, name="long")
+    allow = decided(views(short, long))
+    assert allow.access is not None
+    assert (allow.access.grant, allow.access.revocation) == (long, "")
+    assert decided(views()).access is None, "a denial needs none"
+
+
+def test_the_decision_names_no_grant_that_its_rule_does_not_need() -> None:
+    also = (
+        ENTITLEMENT
+        + """
+---
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: a-rule-that-comes-first, namespace: default}
+spec:
+  rules:
+  - to: [{operation: {hosts: [payments-db], paths: ["/query"]}}]
+    require: {grant: payments-db}
+    from: [{source: {requestPrincipals: ["https://login.example/boss"]}}]
+  - to: [{operation: {hosts: [payments-db], paths: ["/query"]}}]
+"""
+    )
+    allow = decided(views(grant()), compiled=snapshot(also))
+    assert (allow.policy, allow.rule, allow.access) == ("default/a-rule-that-comes-first", 1, None)
+
+
+def test_a_rule_that_needs_two_grants_names_the_one_that_ends_first() -> None:
+    both = (
+        ENTITLEMENT.replace("name: payments-db, ", "name: other-db, ", 1).split("---")[0]
+        + "---"
+        + ENTITLEMENT.replace("    require: {grant: payments-db}", "    require: {grant: other-db}").replace(
+            "  rules:\n", "  require: {grant: payments-db}\n  rules:\n"
+        )
+    )
+    first = Grant("first", "default/other-db", ANN, NOW - 1, NOW + 5)
+    allow = decided(views(first, grant()), compiled=snapshot(both))
+    assert allow.access is not None
+    assert allow.access.grant == first
+
+
 def test_eligibility_that_is_lost_ends_the_grant() -> None:
     elsewhere = caller(principal="spiffe://cluster.local/ns/elsewhere/sa/frontend")
     decision = decided(views(grant()), elsewhere)
