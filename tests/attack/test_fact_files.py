@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from zta_authz.facts.device_files import DeviceTable
+    from zta_authz.facts.device_table import DeviceTable
     from zta_authz.model.facts import Fact
 
 ADDRESS = ip_address("193.99.144.80")

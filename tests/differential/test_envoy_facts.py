@@ -30,7 +30,7 @@ from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zta_authz.facts.device_files import DeviceTable
+    from zta_authz.facts.device_table import DeviceTable
     from zta_authz.model.device_documents import InventorySource
     from zta_authz.model.facts import DeviceRecord
 

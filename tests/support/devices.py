@@ -9,7 +9,7 @@ from tests.support.policies import snapshot
 from zta_authz.facts.device_files import parse_inventory
 
 if TYPE_CHECKING:
-    from zta_authz.facts.device_files import DeviceTable
+    from zta_authz.facts.device_table import DeviceTable
     from zta_authz.model.device_documents import DeviceInventory
 
 NOW = 1_800_000_000.0

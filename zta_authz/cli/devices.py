@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from zta_authz.facts.device_files import Device, DeviceTable
+    from zta_authz.facts.device_table import Device, DeviceTable
     from zta_authz.model.facts import DeviceFacts
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.policy.rules.clauses import Clause
@@ -121,9 +121,9 @@ def _find(loaded: _Loaded, device_id: str) -> Iterator[_Match]:
     for inventory in loaded.snapshot.models.inventories:
         known = loaded.tables[inventory.full_name].devices
         keys = (BY_ID + device_id, BY_CERTIFICATE + certificate_identifier(device_id, inventory.source))
-        devices = {id(held): held for key in keys if (held := known.get(key)) is not None}
+        devices = {held.device_id: held for key in keys if (held := known.get(key)) is not None}
         for device in devices.values():
-            identifiers = [key for key, held in known.items() if held is device]
+            identifiers = [key for key, held in known.items() if held.device_id == device.device_id]
             yield _Match(device, identifiers, InventoryDevices(inventory).facts_of(device, "id", loaded.now))
 
 

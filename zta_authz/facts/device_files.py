@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.facts.device_formats import READERS, REMOVED
+from zta_authz.facts.device_table import DeviceRows, DeviceTable
 from zta_authz.model.device_documents import GraceAs, InventoryFormat, SerialFormat
 from zta_authz.model.pace import no_pause
-from zta_authz.policy.rules.device_identity import BY_CERTIFICATE, BY_ID
 
 if TYPE_CHECKING:
     from zta_authz.model.device_documents import InventorySource, Path
@@ -39,46 +39,6 @@ BOOLEANS: Final = frozenset(("managed", "encrypted", "firewall", "antivirus", "c
 TEXTS: Final = frozenset(("os", "osVersion"))
 
 
-class Device:
-    """One device. `values` are in the order of the inventory's fields, None for unknown; times are epoch seconds.
-
-    `conflicting`: two records contradict each other. `shared`: another device has the same certificate.
-    """
-
-    __slots__ = ("_key", "conflicting", "posture_at", "seen_at", "shared", "values")
-
-    def __init__(
-        self, key: str, values: tuple[FactValue | None, ...], posture_at: float | None, seen_at: float | None
-    ) -> None:
-        """`key` is the identifier that the table has it by: the id is cut from it, so that it is in memory once."""
-        self._key = key
-        self.values = values
-        self.posture_at = posture_at
-        self.seen_at = seen_at
-        self.conflicting = False
-        self.shared = False
-
-    @property
-    def device_id(self) -> str:
-        """The inventory's name for the device."""
-        return self._key.removeprefix(BY_ID)
-
-
-class DeviceTable:
-    """The devices of one file by identifier. `skipped` counts malformed records that were left out.
-
-    `newest` is the time of the latest posture of all devices, None if no device has one.
-    """
-
-    __slots__ = ("devices", "newest", "size", "skipped")
-
-    def __init__(self, devices: dict[str, Device], size: int, skipped: int, newest: float | None) -> None:
-        self.devices = devices
-        self.newest = newest
-        self.size = size
-        self.skipped = skipped
-
-
 def parse_inventory(path: str, content: bytes, source: InventorySource, pause: Pause = no_pause) -> DeviceTable:
     """The devices in `content`. Raises `SettingsErrors` if the file, or more than a small share of it, is malformed.
 
@@ -103,24 +63,21 @@ def parse_inventory(path: str, content: bytes, source: InventorySource, pause: P
     if bad * TOLERATED_SHARE > total:
         raise SettingsErrors(faults)
     builder.finish(pause)
-    return DeviceTable(builder.devices, builder.size, bad, builder.newest)
+    return DeviceTable(builder.devices, bad)
 
 
 class _TableBuilder:
-    """Collects devices; equal tuples of values are kept once."""
+    """Collects devices."""
 
     def __init__(self, source: InventorySource) -> None:
         self._source = source
         self._merged: dict[str, _Merged] | None = {} if source.format is InventoryFormat.OSQUERY else None
-        self._interned: dict[tuple[FactValue | None, ...], tuple[FactValue | None, ...]] = {}
-        self.devices: dict[str, Device] = {}
-        self.newest: float | None = None
-        self._added = 0
+        self.devices = DeviceRows()
 
     @property
     def size(self) -> int:
         """The number of devices so far."""
-        return len(self._merged or ()) or self._added
+        return len(self._merged or ()) or self.devices.size
 
     def add(self, record: dict[str, Any]) -> str:
         """Add one record; what is wrong with it, "" if nothing is."""
@@ -139,7 +96,7 @@ class _TableBuilder:
             merged.add(record, source, (posture, seen), identifier)
             return ""
         values = tuple(field_value(name, _at(record, path), source.grace_as) for name, path in source.fields)
-        self._add_device(device_id, values, posture, seen, identifier)
+        self.devices.add(device_id, values, posture, seen, identifier)
         return ""
 
     def finish(self, pause: Pause) -> None:
@@ -147,32 +104,9 @@ class _TableBuilder:
         for device_id, merged in (self._merged or {}).items():
             pause()
             values, posture = merged.values(self._source)
-            device = self._add_device(device_id, values, posture, merged.seen, merged.identifier)
-            device.conflicting |= merged.conflicting
-
-    def _add_device(
-        self,
-        device_id: str,
-        values: tuple[FactValue | None, ...],
-        posture: float | None,
-        seen: float | None,
-        identifier: str,
-    ) -> Device:
-        if posture is not None and (self.newest is None or posture > self.newest):
-            self.newest = posture
-        key = BY_ID + device_id
-        device = self.devices.get(key)
-        if device is not None:
-            device.conflicting = True
-        else:
-            device = Device(key, self._interned.setdefault(values, values), posture, seen)
-            self.devices[key] = device
-            self._added += 1
-        if identifier:  # also of a second record: what the certificate leads to is conflicting then, not absent
-            held = self.devices.setdefault(BY_CERTIFICATE + identifier, device)
-            if held is not device:  # two devices with one certificate: neither is known
-                held.conflicting = device.conflicting = held.shared = device.shared = True
-        return device
+            row = self.devices.add(device_id, values, posture, merged.seen, merged.identifier)
+            if merged.conflicting:
+                self.devices.mark_conflicting(row)
 
 
 class _Merged:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Fault, SettingsErrors, collect_faults
 from zta_authz.facts.background import PlainThread
-from zta_authz.facts.device_files import MAX_INVENTORY_BYTES, Device, DeviceTable, parse_inventory
+from zta_authz.facts.device_files import MAX_INVENTORY_BYTES, parse_inventory
 from zta_authz.facts.files import NO_FILE, read_file, stamp
 from zta_authz.model.pace import no_pause
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from zta_authz.facts.background import Background
+    from zta_authz.facts.device_table import Device, DeviceTable
     from zta_authz.facts.files import Stamp
     from zta_authz.model.device_documents import DeviceInventory, InventorySource
     from zta_authz.model.facts import FactSlot
@@ -170,7 +171,7 @@ class DeviceRefresher:
             before = self._tables.get(source)
             await self._replace(source, current)
             if before is not None and self._tables.get(source) is not before:
-                await self._background.run(partial(_release, before, self._background.pause))
+                await self._background.run(partial(before.devices.release, self._background.pause))
 
     async def _replace(self, source: InventorySource, current: Stamp) -> None:
         self._stamps[source] = current
@@ -219,13 +220,6 @@ def read_tables(directory: str, inventories: Sequence[DeviceInventory]) -> dict[
     if faults:
         raise SettingsErrors(faults)
     return tables
-
-
-def _release(table: DeviceTable, pause: Pause) -> None:
-    """Release the devices of a table that is not in force any more one by one: together, it would take too long."""
-    while table.devices:
-        table.devices.popitem()
-        pause()
 
 
 def _read(directory: str, source: InventorySource, pause: Pause = no_pause) -> DeviceTable:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import json
 import math
+from typing import TYPE_CHECKING
 
 from tests.fuzz.target import Target, assert_telling, split_mode
 from tests.support.policies import snapshot
 from zta_authz.errors import SettingsErrors
-from zta_authz.facts.device_files import BOOLEANS, MAX_TEXT, TEXTS, DeviceTable, parse_inventory
+from zta_authz.facts.device_files import BOOLEANS, MAX_TEXT, TEXTS, parse_inventory
 from zta_authz.model.device_documents import InventoryFormat, InventorySource
 from zta_authz.policy.rules.device_identity import BY_ID
+
+if TYPE_CHECKING:
+    from zta_authz.facts.device_table import DeviceTable
 
 INVARIANT = "any file gives typed and bounded facts, or faults that say what is wrong, and a conflict stays one"
 _FORMATS = tuple(InventoryFormat)
@@ -60,7 +64,7 @@ def _read(content: bytes, kind: InventoryFormat) -> DeviceTable | None:
 
 def _assert_sound(table: DeviceTable, source: InventorySource) -> None:
     for device in table.devices.values():
-        assert table.devices[BY_ID + device.device_id] is device
+        assert table.devices[BY_ID + device.device_id] == device
         assert device.device_id.isprintable()
         assert len(device.device_id) <= MAX_TEXT
         for at in (device.posture_at, device.seen_at):

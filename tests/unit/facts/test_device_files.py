@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.devices import LAPTOP, NOW, inventory, record, table
 from zta_authz.errors import SettingsErrors
 from zta_authz.facts import device_files as module, device_formats
-from zta_authz.facts.device_files import DeviceTable, parse_inventory
+from zta_authz.facts.device_files import parse_inventory
+
+if TYPE_CHECKING:
+    from zta_authz.facts.device_table import DeviceTable
 
 IDENTIFY = "  identify: {tokenClaim: device_id}\n"
 
@@ -29,7 +32,7 @@ def test_a_json_line_is_a_device() -> None:
     found = table(record(), b"", record("laptop-2", spiffe=""))
     assert (found.size, found.skipped) == (2, 0)
     device = found.devices["id:laptop-1"]
-    assert device is found.devices["certificate:" + LAPTOP]
+    assert device == found.devices["certificate:" + LAPTOP]
     assert device.values == (True, True, True, "macOS", "26.1")
     assert (device.posture_at, device.seen_at, device.conflicting) == (NOW - 60, NOW - 10, False)
 

@@ -71,7 +71,7 @@ class InventoryDevices:
             identifiers = self._own_names(peer, inputs.options.workload)
         prefix = BY_CERTIFICATE if self.inventory.source.certificate else BY_ID
         records = (self._find(devices, prefix + identifier) for identifier in identifiers)
-        return list({id(record): record for record in records if record is not None}.values())
+        return list({record.device_id: record for record in records if record is not None}.values())
 
     def _own_names(self, peer: Peer, workload: Workload) -> Iterable[str]:
         """The identifiers that only mean something together with who issued the certificate.
