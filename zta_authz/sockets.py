@@ -1,13 +1,16 @@
-"""TCP sockets to listen on: one address, or for `[::]` every IPv4 and IPv6 address."""
+"""TCP sockets to listen on: one address, or for `[::]` every IPv4 and IPv6 address. Users of Unix sockets."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
+import struct
+from typing import Final, Protocol
 
 _EVERYWHERE: Final = "::"
 _EVERYWHERE_IPV4: Final = "0.0.0.0"  # noqa: S104  what an operator writes, not a default
+_UCRED: Final = struct.Struct("iII")
+"""pid, uid, gid, as returned by SO_PEERCRED (unix(7))."""
 _NO_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -37,3 +40,17 @@ def _bound(family: socket.AddressFamily, host: str, port: int, *, shared: bool) 
         listener.close()
         raise
     return listener
+
+
+class UnixConnection(Protocol):
+    """A connected Unix socket: `socket.socket`, or what asyncio shows of it."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """See `socket.socket`."""
+        ...
+
+
+def peer_uid(connection: UnixConnection) -> int:
+    """Return the user ID of the process that connected. Raises OSError."""
+    uid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid

@@ -11,15 +11,14 @@ import asyncio
 import hmac
 import json
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from zta_authz.administrator.http_listener import HttpListener
 from zta_authz.administrator.signals.intake import NotNow
-from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.security_events.set_verifier import MAX_SET_BYTES, MEDIA_TYPE, SetError, SetErrorCode
-from zta_authz.sockets import bound_socket
+from zta_authz.servers.listeners import Endpoint
 
 if TYPE_CHECKING:
     import ssl
@@ -27,17 +26,11 @@ if TYPE_CHECKING:
 
     from zta_authz.administrator.signals.runtime import SourceRuntime
 
-MAX_CONNECTIONS: Final = 256
 MAX_RUNNING: Final = 64
 """SETs that are taken in at the same time. More get 503."""
 BODY_SECONDS: Final = 10.0
 """Time limit for the body of a request."""
-CONNECTION_SECONDS: Final = 60.0
-"""Time limit of a connection from accept to close."""
 RETRY_SECONDS: Final = 5
-_IDLE_SECONDS: Final = 15.0
-_BACKLOG: Final = 128
-_MAX_HEADER: Final = 8 * 1024
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,48 +53,18 @@ class PushReceiver:
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.sources: Mapping[str, PushSource] = {}
-        self._host = host
-        self._port = port
-        self._tls = tls
         self._running = 0
         application = web.Application(client_max_size=MAX_SET_BYTES)
         application.router.add_post("/signals/{namespace}/{name}", self._handle)
-        self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, keepalive_timeout=_IDLE_SECONDS,
-            max_line_size=_MAX_HEADER, max_field_size=_MAX_HEADER, auto_decompress=False, shutdown_timeout=1.0,
-        )  # fmt: skip
-        self._server: asyncio.Server | None = None
+        self._listener = HttpListener(application, Endpoint(host=host, port=port), tls=tls)
 
     async def start(self) -> int:
         """Listen, and return the port. Raises `SettingsErrors` if the address is unavailable."""
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        try:
-            bound = bound_socket(self._host, self._port)
-            self._server = await loop.create_server(self._protocol, sock=bound, backlog=_BACKLOG, ssl=self._tls)
-        except OSError as error:
-            source = f"listener {self._host}:{self._port}"
-            fault = Fault(
-                source, 0, 0, f"cannot listen: {error.strerror}", "choose another address in `signals.listen`"
-            )
-            raise SettingsErrors([fault]) from error
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        return (await self._listener.start()).port
 
     async def stop(self) -> None:
         """Stop listening, and close every connection."""
-        if self._server is not None:
-            self._server.close()
-        await self._runner.cleanup()
-
-    def _protocol(self) -> asyncio.BaseProtocol:
-        """The protocol of a new connection, which may last for `CONNECTION_SECONDS`."""
-        server = self._runner.server
-        if server is None or len(server.connections) >= MAX_CONNECTIONS:
-            return _Refusing()
-        protocol = server()
-        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, _abort, protocol)
-        return protocol
+        await self._listener.stop()
 
     async def _handle(self, request: web.Request) -> web.Response:
         name = f"{request.match_info['namespace']}/{request.match_info['name']}"
@@ -132,22 +95,6 @@ class PushReceiver:
         finally:
             self._running -= 1
         return web.Response(status=202)
-
-
-class _Refusing(asyncio.Protocol):
-    """Closes its connection at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Abort."""
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
-
-
-def _abort(protocol: web.RequestHandler) -> None:
-    transport = protocol.transport
-    if isinstance(transport, asyncio.Transport):
-        with suppress(OSError):
-            transport.abort()
 
 
 def _error(status: int, code: SetErrorCode, description: str) -> web.Response:

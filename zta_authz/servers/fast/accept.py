@@ -8,7 +8,7 @@ because each costs a signature.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from zta_authz.servers.fast.registry import ConnectionRegistry
+    from zta_authz.servers.fast.registry import Limits
 
 _MAX_ACCEPTS_PER_TURN: Final = 8
 _MIN_HANDSHAKE_SECONDS: Final = 0.5
@@ -26,12 +26,35 @@ _PAUSE_SECONDS: Final = 0.5
 _SHUTDOWN_SECONDS: Final = 2.0
 
 
+class ConnectionOwner(Protocol):
+    """Has the connections, such as `ConnectionRegistry`."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the connections."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Those of handshakes."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """True if no further connection is allowed."""
+        ...
+
+    def refused(self, reason: str) -> None:
+        """Log a refused connection."""
+        ...
+
+
 class TlsAcceptor:
     """Accepts connections of one listening socket, which it owns."""
 
     def __init__(
         self,
-        registry: ConnectionRegistry,
+        registry: ConnectionOwner,
         listening: socket.socket,
         context: ssl.SSLContext,
         new_connection: Callable[[], asyncio.Protocol],

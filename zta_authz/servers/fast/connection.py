@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
@@ -15,6 +14,7 @@ from zta_authz.grpc_h2.connection import Cancelled, Connection, ErrorCode, Reque
 from zta_authz.servers.fast.receive_time import ReceiveTime
 from zta_authz.servers.fast.tls import NotHttp2, UnauthorizedPeer
 from zta_authz.servers.methods import CallContext
+from zta_authz.sockets import peer_uid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,6 @@ _LINGER_SECONDS: Final = 5.0
 """How long a peer may take to read the remaining output after we closed the connection."""
 _MAX_DISCARDED_BYTES: Final = 256 * 1024
 """Input discarded after closing; a peer that sends more is cut off."""
-_UCRED: Final = struct.Struct("3i")
-"""pid, uid, gid, as returned by SO_PEERCRED (unix(7))."""
 
 
 class Abort(Exception):
@@ -107,10 +105,9 @@ class FastConnection(asyncio.Protocol):
             self._caller_id = self._caller.name
         elif admission.peer_uids:
             peer = self._transport.get_extra_info("socket")
-            if peer is not None and peer.family == socket.AF_UNIX:
-                _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-                if uid not in admission.peer_uids:
-                    raise UnauthorizedPeer("the peer's user is not in `socket.peer_uids`")
+            is_unix = peer is not None and peer.family == socket.AF_UNIX
+            if is_unix and peer_uid(peer) not in admission.peer_uids:
+                raise UnauthorizedPeer("the peer's user is not in `socket.peer_uids`")
 
     def _recheck_caller(self) -> None:
         """Close the connection if its caller is no longer authorized; it may reconnect with another certificate.
