@@ -28,6 +28,7 @@ TESTED_THROUGH = {
     "zta_authz/administrator/store/sqlite_schema.py": "tests/unit/administrator/store/test_sqlite.py",
     "zta_authz/administrator/store/valkey_scripts.py": "tests/unit/administrator/store/test_port.py",
     "zta_authz/administrator/signals/changes.py": "tests/unit/administrator/signals/test_intake.py",
+    "zta_authz/administrator/revocation_items.py": "tests/unit/administrator/test_revocations.py",
     "zta_authz/administrator/view_items.py": "tests/unit/administrator/signals/test_intake.py",
     "zta_authz/cli/schema/access.py": "tests/unit/cli/schema/test_catalogue.py",
     "zta_authz/cli/schema/building.py": "tests/unit/cli/schema/test_catalogue.py",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -13,14 +14,19 @@ from tests.support.service import RunningService
 from tests.support.stores import SqlitePlace
 from tests.unit.administrator.test_follow_service import administrator
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.administrator.access_events import Actor
+from zta_authz.administrator.operator_authorization import AuthorizedCaller
+from zta_authz.administrator.revocations import Revocations
 from zta_authz.administrator.store.port import Change
-from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem, encode_item
+from zta_authz.administrator.view_items import GrantItem, SubjectItem, encode_item
+from zta_authz.model.access import Subject
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from zta_authz.administrator.store.port import Store
 
+OPERATOR = AuthorizedCaller((Subject(spiffe_id="spiffe://cluster.local/ops"),), cast("Any", None), Actor(), "")
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 POLICIES = """
 apiVersion: zta.dev/v1
@@ -61,11 +67,6 @@ async def grant(store: Store, seconds: float = 3600.0) -> None:
     await store.commit(Change(put={item.key: encode_item(item)}))
 
 
-async def revoke(store: Store) -> None:
-    item = RevocationItem("r1", "spiffe id", FRONTEND, reason="stolen key")
-    await store.commit(Change(put={item.key: encode_item(item)}))
-
-
 async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_administrator(tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "hats.yaml").write_text(POLICIES)
@@ -89,9 +90,10 @@ async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_ad
             await asyncio.to_thread(service.wait_for, "ready again")
             await grant(store)
             assert await wait_for(socket, "") < 1.0
-            await revoke(store)
+            revocations = Revocations(store)
+            revoked = await revocations.revoke(OPERATOR, "spiffe-id", FRONTEND, reason="stolen key")
             assert await wait_for(socket, "peer_revoked") < 1.0
-            await store.commit(Change(delete=["view/revocation/r1"]))
+            await revocations.lift(OPERATOR, revoked.id, "key replaced")
             assert await wait_for(socket, "") < 1.0
         assert await reason(socket) == ""
         (tmp_path / "policies" / "hats.yaml").write_text(POLICIES + "# changed\n")
@@ -101,3 +103,5 @@ async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_ad
         async with administrator(store, followed):
             await wait_for(socket, "grant_required", seconds=10.0)
     await store.close()
+    records = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
+    assert {record["revocation"] for record in records if record.get("reason") == "peer_revoked"} == {revoked.id}

@@ -1,4 +1,4 @@
-"""Requests and grants as the store keeps them, and the commit that changes them.
+"""Requests and grants as the store keeps them, and the commit that changes them or revocations.
 
 Keys: `request/ID`, `grant/ID`, `open/DIGEST` (what one person has open of one entitlement) and `due/TIME/KIND/ID` (when
 something has to happen by itself). A published grant is at `view/grant/ID` too. Times are seconds since the epoch,
@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from msgspec import structs
 
-from zta_authz.access.lifecycle import RequestState  # noqa: TC001 - msgspec reads the annotations
+from zta_authz.access.lifecycle import OperationRefused, Refusal, RequestState
 from zta_authz.administrator.access_events import AccessEvent, EventObject, encode_event
-from zta_authz.administrator.store.port import ABSENT, Change
+from zta_authz.administrator.store.port import ABSENT, Change, Conflict
 from zta_authz.administrator.view_items import GrantItem, SubjectItem, encode_item
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from zta_authz.administrator.access_events import Value
-    from zta_authz.administrator.store.port import Store, Versioned
+    from zta_authz.administrator.store.port import Committed, Store, Versioned
     from zta_authz.model.access import Subject
 
 REQUEST: Final = "request/"
 GRANT: Final = "grant/"
 DUE: Final = "due/"
+MAX_REASON: Final = 500
 _OPEN: Final = "open/"
+_UNWELCOME: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, lone surrogates, line separators
+_MAX_ATTEMPTS: Final = 10
+_Result = TypeVar("_Result")
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -140,6 +145,35 @@ class Draft:
             self.delete.append(due_key(before, kind, item_id))
         if after:
             self.put[due_key(after, kind, item_id)] = b"{}"
+
+
+async def commit_draft(
+    store: Store,
+    attempt: Callable[[Draft, float], Awaitable[_Result]],
+    settle: Callable[[Committed], Awaitable[None]],
+) -> _Result:
+    """Commit what `attempt` drafts at the store's time, again if another change came first; then settle."""
+    for _ in range(_MAX_ATTEMPTS):
+        draft = Draft()
+        result = await attempt(draft, (await store.head()).time)
+        try:
+            committed = await store.commit(draft.change())
+        except Conflict:
+            continue
+        await settle(committed)
+        return result
+    raise OperationRefused(Refusal.UNAVAILABLE, "other changes came first each time: try again")
+
+
+async def at_once(_: Committed) -> None:
+    """Settle a commit without waiting for anything."""
+
+
+def check_text(text: str) -> None:
+    """Check a reason or comment, which is stored, logged and shown to others. Raises `OperationRefused`."""
+    if len(text) > MAX_REASON or any(unicodedata.category(character) in _UNWELCOME for character in text):
+        message = f"a text has at most {MAX_REASON} characters, and no line breaks or control characters"
+        raise OperationRefused(Refusal.INVALID, message)
 
 
 def due_key(at: float, kind: str, item_id: str) -> str:

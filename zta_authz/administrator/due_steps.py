@@ -1,7 +1,7 @@
-"""The steps of requests and grants that come by themselves: a request lapses, a grant begins, ends and is forgotten.
+"""The steps that come by themselves: a request lapses, a grant begins, ends and is forgotten, a revocation ends.
 
-No access depends on these steps: decision points compare a grant's times themselves. The steps are for the log, for
-lists, and to keep the store small. Any replica may do them; the first one's commit wins.
+No access depends on these steps: decision points compare the times of grants and revocations themselves. The steps are
+for the log, for lists, and to keep the store small. Any replica may do them; the first one's commit wins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from zta_authz.administrator.access_items import (
     request_object,
 )
 from zta_authz.administrator.grants import KEPT_SECONDS, SHOWN_AFTER_END_SECONDS
+from zta_authz.administrator.revocation_items import DUE_KIND, end_key, revocation_event
+from zta_authz.administrator.revocations import PREFIX, change_count
 from zta_authz.administrator.store.port import Conflict, StoreError
+from zta_authz.administrator.view_items import REVOCATION, RevocationItem, decode_item
 
 if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Store
@@ -72,7 +75,12 @@ class DueSteps:
         draft = Draft()
         await draft.read(self._store, key)
         draft.delete.append(key)
-        await (self._request(draft, item_id, now) if kind == "request" else self._grant(draft, item_id, now))
+        if kind == "request":
+            await self._request(draft, item_id, now)
+        elif kind == "grant":
+            await self._grant(draft, item_id, now)
+        elif kind == DUE_KIND:
+            await self._revocation(draft, key, item_id)
         with suppress(Conflict):  # somebody else changed it, or did this step
             await self._store.commit(draft.change())
 
@@ -110,3 +118,13 @@ class DueSteps:
             draft.put_grant(structs.replace(before, due=now + KEPT_SECONDS), None, published=False)
         else:
             draft.delete += [GRANT + grant_id, grant.key]
+
+    async def _revocation(self, draft: Draft, key: str, revocation_id: str) -> None:
+        entry = await draft.read(self._store, REVOCATION + revocation_id)
+        item = None if entry is None else decode_item(REVOCATION + revocation_id, entry.value)
+        if not isinstance(item, RevocationItem) or end_key(item) != key:  # it was lifted, or it ends later
+            return
+        draft.delete.append(item.key)
+        if item.id.startswith(PREFIX):
+            await change_count(draft, self._store, -1)
+        draft.add_event(revocation_event(EventKind.REVOCATION_EXPIRED, item))

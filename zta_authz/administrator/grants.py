@@ -33,13 +33,15 @@ from zta_authz.administrator.access_items import (
     GrantRecord,
     OpenItem,
     RequestItem,
+    at_once,
+    check_text,
+    commit_draft,
     grant_object,
     is_id,
     is_same_person,
     request_object,
     subject_items,
 )
-from zta_authz.administrator.store.port import Conflict
 from zta_authz.administrator.view_items import GrantItem, SubjectItem
 
 if TYPE_CHECKING:
@@ -50,20 +52,14 @@ if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Committed, Store
     from zta_authz.policy.entitlements import CompiledEntitlement
 
-MAX_REASON: Final = 500
 SHOWN_AFTER_END_SECONDS: Final = 900.0
 """A grant that ended stays in the view for so long, so that explanations can name it."""
 KEPT_SECONDS: Final = 30 * 86400.0
 """Requests and grants that are over stay in lists for so long. The access log keeps them."""
 LEAST_SECONDS: Final = 60.0
 LATEST_START_SECONDS: Final = 30 * 86400.0
-_MAX_ATTEMPTS: Final = 10
 _Result = TypeVar("_Result")
 _NO_DETAIL: Final[Mapping[str, Value]] = {}
-
-
-async def _at_once(_: Committed) -> None:
-    """Wait for nothing."""
 
 
 class Grants:
@@ -73,7 +69,7 @@ class Grants:
         self,
         store: Store,
         entitlements: Callable[[], Mapping[str, CompiledEntitlement]],
-        settle: Callable[[Committed], Awaitable[None]] = _at_once,
+        settle: Callable[[Committed], Awaitable[None]] = at_once,
     ) -> None:
         """`entitlements` returns those in force. `settle` waits for the access log, before an operation is answered."""
         self._store = store
@@ -128,7 +124,7 @@ class Grants:
         self, caller: AuthorizedCaller, request_id: str, scope_sha256: str, duration: float = 0.0, comment: str = ""
     ) -> RequestItem:
         """Approve a request as the caller saw it (`scope_sha256`). `duration` may shorten the grant."""
-        _check_text(comment)
+        check_text(comment)
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             before = await self._pending(draft, request_id, now)
@@ -152,7 +148,7 @@ class Grants:
 
     async def deny(self, caller: AuthorizedCaller, request_id: str, comment: str = "") -> RequestItem:
         """Deny a request, as one of its approvers."""
-        _check_text(comment)
+        check_text(comment)
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             request = await self._pending(draft, request_id, now)
@@ -182,7 +178,7 @@ class Grants:
 
     async def review(self, caller: AuthorizedCaller, grant_id: str, comment: str) -> GrantItem:
         """Close the review that follows an emergency. The holder of the grant can't."""
-        _check_text(comment)
+        check_text(comment)
 
         async def attempt(draft: Draft, now: float) -> GrantItem:
             del now
@@ -222,16 +218,7 @@ class Grants:
 
     async def _commit(self, attempt: Callable[[Draft, float], Awaitable[_Result]]) -> _Result:
         """Commit what `attempt` drafts at the store's time, again if another change came first; then settle."""
-        for _ in range(_MAX_ATTEMPTS):
-            draft = Draft()
-            result = await attempt(draft, (await self._store.head()).time)
-            try:
-                committed = await self._store.commit(draft.change())
-            except Conflict:
-                continue
-            await self._settle(committed)
-            return result
-        raise OperationRefused(Refusal.UNAVAILABLE, "other changes came first each time: try again")
+        return await commit_draft(self._store, attempt, self._settle)
 
     def _entitlement(self, name: str) -> CompiledEntitlement:
         entitlement = self._entitlements().get(name)
@@ -248,7 +235,7 @@ class Grants:
         if not may(caller.inputs):
             raise OperationRefused(Refusal.NOT_ELIGIBLE, f"you may not ask for `{name}`")
         terms = entitlement.terms
-        _check_text(reason)
+        check_text(reason)
         if terms.reason_required and not reason.strip():
             raise OperationRefused(Refusal.REASON_REQUIRED, "a reason is required")
         if terms.reason_pattern and not re.fullmatch(terms.reason_pattern, reason):
@@ -322,7 +309,7 @@ class Grants:
         return request
 
     async def _end(self, caller: AuthorizedCaller, grant_id: str, reason: str, to: GrantState) -> GrantItem:
-        _check_text(reason)
+        check_text(reason)
         kind = EventKind.ACCESS_ENDED if to is GrantState.ENDED else EventKind.ACCESS_REVOKED
 
         async def attempt(draft: Draft, now: float) -> GrantItem:
@@ -386,10 +373,3 @@ def _check_own(caller: AuthorizedCaller, subjects: Sequence[SubjectItem], messag
     """Refuse a caller who is not the one with these names. Unlike `is_same_person`, a shared workload is not enough."""
     if subject_items(caller.subjects)[0] != subjects[0]:
         raise OperationRefused(Refusal.NOT_ALLOWED, message)
-
-
-def _check_text(text: str) -> None:
-    """A reason or comment is stored, logged and shown to others."""
-    if len(text) > MAX_REASON or any(ord(character) < 0x20 for character in text):
-        message = f"a text has at most {MAX_REASON} characters, and no line breaks or control characters"
-        raise OperationRefused(Refusal.INVALID, message)

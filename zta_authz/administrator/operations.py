@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_items import is_id
 from zta_authz.administrator.operator_authorization import Call
+from zta_authz.administrator.revocations import is_revocation_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,15 +19,17 @@ if TYPE_CHECKING:
     from zta_authz.administrator.access_items import RequestItem
     from zta_authz.administrator.grants import Grants
     from zta_authz.administrator.operator_authorization import AuthorizedCaller, OperatorAuthorization
-    from zta_authz.administrator.view_items import GrantItem
+    from zta_authz.administrator.revocations import Revocations
+    from zta_authz.administrator.view_items import GrantItem, RevocationItem
 
 REQUESTS: Final = "/access/requests"
 GRANTS: Final = "/access/grants"
+REVOCATIONS: Final = "/revocations"
 MAX_PAGE: Final = 200
 _SCANNED_PAGES: Final = 50
 """A filtered list reads at most so many pages for one answer. Then the answer is short, and says where to go on."""
 
-_Item = TypeVar("_Item", "RequestItem", "GrantItem")
+_Item = TypeVar("_Item", "RequestItem", "GrantItem", "RevocationItem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,11 @@ class Page(Generic[_Item]):
 class Operations:
     """All operations. Every method may raise `OperationRefused` and `StoreError`."""
 
-    def __init__(self, authorization: OperatorAuthorization, grants: Grants) -> None:
-        """Offer the operations of `grants` to those whom `authorization` lets in."""
+    def __init__(self, authorization: OperatorAuthorization, grants: Grants, revocations: Revocations) -> None:
+        """Offer the operations of `grants` and `revocations` to those whom `authorization` allows them."""
         self._authorization = authorization
         self._grants = grants
+        self._revocations = revocations
 
     async def request_access(
         self, origin: Origin, *, entitlement: str, duration: float, reason: str, start: float = 0.0
@@ -121,6 +125,26 @@ class Operations:
         self._authorize(origin, "GET", GRANTS)
         return await _page(self._grants.list_grants, lambda grant: grant.state, state, after, limit)
 
+    async def revoke(
+        self, origin: Origin, *, what: str, value: str, issuer: str = "", before: float = 0.0, until: float = 0.0,
+        reason: str,
+    ) -> RevocationItem:  # fmt: skip
+        """Revoke a credential, a person, a workload or a device. See `Revocations.revoke`."""
+        caller = self._authorize(origin, "POST", REVOCATIONS)
+        return await self._revocations.revoke(caller, what, value, issuer, before, until, reason)
+
+    async def lift_revocation(self, origin: Origin, revocation_id: str, *, reason: str) -> RevocationItem:
+        """Lift a revocation. See `Revocations.lift`."""
+        caller = self._authorize(origin, "POST", f"{REVOCATIONS}/{_revocation_id(revocation_id)}/lift")
+        return await self._revocations.lift(caller, revocation_id, reason)
+
+    async def list_revocations(self, origin: Origin, *, after: str = "", limit: int = 100) -> Page[RevocationItem]:
+        """Return revocations in the order of their IDs."""
+        self._authorize(origin, "GET", REVOCATIONS)
+        limit = max(1, min(limit, MAX_PAGE))
+        items = await self._revocations.list_revocations(after and _revocation_id(after), limit)
+        return Page(tuple(items), items[-1].id if len(items) == limit else "")
+
     def _authorize(self, origin: Origin, method: str, path: str) -> AuthorizedCaller:
         return self._authorization.authorize(Call(method, path, origin.principal, origin.authorization))
 
@@ -129,6 +153,12 @@ def _id(text: str) -> str:
     """An ID becomes a part of a path, so nothing else may."""
     if not is_id(text):
         raise OperationRefused(Refusal.NOT_FOUND, "an ID has 16 hexadecimal digits")
+    return text
+
+
+def _revocation_id(text: str) -> str:
+    if not is_revocation_id(text):
+        raise OperationRefused(Refusal.NOT_FOUND, "the ID of a revocation is `op-` or `set-` and 32 hexadecimal digits")
     return text
 
 

@@ -7,13 +7,13 @@ times count, of two signals the one that was observed later.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from zta_authz.administrator.access_events import AccessEvent, Actor, EventKind, EventObject, encode_event
+from zta_authz.administrator.revocation_items import digest, end_key, merge_revocations, revocation_event
 from zta_authz.administrator.store.port import ABSENT, Change
 from zta_authz.administrator.view_items import RevocationItem, SignalItem, SourceItem, decode_item, encode_item
 from zta_authz.security_events.actions import FOR_EVER, Outcome, SetSignal
@@ -72,7 +72,7 @@ class Draft:
 
 def set_mark(issuer: str, token_id: str) -> str:
     """The key under which a SET is remembered. A `jti` is unique only together with its issuer."""
-    return f"set/{_digest(issuer, token_id)}"
+    return f"set/{digest(issuer, token_id)}"
 
 
 def item_of(change: EventChange, source: SignalSource, event: SecurityEvent, now: float) -> RevocationItem | SignalItem:
@@ -80,13 +80,13 @@ def item_of(change: EventChange, source: SignalSource, event: SecurityEvent, now
     subject = change.subject
     name = source.full_name
     if isinstance(change, SetSignal):
-        identity = "set-" + _digest(name, subject.what, subject.issuer, subject.value, change.kind)
+        identity = "set-" + digest(name, subject.what, subject.issuer, subject.value, change.kind)
         return SignalItem(
             identity, subject.what, subject.issuer, subject.value, change.kind, change.value, change.observed_at, name,
             event.token_id,
         )  # fmt: skip
     return RevocationItem(
-        id="set-" + _digest(name, subject.what, subject.issuer, subject.value),
+        id="set-" + digest(name, subject.what, subject.issuer, subject.value),
         what=subject.what,
         value=subject.value,
         issuer=subject.issuer,
@@ -101,7 +101,7 @@ def item_of(change: EventChange, source: SignalSource, event: SecurityEvent, now
 def held_item(plan: Plan, source: SignalSource, event: SecurityEvent, now: float) -> HeldItem:
     """The item that keeps a held event until an operator decides."""
     return HeldItem(
-        id=_digest(event.issuer, event.token_id),
+        id=digest(event.issuer, event.token_id),
         source=source.full_name,
         issuer=event.issuer,
         jti=event.token_id,
@@ -124,7 +124,12 @@ async def put_items(store: Store, draft: Draft, items: tuple[RevocationItem | Si
         draft.put[item.key] = encode_item(merged)
         draft.changed.append(item.key)
         if isinstance(merged, RevocationItem):
-            draft.events.append(encode_event(_revocation_added(merged, jti)))
+            if merged.until:
+                draft.put[end_key(merged)] = b"{}"
+            actor = Actor(f"signal-source/{merged.source.partition(' ')[0]}")
+            added = EventKind.REVOCATION_ADDED
+            event = revocation_event(added, merged, actor, merged.reason, detail={"jti": jti})
+            draft.events.append(encode_event(event))
 
 
 def _merge(item: RevocationItem | SignalItem, known: Versioned | None) -> RevocationItem | SignalItem | None:
@@ -133,11 +138,7 @@ def _merge(item: RevocationItem | SignalItem, known: Versioned | None) -> Revoca
     if isinstance(item, SignalItem) and isinstance(existing, SignalItem):
         return None if existing.observed_at > item.observed_at else item
     if isinstance(item, RevocationItem) and isinstance(existing, RevocationItem):
-        before = 0.0 if 0.0 in (existing.before, item.before) else max(existing.before, item.before)
-        until = 0.0 if 0.0 in (existing.until, item.until) else max(existing.until, item.until)
-        if (before, until) == (existing.before, existing.until):
-            return None
-        return msgspec.structs.replace(item, before=before, until=until)
+        return merge_revocations(item, existing)
     return item
 
 
@@ -182,26 +183,3 @@ def released_event(item: HeldItem, actor: Actor, reason: str, changed: list[str]
             detail={"held": item.id, "why": item.why, "items": tuple(changed)},
         )
     )
-
-
-def _revocation_added(item: RevocationItem, jti: str) -> AccessEvent:
-    detail: dict[str, Any] = {
-        "what": item.what, "value": item.value, "issuer": item.issuer, "before": item.before, "until": item.until,
-        "jti": jti,
-    }  # fmt: skip
-    return AccessEvent(
-        EventKind.REVOCATION_ADDED,
-        EventObject("revocation", item.id),
-        Actor(f"signal-source/{item.source.partition(' ')[0]}"),
-        item.reason,
-        detail=detail,
-    )
-
-
-def _digest(*parts: str) -> str:
-    """A name for `parts`: 128 bits in hex, which no choice of parts makes ambiguous."""
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(4, "big") + encoded)
-    return digest.hexdigest()[:32]
