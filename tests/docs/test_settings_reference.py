@@ -13,7 +13,7 @@ from zta_authz.settings.reference import parse_meanings, reference
 MEANINGS = parse_meanings((ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
 PAGE = reference(MEANINGS)
 ROWS = re.findall(
-    r"^- \*\*`([a-z0-9_.]+)`\*\* \(`(\w+)`\): .*(?:\n  .*)*?\n  Value: (.*)\. Default: (.*)\.$", PAGE, re.MULTILINE
+    r"^- \*\*`([a-z0-9_.]+)`\*\*\s+\(`(\w+)`\): .*(?:\n  .*)*?\n  Value: (.*)\. Default: (.*)\.$", PAGE, re.MULTILINE
 )
 
 

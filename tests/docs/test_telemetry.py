@@ -14,9 +14,13 @@ from msgspec.structs import replace
 from tests.support.check_requests import DECISION_ID, allow, attributes, deny
 from tests.support.facts import FACTS
 from tests.support.spans import RESOURCE, MemoryExporter
+from zta_authz.administrator.metrics import AdministratorMetrics
+from zta_authz.administrator.signals.intake import Result
+from zta_authz.administrator.signals.service import SourceState
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import RequestAttributes
+from zta_authz.model.signal_documents import Delivery
 from zta_authz.model.stages import Stages
 from zta_authz.ports import CheckEvent
 from zta_authz.telemetry import names
@@ -88,6 +92,16 @@ def full() -> Metrics:
     return metrics
 
 
+def administrator() -> AdministratorMetrics:
+    """The metrics of an administrator that exports every metric."""
+    metrics = AdministratorMetrics()
+    metrics.keys = lambda: ["grant/1"]
+    metrics.signals.received("default/idp", "session-revoked", Result.ACCEPTED, 1.0)
+    state = SourceState("default/idp", Delivery.POLL, "s", 1.0, 1.0, "")
+    metrics.signals.states = lambda: [state]
+    return metrics
+
+
 def test_each_metric_is_documented_with_its_type_and_labels_and_no_other() -> None:
     suffix = {"counter": "_total", "info": "_info"}
     families = {
@@ -95,7 +109,8 @@ def test_each_metric_is_documented_with_its_type_and_labels_and_no_other() -> No
             "gauge" if family.type == "info" else family.type,
             tuple(sorted({label for sample in family.samples for label in sample.labels} - {"le"})),
         )
-        for family in full().registry.collect()
+        for registry in (full().registry, administrator().registry)
+        for family in registry.collect()
     }
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     items = re.findall(r"(?m)^- \*\*`(\w+)`\*\* \((\w+)[^;)]*(?:;([^)]*))?\):", text)

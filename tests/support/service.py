@@ -37,11 +37,11 @@ def run_cli(*arguments: str, variables: Mapping[str, str] | None = None) -> subp
 
 
 class RunningService:
-    """A `zta-authz serve --config FILE` process, as a context manager that stops it."""
+    """A `zta-authz COMMAND --config FILE` process, as a context manager that stops it."""
 
-    def __init__(self, config: Path, **variables: str) -> None:
+    def __init__(self, config: Path, *, command: str = "serve", **variables: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zta_authz", "serve", "--config", str(config)],
+            [sys.executable, "-m", "zta_authz", command, "--config", str(config)],
             env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -53,13 +53,14 @@ class FollowService:
         self.followers += 1
         _LOG.info("a follower connected", extra={"node": node, "caller": caller, "followers": self.followers})
         try:
-            async for update in self._updates(request.epoch, request.revision):
+            async for update in self.updates(request.epoch, request.revision):
                 yield update
         finally:
             self.followers -= 1
             _LOG.info("a follower left", extra={"node": node, "caller": caller, "followers": self.followers})
 
-    async def _updates(self, epoch: str, revision: int) -> AsyncIterator[bytes]:
+    async def updates(self, epoch: str, revision: int) -> AsyncIterator[bytes]:
+        """Yield what changes after `revision`, as `follow` does."""
         view = self._view
         while True:
             delta = view.since(epoch, revision)

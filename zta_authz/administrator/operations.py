@@ -169,7 +169,7 @@ async def _page(
     after: str,
     limit: int,
 ) -> Page[_Item]:
-    """Read pages until `limit` items in `state` are found."""
+    """Read pages until `limit` items in `state` are read."""
     if after:
         _id(after)
     limit = max(1, min(limit, MAX_PAGE))

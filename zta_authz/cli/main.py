@@ -28,6 +28,7 @@ EXIT_UNREAD: Final = 1
 _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _COMMANDS: Final = {
     "serve": "zta_authz.cli.serve",
+    "administer": "zta_authz.cli.administer",
     "status": "zta_authz.cli.status",
     "check": "zta_authz.cli.check",
     "explain": "zta_authz.cli.explain",

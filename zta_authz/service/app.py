@@ -22,11 +22,6 @@ from zta_authz.errors import Fault, FaultsError, SettingsErrors
 from zta_authz.ext_authz.request import CheckRequestParser
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.ext_authz.servicer import CheckServicer
-from zta_authz.keys.addresses import AddressRules
-from zta_authz.keys.http_client import HttpClient
-from zta_authz.keys.jwks import JwksLoader
-from zta_authz.keys.refresh_schedule import Timing
-from zta_authz.keys.refresher import JwksRefresher
 from zta_authz.model.facts import FactSlot
 from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.pacing import freeze_gc
@@ -38,7 +33,7 @@ from zta_authz.servers.listeners import Endpoint
 from zta_authz.servers.methods import AUTHORIZATION_SERVICE
 from zta_authz.service.fact_data import FactData
 from zta_authz.service.following import Following
-from zta_authz.service.loading import load
+from zta_authz.service.loading import build_jwks, load
 from zta_authz.service.observability import MetricsSources, audit_status, new_origin, open_observability, open_push
 from zta_authz.service.preflight import other_faults
 from zta_authz.service.readiness import Outlook, ReadinessWatch
@@ -50,7 +45,6 @@ from zta_authz.signals import ignore_signals, reload_requested
 from zta_authz.telemetry.service_log import configure_logging
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.admin.http_listener import Page
@@ -152,12 +146,14 @@ class Service:
         self._snapshots = SnapshotHolder()
         self.state = ServiceState(self._snapshots, clock, self._keys_in_force, self._obstacles, self._blanket_denials)
         self._health_updates: set[asyncio.Task[None]] = set()
-        snapshot, authorities, self._trust, self._tls = load(settings, self._readiness_changed, self._key_fetched)
+        snapshot, authorities, self._trust, self._tls = load(
+            settings, settings.options(), self._readiness_changed, self._key_fetched
+        )
         origin = new_origin()
         self._audit, self._observer = open_observability(settings, origin)
         self.state.audit = lambda: audit_status(self._audit, clock())
         metrics = self._observer.metrics
-        self._jwks = self._build_jwks(authorities)
+        self._jwks = build_jwks(settings, authorities, metrics.keys_fetched)
         self._facts = FactSlot()
         self._following = Following(settings, self._facts, self._readiness_changed, clock)
         followed = self._following.obstacles
@@ -172,7 +168,7 @@ class Service:
         if self._push is not None:
             metrics.watch_push(self._push)
         self._shadow = ShadowPolicies(metrics.policies) if settings.shadow_policies else None
-        self._reloading = Reloading(settings, self._policy_sets())
+        self._reloading = Reloading(settings, settings.options(), self._policy_sets())
         if replays is not None:
             snapshot.verifier.share_replays(replays)
         self._following.use_in(snapshot.verifier)
@@ -243,24 +239,6 @@ class Service:
     def _show_faults(self, faults: Sequence[Fault]) -> None:
         self.state.load_errors = tuple(faults)
         self._observer.metrics.policies.faults("policies", len(faults))
-
-    def _build_jwks(self, authorities: ssl.SSLContext | None) -> JwksRefresher:
-        """Build what fetches issuers' keys. `authorities` verify their servers; None: those of the system."""
-        jwks = self._settings.jwks
-        client = HttpClient(
-            AddressRules(jwks.allow_private_addresses, frozenset(jwks.private_hosts)),
-            allow_http=jwks.allow_http,
-            tls=authorities,
-        )
-        timing = Timing(
-            refresh=jwks.refresh_seconds,
-            min_refresh=jwks.min_refresh_seconds,
-            max_refresh=jwks.max_refresh_seconds,
-            max_stale=jwks.max_stale_seconds,
-            unknown_kid=jwks.unknown_kid_seconds,
-        )
-        loader = JwksLoader(client, strict=self._settings.options().strict)
-        return JwksRefresher(loader, timing, self._observer.metrics.keys_fetched)
 
     def _build_servicer(self) -> CheckServicer:
         authorizer = Authorizer(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import FaultsError
-from zta_authz.keys.http_client import trusted_authorities
+from zta_authz.keys.addresses import AddressRules
+from zta_authz.keys.http_client import HttpClient, trusted_authorities
+from zta_authz.keys.jwks import JwksLoader
+from zta_authz.keys.refresh_schedule import Timing
+from zta_authz.keys.refresher import JwksRefresher
 from zta_authz.keys.trust import TrustRefresher
 from zta_authz.policy_sources.files import load_snapshot
 from zta_authz.policy_sources.reloader import log_warnings_and_notes
@@ -18,12 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.keys.outcomes import FetchOutcome
+    from zta_authz.model.options import Options
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.settings import Settings
 
 
 def load(
-    settings: Settings, on_change: Callable[[], None], on_fetch: Callable[[str, FetchOutcome], None]
+    settings: Settings,
+    options: Options,
+    on_change: Callable[[], None],
+    on_fetch: Callable[[str, FetchOutcome], None],
 ) -> tuple[Snapshot, ssl.SSLContext | None, TrustRefresher, MutualTls | SvidTls | None]:
     """Load policies, authorities for issuers' servers (None: the system's), trust bundles, and our certificate.
 
@@ -35,7 +43,7 @@ def load(
     tls: MutualTls | SvidTls | None = None
     authorities: ssl.SSLContext | None = None
     try:
-        snapshot = load_snapshot(settings.policies, settings.options())
+        snapshot = load_snapshot(settings.policies, options)
         log_warnings_and_notes(snapshot)
     except FaultsError as error:
         errors.append(error)
@@ -66,3 +74,23 @@ def load_tls(settings: Settings, trust: TrustRefresher | None) -> MutualTls | Sv
         return None if trust is None else SvidTls(trust.svid, trust.store.slot, allowed, max_connection_age=age)
     files = (section.cert_file or "", section.key_file or "", section.client_ca_file or "")
     return MutualTls(*files, allowed, max_connection_age=age)
+
+
+def build_jwks(
+    settings: Settings, authorities: ssl.SSLContext | None, on_fetch: Callable[[str, FetchOutcome], None]
+) -> JwksRefresher:
+    """Build what fetches issuers' keys. `authorities` verify their servers; None: those of the system."""
+    jwks = settings.jwks
+    client = HttpClient(
+        AddressRules(jwks.allow_private_addresses, frozenset(jwks.private_hosts)),
+        allow_http=jwks.allow_http,
+        tls=authorities,
+    )
+    timing = Timing(
+        refresh=jwks.refresh_seconds,
+        min_refresh=jwks.min_refresh_seconds,
+        max_refresh=jwks.max_refresh_seconds,
+        max_stale=jwks.max_stale_seconds,
+        unknown_kid=jwks.unknown_kid_seconds,
+    )
+    return JwksRefresher(JwksLoader(client, strict=settings.options().strict), timing, on_fetch)

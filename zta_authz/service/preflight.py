@@ -30,7 +30,7 @@ def all_faults(settings: Settings) -> list[Fault]:
     """Return everything that would prevent a service with these settings from starting."""
     faults: list[Fault] = []
     with collect_faults(faults):
-        snapshot = load(settings, lambda: None, lambda _host, _outcome: None)[0]
+        snapshot = load(settings, settings.options(), lambda: None, lambda _host, _outcome: None)[0]
         directory = settings.facts.directory or ""
         DeviceRefresher(directory, FactSlot(), lambda _: None).load(snapshot.models.inventories)
     return faults + other_faults(settings, shared_ports=False)

@@ -15,6 +15,7 @@ from zta_authz.policy_sources.watcher import Watcher, WatchTiming
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from zta_authz.model.options import Options
     from zta_authz.policy_sources.reloader import PolicySet
     from zta_authz.settings import Settings
     from zta_authz.settings.live import LiveSettings
@@ -26,11 +27,11 @@ class Reloading:
     It also loads the shadow policies for the first time, after the start, so that they don't delay it.
     """
 
-    def __init__(self, settings: Settings, sets: Iterable[PolicySet]) -> None:
+    def __init__(self, settings: Settings, options: Options, sets: Iterable[PolicySet]) -> None:
+        """Reload `sets`, compiled with `options`."""
         self._executor = CompileExecutor()
         self._watches = settings.reload.enabled
         self._timing = WatchTiming(settings.reload.poll_seconds, settings.reload.debounce_seconds)
-        options = settings.options()
         shadow = replace(options, root_documents=DocumentScope())  # shadow policies verify no credentials
         self._reloaders = [
             PolicyReloader(policies, shadow if policies.name == SHADOW_SET else options, self._timing, self._executor)

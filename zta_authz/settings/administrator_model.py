@@ -4,14 +4,58 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from zta_authz.settings.audit_model import CheckpointSettings
 from zta_authz.settings.field_types import Address
-from zta_authz.settings.values import Section
+from zta_authz.settings.signals_model import SignalsSettings
+from zta_authz.settings.values import Section, Text, distinct
+
+_MIB = 1024 * 1024
+
+
+class StoreSettings(Section):
+    """Where the administrator keeps its state. Several administrators share one Valkey or Redis.
+
+    `url` is `sqlite:///PATH`, `valkey://HOST:PORT`, `valkeys://HOST:PORT` (TLS) or `unix:///PATH`. It has no
+    credentials: they are in `password_file`, or in `ZTA_STORE_USERNAME` and `ZTA_STORE_PASSWORD`.
+    """
+
+    url: Text = "sqlite:////var/lib/zta-authz/administrator.sqlite"
+    password_file: Text | None = None
+    ca_file: Text | None = None
+    cert_file: Text | None = None
+    key_file: Text | None = None
+
+
+class AccessLogSettings(Section):
+    """The access log: every change of access, hash-chained. It is rotated at `max_bytes`."""
+
+    path: Text = "/var/lib/zta-authz/access.jsonl"
+    max_bytes: Annotated[int, Field(ge=4096, le=1024 * 1024 * _MIB)] = 100 * _MIB
+    max_files: Annotated[int, Field(ge=1, le=10_000)] = 100
+    checkpoint: CheckpointSettings | None = None
+
+
+class ViewsSettings(Section):
+    """Where decision points follow the administrator."""
+
+    listen: Annotated[tuple[Address, ...], Field(max_length=16), AfterValidator(distinct)] = (
+        "unix:/run/zta-authz/views.sock",
+    )
 
 
 class AdministratorSettings(Section):
-    """The administrator that `zta-authz serve` follows; grants count for `max_age_seconds` after the last contact."""
+    """The administrator that `zta-authz serve` follows, and how `zta-authz administer` runs.
+
+    Grants count for `max_age_seconds` after a decision point last heard from the administrator. With `embedded`,
+    `zta-authz serve` starts an administrator beside itself, with the same settings file.
+    """
 
     follow: Address | None = None
     max_age_seconds: Annotated[float, Field(ge=30, le=7 * 24 * 3600, allow_inf_nan=False)] = 600.0
+    embedded: bool = False
+    store: StoreSettings = StoreSettings()
+    access_log: AccessLogSettings = AccessLogSettings()
+    views: ViewsSettings = ViewsSettings()
+    signals: SignalsSettings = SignalsSettings()

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from zta_authz.audit.outputs import Output
-    from zta_authz.settings.audit_model import AuditSettings
+    from zta_authz.settings.audit_model import AuditSettings, CheckpointSettings
     from zta_authz.settings.model import Settings
 
 _STDOUT = 1
 _MAX_KEY_BYTES = 64 * 1024
+_CHECKPOINT = "audit.checkpoint"
 _MILLISECONDS = 1e3
 
 
@@ -94,7 +95,7 @@ def audit_faults(audit: AuditSettings) -> list[Fault]:
     checkpoint = audit.checkpoint
     if checkpoint is not None:
         with collect_faults(faults):
-            _signing_key(checkpoint.key_file)
+            _signing_key(checkpoint.key_file, _CHECKPOINT)
     signed = None if checkpoint is None else checkpoint.path
     for path, setting in ((audit.path, "audit.path"), (signed, "audit.checkpoint.path")):
         reason = "" if path is None else _unwritable(path)
@@ -146,7 +147,7 @@ def _masker(audit: AuditSettings) -> Masker:
 
 
 def _files(audit: AuditSettings, path: str) -> SegmentedLog:
-    checkpoints = _checkpoints(audit)
+    checkpoints = open_checkpoints(audit.checkpoint, _CHECKPOINT)
     try:
         return SegmentedLog(
             path,
@@ -159,22 +160,22 @@ def _files(audit: AuditSettings, path: str) -> SegmentedLog:
         raise SettingsErrors([_file_fault(path, error.strerror, "audit.path")]) from error
 
 
-def _checkpoints(audit: AuditSettings) -> CheckpointWriter | None:
-    if audit.checkpoint is None:
+def open_checkpoints(checkpoint: CheckpointSettings | None, setting: str) -> CheckpointWriter | None:
+    """Open the checkpoints of a log whose section is called `setting`. Raises `SettingsErrors`."""
+    if checkpoint is None:
         return None
-    key = _signing_key(audit.checkpoint.key_file)
-    path = audit.checkpoint.path
-    hint = "correct `audit.checkpoint.path`, or use a new file"
+    key = _signing_key(checkpoint.key_file, setting)
+    path = checkpoint.path
     try:
-        return CheckpointWriter(path, key, audit.checkpoint.interval_seconds)
+        return CheckpointWriter(path, key, checkpoint.interval_seconds)
     except OSError as error:
-        raise SettingsErrors([_file_fault(path, error.strerror, "audit.checkpoint.path")]) from error
+        raise SettingsErrors([_file_fault(path, error.strerror, f"{setting}.path")]) from error
     except ValueError as error:
-        raise SettingsErrors([Fault(path, 0, 0, str(error), hint)]) from error
+        raise SettingsErrors([Fault(path, 0, 0, str(error), f"correct `{setting}.path`, or use a new file")]) from error
 
 
-def _signing_key(source: str) -> Ed25519PrivateKey:
-    pem = _read_key(source, "audit.checkpoint.key_file")
+def _signing_key(source: str, setting: str) -> Ed25519PrivateKey:
+    pem = _read_key(source, f"{setting}.key_file")
     try:
         return load_signing_key(pem)
     except ValueError as error:

@@ -53,6 +53,6 @@ class SignalsSettings(Section):
     key_file: Text | None = None
     sources: Annotated[
         dict[Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")], SignalSourceSettings],
-        Field(default_factory=dict, max_length=MAX_SOURCES),
+        Field(max_length=MAX_SOURCES),
         AfterValidator(_complete),
-    ]
+    ] = Field(default_factory=dict)

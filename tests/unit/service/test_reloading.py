@@ -18,7 +18,7 @@ async def test_settings_that_changed_between_loading_and_watching_are_applied(tm
     config.write_text("log: {level: debug}\n")
     before, after = Settings(), Settings.model_validate({"log": {"level": "debug"}})
     taken: list[str] = []
-    reloading = Reloading(before, [])
+    reloading = Reloading(before, before.options(), [])
     reloading.start(LiveSettings(before, lambda: after, lambda settings: taken.append(settings.log.level)), str(config))
     try:
         async with asyncio.timeout(5):

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support.audit_logs import KEY_PEM
 from tests.support.pki import pem, private_key, root
+from zta_authz.administrator.app import Administrator
 from zta_authz.errors import SettingsErrors
 from zta_authz.service.app import Service, start_log
 from zta_authz.settings import audit, consistency, load_settings, otlp, trust
@@ -173,7 +174,12 @@ gateways: [{{spiffe_id: unix, namespaces: [a]}}]
 health: {{listen: "127.0.0.1:0"}}
 admin: {{listen: "127.0.0.1:0", allowed_spiffe_ids: ["{1}"]}}
 jwks: {{ca_file: "{0}/ca.pem"}}
-administrator: {{follow: "unix:{0}/administrator.sock"}}
+administrator:
+  follow: "unix:{0}/administrator.sock"
+  store: {{url: "sqlite:///{0}/store.sqlite"}}
+  access_log: {{path: "{0}/access.jsonl", checkpoint: {{path: "{0}/c2", key_file: "{0}/ed.pem"}}}}
+  views: {{listen: ["unix:{0}/administrator.sock"]}}
+  signals: {{listen: "127.0.0.1:0", cert_file: "{0}/cert.pem", key_file: "{0}/key.pem", sources: {{a/b: {{}}}}}}
 networks: {{reputation: [{{file: "{0}/bad.txt"}}]}}
 bundles: [{{trust_domain: a.example, url: "https://127.0.0.1:9/", ca_file: "{0}/ca.pem"}}]
 tracing: {{otlp_endpoint: "http://127.0.0.1:9"}}
@@ -185,6 +191,7 @@ drain_seconds: 0
 READ_ELSEWHERE = {
     "Settings.max_concurrent_checks": "only `server: grpcio` has a queue to bound",
     "Settings.insecure": "it permits what the rules above would refuse",
+    "AdministratorSettings.embedded": "`serve` reads it before it builds anything",
     "Settings.workers": "`serve` reads it before it builds anything",
 }
 
@@ -240,6 +247,9 @@ async def test_every_setting_is_read_by_the_code_that_it_configures(
     await service.start()
     service.apply_settings(settings)
     await service.stop()
+    administrator = Administrator(settings)
+    await administrator.start()
+    await administrator.stop()
     trust_sources(another)
     open_audit(another.audit).close()
     known = {f"{kind.__name__}.{name}" for kind in _sections(Section) for name in kind.model_fields}

@@ -1,0 +1,76 @@
+"""`zta-authz administer` as a process: it publishes, logs, stops, and says what prevents its start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from tests.integration.test_following import POLICIES, reason, wait_for
+from tests.support.check_requests import FRONTEND
+from tests.support.service import RunningService, run_cli
+from tests.support.stores import SqlitePlace
+from zta_authz.administrator.store.port import Change
+from zta_authz.administrator.view_items import RevocationItem, encode_item
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def settings(directory: Path, store: str) -> Path:
+    """One settings file for a decision point and its administrator."""
+    (directory / "policies").mkdir(exist_ok=True)
+    (directory / "policies" / "hats.yaml").write_text(POLICIES)
+    config = directory / "settings.yaml"
+    config.write_text(
+        f'listen: ["unix:{directory}/authz.sock"]\n'
+        f"policies: [{directory}/policies]\n"
+        "peer: {trust_proxy: true, verify_certificate: never}\n"
+        'health: {listen: "127.0.0.1:0"}\n'
+        "audit: {sink: none}\n"
+        "administrator:\n"
+        f'  follow: "unix:{directory}/views.sock"\n'
+        f'  store: {{url: "{store}"}}\n'
+        f"  access_log: {{path: {directory}/access.jsonl}}\n"
+        f'  views: {{listen: ["unix:{directory}/views.sock"]}}\n'
+    )
+    return config
+
+
+async def test_a_decision_point_follows_the_process_and_outlives_it(tmp_path: Path) -> None:
+    config = settings(tmp_path, f"sqlite:///{tmp_path}/store.sqlite")
+    socket = tmp_path / "authz.sock"
+    with RunningService(config) as service:
+        with RunningService(config, command="administer") as administrator:
+            ready = await asyncio.to_thread(administrator.wait_for, "administering")
+            assert ready["views"] == [f"unix:{tmp_path}/views.sock"]
+            await asyncio.to_thread(service.wait_for, "ready again")
+            assert await reason(socket) == "grant_required"
+            store = await SqlitePlace(tmp_path).open()  # another replica on the same host
+            await store.epoch()
+            item = RevocationItem("r1", "spiffe id", FRONTEND)
+            await store.commit(Change(put={item.key: encode_item(item)}))
+            assert await wait_for(socket, "peer_revoked") < 1.0
+            await store.close()
+            administrator.process.terminate()
+            assert await asyncio.to_thread(administrator.process.wait, 20) == 0
+        assert await reason(socket) == "peer_revoked"
+    lines = (tmp_path / "access.jsonl").read_text().splitlines()
+    assert "store.opened" in [json.loads(line).get("kind") for line in lines]
+
+
+def test_a_store_that_cannot_be_opened_is_a_fault(tmp_path: Path) -> None:
+    config = settings(tmp_path, "sqlite:////nonexistent/store.sqlite")
+    ended = run_cli("administer", "--config", str(config))
+    assert ended.returncode == 2
+    assert "the store can't be opened" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_access_log_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
+    config = settings(tmp_path, f"sqlite:///{tmp_path}/store.sqlite")
+    config.write_text(config.read_text().replace(f"{tmp_path}/access.jsonl", "/nonexistent/access.jsonl"))
+    ended = run_cli("administer", "--config", str(config))
+    assert ended.returncode == 2
+    assert "/nonexistent/access.jsonl" in ended.stderr
+    assert "Traceback" not in ended.stderr

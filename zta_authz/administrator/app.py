@@ -1,0 +1,274 @@
+"""Composition root of the administrator: builds all parts from the settings, starts them, and stops them in order.
+
+settings -> policies and keys -> store -> access log -> view -> operations, signals, steps that are due -> listeners
+SIGTERM  -> no new calls -> signals and steps end -> the access log is complete -> exit
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from zta_authz import __version__
+from zta_authz._proto.administrator_pb2 import ViewUpdate
+from zta_authz.access.lifecycle import OperationRefused, Refusal
+from zta_authz.admin.health import HealthServer
+from zta_authz.admin.state import Phase, ServiceState
+from zta_authz.administrator.due_steps import DueSteps
+from zta_authz.administrator.event_log import EventLog
+from zta_authz.administrator.follow_service import FOLLOW, SERVICE, FollowService
+from zta_authz.administrator.grants import Grants
+from zta_authz.administrator.metrics import AdministratorMetrics
+from zta_authz.administrator.operations import Operations
+from zta_authz.administrator.operator_authorization import OperatorAuthorization
+from zta_authz.administrator.policies import OperatorPolicies
+from zta_authz.administrator.revocations import Revocations
+from zta_authz.administrator.signals.setup import build_signals
+from zta_authz.administrator.store.open import StoreFiles, open_store, parse_address
+from zta_authz.administrator.store.port import StoreError
+from zta_authz.administrator.view import PublishedView
+from zta_authz.authn.revocation import DynamicRevocations
+from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.following.views import FollowedViews
+from zta_authz.model.facts import FactSlot
+from zta_authz.servers.grpcio.server import GrpcServer
+from zta_authz.servers.listeners import Endpoint
+from zta_authz.service.observability import new_origin
+from zta_authz.settings.audit import open_audit, open_checkpoints
+from zta_authz.signals import ignore_signals
+from zta_authz.telemetry.service_log import configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from zta_authz.administrator.signals.receiver import PushReceiver
+    from zta_authz.administrator.signals.service import SignalService
+    from zta_authz.administrator.store.port import Committed, Store
+    from zta_authz.settings import Settings
+
+SETTLE_SECONDS: Final = 5.0
+"""How long an operation waits until its record is on the disk."""
+_LOG = logging.getLogger(__name__)
+
+
+def administer(settings: Settings) -> None:
+    """Run the administrator until SIGTERM or SIGINT. Raises `FaultsError` with what prevents the start."""
+    configure_logging(settings.log.level, for_people=settings.log.format == "text")
+    try:
+        uvloop.run(_administer(settings))
+    finally:
+        ignore_signals()
+
+
+async def _administer(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    administrator = Administrator(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, administrator.reload)
+    try:
+        await administrator.start()
+        await stopping.wait()
+    finally:
+        await administrator.stop()
+
+
+class Administrator:
+    """The whole process. Call `start` once, then `stop`, even if `start` failed."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load the policies and open the decision log. Raises `FaultsError`."""
+        self._settings = settings
+        self._section = settings.administrator
+        self._revocations = DynamicRevocations()
+        self._policies = OperatorPolicies(settings, self._revocations, self._documents_changed)
+        self._audit = open_audit(settings.audit, new_origin())
+        self._metrics = AdministratorMetrics()
+        self.state = ServiceState(self._policies.snapshots, time.time, needs=self._obstacles)
+        self._store_failure = ""
+        self._store: Store | None = None
+        self._log: EventLog | None = None
+        self._view: PublishedView | None = None
+        self._signals: SignalService | None = None
+        self._push: PushReceiver | None = None
+        self._server: GrpcServer | None = None
+        self._health = self._build_health()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start everything, then listen. Raises `FaultsError`."""
+        await self._policies.start()
+        store = self._store = await self._open_store()
+        log = self._log = await self._open_log(store)
+        self._run(log.run(), "access log")
+        view = self._view = PublishedView(store, self._on_store_failure)
+        try:
+            await view.start()
+        except StoreError as error:
+            raise self._store_fault(str(error)) from error
+        follow = FollowService(view)
+        self._watch(log, view, follow)
+        self._run(self._follow_own_view(follow), "own view")
+        self._run(DueSteps(store).run(), "steps that are due")
+        authorization = OperatorAuthorization(self._policies.snapshots, self._audit, time.time)
+        grants = Grants(store, self._policies.entitlements, self._settle)
+        Operations(authorization, grants, Revocations(store, self._settle))
+        await self._start_signals(store)
+        await self._listen(follow)
+        self.state.phase = Phase.SERVING
+        self.state.loaded_at = self.state.now
+        self._log_start()
+
+    def reload(self) -> None:
+        """Read the policies again soon."""
+        self._policies.reload()
+
+    async def stop(self) -> None:
+        """Stop in order. What was answered is in the store and in the access log already."""
+        self.state.phase = Phase.DRAINING
+        if self._server is not None:
+            await self._server.stop(1.0)
+        if self._push is not None:
+            await self._push.stop()
+        if self._signals is not None:
+            await self._signals.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._view is not None:
+            await self._view.close()
+        if self._log is not None:
+            await self._log.close()
+        if self._store is not None:
+            await self._store.close()
+        await self._policies.close()
+        await asyncio.to_thread(self._audit.close, self._settings.drain_seconds)
+        if self._health is not None:
+            await self._health.stop()
+        _LOG.info("stopped")
+
+    async def _open_store(self) -> Store:
+        section = self._section.store
+        address = parse_address(section.url, "administrator.store.url")
+        files = StoreFiles(
+            section.password_file or "", section.ca_file or "", section.cert_file or "", section.key_file or ""
+        )
+        try:
+            return await open_store(address, files=files)
+        except StoreError as error:
+            raise self._store_fault(str(error)) from error
+
+    def _store_fault(self, reason: str) -> SettingsErrors:
+        fault = Fault("administrator.store.url", 0, 0, f"the store can't be opened: {reason}", "correct the URL")
+        return SettingsErrors([fault])
+
+    async def _open_log(self, store: Store) -> EventLog:
+        section = self._section.access_log
+        checkpoints = open_checkpoints(section.checkpoint, "administrator.access_log.checkpoint")
+        try:
+            return await EventLog.open(
+                store,
+                section.path,
+                max_bytes=section.max_bytes,
+                max_files=section.max_files,
+                checkpoints=checkpoints,
+            )
+        except OSError as error:
+            hint = "correct `administrator.access_log.path`, or let this service's user write there"
+            message = f"the access log can't be written: {error.strerror}"
+            raise SettingsErrors([Fault(section.path, 0, 0, message, hint)]) from error
+
+    def _watch(self, log: EventLog, view: PublishedView, follow: FollowService) -> None:
+        metrics = self._metrics
+        metrics.followers = lambda: follow.followers
+        metrics.revision = lambda: view.revision
+        metrics.keys = lambda: list(view.items)
+        metrics.failures = lambda: {"store": self._store_failure, "access_log": log.failing}
+
+    async def _follow_own_view(self, follow: FollowService) -> None:
+        """Apply the view to this process too: a revoked token or person must not approve anything either."""
+        views = FollowedViews(FactSlot(), self._revocations, self._section.max_age_seconds)
+        async for update in follow.updates("", 0):
+            views.apply(ViewUpdate.FromString(update), time.time())
+
+    async def _start_signals(self, store: Store) -> None:
+        self._signals, self._push = build_signals(
+            self._section.signals,
+            self._settings.jwks,
+            store,
+            observer=self._metrics.signals,
+            digest=lambda: self._policies.current.digest,
+            settle=self._settle,
+            holder=secrets.token_hex(8),
+        )
+        self._metrics.signals.states = self._signals.states
+        if self._push is not None:
+            await self._push.start()
+        await self._signals.start(self._policies.current.signal_sources)
+
+    async def _listen(self, follow: FollowService) -> None:
+        endpoints = [Endpoint.parse(text) for text in self._section.views.listen]
+        access = self._settings.socket_access()
+        self._server = GrpcServer({}, endpoints, access, streams={SERVICE: {FOLLOW: follow.follow}})
+        await self._server.start()
+        if self._health is not None:
+            await self._health.start()
+
+    def _build_health(self) -> HealthServer | None:
+        if self._settings.health.listen is None:
+            return None
+        endpoint = Endpoint.parse(self._settings.health.listen)
+        return HealthServer(endpoint.host, endpoint.port, self.state, self._metrics.page)
+
+    async def _settle(self, committed: Committed) -> None:
+        """Wait until a commit is in this administrator's access log. The change itself is made already."""
+        if self._log is None:
+            return
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._log.logged(committed.revision)
+        except TimeoutError:
+            message = "the change is made, but its record is not on the disk yet"
+            raise OperationRefused(Refusal.UNAVAILABLE, message) from None
+
+    def _documents_changed(self) -> None:
+        if self._signals is not None:
+            self._run(self._signals.update(self._policies.current.signal_sources), "changed signal sources")
+
+    def _obstacles(self) -> tuple[str, ...]:
+        failing = "" if self._log is None else self._log.failing
+        obstacles = list(self._policies.obstacles())
+        if self._store_failure:
+            obstacles.append("the store can't be read")
+        if failing:
+            obstacles.append("the access log can't be written")
+        return tuple(obstacles)
+
+    def _on_store_failure(self, reason: str) -> None:
+        if reason and not self._store_failure:
+            _LOG.error("the store can't be read: %s", reason)
+        elif self._store_failure and not reason:
+            _LOG.info("the store can be read again")
+        self._store_failure = reason
+
+    def _run(self, work: Coroutine[None, None, None], name: str) -> None:
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    def _log_start(self) -> None:
+        _LOG.info(
+            "administering",
+            extra={
+                "version": __version__,
+                "views": list(self._section.views.listen),
+                "table_digest": self._policies.current.digest,
+                "obstacles": self.state.obstacles(),
+            },
+        )
