@@ -22,7 +22,7 @@ from zta_authz.servers.listeners import (
     SocketAccess,
     SocketClaim,
     bind_error,
-    listener_error,
+    bound_unix_socket,
     umask_for_bind,
 )
 from zta_authz.sockets import bound_socket, peer_uid
@@ -104,16 +104,14 @@ class HttpListener:
         claim = SocketClaim(self._endpoint, self._access)
         claim.acquire()
         self._claim = claim
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with umask_for_bind():
+            bound = bound_unix_socket(claim.private_path, self._endpoint)
         try:
-            with umask_for_bind():
-                bound.bind(claim.private_path)
             bound.listen(_BACKLOG)
             claim.publish()
-        except OSError as error:
+        except BaseException:
             bound.close()
-            hint = "check that the directory is writable"
-            raise listener_error(self._endpoint, f"cannot listen: {error.strerror}", hint) from error
+            raise
         return bound
 
     async def stop(self) -> None:

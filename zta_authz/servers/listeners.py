@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import grp
+import hashlib
 import ipaddress
 import logging
 import os
@@ -158,6 +159,8 @@ class SocketClaim:
         self._lock = -1
         self._published: tuple[int, int] | None = None
         self.private_path = str(self._path.with_name("." + secrets.token_hex(3)[: _PRIVATE_NAME_BYTES - 1]))
+        self.inner_path = str(self._path.with_name("." + _name_of(self._path)[: _PRIVATE_NAME_BYTES - 1]))
+        """A path for a socket behind this one. It is always the same, so that a crash leaves one file at most."""
 
     def acquire(self) -> None:
         """Take the lock and check that no program listens on the path. Raises `SettingsErrors`, holding nothing."""
@@ -267,8 +270,9 @@ class SocketClaim:
 
     def release(self) -> None:
         """Unlink the socket if it is still ours, and release the path. Can be called again."""
-        with suppress(OSError):
-            os.unlink(self.private_path)
+        for path in (self.private_path, self.inner_path):
+            with suppress(OSError):
+                os.unlink(path)
         if self._published is not None:
             with suppress(OSError):
                 current = os.lstat(self._path)
@@ -280,6 +284,22 @@ class SocketClaim:
                 os.unlink(self._lock_path)
             os.close(self._lock)
             self._lock = -1
+
+
+def bound_unix_socket(path: str, endpoint: Endpoint) -> socket.socket:
+    """Return a socket bound to `path`, for `endpoint`. Use it under `umask_for_bind`. Raises `SettingsErrors`."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+    except OSError as error:
+        bound.close()
+        hint = "check that the directory is writable"
+        raise listener_error(endpoint, f"cannot listen: {error.strerror}", hint) from error
+    return bound
+
+
+def _name_of(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,13 +30,14 @@ from zta_authz.servers.listeners import (
     SocketAccess,
     SocketClaim,
     bind_error,
-    listener_error,
+    bound_unix_socket,
     umask_for_bind,
 )
 from zta_authz.servers.tls import MutualTls
 from zta_authz.sockets import bound_socket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from zta_authz.servers.fast.tls import TlsListener
@@ -136,16 +136,8 @@ class FastServer:
         claim = SocketClaim(endpoint, self._access)
         claim.acquire()
         self._claims.append(claim)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with umask_for_bind():
-                bound.bind(claim.private_path)
-        except OSError as error:
-            bound.close()
-            raise listener_error(
-                endpoint, f"cannot listen: {error.strerror}", "check that the directory is writable"
-            ) from error
-        return bound
+        with umask_for_bind():
+            return bound_unix_socket(claim.private_path, endpoint)
 
     def _tick(self) -> None:
         registry = self._registry

@@ -14,14 +14,25 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # it ships no types
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it ships no types
 
-from zta_authz.errors import SettingsErrors
+from zta_authz.errors import Reason, SettingsErrors
 from zta_authz.servers.grpcio.admitted_peers import AdmittedPeers
 from zta_authz.servers.grpcio.guards import UnknownMethods, guard, guard_stream, health_handlers, reflection_handlers
 from zta_authz.servers.grpcio.overload_guard import OPTIONS as OVERLOAD_OPTIONS
-from zta_authz.servers.listeners import Endpoint, SocketAccess, SocketClaim, listener_error, probe_tcp, umask_for_bind
+from zta_authz.servers.grpcio.peer_users import PeerUsers
+from zta_authz.servers.listeners import (
+    Endpoint,
+    SocketAccess,
+    SocketClaim,
+    bound_unix_socket,
+    listener_error,
+    probe_tcp,
+    umask_for_bind,
+)
 from zta_authz.servers.methods import MAX_CHECK_BYTES, Methods, Unary
 
 if TYPE_CHECKING:
+    import socket
+
     from zta_authz.errors import Fault
     from zta_authz.servers.health import Health
     from zta_authz.servers.svid_tls import SvidTls
@@ -86,8 +97,14 @@ class GrpcServer:
         with_reflection: bool = False,
         shared_ports: bool = False,
         streams: Streams = MappingProxyType({}),
+        name_user: Callable[[int], str] | None = None,
+        options: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """With `shared_ports`, other processes may share the TCP ports; the kernel distributes connections."""
+        """With `shared_ports`, other processes may share the TCP ports; the kernel distributes connections.
+
+        Methods get what `name_user` returns for the user ID of a caller on a Unix socket; "" without it. `options` are
+        gRPC's, and replace those of this module.
+        """
         self._methods = methods
         self._endpoints = tuple(endpoints)
         self._access = access
@@ -96,7 +113,10 @@ class GrpcServer:
         self._with_reflection = with_reflection
         self._shared_ports = shared_ports
         self._streams = streams
+        self._users = None if name_user is None else PeerUsers(name_user)
+        self._more_options = tuple(options)
         self._claims: list[SocketClaim] = []
+        self._relayed: list[tuple[socket.socket, str]] = []
         self._server: grpc.aio.Server | None = None
         self.addresses: tuple[Endpoint, ...] = ()
         """The addresses it listens on, with the ports chosen; empty before the start."""
@@ -104,11 +124,13 @@ class GrpcServer:
     async def start(self) -> None:
         """Bind all addresses, serve, and put the Unix sockets in place. Raises `SettingsErrors` and leaves nothing."""
         options = _SHARED_OPTIONS if self._shared_ports else _OPTIONS
-        server = self._server = grpc.aio.server(options=(*options, *_age_options(self._tls)))
+        server = self._server = grpc.aio.server(options=(*options, *_age_options(self._tls), *self._more_options))
         self._add_handlers(server)
         try:
             self.addresses = self._bind_all(server)
             await server.start()
+            while self._relayed and self._users is not None:
+                await self._users.relay(*self._relayed.pop())
             for claim in self._claims:
                 claim.publish()
         except BaseException:
@@ -118,7 +140,10 @@ class GrpcServer:
     def _add_handlers(self, server: grpc.aio.Server) -> None:
         tls, admitted = self._tls, AdmittedPeers()
         for service, methods in self._methods.items():
-            guarded = (_unguarded(call) if tls is None else guard(call, tls, admitted) for call in methods.values())
+            guarded = (
+                _unguarded(call, self._users) if tls is None else guard(call, tls, admitted)
+                for call in methods.values()
+            )
             handlers: dict[str, Any] = dict(
                 zip(methods, map(grpc.unary_unary_rpc_method_handler, guarded), strict=True)
             )
@@ -126,7 +151,7 @@ class GrpcServer:
         for service, streams in self._streams.items():
             handlers = {
                 name: grpc.unary_stream_rpc_method_handler(
-                    _unguarded_stream(call) if tls is None else guard_stream(call, tls, admitted)
+                    _unguarded_stream(call, self._users) if tls is None else guard_stream(call, tls, admitted)
                 )
                 for name, call in streams.items()
             }
@@ -170,7 +195,9 @@ class GrpcServer:
         claim.acquire()
         self._claims.append(claim)
         with umask_for_bind():
-            server.add_insecure_port(f"unix:{claim.private_path}")
+            if self._users is not None:
+                self._relayed.append((bound_unix_socket(claim.private_path, endpoint), claim.inner_path))
+            server.add_insecure_port(f"unix:{claim.private_path if self._users is None else claim.inner_path}")
         return endpoint
 
     def _bind_tcp(self, server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
@@ -185,9 +212,15 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Accept no new calls, wait up to `grace` seconds for those in flight, and remove our sockets."""
         try:
+            if self._users is not None:
+                self._users.close()
             if self._server is not None:
                 await self._server.stop(grace)
+            if self._users is not None:
+                await self._users.stop()
         finally:
+            for listening, _ in self._relayed:
+                listening.close()
             for claim in self._claims:
                 claim.release()
             self._claims.clear()
@@ -202,20 +235,32 @@ def _age_options(tls: MutualTls | SvidTls | None) -> tuple[tuple[str, int], ...]
     return (("grpc.max_connection_age_ms", age), ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS))
 
 
-def _unguarded(call: AsyncUnary) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    """Return `call` for plain listeners, where callers have no SPIFFE ID."""
+def _unguarded(call: AsyncUnary, users: PeerUsers | None) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """Return `call` for plain listeners, where callers have no SPIFFE ID, but may be known by their users."""
 
     async def unguarded(payload: bytes, context: Any) -> bytes:
-        return await call(payload, context, "")
+        return await call(payload, context, await _user(context, users))
 
     return unguarded
 
 
-def _unguarded_stream(call: Stream) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+def _unguarded_stream(call: Stream, users: PeerUsers | None) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
     """As `_unguarded`, for a method that answers by many messages."""
 
     async def unguarded(payload: bytes, context: Any) -> AsyncIterator[bytes]:
-        async for message in call(payload, context, ""):
+        async for message in call(payload, context, await _user(context, users)):
             yield message
 
     return unguarded
+
+
+async def _user(context: Any, users: PeerUsers | None) -> str:
+    """The caller by its user; "" on TCP. Ends the call on a Unix socket if the user is not known."""
+    peer: str = context.peer()
+    if users is None or not peer.startswith("unix"):
+        return ""
+    caller = users.caller(peer)
+    if caller is None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
+        raise AssertionError  # abort raises
+    return caller
