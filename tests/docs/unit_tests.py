@@ -203,6 +203,7 @@ TESTED_THROUGH = {
     "zta_authz/ports.py": "tests/unit/test_authorizer.py",
     "zta_authz/service/preflight.py": "tests/integration/test_serve.py",
     "zta_authz/service/server_factory.py": "tests/integration/test_serve.py",
+    "zta_authz/service/embedded.py": "tests/integration/test_administer.py",
     "zta_authz/settings/audit_model.py": "tests/unit/settings/test_audit.py",
     "zta_authz/settings/environment.py": "tests/unit/settings/test_load.py",
     "zta_authz/settings/inconsistency.py": "tests/unit/settings/test_consistency.py",

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.integration.test_following import POLICIES, reason, wait_for
 from tests.support.check_requests import FRONTEND
@@ -14,7 +18,9 @@ from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view_items import RevocationItem, encode_item
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
 
 
 def settings(directory: Path, store: str) -> Path:
@@ -74,3 +80,40 @@ def test_an_access_log_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None
     assert ended.returncode == 2
     assert "/nonexistent/access.jsonl" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+async def test_an_embedded_one_is_restarted_and_ends_with_the_service_even_if_that_is_killed(tmp_path: Path) -> None:
+    config = settings(tmp_path, f"sqlite:///{tmp_path}/store.sqlite")
+    text = config.read_text().replace(f'  follow: "unix:{tmp_path}/views.sock"\n', "  embedded: true\n")
+    config.write_text(text)
+    socket = tmp_path / "authz.sock"
+    with RunningService(config) as service:
+        await asyncio.to_thread(service.wait_for, "ready again")
+        assert await reason(socket) == "grant_required"
+        first = child_of(service.process.pid)
+        os.kill(first, signal.SIGKILL)
+        await asyncio.to_thread(service.wait_for, "the embedded administrator ended")
+        second = await until(lambda: child_of(service.process.pid))
+        assert second != first
+        service.process.kill()
+        service.process.wait()
+        await until(lambda: not Path(f"/proc/{second}").exists() or is_zombie(second))
+
+
+def child_of(pid: int) -> int:
+    """The process ID of the only child, 0 without one."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return int(next((child for task in tasks for child in (task / "children").read_text().split()), "0"))
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+async def until(condition: Callable[[], Result], seconds: float = 15.0) -> Result:
+    """Wait until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    return result

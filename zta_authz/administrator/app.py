@@ -11,6 +11,7 @@ import logging
 import secrets
 import signal
 import time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 import uvloop
@@ -52,24 +53,43 @@ if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Committed, Store
     from zta_authz.settings import Settings
 
+_STDIN: Final = 0
 SETTLE_SECONDS: Final = 5.0
 """How long an operation waits until its record is on the disk."""
 _LOG = logging.getLogger(__name__)
 
 
-def administer(settings: Settings) -> None:
-    """Run the administrator until SIGTERM or SIGINT. Raises `FaultsError` with what prevents the start."""
+def administer(settings: Settings, *, embedded: bool = False) -> None:
+    """Run the administrator until SIGTERM or SIGINT. Raises `FaultsError` with what prevents the start.
+
+    With `embedded`, it is beside a service: it also ends when its standard input does.
+    """
     configure_logging(settings.log.level, for_people=settings.log.format == "text")
     try:
-        uvloop.run(_administer(settings))
+        uvloop.run(_administer(embedded_settings(settings) if embedded else settings, embedded=embedded))
     finally:
         ignore_signals()
 
 
-async def _administer(settings: Settings) -> None:
+def embedded_settings(settings: Settings) -> Settings:
+    """The settings of an administrator beside a service with `settings`: the two share no port and no file.
+
+    Decisions on operators go to `administrator-decisions.jsonl` beside the access log.
+    """
+    path = PurePath(settings.administrator.access_log.path).with_name("administrator-decisions.jsonl")
+    audit = settings.audit
+    if audit.sink in ("stdout", "file"):
+        audit = audit.model_copy(update={"sink": "file", "path": str(path), "checkpoint": None})
+    health = settings.health.model_copy(update={"listen": None})
+    return settings.model_copy(update={"audit": audit, "health": health})
+
+
+async def _administer(settings: Settings, *, embedded: bool) -> None:
     stopping = asyncio.Event()
     administrator = Administrator(settings)
     loop = asyncio.get_running_loop()
+    if embedded:
+        loop.add_reader(_STDIN, stopping.set)  # nobody writes to it: it becomes readable at its end
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, administrator.reload)

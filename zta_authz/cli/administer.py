@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,6 +24,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument(
         "--config", metavar="FILE", help="settings file in YAML (default: built-in defaults and environment)"
     )
+    command.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)  # how `serve` starts it
     command.set_defaults(run=run)
 
 
@@ -39,5 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = load_settings(arguments.config, os.environ)
     log_python_warnings_and_exceptions()
-    administer(settings)
+    administer(settings, embedded=arguments.embedded)
     return 0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from zta_authz.settings import Settings
 
 
@@ -52,9 +55,19 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     settings = read()
     log_python_warnings_and_exceptions()
-    if settings.workers > 1:
-        from zta_authz.service.workers.supervisor import supervise
+    with _beside(settings, arguments.config):
+        if settings.workers > 1:
+            from zta_authz.service.workers.supervisor import supervise
 
-        return supervise(settings, arguments.config)
-    serve(settings, arguments.config, read)
+            return supervise(settings, arguments.config)
+        serve(settings, arguments.config, read)
     return 0
+
+
+def _beside(settings: Settings, config: str | None) -> AbstractContextManager[object]:
+    """The administrator that runs beside the service, if the settings have one."""
+    if not settings.administrator.embedded:
+        return nullcontext()
+    from zta_authz.service.embedded import EmbeddedAdministrator
+
+    return EmbeddedAdministrator(config)

@@ -28,7 +28,7 @@ class Following:
 
     def __init__(self, settings: Settings, facts: FactSlot, on_change: Callable[[], None], clock: Clock) -> None:
         """Publish the view's grants in `facts`. `on_change` is called when readiness may have changed."""
-        self._address = settings.administrator.follow
+        self._address = settings.administrator.followed
         self._max_age = settings.administrator.max_age_seconds
         self._on_change = on_change
         self._clock = clock

@@ -59,3 +59,8 @@ class AdministratorSettings(Section):
     access_log: AccessLogSettings = AccessLogSettings()
     views: ViewsSettings = ViewsSettings()
     signals: SignalsSettings = SignalsSettings()
+
+    @property
+    def followed(self) -> str | None:
+        """The address that a decision point follows, None for none."""
+        return self.follow or (self.views.listen[0] if self.embedded and self.views.listen else None)
