@@ -130,6 +130,7 @@ def decide(
     if opener is no_facts or (inputs.read_facts is None and not (opener.assesses and decision.allowed)):
         return decision
     facts = inputs.facts.collected(allowed=decision.allowed)
+    inputs.read_facts = None  # they refer to `inputs`: without the cycle, both are released at once
     return decision if facts is None else structs.replace(decision, facts=facts)
 
 

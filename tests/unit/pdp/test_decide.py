@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from typing import Any
@@ -27,9 +28,12 @@ from zta_authz.model.identity import ANONYMOUS, RefusedCaller
 from zta_authz.model.options import Options, Workload
 from zta_authz.model.request import NO_EVIDENCE, Evidence
 from zta_authz.pdp.decide import Caller, decide, evaluate
+from zta_authz.policy.rules.fact_reader import FactReader
+from zta_authz.policy.rules.inputs import Inputs
 
 both = pytest.mark.parametrize("options", [STRICT, ISTIO], ids=["strict", "istio"])
 ALL: dict[str, Any] = {}
+NOW = 1_800_000_000.0
 POST = operation(methods=["POST"])
 GET = operation(methods=["GET"])
 
@@ -217,3 +221,17 @@ def test_a_denial_names_the_revocation_that_it_rests_on(revocation: str) -> None
         denial = decide(snapshot(POLICY), request(), caller, 0.0)
         assert denial.reason is Reason.TOKEN_REVOKED
         assert denial.access == (AccessBasis(revocation=revocation) if revocation else None)
+
+
+def test_what_was_read_of_a_caller_is_released_with_the_request() -> None:
+    model = "apiVersion: zta.dev/v1\nkind: TrustModel\nmetadata: {name: m, namespace: default}\nspec: {}\n"
+    compiled = snapshot(model, json.dumps(policy("a", ALL)))
+    gc.collect()
+    gc.disable()
+    try:
+        decision = decide(compiled, request(), Caller(identity(), None), NOW)
+        kept = [found for found in gc.get_objects() if isinstance(found, (FactReader, Inputs))]
+    finally:
+        gc.enable()
+    assert decision.facts is not None
+    assert not kept
