@@ -18,9 +18,12 @@ from zta_authz.policy.lint.implication import members_of
 from zta_authz.policy.rules.clauses import RequestPrincipalClause, TextClause
 from zta_authz.policy.rules.dimensions import API_CLIENT, API_SCOPES, PEER, ClaimDimension, MetadataDimension
 from zta_authz.policy.rules.extra_clauses import ConditionClause
+from zta_authz.policy.rules.fact_clauses import FactClause, Is
+from zta_authz.policy.rules.fact_values import DeviceField, OsAtLeast, SeenWithin
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require import BoundClause, MaxAgeClause
 from zta_authz.policy.rules.require_authentication import AuthenticationClause
+from zta_authz.policy.rules.require_grant import GrantClause
 
 if TYPE_CHECKING:
     from zta_authz.policy.cel.logic import Outcomes
@@ -40,8 +43,10 @@ def asks_for_identity(clause: Clause) -> bool:
     """Whether only a caller with some identity satisfies the clause; filter metadata counts as identity."""
     if isinstance(clause, ConditionClause):
         return True not in outcomes(outline(clause.condition.text), _clause_outcomes)
-    if isinstance(clause, (BoundClause, MaxAgeClause, AuthenticationClause)):
+    if isinstance(clause, (BoundClause, MaxAgeClause, AuthenticationClause, GrantClause)):
         return True
+    if isinstance(clause, FactClause) and isinstance(clause.read, (DeviceField, SeenWithin, OsAtLeast)):
+        return clause.comparison == Is(value=True) and not clause.negated  # a device is known by a verified credential
     return reads_identity(clause) and not clause.negated
 
 

@@ -387,6 +387,15 @@ kind: AccessPolicy
 metadata: {name: p}
 spec: {rules: [{condition: '%s'}]}
 """
+ENTITLEMENT = """
+apiVersion: zta.dev/v1
+kind: AccessEntitlement
+metadata: {name: db}
+spec:
+  who: [{source: {requestPrincipals: ["*"]}}]
+  maxDuration: 1h
+  approvers: [{from: [{source: {requestPrincipals: ["*"]}}]}]
+"""
 ASKING = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec: {rules: [%s]}\n"
 
 
@@ -401,6 +410,23 @@ ASKING = "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: p}\nspec:
 )
 def test_a_required_token_or_api_key_counts_as_an_identity(rule: str) -> None:
     assert lint(snapshot(ASKING % rule).table) == []
+
+
+@pytest.mark.parametrize(
+    ("requirement", "named"),
+    [
+        ("{grant: db}", False),
+        ("{device: {managed: true}}", False),
+        ("{device: {seenWithin: 24h}}", False),
+        ('{device: {osAtLeast: {macOS: "26.1"}}}', False),
+        ("{device: {jailbroken: false}}", True),
+        ("{network: {corporate: true}}", True),
+    ],
+)
+def test_a_required_grant_or_good_device_counts_as_an_identity(requirement: str, named: bool) -> None:
+    entitlement = "\n---\n".join((ASKING % f"{{require: {requirement}}}", ENTITLEMENT))
+    findings = lint(snapshot(entitlement).table)
+    assert [finding.kind for finding in findings] == [Kind.UNAUTHENTICATED] * named
 
 
 @pytest.mark.parametrize(
