@@ -96,14 +96,14 @@ def trust_bundle(ca: CertificateAuthority) -> dict[str, object]:
     }
 
 
-def request_authentication(issuer: Issuer) -> dict[str, object]:
-    """Return the RequestAuthentication that accepts tokens of `issuer` for the demo's workload only."""
+def request_authentication(issuer: Issuer, namespace: str, app: str) -> dict[str, object]:
+    """Return the RequestAuthentication that accepts tokens of `issuer` for the workload `app` only."""
     rule = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": json.dumps(issuer.jwks())}
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": "RequestAuthentication",
-        "metadata": {"name": "hatshop-login", "namespace": "default"},
-        "spec": {"selector": {"matchLabels": {"app": "hatshop"}}, "jwtRules": [rule]},
+        "metadata": {"name": f"{app}-login", "namespace": namespace},
+        "spec": {"selector": {"matchLabels": {"app": app}}, "jwtRules": [rule]},
     }
 
 
@@ -121,7 +121,12 @@ def mint(root: Path, ca: CertificateAuthority | None = None) -> Layout:
     issuer = Issuer()
     for name, token in demo_tokens(issuer).items():
         write_private(layout.token(name), token.encode())
-    for name, document in (("trust-bundle", trust_bundle(ca)), ("hatshop-login", request_authentication(issuer))):
+    documents = {
+        "trust-bundle": trust_bundle(ca),
+        "hatshop-login": request_authentication(issuer, "default", "hatshop"),
+        "zta-admin-login": request_authentication(issuer, "istio-system", "zta-admin"),
+    }
+    for name, document in documents.items():
         write_private(layout.policies / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False).encode())
     facts.write(layout.facts, spiffe_id)
     for source in sorted(POLICIES.glob("*.yaml")):

@@ -66,4 +66,6 @@ def demo_tokens(issuer: Issuer) -> dict[str, str]:
         "unsigned": unsigned_token(issuer.key_id),
         "old-login": issuer.token(**_STAFF, auth_time=now - 3600),
         "fresh-login": issuer.token(**_STAFF, auth_time=now),
+        "developer": issuer.token(sub="dana", groups=["developers"]),
+        "manager": issuer.token(sub="maria", groups=["managers"]),
     }

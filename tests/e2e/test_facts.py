@@ -67,7 +67,9 @@ class FactStack(Stack):
         for file in self.layout.policies.glob("*.yaml"):
             if file.name != "trust-bundle.yaml":
                 file.unlink()
-        (self.layout.policies / "login.yaml").write_text(json.dumps(request_authentication(LOGINS)))
+        (self.layout.policies / "login.yaml").write_text(
+            json.dumps(request_authentication(LOGINS, "default", "hatshop"))
+        )
         (self.layout.policies / "facts.yaml").write_text(POLICIES)
         folder = self.layout.facts
         (folder / "devices.jsonl").write_text("\n".join(map(json.dumps, devices())))

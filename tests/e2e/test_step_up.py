@@ -50,7 +50,9 @@ class StepUpStack(Stack):
         for file in self.layout.policies.glob("*.yaml"):
             if file.name != "trust-bundle.yaml":
                 file.unlink()
-        (self.layout.policies / "hatshop-login.yaml").write_text(json.dumps(request_authentication(LOGINS)))
+        (self.layout.policies / "hatshop-login.yaml").write_text(
+            json.dumps(request_authentication(LOGINS, "default", "hatshop"))
+        )
         (self.layout.policies / "step-up.yaml").write_text(POLICIES)
         super().start_authz(cleanup)
 
