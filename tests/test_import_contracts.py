@@ -35,7 +35,7 @@ ROWS = (
     ("settings",),
     ("servers",),
     ("ext_authz", "facts", "following", "keys", "policy_sources", "audit", "telemetry", "admin"),
-    ("authorizer", "grpc_h2", "otlp", "sockets", "signals", "failure_log"),
+    ("authorizer", "grpc_h2", "otlp", "sockets", "memory_keys", "signals", "failure_log"),
     ("ports",),
     ("pdp",),
     ("trust",),
@@ -79,7 +79,7 @@ INPUT_AND_OUTPUT = (
 )  # fmt: skip
 BELOW_NO_CARRIER = ("ports", "pdp", "trust", "security_events", "authn", "policy", "model", "errors", "_proto")
 """What carries bytes must know nothing of authorization, though these stand below it."""
-CARRIERS = ("grpc_h2", "otlp", "sockets", "signals", "failure_log")
+CARRIERS = ("grpc_h2", "otlp", "sockets", "memory_keys", "signals", "failure_log")
 MAY_READ_PROTOBUF = ("ext_authz", "admin", "administrator", "following", "service.warmup")
 
 TYPES: dict[str, type[Contract]] = {

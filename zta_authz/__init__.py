@@ -25,6 +25,7 @@ Reading order, from the data types up to the process (imports point downwards on
     settings/       file and environment -> Settings
     signals         signal handlers until the event loop installs its own
     sockets         listening TCP sockets
+    memory_keys     private keys for TLS that are in no file system
     failure_log     the log of exceptions that the service survives
     service/        the running service: `app` builds and connects everything, `workers` runs several processes
     administrator/  the control plane: its store, and what people and other systems change

@@ -50,7 +50,15 @@ class UnixConnection(Protocol):
         ...
 
 
+def peer_process(connection: UnixConnection) -> tuple[int, int]:
+    """Return the process ID and the user ID of the process that connected. Raises OSError.
+
+    The process ID is 0 for a process of another PID namespace.
+    """
+    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
+
+
 def peer_uid(connection: UnixConnection) -> int:
     """Return the user ID of the process that connected. Raises OSError."""
-    uid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
-    return uid
+    return peer_process(connection)[1]

@@ -44,6 +44,8 @@ TESTED_THROUGH = {
     "zta_authz/settings/field_types.py": "tests/unit/settings/test_load.py",
     "zta_authz/following/client.py": "tests/unit/administrator/test_follow_service.py",
     "zta_authz/following/items.py": "tests/unit/following/test_views.py",
+    "zta_authz/memory_keys.py": "tests/unit/servers/fast/test_svid_tls.py",
+    "zta_authz/settings/following.py": "tests/unit/settings/test_consistency.py",
     "zta_authz/service/following.py": "tests/integration/test_following.py",
     "zta_authz/model/signal_documents.py": "tests/unit/security_events/test_actions.py",
     "zta_authz/model/access.py": "tests/unit/policy/rules/test_require_grant.py",

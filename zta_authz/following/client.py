@@ -12,11 +12,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from zta_authz._proto.administrator_pb2 import FollowRequest, ViewUpdate
+from zta_authz.following.tls import TlsProblem
 from zta_authz.following.views import InvalidView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from zta_authz.following.connection import Connection
     from zta_authz.following.views import FollowedViews
     from zta_authz.ports import Clock
 
@@ -41,14 +43,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Follower:
-    """Keeps `views` up to date from the administrator at `target`, a gRPC target such as `unix:/run/admin.sock`.
+    """Keeps `views` up to date from the administrator, which `connection` leads to.
 
     `on_change` is called when the administrator becomes reachable or unreachable, and when the first view is complete.
     """
 
     def __init__(
         self,
-        target: str,
+        connection: Connection,
         views: FollowedViews,
         node: str,
         on_change: Callable[[], None] = lambda: None,
@@ -57,7 +59,7 @@ class Follower:
         self.connected = False
         self.streams = 0
         """How often a stream was begun."""
-        self._target = target
+        self._connection = connection
         self._views = views
         self._node = node
         self._on_change = on_change
@@ -86,12 +88,18 @@ class Follower:
             except (InvalidView, DecodeError) as error:
                 failure = str(error)
                 self._views.forget_position()
+            except TlsProblem as error:
+                failure = str(error)
             except TimeoutError:
-                failure = f"nothing was received for {SILENCE_SECONDS:g} s"
+                failure = "nothing was received in time"
+            except OSError as error:
+                failure = error.strerror or type(error).__name__
             if self.connected or (self._views.revision, self._views.epoch) != before:
                 failures = 0
             if failures == 0:
-                _LOG.warning("the administrator is not reachable: %s", failure, extra={"administrator": self._target})
+                _LOG.warning(
+                    "the administrator is not reachable: %s", failure, extra={"administrator": self._connection.name}
+                )
             self._set_connected(connected=False)
             longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
             failures = min(failures + 1, 16)
@@ -100,7 +108,7 @@ class Follower:
     async def _follow_once(self) -> None:
         """Open a stream, and apply its updates until it ends."""
         views = self._views
-        async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel:
+        async with self._connection.open() as target, grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
             follow: Any = channel.unary_stream(
                 METHOD, request_serializer=FollowRequest.SerializeToString, response_deserializer=ViewUpdate.FromString
             )
@@ -124,5 +132,5 @@ class Follower:
             return
         self.connected = connected
         if connected:
-            _LOG.info("following the administrator", extra={"administrator": self._target})
+            _LOG.info("following the administrator", extra={"administrator": self._connection.name})
         self._on_change()

@@ -155,7 +155,7 @@ class Service:
         metrics = self._observer.metrics
         self._jwks = build_jwks(settings, authorities, metrics.keys_fetched)
         self._facts = FactSlot()
-        self._following = Following(settings, self._facts, self._readiness_changed, clock)
+        self._following = Following(settings, self._trust, self._facts, self._readiness_changed, clock)
         followed = self._following.obstacles
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)

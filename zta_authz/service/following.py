@@ -7,36 +7,54 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.revocation import DynamicRevocations
+from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.following.connection import TlsTunnel, UnixConnection
+from zta_authz.following.tls import AdministratorTls, AgentIdentity, IdentityFiles, TlsProblem
 from zta_authz.following.views import FollowedViews
+from zta_authz.model.spiffe import SpiffeId
 from zta_authz.servers.listeners import Endpoint
+from zta_authz.settings.following_model import host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.authn.verify import IdentityVerifier
     from zta_authz.following.client import Follower
+    from zta_authz.following.connection import Connection
+    from zta_authz.keys.trust import TrustRefresher
     from zta_authz.model.facts import FactSlot
     from zta_authz.ports import Clock
     from zta_authz.settings import Settings
+    from zta_authz.settings.following_model import FollowTlsSettings
 
 _MAX_NODE: Final = 200
+_SETTING: Final = "administrator.tls"
 _NO_VIEW: Final = "nothing was received from the administrator yet"
 
 
 class Following:
     """The administrator's view in a decision point, and what keeps it up to date. Does nothing if none is followed."""
 
-    def __init__(self, settings: Settings, facts: FactSlot, on_change: Callable[[], None], clock: Clock) -> None:
-        """Publish the view's grants in `facts`. `on_change` is called when readiness may have changed."""
-        self._address = settings.administrator.followed
-        self._max_age = settings.administrator.max_age_seconds
+    def __init__(
+        self,
+        settings: Settings,
+        trust: TrustRefresher,
+        facts: FactSlot,
+        on_change: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        """Publish the view's grants in `facts`. `on_change` is called when readiness may have changed.
+
+        `trust` has our SVID and the trust bundles. Raises `SettingsErrors` for unusable TLS files.
+        """
+        self._connection = open_connection(settings, trust)
         self._on_change = on_change
         self._clock = clock
         self._revocations = DynamicRevocations()
         self._views: FollowedViews | None = None
         self._follower: Follower | None = None
-        if self._address is not None:
-            self._views = FollowedViews(facts, self._revocations, self._max_age)
+        if self._connection is not None:
+            self._views = FollowedViews(facts, self._revocations, settings.administrator.max_age_seconds)
 
     def use_in(self, verifier: IdentityVerifier) -> None:
         """Apply the administrator's revocations in the first verifier. Those that replace it inherit them."""
@@ -49,12 +67,12 @@ class Following:
 
     def start(self) -> None:
         """Begin to follow."""
-        if self._views is None or self._address is None:
+        if self._views is None or self._connection is None:
             return
         from zta_authz.following.client import Follower  # noqa: PLC0415 - imports gRPC, which others don't need
 
         node = f"{socket.gethostname()}/{os.getpid()}"[:_MAX_NODE]
-        self._follower = Follower(_target(self._address), self._views, node, self._on_change, self._clock)
+        self._follower = Follower(self._connection, self._views, node, self._on_change, self._clock)
         self._follower.start()
 
     async def close(self) -> None:
@@ -63,7 +81,27 @@ class Following:
             await self._follower.close()
 
 
-def _target(address: str) -> str:
-    """The name of an address as gRPC writes it."""
-    endpoint = Endpoint.parse(address)
-    return f"unix:{endpoint.path}" if endpoint.is_unix else f"{endpoint}"
+def open_connection(settings: Settings, trust: TrustRefresher) -> Connection | None:
+    """Return the way to the administrator, None if none is followed. Raises `SettingsErrors` for unusable TLS files."""
+    section = settings.administrator
+    if section.followed is None:
+        return None
+    if section.tls is None:
+        return UnixConnection(Endpoint.parse(section.followed).path)
+    tls = _tls(section.tls, trust)
+    host, port = host_and_port(section.followed)
+    return TlsTunnel(host, port, tls)
+
+
+def _tls(section: FollowTlsSettings, trust: TrustRefresher) -> AdministratorTls:
+    domain = SpiffeId.parse(section.spiffe_ids[0]).trust_domain.name
+    if section.source == "workload_api":
+        return AdministratorTls(AgentIdentity(trust.svid, trust.store.slot, domain), section.spiffe_ids)
+    files = IdentityFiles(section.cert_file or "", section.key_file or "", section.ca_file or "")
+    tls = AdministratorTls(files, section.spiffe_ids)
+    try:
+        tls.context()
+    except TlsProblem as error:
+        fault = Fault(error.source, 0, 0, error.message, f"correct the files in `{_SETTING}`")
+        raise SettingsErrors([fault]) from None
+    return tls

@@ -70,7 +70,7 @@ def load_tls(settings: Settings, trust: TrustRefresher | None) -> MutualTls | Sv
     if section is None:
         return None
     allowed, age = section.allowed_spiffe_ids, section.max_connection_age_seconds
-    if settings.takes_agent_svid:
+    if section.source == "workload_api":
         return None if trust is None else SvidTls(trust.svid, trust.store.slot, allowed, max_connection_age=age)
     files = (section.cert_file or "", section.key_file or "", section.client_ca_file or "")
     return MutualTls(*files, allowed, max_connection_age=age)

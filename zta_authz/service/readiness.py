@@ -75,7 +75,7 @@ class Outlook:
         self._authorities = Authorities(trust.store.slot)
         self._files: CertificateFiles | None = None
         self._callers: frozenset[str] = frozenset()
-        if tls is not None and settings.takes_agent_svid:
+        if tls is not None and tls.source == "workload_api":
             self._callers = frozenset(SpiffeId.parse(text).trust_domain.name for text in tls.allowed_spiffe_ids)
         elif tls is not None:
             self._files = CertificateFiles(tls.cert_file or "", tls.client_ca_file or "")

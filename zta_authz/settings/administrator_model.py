@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from zta_authz.settings.audit_model import CheckpointSettings
 from zta_authz.settings.field_types import Address
+from zta_authz.settings.following_model import FollowedAddress, FollowTlsSettings
 from zta_authz.settings.signals_model import SignalsSettings
 from zta_authz.settings.values import Section, Text, distinct
 
@@ -52,7 +53,8 @@ class AdministratorSettings(Section):
     `zta-authz serve` starts an administrator beside itself, with the same settings file.
     """
 
-    follow: Address | None = None
+    follow: FollowedAddress | None = None
+    tls: FollowTlsSettings | None = None
     max_age_seconds: Annotated[float, Field(ge=30, le=7 * 24 * 3600, allow_inf_nan=False)] = 600.0
     embedded: bool = False
     store: StoreSettings = StoreSettings()

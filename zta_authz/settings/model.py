@@ -302,7 +302,8 @@ class Settings(Section):
     @property
     def takes_agent_svid(self) -> bool:
         """True if our certificate comes from the Workload API."""
-        return self.tls is not None and self.tls.source == "workload_api"
+        sections = (self.tls, self.administrator.tls)
+        return any(section is not None and section.source == "workload_api" for section in sections)
 
     @property
     def transport(self) -> Literal["grpcio", "fast"]:

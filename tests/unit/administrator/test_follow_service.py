@@ -19,6 +19,7 @@ from zta_authz.administrator.view_items import GrantItem, SubjectItem, encode_it
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.following import client
 from zta_authz.following.client import Follower
+from zta_authz.following.connection import UnixConnection
 from zta_authz.following.views import FollowedViews
 from zta_authz.model.facts import FactSlot
 from zta_authz.servers.grpcio.server import GrpcServer
@@ -64,7 +65,7 @@ async def following(
     path: Path, on_change: Callable[[], None] = lambda: None
 ) -> AsyncIterator[tuple[FollowedViews, Follower]]:
     views = FollowedViews(FactSlot(), DynamicRevocations(), 600.0)
-    follower = Follower(f"unix:{path}", views, "test", on_change)
+    follower = Follower(UnixConnection(str(path)), views, "test", on_change)
     follower.start()
     try:
         yield views, follower

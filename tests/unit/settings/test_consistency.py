@@ -16,7 +16,7 @@ from tests.support.pki import pem, private_key, root
 from zta_authz.administrator.app import Administrator
 from zta_authz.errors import SettingsErrors
 from zta_authz.service.app import Service, start_log
-from zta_authz.settings import audit, consistency, load_settings, otlp, trust
+from zta_authz.settings import audit, consistency, following, load_settings, otlp, trust
 from zta_authz.settings.audit import open_audit
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.trust import trust_sources
@@ -25,9 +25,10 @@ from zta_authz.settings.values import Section
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODULES = (consistency, audit, otlp, trust)
+MODULES = (consistency, audit, following, otlp, trust)
 PROXY = "spiffe://cluster.local/ns/hats/sa/proxy"
 FILES = "cert_file: /c, key_file: /k, client_ca_file: /a"
+FOLLOW_FILES = "cert_file: /c, key_file: /k, ca_file: /a"
 TCP = 'listen: ["127.0.0.1:9191"]\n'
 
 # The settings file, the field that the fault is reported at, and a part of its message.
@@ -78,6 +79,38 @@ TABLE: list[tuple[str, str, str]] = [
         "provided by the Workload API",
     ),
     (f"{TCP}tls: {{source: workload_api, allowed_spiffe_ids: ['{PROXY}']}}", "tls.source", "socket is not set"),
+    ("administrator: {follow: 'administrator.zta.svc:9195'}", "administrator.follow", "needs mutual TLS"),
+    ("administrator: {follow: '127.0.0.1:9195'}\ninsecure: true", "administrator.follow", "needs mutual TLS"),
+    (
+        f"administrator: {{follow: 'unix:/a', tls: {{{FOLLOW_FILES}, spiffe_ids: ['{PROXY}']}}}}",
+        "administrator.tls",
+        "applies to a TCP address only",
+    ),
+    (
+        f"administrator: {{follow: 'a:1', tls: {{cert_file: /c, key_file: /k, spiffe_ids: ['{PROXY}']}}}}",
+        "administrator.tls.ca_file",
+        "required",
+    ),
+    (
+        f"administrator: {{follow: 'a:1', tls: {{source: workload_api, ca_file: /a, spiffe_ids: ['{PROXY}']}}}}",
+        "administrator.tls.ca_file",
+        "provided by the Workload API",
+    ),
+    (
+        f"administrator: {{follow: 'a:1', tls: {{source: workload_api, spiffe_ids: ['{PROXY}']}}}}",
+        "administrator.tls.source",
+        "socket is not set",
+    ),
+    (
+        f"administrator: {{follow: 'a:1', tls: {{{FOLLOW_FILES}}}}}",
+        "administrator.tls.spiffe_ids",
+        "no administrator is accepted",
+    ),
+    (
+        f"administrator: {{follow: 'a:1', tls: {{{FOLLOW_FILES}, spiffe_ids: ['{PROXY}', 'spiffe://other/a']}}}}",
+        "administrator.tls.spiffe_ids",
+        "of several trust domains",
+    ),
     ("bundles: [{trust_domain: a}]", "bundles.0", "no source"),
     ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "bundles.1.trust_domain", "two bundles"),
     (
@@ -175,7 +208,8 @@ health: {{listen: "127.0.0.1:0"}}
 admin: {{listen: "127.0.0.1:0", allowed_spiffe_ids: ["{1}"]}}
 jwks: {{ca_file: "{0}/ca.pem"}}
 administrator:
-  follow: "unix:{0}/administrator.sock"
+  follow: "127.0.0.1:9"
+  tls: {{cert_file: "{0}/cert.pem", key_file: "{0}/key.pem", ca_file: "{0}/ca.pem", spiffe_ids: ["{1}"]}}
   store: {{url: "sqlite:///{0}/store.sqlite"}}
   access_log: {{path: "{0}/access.jsonl", checkpoint: {{path: "{0}/c2", key_file: "{0}/ed.pem"}}}}
   views: {{listen: ["unix:{0}/administrator.sock"]}}

@@ -1,7 +1,6 @@
 """`TlsListener` of `SvidTls`: mutual TLS of the fast server with our own X.509-SVID from the Workload API.
 
-Python's `ssl` reads certificates and keys only from named files. So they are written to an anonymous file in memory
-(memfd_create(2)), read through its name in /proc, and closed: the key is never stored in a file system.
+The key is never stored in a file system: see `memory_keys`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from zta_authz.authn.certificates import MAX_CHAIN
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.memory_keys import use_key
 from zta_authz.servers.fast.tls import UnauthorizedPeer, new_context, peer_certificate, peer_chain
 
 if TYPE_CHECKING:
@@ -119,13 +119,7 @@ class SvidListener:
 def _context_of(svid: OwnSvid, authorities: bytes) -> ssl.SSLContext:
     context = new_context()
     context.load_verify_locations(cadata=authorities.decode("ascii"))
-    descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(svid.chain_pem + svid.key_pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    use_key(context, svid.chain_pem, svid.key_pem)
     return context
 
 
