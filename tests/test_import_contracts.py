@@ -31,7 +31,8 @@ PACKAGE = "zta_authz"
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("service", "administrator"),
+    ("administrator",),
+    ("service",),
     ("settings",),
     ("servers",),
     ("ext_authz", "facts", "following", "keys", "policy_sources", "audit", "telemetry", "admin"),

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from zta_authz.audit.hash_chain import ACCESS_SCHEMA
 from zta_authz.audit.record import time_text
 from zta_authz.errors import ZtaError
 
 if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Commit
 
-SCHEMA: Final = "zta.dev/access-event/v1"
+SCHEMA: Final = ACCESS_SCHEMA
 """Changes when a field is renamed, removed or means something else; not when one is added."""
 MAX_NAME_CHARACTERS: Final = 512
 """Longer names of persons and objects, and longer values, are cut."""

@@ -18,6 +18,8 @@ from typing import Final
 import msgspec
 
 EVENT_SCHEMA: Final = "zta.dev/audit-log/v1"
+ACCESS_SCHEMA: Final = "zta.dev/access-event/v1"
+"""The schema of the lines of the access log; the other lines of a chain are decisions."""
 GENESIS: Final = "0" * 64
 """The `prev` of the first line."""
 
@@ -47,8 +49,13 @@ class Link(msgspec.Struct, frozen=True):
 
     @property
     def is_event(self) -> bool:
-        """True for an event, False for a decision."""
+        """True for an event of the log itself, False for a decision or an access event."""
         return self.schema == EVENT_SCHEMA
+
+    @property
+    def is_access_event(self) -> bool:
+        """True for a line of the access log that the log did not write about itself."""
+        return self.schema == ACCESS_SCHEMA
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -37,6 +37,13 @@ class FindingKind(StrEnum):
     HEAD_MISSING = "head_missing"  # the first records are missing, and no checkpoint says that retention removed them
     ANOTHER_LOG = "another_log"  # a file or checkpoint belongs to another log
     CHECKPOINT = "checkpoint"  # not signed with the key, or its number is out of order
+    GRANT_UNKNOWN = "grant_unknown"  # from here on: what a decision rests on, compared with the access log
+    GRANT_NOT_BEGUN = "grant_not_begun"
+    GRANT_ENDED = "grant_ended"
+    GRANT_DIFFERS = "grant_differs"  # another entitlement, holder or end than in the access log
+    REVOCATION_UNKNOWN = "revocation_unknown"
+    SIGNAL_UNKNOWN = "signal_unknown"
+    OPERATION_DENIED = "operation_denied"  # the decision that an access event names denies
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Report:
     notes: list[Note] = field(default_factory=list)
     finding_count: int = 0
     decisions: int = 0
+    access_events: int = 0
     first_seq: int | None = None
     last_seq: int | None = None
     head: str = GENESIS
@@ -303,7 +311,10 @@ class LogVerifier:
             elif checkpoint.head != head:
                 message = f"record {link.seq} is not the one that checkpoint {checkpoint.number} covers"
                 report.add_finding(self._file, self._line, link.seq, FindingKind.RECOMPUTED, message)
-        report.decisions += not link.is_event
+        if link.is_access_event:
+            report.access_events += 1
+        else:
+            report.decisions += not link.is_event
         report.last_seq, report.head = link.seq, head
         self._last = link
 

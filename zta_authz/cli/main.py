@@ -37,7 +37,7 @@ _COMMANDS: Final = {
     "compliance": "zta_authz.cli.compliance",
     "devices": "zta_authz.cli.devices",
     "trust": "zta_authz.cli.trust.command",
-    "audit": "zta_authz.cli.audit",
+    "audit": "zta_authz.cli.audit.command",
     "schema": "zta_authz.cli.schema.command",
     "envoy-config": "zta_authz.cli.envoy_config.command",
     "completion": "zta_authz.cli.completion",

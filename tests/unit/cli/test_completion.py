@@ -25,7 +25,7 @@ def script(capsys: pytest.CaptureFixture[str], shell: str) -> str:
     ("typed", "completed"),
     [
         ("exp", ["explain"]),
-        ("audit ", ["verify"]),
+        ("audit ", ["verify", "show"]),
         ("audit verify --pub", ["--public-key"]),
         ("check --sem", ["--semantics"]),
         ("check --semantics ", ["strict", "istio"]),
