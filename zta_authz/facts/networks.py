@@ -11,6 +11,7 @@ from zta_authz.errors import SettingsErrors, collect_faults
 from zta_authz.facts.address_lists import MAX_LIST_BYTES, AddressSet, parse_address_list
 from zta_authz.facts.databases import Database
 from zta_authz.facts.files import read_file
+from zta_authz.model.addresses import embedded_ipv4
 from zta_authz.model.facts import ABSENT, Fact, NetworkFacts, Unknown, known, steady_around
 from zta_authz.model.pace import no_pause
 
@@ -142,10 +143,17 @@ class NetworkDatabases:
     def look_up(self, address: Ip, now: float) -> NetworkFacts:
         """What is known of `address`. Nothing but `corporate` is known of an address that is not on the Internet.
 
-        An IPv4-mapped IPv6 address is the IPv4 address.
+        An IPv4-mapped IPv6 address is the IPv4 address. For another IPv6 address that embeds an IPv4 address, a fact
+        is conflicting unless it is the same for both.
         """
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
+        facts, embedded = self._look_up(address, now), embedded_ipv4(address)
+        if embedded is None or facts.corporate.value is True:  # the operator lists the address itself
+            return facts
+        return _agreed(facts, self._look_up(embedded, now))
+
+    def _look_up(self, address: Ip, now: float) -> NetworkFacts:
         since, until = steady_around(now, self._changes)
         corporate = (
             ABSENT if self._corporate is None else known(address in self._corporate, source="networks.corporate")
@@ -186,6 +194,23 @@ class NetworkDatabases:
         if problem is not None and (possible < worst or since is None):
             return Fact(None, problem, None, "networks.reputation")
         return known(worst, since, "networks.reputation")
+
+
+def _agreed(one: NetworkFacts, other: NetworkFacts) -> NetworkFacts:
+    """The facts of `one` on which `other` agrees; the others are conflicting."""
+    return NetworkFacts(
+        _same(one.country, other.country),
+        _same(one.asn, other.asn),
+        _same(one.anonymous, other.anonymous),
+        _same(one.reputation, other.reputation),
+        _same(one.corporate, other.corporate),
+        since=one.since,
+        until=one.until,
+    )
+
+
+def _same(one: Fact, other: Fact) -> Fact:
+    return one if one.value == other.value else Fact(None, Unknown.CONFLICTING, None, one.source or other.source)
 
 
 def _age_problem(as_of: float, now: float, max_age: float) -> Unknown | None:

@@ -14,7 +14,7 @@ from tests.support.mmdb import write_mmdb
 from zta_authz.errors import SettingsErrors
 from zta_authz.facts import databases as module
 from zta_authz.facts.databases import Database
-from zta_authz.facts.networks import CLOCK_SKEW, ListSource, NetworkDatabases, NetworkSources
+from zta_authz.facts.networks import CLOCK_SKEW, GOOD_REPUTATION, ListSource, NetworkDatabases, NetworkSources
 from zta_authz.model.facts import ABSENT, Unknown
 
 if TYPE_CHECKING:
@@ -183,6 +183,39 @@ def test_an_ipv4_mapped_address_is_looked_up_as_the_ipv4_address(databases: Netw
     sources = NetworkSources(databases.country, databases.asn, databases.anonymous, lists, databases.corporate)
     for address in (GERMANY, TOR, "10.1.1.1", "8.8.8.8"):
         assert facts(sources, f"::ffff:{address}") == facts(sources, address)
+
+
+@pytest.mark.parametrize("prefix", ["::ffff:8.8.8.8", "::ffff:808:808", "0:0:0:0:0:ffff:0808:0808"])
+def test_a_mapped_address_has_the_facts_of_its_ipv4_address_by_every_source(tmp_path: Path, prefix: str) -> None:
+    record = {"8.8.8.0/24": {"country": "US", "asn": 15169, "is_anonymous": True}}
+    path = str(write_mmdb(tmp_path / "all.mmdb", record, built_at=NOW - 3600))
+    lists = reputation(tmp_path, ("8.8.8.8", 10, 60)).reputation
+    found = facts(NetworkSources(path, path, path, lists), prefix)
+    values = (found.country.value, found.asn.value, found.anonymous.value, found.reputation.value)
+    assert values == ("US", 15169, True, 10)
+    assert facts(NetworkSources(path, corporate=(ip_network("8.8.0.0/16"),)), prefix).corporate.value is True
+    for listed in ("::ffff:8.8.8.0/120", "::ffff:808:808"):
+        assert facts(reputation(tmp_path, (listed, 20, 60)), prefix).reputation.value == 20
+    assert facts(NetworkSources(corporate=(ip_network("::ffff:8.8.0.0/112"),)), prefix).corporate.value is True
+
+
+@pytest.mark.parametrize("embedding", ["2002:808:808::1", "64:ff9b::8.8.8.8", "64:ff9b:1::8.8.8.8", "::8.8.8.8"])
+def test_a_fact_is_conflicting_if_the_embedded_address_has_another(tmp_path: Path, embedding: str) -> None:
+    listed = reputation(tmp_path, ("8.8.8.8", 10, 60))
+    assert facts(listed, embedding).reputation.unknown is Unknown.CONFLICTING
+    assert facts(reputation(tmp_path, ("9.9.9.9", 10, 60)), embedding).reputation.value == GOOD_REPUTATION
+    both = reputation(tmp_path, (f"8.8.8.8\n{embedding}\n", 10, 60))
+    assert facts(both, embedding).reputation.value == 10
+    record = {"8.8.8.0/24": {"country": "US"}, "2002::/16": {"country": "DE"}, "64:ff9b::/32": {"country": "DE"}}
+    database = NetworkSources(str(write_mmdb(tmp_path / "c.mmdb", record, built_at=NOW - 3600)))
+    same = embedding == "::8.8.8.8"  # a database has IPv4 addresses there
+    assert facts(database, embedding).country.value == ("US" if same else None)
+    private = embedding.replace("808:808", "a01:101").replace("8.8.8.8", "10.1.1.1")
+    assert facts(listed, private).reputation.value is None
+    corporate = NetworkSources(corporate=(ip_network("8.8.0.0/16"),))
+    assert facts(corporate, embedding).corporate.unknown is Unknown.CONFLICTING
+    listed_itself = NetworkSources(corporate=(ip_network(embedding),))
+    assert facts(listed_itself, embedding).corporate.value is True
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xab\xcd\xefMaxMind.com", b"\x00" * 4096])
