@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 FREE = {
     "labels",
+    "fields",
     "annotations",
     "matchLabels",
     "matchExpressions",
