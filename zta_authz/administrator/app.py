@@ -23,7 +23,7 @@ from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import Phase, ServiceState
 from zta_authz.administrator.due_steps import DueSteps
 from zta_authz.administrator.event_log import EventLog
-from zta_authz.administrator.follow_service import FOLLOW, SERVICE, FollowService
+from zta_authz.administrator.follow_service import FollowService
 from zta_authz.administrator.grants import Grants
 from zta_authz.administrator.metrics import AdministratorMetrics
 from zta_authz.administrator.operations import Operations
@@ -34,11 +34,11 @@ from zta_authz.administrator.signals.setup import build_signals
 from zta_authz.administrator.store.open import StoreFiles, open_store, parse_address
 from zta_authz.administrator.store.port import StoreError
 from zta_authz.administrator.view import PublishedView
+from zta_authz.administrator.views_servers import views_servers
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.following.views import FollowedViews
 from zta_authz.model.facts import FactSlot
-from zta_authz.servers.grpcio.server import GrpcServer
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.service.observability import new_origin
 from zta_authz.settings.audit import open_audit, open_checkpoints
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from zta_authz.administrator.signals.receiver import PushReceiver
     from zta_authz.administrator.signals.service import SignalService
     from zta_authz.administrator.store.port import Committed, Store
+    from zta_authz.servers.group import ServerGroup
     from zta_authz.settings import Settings
 
 _STDIN: Final = 0
@@ -118,7 +119,7 @@ class Administrator:
         self._view: PublishedView | None = None
         self._signals: SignalService | None = None
         self._push: PushReceiver | None = None
-        self._server: GrpcServer | None = None
+        self._server: ServerGroup | None = None
         self._health = self._build_health()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -234,9 +235,8 @@ class Administrator:
         await self._signals.start(self._policies.current.signal_sources)
 
     async def _listen(self, follow: FollowService) -> None:
-        endpoints = [Endpoint.parse(text) for text in self._section.views.listen]
         access = self._settings.socket_access()
-        self._server = GrpcServer({}, endpoints, access, streams={SERVICE: {FOLLOW: follow.follow}})
+        self._server = views_servers(self._section.views, self._policies.tls, access, follow)
         await self._server.start()
         if self._health is not None:
             await self._health.start()

@@ -26,13 +26,13 @@ KEYS_WAIT_SECONDS = 2.0
 class OperatorPolicies:
     """The documents of `policies`, compiled for the workload `zta-admin`. Belongs to one event loop.
 
-    `faults` are those of the last files that were refused, () once valid ones are in force.
+    `faults` are those of the last files that were refused, () once valid ones are in force. `tls` has our certificate.
     """
 
     def __init__(self, settings: Settings, revocations: DynamicRevocations, on_change: Callable[[], None]) -> None:
         """Load everything. `on_change` is called when other documents are in force. Raises `FaultsError`."""
         options = operator_options(settings.options())
-        snapshot, authorities, self._trust, self._tls = load(settings, options, _nothing, _no_outcome)
+        snapshot, authorities, self._trust, self.tls = load(settings, options, _nothing, _no_outcome)
         self.snapshots = SnapshotHolder()
         self.faults: tuple[Fault, ...] = ()
         self._on_change = on_change
@@ -81,8 +81,8 @@ class OperatorPolicies:
 
     def _apply(self, snapshot: Snapshot) -> None:
         self._trust.bind(snapshot.verifier.bundle_slot)
-        if self._tls is not None:
-            self._tls.revocations.current = snapshot.verifier.revocations
+        if self.tls is not None:
+            self.tls.revocations.current = snapshot.verifier.revocations
         self._jwks.bind(snapshot.verifier.key_slots)
         self.snapshots.publish(snapshot)
         self.faults = ()

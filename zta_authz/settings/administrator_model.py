@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from zta_authz.settings.audit_model import CheckpointSettings
-from zta_authz.settings.field_types import Address
+from zta_authz.settings.field_types import Address, SpiffeIds
 from zta_authz.settings.following_model import FollowedAddress, FollowTlsSettings
 from zta_authz.settings.signals_model import SignalsSettings
 from zta_authz.settings.values import Section, Text, distinct
@@ -39,11 +39,17 @@ class AccessLogSettings(Section):
 
 
 class ViewsSettings(Section):
-    """Where decision points follow the administrator."""
+    """Where decision points follow the administrator, and which ones may.
+
+    A TCP address uses the certificate of `tls`, and the SPIFFE IDs of `allowed_spiffe_ids`. Processes of `peer_uids`
+    may use a Unix socket; without a list, its mode and group alone protect it.
+    """
 
     listen: Annotated[tuple[Address, ...], Field(max_length=16), AfterValidator(distinct)] = (
         "unix:/run/zta-authz/views.sock",
     )
+    allowed_spiffe_ids: SpiffeIds = ()
+    peer_uids: Annotated[tuple[Annotated[int, Field(ge=0, le=2**32 - 2)], ...], Field(max_length=64)] = ()
 
 
 class AdministratorSettings(Section):

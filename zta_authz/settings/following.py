@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.spiffe import SpiffeId
+from zta_authz.servers.listeners import Endpoint
 from zta_authz.settings.inconsistency import Inconsistency
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zta_authz.settings.administrator_model import ViewsSettings
     from zta_authz.settings.environment import Path
     from zta_authz.settings.following_model import FollowTlsSettings
 
@@ -32,6 +34,28 @@ def follow_inconsistencies(
         message = "this section applies to a TCP address only, and `administrator.follow` is none"
         yield Inconsistency((_SECTION, "tls"), message, "remove it, or write `follow: HOST:PORT`", depends)
     yield from _identity(tls, agent, (*depends, ("workload_api",)))
+
+
+def views_inconsistencies(views: ViewsSettings, *, has_tls: bool) -> Iterator[Inconsistency]:
+    """Yield inconsistencies of where decision points follow. `has_tls`: the section `tls` is there."""
+    path: Path = (_SECTION, "views")
+    depends: tuple[Path, ...] = (path, ("tls",))
+    unix = {text: Endpoint.parse(text).is_unix for text in views.listen}
+    for index, text in enumerate(views.listen):
+        if not unix[text] and not has_tls:
+            message = "decision points can follow over TCP only with mutual TLS"
+            yield Inconsistency((*path, "listen", index), message, "set `tls`, or listen on a Unix socket", depends)
+    if not all(unix.values()) and not views.allowed_spiffe_ids:
+        hint = "list the SPIFFE IDs of the decision points"
+        yield Inconsistency((*path, "allowed_spiffe_ids"), "no decision point may follow over TCP", hint, depends)
+    if all(unix.values()) and views.allowed_spiffe_ids:
+        hint = "add a TCP address to `listen`, or remove the list: `peer_uids` is for Unix sockets"
+        message = "this list applies to TCP addresses only, and `listen` has none"
+        yield Inconsistency((*path, "allowed_spiffe_ids"), message, hint, depends)
+    if not any(unix.values()) and views.peer_uids:
+        hint = "add a Unix socket to `listen`, or remove the list"
+        message = "users are identified on Unix sockets only, and `listen` has none"
+        yield Inconsistency((*path, "peer_uids"), message, hint, depends)
 
 
 def _identity(tls: FollowTlsSettings, agent: str | None, depends: tuple[Path, ...]) -> Iterator[Inconsistency]:

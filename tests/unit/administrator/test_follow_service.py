@@ -88,7 +88,7 @@ async def test_a_follower_has_the_view_and_every_change_to_it(store: Store, tmp_
         assert (follower.connected, service.followers) == (True, 1)
         await store.commit(Change(put=grant("c"), delete=["view/grant/a"]))
         await until(lambda: len(views.grants) == 2 and views.revision == 2)
-    assert service.followers == 0
+    await until(lambda: service.followers == 0)
 
 
 async def test_large_views_come_in_pages(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,25 @@ TABLE: list[tuple[str, str, str]] = [
         "administrator.tls.spiffe_ids",
         "of several trust domains",
     ),
+    ("administrator: {views: {listen: ['127.0.0.1:9195']}}", "administrator.views.listen.0", "only with mutual TLS"),
+    (
+        f"tls: {{{FILES}}}\nadministrator: {{views: {{listen: ['127.0.0.1:9195']}}}}",
+        "administrator.views.allowed_spiffe_ids",
+        "no decision point may follow over TCP",
+    ),
+    (
+        f"administrator: {{views: {{allowed_spiffe_ids: ['{PROXY}']}}}}",
+        "administrator.views.allowed_spiffe_ids",
+        "applies to TCP addresses only",
+    ),
+    (
+        (
+            f"tls: {{{FILES}}}\nadministrator:\n"
+            f"  views: {{listen: ['127.0.0.1:1'], peer_uids: [7], allowed_spiffe_ids: ['{PROXY}']}}"
+        ),
+        "administrator.views.peer_uids",
+        "on Unix sockets only",
+    ),
     ("bundles: [{trust_domain: a}]", "bundles.0", "no source"),
     ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "bundles.1.trust_domain", "two bundles"),
     (
@@ -212,7 +231,7 @@ administrator:
   tls: {{cert_file: "{0}/cert.pem", key_file: "{0}/key.pem", ca_file: "{0}/ca.pem", spiffe_ids: ["{1}"]}}
   store: {{url: "sqlite:///{0}/store.sqlite"}}
   access_log: {{path: "{0}/access.jsonl", checkpoint: {{path: "{0}/c2", key_file: "{0}/ed.pem"}}}}
-  views: {{listen: ["unix:{0}/administrator.sock"]}}
+  views: {{listen: ["unix:{0}/administrator.sock", "127.0.0.1:0"], allowed_spiffe_ids: ["{1}"]}}
   signals: {{listen: "127.0.0.1:0", cert_file: "{0}/cert.pem", key_file: "{0}/key.pem", sources: {{a/b: {{}}}}}}
 networks: {{reputation: [{{file: "{0}/bad.txt"}}]}}
 bundles: [{{trust_domain: a.example, url: "https://127.0.0.1:9/", ca_file: "{0}/ca.pem"}}]
