@@ -51,6 +51,7 @@ TESTED_THROUGH = {
     "zta_authz/settings/following.py": "tests/unit/settings/test_consistency.py",
     "zta_authz/service/following.py": "tests/integration/test_following.py",
     "zta_authz/model/signal_documents.py": "tests/unit/security_events/test_actions.py",
+    "zta_authz/model/signals.py": "tests/unit/policy/rules/test_signal_facts.py",
     "zta_authz/model/access.py": "tests/unit/policy/rules/test_require_grant.py",
     "zta_authz/policy/documents/access_entitlement.py": "tests/unit/policy/rules/test_require_grant.py",
     "zta_authz/policy/entitlements.py": "tests/unit/policy/rules/test_require_grant.py",

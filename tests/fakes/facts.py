@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
+from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS, NO_SIGNALS
 
 if TYPE_CHECKING:
     from zta_authz.model.access import GrantView
     from zta_authz.model.decision import DecisionFacts
-    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts, SignalFacts
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
 
@@ -22,6 +22,7 @@ class FixedFacts:
     device: DeviceFacts = field(default_factory=lambda: NO_DEVICE)
     trust: TrustAssessment | None = None
     resource_class: ResourceClass | None = None
+    signals: SignalFacts = NO_SIGNALS
     grants: GrantView | None = None
     assumed_grants: frozenset[str] = frozenset()
 

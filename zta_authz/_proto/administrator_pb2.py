@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$zta_authz/_proto/administrator.proto\x12\x14zta.administrator.v1\">\n\rFollowRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\x98\x01\n\nViewUpdate\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\'\n\x03put\x18\x05 \x03(\x0b\x32\x1a.zta.administrator.v1.Item\x12\x0f\n\x07removed\x18\x06 \x03(\t\x12\x0f\n\x07sent_at\x18\x07 \x01(\x01\"\xed\x01\n\x04Item\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05grant\x18\x02 \x01(\x0b\x32\x1b.zta.administrator.v1.GrantH\x00\x12\x36\n\nrevocation\x18\x03 \x01(\x0b\x32 .zta.administrator.v1.RevocationH\x00\x12.\n\x06signal\x18\x04 \x01(\x0b\x32\x1c.zta.administrator.v1.SignalH\x00\x12\x39\n\x06source\x18\x05 \x01(\x0b\x32\'.zta.administrator.v1.SignalSourceStateH\x00\x42\x07\n\x05value\"=\n\x07Subject\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\"\xd2\x01\n\x05Grant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntitlement\x18\x02 \x01(\t\x12.\n\x07subject\x18\x03 \x01(\x0b\x32\x1d.zta.administrator.v1.Subject\x12\r\n\x05start\x18\x04 \x01(\x01\x12\r\n\x05until\x18\x05 \x01(\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x62reak_glass\x18\x07 \x01(\x08\x12\r\n\x05state\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x12\n\nreview_due\x18\n \x01(\x01\"\x98\x01\n\nRevocation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0e\n\x06issuer\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\x01\x12\r\n\x05until\x18\x06 \x01(\x01\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x12\n\ncreated_at\x18\t \x01(\x01\"\x92\x01\n\x06Signal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0e\n\x06issuer\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05value\x18\x06 \x01(\t\x12\x13\n\x0bobserved_at\x18\x07 \x01(\x01\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x0b\n\x03jti\x18\t \x01(\t\"H\n\x11SignalSourceState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08heard_at\x18\x02 \x01(\x01\x12\x13\n\x0bmax_silence\x18\x03 \x01(\x01\"y\n\x14RequestAccessRequest\x12\x13\n\x0b\x65ntitlement\x18\x01 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x62reak_glass\x18\x04 \x01(\x08\x12\r\n\x05start\x18\x05 \x01(\x01\"\xcc\x02\n\rAccessRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntitlement\x18\x02 \x01(\t\x12\x30\n\trequester\x18\x03 \x01(\x0b\x32\x1d.zta.administrator.v1.Subject\x12\x18\n\x10\x64uration_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x14\n\x0crequested_at\x18\x07 \x01(\x01\x12\x15\n\rpending_until\x18\x08 \x01(\x01\x12\x31\n\tapprovals\x18\t \x03(\x0b\x32\x1e.zta.administrator.v1.Approval\x12\x18\n\x10\x61pprovals_needed\x18\n \x01(\r\x12\x10\n\x08grant_id\x18\x0b \x01(\t\x12\x14\n\x0cscope_sha256\x18\x0c \x01(\t\x12\r\n\x05start\x18\r \x01(\x01\"X\n\x08\x41pproval\x12/\n\x08\x61pprover\x18\x01 \x01(\x0b\x32\x1d.zta.administrator.v1.Subject\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\"d\n\x15\x41pproveRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cscope_sha256\x18\x02 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x03 \x01(\x01\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\"1\n\x12\x44\x65nyRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"$\n\x16WithdrawRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11GetRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"K\n\x13ListRequestsRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x14ListRequestsResponse\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.zta.administrator.v1.AccessRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12RevokeGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x0f\x45ndGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x12ReviewGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"I\n\x11ListGrantsRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x12ListGrantsResponse\x12+\n\x06grants\x18\x01 \x03(\x0b\x32\x1b.zta.administrator.v1.Grant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\rRevokeRequest\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06issuer\x18\x03 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\x01\x12\r\n\x05until\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\"3\n\x15LiftRevocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"?\n\x16ListRevocationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\x17ListRevocationsResponse\x12\x35\n\x0brevocations\x18\x01 \x03(\x0b\x32 .zta.administrator.v1.Revocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2Z\n\x05Views\x12Q\n\x06\x46ollow\x12#.zta.administrator.v1.FollowRequest\x1a .zta.administrator.v1.ViewUpdate0\x01\x32\xd8\t\n\nOperations\x12`\n\rRequestAccess\x12*.zta.administrator.v1.RequestAccessRequest\x1a#.zta.administrator.v1.AccessRequest\x12\x62\n\x0e\x41pproveRequest\x12+.zta.administrator.v1.ApproveRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12\\\n\x0b\x44\x65nyRequest\x12(.zta.administrator.v1.DenyRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12\x64\n\x0fWithdrawRequest\x12,.zta.administrator.v1.WithdrawRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12Z\n\nGetRequest\x12\'.zta.administrator.v1.GetRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12\x65\n\x0cListRequests\x12).zta.administrator.v1.ListRequestsRequest\x1a*.zta.administrator.v1.ListRequestsResponse\x12T\n\x0bRevokeGrant\x12(.zta.administrator.v1.RevokeGrantRequest\x1a\x1b.zta.administrator.v1.Grant\x12N\n\x08\x45ndGrant\x12%.zta.administrator.v1.EndGrantRequest\x1a\x1b.zta.administrator.v1.Grant\x12T\n\x0bReviewGrant\x12(.zta.administrator.v1.ReviewGrantRequest\x1a\x1b.zta.administrator.v1.Grant\x12_\n\nListGrants\x12\'.zta.administrator.v1.ListGrantsRequest\x1a(.zta.administrator.v1.ListGrantsResponse\x12O\n\x06Revoke\x12#.zta.administrator.v1.RevokeRequest\x1a .zta.administrator.v1.Revocation\x12_\n\x0eLiftRevocation\x12+.zta.administrator.v1.LiftRevocationRequest\x1a .zta.administrator.v1.Revocation\x12n\n\x0fListRevocations\x12,.zta.administrator.v1.ListRevocationsRequest\x1a-.zta.administrator.v1.ListRevocationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$zta_authz/_proto/administrator.proto\x12\x14zta.administrator.v1\">\n\rFollowRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\x98\x01\n\nViewUpdate\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\'\n\x03put\x18\x05 \x03(\x0b\x32\x1a.zta.administrator.v1.Item\x12\x0f\n\x07removed\x18\x06 \x03(\t\x12\x0f\n\x07sent_at\x18\x07 \x01(\x01\"\xed\x01\n\x04Item\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05grant\x18\x02 \x01(\x0b\x32\x1b.zta.administrator.v1.GrantH\x00\x12\x36\n\nrevocation\x18\x03 \x01(\x0b\x32 .zta.administrator.v1.RevocationH\x00\x12.\n\x06signal\x18\x04 \x01(\x0b\x32\x1c.zta.administrator.v1.SignalH\x00\x12\x39\n\x06source\x18\x05 \x01(\x0b\x32\'.zta.administrator.v1.SignalSourceStateH\x00\x42\x07\n\x05value\"=\n\x07Subject\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\"\xd2\x01\n\x05Grant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntitlement\x18\x02 \x01(\t\x12.\n\x07subject\x18\x03 \x01(\x0b\x32\x1d.zta.administrator.v1.Subject\x12\r\n\x05start\x18\x04 \x01(\x01\x12\r\n\x05until\x18\x05 \x01(\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x62reak_glass\x18\x07 \x01(\x08\x12\r\n\x05state\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x12\n\nreview_due\x18\n \x01(\x01\"\x98\x01\n\nRevocation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0e\n\x06issuer\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\x01\x12\r\n\x05until\x18\x06 \x01(\x01\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x12\n\ncreated_at\x18\t \x01(\x01\"\x92\x01\n\x06Signal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0e\n\x06issuer\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05value\x18\x06 \x01(\t\x12\x13\n\x0bobserved_at\x18\x07 \x01(\x01\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x0b\n\x03jti\x18\t \x01(\t\"\x8f\x01\n\x11SignalSourceState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08heard_at\x18\x02 \x01(\x01\x12\x13\n\x0bmax_silence\x18\x03 \x01(\x01\x12\x0f\n\x07issuers\x18\x04 \x03(\t\x12\r\n\x05kinds\x18\x05 \x03(\t\x12\x11\n\tinventory\x18\x06 \x01(\t\x12\x12\n\nspiffe_ids\x18\x07 \x01(\x08\"y\n\x14RequestAccessRequest\x12\x13\n\x0b\x65ntitlement\x18\x01 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0b\x62reak_glass\x18\x04 \x01(\x08\x12\r\n\x05start\x18\x05 \x01(\x01\"\xcc\x02\n\rAccessRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntitlement\x18\x02 \x01(\t\x12\x30\n\trequester\x18\x03 \x01(\x0b\x32\x1d.zta.administrator.v1.Subject\x12\x18\n\x10\x64uration_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x14\n\x0crequested_at\x18\x07 \x01(\x01\x12\x15\n\rpending_until\x18\x08 \x01(\x01\x12\x31\n\tapprovals\x18\t \x03(\x0b\x32\x1e.zta.administrator.v1.Approval\x12\x18\n\x10\x61pprovals_needed\x18\n \x01(\r\x12\x10\n\x08grant_id\x18\x0b \x01(\t\x12\x14\n\x0cscope_sha256\x18\x0c \x01(\t\x12\r\n\x05start\x18\r \x01(\x01\"X\n\x08\x41pproval\x12/\n\x08\x61pprover\x18\x01 \x01(\x0b\x32\x1d.zta.administrator.v1.Subject\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\"d\n\x15\x41pproveRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cscope_sha256\x18\x02 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x03 \x01(\x01\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\"1\n\x12\x44\x65nyRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"$\n\x16WithdrawRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11GetRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"K\n\x13ListRequestsRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x14ListRequestsResponse\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.zta.administrator.v1.AccessRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12RevokeGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x0f\x45ndGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x12ReviewGrantRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"I\n\x11ListGrantsRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x12ListGrantsResponse\x12+\n\x06grants\x18\x01 \x03(\x0b\x32\x1b.zta.administrator.v1.Grant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\rRevokeRequest\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06issuer\x18\x03 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\x01\x12\r\n\x05until\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\"3\n\x15LiftRevocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"?\n\x16ListRevocationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\x17ListRevocationsResponse\x12\x35\n\x0brevocations\x18\x01 \x03(\x0b\x32 .zta.administrator.v1.Revocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2Z\n\x05Views\x12Q\n\x06\x46ollow\x12#.zta.administrator.v1.FollowRequest\x1a .zta.administrator.v1.ViewUpdate0\x01\x32\xd8\t\n\nOperations\x12`\n\rRequestAccess\x12*.zta.administrator.v1.RequestAccessRequest\x1a#.zta.administrator.v1.AccessRequest\x12\x62\n\x0e\x41pproveRequest\x12+.zta.administrator.v1.ApproveRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12\\\n\x0b\x44\x65nyRequest\x12(.zta.administrator.v1.DenyRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12\x64\n\x0fWithdrawRequest\x12,.zta.administrator.v1.WithdrawRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12Z\n\nGetRequest\x12\'.zta.administrator.v1.GetRequestRequest\x1a#.zta.administrator.v1.AccessRequest\x12\x65\n\x0cListRequests\x12).zta.administrator.v1.ListRequestsRequest\x1a*.zta.administrator.v1.ListRequestsResponse\x12T\n\x0bRevokeGrant\x12(.zta.administrator.v1.RevokeGrantRequest\x1a\x1b.zta.administrator.v1.Grant\x12N\n\x08\x45ndGrant\x12%.zta.administrator.v1.EndGrantRequest\x1a\x1b.zta.administrator.v1.Grant\x12T\n\x0bReviewGrant\x12(.zta.administrator.v1.ReviewGrantRequest\x1a\x1b.zta.administrator.v1.Grant\x12_\n\nListGrants\x12\'.zta.administrator.v1.ListGrantsRequest\x1a(.zta.administrator.v1.ListGrantsResponse\x12O\n\x06Revoke\x12#.zta.administrator.v1.RevokeRequest\x1a .zta.administrator.v1.Revocation\x12_\n\x0eLiftRevocation\x12+.zta.administrator.v1.LiftRevocationRequest\x1a .zta.administrator.v1.Revocation\x12n\n\x0fListRevocations\x12,.zta.administrator.v1.ListRevocationsRequest\x1a-.zta.administrator.v1.ListRevocationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,46 +45,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOCATION']._serialized_end=950
   _globals['_SIGNAL']._serialized_start=953
   _globals['_SIGNAL']._serialized_end=1099
-  _globals['_SIGNALSOURCESTATE']._serialized_start=1101
-  _globals['_SIGNALSOURCESTATE']._serialized_end=1173
-  _globals['_REQUESTACCESSREQUEST']._serialized_start=1175
-  _globals['_REQUESTACCESSREQUEST']._serialized_end=1296
-  _globals['_ACCESSREQUEST']._serialized_start=1299
-  _globals['_ACCESSREQUEST']._serialized_end=1631
-  _globals['_APPROVAL']._serialized_start=1633
-  _globals['_APPROVAL']._serialized_end=1721
-  _globals['_APPROVEREQUESTREQUEST']._serialized_start=1723
-  _globals['_APPROVEREQUESTREQUEST']._serialized_end=1823
-  _globals['_DENYREQUESTREQUEST']._serialized_start=1825
-  _globals['_DENYREQUESTREQUEST']._serialized_end=1874
-  _globals['_WITHDRAWREQUESTREQUEST']._serialized_start=1876
-  _globals['_WITHDRAWREQUESTREQUEST']._serialized_end=1912
-  _globals['_GETREQUESTREQUEST']._serialized_start=1914
-  _globals['_GETREQUESTREQUEST']._serialized_end=1945
-  _globals['_LISTREQUESTSREQUEST']._serialized_start=1947
-  _globals['_LISTREQUESTSREQUEST']._serialized_end=2022
-  _globals['_LISTREQUESTSRESPONSE']._serialized_start=2024
-  _globals['_LISTREQUESTSRESPONSE']._serialized_end=2126
-  _globals['_REVOKEGRANTREQUEST']._serialized_start=2128
-  _globals['_REVOKEGRANTREQUEST']._serialized_end=2176
-  _globals['_ENDGRANTREQUEST']._serialized_start=2178
-  _globals['_ENDGRANTREQUEST']._serialized_end=2223
-  _globals['_REVIEWGRANTREQUEST']._serialized_start=2225
-  _globals['_REVIEWGRANTREQUEST']._serialized_end=2274
-  _globals['_LISTGRANTSREQUEST']._serialized_start=2276
-  _globals['_LISTGRANTSREQUEST']._serialized_end=2349
-  _globals['_LISTGRANTSRESPONSE']._serialized_start=2351
-  _globals['_LISTGRANTSRESPONSE']._serialized_end=2441
-  _globals['_REVOKEREQUEST']._serialized_start=2443
-  _globals['_REVOKEREQUEST']._serialized_end=2550
-  _globals['_LIFTREVOCATIONREQUEST']._serialized_start=2552
-  _globals['_LIFTREVOCATIONREQUEST']._serialized_end=2603
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=2605
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=2668
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=2670
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=2775
-  _globals['_VIEWS']._serialized_start=2777
-  _globals['_VIEWS']._serialized_end=2867
-  _globals['_OPERATIONS']._serialized_start=2870
-  _globals['_OPERATIONS']._serialized_end=4110
+  _globals['_SIGNALSOURCESTATE']._serialized_start=1102
+  _globals['_SIGNALSOURCESTATE']._serialized_end=1245
+  _globals['_REQUESTACCESSREQUEST']._serialized_start=1247
+  _globals['_REQUESTACCESSREQUEST']._serialized_end=1368
+  _globals['_ACCESSREQUEST']._serialized_start=1371
+  _globals['_ACCESSREQUEST']._serialized_end=1703
+  _globals['_APPROVAL']._serialized_start=1705
+  _globals['_APPROVAL']._serialized_end=1793
+  _globals['_APPROVEREQUESTREQUEST']._serialized_start=1795
+  _globals['_APPROVEREQUESTREQUEST']._serialized_end=1895
+  _globals['_DENYREQUESTREQUEST']._serialized_start=1897
+  _globals['_DENYREQUESTREQUEST']._serialized_end=1946
+  _globals['_WITHDRAWREQUESTREQUEST']._serialized_start=1948
+  _globals['_WITHDRAWREQUESTREQUEST']._serialized_end=1984
+  _globals['_GETREQUESTREQUEST']._serialized_start=1986
+  _globals['_GETREQUESTREQUEST']._serialized_end=2017
+  _globals['_LISTREQUESTSREQUEST']._serialized_start=2019
+  _globals['_LISTREQUESTSREQUEST']._serialized_end=2094
+  _globals['_LISTREQUESTSRESPONSE']._serialized_start=2096
+  _globals['_LISTREQUESTSRESPONSE']._serialized_end=2198
+  _globals['_REVOKEGRANTREQUEST']._serialized_start=2200
+  _globals['_REVOKEGRANTREQUEST']._serialized_end=2248
+  _globals['_ENDGRANTREQUEST']._serialized_start=2250
+  _globals['_ENDGRANTREQUEST']._serialized_end=2295
+  _globals['_REVIEWGRANTREQUEST']._serialized_start=2297
+  _globals['_REVIEWGRANTREQUEST']._serialized_end=2346
+  _globals['_LISTGRANTSREQUEST']._serialized_start=2348
+  _globals['_LISTGRANTSREQUEST']._serialized_end=2421
+  _globals['_LISTGRANTSRESPONSE']._serialized_start=2423
+  _globals['_LISTGRANTSRESPONSE']._serialized_end=2513
+  _globals['_REVOKEREQUEST']._serialized_start=2515
+  _globals['_REVOKEREQUEST']._serialized_end=2622
+  _globals['_LIFTREVOCATIONREQUEST']._serialized_start=2624
+  _globals['_LIFTREVOCATIONREQUEST']._serialized_end=2675
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=2677
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=2740
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=2742
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=2847
+  _globals['_VIEWS']._serialized_start=2849
+  _globals['_VIEWS']._serialized_end=2939
+  _globals['_OPERATIONS']._serialized_start=2942
+  _globals['_OPERATIONS']._serialized_end=4182
 # @@protoc_insertion_point(module_scope)

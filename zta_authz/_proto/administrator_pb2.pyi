@@ -127,14 +127,22 @@ class Signal(_message.Message):
     def __init__(self, id: _Optional[str] = ..., what: _Optional[str] = ..., issuer: _Optional[str] = ..., subject: _Optional[str] = ..., kind: _Optional[str] = ..., value: _Optional[str] = ..., observed_at: _Optional[float] = ..., source: _Optional[str] = ..., jti: _Optional[str] = ...) -> None: ...
 
 class SignalSourceState(_message.Message):
-    __slots__ = ("name", "heard_at", "max_silence")
+    __slots__ = ("name", "heard_at", "max_silence", "issuers", "kinds", "inventory", "spiffe_ids")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HEARD_AT_FIELD_NUMBER: _ClassVar[int]
     MAX_SILENCE_FIELD_NUMBER: _ClassVar[int]
+    ISSUERS_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_IDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     heard_at: float
     max_silence: float
-    def __init__(self, name: _Optional[str] = ..., heard_at: _Optional[float] = ..., max_silence: _Optional[float] = ...) -> None: ...
+    issuers: _containers.RepeatedScalarFieldContainer[str]
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    inventory: str
+    spiffe_ids: bool
+    def __init__(self, name: _Optional[str] = ..., heard_at: _Optional[float] = ..., max_silence: _Optional[float] = ..., issuers: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[str]] = ..., inventory: _Optional[str] = ..., spiffe_ids: _Optional[bool] = ...) -> None: ...
 
 class RequestAccessRequest(_message.Message):
     __slots__ = ("entitlement", "duration_seconds", "reason", "break_glass", "start")

@@ -98,11 +98,18 @@ class SignalItem(msgspec.Struct, frozen=True, tag="signal"):
 
 
 class SourceItem(msgspec.Struct, frozen=True):
-    """When a source of signals was last heard. Its signals are stale `max_silence` seconds later."""
+    """When a source of signals was last heard, 0 for never. Its signals are stale `max_silence` seconds later.
+
+    It reports `kinds` about the tokens of `issuers`, the devices of `inventory`, and workloads if `spiffe_ids`.
+    """
 
     name: str
     heard_at: float
     max_silence: float
+    issuers: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    inventory: str = ""
+    spiffe_ids: bool = False
 
     @property
     def key(self) -> str:

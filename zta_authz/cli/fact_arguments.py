@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.device_documents import GraceAs
-from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, Unknown, known
+from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, NetworkFacts, SignalFacts, Unknown, known
+from zta_authz.model.signal_documents import RiskLevel
 from zta_authz.model.trust import HUNDREDTHS, LostPoints, TrustAssessment, TrustLevel
 from zta_authz.policy.rules.fact_reader import ModelTable
 from zta_authz.policy.rules.fact_values import LAST_SEEN
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 ASSUMED: Final = "assumed"
 """The source of facts that a file assumes."""
 NETWORK_FACTS: Final = {"country": str, "asn": int, "anonymous": bool, "reputation": int, "corporate": bool}
-_KINDS: Final = ("network", "device", "trust")
+SIGNAL_FACTS: Final = ("risk", "assurance")
+_KINDS: Final = ("network", "device", "signals", "trust")
 _UNKNOWN: Final = {str(state): state for state in Unknown}
 FACT_HINT: Final = (
     "write network.country, network.asn, network.anonymous, network.reputation, network.corporate, device.id, "
-    "device.FIELD, trust.level, trust.score or trust.COMPONENT"
+    "device.FIELD, signals.risk, signals.assurance, trust.level, trust.score or trust.COMPONENT"
 )
 
 
@@ -47,6 +49,7 @@ class AssumedFacts:
     network: NetworkFacts | None = None
     device: DeviceFacts | None = None
     trust: TrustAssessment | None = None
+    signals: SignalFacts | None = None
 
 
 class AssumedTrust(ModelTable):
@@ -76,18 +79,19 @@ class AssumedTrust(ModelTable):
 
 
 def read_facts(reader: Reader, node: Node) -> AssumedFacts | None:
-    """Read `facts: {network: {...}, device: {...}, trust: {...}}`; None, with a fault, if it is not a mapping.
+    """Read `facts: {network: {...}, device: {...}, ...}`; None, with a fault, if it is not a mapping.
 
     A value is a boolean, a number or a text, or one of the words `absent`, `stale` and `conflicting`: an unknown fact.
     """
     mapping = reader.mapping(node, "facts", _KINDS)
     if mapping is None:
         return None
-    network, device, trust = (mapping.get(kind) for kind in _KINDS)
+    network, device, signals, trust = (mapping.get(kind) for kind in _KINDS)
     return AssumedFacts(
         None if network is None else _network(reader, network),
         None if device is None else _device(reader, device),
         None if trust is None else _trust(reader, trust),
+        None if signals is None else _signals(reader, signals),
     )
 
 
@@ -119,7 +123,11 @@ def with_facts(base: AssumedFacts | None, more: AssumedFacts | None) -> AssumedF
         fields = {**((device and device.fields) or {}), **(more.device.fields or {})}
         named = more.device.device_id != ASSUMED or device is None
         device = replace(more.device if named else device or more.device, fields=fields)
-    return AssumedFacts(network, device, more.trust or base.trust)
+    signals = base.signals
+    if more.signals is not None:
+        given = {name: fact for name in SIGNAL_FACTS if (fact := getattr(more.signals, name)) is not ABSENT}
+        signals = replace(signals or SignalFacts(), **given)
+    return AssumedFacts(network, device, more.trust or base.trust, signals)
 
 
 def _short_name(name: str) -> str:
@@ -147,6 +155,22 @@ def _network(reader: Reader, node: Node) -> NetworkFacts | None:
         reader.fault(reputation_node, "`facts.network.reputation` is not from 0 to 100", "correct the value")
     country, asn, anonymous, reputation, corporate = (facts.get(name, ABSENT) for name in NETWORK_FACTS)
     return NetworkFacts(country, asn, anonymous, reputation, corporate)
+
+
+def _signals(reader: Reader, node: Node) -> SignalFacts | None:
+    mapping = reader.mapping(node, "facts.signals", SIGNAL_FACTS)
+    if mapping is None:
+        return None
+    facts = {name: _fact(reader, value, f"facts.signals.{name}") for name, (_, value) in mapping.entries.items()}
+    risk_node, risk = mapping.get("risk"), facts.get("risk", ABSENT)
+    if risk_node is not None and risk.unknown is None and risk.value not in tuple(RiskLevel):
+        hint = f"one of {', '.join(RiskLevel)}, absent or stale"
+        reader.fault(risk_node, "`facts.signals.risk` is not a level of risk", hint)
+    assurance_node, assurance = mapping.get("assurance"), facts.get("assurance", ABSENT)
+    if assurance_node is not None and assurance.unknown is None and not isinstance(to_plain(assurance_node), str):
+        hint = "write the namespace and the level, like `NIST-AAL/nist-aal2`"
+        reader.fault(assurance_node, "`facts.signals.assurance` is not a text", hint)
+    return SignalFacts(risk, assurance)
 
 
 def _trust(reader: Reader, node: Node) -> TrustAssessment | None:

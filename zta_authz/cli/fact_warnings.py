@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zta_authz.errors import Fault
+from zta_authz.model.signal_documents import EventKind, SignalAction
 from zta_authz.model.trust import TrustLevel
 from zta_authz.pdp.models import CompiledModels
 from zta_authz.policy.lint.fact_sources import NETWORK_FACTS, FactSources
 from zta_authz.policy.rules.fact_values import LAST_SEEN
+from zta_authz.policy.rules.signal_facts import COMPLIANT, DEVICE_RISK
 from zta_authz.trust.attainable import KnownFacts, best_assessment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.documents import Selector
     from zta_authz.model.trust import TrustAssessment
@@ -33,12 +37,13 @@ def fact_sources(settings: Settings, snapshot: Snapshot, *, known: bool) -> Fact
     }
     network = frozenset(name for name, configured in given.items() if configured)
     sources = FactSources(network, settings.facts.directory is not None, known)
+    sources = replace(sources, signals=frozenset(_signals(snapshot)))
     models = snapshot.models
     if not isinstance(models, CompiledModels):
         return sources
     sources = replace(
         sources,
-        inventories=tuple((selector, _fields(devices.inventory)) for selector, devices in models.devices),
+        inventories=tuple((selector, _fields(devices.inventory, snapshot)) for selector, devices in models.devices),
         classifications=tuple((selector, one.classes) for selector, one in models.classifications),
     )
     root = snapshot.options.root_namespace
@@ -46,8 +51,21 @@ def fact_sources(settings: Settings, snapshot: Snapshot, *, known: bool) -> Fact
     return replace(sources, models=best)
 
 
-def _fields(inventory: DeviceInventory) -> frozenset[str]:
+def _signals(snapshot: Snapshot) -> Iterator[str]:
+    """What security events report of callers."""
+    for source in snapshot.signal_sources:
+        for kind, name in ((EventKind.RISK_LEVEL_CHANGE, "risk"), (EventKind.ASSURANCE_LEVEL_CHANGE, "assurance")):
+            if source.actions.get(kind) is SignalAction.TRUST:
+                yield name
+
+
+def _fields(inventory: DeviceInventory, snapshot: Snapshot) -> frozenset[str]:
     names = {name for name, _ in inventory.source.fields}
+    for source in snapshot.signal_sources:
+        if source.subjects.device_inventory == inventory.full_name:
+            names |= {DEVICE_RISK} if source.actions.get(EventKind.RISK_LEVEL_CHANGE) is SignalAction.TRUST else set()
+            changes = source.actions.get(EventKind.DEVICE_COMPLIANCE_CHANGE)
+            names |= {COMPLIANT} if changes is SignalAction.DEVICE else set()
     return frozenset(names | {LAST_SEEN} if inventory.source.seen_time else names)
 
 
@@ -56,7 +74,7 @@ def _best(sources: FactSources, selector: Selector, root: str, model: CompiledTr
     fields = frozenset[str]().union(*(names for _, names in near.inventories))
     devices = bool(near.inventories) and (sources.directory or not sources.settings_known)
     network = sources.network if sources.settings_known else NETWORK_FACTS
-    return best_assessment(model, KnownFacts(network, fields, devices))
+    return best_assessment(model, KnownFacts(network, fields, devices, "risk" in sources.signals))
 
 
 def model_warnings(snapshot: Snapshot, sources: FactSources) -> list[Fault]:

@@ -161,7 +161,12 @@ class PolicyEvaluator:
         if subject.facts is None:
             return self._views
         assumed = subject.facts
-        return replace(self._views, assumed_network=assumed.network, assumed_device=assumed.device)
+        return replace(
+            self._views,
+            assumed_network=assumed.network,
+            assumed_device=assumed.device,
+            assumed_signals=assumed.signals,
+        )
 
     def locations(self, policy: str, rule: int, action: str) -> tuple[RuleLocation, ...]:
         """Return the locations of a rule: several if policies of two kinds share a name."""

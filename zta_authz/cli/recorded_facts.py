@@ -16,6 +16,8 @@ from zta_authz.policy.rules.fact_reader import FactModels, FactOpener
 from zta_authz.policy.rules.fact_values import (
     anonymous,
     asn,
+    caller_assurance,
+    caller_risk,
     corporate,
     country,
     reputation,
@@ -143,6 +145,8 @@ class ReplayFacts:
             return self._trust is None or self._trust.level is not None
         if read is resource_class:
             return self.knows_class
+        if read in (caller_risk, caller_assurance):  # a record names the event only
+            return False
         return self._network if read in (country, asn, anonymous, reputation, corporate) else self._device
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.access.grants import GrantTable
-from zta_authz.following.items import InvalidItem, read_grant, read_revocation
+from zta_authz.following.items import InvalidItem, read_grant, read_revocation, read_signal, read_source
+from zta_authz.security_events.signal_table import SignalTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,7 @@ class _Staged:
     """A full view that is still being received."""
 
     grants: GrantTable
+    signals: SignalTable
     revocations: set[str] = field(default_factory=set)
     items: int = 0
 
@@ -46,18 +48,20 @@ class FollowedViews:
     """
 
     def __init__(self, slot: FactSlot, revocations: DynamicRevocations, max_age: float) -> None:
-        """Publish the grants in `slot`. They are stale until the first view is complete."""
+        """Publish grants and signals in `slot`. They are stale until the first view is complete."""
         self.epoch = ""
         self.revision = 0
         self.refused = 0
         self.is_complete = False
         """Whether a whole view has been received."""
         self.grants = GrantTable(max_age)
+        self.signals = SignalTable(max_age)
         self.heard_at: float | None = None
         self._max_age = max_age
         self._revocations = revocations
         self._staged: _Staged | None = None
         slot.replace_grants(self.grants)
+        slot.replace_signals(self.signals)
 
     def begin(self) -> None:
         """Begin a new stream: what an earlier one left incomplete is dropped."""
@@ -70,41 +74,42 @@ class FollowedViews:
     def apply(self, update: pb.ViewUpdate, now: float) -> None:
         """Apply one update, received at `now` in seconds since the epoch. Raises `InvalidView`."""
         if update.full:
-            self._staged = _Staged(GrantTable(self._max_age))
+            self._staged = _Staged(GrantTable(self._max_age), SignalTable(self._max_age))
         elif self._staged is None and update.epoch != self.epoch:
             raise InvalidView("an update of another epoch, without a full view")
         if self._staged is None and update.revision < self.revision:
             raise InvalidView("an update that is older than the view")
-        self._put(update.put)
+        self._put(update.put, now)
         self._remove(update.removed)
         if update.complete:
             self._complete(update)
         if self._staged is None:
             self.heard_at = now
             self.grants.confirm(now)
+            self.signals.confirm(now)
 
     def _complete(self, update: pb.ViewUpdate) -> None:
         staged, self._staged = self._staged, None
         if staged is not None:
             self.grants.replace(staged.grants)
+            self.signals.replace(staged.signals)
             self._revocations.clear(keep=staged.revocations)
         self.epoch, self.revision, self.is_complete = update.epoch, update.revision, True
 
-    def _put(self, items: Iterable[pb.Item]) -> None:
+    def _put(self, items: Iterable[pb.Item], now: float) -> None:
         staged = self._staged
         for item in items:
             if staged is not None:
                 staged.items += 1
-            total = staged.items if staged is not None else len(self.grants) + len(self._revocations)
-            if total > MAX_ITEMS:
+            if (self._size if staged is None else staged.items) > MAX_ITEMS:
                 raise InvalidView(f"a view of more than {MAX_ITEMS} items")
             try:
-                self._put_one(item, staged)
+                self._put_one(item, staged, now)
             except InvalidItem as error:
                 self.refused += 1
                 _LOG.error("the administrator sent an item that can't be read: %s", error)
 
-    def _put_one(self, item: pb.Item, staged: _Staged | None) -> None:
+    def _put_one(self, item: pb.Item, staged: _Staged | None, now: float) -> None:
         value = item.WhichOneof("value")
         if value == "grant":
             grant = read_grant(item.grant)
@@ -116,12 +121,28 @@ class FollowedViews:
             self._revocations.put(timed.id, timed.revocation, timed.until)
             if staged is not None:
                 staged.revocations.add(timed.id)
+        elif value == "signal":
+            signal = read_signal(item.signal)
+            _check_key(item.key, f"signal/{signal.id}")
+            (self.signals if staged is None else staged.signals).put(signal)
+        elif value == "source":
+            source = read_source(item.source)
+            _check_key(item.key, f"source/{source.name}")
+            (self.signals if staged is None else staged.signals).put_source(source, now)
+
+    @property
+    def _size(self) -> int:
+        return len(self.grants) + len(self._revocations) + len(self.signals)
 
     def _remove(self, keys: Iterable[str]) -> None:
         for key in keys:
             kind, _, name = key.partition("/")
             if kind == "grant":
                 (self.grants if self._staged is None else self._staged.grants).remove(name)
+            elif kind == "signal":
+                (self.signals if self._staged is None else self._staged.signals).remove(name)
+            elif kind == "source":
+                (self.signals if self._staged is None else self._staged.signals).remove_source(name)
             elif kind == "revocation":
                 if self._staged is None:
                     self._revocations.remove(name)

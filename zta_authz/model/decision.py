@@ -13,7 +13,7 @@ from zta_authz.model.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
     from zta_authz.model.access import Grant
-    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts, SignalFacts
     from zta_authz.model.identity import NamedToken
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
@@ -73,6 +73,7 @@ class DecisionFacts(msgspec.Struct, frozen=True, gc=False):
     trust: TrustAssessment | None = None
     resource: ResourceClass | None = None
     session_expires: int = 0
+    signals: SignalFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

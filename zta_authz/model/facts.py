@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zta_authz.model.access import GrantView
     from zta_authz.model.addresses import Ip
     from zta_authz.model.device_documents import InventorySource
+    from zta_authz.model.signals import SignalView
 
 FactValue = bool | int | str
 _SHOWN: Final = 200
@@ -34,13 +35,15 @@ class Fact(NamedTuple):
     """One fact. `value` is None exactly if `unknown` is set.
 
     `observed_at` is when its source observed it (seconds since the epoch), None if the source does not record it.
-    `source` names the source for people: an inventory, a database, a list.
+    `source` names the source for people: an inventory, a database, a list. `event` is the `jti` of the security event
+    that it follows from, "" for others.
     """
 
     value: FactValue | None = None
     unknown: Unknown | None = Unknown.ABSENT
     observed_at: float | None = None
     source: str = ""
+    event: str = ""
 
     @property
     def state(self) -> str:
@@ -77,6 +80,8 @@ def describe(fact: Fact, now: float) -> str:
         parts.append(f"observed {_age(now - fact.observed_at)}")
     if fact.source:
         parts.append(f"from {fact.source[:_SHOWN]}")
+    if fact.event:
+        parts.append(f"event {fact.event[:_SHOWN]}")
     return ", ".join(parts)
 
 
@@ -150,6 +155,23 @@ class DeviceFacts:
 NO_DEVICE: Final = DeviceFacts(since=-inf, until=inf)
 
 
+@dataclass(frozen=True, slots=True)
+class SignalFacts:
+    """What security events say about the caller: its token, session, subject and workload.
+
+    `risk` is a `RiskLevel`, `assurance` a namespace and level, "" without an event. `since` and `until` are as in
+    `NetworkFacts`, as long as the view has the same version.
+    """
+
+    risk: Fact = ABSENT
+    assurance: Fact = ABSENT
+    since: float = dataclass_field(default=inf, repr=False, compare=False)
+    until: float = dataclass_field(default=-inf, repr=False, compare=False)
+
+
+NO_SIGNALS: Final = SignalFacts(since=-inf, until=inf)
+
+
 class DeviceRecord(Protocol):
     """One device as an inventory's file gives it."""
 
@@ -205,8 +227,10 @@ class FactViews:
     networks: NetworkView | None = None
     devices: DeviceView | None = None
     grants: GrantView | None = None
+    signals: SignalView | None = None
     assumed_network: NetworkFacts | None = None
     assumed_device: DeviceFacts | None = None
+    assumed_signals: SignalFacts | None = None
     assumed_grants: frozenset[str] = frozenset()
     """Entitlements (`namespace/name`) that the caller is assumed to hold, if it is eligible."""
 
@@ -234,6 +258,10 @@ class FactSlot:
     def replace_grants(self, grants: GrantView | None) -> None:
         """Publish the administrator's grants. The other views stay."""
         self._publish(replace(self.views, grants=grants))
+
+    def replace_signals(self, signals: SignalView | None) -> None:
+        """Publish the signals of security events. The other views stay."""
+        self._publish(replace(self.views, signals=signals))
 
     def _publish(self, views: FactViews) -> None:
         """Replace the views; without any, by the one object that decisions recognize at no cost."""

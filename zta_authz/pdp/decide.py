@@ -22,8 +22,10 @@ from zta_authz.policy.rules.facts import no_facts
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require_grant import GrantClause
 from zta_authz.policy.rules.response_template import TOKEN_DENIALS
+from zta_authz.policy.rules.signal_facts import event_against
 
 if TYPE_CHECKING:
+    from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import FactViews
     from zta_authz.model.identity import NamedToken
     from zta_authz.model.options import Workload
@@ -131,7 +133,16 @@ def decide(
         return decision
     facts = inputs.facts.collected(allowed=decision.allowed)
     inputs.read_facts = None  # they refer to `inputs`: without the cycle, both are released at once
-    return decision if facts is None else structs.replace(decision, facts=facts)
+    return decision if facts is None else _with_facts(decision, facts)
+
+
+def _with_facts(decision: Decision, facts: DecisionFacts) -> Decision:
+    """`decision` with the facts that it rests on. A denial names an event that speaks against the caller."""
+    event = "" if decision.allowed else event_against(facts.signals, facts.device)
+    if not event:
+        return structs.replace(decision, facts=facts)
+    access = decision.access or AccessBasis()
+    return structs.replace(decision, facts=facts, access=structs.replace(access, signal=event))
 
 
 def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> OpenFacts:

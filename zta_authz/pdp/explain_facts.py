@@ -30,6 +30,9 @@ def _lines(facts: DecisionFacts, now: float) -> Iterator[str]:
         yield f"network: {_network(facts.network, now)}"
     if facts.device is not None:
         yield f"device: {_device(facts.device, now)}"
+    if facts.signals is not None:
+        risk, assurance = describe(facts.signals.risk, now), describe(facts.signals.assurance, now)
+        yield f"signals: risk {risk}; assurance {assurance}"
     if facts.resource is not None:
         yield f"class: `{facts.resource.name}`, from {facts.resource.source}"
     if facts.trust is not None:

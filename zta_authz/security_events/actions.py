@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.documents import Revoked
 from zta_authz.model.signal_documents import CHANGE_TYPES, STREAM_KINDS, EventKind, RiskLevel, SignalAction
+from zta_authz.model.signals import Compliance, SignalKind
 from zta_authz.security_events.set_verifier import invalid_set
 from zta_authz.security_events.subjects import match_subject
 
@@ -52,21 +53,6 @@ class Why(StrEnum):
     ENDED = "ended"  # every token that the event is about has expired
     TENANT_WIDE = "tenant_wide"  # the event is about every user
     TOO_MANY_SUBJECTS = "too_many_subjects"  # more subjects than `maxSubjects` within the window
-
-
-class SignalKind(StrEnum):
-    """What a signal says about its subject."""
-
-    RISK = "risk"  # a `RiskLevel`
-    ASSURANCE = "assurance"  # the namespace, `/` and the level
-    COMPLIANCE = "compliance"  # `compliant` or `not-compliant`
-
-
-class Compliance(StrEnum):
-    """The `current_status` of a device."""
-
-    COMPLIANT = "compliant"
-    NOT_COMPLIANT = "not-compliant"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zta_authz.model.claims import claim_at
 from zta_authz.model.facts import ABSENT, Fact, Unknown, known
+from zta_authz.model.signal_documents import RiskLevel
+from zta_authz.policy.rules.signal_facts import COMPLIANT, DEVICE_RISK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -315,6 +317,29 @@ def is_not_anonymous(inputs: Inputs) -> bool:
     return inputs.facts.network.anonymous.value is False
 
 
+_LOW_RISKS: Final = frozenset((RiskLevel.LOW,))
+_NOT_HIGH_RISKS: Final = frozenset((RiskLevel.LOW, RiskLevel.MEDIUM))
+
+
+def caller_risk_in(levels: frozenset[RiskLevel]) -> Callable[[Inputs], Fact]:
+    """Reads whether the risk of the caller is one of `levels`. Another level is returned as it is, for explanations."""
+    return lambda inputs: _risk_in(inputs.facts.signals.risk, levels)
+
+
+def has_caller_risk_in(levels: frozenset[RiskLevel]) -> Callable[[Inputs], bool]:
+    """As `caller_risk_in`, for a known risk."""
+    return lambda inputs: inputs.facts.signals.risk.value in levels
+
+
+def device_risk_in(levels: frozenset[RiskLevel]) -> Callable[[Inputs], Fact]:
+    """As `caller_risk_in`, for the risk of the device."""
+    return lambda inputs: _risk_in(inputs.facts.device.field(DEVICE_RISK), levels)
+
+
+def _risk_in(fact: Fact, levels: frozenset[RiskLevel]) -> Fact:
+    return fact._replace(value=True) if fact.value in levels else fact
+
+
 def unmeasured(_inputs: Inputs) -> Fact:
     """A fact that no source of this version gives."""
     return ABSENT
@@ -327,6 +352,11 @@ BUILT_IN: Final[Mapping[str, Callable[[Inputs], Fact]]] = {
     "noFirewall": device_field("firewall"),
     "staleAntivirus": device_field("antivirus"),
     "unknownDevice": known_device,
+    "notCompliant": device_field(COMPLIANT),
+    "highRisk": caller_risk_in(_NOT_HIGH_RISKS),
+    "elevatedRisk": caller_risk_in(_LOW_RISKS),
+    "highRiskDevice": device_risk_in(_NOT_HIGH_RISKS),
+    "elevatedRiskDevice": device_risk_in(_LOW_RISKS),
     "anonymousNetwork": no_anonymous_network,
     "unusualTime": unmeasured,
     "unusualResource": unmeasured,
@@ -338,10 +368,16 @@ BUILT_IN: Final[Mapping[str, Callable[[Inputs], Fact]]] = {
 PASSES: Final[Mapping[str, Callable[[Inputs], bool]]] = {
     "noMfa": has_several_factors,
     "anonymousNetwork": is_not_anonymous,
+    "highRisk": has_caller_risk_in(_NOT_HIGH_RISKS),
+    "elevatedRisk": has_caller_risk_in(_LOW_RISKS),
 }
 """For some of them, the same as a boolean at less cost."""
 
-DEVICE_SIGNALS: Final = frozenset(("unmanaged", "unencrypted", "noFirewall", "staleAntivirus", "unknownDevice"))
+DEVICE_SIGNALS: Final = frozenset((
+    "unmanaged", "unencrypted", "noFirewall", "staleAntivirus", "unknownDevice", "notCompliant", "highRiskDevice",
+    "elevatedRiskDevice",
+))  # fmt: skip
+RISK_SIGNALS: Final = frozenset(("highRisk", "elevatedRisk"))
 NETWORK_SIGNALS: Final = frozenset(("anonymousNetwork",))
 UNMEASURED: Final = frozenset(name for name, read in BUILT_IN.items() if read is unmeasured)
 """Built-in signals by what they read; those of the user read claims."""

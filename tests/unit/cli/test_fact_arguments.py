@@ -76,6 +76,21 @@ def test_explain_says_what_would_lift_the_level(policies: Path, capsys: pytest.C
     assert "it would be reached without network.badReputation (+50)" in out
 
 
+def test_a_request_may_assume_signals(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (policies / "s.yaml").write_text(
+        "apiVersion: zta.dev/v1\nkind: AccessPolicy\nmetadata: {name: s, namespace: default}\n"
+        "spec: {rules: [{to: [{operation: {paths: [/calm]}}], when: [{key: zta.signals.risk, values: [LOW]}]}]}\n"
+    )
+    for risk, status in (("LOW", 0), ("HIGH", 1), ("stale", 1), ("absent", 1)):
+        assert explained(policies, f"path: /calm\nfacts: {{signals: {{risk: {risk}}}}}", capsys)[0] == status
+    request = "path: /calm\nfacts: {signals: {risk: HIGH, assurance: NIST-AAL/nist-aal2}}"
+    _, out = explained(policies, request, capsys)
+    assert "signals risk `HIGH`, from assumed; assurance `NIST-AAL/nist-aal2`, from assumed" in out
+    status, out = explained(policies, request, capsys, "--fact", "zta.signals.risk=LOW")
+    assert status == 0
+    assert "assurance `NIST-AAL/nist-aal2`" in out
+
+
 def test_json_has_the_facts(policies: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out = explained(policies, GOOD, capsys, "--output", "json")
     assert '"facts": [' in out
@@ -125,6 +140,9 @@ def test_unknown_facts_are_written_as_their_state() -> None:
         ("{network: {corporate: 1}}", "`facts.network.corporate` is not `true` or `false`"),
         ("{network: [DE]}", "`facts.network` is a list"),
         ("{device: [a]}", "`facts.device` is a list"),
+        ("{signals: [HIGH]}", "`facts.signals` is a list"),
+        ("{signals: {risk: EXTREME}}", "`facts.signals.risk` is not a level of risk"),
+        ("{signals: {assurance: 2}}", "`facts.signals.assurance` is not a text"),
         ("{device: {a: [1]}}", "`facts.device.a` is not a single value"),
         ("{device: {a: null}}", "`facts.device.a` is not a single value"),
         ("{device: {id: 5}}", "`facts.device.id` has the integer `5`"),

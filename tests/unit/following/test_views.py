@@ -15,6 +15,7 @@ from zta_authz.following.views import FollowedViews, InvalidView
 from zta_authz.model.access import Subject
 from zta_authz.model.documents import Revoked
 from zta_authz.model.facts import FactSlot
+from zta_authz.model.signals import SignalKind
 
 NOW = 1_800_000_000.0
 ANN = Subject("https://i", "ann")
@@ -36,6 +37,32 @@ def revocation(name: str, **changed: Any) -> pb.Item:
     return pb.Item(key=f"revocation/{name}", revocation=pb.Revocation(**fields | changed))
 
 
+def signal(key: str, **changed: Any) -> pb.Item:
+    fields: dict[str, Any] = {
+        "id": key,
+        "what": "subject",
+        "issuer": "https://i",
+        "subject": "ann",
+        "kind": "risk",
+        "value": "HIGH",
+        "observed_at": NOW - 9,
+        "source": "root/idp",
+        "jti": "jti-1",
+    }
+    return pb.Item(key=f"signal/{key}", signal=pb.Signal(**fields | changed))
+
+
+def source(key: str = "root/idp", **changed: Any) -> pb.Item:
+    fields: dict[str, Any] = {
+        "name": key,
+        "heard_at": NOW,
+        "max_silence": 600.0,
+        "issuers": ["https://i"],
+        "kinds": ["risk", "later"],
+    }
+    return pb.Item(key=f"source/{key}", source=pb.SignalSourceState(**fields | changed))
+
+
 class Followed:
     def __init__(self) -> None:
         self.slot, self.revocations = FactSlot(), DynamicRevocations()
@@ -50,6 +77,19 @@ class Followed:
     def holds(self, now: float = NOW) -> bool:
         view = self.slot.views.grants
         return view is not None and not view.is_stale(now) and view.find("shop/db", (ANN,), now) is not None
+
+    def risks(self, now: float = NOW) -> list[str]:
+        """The risks of ann by the sources of her issuer, `stale` for those of a silent one."""
+        view = self.slot.views.signals
+        assert view is not None
+        known = view.find(SignalKind.RISK, Revoked.SUBJECT, "https://i", "ann")
+        sources = view.sources(SignalKind.RISK, Revoked.ISSUER, "https://i")
+        return [
+            "stale" if view.is_stale(source, now) else one.value
+            for source in sources
+            for one in known
+            if one.source == source.name
+        ]
 
 
 def test_grants_do_not_count_before_the_first_view_is_complete() -> None:
@@ -71,6 +111,35 @@ def test_changes_add_replace_and_remove() -> None:
     assert len(followed.revocations) == 2
     followed.update(removed=["grant/g1", "revocation/r1", "revocation/never", "signal/x"], revision=3, complete=True)
     assert (len(followed.views.grants), len(followed.revocations)) == (0, 1)
+
+
+def test_signals_count_with_their_source() -> None:
+    followed = Followed()
+    followed.update(source(), signal("s1"), full=True)
+    assert followed.risks() == []
+    followed.update(complete=True)
+    assert followed.risks() == ["HIGH"]
+    followed.update(signal("s1", value="LOW"), revision=2, complete=True)
+    assert followed.risks() == ["LOW"]
+    followed.update(removed=["source/root/idp"], revision=3, complete=True)
+    assert followed.risks() == []
+    followed.update(source(), removed=["signal/s1"], revision=4, complete=True)
+    assert followed.risks() == []
+    followed.full(source(), signal("s2"), epoch="f")
+    assert followed.risks() == ["HIGH"]
+    followed.full(epoch="g")
+    assert followed.risks() == []
+
+
+def test_a_heartbeat_keeps_signals_fresh_but_not_those_of_a_silent_source() -> None:
+    followed = Followed()
+    followed.full(source(max_silence=900.0), signal("s1"))
+    assert followed.risks(NOW + 601) == ["stale"]
+    followed.update(complete=True, now=NOW + 590)
+    assert followed.risks(NOW + 601) == ["HIGH"]
+    assert followed.risks(NOW + 901) == ["stale"]
+    followed.update(source(max_silence=900.0, heard_at=NOW + 901), revision=2, complete=True, now=NOW + 901)
+    assert followed.risks(NOW + 901) == ["HIGH"]
 
 
 def test_a_heartbeat_keeps_the_view_fresh() -> None:
@@ -139,6 +208,19 @@ def test_a_view_with_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) 
         revocation("r", value=""),
         revocation("r", before=math.nan),
         revocation("r", id="other"),
+        signal("s", value="EXTREME"),
+        signal("s", value=""),
+        signal("s", kind="mood"),
+        signal("s", kind="compliance"),
+        signal("s", kind="assurance", value="x" * 1025),
+        signal("s", what="everything"),
+        signal("s", observed_at=math.nan),
+        signal("s", source=""),
+        signal("s", id="other"),
+        source(max_silence=0.0),
+        source(max_silence=math.inf),
+        source(heard_at=math.nan),
+        source("n", name="other"),
     ],
 )
 def test_an_item_that_makes_no_sense_is_refused_and_the_others_count(item: pb.Item) -> None:
@@ -146,7 +228,7 @@ def test_an_item_that_makes_no_sense_is_refused_and_the_others_count(item: pb.It
     followed.full(item, grant("good"))
     assert followed.views.refused == 1
     assert followed.holds()
-    assert (len(followed.views.grants), len(followed.revocations)) == (1, 0)
+    assert (len(followed.views.grants), len(followed.revocations), len(followed.views.signals)) == (1, 0, 0)
 
 
 def test_an_item_of_a_later_version_is_ignored() -> None:

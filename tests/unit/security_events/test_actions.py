@@ -11,13 +11,13 @@ from tests.support.pki import NOW
 from tests.support.security_events import ALICE, IDP, KEYS, SESSION_REVOKED, event, signed, source, verified
 from zta_authz.model.documents import Revoked
 from zta_authz.model.signal_documents import CAEP, EVENT_KINDS, RISC, SSF, EventKind, SignalAction
+from zta_authz.model.signals import SignalKind
 from zta_authz.security_events.actions import (
     FOR_EVER,
     AddRevocation,
     Outcome,
     Plan,
     SetSignal,
-    SignalKind,
     Why,
     plan_changes,
 )  # fmt: skip

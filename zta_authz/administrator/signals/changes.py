@@ -16,6 +16,8 @@ from zta_authz.administrator.access_events import AccessEvent, Actor, EventKind,
 from zta_authz.administrator.revocation_items import digest, end_key, merge_revocations, revocation_event
 from zta_authz.administrator.store.port import ABSENT, Change
 from zta_authz.administrator.view_items import RevocationItem, SignalItem, SourceItem, decode_item, encode_item
+from zta_authz.model.signal_documents import EventKind as SecurityEventKind, SignalAction
+from zta_authz.model.signals import SignalKind
 from zta_authz.security_events.actions import FOR_EVER, Outcome, SetSignal
 
 if TYPE_CHECKING:
@@ -35,6 +37,12 @@ _KINDS: Final[Mapping[Outcome, EventKind]] = {
     Outcome.DISCARDED: EventKind.SIGNAL_DISCARDED,
     Outcome.HELD: EventKind.SIGNAL_HELD,
 }
+_SIGNAL_KINDS: Final[Mapping[SecurityEventKind, SignalKind]] = {
+    SecurityEventKind.RISK_LEVEL_CHANGE: SignalKind.RISK,
+    SecurityEventKind.ASSURANCE_LEVEL_CHANGE: SignalKind.ASSURANCE,
+    SecurityEventKind.DEVICE_COMPLIANCE_CHANGE: SignalKind.COMPLIANCE,
+}
+_SIGNALLED: Final = (SignalAction.TRUST, SignalAction.DEVICE)
 
 
 class HeldItem(msgspec.Struct, frozen=True):
@@ -142,9 +150,24 @@ def _merge(item: RevocationItem | SignalItem, known: Versioned | None) -> Revoca
     return item
 
 
+def source_item(source: SignalSource, heard_at: float) -> SourceItem:
+    """The item that says when a source was heard, and what it reports."""
+    subjects, actions = source.subjects, source.actions
+    kinds = {kind for event, kind in _SIGNAL_KINDS.items() if actions.get(event, SignalAction.IGNORE) in _SIGNALLED}
+    return SourceItem(
+        source.full_name,
+        heard_at,
+        source.max_silence,
+        subjects.token_issuers,
+        tuple(sorted(kinds)),
+        subjects.device_inventory,
+        subjects.spiffe_ids,
+    )
+
+
 def put_source(draft: Draft, source: SignalSource, now: float) -> None:
     """Record that the source was heard."""
-    item = SourceItem(source.full_name, now, source.max_silence)
+    item = source_item(source, now)
     draft.put[item.key] = encode_item(item)
 
 

@@ -8,6 +8,7 @@ other. Several administrators may do this at once: a SET counts once, and one of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from zta_authz.administrator.signals.changes import source_item
 from zta_authz.administrator.signals.poller import Poller
 from zta_authz.administrator.signals.receiver import PushSource
 from zta_authz.administrator.signals.runtime import SourceRuntime
@@ -28,13 +30,13 @@ from zta_authz.administrator.signals.transmitter_client import (
     read_secret,
 )
 from zta_authz.administrator.signals.transmitters import TransmitterError
-from zta_authz.administrator.store.port import ABSENT, Change, StoreError
-from zta_authz.administrator.view_items import SIGNAL, SOURCE, SignalItem, decode_item
+from zta_authz.administrator.store.port import ABSENT, Change, Conflict, StoreError
+from zta_authz.administrator.view_items import SIGNAL, SOURCE, SignalItem, SourceItem, decode_item, encode_item
 from zta_authz.keys.outcomes import FetchFailed
 from zta_authz.model.signal_documents import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from zta_authz.administrator.signals.intake import Intake
     from zta_authz.administrator.signals.receiver import PushReceiver
@@ -223,6 +225,7 @@ class SignalService:
         """Prepare the source and receive its signals. Returns only by an exception."""
         source = runtime.source
         options = self._options.get(source.full_name, SourceOptions())
+        await self._announce(source)
         client = TransmitterClient(source, self._client, Authorizer(options.credentials, self._client))
         authorization = await self._listen(runtime, options)
         managed = options.manages and not source.endpoint
@@ -238,17 +241,27 @@ class SignalService:
         runtime.failure = ""
         await self._receive(runtime, client)
 
+    async def _announce(self, source: SignalSource) -> None:
+        """Publish what the source reports: until it is heard, its signals are stale and not absent."""
+        key = SOURCE + source.full_name
+        entry = await self._store.get(key)
+        known = None if entry is None else decode_item(key, entry.value)
+        item = source_item(source, known.heard_at if isinstance(known, SourceItem) else 0.0)
+        if item != known:
+            expect = {key: ABSENT if entry is None else entry.version}
+            with contextlib.suppress(Conflict):  # it was heard, or another administrator published it
+                await self._store.commit(Change(expect=expect, put={key: encode_item(item)}))
+
     async def _receive(self, runtime: SourceRuntime, client: TransmitterClient) -> None:
         source = runtime.source
         endpoint = source.endpoint or (runtime.stream.endpoint if runtime.stream else "")
-        work: list[Awaitable[None]] = [self._verify(runtime, client)]
-        if source.delivery is Delivery.POLL:
-            if not endpoint:
-                raise TransmitterError("no credentials to create a stream, and no `endpoint` to poll")
-            work.append(Poller(runtime, client, endpoint, jitter=self._jitter).run())
+        polls = source.delivery is Delivery.POLL
+        if polls and not endpoint:
+            raise TransmitterError("no credentials to create a stream, and no `endpoint` to poll")
         async with asyncio.TaskGroup() as group:
-            for part in work:
-                group.create_task(_await(part))
+            group.create_task(self._verify(runtime, client))
+            if polls:
+                group.create_task(Poller(runtime, client, endpoint, jitter=self._jitter).run())
 
     async def _listen(self, runtime: SourceRuntime, options: SourceOptions) -> str:
         """Accept pushed SETs of the source. Returns the value of their `Authorization` header, "" if it is polled."""
@@ -315,10 +328,6 @@ class SignalService:
             except (FetchFailed, TransmitterError, TimeoutError) as error:
                 _LOG.info("no verification event: %s", error, extra={"source": source.full_name})
             await asyncio.sleep(self._jitter(0.9, 1.0) * min(pause, MAX_VERIFICATION_SECONDS))
-
-
-async def _await(work: Awaitable[None]) -> None:
-    await work
 
 
 def _describe(error: BaseException) -> str:

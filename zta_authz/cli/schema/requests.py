@@ -25,6 +25,7 @@ from zta_authz.cli.schema.building import (
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.model.facts import Unknown
+from zta_authz.model.signal_documents import RiskLevel
 from zta_authz.model.trust import TrustLevel
 from zta_authz.policy.rules.fact_clauses import COUNTRY
 from zta_authz.policy.rules.fact_values import LAST_SEEN
@@ -113,11 +114,23 @@ def _facts() -> Schema:
             "anyOf": [{"type": "integer"}, {"type": "string", "pattern": MOMENT}, unknown],
         },
     }
+    signals: dict[str, Schema] = {
+        "risk": {
+            "description": "The caller's risk by security events.",
+            "enum": [*map(str, RiskLevel), *unknown["enum"]],
+        },
+        "assurance": {
+            "description": "The assurance level by security events; empty without one.",
+            "type": "string",
+            "examples": ["NIST-AAL/nist-aal2"],
+        },
+    }
+    signal_facts = fields("What security events say about the caller.", signals)
     network_facts = fields("Facts of the client's network.", network)
     described = "Facts that are assumed. Whatever is left out is absent."
     described_trust = "An assessment instead of the trust model's. A score that is left out is 0."
     trust = fields(described_trust, _assessment(), required=("level",))
-    return fields(described, {"network": network_facts, "device": device, "trust": trust})
+    return fields(described, {"network": network_facts, "device": device, "signals": signal_facts, "trust": trust})
 
 
 def _assessment() -> dict[str, Schema]:

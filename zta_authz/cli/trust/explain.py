@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
 EXIT_TOO_LOW: Final = 1
-_SHOWN: Final = ("network: ", "device: ")
+_SHOWN: Final = ("network: ", "device: ", "signals: ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from zta_authz.policy.rules.fact_values import (
     DeviceField,
     anonymous,
     asn,
+    caller_assurance,
+    caller_risk,
     corporate,
     country,
     device_id,
@@ -78,9 +80,21 @@ FACT_VARIABLES: Final[Mapping[str, Variable]] = {
     "trust.device": Variable(_TYPE.DOUBLE, _score("device"), "score of the device"),
     "trust.network": Variable(_TYPE.DOUBLE, _score("network"), "score of the network"),
     "trust.behavior": Variable(_TYPE.DOUBLE, _score("behavior"), "score of the behavior"),
+    "signals.risk": Variable(
+        _TYPE.STRING,
+        _value(caller_risk),
+        "risk of the caller by security events: LOW, MEDIUM, HIGH; an error if unknown",
+    ),
+    "signals.assurance": Variable(
+        _TYPE.STRING,
+        _value(caller_assurance),
+        'assurance level by security events, "" without; an error if unknown',
+    ),
     "resource.class": Variable(_TYPE.STRING, _value(resource_class), "class of the resource; an error if unknown"),
 }
 """All of them: a documented contract."""
 
-FACTS_OF_TOKENS: Final = frozenset(name for name in FACT_VARIABLES if name.startswith(("device.", "trust.")))
+FACTS_OF_TOKENS: Final = frozenset(
+    name for name in FACT_VARIABLES if name.startswith(("device.", "signals.", "trust."))
+)
 """Those that may differ between the tokens of one request."""

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from zta_authz.policy.yaml.nodes import Mapping, Node
 
 BUILT_IN_SIGNALS: Final = {
-    "user": ("noMfa",),
-    "device": ("unmanaged", "unencrypted", "noFirewall", "staleAntivirus", "unknownDevice"),
+    "user": ("noMfa", "highRisk", "elevatedRisk"),
+    "device": (
+        "unmanaged", "unencrypted", "noFirewall", "staleAntivirus", "unknownDevice", "notCompliant", "highRiskDevice",
+        "elevatedRiskDevice",
+    ),
     "network": ("countryNotAllowed", "badReputation", "anonymousNetwork"),
     "behavior": ("unusualTime", "unusualResource", "unusualVolume", "failedAttempts"),
-}
+}  # fmt: skip
 DEFAULT_FLOOR: Final = 40
 MAX_SIGNALS: Final = 32
 LONGEST_SESSION: Final = 7 * 86400.0

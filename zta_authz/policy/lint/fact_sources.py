@@ -16,6 +16,8 @@ from zta_authz.policy.rules.fact_values import (
     SeenWithin,
     anonymous,
     asn,
+    caller_assurance,
+    caller_risk,
     corporate,
     country,
     device_id,
@@ -41,6 +43,7 @@ _NETWORK: Final = {
     corporate: "corporate",
 }
 NETWORK_FACTS: Final = frozenset(_NETWORK.values())
+_EVENTS: Final = {"risk": "risk-level-change", "assurance": "assurance-level-change"}
 _VARIABLES: Final = ("device.managed", "device.encrypted", "device.compliant")
 
 
@@ -67,6 +70,8 @@ class FactSources:
     inventories: tuple[tuple[Selector, frozenset[str]], ...] = ()
     models: tuple[tuple[Selector, TrustAssessment], ...] = ()
     classifications: tuple[tuple[Selector, frozenset[str]], ...] = ()
+    signals: frozenset[str] = frozenset()
+    """`risk` and `assurance`, if any SignalSource reports them of callers."""
 
     def concerning(self, selector: Selector, root: str) -> FactSources:
         """Those that may apply to a workload that `selector` selects."""
@@ -107,6 +112,12 @@ class FactSources:
         """Why nothing assesses a request."""
         return None if self.models else Absence("no TrustModel selects its workloads", "add a TrustModel for them")
 
+    def without_signal(self, name: str) -> Absence | None:
+        """Why the `risk` or the `assurance` of callers is unknown."""
+        if name in self.signals:
+            return None
+        return Absence(f"no SignalSource reports the {name} of callers", f"add one with `{_EVENTS[name]}: trust`")
+
     def without_class(self) -> Absence | None:
         """Why no resource has a class."""
         hint = "add a ResourceClassification for them"
@@ -136,6 +147,8 @@ def absence_of_variable(name: str, sources: FactSources) -> Absence | None:
         return sources.without_device(field)
     if kind == "trust":
         return sources.without_trust()
+    if kind == "signals":
+        return sources.without_signal(field)
     return sources.without_class() if name == "resource.class" else None
 
 
@@ -153,6 +166,8 @@ def _absence(read: ReadFact, sources: FactSources) -> Absence | None:
         device_id: sources.without_device,
         trust_level: sources.without_trust,
         resource_class: sources.without_class,
+        caller_risk: lambda: sources.without_signal("risk"),
+        caller_assurance: lambda: sources.without_signal("assurance"),
     }
     other = others.get(read)
     return None if other is None else other()

@@ -15,6 +15,7 @@ from zta_authz.model.device_documents import CertificateKey
 from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, Unknown, known, steady_around
 from zta_authz.model.identity import Binding, PeerTrust
 from zta_authz.policy.rules.fact_values import LAST_SEEN
+from zta_authz.policy.rules.signal_facts import COMPLIANT, device_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from zta_authz.model.facts import DeviceRecord, DeviceView
     from zta_authz.model.identity import Identity, Peer
     from zta_authz.model.options import Workload
+    from zta_authz.model.signals import SignalView
     from zta_authz.policy.rules.inputs import Inputs
 
 CLOCK_SKEW: Final = 300.0
@@ -38,8 +40,31 @@ class InventoryDevices:
 
     inventory: DeviceInventory
 
-    def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
-        """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting."""
+    def identify(self, inputs: Inputs, devices: DeviceView, signals: SignalView | None = None) -> DeviceFacts:
+        """The device and its fields at `inputs.now`. Certificate and token that name two devices are conflicting.
+
+        What `signals` say of the device counts for the field `compliant`, if it is newer than the inventory.
+        """
+        device = self._identify(inputs, devices)
+        if signals is None or not device.device_id:
+            return device
+        return self._with_signals(device, signals, inputs.now)
+
+    def _with_signals(self, device: DeviceFacts, signals: SignalView, now: float) -> DeviceFacts:
+        fields, changes = device_signals(
+            signals, device.inventory, device.device_id, device.field(COMPLIANT), self.inventory.posture_max_age, now
+        )
+        since, until = steady_around(now, changes)
+        return DeviceFacts(
+            device.device_id,
+            device.identified_by,
+            device.inventory,
+            {**(device.fields or {}), **fields},
+            since=max(since, device.since),
+            until=min(until, device.until),
+        )
+
+    def _identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
         name = self.inventory.full_name
         by_certificate = self._by_certificate(inputs, devices)
         claimed = self._claimed(inputs)

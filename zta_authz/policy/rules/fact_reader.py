@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.model.decision import DecisionFacts
-from zta_authz.model.facts import NO_DEVICE, NO_FACTS, NO_NETWORK_FACTS, DeviceFacts, NetworkFacts
+from zta_authz.model.facts import (
+    NO_DEVICE,
+    NO_FACTS,
+    NO_NETWORK_FACTS,
+    NO_SIGNALS,
+    DeviceFacts,
+    NetworkFacts,
+    SignalFacts,
+)
 from zta_authz.policy.rules.facts import no_facts
+from zta_authz.policy.rules.signal_facts import read_signals
 
 if TYPE_CHECKING:
     from zta_authz.model.access import GrantView
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from zta_authz.model.facts import DeviceView, FactViews
     from zta_authz.model.identity import Binding, Peer, Token
     from zta_authz.model.options import Workload
+    from zta_authz.model.signals import SignalView
     from zta_authz.model.trust import ResourceClass, TrustAssessment
     from zta_authz.policy.rules.facts import OpenFacts
     from zta_authz.policy.rules.inputs import Inputs
@@ -24,8 +34,11 @@ if TYPE_CHECKING:
 class DeviceIdentifier(Protocol):
     """Finds the device behind a request: a compiled `DeviceInventory`."""
 
-    def identify(self, inputs: Inputs, devices: DeviceView) -> DeviceFacts:
-        """The device and its fields, aged at `inputs.now`; `NO_DEVICE` where there is none. Never raises."""
+    def identify(self, inputs: Inputs, devices: DeviceView, signals: SignalView | None = None) -> DeviceFacts:
+        """The device and its fields at `inputs.now`, with what `signals` say about it. Never raises.
+
+        `NO_DEVICE` where there is none.
+        """
         ...
 
 
@@ -72,26 +85,31 @@ class Assessed(NamedTuple):
     trust: TrustAssessment
     device: DeviceFacts
     network: NetworkFacts
+    signals: SignalFacts | None
     since: float
     until: float
 
 
 _UNREAD_NETWORK: Final = NetworkFacts()  # these stay the same at no time
 _UNREAD_DEVICE: Final = DeviceFacts()
+_UNREAD_SIGNALS: Final = SignalFacts()
 
 
 class CallerFacts:
     """What was read of one caller, each part with the times between which it stays the same.
 
-    It holds the objects whose ids are its key, so that no other object can have these ids.
+    It holds the objects whose ids are its key, so that no other object can have these ids. `version` is that of the
+    signals that they follow from.
     """
 
-    __slots__ = ("assessed", "device", "network", "of")
+    __slots__ = ("assessed", "device", "network", "of", "signals", "version")
 
-    def __init__(self, of: tuple[FactModels, Token | None, Peer | None, Binding | None]) -> None:
+    def __init__(self, of: tuple[FactModels, Token | None, Peer | None, Binding | None], version: int) -> None:
         self.of = of
+        self.version = version
         self.network = _UNREAD_NETWORK
         self.device = _UNREAD_DEVICE
+        self.signals = _UNREAD_SIGNALS
         self.assessed: Assessed | None = None
 
 
@@ -115,12 +133,14 @@ class ViewsInForce:
 
 
 def _say_the_same(one: FactViews, other: FactViews) -> bool:
-    """Whether two sets of views say the same of networks and devices."""
+    """Whether two sets of views say the same of networks, devices and callers."""
     return (
         one.networks is other.networks
         and one.devices is other.devices
+        and one.signals is other.signals
         and one.assumed_network is other.assumed_network
         and one.assumed_device is other.assumed_device
+        and one.assumed_signals is other.assumed_signals
     )
 
 
@@ -156,7 +176,9 @@ class ModelTable:
 class FactReader:
     """Reads the facts of one request with one identity. Reading a fact that no rule asks for costs nothing."""
 
-    __slots__ = ("_class", "_device", "_facts", "_inputs", "_known", "_models", "_network", "_trust", "_views")
+    __slots__ = (
+        "_class", "_device", "_facts", "_inputs", "_known", "_models", "_network", "_signals", "_trust", "_views",
+    )  # fmt: skip
 
     def __init__(self, inputs: Inputs, models: FactModels, views: FactViews, known: KnownCallers | None) -> None:
         """`known` are the facts of callers, as `views` say them; None keeps nothing."""
@@ -167,6 +189,7 @@ class FactReader:
         self._facts: CallerFacts | None = None
         self._network: NetworkFacts | None = None
         self._device: DeviceFacts | None = None
+        self._signals: SignalFacts | None = None
         self._trust: TrustAssessment | None = None
         self._class: ResourceClass | None = None
 
@@ -177,8 +200,9 @@ class FactReader:
         forwarded = request.headers.joined("x-forwarded-for")
         key = (id(models), id(token), id(peer), id(binding), forwarded, request.source.ip)
         facts = None if self._known is None else self._known[key]
-        if facts is None:
-            facts = CallerFacts((models, token, peer, binding))
+        version = 0 if self._views.signals is None else self._views.signals.version
+        if facts is None or facts.version != version:
+            facts = CallerFacts((models, token, peer, binding), version)
             if self._known is not None and (forwarded is None or len(forwarded) <= MAX_FORWARDED):
                 self._known.put(key, facts)
         self._facts = facts
@@ -205,6 +229,16 @@ class FactReader:
         return self._device
 
     @property
+    def signals(self) -> SignalFacts:
+        """What security events say about the caller."""
+        if self._signals is None:
+            facts, inputs = self._facts or self._caller(), self._inputs
+            if not facts.signals.since < inputs.now < facts.signals.until:
+                facts.signals = _signals(inputs, self._views)
+            self._signals = facts.signals
+        return self._signals
+
+    @property
     def trust(self) -> TrustAssessment | None:
         """What the trust model says; None without a model."""
         model = self._models.trust
@@ -214,17 +248,20 @@ class FactReader:
             if assessed is None or not assessed.since < self._inputs.now < assessed.until:
                 self._trust = self._assess(model, facts)
             else:
-                self._trust, self._device, self._network, _, _ = assessed
+                self._trust, self._device, self._network = assessed.trust, assessed.device, assessed.network
+                self._signals = assessed.signals or self._signals
         return self._trust
 
     def _assess(self, model: TrustModel, facts: CallerFacts) -> TrustAssessment:
         assessment = model.assess(self._inputs)
         since, until = model.steady(self._inputs)
         if since < until:
-            device, network = self.device, self.network
+            device, network, signals = self.device, self.network, self._signals
             since = max(since, device.since, network.since)
             until = min(until, device.until, network.until)
-            facts.assessed = Assessed(assessment, device, network, since, until)
+            if signals is not None:
+                since, until = max(since, signals.since), min(until, signals.until)
+            facts.assessed = Assessed(assessment, device, network, signals, since, until)
         return assessment
 
     @property
@@ -254,10 +291,11 @@ class FactReader:
             trust = self.trust
         network = None if self._network is NO_NETWORK_FACTS else self._network
         device = None if self._device is NO_DEVICE else self._device
-        if trust is None and network is None and device is None and self._class is None:
+        signals = None if self._signals is NO_SIGNALS else self._signals
+        if trust is None and network is None and device is None and self._class is None and signals is None:
             return None
         expires = int(self._inputs.now) + trust.session_seconds if trust is not None and allowed else 0
-        return DecisionFacts(network, device, trust, self._class, expires)
+        return DecisionFacts(network, device, trust, self._class, expires, signals)
 
 
 def _network(inputs: Inputs, views: FactViews) -> NetworkFacts:
@@ -270,7 +308,15 @@ def _network(inputs: Inputs, views: FactViews) -> NetworkFacts:
 def _device(inputs: Inputs, views: FactViews, inventory: DeviceIdentifier | None) -> DeviceFacts:
     if views.assumed_device is not None:
         return views.assumed_device
-    return NO_DEVICE if inventory is None or views.devices is None else inventory.identify(inputs, views.devices)
+    if inventory is None or views.devices is None:
+        return NO_DEVICE
+    return inventory.identify(inputs, views.devices, views.signals)
+
+
+def _signals(inputs: Inputs, views: FactViews) -> SignalFacts:
+    if views.assumed_signals is not None:
+        return views.assumed_signals
+    return NO_SIGNALS if views.signals is None else read_signals(inputs, views.signals)
 
 
 class FactOpener:

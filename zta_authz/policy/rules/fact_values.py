@@ -143,6 +143,16 @@ def resource_class(inputs: Inputs) -> Fact:
     return ABSENT if resource is None else known(resource.name, source=resource.source)
 
 
+def caller_risk(inputs: Inputs) -> Fact:
+    """The risk that security events report of the caller: LOW, MEDIUM or HIGH."""
+    return inputs.facts.signals.risk
+
+
+def caller_assurance(inputs: Inputs) -> Fact:
+    """The assurance level that security events report of the caller, `NAMESPACE/LEVEL`; "" without an event."""
+    return inputs.facts.signals.assurance
+
+
 KEYS: Final[Mapping[str, ReadFact]] = {
     "zta.remote.country": country,
     "zta.remote.asn": asn,
@@ -151,6 +161,8 @@ KEYS: Final[Mapping[str, ReadFact]] = {
     "zta.device.id": device_id,
     "zta.trust.level": trust_level,
     "zta.resource.class": resource_class,
+    "zta.signals.risk": caller_risk,
+    "zta.signals.assurance": caller_assurance,
 }
 """The keys of `when` that read facts; `zta.device.FIELD` reads any other field of the device."""
 DEVICE_KEY: Final = re.compile(r"zta\.device\.([A-Za-z][A-Za-z0-9_]{0,62})")
@@ -180,4 +192,5 @@ _ALLOWED_VALUES: Final = {
     "zta.remote.anonymous": _BOOLEAN,
     "zta.remote.corporate": _BOOLEAN,
     "zta.trust.level": (re.compile(r"DENY|LOW|MEDIUM|HIGH"), "one of DENY, LOW, MEDIUM, HIGH"),
+    "zta.signals.risk": (re.compile(r"LOW|MEDIUM|HIGH"), "one of LOW, MEDIUM, HIGH"),
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS
+from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS, NO_SIGNALS
 
 if TYPE_CHECKING:
     from zta_authz.model.access import GrantView
     from zta_authz.model.decision import DecisionFacts
-    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts, SignalFacts
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
 
@@ -24,6 +24,11 @@ class RequestFacts(Protocol):
     @property
     def device(self) -> DeviceFacts:
         """The device behind the request."""
+        ...
+
+    @property
+    def signals(self) -> SignalFacts:
+        """What security events say about the caller."""
         ...
 
     @property
@@ -59,6 +64,7 @@ class NoFacts:
 
     network: NetworkFacts = NO_NETWORK_FACTS
     device: DeviceFacts = NO_DEVICE
+    signals: SignalFacts = NO_SIGNALS
     trust: TrustAssessment | None = None
     resource_class: ResourceClass | None = None
     grants: GrantView | None = None

@@ -75,7 +75,9 @@ async def test_a_revocation_its_record_and_the_sign_of_life_are_one_commit(store
     assert (revocation.what, revocation.value, revocation.issuer) == ("subject", "alice", IDP)
     assert (revocation.before, revocation.until) == (NOW - 9, NOW - 9 + 30 * 86400.0)
     assert (revocation.reason, revocation.source) == ("session-revoked", "istio-system/idp jti one")
-    assert await items(store, "view/source/") == [SourceItem("istio-system/idp", NOW, 600.0)]
+    assert await items(store, "view/source/") == [
+        SourceItem("istio-system/idp", NOW, 600.0, (IDP,), ("assurance", "compliance", "risk"))
+    ]
     added, accepted = await recorded(store)
     assert (added.kind, added.object.id) == (EventKind.REVOCATION_ADDED, revocation.id)
     assert (accepted.kind, accepted.object.id) == (EventKind.SIGNAL_ACCEPTED, "one")

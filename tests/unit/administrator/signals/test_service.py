@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from tests.support.pki import Signer
@@ -16,13 +17,14 @@ from zta_authz.administrator.signals.intake import Intake
 from zta_authz.administrator.signals.receiver import PushReceiver
 from zta_authz.administrator.signals.service import SignalService, SourceOptions
 from zta_authz.administrator.signals.transmitter_client import Credentials
-from zta_authz.administrator.store.port import read_items
+from zta_authz.administrator.store.port import Change, read_items
+from zta_authz.administrator.view_items import SourceItem, decode_item, encode_item
 from zta_authz.keys.addresses import AddressRules
 from zta_authz.keys.http_client import HttpClient
 from zta_authz.keys.jwks import JwksLoader
 from zta_authz.keys.refresh_schedule import Timing
 from zta_authz.keys.refresher import JwksRefresher
-from zta_authz.model.signal_documents import Delivery
+from zta_authz.model.signal_documents import Delivery, EventKind, SignalAction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -212,6 +214,29 @@ async def test_a_source_that_the_policies_lose_is_stopped_and_its_signals_remove
         polls = len(idp.polls)
         await asyncio.sleep(0.3)
         assert len(idp.polls) == polls
+
+
+async def test_a_source_is_published_before_it_is_heard(store: Store, idp: Transmitter) -> None:
+    """Without credentials nothing comes, and what the source would report is stale, not absent."""
+
+    async def published() -> SourceItem | None:
+        entry = await store.get("view/source/" + NAME)
+        item = None if entry is None else decode_item("view/source/" + NAME, entry.value)
+        return item if isinstance(item, SourceItem) else None
+
+    async with service(store, [document(idp)], SourceOptions()) as running:
+        await eventually(lambda: running.states()[0].failure != "")
+    item = await published()
+    assert item is not None
+    assert (item.heard_at, item.issuers) == (0.0, (idp.issuer,))
+    assert set(item.kinds) == {"assurance", "compliance", "risk"}
+    await store.commit(Change(put={item.key: encode_item(msgspec.structs.replace(item, heard_at=5.0))}))
+    changed = replace(document(idp), actions={EventKind.RISK_LEVEL_CHANGE: SignalAction.TRUST})
+    async with service(store, [changed], SourceOptions()) as running:
+        await eventually(lambda: running.states()[0].failure != "")
+    item = await published()
+    assert item is not None
+    assert (item.heard_at, item.kinds) == (5.0, ("risk",))
 
 
 async def test_two_administrators_of_one_store_take_each_event_once(store: Store, idp: Transmitter, options: SourceOptions) -> None:  # fmt: skip

@@ -266,6 +266,7 @@ _REQUEST = {
         "network": {"country": "DE", "asn": 64500, "anonymous": False, "reputation": 90, "corporate": False},
         "trust": {"level": "LOW", "score": 70.5, "user": 1, "device": 2, "network": 3, "behavior": 4},
         "device": {"id": "a", "managed": True, "os": "macOS", "lastSeen": 1700000000, "compliant": 1},
+        "signals": {"risk": "HIGH", "assurance": "NIST-AAL/nist-aal2"},
     },
     "caller": "spiffe://cluster.local/ns/shop/sa/proxy", "destinationPrincipal": "spiffe://cluster.local/ns/a/sa/b",
     "contextExtensions": {"a": ""}, "metadata": {"envoy.filters.http.x": {"a": [1]}},

@@ -12,7 +12,8 @@ KNOWN = (
     "request.auth.principal, destination.port, connection.sni, request.auth.audiences, request.auth.presenter, "
     "destination.ip, request.headers[name], request.auth.claims[name], experimental.envoy.filters.NAME[key]; "
     "in an AccessPolicy also zta.apiClient, zta.apiScopes, zta.remote.country, zta.remote.asn, zta.remote.anonymous, "
-    "zta.remote.corporate, zta.device.id, zta.trust.level, zta.resource.class, zta.device.FIELD"
+    "zta.remote.corporate, zta.device.id, zta.trust.level, zta.resource.class, zta.signals.risk, zta.signals.assurance, "
+    "zta.device.FIELD"
 )
 _PORT = 'a port is a decimal number from 0 to 65535; write it like "8080"'
 _IP = "write it like `10.0.0.0/8`, `192.0.2.1` or `2001:db8::/32`"
