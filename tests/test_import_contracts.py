@@ -53,7 +53,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("service.workers",),
         ("service.app",),
         (
-            "service.preflight", "service.readiness", "service.reloading", "service.server_factory",
+            "service.embedded", "service.preflight", "service.readiness", "service.reloading", "service.server_factory",
             "service.observability", "service.warmup",
         ),
         ("service.fact_data", "service.following"),

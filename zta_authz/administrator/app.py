@@ -140,7 +140,7 @@ class Administrator:
         self._run(DueSteps(store).run(), "steps that are due")
         authorization = OperatorAuthorization(self._policies.snapshots, self._audit, time.time)
         grants = Grants(store, self._policies.entitlements, self._settle)
-        Operations(authorization, grants, Revocations(store, self._settle))
+        Operations(authorization, grants, Revocations(store, self._settle), lambda: log.failing)
         await self._start_signals(store)
         await self._listen(follow)
         self.state.phase = Phase.SERVING

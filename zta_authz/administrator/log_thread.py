@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 _MAINTENANCE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.5
+STUCK_SECONDS: Final = 2.0
+"""The log fails if the disk does not finish a write for so long."""
+CLOSE_SECONDS: Final = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -26,20 +31,24 @@ class LogThread:
         self._log = log
         self._steps: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closing = threading.Event()
+        self._writing_since = math.inf
         self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
         self._thread.start()
 
     @property
     def failing(self) -> str:
         """Why lines can't be written or checkpoints can't be signed; "" if both work."""
-        return self._log.failing
+        stuck = time.monotonic() - self._writing_since > STUCK_SECONDS
+        return self._log.failing or ("the disk does not answer" if stuck else "")
 
     async def write(self, lines: Sequence[bytes]) -> None:
         r"""Append lines, each with its `\n`, and return when they are on the disk. Waits for a full disk.
 
         Raises OSError if the log is closed before they are on the disk.
         """
+        self._writing_since = time.monotonic()
         await self._do(lambda: self._write(lines))
+        self._writing_since = math.inf
 
     async def maintain(self) -> None:
         """Sign checkpoints when they are due, until cancelled."""
@@ -48,9 +57,13 @@ class LogThread:
             await self._do(self._log.run_due_work)
 
     async def close(self) -> None:
-        """Close the log after everything that was begun."""
+        """Close the log after everything that was begun. Gives up a disk that does not finish."""
         self._closing.set()
-        await self._do(self._log.close)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._do(self._log.close)
+        except TimeoutError:
+            _LOG.error("the access log is not closed, because %s: the next start continues it", self.failing)
         self._steps.put(None)
 
     async def _do(self, step: Callable[[], None]) -> None:

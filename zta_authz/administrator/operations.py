@@ -51,29 +51,39 @@ class Page(Generic[_Item]):
 class Operations:
     """All operations. Every method may raise `OperationRefused` and `StoreError`."""
 
-    def __init__(self, authorization: OperatorAuthorization, grants: Grants, revocations: Revocations) -> None:
-        """Offer the operations of `grants` and `revocations` to those whom `authorization` allows them."""
+    def __init__(
+        self,
+        authorization: OperatorAuthorization,
+        grants: Grants,
+        revocations: Revocations,
+        log_failure: Callable[[], str] = str,
+    ) -> None:
+        """Offer the operations of `grants` and `revocations` to those whom `authorization` allows them.
+
+        `log_failure` says why the access log can't be written, "" if it can.
+        """
         self._authorization = authorization
         self._grants = grants
         self._revocations = revocations
+        self._log_failure = log_failure
 
     async def request_access(
         self, origin: Origin, *, entitlement: str, duration: float, reason: str, start: float = 0.0
     ) -> RequestItem:
         """Ask for access. See `Grants.request`."""
-        caller = self._authorize(origin, "POST", REQUESTS)
+        caller = self._authorize_access(origin, REQUESTS)
         return await self._grants.request(caller, entitlement, duration, reason, start)
 
     async def break_glass(self, origin: Origin, *, entitlement: str, duration: float, reason: str) -> GrantItem:
         """Take access at once in an emergency. See `Grants.break_glass`."""
-        caller = self._authorize(origin, "POST", "/access/break-glass")
+        caller = self._authorize_access(origin, "/access/break-glass")
         return await self._grants.break_glass(caller, entitlement, duration, reason)
 
     async def approve_request(
         self, origin: Origin, request_id: str, *, scope_sha256: str, duration: float = 0.0, comment: str = ""
     ) -> RequestItem:
         """Approve a request. See `Grants.approve`."""
-        caller = self._authorize(origin, "POST", f"{REQUESTS}/{_id(request_id)}/approve")
+        caller = self._authorize_access(origin, f"{REQUESTS}/{_id(request_id)}/approve")
         return await self._grants.approve(caller, request_id, scope_sha256, duration, comment)
 
     async def deny_request(self, origin: Origin, request_id: str, *, comment: str = "") -> RequestItem:
@@ -135,7 +145,7 @@ class Operations:
 
     async def lift_revocation(self, origin: Origin, revocation_id: str, *, reason: str) -> RevocationItem:
         """Lift a revocation. See `Revocations.lift`."""
-        caller = self._authorize(origin, "POST", f"{REVOCATIONS}/{_revocation_id(revocation_id)}/lift")
+        caller = self._authorize_access(origin, f"{REVOCATIONS}/{_revocation_id(revocation_id)}/lift")
         return await self._revocations.lift(caller, revocation_id, reason)
 
     async def list_revocations(self, origin: Origin, *, after: str = "", limit: int = 100) -> Page[RevocationItem]:
@@ -144,6 +154,17 @@ class Operations:
         limit = max(1, min(limit, MAX_PAGE))
         items = await self._revocations.list_revocations(after and _revocation_id(after), limit)
         return Page(tuple(items), items[-1].id if len(items) == limit else "")
+
+    def _authorize_access(self, origin: Origin, path: str) -> AuthorizedCaller:
+        """Authorize an operation that gives access. It is refused while the access log can't be written.
+
+        Operations that take access away are not: whoever can fill a disk must not be able to keep their access. Their
+        records are in the store, and in the log as soon as it can be written again.
+        """
+        caller = self._authorize(origin, "POST", path)
+        if self._log_failure():
+            raise OperationRefused(Refusal.UNAVAILABLE, "the access log can't be written, so nobody gets more access")
+        return caller
 
     def _authorize(self, origin: Origin, method: str, path: str) -> AuthorizedCaller:
         return self._authorization.authorize(Call(method, path, origin.principal, origin.authorization))

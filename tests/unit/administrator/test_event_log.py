@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -383,3 +388,137 @@ async def test_one_process_writes_a_log(place: SqlitePlace, tmp_path: Path) -> N
     async with opened(place) as store, running(store, tmp_path / "access.jsonl"):
         with pytest.raises(OSError, match="another process"):
             await EventLog.open(store, str(tmp_path / "access.jsonl"))
+
+
+async def test_a_disk_that_does_not_answer_is_a_failure_of_the_log(
+    place: SqlitePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zta_authz.administrator.log_thread.STUCK_SECONDS", 0.05)
+    real, free = os.fsync, threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        assert free.wait(10)
+        real(descriptor)
+
+    async with opened(place) as store, running(store, tmp_path / "access.jsonl") as log:
+        await log.logged(0)
+        monkeypatch.setattr("zta_authz.audit.segments.os.fsync", fsync)
+        revision = await commit(store, 1)
+        await until(lambda: log.failing == "the disk does not answer")
+        free.set()
+        await asyncio.wait_for(log.logged(revision), 5)
+        assert log.failing == ""
+
+
+class SmallDisk:
+    """A disk on which a file can grow by `free` bytes."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = 1 << 30
+        self._path, self._write = str(path), os.write
+        monkeypatch.setattr("zta_authz.audit.outputs.os.write", self._limited)
+
+    def _limited(self, descriptor: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}") != self._path:
+            return self._write(descriptor, data)
+        if not self.free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._write(descriptor, data[: self.free])
+        self.free -= written
+        return written
+
+
+@pytest.mark.parametrize("free", [0, 1, 100, 600])
+async def test_a_log_waits_for_a_full_disk_and_says_so(
+    free: int, place: SqlitePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "access.jsonl"
+    async with opened(place) as store, running(store, path) as log:
+        await log.logged(0)
+        await log.logged(await commit(store, 1))
+        disk = SmallDisk(path, monkeypatch)
+        disk.free = free
+        revision = await commit(store, 2, 3)
+        await until(lambda: log.failing == "No space left on device")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(log.logged(revision), 0.05)
+        disk.free = 1 << 30
+        await asyncio.wait_for(log.logged(revision), 5)
+        assert log.failing == ""
+    assert ids(path) == ["1", "2", "3"]
+
+
+async def test_a_full_disk_does_not_prevent_the_end(
+    place: SqlitePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zta_authz.administrator.log_thread.CLOSE_SECONDS", 0.1)
+    path = tmp_path / "access.jsonl"
+    disk = SmallDisk(path, monkeypatch)
+    async with opened(place) as store:
+        async with running(store, path) as log:
+            await log.logged(0)
+            await log.logged(await commit(store, 1))
+            disk.free = 50
+            await commit(store, 2)
+            await until(lambda: log.failing == "No space left on device")
+        assert "is not closed, because No space left on device" in caplog.text
+        disk.free = 1 << 30
+        await until(lambda: not log._thread._thread.is_alive())
+    await write_everything(place, path)
+    assert ids(path) == ["1", "2"]
+
+
+WRITER = """
+import asyncio, sys
+from zta_authz.administrator.access_events import AccessEvent, EventKind, EventObject, encode_event
+from zta_authz.administrator.event_log import EventLog
+from zta_authz.administrator.store.port import Change
+from zta_authz.administrator.store.sqlite import SqliteStore
+
+async def main():
+    store = await SqliteStore.open(sys.argv[1])
+    log = await EventLog.open(store, sys.argv[2], max_bytes=8192)
+    task = asyncio.ensure_future(log.run())
+    await log.logged(0)
+    print("started", flush=True)
+    async def operate(worker):
+        number = 0
+        while True:
+            name = f"{sys.argv[3]}-{worker}-{number}"
+            both = [AccessEvent(EventKind.REVOCATION_ADDED, EventObject("revocation", name + half)) for half in ("", "b")]
+            await log.logged((await store.commit(Change(events=list(map(encode_event, both))))).revision)
+            print(name, flush=True)
+            number += 1
+    await asyncio.gather(*map(operate, range(3)))
+
+asyncio.run(main())
+"""
+
+
+def test_kills_at_any_moment_lose_no_event_that_was_answered_for_and_repeat_none(
+    place: SqlitePlace, tmp_path: Path
+) -> None:
+    path, answered = tmp_path / "access.jsonl", []
+    for run, after in enumerate((0, 1, 5, 12, 30)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(place.path), str(path), str(run)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for _ in range(1 + after):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        answered += process.stdout.read().splitlines()
+        process.stdout.close()
+        process.wait()
+
+    async def committed() -> list[str]:
+        async with opened(place, retained=5000) as store:
+            await store.epoch()
+            stream = await store.read_since(0)
+        await write_everything(place, path, retained=5000)
+        return [json.loads(data)["object"]["id"] for commit in stream for data in commit.events]
+
+    in_store = asyncio.run(committed())
+    assert ids(path) == in_store, "each event of the store once, in its order"
+    assert len(files(path)) > 1
+    assert set(answered) - {"started"} <= set(in_store)

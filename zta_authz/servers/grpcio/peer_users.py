@@ -1,4 +1,4 @@
-"""Which local user calls on a Unix socket. gRPC's own server can't tell, so a relay in front of it does.
+"""Which local user calls on a Unix socket. gRPC's own server can't find out, so a relay in front of it does.
 
 The relay accepts a connection, asks the kernel for the user of its peer (SO_PEERCRED, unix(7)), and connects to gRPC's
 socket. gRPC reports the name that the connecting end is bound to: each relayed connection has a random one in Linux's
