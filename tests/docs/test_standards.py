@@ -17,6 +17,7 @@ WORDS = {
     "gRPC over HTTP/2": r"gRPC over HTTP/2|PROTOCOL-HTTP2",
     "OpenID": "OpenID Connect Discovery",
     "Shared Signals": r"SSF|CAEP|RISC",
+    "Standard Webhooks": "Standard Webhooks",
     "SPIFFE": "SPIFFE",
     "Envoy's": "Envoy",
     "Istio's": "Istio",

@@ -17,6 +17,7 @@ from tests.support.spans import RESOURCE, MemoryExporter
 from zta_authz.administrator.metrics import AdministratorMetrics
 from zta_authz.administrator.signals.intake import Result
 from zta_authz.administrator.signals.service import SourceState
+from zta_authz.administrator.webhooks.sender import Outcome, Receiver
 from zta_authz.errors import Reason
 from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import RequestAttributes
@@ -99,6 +100,9 @@ def administrator() -> AdministratorMetrics:
     metrics.signals.received("default/idp", "session-revoked", Result.ACCEPTED, 1.0)
     state = SourceState("default/idp", Delivery.POLL, "s", 1.0, 1.0, "")
     metrics.signals.states = lambda: [state]
+    metrics.webhooks.count("hooks.example", Outcome.DELIVERED)
+    receiver = Receiver("hooks.example", "https://hooks.example/", "secret", frozenset(), "c")
+    metrics.webhooks.senders = [cast("Any", SimpleNamespace(receiver=receiver, failure="", waiting_since=None))]
     return metrics
 
 

@@ -20,6 +20,7 @@ OTHER_NAMES = {
 
 TESTED_THROUGH = {
     "zta_authz/settings/signals_model.py": "tests/unit/administrator/signals/test_setup.py",
+    "zta_authz/settings/webhooks_model.py": "tests/unit/administrator/webhooks/test_service.py",
     "zta_authz/administrator/signals/runtime.py": "tests/unit/administrator/signals/test_service.py",
     "zta_authz/administrator/signals/transmitter_client.py": "tests/unit/administrator/signals/test_service.py",
     "zta_authz/cli/audit/access_history.py": "tests/unit/cli/audit/test_references.py",

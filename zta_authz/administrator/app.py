@@ -1,7 +1,7 @@
 """Composition root of the administrator: builds all parts from the settings, starts them, and stops them in order.
 
-settings -> policies and keys -> store -> access log -> view -> operations, signals, steps that are due -> listeners
-SIGTERM  -> no new calls -> signals and steps end -> the access log is complete -> exit
+settings -> policies, keys -> store -> access log -> view -> operations, signals, webhooks, due steps -> listeners
+SIGTERM  -> no new calls -> signals, webhooks and steps end -> the access log is complete -> exit
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from zta_authz.administrator.store.open import StoreFiles, open_store, parse_add
 from zta_authz.administrator.store.port import StoreError
 from zta_authz.administrator.view import PublishedView
 from zta_authz.administrator.views_servers import views_servers
+from zta_authz.administrator.webhooks.service import build_webhooks
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.following.views import FollowedViews
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from zta_authz.administrator.signals.receiver import PushReceiver
     from zta_authz.administrator.signals.service import SignalService
     from zta_authz.administrator.store.port import Committed, Store
+    from zta_authz.administrator.webhooks.service import Webhooks
     from zta_authz.servers.group import ServerGroup
     from zta_authz.settings import Settings
 
@@ -112,12 +114,14 @@ class Administrator:
         self._policies = OperatorPolicies(settings, self._revocations, self._documents_changed)
         self._audit = open_audit(settings.audit, new_origin())
         self._metrics = AdministratorMetrics()
+        self._name = secrets.token_hex(8)
         self.state = ServiceState(self._policies.snapshots, time.time, needs=self._obstacles)
         self._store_failure = ""
         self._store: Store | None = None
         self._log: EventLog | None = None
         self._view: PublishedView | None = None
         self._signals: SignalService | None = None
+        self._webhooks: Webhooks | None = None
         self._push: PushReceiver | None = None
         self._server: ServerGroup | None = None
         self._health = self._build_health()
@@ -142,6 +146,7 @@ class Administrator:
         grants = Grants(store, self._policies.entitlements, self._settle)
         Operations(authorization, grants, Revocations(store, self._settle), lambda: log.failing)
         await self._start_signals(store)
+        self._start_webhooks(store, log)
         await self._listen(follow)
         self.state.phase = Phase.SERVING
         self.state.loaded_at = self.state.now
@@ -160,6 +165,8 @@ class Administrator:
             await self._push.stop()
         if self._signals is not None:
             await self._signals.close()
+        if self._webhooks is not None:
+            await self._webhooks.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -227,12 +234,23 @@ class Administrator:
             observer=self._metrics.signals,
             digest=lambda: self._policies.current.digest,
             settle=self._settle,
-            holder=secrets.token_hex(8),
+            holder=self._name,
         )
         self._metrics.signals.states = self._signals.states
         if self._push is not None:
             await self._push.start()
         await self._signals.start(self._policies.current.signal_sources)
+
+    def _start_webhooks(self, store: Store, log: EventLog) -> None:
+        self._webhooks = build_webhooks(
+            self._section.webhooks,
+            self._settings.jwks,
+            store,
+            epoch=lambda: log.epoch,
+            holder=self._name,
+            metrics=self._metrics.webhooks,
+        )
+        self._webhooks.start()
 
     async def _listen(self, follow: FollowService) -> None:
         access = self._settings.socket_access()

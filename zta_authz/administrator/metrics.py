@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from zta_authz.administrator.signals.metrics import SignalMetrics
+from zta_authz.administrator.webhooks.metrics import WebhookMetrics
 from zta_authz.telemetry.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class AdministratorMetrics(Collector):
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.signals = SignalMetrics(self.registry)
+        self.webhooks = WebhookMetrics(self.registry)
         self.followers: Callable[[], int] = int
         self.revision: Callable[[], int] = int
         self.keys: Callable[[], list[str]] = list

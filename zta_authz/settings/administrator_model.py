@@ -11,6 +11,7 @@ from zta_authz.settings.field_types import Address, SpiffeIds
 from zta_authz.settings.following_model import FollowedAddress, FollowTlsSettings
 from zta_authz.settings.signals_model import SignalsSettings
 from zta_authz.settings.values import Section, Text, distinct
+from zta_authz.settings.webhooks_model import Webhooks
 
 _MIB = 1024 * 1024
 
@@ -67,6 +68,7 @@ class AdministratorSettings(Section):
     access_log: AccessLogSettings = AccessLogSettings()
     views: ViewsSettings = ViewsSettings()
     signals: SignalsSettings = SignalsSettings()
+    webhooks: Webhooks = ()
 
     @property
     def followed(self) -> str | None:

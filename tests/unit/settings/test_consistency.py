@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support.audit_logs import KEY_PEM
 from tests.support.pki import pem, private_key, root
+from tests.support.webhook_receiver import SECRET_LINE
 from zta_authz.administrator.app import Administrator
 from zta_authz.errors import SettingsErrors
 from zta_authz.service.app import Service, start_log
@@ -233,6 +234,7 @@ administrator:
   access_log: {{path: "{0}/access.jsonl", checkpoint: {{path: "{0}/c2", key_file: "{0}/ed.pem"}}}}
   views: {{listen: ["unix:{0}/administrator.sock", "127.0.0.1:0"], allowed_spiffe_ids: ["{1}"]}}
   signals: {{listen: "127.0.0.1:0", cert_file: "{0}/cert.pem", key_file: "{0}/key.pem", sources: {{a/b: {{}}}}}}
+  webhooks: [{{url: "https://hooks.example/", secret_file: "{0}/webhook"}}]
 networks: {{reputation: [{{file: "{0}/bad.txt"}}]}}
 bundles: [{{trust_domain: a.example, url: "https://127.0.0.1:9/", ca_file: "{0}/ca.pem"}}]
 tracing: {{otlp_endpoint: "http://127.0.0.1:9"}}
@@ -287,6 +289,7 @@ async def test_every_setting_is_read_by_the_code_that_it_configures(
     (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     (tmp_path / "ed.pem").write_bytes(KEY_PEM)
     (tmp_path / "mask").write_bytes(bytes(32))
+    (tmp_path / "webhook").write_text(SECRET_LINE)
     (tmp_path / "bad.txt").write_text("192.0.2.1\n")
     file = tmp_path / "settings.yaml"
     file.write_text(EVERYTHING.format(tmp_path, PROXY))
