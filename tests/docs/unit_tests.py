@@ -47,6 +47,7 @@ TESTED_THROUGH = {
     "zta_authz/settings/administrator_model.py": "tests/integration/test_following.py",
     "zta_authz/settings/field_types.py": "tests/unit/settings/test_load.py",
     "zta_authz/following/client.py": "tests/unit/administrator/test_follow_service.py",
+    "zta_authz/servers/grpcio/streaming.py": "tests/unit/administrator/test_follow_service.py",
     "zta_authz/following/items.py": "tests/unit/following/test_views.py",
     "zta_authz/memory_keys.py": "tests/unit/servers/fast/test_svid_tls.py",
     "zta_authz/settings/following.py": "tests/unit/settings/test_consistency.py",

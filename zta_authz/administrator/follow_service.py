@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -12,14 +13,18 @@ from google.protobuf.message import DecodeError
 from zta_authz._proto.administrator_pb2 import FollowRequest, ViewUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 
     from zta_authz.administrator.view import Delta, PublishedView
 
 SERVICE: Final = "zta.administrator.v1.Views"
 FOLLOW: Final = "Follow"
 HEARTBEAT_SECONDS: Final = 5.0
-PAGE_ITEMS: Final = 500
+PAGE_ITEMS: Final = 128
+"""So few that a decision point applies an update between two decisions."""
+PAGE_BYTES: Final = 128 * 1024
+MAX_CATCH_UP: Final = 1024
+"""The whole view is made again once more items than that have changed since."""
 MAX_FOLLOWERS: Final = 4096
 _PUT_TAG: Final = bytes((ViewUpdate.PUT_FIELD_NUMBER << 3 | 2,))
 _MAX_NODE: Final = 200
@@ -33,10 +38,10 @@ class FollowService:
         self._view = view
         self._heartbeat = heartbeat
         self.followers = 0
-        self._last: tuple[str, int, int, bytes] = ("", 0, 0, b"")
+        self._last: tuple[str, int, int, tuple[bytes, ...]] = ("", 0, 0, ())
         self._whole: _WholeView | None = None
 
-    async def follow(self, payload: bytes, context: Any, caller: str) -> AsyncIterator[bytes]:
+    async def follow(self, payload: bytes, context: Any, caller: str) -> AsyncGenerator[bytes, None]:
         """Yield serialized updates without end; `caller` is the follower's SPIFFE ID, "" on a Unix socket.
 
         Each update is sent before the next one is made, so a slow follower gets fewer and larger updates.
@@ -53,25 +58,28 @@ class FollowService:
         self.followers += 1
         _LOG.info("a follower connected", extra={"node": node, "caller": caller, "followers": self.followers})
         try:
-            async for update in self.updates(request.epoch, request.revision):
-                yield update
+            async with aclosing(self.updates(request.epoch, request.revision)) as updates:
+                async for update in updates:
+                    yield update
         finally:
             self.followers -= 1
             _LOG.info("a follower left", extra={"node": node, "caller": caller, "followers": self.followers})
 
-    async def updates(self, epoch: str, revision: int) -> AsyncIterator[bytes]:
+    async def updates(self, epoch: str, revision: int) -> AsyncGenerator[bytes, None]:
         """Yield what changes after `revision`, as `follow` does."""
         view = self._view
         while True:
             delta = view.since(epoch, revision)
             if delta is None:
                 whole = self._whole_view()
-                for number in range(whole.pages):
+                for number in range(len(whole.pages)):
                     yield whole.page(number)
                     await asyncio.sleep(0)  # a large view must not keep others waiting
                 epoch, revision = whole.epoch, whole.revision
             else:
-                yield self._change(epoch, revision, delta)
+                for update in self._change(epoch, revision, delta):
+                    yield update
+                    await asyncio.sleep(0)
                 revision = delta.revision
             await view.wait(epoch, revision, self._heartbeat)
 
@@ -79,31 +87,49 @@ class FollowService:
         """The whole view as it is now, or a little earlier: a follower gets what has changed since right after it."""
         view, whole = self._view, self._whole
         known = None if whole is None else view.since(whole.epoch, whole.revision)
-        if whole is None or known is None or len(known.changes) > PAGE_ITEMS:
-            whole = self._whole = _WholeView(view.epoch, view.revision, tuple(view.items.values()))
+        if whole is None or known is None or len(known.changes) > MAX_CATCH_UP:
+            whole = self._whole = _WholeView(view.epoch, view.revision, list(view.items.items()))
         return whole
 
-    def _change(self, epoch: str, revision: int, delta: Delta) -> bytes:
-        """The update from `revision` to that of `delta`. Followers at one revision get the same bytes."""
+    def _change(self, epoch: str, revision: int, delta: Delta) -> tuple[bytes, ...]:
+        """The updates from `revision` to that of `delta`. Followers at one revision get the same bytes."""
         if delta.changes and self._last[:3] == (epoch, revision, delta.revision):
             return self._last[3]
-        update = ViewUpdate(epoch=epoch, revision=delta.revision, complete=True, sent_at=time.time())
-        update.removed.extend(key for key, value in delta.changes.items() if value is None)
-        serialized = _with_items(update, (value for value in delta.changes.values() if value is not None))
+        pages = list(_pages(list(delta.changes.items()))) or [[]]
+        updates = []
+        for number, page in enumerate(pages):
+            is_last = number == len(pages) - 1
+            update = ViewUpdate(
+                epoch=epoch, revision=delta.revision if is_last else revision, complete=is_last, sent_at=time.time()
+            )
+            update.removed.extend(key for key, value in page if value is None)
+            updates.append(_with_items(update, (value for _, value in page if value is not None)))
         if delta.changes:
-            self._last = (epoch, revision, delta.revision, serialized)
-        return serialized
+            self._last = (epoch, revision, delta.revision, tuple(updates))
+        return tuple(updates)
+
+
+def _pages(items: Sequence[tuple[str, bytes | None]]) -> Iterator[Sequence[tuple[str, bytes | None]]]:
+    """Split `items` into pages of at most `PAGE_ITEMS` and about `PAGE_BYTES`."""
+    start = size = 0
+    for number, (key, value) in enumerate(items):
+        more = len(key) if value is None else len(value)
+        if number > start and (number - start == PAGE_ITEMS or size + more > PAGE_BYTES):
+            yield items[start:number]
+            start, size = number, 0
+        size += more
+    if items:
+        yield items[start:]
 
 
 class _WholeView:
     """The items at one revision, in pages that are serialized once for all followers."""
 
-    __slots__ = ("_items", "_serialized", "epoch", "pages", "revision")
+    __slots__ = ("_serialized", "epoch", "pages", "revision")
 
-    def __init__(self, epoch: str, revision: int, items: tuple[bytes, ...]) -> None:
+    def __init__(self, epoch: str, revision: int, items: Sequence[tuple[str, bytes]]) -> None:
         self.epoch, self.revision = epoch, revision
-        self._items = items
-        self.pages = max(1, -(-len(items) // PAGE_ITEMS))
+        self.pages = tuple(_pages(items)) or ((),)
         self._serialized: dict[int, bytes] = {}
 
     def page(self, number: int) -> bytes:
@@ -114,10 +140,10 @@ class _WholeView:
                 epoch=self.epoch,
                 revision=self.revision,
                 full=number == 0,
-                complete=number == self.pages - 1,
+                complete=number == len(self.pages) - 1,
                 sent_at=time.time(),
             )
-            items = self._items[number * PAGE_ITEMS : (number + 1) * PAGE_ITEMS]
+            items = (value for _, value in self.pages[number] if value is not None)
             serialized = self._serialized[number] = _with_items(update, items)
         return serialized
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.administrator.store.port import Forgotten, StoreForgot, StoreUnavailable, read_items
 from zta_authz.administrator.view_items import VIEW, BadItem, wire_item
+from zta_authz.following.views import MAX_ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,10 +32,14 @@ _LOG = logging.getLogger(__name__)
 def _published(key: str, value: bytes) -> bytes | None:
     """The item as followers get it; None, and a line in the log, for one that can't be read."""
     try:
-        return wire_item(key, value)
+        item = wire_item(key, value)
     except BadItem as error:
         _LOG.error("an item of the store is not published: %s", error)
         return None
+    if len(item) > MAX_ITEM_BYTES:
+        _LOG.error("an item of the store is not published: it has more than %d bytes", MAX_ITEM_BYTES)
+        return None
+    return item
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,8 @@ class PublishedView:
             if left <= 0:
                 return
             try:
-                await asyncio.wait_for(self._changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
             except TimeoutError:
                 return
 

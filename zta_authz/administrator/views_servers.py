@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -14,9 +15,10 @@ from zta_authz.servers.grpcio.server import GrpcServer
 from zta_authz.servers.listeners import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator
 
     from zta_authz.administrator.follow_service import FollowService
+    from zta_authz.servers.grpcio.server import Stream
     from zta_authz.servers.listeners import SocketAccess
     from zta_authz.servers.svid_tls import SvidTls
     from zta_authz.servers.tls import MutualTls
@@ -57,16 +59,15 @@ def _user(uid: int) -> str:
     return f"uid {uid}"
 
 
-def _only(
-    users: frozenset[str], follow: Callable[[bytes, Any, str], AsyncIterator[bytes]]
-) -> Callable[[bytes, Any, str], AsyncIterator[bytes]]:
+def _only(users: frozenset[str], follow: Stream) -> Stream:
     """Return `follow` for `users`; others get PERMISSION_DENIED."""
 
-    async def guarded(payload: bytes, context: Any, caller: str) -> AsyncIterator[bytes]:
+    async def guarded(payload: bytes, context: Any, caller: str) -> AsyncGenerator[bytes, None]:
         if caller not in users:
             _LOG.warning("a follower was refused: its user is not in `administrator.views.peer_uids`")
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, Reason.CALLER_NOT_ALLOWED.value)
-        async for update in follow(payload, context, caller):
-            yield update
+        async with aclosing(follow(payload, context, caller)) as updates:
+            async for update in updates:
+                yield update
 
     return guarded

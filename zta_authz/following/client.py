@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 METHOD: Final = "/zta.administrator.v1.Views/Follow"
 SILENCE_SECONDS: Final = 16.0
 """The administrator sends something every 5 seconds. Without anything for so long, the stream begins again."""
+SETTLED_SECONDS: Final = 5.0
+"""After a stream that lasted so long, the first retry comes soon again."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
-_MAX_UPDATE_BYTES: Final = 16 * 1024 * 1024
+MAX_UPDATE_BYTES: Final = 1024 * 1024
 _OPTIONS: Final = (
-    ("grpc.max_receive_message_length", _MAX_UPDATE_BYTES),
+    ("grpc.max_receive_message_length", MAX_UPDATE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -59,6 +61,8 @@ class Follower:
         self.connected = False
         self.streams = 0
         """How often a stream was begun."""
+        self.invalid = 0
+        """How often updates could not be applied, and the view was asked for again."""
         self._connection = connection
         self._views = views
         self._node = node
@@ -77,26 +81,15 @@ class Follower:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        failures = 0
+        failures, loop = 0, asyncio.get_running_loop()
         while True:
-            before = self._views.revision, self._views.epoch
-            try:
-                await self._follow_once()
-                failure = "the administrator ended the stream"
-            except grpc.aio.AioRpcError as error:
-                failure = f"{error.code().name}: {error.details()}"
-            except (InvalidView, DecodeError) as error:
-                failure = str(error)
-                self._views.forget_position()
-            except TlsProblem as error:
-                failure = str(error)
-            except TimeoutError:
-                failure = "nothing was received in time"
-            except OSError as error:
-                failure = error.strerror or type(error).__name__
-            if self.connected or (self._views.revision, self._views.epoch) != before:
+            began = loop.time()
+            failure = await self._try_to_follow()
+            if self._connection.replaced and self.connected:
+                continue
+            if loop.time() - began >= SETTLED_SECONDS:
                 failures = 0
-            if failures == 0:
+            if failures == 0 or self.connected:
                 _LOG.warning(
                     "the administrator is not reachable: %s", failure, extra={"administrator": self._connection.name}
                 )
@@ -104,6 +97,24 @@ class Follower:
             longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
             failures = min(failures + 1, 16)
             await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads reconnections
+
+    async def _try_to_follow(self) -> str:
+        """Follow as long as possible, and return why that ended."""
+        try:
+            await self._follow_once()
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        except (InvalidView, DecodeError) as error:
+            self.invalid += 1
+            self._views.forget_position()
+            return str(error)
+        except TlsProblem as error:
+            return str(error)
+        except TimeoutError:
+            return "nothing was received in time"
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        return "the administrator ended the stream"
 
     async def _follow_once(self) -> None:
         """Open a stream, and apply its updates until it ends."""

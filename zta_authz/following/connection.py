@@ -43,6 +43,11 @@ class Connection(Protocol):
         """The address, for the log."""
         ...
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the last connection ended to be replaced by one with newer certificates."""
+        ...
+
     def open(self) -> AbstractAsyncContextManager[str]:
         """The gRPC target to use meanwhile. Entering raises `TlsProblem` or OSError."""
         ...
@@ -53,6 +58,7 @@ class UnixConnection:
 
     def __init__(self, path: str) -> None:
         self.name = f"unix:{path}"
+        self.replaced = False
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -65,6 +71,7 @@ class TlsTunnel:
 
     def __init__(self, host: str, port: int, tls: AdministratorTls, clock: Callable[[], float] = time.time) -> None:
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.replaced = False
         self._host = host
         self._port = port
         self._tls = tls
@@ -73,13 +80,16 @@ class TlsTunnel:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         """See `Connection`."""
+        self.replaced = False
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer, seconds = await self._connect()
         address = "zta-authz-" + secrets.token_hex(16)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
             listener.bind("\0" + address)
             listener.listen(1)
-            serving = asyncio.create_task(_serve(listener, reader, writer, seconds), name="tunnel to the administrator")
+            serving = asyncio.create_task(
+                self._serve(listener, reader, writer, seconds), name="tunnel to the administrator"
+            )
             try:
                 yield f"unix-abstract:{address}"
             finally:
@@ -105,28 +115,31 @@ class TlsTunnel:
         half = left / 2 * random.uniform(0.8, 1.0)  # noqa: S311  spreads reconnections
         return reader, writer, min(left, max(SHORTEST_SECONDS, min(LONGEST_SECONDS, half)))
 
-
-async def _serve(
-    listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float
-) -> None:
-    """Pass bytes between gRPC and the administrator until one of them closes, or for `seconds`."""
-    try:
-        with contextlib.suppress(TimeoutError, OSError):
+    async def _serve(
+        self, listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float
+    ) -> None:
+        """Pass bytes between gRPC and the administrator until one of them closes, or for `seconds`."""
+        try:
             async with asyncio.timeout(seconds):
-                own_reader, own_writer = await asyncio.open_connection(sock=await _accept(listener), limit=_CHUNK_BYTES)
-                try:
-                    ways = (_copy(own_reader, writer), _copy(reader, own_writer))
-                    tasks = [asyncio.create_task(way) for way in ways]
-                    try:
-                        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                    finally:
-                        for task in tasks:
-                            task.cancel()
-                        await asyncio.gather(*tasks, return_exceptions=True)
-                finally:
-                    own_writer.transport.abort()
+                await _relay(listener, reader, writer)
+        except TimeoutError:
+            self.replaced = True
+        except OSError as error:
+            _LOG.info("the connection to the administrator broke: %s", error.strerror or type(error).__name__)
+        finally:
+            writer.transport.abort()
+
+
+async def _relay(listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    own_reader, own_writer = await asyncio.open_connection(sock=await _accept(listener), limit=_CHUNK_BYTES)
+    tasks = [asyncio.create_task(way) for way in (_copy(own_reader, writer), _copy(reader, own_writer))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        writer.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        own_writer.transport.abort()
 
 
 async def _accept(listener: socket.socket) -> socket.socket:

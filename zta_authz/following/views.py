@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from zta_authz.authn.revocation import DynamicRevocations
     from zta_authz.model.facts import FactSlot
 
-MAX_ITEMS: Final = 1_000_000
+MAX_ITEMS: Final = 500_000
 """A view with more items is refused: the follower keeps what it has."""
+MAX_ITEM_BYTES: Final = 16 * 1024
+"""A larger item is refused."""
+FULL_VIEW_SECONDS: Final = 120.0
+"""A full view must be complete by then. Until it is, the follower's facts get no fresher."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,6 +40,7 @@ class _Staged:
 
     grants: GrantTable
     signals: SignalTable
+    began_at: float
     revocations: set[str] = field(default_factory=set)
     items: int = 0
 
@@ -74,11 +79,13 @@ class FollowedViews:
     def apply(self, update: pb.ViewUpdate, now: float) -> None:
         """Apply one update, received at `now` in seconds since the epoch. Raises `InvalidView`."""
         if update.full:
-            self._staged = _Staged(GrantTable(self._max_age), SignalTable(self._max_age))
+            self._staged = _Staged(GrantTable(self._max_age), SignalTable(self._max_age), now)
         elif self._staged is None and update.epoch != self.epoch:
             raise InvalidView("an update of another epoch, without a full view")
         if self._staged is None and update.revision < self.revision:
             raise InvalidView("an update that is older than the view")
+        if self._staged is not None and now - self._staged.began_at > FULL_VIEW_SECONDS:
+            raise InvalidView(f"a full view that was not complete after {FULL_VIEW_SECONDS:g} s")
         self._put(update.put, now)
         self._remove(update.removed)
         if update.complete:
@@ -101,9 +108,12 @@ class FollowedViews:
         for item in items:
             if staged is not None:
                 staged.items += 1
-            if (self._size if staged is None else staged.items) > MAX_ITEMS:
+            total = 0 if staged is None else staged.items
+            if max(total, self._size) > MAX_ITEMS:
                 raise InvalidView(f"a view of more than {MAX_ITEMS} items")
             try:
+                if item.ByteSize() > MAX_ITEM_BYTES:
+                    raise InvalidItem("an item that is too large")
                 self._put_one(item, staged, now)
             except InvalidItem as error:
                 self.refused += 1

@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from tests.support.stores import SqlitePlace
@@ -15,18 +16,19 @@ from zta_authz.administrator import follow_service as module
 from zta_authz.administrator.follow_service import FOLLOW, SERVICE, FollowService
 from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view import PublishedView
-from zta_authz.administrator.view_items import GrantItem, SubjectItem, encode_item
+from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem, encode_item
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.following import client
 from zta_authz.following.client import Follower
 from zta_authz.following.connection import UnixConnection
-from zta_authz.following.views import FollowedViews
+from zta_authz.following.views import MAX_ITEM_BYTES, FollowedViews
 from zta_authz.model.facts import FactSlot
+from zta_authz.servers.grpcio import streaming
 from zta_authz.servers.grpcio.server import GrpcServer
 from zta_authz.servers.listeners import Endpoint, SocketAccess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
     from zta_authz.administrator.store.port import Store
@@ -99,6 +101,134 @@ async def test_large_views_come_in_pages(store: Store, tmp_path: Path, monkeypat
     async with administrator(store, socket), following(socket) as (views, _):
         await until(lambda: views.is_complete)
         assert len(views.grants) == 40
+
+
+async def test_large_changes_come_in_pages_and_count_as_one(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE_ITEMS", 7)
+    view = PublishedView(store)
+    await view.start()
+    stream = FollowService(view).updates("", 0)
+    await anext(stream)
+    await store.commit(Change(put={k: v for n in range(15) for k, v in grant(f"g{n}").items()}))
+    await view.wait_for_revision(1)
+    pages = [pb.ViewUpdate.FromString(await anext(stream)) for _ in range(3)]
+    assert [(len(page.put), page.revision, page.complete) for page in pages] == [
+        (7, 0, False),
+        (7, 0, False),
+        (1, 1, True),
+    ]
+    await stream.aclose()
+    await view.close()
+    socket = tmp_path / "admin.sock"
+    async with administrator(store, socket), following(socket) as (views, _):
+        await until(lambda: views.is_complete)
+        await store.commit(Change(put=grant("more"), delete=[f"view/grant/g{n}" for n in range(15)]))
+        await until(lambda: views.revision == 2)
+        assert len(views.grants) == 1
+
+
+async def test_pages_are_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE_BYTES", 60)
+    await store.commit(Change(put=grant("a") | grant("b")))
+    view = PublishedView(store)
+    await view.start()
+    stream = FollowService(view).updates("", 0)
+    pages = [pb.ViewUpdate.FromString(await anext(stream)) for _ in range(2)]
+    assert [(page.full, page.complete, len(page.put)) for page in pages] == [(True, False, 1), (False, True, 1)]
+    await stream.aclose()
+    await view.close()
+
+
+async def test_an_item_that_followers_would_refuse_is_not_published(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = RevocationItem("r", "token", "x", reason="y" * MAX_ITEM_BYTES)
+    await store.commit(Change(put={item.key: encode_item(item)} | grant("a")))
+    view = PublishedView(store)
+    await view.start()
+    assert list(view.items) == ["grant/a"]
+    assert "not published" in caplog.text
+    await view.close()
+
+
+@pytest.mark.parametrize("tcp", [True, False])
+async def test_a_follower_that_does_not_read_is_cut_off(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tcp: bool
+) -> None:
+    monkeypatch.setattr(streaming, "STALL_SECONDS", 0.2)
+    for start in (0, 500):
+        items = [RevocationItem(f"r{n}", "token", "x", reason="y" * 9000) for n in range(start, start + 500)]
+        await store.commit(Change(put={item.key: encode_item(item) for item in items}))
+    view = PublishedView(store)
+    await view.start()
+    service = FollowService(view)
+    endpoint = Endpoint(host="127.0.0.1") if tcp else Endpoint(path=str(tmp_path / "admin.sock"))
+    server = GrpcServer({}, [endpoint], SocketAccess(), streams={SERVICE: {FOLLOW: service.follow}})
+    await server.start()
+    async with grpc.aio.insecure_channel(str(server.addresses[0])) as channel:
+        stream = channel.unary_stream(client.METHOD)(b"")
+        assert await stream.read()
+        await until(lambda: service.followers == 1)
+        if tcp:
+            await until(lambda: service.followers == 0)
+        else:
+            await asyncio.sleep(0.5)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_all(stream)
+        expected = grpc.StatusCode.UNAVAILABLE if tcp else grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.code() is expected
+    await until(lambda: service.followers == 0)
+    await server.stop(0)
+    await view.close()
+
+
+async def read_all(stream: Any) -> None:
+    while await stream.read():
+        pass
+
+
+async def test_an_administrator_that_ends_each_stream_is_tried_less_and_less_often(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "FIRST_RETRY_SECONDS", 0.05)
+    pauses = list[float]()
+    monkeypatch.setattr(client.random, "uniform", lambda _low, high: pauses.append(high) or 0.001)
+
+    async def one_update(_payload: bytes, _context: Any, _caller: str) -> AsyncGenerator[bytes, None]:
+        yield pb.ViewUpdate(full=True, complete=True, epoch="e", revision=1).SerializeToString()
+
+    socket = tmp_path / "admin.sock"
+    server = GrpcServer({}, [Endpoint(path=str(socket))], SocketAccess(), streams={SERVICE: {FOLLOW: one_update}})
+    await server.start()
+    async with following(socket) as (views, follower):
+        await until(lambda: len(pauses) >= 5)
+        assert pauses[:5] == [0.05, 0.1, 0.2, 0.4, 0.8]
+        assert (views.is_complete, follower.invalid) == (True, 0)
+    await server.stop(0)
+    assert "the administrator ended the stream" in caplog.text
+
+
+async def test_updates_that_make_no_sense_are_counted_and_the_view_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "FIRST_RETRY_SECONDS", 0.02)
+    asked = list[tuple[str, int]]()
+
+    async def wrong(payload: bytes, _context: Any, _caller: str) -> AsyncGenerator[bytes, None]:
+        request = pb.FollowRequest.FromString(payload)
+        asked.append((request.epoch, request.revision))
+        yield pb.ViewUpdate(full=True, complete=True, epoch="e", revision=5).SerializeToString()
+        yield pb.ViewUpdate(complete=True, epoch="e", revision=4).SerializeToString()
+
+    socket = tmp_path / "admin.sock"
+    server = GrpcServer({}, [Endpoint(path=str(socket))], SocketAccess(), streams={SERVICE: {FOLLOW: wrong}})
+    await server.start()
+    async with following(socket) as (_, follower):
+        await until(lambda: follower.invalid >= 2)
+    await server.stop(0)
+    assert set(asked) == {("", 0)}
 
 
 async def test_a_follower_resumes_where_it_was_and_its_view_outlives_the_administrator(

@@ -30,7 +30,7 @@ from zta_authz.servers.listeners import Endpoint, SocketAccess
 from zta_authz.servers.tls import MutualTls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
     from zta_authz.administrator.store.port import Store
@@ -86,10 +86,9 @@ async def serving(store: Store, tls: MutualTls) -> AsyncIterator[tuple[int, set[
     await view.start()
     service = FollowService(view, 0.1)
 
-    async def follow(payload: bytes, context: Any, caller: str) -> AsyncIterator[bytes]:
+    def follow(payload: bytes, context: Any, caller: str) -> AsyncGenerator[bytes, None]:
         callers.add(caller)
-        async for update in service.follow(payload, context, caller):
-            yield update
+        return service.follow(payload, context, caller)
 
     server = GrpcServer({}, [Endpoint(host="127.0.0.1")], SocketAccess(), tls=tls, streams={SERVICE: {FOLLOW: follow}})
     await server.start()

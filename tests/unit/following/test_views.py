@@ -194,6 +194,29 @@ def test_a_view_with_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) 
         followed.full(grant("g1"), grant("g2"), grant("g3"))
 
 
+def test_revocations_of_full_views_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ITEMS", 3)
+    followed = Followed()
+    followed.full(grant("g1"))
+    for number in range(2):
+        followed.update(revocation(f"r{number}"), full=True)
+        followed.views.begin()
+    followed.update(revocation("r2"), full=True)
+    with pytest.raises(InvalidView, match="more than 3 items"):
+        followed.update(revocation("r3"))
+    assert len(followed.revocations) <= 3
+    assert followed.holds()
+
+
+def test_a_full_view_that_does_not_end_in_time_is_refused_and_keeps_nothing_fresh() -> None:
+    followed = Followed()
+    followed.full(grant("g1", until=NOW + 5000))
+    followed.update(full=True, epoch="f", now=NOW + 1)
+    with pytest.raises(InvalidView, match="not complete after 120 s"):
+        followed.update(epoch="f", now=NOW + 122)
+    assert followed.views.heard_at == NOW
+
+
 @pytest.mark.parametrize(
     "item",
     [
@@ -221,6 +244,7 @@ def test_a_view_with_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) 
         source(max_silence=math.inf),
         source(heard_at=math.nan),
         source("n", name="other"),
+        revocation("r", reason="x" * module.MAX_ITEM_BYTES),
     ],
 )
 def test_an_item_that_makes_no_sense_is_refused_and_the_others_count(item: pb.Item) -> None:

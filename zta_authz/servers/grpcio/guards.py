@@ -5,7 +5,7 @@ Health, reflection and unknown methods are guarded as well, so an unauthorized p
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import grpc
@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # it ship
     reflection,
     reflection_pb2,
 )
+
+from zta_authz.servers.grpcio.streaming import send_all
 
 if TYPE_CHECKING:
     from grpc_health.v1._async import HealthServicer  # type: ignore[import-untyped]  # it ships no types
@@ -49,19 +51,21 @@ def guard(call: Callable[[bytes, Any, str], Awaitable[Any]], callers: Callers, a
 
 
 def guard_stream(
-    call: Callable[[bytes, Any, str], AsyncIterator[bytes]], callers: Callers, admitted: AdmittedPeers
-) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+    call: Callable[[bytes, Any, str], AsyncGenerator[bytes, None]], callers: Callers, admitted: AdmittedPeers
+) -> Guarded:
     """As `guard`, for a method that answers by many messages. It ends once the caller is no longer authorized."""
 
-    async def guarded(payload: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def guarded(payload: bytes, context: Any) -> None:
         caller = callers.caller(context.auth_context())
         if caller is None:
             await admitted.refuse(context)
         admitted.admit(context)
-        async for message in call(payload, context, caller):
+
+        async def check() -> None:
             if callers.caller(context.auth_context()) is None:
                 await admitted.refuse(context)
-            yield message
+
+        await send_all(call(payload, context, caller), context, check)
 
     return guarded
 

@@ -6,7 +6,7 @@ bytes are parsed. Only unauthorized callers get gRPC errors; all others get an e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ from zta_authz.servers.grpcio.admitted_peers import AdmittedPeers
 from zta_authz.servers.grpcio.guards import UnknownMethods, guard, guard_stream, health_handlers, reflection_handlers
 from zta_authz.servers.grpcio.overload_guard import OPTIONS as OVERLOAD_OPTIONS
 from zta_authz.servers.grpcio.peer_users import PeerUsers
+from zta_authz.servers.grpcio.streaming import send_all
 from zta_authz.servers.listeners import (
     Endpoint,
     SocketAccess,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 AsyncUnary = Callable[[bytes, Any, str], Awaitable[bytes]]
 AsyncMethods = Mapping[str, Mapping[str, AsyncUnary]]
 """`Methods` as coroutine functions; `grpc.aio` would run plain functions in threads."""
-Stream = Callable[[bytes, Any, str], AsyncIterator[bytes]]
+Stream = Callable[[bytes, Any, str], AsyncGenerator[bytes, None]]
 Streams = Mapping[str, Mapping[str, Stream]]
 """Methods that answer one request by many messages, by service name and method name."""
 
@@ -244,12 +245,11 @@ def _unguarded(call: AsyncUnary, users: PeerUsers | None) -> Callable[[bytes, An
     return unguarded
 
 
-def _unguarded_stream(call: Stream, users: PeerUsers | None) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+def _unguarded_stream(call: Stream, users: PeerUsers | None) -> Callable[[bytes, Any], Awaitable[None]]:
     """As `_unguarded`, for a method that answers by many messages."""
 
-    async def unguarded(payload: bytes, context: Any) -> AsyncIterator[bytes]:
-        async for message in call(payload, context, await _user(context, users)):
-            yield message
+    async def unguarded(payload: bytes, context: Any) -> None:
+        await send_all(call(payload, context, await _user(context, users)), context)
 
     return unguarded
 
