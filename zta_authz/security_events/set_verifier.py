@@ -88,11 +88,6 @@ class SecurityEvent:
     values: Mapping[str, Any] = field(repr=False)
 
 
-def set_issuer(data: bytes) -> str:
-    """The unverified `iss` of a SET, to select its source and keys. Raises `SetError`."""
-    return _parse(data).issuer
-
-
 def verify_set(
     data: bytes,
     issuer: str,

@@ -23,16 +23,16 @@ from tests.support.security_events import (
 from tests.unit.authn.support import bearer, refusal, rule, verifier
 from zta_authz.authn.keys import NO_KEYS, parse_jwks
 from zta_authz.errors import Reason
-from zta_authz.model.signal_documents import SSF, EventKind
+from zta_authz.model.signal_documents import RISC, SSF, EventKind
 from zta_authz.security_events.set_verifier import (
     AHEAD_SECONDS,
     MAX_AGE_SECONDS,
     MAX_SET_BYTES,
     SetError,
     SetErrorCode,
-    set_issuer,
     verify_set,
 )  # fmt: skip
+from zta_authz.security_events.subject_ids import IdFormat, SubjectId
 
 
 def refused(data: bytes, keys: Any = KEYS, now: float = NOW) -> SetError:
@@ -122,8 +122,6 @@ def test_a_set_that_does_not_conform_is_an_invalid_request(changed: dict[str, An
 @pytest.mark.parametrize("data", [b"", b"a.b", b"a.b.c.d", b"\xff.\xff.\xff", b"{}", b"..", b"a" * (MAX_SET_BYTES + 1)])
 def test_bytes_that_are_no_jwt_are_an_invalid_request(data: bytes) -> None:
     assert refused(data).code is SetErrorCode.INVALID_REQUEST
-    with pytest.raises(SetError):
-        set_issuer(data)
 
 
 def test_deep_json_and_duplicate_names_are_an_invalid_request() -> None:
@@ -201,5 +199,45 @@ def test_the_repr_of_an_event_has_none_of_its_values() -> None:
     assert "topsecret" not in repr(verified(events={SESSION_REVOKED: {"x": "topsecret"}}))
 
 
-def test_the_issuer_is_read_to_select_the_source() -> None:
-    assert set_issuer(signed(claims(iss="https://other.example/"))) == "https://other.example/"
+RFC_8417 = {
+    "SCIM, two events": {
+        "iss": "https://scim.example.com", "iat": 1458496404, "jti": "4d3559ec67504aaba65d40b0363faad8",
+        "aud": ["https://scim.example.com/Feeds/98d52461fa5bbc879593b7754"],
+        "events": {
+            "urn:ietf:params:scim:event:create": {"ref": "https://scim.example.com/Users/44f6142df96bd6ab61e7521d9"},
+            "urn:ietf:params:scim:event:passwordReset": {"id": "44f6142df96bd6ab61e7521d9"},
+        },
+    },
+    "back-channel logout, with `sub`": {
+        "iss": "https://server.example.com", "sub": "248289761001", "aud": "s6BhdRkqt3", "iat": 1471566154,
+        "jti": "bWJq", "sid": "08a5019c-17e1-4977-8f42-65a12843ea02",
+        "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+    },
+    "consent, with `sub`": {
+        "jti": "fb4e75b5411e4e19b6c0fe87950f7749", "sub": "248289761001", "iat": 1458496025,
+        "iss": "https://my.med.example.org", "aud": ["https://rp.example.com"],
+        "events": {"https://openid.net/heart/specs/consent.html": {"iss": "https://connect.example.com"}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RFC_8417)
+def test_the_examples_of_rfc_8417_that_are_no_shared_signals_are_refused(name: str) -> None:
+    payload = RFC_8417[name]
+    audience = payload["aud"]
+    with pytest.raises(SetError) as caught:
+        verify_set(signed(payload), str(payload["iss"]), (audience if isinstance(audience, str) else audience[0],), KEYS, float(str(payload["iat"])))  # fmt: skip
+    assert caught.value.code is SetErrorCode.INVALID_REQUEST
+    assert ("events" if name.startswith("SCIM") else "`sub` is present") in caught.value.description
+
+
+def test_the_example_of_rfc_8417_for_risc_is_read_with_its_older_subject() -> None:
+    subject = {"subject_type": "iss-sub", "iss": "https://idp.example.com/", "sub": "7375626A656374"}
+    payload = {
+        "iss": "https://idp.example.com/", "jti": "756E69717565206964656E746966696572", "iat": 1508184845,
+        "aud": "636C69656E745F6964",
+        "events": {RISC + "account-disabled": {"subject": subject, "reason": "hijacking"}},
+    }  # fmt: skip
+    event = verify_set(signed(payload), "https://idp.example.com/", ("636C69656E745F6964",), KEYS, 1508184900.0)
+    assert event.kind is EventKind.ACCOUNT_DISABLED
+    assert event.subject.simple == (SubjectId(IdFormat.ISS_SUB, "https://idp.example.com/", "7375626A656374"),)
