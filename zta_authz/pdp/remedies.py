@@ -241,7 +241,7 @@ def _missing_grants(clauses: Sequence[object], inputs: Inputs) -> tuple[str, ...
         if not isinstance(clause, GrantClause) or clause.holds(inputs, False):
             continue
         entitlement = clause.entitlement
-        if entitlement is None or not entitlement.is_requestable or not entitlement.permits_use(inputs):
+        if entitlement is None or not entitlement.permits_use(inputs) or not entitlement.may_obtain(inputs):
             return None
         names.append(entitlement.name)
     return tuple(names) if not names or subjects_of(inputs.identity) else None

@@ -26,21 +26,21 @@ class CompiledEntitlement:
     Each `may_...` asks about the caller of `inputs`, whatever the request is.
     """
 
-    __slots__ = ("_approvers", "_emergency", "_grants", "_use", "_who", "name", "terms")
+    __slots__ = ("_approvers", "_emergency", "_grants", "_use", "_who", "digest", "name", "terms")
 
     def __init__(self, spec: EntitlementSpec, rules_of: Callable[[PolicySpec], tuple[Rule, ...]]) -> None:
         """`rules_of` compiles the rules of a policy."""
         self.name = spec.full_name
+        self.digest = spec.digest
         self.terms: EntitlementTerms = spec.terms
         self._who, self._use = rules_of(spec.who), rules_of(spec.use)
         self._approvers = tuple(rules_of(group) for group in spec.approvers)
         self._emergency = () if spec.break_glass is None else rules_of(spec.break_glass)
         self._grants: dict[Subject, tuple[Grant, ...]] = {}
 
-    @property
-    def is_requestable(self) -> bool:
-        """Whether those who are eligible can ask for it."""
-        return bool(self._approvers or self._emergency)
+    def may_obtain(self, inputs: Inputs) -> bool:
+        """Whether the caller could get a grant, by asking or in an emergency."""
+        return self.may_request(inputs) or self.may_break_glass(inputs)
 
     def add_grant(self, grant: Grant) -> None:
         """Add a grant that comes as a document."""

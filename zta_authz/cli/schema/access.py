@@ -6,6 +6,7 @@ from typing import Final
 
 from zta_authz.cli.schema.building import Schema, duration, fields, listed, moment, number, shared, text, whole
 from zta_authz.cli.schema.rules import SPIFFE_ID
+from zta_authz.policy.cel.pattern import MAX_CHARACTERS
 from zta_authz.policy.documents.access_entitlement import (
     LONGEST_BREAK_GLASS,
     LONGEST_GRANT,
@@ -13,7 +14,6 @@ from zta_authz.policy.documents.access_entitlement import (
     MAX_APPROVER_GROUPS,
     MAX_APPROVERS,
     MAX_OPEN,
-    MAX_PATTERN,
 )
 from zta_authz.policy.rules.require_grant import ENTITLEMENT_NAME
 
@@ -32,18 +32,23 @@ def access_entitlement() -> Schema:
         "The reason that a request for access must give.",
         {
             "required": {"description": "Whether a reason is required.", "type": "boolean", "default": True},
-            "pattern": text("A simple regular expression that the whole reason must match.", most=MAX_PATTERN),
+            "pattern": text("A regular expression (RE2) that the whole reason must match.", most=MAX_CHARACTERS),
         },
     )
     group = fields(
         "A group of approvers.",
-        {"from": shared("from"), "count": number("How many of the group must approve.", 1, MAX_APPROVERS, 1)},
+        {
+            "from": shared("from"),
+            "when": shared("when"),
+            "count": number("How many of the group must approve.", 1, MAX_APPROVERS, 1),
+        },
         required=("from",),
     )
     emergency = fields(
         "Who may have access at once in an emergency.",
         {
             "who": shared("from"),
+            "when": shared("when"),
             "maxDuration": duration("How long such access lasts.", LONGEST_BREAK_GLASS, "30m"),
             "reviewWithin": duration("How soon it must be reviewed.", LONGEST_PENDING, "24h"),
         },
@@ -53,6 +58,7 @@ def access_entitlement() -> Schema:
         "Who may have access for a while, to what, and who approves.",
         {
             "who": shared("from"),
+            "when": shared("when"),
             "to": shared("to"),
             "maxDuration": duration("The longest that a grant lasts.", LONGEST_GRANT, example="4h"),
             "pendingFor": duration("How long a request waits for a decision.", LONGEST_PENDING, "24h"),

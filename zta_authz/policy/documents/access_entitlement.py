@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.model.access import BreakGlass, EntitlementTerms, Grant, GrantDocument, Subject
 from zta_authz.model.documents import Selector
 from zta_authz.model.spiffe import SpiffeId
+from zta_authz.policy.cel.pattern import pattern_fault
 from zta_authz.policy.documents.authorization_policy import read_conditions, read_operations, read_sources
 from zta_authz.policy.documents.spec import EntitlementSpec, FieldSpec, PolicySpec, RuleSpec, WhenSpec
 from zta_authz.policy.rules.require_grant import is_entitlement_name
+from zta_authz.policy.yaml.nodes import to_plain
 from zta_authz.policy.yaml.values import duration, flag, moment, optional_text, whole_number
 
 if TYPE_CHECKING:
@@ -22,18 +25,12 @@ if TYPE_CHECKING:
 MAX_APPROVER_GROUPS: Final = 8
 MAX_APPROVERS: Final = 16
 MAX_OPEN: Final = 1000
-MAX_PATTERN: Final = 200
 LONGEST_GRANT: Final = 90 * 86400.0
 LONGEST_PENDING: Final = 30 * 86400.0
 _DAY: Final = 86400.0
 LONGEST_BREAK_GLASS: Final = _DAY
 _FIELDS: Final = ("who", "when", "to", "maxDuration", "pendingFor", "reason", "approvers", "breakGlass", "maxOpen")
 _GRANT_FIELDS: Final = ("entitlement", "subject", "from", "until", "reason")
-# The costs of other patterns can't be bounded: no repetition of a group, no backreference, no lookaround.
-_PATTERN: Final = re.compile(
-    r"(?:\\[dwsDWS.\-]|\[[^\[\]\\^]{1,40}\]|[A-Za-z0-9 _:#./@-])(?:[+*?]|\{[0-9]{1,2}(?:,[0-9]{1,2})?\})?"
-)
-_MAX_REPETITIONS: Final = 2
 
 
 def read_access_entitlement(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
@@ -74,6 +71,7 @@ def read_access_entitlement(header: DocumentHeader, documents: DocumentSet, warn
             _policy(header, sources, conditions, operations),
             approvers,
             emergency_policy,
+            hashlib.sha256(json.dumps(to_plain(spec), sort_keys=True).encode()).hexdigest(),
         )
     )
 
@@ -162,28 +160,11 @@ def _reason(reader: Reader, spec: Mapping) -> tuple[bool, str]:
     pattern = None if pattern_node is None else reader.string(pattern_node, "reason.pattern")
     if pattern_node is None or pattern is None:
         return required, ""
-    if not _is_cheap(pattern):
-        hint = "use characters, classes like [0-9] and \\d, and at most 2 of `+`, `*` and `{}`, like `INC-\\d+.*`"
-        reader.fault(pattern_node, f"`reason.pattern` is longer or more complex than supported: `{pattern[:80]}`", hint)
+    wrong = pattern_fault(pattern)
+    if wrong:
+        reader.fault(pattern_node, f"`reason.pattern`: {wrong}"[:300], "write it in RE2's syntax, like `INC-\\d+.*`")
         return required, ""
     return required, pattern
-
-
-def _is_cheap(pattern: str) -> bool:
-    """Whether matching can't backtrack for long: a short sequence of characters with few repetitions."""
-    if len(pattern) > MAX_PATTERN or sum(pattern.count(mark) for mark in "*+{") > _MAX_REPETITIONS:
-        return False
-    at = 0
-    while at < len(pattern):
-        part = _PATTERN.match(pattern, at)
-        if part is None:
-            return False
-        at = part.end()
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
 
 
 def _subject(reader: Reader, node: Node) -> Subject | None:

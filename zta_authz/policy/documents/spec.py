@@ -132,7 +132,8 @@ class ClassificationSpec:
 class EntitlementSpec:
     """One `AccessEntitlement`: its terms, and whom its parts match, each as the one rule of an ALLOW policy.
 
-    `use` has `who` and `to`, `who` only the callers. `approvers` are in the order of `terms.approvals`.
+    `use` has `who` and `to`, `who` only the callers. `approvers` are in the order of `terms.approvals`. `digest`
+    (SHA-256, hex) changes with every change of the document's `spec`.
     """
 
     terms: EntitlementTerms
@@ -140,6 +141,7 @@ class EntitlementSpec:
     use: PolicySpec
     approvers: list[PolicySpec] = field(default_factory=list)
     break_glass: PolicySpec | None = None
+    digest: str = ""
 
     @property
     def position(self) -> Position:

@@ -38,9 +38,8 @@ class Entitlement(Protocol):
         """Whether the caller is eligible now, and the request is one that the entitlement is for."""
         ...
 
-    @property
-    def is_requestable(self) -> bool:
-        """Whether those who are eligible can ask for it: it names approvers, or may be used without in an emergency."""
+    def may_obtain(self, inputs: Inputs) -> bool:
+        """Whether the caller could get a grant, by asking or in an emergency."""
         ...
 
     def document_grants(self, subjects: Sequence[Subject]) -> Sequence[Grant]:
@@ -112,10 +111,10 @@ class GrantClause:
         if view is not None and view.is_stale(inputs.now):
             return "no grant that counts: the administrator has not been heard of for too long"
         former = None if view is None else view.latest(self.entitlement.name, subjects)
-        if former is not None and inputs.now < former.start:
+        if former is not None and inputs.now < former.start < former.until:
             return f"a grant that begins in {former.start - inputs.now:.0f} s"
         if former is not None:
-            return f"a grant that ended {inputs.now - former.until:.0f} s ago"
+            return f"a grant that ended {max(0.0, inputs.now - former.until):.0f} s ago"
         return "no grant"
 
     @property

@@ -152,6 +152,7 @@ class RuleTable:
             number
             for number, policy in enumerate(self.policies)
             if policy.selector.selects(workload.namespace, workload.labels, root)
+            and (policy.selector.labels or policy.ref.action != "ALLOW" or not self.options.allow_by_selector)
         )
         if len(self._views) >= MAX_VIEWS:
             self._views, self._shared = {}, {}

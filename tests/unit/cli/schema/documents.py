@@ -187,14 +187,16 @@ def _component(built_in: str) -> dict[str, Any]:
 
 
 _WHO = [{"source": {"principals": ["*"]}}]
+_ELIGIBLE = [{"key": "request.auth.claims[groups]", "values": ["developers"]}]
 _ENTITLEMENT = {
     "who": _WHO,
+    "when": _ELIGIBLE,
     "to": [{"operation": {"methods": ["GET"]}}],
     "maxDuration": "4h",
     "pendingFor": "24h",
     "reason": {"required": False, "pattern": "INC-[0-9]+"},
-    "approvers": [{"from": _WHO, "count": 2}],
-    "breakGlass": {"who": _WHO, "maxDuration": "30m", "reviewWithin": "24h"},
+    "approvers": [{"from": _WHO, "when": _ELIGIBLE, "count": 2}],
+    "breakGlass": {"who": _WHO, "when": _ELIGIBLE, "maxDuration": "30m", "reviewWithin": "24h"},
     "maxOpen": 5,
 }
 _GRANTABLE = json.dumps(
