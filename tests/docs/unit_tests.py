@@ -19,6 +19,7 @@ OTHER_NAMES = {
 """Unit tests that are not called after one module -> why. Tests of `bench/` mirror that folder."""
 
 TESTED_THROUGH = {
+    "zta_authz/administrator/access_checks.py": "tests/unit/administrator/test_grants.py",
     "zta_authz/settings/signals_model.py": "tests/unit/administrator/signals/test_setup.py",
     "zta_authz/settings/webhooks_model.py": "tests/unit/administrator/webhooks/test_service.py",
     "zta_authz/administrator/signals/runtime.py": "tests/unit/administrator/signals/test_service.py",

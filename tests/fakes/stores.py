@@ -1,11 +1,14 @@
-"""A store that fails or dies at one of its calls, around a real one."""
+"""Stores around a real one: one that fails or dies at one of its calls, and one whose time a test sets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zta_authz.administrator.store.port import Head
+
 if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Store
+    from zta_authz.ports import Clock
 
 
 class Killed(BaseException):
@@ -37,3 +40,18 @@ class FailingStore:
             return result
 
         return call
+
+
+class StoreAt:
+    """Passes calls on to `store`, whose time is that of `clock`."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def head(self) -> Head:
+        """The newest revision, at the clock's time."""
+        return Head((await self._store.head()).revision, self._clock())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)

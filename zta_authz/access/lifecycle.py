@@ -16,8 +16,6 @@ from zta_authz.errors import ZtaError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from zta_authz.model.access import Grant
-
 
 class RequestState(StrEnum):
     """The state of a request."""
@@ -96,11 +94,18 @@ def move_grant(state: GrantState, to: GrantState) -> GrantState:
     return to
 
 
-def state_of(grant: Grant, now: float) -> GrantState:
-    """The state of a grant that nobody ended, at `now` in seconds since the epoch."""
-    if now < grant.start:
+def request_state(state: RequestState, pending_until: float, now: float) -> RequestState:
+    """The state of a request at `now`; `state` is the one that was recorded last."""
+    return RequestState.LAPSED if state is RequestState.REQUESTED and now >= pending_until else state
+
+
+def grant_state(state: GrantState, start: float, until: float, now: float) -> GrantState:
+    """The state of a grant at `now`; `state` is the one that was recorded last."""
+    if state in _OVER:
+        return state
+    if now < start:
         return GrantState.SCHEDULED
-    return GrantState.ACTIVE if now < grant.until else GrantState.EXPIRED
+    return GrantState.ACTIVE if now < until else GrantState.EXPIRED
 
 
 def approvals_suffice(needed: Sequence[int], approvals: Sequence[Sequence[int]]) -> bool:

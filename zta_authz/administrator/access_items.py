@@ -8,8 +8,8 @@ durations seconds.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -33,7 +33,6 @@ GRANT: Final = "grant/"
 DUE: Final = "due/"
 MAX_REASON: Final = 500
 _OPEN: Final = "open/"
-_UNWELCOME: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, lone surrogates, line separators
 _MAX_ATTEMPTS: Final = 10
 _Result = TypeVar("_Result")
 _ID: Final = re.compile(r"[0-9a-f]{16}")
@@ -49,7 +48,10 @@ class ApprovalItem(msgspec.Struct, frozen=True):
 
 
 class RequestItem(msgspec.Struct, frozen=True):
-    """A request. `needed` has the approvals that each group must give. `due` is when the next step comes by itself."""
+    """A request. `needed` has the approvals that each group must give. `due` is when the next step comes by itself.
+
+    `definition` is the digest of the entitlement as it was when the request was made.
+    """
 
     id: str
     entitlement: str
@@ -65,6 +67,7 @@ class RequestItem(msgspec.Struct, frozen=True):
     approvals: tuple[ApprovalItem, ...] = ()
     grant_id: str = ""
     due: float = 0.0
+    definition: str = ""
 
 
 class GrantRecord(msgspec.Struct, frozen=True):
@@ -141,10 +144,11 @@ class Draft:
             self.delete.append(key)
 
     def _move_due(self, kind: str, item_id: str, before: float, after: float) -> None:
-        if before and before != after:
-            self.delete.append(due_key(before, kind, item_id))
-        if after:
-            self.put[due_key(after, kind, item_id)] = b"{}"
+        old, new = (due_key(at, kind, item_id) if at else "" for at in (before, after))
+        if old and old != new:
+            self.delete.append(old)
+        if new:
+            self.put[new] = b"{}"
 
 
 async def commit_draft(
@@ -170,15 +174,18 @@ async def at_once(_: Committed) -> None:
 
 
 def check_text(text: str) -> None:
-    """Check a reason or comment, which is stored, logged and shown to others. Raises `OperationRefused`."""
-    if len(text) > MAX_REASON or any(unicodedata.category(character) in _UNWELCOME for character in text):
-        message = f"a text has at most {MAX_REASON} characters, and no line breaks or control characters"
+    """Refuse a reason or comment that could deceive those who read it in a terminal, a page or a log.
+
+    Raises `OperationRefused`.
+    """
+    if len(text) > MAX_REASON or not text.isprintable():
+        message = f"a text has at most {MAX_REASON} characters, all of them printable, and no line breaks"
         raise OperationRefused(Refusal.INVALID, message)
 
 
 def due_key(at: float, kind: str, item_id: str) -> str:
-    """The key of a due time; keys are in order of time."""
-    return f"{DUE}{int(at * 1000):015d}/{kind}/{item_id}"
+    """The key of a due time, in whole milliseconds and never too early; keys are in order of time."""
+    return f"{DUE}{math.ceil(at * 1000):015d}/{kind}/{item_id}"
 
 
 def parse_due_key(key: str) -> tuple[float, str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -28,14 +29,18 @@ from zta_authz.administrator.access_items import (
     request_object,
 )
 from zta_authz.administrator.grants import KEPT_SECONDS, SHOWN_AFTER_END_SECONDS
-from zta_authz.administrator.revocation_items import DUE_KIND, end_key, revocation_event
+from zta_authz.administrator.revocation_items import DUE_KIND, revocation_event
 from zta_authz.administrator.revocations import PREFIX, change_count
 from zta_authz.administrator.store.port import Conflict, StoreError
-from zta_authz.administrator.view_items import REVOCATION, RevocationItem, decode_item
+from zta_authz.administrator.view_items import REVOCATION, BadItem, RevocationItem, decode_item
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zta_authz.administrator.store.port import Store
 
+Step = Callable[[Draft, str, float], Awaitable[None]]
+"""Drafts the step of an item that is due: (draft, the item's ID, the store's time)."""
 POLL_SECONDS: Final = 1.0
 BATCH: Final = 100
 _LOG = logging.getLogger(__name__)
@@ -47,6 +52,9 @@ class DueSteps:
     def __init__(self, store: Store, poll_seconds: float = POLL_SECONDS) -> None:
         self._store = store
         self._poll_seconds = poll_seconds
+        self._steps: Mapping[str, Step] = {
+            "request": self._request, "grant": self._grant, DUE_KIND: self._revocation,
+        }  # fmt: skip
 
     async def run(self) -> None:
         """Do what is due until cancelled. Survives failures of the store."""
@@ -67,20 +75,23 @@ class DueSteps:
             at, kind, item_id = parse_due_key(key)
             if at > now:
                 break
-            await self._do(key, kind, item_id, now)
+            step = self._steps.get(kind)
+            if step is None:  # of a newer version, which does it
+                continue
+            await self._do(step, key, item_id, now)
             done += 1
         return done == BATCH
 
-    async def _do(self, key: str, kind: str, item_id: str, now: float) -> None:
+    async def _do(self, step: Step, key: str, item_id: str, now: float) -> None:
         draft = Draft()
-        await draft.read(self._store, key)
+        if await draft.read(self._store, key) is None:
+            return  # another replica has done this step; the item's next one is not due yet
+        try:
+            await step(draft, item_id, now)
+        except (msgspec.MsgspecError, BadItem):
+            _LOG.error("the item of `%s` can't be read, so its steps are left out", key)
+            draft = Draft(dict(draft.expect))
         draft.delete.append(key)
-        if kind == "request":
-            await self._request(draft, item_id, now)
-        elif kind == "grant":
-            await self._grant(draft, item_id, now)
-        elif kind == DUE_KIND:
-            await self._revocation(draft, key, item_id)
         with suppress(Conflict):  # somebody else changed it, or did this step
             await self._store.commit(draft.change())
 
@@ -119,10 +130,10 @@ class DueSteps:
         else:
             draft.delete += [GRANT + grant_id, grant.key]
 
-    async def _revocation(self, draft: Draft, key: str, revocation_id: str) -> None:
+    async def _revocation(self, draft: Draft, revocation_id: str, now: float) -> None:
         entry = await draft.read(self._store, REVOCATION + revocation_id)
         item = None if entry is None else decode_item(REVOCATION + revocation_id, entry.value)
-        if not isinstance(item, RevocationItem) or end_key(item) != key:  # it was lifted, or it ends later
+        if not isinstance(item, RevocationItem) or not 0 < item.until <= now:  # it was lifted, or it ends later
             return
         draft.delete.append(item.key)
         if item.id.startswith(PREFIX):

@@ -7,7 +7,6 @@ another replica was faster. So two approvals at once count as two people or as o
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,9 +19,19 @@ from zta_authz.access.lifecycle import (
     Refusal,
     RequestState,
     approvals_suffice,
+    grant_state,
     move_grant,
     move_request,
+    request_state,
     scope_digest,
+)
+from zta_authz.administrator.access_checks import (
+    approver_groups,
+    check_asked,
+    check_own,
+    check_scope,
+    check_start,
+    shortened,
 )
 from zta_authz.administrator.access_events import AccessEvent, EventKind, EventObject
 from zta_authz.administrator.access_items import (
@@ -56,8 +65,6 @@ SHOWN_AFTER_END_SECONDS: Final = 900.0
 """A grant that ended stays in the view for so long, so that explanations can name it."""
 KEPT_SECONDS: Final = 30 * 86400.0
 """Requests and grants that are over stay in lists for so long. The access log keeps them."""
-LEAST_SECONDS: Final = 60.0
-LATEST_START_SECONDS: Final = 30 * 86400.0
 _Result = TypeVar("_Result")
 _NO_DETAIL: Final[Mapping[str, Value]] = {}
 
@@ -80,18 +87,19 @@ class Grants:
         self, caller: AuthorizedCaller, entitlement: str, duration: float, reason: str, start: float = 0.0
     ) -> RequestItem:
         """Ask for access for `duration` seconds, from `start` on or (0) from the approval on."""
-        terms = self._requestable(caller, entitlement, duration, reason, emergency=False).terms
+        definition = self._entitlements().get(entitlement)
+        definition = check_asked(definition, entitlement, caller, duration, reason, emergency=False)
+        terms, digest = definition.terms, definition.digest
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
-            if start and not now <= start <= now + LATEST_START_SECONDS:
-                raise OperationRefused(Refusal.INVALID, "the start is in the past, or more than 30 days away")
+            check_start(start, now)
             subjects = subject_items(caller.subjects)
             names = [str(subject) for subject in caller.subjects]
-            digest = scope_digest(entitlement, names, duration, start, reason, repr(terms))
+            scope = scope_digest(entitlement, names, duration, start, reason, digest)
             pending = now + terms.pending_for
             request = RequestItem(
                 secrets.token_hex(8), entitlement, subjects, duration, reason, RequestState.REQUESTED, now, pending,
-                digest, terms.approvals, start, due=pending,
+                scope, terms.approvals, start, due=pending, definition=digest,
             )  # fmt: skip
             await self._count_open(draft, entitlement, subjects, request.id, pending, now, terms.max_open)
             draft.put_request(request, None)
@@ -102,7 +110,8 @@ class Grants:
 
     async def break_glass(self, caller: AuthorizedCaller, entitlement: str, duration: float, reason: str) -> GrantItem:
         """Take access at once in an emergency. It has to be reviewed before the caller can do so again."""
-        terms = self._requestable(caller, entitlement, duration, reason, emergency=True).terms
+        definition = self._entitlements().get(entitlement)
+        terms = check_asked(definition, entitlement, caller, duration, reason, emergency=True).terms
         within = 0.0 if terms.break_glass is None else terms.break_glass.review_within
 
         async def attempt(draft: Draft, now: float) -> GrantItem:
@@ -129,12 +138,11 @@ class Grants:
         async def attempt(draft: Draft, now: float) -> RequestItem:
             before = await self._pending(draft, request_id, now)
             entitlement = self._entitlement(before.entitlement)
-            groups = self._approver_groups(caller, entitlement, before)
-            if scope_sha256 != before.scope_sha256:
-                raise OperationRefused(Refusal.SCOPE_CHANGED, "this is not the request that you saw: look at it again")
+            groups = approver_groups(caller, entitlement, before)
+            check_scope(scope_sha256, before, entitlement)
             if any(is_same_person(subject_items(caller.subjects), approval.subjects) for approval in before.approvals):
                 raise OperationRefused(Refusal.ALREADY_APPROVED, "you have approved this request already")
-            granted = _shortened(duration, min(before.duration, entitlement.terms.max_duration))
+            granted = shortened(duration, before.duration)
             approvals = (*before.approvals, ApprovalItem(subject_items(caller.subjects), groups, now, comment))
             request = structs.replace(before, approvals=approvals, duration=granted)
             detail: Mapping[str, Value] = {"approvals": len(approvals)}
@@ -152,7 +160,7 @@ class Grants:
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             request = await self._pending(draft, request_id, now)
-            self._approver_groups(caller, self._entitlement(request.entitlement), request)
+            approver_groups(caller, self._entitlement(request.entitlement), request)
             return await self._close(draft, request, RequestState.DENIED, now, EventKind.ACCESS_DENIED, caller, comment)
 
         return await self._commit(attempt)
@@ -162,7 +170,7 @@ class Grants:
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             request = await self._pending(draft, request_id, now)
-            _check_own(caller, request.subjects, "only the requester can withdraw a request")
+            check_own(caller, request.subjects, "only the requester can withdraw a request")
             kind = EventKind.ACCESS_WITHDRAWN
             return await self._close(draft, request, RequestState.WITHDRAWN, now, kind, caller, "")
 
@@ -181,12 +189,13 @@ class Grants:
         check_text(comment)
 
         async def attempt(draft: Draft, now: float) -> GrantItem:
-            del now
             before = await self._read_grant(draft, grant_id)
             if is_same_person(subject_items(caller.subjects), before.holder):
                 raise OperationRefused(Refusal.OWN_REQUEST, "somebody else has to review this grant")
             if not before.grant.review_due:
                 raise OperationRefused(Refusal.ALREADY_DECIDED, "no review of this grant is open")
+            if now < before.grant.until:
+                raise OperationRefused(Refusal.INVALID, "the grant is still active: revoke it, or review it afterwards")
             grant = structs.replace(before.grant, review_due=0.0)
             published = await self._store.get(grant.key) is not None
             draft.put_grant(structs.replace(before, grant=grant), before, published=published)
@@ -198,21 +207,23 @@ class Grants:
 
     async def get_request(self, request_id: str) -> RequestItem:
         """A request."""
-        return await self._read_request(Draft(), request_id)
+        return _request_at(await self._read_request(Draft(), request_id), (await self._store.head()).time)
 
     async def get_grant(self, grant_id: str) -> GrantItem:
         """A grant."""
-        return (await self._read_grant(Draft(), grant_id)).grant
+        return _grant_at((await self._read_grant(Draft(), grant_id)).grant, (await self._store.head()).time)
 
     async def list_requests(self, after: str = "", limit: int = 100) -> list[RequestItem]:
         """Up to `limit` requests whose IDs are greater than `after`, in order of their IDs."""
+        now = (await self._store.head()).time
         page = await self._store.scan(REQUEST, after=REQUEST + after if after else "", limit=limit)
-        return [msgspec.json.decode(entry.value, type=RequestItem) for _, entry in page]
+        return [_request_at(msgspec.json.decode(entry.value, type=RequestItem), now) for _, entry in page]
 
     async def list_grants(self, after: str = "", limit: int = 100) -> list[GrantItem]:
         """Up to `limit` grants whose IDs are greater than `after`, in order of their IDs."""
+        now = (await self._store.head()).time
         page = await self._store.scan(GRANT, after=GRANT + after if after else "", limit=limit)
-        return [msgspec.json.decode(entry.value, type=GrantRecord).grant for _, entry in page]
+        return [_grant_at(msgspec.json.decode(entry.value, type=GrantRecord).grant, now) for _, entry in page]
 
     # steps
 
@@ -225,40 +236,6 @@ class Grants:
         if entitlement is None:
             raise OperationRefused(Refusal.NOT_FOUND, f"there is no entitlement `{name[:200]}`")
         return entitlement
-
-    def _requestable(
-        self, caller: AuthorizedCaller, name: str, duration: float, reason: str, *, emergency: bool
-    ) -> CompiledEntitlement:
-        """The entitlement, if the caller may ask for it so."""
-        entitlement = self._entitlement(name)
-        may = entitlement.may_break_glass if emergency else entitlement.may_request
-        if not may(caller.inputs):
-            raise OperationRefused(Refusal.NOT_ELIGIBLE, f"you may not ask for `{name}`")
-        terms = entitlement.terms
-        check_text(reason)
-        if terms.reason_required and not reason.strip():
-            raise OperationRefused(Refusal.REASON_REQUIRED, "a reason is required")
-        if terms.reason_pattern and not re.fullmatch(terms.reason_pattern, reason):
-            raise OperationRefused(Refusal.REASON_REQUIRED, f"the reason has to match `{terms.reason_pattern}`")
-        longest = terms.max_duration
-        if emergency and terms.break_glass is not None:
-            longest = min(longest, terms.break_glass.max_duration)
-        if not LEAST_SECONDS <= duration <= longest:
-            message = f"the duration has to be from {LEAST_SECONDS:.0f} to {longest:.0f} seconds"
-            raise OperationRefused(Refusal.TOO_LONG, message)
-        return entitlement
-
-    @staticmethod
-    def _approver_groups(
-        caller: AuthorizedCaller, entitlement: CompiledEntitlement, request: RequestItem
-    ) -> tuple[int, ...]:
-        """The groups for which the caller may decide on `request`."""
-        groups = entitlement.approver_groups(caller.inputs)
-        if not groups:
-            raise OperationRefused(Refusal.NOT_AN_APPROVER, f"you may not decide on `{entitlement.name}`")
-        if is_same_person(subject_items(caller.subjects), request.subjects):
-            raise OperationRefused(Refusal.OWN_REQUEST, "nobody decides on their own request")
-        return groups
 
     async def _read_request(self, draft: Draft, request_id: str) -> RequestItem:
         entry = await draft.read(self._store, REQUEST + request_id) if is_id(request_id) else None
@@ -274,9 +251,7 @@ class Grants:
 
     async def _pending(self, draft: Draft, request_id: str, now: float) -> RequestItem:
         """A request that can still be decided."""
-        request = await self._read_request(draft, request_id)
-        if request.state is RequestState.REQUESTED and now >= request.pending_until:
-            raise OperationRefused(Refusal.ALREADY_DECIDED, "the request has lapsed")
+        request = _request_at(await self._read_request(draft, request_id), now)
         move_request(request.state, RequestState.APPROVED)
         return request
 
@@ -315,8 +290,8 @@ class Grants:
         async def attempt(draft: Draft, now: float) -> GrantItem:
             before = await self._read_grant(draft, grant_id)
             if to is GrantState.ENDED:
-                _check_own(caller, before.holder, "only the holder can end a grant; others revoke it")
-            move_grant(GrantState(before.grant.state), to)
+                check_own(caller, before.holder, "only the holder can end a grant; others revoke it")
+            move_grant(GrantState(_grant_at(before.grant, now).state), to)
             grant = structs.replace(before.grant, until=min(before.grant.until, now), state=str(to))
             await draft.close_open(self._store, grant.entitlement, before.holder[0], grant.id)
             draft.put_grant(structs.replace(before, grant=grant, due=now + SHOWN_AFTER_END_SECONDS), before)
@@ -360,16 +335,12 @@ def _record(
     draft.add_event(AccessEvent(kind, what, caller.actor, reason, caller.policy_digest, detail))
 
 
-def _shortened(duration: float, longest: float) -> float:
-    if not duration:
-        return longest
-    if not LEAST_SECONDS <= duration <= longest:
-        message = f"an approver may shorten the {longest:.0f} seconds that were asked for, and not lengthen them"
-        raise OperationRefused(Refusal.TOO_LONG, message)
-    return duration
+def _request_at(request: RequestItem, now: float) -> RequestItem:
+    """The request with its state at `now`. The step that records that it lapsed may come later."""
+    return structs.replace(request, state=request_state(request.state, request.pending_until, now))
 
 
-def _check_own(caller: AuthorizedCaller, subjects: Sequence[SubjectItem], message: str) -> None:
-    """Refuse a caller who is not the one with these names. Unlike `is_same_person`, a shared workload is not enough."""
-    if subject_items(caller.subjects)[0] != subjects[0]:
-        raise OperationRefused(Refusal.NOT_ALLOWED, message)
+def _grant_at(grant: GrantItem, now: float) -> GrantItem:
+    """The grant with its state at `now`. The step that records its beginning or its end may come later."""
+    state = grant_state(GrantState(grant.state), grant.start, grant.until, now)
+    return structs.replace(grant, state=str(state))

@@ -5,7 +5,7 @@ Each operation is authorized first (`operator_authorization`), under the method 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from zta_authz.access.lifecycle import OperationRefused, Refusal
@@ -37,7 +37,7 @@ class Origin:
     """Who calls, as the listener knows: a verified SPIFFE ID (or ""), and the `authorization` header as it came."""
 
     principal: str = ""
-    authorization: str = ""
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

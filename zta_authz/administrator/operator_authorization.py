@@ -6,7 +6,7 @@ as the requests of Envoy, and is recorded in the decision log. Without a policy 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.access.lifecycle import OperationRefused, Refusal
@@ -20,17 +20,26 @@ from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require_grant import subjects_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zta_authz.model.access import Subject
     from zta_authz.model.decision import Decision
+    from zta_authz.model.identity import Token
     from zta_authz.model.options import Options
     from zta_authz.ports import AuditSink, Clock, SnapshotSource
 
 HOST: Final = "zta-admin"
 LABELS: Final = {"app": "zta-admin"}
+MAX_NAME: Final = 2048
+"""Callers with longer issuers, subjects or SPIFFE IDs are refused: their names are stored, published and logged."""
 
 
 def operator_options(options: Options) -> Options:
-    """The options by which the administrator decides: one workload, whose callers its own listeners have verified."""
+    """The options by which the administrator decides: one workload, whose callers its own listeners have verified.
+
+    Documents without a namespace are in the same one as for decision points, so that they name the same entitlements.
+    An ALLOW policy has to select this workload by its label: one for all workloads lets nobody administer.
+    """
     workload = Workload(
         options.root_namespace, LABELS, options.workload.trust_domain, options.workload.trust_domain_aliases
     )
@@ -40,6 +49,9 @@ def operator_options(options: Options) -> Options:
         workloads=(),
         gateways=(),
         default_allow=False,
+        accept_ambiguous_paths=False,
+        document_namespace=options.document_namespace or options.workload.namespace,
+        allow_by_selector=True,
         trust_proxy=True,
         verify_certificate=CertificateCheck.NEVER,
     )
@@ -56,7 +68,7 @@ class Call:
     method: str
     path: str
     principal: str = ""
-    authorization: str = ""
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +106,20 @@ class OperatorAuthorization:
             refusal = Refusal.UNAUTHENTICATED if status == 401 else Refusal.NOT_ALLOWED
             raise OperationRefused(refusal, f"{decision.reason} (decision {decision_id})")
         subjects = subjects_of(decision.identity)
-        if not subjects:
+        if not _are_names(subjects, decision.identity.token):
             raise OperationRefused(Refusal.UNAUTHENTICATED, f"the caller has no name (decision {decision_id})")
         inputs = Inputs(request, decision.identity, snapshot.options, now)
         return AuthorizedCaller(subjects, inputs, _actor(decision, decision_id), snapshot.digest)
+
+
+def _are_names(subjects: Sequence[Subject], token: Token | None) -> bool:
+    """Whether the caller has names that a grant can be for.
+
+    A token without a subject is not enough, because its holder would act under the name of the workload that sent it.
+    """
+    if not subjects or (token is not None and token.names is None):
+        return False
+    return all(len(name) <= MAX_NAME and name.isprintable() for subject in subjects for name in subject)
 
 
 def _actor(decision: Decision, decision_id: str) -> Actor:

@@ -89,6 +89,8 @@ class Options:
     `accept_ambiguous_paths`: match paths that two parties may read differently as they are.
     `bundles_from_elsewhere`: the settings' sources supply trust bundles too, loaded already or not.
     `root_documents`: where documents for every workload may come from.
+    `document_namespace`: the namespace of documents that name none; "" is that of `workload`.
+    `allow_by_selector`: ALLOW policies without a selector allow nothing.
     `workloads` and `gateways`: if either is set, the workload depends on the request; else it is `workload`.
     """
 
@@ -105,6 +107,8 @@ class Options:
     workloads: tuple[NamedWorkload, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     bundles_from_elsewhere: bool = False
+    document_namespace: str = ""
+    allow_by_selector: bool = False
     root_documents: DocumentScope = field(default=DocumentScope(), repr=False, compare=False)
     shared: bool = field(init=False, repr=False, compare=False)
     """True if the workload depends on the request."""

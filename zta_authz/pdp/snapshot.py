@@ -74,7 +74,7 @@ def compile_snapshot(
     faults: list[Fault] = []
     warnings: list[Fault] = []
     compiler = TableCompiler(options, warnings, pause)
-    namespace = options.workload.namespace
+    namespace = options.document_namespace or options.workload.namespace
     scope = ScopeCheck(options.root_documents, options.root_namespace, warnings)
     documents = read_all(((s.name, s.text) for s in texts), namespace, faults, warnings, compiler.add, scope)
     verifier = compile_verifier(

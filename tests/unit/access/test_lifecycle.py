@@ -13,12 +13,12 @@ from zta_authz.access.lifecycle import (
     Refusal,
     RequestState,
     approvals_suffice,
+    grant_state,
     move_grant,
     move_request,
+    request_state,
     scope_digest,
-    state_of,
 )
-from zta_authz.model.access import Grant, Subject
 
 
 def test_a_decided_request_is_never_decided_again() -> None:
@@ -49,9 +49,17 @@ def test_the_tables_have_every_state() -> None:
 
 
 def test_a_grants_state_follows_from_the_time() -> None:
-    grant = Grant("g", "shop/db", Subject("https://i", "ann"), 10.0, 20.0)
-    states = [state_of(grant, now) for now in (9.9, 10.0, 19.9, 20.0)]
-    assert states == [GrantState.SCHEDULED, GrantState.ACTIVE, GrantState.ACTIVE, GrantState.EXPIRED]
+    for recorded in (GrantState.SCHEDULED, GrantState.ACTIVE):
+        states = [grant_state(recorded, 10.0, 20.0, now) for now in (9.9, 10.0, 19.9, 20.0)]
+        assert states == [GrantState.SCHEDULED, GrantState.ACTIVE, GrantState.ACTIVE, GrantState.EXPIRED]
+    for recorded in (GrantState.REVOKED, GrantState.ENDED, GrantState.EXPIRED):
+        assert {grant_state(recorded, 10.0, 20.0, now) for now in (9.9, 10.0, 20.0)} == {recorded}
+
+
+def test_a_request_lapses_by_the_time() -> None:
+    assert request_state(RequestState.REQUESTED, 10.0, 9.9) is RequestState.REQUESTED
+    assert request_state(RequestState.REQUESTED, 10.0, 10.0) is RequestState.LAPSED
+    assert request_state(RequestState.APPROVED, 10.0, 11.0) is RequestState.APPROVED
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The stores that the conformance tests run over."""
+"""The stores that tests run over."""
 
 from __future__ import annotations
 
