@@ -88,8 +88,8 @@ async def test_nobody_gets_more_access_while_it_can_not_be_recorded(failing: Fai
         assert "access log" in str(refused)
     assert (await store.head()).revision == 0
     failing.failure = ""
-    for operation in more_access(failing.operations):
-        assert (await refusal(operation)).refusal is Refusal.NOT_FOUND
+    refusals = [(await refusal(operation)).refusal for operation in more_access(failing.operations)]
+    assert refusals == [Refusal.NOT_ELIGIBLE] * 2 + [Refusal.NOT_FOUND] * 2, "each was tried"
 
 
 async def test_access_is_taken_away_even_if_that_can_not_be_recorded_yet(failing: Failing, store: Store) -> None:
