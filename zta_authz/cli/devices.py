@@ -178,7 +178,7 @@ def _device_fields(loaded: _Loaded, match: _Match) -> dict[str, Any]:
 
 
 def _device_lines(loaded: _Loaded, match: _Match) -> Iterator[str]:
-    from zta_authz.model.facts import describe
+    from zta_authz.pdp.explain_facts import describe_field
 
     yield f"{match.device.device_id}  in {match.facts.inventory}"
     for identifier in match.identifiers[:_MAX_SHOWN]:
@@ -186,7 +186,7 @@ def _device_lines(loaded: _Loaded, match: _Match) -> Iterator[str]:
     if match.device.conflicting:
         yield "  CONFLICTING: two records of the inventory contradict each other, or two devices have one certificate"
     for name, fact in sorted((match.facts.fields or {}).items()):
-        yield f"  {name}  {describe(fact, loaded.now)}"
+        yield f"  {describe_field(name, fact, loaded.now)}"
     for rule, clauses in _rules(loaded, match.facts):
         yield f"  {rule.policy.action} {rule.policy.name} rule {rule.label}"
         for clause, actual, holds in clauses:

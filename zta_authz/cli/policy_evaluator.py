@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from zta_authz.authn.bundles import BundleSlot
 from zta_authz.authn.peers import PeerVerifier
 from zta_authz.cli.fact_arguments import AssumedTrust
-from zta_authz.cli.fact_sources import load_views
+from zta_authz.cli.fact_sources import from_inventory, load_views
 from zta_authz.errors import Reason
 from zta_authz.model.facts import NO_FACTS
 from zta_authz.model.identity import Token
@@ -27,7 +27,7 @@ from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy_sources.files import load_snapshot, read_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.authn.revocation import Revocations
     from zta_authz.authn.verify import IdentityVerifier
@@ -140,33 +140,34 @@ class PolicyEvaluator:
         """Decide as of `now`, in seconds since the epoch."""
         snapshot = self._snapshot_for(subject)
         return evaluate(
-            snapshot, subject.request, subject.evidence, now, subject.caller, views=self._views_for(subject)
+            snapshot, subject.request, subject.evidence, now, subject.caller, views=self._views_for(subject, now)
         )
 
     def explain(self, subject: Subject, now: float) -> Explanation:
         """Decide, and find the ALLOW rules that nearly matched."""
-        snapshot, views = self._snapshot_for(subject), self._views_for(subject)
+        snapshot, views = self._snapshot_for(subject), self._views_for(subject, now)
         return explain(snapshot, subject.request, subject.evidence, now, subject.caller, views)
 
     def facts(self, subject: Subject, now: float) -> tuple[Caller, Inputs, FactModels]:
         """Return the caller, the request whose facts can be read, and the models that select its workload."""
-        snapshot, views = self._snapshot_for(subject), self._views_for(subject)
+        snapshot, views = self._snapshot_for(subject), self._views_for(subject, now)
         caller = identify(snapshot, subject.request, subject.evidence, now, subject.caller, trial=True)
         models = snapshot.models.select(caller.workload or self._options.workload)
         opener = facts_of(snapshot, caller.workload, views)
         return caller, Inputs(subject.request, caller.identity, self._options, now, None, opener), models
 
-    def _views_for(self, subject: Subject) -> FactViews:
+    def _views_for(self, subject: Subject, now: float) -> FactViews:
         """The facts of the settings, and those that the request assumes instead."""
         if subject.facts is None:
             return self._views
-        assumed = subject.facts
-        return replace(
-            self._views,
-            assumed_network=assumed.network,
-            assumed_device=assumed.device,
-            assumed_signals=assumed.signals,
-        )
+        network, device = subject.facts.network, subject.facts.device
+        if device is not None and self._views.devices is not None:
+            snapshot = self._snapshot_for(subject)
+            workload = identify(snapshot, subject.request, subject.evidence, now, subject.caller, trial=True).workload
+            models = snapshot.models.select(workload or self._options.workload)
+            device = from_inventory(device, self._views, models.devices, now)
+        signals = subject.facts.signals
+        return replace(self._views, assumed_network=network, assumed_device=device, assumed_signals=signals)
 
     def locations(self, policy: str, rule: int, action: str) -> tuple[RuleLocation, ...]:
         """Return the locations of a rule: several if policies of two kinds share a name."""
@@ -181,12 +182,22 @@ class PolicyEvaluator:
             notes.append(
                 f"no RequestAuthentication here accepts issuer `{issuer}`: its real tokens would not be verified"
             )
+        notes += self._missing_facts(subject, decision)
         view = self.snapshot.table.default_view
         if decision.reason is Reason.NO_MATCHING_POLICY and not self._options.shared and not view.allow.rules:
             workload = self._options.workload
             labels = ", ".join(f"{key}={value}" for key, value in sorted(workload.labels.items())) or "none"
             notes.append(f"no ALLOW rule selects this workload (namespace `{workload.namespace}`, labels: {labels})")
         return tuple(notes)
+
+    def _missing_facts(self, subject: Subject, decision: Decision) -> Iterator[str]:
+        """What the settings know, but not of this request: how to add it."""
+        device = None if decision.facts is None else decision.facts.device
+        if device is not None and not device.device_id and subject.principal and self._views.devices is not None:
+            yield "the assumed peer has no certificate: to assume a device, add `--fact device.id=ID`"
+        no_network = subject.facts is None or subject.facts.network is None
+        if no_network and self._views.networks is not None and not subject.request.source.ip:
+            yield "the request has no client address, so nothing is known of the network: add `--source-ip ADDRESS`"
 
     def unjudged(self, subject: Subject) -> tuple[str, ...]:
         """Return the checks that could not be made because the identity is assumed."""

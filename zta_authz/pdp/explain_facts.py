@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zta_authz.model.facts import describe
+from zta_authz.policy.rules.fact_values import LAST_SEEN
 from zta_authz.policy.rules.require_trust import describe as describe_trust, points
 from zta_authz.trust.assessment import CompiledTrustModel
 from zta_authz.trust.counterfactual import smallest_lift
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zta_authz.model.decision import DecisionFacts
-    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.facts import DeviceFacts, Fact, NetworkFacts
     from zta_authz.model.trust import TrustAssessment, TrustDemand
     from zta_authz.policy.rules.fact_reader import TrustModel
 
@@ -48,10 +51,22 @@ def _network(network: NetworkFacts, now: float) -> str:
 
 
 def _device(device: DeviceFacts, now: float) -> str:
-    if not device.device_id:
-        return f"not identified in {device.inventory}" if device.inventory else "no inventory for this workload"
-    fields = "; ".join(f"{name} {describe(fact, now)}" for name, fact in (device.fields or {}).items())
-    return f"`{device.device_id}` by {device.identified_by}, in {device.inventory}; {fields}"
+    fields = [describe_field(name, fact, now) for name, fact in (device.fields or {}).items()]
+    if device.device_id:
+        inventory = f", in {device.inventory}" if device.inventory != device.identified_by else ""
+        return "; ".join((f"`{device.device_id}` by {device.identified_by}{inventory}", *fields))
+    if fields and not device.identified_by:
+        return "; ".join((f"conflicting: several devices of {device.inventory} are named", *fields))
+    return f"not identified in {device.inventory}" if device.inventory else "no inventory for this workload"
+
+
+def describe_field(name: str, fact: Fact, now: float) -> str:
+    """A device's field for an operator. The time of the last report is shown in RFC 3339."""
+    if name == LAST_SEEN and fact.unknown is None and isinstance(fact.value, int):
+        with suppress(ValueError, OverflowError, OSError):
+            at = datetime.fromtimestamp(fact.value, UTC).isoformat().replace("+00:00", "Z")
+            fact = fact._replace(value=at)
+    return f"{name} {describe(fact, now)}"
 
 
 def lift_text(model: TrustModel | None, assessment: TrustAssessment | None, demand: TrustDemand) -> str:

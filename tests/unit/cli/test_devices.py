@@ -48,7 +48,7 @@ def test_a_device_is_shown_with_its_facts_and_what_rules_make_of_them(
     assert lines[0] == "laptop-1  in default/fleet"
     assert "  found by  id:laptop-1" in lines
     assert f"  found by  certificate:{LAPTOP}" in lines
-    assert "  managed  `true`, observed 60 s ago, from default/fleet" in lines
+    assert "  managed `true`, observed 60 s ago, from default/fleet" in lines
     assert "  ALLOW default/payroll rule 0" in lines
     assert [line.split(": ")[0] for line in lines if "require.device" in line] == [
         "    holds  require.device.managed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,9 @@ from tests.support.mmdb import write_mmdb
 from zta_authz.cli import main
 from zta_authz.cli.request_files import request_in
 from zta_authz.errors import FaultsError
-from zta_authz.model.facts import Unknown
+from zta_authz.model.decision import DecisionFacts
+from zta_authz.model.facts import DeviceFacts, Fact, Unknown, known
+from zta_authz.pdp.explain_facts import fact_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,3 +167,97 @@ def test_assumed_fields_are_read_as_an_inventory_reads_them() -> None:
     assert facts.device.device_id == ""
     fields = {name: fact.value for name, fact in (facts.device.fields or {}).items()}
     assert fields == {"managed": True, "osVersion": "26", "encrypted": False}
+
+
+INVENTORY = """
+apiVersion: zta.dev/v1
+kind: DeviceInventory
+metadata: {name: fleet, namespace: default}
+spec:
+  source: {file: devices.jsonl}
+  id: id
+  identify: {certificate: spiffeId, certificateField: spiffe}
+  fields: {managed: managed, os: os, osVersion: version}
+  times: {posture: at, seen: at}
+---
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: managed, namespace: default}
+spec:
+  rules:
+  - require: {device: {managed: true, osAtLeast: {macOS: "26.1"}}}
+"""
+AT = "2027-01-15T08:00:00Z"
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """Settings with an inventory of one device, and a database."""
+    write_mmdb(tmp_path / "geo.mmdb", {"193.99.0.0/16": {"country": "DE"}})
+    (tmp_path / "p.yaml").write_text(INVENTORY)
+    record = {
+        "id": "a",
+        "spiffe": "spiffe://d/a",
+        "managed": True,
+        "os": "macOS",
+        "version": "26.2",
+        "at": 1_799_999_990,
+    }
+    (tmp_path / "devices.jsonl").write_text(json.dumps(record))
+    config = tmp_path / "settings.yaml"
+    config.write_text(
+        f"policies: [{tmp_path}/p.yaml]\nfacts: {{directory: {tmp_path}}}\nnetworks: {{country: {tmp_path}/geo.mmdb}}\n"
+    )
+    return config
+
+
+def explain(
+    config: Path, capsys: pytest.CaptureFixture[str], *facts: str, peer: str = "spiffe://d/a"
+) -> tuple[int, str]:
+    given = [argument for fact in facts for argument in ("--fact", fact)]
+    status = main(["explain", "GET", "--principal", peer, "--config", str(config), "--at", AT, *given])
+    return status, capsys.readouterr().out
+
+
+def test_an_assumed_id_gives_the_device_of_the_inventory(inventory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = explain(inventory, capsys, "device.id=a")
+    assert status == 0
+    assert "device  `a` by assumed, in default/fleet; managed `true`, observed 10 s ago, from default/fleet" in out
+    assert "lastSeen `2027-01-15T07:59:50Z`" in out
+
+
+def test_an_assumed_field_counts_instead_of_the_inventory(inventory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = explain(inventory, capsys, "device.id=a", "device.osVersion=15.1")
+    assert status == 1
+    assert "require.device.osAtLeast: saw `macOS 15.1`, from assumed, rule has at least `macOS 26.1`" in out
+    assert "require.device.managed" not in out
+
+
+def test_an_assumed_id_that_no_inventory_has_gives_no_field(
+    inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out = explain(inventory, capsys, "device.id=b")
+    assert status == 1
+    assert "device  `b` by assumed\n" in out
+    assert "require.device.managed: saw absent" in out
+
+
+def test_explain_says_how_to_assume_a_device_and_an_address(
+    inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out = explain(inventory, capsys)
+    assert status == 1
+    assert "the assumed peer has no certificate: to assume a device, add `--fact device.id=ID`" in out
+    assert "so nothing is known of the network: add `--source-ip ADDRESS`" in out
+    _, out = explain(inventory, capsys, "device.id=a", "network.country=DE")
+    assert "note" not in out
+
+
+def test_several_devices_of_one_caller_are_conflicting() -> None:
+    conflicting = Fact(None, Unknown.CONFLICTING, None, "default/fleet")
+    lines = fact_lines(DecisionFacts(device=DeviceFacts("", "", "default/fleet", {"managed": conflicting})), 0.0)
+    assert lines == (
+        "device: conflicting: several devices of default/fleet are named; managed conflicting, from default/fleet",
+    )
+    unnamed = DeviceFacts("", "assumed", "assumed", {"managed": known(True)})
+    assert fact_lines(DecisionFacts(device=unnamed), 0.0) == ("device: not identified in assumed",)

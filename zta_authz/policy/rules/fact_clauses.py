@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from zta_authz.model.facts import describe
+from zta_authz.model.facts import describe, known
 from zta_authz.policy.rules.fact_values import (
     DeviceField,
     OsAtLeast,
@@ -138,6 +138,21 @@ class FactClause:
         return self.required or ("not " if self.negated else "") + self.comparison.text
 
 
+class _OsClause(FactClause):
+    """`osAtLeast`: an operator reads the system and its version, not whether they are enough."""
+
+    __slots__ = ()
+
+    def actual(self, inputs: Inputs) -> str:
+        """The system and its version with their age and source."""
+        device = inputs.facts.device
+        system, version = device.field("os"), device.field("osVersion")
+        if system.unknown is not None or version.unknown is not None:
+            return FactClause.actual(self, inputs)
+        shown = describe(known(f"{system.value} {version.value}", version.observed_at, version.source), inputs.now)
+        return shown if self.read(inputs).unknown is None else f"{shown}, which cannot be compared"
+
+
 def read_require_device(reader: Reader, node: Node) -> tuple[Clause, ...]:
     """Read `require.device` to its clauses; errors become faults. Other keys are boolean fields of the inventory."""
     if not isinstance(node, Mapping):
@@ -165,7 +180,8 @@ def read_require_device(reader: Reader, node: Node) -> tuple[Clause, ...]:
 
 def _os_at_least(reader: Reader, node: Node, label: str) -> list[FactClause]:
     versions: list[tuple[str, tuple[int, ...]]] = []
-    for system, text in reader.string_map(node, label).items():
+    given = reader.string_map(node, label)
+    for system, text in given.items():
         parts = version_parts(text)
         if parts is None or not re.fullmatch(r"[0-9.]+", text):
             reader.fault(node, f"`{text}` in `{label}` is not a version", 'write numbers with dots, like "26.1"')
@@ -175,8 +191,8 @@ def _os_at_least(reader: Reader, node: Node, label: str) -> list[FactClause]:
         if isinstance(node, Mapping) and not node.entries:
             reader.fault(node, f"`{label}` is empty", 'write a version for each system, like `{macOS: "26.1"}`')
         return []
-    shown = ", ".join(f"{system} {'.'.join(map(str, parts)) or '0'}" for system, parts in versions)
-    return [FactClause(label, OsAtLeast(tuple(versions)), Is(True), required=f"at least `{shown}`")]
+    shown = " or ".join(f"`{system} {text}`" for system, text in given.items())
+    return [_OsClause(label, OsAtLeast(tuple(versions)), Is(True), required=f"at least {shown}")]
 
 
 def read_require_network(reader: Reader, node: Node) -> tuple[Clause, ...]:

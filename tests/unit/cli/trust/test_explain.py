@@ -99,7 +99,7 @@ def test_the_text_says_the_same(policies: Path, capsys: pytest.CaptureFixture[st
     facts = [line for line in lines if line.startswith(("network: ", "device: "))]
     assert [line.partition(";")[0] for line in facts] == [
         "network: country `DE`, from assumed",
-        "device: `assumed` by assumed, in assumed",
+        "device: `assumed` by assumed",
     ]
     assert [line for line in lines if line not in facts] == [
         "DENY  score 79.41, by default/m",

@@ -253,7 +253,7 @@ def test_what_was_read_says_value_state_age_and_source() -> None:
         "require.network.countries": ("`DE`, observed 2.0 h ago, from geo.mmdb", "one of `DE`"),
         "require.network.notCountries": ("`DE`, observed 2.0 h ago, from geo.mmdb", "not one of `KP`"),
         "require.device.stale": ("stale, observed 2.3 d ago, from default/fleet", "`true`"),
-        "require.device.osAtLeast": ("`true`", "at least `macos 9`"),
+        "require.device.osAtLeast": ("`macOS 26.1`", "at least `macOS 9`"),
     }
     assert [clause.index_keys() for clause in rule.clauses] == [None] * 4
 
@@ -325,3 +325,12 @@ def test_a_claim_or_header_that_is_called_like_the_fields_of_a_device_is_read_as
 def test_a_condition_on_facts_that_nothing_knows_is_unknown() -> None:
     for text in ("remote.country != 'KP'", "device.managed == false", "trust.score < 50.0", "resource.class != 'x'"):
         assert Condition(text).evaluate(inputs(FixedFacts())) is None
+
+
+def test_a_system_whose_version_cannot_be_compared_is_shown() -> None:
+    spec = '  rules: [{require: {device: {osAtLeast: {Windows: "10.0.22631"}}}}]\n'
+    (rule,) = snapshot(HEAD + spec).table.default_view.allow.rules
+    clause = rule.clauses[0]
+    assert clause.actual(inputs()) == "`macOS 26.1`, which cannot be compared"
+    nothing = replace(FACTS, device=replace(DEVICE, fields={"os": known("Windows")}))
+    assert clause.actual(inputs(nothing)) == "absent"
