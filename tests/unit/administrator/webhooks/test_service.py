@@ -93,6 +93,8 @@ async def test_a_dead_and_a_slow_receiver_delay_no_other(store: Store, secret: P
         for _ in range(5):
             await event(store, EventKind.ACCESS_REQUESTED)
         await until(lambda: len(good.accepted) == 5)
+        await until(lambda: [bool(sender.failure) for sender in webhooks._senders] == [True, False, False])
+        await until(lambda: webhooks._senders[2].waiting_since is None)
         assert all(verifies(*raw) for raw in good.raw)
         text = generate_latest(registry).decode()
         assert 'zta_webhook_attempts_total{outcome="delivered",webhook="127.0.0.1#3"} 5.0' in text
