@@ -14,7 +14,7 @@ from zta_authz.model.signal_documents import (
 )
 from zta_authz.policy.documents.signal_source import (
     ADDRESS,
-    CLAIM_NAME,
+    JOINED_CLAIMS,
     LONGEST,
     MAX_AUDIENCES,
     MAX_TOKEN_ISSUERS,
@@ -58,19 +58,18 @@ def _part(description: str, part: str, inner: Schema) -> Schema:
     return fields(description, {part: inner}, required=(part,))
 
 
-def _claim(description: str) -> Schema:
-    name = text("The claim's name, at the top level of the token.", pattern=whole(CLAIM_NAME), examples=["sid"])
-    return _part(description, "claim", name)
+def _claim(description: str, field: str) -> Schema:
+    return _part(description, "claim", word("The claim's name.", (JOINED_CLAIMS[field],)))
 
 
 def _subjects() -> Schema:
-    session = _claim("The claim of tokens that has the session.")
+    session = _claim("The claim of tokens that has the session.", "session")
     inventory = text("`name` in the document's namespace, or `namespace/name`.", pattern="^[^/]+(?:/[^/]+)?$")
     return fields(
         "Which subjects of events are known, and what of a token they are compared with.",
         {
             "iss_sub": word("Issuer and subject of a token. Always known.", ("direct",)),
-            "email": _claim("The claim of tokens that has the email address."),
+            "email": _claim("The claim of tokens that has the email address.", "email"),
             "session": {
                 "description": "The claim with the session, `sid` if absent; `none` if tokens have no such claim.",
                 "anyOf": [{"const": "none"}, session],

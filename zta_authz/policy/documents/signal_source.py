@@ -33,7 +33,8 @@ _SPEC_FIELDS: Final = (
 _SUBJECT_FIELDS: Final = ("iss_sub", "email", "session", "device", "opaque", "spiffeId")
 ADDRESS: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:[/?][!-~]*)?")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-CLAIM_NAME: Final = re.compile(r"[!-~]{1,256}")
+JOINED_CLAIMS: Final = {"session": "sid", "email": "email"}
+"""The claims that subjects can join to: those that revocations and signals are compared with."""
 _EVENTS: Final = {str(kind): kind for kind in DEFAULT_ACTIONS}
 """The events that `act` may name: those that do something unless they are ignored."""
 _DIRECT: Final = "direct"
@@ -160,7 +161,7 @@ def _subjects(reader: Reader, spec: Mapping, issuer: str, namespace: str) -> Sub
     return SubjectMapping(
         issuers,
         email_claim=_claim(reader, written, "email") or "",
-        session_claim="" if session == _NO_CLAIM else _claim(reader, written, "session") or "sid",
+        session_claim="" if session == _NO_CLAIM else _claim(reader, written, "session") or JOINED_CLAIMS["session"],
         device_inventory=_inventory(reader, written, namespace),
         opaque=OpaqueAs(opaque) if opaque else None,
         spiffe_ids=_only(reader, written, "spiffeId", _DIRECT),
@@ -189,10 +190,11 @@ def _part(reader: Reader, node: Mapping, field: str, part: str) -> str | None:
 
 
 def _claim(reader: Reader, node: Mapping, field: str) -> str | None:
+    """The claim that a subject joins to. Decision points compare one claim for each kind of subject, and no other."""
     text = _part(reader, node, field, "claim")
-    if text is not None and not CLAIM_NAME.fullmatch(text):
-        hint = "write the name of a claim at the top level of the token, like `email`"
-        reader.fault(node.get(field) or node, f"`{text[:80]}` is not the name of a claim", hint)
+    if text is not None and text != JOINED_CLAIMS[field]:
+        message = f"decision points do not compare the claim `{text[:80]}` with events, so nothing would be revoked"
+        reader.fault(node.get(field) or node, message, f"write `{JOINED_CLAIMS[field]}`, or leave `{field}` out")
     return text
 
 

@@ -39,7 +39,7 @@ def read_signals(inputs: Inputs, view: SignalView) -> SignalFacts:
     since, until = steady_around(inputs.now, changes)
     return SignalFacts(
         _risk(view, risk_sources, keys, inputs.now),
-        _assurance(view, assurance_sources, keys, inputs.now),
+        _assurance(view, assurance_sources, keys, inputs.now, verified=_is_email_verified(identity)),
         since=since,
         until=until,
     )
@@ -177,8 +177,18 @@ def _rank(signal: Signal) -> tuple[int, float]:
     return _RISKS.index(RiskLevel(signal.value)), signal.observed_at
 
 
-def _assurance(view: SignalView, sources: tuple[SourceState, ...], keys: list[_Key], now: float) -> Fact:
-    """The assurance level of the newest event, `NAMESPACE/LEVEL`; "" without one. Sources may be conflicting."""
+def _is_email_verified(identity: Identity) -> bool:
+    """Whether the issuer has verified the address in the token. Otherwise it may be that of somebody else."""
+    return identity.token is not None and identity.token.claims.get("email_verified") is True
+
+
+def _assurance(
+    view: SignalView, sources: tuple[SourceState, ...], keys: list[_Key], now: float, *, verified: bool
+) -> Fact:
+    """The assurance level of the newest event, `NAMESPACE/LEVEL`; "" without one. Sources may be conflicting.
+
+    So is a level that comes by an address that is not `verified`.
+    """
     if not sources:
         return ABSENT
     newest: dict[str, Signal] = {}
@@ -188,6 +198,8 @@ def _assurance(view: SignalView, sources: tuple[SourceState, ...], keys: list[_K
     names = {source.name for source in sources}
     for what, issuer, subject in keys:
         for signal in view.find(SignalKind.ASSURANCE, what, issuer, subject):
+            if what is Revoked.EMAIL and not verified and signal.source in names:
+                return Fact(None, Unknown.CONFLICTING, signal.observed_at, signal.source, signal.event)
             before = newest.get(signal.source)
             if signal.source in names and (before is None or signal.observed_at > before.observed_at):
                 newest[signal.source] = signal

@@ -44,13 +44,13 @@ def test_every_field_is_read() -> None:
         + "  jwksUri: https://idp.example.com/keys\n  discovery: https://idp.example.com/ssf\n"
         + "  delivery: poll\n  endpoint: https://idp.example.com/poll\n  audience: [a, b]\n"
         + "  tokenIssuers: [https://idp.example.com/oauth2/shop]\n"
-        + "  subjects:\n    iss_sub: direct\n    email: {claim: mail}\n    session: {claim: session_id}\n"
+        + "  subjects:\n    iss_sub: direct\n    email: {claim: email}\n    session: {claim: sid}\n"
         + "    device: {inventory: fleet}\n    opaque: subject\n    spiffeId: direct\n"
         + "  act: {session-revoked: ignore, credential-change: {revoke: [create, delete]}}\n"
         + "  maxSilence: 1h\n  maxSubjects: 5\n  maxTokenLife: 24h\n  tenant: t-1\n"
     )
     assert made.subjects == SubjectMapping(
-        ("https://idp.example.com/oauth2/shop",), "mail", "session_id", "istio-system/fleet", OpaqueAs.SUBJECT, True
+        ("https://idp.example.com/oauth2/shop",), "email", "sid", "istio-system/fleet", OpaqueAs.SUBJECT, True
     )
     assert made.actions == {**DEFAULT_ACTIONS, EventKind.SESSION_REVOKED: SignalAction.IGNORE}
     assert made.change_types == {"create", "delete"}
@@ -86,7 +86,8 @@ def test_one_audience_needs_no_list() -> None:
         (GOOD + "  subjects: {iss_sub: claim}\n", "`claim` is not a `iss_sub`; write `direct`"),
         (GOOD + "  subjects: {email: direct}\n", "`email` is a string where a mapping"),
         (GOOD + "  subjects: {email: {}}\n", "`email` has no `claim`"),
-        (GOOD + "  subjects: {email: {claim: 'a b'}}\n", "`a b` is not the name of a claim"),
+        (GOOD + "  subjects: {email: {claim: mail}}\n", "`mail` with events, so nothing would be revoked; write `email`"),
+        (GOOD + "  subjects: {session: {claim: session_state}}\n", "nothing would be revoked; write `sid`, or leave `session`"),
         (GOOD + "  subjects: {session: direct}\n", "`direct` is not a `session`; write `none`"),
         (GOOD + "  subjects: {session: {claim: ''}}\n", "`claim` is empty"),
         (GOOD + "  subjects: {device: {inventory: a/b/c}}\n", "`a/b/c` is not a name; write NAME or NAMESPACE/NAME"),

@@ -75,8 +75,8 @@ def risk(view: SignalTable, who: Identity | None = None, now: float = NOW) -> Fa
     return read_signals(Inputs(request(), who or identity(CLAIMS), Options(), now), view).risk
 
 
-def assurance(view: SignalTable, now: float = NOW) -> Fact:
-    return read_signals(Inputs(request(), identity(CLAIMS), Options(), now), view).assurance
+def assurance(view: SignalTable, now: float = NOW, **claims: Any) -> Fact:
+    return read_signals(Inputs(request(), identity(CLAIMS | claims), Options(), now), view).assurance
 
 
 def test_without_an_event_the_risk_is_low_as_long_as_the_source_is_heard() -> None:
@@ -157,6 +157,16 @@ def test_a_source_that_was_never_heard_is_stale() -> None:
 
 def test_everything_is_stale_without_the_administrator() -> None:
     assert risk(filled(source(heard_at=NOW + 601), about("alice", "HIGH")), now=NOW + 601).state == "stale"
+
+
+@pytest.mark.parametrize("verified", [True, False, "true", None])
+def test_somebody_with_an_address_that_is_not_verified_does_not_have_the_level_of_its_owner(verified: Any) -> None:
+    aal = "nist-aal/nist-aal2"
+    level = about("alice@example.com", aal, SignalKind.ASSURANCE, Revoked.EMAIL)
+    fact = assurance(filled(source(), level), email_verified=verified)
+    assert fact.state == ("known" if verified is True else "conflicting")
+    assert fact.value == (aal if verified is True else None)
+    assert assurance(filled(source(), level), email="other@example.com").value == ""
 
 
 def test_the_newest_assurance_counts_and_sources_may_conflict() -> None:
