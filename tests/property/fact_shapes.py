@@ -54,7 +54,7 @@ _CLAIMS: dict[str, tuple[Any, ...]] = {
     "role": ("admin", "user"),
 }
 _KEYS: dict[str, tuple[str, ...]] = {
-    "zta.remote.country": (*_COUNTRIES, "*"), "zta.remote.asn": ("1", "64500"), "zta.remote.anonymous": ("true", "false"),
+    "zta.remote.country": (*_COUNTRIES, "*"), "zta.remote.asn": ("1", "64500"), "zta.remote.reputation": ("0", "50", "100"), "zta.remote.anonymous": ("true", "false"),
     "zta.remote.corporate": ("true", "false"), "zta.device.id": ("laptop-1", "lap*", "*"), "zta.device.managed": ("true", "false"),
     "zta.device.os": ("macOS", "mac*", "*s"), "zta.device.compliant": ("true",), "zta.resource.class": _CLASSES,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cel_expr_python import cel
 
 from zta_authz.policy.cel.cost import COMPREHENSIONS, MAX_PATTERN, MAX_UNITS, Sizes, cost_of, pattern_size
-from zta_authz.policy.cel.fact_variables import DEVICE_FIELDS
+from zta_authz.policy.cel.fact_variables import DEVICE_FIELDS, hint_for_undeclared
 from zta_authz.policy.cel.tokens import closing, misread_map, tokens_of, without_strings
 from zta_authz.policy.cel.variables import OF_TOKENS, VARIABLES
 from zta_authz.policy.rules.spellings import RespelledParts
@@ -331,7 +331,7 @@ def _compile_error(error: RuntimeError) -> ConditionError:
     line, column, message = int(match[1]), int(match[2]), match[3].removesuffix(" (in container '')")
     hint = "see the policy reference for the language"
     if message.startswith("undeclared reference"):
-        hint = f"known variables: {', '.join(VARIABLES)}"
+        hint = f"{hint_for_undeclared(message)}known variables: {', '.join(VARIABLES)}"
     elif message.startswith("found no matching overload"):
         hint = "compare values of one type"
     return ConditionError(message, hint, line, column)

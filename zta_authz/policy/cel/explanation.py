@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from zta_authz.model.facts import describe
 from zta_authz.policy.cel.condition import evaluate_part
+from zta_authz.policy.cel.fact_variables import fact_reader
 from zta_authz.policy.cel.tokens import closing, outline, tokens_of
 from zta_authz.policy.cel.variables import VARIABLES
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 _MAX_CLAUSES: Final = 12
 _MAX_CHARACTERS: Final = 200
 _NOT_CEL: Final = "a value that CEL can't represent"
+_NO_VALUE: Final = "found in Activation"
+"""The runtime's error for an unknown fact, whose state is shown instead."""
 _SECRETS: Final = frozenset(("authorization", "cookie", "proxy-authorization", "dpop", "x-api-key", "set-cookie"))
 _WHOLE: Final = frozenset(("request.headers", "claims", "context"))
 
@@ -35,8 +39,9 @@ def explain_condition(condition: Condition, inputs: Inputs) -> str:
 
 def _clause(text: str, inputs: Inputs) -> str:
     value, error = _evaluated(text, inputs)
-    notes = [error.partition(": ")[2] or error] if error else []
-    notes += [f"`{name}` is {_shown(name, inputs)}" for name in readings(text) if name != text]
+    notes = [error.partition(": ")[2] or error] if error and _NO_VALUE not in error else []
+    names = [name for name in readings(text) if name != text or value is None]
+    notes += [f"`{name}` is {_shown(name, inputs)}" for name in names]
     return f"`{' '.join(text.split())}` is {_word(value)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -67,7 +72,8 @@ def _shown(name: str, inputs: Inputs) -> str:
     if result is None:
         return _NOT_CEL
     if result.type().name() == "ERROR":
-        return "absent"
+        read = fact_reader(name)
+        return "absent" if read is None else describe(read(inputs), inputs.now)
     if name in _WHOLE:
         return f"{len(result.value())} entries"
     return f"`{_cut(str(result))}`"

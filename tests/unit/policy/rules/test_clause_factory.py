@@ -11,7 +11,7 @@ KNOWN = (
     "known keys: source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, source.trustDomain, "
     "request.auth.principal, destination.port, connection.sni, request.auth.audiences, request.auth.presenter, "
     "destination.ip, request.headers[name], request.auth.claims[name], experimental.envoy.filters.NAME[key]; "
-    "in an AccessPolicy also zta.apiClient, zta.apiScopes, zta.remote.country, zta.remote.asn, zta.remote.anonymous, "
+    "in an AccessPolicy also zta.apiClient, zta.apiScopes, zta.remote.country, zta.remote.asn, zta.remote.anonymous, zta.remote.reputation, "
     "zta.remote.corporate, zta.device.id, zta.trust.level, zta.resource.class, zta.signals.risk, zta.signals.assurance, "
     "zta.device.FIELD"
 )

@@ -15,6 +15,7 @@ from zta_authz.model.options import Options
 from zta_authz.model.trust import ResourceClass, TrustAssessment, TrustLevel
 from zta_authz.pdp.decide import combine
 from zta_authz.policy.cel.condition import Condition, ConditionError
+from zta_authz.policy.cel.explanation import explain_condition
 from zta_authz.policy.rules.fact_values import version_parts
 from zta_authz.policy.rules.inputs import Inputs
 
@@ -173,7 +174,7 @@ WHEN = "  action: {action}\n  rules: [{{when: [{{key: {key}, {side}: [{value}]}}
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("zta.remote.country", "DE"), ("zta.remote.country", '"*"'), ("zta.remote.asn", '"64500"'),
+        ("zta.remote.country", "DE"), ("zta.remote.country", '"*"'), ("zta.remote.asn", '"64500"'), ("zta.remote.reputation", '"70"'),
         ("zta.remote.corporate", '"false"'), ("zta.remote.anonymous", '"false"'), ("zta.device.id", '"laptop-*"'),
         ("zta.device.managed", '"true"'), ("zta.device.os", "macOS"), ("zta.trust.level", "MEDIUM"),
         ("zta.resource.class", "internal"),
@@ -193,6 +194,7 @@ def test_every_key_of_when_reads_its_fact(key: str, value: str) -> None:
     ("key", "value", "message"),
     [
         ("zta.remote.country", "de", "`de` is not a value of `zta.remote.country`"),
+        ("zta.remote.reputation", "'101'", "`101` is not a value of `zta.remote.reputation`"),
         ("zta.remote.asn", "AS64500", "`AS64500` is not a value of `zta.remote.asn`"),
         ("zta.remote.corporate", "'yes'", "`yes` is not a value of `zta.remote.corporate`"),
         ("zta.trust.level", "SOME", "`SOME` is not a value of `zta.trust.level`"),
@@ -320,6 +322,30 @@ def test_a_condition_cannot_take_an_unknown_field_for_one_that_a_device_does_not
 def test_a_claim_or_header_that_is_called_like_the_fields_of_a_device_is_read_as_any_other() -> None:
     for text in ("has(claims.device.fields)", "!('x' in claims.device.fields)", "request.path == 'device.fields'"):
         Condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("device.compliant", "`device.compliant` is Unknown (`device.compliant` is conflicting)"),
+        ("!device.compliant", "`device.compliant` is Unknown (`device.compliant` is conflicting)"),
+        ("device.fields.stale != 'x'", "`device.fields.stale` is stale, observed 2.3 d ago, from default/fleet)"),
+        ("device.fields['stale'] != 'x'", "`device.fields['stale']` is stale, observed 2.3 d ago, from default/fleet)"),
+        ("device.fields.other != 'x'", "`device.fields.other` is absent)"),
+        ("trust.network > 0.0", "`trust.network` is absent)"),
+        ("device.managed", "true: `device.managed` is true"),
+    ],
+)
+def test_an_unknown_fact_of_a_condition_is_explained_with_its_state_age_and_source(text: str, shown: str) -> None:
+    explanation = explain_condition(Condition(text), inputs())
+    assert explanation.endswith(shown)
+    assert "Activation" not in explanation
+
+
+def test_a_field_of_a_device_that_is_no_variable_gets_a_hint() -> None:
+    with pytest.raises(ConditionError) as caught:
+        Condition("device.osVersion == '26.1'")
+    assert caught.value.hint.startswith("write `device.fields.osVersion`; known variables: ")
 
 
 def test_a_condition_on_facts_that_nothing_knows_is_unknown() -> None:
