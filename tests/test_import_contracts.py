@@ -63,7 +63,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("servers.fast", "servers.grpcio"),
         ("servers.group", "servers.health", "servers.methods"),
         ("servers.descriptors", "servers.svid_tls", "servers.tls", "servers.own_certificate"),
-        ("servers.listeners",),
+        ("servers.listeners", "servers.allowed_callers"),
     ),
 }  # fmt: skip
 """The same for rooms that have rows of their own: their names are the room's, a dot, and the module's or package's."""

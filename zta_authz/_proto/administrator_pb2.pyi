@@ -145,18 +145,16 @@ class SignalSourceState(_message.Message):
     def __init__(self, name: _Optional[str] = ..., heard_at: _Optional[float] = ..., max_silence: _Optional[float] = ..., issuers: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[str]] = ..., inventory: _Optional[str] = ..., spiffe_ids: _Optional[bool] = ...) -> None: ...
 
 class RequestAccessRequest(_message.Message):
-    __slots__ = ("entitlement", "duration_seconds", "reason", "break_glass", "start")
+    __slots__ = ("entitlement", "duration_seconds", "reason", "start")
     ENTITLEMENT_FIELD_NUMBER: _ClassVar[int]
     DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     entitlement: str
     duration_seconds: float
     reason: str
-    break_glass: bool
     start: float
-    def __init__(self, entitlement: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., reason: _Optional[str] = ..., break_glass: _Optional[bool] = ..., start: _Optional[float] = ...) -> None: ...
+    def __init__(self, entitlement: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., reason: _Optional[str] = ..., start: _Optional[float] = ...) -> None: ...
 
 class AccessRequest(_message.Message):
     __slots__ = ("id", "entitlement", "requester", "duration_seconds", "reason", "state", "requested_at", "pending_until", "approvals", "approvals_needed", "grant_id", "scope_sha256", "start")
@@ -247,6 +245,22 @@ class ListRequestsResponse(_message.Message):
     requests: _containers.RepeatedCompositeFieldContainer[AccessRequest]
     next_page_token: str
     def __init__(self, requests: _Optional[_Iterable[_Union[AccessRequest, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class BreakGlassRequest(_message.Message):
+    __slots__ = ("entitlement", "duration_seconds", "reason")
+    ENTITLEMENT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    entitlement: str
+    duration_seconds: float
+    reason: str
+    def __init__(self, entitlement: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class GetGrantRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class RevokeGrantRequest(_message.Message):
     __slots__ = ("id", "reason")

@@ -27,6 +27,7 @@ from zta_authz.administrator.follow_service import FollowService
 from zta_authz.administrator.grants import Grants
 from zta_authz.administrator.metrics import AdministratorMetrics
 from zta_authz.administrator.operations import Operations
+from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization
 from zta_authz.administrator.policies import OperatorPolicies
 from zta_authz.administrator.revocations import Revocations
@@ -123,7 +124,8 @@ class Administrator:
         self._signals: SignalService | None = None
         self._webhooks: Webhooks | None = None
         self._push: PushReceiver | None = None
-        self._server: ServerGroup | None = None
+        self._servers: list[ServerGroup] = []
+        self._operations_at: tuple[Endpoint, ...] = ()
         self._health = self._build_health()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -144,10 +146,10 @@ class Administrator:
         self._run(DueSteps(store).run(), "steps that are due")
         authorization = OperatorAuthorization(self._policies.snapshots, self._audit, time.time)
         grants = Grants(store, self._policies.entitlements, self._settle)
-        Operations(authorization, grants, Revocations(store, self._settle), lambda: log.failing)
+        operations = Operations(authorization, grants, Revocations(store, self._settle), lambda: log.failing)
         await self._start_signals(store)
         self._start_webhooks(store, log)
-        await self._listen(follow)
+        await self._listen(follow, operations)
         self.state.phase = Phase.SERVING
         self.state.loaded_at = self.state.now
         self._log_start()
@@ -159,8 +161,8 @@ class Administrator:
     async def stop(self) -> None:
         """Stop in order. What was answered is in the store and in the access log already."""
         self.state.phase = Phase.DRAINING
-        if self._server is not None:
-            await self._server.stop(1.0)
+        for servers in reversed(self._servers):
+            await servers.stop(1.0)
         if self._push is not None:
             await self._push.stop()
         if self._signals is not None:
@@ -252,10 +254,13 @@ class Administrator:
         )
         self._webhooks.start()
 
-    async def _listen(self, follow: FollowService) -> None:
-        access = self._settings.socket_access()
-        self._server = views_servers(self._section.views, self._policies.tls, access, follow)
-        await self._server.start()
+    async def _listen(self, follow: FollowService, operations: Operations) -> None:
+        access, tls, workload = self._settings.socket_access(), self._policies.tls, self._settings.options().workload
+        views = views_servers(self._section.views, tls, access, follow)
+        calls = operations_servers(self._section.operations, operations, tls, access, workload)
+        self._servers = [views, calls]
+        await views.start()
+        self._operations_at = await calls.start()
         if self._health is not None:
             await self._health.start()
 
@@ -306,6 +311,7 @@ class Administrator:
             extra={
                 "version": __version__,
                 "views": list(self._section.views.listen),
+                "operations": list(map(str, self._operations_at)),
                 "table_digest": self._policies.current.digest,
                 "obstacles": self.state.obstacles(),
             },

@@ -42,6 +42,8 @@ REUSE_SECONDS: Final = 30.0
 """A connection that is older than this closes with its next answer."""
 CONNECTION_SECONDS: Final = 75.0
 """Time limit of a connection from accept to close, whatever it does."""
+LINGER_SECONDS: Final = 1.0
+"""How long the rest of a refused body is read and dropped, so that the client reads the answer."""
 _BACKLOG: Final = 128
 _LOG_INTERVAL_SECONDS: Final = 1.0
 _LOG = logging.getLogger(__name__)
@@ -114,12 +116,15 @@ class HttpListener:
             raise
         return bound
 
-    async def stop(self) -> None:
-        """Stop listening, and close every connection."""
+    async def stop(self, grace: float = 1.0) -> None:
+        """Stop listening, and close every connection, those with a request in progress after up to `grace` seconds."""
         if self._server is not None:
             self._server.close()
         if self._claim is not None:
             self._claim.release()
+        if self._runner.server is not None:
+            self._runner.server.pre_shutdown()
+            await self._runner.server.shutdown(grace)
         await self._runner.cleanup()
 
     def _connection(self) -> HttpConnection:
@@ -129,7 +134,7 @@ class HttpListener:
         return HttpConnection(
             server, loop=self.loop, listener=self, access_log=None, keepalive_timeout=IDLE_SECONDS,
             max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES, max_headers=MAX_HEADERS,
-            auto_decompress=False,
+            lingering_time=LINGER_SECONDS, auto_decompress=False,
         )  # fmt: skip
 
     def add(self, connection: HttpConnection, address: str) -> None:

@@ -23,7 +23,7 @@ from zta_authz.authn.revocation import RevocationSlot
 from zta_authz.errors import Refused
 from zta_authz.model.options import CertificateCheck, ChainSource, Options
 from zta_authz.model.request import NO_HEADERS, Evidence
-from zta_authz.model.spiffe import SpiffeId
+from zta_authz.servers.allowed_callers import AllowedCallers
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SvidTls:
         self,
         svid: SvidSlot,
         bundles: BundleSlot,
-        allowed: Iterable[str],
+        allowed: Iterable[str] | AllowedCallers,
         clock: Clock = time.time,
         *,
         max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
@@ -58,8 +58,8 @@ class SvidTls:
         self._svid = svid
         self._bundles = bundles
         self._clock = clock
-        self._allowed = frozenset(allowed)
-        self._domains = sorted({SpiffeId.parse(text).trust_domain.name for text in self._allowed})
+        self._allowed = AllowedCallers.of(allowed)
+        self._domains = self._allowed.trust_domains
         self._callers = PeerVerifier(bundles, _CALLER_OPTIONS, self.revocations)
 
     @property
@@ -78,7 +78,7 @@ class SvidTls:
         svid = self._svid.current
         return None if svid is None or svid.validity.not_after < self._clock() else svid
 
-    def with_allowed(self, allowed: Iterable[str]) -> SvidTls:
+    def with_allowed(self, allowed: Iterable[str] | AllowedCallers) -> SvidTls:
         """Return the same SVID with another list of callers."""
         age, revocations = self.max_connection_age, self.revocations
         return SvidTls(self._svid, self._bundles, allowed, self._clock, max_connection_age=age, revocations=revocations)

@@ -20,6 +20,7 @@ from zta_authz.authn.certificates import ValidityPeriod
 from zta_authz.authn.revocation import CertificateIds, RevocationSlot
 from zta_authz.bounded_cache import BoundedCache
 from zta_authz.errors import Fault, Refused, SettingsErrors
+from zta_authz.servers.allowed_callers import AllowedCallers
 from zta_authz.servers.listeners import MAX_CONNECTION_AGE_SECONDS
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class MutualTls:
         cert_file: str,
         key_file: str,
         client_ca_file: str,
-        allowed: Iterable[str],
+        allowed: Iterable[str] | AllowedCallers,
         clock: Clock = time.time,
         *,
         max_connection_age: float = MAX_CONNECTION_AGE_SECONDS,
@@ -79,7 +80,7 @@ class MutualTls:
         self._clock = clock
         self._presented: BoundedCache[bytes, PresentedCertificate] = BoundedCache(_MAX_PRESENTED)
         self._files = (cert_file, key_file, client_ca_file)
-        self._allowed = frozenset(spiffe_id.encode() for spiffe_id in allowed)
+        self.allowed = AllowedCallers.of(allowed)
         self._stamp = self._stamp_now()
         self._configuration = _read(*self._files)
 
@@ -91,9 +92,9 @@ class MutualTls:
     @property
     def allowed_spiffe_ids(self) -> frozenset[str]:
         """The SPIFFE IDs that may call."""
-        return frozenset(spiffe_id.decode() for spiffe_id in self._allowed)
+        return self.allowed.spiffe_ids
 
-    def with_allowed(self, allowed: Iterable[str]) -> MutualTls:
+    def with_allowed(self, allowed: Iterable[str] | AllowedCallers) -> MutualTls:
         """Return the same certificates with another list of callers."""
         age, revocations = self.max_connection_age, self.revocations
         return MutualTls(*self._files, allowed, self._clock, max_connection_age=age, revocations=revocations)
@@ -145,9 +146,10 @@ class MutualTls:
         """
         names = connection.get("peer_spiffe_id", ())
         versions = connection.get("ssl_tls_version", ())
-        if len(names) != 1 or names[0] not in self._allowed or tuple(versions) != (_TLS_1_3,):
+        name = names[0].decode("utf-8", "replace") if len(names) == 1 else ""
+        if name not in self.allowed or tuple(versions) != (_TLS_1_3,):
             return None
-        presented = self._presented_on(connection, names[0].decode())
+        presented = self._presented_on(connection, name)
         return (
             presented.spiffe_id
             if presented is not None and presented.is_valid(self.revocations, self._clock())

@@ -53,6 +53,17 @@ class ViewsSettings(Section):
     peer_uids: Annotated[tuple[Annotated[int, Field(ge=0, le=2**32 - 2)], ...], Field(max_length=64)] = ()
 
 
+class OperationsSettings(Section):
+    """Where people and programs ask for access, approve and revoke: addresses of the HTTP and of the gRPC API.
+
+    On a Unix socket the caller is the local user. A TCP address uses the certificate of `tls`: the caller is a client
+    certificate, or over HTTP also a token alone. On a loopback address without `tls`, a token alone is the caller.
+    """
+
+    http: Annotated[tuple[Address, ...], Field(max_length=16), AfterValidator(distinct)] = ()
+    grpc: Annotated[tuple[Address, ...], Field(max_length=16), AfterValidator(distinct)] = ()
+
+
 class AdministratorSettings(Section):
     """The administrator that `zta-authz serve` follows, and how `zta-authz administer` runs.
 
@@ -67,6 +78,7 @@ class AdministratorSettings(Section):
     store: StoreSettings = StoreSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     views: ViewsSettings = ViewsSettings()
+    operations: OperationsSettings = OperationsSettings()
     signals: SignalsSettings = SignalsSettings()
     webhooks: Webhooks = ()
 

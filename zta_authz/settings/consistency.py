@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.settings.audit import audit_inconsistencies
-from zta_authz.settings.following import follow_inconsistencies, views_inconsistencies
+from zta_authz.settings.following import follow_inconsistencies, operations_inconsistencies, views_inconsistencies
 from zta_authz.settings.inconsistency import Inconsistency
 from zta_authz.settings.otlp import otlp_inconsistencies
 from zta_authz.settings.trust import trust_inconsistencies
@@ -34,6 +34,7 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     section = settings.administrator
     yield from follow_inconsistencies(section.followed, section.tls, settings.workload_api.socket)
     yield from views_inconsistencies(section.views, has_tls=settings.tls is not None)
+    yield from operations_inconsistencies(section.operations, has_tls=settings.tls is not None)
     yield from trust_inconsistencies(settings)
     yield from audit_inconsistencies(settings)
     yield from otlp_inconsistencies(settings)

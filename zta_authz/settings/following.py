@@ -11,7 +11,7 @@ from zta_authz.settings.inconsistency import Inconsistency
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zta_authz.settings.administrator_model import ViewsSettings
+    from zta_authz.settings.administrator_model import OperationsSettings, ViewsSettings
     from zta_authz.settings.environment import Path
     from zta_authz.settings.following_model import FollowTlsSettings
 
@@ -56,6 +56,17 @@ def views_inconsistencies(views: ViewsSettings, *, has_tls: bool) -> Iterator[In
         hint = "add a Unix socket to `listen`, or remove the list"
         message = "users are identified on Unix sockets only, and `listen` has none"
         yield Inconsistency((*path, "peer_uids"), message, hint, depends)
+
+
+def operations_inconsistencies(operations: OperationsSettings, *, has_tls: bool) -> Iterator[Inconsistency]:
+    """Yield addresses of the operations to which tokens would be sent in plaintext over a network."""
+    for name in ("http", "grpc"):
+        for index, text in enumerate(getattr(operations, name)):
+            if not has_tls and not Endpoint.parse(text).is_local:
+                path: Path = (_SECTION, "operations")
+                message = "other machines could read the tokens of callers on the way"
+                hint = "set `tls`, or listen on a Unix socket or a loopback address"
+                yield Inconsistency((*path, name, index), message, hint, (path, ("tls",)))
 
 
 def _identity(tls: FollowTlsSettings, agent: str | None, depends: tuple[Path, ...]) -> Iterator[Inconsistency]:

@@ -131,6 +131,12 @@ TABLE: list[tuple[str, str, str]] = [
         "administrator.views.peer_uids",
         "on Unix sockets only",
     ),
+    (
+        "administrator: {operations: {http: ['unix:/a', '127.0.0.1:1', '0.0.0.0:2']}}",
+        "administrator.operations.http.2",
+        "could read the tokens",
+    ),
+    ("administrator: {operations: {grpc: ['[::]:2']}}", "administrator.operations.grpc.0", "could read the tokens"),
     ("bundles: [{trust_domain: a}]", "bundles.0", "no source"),
     ("bundles: [{trust_domain: a, file: /a}, {trust_domain: a, file: /b}]", "bundles.1.trust_domain", "two bundles"),
     (

@@ -56,16 +56,21 @@ def moment(reader: Reader, node: Mapping, field: str, default: float) -> float:
     value = node.get(field)
     if value is None:
         return default
-    text = value.value if isinstance(value, Scalar) else ""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None or "T" not in text:
+    time = time_of(value.value if isinstance(value, Scalar) else "")
+    if time is None:
         hint = "write it like 2027-01-31T18:00:00Z, with `Z` or an offset"
         reader.fault(value, f"`{field}` is not a time with its offset (RFC 3339)", hint)
         return 0.0
-    return time.timestamp()
+    return time
+
+
+def time_of(text: str) -> float | None:
+    """Seconds since the epoch for an RFC 3339 time with its offset; None for anything else."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if time.tzinfo is None or "T" not in text else time.timestamp()
 
 
 def header_name(reader: Reader, node: Mapping, field: str) -> str:
@@ -80,14 +85,21 @@ def duration(reader: Reader, node: Mapping, field: str, default: float, longest:
     text = None if value is None else reader.string(value, field)
     if value is None or text is None:
         return default
-    parts = _DURATION_PART.findall(text)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not 0.001 <= seconds <= longest:
+    seconds = duration_of(text)
+    if seconds is None or not 0.001 <= seconds <= longest:
         reader.fault(
             value, f"`{field}` is `{text}`, not a duration from 1ms to {longest / 3600:.0f}h", "write it like `5s`"
         )
         return default
     return seconds
+
+
+def duration_of(text: str) -> float | None:
+    """The seconds of a duration such as `1m30s`; None for anything else."""
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def integer(node: Node, digits: int = 9) -> int | None:

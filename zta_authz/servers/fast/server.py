@@ -24,7 +24,7 @@ from zta_authz.servers.fast.accept import TlsAcceptor
 from zta_authz.servers.fast.connection import Abort, FastConnection
 from zta_authz.servers.fast.registry import ConnectionRegistry, Limits, PeerAdmission
 from zta_authz.servers.fast.svid_tls import SvidListener
-from zta_authz.servers.fast.tls import FilesListener
+from zta_authz.servers.fast.tls import FOR_GRPC, FilesListener, TlsUse
 from zta_authz.servers.listeners import (
     Endpoint,
     SocketAccess,
@@ -178,9 +178,9 @@ class FastServer:
         await registry.wait_until_empty()
 
 
-def tls_listener(tls: MutualTls | SvidTls) -> TlsListener:
+def tls_listener(tls: MutualTls | SvidTls, use: TlsUse = FOR_GRPC) -> TlsListener:
     """Return the TLS listener for our certificate. Raises `SettingsErrors` if it can't be used."""
-    return FilesListener(tls) if isinstance(tls, MutualTls) else SvidListener(tls)
+    return FilesListener(tls, use) if isinstance(tls, MutualTls) else SvidListener(tls, use)
 
 
 def _bind_tcp(endpoint: Endpoint, shared: bool) -> socket.socket:

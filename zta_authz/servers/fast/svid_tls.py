@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from zta_authz.authn.certificates import MAX_CHAIN
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.memory_keys import use_key
-from zta_authz.servers.fast.tls import UnauthorizedPeer, new_context, peer_certificate, peer_chain
+from zta_authz.servers.fast.tls import FOR_GRPC, TlsUse, UnauthorizedPeer, new_context, peer_certificate, peer_chain
 
 if TYPE_CHECKING:
     from zta_authz.authn.bundles import Bundles
@@ -62,13 +62,14 @@ class SvidCaller:
 class SvidListener:
     """Gives each handshake the current SVID and bundles; without them, handshakes fail."""
 
-    def __init__(self, tls: SvidTls) -> None:
+    def __init__(self, tls: SvidTls, use: TlsUse = FOR_GRPC) -> None:
         """Raises `SettingsErrors` if the system has no anonymous files in memory."""
         self._tls = tls
+        self._use = use
         self._made_from: tuple[OwnSvid | None, Bundles | None] = (None, None)
         self._context: ssl.SSLContext | None = None
         self._check_at = 0.0  # after a failure: when to try again
-        self.context = new_context()  # it has no certificate, so a handshake that keeps it fails
+        self.context = new_context(use)  # it has no certificate, so a handshake that keeps it fails
         self.context.sni_callback = self._choose  # called for every ClientHello, with or without SNI
         _require_memory_files()
 
@@ -89,7 +90,7 @@ class SvidListener:
         self._context = None
         if svid is not None and authorities:
             try:
-                self._context = _context_of(svid, authorities)
+                self._context = _context_of(svid, authorities, self._use)
             except (OSError, ValueError) as error:  # includes SSLError; its message contains nothing of the key
                 _LOG.error("our SVID can't be used: %s", error)
                 self._check_at = time.monotonic() + _RECHECK_SECONDS
@@ -104,7 +105,7 @@ class SvidListener:
         TLS accepted any of the authorities for any name, so the certificate is verified again for its own trust
         domain.
         """
-        leaf = peer_certificate(connection)
+        leaf = peer_certificate(connection, self._use)
         now = self._tls.now
         intermediates = peer_chain(connection)[1:MAX_CHAIN]
         pem = "".join(map(ssl.DER_cert_to_PEM_cert, [leaf.public_bytes(Encoding.DER), *intermediates]))
@@ -116,8 +117,8 @@ class SvidListener:
         return SvidCaller(self._tls, pem, name, leaf.not_valid_after_utc.timestamp(), now)
 
 
-def _context_of(svid: OwnSvid, authorities: bytes) -> ssl.SSLContext:
-    context = new_context()
+def _context_of(svid: OwnSvid, authorities: bytes, use: TlsUse) -> ssl.SSLContext:
+    context = new_context(use)
     context.load_verify_locations(cadata=authorities.decode("ascii"))
     use_key(context, svid.chain_pem, svid.key_pem)
     return context

@@ -1,5 +1,7 @@
 """Mutual TLS for the fast server: TLS 1.3 and HTTP/2 only. Each caller's SPIFFE ID is checked before its input is read.
 
+The administrator's HTTP API uses it too, for HTTP/1.1.
+
 A handshake uses the certificate and authorities that are current at that moment; existing connections keep theirs.
 Sessions are never resumed, because a resumed session would not present its certificate again.
 """
@@ -10,6 +12,7 @@ import logging
 import os
 import ssl
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cryptography import x509
@@ -23,7 +26,18 @@ if TYPE_CHECKING:
     from zta_authz.authn.revocation import RevocationSlot
 
 _LOG = logging.getLogger(__name__)
-ALPN: Final = "h2"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsUse:
+    """What connections are for: their protocol by its ALPN name, and whether the client needs a certificate."""
+
+    alpn: str
+    client_certificate: ssl.VerifyMode
+
+
+FOR_GRPC: Final = TlsUse("h2", ssl.CERT_REQUIRED)
+FOR_HTTP: Final = TlsUse("http/1.1", ssl.CERT_OPTIONAL)
 
 
 class UnauthorizedPeer(Exception):
@@ -84,14 +98,15 @@ class FilesCaller:
 class FilesListener:
     """`TlsListener` of `MutualTls`: certificates and authorities are read again when their files change."""
 
-    def __init__(self, tls: MutualTls) -> None:
+    def __init__(self, tls: MutualTls, use: TlsUse = FOR_GRPC) -> None:
         """Raises `SettingsErrors` if the files can't be used."""
         self._files = tls.files
         self._revocations = tls.revocations
-        self._allowed = tls.allowed_spiffe_ids
+        self._allowed = tls.allowed
+        self._use = use
         self._stamp = _stamp(self._files)
-        self._context = _context_of_files(self._files)
-        self.context = _context_of_files(self._files)
+        self._context = _context_of_files(self._files, use)
+        self.context = _context_of_files(self._files, use)
         """Passes each handshake to the context with the current certificates."""
         self.context.sni_callback = self._choose  # called for every ClientHello, with or without SNI
 
@@ -106,7 +121,7 @@ class FilesListener:
         self._stamp = stamp
         try:
             MutualTls(*self._files, ())  # checks the files, and that the key matches the certificate
-            self._context = _context_of_files(self._files)
+            self._context = _context_of_files(self._files, self._use)
         except Exception as error:  # noqa: BLE001  a half-written file can cause anything
             _LOG.warning("the changed TLS files are not taken: %s", error)
         else:
@@ -118,7 +133,7 @@ class FilesListener:
         The handshake has verified the chain against our authorities, the validity period, and possession of the
         key.
         """
-        certificate = peer_certificate(connection)
+        certificate = peer_certificate(connection, self._use)
         try:
             names = _uri_names(certificate)
         except ValueError:
@@ -132,9 +147,9 @@ class FilesListener:
         return caller
 
 
-def peer_certificate(connection: Any) -> x509.Certificate:
+def peer_certificate(connection: Any, use: TlsUse) -> x509.Certificate:
     """Return the leaf certificate of an `ssl.SSLObject`'s peer. Raises `UnauthorizedPeer`."""
-    if connection is None or connection.selected_alpn_protocol() != ALPN:
+    if connection is None or (use is FOR_GRPC and connection.selected_alpn_protocol() != use.alpn):
         raise NotHttp2("no HTTP/2 was negotiated")
     if connection.version() != "TLSv1.3":
         raise UnauthorizedPeer("TLS is older than 1.3")
@@ -166,21 +181,21 @@ def _uri_names(certificate: x509.Certificate) -> list[str]:
     return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-def new_context() -> ssl.SSLContext:
-    """Return a server context without certificates: TLS 1.3, HTTP/2, client certificate required."""
+def new_context(use: TlsUse) -> ssl.SSLContext:
+    """Return a server context without certificates, for TLS 1.3."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = use.client_certificate
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # any configured authority is trusted, self-signed or not
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([use.alpn])
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     return context
 
 
-def _context_of_files(files: tuple[str, str, str]) -> ssl.SSLContext:
+def _context_of_files(files: tuple[str, str, str], use: TlsUse) -> ssl.SSLContext:
     certificate, key, authorities = files
-    context = new_context()
+    context = new_context(use)
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(cafile=authorities)
     return context

@@ -125,7 +125,9 @@ class GrpcServer:
     async def start(self) -> None:
         """Bind all addresses, serve, and put the Unix sockets in place. Raises `SettingsErrors` and leaves nothing."""
         options = _SHARED_OPTIONS if self._shared_ports else _OPTIONS
-        server = self._server = grpc.aio.server(options=(*options, *_age_options(self._tls), *self._more_options))
+        # gRPC uses the first of two options with one name
+        chosen = dict((*options, *_age_options(self._tls), *self._more_options))
+        server = self._server = grpc.aio.server(options=list(chosen.items()))
         self._add_handlers(server)
         try:
             self.addresses = self._bind_all(server)
