@@ -33,6 +33,7 @@ GRANT: Final = "grant/"
 DUE: Final = "due/"
 MAX_REASON: Final = 500
 _OPEN: Final = "open/"
+_ASKED: Final = "asked/"
 _MAX_ATTEMPTS: Final = 10
 _Result = TypeVar("_Result")
 _ID: Final = re.compile(r"[0-9a-f]{16}")
@@ -206,9 +207,18 @@ def subject_items(subjects: Iterable[Subject]) -> tuple[SubjectItem, ...]:
 
 def open_key(entitlement: str, subject: SubjectItem) -> str:
     """The key of what `subject` has open. A digest, because subjects may have any characters and any length."""
+    return _OPEN + _digest(entitlement, subject)
+
+
+def asked_key(subject: SubjectItem) -> str:
+    """The name of the reservations that count how often `subject` has asked."""
+    return _ASKED + _digest("", subject)
+
+
+def _digest(entitlement: str, subject: SubjectItem) -> str:
     parts = (entitlement, subject.issuer, subject.subject, subject.spiffe_id)
     encoded = b"".join(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass") for part in parts)
-    return _OPEN + hashlib.sha256(encoded).hexdigest()
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def is_same_person(one: Sequence[SubjectItem], other: Sequence[SubjectItem]) -> bool:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from zta_authz import __version__
-from zta_authz._proto.administrator_pb2 import ViewUpdate
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.admin.health import HealthServer
 from zta_authz.admin.state import Phase, ServiceState
@@ -29,6 +28,7 @@ from zta_authz.administrator.metrics import AdministratorMetrics
 from zta_authz.administrator.operations import Operations
 from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization
+from zta_authz.administrator.own_view import OwnView
 from zta_authz.administrator.policies import OperatorPolicies
 from zta_authz.administrator.revocations import Revocations
 from zta_authz.administrator.signals.setup import build_signals
@@ -39,8 +39,6 @@ from zta_authz.administrator.views_servers import views_servers
 from zta_authz.administrator.webhooks.service import build_webhooks
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.errors import Fault, SettingsErrors
-from zta_authz.following.views import FollowedViews
-from zta_authz.model.facts import FactSlot
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.service.observability import new_origin
 from zta_authz.settings.audit import open_audit, open_checkpoints
@@ -142,7 +140,9 @@ class Administrator:
             raise self._store_fault(str(error)) from error
         follow = FollowService(view)
         self._watch(log, view, follow)
-        self._run(self._follow_own_view(follow), "own view")
+        own_view = OwnView(follow, self._revocations, self._section.max_age_seconds)
+        self._run(own_view.run(), "own view")
+        await own_view.wait()
         self._run(DueSteps(store).run(), "steps that are due")
         authorization = OperatorAuthorization(self._policies.snapshots, self._audit, time.time)
         grants = Grants(store, self._policies.entitlements, self._settle)
@@ -221,12 +221,6 @@ class Administrator:
         metrics.revision = lambda: view.revision
         metrics.keys = lambda: list(view.items)
         metrics.failures = lambda: {"store": self._store_failure, "access_log": log.failing}
-
-    async def _follow_own_view(self, follow: FollowService) -> None:
-        """Apply the view to this process too: a revoked token or person must not approve anything either."""
-        views = FollowedViews(FactSlot(), self._revocations, self._section.max_age_seconds)
-        async for update in follow.updates("", 0):
-            views.apply(ViewUpdate.FromString(update), time.time())
 
     async def _start_signals(self, store: Store) -> None:
         self._signals, self._push = build_signals(

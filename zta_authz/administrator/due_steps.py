@@ -30,7 +30,7 @@ from zta_authz.administrator.access_items import (
 )
 from zta_authz.administrator.grants import KEPT_SECONDS, SHOWN_AFTER_END_SECONDS
 from zta_authz.administrator.revocation_items import DUE_KIND, revocation_event
-from zta_authz.administrator.revocations import PREFIX, change_count
+from zta_authz.administrator.revocations import change_count
 from zta_authz.administrator.store.port import Conflict, StoreError
 from zta_authz.administrator.view_items import REVOCATION, BadItem, RevocationItem, decode_item
 
@@ -136,6 +136,5 @@ class DueSteps:
         if not isinstance(item, RevocationItem) or not 0 < item.until <= now:  # it was lifted, or it ends later
             return
         draft.delete.append(item.key)
-        if item.id.startswith(PREFIX):
-            await change_count(draft, self._store, -1)
+        await change_count(draft, self._store, item, -1)
         draft.add_event(revocation_event(EventKind.REVOCATION_EXPIRED, item))

@@ -42,6 +42,7 @@ from zta_authz.administrator.access_items import (
     GrantRecord,
     OpenItem,
     RequestItem,
+    asked_key,
     at_once,
     check_text,
     commit_draft,
@@ -51,6 +52,7 @@ from zta_authz.administrator.access_items import (
     request_object,
     subject_items,
 )
+from zta_authz.administrator.store.port import Window, WindowClosed
 from zta_authz.administrator.view_items import GrantItem, SubjectItem
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ SHOWN_AFTER_END_SECONDS: Final = 900.0
 """A grant that ended stays in the view for so long, so that explanations can name it."""
 KEPT_SECONDS: Final = 30 * 86400.0
 """Requests and grants that are over stay in lists for so long. The access log keeps them."""
+MAX_ASKED: Final = 60
+ASKED_SECONDS: Final = 3600.0
 _Result = TypeVar("_Result")
 _NO_DETAIL: Final[Mapping[str, Value]] = {}
 
@@ -90,6 +94,7 @@ class Grants:
         definition = self._entitlements().get(entitlement)
         definition = check_asked(definition, entitlement, caller, duration, reason, emergency=False)
         terms, digest = definition.terms, definition.digest
+        await self._count_asked(caller)
 
         async def attempt(draft: Draft, now: float) -> RequestItem:
             check_start(start, now)
@@ -113,6 +118,7 @@ class Grants:
         definition = self._entitlements().get(entitlement)
         terms = check_asked(definition, entitlement, caller, duration, reason, emergency=True).terms
         within = 0.0 if terms.break_glass is None else terms.break_glass.review_within
+        await self._count_asked(caller)
 
         async def attempt(draft: Draft, now: float) -> GrantItem:
             subjects = subject_items(caller.subjects)
@@ -310,6 +316,17 @@ class Grants:
         await draft.close_open(self._store, request.entitlement, request.subjects[0], request.id)
         _record(draft, kind, request_object(request), caller, comment)
         return request
+
+    async def _count_asked(self, caller: AuthorizedCaller) -> None:
+        """Count that a person asks. Withdrawn requests are kept too, so the limit of open ones is not enough."""
+        key, now = asked_key(subject_items(caller.subjects)[0]), (await self._store.head()).time
+        starts = now // ASKED_SECONDS * ASKED_SECONDS
+        try:
+            got = await self._store.reserve(key, Window(starts, starts + ASKED_SECONDS), 1, MAX_ASKED, "administrators")
+        except WindowClosed:
+            got = 1
+        if not got:
+            raise OperationRefused(Refusal.TOO_MANY, f"you have asked {MAX_ASKED} times within the hour: wait")
 
     async def _count_open(
         self, draft: Draft, entitlement: str, subjects: Sequence[SubjectItem], item_id: str, ends: float, now: float,

@@ -19,6 +19,7 @@ from zta_authz.administrator.access_items import MAX_REASON, at_once, check_text
 from zta_authz.administrator.revocation_items import digest, end_key, merge_revocations, revocation_event
 from zta_authz.administrator.revocation_targets import WITH_TIME_OF_ISSUE, read_target
 from zta_authz.administrator.view_items import REVOCATION, RevocationItem, decode_item, encode_item
+from zta_authz.model.documents import Revoked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 MAX_REVOCATIONS: Final = 200_000
 """The limit of operators' revocations in force. Those of signals have limits of their own."""
+MAX_PREFIXES: Final = 1_000
+"""The limit of SPIFFE prefixes among them: decision points compare each of these with every caller."""
 COUNT: Final = "revocation-count"
-"""The key of their number, in decimal."""
+PREFIX_COUNT: Final = "revocation-count/prefixes"
+"""The keys of these numbers, in decimal."""
 PREFIX: Final = "op-"
 """The IDs of operators' revocations begin with it."""
 MAX_AHEAD_SECONDS: Final = 300.0
@@ -77,7 +81,7 @@ class Revocations:
             )  # fmt: skip
             existing = await self._read(draft, item.id)
             if existing is None:
-                await self._count(draft, 1)
+                await self._count(draft, item)
             else:
                 item = _joined(item, existing)
             draft.put[item.key] = encode_item(item)
@@ -102,8 +106,7 @@ class Revocations:
             draft.delete.append(item.key)
             if item.until:
                 draft.delete.append(end_key(item))
-            if item.id.startswith(PREFIX):
-                await self._count(draft, -1)
+            await change_count(draft, self._store, item, -1)
             draft.add_event(
                 revocation_event(EventKind.REVOCATION_LIFTED, item, caller.actor, reason, caller.policy_digest)
             )
@@ -134,10 +137,13 @@ class Revocations:
         item = None if entry is None else decode_item(key, entry.value)
         return item if isinstance(item, RevocationItem) else None
 
-    async def _count(self, draft: Draft, change: int) -> None:
-        count = await change_count(draft, self._store, change)
-        if change > 0 and count > MAX_REVOCATIONS:
+    async def _count(self, draft: Draft, item: RevocationItem) -> None:
+        counts = await change_count(draft, self._store, item, 1)
+        if counts[COUNT] > MAX_REVOCATIONS:
             message = f"{MAX_REVOCATIONS} revocations are in force: lift some, or revoke an issuer or a SPIFFE prefix"
+            raise OperationRefused(Refusal.TOO_MANY, message)
+        if counts.get(PREFIX_COUNT, 0) > MAX_PREFIXES:
+            message = f"{MAX_PREFIXES} SPIFFE prefixes are revoked: lift some, or revoke a shorter one"
             raise OperationRefused(Refusal.TOO_MANY, message)
 
 
@@ -146,12 +152,16 @@ def is_revocation_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-async def change_count(draft: Draft, store: Store, change: int) -> int:
-    """Change the number of operators' revocations, and return it."""
-    entry = await draft.read(store, COUNT)
-    count = max(0, (0 if entry is None else int(entry.value)) + change)
-    draft.put[COUNT] = b"%d" % count
-    return count
+async def change_count(draft: Draft, store: Store, item: RevocationItem, change: int) -> dict[str, int]:
+    """Change the numbers in which `item` counts, and return them by their keys. Those of signals don't count."""
+    if not item.id.startswith(PREFIX):
+        return {}
+    counts = {}
+    for key in (COUNT, PREFIX_COUNT) if item.what == Revoked.SPIFFE_PREFIX else (COUNT,):
+        entry = await draft.read(store, key)
+        counts[key] = max(0, (0 if entry is None else int(entry.value)) + change)
+        draft.put[key] = b"%d" % counts[key]
+    return counts
 
 
 def _id_of(target: SubjectKey, before: float) -> str:

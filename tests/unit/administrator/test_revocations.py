@@ -221,6 +221,24 @@ async def test_the_number_of_revocations_is_bounded(store: Store, monkeypatch: p
     assert len(await store.scan(REVOCATION)) == 2
 
 
+async def test_the_number_of_prefixes_is_bounded_by_itself(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PREFIXES", 2)
+    subject = Revocations(store)
+    prefix = {"what": "spiffe-prefix", "issuer": ""}
+    first = await revoke(subject, "spiffe://a/x/", **prefix)
+    await revoke(subject, "spiffe://b/x/", until=NOW + 60, **prefix)
+    assert await refusal(revoke(subject, "spiffe://c/x/", **prefix)) is Refusal.TOO_MANY
+    await revoke(subject, "alice")
+    await subject.lift(CALLER, first.id, "x")
+    await revoke(subject, "spiffe://c/x/", **prefix)
+    clock.now = NOW + 61
+    await DueSteps(store).do_due()
+    await revoke(subject, "spiffe://d/x/", **prefix)
+    assert await refusal(revoke(subject, "spiffe://e/x/", **prefix)) is Refusal.TOO_MANY
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
