@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -105,3 +107,41 @@ async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_ad
     await store.close()
     records = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
     assert {record["revocation"] for record in records if record.get("reason") == "peer_revoked"} == {revoked.id}
+
+
+async def test_workers_share_one_stream_and_a_new_worker_gets_the_whole_view(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "hats.yaml").write_text(POLICIES)
+    socket, followed = tmp_path / "authz.sock", tmp_path / "administrator.sock"
+    config = tmp_path / "settings.yaml"
+    config.write_text(
+        f'listen: ["unix:{socket}"]\n'
+        "workers: 2\n"
+        f"policies: [{tmp_path}/policies]\n"
+        "peer: {trust_proxy: true, verify_certificate: never}\n"
+        'health: {listen: "127.0.0.1:0"}\n'
+        f'administrator: {{follow: "unix:{followed}"}}\n'
+        "audit: {sink: none}\n"
+    )
+    store = await SqlitePlace(tmp_path).open()
+    await store.epoch()
+    workers = [tmp_path / f"authz.sock.{number}" for number in (1, 2)]
+    with RunningService(config) as service:
+        started = await asyncio.to_thread(service.wait_for, "all workers serve")
+        assert [await reason(worker) for worker in workers] == ["grant_required"] * 2
+        async with administrator(store, followed) as administration:
+            await grant(store)
+            for worker in workers:
+                await wait_for(worker, "")
+            assert administration.followers == 1
+            revocations = Revocations(store)
+            revoked = await revocations.revoke(OPERATOR, "spiffe-id", FRONTEND, reason="stolen key")
+            assert max([await wait_for(worker, "peer_revoked") for worker in workers]) < 1.0
+        os.kill(started["worker_pids"][0], signal.SIGKILL)
+        await asyncio.to_thread(service.wait_for, "a worker serves")
+        assert await wait_for(workers[0], "peer_revoked") < 5.0, "the supervisor has the view without an administrator"
+        async with administrator(store, followed):
+            await revocations.lift(OPERATOR, revoked.id, "key replaced")
+            for worker in workers:
+                await wait_for(worker, "", seconds=15.0)
+    await store.close()

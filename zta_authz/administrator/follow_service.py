@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from zta_authz._proto.administrator_pb2 import FollowRequest, ViewUpdate
+from zta_authz.following.pages import pages, serialized
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from zta_authz.administrator.view import Delta, PublishedView
 
 SERVICE: Final = "zta.administrator.v1.Views"
 FOLLOW: Final = "Follow"
 HEARTBEAT_SECONDS: Final = 5.0
-PAGE_ITEMS: Final = 128
-"""So few that a decision point applies an update between two decisions."""
-PAGE_BYTES: Final = 128 * 1024
 MAX_CATCH_UP: Final = 1024
 """The whole view is made again once more items than that have changed since."""
 MAX_FOLLOWERS: Final = 4096
-_PUT_TAG: Final = bytes((ViewUpdate.PUT_FIELD_NUMBER << 3 | 2,))
 _MAX_NODE: Final = 200
 _LOG = logging.getLogger(__name__)
 
@@ -95,31 +92,19 @@ class FollowService:
         """The updates from `revision` to that of `delta`. Followers at one revision get the same bytes."""
         if delta.changes and self._last[:3] == (epoch, revision, delta.revision):
             return self._last[3]
-        pages = list(_pages(list(delta.changes.items()))) or [[]]
-        updates = []
-        for number, page in enumerate(pages):
-            is_last = number == len(pages) - 1
+        split = list(pages(list(delta.changes.items()))) or [()]
+        last, updates = len(split) - 1, []
+        for number, page in enumerate(split):
             update = ViewUpdate(
-                epoch=epoch, revision=delta.revision if is_last else revision, complete=is_last, sent_at=time.time()
+                epoch=epoch,
+                revision=delta.revision if number == last else revision,
+                complete=number == last,
+                sent_at=time.time(),
             )
-            update.removed.extend(key for key, value in page if value is None)
-            updates.append(_with_items(update, (value for _, value in page if value is not None)))
+            updates.append(serialized(update, page))
         if delta.changes:
             self._last = (epoch, revision, delta.revision, tuple(updates))
         return tuple(updates)
-
-
-def _pages(items: Sequence[tuple[str, bytes | None]]) -> Iterator[Sequence[tuple[str, bytes | None]]]:
-    """Split `items` into pages of at most `PAGE_ITEMS` and about `PAGE_BYTES`."""
-    start = size = 0
-    for number, (key, value) in enumerate(items):
-        more = len(key) if value is None else len(value)
-        if number > start and (number - start == PAGE_ITEMS or size + more > PAGE_BYTES):
-            yield items[start:number]
-            start, size = number, 0
-        size += more
-    if items:
-        yield items[start:]
 
 
 class _WholeView:
@@ -129,13 +114,13 @@ class _WholeView:
 
     def __init__(self, epoch: str, revision: int, items: Sequence[tuple[str, bytes]]) -> None:
         self.epoch, self.revision = epoch, revision
-        self.pages = tuple(_pages(items)) or ((),)
+        self.pages = tuple(pages(items)) or ((),)
         self._serialized: dict[int, bytes] = {}
 
     def page(self, number: int) -> bytes:
         """The update with the page of this number, from 0 on."""
-        serialized = self._serialized.get(number)
-        if serialized is None:
+        known = self._serialized.get(number)
+        if known is None:
             update = ViewUpdate(
                 epoch=self.epoch,
                 revision=self.revision,
@@ -143,24 +128,5 @@ class _WholeView:
                 complete=number == len(self.pages) - 1,
                 sent_at=time.time(),
             )
-            items = (value for _, value in self.pages[number] if value is not None)
-            serialized = self._serialized[number] = _with_items(update, items)
-        return serialized
-
-
-def _with_items(update: ViewUpdate, items: Iterable[bytes]) -> bytes:
-    """Serialize `update` with items that are serialized already: concatenated messages are merged by protobuf."""
-    parts = [update.SerializeToString()]
-    for item in items:
-        parts += (_PUT_TAG, _varint(len(item)), item)
-    return b"".join(parts)
-
-
-def _varint(number: int) -> bytes:
-    """Encode a length as protobuf does (base 128, the lowest group first)."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+            known = self._serialized[number] = serialized(update, self.pages[number])
+        return known

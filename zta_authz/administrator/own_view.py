@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from zta_authz._proto.administrator_pb2 import ViewUpdate
-from zta_authz.following.views import FollowedViews, InvalidView
+from zta_authz.following.position import InvalidView
+from zta_authz.following.views import FollowedViews
 from zta_authz.model.facts import FactSlot
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.administrator.store.port import Forgotten, StoreForgot, StoreUnavailable, read_items
 from zta_authz.administrator.view_items import VIEW, BadItem, wire_item
-from zta_authz.following.views import MAX_ITEM_BYTES
+from zta_authz.following.position import MAX_ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,20 +6,19 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from zta_authz._proto.administrator_pb2 import FollowRequest, ViewUpdate
+from zta_authz.following.position import InvalidView
 from zta_authz.following.tls import TlsProblem
-from zta_authz.following.views import InvalidView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.following.connection import Connection
-    from zta_authz.following.views import FollowedViews
     from zta_authz.ports import Clock
 
 METHOD: Final = "/zta.administrator.v1.Views/Follow"
@@ -44,6 +43,37 @@ _OPTIONS: Final = (
 _LOG = logging.getLogger(__name__)
 
 
+class View(Protocol):
+    """What a follower keeps up to date."""
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of the view, "" without one."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """The revision of the view, 0 without one."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a whole view has been received."""
+        ...
+
+    def begin(self) -> None:
+        """Begin a new stream."""
+        ...
+
+    def forget_position(self) -> None:
+        """Ask for a whole view next."""
+        ...
+
+    def apply(self, update: ViewUpdate, now: float) -> None:
+        """Apply one update, received at `now`. Raises `InvalidView`."""
+        ...
+
+
 class Follower:
     """Keeps `views` up to date from the administrator, which `connection` leads to.
 
@@ -53,7 +83,7 @@ class Follower:
     def __init__(
         self,
         connection: Connection,
-        views: FollowedViews,
+        views: View,
         node: str,
         on_change: Callable[[], None] = lambda: None,
         clock: Clock = time.time,
@@ -114,6 +144,9 @@ class Follower:
             return "nothing was received in time"
         except OSError as error:
             return error.strerror or type(error).__name__
+        except Exception as error:  # noqa: BLE001  following must go on
+            _LOG.exception("following the administrator failed")
+            return type(error).__name__
         return "the administrator ended the stream"
 
     async def _follow_once(self) -> None:

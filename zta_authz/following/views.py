@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from zta_authz.access.grants import GrantTable
 from zta_authz.following.items import InvalidItem, read_grant, read_revocation, read_signal, read_source
+from zta_authz.following.position import MAX_ITEM_BYTES, MAX_ITEMS, InvalidView, ViewPosition
 from zta_authz.security_events.signal_table import SignalTable
 
 if TYPE_CHECKING:
@@ -21,17 +22,7 @@ if TYPE_CHECKING:
     from zta_authz.authn.revocation import DynamicRevocations
     from zta_authz.model.facts import FactSlot
 
-MAX_ITEMS: Final = 500_000
-"""A view with more items is refused: the follower keeps what it has."""
-MAX_ITEM_BYTES: Final = 16 * 1024
-"""A larger item is refused."""
-FULL_VIEW_SECONDS: Final = 120.0
-"""A full view must be complete by then. Until it is, the follower's facts get no fresher."""
 _LOG = logging.getLogger(__name__)
-
-
-class InvalidView(ValueError):
-    """The administrator's updates can't be applied: the follower has to begin again."""
 
 
 @dataclass(slots=True)
@@ -40,28 +31,19 @@ class _Staged:
 
     grants: GrantTable
     signals: SignalTable
-    began_at: float
     revocations: set[str] = field(default_factory=set)
     items: int = 0
 
 
-class FollowedViews:
-    """The views in force. Use it in the thread that decides.
-
-    `epoch` and `revision` say where the next stream begins: "" and 0 ask for a whole view. `refused` counts
-    items that could not be read.
-    """
+class FollowedViews(ViewPosition):
+    """The views in force. Use it in the thread that decides. `refused` counts items that could not be read."""
 
     def __init__(self, slot: FactSlot, revocations: DynamicRevocations, max_age: float) -> None:
         """Publish grants and signals in `slot`. They are stale until the first view is complete."""
-        self.epoch = ""
-        self.revision = 0
+        super().__init__()
         self.refused = 0
-        self.is_complete = False
-        """Whether a whole view has been received."""
         self.grants = GrantTable(max_age)
         self.signals = SignalTable(max_age)
-        self.heard_at: float | None = None
         self._max_age = max_age
         self._revocations = revocations
         self._staged: _Staged | None = None
@@ -69,39 +51,29 @@ class FollowedViews:
         slot.replace_signals(self.signals)
 
     def begin(self) -> None:
-        """Begin a new stream: what an earlier one left incomplete is dropped."""
+        """See `ViewPosition`."""
+        super().begin()
         self._staged = None
-
-    def forget_position(self) -> None:
-        """Ask for a whole view next. What is in force stays."""
-        self.epoch, self.revision = "", 0
 
     def apply(self, update: pb.ViewUpdate, now: float) -> None:
         """Apply one update, received at `now` in seconds since the epoch. Raises `InvalidView`."""
+        self.check(update, now)
         if update.full:
-            self._staged = _Staged(GrantTable(self._max_age), SignalTable(self._max_age), now)
-        elif self._staged is None and update.epoch != self.epoch:
-            raise InvalidView("an update of another epoch, without a full view")
-        if self._staged is None and update.revision < self.revision:
-            raise InvalidView("an update that is older than the view")
-        if self._staged is not None and now - self._staged.began_at > FULL_VIEW_SECONDS:
-            raise InvalidView(f"a full view that was not complete after {FULL_VIEW_SECONDS:g} s")
+            self._staged = _Staged(GrantTable(self._max_age), SignalTable(self._max_age))
         self._put(update.put, now)
         self._remove(update.removed)
-        if update.complete:
-            self._complete(update)
-        if self._staged is None:
-            self.heard_at = now
+        if self.advance(update, now):
+            self._replace()
             self.grants.confirm(now)
             self.signals.confirm(now)
 
-    def _complete(self, update: pb.ViewUpdate) -> None:
+    def _replace(self) -> None:
+        """Put a full view in force that is complete now, if there is one."""
         staged, self._staged = self._staged, None
         if staged is not None:
             self.grants.replace(staged.grants)
             self.signals.replace(staged.signals)
             self._revocations.clear(keep=staged.revocations)
-        self.epoch, self.revision, self.is_complete = update.epoch, update.revision, True
 
     def _put(self, items: Iterable[pb.Item], now: float) -> None:
         staged = self._staged

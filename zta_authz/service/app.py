@@ -45,6 +45,7 @@ from zta_authz.signals import ignore_signals, reload_requested
 from zta_authz.telemetry.service_log import configure_logging
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Sequence
 
     from zta_authz.admin.http_listener import Page
@@ -72,16 +73,17 @@ def serve(
     read: Callable[[], Settings] | None = None,
     as_worker: Callable[[Service], None] | None = None,
     replays: Replays | None = None,
+    relay: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises `FaultsError` with everything that prevents the start.
 
     On SIGHUP, and when the file `config` changes, `read` loads the settings again and live ones are applied. A
     worker shares its TCP ports with the others and is passed to `as_worker` once it serves; `replays` is the
-    workers' common memory of used DPoP proofs.
+    workers' common memory of used DPoP proofs, and over `relay` it gets what the supervisor follows.
     """
     start_log(settings)
     try:
-        uvloop.run(_serve(settings, config, read, as_worker, replays))
+        uvloop.run(_serve(settings, config, read, as_worker, replays, relay))
     finally:
         ignore_signals()
 
@@ -92,6 +94,7 @@ async def _serve(
     read: Callable[[], Settings] | None,
     as_worker: Callable[[Service], None] | None,
     replays: Replays | None,
+    relay: socket.socket | None,
 ) -> None:
     stopping = asyncio.Event()
     stop_now = asyncio.Event()
@@ -100,7 +103,9 @@ async def _serve(
         (stop_now if stopping.is_set() else stopping).set()
 
     loop = asyncio.get_running_loop()
-    service = _build(settings, as_worker is not None, replays)  # slow; a signal ends the process immediately meanwhile
+    service = _build(
+        settings, as_worker is not None, replays, relay
+    )  # slow; a signal ends the process immediately meanwhile
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
@@ -122,10 +127,10 @@ def _warm_up() -> None:
         _LOG.warning("warming up failed", extra={"error": type(error).__qualname__})
 
 
-def _build(settings: Settings, shared_ports: bool, replays: Replays | None) -> Service:
+def _build(settings: Settings, shared_ports: bool, replays: Replays | None, relay: socket.socket | None) -> Service:
     """Build the service. Raises `FaultsError` with everything that prevents the start."""
     try:
-        return Service(settings, shared_ports=shared_ports, replays=replays)
+        return Service(settings, shared_ports=shared_ports, replays=replays, relay=relay)
     except FaultsError as error:
         raise FaultsError([*error.faults, *other_faults(settings, shared_ports=shared_ports)]) from error
 
@@ -140,6 +145,7 @@ class Service:
         *,
         shared_ports: bool = False,
         replays: Replays | None = None,
+        relay: socket.socket | None = None,
     ) -> None:
         """Load policies and certificates, and build the rest. Raises `FaultsError` with all faults."""
         self._settings = settings
@@ -155,7 +161,7 @@ class Service:
         metrics = self._observer.metrics
         self._jwks = build_jwks(settings, authorities, metrics.keys_fetched)
         self._facts = FactSlot()
-        self._following = Following(settings, self._trust, self._facts, self._readiness_changed, clock)
+        self._following = Following(settings, self._trust, self._facts, self._readiness_changed, clock, relay)
         followed = self._following.obstacles
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)

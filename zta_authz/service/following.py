@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.following.connection import TlsTunnel, UnixConnection
+from zta_authz.following.relay import RelayReader
 from zta_authz.following.tls import AdministratorTls, AgentIdentity, IdentityFiles, TlsProblem
 from zta_authz.following.views import FollowedViews
 from zta_authz.model.spiffe import SpiffeId
@@ -42,18 +43,21 @@ class Following:
         facts: FactSlot,
         on_change: Callable[[], None],
         clock: Clock,
+        relay: socket.socket | None = None,
     ) -> None:
         """Publish the view's grants in `facts`. `on_change` is called when readiness may have changed.
 
-        `trust` has our SVID and the trust bundles. Raises `SettingsErrors` for unusable TLS files.
+        `trust` has our SVID and the trust bundles. A worker reads the view from its supervisor, over `relay`. Raises
+        `SettingsErrors` for unusable TLS files.
         """
-        self._connection = open_connection(settings, trust)
+        self._relay = relay
+        self._connection = open_connection(settings, trust) if relay is None else None
         self._on_change = on_change
         self._clock = clock
         self._revocations = DynamicRevocations()
         self._views: FollowedViews | None = None
-        self._follower: Follower | None = None
-        if self._connection is not None:
+        self._feed: Follower | RelayReader | None = None
+        if settings.administrator.followed is not None:
             self._views = FollowedViews(facts, self._revocations, settings.administrator.max_age_seconds)
 
     def use_in(self, verifier: IdentityVerifier) -> None:
@@ -67,18 +71,26 @@ class Following:
 
     def start(self) -> None:
         """Begin to follow."""
-        if self._views is None or self._connection is None:
+        if self._views is None:
             return
-        from zta_authz.following.client import Follower  # noqa: PLC0415 - imports gRPC, which others don't need
+        if self._relay is not None:
+            self._feed = RelayReader(self._relay, self._views, self._on_change)
+        elif self._connection is not None:
+            from zta_authz.following.client import Follower  # noqa: PLC0415 - imports gRPC, which others don't need
 
-        node = f"{socket.gethostname()}/{os.getpid()}"[:_MAX_NODE]
-        self._follower = Follower(self._connection, self._views, node, self._on_change, self._clock)
-        self._follower.start()
+            self._feed = Follower(self._connection, self._views, node_name(), self._on_change, self._clock)
+        if self._feed is not None:
+            self._feed.start()
 
     async def close(self) -> None:
         """End the stream. The views stay as they are."""
-        if self._follower is not None:
-            await self._follower.close()
+        if self._feed is not None:
+            await self._feed.close()
+
+
+def node_name() -> str:
+    """The name by which the administrator logs this process."""
+    return f"{socket.gethostname()}/{os.getpid()}"[:_MAX_NODE]
 
 
 def open_connection(settings: Settings, trust: TrustRefresher) -> Connection | None:

@@ -13,6 +13,7 @@ from zta_authz.facts.networks import NetworkDatabases
 from zta_authz.model.facts import FactSlot
 from zta_authz.otlp.messages import Signal
 from zta_authz.servers.listeners import Endpoint, SocketClaim, probe_tcp
+from zta_authz.service.following import open_connection
 from zta_authz.service.loading import load
 from zta_authz.settings.audit import audit_faults
 from zta_authz.settings.otlp import connect, exporter_target
@@ -30,9 +31,10 @@ def all_faults(settings: Settings) -> list[Fault]:
     """Return everything that would prevent a service with these settings from starting."""
     faults: list[Fault] = []
     with collect_faults(faults):
-        snapshot = load(settings, settings.options(), lambda: None, lambda _host, _outcome: None)[0]
+        snapshot, _, trust, _ = load(settings, settings.options(), lambda: None, lambda _host, _outcome: None)
         directory = settings.facts.directory or ""
         DeviceRefresher(directory, FactSlot(), lambda _: None).load(snapshot.models.inventories)
+        open_connection(settings, trust)
     return faults + other_faults(settings, shared_ports=False)
 
 

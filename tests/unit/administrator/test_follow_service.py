@@ -18,10 +18,11 @@ from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view import PublishedView
 from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem, encode_item
 from zta_authz.authn.revocation import DynamicRevocations
-from zta_authz.following import client
+from zta_authz.following import client, pages as pages_module
 from zta_authz.following.client import Follower
 from zta_authz.following.connection import UnixConnection
-from zta_authz.following.views import MAX_ITEM_BYTES, FollowedViews
+from zta_authz.following.position import MAX_ITEM_BYTES
+from zta_authz.following.views import FollowedViews
 from zta_authz.model.facts import FactSlot
 from zta_authz.servers.grpcio import streaming
 from zta_authz.servers.grpcio.server import GrpcServer
@@ -94,7 +95,7 @@ async def test_a_follower_has_the_view_and_every_change_to_it(store: Store, tmp_
 
 
 async def test_large_views_come_in_pages(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAGE_ITEMS", 7)
+    monkeypatch.setattr(pages_module, "PAGE_ITEMS", 7)
     for start in range(0, 40, 20):
         await store.commit(Change(put={k: v for n in range(start, start + 20) for k, v in grant(f"g{n}").items()}))
     socket = tmp_path / "admin.sock"
@@ -106,7 +107,7 @@ async def test_large_views_come_in_pages(store: Store, tmp_path: Path, monkeypat
 async def test_large_changes_come_in_pages_and_count_as_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGE_ITEMS", 7)
+    monkeypatch.setattr(pages_module, "PAGE_ITEMS", 7)
     view = PublishedView(store)
     await view.start()
     stream = FollowService(view).updates("", 0)
@@ -130,7 +131,7 @@ async def test_large_changes_come_in_pages_and_count_as_one(
 
 
 async def test_pages_are_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAGE_BYTES", 60)
+    monkeypatch.setattr(pages_module, "PAGE_BYTES", 60)
     await store.commit(Change(put=grant("a") | grant("b")))
     view = PublishedView(store)
     await view.start()

@@ -13,7 +13,8 @@ from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view import PublishedView
 from zta_authz.administrator.view_items import RevocationItem, encode_item
 from zta_authz.authn.revocation import DynamicRevocations
-from zta_authz.following.views import FollowedViews, InvalidView
+from zta_authz.following.position import InvalidView
+from zta_authz.following.views import FollowedViews
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,9 +9,10 @@ import pytest
 
 from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.authn.revocation import DynamicRevocations
-from zta_authz.following import views as module
+from zta_authz.following import position, views as module
 from zta_authz.following.items import InvalidItem, read_grant, read_revocation
-from zta_authz.following.views import FollowedViews, InvalidView
+from zta_authz.following.position import InvalidView
+from zta_authz.following.views import FollowedViews
 from zta_authz.model.access import Subject
 from zta_authz.model.documents import Revoked
 from zta_authz.model.facts import FactSlot
@@ -244,7 +245,7 @@ def test_a_full_view_that_does_not_end_in_time_is_refused_and_keeps_nothing_fres
         source(max_silence=math.inf),
         source(heard_at=math.nan),
         source("n", name="other"),
-        revocation("r", reason="x" * module.MAX_ITEM_BYTES),
+        revocation("r", reason="x" * position.MAX_ITEM_BYTES),
     ],
 )
 def test_an_item_that_makes_no_sense_is_refused_and_the_others_count(item: pb.Item) -> None:

@@ -23,7 +23,8 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 class StartMessage:
     """What a worker starts with: its number (from 1), the settings file, all settings, and the TCP ports.
 
-    `replays` is the descriptor of the table of used DPoP proofs; supervisors of earlier versions send none.
+    `replays` is the descriptor of the table of used DPoP proofs, and `relay` that of the socket over which the
+    supervisor passes on the administrator's view; supervisors of earlier versions send none.
     """
 
     number: int
@@ -31,6 +32,12 @@ class StartMessage:
     settings: str
     ports: dict[str, str]
     replays: int | None = None
+    relay: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptors that the worker inherits."""
+        return tuple(number for number in (self.replays, self.relay) if number is not None)
 
     def encode(self) -> bytes:
         """Return the content of the frame."""

@@ -45,7 +45,7 @@ class WorkerProcess:
                 [sys.executable, "-m", "zta_authz", "serve", "--worker", str(worker_end.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                pass_fds=[worker_end.fileno(), *(() if start_message.replays is None else (start_message.replays,))],
+                pass_fds=[worker_end.fileno(), *start_message.descriptors],
                 process_group=0,  # Ctrl-C reaches only the supervisor, which forwards it once
             )
         self._relay = threading.Thread(target=_relay, args=(self._process.stdout,), daemon=True)

@@ -27,6 +27,7 @@ from zta_authz.service.observability import new_origin, open_push
 from zta_authz.service.preflight import all_faults
 from zta_authz.service.workers.control import StartMessage
 from zta_authz.service.workers.exposition import Exposition, merged
+from zta_authz.service.workers.following import SharedFollowing
 from zta_authz.service.workers.health import PoolHealth
 from zta_authz.service.workers.process import WorkerProcess
 from zta_authz.service.workers.replays import new_table
@@ -36,6 +37,7 @@ from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Coroutine
 
     from prometheus_client.metrics_core import Metric
@@ -89,6 +91,7 @@ class Supervisor:
         self._timeouts = timeouts
         self._push = open_push(settings, new_origin(), self.families)
         self._ports = SharedPorts(settings)
+        self._following = SharedFollowing(settings)
         self._replays = new_table()
         self._workers: dict[int, WorkerProcess] = {}
         self._statuses: dict[int, int] = {}
@@ -133,6 +136,7 @@ class Supervisor:
         self._add_signal_handlers()
         health = None
         try:
+            await self._following.start()
             status = await self._start_all()
             if status is not None:
                 return status
@@ -145,6 +149,7 @@ class Supervisor:
             statuses, _ = await asyncio.gather(self._stop_all(), self._push_last())
             if health is not None:
                 await health.stop()
+            await self._following.close()
             self._ports.close()
             os.close(self._replays)
         _LOG.info("stopped")
@@ -194,12 +199,24 @@ class Supervisor:
         return list(dict.fromkeys(text for settings in workers for text in settings.listen))
 
     def _spawn(self, number: int) -> None:
-        start = StartMessage(
-            number, self._config, self._settings.model_dump_json(), self._ports.addresses, self._replays
-        )
-        self._workers[number] = worker = WorkerProcess(start)
+        relay = self._following.new_relay()
+        settings, addresses = self._settings.model_dump_json(), self._ports.addresses
+        worker_end = None if relay is None else relay[1].fileno()
+        worker = WorkerProcess(StartMessage(number, self._config, settings, addresses, self._replays, worker_end))
+        self._workers[number] = worker
         self._statuses.pop(number, None)
         self._create_task(self._watch(worker))
+        if relay is not None:
+            relay[1].close()
+            self._create_task(self._pass_on(worker, relay[0]))
+
+    async def _pass_on(self, worker: WorkerProcess, connection: socket.socket) -> None:
+        """Pass the administrator's view on to the worker. Replace a worker that does not get it any more."""
+        await self._following.pass_on(connection)
+        await asyncio.sleep(_RETRY_SECONDS)  # it may have ended
+        if self._workers.get(worker.number) is worker and worker.number not in self._statuses and not self.stopping:
+            _LOG.error("a worker gets no more updates of the administrator", extra={"worker": worker.number})
+            worker.signal(signal.SIGTERM)
 
     async def _serves(self, worker: WorkerProcess) -> bool:
         """Wait until the worker serves; return False if it exits before, or the supervisor is stopping."""

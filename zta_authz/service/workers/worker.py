@@ -40,12 +40,17 @@ def run_worker(descriptor: int) -> None:
     if start_message.replays is not None:
         os.set_inheritable(start_message.replays, False)
         replays = SharedReplays(start_message.replays)
+    relay = None
+    if start_message.relay is not None:
+        relay = socket.socket(fileno=start_message.relay)
+        relay.set_inheritable(False)
     serve(
         for_this_worker(Settings.model_validate_json(start_message.settings)),
         start_message.config,
         read,
         on_serving,
         replays,
+        relay,
     )
 
 
