@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +16,9 @@ from zta_authz.cli.fact_arguments import read_points
 from zta_authz.cli.policy_evaluator import PolicyEvaluator
 from zta_authz.cli.request_files import parse_time, read_request
 from zta_authz.errors import DENIAL_RESPONSES, Fault, FaultsError, Reason
-from zta_authz.model.decision import Verdict
+from zta_authz.model.decision import DecisionFacts, Verdict
 from zta_authz.model.trust import HUNDREDTHS, TrustLevel
+from zta_authz.pdp.explain_facts import fact_lines
 from zta_authz.policy.rules.require_trust import COMPONENTS
 from zta_authz.policy.yaml.fields import Reader, entries
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar, locate, read_documents, to_plain
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.model.options import Options
+    from zta_authz.model.trust import TrustAssessment
     from zta_authz.pdp.explain import Explanation
 
 API_VERSION: Final = "zta.dev/v1"
@@ -93,18 +95,23 @@ def run_case(suite: Suite, case: Case, now: float) -> CaseResult:
     explanation = suite.evaluator.explain(case.subject, at)
     got = _decision_fields(explanation.decision)
     if any(name.startswith(_TRUST) for name in case.expected):
-        got |= _trust_fields(suite.evaluator, case.subject, at)
+        assessment = _assessed(suite.evaluator, case.subject, at)
+        got |= {} if assessment is None else _trust_fields(assessment)
+        if explanation.decision.facts is None or explanation.decision.facts.trust is None:
+            lines = fact_lines(DecisionFacts(trust=assessment), at)
+            explanation = replace(explanation, facts=(*explanation.facts, *lines))
     if isinstance(case.expected.get("rule"), str):
         got["rule"] = explanation.decision.rule_name or explanation.decision.rule
     return CaseResult(case, {name: got.get(name) for name in case.expected}, explanation)
 
 
-def _trust_fields(evaluator: PolicyEvaluator, subject: Subject, at: float) -> dict[str, Expected | None]:
-    """The assessment, whether or not a rule asks for it; {} without a trust model."""
+def _assessed(evaluator: PolicyEvaluator, subject: Subject, at: float) -> TrustAssessment | None:
+    """The assessment, whether or not a rule asks for it; None without a trust model."""
     _, inputs, models = evaluator.facts(subject, at)
-    if models.trust is None:
-        return {}
-    assessment = models.trust.assess(inputs)
+    return None if models.trust is None else models.trust.assess(inputs)
+
+
+def _trust_fields(assessment: TrustAssessment) -> dict[str, Expected | None]:
     scores = {"score": assessment.score, **assessment.components}
     return {
         f"{_TRUST}level": assessment.level.name,

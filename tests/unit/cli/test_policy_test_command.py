@@ -370,6 +370,19 @@ def test_trust_can_be_expected(write: Any, tmp_path: Path, capsys: pytest.Captur
     assert "2 tests: 1 passed, 1 failed" in out
 
 
+def test_an_assessment_that_no_rule_read_is_shown_where_it_differs(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write({"name": "worse", "request": {"claims": {}, "facts": FACTS}, "expect": {"trust": {"level": "HIGH"}}})
+    (tmp_path / "policies.yaml").write_text(
+        TRUST.replace("{require: {trust: {level: HIGH, device: 80}}}", "{to: [{operation: {paths: [/other]}}]}")
+    )
+    assert main(["test", "."]) == 1
+    out = capsys.readouterr().out
+    assert "DENY  no_matching_policy" in out
+    assert "trust   level DENY (score 73.52); held down by floor user; lost user.noMfa -30 (absent)" in out
+
+
 def test_without_a_trust_model_no_expected_trust_is_met(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     write({"name": "none", "request": {}, "expect": {"trust": {"level": "DENY"}}})
     assert main(["test", "."]) == 1
