@@ -15,6 +15,8 @@ _EMPTY: Final = "apiVersion: zta.dev/v1\nkind: TrustModel\nmetadata: {name: trus
 _HEAD: Final = """\
 # The default trust model of zta-authz, written out. Change what does not fit, and remove what you leave as it is.
 # Without `allowedCountries`, every country loses the points of `countryNotAllowed`.
+# Nothing measures the signals of `behavior` yet: every request has the level DENY until you write
+# `behavior: {assume: 100}`.
 apiVersion: zta.dev/v1
 kind: TrustModel
 metadata: {name: trust, namespace: default}

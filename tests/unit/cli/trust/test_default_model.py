@@ -60,3 +60,12 @@ def test_nothing_of_the_printed_model_is_left_to_the_reader(capsys: pytest.Captu
         if number.start() > printed.index("spec:"):
             changed = printed[: number.start()] + str(int(number[0]) + 1) + printed[number.end() :]
             assert spec_of(changed) != spec_of(printed), f"{number} is written but not read"
+
+
+def test_it_says_how_to_leave_out_what_nothing_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["trust", "default"])
+    document = capsys.readouterr().out
+    assert "every request has the level DENY until you write\n# `behavior: {assume: 100}`" in document
+    behavior = document.index("    behavior:")
+    changed = document[:behavior] + "    behavior: {assume: 100}\n"
+    assert parts(compiled(changed)) != parts(compiled(document))
