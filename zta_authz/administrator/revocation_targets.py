@@ -11,7 +11,7 @@ from zta_authz.model.spiffe import SCHEME, SpiffeId, TrustDomain
 from zta_authz.security_events.subjects import SubjectKey, normal_email
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 MAX_BYTES: Final = 2048
 """The limit of a value and of an issuer. A SPIFFE ID has at most so many (SPIFFE-ID specification, section 2.4)."""
@@ -66,6 +66,23 @@ def read_target(what: str, value: str, issuer: str) -> SubjectKey:
         return _svid_subject(value, issuer)
     read = _VALUES.get(kind)
     return SubjectKey(kind, issuer, value if read is None else read(value))
+
+
+def check_issuer(target: SubjectKey, known: Collection[str]) -> None:
+    """Refuse an issuer that is not one of `known` but looks like one: tokens name theirs exactly.
+
+    Others may be known to decision points only. Raises `OperationRefused`.
+    """
+    issuer = target.value if target.what is Revoked.ISSUER else target.issuer
+    if not issuer or target.what is Revoked.DEVICE or issuer in known:
+        return
+    for other in known:
+        if _alike(other) == _alike(issuer):
+            _refuse(f"tokens are accepted of the issuer `{other}`, which is written otherwise: write it so")
+
+
+def _alike(issuer: str) -> str:
+    return issuer.casefold().rstrip("/")
 
 
 def _kind(what: str, value: str) -> Revoked:

@@ -17,12 +17,12 @@ from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_events import EventKind
 from zta_authz.administrator.access_items import MAX_REASON, at_once, check_text, commit_draft
 from zta_authz.administrator.revocation_items import digest, end_key, merge_revocations, revocation_event
-from zta_authz.administrator.revocation_targets import WITH_TIME_OF_ISSUE, read_target
+from zta_authz.administrator.revocation_targets import WITH_TIME_OF_ISSUE, check_issuer, read_target
 from zta_authz.administrator.view_items import REVOCATION, RevocationItem, decode_item, encode_item
 from zta_authz.model.documents import Revoked
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from zta_authz.administrator.access_items import Draft
     from zta_authz.administrator.operator_authorization import AuthorizedCaller
@@ -47,10 +47,16 @@ _ID: Final = re.compile(r"(?:op|set)-[0-9a-f]{32}")
 class Revocations:
     """Operators' revocations. Belongs to one event loop. Every method may raise `OperationRefused` and `StoreError`."""
 
-    def __init__(self, store: Store, settle: Callable[[Committed], Awaitable[None]] = at_once) -> None:
-        """`settle` waits for the access log, before an operation is answered."""
+    def __init__(
+        self,
+        store: Store,
+        settle: Callable[[Committed], Awaitable[None]] = at_once,
+        issuers: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """`settle` waits for the access log, before an operation is answered. `issuers` are those of the policies."""
         self._store = store
         self._settle = settle
+        self._issuers = issuers
         self._changing = asyncio.Lock()  # every change writes the count, so changes of one replica would conflict
 
     async def revoke(
@@ -69,6 +75,7 @@ class Revocations:
         same is revoked already, the later times count. Returns what is in force.
         """
         target = read_target(what, value, issuer)
+        check_issuer(target, self._issuers())
         if before and target.what not in WITH_TIME_OF_ISSUE:
             raise OperationRefused(Refusal.INVALID, f"`before` has no effect on a {target.what}: leave it out")
         _check_reason(reason)

@@ -221,6 +221,17 @@ async def test_the_number_of_revocations_is_bounded(store: Store, monkeypatch: p
     assert len(await store.scan(REVOCATION)) == 2
 
 
+async def test_an_issuer_that_is_written_otherwise_than_in_tokens_is_refused(store: Store) -> None:
+    subject = Revocations(store, issuers=lambda: (ISSUER, "spiffe://cluster.local"))
+    for issuer in (ISSUER + "/", ISSUER.upper()):
+        assert await refusal(revoke(subject, issuer=issuer)) is Refusal.INVALID
+        assert await refusal(revoke(subject, issuer, what="issuer", issuer="")) is Refusal.INVALID
+    await revoke(subject)
+    await revoke(subject, issuer="https://of-another-decision-point.example")
+    await revoke(subject, "laptop-1", what="device", issuer="default/fleet")
+    await revoke(subject, "spiffe://cluster.local/ns/a", issuer="SPIFFE://Cluster.local")
+
+
 async def test_the_number_of_prefixes_is_bounded_by_itself(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
