@@ -165,6 +165,52 @@ def read_event(data: bytes) -> AccessEvent:
     return AccessEvent(kind, thing, raw.actor, raw.reason, raw.policy_digest, raw.detail, raw.event_id)
 
 
+class LoggedEvent(msgspec.Struct, frozen=True):
+    """A line of an access log. `object` is what the event was done to, with its type and its ID."""
+
+    schema: str
+    time: str = ""
+    epoch: str = ""
+    event_id: str = ""
+    kind: str = ""
+    actor: Actor = Actor()
+    object: dict[str, Any] = {}
+    reason: str = ""
+    detail: dict[str, Any] = {}
+
+    @property
+    def type(self) -> str:
+        """The type of the object, "" if it has none."""
+        return self.text("type")
+
+    @property
+    def id(self) -> str:
+        """The ID of the object, "" if it has none."""
+        return self.text("id")
+
+    def text(self, name: str) -> str:
+        """A text of the object, "" if it has none of this name."""
+        value = self.object.get(name)
+        return value if isinstance(value, str) else ""
+
+    def number(self, name: str) -> float | None:
+        """A number of the object, None if it has none of this name."""
+        value = self.object.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def read_log_line(line: bytes) -> LoggedEvent | None:
+    """Read a line of the access log; None for any other line, and for what the log wrote about itself."""
+    try:
+        event = _decode_line(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return event if event.schema == SCHEMA else None
+
+
+_decode_line: Final = msgspec.json.Decoder(LoggedEvent).decode
+
+
 class _RawEvent(msgspec.Struct, frozen=True):
     event_id: str
     kind: str

@@ -30,6 +30,7 @@ from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization
 from zta_authz.administrator.own_view import OwnView
 from zta_authz.administrator.policies import OperatorPolicies
+from zta_authz.administrator.recovery import Recovery
 from zta_authz.administrator.revocations import Revocations
 from zta_authz.administrator.signals.setup import build_signals
 from zta_authz.administrator.store.open import StoreFiles, open_store, parse_address
@@ -133,6 +134,7 @@ class Administrator:
         store = self._store = await self._open_store()
         log = self._log = await self._open_log(store)
         self._run(log.run(), "access log")
+        self._run(Recovery(store, log, self._section.access_log.path).run(), "lost revocations")
         view = self._view = PublishedView(store, self._on_store_failure)
         try:
             await view.start()

@@ -74,6 +74,7 @@ class EventLog:
         self._revision = -1  # everything up to here is in the log and on the disk
         self._ready = False  # false while `_revision` may be of another epoch than new commits
         self._waiting: dict[asyncio.Future[None], int] = {}
+        self._epoch_changed = asyncio.Event()
         self._store_failure = "the log has not been compared with the store yet"
 
     @classmethod
@@ -122,6 +123,12 @@ class EventLog:
             await done
         finally:
             self._waiting.pop(done, None)
+
+    async def next_epoch(self, known: str) -> str:
+        """Wait until the log follows another epoch than `known` and has caught up with it. Return that epoch."""
+        while not self._ready or self._epoch == known:
+            await self._epoch_changed.wait()
+        return self._epoch
 
     async def run(self) -> None:
         """Follow the store's stream until cancelled. Survives failures of the store and of the disk."""
@@ -174,6 +181,8 @@ class EventLog:
             self._epoch, self._revision = epoch, last.revision - (last.kind not in _LOCAL)
         await self._catch_up()
         self._ready = True
+        self._epoch_changed.set()
+        self._epoch_changed = asyncio.Event()
 
     async def _agrees(self, last: _LastLine) -> bool:
         """Whether the store still has the last event of the log, as far as the store remembers."""

@@ -160,15 +160,20 @@ def is_revocation_id(text: str) -> bool:
 
 
 async def change_count(draft: Draft, store: Store, item: RevocationItem, change: int) -> dict[str, int]:
-    """Change the numbers in which `item` counts, and return them by their keys. Those of signals don't count."""
-    if not item.id.startswith(PREFIX):
-        return {}
+    """Change the numbers in which `item` counts, and return them by their keys."""
     counts = {}
-    for key in (COUNT, PREFIX_COUNT) if item.what == Revoked.SPIFFE_PREFIX else (COUNT,):
+    for key in counts_of(item):
         entry = await draft.read(store, key)
         counts[key] = max(0, (0 if entry is None else int(entry.value)) + change)
         draft.put[key] = b"%d" % counts[key]
     return counts
+
+
+def counts_of(item: RevocationItem) -> tuple[str, ...]:
+    """The keys of the numbers in which `item` counts. Those of signals don't count."""
+    if not item.id.startswith(PREFIX):
+        return ()
+    return (COUNT, PREFIX_COUNT) if item.what == Revoked.SPIFFE_PREFIX else (COUNT,)
 
 
 def _id_of(target: SubjectKey, before: float) -> str:

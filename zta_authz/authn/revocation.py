@@ -114,6 +114,10 @@ class DynamicRevocations:
         for revocation_id in [name for name in self._keys if name not in keep]:
             self.remove(revocation_id)
 
+    def in_force(self, now: float) -> set[str]:
+        """The IDs of the revocations that have not ended at `now`."""
+        return {entry.id for entries in self.entries.values() for entry in entries if now < entry.until}
+
     def prefixes(self) -> list[_Key]:
         """The keys of all revoked SPIFFE ID prefixes."""
         if not self.kinds.get(Revoked.SPIFFE_PREFIX):

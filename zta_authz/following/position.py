@@ -27,7 +27,10 @@ class ViewPosition:
         self.revision = 0
         self.is_complete = False
         """Whether a whole view has been received."""
+        self.is_other_store = False
+        """Whether the newest full view is of another store than the one before: the administrator's store lost data."""
         self.heard_at: float | None = None
+        self._view_epoch = ""  # of the view in force, even if `epoch` asks for a whole view
         self._staged_since: float | None = None
 
     def begin(self) -> None:
@@ -54,6 +57,8 @@ class ViewPosition:
     def advance(self, update: pb.ViewUpdate, now: float) -> bool:
         """Note that `update` is applied. Return whether the view is as the administrator has it, or a change to it."""
         if update.complete:
+            self.is_other_store = self._view_epoch not in ("", update.epoch)
+            self._view_epoch = update.epoch
             self.epoch, self.revision, self.is_complete = update.epoch, update.revision, True
             self._staged_since = None
         if self._staged_since is not None:

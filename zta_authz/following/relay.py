@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
-from zta_authz._proto.administrator_pb2 import ViewUpdate
+from zta_authz._proto.administrator_pb2 import Item, ViewUpdate
 from zta_authz.following.pages import pages, serialized
 from zta_authz.following.position import MAX_ITEM_BYTES, MAX_ITEMS, InvalidView, ViewPosition
 
@@ -45,6 +45,7 @@ class RelayedView(ViewPosition):
         self.items: dict[str, bytes] = {}
         self.connected = False
         self._staged: dict[str, bytes] | None = None
+        self._lost: dict[str, bytes] = {}  # revocations that only earlier stores of the administrator had
         self._workers: set[_Worker] = set()
 
     def begin(self) -> None:
@@ -57,24 +58,37 @@ class RelayedView(ViewPosition):
         self.check(update, now)
         if update.full:
             self._staged = {}
+        self._put(update)
+        was_full = self._staged is not None
+        if not self.advance(update, now):
+            return
+        if self._staged is not None:
+            self._replace(self._staged, now)
+            self._staged = None
+        for worker in self._workers:
+            if was_full:
+                worker.start_over()
+            else:
+                worker.offer(self._frame(update.SerializeToString()))
+
+    def _put(self, update: ViewUpdate) -> None:
         items = self.items if self._staged is None else self._staged
         for item in update.put:
             if item.ByteSize() <= MAX_ITEM_BYTES:  # a worker counts a larger one as refused, and so does nobody
                 items[item.key] = item.SerializeToString()
         for key in update.removed:
             items.pop(key, None)
+        if self._staged is None:
+            for key in (*(item.key for item in update.put), *update.removed):
+                self._lost.pop(key, None)
         if len(items) > MAX_ITEMS:
             raise InvalidView(f"a view of more than {MAX_ITEMS} items")
-        was_full = self._staged is not None
-        if not self.advance(update, now):
-            return
-        if self._staged is not None:
-            self.items, self._staged = self._staged, None
-        for worker in self._workers:
-            if was_full:
-                worker.start_over()
-            else:
-                worker.offer(self._frame(update.SerializeToString()))
+
+    def _replace(self, items: dict[str, bytes], now: float) -> None:
+        """Put a full view in force. As in `FollowedViews`, revocations stay that the store of another epoch lacks."""
+        known = _revocations(self.items, now) if self.is_other_store else self._lost
+        self._lost = {key: item for key, item in known.items() if key not in items}
+        self.items = items | self._lost
 
     def show_connected(self, *, connected: bool) -> None:
         """Pass on whether the administrator is reachable."""
@@ -110,6 +124,17 @@ class RelayedView(ViewPosition):
     def _frame(self, payload: bytes) -> bytes:
         heard_at = _NEVER if self.heard_at is None else self.heard_at
         return _HEAD.pack(len(payload), heard_at, self.connected) + payload
+
+
+def _revocations(items: dict[str, bytes], now: float) -> dict[str, bytes]:
+    """The revocations among `items` that have not ended."""
+    in_force = {}
+    for key, data in items.items():
+        if key.startswith("revocation/"):
+            until = Item.FromString(data).revocation.until
+            if not until or now < until:
+                in_force[key] = data
+    return in_force
 
 
 class _Worker:

@@ -1,7 +1,8 @@
 """Apply the administrator's updates to the views that decisions read.
 
 A full view replaces the one in force only when it is complete. Until then the old one decides, but revocations of the
-new one count at once: refusing too early is safe, and allowing too long is not.
+new one count at once: refusing too early is safe, and allowing too long is not. For the same reason, revocations stay
+in force if the administrator's store lost them: a view of another epoch adds revocations, and removes those that ended.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class FollowedViews(ViewPosition):
         self._max_age = max_age
         self._revocations = revocations
         self._staged: _Staged | None = None
+        self._lost: set[str] = set()  # revocations that only earlier stores of the administrator had
         slot.replace_grants(self.grants)
         slot.replace_signals(self.signals)
 
@@ -63,17 +65,29 @@ class FollowedViews(ViewPosition):
         self._put(update.put, now)
         self._remove(update.removed)
         if self.advance(update, now):
-            self._replace()
+            self._replace(now)
             self.grants.confirm(now)
             self.signals.confirm(now)
 
-    def _replace(self) -> None:
+    def _replace(self, now: float) -> None:
         """Put a full view in force that is complete now, if there is one."""
         staged, self._staged = self._staged, None
         if staged is not None:
             self.grants.replace(staged.grants)
             self.signals.replace(staged.signals)
-            self._revocations.clear(keep=staged.revocations)
+            self._keep_lost(staged, now)
+            self._revocations.clear(keep=staged.revocations | self._lost)
+
+    def _keep_lost(self, staged: _Staged, now: float) -> None:
+        """Note the revocations in force that the store of another epoch does not have."""
+        known = self._revocations.in_force(now) if self.is_other_store else self._lost
+        self._lost = known - staged.revocations
+        if self.is_other_store and self._lost:
+            _LOG.error(
+                "the administrator has another store than before, which lacks %d revocations: they stay in force here "
+                "until this process ends or the administrator lifts them",
+                len(self._lost),
+            )
 
     def _put(self, items: Iterable[pb.Item], now: float) -> None:
         staged = self._staged
@@ -103,6 +117,8 @@ class FollowedViews(ViewPosition):
             self._revocations.put(timed.id, timed.revocation, timed.until)
             if staged is not None:
                 staged.revocations.add(timed.id)
+            else:
+                self._lost.discard(timed.id)
         elif value == "signal":
             signal = read_signal(item.signal)
             _check_key(item.key, f"signal/{signal.id}")
@@ -128,6 +144,7 @@ class FollowedViews(ViewPosition):
             elif kind == "revocation":
                 if self._staged is None:
                     self._revocations.remove(name)
+                    self._lost.discard(name)
                 else:
                     self._staged.revocations.discard(name)
 

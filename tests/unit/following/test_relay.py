@@ -85,7 +85,23 @@ async def test_a_full_view_replaces_the_old_one_in_every_worker_when_it_is_compl
             assert (late.views.epoch, len(late.revocations)) == ("e", 1)
             relayed.apply(change(grant("g3"), epoch="f", revision=9), NOW + 2)
             await until(lambda: worker.views.epoch == late.views.epoch == "f")
-            assert [(len(each.views.grants), len(each.revocations)) for each in (worker, late)] == [(2, 0), (2, 0)]
+            assert [(len(each.views.grants), len(each.revocations)) for each in (worker, late)] == [(2, 1), (2, 1)], (
+                "r1 stays"
+            )
+
+
+async def test_revocations_that_the_store_lost_reach_new_workers_too() -> None:
+    relayed = RelayedView()
+    relayed.apply(change(revocation("r1"), revocation("r2"), revocation("ended", until=NOW + 1), full=True), NOW)
+    relayed.apply(change(revocation("r2"), epoch="f", full=True), NOW + 5)
+    relayed.apply(change(grant("g1"), epoch="f", full=True, revision=2), NOW + 6)
+    async with worker_of(relayed) as worker:
+        await until(lambda: worker.views.is_complete)
+        assert worker.revocations.in_force(NOW + 6) == {"r1"}, "r2 was lifted, r1 was lost"
+        relayed.apply(change(removed=["revocation/r1"], epoch="f", revision=3), NOW + 7)
+        relayed.apply(change(epoch="f", full=True, revision=4), NOW + 8)
+        await until(lambda: worker.views.revision == 4)
+        assert len(worker.revocations) == 0
 
 
 async def test_a_large_view_comes_in_pages() -> None:

@@ -159,7 +159,7 @@ def test_a_second_full_view_decides_only_when_it_is_complete_but_its_revocations
     assert len(followed.revocations) == 2
     followed.update(removed=["grant/never", "revocation/never"], complete=True, epoch="f", revision=1)
     assert not followed.holds()
-    assert len(followed.revocations) == 1
+    assert len(followed.revocations) == 2, "another store does not lift what the first one revoked"
     assert followed.views.epoch == "f"
 
 
@@ -171,6 +171,41 @@ def test_a_stream_that_broke_within_a_full_view_leaves_the_old_one() -> None:
     assert followed.holds()
     assert (followed.views.epoch, followed.views.revision) == ("e", 1)
     followed.full(grant("g1"), epoch="f")
+    assert len(followed.revocations) == 2, "refusing too much is safe"
+
+
+def test_revocations_outlive_a_store_that_lost_them(caplog: pytest.LogCaptureFixture) -> None:
+    followed = Followed()
+    followed.full(grant("g1"), revocation("r1"), revocation("r2"), revocation("ended", until=NOW + 10))
+    followed.full(revocation("r2"), epoch="f", now=NOW + 20)
+    assert followed.revocations.in_force(NOW + 20) == {"r1", "r2"}
+    assert len(followed.revocations) == 2
+    assert not followed.holds(), "a grant that was lost is no grant"
+    assert "lacks 1 revocations" in caplog.text
+    followed.full(epoch="f", revision=2)
+    assert followed.revocations.in_force(NOW + 20) == {"r1"}, "r2 was lifted, r1 was lost"
+    followed.full(revocation("r1"), epoch="f", revision=3)
+    followed.update(removed=["revocation/r1"], epoch="f", revision=4, complete=True)
+    followed.full(epoch="g")
+    assert len(followed.revocations) == 0, "r1 was made again, and lifted"
+
+
+def test_a_lost_revocation_that_was_made_again_can_be_lifted() -> None:
+    followed = Followed()
+    followed.full(revocation("r1"))
+    followed.full(epoch="f")
+    followed.update(revocation("r1"), epoch="f", revision=2, complete=True)
+    followed.full(epoch="f", revision=3)
+    assert len(followed.revocations) == 0
+
+
+def test_a_view_that_is_read_again_lifts_what_was_lifted_meanwhile() -> None:
+    followed = Followed()
+    followed.full(revocation("r1"))
+    with pytest.raises(InvalidView):
+        followed.update(epoch="f", revision=2)
+    followed.views.forget_position()
+    followed.full(epoch="e", revision=3)
     assert len(followed.revocations) == 0
 
 

@@ -5,72 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
+from zta_authz.administrator.access_events import read_log_line
 
-from zta_authz.audit.hash_chain import ACCESS_SCHEMA
+if TYPE_CHECKING:
+    from zta_authz.administrator.access_events import LoggedEvent
 
 BEGINNINGS: Final = frozenset({"access.approved", "access.activated", "access.break_glass"})
 ENDS: Final = frozenset({"access.revoked", "access.ended"})
 _SIGNALS: Final = frozenset({"signal.accepted", "signal.released"})
-
-
-class EventActor(msgspec.Struct, frozen=True):
-    """Who did it."""
-
-    principal: str = ""
-    issuer: str = ""
-    subject: str = ""
-    decision_id: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.issuer}/{self.subject}" if self.issuer or self.subject else self.principal or "nobody"
-
-
-class EventLine(msgspec.Struct, frozen=True):
-    """A line of an access log. `thing` is what the event was done to."""
-
-    schema: str
-    time: str = ""
-    event_id: str = ""
-    kind: str = ""
-    actor: EventActor = EventActor()
-    thing: dict[str, Any] = msgspec.field(name="object", default_factory=dict)
-    reason: str = ""
-    detail: dict[str, Any] = {}
-
-    @property
-    def type(self) -> str:
-        """The type of the object, "" if it has none."""
-        return self.text("type")
-
-    @property
-    def id(self) -> str:
-        """The ID of the object, "" if it has none."""
-        return self.text("id")
-
-    def text(self, name: str) -> str:
-        """A text of the object, "" if it has none of this name."""
-        value = self.thing.get(name)
-        return value if isinstance(value, str) else ""
-
-    def number(self, name: str) -> float | None:
-        """A number of the object, None if it has none of this name."""
-        value = self.thing.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-_decode: Final = msgspec.json.Decoder(EventLine).decode
-
-
-def read_event_line(line: bytes) -> EventLine | None:
-    """Read an event of an access log; None for any other line."""
-    try:
-        event = _decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return event if event.schema == ACCESS_SCHEMA else None
 
 
 def seconds_of(time: str) -> float | None:
@@ -117,7 +61,7 @@ class AccessHistory:
 
     def read(self, line: bytes) -> None:
         """Take a line into account. Lines that are no events of the access log are skipped."""
-        event = read_event_line(line)
+        event = read_log_line(line)
         time = None if event is None else seconds_of(event.time)
         if event is None or time is None:
             return
@@ -131,7 +75,7 @@ class AccessHistory:
         elif event.type == "signal" and event.kind in _SIGNALS:
             _keep_earliest(self.signals, event.id, time)
 
-    def _read_grant(self, event: EventLine, time: float) -> None:
+    def _read_grant(self, event: LoggedEvent, time: float) -> None:
         grant = self.grants.get(event.id)
         if event.kind in BEGINNINGS:
             start, until = event.number("start"), event.number("until")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from zta_authz.administrator.access_events import read_log_line
 from zta_authz.audit.segments import is_lock_file
-from zta_authz.cli.audit.access_history import read_event_line
 from zta_authz.cli.audit.log_files import all_segments, read_lines
 from zta_authz.cli.audit.references import read_decision_line
 from zta_authz.cli.output import one_line, print_json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from zta_authz.cli.audit.access_history import EventLine
+    from zta_authz.administrator.access_events import Actor, LoggedEvent
     from zta_authz.cli.audit.references import DecisionLine
 
 MAX_USES: Final = 10_000
@@ -44,7 +44,7 @@ class _Story:
     request: str = ""
     grant: str = ""
     revocation: str = ""
-    events: list[EventLine] = field(default_factory=list)
+    events: list[LoggedEvent] = field(default_factory=list)
     uses: list[_Use] = field(default_factory=list)
     use_count: int = 0
 
@@ -74,17 +74,17 @@ def _read_events(story: _Story, files: list[str]) -> None:
     story.events = sorted(related.values(), key=lambda event: event.time)
 
 
-def _events(files: list[str], name: str) -> Iterator[EventLine]:
+def _events(files: list[str], name: str) -> Iterator[LoggedEvent]:
     """The events whose lines have `name`, an ID without characters that JSON escapes."""
     needle = name.encode()
     for file in files:
         for line in read_lines(file):
-            event = read_event_line(line) if needle in line else None
+            event = read_log_line(line) if needle in line else None
             if event is not None:
                 yield event
 
 
-def _concerns(event: EventLine, story: _Story) -> bool:
+def _concerns(event: LoggedEvent, story: _Story) -> bool:
     if story.revocation:
         items = event.detail.get("items")
         of_signal = isinstance(items, list) and f"view/revocation/{story.revocation}" in items
@@ -139,12 +139,18 @@ def _print(story: _Story) -> None:
         print("nothing in these logs")
 
 
-def _event_text(event: EventLine) -> str:
-    shown = {name: value for name, value in event.thing.items() if name not in _NOT_SHOWN} | event.detail
+def _event_text(event: LoggedEvent) -> str:
+    shown = {name: value for name, value in event.object.items() if name not in _NOT_SHOWN} | event.detail
     parts = [f"{name} {_value_text(name, value)}" for name, value in shown.items() if value not in ("", None, [])]
     reason = f': "{event.reason}"' if event.reason else ""
     decision = f" (decision {event.actor.decision_id})" if event.actor.decision_id else ""
-    return f"{event.type} {event.id} by {event.actor}{decision}{reason}; {', '.join(parts)}".removesuffix("; ")
+    who = f"by {_actor_text(event.actor)}{decision}{reason}"
+    return f"{event.type} {event.id} {who}; {', '.join(parts)}".removesuffix("; ")
+
+
+def _actor_text(actor: Actor) -> str:
+    named = f"{actor.issuer}/{actor.subject}" if actor.issuer or actor.subject else actor.principal
+    return named or "nobody"
 
 
 def _value_text(name: str, value: object) -> str:

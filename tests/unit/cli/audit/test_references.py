@@ -22,8 +22,8 @@ from tests.support.access_logs import (
     use,
     write_decisions,
 )
+from zta_authz.administrator.access_checks import LATEST_START_SECONDS
 from zta_authz.administrator.access_events import EventKind, EventObject
-from zta_authz.administrator.grants import LATEST_START_SECONDS
 from zta_authz.administrator.view_items import SubjectItem
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
 from zta_authz.audit.record import DecisionRecord, encode_line
