@@ -75,7 +75,7 @@ def test_explain_says_what_would_lift_the_level(policies: Path, capsys: pytest.C
     )
     status, out = explained(policies, request, capsys)
     assert status == 1
-    assert "lost user.noMfa -30 (false), device.unencrypted -30 (stale), network.badReputation -50 (false)" in out
+    assert "lost user.noMfa -30, device.unencrypted -30 (stale), network.badReputation -50; by" in out
     assert "it would be reached without network.badReputation (+50)" in out
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
+    from zta_authz.model.facts import Fact
     from zta_authz.model.identity import Identity
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
@@ -176,7 +177,7 @@ def _lines(explanation: TrustExplanation) -> Iterator[str]:
         yield f"  {component['name']:<9} {component['score']:>6g}  weight {component['weight']}{floor}{assumed}"
         for loss in assessment.lost:
             if loss.component == component["name"]:
-                yield f"      -{points(loss.points)} {loss.signal}: {describe(loss.fact, explanation.now)}"
+                yield f"      -{points(loss.points)} {loss.signal}: {_fact_text(loss.fact, explanation.now)}"
     yield from explanation.facts
     if assessment.capped_by:
         yield f"held down by {', '.join(assessment.capped_by)}"
@@ -184,6 +185,12 @@ def _lines(explanation: TrustExplanation) -> Iterator[str]:
     if explanation.resource is not None:
         yield class_text(explanation.resource) + _class_result(explanation)
     yield _change_text(explanation)
+
+
+def _fact_text(fact: Fact, now: float) -> str:
+    """The fact behind a lost point. If it is known, the signal is `on`, whether the fact is true or false."""
+    text = describe(fact, now)
+    return text.replace(f"`{fact.state}`", "on", 1) if isinstance(fact.value, bool) else text
 
 
 def _class_result(explanation: TrustExplanation) -> str:

@@ -11,6 +11,7 @@ from zta_authz.policy.yaml.nodes import Mapping
 from zta_authz.policy.yaml.values import flag, whole_number
 
 if TYPE_CHECKING:
+    from zta_authz.model.facts import FactValue
     from zta_authz.model.trust import TrustAssessment
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.inputs import Inputs
@@ -80,10 +81,18 @@ def describe(assessment: TrustAssessment, demand: TrustDemand = NO_DEMAND) -> st
     parts += [f"{name} {points(assessment.components.get(name, 0))}" for name, _ in demand.components]
     if assessment.capped_by:
         parts.append("held down by " + ", ".join(assessment.capped_by))
-    lost = [f"{loss.component}.{loss.signal} -{points(loss.points)} ({loss.fact.state})" for loss in assessment.lost]
+    lost = [
+        f"{loss.component}.{loss.signal} -{points(loss.points)}{_cause(loss.fact.value, loss.fact.state)}"
+        for loss in assessment.lost
+    ]
     if lost:
         parts.append("lost " + ", ".join(lost))
     return "; ".join(parts)
+
+
+def _cause(value: FactValue | None, state: str) -> str:
+    """Why points are lost: the state of an unknown fact, or a number; "" for a signal that is on."""
+    return "" if isinstance(value, bool) else f" ({state if value is None else value})"
 
 
 def points(hundredths: int) -> str:

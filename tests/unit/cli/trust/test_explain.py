@@ -105,7 +105,7 @@ def test_the_text_says_the_same(policies: Path, capsys: pytest.CaptureFixture[st
         "DENY  score 79.41, by default/m",
         "  user         100  weight 25, floor 40",
         "  device        30  weight 25, floor 40",
-        "      -40 unmanaged: `false`, from assumed",
+        "      -40 unmanaged: on, from assumed",
         "      -30 unencrypted: stale, from assumed",
         "  network      100  weight 15, floor 40",
         "  behavior     100  weight 20, floor 40, assumed",

@@ -72,7 +72,7 @@ def test_what_was_seen_names_the_score_and_each_lost_point() -> None:
     inputs = Inputs(
         request(), Identity(None, token, (token,)), compiled.options, NOW, None, facts_of(compiled, None, VIEWS)
     )
-    assert clause.actual(inputs) == "level HIGH (score 88.23); user 70; lost user.noMfa -30 (false)"
+    assert clause.actual(inputs) == "level HIGH (score 88.23); user 70; lost user.noMfa -30"
 
 
 @pytest.mark.parametrize(
