@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.support.devices import LAPTOP, NOW, SPEC, inventory, record, table
 from tests.support.policies import request, snapshot
 from zta_authz.facts.devices import DeviceTables
+from zta_authz.facts.networks import NetworkDatabases, NetworkSources
 from zta_authz.model.facts import FactViews, NetworkFacts, known
 from zta_authz.model.identity import Binding, Identity, Peer, PeerTrust, Token
 from zta_authz.model.spiffe import SpiffeId
@@ -66,6 +68,21 @@ def test_the_control_is_allowed() -> None:
     assert decided(caller=peer()).allowed
     assert decided(claims={"device_id": "laptop-1"}, binding=Binding.DPOP).allowed
     assert decided("/country", source_ip="193.99.144.80").allowed
+
+
+EMBEDDING = ["2002:a01:101::1", "64:ff9b::10.1.1.1", "64:ff9b:1::10.1.1.1", "::10.1.1.1", "::ffff:0:10.1.1.1"]
+OFFICE = snapshot(POLICY.replace("{countries: [DE], anonymous: false}", "{corporate: true}"))
+
+
+@pytest.mark.parametrize(("address", "allowed"), [("::ffff:10.1.1.1", True), *((one, False) for one in EMBEDDING)])
+@pytest.mark.parametrize("header", [False, True])
+def test_an_ipv6_address_of_another_network_is_not_the_ipv4_address_that_it_embeds(
+    address: str, allowed: bool, header: bool
+) -> None:
+    views = FactViews(networks=NetworkDatabases(NetworkSources(corporate=(ip_network("10.0.0.0/8"),))))
+    given: dict[str, Any] = {"headers": {"x-forwarded-for": address}} if header else {"source_ip": address}
+    decision = decide(OFFICE, request(path="/country", **given), Caller(Identity(None)), NOW, views=views)
+    assert decision.allowed is allowed
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def _network(inputs: Inputs, views: FactViews) -> NetworkFacts:
     if views.assumed_network is not None:
         return views.assumed_network
     addresses = () if views.networks is None else inputs.remote_ips
-    return views.networks.look_up(addresses[-1], inputs.now) if views.networks and addresses else NO_NETWORK_FACTS
+    return views.networks.look_up(addresses[0], inputs.now) if views.networks and addresses else NO_NETWORK_FACTS
 
 
 def _device(inputs: Inputs, views: FactViews, inventory: DeviceIdentifier | None) -> DeviceFacts:
