@@ -1,4 +1,4 @@
-"""The operations in HTTP: method, path, body and query of each. `docs/administrator-api.yaml` describes them."""
+"""The operations in HTTP: method, path, body and query of each. `docs/administrator-api.json` describes them."""
 
 from __future__ import annotations
 
