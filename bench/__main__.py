@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "devices": ["-m", "bench.device_inventory"],
     "facts": ["-m", "bench.fact_cost"],
     "fact-reload": ["-m", "bench.fact_reload"],
+    "minting": ["-m", "bench.minting_cost"],
     "rules": ["-m", "bench.matching_scale", "--rules", "10000"],
     "rules-100000": ["-m", "bench.matching_scale"],
 }

@@ -40,7 +40,7 @@ ROWS = (
     ("ports",),
     ("pdp",),
     ("trust",),
-    ("access", "security_events"),
+    ("access", "security_events", "minting"),
     ("authn", "policy"),
     ("model",),
     ("bounded_cache", "errors"),
@@ -56,7 +56,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
             "service.embedded", "service.preflight", "service.readiness", "service.reloading", "service.server_factory",
             "service.observability", "service.warmup",
         ),
-        ("service.fact_data", "service.following"),
+        ("service.fact_data", "service.following", "service.minting"),
         ("service.loading",),
     ),
     "servers": (
@@ -70,7 +70,7 @@ INNER: dict[str, tuple[tuple[str, ...], ...]] = {
 TABLES = (ROWS, *INNER.values())
 ALL_ROOMS = tuple(room for rows in TABLES for row in rows for room in row)
 
-CORE = ("bounded_cache", "errors", "model", "authn", "policy", "security_events", "trust", "pdp", "grpc_h2")
+CORE = ("bounded_cache", "errors", "model", "authn", "policy", "security_events", "minting", "trust", "pdp", "grpc_h2")
 INPUT_AND_OUTPUT = (
     "aiohttp", "asyncio", "atexit", "concurrent", "ctypes", "fcntl", "ftplib", "gc", "glob", "google", "grpc", "http",
     "importlib", "inspect", "io", "logging", "mmap", "multiprocessing", "opentelemetry", "os", "pathlib", "pickle", "platform",
@@ -78,7 +78,18 @@ INPUT_AND_OUTPUT = (
     "selectors", "shutil", "signal", "smtplib", "socket", "socketserver", "sqlite3", "ssl", "subprocess", "sys", "tempfile",
     "threading", "time", "urllib", "uuid", "uvloop", "yarl",
 )  # fmt: skip
-BELOW_NO_CARRIER = ("ports", "pdp", "trust", "security_events", "authn", "policy", "model", "errors", "_proto")
+BELOW_NO_CARRIER = (
+    "ports",
+    "pdp",
+    "trust",
+    "security_events",
+    "minting",
+    "authn",
+    "policy",
+    "model",
+    "errors",
+    "_proto",
+)
 """What carries bytes must know nothing of authorization, though these stand below it."""
 CARRIERS = ("grpc_h2", "otlp", "sockets", "memory_keys", "signals", "failure_log")
 MAY_READ_PROTOBUF = ("ext_authz", "admin", "administrator", "following", "service.warmup")

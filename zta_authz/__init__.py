@@ -10,6 +10,7 @@ Reading order, from the data types up to the process (imports point downwards on
     trust/          trust models: what a request loses points for, its score and its level             [pure]
     access/         just-in-time access: the grants in force                                           [pure]
     security_events/ Shared Signals: security event tokens, and what they change                       [pure]
+    minting/        tokens for applications: claims, signatures and the states of signing keys         [pure]
     pdp/            the decision: snapshot of rules and keys, decide, explain                          [pure]
     ports           interfaces that the authorizer needs from outside
     authorizer      the path of one request, as one plain call

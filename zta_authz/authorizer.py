@@ -1,6 +1,6 @@
 """The data path: one Check call in, one response out, as plain calls in this order.
 
-    snapshot -> parse -> identify -> decide -> finalize -> record -> encode -> observe
+    snapshot -> parse -> identify -> decide -> finalize -> mint -> record -> encode -> observe
 
 Nothing here waits: no step is a coroutine, and both servers call the same function. `pdp.decide` is pure; this module
 adds the snapshot in force, the shadow policies, the decision log and telemetry. It is independent of the wire format:
@@ -25,7 +25,7 @@ from zta_authz.pdp.remedies import ChallengeMemory
 
 if TYPE_CHECKING:
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.ports import AuditSink, CheckEvent, Encode, Observer, Parse, ShadowPolicies, SnapshotSource
+    from zta_authz.ports import AuditSink, CheckEvent, Encode, Minter, Observer, Parse, ShadowPolicies, SnapshotSource
 
 NANOSECONDS: Final = 1e9
 _NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
@@ -34,7 +34,17 @@ _NOT_READY: Final = Decision(Verdict.DENY, Reason.NOT_READY)
 class Authorizer:
     """Answers Check calls with the snapshot in force at their arrival."""
 
-    __slots__ = ("_audit", "_challenges", "_encode", "_facts", "_observer", "_parse", "_shadow", "_snapshots")
+    __slots__ = (
+        "_audit",
+        "_challenges",
+        "_encode",
+        "_facts",
+        "_minter",
+        "_observer",
+        "_parse",
+        "_shadow",
+        "_snapshots",
+    )
 
     def __init__(
         self,
@@ -45,10 +55,12 @@ class Authorizer:
         observer: Observer,
         shadow: ShadowPolicies | None = None,
         facts: FactSlot | None = None,
+        minter: Minter | None = None,
     ) -> None:
         """`shadow` compares each decision with that of other policies, and changes none. `observer` must not raise.
 
-        `facts` holds the views of devices and networks in force; without it every fact is absent.
+        `facts` holds the views of devices and networks in force; without it every fact is absent. Without `minter`, a
+        request whose rule orders a token is denied.
         """
         self._facts = FactSlot() if facts is None else facts
         self._challenges = ChallengeMemory()
@@ -56,6 +68,7 @@ class Authorizer:
         self._encode = encode
         self._snapshots = snapshots
         self._audit = audit
+        self._minter = minter
         self._observer = observer
         self._shadow = shadow
 
@@ -105,9 +118,16 @@ class Authorizer:
         decision = finalize(decision)
         digest = "" if snapshot is None else snapshot.digest
         now = call.started_ns / NANOSECONDS
+        if decision.response.mint is not None and decision.allowed:
+            decision = self._mint(decision, call.decision_id, now)
         recorded = self._audit.record(call.request, decision, call.decision_id, now, call.metadata, digest)
         call.decision = decision if recorded or not decision.allowed else _unrecorded(decision)
         return self.reply(call, snapshot)
+
+    def _mint(self, decision: Decision, decision_id: str, now: float) -> Decision:
+        if self._minter is None:
+            return structs.replace(_denied(decision, Reason.MINTING_UNAVAILABLE), detail="`minting.issuer` is not set")
+        return self._minter.mint(decision, decision_id, now)
 
 
 def finalize(decision: Decision) -> Decision:

@@ -98,6 +98,7 @@ class Reason(StrEnum):
     CALLER_NOT_ALLOWED = "caller_not_allowed"
     WORKLOAD_UNKNOWN = "workload_unknown"
     AUDIT_UNAVAILABLE = "audit_unavailable"
+    MINTING_UNAVAILABLE = "minting_unavailable"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -146,6 +147,7 @@ _DENIAL_RESPONSES: dict[Reason, DenialResponse] = {
     Reason.OVERLOADED: _UNAVAILABLE,
     Reason.DEADLINE_EXCEEDED: _UNAVAILABLE,
     Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
+    Reason.MINTING_UNAVAILABLE: _UNAVAILABLE,
     Reason.CALLER_NOT_ALLOWED: _FORBIDDEN,
     Reason.WORKLOAD_UNKNOWN: _FORBIDDEN,
     Reason.INTERNAL_ERROR: DenialResponse(500, "The authorization service failed"),

@@ -69,6 +69,17 @@ class AuditSink(Protocol):
         ...
 
 
+class Minter(Protocol):
+    """Mints tokens for applications."""
+
+    def mint(self, allow: Decision, decision_id: str, now: float) -> Decision:
+        """Return `allow` with the token that its response orders, or a denial. Must not raise or block.
+
+        `now` is in seconds since the epoch.
+        """
+        ...
+
+
 class Clock(Protocol):
     """Seconds since the epoch."""
 

@@ -82,6 +82,7 @@ def full() -> Metrics:
     metrics.keys_fetched("a.example", "taken")
     metrics.show_keys({"a.example": 1.0}, 0)
     metrics.show_expiries({"a.example": 1.0}, {"files": 1.0})
+    metrics.show_signing({"https://zta.example": 1.0})
     metrics.show_bundle_ages({"a.example": 1.0})
     metrics.network_data_loaded(True)
     metrics.show_network_data({"country": 1.0}, 1)

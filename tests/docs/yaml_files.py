@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpFilter,
 )
 
+from envoy.demo.envoyproc import NOT_FOUND, find_envoy, validate
 from tests.docs import checks
 from tests.docs.fences import ROOT
 from tests.k8s.manifests import (
@@ -93,6 +94,15 @@ def _envoy(file: Path, text: str, _folder: Path) -> None:
     status, result = checks.run("envoy-config", "--style", style, "--output", "json")
     assert status == 0, result
     assert Bootstrap.from_dict(yaml.safe_load(text)) == Bootstrap.from_dict(json.loads(result))
+
+
+def _validated_by_envoy(_file: Path, text: str, folder: Path) -> None:
+    """Envoy itself takes it."""
+    binary = find_envoy()
+    if binary is None:
+        raise Skip(NOT_FOUND)
+    (folder / "envoy.yaml").write_text(text, encoding="utf-8")
+    assert validate(binary, folder / "envoy.yaml") == ""
 
 
 def _sidecars_envoy(_file: Path, text: str, _folder: Path) -> None:
@@ -219,6 +229,7 @@ REGISTRY: dict[str, Callable[[Path, str, Path], None]] = {
     "docs/examples/requests/*.yaml": lambda _file, text, folder: checks.request(text, folder),
     "docs/examples/*_test.yaml": _policy_tests,
     "envoy/bootstrap-*.yaml": _envoy,
+    "envoy/upstream-jwt.yaml": _validated_by_envoy,
     "envoy/demo/policies/*.yaml": _policies,
     "k8s/*kustomization.yaml": _kustomized,
     "k8s/*-patch.yaml": _kustomized,

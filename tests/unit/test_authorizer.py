@@ -7,11 +7,13 @@ import pytest
 from tests.fakes.check import RecordingObserver, RecordingSink, ScriptedDecision
 from tests.fakes.snapshots import FixedSnapshot
 from tests.support.check_requests import DECISION_ID, allow, check_request, deny
+from tests.support.minting import ISSUER, ring, verified
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.authorizer import Authorizer, finalize
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import ResponseEncoder
+from zta_authz.minting.minter import Minter
 from zta_authz.model.decision import UNDECIDED, Decision, Verdict
 from zta_authz.model.options import Options
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
@@ -30,13 +32,19 @@ RULES = compile_snapshot([SourceText("a.yaml", OPEN)], Options(trust_proxy=True)
 class DataPath:
     """An `Authorizer` with a source of snapshots, a decision log and an observer, and what these recorded."""
 
-    def __init__(self, outcome: Decision | None = None, *, keeps: bool = True) -> None:
+    def __init__(self, outcome: Decision | None = None, *, keeps: bool = True, minter: Minter | None = None) -> None:
         self.snapshots = FixedSnapshot(RULES)
         self.sink = RecordingSink(keeps)
         self.observer = RecordingObserver()
         scripted = None if outcome is None else ScriptedDecision(outcome)
         self.authorizer = Authorizer(
-            parse_check_request, ResponseEncoder().encode, self.snapshots, self.sink, self.observer, scripted
+            parse_check_request,
+            ResponseEncoder().encode,
+            self.snapshots,
+            self.sink,
+            self.observer,
+            scripted,
+            minter=minter,
         )
 
     def check(self, payload: bytes | None = None) -> CheckResponse:
@@ -116,3 +124,41 @@ def test_the_record_contains_the_final_decision() -> None:
     path = DataPath(Decision(Verdict.ALLOW, Reason.DENY_POLICY))
     assert path.check().denied_response.status.code == 500
     assert path.recorded == path.observed == Decision(Verdict.DENY, Reason.INTERNAL_ERROR)
+
+
+MINTING = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: a}
+spec: {response: {mint: {audience: orders}}, rules: [{from: [{source: {principals: ["*"]}}]}]}
+"""
+
+
+def minting_path(minter: Minter | None, *, keeps: bool = True) -> DataPath:
+    path = DataPath(minter=minter, keeps=keeps)
+    path.snapshots.snapshot = compile_snapshot([SourceText("a.yaml", MINTING)], Options(trust_proxy=True))
+    return path
+
+
+def test_an_allowed_request_carries_the_token_that_its_rule_orders_and_the_record_names_it() -> None:
+    path = minting_path(Minter(ISSUER, ring()))
+    headers = {option.header.key: option.header.value for option in path.check().ok_response.headers}
+    claims = verified(headers["x-zta-token"], now=1.0)
+    assert (claims["aud"], claims["jti"]) == ("orders", DECISION_ID)
+    assert path.recorded.minted is not None
+    assert path.recorded.minted.token_id == DECISION_ID
+
+
+@pytest.mark.parametrize("minter", [None, Minter(ISSUER)])
+def test_a_request_whose_token_can_not_be_minted_is_denied_as_unavailable(minter: Minter | None) -> None:
+    path = minting_path(minter)
+    message = path.check()
+    assert message.denied_response.status.code == 503
+    assert path.recorded.reason is path.observed.reason is Reason.MINTING_UNAVAILABLE
+
+
+def test_no_token_leaves_if_the_decision_can_not_be_recorded() -> None:
+    path = minting_path(Minter(ISSUER, ring()), keeps=False)
+    message = path.check()
+    assert (message.denied_response.status.code, path.observed.reason) == (503, Reason.AUDIT_UNAVAILABLE)
+    assert "eyJ" not in str(message)

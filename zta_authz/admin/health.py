@@ -1,4 +1,6 @@
-"""The pages for kubelet and Prometheus: `/healthz`, `/readyz`, `/metrics`, `/version`. `http_listener` serves them.
+"""The pages for kubelet, Prometheus and applications, which `http_listener` serves.
+
+They are `/healthz`, `/readyz`, `/metrics`, `/version`, and `/.well-known/jwks.json` with the keys of minted tokens.
 
 Anyone who reaches the listener may read them, so they contain nothing about policies, principals or requests. They
 name only issuers, trust domains and workloads for which something is missing.
@@ -26,15 +28,31 @@ FRESH_SECONDS: Final = 0.1
 MAX_ISSUERS: Final = 20
 """Names on the readiness page. The admin API has all of them."""
 
+KEY_SET: Final = b"/.well-known/jwks.json"
+KEY_SET_SECONDS: Final = 300
+"""How long applications may cache the key set, less than a key should be published before it signs."""
+
 _LOG = logging.getLogger(__name__)
 _JSON: Final = "application/json"
+_JWKS: Final = "application/jwk-set+json"  # RFC 7517 section 8.5.1
 
 
 class HealthServer:
-    """The pages and the listener that serves them. `metrics` returns the exposition and its content type."""
+    """The pages and the listener that serves them.
 
-    def __init__(self, host: str, port: int, state: ServiceState, metrics: Callable[[], tuple[bytes, str]]) -> None:
+    `metrics` returns the exposition and its content type. `key_set` returns the keys of minted tokens, None without.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        state: ServiceState,
+        metrics: Callable[[], tuple[bytes, str]],
+        key_set: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
         self._state = state
+        self._key_set = key_set
         self._metrics = metrics
         self.listener = Listener(host, port, self.answer)
         self._exposition: Page | None = None
@@ -80,6 +98,8 @@ class HealthServer:
                 case b"/metrics":
                     body, content_type = self._metrics()
                     return Page(HTTPStatus.OK, content_type, body)
+                case _ if path == KEY_SET:
+                    return key_set_page(self._key_set())
                 case b"/version":
                     return Page(HTTPStatus.OK, _JSON, _to_json(self._version()))
         except Exception:  # noqa: BLE001 - a bug in a page must not break the connection
@@ -118,6 +138,11 @@ class HealthServer:
         }
         status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Page(status, _JSON, _to_json(detail))
+
+
+def key_set_page(keys: bytes | None) -> Page:
+    """Return the page with the keys of minted tokens."""
+    return error_page(HTTPStatus.NOT_FOUND) if keys is None else Page(HTTPStatus.OK, _JWKS, keys, KEY_SET_SECONDS)
 
 
 def _to_json(value: object) -> bytes:

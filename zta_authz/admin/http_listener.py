@@ -40,11 +40,12 @@ _END: Final = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An HTTP response."""
+    """An HTTP response. It may be cached for `max_age` seconds, 0 for not at all."""
 
     status: HTTPStatus
     content_type: str
     body: bytes
+    max_age: int = 0
 
 
 class ConnectionState(IntEnum):
@@ -211,7 +212,7 @@ def _encode(page: Page, *, with_body: bool) -> bytes:
         f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
         f"Content-Type: {page.content_type}\r\n"
         f"Content-Length: {len(page.body)}\r\n"
-        "Cache-Control: no-store\r\n"
+        f"Cache-Control: {f'max-age={page.max_age}' if page.max_age else 'no-store'}\r\n"
         "X-Content-Type-Options: nosniff\r\n"
         f"{allow}"
         "Connection: close\r\n\r\n"

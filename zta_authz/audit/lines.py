@@ -18,11 +18,11 @@ from zta_authz.audit.record import (
     access_of,
     encode_line,
     make_record,
+    minted_of,
     obligations_of,
     second_text,
     trace_id,
 )
-from zta_authz.model.decision import NO_RESPONSE
 
 if TYPE_CHECKING:
     from zta_authz.audit.masking import Masker
@@ -51,7 +51,6 @@ class LineEncoder:
         if (
             decision.detail
             or decision.shadows
-            or decision.response is not NO_RESPONSE
             or decision.disagreement is not None
             or decision.refused_token is not None
             or identity.api_client is not None
@@ -110,4 +109,5 @@ class LineEncoder:
             "",
             *encoded_facts_of(decision.facts),
             *access_of(decision.access),
+            minted_of(decision.minted),
         )

@@ -22,6 +22,7 @@ from zta_authz.model.trace_context import TraceParent, parse_trace_parent
 if TYPE_CHECKING:
     from zta_authz.model.decision import AccessBasis, Decision, Disagreement, Response
     from zta_authz.model.identity import Changes, NamedToken, Token
+    from zta_authz.model.minting import MintedToken
 
 SCHEMA = "zta.dev/decision/v1"
 """Changes when a field is renamed, removed or means something else; not when one is added."""
@@ -69,19 +70,20 @@ def obligations_of(decision: Decision) -> Obligations:
     response, changes = decision.response, decision.identity.changes
     if decision.verdict is not Verdict.ALLOW:
         return NO_OBLIGATIONS
-    if response is not NO_RESPONSE:
-        return _obligations(changes, response)
-    if changes is NO_CHANGES:
+    minted = "" if decision.minted is None else decision.minted.header
+    if response is NO_RESPONSE and changes is NO_CHANGES:
         return NO_OBLIGATIONS
-    derived = changes.derived
-    if not derived:  # derived once for each token, because all of its requests have the same changes
-        derived.append(_obligations(changes, response))
-    obligations: Obligations = derived[0]
-    return obligations
+    last: tuple[Response, str, Obligations] | None = changes.derived[0] if changes.derived else None
+    if last is None or last[0] is not response or last[1] != minted:
+        last = (response, minted, _obligations(changes, response, minted))
+        changes.derived[:] = [last]  # most requests of a token have the same response
+    return last[2]
 
 
-def _obligations(changes: Changes, response: Response) -> Obligations:
-    to_set = set_upstream(changes, response)
+def _obligations(changes: Changes, response: Response, minted: str) -> Obligations:
+    to_set = dict.fromkeys(set_upstream(changes, response))
+    if minted:
+        to_set[minted] = None
     removed = [name for name in removable(removed_upstream(changes, response)) if name not in to_set]
     return Obligations(tuple(to_set), tuple(removed), tuple(dict.fromkeys(changes.remove_query)))
 
@@ -102,6 +104,15 @@ class GrantRecord(msgspec.Struct, frozen=True):
     id: str
     entitlement: str
     until: str | None
+
+
+class MintedRecord(msgspec.Struct, frozen=True):
+    """The token that the allowed request carries to the application, but not the token. `expires` is RFC 3339."""
+
+    token_id: str
+    key_id: str
+    audience: str
+    expires: str
 
 
 class DisagreementRecord(msgspec.Struct, frozen=True):
@@ -159,6 +170,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     grant: GrantRecord | None = None
     revocation: str | None = None
     signal: str | None = None
+    minted: MintedRecord | None = None
 
 
 def make_record(pending: PendingRecord) -> DecisionRecord:
@@ -201,6 +213,7 @@ def make_record(pending: PendingRecord) -> DecisionRecord:
         _cut(claimed.issuer) if claimed is not None else "",
         *facts_of(decision.facts),
         *access_of(decision.access),
+        minted_of(decision.minted),
     )
 
 
@@ -219,6 +232,17 @@ def access_of(access: AccessBasis | None) -> tuple[GrantRecord | None, str | Non
 
 def _time_or_null(time: float) -> str | None:
     return time_text(time) if time < _LAST_TIME else None
+
+
+def minted_of(token: MintedToken | None) -> MintedRecord | None:
+    """The record of a minted token; null without one."""
+    if token is None:
+        return None
+    record = token.derived.get("record")
+    if not isinstance(record, MintedRecord):
+        record = MintedRecord(token.token_id, token.key_id, token.audience, time_text(token.expires))
+        token.derived["record"] = record
+    return record
 
 
 def _cut(text: str) -> str:

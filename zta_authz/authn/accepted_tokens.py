@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zta_authz.authn.dpop import HEADER as PROOF_HEADER, ReplayMemory
 from zta_authz.authn.outputs import changes_for
 from zta_authz.bounded_cache import BoundedCache
-from zta_authz.errors import Reason
+from zta_authz.errors import Reason, Refused
 from zta_authz.model.identity import Token
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class VerifierContext:
     """The state that the verifiers of all workloads share. `strip` are the headers that clients may not send.
 
     `svids` is None if JWT-SVIDs are not accepted. `limits` are the limits by issuer, for rules without an issuer.
+    Tokens of `own_issuer` are refused: they were minted here.
     """
 
     strict: bool
@@ -171,3 +172,9 @@ class VerifierContext:
     limits: Mapping[str, IssuerLimits] = field(default_factory=dict)
     cache: TokenCache = field(default_factory=TokenCache)
     replays: Replays = field(default_factory=ReplayMemory)
+    own_issuer: str | None = None
+
+    def refuse_own(self, issuer: str) -> None:
+        """Raise `Refused` for a token that was minted here. It has no rule, so it is never verified nor cached."""
+        if issuer == self.own_issuer:
+            raise Refused(Reason.TOKEN_ISSUER_UNKNOWN, "the token was minted here, and is for applications only")

@@ -78,7 +78,9 @@ class JwtRegistry:
         self._options = options
         self.rules: tuple[TokenRule, ...] = tuple(rule for document in self._documents for rule in document.rules)
         self.strip_headers: frozenset[str] = frozenset().union(*(headers_set_by(rule.source) for rule in self.rules))
-        self._context = VerifierContext(options.strict, self.strip_headers, revocations, svids, limits)
+        self._context = VerifierContext(
+            options.strict, self.strip_headers, revocations, svids, limits, own_issuer=options.token_issuer or None
+        )
         self._by_workload: BoundedCache[_WorkloadKey, Verifier] = BoundedCache(MAX_VIEWS)
         self._by_rules: BoundedCache[tuple[int, ...], Verifier] = BoundedCache(MAX_VIEWS)
         self.default = self.verifier(options.workload)
@@ -168,6 +170,8 @@ def compile_rules(
         rules: list[TokenRule] = []
         for rule in document.rules:
             keys = _keys(rule, key_sets_by_text, options, faults)
+            if rule.issuer and rule.issuer == options.token_issuer:
+                faults.append(_own_issuer(rule))
             if applies:
                 source = (rule.issuer, rule.jwks_uri, rule.jwks)
                 slot_of_rule = slots.setdefault(source, _slot(rule, keys))
@@ -180,6 +184,13 @@ def compile_rules(
     if options.strict and slot is not None:
         svids = compile_svid_rules(bundles, policies, limits, slot, locations.bearer) or None
     return JwtRegistry(documents, options, revocations, svids, limits)
+
+
+def _own_issuer(rule: JwtRule) -> Fault:
+    at, message = rule.position, f"`{rule.issuer}` is the issuer of the tokens that zta-authz mints, `minting.issuer`"
+    return Fault(
+        at.source, at.line, at.column, message, "remove the rule: tokens minted here are for applications only"
+    )
 
 
 def _slot(rule: JwtRule, keys: KeySet) -> KeySlot:

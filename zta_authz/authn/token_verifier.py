@@ -85,8 +85,7 @@ class TokenVerifier:
     ) -> Identity:
         """Verify the tokens of `request`, and return the identity of `peer` with them. Raises `Refused`.
 
-        A `trial` neither checks nor records the use of a DPoP proof. No token of `assumed_issuer` is required, because
-        an explanation assumes one.
+        A `trial` neither checks nor records the use of a DPoP proof. No token of `assumed_issuer` is required.
         """
         if not self._reads_tokens:
             return Identity(peer, changes=self._no_token)
@@ -260,6 +259,7 @@ class TokenVerifier:
         unverified: UnverifiedToken | None = None
         if cached is None:
             unverified = parse_token(presented.text, self._semantics)
+            self._context.refuse_own(unverified.issuer)
             cached = CachedToken(unverified.issuer, unverified.claims.get("sub", ""))
         try:
             return self._accept_by_rules(presented, rules, now, digest, cached, unverified)
@@ -321,10 +321,10 @@ class TokenVerifier:
     def _accept_again(
         self, repeat: RepeatCondition, presented: RawToken, rules: Sequence[TokenRule], now: float
     ) -> AcceptedToken | None:
-        """Check a token again that these rules accepted at this location before.
+        """Check a token again that these rules accepted at this location before. Compare times as `check_times` does.
 
         Return None if each rule must be checked: for other rules, another location or other keys, and for a token that
-        is no longer valid, so that it is refused as a new one. The time comparisons are those of `check_times`.
+        is no longer valid, so that it is refused as a new one.
         """
         accepted = repeat.accepted
         if (

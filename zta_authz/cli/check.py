@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from zta_authz.cli.command_inputs import options_for, read_settings
     from zta_authz.cli.fact_warnings import fact_sources, model_warnings
-    from zta_authz.cli.policy_warnings import findings_of
+    from zta_authz.cli.policy_warnings import findings_of, unmintable_tokens
     from zta_authz.policy_sources.files import load_snapshot
 
     try:
@@ -62,9 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         _print_json(error.faults, None, [])
         return EXIT_FAULTS
-    facts = fact_sources(settings, snapshot, known=arguments.config is not None or not arguments.paths)
+    known = arguments.config is not None or not arguments.paths
+    facts = fact_sources(settings, snapshot, known=known)
     snapshot = _with_outlook(settings, snapshot, whole=not arguments.paths)
-    snapshot = replace(snapshot, warnings=(*snapshot.warnings, *model_warnings(snapshot, facts)))
+    unmintable = unmintable_tokens(snapshot, settings) if known else []
+    snapshot = replace(snapshot, warnings=(*snapshot.warnings, *model_warnings(snapshot, facts), *unmintable))
     findings = findings_of(snapshot, time.time(), facts)
     if arguments.output == "json":
         _print_json((), snapshot, findings)

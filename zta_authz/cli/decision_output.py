@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from zta_authz.cli.output import one_line
+from zta_authz.minting.claims import terms_in_force
 from zta_authz.model.identity import PeerTrust
 from zta_authz.policy.rules.rule import rule_label
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from zta_authz.cli.policy_evaluator import PolicyEvaluator, RuleLocation
     from zta_authz.cli.request_files import Subject
     from zta_authz.model.decision import Decision, Remedy
+    from zta_authz.model.minting import MintTerms
     from zta_authz.pdp.explain import Explanation, Miss
 
 _TRUST = {PeerTrust.CERTIFICATE: "certificate verified", PeerTrust.PROXY: "asserted by the proxy"}
@@ -54,6 +56,7 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
             for miss in explanation.nearest
         ],
         "remedy": _remedy_fields(decision),
+        "mint": _mint_fields(decision),
         "matchedWithoutDeciding": [
             {
                 "action": shadow.action,
@@ -66,6 +69,25 @@ def decision_fields(evaluator: PolicyEvaluator, subject: Subject, explanation: E
         ],
         "notes": list(evaluator.notes(subject, decision)),
     }
+
+
+def _mint_fields(decision: Decision) -> dict[str, Any] | None:
+    """The token that would be minted for the application; null for none."""
+    terms = terms_in_force(decision)
+    if terms is None:
+        return None
+    return {
+        "audience": terms.audience,
+        "header": terms.header,
+        "kind": terms.kind.value,
+        "lifetimeSeconds": terms.lifetime,
+        "scope": terms.scope or None,
+    }
+
+
+def _mint_text(terms: MintTerms) -> str:
+    scope = f", scope `{terms.scope}`" if terms.scope else ""
+    return f"a {terms.kind.value} token for `{terms.audience}` in header `{terms.header}`, {terms.lifetime:g} s{scope}"
 
 
 def _remedy_fields(decision: Decision) -> dict[str, Any] | None:
@@ -127,6 +149,9 @@ def print_lines(evaluator: PolicyEvaluator, subject: Subject, explanation: Expla
         yield _row("policy", f"{decision.policy}, rule {rule}{at}")
     if decision.remedy is not None:
         yield _row("answer", _remedy_text(decision.remedy))
+    terms = terms_in_force(decision)
+    if terms is not None:
+        yield _row("mint", _mint_text(terms))
     for line in explanation.matched:
         yield _row("matched", line)
     for line in explanation.facts:

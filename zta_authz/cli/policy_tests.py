@@ -16,6 +16,7 @@ from zta_authz.cli.fact_arguments import read_points
 from zta_authz.cli.policy_evaluator import PolicyEvaluator
 from zta_authz.cli.request_files import parse_time, read_request
 from zta_authz.errors import DENIAL_RESPONSES, Fault, FaultsError, Reason
+from zta_authz.minting.claims import terms_in_force
 from zta_authz.model.decision import DecisionFacts, Verdict
 from zta_authz.model.trust import HUNDREDTHS, TrustLevel
 from zta_authz.pdp.explain_facts import fact_lines
@@ -40,7 +41,7 @@ SUFFIXES: Final = ("_test.yaml", "_test.yml", "_test.json")
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 _FIELDS: Final = ("apiVersion", "kind", "policies", "options", "at", "tests")
 _TEST_FIELDS: Final = ("name", "request", "at", "expect")
-_EXPECT_FIELDS: Final = ("verdict", "deny", "reason", "policy", "rule", "acr", "trust")
+_EXPECT_FIELDS: Final = ("verdict", "deny", "reason", "policy", "rule", "acr", "trust", "mint")
 OPTION_FIELDS: Final = (
     "semantics", "default_action", "workload", "workloads", "gateways", "root_namespace", "peer", "client_address",
     "paths",
@@ -54,7 +55,7 @@ _TRUST: Final = "trust."
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. `expected` has the given fields of verdict, reason, policy, rule, acr and `trust.…`; `at` None is now.
+    """One test. `expected` has the given fields, with `trust.…` for those of `trust`; `at` None is now.
 
     Scores (`trust.score`, `trust.user`) are in points, from 0 to 100.
     """
@@ -120,12 +121,14 @@ def _trust_fields(assessment: TrustAssessment) -> dict[str, Expected | None]:
 
 
 def _decision_fields(decision: Decision) -> dict[str, Expected | None]:
+    terms = terms_in_force(decision)
     return {
         "verdict": decision.verdict.value,
         "reason": decision.reason.value,
         "policy": decision.policy or None,
         "rule": decision.rule,
         "acr": None if decision.remedy is None else list(decision.remedy.acr),
+        "mint": None if terms is None else terms.audience,
     }
 
 
@@ -274,8 +277,8 @@ class _SuiteReader:
                     self._denial(expected, expect, value)
                 case "acr":
                     expected["acr"] = [item.value for item in reader.strings(value, "acr")]
-                case "policy":
-                    self._policy(expected, value)
+                case "policy" | "mint":
+                    self._text(expected, name, value)
                 case "rule":
                     self._rule(expected, expect, value)
                 case "trust":
@@ -314,12 +317,13 @@ class _SuiteReader:
         elif text is not None:
             expected[name] = text
 
-    def _policy(self, expected: dict[str, Expected], node: Node) -> None:
-        text = self._reader.string(node, "policy")
-        if text is not None and "/" not in text:
+    def _text(self, expected: dict[str, Expected], name: str, node: Node) -> None:
+        """`policy`, which has its namespace, or the audience of `mint`."""
+        text = self._reader.string(node, name)
+        if text is not None and name == "policy" and "/" not in text:
             self._reader.fault(node, f"`policy` is `{text}`, without its namespace", f"write `default/{text}`")
         elif text is not None:
-            expected["policy"] = text
+            expected[name] = text
 
     def _rule(self, expected: dict[str, Expected], expect: Mapping, node: Node) -> None:
         which: Any = to_plain(node)

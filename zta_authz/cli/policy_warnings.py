@@ -72,3 +72,19 @@ def unreachable_keys(snapshot: Snapshot, settings: Settings) -> list[Fault]:
             )
             faults.append(Fault(rule.position.source, rule.position.line, rule.position.column, message, hint))
     return faults
+
+
+def unmintable_tokens(snapshot: Snapshot, settings: Settings) -> list[Fault]:
+    """Return a warning for each rule that orders a token although the settings name no issuer."""
+    from zta_authz.errors import Fault
+
+    if settings.minting.issuer is not None:
+        return []
+    message = "the settings have no `minting.issuer`, so no token is minted and this rule's requests are denied"
+    hint = "set `minting`, or remove `mint`"
+    return [
+        Fault(policy.ref.position.source, rule.line, 1, message, hint)
+        for policy in snapshot.table.policies
+        for rule in policy.rules
+        if rule.response is not None and rule.response.mint is not None
+    ]

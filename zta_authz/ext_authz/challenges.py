@@ -10,9 +10,11 @@ from zta_authz.authn.keys import ASYMMETRIC
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 
 if TYPE_CHECKING:
+    from zta_authz.errors import DenialResponse
     from zta_authz.model.decision import Remedy
     from zta_authz.model.request import RequestAttributes
 
+_REALM: Final = "zta-authz"
 _RESPONSE: Final = DENIAL_RESPONSES[Reason.STEP_UP_REQUIRED]
 _SEE_OTHER: Final = 303
 _FOUND: Final = 302
@@ -25,6 +27,18 @@ _TOKEN: Final = re.compile(r"(?<![\w-])ey[\w-]+\.[\w-]+\.[\w-]{40,}", re.ASCII)
 """A JWT, which is a credential whichever parameter it is in: base64url of an object, of claims, of a signature.
 
 The first condition keeps the search linear."""
+
+
+def speaks_grpc(request: RequestAttributes) -> bool:
+    """Whether the caller is a gRPC client, which can't follow a redirect."""
+    types = request.headers.all("content-type")
+    return bool(types) and types[0].lower().startswith("application/grpc")
+
+
+def plain_challenge(answer: DenialResponse) -> str:
+    """RFC 6750 section 3, RFC 9449 section 7.1. It does not say which check failed, which would help an attacker."""
+    challenge = f'{answer.scheme} realm="{_REALM}"'
+    return f'{challenge}, error="{answer.bearer_error}"' if answer.bearer_error else challenge
 
 
 def step_up_challenge(remedy: Remedy) -> str:

@@ -8,7 +8,8 @@ Headers are removed last, so that a header that is both set and removed is gone;
 body becomes `grpc-message` for gRPC callers.
 
 Nearly all answers differ only in their decision ID, which always has 32 characters. An answer is encoded once with a
-placeholder for the ID, split there, and joined around each new ID. The bytes are those that protobuf itself writes.
+placeholder for the ID, split there, and joined around each new ID. The bytes are those that protobuf itself writes; the
+header of a minted token is appended to them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.bounded_cache import BoundedCache
-from zta_authz.errors import DENIAL_RESPONSES, DenialResponse, Reason
-from zta_authz.ext_authz.challenges import login_redirect, step_up_challenge
+from zta_authz.errors import DENIAL_RESPONSES, Reason
+from zta_authz.ext_authz.challenges import login_redirect, plain_challenge, speaks_grpc, step_up_challenge
+from zta_authz.ext_authz.header_options import set_headers
 from zta_authz.model.changed_headers import (
     DECISION_ID_HEADER,
     OWN_NAMES,
@@ -39,17 +41,14 @@ from zta_authz.model.identity import NO_CHANGES, ApiClient, Changes
 from zta_authz.model.trust import HUNDREDTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from google.protobuf.struct_pb2 import Struct
 
-    from zta_authz._proto.ext_authz_pb2 import DeniedHttpResponse, OkHttpResponse
     from zta_authz.model.changed_headers import GuardedNames
     from zta_authz.model.decision import DecisionFacts, Remedy
+    from zta_authz.model.minting import MintedToken
     from zta_authz.model.request import RequestAttributes
     from zta_authz.model.trust import TrustAssessment, TrustLevel
 
-_REALM = "zta-authz"
 _RETRY_AFTER_SECONDS = "1"
 _PROBLEM_JSON = "application/problem+json"  # RFC 9457
 
@@ -114,11 +113,11 @@ class ResponseEncoder:
         if parts is None:
             parts = self._allow(decision, principal, spoofed, guarded)
         answer = _joined(parts, decision_id)
-        if facts is None or trust is None:
-            return answer
-        if facts.session_expires != self._expires:
-            self._expires, self._expiry = facts.session_expires, _expiry(facts.session_expires)
-        return answer.replace(_EXPIRY, self._expiry)
+        if facts is not None and trust is not None:
+            if facts.session_expires != self._expires:
+                self._expires, self._expiry = facts.session_expires, _expiry(facts.session_expires)
+            answer = answer.replace(_EXPIRY, self._expiry)
+        return answer if decision.minted is None else answer + _minted_header(decision.minted)
 
     def _allow(
         self, decision: Decision, principal: str, spoofed: tuple[str, ...], guarded: GuardedNames
@@ -127,9 +126,10 @@ class ResponseEncoder:
             raise ValueError("this allow is not final")
         policy, rule, response = decision.policy, decision.rule, decision.response
         client, changes = decision.identity.api_client, decision.identity.changes
-        label = _trust_label(decision.facts)
+        label, minted = _trust_label(decision.facts), decision.minted
+        header = "" if minted is None else minted.header
         allow = _Allow(
-            decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed, label
+            decision.reason, policy, rule, principal, client, changes, response, spoofed, guarded.listed, label, header
         )
         if not allow.is_small():
             return _encode_allow(allow)
@@ -139,7 +139,7 @@ class ResponseEncoder:
             self._answers.put(allow, parts)
         trust = None if decision.facts is None else decision.facts.trust
         shown = None if trust is None else (trust.level, trust.score)
-        last = _LastAllow(decision.reason, client, changes, response, guarded, shown, parts)
+        last = _LastAllow(decision.reason, client, changes, response, guarded, shown, minted is not None, parts)
         self._answers.put((policy, rule, principal), last)
         return parts
 
@@ -177,7 +177,7 @@ def _expiry(since_epoch: int) -> bytes:
 
 
 class _Allow(NamedTuple):
-    """The content of an allow without the decision ID."""
+    """The content of an allow without the decision ID, and without the token in `minted_header`, "" for none."""
 
     reason: Reason
     policy: str
@@ -189,6 +189,7 @@ class _Allow(NamedTuple):
     spoofed: tuple[str, ...]
     listed: tuple[str, ...]
     trust: tuple[str, str] | None
+    minted_header: str
 
     def is_small(self) -> bool:
         """Whether to cache it. False if a caller could fill the cache with the content of its requests."""
@@ -212,6 +213,7 @@ class _LastAllow(NamedTuple):
     response: Response
     guarded: GuardedNames
     trust: tuple[TrustLevel, int] | None
+    minted: bool
     parts: list[bytes]
 
     def fits(self, decision: Decision, guarded: GuardedNames, trust: TrustAssessment | None) -> bool:
@@ -222,6 +224,7 @@ class _LastAllow(NamedTuple):
             and decision.identity.changes is self.changes
             and decision.response is self.response
             and guarded is self.guarded
+            and (decision.minted is not None) is self.minted
             and (self.trust is None if trust is None else self.trust == (trust.level, trust.score))
         )
 
@@ -233,26 +236,32 @@ def _encode_allow(allow: _Allow) -> list[bytes]:
     message.status.SetInParent()  # encode the zero, so that the allow is explicit
     ok = message.ok_response
     to_set = set_upstream(allow.changes, allow.response)
+    to_set.pop(allow.minted_header, None)
     to_set[DECISION_ID_HEADER] = _PLACEHOLDER
     if allow.principal:
         to_set[PRINCIPAL_HEADER] = allow.principal
     if allow.trust is not None:
         to_set.update(zip(TRUST_HEADERS, (*allow.trust, _EXPIRY.decode()), strict=True))
-    _set_headers(ok, to_set.items())
+    set_headers(ok, to_set.items())
     to_remove = removable((*allow.spoofed, *removed_upstream(allow.changes, allow.response), *allow.listed))
-    ok.headers_to_remove.extend(name for name in to_remove if name not in to_set)
+    kept = {*to_set, allow.minted_header}
+    ok.headers_to_remove.extend(name for name in to_remove if name not in kept)
     ok.query_parameters_to_remove.extend(dict.fromkeys(allow.changes.remove_query))
     _describe(message.dynamic_metadata, allow)
     return message.SerializeToString().split(_PLACEHOLDER.encode())
 
 
-def _set_headers(where: OkHttpResponse | DeniedHttpResponse, headers: Iterable[tuple[str, str]]) -> None:
-    for name, value in headers:
-        option = where.headers.add()
-        option.header.key = name
-        option.header.value = value
-        option.append.value = False
-        option.append.SetInParent()
+def _minted_header(minted: MintedToken) -> bytes:
+    """The header of a minted token, to append to an answer.
+
+    Parsers of protobuf merge a message that occurs twice, so the appended header is one more of the answer's headers.
+    """
+    encoded = minted.derived.get("header")
+    if not isinstance(encoded, bytes):
+        message = CheckResponse()
+        set_headers(message.ok_response, ((minted.header, minted.token),))
+        encoded = minted.derived["header"] = message.SerializeToString()
+    return encoded
 
 
 def _describe(metadata: Struct, answer: _Allow | _Deny) -> None:
@@ -299,7 +308,7 @@ def _denial(decision: Decision, request: RequestAttributes | None) -> _Deny:
     if reason not in DENIAL_RESPONSES:
         reason = Reason.INTERNAL_ERROR  # a denial with the reason of an allow is a bug
     headers = tuple((name, value) for name, value in sendable(response.set_headers) if not is_reserved_on_denials(name))
-    grpc = request is not None and _speaks_grpc(request)
+    grpc = request is not None and speaks_grpc(request)
     if grpc:
         headers = tuple((name, value) for name, value in headers if name != "location")
     status = _denied_status(reason, response.status, headers, grpc=grpc)
@@ -340,11 +349,6 @@ def _denied_status(reason: Reason, status: int, headers: tuple[tuple[str, str], 
     return status if fits else DENIAL_RESPONSES[reason].status
 
 
-def _speaks_grpc(request: RequestAttributes) -> bool:
-    types = request.headers.all("content-type")
-    return bool(types) and types[0].lower().startswith("application/grpc")
-
-
 def _encode_deny(deny: _Deny) -> list[bytes]:
     """Encode a denial, split at the decision ID."""
     message = CheckResponse()
@@ -359,7 +363,7 @@ def _encode_deny(deny: _Deny) -> list[bytes]:
         denied.body = _problem(deny)
     written = {name for name, _ in deny.headers}
     defaults = ((name, value) for name, value in _default_headers(deny).items() if name not in written)
-    _set_headers(denied, (*defaults, *deny.headers, (DECISION_ID_HEADER, _PLACEHOLDER)))
+    set_headers(denied, (*defaults, *deny.headers, (DECISION_ID_HEADER, _PLACEHOLDER)))
     _describe(message.dynamic_metadata, deny)
     return message.SerializeToString().split(_PLACEHOLDER.encode())
 
@@ -368,7 +372,7 @@ def _default_headers(deny: _Deny) -> dict[str, str]:
     """The headers of a denial that the policy does not set."""
     headers = {"cache-control": "no-store"}
     if deny.status == 401:
-        headers["www-authenticate"] = deny.challenge or _challenge(DENIAL_RESPONSES[deny.reason])
+        headers["www-authenticate"] = deny.challenge or plain_challenge(DENIAL_RESPONSES[deny.reason])
     if deny.status == 503:
         headers["retry-after"] = _RETRY_AFTER_SECONDS
     if deny.entitlement:
@@ -376,12 +380,6 @@ def _default_headers(deny: _Deny) -> dict[str, str]:
     if not deny.grpc:
         headers["content-type"] = _PROBLEM_JSON
     return headers
-
-
-def _challenge(answer: DenialResponse) -> str:
-    """RFC 6750 section 3, RFC 9449 section 7.1. It does not say which check failed, which would help an attacker."""
-    challenge = f'{answer.scheme} realm="{_REALM}"'
-    return f'{challenge}, error="{answer.bearer_error}"' if answer.bearer_error else challenge
 
 
 def _problem(deny: _Deny) -> str:

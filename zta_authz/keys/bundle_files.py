@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.authn.bundle_formats import MAX_BUNDLE_BYTES, Bundle, read_bundle
 from zta_authz.errors import Fault, SettingsErrors
 from zta_authz.keys.bundle_store import BundleSource
+from zta_authz.keys.regular_files import file_stamp, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.keys.bundle_store import BundleStore
+    from zta_authz.keys.regular_files import Stamp
     from zta_authz.model.spiffe import TrustDomain
 
 _LOG = logging.getLogger(__name__)
 POLL_SECONDS: Final = 5.0
-_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,13 @@ class BundleFiles:
         self._files = tuple(files)
         self._store = store
         self._poll = poll_seconds
-        self._stamps: dict[BundleFile, _Stamp] = {}
+        self._stamps: dict[BundleFile, Stamp] = {}
 
     def load(self) -> None:
         """Read every file. Raises `SettingsErrors` with the faults of all files."""
         faults: list[Fault] = []
         for file in self._files:
-            self._stamps[file] = _stamp(file.path)
+            self._stamps[file] = file_stamp(file.path)
             try:
                 self._store.put(BundleSource.FILE, read_bundle_file(file).authorities)
             except SettingsErrors as error:
@@ -62,7 +61,7 @@ class BundleFiles:
 
     async def _refresh(self, file: BundleFile) -> None:
         """Load the file if it changed. The stamp is taken before reading, so a change during the read is seen later."""
-        stamp = await asyncio.to_thread(_stamp, file.path)
+        stamp = await asyncio.to_thread(file_stamp, file.path)
         if stamp == self._stamps.get(file):
             return
         self._stamps[file] = stamp
@@ -77,27 +76,7 @@ class BundleFiles:
 
 def read_bundle_file(file: BundleFile) -> Bundle:
     """Read the bundle in `file`. Raises `SettingsErrors`."""
-    bundle, faults = read_bundle(file.trust_domain, _read(file.path))
+    bundle, faults = read_bundle(file.trust_domain, read_regular(file.path, MAX_BUNDLE_BYTES, "bundles"))
     if faults:
         raise SettingsErrors(Fault(file.path, 0, 0, fault.message, fault.hint) for fault in faults)
     return bundle
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise SettingsErrors([Fault(path, 0, 0, "is not a regular file", "correct `bundles`")])
-            return stream.read(MAX_BUNDLE_BYTES + 1)
-    except OSError as error:
-        fault = Fault(path, 0, 0, f"cannot be read: {error.strerror}", "correct `bundles` or the file's permissions")
-        raise SettingsErrors([fault]) from error
-
-
-def _stamp(path: str) -> _Stamp:
-    """Return inode, modification time (ns) and size of the file behind any links; zeros if it is missing."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0, 0, 0)
-    return (status.st_ino, status.st_mtime_ns, status.st_size)

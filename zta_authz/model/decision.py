@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zta_authz.model.access import Grant
     from zta_authz.model.facts import DeviceFacts, NetworkFacts, SignalFacts
     from zta_authz.model.identity import NamedToken
+    from zta_authz.model.minting import MintedToken, MintTerms
     from zta_authz.model.trust import ResourceClass, TrustAssessment
 
 
@@ -35,6 +36,8 @@ class Response:
     remove_headers: tuple[str, ...] = ()
     status: int = 0
     message: str = ""
+    mint: MintTerms | None = None
+    """The token to mint for the application. Its header is one of `remove_headers`, for requests that get no token."""
 
 
 NO_RESPONSE = Response()
@@ -127,7 +130,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `identity` is what was verified, whatever the verdict. `refused_token` is the subject that a refused token names.
     `detail` is only for the decision log and spans: it may help an attacker. `remedy` belongs to the reasons
-    `step_up_required`, `trust_too_low` and `grant_required`.
+    `step_up_required`, `trust_too_low` and `grant_required`. `minted` describes the token that an allow carries.
     """
 
     verdict: Verdict
@@ -144,6 +147,7 @@ class Decision(msgspec.Struct, frozen=True):
     facts: DecisionFacts | None = None
     remedy: Remedy | None = None
     access: AccessBasis | None = None
+    minted: MintedToken | None = None
 
     @property
     def allowed(self) -> bool:

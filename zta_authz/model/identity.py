@@ -112,7 +112,7 @@ class Changes:
     remove_headers: tuple[str, ...] = ()
     remove_query: tuple[str, ...] = ()
     derived: list[Any] = field(init=False, repr=False, compare=False, default_factory=list)
-    """What the decision log derives from these changes, once; empty until then."""
+    """What the decision log derived from these changes and the last response; empty until then."""
 
 
 NO_CHANGES = Changes()

@@ -91,6 +91,7 @@ class Options:
     `root_documents`: where documents for every workload may come from.
     `document_namespace`: the namespace of documents that name none; "" is that of `workload`.
     `allow_by_selector`: ALLOW policies without a selector allow nothing.
+    `token_issuer`: the issuer of the tokens minted here, whose tokens are refused; "" if none are minted.
     `workloads` and `gateways`: if either is set, the workload depends on the request; else it is `workload`.
     """
 
@@ -110,6 +111,7 @@ class Options:
     document_namespace: str = ""
     allow_by_selector: bool = False
     root_documents: DocumentScope = field(default=DocumentScope(), repr=False, compare=False)
+    token_issuer: str = ""
     shared: bool = field(init=False, repr=False, compare=False)
     """True if the workload depends on the request."""
     strict: bool = field(init=False, repr=False, compare=False)

@@ -34,6 +34,7 @@ from zta_authz.servers.methods import AUTHORIZATION_SERVICE
 from zta_authz.service.fact_data import FactData
 from zta_authz.service.following import Following
 from zta_authz.service.loading import build_jwks, load
+from zta_authz.service.minting import Minting
 from zta_authz.service.observability import MetricsSources, audit_status, new_origin, open_observability, open_push
 from zta_authz.service.preflight import other_faults
 from zta_authz.service.readiness import Outlook, ReadinessWatch
@@ -167,8 +168,9 @@ class Service:
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
         self._fact_data = FactData(settings, self._facts, metrics.network_data_loaded)
         self._fact_data.load(snapshot.models.inventories)
+        self._minting = Minting(settings, clock)
         self._metrics_sources = MetricsSources(
-            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._fact_data
+            settings, metrics, self.state, self._snapshots, self._trust, self._jwks, self._fact_data, self._minting
         )
         self._push = open_push(settings, origin, self._metrics_sources.families)
         if self._push is not None:
@@ -203,11 +205,13 @@ class Service:
         """Schedule a reload of the policies, of the data that facts come from, and of settings that can change live."""
         self._reloading.ask()
         self._fact_data.ask()
+        self._minting.ask()
 
     def follow(self, live: LiveSettings | None = None, config: str | None = None) -> None:
         """Start watching policies and, if `live` is given, the settings file `config`."""
         self._reloading.start(live, config)
         self._fact_data.start(self._reloading.background)
+        self._minting.start()
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply the settings that can change live. Can be called from any thread."""
@@ -255,6 +259,7 @@ class Service:
             self._observer,
             self._shadow,
             self._facts,
+            self._minting.minter,
         )
         return CheckServicer(authorizer, wants_metadata=self._observer.traces)
 
@@ -262,11 +267,14 @@ class Service:
         if self._settings.health.listen is None:
             return None
         endpoint = Endpoint.parse(self._settings.health.listen)
-        return HealthServer(endpoint.host, endpoint.port, self.state, self._metrics_sources.page)
+        return self._health_pages(endpoint.host, endpoint.port)
+
+    def _health_pages(self, host: str = "", port: int = 0) -> HealthServer:
+        return HealthServer(host, port, self.state, self._metrics_sources.page, self._minting.published)
 
     def page(self, path: bytes) -> Page:
         """Return the health listener's page for `path`, even if the listener is off."""
-        return HealthServer("", 0, self.state, self._metrics_sources.page).page(path)
+        return self._health_pages().page(path)
 
     def _keys_in_force(self, snapshot: Snapshot) -> list[KeyStatus]:
         verifier, since, expiry = snapshot.verifier, self.state.loaded_at, snapshot.verifier.bundle_expiry
@@ -359,6 +367,7 @@ class Service:
         deadline = time.monotonic() + grace
         await self._reloading.close()
         await self._fact_data.close()
+        await self._minting.close()
         await self._watch.close()
         await self._following.close()
         await self._servers.stop(grace)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zta_authz.otlp.exporters import Exporter
     from zta_authz.policy_sources.files import SnapshotHolder
     from zta_authz.service.fact_data import FactData
+    from zta_authz.service.minting import Minting
     from zta_authz.settings import Settings
     from zta_authz.settings.otlp_model import CollectorSettings
     from zta_authz.telemetry.metrics import Metrics
@@ -111,7 +112,9 @@ class MetricsSources:
         trust: TrustRefresher,
         jwks: JwksRefresher,
         facts: FactData,
+        minting: Minting,
     ) -> None:
+        self._minting = minting
         self._facts = facts
         self._settings = settings
         self._metrics = metrics
@@ -139,6 +142,7 @@ class MetricsSources:
         metrics.show_network_data(ages, sum(source.entries for source in loaded))
         metrics.show_fact_problems(self._facts.problems(now))
         metrics.show_keys(self._jwks.ages(), len(self._jwks.missing_issuers()))
+        metrics.show_signing(self._minting.ends())
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({bundle.trust_domain: now - bundle.since for bundle in self._trust.status()})
         metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zta_authz.errors import collect_faults
 from zta_authz.facts.devices import DeviceRefresher
 from zta_authz.facts.networks import NetworkDatabases
+from zta_authz.keys.signing_keys import read_signing_keys
 from zta_authz.model.facts import FactSlot
 from zta_authz.otlp.messages import Signal
 from zta_authz.servers.listeners import Endpoint, SocketClaim, probe_tcp
@@ -46,6 +47,9 @@ def other_faults(settings: Settings, *, shared_ports: bool) -> list[Fault]:
     faults = audit_faults(settings.audit)
     with collect_faults(faults):
         NetworkDatabases(settings.networks.sources())
+    if settings.minting.keys is not None:
+        with collect_faults(faults):
+            read_signing_keys(settings.minting.keys)
     for collector, signal, setting in _collectors(settings):
         with collect_faults(faults):
             if signal is Signal.LOGS:

@@ -35,9 +35,18 @@ def inconsistencies(settings: Settings) -> Iterator[Inconsistency]:
     yield from follow_inconsistencies(section.followed, section.tls, settings.workload_api.socket)
     yield from views_inconsistencies(section.views, has_tls=settings.tls is not None)
     yield from operations_inconsistencies(section.operations, has_tls=settings.tls is not None)
+    yield from _minting(settings)
     yield from trust_inconsistencies(settings)
     yield from audit_inconsistencies(settings)
     yield from otlp_inconsistencies(settings)
+
+
+def _minting(settings: Settings) -> Iterator[Inconsistency]:
+    issuer, keys = settings.minting.issuer, settings.minting.keys
+    if (issuer is None) is not (keys is None):
+        name, missing = ("issuer", "keys") if keys is None else ("keys", "issuer")
+        message = f"`{name}` is set without `{missing}`"
+        yield Inconsistency(("minting", missing), message, f"set both, or remove `{name}`", (("minting",),))
 
 
 def _plain_listeners(settings: Settings) -> Iterator[Inconsistency]:

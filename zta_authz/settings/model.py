@@ -37,6 +37,7 @@ from zta_authz.settings.field_types import (
     TrustDomainName,
     UnixAddress,
 )
+from zta_authz.settings.minting_model import MintingSettings
 from zta_authz.settings.networks_model import FactsSettings, NetworksSettings
 from zta_authz.settings.otlp_model import MetricsSettings, TracingSettings
 from zta_authz.settings.root_documents_model import RootDocumentsSettings
@@ -249,6 +250,7 @@ class Settings(Section):
     networks: NetworksSettings = NetworksSettings()
     facts: FactsSettings = FactsSettings()
     administrator: AdministratorSettings = AdministratorSettings()
+    minting: MintingSettings = MintingSettings()
     paths: PathsSettings = PathsSettings()
     server: Literal["grpcio", "fast"] | None = None
     http2: Http2Settings = Http2Settings()
@@ -288,6 +290,7 @@ class Settings(Section):
             xff_num_trusted_hops=self.client_address.xff_num_trusted_hops,
             accept_ambiguous_paths=(self.paths.ambiguous or ("accept" if istio else "reject")) == "accept",
             bundles_from_elsewhere=bool(self.bundles) or (self.takes_agent_bundles),
+            token_issuer=self.minting.issuer or "",
         )
 
     def _workload(self, named: WorkloadSettings | NamedWorkloadSettings) -> Workload:

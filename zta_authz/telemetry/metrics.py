@@ -132,6 +132,9 @@ class Metrics:
         self._bundle_age = Gauge(
             names.BUNDLE_AGE, "Time since a trust domain's bundle was loaded.", ("trust_domain",), registry=registry
         )
+        self._signing_end = Gauge(
+            names.SIGNING_END, "When the last key for minted tokens stops signing.", ("issuer",), registry=registry
+        )
         self._own_expiry = Gauge(
             names.OWN_EXPIRY, "When the service's certificate expires.", ("source",), registry=registry
         )
@@ -286,6 +289,12 @@ class Metrics:
         self._own_expiry.clear()
         for source, until in own.items():
             self._own_expiry.labels(source).set(until)
+
+    def show_signing(self, ends: Mapping[str, float]) -> None:
+        """Set when the last signing key of an issuer stops signing, in epoch seconds; 0 if none signs."""
+        self._signing_end.clear()
+        for issuer, until in ends.items():
+            self._signing_end.labels(issuer).set(until)
 
     def show_outlook(self, obstacles: int, blanket_denials: int) -> None:
         """Set the number of obstacles to readiness and of blanket denials."""

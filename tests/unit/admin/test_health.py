@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.snapshots import FixedSnapshot, hatshop
+from tests.support.minting import KEY, ring
+from tests.support.pki import NOW
 from zta_authz import __version__
 from zta_authz.admin import http_listener
 from zta_authz.admin.health import HealthServer
@@ -315,3 +317,22 @@ async def test_stopping_disconnects_waiting_clients() -> None:
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+async def test_the_keys_of_minted_tokens_are_public_and_cacheable() -> None:
+    server = HealthServer("127.0.0.1", 0, serving_state(), lambda: METRICS, lambda: ring().published(NOW))
+    port = int((await server.start()).rpartition(":")[2])
+    try:
+        status, headers, body = await get(port, "/.well-known/jwks.json")
+        assert (status, headers["content-type"]) == (200, "application/jwk-set+json")
+        assert headers["cache-control"] == "max-age=300"
+        [key] = json.loads(body)["keys"]
+        assert (key["kid"], "d" in key) == (KEY.key_id, False)
+        assert (await get(port, "/healthz"))[1]["cache-control"] == "no-store"
+    finally:
+        await server.stop()
+
+
+async def test_without_minting_there_are_no_keys() -> None:
+    async with running(serving_state()) as port:
+        assert (await get(port, "/.well-known/jwks.json"))[0] == 404

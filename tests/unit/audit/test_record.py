@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.support.check_requests import DECISION_ID, FRONTEND, allow, answer, attributes, deny
+from tests.support.minting import ISSUER, KEY, allowed, ring, terms, user
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.audit.lines import LineEncoder
 from zta_authz.audit.masking import Maskable, MaskAction, Masker, MaskRule
@@ -23,6 +24,7 @@ from zta_authz.audit.record import (
 )
 from zta_authz.audit.sinks import capture
 from zta_authz.errors import Reason
+from zta_authz.minting.minter import Minter
 from zta_authz.model.access import Grant, Subject
 from zta_authz.model.decision import AccessBasis, Decision, Disagreement, Response, Shadow, Verdict
 from zta_authz.model.identity import ApiClient, Binding, Changes, Identity, NamedToken, Token
@@ -86,6 +88,7 @@ def test_a_record_tells_who_asked_for_what_and_why_it_came_out_so() -> None:
         "grant": None,
         "revocation": None,
         "signal": None,
+        "minted": None,
     }
 
 
@@ -258,3 +261,17 @@ def test_who_masks_the_subject_masks_the_claimed_one_too() -> None:
     record = noted(attributes(), Decision(Verdict.DENY, Reason.TOKEN_SIGNATURE, detail="alice", refused_token=named))
     masked = Masker([MaskRule(Maskable.TOKEN_SUBJECT, MaskAction.DROP)]).mask(record)
     assert (masked.claimed_subject, masked.claimed_issuer, masked.detail) == ("", "https://issuer", "")
+
+
+def test_a_minted_token_is_recorded_by_its_names_only() -> None:
+    allow = allowed(Identity(None, user()), terms())
+    decision = Minter(ISSUER, ring()).mint(allow, DECISION_ID, 1_700_000_000.25)
+    assert decision.minted is not None
+    token = decision.minted.token
+    record = line(attributes(), decision)
+    expected = {"token_id": DECISION_ID, "key_id": KEY.key_id, "audience": "orders"}
+    assert record["minted"] == expected | {"expires": "2023-11-14T22:14:20.000000+00:00"}
+    assert record["obligations"] == {"set_headers": ["x-zta-token"], "remove_headers": [], "remove_query": []}
+    plain = capture(attributes(), decision, DECISION_ID, 1_700_000_000.0)
+    for written in (json.dumps(record).encode(), LineEncoder(Masker(())).line(plain)):
+        assert all(part.encode() not in written for part in token.split("."))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.pki import AUDIENCE, ISSUER, NOW, Signer, jwks
-from tests.unit.authn.support import STRICT, authentication, bearer, request, rule
+from tests.unit.authn.support import ISTIO, STRICT, authentication, bearer, request, rule
 from zta_authz.authn import token_verifier as rules
 from zta_authz.authn.accepted_tokens import MAX_CACHED_RESULTS
 from zta_authz.authn.jwt_registry import MAX_VIEWS, compile_rules
@@ -21,7 +21,9 @@ from zta_authz.model.request import NO_EVIDENCE
 
 if TYPE_CHECKING:
     from zta_authz.authn.verify import IdentityVerifier
+    from zta_authz.errors import Fault
     from zta_authz.model.identity import Identity
+    from zta_authz.model.options import Options
 
 ORDERS = Workload("shop", {"app": "orders"})
 STOCK = Workload("shop", {"app": "stock"})
@@ -171,3 +173,25 @@ def test_replaced_keys_leave_no_results_behind() -> None:
     [cached] = subject._registry._context.cache.values()
     assert cached is not None
     assert len(cached.results) <= MAX_CACHED_RESULTS
+
+
+@pytest.mark.parametrize("options", [STRICT, ISTIO])
+def test_tokens_that_were_minted_here_are_refused_even_by_a_rule_for_any_issuer(options: Options) -> None:
+    """The upstream that a token is for could otherwise use it to call others as its caller."""
+    anybody = compile_verifier([authentication(rule(issuer=""))], (), options, [])
+    own = compile_verifier([authentication(rule(issuer=""))], (), replace(options, token_issuer=ISSUER), [])
+    assert not isinstance(verified(anybody, FIRST, None), Reason)
+    assert verified(own, FIRST, None) is Reason.TOKEN_ISSUER_UNKNOWN
+    assert not isinstance(verified(own, SECOND, None), Reason)
+
+
+def test_a_rule_for_the_issuer_of_minted_tokens_is_a_fault() -> None:
+    faults: list[Fault] = []
+    compile_verifier([authentication(rule())], (), replace(STRICT, token_issuer=ISSUER), faults)
+    [fault] = faults
+    assert "is the issuer of the tokens that zta-authz mints" in fault.message
+
+
+def test_without_an_issuer_of_our_own_a_token_without_iss_is_accepted_as_before() -> None:
+    subject = compile_verifier([authentication(rule(issuer=""))], (), STRICT, [])
+    assert not isinstance(verified(subject, Signer().token(iss=""), None), Reason)

@@ -209,3 +209,19 @@ def test_a_rule_on_tokens_that_nothing_verifies_is_found(folder: Path, capsys: p
     write(folder, "a.yaml", policy("p", source(requestPrincipals=["*"])))
     assert main(["check", "a.yaml"]) == 0
     assert "no RequestAuthentication applies to these workloads" in capsys.readouterr().out
+
+
+def test_a_rule_that_orders_a_token_is_warned_of_if_the_settings_mint_none(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = {"response": {"mint": {"audience": "orders"}}, "rules": [WEB]}
+    write(
+        folder, "a.yaml", {"apiVersion": "zta.dev/v1", "kind": "AccessPolicy", "metadata": {"name": "a"}, "spec": rules}
+    )
+    (folder / "off.yaml").write_text("{}")
+    (folder / "on.yaml").write_text("minting: {issuer: 'https://zta.example', keys: keys.yaml}")
+    warned = []
+    for arguments in ([], ["--config", "off.yaml"], ["--config", "on.yaml"]):
+        assert main(["check", "a.yaml", *arguments]) == 0
+        warned.append("the settings have no `minting.issuer`" in capsys.readouterr().out)
+    assert warned == [False, True, False]

@@ -503,3 +503,29 @@ def test_the_challenge_that_the_caller_gets_is_shown(explain: Any, capsys: pytes
     assert "a Bearer challenge with acr_values phr, max_age 300; browsers are sent to /login" in text
     allowed = explain({"claims": {**ANN, "acr": "phr", "auth_time": int(NOW)}}, FRESH, arguments=tuple(AT))[1]
     assert (allowed["verdict"], allowed["remedy"]) == ("allow", None)
+
+
+MINTS = {
+    "apiVersion": "zta.dev/v1",
+    "kind": "AccessPolicy",
+    "metadata": {"name": "orders"},
+    "spec": {"response": {"mint": {"audience": "orders.shop", "scope": "orders.read"}}, "rules": [{}]},
+}
+
+
+def test_the_token_that_would_be_minted_is_shown(explain: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    _, answer = explain({"principal": FRONTEND}, MINTS)
+    assert answer["mint"] == {
+        "audience": "orders.shop",
+        "header": "x-zta-token",
+        "kind": "session",
+        "lifetimeSeconds": 60.0,
+        "scope": "orders.read",
+    }
+    assert main(["explain", "--policies", "policies.yaml", "--request", "request.yaml"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mint"))
+    assert row.split(maxsplit=1)[1] == (
+        "a session token for `orders.shop` in header `x-zta-token`, 60 s, scope `orders.read`"
+    )
+    assert explain({"method": "GET"}, MINTS)[1]["mint"] is None, "a caller without a name"
+    assert explain({"principal": FRONTEND}, SHOP)[1]["mint"] is None

@@ -422,3 +422,17 @@ def test_a_wrong_expectation_of_trust_is_a_fault(
     write({"name": "x", "request": {}, "expect": {"trust": trust}})
     assert main(["test", "."]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_audience_of_a_minted_token_can_be_expected(write: Any) -> None:
+    rules = {"response": {"mint": {"audience": "orders.shop"}}, "rules": [{}]}
+    document = {"apiVersion": "zta.dev/v1", "kind": "AccessPolicy", "metadata": {"name": "a"}, "spec": rules}
+    Path("mint.yaml").write_text(json.dumps(document))
+    for request, audience, status in (
+        ({"principal": FRONTEND}, "orders.shop", 0),
+        ({"principal": FRONTEND}, "payments", 1),
+        ({"method": "GET"}, "orders.shop", 1),
+    ):
+        expect = {"verdict": "allow", "mint": audience}
+        write({"name": "mints", "request": request, "expect": expect}, policies=["mint.yaml"])
+        assert main(["test", "."]) == status

@@ -13,12 +13,16 @@ from msgspec.structs import replace
 
 from tests.support.check_requests import DECISION_ID, ENCODER, FRONTEND, allow, answer, attributes, deny
 from tests.support.facts import FACTS, TRUST
+from tests.support.minting import ISSUER, allowed, ring, terms, user as end_user, verified, workload
+from tests.support.pki import NOW
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.response import MAX_CACHED_ANSWERS, ResponseEncoder
+from zta_authz.minting.minter import Minter
 from zta_authz.model.changed_headers import GuardedNames
 from zta_authz.model.decision import Decision, DecisionFacts, Response, Verdict
 from zta_authz.model.identity import ApiClient, Changes, Identity
+from zta_authz.model.minting import TokenKind
 from zta_authz.model.request import Headers, RequestAttributes
 from zta_authz.model.trust import TrustLevel
 
@@ -497,3 +501,71 @@ def test_a_denial_tells_the_proxy_level_and_score_but_not_the_caller() -> None:
     assert "session_expires" not in message.dynamic_metadata.fields
     assert not [name for name in denied_headers(message) if "trust" in name]
     assert "MEDIUM" not in message.denied_response.body
+
+
+# --- minted tokens ---
+
+
+def minted(kind: TokenKind, identity: Identity, decision_id: str = DECISION_ID) -> Decision:
+    order = terms(kind, scope="a" if kind is TokenKind.TRANSACTION else "")
+    return MINTER.mint(allowed(identity, order), decision_id, NOW)
+
+
+MINTER = Minter(ISSUER, ring())
+ANN = Identity(workload(), end_user())
+
+
+@pytest.mark.parametrize("kind", list(TokenKind))
+def test_a_minted_token_replaces_what_the_client_sent_in_every_spelling(kind: TokenKind) -> None:
+    message = told(minted(kind, ANN), with_headers("x-zta-token", "x_zta_token"), "x-zta-token")
+    assert verified(set_upstream(message)["x-zta-token"])["sub"] == "ann"
+    assert all(option.append.value is False for option in message.ok_response.headers)
+    assert "x-zta-token" not in message.ok_response.headers_to_remove
+    assert "x_zta_token" in message.ok_response.headers_to_remove
+
+
+def test_without_a_minted_token_the_header_is_removed() -> None:
+    message = told(minted(TokenKind.SESSION, Identity()), attributes(), "x-zta-token")
+    assert "x-zta-token" not in set_upstream(message)
+    assert "x-zta-token" in message.ok_response.headers_to_remove
+
+
+def test_no_answer_has_the_token_of_another() -> None:
+    encoder = ResponseEncoder()
+    for kind in TokenKind:
+        for number, subject in enumerate(("ann", "bob", "ann")):
+            identity = Identity(workload(), end_user(subject))
+            decision = minted(kind, identity, f"{number:032x}")
+            message = CheckResponse.FromString(encoder.encode(decision, DECISION_ID, attributes()))
+            claims = verified(set_upstream(message)["x-zta-token"])
+            assert (claims["sub"], claims["jti"]) == (subject, f"{number:032x}")
+
+
+def test_tokens_do_not_fill_the_cache_of_answers() -> None:
+    encoder, order = ResponseEncoder(), terms(TokenKind.TRANSACTION, scope="a")
+    allow = allowed(ANN, order)
+    for number in range(10):
+        encoder.encode(MINTER.mint(allow, f"{number:032x}", NOW), DECISION_ID, attributes())
+    assert len(encoder._answers) == 2
+    encoder.encode(allow, DECISION_ID, attributes())
+    assert len(encoder._answers) == 3
+
+
+def test_an_answer_without_a_token_is_not_that_with_one() -> None:
+    encoder, allow = ResponseEncoder(), allowed(ANN, terms())
+    with_token = CheckResponse.FromString(
+        encoder.encode(MINTER.mint(allow, DECISION_ID, NOW), DECISION_ID, attributes())
+    )
+    without = CheckResponse.FromString(encoder.encode(allow, DECISION_ID, attributes()))
+    assert "x-zta-token" in set_upstream(with_token)
+    assert "x-zta-token" not in with_token.ok_response.headers_to_remove
+    assert "x-zta-token" not in set_upstream(without)
+    assert "x-zta-token" in without.ok_response.headers_to_remove
+
+
+def test_a_token_replaces_the_header_that_a_claim_sets() -> None:
+    claimed = Identity(workload(), end_user(), changes=Changes((("x-zta-token", "forged"),)))
+    message = told(MINTER.mint(allowed(claimed, terms()), DECISION_ID, NOW))
+    values = [option.header.value for option in message.ok_response.headers if option.header.key == "x-zta-token"]
+    assert len(values) == 1
+    assert verified(values[0])["sub"] == "ann"

@@ -51,6 +51,8 @@ TABLE: list[tuple[str, str, str]] = [
         "two workloads have this principal",
     ),
     ("jwks: {refresh_seconds: 5}", "jwks.refresh_seconds", "must be between"),
+    ("minting: {issuer: 'https://zta.example'}", "minting.keys", "`issuer` is set without `keys`"),
+    ("minting: {keys: /etc/keys.yaml}", "minting.issuer", "`keys` is set without `issuer`"),
     ("admin: {listen: 'unix:/run/zta-authz/authz.sock'}", "admin.listen", "this address already serves proxies"),
     (f"admin: {{listen: '127.0.0.1:9', allowed_spiffe_ids: ['{PROXY}']}}", "admin.listen", "needs mutual TLS"),
     (
@@ -241,6 +243,7 @@ administrator:
   views: {{listen: ["unix:{0}/administrator.sock", "127.0.0.1:0"], allowed_spiffe_ids: ["{1}"]}}
   signals: {{listen: "127.0.0.1:0", cert_file: "{0}/cert.pem", key_file: "{0}/key.pem", sources: {{a/b: {{}}}}}}
   webhooks: [{{url: "https://hooks.example/", secret_file: "{0}/webhook"}}]
+minting: {{issuer: "https://zta.example", keys: "{0}/keys.yaml"}}
 networks: {{reputation: [{{file: "{0}/bad.txt"}}]}}
 bundles: [{{trust_domain: a.example, url: "https://127.0.0.1:9/", ca_file: "{0}/ca.pem"}}]
 tracing: {{otlp_endpoint: "http://127.0.0.1:9"}}
@@ -294,6 +297,7 @@ async def test_every_setting_is_read_by_the_code_that_it_configures(
     (tmp_path / "cert.pem").write_text(pem(root().issue(uris=(PROXY,), key=key)))
     (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     (tmp_path / "ed.pem").write_bytes(KEY_PEM)
+    (tmp_path / "keys.yaml").write_text("keys: [{file: ed.pem}]")
     (tmp_path / "mask").write_bytes(bytes(32))
     (tmp_path / "webhook").write_text(SECRET_LINE)
     (tmp_path / "bad.txt").write_text("192.0.2.1\n")

@@ -48,8 +48,8 @@ def number(description: str, least: int, most: int, default: int | None = None) 
 
 def duration(description: str, longest: float, default: str | None = None, example: str = "5m") -> Schema:
     """A duration of at most `longest` seconds, which only the description says."""
-    days, hours = divmod(int(longest), 86400)
-    limit = f"{days} days" if days else f"{hours // 3600} h"
+    days, rest = divmod(int(longest), 86400)
+    limit = f"{days} days" if days else f"{rest // 3600} h" if rest >= 3600 else f"{rest // 60} min"
     schema = text(f"{description} At most {limit}.", pattern=_DURATION, examples=[example])
     return _with(schema, default=default)
 

@@ -158,6 +158,7 @@ def policy_test() -> tuple[Schema, dict[str, Schema]]:
             },
             "trust": {**fields("The trust that the model finds.", _assessment()), "minProperties": 1},
             "acr": texts("The values of `acr` that the answer asks for.", examples=["phr"]),
+            "mint": text("The audience of the token that is minted for the application.", examples=["orders.shop"]),
         },
         one_of=("verdict", "deny", "trust"),
     )

@@ -6,6 +6,7 @@ from typing import Final
 
 from zta_authz.cli.schema.building import (
     Schema,
+    duration,
     exactly_one,
     fields,
     labels,
@@ -17,11 +18,20 @@ from zta_authz.cli.schema.building import (
     text,
     texts,
     whole,
+    word,
 )
+from zta_authz.model.minting import MAX_LIFETIME, RESERVED_CLAIMS, SESSION_HEADER, TRANSACTION_HEADER, TokenKind
 from zta_authz.model.spiffe import TRUST_DOMAIN
 from zta_authz.policy.documents.authorization_policy import MAX_RULES, MAX_SERVICE_ACCOUNTS
 from zta_authz.policy.rules.clause_factory import KNOWN_KEYS, OWN_KEYS
 from zta_authz.policy.rules.fact_values import DEVICE_KEY
+from zta_authz.policy.rules.response_mint import (
+    MAX_AUDIENCE,
+    MAX_CLAIM_NAME,
+    MAX_CLAIM_VALUE,
+    MAX_CLAIMS,
+    MAX_SCOPE,
+)
 from zta_authz.policy.rules.response_template import (
     MAX_HEADER_VALUE,
     MAX_LOCATION,
@@ -160,6 +170,55 @@ def selector() -> Schema:
     )
 
 
+def _mint() -> Schema:
+    """`response.mint`."""
+    claim = fields(
+        "A claim. A claim that the caller's token does not have is left out.",
+        {
+            "name": text("The claim's name.", most=MAX_CLAIM_NAME, examples=["tenant"]),
+            "value": text("A fixed value, in one line.", most=MAX_CLAIM_VALUE),
+            "claim": _claim(
+                "The claim of the caller's token that gives the value: its name, or those of a nested claim."
+            ),
+        },
+        required=("name",),
+    )
+    claim["properties"]["name"]["not"] = {"enum": sorted(RESERVED_CLAIMS)}
+    return fields(
+        "A token that is minted for the application and sent to it with the request.",
+        {
+            "audience": text(
+                "The application, as it knows itself: `aud`.", most=MAX_AUDIENCE, examples=["orders.shop"]
+            ),
+            "header": text(
+                f"The header: by default `{SESSION_HEADER}` for sessions, `{TRANSACTION_HEADER}` for transactions.",
+                pattern=whole(HEADER_NAME),
+            ),
+            "kind": word(
+                "`session` tokens are reused for a caller, `transaction` tokens are for one request.",
+                TokenKind,
+                TokenKind.SESSION.value,
+            ),
+            "lifetime": duration("How long the token lives, at least 5 s.", MAX_LIFETIME, "60s", "60s"),
+            "scope": text("Its `scope`, separated by spaces.", most=MAX_SCOPE, examples=["orders.read"]),
+            "claims": listed("More claims.", exactly_one(claim, "value", "claim"), MAX_CLAIMS),
+        },
+        required=("audience",),
+    )
+
+
+def _claim(description: str) -> Schema:
+    """The name or path of a claim."""
+    return {
+        "description": description,
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            listed("Names from the outside in.", {"type": "string", "minLength": 1}),
+        ],
+        "examples": ["sub", ["address", "country"]],
+    }
+
+
 def _response() -> Schema:
     header = fields(
         "A header. A header whose claim has no text is removed.",
@@ -170,14 +229,7 @@ def _response() -> Schema:
                 examples=["x-user"],
             ),
             "value": text("A fixed value, in one line.", most=MAX_HEADER_VALUE),
-            "claim": {
-                "description": "The claim of the token that gives the value: its name, or the names of a nested claim.",
-                "anyOf": [
-                    {"type": "string", "minLength": 1},
-                    listed("Names from the outside in.", {"type": "string", "minLength": 1}),
-                ],
-                "examples": ["sub", ["address", "country"]],
-            },
+            "claim": _claim("The claim of the token that gives the value: its name, or the names of a nested claim."),
         },
         required=("name",),
     )
@@ -205,6 +257,7 @@ def _response() -> Schema:
     }
     properties = {
         "headers": {**fields("Headers to set or remove.", headers), "minProperties": 1},
+        "mint": _mint(),
         "status": number("The HTTP status of a denial.", 400, 599),
         "redirect": redirect,
         "message": text("A text for the caller in the body of a denial, in one line.", most=MAX_MESSAGE),

@@ -6,16 +6,21 @@ callers who were meant to log in first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.errors import Reason
 from zta_authz.model.changed_headers import is_reserved_on_denials
 from zta_authz.model.decision import Response
+from zta_authz.policy.rules.response_mint import read_mint
 from zta_authz.policy.yaml.header_names import read_changed_header
 from zta_authz.policy.yaml.nodes import Mapping, Node, Scalar
+from zta_authz.policy.yaml.values import claim_path, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from zta_authz.model.minting import MintTerms
     from zta_authz.policy.rules.inputs import Inputs
     from zta_authz.policy.yaml.fields import Reader
 
@@ -51,12 +56,29 @@ class ResponseTemplate:
     status: int = 0
     message: str = ""
     token_denials: frozenset[Reason] = frozenset()
+    mint: MintTerms | None = None
+    _fixed: Response | None = field(init=False, repr=False, compare=False, default=None)
+    """The response, if no claim is part of it: one object for all requests."""
+
+    def __post_init__(self) -> None:
+        literals = [(header.name, header.literal) for header in self.headers if header.literal is not None]
+        if len(literals) == len(self.headers):
+            object.__setattr__(self, "_fixed", self._response(literals))
+
+    @property
+    def output_headers(self) -> tuple[str, ...]:
+        """All headers (lower case) that it may set."""
+        names = tuple(header.name for header in self.headers)
+        return names if self.mint is None else (*names, self.mint.header)
 
     def resolve(self, inputs: Inputs) -> Response:
         """The response for one request.
 
-        A header whose claim has no text (`zta_authz.model.claims`) is removed, so that the client can't set it.
+        A header whose claim has no text (`zta_authz.model.claims`) is removed, so that the client can't set it. So is
+        that of the token to mint, which is set later.
         """
+        if self._fixed is not None:
+            return self._fixed
         values: list[tuple[str, str]] = []
         missing: list[str] = []
         token = inputs.identity.token
@@ -67,7 +89,11 @@ class ResponseTemplate:
                 values.append((header.name, text))
             else:
                 missing.append(header.name)
-        return Response(tuple(values), (*self.remove, *missing), self.status, self.message)
+        return self._response(values, missing)
+
+    def _response(self, values: Iterable[tuple[str, str]], missing: Iterable[str] = ()) -> Response:
+        minted = () if self.mint is None else (self.mint.header,)
+        return Response(tuple(values), (*self.remove, *missing, *minted), self.status, self.message, self.mint)
 
 
 def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate | None:
@@ -75,11 +101,11 @@ def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate |
 
     `action` is the policy's action. A field that it never uses is a fault.
     """
-    mapping = reader.mapping(node, "response", ("headers", *_DENIAL_FIELDS))
+    mapping = reader.mapping(node, "response", ("headers", "mint", *_DENIAL_FIELDS))
     if mapping is None:
         return None
     if not mapping.entries:
-        reader.fault(mapping, "`response` is empty", "add `headers`, or remove it")
+        reader.fault(mapping, "`response` is empty", "add `headers` or `mint`, or remove it")
     _check_action(reader, mapping, action)
     headers, remove = _headers(reader, mapping.get("headers"), action)
     status, redirect = mapping.get("status"), mapping.get("redirect")
@@ -93,9 +119,11 @@ def read_response(reader: Reader, node: Node, action: str) -> ResponseTemplate |
             reader.fault(redirect, "`response` has both `redirect` and a header `location`", hint)
         headers.append(HeaderSource("location", location))
     message = mapping.get("message")
-    text = None if message is None else _text(reader, message, "message", MAX_MESSAGE)
+    text = None if message is None else one_line(reader, message, "message", MAX_MESSAGE)
     denials = _token_denials(reader, mapping)
-    return ResponseTemplate(tuple(headers), tuple(remove), code, text or "", denials)
+    order = mapping.get("mint")
+    mint = None if order is None else read_mint(reader, order, {*remove, *(header.name for header in headers)})
+    return ResponseTemplate(tuple(headers), tuple(remove), code, text or "", denials, mint)
 
 
 def _token_denials(reader: Reader, response: Mapping) -> frozenset[Reason]:
@@ -127,6 +155,9 @@ def _check_action(reader: Reader, response: Mapping, action: str) -> None:
             if (node := response.get(name)) is not None:
                 message = f"`{name}` is for denials, but this policy has action ALLOW"
                 reader.fault(node, message, "add `action: DENY`, or remove the field")
+    elif (node := response.get("mint")) is not None:
+        message = "`mint` is for allowed requests, but this policy has action DENY"
+        reader.fault(node, message, "remove the field, or use action ALLOW")
 
 
 def _headers(reader: Reader, node: Node | None, action: str) -> tuple[list[HeaderSource], list[str]]:
@@ -188,26 +219,10 @@ def _header(reader: Reader, node: Node) -> HeaderSource | None:
         reader.fault(mapping, f"header `{name}` needs either `value` or `claim`", "write one of the two")
         return None
     if value is not None:
-        text = _text(reader, value, "value", MAX_HEADER_VALUE)
+        text = one_line(reader, value, "value", MAX_HEADER_VALUE)
         return None if text is None else HeaderSource(name, text)
-    path = None if claim is None else _claim_path(reader, claim)
+    path = None if claim is None else claim_path(reader, claim)
     return None if path is None else HeaderSource(name, None, path)
-
-
-def _claim_path(reader: Reader, node: Node) -> tuple[str, ...] | None:
-    """Read a claim's name, or a list of names for a nested claim."""
-    if isinstance(node, Scalar):
-        name = reader.string(node, "claim")
-        return None if name is None else (name,)
-    return tuple(item.value for item in reader.strings(node, "claim")) or None
-
-
-def _text(reader: Reader, node: Node, name: str, limit: int) -> str | None:
-    text = reader.string(node, name)
-    if text is not None and (len(text) > limit or not text.isprintable()):
-        reader.fault(node, f"`{name}` must be one line of at most {limit} printable characters", "shorten it")
-        return None
-    return text
 
 
 def _status(reader: Reader, node: Node, allowed: range | tuple[int, ...], expected: str) -> int:
@@ -223,7 +238,7 @@ def _redirect(reader: Reader, node: Node) -> tuple[int, str]:
     location = None if mapping is None else reader.required(mapping, "location", "redirect")
     if not isinstance(mapping, Mapping) or location is None:
         return 0, ""
-    text = _text(reader, location, "location", MAX_LOCATION) or ""
+    text = one_line(reader, location, "location", MAX_LOCATION) or ""
     if not text.startswith(("https://", "http://", "/")) or text.startswith("//"):
         reader.fault(location, "`location` is not a URL or a path", "write `https://…` or `/…`")
     status = mapping.get("status")

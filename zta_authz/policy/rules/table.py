@@ -111,12 +111,12 @@ class RuleTable:
         self.policies = policies
         self.options = options
         self.output_headers = frozenset(
-            header.name
+            header
             for policy in policies
             if policy.ref.action == "ALLOW" and not policy.ref.dry_run
             for rule in policy.rules
             if rule.response is not None
-            for header in rule.response.headers
+            for header in rule.response.output_headers
         )
         self._views: dict[_WorkloadKey, WorkloadView] = {}
         self._shared: dict[tuple[int, ...], WorkloadView] = {}

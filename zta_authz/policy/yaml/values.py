@@ -87,9 +87,8 @@ def duration(reader: Reader, node: Mapping, field: str, default: float, longest:
         return default
     seconds = duration_of(text)
     if seconds is None or not 0.001 <= seconds <= longest:
-        reader.fault(
-            value, f"`{field}` is `{text}`, not a duration from 1ms to {longest / 3600:.0f}h", "write it like `5s`"
-        )
+        most = f"{longest / 3600:.0f}h" if longest >= _UNITS["h"] else f"{longest / 60:.0f}m"
+        reader.fault(value, f"`{field}` is `{text}`, not a duration from 1ms to {most}", "write it like `5s`")
         return default
     return seconds
 
@@ -119,3 +118,20 @@ def whole_number(reader: Reader, node: Mapping, field: str, default: int, least:
         reader.fault(value, f"`{field}` is not a whole number from {least} to {most}", "write it without quotes")
         return default
     return number
+
+
+def claim_path(reader: Reader, node: Node) -> tuple[str, ...] | None:
+    """A claim's name, or a list of names for a nested claim."""
+    if isinstance(node, Scalar):
+        name = reader.string(node, "claim")
+        return None if name is None else (name,)
+    return tuple(item.value for item in reader.strings(node, "claim")) or None
+
+
+def one_line(reader: Reader, node: Node, name: str, limit: int) -> str | None:
+    """A text of at most `limit` printable characters; None, with a fault, for anything else."""
+    text = reader.string(node, name)
+    if text is not None and (len(text) > limit or not text.isprintable()):
+        reader.fault(node, f"`{name}` must be one line of at most {limit} printable characters", "shorten it")
+        return None
+    return text

@@ -7,7 +7,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
-from zta_authz.admin.health import FRESH_SECONDS, HealthServer
+from zta_authz.admin.health import FRESH_SECONDS, KEY_SET, HealthServer
 from zta_authz.admin.http_listener import Page
 
 if TYPE_CHECKING:
@@ -43,22 +43,43 @@ class PoolHealth(HealthServer):
     """A health listener that polls the workers before it answers."""
 
     def __init__(self, host: str, port: int, state: ServiceState, pool: WorkerPool) -> None:
-        super().__init__(host, port, state, pool.metrics)
+        super().__init__(host, port, state, pool.metrics, lambda: self._keys)
         self._pool = pool
+        self._keys: bytes | None = None
+        self._keys_at = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
         self._replies: dict[int, PageReply | None] = {}
         self._polling: asyncio.Task[None] | None = None
         self._polled_at = float("-inf")
 
     async def prepare(self, path: bytes) -> None:
         """Poll the workers, with one poll at a time shared by all clients. `/version` needs no poll."""
+        loop = asyncio.get_running_loop()
+        if path == KEY_SET:
+            if self._asking is None and loop.time() - self._keys_at >= FRESH_SECONDS:
+                self._asking = loop.create_task(self._ask_for_keys())
+            if self._asking is not None:
+                await asyncio.shield(self._asking)
+            return
         if path not in _WORKER_PAGES:
             return
-        loop = asyncio.get_running_loop()
         if self._polling is None:
             if loop.time() - self._polled_at < FRESH_SECONDS:
                 return
             self._polling = loop.create_task(self._poll())
         await asyncio.shield(self._polling)  # a client that disconnects must not cancel the shared request
+
+    async def _ask_for_keys(self) -> None:
+        """Ask the workers for the keys of minted tokens until one answers; all have the same."""
+        try:
+            for worker in self._pool.workers:
+                reply = None if worker.is_late else await worker.page(KEY_SET, POLL_SECONDS)
+                if reply is not None:
+                    self._keys = reply.body if reply.status == HTTPStatus.OK else None
+                    return
+        finally:
+            self._keys_at = asyncio.get_running_loop().time()
+            self._asking = None
 
     async def _poll(self) -> None:
         try:

@@ -76,6 +76,11 @@ _SET = [
     {"name": "x-country", "claim": ["address", "country"]},
     {"name": "x-team", "value": "a"},
 ]
+_CLAIMS = [
+    {"name": "tenant", "claim": ["org", "id"]},
+    {"name": "team", "claim": "team"},
+    {"name": "plan", "value": "a"},
+]
 _RULES: tuple[dict[str, Any], ...] = (
     {"from": [{"source": _both(_NEGATED)}]},
     {"from": [{"source": {"serviceAccounts": ["shop/a"], "notServiceAccounts": ["b"]}}]},
@@ -86,6 +91,8 @@ _RULES: tuple[dict[str, Any], ...] = (
     {"when": [{"key": "destination.port", "values": ["80"]}], "name": "staff", "condition": "request.method == 'GET'"},
     *({"require": {name: below}} for name, below in _REQUIRE.items()),
     {"response": {"headers": {"remove": ["x-debug"], "set": _SET}}},
+    {"response": {"mint": {"audience": "orders", "header": "x-token", "lifetime": "30s", "claims": _CLAIMS}}},
+    {"response": {"mint": {"audience": "orders", "kind": "transaction", "scope": "orders.read orders.write"}}},
     {"require": {"grant": "payments"}},
     _TIMES,
 )
@@ -291,7 +298,7 @@ def _policy_tests() -> list[dict[str, Any]]:
             "name": "a",
             "request": {"method": "GET"},
             "at": at,
-            "expect": {"verdict": "allow", "reason": "allow_policy", **policy},
+            "expect": {"verdict": "allow", "reason": "allow_policy", "mint": "orders", **policy},
         },
         {
             "name": "c",

@@ -58,6 +58,7 @@ ONLY_THE_SERVICE: Final[dict[str, tuple[str, ...]]] = {
         "unknown time zone",
         "a port is a decimal number from 0 to 65535",
         "there is no AccessEntitlement",
+        "needs a `scope`",
     ),
     "TrustBundle": (
         "`jwtSvidAudiences` needs keys",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from tests.fakes.snapshots import FixedSnapshot, hatshop
+from zta_authz.admin.health import KEY_SET
 from zta_authz.admin.state import ServiceState
 from zta_authz.service.workers import health
 from zta_authz.service.workers.health import PoolHealth
@@ -27,6 +28,7 @@ class Worker:
         self.number = number
         self.hangs = hangs
         self.readiness = readiness
+        self.keys = PageReply(200, b'{"keys": []}')
         self.is_late = False
         self.asked = 0
 
@@ -36,6 +38,8 @@ class Worker:
             await asyncio.sleep(seconds)
             self.is_late = True
             return None
+        if path == KEY_SET:
+            return self.keys
         return self.readiness if path == b"/readyz" else PageReply(200, b"")
 
 
@@ -104,3 +108,15 @@ async def test_a_worker_whose_page_fails_is_not_ready_and_breaks_no_page() -> No
     broken = Worker(2, readiness=PageReply(500, b"Internal Server Error\n"))
     state = json.loads((await of(Worker(1), broken).answer(b"/readyz")).body)
     assert (state["ready"], state["workers"]["2"]["ready"]) == (True, False)
+
+
+async def test_the_keys_of_minted_tokens_come_from_a_worker_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "POLL_SECONDS", 0.05)
+    first, second = Worker(1, hangs=True), Worker(2)
+    pages = of(first, second)
+    answers = await asyncio.gather(*(pages.answer(KEY_SET) for _ in range(20)))
+    assert {(page.status, page.body, page.max_age) for page in answers} == {(200, b'{"keys": []}', 300)}
+    assert (first.asked, second.asked) == (1, 1)
+    second.keys = PageReply(404, b"Not Found")
+    monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
+    assert (await pages.answer(KEY_SET)).status == 404

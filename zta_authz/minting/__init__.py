@@ -1,0 +1,1 @@
+"""Tokens minted for applications: their claims, signatures, and the states of signing keys. Pure."""
