@@ -29,6 +29,9 @@ _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.E
 _COMMANDS: Final = {
     "serve": "zta_authz.cli.serve",
     "administer": "zta_authz.cli.administer",
+    "access": "zta_authz.cli.access",
+    "revoke": "zta_authz.cli.revoke",
+    "unrevoke": "zta_authz.cli.unrevoke",
     "status": "zta_authz.cli.status",
     "check": "zta_authz.cli.check",
     "explain": "zta_authz.cli.explain",
