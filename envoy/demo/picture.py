@@ -70,7 +70,7 @@ def picture() -> str:
     console = Console(width=WIDTH, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     with (
         tempfile.TemporaryDirectory(prefix="zta-demo-") as directory,
-        running(Path(directory), StackOptions()) as stack,
+        running(Path(directory), StackOptions(administrator=True)) as stack,
     ):
         results = [run_row(stack, row) for row in STORY]
     good = sum(not row_result.faults for row_result in results)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from envoy.demo.story import Row
 
 _LOG_SECONDS = 5.0
+IN_FORCE_SECONDS = 1.0
+"""What the administrator changes is in force at decision points within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,17 @@ def judge(row: Row, answer: Answer, logged: LoggedDecision) -> tuple[str, ...]:
 
 
 def run_row(stack: Stack, row: Row) -> RowResult:
-    """Send the request of one row and check the result."""
+    """Do what comes before a row, send its request, and check the result."""
+    if row.before is None:
+        return _run_once(stack, row)
+    row.before(stack)
+    deadline = time.monotonic() + IN_FORCE_SECONDS
+    while (result := _run_once(stack, row)).faults and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return result
+
+
+def _run_once(stack: Stack, row: Row) -> RowResult:
     answer = stack.send(row.peer, row.full_request(stack.layout))
     identifier = decision_id(answer)
     logged = find_decision(stack.decisions, identifier) if identifier else LoggedDecision()

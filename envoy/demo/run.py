@@ -26,6 +26,7 @@ if __package__ in {None, ""}:  # run as a file: import from the repository, not 
 
 from rich.console import Console  # noqa: E402 after the path is set
 
+from envoy.demo.access import ACCESS_LOG  # noqa: E402
 from envoy.demo.processes import ProcessError  # noqa: E402
 from envoy.demo.report import MIN_WIDTH, commands, reasons, table  # noqa: E402
 from envoy.demo.row_runner import run_row  # noqa: E402
@@ -95,6 +96,7 @@ def _traced(port: int, spans: SpanFile) -> StackOptions:
     """Return options that send the spans of Envoy and zta-authz to the demo's collector."""
     return StackOptions(
         port=port,
+        administrator=True,
         collector_port=spans.port,
         settings={"tracing": {"otlp": {"endpoint": spans.endpoint}, "keep": ["denials", "errors"]}},
     )
@@ -124,6 +126,7 @@ def _serve(console: Console, stack: Stack) -> None:
     sys.stdout.write("How to change a policy: docs/getting-started.md\n")
     sys.stdout.write("The last trace: .venv/bin/python -m envoy.demo.trace\n")
     sys.stdout.write(f"The decision log: {_short(stack.decisions)}\n")
+    sys.stdout.write(f"Who asked for access, and who approved: {_short(stack.layout.root / ACCESS_LOG)}\n")
     sys.stdout.flush()
     while True:
         stack.authz.check()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from envoy.demo import facts, identities
+from envoy.demo import access, facts, identities
 from envoy.demo.authz_connection import mtls_connection, unix_connection
 from envoy.demo.client import Answer, Request, send, tls_context
 from envoy.demo.envoyproc import NOT_FOUND, Envoy, find_envoy
@@ -55,8 +55,8 @@ class StackOptions:
     """Deviations from the demo. `authz_command` replaces zta-authz; `{socket}` in it is replaced by the socket's path.
 
     `collector_port`: Envoy sends its spans to an OTLP collector at this loopback port. `envoy`: the binary, None to
-    search for it. `mtls` connects Envoy and zta-authz over TCP. `workers` is the setting. `authz_timeout` is longer
-    than the default of 200 ms, because laptops and build machines stall.
+    search for it. `mtls` connects Envoy and zta-authz over TCP. `workers` is the setting. `administrator` starts one
+    beside zta-authz. `authz_timeout` is longer than the default of 200 ms, because laptops and build machines stall.
     """
 
     port: int = 0
@@ -69,6 +69,7 @@ class StackOptions:
     mtls: Mtls | None = None
     collector_port: int = 0
     workers: int = 1
+    administrator: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -136,11 +137,15 @@ class Stack:
     def start_authz(self, cleanup: contextlib.ExitStack) -> None:
         """Start zta-authz or its replacement, and wait until it reports SERVING."""
         settings = {**authz_settings(self.layout, self.connection), **self.options.settings}
+        if self.options.administrator:
+            settings["administrator"] = access.administrator_settings(self.layout.root, self.sockets)
         self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
         command = self._authz_command()
         child = Child("zta-authz", command, stdout=self.decisions, stderr=self.layout.root / "zta-authz.log")
         cleanup.callback(child.stop)
         wait_until(self.connection.serving, child)
+        if self.options.administrator:
+            wait_until(access.operations_socket(self.sockets).exists, child)
         self.authz = child
 
     def _authz_command(self) -> list[str]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from envoy.demo.access import ENTITLEMENT, ended, granted, revoked
 from envoy.demo.client import Answer, Request
 from envoy.demo.facts import BRITAIN, SWEDEN
 from envoy.demo.identities import spiffe_id
+from envoy.demo.tokens import ISSUER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from envoy.demo.identities import Layout
+    from envoy.demo.stack import Stack
 
 PRINCIPAL = "x-zta-principal"
 DECISION_ID = "x-zta-decision-id"
 TRUST_LEVEL = "x-zta-trust-level"
 FORWARDED_FOR = "x-forwarded-for"
+REQUEST_ACCESS = "zta-request-access"
 BY_ENVOY = "envoy"
 """The reason of requests that Envoy refuses without a check."""
 
@@ -27,7 +31,8 @@ class Row:
     """One request with the expected HTTP status and the expected reason in the decision log.
 
     `peer` names the client certificate, None for none; `token` names a token. `policy` is the policy that must decide,
-    "" for none. `seen` checks the response, which echoes the request that the upstream received.
+    "" for none. `seen` checks the response, which echoes the request that the upstream received. `before` is done
+    first; what it changes is in force within a second.
     """
 
     what: str
@@ -38,6 +43,7 @@ class Row:
     policy: str = ""
     token: str | None = None
     seen: Callable[[Answer], bool] = field(default=lambda _: True)
+    before: Callable[[Stack], None] | None = None
 
     def full_request(self, layout: Layout) -> Request:
         """Return the request with its token."""
@@ -172,6 +178,48 @@ STATES = (
 )
 """Requests that are decided by the state of the device, the network and the login."""
 
+DATABASE = get("/payments-db/7")
+ACCESS = (
+    Row(
+        "payments database, without a grant",
+        "laptop",
+        DATABASE,
+        403,
+        "grant_required",
+        token="dana",
+        seen=lambda answer: answer.headers.get(REQUEST_ACCESS) == ENTITLEMENT,
+    ),
+    Row(
+        "asked for an hour, and a manager approved",
+        "laptop",
+        DATABASE,
+        200,
+        ALLOWED,
+        ENTITLEMENT,
+        "dora",
+        before=granted("dora"),
+    ),
+    Row(
+        "the developer ended the grant",
+        "laptop",
+        DATABASE,
+        403,
+        "grant_required",
+        token="drew",
+        before=ended("drew"),
+    ),
+    Row(
+        "the developer's tokens were revoked",
+        "laptop",
+        DATABASE,
+        401,
+        "token_revoked",
+        token="dylan",
+        before=revoked("dylan", "dylan", ISSUER),
+    ),
+)
+"""Requests that are decided by what developers asked for and a manager approved or revoked."""
+
 EXPLAINED = tuple(row for row in STATES if row.status != 200)
 
-STORY = (*PEERS, *TOKENS, *TRICKS, *STATES)
+STORY = (*PEERS, *TOKENS, *TRICKS, *STATES, *ACCESS)

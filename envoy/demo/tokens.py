@@ -15,6 +15,7 @@ ISSUER = "https://login.hatshop.example"
 AUDIENCE = "hatshop"
 SUBJECT = "alice"
 LIFE_SECONDS = 24 * 3600
+DEVELOPERS = ("dana", "dora", "drew", "dylan")
 _STAFF: dict[str, Any] = {"sub": "bob", "acr": "phr", "amr": ["hwk", "pin"]}
 """A login with a security key that resists phishing."""
 
@@ -66,6 +67,6 @@ def demo_tokens(issuer: Issuer) -> dict[str, str]:
         "unsigned": unsigned_token(issuer.key_id),
         "old-login": issuer.token(**_STAFF, auth_time=now - 3600),
         "fresh-login": issuer.token(**_STAFF, auth_time=now),
-        "developer": issuer.token(sub="dana", groups=["developers"]),
+        **{name: issuer.token(sub=name, groups=["developers"]) for name in DEVELOPERS},
         "manager": issuer.token(sub="maria", groups=["managers"]),
     }

@@ -8,10 +8,22 @@ import pytest
 
 from envoy.demo.client import Request
 from envoy.demo.row_runner import decision_id, find_decision, run_row
+from envoy.demo.stack import StackOptions, running
 from envoy.demo.story import STORY, Row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from envoy.demo.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def stack(envoy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The demo's stack, with an administrator."""
+    options = StackOptions(envoy=envoy_binary, administrator=True)
+    with running(tmp_path_factory.mktemp("stack"), options) as started:
+        yield started
 
 
 @pytest.mark.parametrize("row", STORY, ids=lambda row: row.what)
