@@ -119,7 +119,7 @@ class Request(_message.Message):
     def __init__(self, method: _Optional[str] = ..., path: _Optional[str] = ..., host: _Optional[str] = ..., scheme: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[Request.Header, _Mapping]]] = ..., source_ip: _Optional[str] = ..., source_port: _Optional[int] = ..., destination_ip: _Optional[str] = ..., destination_port: _Optional[int] = ..., principal: _Optional[str] = ..., certificate: _Optional[str] = ..., sni: _Optional[str] = ..., destination_principal: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("allowed", "reason", "policy", "rule", "principal", "request_principal", "detail", "nearest", "table_digest", "matched", "rule_name")
+    __slots__ = ("allowed", "reason", "policy", "rule", "principal", "request_principal", "detail", "nearest", "table_digest", "matched", "rule_name", "facts")
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class ExplainResponse(_message.Message):
     TABLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MATCHED_FIELD_NUMBER: _ClassVar[int]
     RULE_NAME_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     allowed: bool
     reason: str
     policy: str
@@ -142,7 +143,8 @@ class ExplainResponse(_message.Message):
     table_digest: str
     matched: _containers.RepeatedScalarFieldContainer[str]
     rule_name: str
-    def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[int] = ..., principal: _Optional[str] = ..., request_principal: _Optional[str] = ..., detail: _Optional[str] = ..., nearest: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., table_digest: _Optional[str] = ..., matched: _Optional[_Iterable[str]] = ..., rule_name: _Optional[str] = ...) -> None: ...
+    facts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[int] = ..., principal: _Optional[str] = ..., request_principal: _Optional[str] = ..., detail: _Optional[str] = ..., nearest: _Optional[_Iterable[_Union[Miss, _Mapping]]] = ..., table_digest: _Optional[str] = ..., matched: _Optional[_Iterable[str]] = ..., rule_name: _Optional[str] = ..., facts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Miss(_message.Message):
     __slots__ = ("policy", "rule", "failed", "line", "rule_name")

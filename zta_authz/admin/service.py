@@ -1,7 +1,7 @@
 """The admin API, `zta.admin.v1.Admin`: reports the service's state and explains decisions.
 
 Handlers receive raw bytes, so that the server refuses callers before anything is parsed. `Explain` runs the same core
-as a real check on the snapshot in force. It writes no decision record, counts in no metric and uses up no
+as a real check on the snapshot and the facts in force. It writes no decision record, counts in no metric and uses up no
 DPoP proof.
 """
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from zta_authz.admin.state import ServiceState
     from zta_authz.errors import Fault
+    from zta_authz.model.facts import FactViews
     from zta_authz.pdp.snapshot import Snapshot
 
 SERVICE: Final = "zta.admin.v1.Admin"
@@ -67,19 +68,20 @@ class AdminService:
             return await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no rules are loaded yet")
         try:
             async with self._explain_lock:  # in a thread: 4 MiB of headers or 100,000 rules must not delay proxies
-                return await asyncio.to_thread(self._run_explain, payload, snapshot, self._state.now)
+                views, now = self._state.views(), self._state.now
+                return await asyncio.to_thread(self._run_explain, payload, snapshot, views, now)
         except (DecodeError, Refused) as error:
             reason = str(error) if isinstance(error, Refused) else "the bytes are not an ExplainRequest"
             return await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, reason)
 
-    def _run_explain(self, payload: bytes, snapshot: Snapshot, now: float) -> bytes:
+    def _run_explain(self, payload: bytes, snapshot: Snapshot, views: FactViews, now: float) -> bytes:
         """Explain the request in `payload`. Raises DecodeError and `Refused` for an invalid one."""
         query = admin_pb2.ExplainRequest.FromString(payload)
         request, evidence = self._subject(query)
         at = query.at_seconds if query.HasField("at_seconds") else now
         if not 0 <= at < END_OF_TIME:  # also refuses NaN
             raise Refused(Reason.REQUEST_MALFORMED, "at_seconds is not in the years 1970 to 9998")
-        explanation = explain(snapshot, request, evidence, at, query.caller)
+        explanation = explain(snapshot, request, evidence, at, query.caller, views)
         return explanation_message(explanation, snapshot.digest).SerializeToString()
 
     def _subject(self, query: admin_pb2.ExplainRequest) -> tuple[RequestAttributes, Evidence]:
@@ -167,6 +169,7 @@ def explanation_message(explanation: Explanation, digest: str) -> admin_pb2.Expl
         table_digest=digest,
         matched=[_text(text) for text in explanation.matched],
         rule_name=decision.rule_name,
+        facts=[_text(text) for text in explanation.facts],
     )
     for miss in explanation.nearest:
         failed = [_text(text) for text in miss.failed]

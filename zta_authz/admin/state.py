@@ -7,11 +7,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from zta_authz import __version__
+from zta_authz.model.facts import NO_FACTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zta_authz.errors import Fault
+    from zta_authz.model.facts import FactViews
     from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import Clock, SnapshotSource
 
@@ -65,6 +67,7 @@ class ServiceState:
         "loaded_at",
         "phase",
         "started_at",
+        "views",
     )
 
     def __init__(
@@ -91,6 +94,8 @@ class ServiceState:
         self.load_errors: tuple[Fault, ...] = ()
         self.audit: Callable[[], AuditStatus] = AuditStatus
         """The state of the decision log; set when the log is opened."""
+        self.views: Callable[[], FactViews] = lambda: NO_FACTS
+        """The facts in force; set when their sources are loaded."""
 
     @property
     def version(self) -> str:

@@ -162,6 +162,7 @@ class Service:
         metrics = self._observer.metrics
         self._jwks = build_jwks(settings, authorities, metrics.keys_fetched)
         self._facts = FactSlot()
+        self.state.views = lambda: self._facts.views
         self._following = Following(settings, self._trust, self._facts, self._readiness_changed, clock, relay)
         followed = self._following.obstacles
         self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)

@@ -13,10 +13,12 @@ from zta_authz.admin.service import SERVICE, AdminService
 from zta_authz.admin.state import KeyKind, KeyStatus, Phase, ServiceState
 from zta_authz.errors import Fault
 from zta_authz.ext_authz.request import parse_check_request
+from zta_authz.model.facts import FactViews, NetworkFacts, known
 from zta_authz.model.options import NamedWorkload, Options, Workload
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 
 if TYPE_CHECKING:
+    from zta_authz.model.addresses import Ip
     from zta_authz.pdp.snapshot import Snapshot
 
 
@@ -175,3 +177,30 @@ spec:
     assert allowed.matched[0].startswith("condition: saw true: `request.method == 'GET'` is true")
     denied = await explain(hatshop(text), request=admin_pb2.Request(method="PUT", path="/", host="shop"))
     assert (denied.rule_name, denied.nearest[0].rule_name) == ("", "reads")
+
+
+GERMANS = """
+apiVersion: zta.dev/v1
+kind: AccessPolicy
+metadata: {name: germans, namespace: default}
+spec: {rules: [{require: {network: {countries: [DE]}}}]}
+"""
+
+
+class Germany:
+    """Knows that every address is in Germany."""
+
+    def look_up(self, address: Ip, now: float) -> NetworkFacts:
+        del address
+        return NetworkFacts(country=known("DE", now - 60, "geo"))
+
+
+@pytest.mark.parametrize(("views", "allowed"), [(FactViews(networks=Germany()), True), (FactViews(), False)])
+async def test_a_request_is_decided_by_the_facts_in_force(views: FactViews, allowed: bool) -> None:
+    state = make_state(compile_snapshot([SourceText("p.yaml", GERMANS)], Options()))
+    state.views = lambda: views
+    asked = admin_pb2.ExplainRequest(request=admin_pb2.Request(method="GET", path="/", source_ip="193.99.144.80"))
+    answer = admin_pb2.ExplainResponse.FromString(await call("Explain", asked.SerializeToString(), state=state))
+    assert answer.allowed is allowed
+    shown = "network: country `DE`, observed 60 s ago, from geo; asn absent"
+    assert any(line.startswith(shown) for line in answer.facts) is allowed
