@@ -120,6 +120,7 @@ TESTED_THROUGH = {
     "zta_authz/authn/verify.py": "tests/unit/pdp/test_credentials.py",
     "zta_authz/cli/compliance/ext_authz_clients.py": "tests/unit/cli/compliance/test_report.py",
     "zta_authz/cli/compliance/catalogue.py": "tests/docs/test_compliance.py",
+    "zta_authz/cli/compliance/checks/administration.py": "tests/k8s/test_compliance.py",
     "zta_authz/cli/compliance/checks/failure_modes.py": "tests/unit/cli/compliance/test_report.py",
     "zta_authz/cli/compliance/checks/enforcement.py": "tests/unit/cli/compliance/test_report.py",
     "zta_authz/cli/compliance/checks/network.py": "tests/unit/cli/compliance/test_report.py",

@@ -31,6 +31,7 @@ from tests.k8s.manifests import (
     containers_of,
     find_tool,
     kustomize,
+    pod_of,
     render,
     schema_for,
 )
@@ -159,9 +160,13 @@ def _settings(file: Path, text: str, folder: Path) -> None:
 
 
 def _outline(manifest: Manifest) -> tuple[str, ...]:
-    """Its kind and its containers: a patch whose list has lost its key empties the list, which no schema minds."""
-    containers = containers_of(manifest) if manifest["kind"] == "Deployment" else []
-    return (manifest["kind"], *(container["name"] for container in containers))
+    """Its kind, and the names in its pod: a patch whose list has lost its key empties the list, which no schema minds."""
+    if manifest["kind"] not in ("Deployment", "StatefulSet"):
+        return (manifest["kind"],)
+    named = [*containers_of(manifest), *pod_of(manifest).get("volumes", ())]
+    for container in containers_of(manifest):
+        named += [*container.get("env", ()), *container.get("volumeMounts", ())]
+    return (manifest["kind"], *(each["name"] for each in named))
 
 
 def _kustomized(file: Path, text: str, folder: Path) -> None:
@@ -282,7 +287,7 @@ def _fields(node: Any, path: tuple[str, ...]) -> Iterator[Field]:
             yield from _fields(item, path)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if not FREE & set(path):
+            if not FREE & set(path) and "/" not in key.value:  # with a slash, it is a label
                 yield Field(key.end_mark.index, (*path, key.value))
             yield from _fields(value, (*path, key.value))
 

@@ -364,6 +364,33 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
     "lost records": ("istio", "decision-log", swap("on_full: deny", "on_full: drop_and_count")),
     "sampled records": ("istio", "decision-log", swap("on_full: deny", "on_full: deny, sample_allows: 0.5")),
     "an unsigned log": ("istio", "log-tamper-evident", swap("sink: stdout", "sink: file, path: /tmp/decisions.jsonl")),
+    "an administrator that decision points can act as": (
+        "istio-administrator",
+        "administrator-known",
+        swap("sa/zta-authz-administrator]", "sa/zta-authz]"),
+    ),
+    "an access log without checkpoints": (
+        "istio-administrator",
+        "access-log",
+        cut(r"^ +checkpoint: \{path: /var/lib.*\n"),
+    ),
+    "an access log that is lost with the pod": (
+        "istio-administrator",
+        "access-log",
+        swap("path: /var/lib/zta-authz/access.jsonl", "path: /tmp/access.jsonl"),
+    ),
+    "a store that is lost with the pod": (
+        "istio-administrator",
+        "access-log",
+        swap("sqlite:////var/lib/zta-authz", "sqlite:////tmp"),
+    ),
+    "two administrators with a file each": ("istio-administrator", "access-log", swap("replicas: 1", "replicas: 2")),
+    "a store in plaintext": ("istio-spire-administrators", "access-log", swap("valkeys://", "valkey://")),
+    "operators' tokens for anybody": (
+        "istio-administrator",
+        "tokens-for-us",
+        swap('audiences: ["zta-admin"]', "forwardOriginalToken: true"),
+    ),
     "no PodMonitor": ("istio", "metrics-read", drop("PodMonitor")),
     "a PodMonitor for others": (
         "istio",

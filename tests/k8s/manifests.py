@@ -98,7 +98,7 @@ def mounted(manifests: list[Manifest], workload: Manifest, container: dict[str, 
     namespace = workload["metadata"]["namespace"]
     found = {}
     for mount in container["volumeMounts"]:
-        name = volumes[mount["name"]].get("configMap", {}).get("name")
+        name = volumes.get(mount["name"], {}).get("configMap", {}).get("name")  # a claim is not among the volumes
         if name not in (None, "istio-ca-root-cert"):  # which Istio makes
             found[mount["mountPath"]] = data_of(manifests, name, namespace)
     return found

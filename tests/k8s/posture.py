@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "Pod", "CronJob")
+DEPLOYED = ("Deployment", "StatefulSet")
 RIGHTS = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 VOLUMES = {"configMap", "secret", "emptyDir", "csi", "projected"}
 """Less than the Pod Security Standard `restricted` admits."""
 EXT_AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
+WRITABLE = ("/tmp", "/run/zta-authz", "/var/lib/zta-authz")
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -32,8 +34,8 @@ def _workloads(manifests: list[Manifest]) -> Iterator[str]:
         if workload["kind"] not in WORKLOADS:
             continue
         name = called(workload)
-        if workload["kind"] != "Deployment":
-            yield f"{name}: this check knows Deployments only"
+        if workload["kind"] not in DEPLOYED:
+            yield f"{name}: this check knows {' and '.join(DEPLOYED)} only"
             continue
         yield from (f"{name}: {fault}" for fault in _pod(pod_of(workload)))
         for container in containers_of(workload):
@@ -91,7 +93,7 @@ def _authorizer(container: dict[str, Any]) -> Iterator[str]:
     if "cpu" in container["resources"]["limits"]:
         yield "a limit of CPU pauses the process"
     for mount in container["volumeMounts"]:
-        if mount.get("readOnly") is not True and mount["mountPath"] not in ("/tmp", "/run/zta-authz"):
+        if mount.get("readOnly") is not True and mount["mountPath"] not in WRITABLE:
             yield f"{mount['mountPath']} can be written to"
         if "subPath" in mount:
             yield f"{mount['mountPath']} is a subPath, which is never updated"
@@ -109,7 +111,8 @@ def _rights(manifests: list[Manifest]) -> Iterator[str]:
 def _namespaces(manifests: list[Manifest]) -> Iterator[str]:
     """Namespaces of workloads admit `restricted` pods only, and let nothing in or out that is not named."""
     namespaces = {each["metadata"]["name"]: each for each in of_kind(manifests, "Namespace")}
-    for name in sorted({each["metadata"]["namespace"] for each in of_kind(manifests, "Deployment")}):
+    workloads = [each for kind in DEPLOYED for each in of_kind(manifests, kind)]
+    for name in sorted({each["metadata"]["namespace"] for each in workloads}):
         labels = namespaces[name]["metadata"].get("labels", {}) if name in namespaces else {}
         if labels.get("pod-security.kubernetes.io/enforce") != "restricted":
             yield f"Namespace/-/{name}: does not enforce `restricted`"

@@ -209,9 +209,13 @@ def test_network_policies_open_the_ports_that_are_used(shared: Installed) -> Non
     assert [each for each in namespaces if each["metadata"]["labels"].get("zta.dev/asks") == "true"]
 
 
+def _of_the_authorizers(shared: Installed, kind: str) -> list[Manifest]:
+    return [each for each in of_kind(shared.manifests, kind) if each["metadata"]["name"] == "zta-authz"]
+
+
 def test_several_replicas_survive_drains_and_zones(shared: Installed) -> None:
     (scaler,) = of_kind(shared.manifests, "HorizontalPodAutoscaler")
-    (budget,) = of_kind(shared.manifests, "PodDisruptionBudget")
+    (budget,) = _of_the_authorizers(shared, "PodDisruptionBudget")
     assert scaler["spec"]["minReplicas"] >= 3 > budget["spec"]["maxUnavailable"]
     assert "replicas" not in shared.workload["spec"]
     (metric,) = scaler["spec"]["metrics"]

@@ -140,7 +140,7 @@ def test_prometheus_operator_gets_the_same_rules(kubectl: Path) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_prometheus_operator_scrapes_the_authorizers_health_port(kubectl: Path, overlay: str) -> None:
     manifests = render(kubectl, overlay)
-    (monitor,) = of_kind(manifests, "PodMonitor")
+    (monitor,) = [each for each in of_kind(manifests, "PodMonitor") if each["metadata"]["name"] == "zta-authz"]
     ((workload, container),) = authorizers(manifests)
     assert monitor["metadata"]["namespace"] == workload["metadata"]["namespace"]
     template = workload["spec"]["template"]

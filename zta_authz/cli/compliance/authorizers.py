@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.administrator.operator_authorization import operator_options
 from zta_authz.cli.command_inputs import options_for
 from zta_authz.cli.compliance.embedded_text import EmbeddedTexts, embedded_text
 from zta_authz.cli.compliance.values import Document, FieldLocation, Value
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from zta_authz.policy.documents.spec import DocumentSet
 
 NAME: Final = "zta-authz"
+_ADMINISTER: Final = "administer"
 POD_PATHS: Final = {
     "Pod": (),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
@@ -46,6 +48,7 @@ class Overrides:
 class Authorizer:
     """One zta-authz. `container` and `workload` are None if only settings were given.
 
+    `administers`: it is an administrator, whose policies are compiled as it does, not a decision point.
     `unread` describes the settings and policies that are not among the given files. `config` is the root of the
     settings file, None without one. `variables` are the environment variables of the container.
     """
@@ -61,6 +64,7 @@ class Authorizer:
     unread: tuple[tuple[str, Value | None], ...] = field(default=())
     settings_known: bool = True
     """False if settings may come from a file that was not given, so that defaults can't be assumed."""
+    administers: bool = False
 
     def setting(self, *path: str | int) -> FieldLocation:
         """Return the location of a setting: an environment variable, the settings file, or a default."""
@@ -140,6 +144,8 @@ class AuthorizerReader:
             settings_known = not unread
             sources = self._policies(settings, mounts, embedded_texts, unread)
             options = options_for(settings, settings.policies)  # the paths in the settings are paths in the container
+            administers = _ADMINISTER in _words(container)
+            options = operator_options(options) if administers else options
             snapshot = compile_snapshot(sources, options)
         except FaultsError as error:
             self._faults += embedded_texts.faults(error.faults)
@@ -156,6 +162,7 @@ class AuthorizerReader:
             embedded_texts,
             tuple(unread),
             settings_known,
+            administers,
         )
 
     def _variables(self, container: Value, unread: list[tuple[str, Value | None]]) -> dict[str, Value]:
@@ -302,8 +309,13 @@ def _value_of(variable: Value, workload: Document | None) -> str:
     return "" if workload is None else workload.namespace
 
 
+def _words(container: Value | None) -> list[str]:
+    """Return the command and the arguments of a container."""
+    return [] if container is None else [w.text() for field in ("command", "args") for w in container.items(field)]
+
+
 def _config_argument(container: Value) -> str:
-    words = [word.text() for field in ("command", "args") for word in container.items(field)]
+    words = _words(container)
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word == "--config":
             return after
@@ -320,4 +332,5 @@ def _config(source: str, text: str, shift: int, owner: str = "settings") -> Valu
 def _documents_of(sources: Sequence[SourceText], options: Options) -> DocumentSet:
     """Read the documents other than rules: issuers, bundles, revocations. The sources have no faults here."""
     texts = ((source.name, source.text) for source in sources)
-    return read_all(texts, options.workload.namespace, [], [], lambda _: None)
+    namespace = options.document_namespace or options.workload.namespace
+    return read_all(texts, namespace, [], [], lambda _: None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zta_authz.cli.compliance.checks import (
+    administration,
     enforcement,
     failure_modes,
     monitoring,
@@ -135,6 +136,12 @@ CHECKS: Final = (
           "there is no zta-authz"),
     Check("log-tamper-evident", "Records reveal tampering", ("T5", "T7"),
           "`audit.sink`, `audit.checkpoint`", monitoring.records_show_tampering, "nothing is recorded"),
+    Check("administrator-known", "Decision points and administrator know each other", ("T2", "T6", "SC-8"),
+          "`administrator.follow`, `administrator.tls.spiffe_ids`, `administrator.views`",
+          administration.views_are_authenticated, "no administrator is followed"),
+    Check("access-log", "Every change of access is kept", ("T3", "T5", "T7"),
+          "`administrator.access_log`, `administrator.store`, `replicas`, `volumeMounts`, `volumeClaimTemplates`",
+          administration.changes_of_access_are_kept, "there is no administrator"),
     Check("metrics-read", "Metrics are scraped", ("T5", "T7", "SC-7"),
           "`health.listen`, PodMonitor, ServiceMonitor, annotation `prometheus.io/scrape`",
           monitoring.metrics_are_scraped, "there is no zta-authz"),

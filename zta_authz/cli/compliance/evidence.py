@@ -98,7 +98,7 @@ class Requirement:
 
 def gather(check: Check, installation: Installation) -> Evidence:
     """Run one check and remove duplicate findings."""
-    known = all(authorizer.settings_known for authorizer in installation.authorizers)
+    known = all(authorizer.settings_known for authorizer in installation.processes)
     findings = list(
         dict.fromkeys(finding if known else _without_defaults(finding) for finding in check.run(installation))
     )

@@ -54,8 +54,14 @@ class Installation:
     meshes: tuple[Value, ...]
     """Istio's mesh configurations."""
     now: float
+    administrators: tuple[Authorizer, ...] = ()
     memo: dict[object, Any] = field(default_factory=dict, repr=False)
     """Cached results: see `cached`."""
+
+    @property
+    def processes(self) -> tuple[Authorizer, ...]:
+        """Every zta-authz: decision points and administrators."""
+        return (*self.authorizers, *self.administrators)
 
     @cached_property
     def _by_kind(self) -> dict[str, list[Document]]:
@@ -168,7 +174,9 @@ def load_installation(paths: Sequence[str], given: Overrides, now: float) -> Ins
     if faults:
         raise FaultsError(faults)
     lines = {text.source: text.text.split("\n") for text in texts}
-    authorizers = AuthorizerReader(documents, lines, given, faults).read()
+    processes = AuthorizerReader(documents, lines, given, faults).read()
+    authorizers = tuple(process for process in processes if not process.administers)
+    administrators = tuple(process for process in processes if process.administers)
     envoy = [(document, document.root) for document in documents if document.kind == ENVOY_CONFIG]
     envoy += _written_in(documents, lines, faults, _holds_envoy)
     meshes = [document.root.get("meshConfig") for document in documents if document.kind == MESH_VALUES]
@@ -177,7 +185,7 @@ def load_installation(paths: Sequence[str], given: Overrides, now: float) -> Ins
     if faults:
         raise FaultsError(dict.fromkeys(faults))
     known = tuple(mesh for mesh in meshes if mesh is not None)
-    return Installation(tuple(documents), tuple(authorizers), tuple(envoy), known, now)
+    return Installation(tuple(documents), authorizers, tuple(envoy), known, now, administrators)
 
 
 def _holds_envoy(key: str, text: str) -> bool:

@@ -27,7 +27,7 @@ WATCHED: Final = {
 
 def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
     """Every decision is recorded, and a request whose decision can't be recorded is denied."""
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         audit = authorizer.settings.audit
         at = authorizer.setting("audit", "sink")
         if audit.sink == "none":
@@ -46,7 +46,7 @@ def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
 
 def records_show_tampering(installation: Installation) -> Iterator[Finding]:
     """Files of the decision log are hash-chained, and signed checkpoints reveal rewritten or cut records."""
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         audit = authorizer.settings.audit
         if audit.sink == "none":
             continue
@@ -67,7 +67,7 @@ def records_show_tampering(installation: Installation) -> Iterator[Finding]:
 
 def metrics_are_scraped(installation: Installation) -> Iterator[Finding]:
     """A PodMonitor, ServiceMonitor or annotation makes Prometheus scrape each authorizer's metrics."""
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         if authorizer.settings.health.listen is None:
             yield Gap("metrics are not served", "set `health: {listen: …}`", authorizer.setting("health", "listen"))
             continue

@@ -36,7 +36,7 @@ def decisions_are_known(installation: Installation) -> Iterator[Finding]:
     """Settings and policies are among the files, so that everything else can be judged."""
     if not installation.authorizers:
         yield Gap("no container runs zta-authz", "add its Deployment, or name its settings with --config")
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         for message, value in authorizer.unread:
             yield Unseen(message, None if value is None else value.location)
         if authorizer.config is not None:
@@ -82,7 +82,7 @@ def location_of(authorizer: Authorizer, policy: CompiledPolicy, rule: Rule) -> F
 
 def nobody_is_allowed_everything(installation: Installation) -> Iterator[Finding]:
     """No ALLOW rule only requires `*` or only excludes; rules that require no identity are listed."""
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         policies = authorizer.snapshot.table.policies
         if not policies and not authorizer.unread:
             yield Gap(

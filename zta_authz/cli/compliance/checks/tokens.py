@@ -35,7 +35,7 @@ def jwt_rules(authorizer: Authorizer) -> Iterator[tuple[JwtRule, FieldLocation]]
 
 def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
     """Each issuer is an https URL, its keys are fetched over https, and its tokens must name an accepted audience."""
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         policies = {policy.issuer for policy in authorizer.documents.issuer_policies if policy.audiences}
         for rule, at in jwt_rules(authorizer):
             if not rule.issuer:
@@ -59,7 +59,7 @@ def tokens_are_for_us(installation: Installation) -> Iterator[Finding]:
 
 def tokens_are_short_lived_or_bound(installation: Installation) -> Iterator[Finding]:
     """A stolen token is useless (bound to its holder) or soon becomes useless (`maxTokenAge`), by issuer or by rule."""
-    for authorizer in installation.authorizers:
+    for authorizer in installation.processes:
         limits = {policy.issuer: policy for policy in authorizer.documents.issuer_policies}
         required = [
             (clause, location_of(authorizer, policy, rule))
