@@ -223,6 +223,7 @@ class Administrator:
         metrics.followers = lambda: follow.followers
         metrics.revision = lambda: view.revision
         metrics.keys = lambda: list(view.items)
+        metrics.events = lambda: log.written
         metrics.failures = lambda: {"store": self._store_failure, "access_log": log.failing}
 
     async def _start_signals(self, store: Store) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -76,6 +77,8 @@ class EventLog:
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._epoch_changed = asyncio.Event()
         self._store_failure = "the log has not been compared with the store yet"
+        self.written = Counter[str]()
+        """How many events of each kind were written since the start."""
 
     @classmethod
     async def open(
@@ -243,7 +246,9 @@ class EventLog:
     async def _write(self, lines: Sequence[bytes]) -> None:
         if lines:
             await self._thread.write(lines)
-            self._last = _decode(lines[-1])
+            events = [_decode(line) for line in lines]
+            self.written.update(event.kind for event in events)
+            self._last = events[-1]
 
     def _advance(self, revision: int) -> None:
         self._revision = revision

@@ -6,15 +6,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from zta_authz.administrator.access_events import EventKind
 from zta_authz.administrator.signals.metrics import SignalMetrics
 from zta_authz.administrator.webhooks.metrics import WebhookMetrics
 from zta_authz.telemetry.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -22,6 +23,7 @@ FOLLOWERS: Final = "zta_administrator_followers"
 REVISION: Final = "zta_administrator_revision"
 ITEMS: Final = "zta_administrator_items"
 FAILING: Final = "zta_administrator_failing"
+EVENTS: Final = "zta_access_events"
 PARTS: Final = ("store", "access_log")
 
 
@@ -36,6 +38,7 @@ class AdministratorMetrics(Collector):
         self.revision: Callable[[], int] = int
         self.keys: Callable[[], list[str]] = list
         self.failures: Callable[[], dict[str, str]] = dict
+        self.events: Callable[[], Mapping[str, int]] = dict
         self.registry.register(self)
 
     def page(self) -> tuple[bytes, str]:
@@ -55,3 +58,7 @@ class AdministratorMetrics(Collector):
         for part in PARTS:
             failing.add_metric((part,), float(bool(failures.get(part))))
         yield failing
+        written, events = self.events(), CounterMetricFamily(EVENTS, "Events in the access log.", labels=("kind",))
+        for event_kind in EventKind:
+            events.add_metric((event_kind,), written.get(event_kind, 0))
+        yield events
