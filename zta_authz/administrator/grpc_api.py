@@ -31,6 +31,7 @@ OPTIONS: Final = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", 64),
+    ("grpc.max_allowed_incoming_connections", 256),
 )
 """Options of a server that serves this API: its callers are people and programs, and no proxies."""
 REASON: Final = "zta-reason"

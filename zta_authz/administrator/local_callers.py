@@ -70,4 +70,9 @@ class HttpCallers:
             raise UnauthorizedPeer("there is no TLS here")
         if not connection.getpeercert(binary_form=True):
             return ""
-        return self._tls.caller_of(connection).name
+        try:
+            return self._tls.caller_of(connection).name
+        except UnauthorizedPeer:
+            raise
+        except Exception as error:  # noqa: BLE001  a certificate that can't be judged names nobody
+            raise UnauthorizedPeer(f"it can't be judged ({type(error).__qualname__})") from None
