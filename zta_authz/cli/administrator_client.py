@@ -41,6 +41,8 @@ class Credentials:
     certificate: str | None = None
     key: str | None = None
     token: str = ""
+    server: str = ""
+    """The administrator's SPIFFE ID, which replaces the host name in its certificate; "" for the host name."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -55,6 +57,37 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+class _TlsConnection(http.client.HTTPSConnection):
+    """HTTP over TLS. The server's certificate has the host's name or, if one is given, the SPIFFE ID."""
+
+    def __init__(self, host: str, port: int | None, context: ssl.SSLContext, spiffe_id: str) -> None:
+        context.check_hostname = not spiffe_id
+        super().__init__(host, port, timeout=SECONDS, context=context)
+        self._spiffe_id = spiffe_id
+
+    def connect(self) -> None:
+        """Connect, and check the SPIFFE ID before anything is sent. Raises OSError."""
+        super().connect()
+        if self._spiffe_id and not _is_named(self.sock, self._spiffe_id):
+            self.close()
+            raise OSError(0, "its certificate has another SPIFFE ID")
+
+
+def _is_named(connection: ssl.SSLSocket, spiffe_id: str) -> bool:
+    """Whether the peer's certificate, which the handshake has verified, is the X.509-SVID of `spiffe_id`."""
+    from cryptography import x509
+
+    from zta_authz.authn.certificates import CERTIFICATE_ERRORS, is_authority
+    from zta_authz.authn.svid import svid_id
+    from zta_authz.errors import Refused
+
+    try:
+        leaf = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+        return str(svid_id(leaf)) == spiffe_id and not is_authority(leaf)
+    except (*CERTIFICATE_ERRORS, Refused):
+        return False
 
 
 class AdministratorClient:
@@ -78,16 +111,18 @@ class AdministratorClient:
             data = json.dumps(body).encode()
         if self._credentials.token:
             headers["authorization"] = f"Bearer {self._credentials.token}"
+        headers["connection"] = "close"  # the administrator closes idle connections while people read
         try:
             self._connection.request(method, target, body=data, headers=headers)
             response = self._connection.getresponse()
             content = response.read(MAX_ANSWER_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:  # ssl.SSLError is an OSError
-            self._connection.close()
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
             raise _fault(
                 f"the administrator at `{self._address}` can't be reached: {reason}", "is it running?"
             ) from None
+        finally:
+            self._connection.close()
         return self._answer(response.status, content)
 
     def close(self) -> None:
@@ -123,7 +158,7 @@ class AdministratorClient:
             hint = "write `unix:/PATH`, or `https://HOST:PORT`"
             raise _fault(f"`{self._address}` is not the address of an administrator", hint)
         if parts.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=self._tls())
+            return _TlsConnection(host, port, self._tls(), self._credentials.server)
         if host not in ("127.0.0.1", "::1", "localhost"):
             raise _fault("plain HTTP would send the token in clear", "write `https://`")
         return http.client.HTTPConnection(host, port, timeout=SECONDS)
@@ -133,6 +168,8 @@ class AdministratorClient:
         try:
             context = ssl.create_default_context(cafile=files.ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if files.server:
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority of SPIFFE need not be self-signed
             if files.certificate is not None:
                 context.load_cert_chain(files.certificate, files.key)
         except OSError as error:
@@ -153,6 +190,12 @@ def add_client_arguments(command: argparse.ArgumentParser) -> None:
         "--token-file", metavar="FILE", help="a file with your access token; - for standard input (default: none)"
     )
     command.add_argument("--ca-file", metavar="FILE", help="authorities of the administrator's certificate (PEM)")
+    command.add_argument(
+        "--server-id",
+        metavar="SPIFFE_ID",
+        default="",
+        help="the SPIFFE ID of the administrator, if its certificate names no host",
+    )
     command.add_argument("--cert-file", metavar="FILE", help="your client certificate (PEM)")
     command.add_argument("--key-file", metavar="FILE", help="the key of your client certificate (PEM)")
 
@@ -161,7 +204,8 @@ def client_of(arguments: argparse.Namespace) -> AdministratorClient:
     """Return the client that the arguments describe. Raises `FaultsError`."""
     address = arguments.address or _configured(arguments.config)
     token = "" if arguments.token_file is None else _token(arguments.token_file)
-    return AdministratorClient(address, Credentials(arguments.ca_file, arguments.cert_file, arguments.key_file, token))
+    files = arguments.ca_file, arguments.cert_file, arguments.key_file
+    return AdministratorClient(address, Credentials(*files, token, arguments.server_id))
 
 
 def _configured(config: str | None) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.operations_api import running
+from tests.support.operations_api import WORKLOAD, running
+from tests.unit.following.test_connection import ADMINISTRATOR, Pair
+from zta_authz.administrator import http_listener
 from zta_authz.cli.administrator_client import AdministratorClient, CallRefused, Credentials
 from zta_authz.cli.main import main
 from zta_authz.errors import FaultsError
@@ -72,6 +74,33 @@ def test_what_is_no_answer_of_an_administrator_is_a_fault(tmp_path: Path, answer
             client.call("GET", "/access/requests")
         client.close()
         thread.join()
+
+
+async def test_a_client_may_take_its_time_between_two_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_listener, "IDLE_SECONDS", 0.05)
+    async with running(tmp_path) as api:
+        client = AdministratorClient(f"unix:{api.http}", NOBODY)
+        for _ in range(2):
+            assert "requests" in await asyncio.to_thread(client.call, "GET", "/access/requests")
+            await asyncio.sleep(0.2)
+        client.close()
+
+
+@pytest.mark.parametrize(("server", "refused"), [(ADMINISTRATOR, ""), (f"{ADMINISTRATOR}2", "another SPIFFE ID"), ("", "certificate verify failed|CERTIFICATE_VERIFY_FAILED")])  # fmt: skip
+async def test_the_administrator_is_known_by_its_spiffe_id_or_by_its_host(tmp_path: Path, server: str, refused: str) -> None:  # fmt: skip
+    pair = Pair(tmp_path)
+    pair.write(WORKLOAD, 3)
+    ca, chain, key = (str(pair.directory / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    async with running(tmp_path, tls=pair.administrator.mutual_tls()) as api:
+        client = AdministratorClient(f"https://127.0.0.1:{api.http_tcp[1]}", Credentials(ca, chain, key, server=server))
+        call = asyncio.to_thread(client.call, "GET", "/access/requests")
+        if refused:
+            with pytest.raises(FaultsError, match=refused):
+                await call
+            assert not api.sink.records
+        else:
+            assert "requests" in await call
+            assert api.sink.records[-1][1].identity.principal == WORKLOAD
 
 
 async def test_a_refusal_has_the_reason_of_the_administrator(tmp_path: Path) -> None:
