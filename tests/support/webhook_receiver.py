@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 SECRET = b"a secret of 24 bytes or more"
@@ -68,14 +69,14 @@ def verifies(headers: dict[str, str], body: bytes, secret: bytes = SECRET) -> bo
 
 
 @asynccontextmanager
-async def webhook_receiver(port: int = 0) -> AsyncIterator[WebhookReceiver]:
-    """Run a receiver."""
+async def webhook_receiver(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[WebhookReceiver]:
+    """Run a receiver. With `tls`, its URL has to be made by the caller."""
     receiver = WebhookReceiver()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", receiver._handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
     await site.start()
     receiver.port = runner.addresses[0][1]
     try:

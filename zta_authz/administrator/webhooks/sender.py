@@ -46,7 +46,8 @@ RETRY_SECONDS: Final = 1.0
 MAX_RETRY_SECONDS: Final = 300.0
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 IDLE_SECONDS: Final = 30.0
-_LEAST_SEND_SECONDS: Final = 1.0
+_LEAST_SEND_SECONDS: Final = 2.0
+"""With less time left of the lease, an attempt waits for the next one."""
 _PAGE: Final = 50
 _SETTLE_SECONDS: Final = 0.05  # a burst of commits is read together
 _SAVE_EVERY: Final = 1000
