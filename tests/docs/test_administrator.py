@@ -14,11 +14,12 @@ from tests.docs.checks import ROOT
 from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.access.lifecycle import GrantState, RequestState
 from zta_authz.administrator.access_items import ApprovalItem, RequestItem
-from zta_authz.administrator.json_bodies import grant_fields, request_fields, revocation_fields
+from zta_authz.administrator.json_bodies import grant_fields, held_fields, request_fields, revocation_fields
 from zta_authz.administrator.operations import MAX_PAGE
 from zta_authz.administrator.problems import KINDS
 from zta_authz.administrator.rest_routes import ROUTES
-from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem
+from zta_authz.administrator.signals.changes import HeldItem
+from zta_authz.administrator.view_items import GrantItem, RevocationItem, SignalItem, SubjectItem
 
 if TYPE_CHECKING:
     from zta_authz.administrator.rest_routes import Route
@@ -32,12 +33,15 @@ OPERATIONS = {
 ANN = SubjectItem("https://login.example", "ann")
 APPROVAL = ApprovalItem((ANN,), (0,), 1.0)
 REQUEST = RequestItem("a", "a/b", (ANN,), 1, "", RequestState.REQUESTED, 1, 1, "", approvals=(APPROVAL,))
+HELD = HeldItem("a", "a/b", "i", "j", "e", "tenant_wide", 1, 2, (SignalItem("a", "subject", "i", "s", "risk", "LOW", 1, "a/b", "j"),))  # fmt: skip
 ANSWERS = {
     "AccessRequest": request_fields(REQUEST),
     "Approval": request_fields(REQUEST)["approvals"][0],
     "Subject": request_fields(REQUEST)["requester"],
     "Grant": grant_fields(GrantItem("a", "a/b", ANN, 1, 2)),
     "Revocation": revocation_fields(RevocationItem("a", "subject", "ann")),
+    "HeldEvent": held_fields(HELD),
+    "Signal": held_fields(HELD)["signals"][0],
 }
 
 

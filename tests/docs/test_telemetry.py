@@ -99,8 +99,9 @@ def administrator() -> AdministratorMetrics:
     metrics = AdministratorMetrics()
     metrics.keys = lambda: ["grant/1"]
     metrics.signals.received("default/idp", "session-revoked", Result.ACCEPTED, 1.0)
-    state = SourceState("default/idp", Delivery.POLL, "s", 1.0, 1.0, "")
+    state = SourceState("default/idp", Delivery.POLL, "s", 1.0, 1.0, "", 600.0)
     metrics.signals.states = lambda: [state]
+    metrics.signals.held = lambda: {"default/idp": 1}
     metrics.webhooks.count("hooks.example", Outcome.DELIVERED)
     receiver = Receiver("hooks.example", "https://hooks.example/", "secret", frozenset(), "c")
     metrics.webhooks.senders = [cast("Any", SimpleNamespace(receiver=receiver, failure="", waiting_since=None))]

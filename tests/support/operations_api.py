@@ -15,11 +15,14 @@ from tests.fakes.check import RecordingSink
 from tests.fakes.snapshots import FixedSnapshot
 from tests.support.pki import NOW, Signer, jwks
 from tests.support.policies import snapshot
+from tests.support.security_events import KEYS, RECEIVER, claims, signed, source
 from zta_authz.administrator.grants import Grants
 from zta_authz.administrator.operations import Operations
 from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization, operator_options
 from zta_authz.administrator.revocations import Revocations
+from zta_authz.administrator.signals.held import HeldEvents
+from zta_authz.administrator.signals.intake import Intake, StreamFacts
 from zta_authz.administrator.store.sqlite import SqliteStore
 from zta_authz.model.options import Options, Workload
 from zta_authz.servers.listeners import SocketAccess
@@ -107,6 +110,13 @@ class Api:
         self.store = store
         self.sink = sink
 
+    async def hold(self, jti: str) -> None:
+        """Receive a security event about a whole tenant, which is held."""
+        tenant = {"format": "complex", "tenant": {"format": "opaque", "id": "t-1"}}
+        data = signed(claims(jti=jti, sub_id=tenant))
+        intake = Intake(self.store, clock=lambda: NOW)
+        await intake.receive(data, source(tenant="t-1"), StreamFacts((RECEIVER,)), KEYS)
+
     async def call(
         self, method: str, path: str, fields: Any = None, *, person: str = "", tcp: bool = False, **headers: str
     ) -> Answer:
@@ -171,7 +181,8 @@ async def running(
     api = Api(directory, opened, RecordingSink(keeps))
     compiled = snapshot(POLICIES, options=operator_options(Options()))
     authorization = OperatorAuthorization(FixedSnapshot(compiled), api.sink, lambda: NOW)
-    operations = Operations(authorization, Grants(opened, lambda: compiled.entitlements), Revocations(opened))
+    held = HeldEvents(opened)
+    operations = Operations(authorization, Grants(opened, lambda: compiled.entitlements), Revocations(opened), held)
     section = OperationsSettings(http=(f"unix:{api.http}", "127.0.0.1:0"), grpc=(api.grpc, "127.0.0.1:0"))
     servers = operations_servers(section, operations, tls, SocketAccess(), Workload(), token)
     addresses = await servers.start()

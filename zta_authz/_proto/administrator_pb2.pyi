@@ -343,3 +343,59 @@ class ListRevocationsResponse(_message.Message):
     revocations: _containers.RepeatedCompositeFieldContainer[Revocation]
     next_page_token: str
     def __init__(self, revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class HeldEvent(_message.Message):
+    __slots__ = ("id", "source", "issuer", "jti", "event_type", "why", "happened_at", "held_at", "revocations", "signals")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    JTI_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    HAPPENED_AT_FIELD_NUMBER: _ClassVar[int]
+    HELD_AT_FIELD_NUMBER: _ClassVar[int]
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    source: str
+    issuer: str
+    jti: str
+    event_type: str
+    why: str
+    happened_at: float
+    held_at: float
+    revocations: _containers.RepeatedCompositeFieldContainer[Revocation]
+    signals: _containers.RepeatedCompositeFieldContainer[Signal]
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., issuer: _Optional[str] = ..., jti: _Optional[str] = ..., event_type: _Optional[str] = ..., why: _Optional[str] = ..., happened_at: _Optional[float] = ..., held_at: _Optional[float] = ..., revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[Signal, _Mapping]]] = ...) -> None: ...
+
+class ListHeldEventsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListHeldEventsResponse(_message.Message):
+    __slots__ = ("held", "next_page_token")
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    held: _containers.RepeatedCompositeFieldContainer[HeldEvent]
+    next_page_token: str
+    def __init__(self, held: _Optional[_Iterable[_Union[HeldEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ReleaseHeldEventRequest(_message.Message):
+    __slots__ = ("id", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DiscardHeldEventRequest(_message.Message):
+    __slots__ = ("id", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -184,6 +184,13 @@ def check_text(text: str) -> None:
         raise OperationRefused(Refusal.INVALID, message)
 
 
+def check_reason(reason: str) -> None:
+    """Require a reason of a length that the log keeps. Raises `OperationRefused`."""
+    check_text(reason)
+    if not reason.strip():
+        raise OperationRefused(Refusal.REASON_REQUIRED, "a reason is required")
+
+
 def due_key(at: float, kind: str, item_id: str) -> str:
     """The key of a due time, in whole milliseconds and never too early; keys are in order of time."""
     return f"{DUE}{math.ceil(at * 1000):015d}/{kind}/{item_id}"

@@ -32,6 +32,7 @@ from zta_authz.administrator.own_view import OwnView
 from zta_authz.administrator.policies import OperatorPolicies
 from zta_authz.administrator.recovery import Recovery
 from zta_authz.administrator.revocations import Revocations
+from zta_authz.administrator.signals.held import HeldCounter, HeldEvents
 from zta_authz.administrator.signals.setup import build_signals
 from zta_authz.administrator.store.open import StoreFiles, open_store, parse_address
 from zta_authz.administrator.store.port import StoreError
@@ -149,7 +150,8 @@ class Administrator:
         authorization = OperatorAuthorization(self._policies.snapshots, self._audit, time.time)
         grants = Grants(store, self._policies.entitlements, self._settle)
         revocations = Revocations(store, self._settle, lambda: self._policies.current.verifier.issuers)
-        operations = Operations(authorization, grants, revocations, lambda: log.failing)
+        held = HeldEvents(store, self._settle)
+        operations = Operations(authorization, grants, revocations, held, lambda: log.failing)
         await self._start_signals(store)
         self._start_webhooks(store, log)
         await self._listen(follow, operations)
@@ -237,6 +239,9 @@ class Administrator:
             holder=self._name,
         )
         self._metrics.signals.states = self._signals.states
+        counter = HeldCounter(store)
+        self._metrics.signals.held = lambda: counter.counts
+        self._run(counter.run(), "held signals")
         if self._push is not None:
             await self._push.start()
         await self._signals.start(self._policies.current.signal_sources)

@@ -15,13 +15,15 @@ from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.operations import Origin
 from zta_authz.administrator.problems import ApiReason, CallRefused, RunningCalls, problem_of
+from zta_authz.administrator.view_items import RevocationItem, SignalItem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from zta_authz.administrator.access_items import RequestItem
     from zta_authz.administrator.operations import Operations
-    from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem
+    from zta_authz.administrator.signals.changes import HeldItem
+    from zta_authz.administrator.view_items import GrantItem, SubjectItem
 
 SERVICE: Final = "zta.administrator.v1.Operations"
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -66,6 +68,9 @@ class GrpcApi:
             "Revoke": self._method(pb.RevokeRequest, self._revoke),
             "LiftRevocation": self._method(pb.LiftRevocationRequest, self._lift),
             "ListRevocations": self._method(pb.ListRevocationsRequest, self._list_revocations),
+            "ListHeldEvents": self._method(pb.ListHeldEventsRequest, self._list_held),
+            "ReleaseHeldEvent": self._method(pb.ReleaseHeldEventRequest, self._release),
+            "DiscardHeldEvent": self._method(pb.DiscardHeldEventRequest, self._discard),
         }
         return {SERVICE: answers}
 
@@ -159,6 +164,18 @@ class GrpcApi:
         revocations = map(_revocation_message, page.items)
         return pb.ListRevocationsResponse(revocations=revocations, next_page_token=page.next)
 
+    async def _list_held(self, origin: Origin, message: pb.ListHeldEventsRequest) -> Message:
+        page = await self._operations.list_held_signals(
+            origin, after=message.page_token, limit=message.page_size or _DEFAULT_PAGE
+        )
+        return pb.ListHeldEventsResponse(held=map(_held_message, page.items), next_page_token=page.next)
+
+    async def _release(self, origin: Origin, message: pb.ReleaseHeldEventRequest) -> Message:
+        return _held_message(await self._operations.release_signal(origin, message.id, reason=message.reason))
+
+    async def _discard(self, origin: Origin, message: pb.DiscardHeldEventRequest) -> Message:
+        return _held_message(await self._operations.discard_signal(origin, message.id, reason=message.reason))
+
 
 def _parse(kind: type[_Request], payload: bytes) -> _Request:
     """Parse a message. Raises `CallRefused`, also for a number that can be no time and no duration."""
@@ -227,6 +244,35 @@ def _revocation_message(revocation: RevocationItem) -> pb.Revocation:
         reason=revocation.reason,
         source=revocation.source,
         created_at=revocation.created_at,
+    )
+
+
+def _held_message(held: HeldItem) -> pb.HeldEvent:
+    return pb.HeldEvent(
+        id=held.id,
+        source=held.source,
+        issuer=held.issuer,
+        jti=held.jti,
+        event_type=held.event_type,
+        why=held.why,
+        happened_at=held.happened_at,
+        held_at=held.held_at,
+        revocations=[_revocation_message(item) for item in held.changes if isinstance(item, RevocationItem)],
+        signals=[_signal_message(item) for item in held.changes if isinstance(item, SignalItem)],
+    )
+
+
+def _signal_message(signal: SignalItem) -> pb.Signal:
+    return pb.Signal(
+        id=signal.id,
+        what=signal.what,
+        issuer=signal.issuer,
+        subject=signal.subject,
+        kind=signal.kind,
+        value=signal.value,
+        observed_at=signal.observed_at,
+        source=signal.source,
+        jti=signal.jti,
     )
 
 

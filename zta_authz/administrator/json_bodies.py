@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import msgspec
 
 from zta_authz.administrator.problems import ApiReason, CallRefused
+from zta_authz.administrator.view_items import RevocationItem, SignalItem
 from zta_authz.policy.yaml.values import duration_of, time_of
 
 if TYPE_CHECKING:
     from zta_authz.administrator.access_items import RequestItem
-    from zta_authz.administrator.view_items import GrantItem, RevocationItem, SubjectItem
+    from zta_authz.administrator.signals.changes import HeldItem
+    from zta_authz.administrator.view_items import GrantItem, SubjectItem
 
 _LATEST: Final = 253_370_764_800.0
 """9999-01-01, the first time that may have no year in some time zone."""
@@ -58,7 +60,7 @@ class CommentBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReasonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The end of a grant or a revocation."""
+    """The end of a grant or a revocation, and a decision on a held event."""
 
     reason: str = ""
 
@@ -164,6 +166,36 @@ def grant_fields(grant: GrantItem) -> dict[str, Any]:
         "state": grant.state,
         "reason": grant.reason,
         "review_due": _time(grant.review_due),
+    }
+
+
+def held_fields(held: HeldItem) -> dict[str, Any]:
+    """A held event as JSON, with what its release puts in force."""
+    return {
+        "id": held.id,
+        "source": held.source,
+        "issuer": held.issuer,
+        "jti": held.jti,
+        "event_type": held.event_type,
+        "why": held.why,
+        "happened_at": _time(held.happened_at),
+        "held_at": _time(held.held_at),
+        "revocations": [revocation_fields(item) for item in held.changes if isinstance(item, RevocationItem)],
+        "signals": [_signal_fields(item) for item in held.changes if isinstance(item, SignalItem)],
+    }
+
+
+def _signal_fields(signal: SignalItem) -> dict[str, Any]:
+    return {
+        "id": signal.id,
+        "what": signal.what,
+        "issuer": signal.issuer,
+        "subject": signal.subject,
+        "kind": signal.kind,
+        "value": signal.value,
+        "observed_at": _time(signal.observed_at),
+        "source": signal.source,
+        "jti": signal.jti,
     }
 
 

@@ -5,6 +5,7 @@ Each operation is authorized first (`operator_authorization`), under the method 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
     from zta_authz.administrator.grants import Grants
     from zta_authz.administrator.operator_authorization import AuthorizedCaller, OperatorAuthorization
     from zta_authz.administrator.revocations import Revocations
+    from zta_authz.administrator.signals.changes import HeldItem
+    from zta_authz.administrator.signals.held import HeldEvents
     from zta_authz.administrator.view_items import GrantItem, RevocationItem
 
 REQUESTS: Final = "/access/requests"
 GRANTS: Final = "/access/grants"
 REVOCATIONS: Final = "/revocations"
+SIGNALS: Final = "/signals"
 MAX_PAGE: Final = 200
 _SCANNED_PAGES: Final = 50
 """A filtered list reads at most so many pages for one answer. Then the answer is short, and says where to go on."""
 
-_Item = TypeVar("_Item", "RequestItem", "GrantItem", "RevocationItem")
+_SIGNAL_ID: Final = re.compile("[0-9a-f]{32}")
+_Item = TypeVar("_Item", "RequestItem", "GrantItem", "RevocationItem", "HeldItem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +61,17 @@ class Operations:
         authorization: OperatorAuthorization,
         grants: Grants,
         revocations: Revocations,
+        held: HeldEvents,
         log_failure: Callable[[], str] = str,
     ) -> None:
-        """Offer the operations of `grants` and `revocations` to those whom `authorization` allows them.
+        """Offer the operations of `grants`, `revocations` and `held` to those whom `authorization` allows them.
 
         `log_failure` says why the access log can't be written, "" if it can.
         """
         self._authorization = authorization
         self._grants = grants
         self._revocations = revocations
+        self._held = held
         self._log_failure = log_failure
 
     async def request_access(
@@ -155,6 +162,23 @@ class Operations:
         items = await self._revocations.list_revocations(after and _revocation_id(after), limit)
         return Page(tuple(items), items[-1].id if len(items) == limit else "")
 
+    async def release_signal(self, origin: Origin, event_id: str, *, reason: str) -> HeldItem:
+        """Put in force what a held event changes. See `HeldEvents.release`."""
+        caller = self._authorize(origin, "POST", f"{SIGNALS}/{_signal_id(event_id)}/release")
+        return await self._held.release(caller, event_id, reason)
+
+    async def discard_signal(self, origin: Origin, event_id: str, *, reason: str) -> HeldItem:
+        """Discard a held event. See `HeldEvents.discard`."""
+        caller = self._authorize(origin, "POST", f"{SIGNALS}/{_signal_id(event_id)}/discard")
+        return await self._held.discard(caller, event_id, reason)
+
+    async def list_held_signals(self, origin: Origin, *, after: str = "", limit: int = 100) -> Page[HeldItem]:
+        """Return held events in the order of their IDs."""
+        self._authorize(origin, "GET", SIGNALS)
+        limit = max(1, min(limit, MAX_PAGE))
+        items = await self._held.list_held(after and _signal_id(after), limit)
+        return Page(tuple(items), items[-1].id if len(items) == limit else "")
+
     def _authorize_access(self, origin: Origin, path: str) -> AuthorizedCaller:
         """Authorize an operation that gives access. It is refused while the access log can't be written.
 
@@ -180,6 +204,12 @@ def _id(text: str) -> str:
 def _revocation_id(text: str) -> str:
     if not is_revocation_id(text):
         raise OperationRefused(Refusal.NOT_FOUND, "the ID of a revocation is `op-` or `set-` and 32 hexadecimal digits")
+    return text
+
+
+def _signal_id(text: str) -> str:
+    if not _SIGNAL_ID.fullmatch(text):
+        raise OperationRefused(Refusal.NOT_FOUND, "the ID of a held event has 32 hexadecimal digits")
     return text
 
 

@@ -14,6 +14,7 @@ from zta_authz.administrator.json_bodies import (
     RequestBody,
     RevocationBody,
     grant_fields,
+    held_fields,
     read_body,
     read_duration,
     read_time,
@@ -155,6 +156,20 @@ async def _list_revocations(operations: Operations, call: RestCall) -> dict[str,
     return _page("revocations", await operations.list_revocations(call.origin, **call.page()), revocation_fields)
 
 
+async def _list_held(operations: Operations, call: RestCall) -> dict[str, Any]:
+    return _page("held", await operations.list_held_signals(call.origin, **call.page()), held_fields)
+
+
+async def _release(operations: Operations, call: RestCall) -> dict[str, Any]:
+    body = read_body(call.data, ReasonBody)
+    return held_fields(await operations.release_signal(call.origin, call.id, reason=body.reason))
+
+
+async def _discard(operations: Operations, call: RestCall) -> dict[str, Any]:
+    body = read_body(call.data, ReasonBody)
+    return held_fields(await operations.discard_signal(call.origin, call.id, reason=body.reason))
+
+
 def _page(name: str, page: Page[Any], fields: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
     return {name: [fields(item) for item in page.items], "next": page.next}
 
@@ -175,4 +190,7 @@ ROUTES: Final = (
     Route("POST", "/revocations", _revoke, RevocationBody),
     Route("GET", "/revocations", _list_revocations),
     Route("POST", "/revocations/{id}/lift", _lift, ReasonBody),
+    Route("GET", "/signals", _list_held),
+    Route("POST", "/signals/{id}/release", _release, ReasonBody),
+    Route("POST", "/signals/{id}/discard", _discard, ReasonBody),
 )

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_events import EventKind
-from zta_authz.administrator.access_items import MAX_REASON, at_once, check_text, commit_draft
+from zta_authz.administrator.access_items import MAX_REASON, at_once, check_reason, commit_draft
 from zta_authz.administrator.revocation_items import digest, end_key, merge_revocations, revocation_event
 from zta_authz.administrator.revocation_targets import WITH_TIME_OF_ISSUE, check_issuer, read_target
 from zta_authz.administrator.view_items import REVOCATION, RevocationItem, decode_item, encode_item
@@ -78,7 +78,7 @@ class Revocations:
         check_issuer(target, self._issuers())
         if before and target.what not in WITH_TIME_OF_ISSUE:
             raise OperationRefused(Refusal.INVALID, f"`before` has no effect on a {target.what}: leave it out")
-        _check_reason(reason)
+        check_reason(reason)
 
         async def attempt(draft: Draft, now: float) -> RevocationItem:
             _check_times(before, until, now)
@@ -103,7 +103,7 @@ class Revocations:
 
     async def lift(self, caller: AuthorizedCaller, revocation_id: str, reason: str) -> RevocationItem:
         """Lift a revocation of an operator or of a signal. Returns what is no longer in force."""
-        _check_reason(reason)
+        check_reason(reason)
 
         async def attempt(draft: Draft, now: float) -> RevocationItem:
             del now
@@ -193,12 +193,6 @@ def _joined(item: RevocationItem, existing: RevocationItem) -> RevocationItem:
 def _name(caller: AuthorizedCaller) -> str:
     subject = caller.subjects[0]
     return subject.spiffe_id or f"{subject.subject} of {subject.issuer}"
-
-
-def _check_reason(reason: str) -> None:
-    check_text(reason)
-    if not reason.strip():
-        raise OperationRefused(Refusal.REASON_REQUIRED, "a reason is required")
 
 
 def _check_times(before: float, until: float, now: float) -> None:

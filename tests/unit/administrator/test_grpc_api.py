@@ -99,6 +99,20 @@ async def test_a_revocation_is_made_listed_and_lifted(api: Api) -> None:
     assert lifted.id == made.id
 
 
+async def test_a_held_event_is_listed_and_released_or_discarded(api: Api) -> None:
+    await api.hold("one")
+    await api.hold("two")
+    listed = await call(api, "ListHeldEvents", pb.ListHeldEventsRequest(page_size=9))
+    held = {event.jti: event for event in listed.held}
+    assert [item.what for item in held["one"].revocations] == ["issuer"]
+    released = await call(api, "ReleaseHeldEvent", pb.ReleaseHeldEventRequest(id=held["one"].id, reason="breach"))
+    discarded = await call(api, "DiscardHeldEvent", pb.DiscardHeldEventRequest(id=held["two"].id, reason="a test"))
+    assert (released, discarded.jti) == (held["one"], "two")
+    assert not (await call(api, "ListHeldEvents", pb.ListHeldEventsRequest())).held
+    again = call(api, "ReleaseHeldEvent", pb.ReleaseHeldEventRequest(id=released.id, reason="breach"))
+    assert await refusal(again) == (grpc.StatusCode.NOT_FOUND, "not_found")
+
+
 async def test_lists_come_in_pages(api: Api) -> None:
     ids = sorted([(await call(api, "RequestAccess", ASK, "dana")).id for _ in range(3)])
     first = await call(api, "ListRequests", pb.ListRequestsRequest(state="requested", page_size=2), "mary")

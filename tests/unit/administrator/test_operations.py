@@ -13,6 +13,7 @@ from zta_authz.administrator.grants import Grants
 from zta_authz.administrator.operations import Operations, Origin
 from zta_authz.administrator.operator_authorization import AuthorizedCaller
 from zta_authz.administrator.revocations import Revocations
+from zta_authz.administrator.signals.held import HeldEvents
 from zta_authz.model.access import Subject
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Failing:
         self.failure = "No space left on device"
         self.door = Door()
         authorization = cast("OperatorAuthorization", self.door)
-        self.operations = Operations(authorization, Grants(store, dict), Revocations(store), lambda: self.failure)
+        grants, revocations, held = Grants(store, dict), Revocations(store), HeldEvents(store)
+        self.operations = Operations(authorization, grants, revocations, held, lambda: self.failure)
 
 
 @pytest.fixture

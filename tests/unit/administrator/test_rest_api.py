@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.stores import FailingStore
 from tests.support.operations_api import DB, LOGIN, OWN_USER, Api, running
 from tests.support.pki import NOW
+from tests.support.security_events import IDP
 from zta_authz.administrator import problems, rest_api
 from zta_authz.administrator.rest_api import TokenReply
 from zta_authz.administrator.rest_routes import ROUTES
@@ -97,6 +98,25 @@ async def test_a_revocation_is_made_listed_and_lifted(api: Api) -> None:
         {"what": "subject", "value": "dana", "issuer": LOGIN, "reason": "INC-1", "until": "2099-01-31T18:00:00Z"},
     )
     assert far.reason == (400, "invalid")
+
+
+async def test_a_held_event_is_listed_and_released_or_discarded(api: Api) -> None:
+    await api.hold("one")
+    await api.hold("two")
+    held = {event["jti"]: event for event in (await api.get("/signals")).fields["held"]}
+    assert held["one"]["why"] == "tenant_wide"
+    assert [(item["what"], item["value"]) for item in held["one"]["revocations"]] == [("issuer", IDP)]
+    path = f"/signals/{held['one']['id']}"
+    assert (await api.post(f"{path}/release", {"reason": ""})).reason == (400, "reason_required")
+    assert (await api.post(f"{path}/release", {"reason": "breach"})).fields == held["one"]
+    assert (await api.post(f"{path}/release", {"reason": "breach"})).reason == (404, "not_found")
+    assert (await api.post(f"/signals/{held['two']['id']}/discard", {"reason": "a test"})).fields["jti"] == "two"
+    assert (await api.get("/signals")).fields == {"held": [], "next": ""}
+    revocations = (await api.get("/revocations")).fields["revocations"]
+    assert [item["what"] for item in revocations] == ["issuer"]
+    for wrong in ("x", "0" * 32, "..%2Frevocations"):
+        assert (await api.post(f"/signals/{wrong}/discard", {"reason": "x"})).reason == (404, "not_found")
+    assert (await api.call("GET", "/signals", person="dana", tcp=True)).reason == (403, "not_allowed")
 
 
 async def test_lists_come_in_pages(api: Api) -> None:

@@ -23,6 +23,7 @@ from zta_authz.security_events.actions import FOR_EVER, Outcome, SetSignal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from zta_authz.administrator.operator_authorization import AuthorizedCaller
     from zta_authz.administrator.store.port import Store, Versioned
     from zta_authz.model.signal_documents import SignalSource
     from zta_authz.security_events.actions import Change as EventChange, Plan
@@ -195,14 +196,17 @@ def signal_event(plan: Plan, source: SignalSource, event: SecurityEvent, changed
     )
 
 
-def released_event(item: HeldItem, actor: Actor, reason: str, changed: list[str], *, dropped: bool) -> bytes:
+def released_event(
+    item: HeldItem, caller: AuthorizedCaller, reason: str, changed: list[str], *, discarded: bool
+) -> bytes:
     """The record of an operator's decision on a held event."""
     return encode_event(
         AccessEvent(
-            EventKind.SIGNAL_DISCARDED if dropped else EventKind.SIGNAL_RELEASED,
+            EventKind.SIGNAL_DISCARDED if discarded else EventKind.SIGNAL_RELEASED,
             EventObject("signal", item.jti, {"source": item.source, "event_type": item.event_type}),
-            actor,
+            caller.actor,
             reason,
-            detail={"held": item.id, "why": item.why, "items": tuple(changed)},
+            caller.policy_digest,
+            {"held": item.id, "why": item.why, "items": tuple(changed)},
         )
     )

@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from zta_authz.administrator.signals.changes import (
-    HELD,
     Draft,
-    HeldItem,
     held_item,
     item_of,
     put_items,
     put_source,
-    released_event,
     set_mark,
     signal_event,
 )
 from zta_authz.administrator.store.port import (
-    PAGE,
     Committed,
     Conflict,
     StoreForgot,
@@ -43,7 +39,6 @@ from zta_authz.security_events.set_verifier import SecurityEvent, SetError, veri
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from zta_authz.administrator.access_events import Actor
     from zta_authz.administrator.store.port import Store
     from zta_authz.authn.keys import KeySet
     from zta_authz.model.signal_documents import SignalSource
@@ -243,46 +238,3 @@ def _window(now: float) -> Window:
 def _label(event: SecurityEvent) -> str:
     """The event's type for a metric: a closed list, because the transmitter chooses the URI."""
     return str(event.kind) if event.kind is not None else "other"
-
-
-class UnknownHeldEvent(ZtaError):
-    """No event with this ID is held, or somebody else decided about it first."""
-
-
-class HeldEvents:
-    """What operators do with held events."""
-
-    def __init__(self, store: Store, settle: Callable[[Committed], Awaitable[None]] = _nothing) -> None:
-        self._store = store
-        self._settle = settle
-
-    async def list(self, after: str = "", limit: int = PAGE) -> list[HeldItem]:
-        """Up to `limit` held events whose IDs are greater than `after`, in order of their IDs."""
-        page = await self._store.scan(HELD, after=HELD + after if after else "", limit=limit)
-        return [msgspec.json.decode(entry.value, type=HeldItem) for _, entry in page]
-
-    async def release(self, event_id: str, actor: Actor, reason: str = "") -> HeldItem:
-        """Put in force what a held event changes. Raises `UnknownHeldEvent`, `StoreError`."""
-        return await self._decide(event_id, actor, reason, drop=False)
-
-    async def drop(self, event_id: str, actor: Actor, reason: str = "") -> HeldItem:
-        """Discard a held event. Raises `UnknownHeldEvent`, `StoreError`."""
-        return await self._decide(event_id, actor, reason, drop=True)
-
-    async def _decide(self, event_id: str, actor: Actor, reason: str, *, drop: bool) -> HeldItem:
-        for _ in range(_MAX_ATTEMPTS):
-            entry = await self._store.get(HELD + event_id)
-            if entry is None:
-                break
-            item = msgspec.json.decode(entry.value, type=HeldItem)
-            draft = Draft(expect={item.key: entry.version})
-            if not drop:
-                await put_items(self._store, draft, item.changes, item.jti)
-            draft.events.append(released_event(item, actor, reason, draft.changed, dropped=drop))
-            try:
-                committed = await self._store.commit(draft.change(delete=(item.key,)))
-            except Conflict:
-                continue
-            await self._settle(committed)
-            return item
-        raise UnknownHeldEvent("no such event is held")

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -23,14 +23,20 @@ LAG: Final = "zta_signal_lag_seconds"
 HEARD: Final = "zta_signal_source_heard_age_seconds"
 VERIFIED: Final = "zta_signal_source_verified_age_seconds"
 FAILING: Final = "zta_signal_source_failing"
+STALE: Final = "zta_signal_source_stale"
+HELD: Final = "zta_signal_events_held"
 LAG_BUCKETS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 
 
 class SignalMetrics(Collector):
-    """Implements `SignalsObserver`. `states` returns the state of each source at collection."""
+    """Implements `SignalsObserver`. At collection, `states` returns the state of each source.
+
+    `held` returns the number of held events by source.
+    """
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
         self.states: Callable[[], Iterable[SourceState]] = tuple
+        self.held: Callable[[], Mapping[str, int]] = dict
         self._clock = clock
         self._events = Counter(EVENTS, "Security events received.", ("source", "type", "outcome"), registry=registry)
         self._lag = Histogram(
@@ -50,10 +56,16 @@ class SignalMetrics(Collector):
         heard = GaugeMetricFamily(HEARD, "Time since a source's last security event.", labels=("source",))
         verified = GaugeMetricFamily(VERIFIED, "Time since a source's stream was verified.", labels=("source",))
         failing = GaugeMetricFamily(FAILING, "1 while a source's events can't be received.", labels=("source",))
+        stale = GaugeMetricFamily(STALE, "1 while a source was not heard for its maxSilence.", labels=("source",))
+        held = GaugeMetricFamily(HELD, "Events that wait for an operator.", labels=("source",))
+        for source, count in sorted(self.held().items()):
+            held.add_metric((source,), count)
         for state in self.states():
+            silent = state.heard_at is None or now - state.heard_at > state.max_silence
+            stale.add_metric((state.name,), float(silent))
             failing.add_metric((state.name,), float(bool(state.failure)))
             if state.heard_at is not None:
                 heard.add_metric((state.name,), now - state.heard_at)
             if state.verified_at is not None:
                 verified.add_metric((state.name,), now - state.verified_at)
-        yield from (heard, verified, failing)
+        yield from (heard, verified, failing, stale, held)

@@ -74,7 +74,10 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """The state of one source, for people and metrics. Times are seconds since the epoch, None if never."""
+    """The state of one source, for people and metrics. Times are seconds since the epoch, None if never.
+
+    The source is stale if it was not heard for more than `max_silence` seconds.
+    """
 
     name: str
     delivery: Delivery
@@ -82,6 +85,7 @@ class SourceState:
     heard_at: float | None
     verified_at: float | None
     failure: str
+    max_silence: float
 
 
 class _StreamItem(msgspec.Struct, frozen=True):
@@ -161,7 +165,7 @@ class SignalService:
         return [
             SourceState(
                 name, runtime.source.delivery, runtime.stream.stream_id if runtime.stream else "", runtime.heard_at,
-                runtime.verified_at, runtime.failure,
+                runtime.verified_at, runtime.failure, runtime.source.max_silence,
             )
             for name, runtime in sorted(self._runtimes.items())
         ]  # fmt: skip

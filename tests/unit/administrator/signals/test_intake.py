@@ -10,16 +10,15 @@ import pytest
 from tests.fakes.stores import FailingStore, Killed
 from tests.support.pki import NOW
 from tests.support.security_events import ALICE, IDP, KEYS, RECEIVER, SESSION_REVOKED, claims, signed, source
-from zta_authz.administrator.access_events import Actor, EventKind, read_event
+from zta_authz.administrator.access_events import EventKind, read_event
 from zta_authz.administrator.signals import intake as intake_module
+from zta_authz.administrator.signals.changes import HELD
 from zta_authz.administrator.signals.intake import (
-    HeldEvents,
     Intake,
     NotNow,
     Receipt,
     Result,
     StreamFacts,
-    UnknownHeldEvent,
 )  # fmt: skip
 from zta_authz.administrator.store.port import Conflict, StoreForgot, StoreUnavailable, read_items
 from zta_authz.administrator.view_items import RevocationItem, SignalItem, SourceItem, decode_item
@@ -163,30 +162,9 @@ async def test_the_signal_that_was_observed_last_counts(store: Store) -> None:
 
 
 async def test_a_tenant_wide_event_waits_for_an_operator(store: Store) -> None:
-    held = HeldEvents(store)
-    of = source(tenant="t-1")
-    assert (await send(store, signed(claims(jti="t", sub_id=TENANT)), of)).result is Result.HELD
+    assert (await send(store, signed(claims(sub_id=TENANT)), source(tenant="t-1"))).result is Result.HELD
     assert await items(store, "view/revocation/") == []
-    [item] = await held.list()
-    assert (item.why, item.jti, item.source) == ("tenant_wide", "t", "istio-system/idp")
-    released = await held.release(item.id, Actor("spiffe://td/zta-admin/uid/0"), "breach")
-    [revocation] = await items(store, "view/revocation/")
-    assert (revocation.what, revocation.value, revocation.before) == ("issuer", IDP, NOW - 9)
-    assert released.id == item.id
-    assert await held.list() == []
-    kinds = [event.kind for event in await recorded(store)]
-    assert kinds == [EventKind.SIGNAL_HELD, EventKind.REVOCATION_ADDED, EventKind.SIGNAL_RELEASED]
-    with pytest.raises(UnknownHeldEvent):
-        await held.release(item.id, Actor("spiffe://td/zta-admin/uid/0"))
-
-
-async def test_a_held_event_can_be_dropped(store: Store) -> None:
-    held = HeldEvents(store)
-    await send(store, signed(claims(sub_id=TENANT)), source(tenant="t-1"))
-    [item] = await held.list()
-    await held.drop(item.id, Actor("spiffe://td/zta-admin/uid/0"), "not ours")
-    assert await items(store, "view/revocation/") == []
-    assert (await recorded(store))[-1].reason == "not ours"
+    assert len(await store.scan(HELD)) == 1
 
 
 async def test_more_subjects_than_allowed_within_an_hour_are_held(store: Store) -> None:
@@ -197,7 +175,7 @@ async def test_more_subjects_than_allowed_within_an_hour_are_held(store: Store) 
         for number in range(4)
     ]
     assert [plan.why for plan in results if plan] == [None, None, Why.TOO_MANY_SUBJECTS, Why.TOO_MANY_SUBJECTS]
-    assert len(await HeldEvents(store).list()) == 2
+    assert len(await store.scan(HELD)) == 2
 
 
 async def test_a_full_memory_is_no_acknowledgement(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,11 @@ def test_events_are_counted_and_sources_age() -> None:
     registry = CollectorRegistry()
     metrics = SignalMetrics(registry, lambda: 1000.0)
     metrics.states = lambda: [
-        SourceState(NAME, Delivery.POLL, "s", 990.0, 940.0, ""),
-        SourceState("istio-system/silent", Delivery.POLL, "", None, None, "can't connect"),
+        SourceState(NAME, Delivery.POLL, "s", 990.0, 940.0, "", 10.0),
+        SourceState("istio-system/silent", Delivery.POLL, "", None, None, "can't connect", 600.0),
+        SourceState("istio-system/quiet", Delivery.PUSH, "", 989.0, None, "", 10.0),
     ]
+    metrics.held = lambda: {NAME: 3}
     metrics.received(NAME, "session-revoked", Result.ACCEPTED, 3.0)
     metrics.received(NAME, "", Result.REFUSED, None)
     text = generate_latest(registry).decode()
@@ -33,6 +35,10 @@ def test_events_are_counted_and_sources_age() -> None:
         f'zta_signal_source_heard_age_seconds{{source="{NAME}"}} 10.0',
         f'zta_signal_source_verified_age_seconds{{source="{NAME}"}} 60.0',
         'zta_signal_source_failing{source="istio-system/silent"} 1.0',
+        f'zta_signal_source_stale{{source="{NAME}"}} 0.0',
+        'zta_signal_source_stale{source="istio-system/silent"} 1.0',
+        'zta_signal_source_stale{source="istio-system/quiet"} 1.0',
+        f'zta_signal_events_held{{source="{NAME}"}} 3.0',
     ):
         assert line in text
     assert 'zta_signal_source_heard_age_seconds{source="istio-system/silent"}' not in text
