@@ -139,9 +139,11 @@ class Stack:
         settings = {**authz_settings(self.layout, self.connection), **self.options.settings}
         if self.options.administrator:
             settings["administrator"] = access.administrator_settings(self.layout.root, self.sockets)
+            settings["audit"] = {"sink": "file", "path": str(self.decisions)}  # chained, as `audit verify` needs it
         self.config.write_text(yaml.safe_dump(settings, sort_keys=False))
         command = self._authz_command()
-        child = Child("zta-authz", command, stdout=self.decisions, stderr=self.layout.root / "zta-authz.log")
+        output = self.layout.root / "zta-authz.out" if self.options.administrator else self.decisions
+        child = Child("zta-authz", command, stdout=output, stderr=self.layout.root / "zta-authz.log")
         cleanup.callback(child.stop)
         wait_until(self.connection.serving, child)
         if self.options.administrator:

@@ -30,7 +30,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ),
     )
     command.add_argument("id", metavar="REVOCATION", help="its ID, as `zta-authz revoke list` shows it")
-    command.add_argument("--reason", default="", help="why")
+    command.add_argument("--reason", required=True, help="why")
     add_client_arguments(command)
     add_output_argument(command)
     command.set_defaults(run=lambda arguments: run_action(_lift, arguments))
