@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -114,3 +115,22 @@ class Observer(Protocol):
     def observe(self, event: CheckEvent) -> None:
         """Record spans and metrics of an answered call. Must not raise or block."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FollowingStatus:
+    """How a process follows its administrator. `age` is the time in seconds since it was last heard, None for never.
+
+    `stale`: the view is too old, so grants and signals no longer count. `items` are counted by kind. `streams` were
+    begun since the start, `refused_items` could not be read, and `refused_updates` could not be applied.
+    """
+
+    address: str
+    connected: bool
+    age: float | None
+    stale: bool
+    revision: int
+    items: dict[str, int]
+    streams: int = 0
+    refused_items: int = 0
+    refused_updates: int = 0

@@ -23,7 +23,7 @@ from zta_authz.model.decision import Decision, Verdict
 from zta_authz.model.request import RequestAttributes
 from zta_authz.model.signal_documents import Delivery
 from zta_authz.model.stages import Stages
-from zta_authz.ports import CheckEvent
+from zta_authz.ports import CheckEvent, FollowingStatus
 from zta_authz.telemetry import names
 from zta_authz.telemetry.metrics import MAX_POLICIES, Metrics
 from zta_authz.telemetry.observer import TelemetryObserver
@@ -87,6 +87,8 @@ def full() -> Metrics:
     metrics.network_data_loaded(True)
     metrics.show_network_data({"country": 1.0}, 1)
     metrics.show_fact_problems({("country", "stale"): 1})
+    status = FollowingStatus("unix:/a", True, 1.0, False, 1, {"grant": 1})
+    metrics.watch_following(lambda: status, lambda: 1.0)
     metrics.policies.faults("policies", 1)
     metrics.policies.disagreed("allow", "default/p")
     metrics.policies._table.info({"digest": "d"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from tests.support.check_requests import FRONTEND, check_request
-from tests.support.service import RunningService
+from tests.support.service import RunningService, run_cli
 from tests.support.stores import SqlitePlace
 from tests.unit.administrator.test_follow_service import administrator
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
@@ -79,6 +79,7 @@ async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_ad
         f"policies: [{tmp_path}/policies]\n"
         "peer: {trust_proxy: true, verify_certificate: never}\n"
         'health: {listen: "127.0.0.1:0"}\n'
+        f'admin: {{listen: "unix:{tmp_path}/admin.sock"}}\n'
         f'administrator: {{follow: "unix:{followed}"}}\n'
         f"audit: {{sink: file, path: {tmp_path}/decisions.jsonl}}\n"
     )
@@ -95,9 +96,15 @@ async def test_grants_and_revocations_count_at_the_next_check_and_outlive_the_ad
             revocations = Revocations(store)
             revoked = await revocations.revoke(OPERATOR, "spiffe-id", FRONTEND, reason="stolen key")
             assert await wait_for(socket, "peer_revoked") < 1.0
+            status = (await asyncio.to_thread(run_cli, "status", "--config", str(config))).stdout
+            assert f"  follows   unix:{followed}: connected, " in status
+            assert "revision 2, 1 grants, 1 revocations, 0 signals" in status
             await revocations.lift(OPERATOR, revoked.id, "key replaced")
             assert await wait_for(socket, "") < 1.0
         assert await reason(socket) == ""
+        listing = await asyncio.to_thread(run_cli, "status", "--config", str(config), "--output", "json")
+        following = json.loads(listing.stdout)["services"][0]["following"]
+        assert (following["connected"], following["stale"], following["items"]["grant"]) == (False, False, 1)
         (tmp_path / "policies" / "hats.yaml").write_text(POLICIES + "# changed\n")
         await asyncio.to_thread(service.wait_for, "policies taken")
         assert await reason(socket) == "", "a reload keeps the administrator's view"

@@ -24,33 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1czta_authz/_proto/admin.proto\x12\x0czta.admin.v1\"\x12\n\x10GetStatusRequest\"\x87\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x14\n\x0ctable_digest\x18\x04 \x01(\t\x12\x19\n\x11loaded_at_seconds\x18\x05 \x01(\x01\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12(\n\x0bload_errors\x18\x07 \x03(\x0b\x32\x13.zta.admin.v1.Fault\x12%\n\x08warnings\x18\x08 \x03(\x0b\x32\x13.zta.admin.v1.Fault\x12\'\n\x04keys\x18\t \x03(\x0b\x32\x19.zta.admin.v1.KeyMaterial\"T\n\x05\x46\x61ult\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\r\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\xc3\x01\n\x0bKeyMaterial\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.zta.admin.v1.KeyMaterial.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xpires_at_seconds\x18\x05 \x01(\x01\"8\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cTRUST_BUNDLE\x10\x01\x12\x08\n\x04JWKS\x10\x02\"\x96\x01\n\x0e\x45xplainRequest\x12\x17\n\rcheck_request\x18\x01 \x01(\x0cH\x00\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x15.zta.admin.v1.RequestH\x00\x12\x17\n\nat_seconds\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\tB\t\n\x07subjectB\r\n\x0b_at_seconds\"\xc9\x02\n\x07Request\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06scheme\x18\x04 \x01(\t\x12-\n\x07headers\x18\x05 \x03(\x0b\x32\x1c.zta.admin.v1.Request.Header\x12\x11\n\tsource_ip\x18\x06 \x01(\t\x12\x13\n\x0bsource_port\x18\x07 \x01(\r\x12\x16\n\x0e\x64\x65stination_ip\x18\x08 \x01(\t\x12\x18\n\x10\x64\x65stination_port\x18\t \x01(\r\x12\x11\n\tprincipal\x18\n \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x0b \x01(\t\x12\x0b\n\x03sni\x18\x0c \x01(\t\x12\x1d\n\x15\x64\x65stination_principal\x18\r \x01(\t\x1a%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x8a\x02\n\x0f\x45xplainResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x11\n\x04rule\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x19\n\x11request_principal\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12#\n\x07nearest\x18\x08 \x03(\x0b\x32\x12.zta.admin.v1.Miss\x12\x14\n\x0ctable_digest\x18\t \x01(\t\x12\x0f\n\x07matched\x18\n \x03(\t\x12\x11\n\trule_name\x18\x0b \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x0c \x03(\tB\x07\n\x05_rule\"U\n\x04Miss\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x03(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\x12\x11\n\trule_name\x18\x05 \x01(\t2\x9d\x01\n\x05\x41\x64min\x12L\n\tGetStatus\x12\x1e.zta.admin.v1.GetStatusRequest\x1a\x1f.zta.admin.v1.GetStatusResponse\x12\x46\n\x07\x45xplain\x12\x1c.zta.admin.v1.ExplainRequest\x1a\x1d.zta.admin.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1czta_authz/_proto/admin.proto\x12\x0czta.admin.v1\"\x12\n\x10GetStatusRequest\"\xb3\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x02 \x01(\x01\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x14\n\x0ctable_digest\x18\x04 \x01(\t\x12\x19\n\x11loaded_at_seconds\x18\x05 \x01(\x01\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12(\n\x0bload_errors\x18\x07 \x03(\x0b\x32\x13.zta.admin.v1.Fault\x12%\n\x08warnings\x18\x08 \x03(\x0b\x32\x13.zta.admin.v1.Fault\x12\'\n\x04keys\x18\t \x03(\x0b\x32\x19.zta.admin.v1.KeyMaterial\x12*\n\tfollowing\x18\n \x01(\x0b\x32\x17.zta.admin.v1.Following\"\xdb\x01\n\tFollowing\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x18\n\x0b\x61ge_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05stale\x18\x04 \x01(\x08\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x31\n\x05items\x18\x06 \x03(\x0b\x32\".zta.admin.v1.Following.ItemsEntry\x1a,\n\nItemsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0e\n\x0c_age_seconds\"T\n\x05\x46\x61ult\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\r\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\xc3\x01\n\x0bKeyMaterial\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.zta.admin.v1.KeyMaterial.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xpires_at_seconds\x18\x05 \x01(\x01\"8\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cTRUST_BUNDLE\x10\x01\x12\x08\n\x04JWKS\x10\x02\"\x96\x01\n\x0e\x45xplainRequest\x12\x17\n\rcheck_request\x18\x01 \x01(\x0cH\x00\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x15.zta.admin.v1.RequestH\x00\x12\x17\n\nat_seconds\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\tB\t\n\x07subjectB\r\n\x0b_at_seconds\"\xc9\x02\n\x07Request\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0e\n\x06scheme\x18\x04 \x01(\t\x12-\n\x07headers\x18\x05 \x03(\x0b\x32\x1c.zta.admin.v1.Request.Header\x12\x11\n\tsource_ip\x18\x06 \x01(\t\x12\x13\n\x0bsource_port\x18\x07 \x01(\r\x12\x16\n\x0e\x64\x65stination_ip\x18\x08 \x01(\t\x12\x18\n\x10\x64\x65stination_port\x18\t \x01(\r\x12\x11\n\tprincipal\x18\n \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x0b \x01(\t\x12\x0b\n\x03sni\x18\x0c \x01(\t\x12\x1d\n\x15\x64\x65stination_principal\x18\r \x01(\t\x1a%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x8a\x02\n\x0f\x45xplainResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x11\n\x04rule\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x19\n\x11request_principal\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12#\n\x07nearest\x18\x08 \x03(\x0b\x32\x12.zta.admin.v1.Miss\x12\x14\n\x0ctable_digest\x18\t \x01(\t\x12\x0f\n\x07matched\x18\n \x03(\t\x12\x11\n\trule_name\x18\x0b \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x0c \x03(\tB\x07\n\x05_rule\"U\n\x04Miss\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x03 \x03(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\x12\x11\n\trule_name\x18\x05 \x01(\t2\x9d\x01\n\x05\x41\x64min\x12L\n\tGetStatus\x12\x1e.zta.admin.v1.GetStatusRequest\x1a\x1f.zta.admin.v1.GetStatusResponse\x12\x46\n\x07\x45xplain\x12\x1c.zta.admin.v1.ExplainRequest\x1a\x1d.zta.admin.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zta_authz._proto.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FOLLOWING_ITEMSENTRY']._loaded_options = None
+  _globals['_FOLLOWING_ITEMSENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATUSREQUEST']._serialized_start=46
   _globals['_GETSTATUSREQUEST']._serialized_end=64
   _globals['_GETSTATUSRESPONSE']._serialized_start=67
-  _globals['_GETSTATUSRESPONSE']._serialized_end=330
-  _globals['_FAULT']._serialized_start=332
-  _globals['_FAULT']._serialized_end=416
-  _globals['_KEYMATERIAL']._serialized_start=419
-  _globals['_KEYMATERIAL']._serialized_end=614
-  _globals['_KEYMATERIAL_KIND']._serialized_start=558
-  _globals['_KEYMATERIAL_KIND']._serialized_end=614
-  _globals['_EXPLAINREQUEST']._serialized_start=617
-  _globals['_EXPLAINREQUEST']._serialized_end=767
-  _globals['_REQUEST']._serialized_start=770
-  _globals['_REQUEST']._serialized_end=1099
-  _globals['_REQUEST_HEADER']._serialized_start=1062
-  _globals['_REQUEST_HEADER']._serialized_end=1099
-  _globals['_EXPLAINRESPONSE']._serialized_start=1102
-  _globals['_EXPLAINRESPONSE']._serialized_end=1368
-  _globals['_MISS']._serialized_start=1370
-  _globals['_MISS']._serialized_end=1455
-  _globals['_ADMIN']._serialized_start=1458
-  _globals['_ADMIN']._serialized_end=1615
+  _globals['_GETSTATUSRESPONSE']._serialized_end=374
+  _globals['_FOLLOWING']._serialized_start=377
+  _globals['_FOLLOWING']._serialized_end=596
+  _globals['_FOLLOWING_ITEMSENTRY']._serialized_start=536
+  _globals['_FOLLOWING_ITEMSENTRY']._serialized_end=580
+  _globals['_FAULT']._serialized_start=598
+  _globals['_FAULT']._serialized_end=682
+  _globals['_KEYMATERIAL']._serialized_start=685
+  _globals['_KEYMATERIAL']._serialized_end=880
+  _globals['_KEYMATERIAL_KIND']._serialized_start=824
+  _globals['_KEYMATERIAL_KIND']._serialized_end=880
+  _globals['_EXPLAINREQUEST']._serialized_start=883
+  _globals['_EXPLAINREQUEST']._serialized_end=1033
+  _globals['_REQUEST']._serialized_start=1036
+  _globals['_REQUEST']._serialized_end=1365
+  _globals['_REQUEST_HEADER']._serialized_start=1328
+  _globals['_REQUEST_HEADER']._serialized_end=1365
+  _globals['_EXPLAINRESPONSE']._serialized_start=1368
+  _globals['_EXPLAINRESPONSE']._serialized_end=1634
+  _globals['_MISS']._serialized_start=1636
+  _globals['_MISS']._serialized_end=1721
+  _globals['_ADMIN']._serialized_start=1724
+  _globals['_ADMIN']._serialized_end=1881
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "uptime_seconds", "ready", "table_digest", "loaded_at_seconds", "sources", "load_errors", "warnings", "keys")
+    __slots__ = ("version", "uptime_seconds", "ready", "table_digest", "loaded_at_seconds", "sources", "load_errors", "warnings", "keys", "following")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class GetStatusResponse(_message.Message):
     LOAD_ERRORS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWING_FIELD_NUMBER: _ClassVar[int]
     version: str
     uptime_seconds: float
     ready: bool
@@ -31,7 +32,31 @@ class GetStatusResponse(_message.Message):
     load_errors: _containers.RepeatedCompositeFieldContainer[Fault]
     warnings: _containers.RepeatedCompositeFieldContainer[Fault]
     keys: _containers.RepeatedCompositeFieldContainer[KeyMaterial]
-    def __init__(self, version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., ready: _Optional[bool] = ..., table_digest: _Optional[str] = ..., loaded_at_seconds: _Optional[float] = ..., sources: _Optional[_Iterable[str]] = ..., load_errors: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[KeyMaterial, _Mapping]]] = ...) -> None: ...
+    following: Following
+    def __init__(self, version: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., ready: _Optional[bool] = ..., table_digest: _Optional[str] = ..., loaded_at_seconds: _Optional[float] = ..., sources: _Optional[_Iterable[str]] = ..., load_errors: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[KeyMaterial, _Mapping]]] = ..., following: _Optional[_Union[Following, _Mapping]] = ...) -> None: ...
+
+class Following(_message.Message):
+    __slots__ = ("address", "connected", "age_seconds", "stale", "revision", "items")
+    class ItemsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    connected: bool
+    age_seconds: float
+    stale: bool
+    revision: int
+    items: _containers.ScalarMap[str, int]
+    def __init__(self, address: _Optional[str] = ..., connected: _Optional[bool] = ..., age_seconds: _Optional[float] = ..., stale: _Optional[bool] = ..., revision: _Optional[int] = ..., items: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Fault(_message.Message):
     __slots__ = ("source", "line", "column", "message", "hint")

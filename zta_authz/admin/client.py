@@ -11,6 +11,7 @@ from zta_authz._proto import admin_pb2
 from zta_authz.admin.service import SERVICE
 from zta_authz.admin.state import KeyKind, KeyStatus
 from zta_authz.errors import Fault, FaultsError
+from zta_authz.ports import FollowingStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +46,7 @@ class ServiceStatus:
     load_errors: tuple[Fault, ...]
     warnings: tuple[Fault, ...]
     keys: tuple[AgedKeys, ...]
+    following: FollowingStatus | None
 
 
 def fetch_status(address: str) -> ServiceStatus:
@@ -69,6 +71,14 @@ def fetch_status(address: str) -> ServiceStatus:
         _faults(reply.load_errors),
         _faults(reply.warnings),
         tuple(_aged_keys(keys) for keys in reply.keys),
+        _following(reply.following) if reply.HasField("following") else None,
+    )
+
+
+def _following(message: admin_pb2.Following) -> FollowingStatus:
+    age = message.age_seconds if message.HasField("age_seconds") else None
+    return FollowingStatus(
+        message.address, message.connected, age, message.stale, message.revision, dict(message.items)
     )
 
 

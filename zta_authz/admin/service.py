@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.model.facts import FactViews
     from zta_authz.pdp.snapshot import Snapshot
+    from zta_authz.ports import FollowingStatus
 
 SERVICE: Final = "zta.admin.v1.Admin"
 MAX_HEADERS: Final = 4096
@@ -131,6 +132,9 @@ def status_message(state: ServiceState) -> admin_pb2.GetStatusResponse:
         load_errors=[_fault(fault) for fault in state.load_errors],
         keys=[_key(key, now) for key in state.keys_in_force()],
     )
+    following = state.following()
+    if following is not None:
+        message.following.CopyFrom(_following(following))
     if snapshot is not None:
         message.table_digest = snapshot.digest
         message.sources.extend(snapshot.sources)
@@ -141,6 +145,17 @@ def status_message(state: ServiceState) -> admin_pb2.GetStatusResponse:
 def _fault(fault: Fault) -> admin_pb2.Fault:
     return admin_pb2.Fault(
         source=fault.source, line=fault.line, column=fault.column, message=fault.message, hint=fault.hint
+    )
+
+
+def _following(status: FollowingStatus) -> admin_pb2.Following:
+    return admin_pb2.Following(
+        address=status.address,
+        connected=status.connected,
+        age_seconds=status.age,
+        stale=status.stale,
+        revision=status.revision,
+        items=status.items,
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zta_authz.errors import Fault
     from zta_authz.model.facts import FactViews
     from zta_authz.pdp.snapshot import Snapshot
-    from zta_authz.ports import Clock, SnapshotSource
+    from zta_authz.ports import Clock, FollowingStatus, SnapshotSource
 
 
 class Phase(StrEnum):
@@ -63,6 +63,7 @@ class ServiceState:
         "_snapshots",
         "audit",
         "blanket_denials",
+        "following",
         "load_errors",
         "loaded_at",
         "phase",
@@ -96,6 +97,8 @@ class ServiceState:
         """The state of the decision log; set when the log is opened."""
         self.views: Callable[[], FactViews] = lambda: NO_FACTS
         """The facts in force; set when their sources are loaded."""
+        self.following: Callable[[], FollowingStatus | None] = lambda: None
+        """How the administrator is followed, None if none is."""
 
     @property
     def version(self) -> str:

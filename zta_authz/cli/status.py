@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zta_authz.admin.client import ServiceStatus
+    from zta_authz.ports import FollowingStatus
     from zta_authz.settings import Settings
 
 EXIT_NOT_WELL: Final = 1
@@ -107,6 +108,20 @@ def _fields(address: str, status: ServiceStatus) -> dict[str, Any]:
             }
             for keys in status.keys
         ],
+        "following": _following_fields(status.following),
+    }
+
+
+def _following_fields(following: FollowingStatus | None) -> dict[str, Any] | None:
+    if following is None:
+        return None
+    return {
+        "address": following.address,
+        "connected": following.connected,
+        "ageSeconds": None if following.age is None else round(following.age, 1),
+        "stale": following.stale,
+        "revision": following.revision,
+        "items": following.items,
     }
 
 
@@ -124,7 +139,18 @@ def _lines(address: str, status: ServiceStatus) -> Iterator[str]:
         ends = f", until {time_text(round(keys.keys.expires_at))}" if keys.keys.expires_at else ""
         kind = keys.keys.kind.value.replace("_", " ")
         yield one_line(f"  keys      {kind} {keys.keys.name}: {keys.keys.count}, {round(keys.age)} s old{ends}")
+    if status.following is not None:
+        yield one_line(f"  follows   {_following_text(status.following)}")
     for fault in status.load_errors:
         yield one_line(f"  REFUSED   {fault}")
     for fault in status.warnings:
         yield one_line(f"  warning   {fault}")
+
+
+def _following_text(following: FollowingStatus) -> str:
+    items = ", ".join(f"{count} {kind}s" for kind, count in sorted(following.items.items()))
+    state = "connected" if following.connected else "NOT CONNECTED"
+    if following.age is None:
+        return f"{following.address}: {state}, nothing was received yet"
+    old = ", TOO OLD" if following.stale else ""
+    return f"{following.address}: {state}, {round(following.age)} s old{old}, revision {following.revision}, {items}"

@@ -164,8 +164,11 @@ class Service:
         self._facts = FactSlot()
         self.state.views = lambda: self._facts.views
         self._following = Following(settings, self._trust, self._facts, self._readiness_changed, clock, relay)
-        followed = self._following.obstacles
-        self._outlook: Outlook = Outlook(settings, self._trust, self._snapshots, self._jwks, clock, followed)
+        following = self._following
+        self.state.following = following.status
+        self._outlook: Outlook = Outlook(
+            settings, self._trust, self._snapshots, self._jwks, clock, following.obstacles, following.blanket_denials
+        )
         self._watch = ReadinessWatch(self._outlook.obstacles, self._outlook.blanket_denials, self._readiness_changed)
         self._fact_data = FactData(settings, self._facts, metrics.network_data_loaded)
         self._fact_data.load(snapshot.models.inventories)

@@ -13,6 +13,7 @@ from zta_authz.following.relay import RelayReader
 from zta_authz.following.tls import AdministratorTls, AgentIdentity, IdentityFiles, TlsProblem
 from zta_authz.following.views import FollowedViews
 from zta_authz.model.spiffe import SpiffeId
+from zta_authz.ports import FollowingStatus
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.settings.following_model import host_and_port
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _MAX_NODE: Final = 200
 _SETTING: Final = "administrator.tls"
 _NO_VIEW: Final = "nothing was received from the administrator yet"
+_STALE: Final = "what needs a grant or a signal: nothing was received from the administrator for too long"
 
 
 class Following:
@@ -57,7 +59,8 @@ class Following:
         self._revocations = DynamicRevocations()
         self._views: FollowedViews | None = None
         self._feed: Follower | RelayReader | None = None
-        if settings.administrator.followed is not None:
+        self._address = settings.administrator.followed or ""
+        if self._address:
             self._views = FollowedViews(facts, self._revocations, settings.administrator.max_age_seconds)
 
     def use_in(self, verifier: IdentityVerifier) -> None:
@@ -68,6 +71,29 @@ class Following:
     def obstacles(self) -> tuple[str, ...]:
         """Why the view can't be used yet."""
         return () if self._views is None or self._views.is_complete else (_NO_VIEW,)
+
+    def blanket_denials(self) -> tuple[str, ...]:
+        """What is denied because the view is too old."""
+        status = self.status()
+        return (_STALE,) if status is not None and status.stale and status.age is not None else ()
+
+    def status(self) -> FollowingStatus | None:
+        """How the administrator is followed, None if none is."""
+        views, feed = self._views, self._feed
+        if views is None:
+            return None
+        now = self._clock()
+        return FollowingStatus(
+            address=self._address,
+            connected=feed is not None and feed.connected,
+            age=None if views.heard_at is None else max(0.0, now - views.heard_at),
+            stale=views.grants.is_stale(now),
+            revision=views.revision,
+            items={"grant": len(views.grants), "revocation": len(self._revocations), "signal": len(views.signals)},
+            streams=0 if feed is None else feed.streams,
+            refused_items=views.refused,
+            refused_updates=0 if feed is None else feed.invalid,
+        )
 
     def start(self) -> None:
         """Begin to follow."""

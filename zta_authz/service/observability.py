@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zta_authz.keys.trust import TrustRefresher
     from zta_authz.otlp.exporters import Exporter
     from zta_authz.policy_sources.files import SnapshotHolder
+    from zta_authz.ports import FollowingStatus
     from zta_authz.service.fact_data import FactData
     from zta_authz.service.minting import Minting
     from zta_authz.settings import Settings
@@ -123,6 +124,8 @@ class MetricsSources:
         self._trust = trust
         self._jwks = jwks
         metrics.watch_caches(lambda: self._lookups(0), lambda: self._lookups(1))
+        if settings.administrator.followed is not None:
+            metrics.watch_following(self._following, lambda: max(0.0, state.now - state.started_at))
 
     def page(self) -> tuple[bytes, str]:
         """Return the metrics as text, and its content type."""
@@ -146,6 +149,12 @@ class MetricsSources:
         snapshot = self._snapshots.current()
         metrics.show_bundle_ages({bundle.trust_domain: now - bundle.since for bundle in self._trust.status()})
         metrics.show_expiries({} if snapshot is None else snapshot.verifier.bundle_expiry, self._own_expiries())
+
+    def _following(self) -> FollowingStatus:
+        status = self._state.following()
+        if status is None:  # the settings name an administrator
+            raise RuntimeError("no administrator is followed")
+        return status
 
     def _lookups(self, which: int) -> dict[str, int]:
         """Return the hits (0) or misses (1) of the current verifier's caches, by cache."""

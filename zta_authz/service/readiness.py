@@ -64,14 +64,16 @@ class Outlook:
         jwks: JwksRefresher,
         clock: Clock,
         followed: Callable[[], tuple[str, ...]] = tuple,
+        stale: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """`followed` says why the administrator's view can't be used yet."""
+        """`followed` says why the administrator's view can't be used yet, `stale` what is denied if it is too old."""
         tls = settings.tls
         self._trust = trust
         self._snapshots = snapshots
         self._jwks = jwks
         self._clock = clock
         self._followed = followed
+        self._stale = stale
         self._authorities = Authorities(trust.store.slot)
         self._files: CertificateFiles | None = None
         self._callers: frozenset[str] = frozenset()
@@ -101,7 +103,12 @@ class Outlook:
         if snapshot is None:
             return ()
         now, issuers = self._clock(), frozenset(snapshot.verifier.issuers)
-        denials = [*self._untrusted(snapshot, now), *self._without_keys(issuers), *_without_rules(snapshot)]
+        denials = [
+            *self._stale(),
+            *self._untrusted(snapshot, now),
+            *self._without_keys(issuers),
+            *_without_rules(snapshot),
+        ]
         return tuple(denials[:MAX_DENIALS])
 
     def _untrusted(self, snapshot: Snapshot, now: float) -> Iterator[str]:

@@ -15,6 +15,7 @@ from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.model.decision import Verdict
 from zta_authz.telemetry import names
 from zta_authz.telemetry.collectors import CallbackMetrics, DurationHistogram
+from zta_authz.telemetry.following_metrics import FollowingMetrics
 from zta_authz.telemetry.policy_metrics import PolicyMetrics
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from zta_authz.model.stages import Stages
+    from zta_authz.ports import FollowingStatus
     from zta_authz.telemetry.push import MetricsPush
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -246,6 +248,10 @@ class Metrics:
     def watch_deadlines(self, late: Callable[[], int]) -> None:
         """Expose how many decisions since the start missed the caller's deadline."""
         self._callbacks.counter(names.LATE_ANSWERS, "Decisions that missed the caller's deadline.", late)
+
+    def watch_following(self, status: Callable[[], FollowingStatus], uptime: Callable[[], float]) -> None:
+        """Expose how the administrator is followed. `uptime` is the time in seconds since the start."""
+        self.registry.register(FollowingMetrics(status, uptime))
 
     def watch_observer(self, errors: Callable[[], int]) -> None:
         """Expose how often telemetry itself failed since the start."""

@@ -34,6 +34,7 @@ from zta_authz.service.workers.replays import new_table
 from zta_authz.service.workers.worker_settings import SharedPorts, worker_settings
 from zta_authz.signals import ignore_signals
 from zta_authz.telemetry import names
+from zta_authz.telemetry.following_metrics import REFUSED_UPDATES_HELP, STREAMS_HELP
 from zta_authz.telemetry.metrics import CONTENT_TYPE, PUSH_FAILURES_HELP, PUSHES_HELP
 
 if TYPE_CHECKING:
@@ -129,6 +130,10 @@ class Supervisor:
         if self._push is not None:
             whole.counter(names.PUSHES, PUSHES_HELP, self._push.pushed)
             whole.counter(names.PUSH_FAILURES, PUSH_FAILURES_HELP, self._push.failed)
+        follower = self._following.follower
+        if follower is not None:
+            whole.counter(names.FOLLOWING_STREAMS, STREAMS_HELP, follower.streams)
+            whole.counter(names.FOLLOWING_REFUSED_UPDATES, REFUSED_UPDATES_HELP, follower.invalid)
         return whole.render(), CONTENT_TYPE
 
     async def run(self) -> int:
