@@ -140,12 +140,16 @@ class PublishedView:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow_stream(self) -> None:
+        await self._catch_up()
         async for _ in self._store.watch(self.revision):
-            self._on_failure("")
-            while commits := await self._store.read_since(self.revision):
-                for commit in commits:
-                    self._apply(commit)
-                self._announce()
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        while commits := await self._store.read_since(self.revision):
+            for commit in commits:
+                self._apply(commit)
+            self._announce()
+        self._on_failure("")
 
     def _apply(self, commit: Commit) -> None:
         changes: dict[str, bytes | None] = {

@@ -148,6 +148,19 @@ async def test_a_store_that_fails_for_a_while_is_read_again(store: Store, monkey
     await published.close()
 
 
+async def test_a_store_that_is_back_is_reported_even_if_nothing_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    reported: list[str] = []
+    published = PublishedView(Failing(store, StoreUnavailable("down")), reported.append)  # type: ignore[arg-type]
+    await published.start()
+    async with asyncio.timeout(5):
+        while reported[-1:] != [""] or "down" not in reported:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+    await published.close()
+
+
 async def test_an_item_that_can_not_be_read_is_not_published(store: Store, view: PublishedView) -> None:
     committed = await store.commit(Change(put={"view/grant/9": b"{", "view/later/1": b"{}"}))
     await view.wait_for_revision(committed.revision)

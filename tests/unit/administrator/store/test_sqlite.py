@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -241,6 +243,38 @@ async def test_a_file_that_is_removed_or_replaced_under_the_store_takes_no_commi
                 await store.commit(Change(events=[b"e"]))
         await store.close()
         await place.forget()
+
+
+async def test_a_backup_as_documented_is_whole_while_others_commit(place: SqlitePlace, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.sqlite"
+    page = (ROOT / "docs" / "access-log.md").read_text()
+    (statement,) = re.findall(r"`(VACUUM INTO '[^']+')`", page)
+    store = await place.open()
+    await store.epoch()
+
+    async def commit_on() -> None:
+        for number in range(1, 60):
+            await store.commit(Change(put={"counter": b"%d" % number}, events=[b"%d" % number]))
+
+    def back_up() -> None:
+        with closing(sqlite3.connect(place.path)) as connection:
+            connection.execute(re.sub(r"'.*'", f"'{backup}'", statement))
+
+    await store.commit(Change(put={"counter": b"0"}, events=[b"0"]))
+    await asyncio.gather(commit_on(), asyncio.to_thread(back_up))
+    await store.close()
+    for name in (place.path, *(place.path.with_name(place.path.name + end) for end in ("-wal", "-shm"))):
+        name.unlink(missing_ok=True)
+    shutil.copy(backup, place.path)
+    store = await place.open()
+    await store.epoch()
+    commits = await store.read_since(0)
+    assert commits
+    item = await store.get("counter")
+    assert item is not None
+    assert item.value == b"%d" % (len(commits) - 1)
+    assert (await store.commit(Change(events=[b"later"]))).revision == len(commits) + 1
+    await store.close()
 
 
 async def test_a_closed_store_is_unavailable(place: SqlitePlace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from zta_authz.administrator.store.port import (
     StoreForgot,
     StoreUnavailable,
     Versioned,
+    Window,
 )
 from zta_authz.administrator.store.valkey import ValkeyAddress, ValkeyStore
 
@@ -58,6 +60,16 @@ async def test_a_restart_of_the_server_loses_nothing(server: RedisServer, store:
     assert await store.get("a") == Versioned(1, b"1")
     assert (await store.commit(put(a=b"2"))).revision == 2
     assert await store.epoch() == epoch
+
+
+async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer, store: ValkeyStore) -> None:
+    await store.commit(Change(put={"a": b"1"}))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(server.socket))
+        connection.sendall(b"SCRIPT FLUSH\r\n")
+        assert connection.recv(64) == b"+OK\r\n"
+    assert (await store.commit(Change(put={"a": b"2"}))).revision == 2
+    assert await store.reserve("budget", Window(0.0, 2.0**40), 5, 3, "one") == 3
 
 
 async def test_a_server_that_restarts_empty_has_another_epoch(server: RedisServer, store: ValkeyStore) -> None:
