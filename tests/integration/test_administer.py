@@ -14,11 +14,16 @@ from tests.integration.test_following import POLICIES, reason, wait_for
 from tests.support.check_requests import FRONTEND
 from tests.support.service import RunningService, run_cli
 from tests.support.stores import SqlitePlace
+from zta_authz.administrator.app import Administrator
+from zta_authz.administrator.due_steps import DueSteps
 from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view_items import RevocationItem, encode_item
+from zta_authz.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
 Result = TypeVar("Result")
 
@@ -98,6 +103,22 @@ async def test_an_embedded_one_is_restarted_and_ends_with_the_service_even_if_th
         service.process.kill()
         service.process.wait()
         await until(lambda: not Path(f"/proc/{second}").exists() or is_zombie(second))
+
+
+async def test_a_part_that_fails_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise steps that are not done, or events that are not recorded, would look as if they were."""
+
+    async def fail(_: DueSteps) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(DueSteps, "run", fail)
+    config = settings(tmp_path, f"sqlite:///{tmp_path}/store.sqlite")
+    administrator = Administrator(load_settings(str(config), {}))
+    try:
+        await administrator.start()
+        await asyncio.wait_for(administrator.failed.wait(), 5)
+    finally:
+        await administrator.stop()
 
 
 def child_of(pid: int) -> int:

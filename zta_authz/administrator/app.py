@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from zta_authz.servers.group import ServerGroup
     from zta_authz.settings import Settings
 
+EXIT_FAILED: Final = 1
 _STDIN: Final = 0
 SETTLE_SECONDS: Final = 5.0
 """How long an operation waits until its record is on the disk."""
@@ -99,9 +100,14 @@ async def _administer(settings: Settings, *, embedded: bool) -> None:
     loop.add_signal_handler(signal.SIGHUP, administrator.reload)
     try:
         await administrator.start()
-        await stopping.wait()
+        await asyncio.wait(
+            [loop.create_task(stopping.wait()), loop.create_task(administrator.failed.wait())],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
     finally:
         await administrator.stop()
+    if administrator.failed.is_set():
+        raise SystemExit(EXIT_FAILED)
 
 
 class Administrator:
@@ -117,6 +123,8 @@ class Administrator:
         self._metrics = AdministratorMetrics()
         self._name = secrets.token_hex(8)
         self.state = ServiceState(self._policies.snapshots, time.time, needs=self._obstacles)
+        self.failed = asyncio.Event()
+        """Set when a part that must not end has ended: restart the process."""
         self._store_failure = ""
         self._store: Store | None = None
         self._log: EventLog | None = None
@@ -306,7 +314,16 @@ class Administrator:
 
     def _run(self, work: Coroutine[None, None, None], name: str) -> None:
         self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """End the process if a part failed: what is not recorded or published must not look as if it were."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _LOG.critical("a part of the administrator failed: %s", task.get_name(), exc_info=error)
+            self.failed.set()
 
     def _log_start(self) -> None:
         _LOG.info(

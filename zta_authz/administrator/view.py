@@ -90,11 +90,6 @@ class PublishedView:
             except TimeoutError:
                 return
 
-    async def wait_for_revision(self, revision: int) -> None:
-        """Return when the view contains the commit `revision` of this epoch."""
-        while self.revision < revision:
-            await self._changed.wait()
-
     def since(self, epoch: str, revision: int) -> Delta | None:
         """What changed after `revision`; None if that is no longer known, so that the whole view is needed."""
         if epoch != self.epoch or not self._known_since <= revision <= self.revision:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from tests.support.published_views import wait_for_revision
 from tests.support.stores import SqlitePlace
 from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.administrator import follow_service as module
@@ -113,7 +114,7 @@ async def test_large_changes_come_in_pages_and_count_as_one(
     stream = FollowService(view).updates("", 0)
     await anext(stream)
     await store.commit(Change(put={k: v for n in range(15) for k, v in grant(f"g{n}").items()}))
-    await view.wait_for_revision(1)
+    await wait_for_revision(view, 1)
     pages = [pb.ViewUpdate.FromString(await anext(stream)) for _ in range(3)]
     assert [(len(page.put), page.revision, page.complete) for page in pages] == [
         (7, 0, False),

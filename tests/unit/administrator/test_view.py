@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.published_views import wait_for_revision
 from tests.support.stores import SqlitePlace
 from zta_authz.administrator import view as module
 from zta_authz.administrator.store.port import Change, Commit, StoreForgot, StoreUnavailable
@@ -54,7 +55,7 @@ async def put(store: Store, view: PublishedView, **items: bytes | None) -> int:
     )
     committed = await store.commit(change)
     async with asyncio.timeout(5):
-        await view.wait_for_revision(committed.revision)
+        await wait_for_revision(view, committed.revision)
     return committed.revision
 
 
@@ -82,7 +83,7 @@ async def test_a_commit_without_published_items_moves_only_the_revision(store: S
     before = view.revision
     committed = await store.commit(Change(put={"request/2": b"private"}))
     async with asyncio.timeout(5):
-        await view.wait_for_revision(committed.revision)
+        await wait_for_revision(view, committed.revision)
     delta = view.since(view.epoch, before)
     assert delta is not None
     assert (delta.revision, delta.changes) == (committed.revision, {})
@@ -163,7 +164,7 @@ async def test_a_store_that_is_back_is_reported_even_if_nothing_changes(
 
 async def test_an_item_that_can_not_be_read_is_not_published(store: Store, view: PublishedView) -> None:
     committed = await store.commit(Change(put={"view/grant/9": b"{", "view/later/1": b"{}"}))
-    await view.wait_for_revision(committed.revision)
+    await wait_for_revision(view, committed.revision)
     assert set(view.items) == {"grant/1"}
 
 
