@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -123,8 +124,12 @@ async def test_a_part_that_fails_ends_the_process(tmp_path: Path, monkeypatch: p
 
 def child_of(pid: int) -> int:
     """The process ID of the only child, 0 without one."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return int(next((child for task in tasks for child in (task / "children").read_text().split()), "0"))
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # the thread ended meanwhile
+            children = (task / "children").read_text().split()
+            if children:
+                return int(children[0])
+    return 0
 
 
 def is_zombie(pid: int) -> bool:
