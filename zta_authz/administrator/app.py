@@ -160,7 +160,7 @@ class Administrator:
         revocations = Revocations(store, self._settle, lambda: self._policies.current.verifier.issuers)
         held = HeldEvents(store, self._settle)
         operations = Operations(authorization, grants, revocations, held, lambda: log.failing)
-        await self._start_signals(store)
+        await self._start_signals(store, view)
         self._start_webhooks(store, log)
         await self._listen(follow, operations)
         self.state.phase = Phase.SERVING
@@ -236,7 +236,7 @@ class Administrator:
         metrics.events = lambda: log.written
         metrics.failures = lambda: {"store": self._store_failure, "access_log": log.failing}
 
-    async def _start_signals(self, store: Store) -> None:
+    async def _start_signals(self, store: Store, view: PublishedView) -> None:
         self._signals, self._push = build_signals(
             self._section.signals,
             self._settings.jwks,
@@ -245,6 +245,7 @@ class Administrator:
             digest=lambda: self._policies.current.digest,
             settle=self._settle,
             holder=self._name,
+            published=lambda: len(view.items),
         )
         self._metrics.signals.states = self._signals.states
         counter = HeldCounter(store)

@@ -41,6 +41,7 @@ PREFIX: Final = "op-"
 MAX_AHEAD_SECONDS: Final = 300.0
 """`before` may be later than now by so much, because clocks differ."""
 MAX_SECONDS: Final = 10 * 366 * 86400.0
+_MAX_NAME: Final = 512
 _ID: Final = re.compile(r"(?:op|set)-[0-9a-f]{32}")
 
 
@@ -192,7 +193,7 @@ def _joined(item: RevocationItem, existing: RevocationItem) -> RevocationItem:
 
 def _name(caller: AuthorizedCaller) -> str:
     subject = caller.subjects[0]
-    return subject.spiffe_id or f"{subject.subject} of {subject.issuer}"
+    return (subject.spiffe_id or f"{subject.subject} of {subject.issuer}")[:_MAX_NAME]
 
 
 def _check_times(before: float, until: float, now: float) -> None:

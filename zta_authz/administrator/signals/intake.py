@@ -49,6 +49,9 @@ MAX_SETS: Final = 100_000
 """SETs of one source within an hour. More are not acknowledged, because they could not be remembered."""
 MAX_HELD: Final = 1_000
 """Held events of one source within an hour. More are not acknowledged."""
+MAX_PUBLISHED: Final = 250_000
+"""With so many items in the view, events are held: decision points refuse a view of more than twice as many, and then
+nothing new would reach them."""
 WINDOW_SECONDS: Final = 3600.0
 _MAX_ATTEMPTS: Final = 8
 _BATCH: Final = 100
@@ -110,6 +113,7 @@ class Intake:
         settle: Called after each commit, before the SET is acknowledged: waits until the log has it.
         clock: Returns seconds since the epoch.
         holder: This administrator's name in reservations.
+        published: Returns the number of items in the view.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class Intake:
         settle: Callable[[Committed], Awaitable[None]] = _nothing,
         clock: Callable[[], float] = time.time,
         holder: str = "administrator",
+        published: Callable[[], int] = int,
     ) -> None:
         self._store = store
         self._observer = observer
@@ -128,6 +133,7 @@ class Intake:
         self._settle = settle
         self._clock = clock
         self._holder = holder
+        self._published = published
         self._counted: dict[str, tuple[float, int]] = {}
 
     async def receive(self, data: bytes, source: SignalSource, stream: StreamFacts, keys: KeySet) -> Receipt:
@@ -174,6 +180,8 @@ class Intake:
         """The plan of `event`, with its subjects counted against `max_subjects`."""
         plan = plan_changes(event, source, now, critical=critical)
         if plan.outcome is Outcome.ACCEPTED:
+            if self._published() >= MAX_PUBLISHED:
+                return Plan(Outcome.HELD, Why.TOO_MANY_SUBJECTS, plan.changes)
             want = plan.subjects
             got = await self._reserve("subjects", source, want, source.max_subjects, now)
             if got < want:

@@ -38,6 +38,7 @@ def build_signals(
     digest: Callable[[], str],
     settle: Callable[[Committed], Awaitable[None]],
     holder: str,
+    published: Callable[[], int] = int,
 ) -> tuple[SignalService, PushReceiver | None]:
     """Return the service, and the listener for pushed events if the settings have one. The caller starts both.
 
@@ -56,7 +57,7 @@ def build_signals(
     if settings.listen is not None:
         endpoint = Endpoint.parse(settings.listen)
         push = PushReceiver(endpoint.host, endpoint.port, server_tls(settings))
-    intake = Intake(store, observer=observer, digest=digest, settle=settle, holder=holder)
+    intake = Intake(store, observer=observer, digest=digest, settle=settle, holder=holder, published=published)
     keys = JwksRefresher(JwksLoader(client()), Timing(unknown_kid=UNKNOWN_KEY_SECONDS))
     options = {name: source_options(source) for name, source in settings.sources.items()}
     service = SignalService(intake, store, client(), keys, options, push=push, push_url=settings.url or "")

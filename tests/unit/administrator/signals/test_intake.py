@@ -11,9 +11,11 @@ from tests.fakes.stores import FailingStore, Killed
 from tests.support.pki import NOW
 from tests.support.security_events import ALICE, IDP, KEYS, RECEIVER, SESSION_REVOKED, claims, signed, source
 from zta_authz.administrator.access_events import EventKind, read_event
+from zta_authz.administrator.revocations import MAX_REVOCATIONS
 from zta_authz.administrator.signals import intake as intake_module
 from zta_authz.administrator.signals.changes import HELD
 from zta_authz.administrator.signals.intake import (
+    MAX_PUBLISHED,
     Intake,
     NotNow,
     Receipt,
@@ -22,6 +24,7 @@ from zta_authz.administrator.signals.intake import (
 )  # fmt: skip
 from zta_authz.administrator.store.port import Conflict, StoreForgot, StoreUnavailable, read_items
 from zta_authz.administrator.view_items import RevocationItem, SignalItem, SourceItem, decode_item
+from zta_authz.following.position import MAX_ITEMS
 from zta_authz.model.signal_documents import CAEP, SSF
 from zta_authz.security_events.actions import Why
 from zta_authz.security_events.set_verifier import SetError
@@ -176,6 +179,16 @@ async def test_more_subjects_than_allowed_within_an_hour_are_held(store: Store) 
     ]
     assert [plan.why for plan in results if plan] == [None, None, Why.TOO_MANY_SUBJECTS, Why.TOO_MANY_SUBJECTS]
     assert len(await store.scan(HELD)) == 2
+
+
+async def test_events_are_held_before_the_view_is_larger_than_decision_points_accept(store: Store) -> None:
+    published = [MAX_PUBLISHED - 1]
+    intake = Intake(store, clock=lambda: NOW, published=lambda: published[0])
+    first = await intake.receive(signed(claims()), source(), STREAM, KEYS)
+    published[0] += 1
+    second = await intake.receive(signed(claims(jti="j-2")), source(), STREAM, KEYS)
+    assert (first.result, second.result) == (Result.ACCEPTED, Result.HELD)
+    assert MAX_PUBLISHED + MAX_REVOCATIONS < MAX_ITEMS
 
 
 async def test_a_full_memory_is_no_acknowledgement(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
