@@ -402,6 +402,7 @@ BROKEN: dict[str, tuple[str, str, Break]] = {
     ),
     "no metrics": ("istio", "metrics-read", swap(HEALTH, "health: {listen: null}")),
     "no alerts": ("istio", "alerts", drop("PrometheusRule")),
+    "no alert on emergencies": ("istio-administrator", "alerts", swap("zta_access_events_total", "zta_something_else")),
     "no alert on keys": ("istio", "alerts", swap("zta_keys_missing", "zta_something_else")),
     "no traces": ("istio", "traces", cut(r"^ +otlp: \{endpoint: .*\n")),
 }

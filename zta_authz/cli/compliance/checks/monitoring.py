@@ -23,6 +23,12 @@ WATCHED: Final = {
     "zta_keys_missing": "issuers without keys",
 }
 """Metrics that need an alert, and the condition that it reports."""
+WATCHED_WITH_ADMINISTRATOR: Final = {
+    "zta_following_stale": "grants that are too old to count",
+    "zta_administrator_failing": "an administrator that can't change access",
+    "zta_access_events_total": "access that was taken in an emergency",
+}
+"""The same where there is an administrator."""
 
 
 def decisions_are_recorded(installation: Installation) -> Iterator[Finding]:
@@ -108,7 +114,7 @@ def _selects(installation: Installation, monitor: Document, workload: Document, 
 
 
 def alerts_are_defined(installation: Installation) -> Iterator[Finding]:
-    """Alerts cover denials, refused policies, lost records, expiring authorities and issuers without keys."""
+    """Alerts cover denials, refused policies, lost records, expiring authorities, missing keys, the administrator."""
     alerts = [
         rule
         for document in installation.of_kind("PrometheusRule")
@@ -116,7 +122,8 @@ def alerts_are_defined(installation: Installation) -> Iterator[Finding]:
         for rule in group.items("rules")
     ]
     named = [rule for rule in alerts if rule.get("alert") is not None]
-    for metric, what in WATCHED.items():
+    watched = WATCHED | (WATCHED_WITH_ADMINISTRATOR if installation.administrators else {})
+    for metric, what in watched.items():
         recorded = {rule.text("record") for rule in alerts if metric in rule.text("expr")} - {""}
         matching = [rule for rule in named if any(name in rule.text("expr") for name in (metric, *recorded))]
         if matching:
