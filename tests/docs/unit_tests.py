@@ -61,6 +61,7 @@ TESTED_THROUGH = {
     "zta_authz/model/signal_documents.py": "tests/unit/security_events/test_actions.py",
     "zta_authz/model/signals.py": "tests/unit/policy/rules/test_signal_facts.py",
     "zta_authz/ext_authz/header_options.py": "tests/unit/ext_authz/test_response.py",
+    "zta_authz/administrator/minting/setup.py": "tests/integration/test_token_exchange.py",
     "zta_authz/model/minting.py": "tests/unit/minting/test_minter.py",
     "zta_authz/settings/minting_model.py": "tests/unit/settings/test_consistency.py",
     "zta_authz/model/access.py": "tests/unit/policy/rules/test_require_grant.py",

@@ -25,6 +25,7 @@ from zta_authz.administrator.event_log import EventLog
 from zta_authz.administrator.follow_service import FollowService
 from zta_authz.administrator.grants import Grants
 from zta_authz.administrator.metrics import AdministratorMetrics
+from zta_authz.administrator.minting.setup import AdministratorMinting
 from zta_authz.administrator.operations import Operations
 from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization
@@ -50,6 +51,7 @@ from zta_authz.telemetry.service_log import configure_logging
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from zta_authz.administrator.minting.token_exchange import TokenExchange
     from zta_authz.administrator.signals.receiver import PushReceiver
     from zta_authz.administrator.signals.service import SignalService
     from zta_authz.administrator.store.port import Committed, Store
@@ -119,6 +121,7 @@ class Administrator:
         self._section = settings.administrator
         self._revocations = DynamicRevocations()
         self._policies = OperatorPolicies(settings, self._revocations, self._documents_changed)
+        self._minting = AdministratorMinting(settings, self._revocations)
         self._audit = open_audit(settings.audit, new_origin())
         self._metrics = AdministratorMetrics()
         self._name = secrets.token_hex(8)
@@ -134,12 +137,14 @@ class Administrator:
         self._push: PushReceiver | None = None
         self._servers: list[ServerGroup] = []
         self._operations_at: tuple[Endpoint, ...] = ()
+        self._health_at = ""
         self._health = self._build_health()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start everything, then listen. Raises `FaultsError`."""
         await self._policies.start()
+        await self._minting.start()
         store = self._store = await self._open_store()
         log = self._log = await self._open_log(store)
         self._run(log.run(), "access log")
@@ -162,7 +167,11 @@ class Administrator:
         operations = Operations(authorization, grants, revocations, held, lambda: log.failing)
         await self._start_signals(store, view)
         self._start_webhooks(store, log)
-        await self._listen(follow, operations)
+        key_events = self._minting.key_events(store)
+        if key_events is not None:
+            self._run(key_events.run(), "signing keys")
+        token = self._minting.exchange(self._audit, store, self._settle, lambda: log.failing)
+        await self._listen(follow, operations, token)
         self.state.phase = Phase.SERVING
         self.state.loaded_at = self.state.now
         self._log_start()
@@ -170,6 +179,7 @@ class Administrator:
     def reload(self) -> None:
         """Read the policies again soon."""
         self._policies.reload()
+        self._minting.reload()
 
     async def stop(self) -> None:
         """Stop in order. What was answered is in the store and in the access log already."""
@@ -192,6 +202,7 @@ class Administrator:
         if self._store is not None:
             await self._store.close()
         await self._policies.close()
+        await self._minting.close()
         await asyncio.to_thread(self._audit.close, self._settings.drain_seconds)
         if self._health is not None:
             await self._health.stop()
@@ -266,21 +277,21 @@ class Administrator:
         )
         self._webhooks.start()
 
-    async def _listen(self, follow: FollowService, operations: Operations) -> None:
+    async def _listen(self, follow: FollowService, operations: Operations, token: TokenExchange | None) -> None:
         access, tls, workload = self._settings.socket_access(), self._policies.tls, self._settings.options().workload
         views = views_servers(self._section.views, tls, access, follow)
-        calls = operations_servers(self._section.operations, operations, tls, access, workload)
+        calls = operations_servers(self._section.operations, operations, tls, access, workload, token)
         self._servers = [views, calls]
         await views.start()
         self._operations_at = await calls.start()
         if self._health is not None:
-            await self._health.start()
+            self._health_at = await self._health.start()
 
     def _build_health(self) -> HealthServer | None:
         if self._settings.health.listen is None:
             return None
         endpoint = Endpoint.parse(self._settings.health.listen)
-        return HealthServer(endpoint.host, endpoint.port, self.state, self._metrics.page)
+        return HealthServer(endpoint.host, endpoint.port, self.state, self._metrics.page, self._minting.published)
 
     async def _settle(self, committed: Committed) -> None:
         """Wait until a commit is in this administrator's access log. The change itself is made already."""
@@ -333,6 +344,7 @@ class Administrator:
                 "version": __version__,
                 "views": list(self._section.views.listen),
                 "operations": list(map(str, self._operations_at)),
+                "health": self._health_at,
                 "table_digest": self._policies.current.digest,
                 "obstacles": self.state.obstacles(),
             },

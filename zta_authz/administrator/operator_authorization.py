@@ -20,13 +20,17 @@ from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require_grant import subjects_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from zta_authz.model.access import Subject
     from zta_authz.model.decision import Decision
     from zta_authz.model.identity import Token
     from zta_authz.model.options import Options
+    from zta_authz.pdp.snapshot import Snapshot
     from zta_authz.ports import AuditSink, Clock, SnapshotSource
+
+    Finish = Callable[[Decision, str, float], Decision]
+    """Completes a decision before it is recorded: (decision, its ID, seconds since the epoch)."""
 
 HOST: Final = "zta-admin"
 LABELS: Final = {"app": "zta-admin"}
@@ -34,14 +38,14 @@ MAX_NAME: Final = 2048
 """Callers with longer issuers, subjects or SPIFFE IDs are refused: their names are stored, published and logged."""
 
 
-def operator_options(options: Options) -> Options:
+def operator_options(options: Options, labels: Mapping[str, str] = LABELS) -> Options:
     """The options by which the administrator decides: one workload, whose callers its own listeners have verified.
 
     Documents without a namespace are in the same one as for decision points, so that they name the same entitlements.
     An ALLOW policy has to select this workload by its label: one for all workloads lets nobody administer.
     """
     workload = Workload(
-        options.root_namespace, LABELS, options.workload.trust_domain, options.workload.trust_domain_aliases
+        options.root_namespace, labels, options.workload.trust_domain, options.workload.trust_domain_aliases
     )
     return replace(
         options,
@@ -62,13 +66,26 @@ class Call:
     """One call of an operator. `method` and `path` name the operation, as REST does.
 
     `principal` is the SPIFFE ID of the caller's certificate or local user, which the listener has verified; "" without
-    one. `authorization` is that header's value, with a token that nobody has verified yet.
+    one. `authorization` is that header's value, with a token that nobody has verified yet. `headers` are others that
+    rules may read.
     """
 
     method: str
     path: str
     principal: str = ""
     authorization: str = field(default="", repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A recorded decision on a call, made at `now` (seconds since the epoch) by `snapshot`."""
+
+    decision: Decision
+    decision_id: str
+    snapshot: Snapshot
+    request: RequestAttributes
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +109,8 @@ class OperatorAuthorization:
 
     def authorize(self, call: Call) -> AuthorizedCaller:
         """Verify and decide `call`, and record the decision. Raises `OperationRefused`."""
-        snapshot, now, decision_id = self._snapshots.snapshot, self._clock(), new_decision_id()
-        if snapshot is None:
-            raise OperationRefused(Refusal.UNAVAILABLE, "the policies are not loaded yet")
-        headers: dict[str, tuple[str, ...]] = {"authorization": (call.authorization,)} if call.authorization else {}
-        request = RequestAttributes(method=call.method, path=call.path, host=HOST, headers=Headers(headers, exact=True))
-        caller = identify(snapshot, request, Evidence(call.principal), now)
-        decision = decide(snapshot, request, caller, now)
-        if not self._audit.record(request, decision, decision_id, now, (), snapshot.digest):
-            raise OperationRefused(Refusal.UNAVAILABLE, "the decision can't be recorded")
+        decided = self.decide(call)
+        decision, decision_id, snapshot = decided.decision, decided.decision_id, decided.snapshot
         if not decision.allowed:
             status = DENIAL_RESPONSES.get(decision.reason, DENIAL_RESPONSES[Reason.INTERNAL_ERROR]).status
             refusal = Refusal.UNAUTHENTICATED if status == 401 else Refusal.NOT_ALLOWED
@@ -108,8 +118,25 @@ class OperatorAuthorization:
         subjects = subjects_of(decision.identity)
         if not _are_names(subjects, decision.identity.token):
             raise OperationRefused(Refusal.UNAUTHENTICATED, f"the caller has no name (decision {decision_id})")
-        inputs = Inputs(request, decision.identity, snapshot.options, now)
-        return AuthorizedCaller(subjects, inputs, _actor(decision, decision_id), snapshot.digest)
+        inputs = Inputs(decided.request, decision.identity, snapshot.options, decided.now)
+        return AuthorizedCaller(subjects, inputs, actor_of(decision, decision_id), snapshot.digest)
+
+    def decide(self, call: Call, finish: Finish | None = None) -> Decided:
+        """Verify and decide `call`, and record the decision as `finish` returns it. Raises `OperationRefused`."""
+        snapshot, now, decision_id = self._snapshots.snapshot, self._clock(), new_decision_id()
+        if snapshot is None:
+            raise OperationRefused(Refusal.UNAVAILABLE, "the policies are not loaded yet")
+        headers: dict[str, tuple[str, ...]] = {name: (value,) for name, value in call.headers}
+        if call.authorization:
+            headers["authorization"] = (call.authorization,)
+        request = RequestAttributes(method=call.method, path=call.path, host=HOST, headers=Headers(headers, exact=True))
+        caller = identify(snapshot, request, Evidence(call.principal), now)
+        decision = decide(snapshot, request, caller, now)
+        if finish is not None:
+            decision = finish(decision, decision_id, now)
+        if not self._audit.record(request, decision, decision_id, now, (), snapshot.digest):
+            raise OperationRefused(Refusal.UNAVAILABLE, "the decision can't be recorded")
+        return Decided(decision, decision_id, snapshot, request, now)
 
 
 def _are_names(subjects: Sequence[Subject], token: Token | None) -> bool:
@@ -122,7 +149,8 @@ def _are_names(subjects: Sequence[Subject], token: Token | None) -> bool:
     return all(len(name) <= MAX_NAME and name.isprintable() for subject in subjects for name in subject)
 
 
-def _actor(decision: Decision, decision_id: str) -> Actor:
+def actor_of(decision: Decision, decision_id: str) -> Actor:
+    """Who made the call, for events."""
     token = decision.identity.token
     issuer, subject = ("", "") if token is None or token.names is None else token.names
     return Actor(decision.identity.principal, issuer, subject, decision_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zta_authz.administrator.operator_authorization import operator_options
+from zta_authz.administrator.operator_authorization import LABELS, operator_options
 from zta_authz.policy_sources.files import SnapshotHolder
 from zta_authz.policy_sources.reloader import PolicySet
 from zta_authz.service.loading import build_jwks, load
@@ -29,9 +29,18 @@ class OperatorPolicies:
     `faults` are those of the last files that were refused, () once valid ones are in force. `tls` has our certificate.
     """
 
-    def __init__(self, settings: Settings, revocations: DynamicRevocations, on_change: Callable[[], None]) -> None:
-        """Load everything. `on_change` is called when other documents are in force. Raises `FaultsError`."""
-        options = operator_options(settings.options())
+    def __init__(
+        self,
+        settings: Settings,
+        revocations: DynamicRevocations,
+        on_change: Callable[[], None],
+        labels: Mapping[str, str] = LABELS,
+    ) -> None:
+        """Load everything. `on_change` is called when other documents are in force. Raises `FaultsError`.
+
+        `labels` are those of another workload of the administrator.
+        """
+        options = operator_options(settings.options(), labels)
         snapshot, authorities, self._trust, self.tls = load(settings, options, _nothing, _no_outcome)
         self.snapshots = SnapshotHolder()
         self.faults: tuple[Fault, ...] = ()

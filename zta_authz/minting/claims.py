@@ -67,15 +67,22 @@ def _claim(token: Token | None, path: tuple[str, ...]) -> Any:
 
 
 def _subject(identity: Identity) -> dict[str, Any] | None:
-    """The claims that name the caller: the end user and the workload that acts for it, or the workload itself."""
+    """The claims that name the caller: the end user and the workload that acts for it, or the workload itself.
+
+    Who acted before is part of `act` (RFC 8693 section 4.1).
+    """
     token, principal, client = identity.token, identity.principal, identity.api_client
     claims: dict[str, Any]
     if token is not None:
         if not token.subject:
             return None
         claims = {"sub": token.subject, "sub_id": _subject_id(token)}
+        before = token.claims.get("act")
+        chain = {"act": before} if isinstance(before, dict) else {}
         if principal and principal != token.subject:
-            claims["act"] = {"sub": principal}
+            claims["act"] = {"sub": principal} | chain
+        else:
+            claims |= chain
         session = token.claims.get("sid")
         if isinstance(session, str) and 0 < len(session) <= MAX_SESSION_ID:
             claims["sid"] = session

@@ -90,6 +90,15 @@ class Minter:
             self._reusable.put(caller, reusable)
         return decision
 
+    def issue(self, allow: Decision, decision_id: str, now: float) -> Decision:
+        """As `mint`, but the token is always a new one."""
+        terms, key = allow.response.mint, self.ring.current(now)
+        if terms is None:
+            return allow
+        if key is None:
+            return _unavailable(allow, _NO_KEY)
+        return self._mint(allow, terms, key, decision_id, now, ends_at(allow))
+
     def _mint(
         self, allow: Decision, terms: MintTerms, key: SigningKey, decision_id: str, now: float, until: float
     ) -> Decision:

@@ -109,3 +109,16 @@ def test_the_first_end_of_token_grant_and_trusted_session_counts() -> None:
         (Identity(workload()), None, AccessBasis(revocation="r"), inf),
     ):
         assert ends_at(allowed(identity, terms(), facts=kept, access=basis)) == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "before", "expected"),
+    [
+        (workload(), {"sub": "gateway"}, {"sub": FRONTEND, "act": {"sub": "gateway"}}),
+        (None, {"sub": "gateway"}, {"sub": "gateway"}),
+        (workload(), "gateway", {"sub": FRONTEND}),
+        (None, None, None),
+    ],
+)
+def test_those_who_acted_before_stay_in_the_chain(peer: Peer | None, before: object, expected: object) -> None:
+    assert minted(Identity(peer, user(act=before))).get("act") == expected

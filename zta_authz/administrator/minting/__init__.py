@@ -1,0 +1,1 @@
+"""Tokens that workloads exchange at the administrator, and the events of its signing keys."""
